@@ -1,0 +1,119 @@
+//! Backends: the places where operations are carried out.
+//!
+//! A backend knows its own protocol, and neither the log nor the retry policy: it carries out one
+//! operation, says what came of an earlier attempt, and proves that it is there.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::operation::{
+    BackendName, Failure, FailureClass, Fields, Number, OperationId, OperationType, Outcome, Source,
+};
+
+/// What a backend is asked to carry out.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The operation's id.
+    pub id: OperationId,
+    /// The operation's number.
+    pub number: Number,
+    /// What is to be done.
+    pub operation_type: OperationType,
+    /// The backend's configured name.
+    pub backend: BackendName,
+    /// With what: `path`, `cid`, `source`, `destination`, `recursive`, and options of the backend.
+    pub parameters: Fields,
+    /// The file it refers to, as it was when the operation was logged.
+    pub source: Option<Source>,
+}
+
+/// What the drain loop and a running attempt tell each other.
+#[derive(Debug, Default)]
+pub struct Attempt {
+    cancelled: AtomicBool,
+    bytes_done: AtomicU64,
+    bytes_total: AtomicU64,
+}
+
+impl Attempt {
+    /// Asks the attempt to stop as soon as it can.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the attempt was asked to stop. Backends look at least once per chunk of content.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Tells how many bytes there are to move.
+    pub fn expect_bytes(&self, total: u64) {
+        self.bytes_total.store(total, Ordering::Relaxed);
+    }
+
+    /// Tells that more bytes were moved.
+    pub fn add_bytes(&self, moved: u64) {
+        self.bytes_done.fetch_add(moved, Ordering::Relaxed);
+    }
+
+    /// Bytes moved so far, and bytes expected (0: unknown).
+    pub fn progress(&self) -> (u64, u64) {
+        (self.bytes_done.load(Ordering::Relaxed), self.bytes_total.load(Ordering::Relaxed))
+    }
+}
+
+/// How an attempt ended without success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AttemptError {
+    /// The backend, or the input, said no.
+    Failed(Failure),
+    /// It stopped because it was asked to, and nothing was done.
+    Stopped,
+    /// No answer came: it may have been done. [`Backend::ask`] decides.
+    Unanswered(Failure),
+}
+
+impl AttemptError {
+    /// A failure that trying again cannot cure.
+    pub fn permanent(error_type: &str, message: impl Into<String>) -> AttemptError {
+        AttemptError::failed(FailureClass::Permanent, error_type, message)
+    }
+
+    /// A failure that may pass.
+    pub fn transient(error_type: &str, message: impl Into<String>) -> AttemptError {
+        AttemptError::failed(FailureClass::Transient, error_type, message)
+    }
+
+    /// A failure of a given class.
+    pub fn failed(class: FailureClass, error_type: &str, message: impl Into<String>) -> AttemptError {
+        AttemptError::Failed(Failure {
+            class,
+            error_type: error_type.to_owned(),
+            message: message.into(),
+            retry_after_ms: None,
+        })
+    }
+}
+
+/// What a backend says about an attempt that never got its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// It was done, with this result.
+    Done(Outcome),
+    /// It was not done, or repeating it does no harm.
+    NotDone,
+    /// Nobody can tell, and repeating it may do harm; the text says why.
+    Unknown(String),
+}
+
+/// A place where operations are carried out.
+pub trait Backend: Send + Sync + fmt::Debug {
+    /// Carries the operation out and verifies its result.
+    fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome, AttemptError>;
+
+    /// Says what became of an attempt without an answer.
+    fn ask(&self, request: &Request) -> Result<Answer, AttemptError>;
+
+    /// Proves that the backend works; the text of a failure says what is wrong and what to do.
+    fn health(&self) -> Result<(), Failure>;
+}

@@ -1,0 +1,642 @@
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Access, Disk, DiskError, DiskFile, DiskResult, Entry, FileKind, Identity, Metadata};
+
+/// Bytes that reach the medium together or not at all.
+const SECTOR: usize = 512;
+
+/// A simulated machine: one disk, shared by several simulated processes.
+///
+/// It keeps what was written apart from what was synced, for contents, sizes and names, so that a
+/// power cut can take away any part of what was not synced. For tests, here and in programs that
+/// use this library.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    shared: Arc<Mutex<Shared>>,
+}
+
+/// The disk of a [`Machine`] as one of its processes sees it.
+#[derive(Debug, Clone)]
+pub struct MemoryDisk {
+    shared: Arc<Mutex<Shared>>,
+    identity: Arc<Identity>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    inodes: HashMap<u64, Inode>,
+    names: BTreeMap<PathBuf, u64>,
+    durable_names: BTreeMap<PathBuf, u64>,
+    /// Changes of names that no directory sync has made durable yet, oldest first.
+    pending_names: Vec<NameChange>,
+    processes: HashMap<u32, Process>,
+    next_inode: u64,
+    next_pid: u32,
+    next_handle: u64,
+    boot: u32,
+    /// Disk operations so far, of all processes.
+    operations: u64,
+    free_bytes: u64,
+    mtime: i64,
+}
+
+#[derive(Debug)]
+struct Inode {
+    kind: FileKind,
+    live: Vec<u8>,
+    synced: Vec<u8>,
+    target: PathBuf,
+    mtime: i64,
+    locked_by: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+enum NameChange {
+    Set(PathBuf, u64),
+    Remove(PathBuf),
+    Rename(PathBuf, PathBuf, u64),
+}
+
+impl NameChange {
+    fn touches(&self, directory: &Path) -> bool {
+        match self {
+            NameChange::Set(path, _) | NameChange::Remove(path) => path.parent() == Some(directory),
+            NameChange::Rename(from, to, _) => from.parent() == Some(directory) || to.parent() == Some(directory),
+        }
+    }
+
+    fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
+        match self {
+            NameChange::Set(path, inode) => {
+                names.insert(path.clone(), *inode);
+            }
+            NameChange::Remove(path) => {
+                names.remove(path);
+            }
+            NameChange::Rename(from, to, inode) => {
+                names.remove(from);
+                names.insert(to.clone(), *inode);
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Process {
+    alive: bool,
+    /// Disk operations left before it is killed.
+    operations_left: Option<u64>,
+    /// Disk operations left before one fails, and how.
+    fails_in: Option<(u64, ErrorKind)>,
+    /// Whether everything that changes the disk fails once one call did.
+    fails_for_good: bool,
+}
+
+impl Machine {
+    /// A machine with an empty disk on which `/` is a directory.
+    pub fn new() -> Machine {
+        let mut shared = Shared { next_inode: 1, next_pid: 100, free_bytes: 1 << 40, ..Shared::default() };
+        let root = shared.new_inode(FileKind::Directory);
+        shared.names.insert("/".into(), root);
+        shared.durable_names.insert("/".into(), root);
+        Machine { shared: Arc::new(Mutex::new(shared)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new process on this machine.
+    pub fn process(&self) -> MemoryDisk {
+        let mut shared = self.lock();
+        shared.next_pid += 1;
+        let pid = shared.next_pid;
+        shared.processes.insert(pid, Process { alive: true, ..Process::default() });
+        let identity = Identity {
+            pid,
+            started: u64::from(pid),
+            boot_id: format!("boot-{}", shared.boot),
+            host: "simulated".into(),
+            user: "tester".into(),
+        };
+        MemoryDisk { shared: self.shared.clone(), identity: Arc::new(identity) }
+    }
+
+    /// Disk operations so far, of all processes.
+    pub fn operations(&self) -> u64 {
+        self.lock().operations
+    }
+
+    /// Bytes that `free_bytes` reports from now on.
+    pub fn set_free_bytes(&self, bytes: u64) {
+        self.lock().free_bytes = bytes;
+    }
+
+    /// Cuts the power: every process dies, and of what was not synced any part may be lost.
+    ///
+    /// `chance` decides each sector, length and name: true keeps what was written. The machine then
+    /// boots anew.
+    pub fn power_cut(&self, mut chance: impl FnMut() -> bool) {
+        let mut shared = self.lock();
+        let shared = &mut *shared;
+        for process in shared.processes.values_mut() {
+            process.alive = false;
+        }
+        let mut names = std::mem::take(&mut shared.durable_names);
+        for change in shared.pending_names.drain(..) {
+            if chance() {
+                change.apply(&mut names);
+            }
+        }
+        // A name whose directory did not survive cannot be reached.
+        let reachable: Vec<PathBuf> = names.keys().cloned().collect();
+        for path in reachable {
+            if path.ancestors().any(|ancestor| !names.contains_key(ancestor)) {
+                names.remove(&path);
+            }
+        }
+        let mut ids: Vec<u64> = shared.inodes.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            let Some(inode) = shared.inodes.get_mut(&id) else { continue };
+            inode.locked_by = None;
+            let live = std::mem::take(&mut inode.live);
+            let mut kept = std::mem::take(&mut inode.synced);
+            if live.len() != kept.len() && chance() {
+                kept.resize(live.len(), 0);
+            }
+            for start in (0..kept.len()).step_by(SECTOR) {
+                let end = (start + SECTOR).min(kept.len()).min(live.len());
+                if start < end && kept[start..end] != live[start..end] && chance() {
+                    kept[start..end].copy_from_slice(&live[start..end]);
+                }
+            }
+            inode.synced = kept.clone();
+            inode.live = kept;
+        }
+        shared.durable_names = names.clone();
+        shared.names = names;
+        shared.boot += 1;
+    }
+
+    /// Changes a file's bytes behind everybody's back, as a failing medium would.
+    pub fn corrupt(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut shared = self.lock();
+        if let Some(inode) = shared.names.get(path).copied().and_then(|id| shared.inodes.get_mut(&id)) {
+            change(&mut inode.live);
+            inode.synced = inode.live.clone();
+        }
+    }
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Machine::new()
+    }
+}
+
+impl Shared {
+    fn new_inode(&mut self, kind: FileKind) -> u64 {
+        let id = self.next_inode;
+        self.next_inode += 1;
+        self.mtime += 1;
+        let (live, synced, target) = Default::default();
+        self.inodes.insert(id, Inode { kind, live, synced, target, mtime: self.mtime, locked_by: None });
+        id
+    }
+
+    /// Counts one operation of a process; an error if the process is dead, dies here, or is to fail here.
+    fn count(&mut self, pid: u32, changes: bool) -> io::Result<()> {
+        let killed = || Err(io::Error::other("the process was killed"));
+        self.operations += 1;
+        let Some(process) = self.processes.get_mut(&pid) else { return killed() };
+        if !process.alive {
+            return killed();
+        }
+        match &mut process.operations_left {
+            Some(0) => {
+                process.alive = false;
+                self.release_locks_of(pid);
+                return killed();
+            }
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        let Some(process) = self.processes.get_mut(&pid) else { return killed() };
+        match &mut process.fails_in {
+            Some((0, kind)) if changes => {
+                let kind = *kind;
+                if !process.fails_for_good {
+                    process.fails_in = None;
+                }
+                Err(kind.into())
+            }
+            Some((left, _)) => {
+                *left = left.saturating_sub(1);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn release_locks_of(&mut self, pid: u32) {
+        for inode in self.inodes.values_mut() {
+            if inode.locked_by.is_some_and(|handle| handle >> 32 == u64::from(pid)) {
+                inode.locked_by = None;
+            }
+        }
+    }
+
+    fn find(&self, path: &Path) -> io::Result<u64> {
+        let id = self.names.get(path).copied().ok_or(ErrorKind::NotFound)?;
+        let inode = self.inode(id)?;
+        if inode.kind == FileKind::Symlink {
+            let target = path.parent().unwrap_or(Path::new("/")).join(&inode.target);
+            return self.find(&target);
+        }
+        Ok(id)
+    }
+
+    fn inode(&self, id: u64) -> io::Result<&Inode> {
+        self.inodes.get(&id).ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    fn inode_mut(&mut self, id: u64) -> io::Result<&mut Inode> {
+        self.inodes.get_mut(&id).ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    fn change_name(&mut self, change: NameChange) {
+        change.apply(&mut self.names);
+        self.pending_names.push(change);
+    }
+
+    fn parent_is_there(&self, path: &Path) -> io::Result<()> {
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        match self.inode(self.find(parent)?)?.kind {
+            FileKind::Directory => Ok(()),
+            _ => Err(ErrorKind::NotADirectory.into()),
+        }
+    }
+}
+
+fn metadata_of(id: u64, inode: &Inode) -> Metadata {
+    Metadata { kind: inode.kind, len: inode.live.len() as u64, mtime_ns: inode.mtime, inode: id }
+}
+
+impl MemoryDisk {
+    /// Kills this process at its disk operation number `n` from now (0: the next one).
+    pub fn kill_after(&self, n: u64) {
+        self.with_process(|process| process.operations_left = Some(n));
+    }
+
+    /// Lets the first change of the disk from operation `n` on fail, once or for good.
+    pub fn fail_after(&self, n: u64, kind: ErrorKind, for_good: bool) {
+        self.with_process(|process| {
+            process.fails_in = Some((n, kind));
+            process.fails_for_good = for_good;
+        });
+    }
+
+    /// Ends what [`MemoryDisk::fail_after`] began.
+    pub fn stop_failing(&self) {
+        self.with_process(|process| process.fails_in = None);
+    }
+
+    /// Kills this process now.
+    pub fn kill(&self) {
+        let mut shared = self.lock();
+        if let Some(process) = shared.processes.get_mut(&self.identity.pid) {
+            process.alive = false;
+        }
+        shared.release_locks_of(self.identity.pid);
+    }
+
+    fn with_process(&self, change: impl FnOnce(&mut Process)) {
+        if let Some(process) = self.lock().processes.get_mut(&self.identity.pid) {
+            change(process);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run<T>(
+        &self,
+        action: &'static str,
+        path: &Path,
+        changes: bool,
+        call: impl FnOnce(&mut Shared) -> io::Result<T>,
+    ) -> DiskResult<T> {
+        let mut shared = self.lock();
+        shared.count(self.identity.pid, changes).map_err(|error| DiskError::new(action, path, error))?;
+        call(&mut shared).map_err(|error| DiskError::new(action, path, error))
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn open(&self, path: &Path, access: Access) -> DiskResult<Box<dyn DiskFile>> {
+        let changes = matches!(access, Access::CreateNew | Access::OpenOrCreate);
+        let inode = self.run("open", path, changes, |shared| match (shared.find(path), access) {
+            (Ok(_), Access::CreateNew) => Err(ErrorKind::AlreadyExists.into()),
+            (Ok(id), _) if shared.inode(id)?.kind == FileKind::Directory => Err(ErrorKind::IsADirectory.into()),
+            (Ok(id), _) => Ok(id),
+            (Err(_), Access::CreateNew | Access::OpenOrCreate) => {
+                shared.parent_is_there(path)?;
+                let id = shared.new_inode(FileKind::File);
+                shared.change_name(NameChange::Set(path.to_owned(), id));
+                Ok(id)
+            }
+            (Err(error), _) => Err(error),
+        })?;
+        let handle = {
+            let mut shared = self.lock();
+            shared.next_handle += 1;
+            u64::from(self.identity.pid) << 32 | shared.next_handle
+        };
+        Ok(Box::new(MemoryFile { disk: self.clone(), inode, handle, path: path.to_owned() }))
+    }
+
+    fn create_dir(&self, path: &Path) -> DiskResult<()> {
+        self.run("create directory", path, true, |shared| {
+            if shared.names.contains_key(path) {
+                return Err(ErrorKind::AlreadyExists.into());
+            }
+            shared.parent_is_there(path)?;
+            let id = shared.new_inode(FileKind::Directory);
+            shared.change_name(NameChange::Set(path.to_owned(), id));
+            Ok(())
+        })
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> DiskResult<()> {
+        self.run("rename", from, true, |shared| {
+            let id = shared.names.get(from).copied().ok_or(ErrorKind::NotFound)?;
+            shared.parent_is_there(to)?;
+            if shared.inode(id)?.kind == FileKind::Directory {
+                let below: Vec<(PathBuf, u64)> = shared
+                    .names
+                    .iter()
+                    .filter(|(path, _)| path.starts_with(from))
+                    .map(|(p, i)| (p.clone(), *i))
+                    .collect();
+                for (path, inode) in below {
+                    let suffix = path.strip_prefix(from).unwrap_or(Path::new("")).to_owned();
+                    let target = if suffix.as_os_str().is_empty() { to.to_owned() } else { to.join(suffix) };
+                    shared.change_name(NameChange::Rename(path, target, inode));
+                }
+            } else {
+                shared.change_name(NameChange::Rename(from.to_owned(), to.to_owned(), id));
+            }
+            Ok(())
+        })
+    }
+
+    fn remove_file(&self, path: &Path) -> DiskResult<()> {
+        self.run("remove", path, true, |shared| {
+            let id = shared.names.get(path).copied().ok_or(ErrorKind::NotFound)?;
+            if shared.inode(id)?.kind == FileKind::Directory {
+                return Err(ErrorKind::IsADirectory.into());
+            }
+            shared.change_name(NameChange::Remove(path.to_owned()));
+            Ok(())
+        })
+    }
+
+    fn remove_dir(&self, path: &Path) -> DiskResult<()> {
+        self.run("remove directory", path, true, |shared| {
+            let id = shared.names.get(path).copied().ok_or(ErrorKind::NotFound)?;
+            if shared.inode(id)?.kind != FileKind::Directory {
+                return Err(ErrorKind::NotADirectory.into());
+            }
+            if shared.names.keys().any(|name| name.parent() == Some(path)) {
+                return Err(ErrorKind::DirectoryNotEmpty.into());
+            }
+            shared.change_name(NameChange::Remove(path.to_owned()));
+            Ok(())
+        })
+    }
+
+    fn sync_dir(&self, path: &Path) -> DiskResult<()> {
+        self.run("sync directory", path, true, |shared| {
+            shared.find(path)?;
+            let changes = std::mem::take(&mut shared.pending_names);
+            for change in changes {
+                if change.touches(path) {
+                    change.apply(&mut shared.durable_names);
+                } else {
+                    shared.pending_names.push(change);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn list(&self, path: &Path) -> DiskResult<Vec<Entry>> {
+        self.run("list", path, false, |shared| {
+            shared.find(path)?;
+            let mut entries = Vec::new();
+            for (name, id) in &shared.names {
+                if name.parent() == Some(path) {
+                    let kind = shared.inode(*id)?.kind;
+                    entries.push(Entry { name: name.file_name().map(OsString::from).unwrap_or_default(), kind });
+                }
+            }
+            Ok(entries)
+        })
+    }
+
+    fn metadata(&self, path: &Path) -> DiskResult<Metadata> {
+        self.run("inspect", path, false, |shared| {
+            let id = shared.find(path)?;
+            Ok(metadata_of(id, shared.inode(id)?))
+        })
+    }
+
+    fn symlink_metadata(&self, path: &Path) -> DiskResult<Metadata> {
+        self.run("inspect", path, false, |shared| {
+            let id = shared.names.get(path).copied().ok_or(ErrorKind::NotFound)?;
+            Ok(metadata_of(id, shared.inode(id)?))
+        })
+    }
+
+    fn read_link(&self, path: &Path) -> DiskResult<PathBuf> {
+        self.run("read link", path, false, |shared| {
+            let id = shared.names.get(path).copied().ok_or(ErrorKind::NotFound)?;
+            Ok(shared.inode(id)?.target.clone())
+        })
+    }
+
+    fn symlink(&self, target: &Path, path: &Path) -> DiskResult<()> {
+        self.run("make link", path, true, |shared| {
+            if shared.names.contains_key(path) {
+                return Err(ErrorKind::AlreadyExists.into());
+            }
+            shared.parent_is_there(path)?;
+            let id = shared.new_inode(FileKind::Symlink);
+            shared.inode_mut(id)?.target = target.to_owned();
+            shared.change_name(NameChange::Set(path.to_owned(), id));
+            Ok(())
+        })
+    }
+
+    fn free_bytes(&self, path: &Path) -> DiskResult<u64> {
+        self.run("ask for the free space of", path, false, |shared| Ok(shared.free_bytes))
+    }
+
+    fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    fn is_alive(&self, pid: u32, started: u64) -> bool {
+        started == u64::from(pid) && self.lock().processes.get(&pid).is_some_and(|process| process.alive)
+    }
+}
+
+#[derive(Debug)]
+struct MemoryFile {
+    disk: MemoryDisk,
+    inode: u64,
+    handle: u64,
+    path: PathBuf,
+}
+
+impl DiskFile for MemoryFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> DiskResult<usize> {
+        self.disk.run("read", &self.path, false, |shared| {
+            let live = &shared.inode(self.inode)?.live;
+            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(live.len());
+            let end = start.saturating_add(buffer.len()).min(live.len());
+            buffer[..end - start].copy_from_slice(&live[start..end]);
+            Ok(end - start)
+        })
+    }
+
+    fn write_at(&self, data: &[u8], offset: u64) -> DiskResult<()> {
+        self.disk.run("write", &self.path, true, |shared| {
+            shared.mtime += 1;
+            let mtime = shared.mtime;
+            let inode = shared.inode_mut(self.inode)?;
+            let start = usize::try_from(offset).map_err(|_| ErrorKind::FileTooLarge)?;
+            let end = start + data.len();
+            if inode.live.len() < end {
+                inode.live.resize(end, 0);
+            }
+            inode.live[start..end].copy_from_slice(data);
+            inode.mtime = mtime;
+            Ok(())
+        })
+    }
+
+    fn sync_data(&self) -> DiskResult<()> {
+        self.disk.run("sync", &self.path, true, |shared| {
+            let inode = shared.inode_mut(self.inode)?;
+            inode.synced = inode.live.clone();
+            Ok(())
+        })
+    }
+
+    fn sync_all(&self) -> DiskResult<()> {
+        self.sync_data()
+    }
+
+    fn metadata(&self) -> DiskResult<Metadata> {
+        self.disk.run("inspect", &self.path, false, |shared| Ok(metadata_of(self.inode, shared.inode(self.inode)?)))
+    }
+
+    fn try_lock(&self) -> DiskResult<bool> {
+        self.disk.run("lock", &self.path, false, |shared| {
+            let inode = shared.inode_mut(self.inode)?;
+            let free = inode.locked_by.is_none_or(|handle| handle == self.handle);
+            if free {
+                inode.locked_by = Some(self.handle);
+            }
+            Ok(free)
+        })
+    }
+
+    fn unlock(&self) -> DiskResult<()> {
+        self.disk.run("unlock", &self.path, false, |shared| {
+            let inode = shared.inode_mut(self.inode)?;
+            if inode.locked_by == Some(self.handle) {
+                inode.locked_by = None;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Drop for MemoryFile {
+    fn drop(&mut self) {
+        let mut shared = self.disk.lock();
+        if let Some(inode) = shared.inodes.get_mut(&self.inode)
+            && inode.locked_by == Some(self.handle)
+        {
+            inode.locked_by = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_power_cut_keeps_what_was_synced_and_may_take_the_rest() {
+        for keep in [false, true] {
+            let machine = Machine::new();
+            let disk = machine.process();
+            let path = Path::new("/a");
+            let file = disk.open(path, Access::CreateNew).unwrap();
+            file.write_at(b"one", 0).unwrap();
+            file.sync_all().unwrap();
+            disk.sync_dir(Path::new("/")).unwrap();
+            file.write_at(b"two", 3).unwrap();
+            disk.open(Path::new("/b"), Access::CreateNew).unwrap();
+            machine.power_cut(|| keep);
+            assert!(file.sync_data().is_err(), "the process is dead");
+            let disk = machine.process();
+            let content = (&disk as &dyn Disk).read(path).unwrap();
+            assert_eq!(content, if keep { &b"onetwo"[..] } else { b"one" });
+            assert_eq!((&disk as &dyn Disk).exists(Path::new("/b")).unwrap(), keep);
+        }
+    }
+
+    #[test]
+    fn locks_are_given_up_by_dropping_unlocking_and_dying() {
+        let machine = Machine::new();
+        let (a, b) = (machine.process(), machine.process());
+        let path = Path::new("/lock");
+        let first = a.open(path, Access::OpenOrCreate).unwrap();
+        let second = b.open(path, Access::OpenOrCreate).unwrap();
+        assert!(first.try_lock().unwrap());
+        assert!(!second.try_lock().unwrap());
+        first.unlock().unwrap();
+        assert!(second.try_lock().unwrap());
+        drop(second);
+        assert!(first.try_lock().unwrap());
+        a.kill();
+        assert!(b.open(path, Access::Write).unwrap().try_lock().unwrap());
+        assert!(b.is_alive(b.identity().pid, b.identity().started));
+        assert!(!b.is_alive(a.identity().pid, a.identity().started));
+    }
+
+    #[test]
+    fn failures_and_kills_come_where_they_were_placed() {
+        let machine = Machine::new();
+        let disk = machine.process();
+        let file = disk.open(Path::new("/a"), Access::CreateNew).unwrap();
+        disk.fail_after(1, ErrorKind::StorageFull, false);
+        file.write_at(b"x", 0).unwrap();
+        assert_eq!(file.write_at(b"x", 0).unwrap_err().kind(), ErrorKind::StorageFull);
+        file.write_at(b"x", 0).unwrap();
+        disk.kill_after(1);
+        file.write_at(b"x", 0).unwrap();
+        assert!(file.write_at(b"y", 0).is_err());
+        assert!(disk.metadata(Path::new("/a")).is_err());
+    }
+}

@@ -1,0 +1,6 @@
+//! A durable outbox for storage operations.
+
+pub mod backend;
+pub mod clock;
+pub mod disk;
+pub mod operation;

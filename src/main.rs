@@ -1,0 +1,3 @@
+//! The executable: hands the arguments over and returns the exit code.
+
+fn main() {}

@@ -1,0 +1,260 @@
+use super::{
+    BackendName, Event, HistoryEntry, Number, Operation, OperationId, OperationType, Revision, State, Status, Time,
+    Wait,
+};
+
+/// One recorded change of an operation, as it stands in the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// Its place among all transitions of the log.
+    pub revision: Revision,
+    /// The operation's number.
+    pub number: Number,
+    /// The operation's id.
+    pub id: OperationId,
+    /// When it happened.
+    pub at: Time,
+    /// Status before; none when the operation is logged.
+    pub from: Option<Status>,
+    /// The operation's type: with backend, `from` and `to`, all that counting needs.
+    pub operation_type: OperationType,
+    /// The operation's backend.
+    pub backend: BackendName,
+    /// Who: `user@host command[pid]`.
+    pub actor: String,
+    /// What happened.
+    pub event: Event,
+}
+
+impl Transition {
+    /// Status after.
+    pub fn to(&self) -> Status {
+        self.event.to()
+    }
+}
+
+/// A transition that the life of an operation does not allow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IllegalTransition {
+    /// The status does not allow it.
+    #[error("operation {number} is {}; it cannot become {to}", from.map_or("not logged", Status::as_str))]
+    Status {
+        /// Which operation.
+        number: Number,
+        /// Its status.
+        from: Option<Status>,
+        /// What it was to become.
+        to: Status,
+    },
+    /// The transition was recorded for another status, operation or an older revision.
+    #[error("transition {revision} of operation {number} does not follow from its state: {why}")]
+    OutOfOrder {
+        /// Which transition.
+        revision: Revision,
+        /// Which operation.
+        number: Number,
+        /// What does not fit.
+        why: &'static str,
+    },
+}
+
+/// The operation after `transition`; `before` is none exactly when it is being logged.
+///
+/// The same operation and the same transitions always give the same result, whoever folds them and when.
+pub fn apply(before: Option<Operation>, transition: &Transition) -> Result<Operation, IllegalTransition> {
+    let status = before.as_ref().map(Operation::status);
+    if !transition.event.is_legal_from(status) {
+        return Err(IllegalTransition::Status { number: transition.number, from: status, to: transition.to() });
+    }
+    let out_of_order =
+        |why| IllegalTransition::OutOfOrder { revision: transition.revision, number: transition.number, why };
+    if transition.from != status {
+        return Err(out_of_order("it was recorded for another status"));
+    }
+    if let Some(before) = &before {
+        if before.id != transition.id || before.number != transition.number {
+            return Err(out_of_order("it belongs to another operation"));
+        }
+        if before.revision >= transition.revision {
+            return Err(out_of_order("a later one has been applied"));
+        }
+    }
+    let at = transition.at;
+    let mut operation = match (before, &transition.event) {
+        (Some(before), _) => before,
+        (None, Event::Logged(logged)) => Operation {
+            id: transition.id,
+            number: transition.number,
+            revision: transition.revision,
+            operation_type: transition.operation_type.clone(),
+            backend: transition.backend.clone(),
+            parameters: logged.parameters.clone(),
+            logged_at: at,
+            updated_at: at,
+            retry_count: 0,
+            max_retries: logged.max_retries,
+            priority: logged.priority,
+            depends_on: logged.depends_on.clone(),
+            idempotency_key: logged.idempotency_key.clone(),
+            hold: false,
+            not_before: logged.not_before,
+            interruptions: 0,
+            source: logged.source.clone(),
+            redirected_from: logged.redirected_from,
+            redirected_to: None,
+            state: State::Pending { last_failure: None },
+            history: Vec::with_capacity(3),
+        },
+        (None, _) => {
+            return Err(IllegalTransition::Status { number: transition.number, from: None, to: transition.to() });
+        }
+    };
+    operation.state = next_state(&mut operation, transition);
+    operation.revision = transition.revision;
+    operation.updated_at = at;
+    operation.history.push(HistoryEntry {
+        revision: transition.revision,
+        at,
+        from: transition.from,
+        to: transition.to(),
+        actor: transition.actor.clone(),
+        reason: transition.event.reason().map(str::to_owned),
+        error: transition.event.failure().map(|failure| failure.message.clone()),
+    });
+    Ok(operation)
+}
+
+fn next_state(operation: &mut Operation, transition: &Transition) -> State {
+    let at = transition.at;
+    match &transition.event {
+        Event::Logged(_) => State::Pending { last_failure: None },
+        Event::Claimed { claim } => {
+            State::Processing { claim: claim.clone(), last_failure: operation.state.failure().cloned() }
+        }
+        Event::Completed { outcome } => State::Completed { at, outcome: outcome.clone() },
+        Event::Failed { failure } => State::Failed { at, failure: failure.clone() },
+        Event::Retrying { failure, until } => {
+            operation.retry_count = operation.retry_count.saturating_add(1);
+            State::Retrying { failure: failure.clone(), wait: Wait { since: at, until: *until } }
+        }
+        Event::Returned { interrupted, failure, .. } => {
+            operation.interruptions = operation.interruptions.saturating_add(u32::from(*interrupted));
+            let last_failure = failure.clone().or_else(|| operation.state.failure().cloned());
+            State::Pending { last_failure }
+        }
+        Event::Released { .. } => State::Pending { last_failure: operation.state.failure().cloned() },
+        Event::Retried { .. } => {
+            operation.retry_count = 0;
+            operation.interruptions = 0;
+            State::Pending { last_failure: operation.state.failure().cloned() }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::*;
+    use super::*;
+
+    fn transition(revision: Revision, from: Option<Status>, event: Event) -> Transition {
+        Transition {
+            revision,
+            number: 1,
+            id: OperationId::from_bytes([7; 16]),
+            at: Time::from_millis(revision as i64),
+            from,
+            operation_type: OperationType::new("add").unwrap(),
+            backend: BackendName::new("local").unwrap(),
+            actor: "test".into(),
+            event,
+        }
+    }
+
+    fn failure() -> Failure {
+        Failure { class: FailureClass::Transient, error_type: "x".into(), message: "y".into(), retry_after_ms: None }
+    }
+
+    fn events() -> Vec<Event> {
+        let claim = Claim { pid: 1, host: "h".into(), started: Time::from_millis(0) };
+        vec![
+            Event::Logged(Box::new(Logged::new(
+                OperationType::new("add").unwrap(),
+                BackendName::new("local").unwrap(),
+                Fields::new(),
+                5,
+            ))),
+            Event::Claimed { claim },
+            Event::Completed { outcome: Outcome::default() },
+            Event::Failed { failure: failure() },
+            Event::Retrying { failure: failure(), until: Time::from_millis(99) },
+            Event::Returned { reason: "outage".into(), interrupted: true, failure: None },
+            Event::Released { reason: "now".into() },
+            Event::Retried { reason: "by hand".into() },
+        ]
+    }
+
+    /// Every path of three events from every status: what the table of the design allows, and nothing else.
+    #[test]
+    fn only_the_legal_changes_of_status_are_possible() {
+        use Status::*;
+        let legal = [
+            (None, Pending),
+            (Some(Pending), Processing),
+            (Some(Retrying), Processing),
+            (Some(Processing), Completed),
+            (Some(Processing), Failed),
+            (Some(Processing), Retrying),
+            (Some(Processing), Pending),
+            (Some(Retrying), Pending),
+            (Some(Failed), Pending),
+            (Some(Pending), Failed),
+            (Some(Retrying), Failed),
+        ];
+        let mut seen = std::collections::BTreeSet::new();
+        for from in std::iter::once(None).chain(Status::ALL.map(Some)) {
+            for event in events() {
+                if event.is_legal_from(from) {
+                    assert!(legal.contains(&(from, event.to())), "{from:?} {event:?}");
+                    seen.insert((from, event.to()));
+                }
+            }
+        }
+        assert_eq!(seen.len(), legal.len());
+    }
+
+    #[test]
+    fn a_life_is_folded_into_state_counters_and_history() {
+        let mut events = events().into_iter();
+        let mut next = || events.next().unwrap();
+        let logged = next();
+        let claimed = next();
+        let op = apply(None, &transition(1, None, logged)).unwrap();
+        let op = apply(Some(op), &transition(2, Some(Status::Pending), claimed.clone())).unwrap();
+        let retrying = Event::Retrying { failure: failure(), until: Time::from_millis(99) };
+        let op = apply(Some(op), &transition(3, Some(Status::Processing), retrying)).unwrap();
+        assert_eq!(op.retry_count, 1);
+        assert!(!op.is_due(Time::from_millis(50)));
+        assert!(op.is_due(Time::from_millis(99)));
+        assert!(op.is_due(Time::from_millis(2)), "a clock that jumped before the start ends the wait");
+        let op = apply(Some(op), &transition(4, Some(Status::Retrying), claimed)).unwrap();
+        let op =
+            apply(Some(op), &transition(5, Some(Status::Processing), Event::Completed { outcome: Outcome::default() }))
+                .unwrap();
+        assert_eq!(op.history.len(), 5);
+        assert_eq!(op.status(), Status::Completed);
+        let again = transition(6, Some(Status::Completed), Event::Retried { reason: "no".into() });
+        assert!(matches!(apply(Some(op), &again), Err(IllegalTransition::Status { .. })));
+    }
+
+    #[test]
+    fn an_old_or_foreign_transition_is_refused() {
+        let logged = events().remove(0);
+        let op = apply(None, &transition(5, None, logged)).unwrap();
+        let claim = events().remove(1);
+        let old = transition(5, Some(Status::Pending), claim.clone());
+        assert!(matches!(apply(Some(op.clone()), &old), Err(IllegalTransition::OutOfOrder { .. })));
+        let mut foreign = transition(6, Some(Status::Pending), claim);
+        foreign.number = 2;
+        assert!(matches!(apply(Some(op), &foreign), Err(IllegalTransition::OutOfOrder { .. })));
+    }
+}

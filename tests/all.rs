@@ -1,0 +1,1 @@
+//! All integration tests, as one program that links once.
