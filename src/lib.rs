@@ -4,3 +4,4 @@ pub mod backend;
 pub mod clock;
 pub mod disk;
 pub mod operation;
+pub mod wal;

@@ -66,7 +66,12 @@ impl Attempt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttemptError {
     /// The backend, or the input, said no.
-    Failed(Failure),
+    Failed {
+        /// What it said.
+        failure: Failure,
+        /// How long it asked us to wait, in milliseconds, if it did.
+        retry_after_ms: Option<u64>,
+    },
     /// It stopped because it was asked to, and nothing was done.
     Stopped,
     /// No answer came: it may have been done. [`Backend::ask`] decides.
@@ -86,12 +91,8 @@ impl AttemptError {
 
     /// A failure of a given class.
     pub fn failed(class: FailureClass, error_type: &str, message: impl Into<String>) -> AttemptError {
-        AttemptError::Failed(Failure {
-            class,
-            error_type: error_type.to_owned(),
-            message: message.into(),
-            retry_after_ms: None,
-        })
+        let failure = Failure { class, error_type: error_type.to_owned(), message: message.into() };
+        AttemptError::Failed { failure, retry_after_ms: None }
     }
 }
 

@@ -284,7 +284,7 @@ impl Shared {
 }
 
 fn metadata_of(id: u64, inode: &Inode) -> Metadata {
-    Metadata { kind: inode.kind, len: inode.live.len() as u64, mtime_ns: inode.mtime, inode: id }
+    Metadata { kind: inode.kind, len: inode.live.len() as u64, mtime_ns: inode.mtime, inode: id, device: 1 }
 }
 
 impl MemoryDisk {
@@ -486,6 +486,10 @@ impl Disk for MemoryDisk {
 
     fn free_bytes(&self, path: &Path) -> DiskResult<u64> {
         self.run("ask for the free space of", path, false, |shared| Ok(shared.free_bytes))
+    }
+
+    fn is_network(&self, path: &Path) -> DiskResult<bool> {
+        self.run("inspect the file system of", path, false, |_| Ok(false))
     }
 
     fn identity(&self) -> &Identity {

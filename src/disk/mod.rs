@@ -82,6 +82,8 @@ pub struct Metadata {
     pub mtime_ns: i64,
     /// Inode number.
     pub inode: u64,
+    /// Number of the file system.
+    pub device: u64,
 }
 
 /// One name in a directory.
@@ -134,6 +136,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn symlink(&self, target: &Path, path: &Path) -> DiskResult<()>;
     /// Bytes that may still be written where `path` is.
     fn free_bytes(&self, path: &Path) -> DiskResult<u64>;
+    /// Whether a path is on a network file system, where locks and flushes cannot be relied upon.
+    fn is_network(&self, path: &Path) -> DiskResult<bool>;
     /// Who we are.
     fn identity(&self) -> &Identity;
     /// Whether the process with this id and start time still lives.
@@ -197,6 +201,23 @@ impl dyn Disk + '_ {
             Some(parent) if !parent.as_os_str().is_empty() => self.sync_dir(parent),
             _ => Ok(()),
         }
+    }
+
+    /// Makes the names of a directory, and of those above it up to the mount point, durable.
+    pub fn sync_ancestors(&self, path: &Path) -> DiskResult<()> {
+        let device = self.metadata(path)?.device;
+        for ancestor in path.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
+            match self.metadata(ancestor) {
+                Ok(meta) if meta.device == device => {}
+                _ => break,
+            }
+            match self.sync_dir(ancestor) {
+                // A directory that we may not open, we cannot have made.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
+                other => other?,
+            }
+        }
+        Ok(())
     }
 
     /// Writes a new file whole and makes its content durable; its name is durable once the directory is synced.

@@ -61,6 +61,7 @@ fn metadata_of(meta: &fs::Metadata) -> Metadata {
         len: meta.len(),
         mtime_ns: meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
         inode: meta.ino(),
+        device: meta.dev(),
     }
 }
 
@@ -144,6 +145,14 @@ impl Disk for OsDisk {
     fn free_bytes(&self, path: &Path) -> DiskResult<u64> {
         let stat = rustix::fs::statvfs(path).map_err(io::Error::from).at("ask for the free space of", path)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    fn is_network(&self, path: &Path) -> DiskResult<bool> {
+        // NFS, SMB, CIFS, SMB2, AFS, Ceph, 9P, FUSE (sshfs and its like), from linux/magic.h.
+        const NETWORK: [u64; 8] =
+            [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x5346_414f, 0x00c3_6400, 0x0102_1997, 0x6573_5546];
+        let stat = rustix::fs::statfs(path).map_err(io::Error::from).at("inspect the file system of", path)?;
+        Ok(NETWORK.contains(&(stat.f_type as u64 & 0xffff_ffff)))
     }
 
     fn identity(&self) -> &Identity {

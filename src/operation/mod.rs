@@ -119,9 +119,6 @@ pub struct Failure {
     pub error_type: String,
     /// One or more sentences: what happened, to what, what to do.
     pub message: String,
-    /// How long the backend asked us to wait, in milliseconds, if it did.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_after_ms: Option<u64>,
 }
 
 /// What came out of a completed operation.

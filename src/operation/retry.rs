@@ -31,7 +31,16 @@ impl RetryPolicy {
     }
 
     /// What a failed attempt of `operation` leads to.
-    pub fn after_failure(&self, operation: &Operation, failure: Failure, now: Time, jitter: f64) -> Event {
+    ///
+    /// `retry_after_ms` is what the backend asked for, `jitter` a number between 0 and 1.
+    pub fn after_failure(
+        &self,
+        operation: &Operation,
+        failure: Failure,
+        retry_after_ms: Option<u64>,
+        now: Time,
+        jitter: f64,
+    ) -> Event {
         match failure.class {
             FailureClass::Permanent => Event::Failed { failure },
             FailureClass::Outage => {
@@ -39,7 +48,7 @@ impl RetryPolicy {
             }
             FailureClass::Transient if operation.retry_count >= operation.max_retries => Event::Failed { failure },
             FailureClass::Transient => {
-                let wait = self.backoff_ms(operation.retry_count, jitter, failure.retry_after_ms);
+                let wait = self.backoff_ms(operation.retry_count, jitter, retry_after_ms);
                 Event::Retrying { until: now.plus_millis(i64::try_from(wait).unwrap_or(i64::MAX)), failure }
             }
         }

@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn failure() -> Failure {
-        Failure { class: FailureClass::Transient, error_type: "x".into(), message: "y".into(), retry_after_ms: None }
+        Failure { class: FailureClass::Transient, error_type: "x".into(), message: "y".into() }
     }
 
     fn events() -> Vec<Event> {

@@ -1,0 +1,278 @@
+//! Reading generations: which files follow each other, and which of their frames count.
+
+use std::collections::HashMap;
+
+use super::error::{Damage, WalError, WalResult};
+use super::journal::{
+    self, BadHeader, FRAME_HEADER_LEN, FRAME_MAX, FrameKind, HEADER_LEN, Header, Payload, frame_at, synced_claim_beyond,
+};
+use super::layout::{Layout, LockName};
+use super::note::{self, SyncNote};
+use crate::disk::{Access, Disk, DiskFile};
+use crate::operation::{Number, Revision};
+
+/// How much of a generation is read at a time.
+const STEP: usize = 64 * 1024;
+
+/// How far reading has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The generation.
+    pub generation: u64,
+    /// Where its next frame starts.
+    pub end: u64,
+    /// Where its last frame starts; 0 without a frame.
+    pub last: u64,
+    /// Checksum of the last frame of the log.
+    pub checksum: u32,
+    /// Last revision.
+    pub revision: Revision,
+    /// Number that the next logged operation gets.
+    pub number: Number,
+}
+
+impl Position {
+    /// The start of a generation.
+    pub fn start_of(header: &Header) -> Position {
+        Position {
+            generation: header.generation,
+            end: HEADER_LEN,
+            last: 0,
+            checksum: header.checksum,
+            revision: header.revision,
+            number: header.number,
+        }
+    }
+}
+
+/// The whole headers in `journal/`, from a generation on.
+pub fn headers(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<HashMap<u64, Header>> {
+    let mut headers = HashMap::new();
+    for generation in generations(disk, layout)? {
+        if generation < first {
+            continue;
+        }
+        let path = layout.generation(generation);
+        let mut bytes = [0; HEADER_LEN as usize];
+        let read = disk.open(&path, Access::Read)?.read_at(&mut bytes, 0)?;
+        match Header::decode(&bytes[..read]) {
+            Ok(header) if header.generation == generation => {
+                headers.insert(generation, header);
+            }
+            Ok(_) | Err(BadHeader::Torn) => {}
+            Err(BadHeader::Newer(found)) => {
+                let (found, known) = (u64::from(found), u64::from(journal::FORMAT));
+                return Err(WalError::NewerFormat { path, found, known });
+            }
+        }
+    }
+    Ok(headers)
+}
+
+/// The generations of all files in `journal/`, whole or not; none if there is no such directory.
+pub fn generations(disk: &dyn Disk, layout: &Layout) -> WalResult<Vec<u64>> {
+    let entries = match disk.list(&layout.journal()) {
+        Ok(entries) => entries,
+        Err(error) if error.is_not_found() => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let mut found: Vec<u64> =
+        entries.iter().filter_map(|entry| Layout::parse_generation(entry.name.to_str()?)).collect();
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The generation that follows: of all that name this one as previous, the highest.
+pub fn successor(headers: &HashMap<u64, Header>, generation: u64) -> Option<&Header> {
+    headers.values().filter(|header| header.previous == generation).max_by_key(|header| header.generation)
+}
+
+/// What reading a stretch of one generation found.
+#[derive(Debug, Default)]
+pub struct Stretch {
+    /// The frames of transitions, in order.
+    pub frames: Vec<ReadFrame>,
+    /// The generation that a `sealed` frame names.
+    pub sealed: Option<u64>,
+}
+
+/// A frame of transitions that was read.
+#[derive(Debug)]
+pub struct ReadFrame {
+    /// Its transitions.
+    pub payload: Payload,
+    /// Up to where its writer knew the file to be synced.
+    pub synced: u64,
+    /// Where reading stands behind it.
+    pub after: Position,
+}
+
+/// Reads frames from `position` on, up to `limit` (none: as far as they are valid), and moves the position.
+pub fn read_frames(
+    file: &dyn DiskFile,
+    path: &std::path::Path,
+    position: &mut Position,
+    limit: Option<u64>,
+) -> WalResult<Stretch> {
+    let mut stretch = Stretch::default();
+    let mut buffer = Vec::new();
+    loop {
+        let base = position.end;
+        let wanted = limit.map_or(STEP as u64, |limit| limit.saturating_sub(base).min(STEP as u64));
+        if wanted == 0 {
+            return Ok(stretch);
+        }
+        read_into(file, &mut buffer, base, wanted as usize)?;
+        if frame_at(&buffer, base, base, position.generation).is_none() && buffer.len() > FRAME_HEADER_LEN {
+            // It may only be longer than what was read.
+            let len = buffer.get(4..8).and_then(|len| len.try_into().ok()).map_or(0, u32::from_le_bytes) as usize;
+            let whole = journal::frame_len(len);
+            if whole > buffer.len() && whole <= FRAME_MAX {
+                read_into(file, &mut buffer, base, whole)?;
+            }
+        }
+        let before = position.end;
+        while limit.is_none_or(|limit| position.end < limit) {
+            let Some(frame) = frame_at(&buffer, base, position.end, position.generation) else { break };
+            if frame.kind == FrameKind::Sealed {
+                stretch.sealed = frame.payload.try_into().ok().map(u64::from_le_bytes);
+                return Ok(stretch);
+            }
+            let payload =
+                Payload::new(frame.revision, frame.payload).filter(|_| frame.revision == position.revision + 1);
+            let Some(payload) = payload else {
+                let what = format!(
+                    "a frame with revision {} follows revision {}, or its transitions make no sense",
+                    frame.revision, position.revision
+                );
+                return Err(WalError::damaged(path, Some(frame.start), what));
+            };
+            position.revision += payload.count() as u64;
+            let logged = payload.records().filter(|(_, record)| record.from.is_none());
+            position.number = logged.map(|(_, record)| record.number + 1).fold(position.number, u64::max);
+            (position.last, position.end, position.checksum) = (frame.start, frame.end, frame.checksum);
+            stretch.frames.push(ReadFrame { payload, synced: frame.synced, after: *position });
+        }
+        if position.end == before {
+            return Ok(stretch);
+        }
+    }
+}
+
+fn read_into(file: &dyn DiskFile, buffer: &mut Vec<u8>, offset: u64, len: usize) -> WalResult<()> {
+    buffer.resize(len, 0);
+    let read = file.read_at(buffer, offset)?;
+    buffer.truncate(read);
+    Ok(())
+}
+
+/// The journal from one generation to its end.
+#[derive(Debug)]
+pub struct Chain {
+    /// Its generations in order, with what each holds.
+    pub links: Vec<Link>,
+    /// Where it ends.
+    pub position: Position,
+    /// What can no longer be read.
+    pub damage: Option<Damage>,
+}
+
+/// One generation of a chain.
+#[derive(Debug)]
+pub struct Link {
+    /// Its header.
+    pub header: Header,
+    /// Its frames.
+    pub frames: Vec<ReadFrame>,
+    /// The highest offset that something in the journal itself says was synced.
+    pub synced: u64,
+}
+
+/// Reads the journal from generation `first` on.
+///
+/// The chain is the longest valid prefix; `damage` is set where something durable lies beyond it.
+pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Chain> {
+    let headers = headers(disk, layout, first)?;
+    let Some(mut header) = headers.get(&first).copied() else {
+        let what = "the journal's first generation is missing or has no header";
+        return Err(WalError::damaged(layout.generation(first), None, what));
+    };
+    let mut position = Position::start_of(&header);
+    let mut links = Vec::new();
+    let mut damage = None;
+    loop {
+        let path = layout.generation(header.generation);
+        let file = disk.open(&path, Access::Read)?;
+        let next = successor(&headers, header.generation);
+        let stretch = match read_frames(&*file, &path, &mut position, next.map(|next| next.previous_end)) {
+            Err(WalError::Damaged(found)) => {
+                damage = Some(found);
+                Stretch::default()
+            }
+            other => other?,
+        };
+        let mut synced = stretch.frames.iter().map(|frame| frame.synced).fold(HEADER_LEN, u64::max);
+        let at = position.end;
+        match next {
+            Some(next) => {
+                synced = synced.max(next.previous_end);
+                if damage.is_none() {
+                    damage = gap(&path, at, next.previous_end).or_else(|| {
+                        (next.checksum != position.checksum || next.revision != position.revision).then(|| Damage {
+                            path: layout.generation(next.generation),
+                            offset: Some(0),
+                            what: format!("it does not follow generation {}", header.generation),
+                        })
+                    });
+                }
+            }
+            None if damage.is_none() => {
+                let rest = file.read_to_end_from(at)?;
+                if rest.iter().any(|byte| *byte != 0) {
+                    let claim = synced_claim_beyond(&rest, at, at, header.generation).unwrap_or(0);
+                    damage = gap(&path, at, claim);
+                }
+                if damage.is_none() {
+                    damage = gap(&path, at, synced_by_note(disk, layout, header.generation)?);
+                }
+                if let (None, Some(named)) = (&damage, stretch.sealed) {
+                    damage = Some(Damage {
+                        path: layout.generation(named),
+                        offset: None,
+                        what: format!("generation {} says that it follows, but it is missing", header.generation),
+                    });
+                }
+            }
+            None => {}
+        }
+        links.push(Link { header, frames: stretch.frames, synced });
+        match next {
+            Some(next) if damage.is_none() => {
+                header = *next;
+                position = Position { last: 0, end: HEADER_LEN, generation: header.generation, ..position };
+            }
+            _ => return Ok(Chain { links, position, damage }),
+        }
+    }
+}
+
+fn gap(path: &std::path::Path, readable: u64, synced: u64) -> Option<Damage> {
+    (synced > readable).then(|| Damage {
+        path: path.to_owned(),
+        offset: Some(readable),
+        what: format!("bytes up to {synced} were on the disk once and cannot be read any more"),
+    })
+}
+
+/// Up to where the note of this boot says the generation was synced; 0 if it says nothing of it.
+pub fn synced_by_note(disk: &dyn Disk, layout: &Layout, generation: u64) -> WalResult<u64> {
+    let file = match disk.open(&layout.lock(LockName::Sync), Access::Read) {
+        Ok(file) => file,
+        Err(error) if error.is_not_found() => return Ok(0),
+        Err(error) => return Err(error.into()),
+    };
+    let note: Option<SyncNote> = note::read(&*file)?;
+    Ok(note
+        .filter(|note| note.boot == disk.identity().boot_id && note.generation == generation)
+        .map_or(0, |note| note.synced))
+}

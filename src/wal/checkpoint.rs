@@ -1,0 +1,499 @@
+//! Checkpoints: folding sealed generations into Parquet files, and dropping what is no longer needed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::chain;
+use super::error::{WalError, WalResult};
+use super::locks::LockFile;
+use super::log::Wal;
+use super::manifest::{FileEntry, Manifest};
+use super::note::{self, HolderNote};
+use super::schema;
+use super::view::View;
+use super::{Layout, LockName};
+use crate::disk::FileKind;
+use crate::operation::{Number, Operation, State, Time};
+
+/// An archive holds at most this many partitions' worth of operations.
+const ARCHIVE_PARTITIONS: usize = 8;
+
+/// Generations folded at a time: what bounds the memory of a checkpoint.
+const GENERATIONS_AT_ONCE: usize = 4;
+
+/// What a checkpoint did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckpointReport {
+    /// Operations whose rows were written.
+    pub operations: u64,
+    /// Files written.
+    pub files_written: u64,
+    /// Parquet files that were replaced and removed.
+    pub files_removed: u64,
+    /// Generations that were folded and removed.
+    pub generations_removed: u64,
+    /// Files set aside in `quarantine/`, relative to the log.
+    pub quarantined: Vec<String>,
+}
+
+/// What a cleanup drops, or would drop.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CleanupPlan {
+    /// Whole archives, with their operations and bytes.
+    pub archives: Vec<(String, u64, u64)>,
+    /// Completed operations that are dropped from partitions.
+    pub operations: u64,
+}
+
+/// Files to add to and take from the manifest.
+#[derive(Debug, Default)]
+struct Exchange {
+    added: Vec<FileEntry>,
+    changed: BTreeMap<String, FileEntry>,
+    removed: BTreeSet<String>,
+    folded: Option<Folded>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Folded {
+    first_generation: u64,
+    revision: u64,
+    next_number: Number,
+}
+
+impl Wal {
+    /// Runs a checkpoint if one is due and nobody else is at it; for use after writes.
+    pub fn maintain(&self) -> WalResult<Option<CheckpointReport>> {
+        let (bytes, oldest) = self.read(|view| Ok(view.journal_load()))?;
+        let now = self.clock.now();
+        let aged = oldest.is_some_and(|oldest| {
+            let age = now.millis_since(oldest);
+            age >= self.options.checkpoint_age_ms || age < -self.options.checkpoint_age_ms
+        });
+        if bytes < self.options.checkpoint_bytes && !aged {
+            return Ok(None);
+        }
+        let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Checkpoint)?;
+        if !lock.try_lock(&*self.disk)? {
+            return Ok(None);
+        }
+        self.with_checkpoint_lock(&lock, || self.fold_all(aged)).map(Some)
+    }
+
+    /// Folds the whole journal into Parquet files.
+    pub fn checkpoint(&self) -> WalResult<CheckpointReport> {
+        let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Checkpoint)?;
+        lock.lock(&*self.disk, &*self.clock, self.options.lock_timeout)?;
+        self.with_checkpoint_lock(&lock, || self.fold_all(true))
+    }
+
+    fn with_checkpoint_lock<T>(&self, lock: &LockFile, work: impl FnOnce() -> WalResult<T>) -> WalResult<T> {
+        note::write(lock.file(), &HolderNote::new(self.disk.identity(), &self.options.command, self.clock.now()))?;
+        let result = work();
+        lock.unlock()?;
+        result
+    }
+
+    /// Drops completed operations that were completed more than `max_age_days` ago.
+    pub fn cleanup(&self, max_age_days: u64, dry_run: bool) -> WalResult<CleanupPlan> {
+        let today = self.clock.now().day();
+        let oldest_kept = today.saturating_sub(i64::try_from(max_age_days).unwrap_or(i64::MAX));
+        let is_old = |at: Time| at.day() < oldest_kept;
+        if dry_run {
+            return self.read(|view| self.plan_cleanup(view, is_old).map(|(plan, _)| plan));
+        }
+        let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Checkpoint)?;
+        lock.lock(&*self.disk, &*self.clock, self.options.lock_timeout)?;
+        self.with_checkpoint_lock(&lock, || {
+            let mut report = self.fold_all(true)?;
+            let (plan, mut exchange) = self.read(|view| self.plan_cleanup(view, is_old))?;
+            let now = self.clock.now();
+            self.commit(&mut exchange, Some(now))?;
+            self.remove_replaced(&exchange, &mut report)?;
+            Ok(plan)
+        })
+    }
+
+    fn plan_cleanup(&self, view: &View, is_old: impl Fn(Time) -> bool) -> WalResult<(CleanupPlan, Exchange)> {
+        let mut plan = CleanupPlan::default();
+        let mut exchange = Exchange::default();
+        let Some(manifest) = view.manifest() else { return Ok((plan, exchange)) };
+        for file in &manifest.files {
+            match file.day {
+                Some(day) if is_old(day) => {
+                    plan.archives.push((file.name.clone(), file.live(), file.bytes));
+                    exchange.removed.insert(file.name.clone());
+                }
+                Some(_) => {}
+                None if file.count_of(crate::operation::Status::Completed) > 0 => {
+                    let rows = view.table(file)?.read_all()?;
+                    let mut entry = file.clone();
+                    let gone: Vec<Number> = rows
+                        .iter()
+                        .filter(|row| !entry.superseded.contains(row.number))
+                        .filter(|row| matches!(row.state, State::Completed { at, .. } if is_old(at)))
+                        .map(|row| row.number)
+                        .collect();
+                    if gone.is_empty() {
+                        continue;
+                    }
+                    plan.operations += gone.len() as u64;
+                    entry.superseded.extend(gone);
+                    entry.count_rows(rows.iter());
+                    if entry.live() == 0 {
+                        exchange.removed.insert(entry.name);
+                    } else {
+                        exchange.changed.insert(entry.name.clone(), entry);
+                    }
+                }
+                None => {}
+            }
+        }
+        Ok((plan, exchange))
+    }
+
+    /// Holds `checkpoint.lock`.
+    fn fold_all(&self, also_open_generation: bool) -> WalResult<CheckpointReport> {
+        let mut report = CheckpointReport::default();
+        let open_generation = {
+            let mut inner = self.lock_inner();
+            let note = self.take_lock(&mut inner)?;
+            let note = if also_open_generation && note.last != 0 { self.rotate(&mut inner, note) } else { Ok(note) };
+            inner.lock.unlock()?;
+            note?.generation
+        };
+        self.sweep(&mut report)?;
+        loop {
+            let manifest = self.manifest()?;
+            let chain = chain::read_chain(&*self.disk, &self.layout, manifest.first_generation)?;
+            if let Some(damage) = chain.damage {
+                return Err(WalError::Damaged(damage));
+            }
+            let links: Vec<u64> = chain.links.iter().map(|link| link.header.generation).collect();
+            let sealed = links.iter().take_while(|generation| **generation < open_generation).count();
+            let take = sealed.min(GENERATIONS_AT_ONCE);
+            if take == 0 {
+                return Ok(report);
+            }
+            self.fold_before(&manifest, links[take], &mut report)?;
+        }
+    }
+
+    fn manifest(&self) -> WalResult<Manifest> {
+        Manifest::load(&*self.disk, &self.layout)?
+            .ok_or_else(|| WalError::damaged(self.layout.manifest(), None, "the manifest is missing"))
+    }
+
+    /// Folds all generations before this one.
+    fn fold_before(&self, manifest: &Manifest, generation: u64, report: &mut CheckpointReport) -> WalResult<()> {
+        let view = View::open_before(self.disk.clone(), self.layout.clone(), generation)?;
+        let headers = chain::headers(&*self.disk, &self.layout, generation)?;
+        let next = headers
+            .get(&generation)
+            .ok_or_else(|| WalError::damaged(self.layout.generation(generation), None, "its header is gone"))?;
+        let mut exchange = Exchange {
+            folded: Some(Folded { first_generation: generation, revision: next.revision, next_number: next.number }),
+            ..Exchange::default()
+        };
+        let (waiting, completed) = self.fold_rows(manifest, &view, &mut exchange)?;
+        let mut counter = self.highest_counter(manifest)?;
+        self.write_partitions(manifest, &view, waiting, &mut counter, &mut exchange)?;
+        for (_, rows) in completed {
+            self.write_archives(manifest, &view, rows, &mut counter, &mut exchange)?;
+        }
+        report.files_written += exchange.added.len() as u64;
+        report.operations += exchange.added.iter().map(|file| file.rows).sum::<u64>();
+        self.publish(&exchange)?;
+        self.commit(&mut exchange, None)?;
+        self.remove_replaced(&exchange, report)
+    }
+
+    /// The new rows of all operations that the journal changed, and the files that lose rows to them.
+    #[expect(clippy::type_complexity, reason = "one caller; two kinds of rows")]
+    fn fold_rows(
+        &self,
+        manifest: &Manifest,
+        view: &View,
+        exchange: &mut Exchange,
+    ) -> WalResult<(Vec<Operation>, BTreeMap<i64, Vec<Operation>>)> {
+        let mut live = Vec::new();
+        let mut completed: BTreeMap<i64, Vec<Operation>> = BTreeMap::new();
+        let mut put = |operation: Operation| match &operation.state {
+            State::Completed { at, .. } if self.options.archive_completed => {
+                completed.entry(at.day()).or_default().push(operation);
+            }
+            _ => live.push(operation),
+        };
+        let mut in_files = BTreeSet::new();
+        for glimpse in view.touched() {
+            if view.is_logged_here(glimpse.number) {
+                if let Some(operation) = view.fold_number(None, glimpse.number)? {
+                    put(operation);
+                }
+            } else {
+                in_files.insert(glimpse.number);
+            }
+        }
+        for file in &manifest.files {
+            let candidates = in_files.range(file.numbers.0..=file.numbers.1);
+            if !candidates.into_iter().any(|number| file.may_hold_number(*number)) {
+                continue;
+            }
+            let rows = view.table(file)?.read_all()?;
+            let mut entry = file.clone();
+            let mut moved = Vec::new();
+            for row in rows.iter().filter(|row| !file.superseded.contains(row.number)) {
+                if in_files.remove(&row.number) {
+                    moved.push(row.number);
+                    if let Some(operation) = view.fold_number(Some(row.clone()), row.number)? {
+                        put(operation);
+                    }
+                }
+            }
+            if moved.is_empty() {
+                continue;
+            }
+            entry.superseded.extend(moved);
+            entry.count_rows(rows.iter());
+            // A file that lost most of its rows gives up the rest, too.
+            if entry.live() * 2 <= entry.rows && !entry.is_archive() {
+                rows.into_iter().filter(|row| !entry.superseded.contains(row.number)).for_each(&mut put);
+                exchange.removed.insert(entry.name);
+            } else {
+                exchange.changed.insert(entry.name.clone(), entry);
+            }
+        }
+        match in_files.first() {
+            None => Ok((live, completed)),
+            Some(number) => {
+                let what = format!("the journal changes operation {number}, which no file holds");
+                Err(WalError::damaged(self.layout.manifest(), None, what))
+            }
+        }
+    }
+
+    fn write_partitions(
+        &self,
+        manifest: &Manifest,
+        view: &View,
+        mut rows: Vec<Operation>,
+        counter: &mut u64,
+        exchange: &mut Exchange,
+    ) -> WalResult<()> {
+        let limit = self.options.partition_size;
+        self.absorb_small(manifest, view, &mut rows, limit, exchange, |file| !file.is_archive())?;
+        let now = self.clock.now();
+        self.stage(rows, limit, None, exchange, || {
+            *counter += 1;
+            Layout::partition_name(now, *counter)
+        })
+    }
+
+    fn write_archives(
+        &self,
+        manifest: &Manifest,
+        view: &View,
+        mut rows: Vec<Operation>,
+        counter: &mut u64,
+        exchange: &mut Exchange,
+    ) -> WalResult<()> {
+        let Some(day) = rows.first().map(|row| match row.state {
+            State::Completed { at, .. } => at,
+            _ => row.updated_at,
+        }) else {
+            return Ok(());
+        };
+        let limit = self.options.partition_size * ARCHIVE_PARTITIONS;
+        let same_day = |file: &FileEntry| file.day.is_some_and(|of| of.day() == day.day());
+        self.absorb_small(manifest, view, &mut rows, limit, exchange, same_day)?;
+        self.stage(rows, limit, Some(day), exchange, || {
+            *counter += 1;
+            Layout::archive_name(day, *counter)
+        })
+    }
+
+    /// Takes in the newest small files as long as they are no larger than what is there already:
+    /// so the number of files that are not full grows with the logarithm of what was written.
+    fn absorb_small(
+        &self,
+        manifest: &Manifest,
+        view: &View,
+        rows: &mut Vec<Operation>,
+        limit: usize,
+        exchange: &mut Exchange,
+        same_kind: impl Fn(&FileEntry) -> bool,
+    ) -> WalResult<()> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for file in manifest.files.iter().rev().filter(|file| same_kind(file)) {
+            if exchange.removed.contains(&file.name) {
+                continue;
+            }
+            let entry = exchange.changed.get(&file.name).unwrap_or(file);
+            let live = entry.live();
+            if live as usize * 2 > limit {
+                continue;
+            }
+            if live as usize > rows.len() % limit {
+                return Ok(());
+            }
+            let kept = view.table(file)?.read_all()?;
+            rows.extend(kept.into_iter().filter(|row| !entry.superseded.contains(row.number)));
+            exchange.changed.remove(&file.name);
+            exchange.removed.insert(file.name.clone());
+        }
+        Ok(())
+    }
+
+    /// Writes rows to `tmp/`, in files of at most `limit`, each flushed.
+    fn stage(
+        &self,
+        mut rows: Vec<Operation>,
+        limit: usize,
+        day: Option<Time>,
+        exchange: &mut Exchange,
+        mut name: impl FnMut() -> String,
+    ) -> WalResult<()> {
+        rows.sort_by_key(|row| row.number);
+        while !rows.is_empty() {
+            let rest = rows.split_off(rows.len().min(limit));
+            let name = name();
+            let bytes = schema::encode(&mut rows)?;
+            self.disk.write_new_synced(&self.layout.staged(&name), &bytes)?;
+            exchange.added.extend(FileEntry::describe(name, day, &rows, &bytes));
+            rows = rest;
+        }
+        Ok(())
+    }
+
+    /// Renames staged files into place and makes their names durable.
+    fn publish(&self, exchange: &Exchange) -> WalResult<()> {
+        if exchange.added.is_empty() {
+            return Ok(());
+        }
+        {
+            let mut inner = self.lock_inner();
+            self.take_lock(&mut inner)?;
+            let renamed = exchange
+                .added
+                .iter()
+                .try_for_each(|file| self.disk.rename(&self.layout.staged(&file.name), &self.layout.file(&file.name)));
+            inner.lock.unlock()?;
+            renamed?;
+        }
+        self.disk.sync_dir(&self.layout.partitions())?;
+        self.disk.sync_dir(&self.layout.archives())?;
+        Ok(())
+    }
+
+    /// Replaces the manifest.
+    fn commit(&self, exchange: &mut Exchange, cleaned_at: Option<Time>) -> WalResult<()> {
+        let mut inner = self.lock_inner();
+        self.take_lock(&mut inner)?;
+        let committed = (|| {
+            let mut manifest = self.manifest()?;
+            manifest.files.retain(|file| !exchange.removed.contains(&file.name));
+            for file in &mut manifest.files {
+                if let Some(changed) = exchange.changed.remove(&file.name) {
+                    *file = changed;
+                }
+            }
+            for file in exchange.added.drain(..) {
+                let path = self.layout.file(&file.name);
+                let len = self.disk.metadata(&path)?.len;
+                if len != file.bytes {
+                    let what = format!("it has {len} bytes instead of the {} just written", file.bytes);
+                    return Err(WalError::damaged(path, None, what));
+                }
+                let counter = Layout::counter_of(&file.name).unwrap_or(0);
+                manifest.counter = manifest.counter.max(counter);
+                manifest.files.push(file);
+            }
+            if let Some(folded) = exchange.folded {
+                manifest.first_generation = folded.first_generation;
+                manifest.revision = folded.revision;
+                manifest.next_number = folded.next_number;
+            }
+            manifest.last_cleanup = cleaned_at.or(manifest.last_cleanup);
+            manifest.written_at = self.clock.now();
+            manifest.commit(&*self.disk, &self.layout)
+        })();
+        inner.lock.unlock()?;
+        committed
+    }
+
+    /// Removes what the committed manifest no longer names.
+    fn remove_replaced(&self, exchange: &Exchange, report: &mut CheckpointReport) -> WalResult<()> {
+        for name in &exchange.removed {
+            self.remove_if_there(&self.layout.file(name))?;
+            report.files_removed += 1;
+        }
+        if let Some(folded) = exchange.folded {
+            for generation in chain::generations(&*self.disk, &self.layout)? {
+                if generation < folded.first_generation {
+                    self.remove_if_there(&self.layout.generation(generation))?;
+                    report.generations_removed += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_if_there(&self, path: &std::path::Path) -> WalResult<()> {
+        match self.disk.remove_file(path) {
+            Err(error) if !error.is_not_found() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sets aside Parquet files that no manifest names, and what a dead process left in `tmp/`.
+    fn sweep(&self, report: &mut CheckpointReport) -> WalResult<()> {
+        let manifest = self.manifest()?;
+        let named: BTreeSet<_> = manifest.files.iter().map(|file| self.layout.file(&file.name)).collect();
+        let mut changed = BTreeSet::new();
+        for directory in [self.layout.partitions(), self.layout.archives(), self.layout.tmp()] {
+            for entry in self.disk.list(&directory)? {
+                let path = directory.join(&entry.name);
+                if entry.kind == FileKind::Directory || named.contains(&path) {
+                    continue;
+                }
+                let mut target = self.layout.quarantine().join(&entry.name);
+                let mut nth = 1;
+                while self.disk.exists(&target)? {
+                    let mut name = entry.name.clone();
+                    name.push(format!(".{nth}"));
+                    target = self.layout.quarantine().join(name);
+                    nth += 1;
+                }
+                self.disk.rename(&path, &target)?;
+                changed.insert(directory.clone());
+                if let Ok(relative) = target.strip_prefix(self.layout.base()) {
+                    report.quarantined.push(relative.display().to_string());
+                }
+            }
+        }
+        if !changed.is_empty() {
+            self.disk.sync_dir(&self.layout.quarantine())?;
+            changed.iter().try_for_each(|directory| self.disk.sync_dir(directory))?;
+        }
+        // Generations before the first one needed are leftovers of a process that died while removing them.
+        for generation in chain::generations(&*self.disk, &self.layout)? {
+            if generation < manifest.first_generation {
+                self.remove_if_there(&self.layout.generation(generation))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The highest counter that any file name has used.
+    fn highest_counter(&self, manifest: &Manifest) -> WalResult<u64> {
+        let mut highest = manifest.counter;
+        for directory in [self.layout.partitions(), self.layout.archives(), self.layout.quarantine()] {
+            for entry in self.disk.list(&directory)? {
+                let counter = entry.name.to_str().and_then(Layout::counter_of);
+                highest = highest.max(counter.unwrap_or(0));
+            }
+        }
+        Ok(highest)
+    }
+}

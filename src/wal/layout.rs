@@ -1,0 +1,148 @@
+//! Every file name of the log is built and parsed here, and nowhere else.
+
+use std::path::{Path, PathBuf};
+
+use crate::operation::Time;
+
+/// Where the files of one log are.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    base: PathBuf,
+}
+
+/// Which of the log's locks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockName {
+    /// One drain loop per log.
+    Process,
+    /// Whoever writes Parquet files.
+    Checkpoint,
+    /// Whoever appends to the journal.
+    Append,
+    /// Whoever flushes the journal.
+    Sync,
+}
+
+impl LockName {
+    /// The file's name.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            LockName::Process => "process.lock",
+            LockName::Checkpoint => "checkpoint.lock",
+            LockName::Append => "lock",
+            LockName::Sync => "sync.lock",
+        }
+    }
+}
+
+impl Layout {
+    /// The log in this directory.
+    pub fn new(base: impl Into<PathBuf>) -> Layout {
+        Layout { base: base.into() }
+    }
+
+    /// The log's directory.
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
+    /// The manifest.
+    pub fn manifest(&self) -> PathBuf {
+        self.base.join("MANIFEST.json")
+    }
+
+    /// The directory of generations.
+    pub fn journal(&self) -> PathBuf {
+        self.base.join("journal")
+    }
+
+    /// One generation.
+    pub fn generation(&self, generation: u64) -> PathBuf {
+        self.base.join("journal").join(format!("journal_{generation:010}.log"))
+    }
+
+    /// The generation that a file name in `journal/` stands for.
+    pub fn parse_generation(name: &str) -> Option<u64> {
+        let digits = name.strip_prefix("journal_")?.strip_suffix(".log")?;
+        (digits.len() >= 10 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+    }
+
+    /// The directory of partitions.
+    pub fn partitions(&self) -> PathBuf {
+        self.base.join("partitions")
+    }
+
+    /// The directory of archives.
+    pub fn archives(&self) -> PathBuf {
+        self.base.join("archives")
+    }
+
+    /// A new partition's name, relative to the log.
+    pub fn partition_name(now: Time, counter: u64) -> String {
+        format!("partitions/wal_{}_{counter:06}.parquet", now.as_millis().div_euclid(1000))
+    }
+
+    /// A new archive's name, relative to the log; `day` is any instant of its day.
+    pub fn archive_name(day: Time, counter: u64) -> String {
+        format!("archives/archive_{}_{counter:06}.parquet", day.yyyymmdd())
+    }
+
+    /// The counter in a Parquet file's name.
+    pub fn counter_of(name: &str) -> Option<u64> {
+        let (stem, _) = name.split_once(".parquet")?;
+        stem.rsplit_once('_')?.1.parse().ok()
+    }
+
+    /// The path of a file that the manifest names.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.base.join(name)
+    }
+
+    /// Whether a file name ends like those of Parquet files.
+    pub fn is_parquet(name: &str) -> bool {
+        name.ends_with(".parquet")
+    }
+
+    /// Where files are staged.
+    pub fn tmp(&self) -> PathBuf {
+        self.base.join("tmp")
+    }
+
+    /// Where a named file is staged.
+    pub fn staged(&self, name: &str) -> PathBuf {
+        self.tmp().join(name.rsplit('/').next().unwrap_or(name))
+    }
+
+    /// Where files are set aside.
+    pub fn quarantine(&self) -> PathBuf {
+        self.base.join("quarantine")
+    }
+
+    /// A lock's file.
+    pub fn lock(&self, lock: LockName) -> PathBuf {
+        self.base.join(lock.file_name())
+    }
+
+    /// The directories that a log consists of, in the order in which they are made.
+    pub fn directories(&self) -> [PathBuf; 5] {
+        [self.journal(), self.partitions(), self.archives(), self.tmp(), self.quarantine()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generation_names_are_read_back() {
+        let layout = Layout::new("/wal");
+        for generation in [1, 42, 9_999_999_999, 10_000_000_000] {
+            let path = layout.generation(generation);
+            let name = path.file_name().unwrap().to_str().unwrap();
+            assert_eq!(Layout::parse_generation(name), Some(generation));
+        }
+        for bad in ["journal_1.log", "journal_000000000x.log", "journal_0000000001.log~", "x"] {
+            assert_eq!(Layout::parse_generation(bad), None, "{bad}");
+        }
+    }
+}

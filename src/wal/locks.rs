@@ -1,0 +1,93 @@
+//! Locks: taken with a deadline, checked against the path, explained when they are held.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::error::{WalError, WalResult};
+use super::note::{self, AppendNote, HolderNote, SyncNote};
+use super::{Layout, LockName};
+use crate::clock::Clock;
+use crate::disk::{Access, Disk, DiskFile};
+
+/// The longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_millis(2);
+
+/// A lock file, held or not.
+#[derive(Debug)]
+pub struct LockFile {
+    name: LockName,
+    path: PathBuf,
+    file: Box<dyn DiskFile>,
+}
+
+impl LockFile {
+    /// Opens a lock's file, making it if need be.
+    pub fn open(disk: &dyn Disk, layout: &Layout, name: LockName) -> WalResult<LockFile> {
+        let path = layout.lock(name);
+        let file = disk.open(&path, Access::OpenOrCreate)?;
+        Ok(LockFile { name, path, file })
+    }
+
+    /// The open file, for its note.
+    pub fn file(&self) -> &dyn DiskFile {
+        &*self.file
+    }
+
+    /// Takes the lock if nobody holds it.
+    pub fn try_lock(&mut self, disk: &dyn Disk) -> WalResult<bool> {
+        while self.file.try_lock()? {
+            // Whoever removes lock files by hand must not make two holders of us.
+            let named = match disk.metadata(&self.path) {
+                Ok(named) => Some(named.inode),
+                Err(error) if error.is_not_found() => None,
+                Err(error) => return Err(error.into()),
+            };
+            if named == Some(self.file.metadata()?.inode) {
+                return Ok(true);
+            }
+            self.file = disk.open(&self.path, Access::OpenOrCreate)?;
+        }
+        Ok(false)
+    }
+
+    /// Takes the lock, waiting for at most `timeout`.
+    pub fn lock(&mut self, disk: &dyn Disk, clock: &dyn Clock, timeout: Duration) -> WalResult<()> {
+        let start = clock.elapsed();
+        let mut pause = Duration::from_micros(20);
+        loop {
+            if self.try_lock(disk)? {
+                return Ok(());
+            }
+            let waited = clock.elapsed().saturating_sub(start);
+            if waited >= timeout {
+                return Err(WalError::Busy { path: self.path.clone(), waited, holder: self.holder() });
+            }
+            clock.sleep(pause.min(timeout - waited));
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Gives the lock up.
+    pub fn unlock(&self) -> WalResult<()> {
+        Ok(self.file.unlock()?)
+    }
+
+    /// Who holds the lock, in words.
+    fn holder(&self) -> String {
+        let note = match self.name {
+            LockName::Append => note::read(&*self.file).ok().flatten().map(|note: AppendNote| {
+                format!("pid {} (`{}`) last worked with it, at {}", note.pid, note.command, note.since)
+            }),
+            LockName::Sync => note::read(&*self.file)
+                .ok()
+                .flatten()
+                .map(|note: SyncNote| format!("pid {} is flushing the journal", note.pid)),
+            LockName::Process | LockName::Checkpoint => {
+                note::read(&*self.file).ok().flatten().map(|note: HolderNote| {
+                    format!("pid {} (`{}`) has held it since {}", note.pid, note.command, note.since)
+                })
+            }
+        };
+        note.unwrap_or_else(|| "another process holds it".into())
+    }
+}

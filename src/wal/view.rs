@@ -1,0 +1,638 @@
+//! The log as a reader sees it: manifest, files and journal, without any lock.
+
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::chain::{self, Position, ReadFrame};
+use super::error::{Damage, WalError, WalResult};
+use super::journal::{Payload, Record};
+use super::layout::Layout;
+use super::manifest::{Counts, FileEntry, Manifest};
+use super::schema::Table;
+use crate::disk::{Access, Disk, Metadata};
+use crate::operation::{self, BackendName, Number, Operation, OperationId, OperationType, Revision, Status};
+
+/// How often a reader starts over when files vanish under it.
+const ATTEMPTS: usize = 20;
+
+/// Decoded row groups that are kept.
+const CACHED_GROUPS: usize = 4;
+
+/// The log at one moment; [`View::catch_up`] moves it on.
+#[derive(Debug)]
+pub struct View {
+    disk: Arc<dyn Disk>,
+    layout: Layout,
+    base: Option<Base>,
+    journal: Tail,
+    cache: Mutex<Vec<CachedGroup>>,
+    /// Generations from this one on are left out.
+    before: u64,
+}
+
+#[derive(Debug)]
+struct Base {
+    manifest: Arc<Manifest>,
+    seen: Metadata,
+}
+
+#[derive(Debug)]
+struct CachedGroup {
+    file: String,
+    group: usize,
+    rows: Arc<Vec<Operation>>,
+}
+
+/// What the journal says.
+#[derive(Debug, Default)]
+struct Tail {
+    position: Option<Position>,
+    payloads: Vec<Payload>,
+    touched: BTreeMap<Number, Touched>,
+    ids: HashMap<OperationId, Number>,
+    kinds: Vec<Kind>,
+    damage: Option<Damage>,
+    bytes: u64,
+    oldest: Option<crate::operation::Time>,
+    changed: BTreeSet<Number>,
+}
+
+/// Operations of one type and backend, counted.
+#[derive(Debug)]
+struct Kind {
+    operation_type: OperationType,
+    backend: BackendName,
+    change: [i64; 5],
+}
+
+/// An operation with transitions in the journal.
+#[derive(Debug)]
+struct Touched {
+    id: OperationId,
+    kind: usize,
+    status: Status,
+    revision: Revision,
+    logged: bool,
+    records: Vec<RecordAt>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct RecordAt {
+    payload: u32,
+    offset: u32,
+    index: u32,
+}
+
+/// An operation as far as the journal's fixed part tells.
+#[derive(Debug, Clone)]
+pub struct Glimpse {
+    /// Its number.
+    pub number: Number,
+    /// Its status.
+    pub status: Status,
+    /// Revision of its last transition.
+    pub revision: Revision,
+    /// Its backend.
+    pub backend: BackendName,
+}
+
+impl View {
+    /// Reads the log; one that does not exist is an empty one.
+    pub fn open(disk: Arc<dyn Disk>, layout: Layout) -> WalResult<View> {
+        View::open_before(disk, layout, u64::MAX)
+    }
+
+    /// Reads the log as if the journal ended before this generation.
+    pub(super) fn open_before(disk: Arc<dyn Disk>, layout: Layout, generation: u64) -> WalResult<View> {
+        let (journal, cache) = (Tail::default(), Mutex::default());
+        let mut view = View { disk, layout, base: None, journal, cache, before: generation };
+        view.reload()?;
+        Ok(view)
+    }
+
+    /// Reads everything again.
+    pub fn reload(&mut self) -> WalResult<()> {
+        for attempt in 1.. {
+            match self.load_once() {
+                Ok(()) if self.journal.damage.is_none() => return Ok(()),
+                // What looks like damage may be a writer in the middle of its work: a second look tells.
+                Ok(()) | Err(WalError::Damaged(_)) if attempt < 3 => {}
+                Err(error) if error.is_vanished() && attempt < ATTEMPTS => {}
+                other => return other,
+            }
+        }
+        Ok(())
+    }
+
+    fn load_once(&mut self) -> WalResult<()> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.journal = Tail::default();
+        self.base = None;
+        let path = self.layout.manifest();
+        let file = match self.disk.open(&path, Access::Read) {
+            Ok(file) => file,
+            Err(error) if error.is_not_found() => return self.check_absent(),
+            Err(error) => return Err(error.into()),
+        };
+        let seen = file.metadata()?;
+        let manifest = Manifest::decode(&path, &file.read_to_end_from(0)?)?;
+        let chain = match chain::read_chain(&*self.disk, &self.layout, manifest.first_generation) {
+            // Readers show what they can: here, the files.
+            Err(WalError::Damaged(damage)) => {
+                self.journal.damage = Some(damage);
+                self.base = Some(Base { manifest: Arc::new(manifest), seen });
+                return Ok(());
+            }
+            other => other?,
+        };
+        self.base = Some(Base { manifest: Arc::new(manifest), seen });
+        self.journal.damage = chain.damage;
+        self.journal.position = Some(chain.position);
+        for link in chain.links.into_iter().filter(|link| link.header.generation < self.before) {
+            self.journal.take(link.frames)?;
+        }
+        self.journal.changed.clear();
+        Ok(())
+    }
+
+    /// A log without a manifest: nothing there is fine, frames or our Parquet files are not.
+    fn check_absent(&self) -> WalResult<()> {
+        let manifest = self.layout.manifest();
+        for (generation, header) in chain::headers(&*self.disk, &self.layout, 0)? {
+            let path = self.layout.generation(generation);
+            let file = self.disk.open(&path, Access::Read)?;
+            let stretch = chain::read_frames(&*file, &path, &mut Position::start_of(&header), None)?;
+            if !stretch.frames.is_empty() {
+                // It may have been written since we looked.
+                if self.disk.exists(&manifest)? {
+                    return Err(WalError::Disk(crate::disk::DiskError::new(
+                        "find",
+                        &manifest,
+                        std::io::ErrorKind::NotFound.into(),
+                    )));
+                }
+                let what = format!("the manifest is missing beside `{}`, which holds transitions", path.display());
+                return Err(WalError::damaged(manifest, None, what));
+            }
+        }
+        for directory in [self.layout.partitions(), self.layout.archives()] {
+            let entries = match self.disk.list(&directory) {
+                Ok(entries) => entries,
+                Err(error) if error.is_not_found() => continue,
+                Err(error) => return Err(error.into()),
+            };
+            for entry in entries {
+                let Some(name) = entry.name.to_str().filter(|name| Layout::is_parquet(name)) else { continue };
+                let path = directory.join(name);
+                return match Table::open(&*self.disk, &path) {
+                    Err(WalError::NotOurs { .. }) => Err(WalError::NotOurs {
+                        path: self.layout.base().to_owned(),
+                        what: format!(
+                            "`{}` was written by another program, such as the original system",
+                            path.display()
+                        ),
+                    }),
+                    Err(error @ (WalError::Disk(_) | WalError::NewerFormat { .. })) => Err(error),
+                    Ok(_) | Err(_) if self.disk.exists(&manifest)? => Err(WalError::Disk(crate::disk::DiskError::new(
+                        "find",
+                        &manifest,
+                        std::io::ErrorKind::NotFound.into(),
+                    ))),
+                    Ok(_) | Err(_) => {
+                        let what = format!("the manifest is missing beside `{}`", path.display());
+                        Err(WalError::damaged(manifest, None, what))
+                    }
+                };
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what came since; true if the files changed, so that everything was read again.
+    ///
+    /// [`View::take_changed`] then tells which operations changed, unless everything was read again.
+    pub fn catch_up(&mut self) -> WalResult<bool> {
+        let seen = match self.disk.metadata(&self.layout.manifest()) {
+            Ok(seen) => Some(seen),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(error.into()),
+        };
+        let same = seen == self.base.as_ref().map(|base| base.seen);
+        if !same || self.journal.damage.is_some() {
+            self.reload()?;
+            return Ok(true);
+        }
+        if self.base.is_none() {
+            return Ok(false);
+        }
+        match self.read_on() {
+            Ok(true) => return Ok(false),
+            Ok(false) => {}
+            Err(error) if error.is_vanished() || matches!(error, WalError::Damaged(_)) => {}
+            Err(error) => return Err(error),
+        }
+        self.reload()?;
+        Ok(true)
+    }
+
+    /// Reads on from where we stand; false: the journal took another turn, start over.
+    fn read_on(&mut self) -> WalResult<bool> {
+        let Some(mut position) = self.journal.position else { return Ok(false) };
+        loop {
+            let path = self.layout.generation(position.generation);
+            let file = self.disk.open(&path, Access::Read)?;
+            let headers = chain::headers(&*self.disk, &self.layout, position.generation)?;
+            let next = chain::successor(&headers, position.generation);
+            if next.is_some_and(|next| next.previous_end < position.end) {
+                return Ok(false);
+            }
+            let stretch = chain::read_frames(&*file, &path, &mut position, next.map(|next| next.previous_end))?;
+            self.journal.take(stretch.frames)?;
+            self.journal.position = Some(position);
+            match next {
+                Some(next) if next.previous_end == position.end => {
+                    if next.checksum != position.checksum || next.revision != position.revision {
+                        return Ok(false);
+                    }
+                    position = Position { generation: next.generation, ..Position::start_of(next) };
+                    self.journal.position = Some(position);
+                }
+                Some(_) => return Ok(false),
+                None => return Ok(true),
+            }
+        }
+    }
+
+    /// The operations that changed since this was last asked.
+    pub fn take_changed(&mut self) -> BTreeSet<Number> {
+        std::mem::take(&mut self.journal.changed)
+    }
+
+    /// Whether there is a log at all.
+    pub fn exists(&self) -> bool {
+        self.base.is_some()
+    }
+
+    /// The log's manifest, if there is a log.
+    pub fn manifest(&self) -> Option<&Arc<Manifest>> {
+        self.base.as_ref().map(|base| &base.manifest)
+    }
+
+    /// What of the journal cannot be read.
+    pub fn damage(&self) -> Option<&Damage> {
+        self.journal.damage.as_ref()
+    }
+
+    /// Where the journal ends.
+    pub fn position(&self) -> Option<Position> {
+        self.journal.position
+    }
+
+    /// Bytes of transitions in the journal, and when the oldest of them happened.
+    pub fn journal_load(&self) -> (u64, Option<crate::operation::Time>) {
+        (self.journal.bytes, self.journal.oldest)
+    }
+
+    fn files(&self) -> &[FileEntry] {
+        self.base.as_ref().map_or(&[], |base| &base.manifest.files)
+    }
+
+    /// How many operations of each status, backend and type there are.
+    pub fn counts(&self) -> Counts {
+        let mut counts = self.manifest().map(|manifest| manifest.counts()).unwrap_or_default();
+        for kind in &self.journal.kinds {
+            for (status, change) in Status::ALL.into_iter().zip(kind.change) {
+                let key = (status, kind.backend.clone(), kind.operation_type.clone());
+                let count = counts.entry(key).or_default();
+                *count = count.saturating_add_signed(change);
+            }
+        }
+        counts.retain(|_, n| *n > 0);
+        counts
+    }
+
+    /// How many of the completed operations are archived.
+    pub fn archived(&self) -> u64 {
+        self.files().iter().filter(|file| file.is_archive()).map(FileEntry::live).sum()
+    }
+
+    /// The operation with this number.
+    pub fn operation(&self, number: Number) -> WalResult<Option<Operation>> {
+        match self.journal.touched.get(&number) {
+            Some(touched) if touched.logged => self.fold(None, touched).map(Some),
+            Some(touched) => match self.row(number)? {
+                Some(row) => self.fold(Some(row), touched).map(Some),
+                None => {
+                    let what = format!("the journal changes operation {number}, which no file holds");
+                    Err(WalError::damaged(self.layout.manifest(), None, what))
+                }
+            },
+            None => self.row(number),
+        }
+    }
+
+    /// The operation with this id.
+    pub fn operation_by_id(&self, id: OperationId) -> WalResult<Option<Operation>> {
+        match self.journal.ids.get(&id) {
+            Some(number) => self.operation(*number),
+            None => self.row_by_id(id),
+        }
+    }
+
+    /// Revision of the last transition of an operation, if the journal has one.
+    pub fn journal_revision(&self, number: Number) -> Option<Revision> {
+        self.journal.touched.get(&number).map(|touched| touched.revision)
+    }
+
+    /// Revision and status of an operation, without decoding more than its row.
+    pub fn standing(&self, number: Number, id: OperationId) -> WalResult<Option<(Revision, Status)>> {
+        if let Some(touched) = self.journal.touched.get(&number) {
+            return Ok(Some((touched.revision, touched.status)));
+        }
+        let at = |rows: &[Operation]| rows.binary_search_by_key(&id, |row| row.id).ok();
+        if let Some(rows) = self.cached(|name, rows| {
+            at(rows).is_some() && self.files().iter().any(|file| file.name == name && file.may_hold_number(number))
+        }) {
+            return Ok(at(&rows).map(|at| (rows[at].revision, rows[at].status())));
+        }
+        Ok(self.row(number)?.map(|row| (row.revision, row.status())))
+    }
+
+    /// The transition with this revision, if the journal has it.
+    pub fn journal_transition(&self, number: Number, revision: Revision) -> Option<OperationId> {
+        let touched = self.journal.touched.get(&number)?;
+        let found = touched
+            .records
+            .iter()
+            .any(|at| self.journal.payloads[at.payload as usize].revision + u64::from(at.index) == revision);
+        found.then_some(touched.id)
+    }
+
+    /// What the journal makes of an operation; none if it has no transition of it.
+    pub(super) fn fold_number(&self, base: Option<Operation>, number: Number) -> WalResult<Option<Operation>> {
+        self.journal.touched.get(&number).map(|touched| self.fold(base, touched)).transpose()
+    }
+
+    /// Whether the journal logged this operation, so that no file holds it.
+    pub(super) fn is_logged_here(&self, number: Number) -> bool {
+        self.journal.touched.get(&number).is_some_and(|touched| touched.logged)
+    }
+
+    fn fold(&self, base: Option<Operation>, touched: &Touched) -> WalResult<Operation> {
+        let mut operation = base;
+        for at in &touched.records {
+            let payload = &self.journal.payloads[at.payload as usize];
+            let revision = payload.revision + u64::from(at.index);
+            let transition = payload
+                .record_at(at.offset as usize)
+                .and_then(|(record, _)| record.decode(revision, payload.actor()))
+                .ok_or_else(|| self.senseless(revision, "it cannot be decoded"))?;
+            operation = Some(
+                operation::apply(operation, &transition)
+                    .map_err(|error| self.senseless(revision, &error.to_string()))?,
+            );
+        }
+        operation.ok_or_else(|| self.senseless(touched.revision, "it has no records"))
+    }
+
+    fn senseless(&self, revision: Revision, why: &str) -> WalError {
+        WalError::damaged(self.layout.journal(), None, format!("transition {revision} makes no sense: {why}"))
+    }
+
+    fn row(&self, number: Number) -> WalResult<Option<Operation>> {
+        for file in self.files().iter().rev().filter(|file| file.may_hold_number(number)) {
+            if let Some(rows) =
+                self.cached(|group, rows| group == file.name && rows.iter().any(|row| row.number == number))
+            {
+                return Ok(rows.iter().find(|row| row.number == number).cloned());
+            }
+            let table = self.table(file)?;
+            for group in table.groups().iter().filter(|group| group.numbers.0 <= number && number <= group.numbers.1) {
+                let rows = self.group(file, &table, group.index)?;
+                if let Some(row) = rows.iter().find(|row| row.number == number) {
+                    return Ok(Some(row.clone()));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn row_by_id(&self, id: OperationId) -> WalResult<Option<Operation>> {
+        let mut found: Option<Operation> = None;
+        for file in self.files().iter().filter(|file| file.ids.0 <= id && id <= file.ids.1) {
+            let table = self.table(file)?;
+            for group in table.groups().iter().filter(|group| table.may_hold(group, id)) {
+                let rows = self.group(file, &table, group.index)?;
+                if let Ok(at) = rows.binary_search_by_key(&id, |row| row.id)
+                    && found.as_ref().is_none_or(|found| found.revision < rows[at].revision)
+                {
+                    found = Some(rows[at].clone());
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) fn table(&self, file: &FileEntry) -> WalResult<Table> {
+        let path = self.layout.file(&file.name);
+        let table = Table::open(&*self.disk, &path)?;
+        let rows: u64 = table.groups().iter().map(|group| group.rows as u64).sum();
+        if rows != file.rows {
+            let what = format!("it has {rows} rows; the manifest says {}", file.rows);
+            return Err(WalError::damaged(path, None, what));
+        }
+        Ok(table)
+    }
+
+    fn cached(&self, wanted: impl Fn(&str, &[Operation]) -> bool) -> Option<Arc<Vec<Operation>>> {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.iter().find(|entry| wanted(&entry.file, &entry.rows)).map(|entry| entry.rows.clone())
+    }
+
+    fn group(&self, file: &FileEntry, table: &Table, group: usize) -> WalResult<Arc<Vec<Operation>>> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = cache.iter().find(|entry| entry.group == group && entry.file == file.name) {
+            return Ok(entry.rows.clone());
+        }
+        let rows = Arc::new(table.read([group])?);
+        if cache.len() >= CACHED_GROUPS {
+            cache.remove(0);
+        }
+        cache.push(CachedGroup { file: file.name.clone(), group, rows: rows.clone() });
+        Ok(rows)
+    }
+
+    /// The live rows of a file that the journal has not changed.
+    pub fn untouched_rows(&self, file: &FileEntry) -> WalResult<Vec<Operation>> {
+        let mut rows = self.table(file)?.read_all()?;
+        rows.retain(|row| !file.superseded.contains(row.number) && !self.journal.touched.contains_key(&row.number));
+        Ok(rows)
+    }
+
+    /// The operations that the journal changed, as far as its fixed parts tell.
+    pub fn touched(&self) -> impl Iterator<Item = Glimpse> {
+        self.journal.touched.iter().map(|(number, touched)| self.glimpse_of(*number, touched))
+    }
+
+    /// An operation as far as the journal's fixed part tells, if it has a transition there.
+    pub fn glimpse(&self, number: Number) -> Option<Glimpse> {
+        self.journal.touched.get(&number).map(|touched| self.glimpse_of(number, touched))
+    }
+
+    fn glimpse_of(&self, number: Number, touched: &Touched) -> Glimpse {
+        let kind = &self.journal.kinds[touched.kind];
+        Glimpse { number, status: touched.status, revision: touched.revision, backend: kind.backend.clone() }
+    }
+
+    /// Visits operations, newest first or oldest first, until told to stop.
+    ///
+    /// Only files for which `wanted_file` holds are opened, and of the journal's operations only those are
+    /// decoded for which `wanted` holds; the visitor still has to look at each operation itself.
+    pub fn visit(
+        &self,
+        order: Order,
+        wanted_file: impl Fn(&FileEntry) -> bool,
+        wanted: impl Fn(&Glimpse) -> bool,
+        mut visitor: impl FnMut(Operation) -> ControlFlow<()>,
+    ) -> WalResult<()> {
+        enum Source<'a> {
+            File(&'a FileEntry),
+            Group(&'a FileEntry, Arc<Table>, usize),
+            Row(Box<Operation>),
+            Touched,
+        }
+        struct Item<'a> {
+            key: (Number, bool),
+            source: Source<'a>,
+        }
+        impl PartialEq for Item<'_> {
+            fn eq(&self, other: &Self) -> bool {
+                self.key == other.key
+            }
+        }
+        impl Eq for Item<'_> {}
+        impl PartialOrd for Item<'_> {
+            fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+        impl Ord for Item<'_> {
+            fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+                self.key.cmp(&other.key)
+            }
+        }
+        // The heap gives the largest key first. What may still unfold into rows goes before rows of the same number.
+        let key = |(first, last): (Number, Number), unfolds: bool| match order {
+            Order::NewestFirst => (last, unfolds),
+            Order::OldestFirst => (u64::MAX - first, unfolds),
+        };
+        let mut heap = BinaryHeap::new();
+        for file in self.files().iter().filter(|file| wanted_file(file)) {
+            heap.push(Item { key: key(file.numbers, true), source: Source::File(file) });
+        }
+        for (number, touched) in &self.journal.touched {
+            if wanted(&self.glimpse_of(*number, touched)) {
+                heap.push(Item { key: key((*number, *number), false), source: Source::Touched });
+            }
+        }
+        while let Some(Item { key: at, source }) = heap.pop() {
+            let operation = match source {
+                Source::File(file) => {
+                    let table = Arc::new(self.table(file)?);
+                    for group in table.groups() {
+                        let source = Source::Group(file, table.clone(), group.index);
+                        heap.push(Item { key: key(group.numbers, true), source });
+                    }
+                    continue;
+                }
+                Source::Group(file, table, group) => {
+                    for row in self.group(file, &table, group)?.iter() {
+                        let live =
+                            !file.superseded.contains(row.number) && !self.journal.touched.contains_key(&row.number);
+                        if live {
+                            let source = Source::Row(Box::new(row.clone()));
+                            heap.push(Item { key: key((row.number, row.number), false), source });
+                        }
+                    }
+                    continue;
+                }
+                Source::Row(row) => *row,
+                Source::Touched => {
+                    let number = match order {
+                        Order::NewestFirst => at.0,
+                        Order::OldestFirst => u64::MAX - at.0,
+                    };
+                    match self.operation(number)? {
+                        Some(operation) => operation,
+                        None => continue,
+                    }
+                }
+            };
+            if visitor(operation).is_break() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// In which order operations are visited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// By number, highest first.
+    NewestFirst,
+    /// By number, lowest first.
+    OldestFirst,
+}
+
+impl Tail {
+    fn take(&mut self, frames: Vec<ReadFrame>) -> WalResult<()> {
+        for frame in frames {
+            self.bytes += frame.payload.bytes().len() as u64;
+            let payload_index = self.payloads.len() as u32;
+            for (index, (offset, record)) in frame.payload.records().enumerate() {
+                if self.oldest.is_none() {
+                    self.oldest = Some(record.at);
+                }
+                let kind = kind_of(&mut self.kinds, &record)?;
+                if let Some(from) = record.from {
+                    self.kinds[kind].change[from as usize] -= 1;
+                }
+                self.kinds[kind].change[record.to as usize] += 1;
+                let at = RecordAt { payload: payload_index, offset: offset as u32, index: index as u32 };
+                let touched = self.touched.entry(record.number).or_insert_with(|| Touched {
+                    id: record.id,
+                    kind,
+                    status: record.to,
+                    revision: 0,
+                    logged: record.from.is_none(),
+                    records: Vec::new(),
+                });
+                touched.status = record.to;
+                touched.revision = frame.payload.revision + index as u64;
+                touched.records.push(at);
+                self.ids.insert(record.id, record.number);
+                self.changed.insert(record.number);
+            }
+            self.payloads.push(frame.payload);
+        }
+        Ok(())
+    }
+}
+
+fn kind_of(kinds: &mut Vec<Kind>, record: &Record<'_>) -> WalResult<usize> {
+    let known = kinds.iter().position(|kind| {
+        kind.operation_type.as_str() == record.operation_type && kind.backend.as_str() == record.backend
+    });
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let bad = |error: crate::operation::InvalidName| WalError::damaged("journal", None, error.to_string());
+    kinds.push(Kind {
+        operation_type: OperationType::new(record.operation_type).map_err(bad)?,
+        backend: BackendName::new(record.backend).map_err(bad)?,
+        change: [0; 5],
+    });
+    Ok(kinds.len() - 1)
+}
