@@ -1,1 +1,4 @@
 //! All integration tests, as one program that links once.
+
+#[path = "suite/model.rs"]
+mod model;

@@ -239,10 +239,20 @@ impl View {
     /// Reads on from where we stand; false: the journal took another turn, start over.
     fn read_on(&mut self) -> WalResult<bool> {
         let Some(mut position) = self.journal.position else { return Ok(false) };
+        let first = self.base.as_ref().map_or(0, |base| base.manifest.first_generation);
         loop {
             let path = self.layout.generation(position.generation);
             let file = self.disk.open(&path, Access::Read)?;
-            let headers = chain::headers(&*self.disk, &self.layout, position.generation)?;
+            let headers = chain::headers(&*self.disk, &self.layout, first)?;
+            // A recovery may have passed over the generation that we stand in.
+            let passed_over = headers.get(&position.generation).is_none_or(|header| {
+                position.generation != first
+                    && chain::successor(&headers, header.previous).map(|next| next.generation)
+                        != Some(position.generation)
+            });
+            if passed_over {
+                return Ok(false);
+            }
             let next = chain::successor(&headers, position.generation);
             if next.is_some_and(|next| next.previous_end < position.end) {
                 return Ok(false);

@@ -1,0 +1,403 @@
+//! Random lives of a log, held against a plain model that shares no code with it.
+//!
+//! Two processes of a simulated machine take turns; either may be killed at any disk operation, and the power
+//! may be cut. Whatever was acknowledged must be there, whatever was under way is there whole or not at all.
+//!
+//! `WAL_CLI_SEQUENCES` sets how many lives are tried, `WAL_CLI_SEED` runs a single one.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wal_cli::clock::{Clock, ManualClock};
+use wal_cli::disk::{Disk, Machine, MemoryDisk};
+use wal_cli::operation::{
+    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Operation, OperationType, Outcome, Time,
+};
+use wal_cli::wal::{Change, Known, Layout, Options, Order, View, Wal, WalError};
+
+const START: i64 = 1_800_000_000_000;
+const DAY_MS: i64 = 86_400_000;
+
+/// What the model keeps of an operation; statuses are plain words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Row {
+    status: &'static str,
+    text: String,
+    retries: u32,
+    interruptions: u32,
+    history: Vec<(&'static str, &'static str)>,
+    done_at: i64,
+}
+
+type Model = BTreeMap<u64, Row>;
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Claim,
+    Complete,
+    Fail,
+    Retry,
+    Return,
+    Release,
+    Again,
+}
+
+impl Step {
+    const ALL: [Step; 7] =
+        [Step::Claim, Step::Complete, Step::Fail, Step::Retry, Step::Return, Step::Release, Step::Again];
+
+    fn from(self) -> &'static [&'static str] {
+        match self {
+            Step::Claim => &["pending", "retrying"],
+            Step::Complete | Step::Fail | Step::Retry | Step::Return => &["processing"],
+            Step::Release => &["retrying"],
+            Step::Again => &["failed"],
+        }
+    }
+
+    fn to(self) -> &'static str {
+        match self {
+            Step::Claim => "processing",
+            Step::Complete => "completed",
+            Step::Fail => "failed",
+            Step::Retry => "retrying",
+            Step::Return | Step::Release | Step::Again => "pending",
+        }
+    }
+
+    fn event(self, now: Time) -> Event {
+        let failure =
+            Failure { class: FailureClass::Transient, error_type: "test".into(), message: "it did not work".into() };
+        match self {
+            Step::Claim => Event::Claimed { claim: Claim { pid: 7, host: "here".into(), started: now } },
+            Step::Complete => {
+                Event::Completed { outcome: Outcome { cid: Some("cid".into()), size: Some(3), ..Outcome::default() } }
+            }
+            Step::Fail => Event::Failed { failure },
+            Step::Retry => Event::Retrying { failure, until: now.plus_millis(60_000) },
+            Step::Return => Event::Returned { reason: "crash".into(), interrupted: true, failure: None },
+            Step::Release => Event::Released { reason: "now".into() },
+            Step::Again => Event::Retried { reason: "by hand".into() },
+        }
+    }
+
+    fn apply(self, row: &mut Row, now: i64) {
+        row.history.push((row.status, self.to()));
+        row.status = self.to();
+        match self {
+            Step::Retry => row.retries += 1,
+            Step::Return => row.interruptions += 1,
+            Step::Again => (row.retries, row.interruptions) = (0, 0),
+            Step::Complete => row.done_at = now,
+            _ => {}
+        }
+    }
+}
+
+struct Life {
+    machine: Machine,
+    clock: Arc<ManualClock>,
+    random: fastrand::Rng,
+    model: Model,
+    next_number: u64,
+    writers: [Option<(MemoryDisk, Wal)>; 2],
+    options: Options,
+    trace: Vec<String>,
+}
+
+fn layout() -> Layout {
+    Layout::new(PathBuf::from("/home/wal"))
+}
+
+impl Life {
+    fn new(seed: u64) -> Life {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let options = Options {
+            partition_size: random.usize(2..40),
+            archive_completed: random.u8(..4) != 0,
+            generation_bytes: random.u64(600..4000),
+            checkpoint_bytes: random.u64(500..8000),
+            ..Options::default()
+        };
+        Life {
+            machine: Machine::new(),
+            clock: Arc::new(ManualClock::new(Time::from_millis(START), seed)),
+            random,
+            model: Model::new(),
+            next_number: 1,
+            writers: [None, None],
+            options,
+            trace: Vec::new(),
+        }
+    }
+
+    fn writer(&mut self, which: usize) -> Result<(), WalError> {
+        if self.writers[which].is_none() {
+            let disk = self.machine.process();
+            let wal = Wal::open(Arc::new(disk.clone()), self.clock.clone(), layout(), self.options.clone())?;
+            self.writers[which] = Some((disk, wal));
+        }
+        Ok(())
+    }
+
+    fn pick(&mut self, statuses: &[&str], most: usize) -> Vec<u64> {
+        let mut numbers: Vec<u64> =
+            self.model.iter().filter(|(_, row)| statuses.contains(&row.status)).map(|(n, _)| *n).collect();
+        self.random.shuffle(&mut numbers);
+        numbers.truncate(most);
+        numbers
+    }
+
+    /// One step of life; afterwards the log equals the model.
+    fn step(&mut self) {
+        let which = self.random.usize(..2);
+        self.writer(which).expect("a sound log opens");
+        let dies = self.random.u8(..5) == 0;
+        if dies {
+            let at = self.random.u64(..90);
+            self.trace.push(format!("writer {which} dies at disk operation {at}"));
+            self.writers[which].as_ref().unwrap().0.kill_after(at);
+        }
+        let now = self.clock.now().as_millis();
+        let before = self.model.clone();
+        let next_before = self.next_number;
+        let result = match self.random.u8(..10) {
+            0..=2 => {
+                let count = self.random.usize(1..8);
+                self.trace.push(format!("writer {which} adds {count}"));
+                let new: Vec<Change> = (0..count)
+                    .map(|nth| {
+                        let text = format!("{}", next_before + nth as u64);
+                        Change::New(Logged::new(
+                            OperationType::new("add").unwrap(),
+                            BackendName::new("local").unwrap(),
+                            Fields::from([("path".to_owned(), text)]),
+                            5,
+                        ))
+                    })
+                    .collect();
+                for nth in 0..count as u64 {
+                    let number = self.next_number + nth;
+                    self.model.insert(
+                        number,
+                        Row {
+                            status: "pending",
+                            text: number.to_string(),
+                            retries: 0,
+                            interruptions: 0,
+                            history: vec![("", "pending")],
+                            done_at: 0,
+                        },
+                    );
+                }
+                self.next_number += count as u64;
+                self.wal(which).transact(|_| Ok((new.clone(), ()))).map(|_| ())
+            }
+            3..=6 => {
+                let step = Step::ALL[self.random.usize(..Step::ALL.len())];
+                let most = self.random.usize(1..6);
+                let numbers = self.pick(step.from(), most);
+                self.trace.push(format!("writer {which}: {step:?} {numbers:?}"));
+                for number in &numbers {
+                    step.apply(self.model.get_mut(number).unwrap(), now);
+                }
+                let time = Time::from_millis(now);
+                self.wal(which)
+                    .transact(|view| {
+                        let mut changes = Vec::new();
+                        for number in &numbers {
+                            let operation = view.operation(*number)?.expect("a known operation is there");
+                            changes.push(Change::Next(Known::from(&operation), step.event(time)));
+                        }
+                        Ok((changes, ()))
+                    })
+                    .map(|_| ())
+            }
+            7 => {
+                self.trace.push(format!("writer {which}: checkpoint"));
+                self.wal(which).checkpoint().map(|_| ())
+            }
+            8 => {
+                let days = self.random.u64(..3);
+                self.trace.push(format!("writer {which}: cleanup of {days} days"));
+                let result = self.wal(which).cleanup(days, false).map(|_| ());
+                let oldest = now.div_euclid(DAY_MS) - days as i64;
+                self.model.retain(|_, row| row.status != "completed" || row.done_at.div_euclid(DAY_MS) >= oldest);
+                result
+            }
+            _ => {
+                let hours = self.random.u64(..30);
+                self.trace.push(format!("{hours} hours pass; writer {which} maintains"));
+                self.clock.advance(Duration::from_secs(hours * 3600));
+                self.wal(which).maintain().map(|_| ())
+            }
+        };
+        let disk = &self.writers[which].as_ref().unwrap().0;
+        let died = !disk.is_alive(disk.identity().pid, disk.identity().started);
+        if !died {
+            // What was not reached does not come later.
+            disk.kill_after(u64::MAX);
+            result.expect("what is asked of a sound log works");
+            if self.random.u8(..12) == 0 {
+                self.trace.push("power cut".into());
+                self.power_cut();
+            }
+        } else {
+            self.writers[which] = None;
+            // Somebody else may act and be told so between the death and a power cut.
+            let acted = self.random.bool();
+            if acted {
+                self.trace.push("the other one acts after the death".into());
+                self.settle(&before, next_before, result.is_ok());
+            }
+            if self.random.bool() {
+                self.trace.push("power cut".into());
+                self.power_cut();
+            }
+            if !acted {
+                self.settle(&before, next_before, result.is_ok());
+            }
+        }
+        self.compare();
+    }
+
+    /// After a death, a new write makes what stands durable; then it is known which of both models holds.
+    fn settle(&mut self, before: &Model, next_before: u64, acknowledged: bool) {
+        let other = self.random.usize(..2);
+        self.writer(other).expect("a log opens after a death");
+        let done = self.wal(other).checkpoint();
+        done.expect("a log works after a death");
+        let seen = self.observe();
+        if acknowledged || seen == self.model {
+            return;
+        }
+        assert!(
+            seen == *before || is_partial_cleanup(&seen, before, &self.model),
+            "neither before nor after:\nseen   {seen:?}\nbefore {before:?}\nafter  {:?}",
+            self.model
+        );
+        self.model = seen;
+        if self.model.len() == before.len() {
+            self.next_number = next_before;
+        }
+        let next = self.wal(other).read(|view| Ok(view.position().unwrap().number)).unwrap();
+        self.next_number = next;
+    }
+
+    fn power_cut(&mut self) {
+        let random = &mut self.random;
+        let bias = random.u8(..4);
+        self.machine.power_cut(|| match bias {
+            0 => false,
+            1 => true,
+            _ => random.bool(),
+        });
+        self.writers = [None, None];
+    }
+
+    fn wal(&self, which: usize) -> &Wal {
+        &self.writers[which].as_ref().unwrap().1
+    }
+
+    /// The log through a fresh reader.
+    fn observe(&self) -> Model {
+        let disk = self.machine.process();
+        let view = View::open(Arc::new(disk), layout()).expect("a reader can read");
+        assert_eq!(view.damage(), None);
+        let mut model = Model::new();
+        let mut ids = Vec::new();
+        view.visit(Order::OldestFirst, |_| true, |_| true, |operation| {
+            ids.push((operation.number, operation.id));
+            assert!(model.insert(operation.number, row_of(&operation)).is_none(), "seen twice");
+            ControlFlow::Continue(())
+        })
+        .expect("a reader can read all");
+        assert!(ids.is_sorted(), "the oldest come first");
+        let total: u64 = view.counts().values().sum();
+        assert_eq!(total, model.len() as u64, "counts agree with what is there");
+        for ((status, _, _), count) in view.counts() {
+            let rows = model.values().filter(|row| row.status == status.as_str()).count();
+            assert_eq!(count, rows as u64, "{status}");
+        }
+        // Each lookup opens files: a few are enough, over thousands of lives.
+        for (number, id) in ids.into_iter().rev().step_by(7).take(3) {
+            assert_eq!(view.operation_by_id(id).unwrap().unwrap().number, number);
+            assert_eq!(view.operation(number).unwrap().unwrap().id, id);
+        }
+        model
+    }
+
+    fn compare(&mut self) {
+        let seen = self.observe();
+        same(&seen, &self.model, "a fresh reader");
+        if self.random.u8(..4) != 0 {
+            return;
+        }
+        for (_, wal) in self.writers.iter().flatten() {
+            let mut rows = Model::new();
+            wal.read(|view| {
+                rows.clear();
+                view.visit(Order::NewestFirst, |_| true, |_| true, |operation| {
+                    rows.insert(operation.number, row_of(&operation));
+                    ControlFlow::Continue(())
+                })
+            })
+            .expect("a writer can read");
+            same(&rows, &self.model, "a writer");
+        }
+    }
+}
+
+fn same(seen: &Model, expected: &Model, who: &str) {
+    let numbers: std::collections::BTreeSet<_> = seen.keys().chain(expected.keys()).collect();
+    for number in numbers {
+        assert_eq!(seen.get(number), expected.get(number), "operation {number} as {who} sees it (left), and as it is");
+    }
+}
+
+/// A cleanup drops files one commit at a time, after a checkpoint: some of what it was to drop may be gone.
+fn is_partial_cleanup(seen: &Model, before: &Model, after: &Model) -> bool {
+    seen.iter().all(|(number, row)| before.get(number) == Some(row)) && after.keys().all(|n| seen.contains_key(n))
+}
+
+fn row_of(operation: &Operation) -> Row {
+    let word = |status: wal_cli::operation::Status| status.as_str();
+    Row {
+        status: word(operation.status()),
+        text: operation.parameters.get("path").cloned().unwrap_or_default(),
+        retries: operation.retry_count,
+        interruptions: operation.interruptions,
+        history: operation.history.iter().map(|entry| (entry.from.map_or("", word), word(entry.to))).collect(),
+        done_at: match operation.state {
+            wal_cli::operation::State::Completed { at, .. } => at.as_millis(),
+            _ => 0,
+        },
+    }
+}
+
+fn live(seed: u64) {
+    let mut life = Life::new(seed);
+    for _ in 0..40 {
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| life.step()));
+        if let Err(panic) = outcome {
+            let last = life.trace.len().saturating_sub(12);
+            eprintln!("seed {seed} failed; its last steps:\n  {}", life.trace[last..].join("\n  "));
+            eprintln!("replay: WAL_CLI_SEED={seed} cargo test --test all model");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+#[test]
+fn random_lives_agree_with_the_model() {
+    if let Ok(seed) = std::env::var("WAL_CLI_SEED") {
+        return live(seed.parse().expect("a seed is a number"));
+    }
+    let sequences = std::env::var("WAL_CLI_SEQUENCES").map_or(150, |n| n.parse().expect("a number"));
+    for seed in 0..sequences {
+        live(seed);
+    }
+}
