@@ -4,4 +4,5 @@ pub mod backend;
 pub mod clock;
 pub mod disk;
 pub mod operation;
+pub mod queue;
 pub mod wal;

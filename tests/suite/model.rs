@@ -309,11 +309,16 @@ impl Life {
         assert_eq!(view.damage(), None);
         let mut model = Model::new();
         let mut ids = Vec::new();
-        view.visit(Order::OldestFirst, |_| true, |_| true, |operation| {
-            ids.push((operation.number, operation.id));
-            assert!(model.insert(operation.number, row_of(&operation)).is_none(), "seen twice");
-            ControlFlow::Continue(())
-        })
+        view.visit(
+            Order::OldestFirst,
+            |_| true,
+            |_| true,
+            |operation| {
+                ids.push((operation.number, operation.id));
+                assert!(model.insert(operation.number, row_of(&operation)).is_none(), "seen twice");
+                ControlFlow::Continue(())
+            },
+        )
         .expect("a reader can read all");
         assert!(ids.is_sorted(), "the oldest come first");
         let total: u64 = view.counts().values().sum();
@@ -340,10 +345,15 @@ impl Life {
             let mut rows = Model::new();
             wal.read(|view| {
                 rows.clear();
-                view.visit(Order::NewestFirst, |_| true, |_| true, |operation| {
-                    rows.insert(operation.number, row_of(&operation));
-                    ControlFlow::Continue(())
-                })
+                view.visit(
+                    Order::NewestFirst,
+                    |_| true,
+                    |_| true,
+                    |operation| {
+                        rows.insert(operation.number, row_of(&operation));
+                        ControlFlow::Continue(())
+                    },
+                )
             })
             .expect("a writer can read");
             same(&rows, &self.model, "a writer");

@@ -1,0 +1,272 @@
+//! What is due, per backend: pure, fed with what the log holds.
+//!
+//! Operations of the journal are offered one by one; Parquet files are announced with what the manifest
+//! says of them, and asked for only when a lane may need one of their rows.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::operation::{BackendName, Number, Operation, Time, Wait, retry};
+
+/// What the queue keeps of an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number.
+    pub number: Number,
+    /// Its backend.
+    pub backend: BackendName,
+    /// Higher goes first.
+    pub priority: i32,
+    /// What has to be sat out first.
+    pub waits: Vec<Wait>,
+    /// Whether it has been interrupted so often that it runs alone and last.
+    pub alone: bool,
+}
+
+impl Entry {
+    /// What the queue needs to know of an operation; none if time alone will not make it due.
+    pub fn of(operation: &Operation) -> Option<Entry> {
+        if operation.hold || !operation.depends_on.is_empty() || !operation.status().is_waiting() {
+            return None;
+        }
+        let delay = operation.not_before.map(|until| Wait { since: operation.logged_at, until });
+        let backoff = match &operation.state {
+            crate::operation::State::Retrying { wait, .. } => Some(*wait),
+            _ => None,
+        };
+        Some(Entry {
+            number: operation.number,
+            backend: operation.backend.clone(),
+            priority: operation.priority,
+            waits: delay.into_iter().chain(backoff).collect(),
+            alone: operation.interruptions >= retry::ALONE_AFTER,
+        })
+    }
+
+    fn is_due(&self, now: Time) -> bool {
+        self.waits.iter().all(|wait| wait.is_over(now))
+    }
+
+    fn rank(&self) -> Rank {
+        (self.alone, std::cmp::Reverse(self.priority), self.number)
+    }
+}
+
+/// In which order entries of one lane go: those that run alone last, then by priority, then by number.
+type Rank = (bool, std::cmp::Reverse<i32>, Number);
+
+/// A Parquet file that holds waiting operations of a lane and has not been loaded yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unloaded {
+    /// The caller's name for it.
+    pub file: usize,
+    /// Its first number.
+    pub first: Number,
+    /// The highest priority among its waiting rows.
+    pub priority: i32,
+    /// Waiting rows that are pending, not retrying.
+    pub pending: u64,
+    /// The earliest time at which one of its waiting rows is due.
+    pub due: Option<Time>,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    ready: BTreeSet<Rank>,
+    ranks: HashMap<Number, Rank>,
+    waiting: BTreeMap<Number, Entry>,
+    /// When `waiting` was last looked through.
+    looked_at: Option<Time>,
+    unloaded: Vec<Unloaded>,
+}
+
+impl Lane {
+    fn make_ready(&mut self, entry: &Entry) {
+        self.ranks.insert(entry.number, entry.rank());
+        self.ready.insert(entry.rank());
+    }
+
+    fn promote(&mut self, now: Time) {
+        if self.looked_at == Some(now) {
+            return;
+        }
+        self.looked_at = Some(now);
+        let due: Vec<Number> =
+            self.waiting.values().filter(|entry| entry.is_due(now)).map(|entry| entry.number).collect();
+        for number in due {
+            if let Some(entry) = self.waiting.remove(&number) {
+                self.make_ready(&entry);
+            }
+        }
+    }
+}
+
+/// What to do next for a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// Carry this operation out.
+    Take(Number),
+    /// Carry this one out with nothing else running: it has ended a drain loop before.
+    TakeAlone(Number),
+    /// Load this file's rows first: one of them may have to go before all others.
+    Load(usize),
+    /// Nothing is due.
+    Nothing,
+}
+
+/// The lanes of all backends.
+#[derive(Debug, Default)]
+pub struct Queue {
+    lanes: BTreeMap<BackendName, Lane>,
+}
+
+impl Queue {
+    /// A queue without operations.
+    pub fn new() -> Queue {
+        Queue::default()
+    }
+
+    /// The backends that have, or may have, something waiting.
+    pub fn backends(&self) -> Vec<BackendName> {
+        self.lanes.keys().cloned().collect()
+    }
+
+    /// Announces a file with waiting operations of a backend.
+    pub fn announce(&mut self, backend: &BackendName, file: Unloaded) {
+        self.lanes.entry(backend.clone()).or_default().unloaded.push(file);
+    }
+
+    /// A file was loaded, or turned out not to matter: it will not be asked for again.
+    pub fn loaded(&mut self, file: usize) {
+        for lane in self.lanes.values_mut() {
+            lane.unloaded.retain(|unloaded| unloaded.file != file);
+        }
+    }
+
+    /// Adds an operation, or replaces what was known of it.
+    pub fn offer(&mut self, entry: Entry, now: Time) {
+        self.remove(entry.number, &entry.backend);
+        let lane = self.lanes.entry(entry.backend.clone()).or_default();
+        if entry.is_due(now) {
+            lane.make_ready(&entry);
+        } else {
+            lane.waiting.insert(entry.number, entry);
+        }
+    }
+
+    /// Forgets an operation.
+    pub fn remove(&mut self, number: Number, backend: &BackendName) {
+        if let Some(lane) = self.lanes.get_mut(backend) {
+            lane.waiting.remove(&number);
+            if let Some(rank) = lane.ranks.remove(&number) {
+                lane.ready.remove(&rank);
+            }
+        }
+    }
+
+    /// What goes next in a lane. An operation that is handed out is forgotten.
+    pub fn next(&mut self, backend: &BackendName, now: Time) -> Next {
+        let Some(lane) = self.lanes.get_mut(backend) else { return Next::Nothing };
+        lane.promote(now);
+        let first = lane.ready.first().copied();
+        let best = lane
+            .unloaded
+            .iter()
+            .filter(|file| file.pending > 0 || file.due.is_some_and(|due| due <= now))
+            .min_by_key(|file| (std::cmp::Reverse(file.priority), file.first));
+        if let Some(file) = best
+            && first.is_none_or(|rank| (false, std::cmp::Reverse(file.priority), file.first) < rank)
+        {
+            return Next::Load(file.file);
+        }
+        let Some((alone, _, number)) = lane.ready.pop_first() else { return Next::Nothing };
+        lane.ranks.remove(&number);
+        if alone { Next::TakeAlone(number) } else { Next::Take(number) }
+    }
+
+    /// When something becomes due that is not due now, of what is known.
+    pub fn next_due(&self, now: Time) -> Option<Time> {
+        let entries = self.lanes.values().flat_map(|lane| lane.waiting.values());
+        let waits = entries.filter_map(|entry| entry.waits.iter().map(|wait| wait.until).max());
+        let files = self.lanes.values().flat_map(|lane| &lane.unloaded).filter_map(|file| file.due);
+        waits.chain(files).filter(|due| *due > now).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(name: &str) -> BackendName {
+        BackendName::new(name).unwrap()
+    }
+
+    fn entry(number: Number, priority: i32) -> Entry {
+        Entry { number, backend: backend("a"), priority, waits: Vec::new(), alone: false }
+    }
+
+    fn at(ms: i64) -> Time {
+        Time::from_millis(ms)
+    }
+
+    #[test]
+    fn priority_goes_before_number_and_lanes_do_not_meet() {
+        let mut queue = Queue::new();
+        for e in [entry(1, 0), entry(2, 5), entry(3, 5), Entry { backend: backend("b"), ..entry(4, 9) }] {
+            queue.offer(e, at(0));
+        }
+        let mut order = Vec::new();
+        while let Next::Take(n) = queue.next(&backend("a"), at(0)) {
+            order.push(n);
+        }
+        assert_eq!(order, [2, 3, 1]);
+        assert_eq!(queue.next(&backend("b"), at(0)), Next::Take(4));
+    }
+
+    #[test]
+    fn a_wait_ends_in_time_and_when_the_clock_jumps_back() {
+        let wait = Wait { since: at(100), until: at(200) };
+        let mut queue = Queue::new();
+        queue.offer(Entry { waits: vec![wait], ..entry(1, 0) }, at(150));
+        assert_eq!(queue.next(&backend("a"), at(199)), Next::Nothing);
+        assert_eq!(queue.next_due(at(199)), Some(at(200)));
+        assert_eq!(queue.next(&backend("a"), at(200)), Next::Take(1));
+        queue.offer(Entry { waits: vec![wait], ..entry(1, 0) }, at(150));
+        assert_eq!(queue.next(&backend("a"), at(50)), Next::Take(1));
+    }
+
+    #[test]
+    fn what_crashed_the_drain_runs_alone_and_last() {
+        let mut queue = Queue::new();
+        queue.offer(Entry { alone: true, ..entry(1, 9) }, at(0));
+        queue.offer(entry(2, 0), at(0));
+        assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(2));
+        assert_eq!(queue.next(&backend("a"), at(0)), Next::TakeAlone(1));
+    }
+
+    #[test]
+    fn a_file_is_loaded_only_when_one_of_its_rows_may_go_first() {
+        let mut queue = Queue::new();
+        let file = |file, first, priority| Unloaded { file, first, priority, pending: 1, due: None };
+        queue.announce(&backend("a"), file(0, 10, 0));
+        queue.announce(&backend("a"), file(1, 20, 0));
+        queue.announce(&backend("a"), file(2, 30, 7));
+        queue.offer(entry(5, 0), at(0));
+        assert_eq!(queue.next(&backend("a"), at(0)), Next::Load(2), "for its priority");
+        queue.loaded(2);
+        assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(5), "numbers before 10 go first");
+        assert_eq!(queue.next(&backend("a"), at(0)), Next::Load(0));
+        queue.loaded(0);
+        queue.offer(entry(10, 0), at(0));
+        assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(10));
+        assert_eq!(queue.next(&backend("a"), at(0)), Next::Load(1));
+    }
+
+    #[test]
+    fn a_file_of_waits_is_left_alone_until_the_first_is_over() {
+        let mut queue = Queue::new();
+        queue.announce(&backend("a"), Unloaded { file: 0, first: 1, priority: 0, pending: 0, due: Some(at(500)) });
+        assert_eq!(queue.next(&backend("a"), at(499)), Next::Nothing);
+        assert_eq!(queue.next_due(at(499)), Some(at(500)));
+        assert_eq!(queue.next(&backend("a"), at(500)), Next::Load(0));
+    }
+}
