@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod clock;
+pub mod config;
 pub mod disk;
 pub mod operation;
 pub mod queue;

@@ -1,0 +1,98 @@
+//! Changing one key of a settings file and nothing else in it.
+
+use std::path::Path;
+
+use toml_edit::{DocumentMut, InlineTable, Item, Table, Value};
+
+use super::keys::{self, BACKEND, GENERAL};
+use super::layers::{self, Given, Name};
+use super::slot::Raw;
+use super::{ConfigError, Origin, Places, Settings};
+use crate::operation::BackendName;
+
+/// The text of a settings file with one key set; comments and order stay as they are.
+///
+/// `file` is where the text comes from, for messages. It is an error if the key or the value is
+/// wrong, or if the change makes anything else wrong; what was wrong before may stay.
+pub fn set(text: &str, file: &Path, key: &str, value: &str) -> Result<String, ConfigError> {
+    let name = Name::parse(key);
+    let given = Given { raw: Raw::Word(value.to_owned()), origin: Origin::Flag("config set".into()) };
+    let (_, wrong_before) = judge(text, file, None)?;
+    let (mut settings, wrong) = judge(text, file, Some((name.clone(), given)))?;
+    let is_new = |error: &ConfigError| {
+        let same = |old: &&ConfigError| {
+            old.key() == error.key() && std::mem::discriminant(*old) == std::mem::discriminant(error)
+        };
+        error.key() == Some(key) || wrong_before.iter().find(same).is_none()
+    };
+    if let Some(error) = wrong.into_iter().find(is_new) {
+        return Err(error);
+    }
+    let mut document: DocumentMut = text.parse().map_err(|error| layers::syntax_error(&error, text, file))?;
+    let written = to_toml(&mut settings, &name, value).and_then(|value| insert(&mut document, &name, value));
+    if written.is_none() {
+        // Something that is no table stands where the key's table should be, and was found wrong above.
+        let in_the_way = wrong_before.into_iter().find(|error| error.key().is_some_and(|wrong| key.starts_with(wrong)));
+        return Err(in_the_way.unwrap_or_else(|| keys::unknown(&settings.backends, key, None)));
+    }
+    let text = document.to_string();
+    judge(&text, file, None).map(|_| text)
+}
+
+/// What a text comes to, perhaps with one key set on top, and what is wrong with it.
+fn judge(text: &str, file: &Path, change: Option<(Name, Given)>) -> Result<(Settings, Vec<ConfigError>), ConfigError> {
+    let mut errors = Vec::new();
+    let mut layer = layers::from_toml(text, file, &mut errors)?;
+    layer.extend(change);
+    // Only whether paths are well formed matters here, not where they lead.
+    let places = Places { home: Some("/".into()), config_dir: None };
+    let (settings, _) = layers::resolve(&layer, &places, &mut Vec::new(), &mut errors);
+    Ok((settings, errors))
+}
+
+/// How the file says what the key now stands at.
+fn to_toml(settings: &mut Settings, name: &Name, word: &str) -> Option<Value> {
+    match &name.backend {
+        None => Some((keys::find(&GENERAL, &name.key)?.slot)(settings).to_toml(word)),
+        Some(backend) => {
+            let settings = settings.backends.get_mut(&BackendName::new(backend).ok()?)?;
+            Some((keys::find(&BACKEND, &name.key)?.slot)(settings).to_toml(word))
+        }
+    }
+}
+
+fn insert(document: &mut DocumentMut, name: &Name, mut value: Value) -> Option<()> {
+    if document.as_table().is_empty() {
+        // Nothing but comments: they are the head of the file, not its end.
+        let head = document.trailing().as_str().unwrap_or_default().to_owned();
+        document.set_trailing("");
+        document.decor_mut().set_prefix(head);
+    }
+    let mut table = document.as_item_mut();
+    if let Some(backend) = &name.backend {
+        table = child(child(table, "backends", true)?, backend, false)?;
+    }
+    let table = table.as_table_like_mut()?;
+    match table.get_mut(&name.key) {
+        Some(Item::Value(old)) => {
+            *value.decor_mut() = old.decor().clone();
+            *old = value;
+        }
+        _ => {
+            table.insert(&name.key, Item::Value(value));
+        }
+    }
+    Some(())
+}
+
+/// What has this name in a table; made a table, of the kind that fits there, if nothing has.
+fn child<'a>(parent: &'a mut Item, name: &str, implicit: bool) -> Option<&'a mut Item> {
+    let inline = parent.is_inline_table();
+    let item = parent.get_mut(name)?;
+    if item.is_none() {
+        let mut table = Table::new();
+        table.set_implicit(implicit);
+        *item = if inline { Item::Value(InlineTable::new().into()) } else { Item::Table(table) };
+    }
+    Some(item)
+}

@@ -1,0 +1,220 @@
+//! The table of all keys, and guesses at what a wrong one was meant to be.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+
+use super::slot::Slot;
+use super::{BackendSettings, BackendType, ConfigError, Entry, Loaded, Origin, Settings};
+use crate::operation::BackendName;
+
+/// One key: its names, what it means, and the field behind it.
+pub(super) struct Key<T: 'static> {
+    /// Its name in files and on the command line.
+    pub name: &'static str,
+    /// The end of its environment variable's name.
+    pub variable: &'static str,
+    /// What it means, in one line.
+    pub about: &'static str,
+    /// The types of backend that have it; empty for keys of the log as a whole.
+    pub types: &'static [BackendType],
+    /// The field.
+    pub slot: fn(&mut T) -> Slot<'_>,
+}
+
+/// Ten years: longer is a slip of the keyboard, and safely within what arithmetic on time can take.
+const SECONDS_MAX: f64 = 315_360_000.0;
+const BYTES_MAX: u64 = 1 << 50;
+
+const fn key(
+    name: &'static str,
+    variable: &'static str,
+    about: &'static str,
+    slot: fn(&mut Settings) -> Slot<'_>,
+) -> Key<Settings> {
+    Key { name, variable, about, types: &[], slot }
+}
+
+/// The keys of the log as a whole, in the order of the manual.
+pub(super) static GENERAL: [Key<Settings>; 19] = [
+    key("enabled", "ENABLED", "whether operations are accepted", |s| Slot::Bool(&mut s.enabled)),
+    key("base_path", "PATH", "folder of the log", |s| Slot::Path(&mut s.base_path)),
+    key("partition_size", "PARTITION_SIZE", "live operations in one partition", |s| {
+        Slot::Whole(&mut s.partition_size, 1..=1_000_000)
+    }),
+    key("max_retries", "MAX_RETRIES", "retries after a first failure", |s| Slot::Whole(&mut s.max_retries, 0..=1_000)),
+    key("retry_delay", "RETRY_DELAY", "seconds to wait after a first failure", |s| {
+        Slot::Seconds(&mut s.retry_delay, 0.0..=SECONDS_MAX)
+    }),
+    key("retry_after_max", "RETRY_AFTER_MAX", "longest wait in seconds that a backend may ask for", |s| {
+        Slot::Seconds(&mut s.retry_after_max, 0.0..=SECONDS_MAX)
+    }),
+    key("processing_interval", "PROCESS_INTERVAL", "longest pause in seconds of a drain loop that follows", |s| {
+        Slot::Seconds(&mut s.processing_interval, 0.05..=SECONDS_MAX)
+    }),
+    key("archive_completed", "ARCHIVE_COMPLETED", "whether completed operations move to the archive", |s| {
+        Slot::Bool(&mut s.archive_completed)
+    }),
+    key("cleanup_interval", "CLEANUP_INTERVAL", "seconds between two cleanups by a drain loop", |s| {
+        Slot::Seconds(&mut s.cleanup_interval, 1.0..=SECONDS_MAX)
+    }),
+    key("max_age_days", "MAX_AGE_DAYS", "days for which completed operations are kept", |s| {
+        Slot::Whole(&mut s.max_age_days, 0..=36_500)
+    }),
+    key("health_check_interval", "HEALTH_CHECK_INTERVAL", "seconds until a backend is probed again", |s| {
+        Slot::Seconds(&mut s.health_check_interval, 0.05..=SECONDS_MAX)
+    }),
+    key("health_check_timeout", "HEALTH_CHECK_TIMEOUT", "seconds that a probe may take", |s| {
+        Slot::Seconds(&mut s.health_check_timeout, 0.05..=3_600.0)
+    }),
+    key("health_history_size", "HEALTH_HISTORY_SIZE", "probes remembered for each backend", |s| {
+        Slot::Whole(&mut s.health_history_size, 3..=10_000)
+    }),
+    key("default_backend", "DEFAULT_BACKEND", "backend of operations that name none", |s| {
+        Slot::Backend(&mut s.default_backend)
+    }),
+    key("jobs", "JOBS", "operations carried out at once on one backend", |s| Slot::Whole(&mut s.jobs, 1..=1_024)),
+    key("spool", "SPOOL", "whether content is copied when it is logged", |s| Slot::Spool(&mut s.spool)),
+    key("spool_max_bytes", "SPOOL_MAX_BYTES", "largest content that spool = \"auto\" copies", |s| {
+        Slot::Bytes(&mut s.spool_max_bytes, 0..=BYTES_MAX)
+    }),
+    key("min_free_bytes", "MIN_FREE_BYTES", "free space below which nothing new is accepted", |s| {
+        Slot::Bytes(&mut s.min_free_bytes, 0..=BYTES_MAX)
+    }),
+    key("lock_timeout", "LOCK_TIMEOUT", "seconds to wait for a lock of the log", |s| {
+        Slot::Seconds(&mut s.lock_timeout, 0.0..=86_400.0)
+    }),
+];
+
+use BackendType::{Custom, Ipfs, Local, Mock, S3, Storacha};
+
+const NETWORK: &[BackendType] = &[Ipfs, S3, Storacha];
+const CONTENT: &[BackendType] = &[Local, Ipfs];
+
+const fn of(
+    types: &'static [BackendType],
+    name: &'static str,
+    variable: &'static str,
+    about: &'static str,
+    slot: fn(&mut BackendSettings) -> Slot<'_>,
+) -> Key<BackendSettings> {
+    Key { name, variable, about, types, slot }
+}
+
+/// The keys of one backend, in the order of the manual.
+pub(super) static BACKEND: [Key<BackendSettings>; 16] = [
+    of(&BackendType::ALL, "type", "TYPE", "what kind of place it is", |b| Slot::Type(&mut b.backend_type)),
+    of(NETWORK, "endpoint", "ENDPOINT", "address of the service", |b| Slot::Url(&mut b.endpoint)),
+    of(&[S3], "region", "REGION", "region of the service", |b| Slot::Text(&mut b.region)),
+    of(&[S3], "bucket", "BUCKET", "bucket of operations that name none", |b| Slot::Text(&mut b.bucket)),
+    of(&[Custom], "command", "COMMAND", "the program and its arguments", |b| Slot::Command(&mut b.command)),
+    of(&[Local], "path", "PATH", "the folder", |b| Slot::MaybePath(&mut b.path)),
+    of(NETWORK, "connection_timeout", "CONNECTION_TIMEOUT", "seconds that a connection may take to come about", |b| {
+        Slot::Seconds(&mut b.connection_timeout, 0.05..=3_600.0)
+    }),
+    of(&BackendType::ALL, "jobs", "JOBS", "operations carried out at once, if not as `jobs` says", |b| {
+        Slot::Whole(&mut b.jobs, 1..=1_024)
+    }),
+    of(CONTENT, "cid_version", "CID_VERSION", "version of new CIDs", |b| Slot::Whole(&mut b.cid_version, 0..=1)),
+    of(CONTENT, "raw_leaves", "RAW_LEAVES", "whether leaves are raw blocks", |b| Slot::MaybeBool(&mut b.raw_leaves)),
+    // Kubo takes no larger chunk, and other nodes no larger block.
+    of(CONTENT, "chunk_size", "CHUNK_SIZE", "bytes of content in one block", |b| {
+        Slot::Bytes(&mut b.chunk_size, 1..=1 << 20)
+    }),
+    of(CONTENT, "max_links", "MAX_LINKS", "links in one node of a file's tree", |b| {
+        Slot::Whole(&mut b.max_links, 2..=8_192)
+    }),
+    of(&[Mock], "failure_rate", "FAILURE_RATE", "share of attempts that fail", |b| {
+        Slot::Ratio(&mut b.mock.failure_rate)
+    }),
+    of(&[Mock], "latency_ms", "LATENCY_MS", "milliseconds that every attempt takes", |b| {
+        Slot::Whole(&mut b.mock.latency_ms, 0..=3_600_000)
+    }),
+    of(&[Mock], "seed", "SEED", "decides which attempts fail", |b| Slot::Whole(&mut b.mock.seed, 0..=i64::MAX as u64)),
+    of(&[Mock], "offline", "OFFLINE", "whether it is away altogether", |b| Slot::Bool(&mut b.mock.offline)),
+];
+
+/// The key of this name in a table.
+pub(super) fn find<T>(table: &'static [Key<T>], name: &str) -> Option<&'static Key<T>> {
+    table.iter().find(|key| key.name == name)
+}
+
+/// Every key as it stands.
+pub(super) fn all(loaded: &Loaded) -> Vec<Entry> {
+    let mut settings = loaded.settings.clone();
+    let mut entries = Vec::new();
+    let mut push = |name: String, value: Json, about: &'static str| {
+        let origin = loaded.origin(&name).clone();
+        entries.push(Entry { value: masked(&name, value), key: name, origin, about });
+    };
+    for key in &GENERAL {
+        push(key.name.to_owned(), (key.slot)(&mut settings).show(), key.about);
+    }
+    for (backend, settings) in &mut settings.backends {
+        let kind = settings.backend_type;
+        for key in BACKEND.iter().filter(|key| key.types.contains(&kind)) {
+            push(format!("backends.{backend}.{}", key.name), (key.slot)(settings).show(), key.about);
+        }
+    }
+    entries
+}
+
+/// The error for a key that is not there, with a guess.
+pub(super) fn unknown(
+    backends: &BTreeMap<BackendName, BackendSettings>,
+    key: &str,
+    origin: Option<Origin>,
+) -> ConfigError {
+    let hint = if BACKEND.iter().any(|known| known.name == key) {
+        Some(format!("`{key}` is set for one backend: backends.NAME.{key}"))
+    } else {
+        let general = GENERAL.iter().map(|known| known.name.to_owned());
+        let of_backends = backends.iter().flat_map(|(name, settings)| {
+            let keys = BACKEND.iter().filter(|known| known.types.contains(&settings.backend_type));
+            keys.map(move |known| format!("backends.{name}.{}", known.name))
+        });
+        did_you_mean(key, general.chain(of_backends))
+    };
+    ConfigError::UnknownKey { key: key.to_owned(), origin, hint }
+}
+
+/// A guess at what was meant, if one is close.
+pub(super) fn did_you_mean(wrong: &str, known: impl IntoIterator<Item = String>) -> Option<String> {
+    let near = wrong.chars().count() / 4 + 1;
+    known
+        .into_iter()
+        .map(|word| (strsim::damerau_levenshtein(wrong, &word), word))
+        .filter(|(distance, word)| *distance <= near && *distance < word.len())
+        .min()
+        .map(|(_, word)| format!("did you mean `{word}`?"))
+}
+
+/// Whether what a key holds must not be shown.
+pub fn is_secret(key: &str) -> bool {
+    let last = key.rsplit('.').next().unwrap_or(key).to_ascii_lowercase();
+    last.split(['_', '-']).any(|word| {
+        matches!(word, "secret" | "token" | "password" | "passphrase" | "credential" | "credentials" | "key")
+    })
+}
+
+/// A value as it may be shown: secrets, and the user part of an address, replaced by asterisks.
+pub fn mask(key: &str, value: &str) -> String {
+    const HIDDEN: &str = "********";
+    if is_secret(key) {
+        return HIDDEN.to_owned();
+    }
+    let Some((scheme, rest)) = value.split_once("://") else { return value.to_owned() };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    match authority.rsplit_once('@') {
+        Some((user, _)) => format!("{scheme}://{HIDDEN}{}", &rest[user.len()..]),
+        None => value.to_owned(),
+    }
+}
+
+fn masked(key: &str, value: Json) -> Json {
+    match value {
+        Json::String(text) => Json::String(mask(key, &text)),
+        Json::Array(items) if is_secret(key) => Json::String(mask(key, &format!("{items:?}"))),
+        other => other,
+    }
+}
