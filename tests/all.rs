@@ -1,4 +1,7 @@
 //! All integration tests, as one program that links once.
 
-#[path = "suite/model.rs"]
-mod model;
+mod suite {
+    mod model;
+    mod tidy;
+    mod tools;
+}

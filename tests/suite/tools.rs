@@ -1,0 +1,33 @@
+//! The programs that tests use beside our own; `tests/run` sets them up.
+
+use std::process::Command;
+
+/// The Python that has pyarrow, duckdb and polars.
+///
+/// A test that needs it fails without it: one that skipped itself would pass and prove nothing.
+pub fn python() -> Command {
+    match std::env::var_os("WAL_CLI_TEST_PYTHON") {
+        Some(python) => Command::new(python),
+        None => panic!("WAL_CLI_TEST_PYTHON is not set: run the tests with `tests/run`, which sets this up"),
+    }
+}
+
+/// Everything that a command wrote to stdout; fails with its stderr if the command failed.
+pub fn stdout_of(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    assert!(output.status.success(), "{command:?}: {}\n{}", output.status, text(output.stderr));
+    text(output.stdout)
+}
+
+#[test]
+fn the_other_readers_of_parquet_are_those_we_name() {
+    let script =
+        "import pyarrow, duckdb, polars\nfor m in (pyarrow, duckdb, polars): print(f'{m.__name__}=={m.__version__}')";
+    let installed = stdout_of(python().args(["-c", script]));
+    let wanted = include_str!("../requirements.txt");
+    for line in installed.lines() {
+        assert!(wanted.lines().any(|wanted| wanted == line), "{line} is installed");
+    }
+    assert_eq!(installed.lines().count(), 3, "{installed}");
+}
