@@ -161,7 +161,7 @@ impl TomlReader<'_> {
     }
 
     fn no_table(&mut self, key: String, item: &Item, origin: Origin) {
-        let value = raw_of(item).shown();
+        let value = mask(&key, &raw_of(item).shown());
         self.errors.push(ConfigError::Value {
             key,
             value: value.into(),
@@ -226,8 +226,8 @@ fn from_environment(
                 layer.insert(name, Given { raw: Raw::Word(word), origin });
             }
             Err(value) => errors.push(ConfigError::Value {
+                value: mask(&name.to_string(), &value.to_string_lossy()).into(),
                 key: name.to_string(),
-                value: value.to_string_lossy().into(),
                 expected: "UTF-8".into(),
                 origin,
                 hint: None,

@@ -439,6 +439,10 @@ fn secrets_are_not_shown() {
     }
     assert_eq!(mask("endpoint", "https://ann:pw@host/x@y"), "https://********@host/x@y");
     assert_eq!(mask("endpoint", "https://host/x@y"), "https://host/x@y");
+    for text in ["backends.ipfs = 'http://ann:pw@host'", "backends.ipfs.endpoint = 'ftp://ann:pw@host'"] {
+        let message = file(text).error().to_string();
+        assert!(!message.contains("pw") && message.contains("@host"), "{message}");
+    }
     let loaded = environment("IPFS_KIT_WAL_BACKENDS_IPFS_ENDPOINT", "https://ann:pw@host/x").load();
     assert_eq!(get(&loaded, "backends.ipfs.endpoint").unwrap().value, json!("https://********@host/x"));
 }
