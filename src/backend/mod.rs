@@ -3,6 +3,8 @@
 //! A backend knows its own protocol, and neither the log nor the retry policy: it carries out one
 //! operation, says what came of an earlier attempt, and proves that it is there.
 
+pub mod unixfs;
+
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

@@ -1,0 +1,28 @@
+//! UnixFS: how files, directories and links become blocks, and thereby which CID they have.
+//!
+//! Only CIDs are computed here, from content that streams by; no block is kept. What comes out is
+//! what Kubo gives for the same options.
+
+mod directory;
+mod file;
+mod hamt;
+mod node;
+mod options;
+#[cfg(test)]
+mod tests;
+
+pub use cid::Cid;
+
+pub use directory::{Child, Directory, DirectoryError, directory, directory_of_shape};
+pub use file::FileHasher;
+pub use node::{Node, symlink};
+pub use options::{CidVersion, Options, Sharding};
+
+/// The code of raw blocks in CIDs.
+pub const RAW: u64 = 0x55;
+
+/// The code of dag-pb blocks in CIDs.
+pub const DAG_PB: u64 = 0x70;
+
+/// The code of SHA-256 in CIDs.
+pub const SHA2_256: u64 = 0x12;
