@@ -3,10 +3,15 @@
 //! A backend knows its own protocol, and neither the log nor the retry policy: it carries out one
 //! operation, says what came of an earlier attempt, and proves that it is there.
 
+pub mod local;
+pub mod mock;
 pub mod unixfs;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+pub use local::LocalBackend;
+pub use mock::{MockBackend, MockOptions};
 
 use crate::operation::{
     BackendName, Failure, FailureClass, Fields, Number, OperationId, OperationType, Outcome, Source,

@@ -80,6 +80,15 @@ impl NameChange {
             NameChange::Rename(from, to, inode) => {
                 names.remove(from);
                 names.insert(to.clone(), *inode);
+                // A directory takes along what is in it.
+                let below = |path: &&PathBuf| path.starts_with(from);
+                let moved: Vec<PathBuf> =
+                    names.range(from.clone()..).map(|(path, _)| path).take_while(below).cloned().collect();
+                for path in moved {
+                    if let (Ok(suffix), Some(inode)) = (path.strip_prefix(from), names.remove(&path)) {
+                        names.insert(to.join(suffix), inode);
+                    }
+                }
             }
         }
     }
@@ -377,21 +386,7 @@ impl Disk for MemoryDisk {
         self.run("rename", from, true, |shared| {
             let id = shared.names.get(from).copied().ok_or(ErrorKind::NotFound)?;
             shared.parent_is_there(to)?;
-            if shared.inode(id)?.kind == FileKind::Directory {
-                let below: Vec<(PathBuf, u64)> = shared
-                    .names
-                    .iter()
-                    .filter(|(path, _)| path.starts_with(from))
-                    .map(|(p, i)| (p.clone(), *i))
-                    .collect();
-                for (path, inode) in below {
-                    let suffix = path.strip_prefix(from).unwrap_or(Path::new("")).to_owned();
-                    let target = if suffix.as_os_str().is_empty() { to.to_owned() } else { to.join(suffix) };
-                    shared.change_name(NameChange::Rename(path, target, inode));
-                }
-            } else {
-                shared.change_name(NameChange::Rename(from.to_owned(), to.to_owned(), id));
-            }
+            shared.change_name(NameChange::Rename(from.to_owned(), to.to_owned(), id));
             Ok(())
         })
     }

@@ -11,7 +11,7 @@ mod options;
 #[cfg(test)]
 mod tests;
 
-pub use cid::Cid;
+pub use cid::{Cid, Version};
 
 pub use directory::{Child, Directory, DirectoryError, directory, directory_of_shape};
 pub use file::FileHasher;

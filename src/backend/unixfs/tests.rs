@@ -48,14 +48,20 @@ fn random(size: u64, seed: &str, options: Options) -> Node {
     hasher.finish()
 }
 
+struct Check {
+    what: String,
+    compute: Box<dyn Fn() -> Node + Sync>,
+    expected: String,
+}
+
 /// Runs all checks on two threads: hashing is all they do.
-fn check_all(checks: &[(String, Box<dyn Fn() -> Node + Sync>, String)]) {
+fn run_all(checks: &[Check]) {
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while let Some((what, compute, expected)) = checks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    assert_eq!(&compute().cid.to_string(), expected, "{what}");
+                while let Some(check) = checks.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    assert_eq!((check.compute)().cid.to_string(), check.expected, "{}", check.what);
                 }
             });
         }
@@ -65,7 +71,7 @@ fn check_all(checks: &[(String, Box<dyn Fn() -> Node + Sync>, String)]) {
 #[test]
 fn files_have_the_cids_that_other_implementations_give() {
     let vectors = vectors();
-    let mut checks: Vec<(String, Box<dyn Fn() -> Node + Sync>, String)> = Vec::new();
+    let mut checks: Vec<Check> = Vec::new();
     for vector in vectors["vectors"].as_array().unwrap() {
         let size = vector["size"].as_u64().unwrap();
         for (profile, expected) in vector["cids"].as_object().unwrap() {
@@ -75,7 +81,8 @@ fn files_have_the_cids_that_other_implementations_give() {
                 _ => Box::new(move || pattern(size, options)),
             };
             let expected = expected["cid"].as_str().unwrap().to_owned();
-            checks.push((format!("{} in {profile}", vector["name"]), compute, expected));
+            let what = format!("{} in {profile}", vector["name"]);
+            checks.push(Check { what, compute, expected });
         }
     }
     for vector in vectors["kubo_test_suite"]["cids"].as_array().unwrap() {
@@ -84,10 +91,10 @@ fn files_have_the_cids_that_other_implementations_give() {
         let seed = vector["seed"].as_str().unwrap().to_owned();
         let what = format!("{seed} {size}");
         let expected = vector["cid"].as_str().unwrap().to_owned();
-        checks.push((what, Box::new(move || random(size, &seed, options)), expected));
+        checks.push(Check { what, compute: Box::new(move || random(size, &seed, options)), expected });
     }
     assert!(checks.len() > 90, "only {} vectors", checks.len());
-    check_all(&checks);
+    run_all(&checks);
 }
 
 #[test]

@@ -1,0 +1,84 @@
+//! Taking files and trees into the store.
+
+use std::path::Path;
+
+use super::errors::{Result, ours};
+use super::listing::{self, Entry, EntryKind};
+use super::place::{Origin, check_depth, directory_node, unsupported_file};
+use super::store::Staged;
+use super::{Attempt, AttemptError, LocalBackend, Outcome, Request};
+use crate::backend::unixfs::{self, Child, Node, Options};
+use crate::disk::FileKind;
+use crate::operation::Source;
+
+impl LocalBackend {
+    pub(super) fn add(
+        &self,
+        request: &Request,
+        attempt: &Attempt,
+        path: &Path,
+        recursive: bool,
+        options: Options,
+    ) -> Result<Outcome> {
+        let origin = Origin::user_path(self, attempt, path, recursive, request.source.as_ref(), options)?;
+        let node = match origin {
+            Origin::Disk { kind: FileKind::File, expected, .. } => self.add_file(attempt, path, expected, options)?,
+            Origin::Disk { kind: FileKind::Directory, .. } => self.add_directory(attempt, path, options, 0)?,
+            _ => return Err(unsupported_file(path)),
+        };
+        Ok(Outcome { cid: Some(node.cid.to_string()), size: Some(node.size), ..Outcome::default() })
+    }
+
+    fn add_file(&self, attempt: &Attempt, path: &Path, expected: Option<&Source>, options: Options) -> Result<Node> {
+        let mut staged = None;
+        let node = self.read_user_file(attempt, path, expected, options, &mut |data| {
+            let staged = match &mut staged {
+                Some(staged) => staged,
+                none => none.insert(self.stage_empty()?),
+            };
+            staged.write(data).map_err(ours)
+        })?;
+        let staged = staged.map_or_else(|| self.stage_empty(), Ok)?;
+        self.publish_file(staged, &node.cid, &options).map_err(ours)?;
+        Ok(node)
+    }
+
+    /// Made only once the source was opened: a missing source should not cost a write.
+    fn stage_empty(&self) -> Result<Staged<'_>> {
+        Staged::create(&*self.disk, self.tmp_path().map_err(ours)?).map_err(ours)
+    }
+
+    fn add_directory(&self, attempt: &Attempt, path: &Path, options: Options, depth: usize) -> Result<Node> {
+        check_depth(path, depth)?;
+        let mut entries = Vec::new();
+        for (name, kind) in self.entries_on_disk(path)? {
+            super::stop_if_asked(attempt)?;
+            let path = path.join(&name);
+            let (kind, node) = match kind {
+                FileKind::File => (EntryKind::File, self.add_file(attempt, &path, None, options)?),
+                FileKind::Directory => (EntryKind::Directory, self.add_directory(attempt, &path, options, depth + 1)?),
+                FileKind::Symlink => {
+                    let target = self.link_target(&path)?;
+                    let node = unixfs::symlink(target.as_bytes(), options.cid_version);
+                    (EntryKind::Symlink { target }, node)
+                }
+                FileKind::Other => return Err(unsupported_file(&path)),
+            };
+            entries.push(Entry { name, kind, cid: node.cid, size: node.size, dag_size: node.dag_size });
+        }
+        let children: Vec<Child> =
+            entries.iter().map(|entry| Child { name: entry.name.clone(), node: entry.node() }).collect();
+        let directory = directory_node(&children, options)?;
+        // From here on nobody may remove what the listing refers to without seeing the listing.
+        let _lock = self.lock(attempt)?;
+        for entry in entries.iter().filter(|entry| !matches!(entry.kind, EntryKind::Symlink { .. })) {
+            if self.find(&entry.cid).map_err(ours)?.is_none() {
+                let message = format!("`{}` was removed again before its directory was stored", entry.name);
+                return Err(AttemptError::transient("removed_meanwhile", message));
+            }
+        }
+        let text = listing::encode(directory.sharded, &entries);
+        self.publish_listing(&text, &directory.node.cid).map_err(ours)?;
+        Ok(directory.node)
+    }
+}

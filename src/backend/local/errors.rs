@@ -1,0 +1,83 @@
+//! What went wrong, in the words of a failure: whose fault it is decides whether to try again.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use crate::backend::AttemptError;
+use crate::backend::unixfs::Cid;
+use crate::disk::DiskError;
+
+pub(super) type Result<T> = std::result::Result<T, AttemptError>;
+
+/// An error inside the store: nothing the operation could help.
+pub(super) fn ours(error: DiskError) -> AttemptError {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            AttemptError::transient("disk_full", format!("{error}; free some space on that disk"))
+        }
+        _ => AttemptError::transient("io", error.to_string()),
+    }
+}
+
+/// An error with what the operation is to read.
+pub(super) fn reading(error: DiskError) -> AttemptError {
+    let path = error.path.display();
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => AttemptError::permanent(
+            "not_found",
+            format!("`{path}` is not there (any more); put it back, then retry the operation"),
+        ),
+        ErrorKind::PermissionDenied => AttemptError::permanent(
+            "permission_denied",
+            format!("`{path}` may not be read; grant permission, then retry the operation"),
+        ),
+        ErrorKind::InvalidFilename | ErrorKind::InvalidInput => AttemptError::permanent("bad_path", format!("{error}")),
+        _ => AttemptError::transient("io", error.to_string()),
+    }
+}
+
+/// An error with where the operation is to write its result.
+pub(super) fn writing(error: DiskError) -> AttemptError {
+    let path = error.path.display();
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => AttemptError::permanent(
+            "not_found",
+            format!("{error}; the directory to write in is not there: make it, then retry the operation"),
+        ),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => AttemptError::permanent(
+            "permission_denied",
+            format!("`{path}` may not be written; grant permission, then retry the operation"),
+        ),
+        ErrorKind::InvalidFilename | ErrorKind::InvalidInput => {
+            AttemptError::permanent("bad_path", format!("{error}; choose another destination"))
+        }
+        _ => ours(error),
+    }
+}
+
+/// Bytes that cannot be a name in a listing.
+pub(super) fn unsupported_name(path: &Path) -> AttemptError {
+    AttemptError::permanent(
+        "unsupported_name",
+        format!("`{}` has a name or target that is not UTF-8; rename it, then retry the operation", path.display()),
+    )
+}
+
+/// The content is not what its CID says.
+pub(super) fn damaged(path: &Path, cid: &Cid) -> AttemptError {
+    AttemptError::permanent(
+        "damaged_content",
+        format!(
+            "`{}` is damaged: its content does not have the CID {cid}; remove it (`rm`) and add it again",
+            path.display()
+        ),
+    )
+}
+
+/// There is no such content here.
+pub(super) fn no_content(cid: &Cid) -> AttemptError {
+    AttemptError::permanent(
+        "not_found",
+        format!("{cid} is not in the local store, which fetches nothing; add the content first"),
+    )
+}

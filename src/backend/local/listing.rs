@@ -1,0 +1,276 @@
+//! Directories in the store: a small file with a line for each entry.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::errors::{Result, damaged, no_content, ours, writing};
+use super::names::Name;
+use super::parameters::Listed;
+use super::place::{Place, bare_entry, parent_of};
+use super::store::{Found, Staged};
+use super::{Attempt, AttemptError, LocalBackend, Outcome, Request, stop_if_asked};
+use crate::backend::unixfs::{self, Child, Cid, CidVersion, Node};
+use crate::disk::FileKind;
+
+/// Longer listings do not fit into a receipt.
+const MAX_RECEIPT: usize = 64 << 10;
+
+/// What an entry of a directory is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(super) enum EntryKind {
+    File,
+    Directory,
+    Symlink { target: String },
+}
+
+/// One entry of a directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub(super) name: String,
+    #[serde(flatten)]
+    pub(super) kind: EntryKind,
+    #[serde(with = "cid_text")]
+    pub(super) cid: Cid,
+    pub(super) size: u64,
+    pub(super) dag_size: u64,
+}
+
+impl Entry {
+    pub(super) fn node(&self) -> Node {
+        Node { cid: self.cid, size: self.size, dag_size: self.dag_size }
+    }
+}
+
+mod cid_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use super::Cid;
+
+    pub(super) fn serialize<S: Serializer>(cid: &Cid, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(cid)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cid, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Cid::try_from(text).map_err(D::Error::custom)
+    }
+}
+
+/// The first line of a stored directory.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    format: u32,
+    sharded: bool,
+}
+
+/// A directory of the store.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) node: Node,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// The file that keeps a directory.
+pub(super) fn encode(sharded: bool, entries: &[Entry]) -> Vec<u8> {
+    let mut text = json_line(&Header { format: 1, sharded });
+    for entry in entries {
+        text.push_str(&json_line(entry));
+    }
+    text.into_bytes()
+}
+
+fn json_line(value: &impl Serialize) -> String {
+    // Cannot fail for what is written here: no maps with other keys than strings.
+    let mut line = serde_json::to_string(value).unwrap_or_default();
+    line.push('\n');
+    line
+}
+
+fn decode(data: &[u8]) -> Option<(Header, Vec<Entry>)> {
+    let mut lines = data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let header: Header = serde_json::from_slice(lines.next()?).ok()?;
+    let entries = lines.map(|line| serde_json::from_slice(line).ok()).collect::<Option<_>>()?;
+    Some((header, entries))
+}
+
+impl LocalBackend {
+    /// A directory of the store, verified against its CID.
+    pub(super) fn read_listing(&self, cid: &Cid) -> Result<Listing> {
+        match self.find(cid).map_err(ours)? {
+            Some(Found::Directory { path, cid }) => self.read_listing_at(&path, &cid),
+            _ => Err(no_content(cid)),
+        }
+    }
+
+    fn read_listing_at(&self, path: &Path, cid: &Cid) -> Result<Listing> {
+        let data = self.disk.read(path).map_err(ours)?;
+        let (header, entries) = decode(&data).ok_or_else(|| damaged(path, cid))?;
+        let children: Vec<Child> =
+            entries.iter().map(|entry| Child { name: entry.name.clone(), node: entry.node() }).collect();
+        let version = if cid.version() == unixfs::Version::V0 { CidVersion::V0 } else { CidVersion::V1 };
+        match unixfs::directory_of_shape(&children, version, header.sharded) {
+            Ok(directory) if directory.node.cid == *cid => Ok(Listing { node: directory.node, entries }),
+            _ => Err(damaged(path, cid)),
+        }
+    }
+
+    /// What a CID and a path below it stand for.
+    pub(super) fn entry_at(&self, cid: &Cid, path: &[String]) -> Result<Entry> {
+        let mut entry = match self.find(cid).map_err(ours)?.ok_or_else(|| no_content(cid))? {
+            Found::File { cid, size, .. } => bare_entry(cid, EntryKind::File, size, 0),
+            Found::Directory { path, cid } => {
+                let node = self.read_listing_at(&path, &cid)?.node;
+                bare_entry(cid, EntryKind::Directory, node.size, node.dag_size)
+            }
+        };
+        for name in path {
+            let below = match entry.kind {
+                EntryKind::Directory => self.read_listing(&entry.cid)?.entries.into_iter(),
+                _ => Vec::new().into_iter(),
+            };
+            entry = below.into_iter().find(|entry| entry.name == *name).ok_or_else(|| {
+                let message = format!("there is no `{name}` in {cid}; `list` with `cid` shows what there is");
+                AttemptError::permanent("not_found", message)
+            })?;
+        }
+        Ok(entry)
+    }
+
+    pub(super) fn list(
+        &self,
+        request: &Request,
+        attempt: &Attempt,
+        what: &Listed,
+        destination: Option<&Path>,
+    ) -> Result<Outcome> {
+        let Some(destination) = destination else {
+            let mut listing = String::new();
+            let count = self.list_to(attempt, what, &mut |line| {
+                listing.push_str(&line);
+                if listing.len() <= MAX_RECEIPT {
+                    return Ok(());
+                }
+                let message = "the listing is larger than 64 KiB; give a `destination` to write it to";
+                Err(AttemptError::permanent("listing_too_large", message))
+            })?;
+            let receipt = [("entries".to_owned(), count.to_string()), ("listing".to_owned(), listing)].into();
+            return Ok(Outcome { receipt, ..Outcome::default() });
+        };
+        if self.disk.metadata(destination).is_ok_and(|metadata| metadata.kind == FileKind::Directory) {
+            let message = format!("`{}` is a directory; name a file to write the listing to", destination.display());
+            return Err(AttemptError::permanent("destination_exists", message));
+        }
+        let place = Place::beside(self, attempt, request, destination)?;
+        let mut file = Staged::create(&*self.disk, place.staging.clone()).map_err(writing)?;
+        let mut buffer = String::new();
+        let count = self.list_to(attempt, what, &mut |line| {
+            buffer.push_str(&line);
+            if buffer.len() < MAX_RECEIPT {
+                return Ok(());
+            }
+            file.write(std::mem::take(&mut buffer).as_bytes()).map_err(writing)
+        })?;
+        file.write(buffer.as_bytes()).map_err(writing)?;
+        let size = file.len();
+        file.publish(destination).map_err(writing)?;
+        Ok(Outcome {
+            size: Some(size),
+            destination: Some(destination.display().to_string()),
+            receipt: [("entries".to_owned(), count.to_string())].into(),
+            ..Outcome::default()
+        })
+    }
+
+    fn list_to(&self, attempt: &Attempt, what: &Listed, sink: &mut dyn FnMut(String) -> Result<()>) -> Result<u64> {
+        let mut count = 0;
+        let mut emit = |line: &ListedLine| {
+            stop_if_asked(attempt)?;
+            count += 1;
+            sink(json_line(line))
+        };
+        match what {
+            Listed::Content => self.list_content(&mut emit)?,
+            Listed::Directory(cid) => {
+                let entry = self.entry_at(cid, &[])?;
+                let entries = match entry.kind {
+                    EntryKind::Directory => self.read_listing(cid)?.entries,
+                    _ => vec![entry],
+                };
+                for Entry { name, kind, cid, size, .. } in entries {
+                    let target = if let EntryKind::Symlink { target } = &kind { Some(target.clone()) } else { None };
+                    let kind = match kind {
+                        EntryKind::File => "file",
+                        EntryKind::Directory => "directory",
+                        EntryKind::Symlink { .. } => "symlink",
+                    };
+                    let name = Some(name).filter(|name| !name.is_empty());
+                    emit(&ListedLine {
+                        name,
+                        kind,
+                        cid: Some(cid.to_string()),
+                        size: Some(size),
+                        target,
+                        pinned: None,
+                    })?;
+                }
+            }
+            Listed::Name(name) => self.list_name(name, &mut emit)?,
+        }
+        Ok(count)
+    }
+
+    fn list_name(&self, name: &Name, emit: &mut dyn FnMut(&ListedLine) -> Result<()>) -> Result<()> {
+        let (path, kind) = self.named(name)?;
+        let entries = match kind {
+            FileKind::Directory => self.entries_on_disk(&path)?,
+            _ => vec![(path.file_name().unwrap_or_default().to_string_lossy().into_owned(), kind)],
+        };
+        let directory = if kind == FileKind::Directory { &path } else { parent_of(&path) };
+        for (name, kind) in entries {
+            let path = directory.join(&name);
+            let size = match kind {
+                FileKind::File => Some(self.disk.symlink_metadata(&path).map_err(ours)?.len),
+                _ => None,
+            };
+            let target = if kind == FileKind::Symlink { Some(self.link_target(&path)?) } else { None };
+            let kind = match kind {
+                FileKind::File => "file",
+                FileKind::Directory => "directory",
+                FileKind::Symlink => "symlink",
+                FileKind::Other => "other",
+            };
+            emit(&ListedLine { name: Some(name), kind, cid: None, size, target, pinned: None })?;
+        }
+        Ok(())
+    }
+
+    fn list_content(&self, emit: &mut dyn FnMut(&ListedLine) -> Result<()>) -> Result<()> {
+        self.each_content(&mut |cid, kind, path| {
+            let size = match kind {
+                FileKind::Directory => None,
+                _ => Some(self.disk.metadata(path).map_err(ours)?.len),
+            };
+            let kind = if kind == FileKind::Directory { "directory" } else { "file" };
+            let pinned = Some(self.has_pin(cid).map_err(ours)?);
+            emit(&ListedLine { name: None, kind, cid: Some(cid.to_string()), size, target: None, pinned })
+        })
+    }
+}
+
+/// One line of what `list` writes.
+#[derive(Debug, Serialize)]
+struct ListedLine {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pinned: Option<bool>,
+}

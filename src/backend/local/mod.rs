@@ -1,0 +1,251 @@
+//! The backend that needs nothing but a disk: content under its CID, and a tree of names.
+//!
+//! ```text
+//! <root>/                     mode 0700
+//!   content/<xy>/<cid>        a file's content as it is; xy: the two characters before the CID's last
+//!   content/<xy>/<cid>.dir    a directory: its entries, one JSON line each; what they name has its own CID
+//!   content/<xy>/<cid>.layout how a file was cut into blocks, where that is not what its CID suggests
+//!   files/                    a tree of names
+//!   pins/<cid>                an empty file: this CID, and what it leads to, is not to be removed
+//!   tmp/                      staging; what lies here under the name of a dead process is rubbish
+//!   lock                      held for moments while content is removed, pinned, or referred to
+//! ```
+//!
+//! Nothing is reported as done before it survives a power cut: content is written in `tmp/`, synced,
+//! renamed, and its directory synced, and so is whatever was found to be there already, since the
+//! process that put it there may have been killed before it could do so.
+
+mod add;
+mod errors;
+mod listing;
+mod names;
+mod parameters;
+mod place;
+mod remove;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::unixfs::Options;
+use super::{Answer, Attempt, AttemptError, Backend, Request};
+use crate::clock::Clock;
+use crate::disk::{Access, Disk, DiskFile, DiskResult, FileKind};
+use crate::operation::{Failure, FailureClass, Fields, Outcome};
+use errors::{Result, ours};
+use place::Origin;
+
+/// The operation types that the local backend carries out: all of them.
+pub const TYPES: [&str; 12] =
+    ["add", "upload", "get", "cat", "download", "pin", "unpin", "rm", "list", "mkdir", "copy", "move"];
+
+/// What is read or written at a time, and thereby how soon an attempt notices that it is to stop.
+const BUFFER: usize = 256 << 10;
+
+/// What lies longer than this in `tmp/` under the name of a dead process is swept.
+const RUBBISH_AGE_NS: i64 = 3_600_000_000_000;
+
+/// How long to pause before trying again to get the store's lock, which is held for moments.
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// Whether the local backend carries out operations of this type.
+pub fn supports(operation_type: &str) -> bool {
+    TYPES.contains(&operation_type)
+}
+
+/// Whether an operation of this type may be logged with these parameters; the error says what is
+/// missing or wrong.
+pub fn check(operation_type: &str, parameters: &Fields) -> std::result::Result<(), String> {
+    parameters::Task::read(operation_type, parameters, Options::default()).map(drop).map_err(|bad| bad.message)
+}
+
+/// Carries operations out in a directory of this machine.
+#[derive(Debug)]
+pub struct LocalBackend {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    root: PathBuf,
+    options: Options,
+    /// Directories known to survive a power cut.
+    durable: Mutex<HashSet<PathBuf>>,
+    /// Distinguishes this process's names in `tmp/`.
+    staged: AtomicU64,
+}
+
+impl LocalBackend {
+    /// A backend that keeps everything below `root`, which is made when it is first needed;
+    /// `options` say which CIDs content gets.
+    pub fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, root: PathBuf, options: Options) -> LocalBackend {
+        LocalBackend { disk, clock, root, options, durable: Mutex::default(), staged: AtomicU64::new(0) }
+    }
+
+    fn content_dir(&self) -> PathBuf {
+        self.root.join("content")
+    }
+
+    fn files_dir(&self) -> PathBuf {
+        self.root.join("files")
+    }
+
+    fn pins_dir(&self) -> PathBuf {
+        self.root.join("pins")
+    }
+
+    fn tmp_dir(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// Makes a directory at or below the root, with parents, and makes sure once per process that
+    /// all of them are durable.
+    fn ensure_dir(&self, path: &Path) -> DiskResult<()> {
+        let known = |path: &Path| self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(path);
+        // It may have been removed since.
+        if known(path) && self.disk.exists(path)? {
+            return Ok(());
+        }
+        self.disk.create_dir_all_synced(path)?;
+        // It may be there only because a process made it that was killed before it could sync.
+        for directory in path.ancestors().take_while(|ancestor| ancestor.starts_with(&self.root)) {
+            if known(directory) {
+                break;
+            }
+            if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                self.disk.sync_dir(parent)?;
+            }
+        }
+        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        durable.extend(path.ancestors().take_while(|path| path.starts_with(&self.root)).map(PathBuf::from));
+        Ok(())
+    }
+
+    /// A fresh name in `tmp/` that says which process it belongs to.
+    fn tmp_path(&self) -> DiskResult<PathBuf> {
+        let tmp = self.tmp_dir();
+        self.ensure_dir(&tmp)?;
+        let identity = self.disk.identity();
+        let nth = self.staged.fetch_add(1, Ordering::Relaxed);
+        Ok(tmp.join(format!("{}-{}-{nth}-{:08x}", identity.pid, identity.started, self.clock.random() as u32)))
+    }
+
+    /// Takes the store's lock; closing the file gives it up.
+    fn lock(&self, attempt: &Attempt) -> Result<Box<dyn DiskFile>> {
+        self.ensure_dir(&self.root).map_err(ours)?;
+        let file = self.disk.open(&self.root.join("lock"), Access::OpenOrCreate).map_err(ours)?;
+        while !file.try_lock().map_err(ours)? {
+            stop_if_asked(attempt)?;
+            self.clock.sleep(LOCK_PAUSE);
+        }
+        Ok(file)
+    }
+
+    /// Removes what dead processes left in `tmp/`.
+    fn sweep(&self) -> DiskResult<()> {
+        let now_ns = self.clock.now().as_millis().saturating_mul(1_000_000);
+        for entry in self.disk.list(&self.tmp_dir())? {
+            let mut owner = entry.name.to_str().unwrap_or_default().split('-').map(str::parse::<u64>);
+            let (Some(Ok(pid)), Some(Ok(started))) = (owner.next(), owner.next()) else { continue };
+            let path = self.tmp_dir().join(&entry.name);
+            let Ok(metadata) = self.disk.symlink_metadata(&path) else { continue };
+            let alive = u32::try_from(pid).is_ok_and(|pid| self.disk.is_alive(pid, started));
+            if !alive && now_ns.saturating_sub(metadata.mtime_ns) > RUBBISH_AGE_NS {
+                self.remove_tree(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a file, a link or a directory with all that is in it, at leisure: nothing is synced.
+    fn remove_tree(&self, path: &Path) -> DiskResult<()> {
+        if self.disk.symlink_metadata(path)?.kind != FileKind::Directory {
+            return self.disk.remove_file(path);
+        }
+        for entry in self.disk.list(path)? {
+            self.remove_tree(&path.join(entry.name))?;
+        }
+        self.disk.remove_dir(path)
+    }
+
+    fn probe(&self) -> DiskResult<()> {
+        const MARK: &[u8] = b"wal-cli health probe\n";
+        for directory in [self.content_dir(), self.files_dir(), self.pins_dir()] {
+            self.ensure_dir(&directory)?;
+        }
+        let path = self.tmp_path()?;
+        let written = self.disk.write_new_synced(&path, MARK).and_then(|()| self.disk.read(&path));
+        let removed = self.disk.remove_file(&path);
+        if written? != MARK {
+            let damaged =
+                std::io::Error::new(std::io::ErrorKind::InvalidData, "other bytes came back than were written");
+            return Err(crate::disk::DiskError::new("read back", &path, damaged));
+        }
+        removed?;
+        // What is left over costs room, not correctness: failing here is no illness.
+        drop(self.sweep());
+        Ok(())
+    }
+}
+
+impl Backend for LocalBackend {
+    fn execute(&self, request: &Request, attempt: &Attempt) -> std::result::Result<Outcome, AttemptError> {
+        use parameters::Task;
+        let task = Task::of(request, self.options)?;
+        stop_if_asked(attempt)?;
+        match task {
+            Task::Add { path, recursive, options } => self.add(request, attempt, &path, recursive, options),
+            Task::Upload { path, destination, recursive, options } => {
+                let origin = Origin::user_path(self, attempt, &path, recursive, request.source.as_ref(), options)?;
+                self.write_name(attempt, origin, &destination)
+            }
+            Task::Get { source, destination } => self.get(request, attempt, &source, &destination, true),
+            Task::Cat { source, destination } => self.get(request, attempt, &source, &destination, false),
+            Task::Pin { cid } => self.pin(attempt, &cid),
+            Task::Unpin { cid } => self.unpin(attempt, &cid),
+            Task::RemoveContent { cid, recursive } => self.remove_content(attempt, &cid, recursive),
+            Task::RemoveName { name, recursive } => self.remove_name(attempt, &name, recursive),
+            Task::List { what, destination } => self.list(request, attempt, &what, destination.as_deref()),
+            Task::MakeDirectory { name } => self.make_directory(&name),
+            Task::Copy { source, destination } => self.copy(attempt, &source, &destination),
+            Task::Move { source, destination } => self.move_name(&source, &destination),
+        }
+    }
+
+    fn ask(&self, request: &Request) -> std::result::Result<Answer, AttemptError> {
+        use parameters::Task;
+        match Task::of(request, self.options)? {
+            Task::RemoveContent { cid, .. } => self.ask_remove_content(&cid),
+            Task::RemoveName { name, .. } => self.ask_remove_name(&name),
+            Task::Move { source, destination } => self.ask_move(&source, &destination),
+            // Everything else ends in the same state however often it is done.
+            _ => Ok(Answer::NotDone),
+        }
+    }
+
+    fn health(&self) -> std::result::Result<(), Failure> {
+        let Err(error) = self.probe() else { return Ok(()) };
+        let root = self.root.display();
+        let (error_type, advice) = match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                ("disk_full", format!("free some space where `{root}` is"))
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                ("permission_denied", format!("make `{root}` writable for the user who runs this"))
+            }
+            std::io::ErrorKind::ReadOnlyFilesystem => {
+                ("read_only", format!("mount the file system of `{root}` writable, or configure another path"))
+            }
+            _ => ("io", format!("check the disk that `{root}` is on, or configure another path")),
+        };
+        let message = format!("the local store does not work: {error}; {advice}");
+        Err(Failure { class: FailureClass::Outage, error_type: error_type.into(), message, retry_after_ms: None })
+    }
+}
+
+/// Ends the attempt if it was asked to stop.
+fn stop_if_asked(attempt: &Attempt) -> Result<()> {
+    if attempt.is_cancelled() { Err(AttemptError::Stopped) } else { Ok(()) }
+}

@@ -1,0 +1,201 @@
+//! What an operation asks for, read from its parameters. The same reading checks an operation when
+//! it is logged, so that what is accepted then is understood later.
+
+use std::path::PathBuf;
+
+use super::errors::Result;
+use super::names::Name;
+use crate::backend::unixfs::{Cid, Options};
+use crate::backend::{AttemptError, Request};
+use crate::operation::Fields;
+
+/// Why parameters make no sense.
+#[derive(Debug)]
+pub(super) struct BadParameter {
+    pub(super) error_type: &'static str,
+    pub(super) message: String,
+}
+
+impl From<String> for BadParameter {
+    fn from(message: String) -> BadParameter {
+        BadParameter { error_type: "bad_parameters", message }
+    }
+}
+
+type Parsed<T> = std::result::Result<T, BadParameter>;
+
+/// One operation, understood.
+#[derive(Debug)]
+pub(super) enum Task {
+    Add { path: PathBuf, recursive: bool, options: Options },
+    Upload { path: PathBuf, destination: Name, recursive: bool, options: Options },
+    Get { source: Source, destination: PathBuf },
+    Cat { source: Source, destination: PathBuf },
+    Pin { cid: Cid },
+    Unpin { cid: Cid },
+    RemoveContent { cid: Cid, recursive: bool },
+    RemoveName { name: Name, recursive: bool },
+    List { what: Listed, destination: Option<PathBuf> },
+    MakeDirectory { name: Name },
+    Copy { source: Name, destination: Name },
+    Move { source: Name, destination: Name },
+}
+
+/// Where content is to come from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// A CID, and names of entries leading on from it.
+    Content(Cid, Vec<String>),
+    /// A name in the tree.
+    Name(Name),
+}
+
+/// What is to be listed.
+#[derive(Debug)]
+pub(super) enum Listed {
+    /// All content.
+    Content,
+    /// A directory by its CID.
+    Directory(Cid),
+    /// A name in the tree.
+    Name(Name),
+}
+
+impl Task {
+    /// What a request asks for.
+    pub(super) fn of(request: &Request, options: Options) -> Result<Task> {
+        Task::read(request.operation_type.as_str(), &request.parameters, options)
+            .map_err(|bad| AttemptError::permanent(bad.error_type, bad.message))
+    }
+
+    /// What an operation of this type and with these parameters asks for.
+    pub(super) fn read(operation_type: &str, parameters: &Fields, options: Options) -> Parsed<Task> {
+        let fields = Reader { operation_type, parameters };
+        let recursive = fields.flag("recursive")?;
+        let options = options.overridden(parameters)?;
+        Ok(match operation_type {
+            "add" => Task::Add { path: fields.path("path")?, recursive, options },
+            "upload" => {
+                let (path, destination) = (fields.path("path")?, fields.proper_name("destination")?);
+                Task::Upload { path, destination, recursive, options }
+            }
+            "get" => Task::Get { source: fields.source(false)?, destination: fields.path("destination")? },
+            "cat" => Task::Cat { source: fields.source(false)?, destination: fields.path("destination")? },
+            "download" => Task::Get { source: fields.source(true)?, destination: fields.path("destination")? },
+            "pin" => Task::Pin { cid: fields.cid()? },
+            "unpin" => Task::Unpin { cid: fields.cid()? },
+            "rm" => match fields.one_of("cid", "path")? {
+                Some("cid") => Task::RemoveContent { cid: fields.cid()?, recursive },
+                Some(_) => Task::RemoveName { name: fields.proper_name("path")?, recursive },
+                None => return Err("`rm` needs the parameter `cid` or `path`".to_owned().into()),
+            },
+            "list" => {
+                let what = match fields.one_of("cid", "path")? {
+                    Some("cid") => Listed::Directory(fields.cid()?),
+                    Some(_) => Listed::Name(fields.name("path")?),
+                    None => Listed::Content,
+                };
+                Task::List { what, destination: fields.get("destination").map(PathBuf::from) }
+            }
+            "mkdir" => Task::MakeDirectory { name: fields.proper_name("path")? },
+            "copy" | "move" => {
+                let (source, destination) = (fields.proper_name("source")?, fields.proper_name("destination")?);
+                if operation_type == "copy" {
+                    Task::Copy { source, destination }
+                } else {
+                    Task::Move { source, destination }
+                }
+            }
+            other => return Err(format!("the local backend does not know the operation type `{other}`").into()),
+        })
+    }
+}
+
+struct Reader<'a> {
+    operation_type: &'a str,
+    parameters: &'a Fields,
+}
+
+impl<'a> Reader<'a> {
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.parameters.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    fn required(&self, name: &str) -> Parsed<&'a str> {
+        self.get(name).ok_or_else(|| format!("`{}` needs the parameter `{name}`", self.operation_type).into())
+    }
+
+    fn one_of(&self, a: &'static str, b: &'static str) -> Parsed<Option<&'static str>> {
+        match (self.get(a), self.get(b)) {
+            (Some(_), Some(_)) => Err(format!("`{}` takes `{a}` or `{b}`, not both", self.operation_type).into()),
+            (Some(_), None) => Ok(Some(a)),
+            (None, Some(_)) => Ok(Some(b)),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn flag(&self, name: &str) -> Parsed<bool> {
+        match self.get(name) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(other) => Err(format!("{name} must be `true` or `false`, not `{other}`").into()),
+        }
+    }
+
+    fn path(&self, name: &str) -> Parsed<PathBuf> {
+        let path = self.required(name)?;
+        if path.contains('\0') {
+            return Err(format!("{name} contains a zero byte").into());
+        }
+        Ok(path.into())
+    }
+
+    fn name(&self, name: &str) -> Parsed<Name> {
+        Name::parse(self.required(name)?)
+    }
+
+    /// A name other than that of the tree itself.
+    fn proper_name(&self, name: &str) -> Parsed<Name> {
+        let parsed = self.name(name)?;
+        if parsed.is_root() {
+            return Err(format!("{name} must be a name in the tree of files, not the tree itself").into());
+        }
+        Ok(parsed)
+    }
+
+    fn cid(&self) -> Parsed<Cid> {
+        parse_cid(self.required("cid")?)
+    }
+
+    /// A CID with a path, or a name in the tree; the parameter `cid` is always the former.
+    fn source(&self, names_first: bool) -> Parsed<Source> {
+        match self.one_of("cid", "source")? {
+            Some("cid") => content(self.required("cid")?),
+            Some(_) => {
+                let text = self.required("source")?;
+                if text.starts_with("/ipfs/") || text.starts_with("ipfs://") {
+                    return content(text);
+                }
+                match content(text) {
+                    Ok(content) if !text.starts_with('/') => Ok(content),
+                    Err(bad) if !text.starts_with('/') && !names_first => {
+                        Err(format!("{}; a name in the tree of files starts with `/`", bad.message).into())
+                    }
+                    _ => Name::parse(text).map(Source::Name),
+                }
+            }
+            None => Err(format!("`{}` needs the parameter `cid` or `source`", self.operation_type).into()),
+        }
+    }
+}
+
+fn parse_cid(text: &str) -> Parsed<Cid> {
+    Cid::try_from(text).map_err(|error| format!("`{text}` is no CID: {error}").into())
+}
+
+fn content(text: &str) -> Parsed<Source> {
+    let text = text.strip_prefix("/ipfs/").or_else(|| text.strip_prefix("ipfs://")).unwrap_or(text);
+    let mut parts = text.split('/');
+    let cid = parse_cid(parts.next().unwrap_or_default())?;
+    Ok(Source::Content(cid, parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()))
+}

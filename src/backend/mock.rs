@@ -1,0 +1,179 @@
+//! A backend for rehearsals: it takes its time, fails as often as it is told to, and does nothing.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::{Answer, Attempt, AttemptError, Backend, Request};
+use crate::clock::Clock;
+use crate::operation::{Failure, FailureClass, Outcome};
+
+/// How soon a mock attempt notices that it is to stop.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// How a [`MockBackend`] behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct MockOptions {
+    /// Which part of all attempts fails: 0 none, 1 all. They fail as transient.
+    pub failure_rate: f64,
+    /// How long an attempt takes, in milliseconds.
+    pub latency_ms: u64,
+    /// Where chance comes from; without it every run is different.
+    pub seed: Option<u64>,
+    /// Whether it starts out as if it were not there.
+    pub offline: bool,
+}
+
+/// Pretends to carry out operations of any type. Its results say that they are not real.
+#[derive(Debug)]
+pub struct MockBackend {
+    clock: Arc<dyn Clock>,
+    options: MockOptions,
+    offline: AtomicBool,
+    random: Option<Mutex<fastrand::Rng>>,
+}
+
+impl MockBackend {
+    /// A backend that behaves as told.
+    pub fn new(clock: Arc<dyn Clock>, options: MockOptions) -> MockBackend {
+        let random = options.seed.map(|seed| Mutex::new(fastrand::Rng::with_seed(seed)));
+        MockBackend { clock, options, offline: AtomicBool::new(options.offline), random }
+    }
+
+    /// Begins or ends an outage.
+    pub fn set_offline(&self, offline: bool) {
+        self.offline.store(offline, Ordering::Relaxed);
+    }
+
+    fn chance(&self) -> f64 {
+        match &self.random {
+            Some(random) => random.lock().unwrap_or_else(PoisonError::into_inner).f64(),
+            None => self.clock.chance(),
+        }
+    }
+
+    fn outage(&self) -> Option<Failure> {
+        self.offline.load(Ordering::Relaxed).then(|| Failure {
+            class: FailureClass::Outage,
+            error_type: "offline".into(),
+            message: "the mock backend plays an outage; configure it with `offline = false` to end it".into(),
+            retry_after_ms: None,
+        })
+    }
+
+    fn take_time(&self, attempt: &Attempt) -> Result<(), AttemptError> {
+        let until = self.clock.elapsed() + Duration::from_millis(self.options.latency_ms);
+        loop {
+            if attempt.is_cancelled() {
+                return Err(AttemptError::Stopped);
+            }
+            let left = until.saturating_sub(self.clock.elapsed());
+            if left.is_zero() {
+                return Ok(());
+            }
+            self.clock.sleep(left.min(PATIENCE));
+        }
+    }
+}
+
+impl Backend for MockBackend {
+    fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome, AttemptError> {
+        let size = request.source.as_ref().map(|source| source.size);
+        attempt.expect_bytes(size.unwrap_or(0));
+        self.take_time(attempt)?;
+        if let Some(failure) = self.outage() {
+            return Err(AttemptError::Failed(failure));
+        }
+        if self.chance() < self.options.failure_rate {
+            return Err(AttemptError::transient("mock_failure", "the mock backend was told to fail this often"));
+        }
+        attempt.add_bytes(size.unwrap_or(0));
+        let cid = match request.operation_type.as_str() {
+            "add" | "upload" => Some(format!("mock-{}", request.id)),
+            _ => request.parameters.get("cid").cloned(),
+        };
+        Ok(Outcome {
+            cid,
+            size,
+            destination: request.parameters.get("destination").cloned(),
+            receipt: [("mock".to_owned(), "true".to_owned())].into(),
+        })
+    }
+
+    fn ask(&self, _request: &Request) -> Result<Answer, AttemptError> {
+        match self.outage() {
+            Some(failure) => Err(AttemptError::Failed(failure)),
+            None => Ok(Answer::NotDone),
+        }
+    }
+
+    fn health(&self) -> Result<(), Failure> {
+        self.outage().map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::operation::{BackendName, OperationId, OperationType, Source, Time};
+
+    fn request(operation_type: &str) -> Request {
+        Request {
+            id: OperationId::new(Time::from_millis(1), 0, 7),
+            number: 1,
+            operation_type: OperationType::new(operation_type).unwrap(),
+            backend: BackendName::new("mock").unwrap(),
+            parameters: [("destination".to_owned(), "/there".to_owned())].into(),
+            source: Some(Source { size: 5, mtime_ns: 0, inode: 0, sha256: None }),
+        }
+    }
+
+    fn mock(options: MockOptions) -> (MockBackend, Arc<ManualClock>) {
+        let clock = Arc::new(ManualClock::new(Time::from_millis(0), 1));
+        (MockBackend::new(clock.clone(), options), clock)
+    }
+
+    #[test]
+    fn results_say_that_they_are_not_real() {
+        let (backend, clock) = mock(MockOptions { latency_ms: 130, ..MockOptions::default() });
+        let attempt = Attempt::default();
+        let outcome = backend.execute(&request("add"), &attempt).unwrap();
+        assert_eq!(outcome.cid.unwrap(), format!("mock-{}", request("add").id));
+        assert_eq!(outcome.receipt["mock"], "true");
+        assert_eq!((outcome.size, attempt.progress()), (Some(5), (5, 5)));
+        assert_eq!(clock.elapsed(), Duration::from_millis(130));
+        for other in ["rm", "a_type_of_its_own"] {
+            assert!(backend.execute(&request(other), &Attempt::default()).is_ok());
+        }
+    }
+
+    #[test]
+    fn it_fails_as_often_as_told_and_the_same_way_for_the_same_seed() {
+        let run = |seed, failure_rate| -> Vec<bool> {
+            let (backend, _) = mock(MockOptions { seed: Some(seed), failure_rate, ..MockOptions::default() });
+            (0..1000).map(|_| backend.execute(&request("pin"), &Attempt::default()).is_err()).collect()
+        };
+        let failed = |run: Vec<bool>| run.into_iter().filter(|failed| *failed).count();
+        assert_eq!(run(1, 0.3), run(1, 0.3));
+        assert_ne!(run(1, 0.3), run(2, 0.3));
+        assert!((250..350).contains(&failed(run(1, 0.3))));
+        assert_eq!((failed(run(1, 0.0)), failed(run(1, 1.0))), (0, 1000));
+    }
+
+    #[test]
+    fn an_outage_is_an_outage_until_it_ends_and_a_stop_is_heard() {
+        let (backend, _) = mock(MockOptions { offline: true, ..MockOptions::default() });
+        let Err(AttemptError::Failed(failure)) = backend.execute(&request("add"), &Attempt::default()) else {
+            panic!()
+        };
+        assert_eq!(failure.class, FailureClass::Outage);
+        assert!(backend.health().is_err() && backend.ask(&request("add")).is_err());
+        backend.set_offline(false);
+        assert!(backend.health().is_ok());
+        assert_eq!(backend.ask(&request("add")), Ok(Answer::NotDone));
+        let attempt = Attempt::default();
+        attempt.cancel();
+        assert_eq!(backend.execute(&request("add"), &attempt), Err(AttemptError::Stopped));
+    }
+}
