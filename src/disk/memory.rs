@@ -58,14 +58,15 @@ struct Inode {
 enum NameChange {
     Set(PathBuf, u64),
     Remove(PathBuf),
-    Rename(PathBuf, PathBuf, u64),
+    /// From, to, and whether it is a directory, which takes along what is in it.
+    Rename(PathBuf, PathBuf, u64, bool),
 }
 
 impl NameChange {
     fn touches(&self, directory: &Path) -> bool {
         match self {
             NameChange::Set(path, _) | NameChange::Remove(path) => path.parent() == Some(directory),
-            NameChange::Rename(from, to, _) => from.parent() == Some(directory) || to.parent() == Some(directory),
+            NameChange::Rename(from, to, ..) => from.parent() == Some(directory) || to.parent() == Some(directory),
         }
     }
 
@@ -77,10 +78,15 @@ impl NameChange {
             NameChange::Remove(path) => {
                 names.remove(path);
             }
-            NameChange::Rename(from, to, inode) => {
-                names.remove(from);
+            NameChange::Rename(from, to, inode, directory) => {
+                // Something else may have the old name: changes become durable in any order.
+                if names.get(from) == Some(inode) {
+                    names.remove(from);
+                }
                 names.insert(to.clone(), *inode);
-                // A directory takes along what is in it.
+                if !directory || from == to {
+                    return;
+                }
                 let below = |path: &&PathBuf| path.starts_with(from);
                 let moved: Vec<PathBuf> =
                     names.range(from.clone()..).map(|(path, _)| path).take_while(below).cloned().collect();
@@ -386,7 +392,8 @@ impl Disk for MemoryDisk {
         self.run("rename", from, true, |shared| {
             let id = shared.names.get(from).copied().ok_or(ErrorKind::NotFound)?;
             shared.parent_is_there(to)?;
-            shared.change_name(NameChange::Rename(from.to_owned(), to.to_owned(), id));
+            let directory = shared.inode(id)?.kind == FileKind::Directory;
+            shared.change_name(NameChange::Rename(from.to_owned(), to.to_owned(), id, directory));
             Ok(())
         })
     }
@@ -423,6 +430,11 @@ impl Disk for MemoryDisk {
             for change in changes {
                 if change.touches(path) {
                     change.apply(&mut shared.durable_names);
+                    if let NameChange::Rename(from, _, moved, _) = &change {
+                        // The name it was made under will not come back.
+                        let is_old = |change: &NameChange| matches!(change, NameChange::Set(path, inode) if path == from && inode == moved);
+                        shared.pending_names.retain(|change| !is_old(change));
+                    }
                 } else {
                     shared.pending_names.push(change);
                 }

@@ -27,6 +27,7 @@ mod store;
 mod tests;
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,7 +39,7 @@ use crate::clock::Clock;
 use crate::disk::{Access, Disk, DiskFile, DiskResult, FileKind};
 use crate::operation::{Failure, FailureClass, Fields, Outcome};
 use errors::{Result, ours};
-use place::Origin;
+use place::{Origin, parent_of};
 
 /// The operation types that the local backend carries out: all of them.
 pub const TYPES: [&str; 12] =
@@ -109,13 +110,18 @@ impl LocalBackend {
             return Ok(());
         }
         self.disk.create_dir_all_synced(path)?;
-        // It may be there only because a process made it that was killed before it could sync.
-        for directory in path.ancestors().take_while(|ancestor| ancestor.starts_with(&self.root)) {
+        // It, or what the root is in, may be there only because a process made it that was killed
+        // before it could sync.
+        for directory in path.ancestors().filter(|path| !path.as_os_str().is_empty()) {
             if known(directory) {
                 break;
             }
-            if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-                self.disk.sync_dir(parent)?;
+            match self.disk.sync_dir(parent_of(directory)) {
+                // Nobody made a directory here as us if we may not even read it.
+                Err(error) if error.kind() == ErrorKind::PermissionDenied && !directory.starts_with(&self.root) => {
+                    break;
+                }
+                synced => synced?,
             }
         }
         let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
@@ -179,8 +185,7 @@ impl LocalBackend {
         let written = self.disk.write_new_synced(&path, MARK).and_then(|()| self.disk.read(&path));
         let removed = self.disk.remove_file(&path);
         if written? != MARK {
-            let damaged =
-                std::io::Error::new(std::io::ErrorKind::InvalidData, "other bytes came back than were written");
+            let damaged = std::io::Error::new(ErrorKind::InvalidData, "other bytes came back than were written");
             return Err(crate::disk::DiskError::new("read back", &path, damaged));
         }
         removed?;
@@ -229,13 +234,13 @@ impl Backend for LocalBackend {
         let Err(error) = self.probe() else { return Ok(()) };
         let root = self.root.display();
         let (error_type, advice) = match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
                 ("disk_full", format!("free some space where `{root}` is"))
             }
-            std::io::ErrorKind::PermissionDenied => {
+            ErrorKind::PermissionDenied => {
                 ("permission_denied", format!("make `{root}` writable for the user who runs this"))
             }
-            std::io::ErrorKind::ReadOnlyFilesystem => {
+            ErrorKind::ReadOnlyFilesystem => {
                 ("read_only", format!("mount the file system of `{root}` writable, or configure another path"))
             }
             _ => ("io", format!("check the disk that `{root}` is on, or configure another path")),

@@ -1,1 +1,403 @@
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::*;
+use crate::backend::conformance::{self, Bench, request};
+use crate::clock::ManualClock;
+use crate::disk::{Machine, MemoryDisk, OsDisk};
+use crate::operation::Time;
+
+const DAY: i64 = 86_400_000;
+
+fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(Time::from_millis(20_000 * DAY), 1))
+}
+
+fn backend(disk: Arc<dyn Disk>, root: &Path) -> Arc<LocalBackend> {
+    Arc::new(LocalBackend::new(disk, clock(), root.to_owned(), Options::default()))
+}
+
+fn on_memory(machine: &Machine) -> (Bench, MemoryDisk) {
+    let disk = machine.process();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    shared.create_dir_all_synced(Path::new("/home")).unwrap();
+    (Bench { backend: backend(shared.clone(), Path::new("/var/store")), disk: shared, home: "/home".into() }, disk)
+}
+
+fn on_disk() -> (Bench, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk::new());
+    let home = directory.path().join("home");
+    disk.create_dir(&home).unwrap();
+    (Bench { backend: backend(disk.clone(), &directory.path().join("deep/store")), disk, home }, directory)
+}
+
+/// All files below a directory.
+fn files(disk: &dyn Disk, directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in disk.list(directory).unwrap() {
+        let path = directory.join(entry.name);
+        match entry.kind {
+            FileKind::Directory => found.extend(files(disk, &path)),
+            _ => found.push(path),
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn it_conforms_on_a_simulated_disk() {
+    conformance::content(&on_memory(&Machine::new()).0);
+    conformance::names(&on_memory(&Machine::new()).0);
+}
+
+#[test]
+fn it_conforms_on_the_real_disk() {
+    let (bench, directory) = on_disk();
+    conformance::content(&bench);
+    conformance::names(&bench);
+    assert!(bench.disk.list(&directory.path().join("deep/store/tmp")).unwrap().is_empty());
+}
+
+#[test]
+fn bad_parameters_are_found_before_anything_is_logged() {
+    let fields = |pairs: &[(&str, &str)]| -> Fields {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    const CID: &str = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o";
+    for (operation_type, parameters, complaint) in [
+        ("add", &[][..], "`path`"),
+        ("add", &[("path", "/a"), ("recursive", "yes")], "recursive"),
+        ("add", &[("path", "/a"), ("chunk_size", "x")], "chunk_size"),
+        ("upload", &[("path", "/a")], "`destination`"),
+        ("upload", &[("path", "/a"), ("destination", "../x")], "`..`"),
+        ("get", &[("destination", "/a")], "`cid` or `source`"),
+        ("get", &[("cid", CID)], "`destination`"),
+        ("get", &[("cid", "Qm"), ("destination", "/a")], "no CID"),
+        ("cat", &[("source", "name"), ("destination", "/a")], "starts with `/`"),
+        ("pin", &[("cid", "nonsense")], "no CID"),
+        ("rm", &[], "`cid` or `path`"),
+        ("rm", &[("path", "/")], "tree itself"),
+        ("rm", &[("path", "/a"), ("cid", CID)], "not both"),
+        ("move", &[("source", "/a")], "`destination`"),
+        ("mkdir", &[("path", "/a\0b")], "zero byte"),
+        ("dance", &[], "dance"),
+    ] {
+        let message = check(operation_type, &fields(parameters)).unwrap_err();
+        assert!(message.contains(complaint), "{operation_type} {parameters:?}: {message}");
+    }
+    assert!(TYPES.iter().all(|name| supports(name)) && !supports("dance"));
+    assert_eq!(check("list", &fields(&[])), Ok(()));
+    assert_eq!(check("download", &fields(&[("source", "name"), ("destination", "/a")])), Ok(()));
+    assert_eq!(check("get", &fields(&[("source", &format!("ipfs://{CID}/x")), ("destination", "/a")])), Ok(()));
+}
+
+#[test]
+fn content_lies_plainly_under_its_cid_with_its_layout_only_where_needed() {
+    let (bench, _) = on_memory(&Machine::new());
+    let path = bench.write("f", &[1; 3000]);
+    let cid = bench.ok("add", &[("path", &path)]).cid.unwrap();
+    let shard = &cid[cid.len() - 3..cid.len() - 1];
+    let place = format!("/var/store/content/{shard}/{cid}");
+    assert_eq!(files(&*bench.disk, Path::new("/var/store/content")), [PathBuf::from(&place)]);
+    assert_eq!(bench.disk.read(Path::new(&place)).unwrap(), [1; 3000]);
+
+    // Read back by the other form of the same CID.
+    let other = store::forms(&place.rsplit('/').next().unwrap().try_into().unwrap()).nth(1).unwrap().to_string();
+    assert!(other.starts_with("bafybei"));
+    bench.ok("get", &[("cid", &other), ("destination", &bench.path("out"))]);
+    assert_eq!(bench.read("out"), [1; 3000]);
+
+    for (index, parameters) in [
+        &[("chunk_size", "1024")][..],
+        &[("chunk_size", "1000"), ("max_links", "2")],
+        &[("raw_leaves", "true"), ("chunk_size", "1024")],
+        &[("cid_version", "1"), ("raw_leaves", "false")],
+        &[("cid_version", "1"), ("chunk_size", "100"), ("max_links", "3")],
+        &[("cid_version", "1")],
+        &[("raw_leaves", "true")],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let cid = bench.ok("add", &[parameters, &[("path", &path)]].concat()).cid.unwrap();
+        // The layout has to be found again to verify the content.
+        let out = format!("out{index}");
+        bench.ok("get", &[("cid", &cid), ("destination", &bench.path(&out))]);
+        assert_eq!(bench.read(&out), [1; 3000]);
+    }
+    // The last two are the same raw block, which needs no layout.
+    let layouts = files(&*bench.disk, Path::new("/var/store/content"));
+    assert_eq!(layouts.iter().filter(|path| path.extension().is_some()).count(), 5, "{layouts:?}");
+}
+
+#[test]
+fn damaged_content_is_never_handed_out() {
+    let machine = Machine::new();
+    let (bench, _) = on_memory(&machine);
+    bench.write("d/file", &[5; 300_000]);
+    let directory = bench.ok("add", &[("path", &bench.path("d")), ("recursive", "true")]).cid.unwrap();
+    let cid = bench.ok("add", &[("path", &bench.path("d/file"))]).cid.unwrap();
+    for place in files(&*bench.disk, Path::new("/var/store/content")) {
+        machine.corrupt(&place, |bytes| *bytes.last_mut().unwrap() ^= 1);
+    }
+    for cid in [&cid, &directory] {
+        let get = [("cid", &cid[..]), ("destination", &bench.path("out")[..])];
+        assert_eq!(bench.refused("get", &get), "damaged_content");
+        assert!(!bench.there("out"));
+    }
+    assert!(bench.litter().is_empty());
+    // The way out that the message names.
+    bench.ok("rm", &[("cid", &cid)]);
+    bench.ok("add", &[("path", &bench.path("d/file"))]);
+    bench.ok("get", &[("cid", &cid), ("destination", &bench.path("out"))]);
+    // Content of another length is seen, and mended, without that.
+    let place = files(&*bench.disk, Path::new("/var/store/content")).into_iter().find(|path| path.ends_with(&cid));
+    machine.corrupt(&place.unwrap(), |bytes| bytes.truncate(10));
+    bench.ok("add", &[("path", &bench.path("d/file"))]);
+    bench.ok("get", &[("cid", &cid), ("destination", &bench.path("out"))]);
+}
+
+#[test]
+fn removing_a_tree_leaves_what_others_need() {
+    let (bench, _) = on_memory(&Machine::new());
+    bench.write("a/shared/one", b"one");
+    bench.write("a/two", b"two");
+    bench.write("a/pinned", b"pinned");
+    bench.write("b/shared/one", b"one");
+    let add = |name: &str| bench.ok("add", &[("path", &bench.path(name)), ("recursive", "true")]).cid.unwrap();
+    let (a, b, two, pinned) = (add("a"), add("b"), add("a/two"), add("a/pinned"));
+    bench.ok("pin", &[("cid", &pinned)]);
+    bench.ok("rm", &[("cid", &a), ("recursive", "true")]);
+    let get = |cid: &str| bench.run("get", &[("cid", cid), ("destination", &bench.path("out"))]);
+    assert!(get(&a).is_err() && get(&two).is_err());
+    assert!(get(&pinned).is_ok());
+    bench.disk.remove_file(Path::new("/home/out")).unwrap();
+    get(&b).unwrap();
+    assert_eq!(bench.read("out/shared/one"), b"one");
+}
+
+#[test]
+fn links_are_stored_and_never_followed_out_of_the_tree() {
+    let (bench, directory) = on_disk();
+    bench.write("secret/key", b"secret");
+    bench.write("t/file", b"file");
+    bench.disk.symlink(Path::new("../secret"), Path::new(&bench.path("t/link"))).unwrap();
+    bench.disk.symlink(Path::new("t/file"), Path::new(&bench.path("to file"))).unwrap();
+    let cid = bench.ok("add", &[("path", &bench.path("t")), ("recursive", "true")]).cid.unwrap();
+    bench.ok("get", &[("cid", &cid), ("destination", &bench.path("out"))]);
+    assert_eq!(bench.disk.read_link(Path::new(&bench.path("out/link"))).unwrap(), Path::new("../secret"));
+    let listing = bench.ok("list", &[("cid", &cid)]).receipt["listing"].clone();
+    assert!(listing.contains("../secret"), "{listing}");
+    // Given as the path itself, a link is followed.
+    assert_eq!(bench.ok("add", &[("path", &bench.path("to file"))]).size, Some(4));
+
+    bench.ok("upload", &[("path", &bench.path("t")), ("destination", "/t"), ("recursive", "true")]);
+    let key = bench.write("my key", b"mine");
+    assert_eq!(bench.refused("upload", &[("path", &key), ("destination", "/t/link/key")]), "bad_path");
+    assert_eq!(bench.refused("rm", &[("path", "/t/link/key")]), "bad_path");
+    let out = bench.path("stolen");
+    assert_eq!(bench.refused("download", &[("source", "/t/link/key"), ("destination", &out)]), "bad_path");
+    bench.ok("rm", &[("path", "/t"), ("recursive", "true")]);
+    assert_eq!(bench.read("secret/key"), b"secret");
+
+    let pipe = bench.path("t/pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    assert_eq!(bench.refused("add", &[("path", &pipe)]), "unsupported_file");
+    assert_eq!(bench.refused("add", &[("path", &bench.path("t")), ("recursive", "true")]), "unsupported_file");
+    drop(directory);
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_refused() {
+    let (bench, disk) = on_memory(&Machine::new());
+    let path = bench.write("f", &[1; 2 << 20]);
+    let meddled = &path[..];
+    std::thread::scope(|scope| {
+        // Somebody writes for as long as the attempts last.
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        scope.spawn(move || {
+            let file = disk.open(Path::new(meddled), Access::Write).unwrap();
+            while wait.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                file.write_at(b"x", 0).unwrap();
+            }
+        });
+        let changed = (0..100).any(|_| {
+            matches!(bench.run("add", &[("path", &path)]),
+                Err(AttemptError::Failed(failure)) if failure.error_type == "source_changed")
+        });
+        done.send(()).unwrap();
+        assert!(changed);
+    });
+}
+
+#[test]
+fn large_listings_need_a_destination() {
+    let (bench, _) = on_memory(&Machine::new());
+    for i in 0..1500 {
+        bench.write(&format!("many/{i:050}"), b"");
+    }
+    let cid = bench.ok("add", &[("path", &bench.path("many")), ("recursive", "true")]).cid.unwrap();
+    assert_eq!(bench.refused("list", &[("cid", &cid)]), "listing_too_large");
+    let outcome = bench.ok("list", &[("cid", &cid), ("destination", &bench.path("all"))]);
+    assert_eq!(outcome.receipt["entries"], "1500");
+    let text = String::from_utf8(bench.read("all")).unwrap();
+    assert_eq!(text.lines().count(), 1500);
+    assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+    bench.ok("pin", &[("cid", &cid)]);
+    let all = bench.ok("list", &[]).receipt["listing"].clone();
+    assert_eq!(all.lines().count(), 2, "the directory and the one empty file: {all}");
+    assert!(all.contains("\"pinned\":true") && all.contains("\"pinned\":false"));
+}
+
+#[test]
+fn what_dead_processes_left_is_swept_and_what_living_ones_stage_is_not() {
+    let machine = Machine::new();
+    let (bench, disk) = on_memory(&machine);
+    bench.backend.health().unwrap();
+    let (dying, living) = (machine.process(), machine.process());
+    let leave = |process: &MemoryDisk| {
+        let identity = process.identity();
+        let path = format!("/var/store/tmp/{}-{}-0-0", identity.pid, identity.started);
+        process.create_dir(Path::new(&path)).unwrap();
+        process.open(&Path::new(&path).join("file"), Access::CreateNew).unwrap();
+    };
+    leave(&dying);
+    leave(&living);
+    dying.kill();
+    bench.backend.health().unwrap();
+    let left = disk.list(Path::new("/var/store/tmp")).unwrap();
+    assert_eq!(left.len(), 1);
+    assert!(left[0].name.to_str().unwrap().starts_with(&living.identity().pid.to_string()));
+}
+
+/// What the user did: requests of which nothing may be lost.
+fn script(bench: &Bench) -> Vec<Request> {
+    let path = |name: &str| bench.path(name);
+    vec![
+        request("add", &[("path", &path("f"))]),
+        request("add", &[("path", &path("t")), ("recursive", "true"), ("chunk_size", "1000")]),
+        request("pin", &[("cid", DIRECTORY)]),
+        request("upload", &[("path", &path("t")), ("destination", "/x/t"), ("recursive", "true")]),
+        request("copy", &[("source", "/x/t"), ("destination", "/y")]),
+        request("move", &[("source", "/x/t/sub"), ("destination", "/z/sub")]),
+        request("mkdir", &[("path", "/m/n")]),
+        request("rm", &[("path", "/x"), ("recursive", "true")]),
+        request("get", &[("cid", DIRECTORY), ("destination", &path("out"))]),
+        request("unpin", &[("cid", DIRECTORY)]),
+        request("rm", &[("cid", FILE)]),
+    ]
+}
+
+const FILE: &str = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o";
+/// Of `t` with chunks of 1000 bytes.
+const DIRECTORY: &str = "QmX3JRmoqPVXFapnVgvEXKTJ6g6VTirAgLckpJuCT18wtq";
+
+fn prepare(bench: &Bench) {
+    bench.write("f", b"hello world\n");
+    bench.write("t/large", &[3; 5000]);
+    bench.write("t/sub/small", b"small");
+    bench.disk.symlink(Path::new("large"), Path::new(&bench.path("t/link"))).unwrap();
+    for name in ["f", "t/large", "t/sub/small"] {
+        bench.disk.open(Path::new(&bench.path(name)), Access::Read).unwrap().sync_all().unwrap();
+    }
+    for name in ["", "t", "t/sub"] {
+        bench.disk.sync_dir(Path::new(&bench.path(name))).unwrap();
+    }
+}
+
+/// Whether everything is as the script leaves it.
+fn assert_done(bench: &Bench) {
+    let listing = |parameters: &[(&str, &str)]| bench.ok("list", parameters).receipt["listing"].clone();
+    let cids = listing(&[]);
+    assert!(!cids.contains(FILE) && cids.contains(DIRECTORY), "{cids}");
+    assert!(!cids.contains("\"pinned\":true"), "{cids}");
+    bench.ok("get", &[("cid", DIRECTORY), ("destination", &bench.path("check"))]);
+    for place in ["check", "out"] {
+        assert_eq!(bench.read(&format!("{place}/large")), [3; 5000]);
+        assert_eq!(bench.read(&format!("{place}/sub/small")), b"small");
+    }
+    let store = files(&*bench.disk, Path::new("/var/store/files"));
+    let store: Vec<&str> = store.iter().map(|path| path.to_str().unwrap()).collect();
+    assert_eq!(
+        store,
+        ["y/large", "y/link", "y/sub/small", "z/sub/small"].map(|name| format!("/var/store/files/{name}"))
+    );
+    assert_eq!(bench.disk.read(Path::new("/var/store/files/z/sub/small")).unwrap(), b"small");
+    assert!(bench.disk.exists(Path::new("/var/store/files/m/n")).unwrap());
+}
+
+/// Kills the process, or cuts the power, at every single disk operation of the script, carries on as
+/// a drain loop would, and finds everything done exactly as if nothing had happened.
+#[test]
+fn nothing_is_lost_by_a_kill_or_a_power_cut_at_any_point() {
+    let mut at = 0;
+    let mut finished = false;
+    while !finished {
+        for power_cut in [false, true] {
+            let machine = Machine::new();
+            let (mut bench, mut disk) = on_memory(&machine);
+            prepare(&bench);
+            let requests = script(&bench);
+            disk.kill_after(at);
+            let mut chance = fastrand::Rng::with_seed(at);
+            let mut killed = false;
+            for request in &requests {
+                if !killed {
+                    let result = bench.backend.execute(request, &Attempt::default());
+                    if result.is_ok() {
+                        continue;
+                    }
+                    assert!(disk.symlink_metadata(Path::new("/")).is_err(), "{at} {request:?} {result:?}");
+                    killed = true;
+                    if power_cut {
+                        machine.power_cut(|| chance.bool());
+                    }
+                    (bench, disk) = on_memory(&machine);
+                    match bench.backend.ask(request).unwrap() {
+                        Answer::Done(_) => continue,
+                        Answer::NotDone => {}
+                        Answer::Unknown(why) => panic!("{at} {request:?} {why}"),
+                    }
+                }
+                let result = bench.backend.execute(request, &Attempt::default());
+                assert!(result.is_ok(), "{at} {power_cut} {request:?} {result:?}");
+            }
+            // What was reported as done survives the loss of all that was not synced.
+            machine.power_cut(|| false);
+            let (bench, _) = on_memory(&machine);
+            assert_done(&bench);
+            assert!(bench.litter().is_empty(), "{at} {:?}", bench.litter());
+            bench.backend.health().unwrap();
+            assert!(bench.disk.list(Path::new("/var/store/tmp")).unwrap().is_empty(), "{at}");
+            finished = !killed;
+        }
+        at += 1;
+    }
+    assert!(at > 200, "only {at} operations");
+}
+
+#[test]
+fn a_full_disk_is_transient_and_leaves_nothing_behind() {
+    for at in 0..40 {
+        let machine = Machine::new();
+        let (bench, disk) = on_memory(&machine);
+        prepare(&bench);
+        disk.fail_after(at, ErrorKind::StorageFull, true);
+        let add = [("path", &bench.path("t")[..]), ("recursive", "true"), ("chunk_size", "1000")];
+        match bench.run("add", &add) {
+            Err(AttemptError::Failed(failure)) => {
+                assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Transient, "disk_full"));
+                let failure = bench.backend.health().unwrap_err();
+                assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Outage, "disk_full"));
+                assert!(failure.message.contains("free some space"), "{}", failure.message);
+            }
+            other => assert!(other.is_ok(), "{at} {other:?}"),
+        }
+        disk.stop_failing();
+        assert_eq!(bench.ok("add", &add).cid.unwrap(), DIRECTORY);
+    }
+}

@@ -133,6 +133,14 @@ fn directories_have_the_cids_that_other_implementations_give() {
     }
 }
 
+/// Expected by encoding the same messages with npm `ipfs-unixfs` and `@ipld/dag-pb`.
+#[test]
+fn links_have_the_cids_that_other_encoders_give() {
+    let link = symlink(b"large", CidVersion::V0);
+    assert_eq!(link.cid.to_string(), "QmYC9md5KqmDkZtx4K7kTZDBUaoMdF2QndLm7piQaiGrxB");
+    assert_eq!((link.size, link.dag_size), (0, 11));
+}
+
 /// Names as Kubo's `createDeterministicFiles` makes them: from the ChaCha20 key stream of the seed.
 fn kubo_names(count: usize, length: usize, last_length: usize, seed: &str) -> Vec<String> {
     const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz01234567890-_";
