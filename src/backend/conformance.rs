@@ -70,7 +70,7 @@ impl Bench {
     /// The `error_type` of a failure that must be permanent, and must say more than a word.
     pub(super) fn refused(&self, operation_type: &str, parameters: &[(&str, &str)]) -> String {
         match self.run(operation_type, parameters) {
-            Err(AttemptError::Failed(failure)) => {
+            Err(AttemptError::Failed { failure, .. }) => {
                 assert_eq!(failure.class, FailureClass::Permanent, "{failure:?}");
                 assert!(failure.message.len() > 20, "{failure:?}");
                 failure.error_type
@@ -146,7 +146,7 @@ fn changed_sources(bench: &Bench) {
     add.source = Some(bench.source(&path));
     assert!(bench.backend.execute(&add, &Attempt::default()).is_ok());
     bench.write("changing", b"two, and longer");
-    let Err(AttemptError::Failed(failure)) = bench.backend.execute(&add, &Attempt::default()) else { panic!() };
+    let Err(AttemptError::Failed { failure, .. }) = bench.backend.execute(&add, &Attempt::default()) else { panic!() };
     assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Permanent, "source_changed"));
 }
 

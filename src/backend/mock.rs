@@ -57,7 +57,6 @@ impl MockBackend {
             class: FailureClass::Outage,
             error_type: "offline".into(),
             message: "the mock backend plays an outage; configure it with `offline = false` to end it".into(),
-            retry_after_ms: None,
         })
     }
 
@@ -82,7 +81,7 @@ impl Backend for MockBackend {
         attempt.expect_bytes(size.unwrap_or(0));
         self.take_time(attempt)?;
         if let Some(failure) = self.outage() {
-            return Err(AttemptError::Failed(failure));
+            return Err(AttemptError::from(failure));
         }
         if self.chance() < self.options.failure_rate {
             return Err(AttemptError::transient("mock_failure", "the mock backend was told to fail this often"));
@@ -102,7 +101,7 @@ impl Backend for MockBackend {
 
     fn ask(&self, _request: &Request) -> Result<Answer, AttemptError> {
         match self.outage() {
-            Some(failure) => Err(AttemptError::Failed(failure)),
+            Some(failure) => Err(AttemptError::from(failure)),
             None => Ok(Answer::NotDone),
         }
     }
@@ -164,7 +163,7 @@ mod tests {
     #[test]
     fn an_outage_is_an_outage_until_it_ends_and_a_stop_is_heard() {
         let (backend, _) = mock(MockOptions { offline: true, ..MockOptions::default() });
-        let Err(AttemptError::Failed(failure)) = backend.execute(&request("add"), &Attempt::default()) else {
+        let Err(AttemptError::Failed { failure, .. }) = backend.execute(&request("add"), &Attempt::default()) else {
             panic!()
         };
         assert_eq!(failure.class, FailureClass::Outage);

@@ -87,6 +87,12 @@ pub enum AttemptError {
     Unanswered(Failure),
 }
 
+impl From<Failure> for AttemptError {
+    fn from(failure: Failure) -> AttemptError {
+        AttemptError::Failed { failure, retry_after_ms: None }
+    }
+}
+
 impl AttemptError {
     /// A failure that trying again cannot cure.
     pub fn permanent(error_type: &str, message: impl Into<String>) -> AttemptError {
@@ -101,7 +107,7 @@ impl AttemptError {
     /// A failure of a given class.
     pub fn failed(class: FailureClass, error_type: &str, message: impl Into<String>) -> AttemptError {
         let failure = Failure { class, error_type: error_type.to_owned(), message: message.into() };
-        AttemptError::Failed { failure, retry_after_ms: None }
+        failure.into()
     }
 }
 

@@ -246,7 +246,7 @@ impl Backend for LocalBackend {
             _ => ("io", format!("check the disk that `{root}` is on, or configure another path")),
         };
         let message = format!("the local store does not work: {error}; {advice}");
-        Err(Failure { class: FailureClass::Outage, error_type: error_type.into(), message, retry_after_ms: None })
+        Err(Failure { class: FailureClass::Outage, error_type: error_type.into(), message })
     }
 }
 

@@ -227,7 +227,7 @@ fn a_file_that_changes_while_it_is_read_is_refused() {
         });
         let changed = (0..100).any(|_| {
             matches!(bench.run("add", &[("path", &path)]),
-                Err(AttemptError::Failed(failure)) if failure.error_type == "source_changed")
+                Err(AttemptError::Failed { failure, .. }) if failure.error_type == "source_changed")
         });
         done.send(()).unwrap();
         assert!(changed);
@@ -389,7 +389,7 @@ fn a_full_disk_is_transient_and_leaves_nothing_behind() {
         disk.fail_after(at, ErrorKind::StorageFull, true);
         let add = [("path", &bench.path("t")[..]), ("recursive", "true"), ("chunk_size", "1000")];
         match bench.run("add", &add) {
-            Err(AttemptError::Failed(failure)) => {
+            Err(AttemptError::Failed { failure, .. }) => {
                 assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Transient, "disk_full"));
                 let failure = bench.backend.health().unwrap_err();
                 assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Outage, "disk_full"));
