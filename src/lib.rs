@@ -1,9 +1,12 @@
 //! A durable outbox for storage operations.
 
 pub mod backend;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod disk;
+pub mod health;
 pub mod operation;
 pub mod queue;
 pub mod wal;
+pub mod worker;

@@ -7,6 +7,7 @@
 mod conformance;
 pub mod local;
 pub mod mock;
+mod registry;
 pub mod unixfs;
 
 use std::fmt;
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use local::LocalBackend;
 pub use mock::{MockBackend, MockOptions};
+pub use registry::{Backends, Refusal};
 
 use crate::operation::{
     BackendName, Failure, FailureClass, Fields, Number, OperationId, OperationType, Outcome, Source,

@@ -306,7 +306,6 @@ impl Wal {
     }
 
     /// Under `lock`: decides, writes, notes the new end.
-    #[expect(clippy::type_complexity, reason = "one caller; naming the triple would hide it")]
     fn append_locked<T>(
         &self,
         inner: &mut Inner,

@@ -17,4 +17,5 @@ pub use error::{Damage, WalError, WalResult};
 pub use layout::{Layout, LockName};
 pub use locks::LockFile;
 pub use log::{Change, Known, Options, Wal, Written};
+pub use manifest::FileEntry;
 pub use view::{Glimpse, Order, View};

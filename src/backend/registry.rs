@@ -1,0 +1,147 @@
+//! Which backends there are, and what each can do.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::unixfs::{CidVersion, Options as UnixFs};
+use super::{Backend, LocalBackend, MockBackend, MockOptions, local};
+use crate::clock::Clock;
+use crate::config::{BackendSettings, BackendType, Settings};
+use crate::disk::Disk;
+use crate::operation::{BackendName, Fields, OperationType};
+
+/// Why an operation cannot be logged for a backend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No backend has this name.
+    #[error("there is no backend `{name}`")]
+    Unknown {
+        /// The name.
+        name: BackendName,
+        /// A name that looks like it.
+        suggestion: Option<BackendName>,
+    },
+    /// The backend's type is not built into this program yet.
+    #[error("backend `{name}` is of type `{backend_type}`, which this version cannot carry out yet")]
+    NotBuilt {
+        /// The name.
+        name: BackendName,
+        /// Its type.
+        backend_type: &'static str,
+    },
+    /// The backend does not do this.
+    #[error("backend `{name}` does not carry out `{operation_type}`")]
+    Unsupported {
+        /// The name.
+        name: BackendName,
+        /// The type of operation.
+        operation_type: OperationType,
+        /// What it does carry out.
+        supported: Vec<String>,
+    },
+    /// The parameters are incomplete or wrong.
+    #[error("{0}")]
+    BadParameters(String),
+}
+
+/// The backends of one log, by name.
+#[derive(Debug, Clone, Default)]
+pub struct Backends {
+    known: BTreeMap<BackendName, Known>,
+}
+
+#[derive(Debug, Clone)]
+enum Known {
+    Ready(Arc<dyn Backend>, Option<BackendType>),
+    NotBuilt(BackendType),
+}
+
+impl Backends {
+    /// The configured backends, those that are predeclared included.
+    pub fn new(settings: &Settings, disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>) -> Backends {
+        let known =
+            settings.backends.iter().map(|(name, backend)| (name.clone(), make(backend, settings, disk, clock)));
+        Backends { known: known.collect() }
+    }
+
+    /// Adds a backend of the caller's own, or replaces one; it takes operations of any type.
+    pub fn register(&mut self, name: BackendName, backend: Arc<dyn Backend>) {
+        self.known.insert(name, Known::Ready(backend, None));
+    }
+
+    /// The backend of this name, if this program can carry its operations out.
+    pub fn get(&self, name: &BackendName) -> Option<&Arc<dyn Backend>> {
+        match self.known.get(name)? {
+            Known::Ready(backend, _) => Some(backend),
+            Known::NotBuilt(_) => None,
+        }
+    }
+
+    /// All names, with whether this program can carry their operations out.
+    pub fn names(&self) -> impl Iterator<Item = (&BackendName, bool)> {
+        self.known.iter().map(|(name, known)| (name, matches!(known, Known::Ready(..))))
+    }
+
+    /// Whether an operation may be logged.
+    pub fn check(
+        &self,
+        name: &BackendName,
+        operation_type: &OperationType,
+        parameters: &Fields,
+    ) -> Result<(), Refusal> {
+        match self.known.get(name) {
+            None => Err(Refusal::Unknown { name: name.clone(), suggestion: self.like(name) }),
+            Some(Known::NotBuilt(backend_type)) => {
+                Err(Refusal::NotBuilt { name: name.clone(), backend_type: backend_type.as_str() })
+            }
+            Some(Known::Ready(_, None)) => Ok(()),
+            // A rehearsal takes what the real backend would.
+            Some(Known::Ready(_, Some(_))) => {
+                if !local::supports(operation_type.as_str()) {
+                    return Err(Refusal::Unsupported {
+                        name: name.clone(),
+                        operation_type: operation_type.clone(),
+                        supported: local::TYPES.iter().map(|name| (*name).to_owned()).collect(),
+                    });
+                }
+                local::check(operation_type.as_str(), parameters).map_err(Refusal::BadParameters)
+            }
+        }
+    }
+
+    fn like(&self, name: &BackendName) -> Option<BackendName> {
+        self.known
+            .keys()
+            .map(|known| (strsim::damerau_levenshtein(known.as_str(), name.as_str()), known))
+            .filter(|(distance, known)| *distance <= 2 && *distance < known.as_str().len())
+            .min_by_key(|(distance, _)| *distance)
+            .map(|(_, known)| known.clone())
+    }
+}
+
+fn make(backend: &BackendSettings, settings: &Settings, disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>) -> Known {
+    match backend.backend_type {
+        BackendType::Local => {
+            let root = backend.path.clone().unwrap_or_else(|| settings.base_path.join("local"));
+            let options = UnixFs {
+                cid_version: if backend.cid_version == 1 { CidVersion::V1 } else { CidVersion::V0 },
+                raw_leaves: backend.raw_leaves.unwrap_or(backend.cid_version == 1),
+                chunk_size: usize::try_from(backend.chunk_size).unwrap_or(usize::MAX),
+                max_links: backend.max_links as usize,
+                ..UnixFs::default()
+            };
+            let local = LocalBackend::new(disk.clone(), clock.clone(), root, options);
+            Known::Ready(Arc::new(local), Some(BackendType::Local))
+        }
+        BackendType::Mock => {
+            let options = MockOptions {
+                failure_rate: backend.mock.failure_rate,
+                latency_ms: backend.mock.latency_ms,
+                seed: (backend.mock.seed != 0).then_some(backend.mock.seed),
+                offline: backend.mock.offline,
+            };
+            Known::Ready(Arc::new(MockBackend::new(clock.clone(), options)), Some(BackendType::Mock))
+        }
+        other => Known::NotBuilt(other),
+    }
+}

@@ -1,0 +1,69 @@
+use crate::backend::Refusal;
+use crate::disk::DiskError;
+use crate::operation::{IllegalTransition, Operation, Status};
+use crate::wal::WalError;
+
+/// One input that was refused, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadInput {
+    /// The path or line, as it was given.
+    pub input: String,
+    /// A stable word: `not_found`, `permission_denied`, `unsupported_file`, …
+    pub error_type: &'static str,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+/// What can go wrong for a caller. Each kind says what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The log: see [`WalError`].
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// No such operation: look at the list.
+    #[error("there is no operation `{0}`")]
+    NoSuchOperation(String),
+    /// It is no way to name an operation.
+    #[error("`{0}` names no operation: use a number, a full id, `@last` or `@failed`")]
+    BadReference(String),
+    /// Some inputs were refused, so nothing was logged.
+    #[error("nothing was logged: {} of {total} inputs cannot be used", bad.len())]
+    BadInputs {
+        /// Which, and why.
+        bad: Vec<BadInput>,
+        /// How many there were.
+        total: usize,
+    },
+    /// The backend or the parameters were refused.
+    #[error("nothing was logged: {0}")]
+    Refused(#[from] Refusal),
+    /// Logging is switched off.
+    #[error("nothing was logged: the log is switched off (`enabled` is false)")]
+    Disabled,
+    /// The operation's status does not allow it.
+    #[error("operation {number} is {}: only failed and retrying operations can be retried", status)]
+    NotRetryable {
+        /// Its number.
+        number: u64,
+        /// Its status.
+        status: Status,
+    },
+    /// The change is not allowed.
+    #[error(transparent)]
+    Illegal(#[from] IllegalTransition),
+    /// Time ran out; these had not ended.
+    #[error("{} of the operations had not ended in time", unfinished.len())]
+    TimedOut {
+        /// As they were last seen.
+        unfinished: Vec<Operation>,
+    },
+    /// The wait was interrupted.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl From<DiskError> for ClientError {
+    fn from(error: DiskError) -> ClientError {
+        ClientError::Wal(error.into())
+    }
+}

@@ -1,0 +1,167 @@
+//! The library's face: what the commands do, as functions.
+
+mod error;
+mod query;
+mod submit;
+mod wait;
+
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+pub use error::{BadInput, ClientError};
+pub use query::{Filter, Page, Reference, Stats, StatusCounts};
+pub use submit::{AddOptions, Receipt};
+
+use crate::backend::{Backend, Backends};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Settings;
+use crate::disk::{Disk, OsDisk};
+use crate::health::BackendHealth;
+use crate::operation::BackendName;
+use crate::wal::note::{self, HolderNote};
+use crate::wal::{CheckpointReport, CleanupPlan, Layout, LockFile, LockName, Options, View, Wal, WalError};
+use crate::worker::{Observer, ProcessOptions, ProcessReport, Stop};
+
+/// A log and its backends.
+///
+/// Opening touches nothing: a log is made by the first write, and reading one that is not there shows it empty.
+/// Threads may share a client.
+#[derive(Debug)]
+pub struct Client {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) settings: Settings,
+    pub(crate) layout: Layout,
+    pub(crate) backends: Backends,
+    command: String,
+    wal: OnceLock<Wal>,
+    opening: Mutex<()>,
+    view: Mutex<Option<View>>,
+}
+
+/// The lock of the drain loop, held.
+#[derive(Debug)]
+pub struct LoopLock {
+    lock: LockFile,
+}
+
+impl Drop for LoopLock {
+    fn drop(&mut self) {
+        // Closing the file gives the lock up even if this fails.
+        let _ = self.lock.unlock();
+    }
+}
+
+impl Client {
+    /// A client on this machine's disk; `command` names the program in histories and lock notes.
+    pub fn open(settings: Settings, command: &str) -> Client {
+        Client::with(Arc::new(OsDisk::new()), Arc::new(SystemClock::new()), settings, command)
+    }
+
+    /// The same on any disk and with any clock.
+    pub fn with(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, settings: Settings, command: &str) -> Client {
+        let backends = Backends::new(&settings, &disk, &clock);
+        Client {
+            layout: Layout::new(&settings.base_path),
+            disk,
+            clock,
+            settings,
+            backends,
+            command: command.to_owned(),
+            wal: OnceLock::new(),
+            opening: Mutex::new(()),
+            view: Mutex::new(None),
+        }
+    }
+
+    /// Adds a backend of the caller's own; it takes operations of any type.
+    pub fn register(&mut self, name: BackendName, backend: Arc<dyn Backend>) {
+        self.backends.register(name, backend);
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The backends.
+    pub fn backends(&self) -> &Backends {
+        &self.backends
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The log, opened for writing; made if there is none.
+    pub fn wal(&self) -> Result<&Wal, ClientError> {
+        if let Some(wal) = self.wal.get() {
+            return Ok(wal);
+        }
+        let _opening = self.opening.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(wal) = self.wal.get() {
+            return Ok(wal);
+        }
+        let options = Options {
+            partition_size: self.settings.partition_size,
+            archive_completed: self.settings.archive_completed,
+            lock_timeout: self.settings.lock_timeout,
+            min_free_bytes: self.settings.min_free_bytes,
+            command: self.command.clone(),
+            ..Options::default()
+        };
+        let wal = Wal::open(self.disk.clone(), self.clock.clone(), self.layout.clone(), options)?;
+        Ok(self.wal.get_or_init(|| wal))
+    }
+
+    /// Whether there is a log.
+    pub fn exists(&self) -> Result<bool, ClientError> {
+        self.look(|view| Ok(view.exists()))
+    }
+
+    /// Carries out what is due: see [`crate::worker`].
+    pub fn process(
+        &self,
+        options: &ProcessOptions,
+        stop: &Stop,
+        observer: &mut dyn Observer,
+    ) -> Result<ProcessReport, ClientError> {
+        let lock = self.take_process_lock(options.lock_timeout)?;
+        crate::worker::run(self, options, stop, observer, lock)
+    }
+
+    /// Takes the lock that makes this process the log's only drain loop.
+    pub fn take_process_lock(&self, timeout: Duration) -> Result<LoopLock, ClientError> {
+        self.wal()?;
+        let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Process)?;
+        lock.lock(&*self.disk, &*self.clock, timeout)?;
+        let holder = HolderNote::new(self.disk.identity(), &self.command, self.clock.now());
+        note::write(lock.file(), &holder).map_err(WalError::from)?;
+        Ok(LoopLock { lock })
+    }
+
+    /// Runs a checkpoint if one is due and no drain loop is there to run it.
+    pub fn maintain(&self) -> Result<Option<CheckpointReport>, ClientError> {
+        if self.processing_active()?.is_some() {
+            return Ok(None);
+        }
+        Ok(self.wal()?.maintain()?)
+    }
+
+    /// Folds the journal into Parquet files.
+    pub fn checkpoint(&self) -> Result<CheckpointReport, ClientError> {
+        Ok(self.wal()?.checkpoint()?)
+    }
+
+    /// Drops completed operations older than the configured, or the given, number of days.
+    pub fn cleanup(&self, max_age_days: Option<u64>, dry_run: bool) -> Result<CleanupPlan, ClientError> {
+        let days = max_age_days.unwrap_or_else(|| u64::from(self.settings.max_age_days));
+        Ok(self.wal()?.cleanup(days, dry_run)?)
+    }
+
+    /// Probes backends (none named: all that this program can carry operations out on) and tells their health.
+    pub fn backend_health(&self, only: Option<&BackendName>) -> Result<Vec<BackendHealth>, ClientError> {
+        crate::health::probe(self, only)
+    }
+}

@@ -1,0 +1,299 @@
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use super::Client;
+use super::error::ClientError;
+use crate::disk::Access;
+use crate::operation::{BackendName, Number, Operation, OperationId, OperationType, Status, Time};
+use crate::wal::note::{self, HolderNote};
+use crate::wal::{Damage, LockName, Order, View};
+
+/// How a caller names an operation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reference {
+    /// Its number.
+    Number(Number),
+    /// Its id.
+    Id(OperationId),
+    /// The one that this user logged last.
+    Last,
+}
+
+impl Reference {
+    /// Reads a number, a full id, or `@last`.
+    pub fn parse(text: &str) -> Result<Reference, ClientError> {
+        if text == "@last" {
+            return Ok(Reference::Last);
+        }
+        if let Ok(number) = text.parse() {
+            return Ok(Reference::Number(number));
+        }
+        OperationId::parse(text).map(Reference::Id).ok_or_else(|| ClientError::BadReference(text.to_owned()))
+    }
+}
+
+impl std::fmt::Display for Reference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Reference::Number(number) => number.fmt(f),
+            Reference::Id(id) => id.fmt(f),
+            Reference::Last => f.write_str("@last"),
+        }
+    }
+}
+
+/// Which operations a list shows. What is not given does not restrict.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Of this status.
+    pub status: Option<Status>,
+    /// Of this backend.
+    pub backend: Option<BackendName>,
+    /// Of this type.
+    pub operation_type: Option<OperationType>,
+    /// Logged at this time or later.
+    pub since: Option<Time>,
+    /// With a lower number than this.
+    pub before: Option<Number>,
+}
+
+impl Filter {
+    fn wants(&self, operation: &Operation) -> bool {
+        self.status.is_none_or(|status| operation.status() == status)
+            && self.backend.as_ref().is_none_or(|backend| operation.backend == *backend)
+            && self.operation_type.as_ref().is_none_or(|kind| operation.operation_type == *kind)
+            && self.since.is_none_or(|since| operation.logged_at >= since)
+            && self.before.is_none_or(|before| operation.number < before)
+    }
+}
+
+/// Operations of one page, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The operations.
+    pub operations: Vec<Operation>,
+    /// What to pass as `before` for the next page; none on the last one.
+    pub next: Option<Number>,
+}
+
+/// Operations by status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StatusCounts {
+    /// Waiting.
+    pub pending: u64,
+    /// Claimed.
+    pub processing: u64,
+    /// Done, archived ones included.
+    pub completed: u64,
+    /// Ended without success.
+    pub failed: u64,
+    /// Waiting for another attempt.
+    pub retrying: u64,
+}
+
+impl StatusCounts {
+    /// How many are of this status.
+    pub fn of(&self, status: Status) -> u64 {
+        match status {
+            Status::Pending => self.pending,
+            Status::Processing => self.processing,
+            Status::Completed => self.completed,
+            Status::Failed => self.failed,
+            Status::Retrying => self.retrying,
+        }
+    }
+
+    fn add(&mut self, status: Status, n: u64) {
+        *match status {
+            Status::Pending => &mut self.pending,
+            Status::Processing => &mut self.processing,
+            Status::Completed => &mut self.completed,
+            Status::Failed => &mut self.failed,
+            Status::Retrying => &mut self.retrying,
+        } += n;
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        Status::ALL.into_iter().map(|status| self.of(status)).sum()
+    }
+}
+
+/// What `status` tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stats {
+    /// By status.
+    pub counts: StatusCounts,
+    /// How many of the completed ones are archived.
+    pub archived: u64,
+    /// By backend and status.
+    pub backends: BTreeMap<BackendName, StatusCounts>,
+    /// The pending operation that was logged first: number and time.
+    pub oldest_pending: Option<(Number, Time)>,
+    /// The drain loop that runs, if one does.
+    pub processing: Option<HolderNote>,
+    /// Bytes of transitions that no Parquet file holds yet.
+    pub journal_bytes: u64,
+    /// Partitions and archives.
+    pub files: (u64, u64),
+    /// Bytes that may still be written where the log is; none if that cannot be told.
+    pub free_bytes: Option<u64>,
+    /// What earlier probes say of the backends.
+    pub health: Vec<crate::health::BackendHealth>,
+    /// What of the log cannot be read.
+    pub damage: Option<Damage>,
+}
+
+impl Client {
+    /// Looks at the log; without a log, at an empty one. Starts over if files vanish meanwhile.
+    pub(crate) fn look<T>(&self, mut look: impl FnMut(&View) -> crate::wal::WalResult<T>) -> Result<T, ClientError> {
+        let mut slot = self.view.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let view = match slot.as_mut() {
+            Some(view) => {
+                view.catch_up()?;
+                view
+            }
+            None => slot.insert(View::open(self.disk.clone(), self.layout.clone())?),
+        };
+        for _ in 0..20 {
+            match look(view) {
+                Err(error) if error.is_vanished() => view.reload()?,
+                other => return Ok(other?),
+            }
+        }
+        Ok(look(view)?)
+    }
+
+    /// The operation with this reference.
+    pub fn operation(&self, reference: &Reference) -> Result<Operation, ClientError> {
+        let found = self.look(|view| match reference {
+            Reference::Number(number) => view.operation(*number),
+            Reference::Id(id) => view.operation_by_id(*id),
+            Reference::Last => self.last_of_user(view),
+        })?;
+        found.ok_or_else(|| ClientError::NoSuchOperation(reference.to_string()))
+    }
+
+    /// The same under the name of the original system's API.
+    pub fn status(&self, reference: &Reference) -> Result<Operation, ClientError> {
+        self.operation(reference)
+    }
+
+    fn last_of_user(&self, view: &View) -> crate::wal::WalResult<Option<Operation>> {
+        let user = format!("{}@", self.disk.identity().user);
+        let mut found = None;
+        view.visit(
+            Order::NewestFirst,
+            |_| true,
+            |_| true,
+            |operation| {
+                if operation.history.first().is_some_and(|entry| entry.actor.starts_with(&user)) {
+                    found = Some(operation);
+                    return ControlFlow::Break(());
+                }
+                ControlFlow::Continue(())
+            },
+        )?;
+        Ok(found)
+    }
+
+    /// A page of operations, newest first; `limit` 0 means all.
+    pub fn list(&self, filter: &Filter, limit: usize) -> Result<Page, ClientError> {
+        self.look(|view| {
+            let mut page = Page::default();
+            view.visit(
+                Order::NewestFirst,
+                |file| {
+                    filter.before.is_none_or(|before| file.numbers.0 < before)
+                        && filter.since.is_none_or(|since| file.times.1 >= since)
+                        && file.counts.keys().any(|(status, backend, kind)| {
+                            filter.status.is_none_or(|wanted| wanted == *status)
+                                && filter.backend.as_ref().is_none_or(|wanted| wanted == backend)
+                                && filter.operation_type.as_ref().is_none_or(|wanted| wanted == kind)
+                        })
+                },
+                |glimpse| {
+                    filter.status.is_none_or(|status| glimpse.status == status)
+                        && filter.backend.as_ref().is_none_or(|backend| glimpse.backend == *backend)
+                        && filter.before.is_none_or(|before| glimpse.number < before)
+                },
+                |operation| {
+                    if !filter.wants(&operation) {
+                        return ControlFlow::Continue(());
+                    }
+                    if limit > 0 && page.operations.len() == limit {
+                        page.next = page.operations.last().map(|last| last.number);
+                        return ControlFlow::Break(());
+                    }
+                    page.operations.push(operation);
+                    ControlFlow::Continue(())
+                },
+            )?;
+            Ok(page)
+        })
+    }
+
+    /// Counts, the oldest pending operation, the drain loop, room and damage.
+    pub fn stats(&self) -> Result<Stats, ClientError> {
+        let processing = self.processing_active()?;
+        let free_bytes = self.disk.free_bytes(self.layout.base()).ok();
+        self.look(|view| {
+            let mut counts = StatusCounts::default();
+            let mut backends: BTreeMap<BackendName, StatusCounts> = BTreeMap::new();
+            for ((status, backend, _), n) in view.counts() {
+                counts.add(status, n);
+                backends.entry(backend).or_default().add(status, n);
+            }
+            let mut oldest_pending = None;
+            // Damage in one file must not hide the counts, which need no file.
+            let looked = view.visit(
+                Order::OldestFirst,
+                |file| file.count_of(Status::Pending) > 0,
+                |glimpse| glimpse.status == Status::Pending,
+                |operation| {
+                    if operation.status() == Status::Pending {
+                        oldest_pending = Some((operation.number, operation.logged_at));
+                        return ControlFlow::Break(());
+                    }
+                    ControlFlow::Continue(())
+                },
+            );
+            let damage = match (view.damage(), looked) {
+                (Some(damage), _) => Some(damage.clone()),
+                (None, Err(crate::wal::WalError::Damaged(damage))) => Some(damage),
+                (None, Err(error)) => return Err(error),
+                (None, Ok(())) => None,
+            };
+            let files = view.manifest().map_or(&[][..], |manifest| &manifest.files);
+            let archives = files.iter().filter(|file| file.is_archive()).count() as u64;
+            Ok(Stats {
+                counts,
+                archived: view.archived(),
+                backends,
+                oldest_pending,
+                processing: processing.clone(),
+                journal_bytes: view.journal_load().0,
+                files: (files.len() as u64 - archives, archives),
+                free_bytes,
+                health: crate::health::known(self),
+                damage,
+            })
+        })
+    }
+
+    /// The drain loop that runs on this log, if one does.
+    pub fn processing_active(&self) -> Result<Option<HolderNote>, ClientError> {
+        let file = match self.disk.open(&self.layout.lock(LockName::Process), Access::Read) {
+            Ok(file) => file,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let note: Option<HolderNote> = note::read(&*file)?;
+        Ok(note.filter(|note| note.boot == self.disk.identity().boot_id && self.disk.is_alive(note.pid, note.started)))
+    }
+
+    /// What of the log cannot be read, if anything.
+    pub fn damage(&self) -> Result<Option<Damage>, ClientError> {
+        self.look(|view| Ok(view.damage().cloned()))
+    }
+}

@@ -1,0 +1,238 @@
+use std::path::{Path, PathBuf};
+
+use super::Client;
+use super::error::{BadInput, ClientError};
+use crate::backend::{Answer, Attempt, AttemptError, Request};
+use crate::disk::{DiskError, FileKind};
+use crate::operation::retry::RetryPolicy;
+use crate::operation::{
+    BackendName, Claim, Event, Fields, Logged, Number, Operation, OperationId, OperationType, Outcome, Source, Status,
+};
+use crate::wal::{Change, Known, WalError, Written};
+
+/// Batches larger than this are logged in several frames, each durable before the next.
+const BATCH: usize = 20_000;
+
+/// How files are added.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AddOptions {
+    /// Where; none: the default backend.
+    pub backend: Option<BackendName>,
+    /// Retries; none: the configured number.
+    pub max_retries: Option<u32>,
+    /// Higher goes first.
+    pub priority: i32,
+    /// Further parameters of the backend.
+    pub parameters: Fields,
+}
+
+/// What was logged, durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The operation's number.
+    pub number: Number,
+    /// The operation's id.
+    pub id: OperationId,
+    /// The operation's type.
+    pub operation_type: OperationType,
+    /// Where it will be carried out.
+    pub backend: BackendName,
+    /// The path it concerns, where it concerns one.
+    pub path: Option<String>,
+}
+
+impl Client {
+    /// Logs the addition of one file or directory.
+    pub fn add(&self, path: &Path, options: &AddOptions) -> Result<Receipt, ClientError> {
+        let receipts = self.add_all(&[path.to_owned()], options)?;
+        receipts.into_iter().next().ok_or_else(|| ClientError::NoSuchOperation(path.display().to_string()))
+    }
+
+    /// Logs the addition of files and directories: all of them, or none if one cannot be used.
+    pub fn add_all(&self, paths: &[PathBuf], options: &AddOptions) -> Result<Vec<Receipt>, ClientError> {
+        let operation_type = self.type_named("add")?;
+        let backend = options.backend.clone().unwrap_or_else(|| self.settings.default_backend.clone());
+        let mut bad = Vec::new();
+        let mut batch = Vec::with_capacity(paths.len());
+        for path in paths {
+            match self.describe(path, options.parameters.contains_key("recursive")) {
+                Ok((text, source, is_directory)) => {
+                    let mut parameters = options.parameters.clone();
+                    parameters.insert("path".into(), text);
+                    if is_directory {
+                        parameters.entry("recursive".into()).or_insert_with(|| "true".into());
+                    }
+                    let retries = options.max_retries.unwrap_or(self.settings.max_retries);
+                    let mut logged = Logged::new(operation_type.clone(), backend.clone(), parameters, retries);
+                    logged.priority = options.priority;
+                    logged.source = source;
+                    batch.push(logged);
+                }
+                Err(input) => bad.push(input),
+            }
+        }
+        // What the backend refuses, it refuses for every path alike: say it once, before the paths.
+        if let Some(first) = batch.first() {
+            self.backends.check(&backend, &operation_type, &first.parameters)?;
+        } else {
+            let stand_in = Fields::from([("path".to_owned(), "/".to_owned())]);
+            self.backends.check(&backend, &operation_type, &stand_in)?;
+        }
+        if !bad.is_empty() {
+            return Err(ClientError::BadInputs { bad, total: paths.len() });
+        }
+        self.submit_all(batch)
+    }
+
+    /// What a path is at this moment: its absolute form, its source, whether it is a directory.
+    fn describe(&self, path: &Path, _recursive: bool) -> Result<(String, Option<Source>, bool), BadInput> {
+        let bad = |error_type, message: String| BadInput { input: path.display().to_string(), error_type, message };
+        let absolute = std::path::absolute(path)
+            .map_err(|error| bad("bad_path", format!("it cannot be made absolute: {error}")))?;
+        let Some(text) = absolute.to_str() else {
+            let message = "its name is not UTF-8, and parameters are UTF-8 text; rename it first".to_owned();
+            return Err(bad("not_utf8", message));
+        };
+        let reason = |error: DiskError| match error.kind() {
+            std::io::ErrorKind::NotFound => bad("not_found", "there is no such file or directory".into()),
+            std::io::ErrorKind::PermissionDenied => {
+                bad("permission_denied", "you may not read it; change its permissions or run as its owner".into())
+            }
+            _ => bad("io", error.source.to_string()),
+        };
+        let metadata = self.disk.metadata(&absolute).map_err(reason)?;
+        match metadata.kind {
+            FileKind::File => {
+                // Opening it tells now, rather than at the drain, that it may not be read.
+                self.disk.open(&absolute, crate::disk::Access::Read).map_err(reason)?;
+                let source =
+                    Source { size: metadata.len, mtime_ns: metadata.mtime_ns, inode: metadata.inode, sha256: None };
+                Ok((text.to_owned(), Some(source), false))
+            }
+            FileKind::Directory => {
+                self.disk.list(&absolute).map_err(reason)?;
+                Ok((text.to_owned(), None, true))
+            }
+            FileKind::Symlink | FileKind::Other => {
+                Err(bad("unsupported_file", "it is neither a file nor a directory".into()))
+            }
+        }
+    }
+
+    /// Logs an operation of any type.
+    pub fn submit(&self, operation: Logged) -> Result<Receipt, ClientError> {
+        self.backends.check(&operation.backend, &operation.operation_type, &operation.parameters)?;
+        let what = operation.operation_type.to_string();
+        self.submit_all(vec![operation])?.pop().ok_or(ClientError::NoSuchOperation(what))
+    }
+
+    /// Logs checked operations.
+    fn submit_all(&self, operations: Vec<Logged>) -> Result<Vec<Receipt>, ClientError> {
+        if !self.settings.enabled {
+            return Err(ClientError::Disabled);
+        }
+        let wal = self.wal()?;
+        let mut receipts: Vec<Receipt> = Vec::with_capacity(operations.len());
+        let mut rest = operations.as_slice();
+        while !rest.is_empty() {
+            let (batch, later) = rest.split_at(rest.len().min(BATCH));
+            match wal.append_new(batch.to_vec()) {
+                Ok(written) => {
+                    receipts.extend(written.iter().zip(batch).map(|(written, logged)| receipt(written, logged)))
+                }
+                // Earlier batches stand; it would be untrue to say that nothing was logged.
+                Err(error) if !receipts.is_empty() => {
+                    let ids = receipts.iter().map(|receipt| receipt.id).collect();
+                    return Err(WalError::Unconfirmed { why: format!("a later part failed: {error}"), ids }.into());
+                }
+                Err(error) => return Err(error.into()),
+            }
+            rest = later;
+            if !rest.is_empty() {
+                wal.maintain()?;
+            }
+        }
+        Ok(receipts)
+    }
+
+    /// Puts failed operations back to pending, counters reset, and ends the wait of retrying ones.
+    pub fn retry(&self, references: &[super::Reference], reason: &str) -> Result<Vec<Operation>, ClientError> {
+        let mut operations = Vec::with_capacity(references.len());
+        for reference in references {
+            let operation = self.operation(reference)?;
+            if !matches!(operation.status(), Status::Failed | Status::Retrying) {
+                return Err(ClientError::NotRetryable { number: operation.number, status: operation.status() });
+            }
+            if !operations.iter().any(|other: &Operation| other.number == operation.number) {
+                operations.push(operation);
+            }
+        }
+        let changes: Vec<Change> = operations
+            .iter()
+            .map(|operation| {
+                let reason = reason.to_owned();
+                let event = match operation.status() {
+                    Status::Failed => Event::Retried { reason },
+                    _ => Event::Released { reason },
+                };
+                Change::Next(Known::from(operation), event)
+            })
+            .collect();
+        self.wal()?.transact(|_| Ok((changes.clone(), ())))?;
+        operations.iter().map(|operation| self.operation(&super::Reference::Number(operation.number))).collect()
+    }
+
+    /// Logs a function of the caller's before it runs, and what came of it after: the same promise
+    /// that backends get, for anything. It runs in this process, once, whatever a drain loop does meanwhile.
+    ///
+    /// A function that returns [`AttemptError::Unanswered`] leaves the operation failed, `in_doubt`.
+    pub fn wrap(
+        &self,
+        operation_type: &OperationType,
+        backend: &BackendName,
+        parameters: Fields,
+        function: impl FnOnce(&Request, &Attempt) -> Result<Outcome, AttemptError>,
+    ) -> Result<Operation, ClientError> {
+        if !self.settings.enabled {
+            return Err(ClientError::Disabled);
+        }
+        let wal = self.wal()?;
+        // A drain loop must find neither a pending operation to take nor a claim of a dead process, so this
+        // process holds the loop's lock meanwhile.
+        let _loop = self.take_process_lock(self.settings.lock_timeout)?;
+        let logged = Logged::new(operation_type.clone(), backend.clone(), parameters.clone(), 0);
+        let (written, ()) = wal.transact(|_| Ok((vec![Change::New(logged.clone())], ())))?;
+        let number = written.first().map_or(0, |written| written.number);
+        let pending = self.operation(&super::Reference::Number(number))?;
+        let identity = self.disk.identity();
+        let claim = Claim { pid: identity.pid, host: identity.host.clone(), started: self.clock.now() };
+        let claimed = Change::Next(Known::from(&pending), Event::Claimed { claim });
+        wal.transact(|_| Ok((vec![claimed.clone()], ())))?;
+        let processing = self.operation(&super::Reference::Number(number))?;
+        let request = crate::worker::request_of(&processing);
+        let result = function(&request, &Attempt::default());
+        let policy = RetryPolicy {
+            delay_ms: self.settings.retry_delay.as_millis() as u64,
+            retry_after_max_ms: self.settings.retry_after_max.as_millis() as u64,
+        };
+        let unknown = |_: &Request| Ok(Answer::Unknown("the function did not say whether it had been done".into()));
+        let event = crate::worker::settle(&policy, &processing, &request, result, &*self.clock, unknown).event;
+        let settled = Change::Next(Known::from(&processing), event);
+        wal.transact(|_| Ok((vec![settled.clone()], ())))?;
+        self.operation(&super::Reference::Number(number))
+    }
+
+    fn type_named(&self, name: &str) -> Result<OperationType, ClientError> {
+        OperationType::new(name).map_err(|error| crate::backend::Refusal::BadParameters(error.to_string()).into())
+    }
+}
+
+fn receipt(written: &Written, logged: &Logged) -> Receipt {
+    Receipt {
+        number: written.number,
+        id: written.id,
+        operation_type: logged.operation_type.clone(),
+        backend: logged.backend.clone(),
+        path: logged.parameters.get("path").cloned(),
+    }
+}

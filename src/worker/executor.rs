@@ -1,0 +1,115 @@
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Scope;
+use std::time::Duration;
+
+use super::Stop;
+use super::settle::{Settlement, request_of, settle};
+use crate::backend::{Attempt, AttemptError, Backend};
+use crate::clock::Clock;
+use crate::operation::retry::RetryPolicy;
+use crate::operation::{BackendName, Number, Operation};
+
+/// An operation whose claim is durable.
+pub struct Job {
+    /// As it is since the claim.
+    pub operation: Operation,
+    /// Its backend.
+    pub backend: Arc<dyn Backend>,
+    /// What the attempt and the loop tell each other.
+    pub attempt: Arc<Attempt>,
+}
+
+/// An attempt that ended.
+pub struct Finished {
+    /// The operation's number.
+    pub number: Number,
+    /// What it leads to.
+    pub settlement: Settlement,
+}
+
+/// Threads that call backends: for each backend as many as it has jobs, started when first needed.
+pub struct Executor<'scope, 'env> {
+    scope: &'scope Scope<'scope, 'env>,
+    stop: Stop,
+    policy: RetryPolicy,
+    clock: Arc<dyn Clock>,
+    lanes: BTreeMap<BackendName, LaneThreads>,
+    results: Receiver<Finished>,
+    sender: Sender<Finished>,
+}
+
+struct LaneThreads {
+    jobs: Sender<Job>,
+    queue: Arc<Mutex<Receiver<Job>>>,
+    threads: usize,
+    submitted: usize,
+}
+
+impl<'scope, 'env> Executor<'scope, 'env> {
+    /// An executor without threads.
+    pub fn new(
+        scope: &'scope Scope<'scope, 'env>,
+        stop: Stop,
+        policy: RetryPolicy,
+        clock: Arc<dyn Clock>,
+    ) -> Executor<'scope, 'env> {
+        let (sender, results) = channel();
+        Executor { scope, stop, policy, clock, lanes: BTreeMap::new(), results, sender }
+    }
+
+    /// Hands a job to a thread of its backend; `jobs` is how many there may be.
+    pub fn submit(&mut self, job: Job, jobs: usize) {
+        let lane = self.lanes.entry(job.operation.backend.clone()).or_insert_with(|| {
+            let (jobs, queue) = channel();
+            LaneThreads { jobs, queue: Arc::new(Mutex::new(queue)), threads: 0, submitted: 0 }
+        });
+        lane.submitted += 1;
+        if lane.threads < jobs.min(lane.submitted) {
+            lane.threads += 1;
+            let (queue, sender) = (lane.queue.clone(), self.sender.clone());
+            let (stop, policy, clock) = (self.stop.clone(), self.policy, self.clock.clone());
+            self.scope.spawn(move || {
+                loop {
+                    let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    // No sender is left: the loop has ended.
+                    let Ok(job) = job else { return };
+                    let finished = carry_out(job, &stop, &policy, &*clock);
+                    if sender.send(finished).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        // The receiver lives as long as the lane, so this cannot fail.
+        let _ = lane.jobs.send(job);
+    }
+
+    /// The attempts that ended, waiting for the first one no longer than `patience`.
+    pub fn finished(&mut self, patience: Duration) -> Vec<Finished> {
+        let mut finished = Vec::new();
+        if !patience.is_zero() {
+            match self.results.recv_timeout(patience) {
+                Ok(first) => finished.push(first),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return finished,
+            }
+        }
+        finished.extend(self.results.try_iter());
+        finished
+    }
+
+    /// Lets the threads end when they have nothing left to do.
+    pub fn close(&mut self) {
+        self.lanes.clear();
+    }
+}
+
+fn carry_out(job: Job, stop: &Stop, policy: &RetryPolicy, clock: &dyn Clock) -> Finished {
+    let Job { operation, backend, attempt } = job;
+    let request = request_of(&operation);
+    // What has not begun when a stop is requested goes back untouched.
+    let result = if stop.is_requested() { Err(AttemptError::Stopped) } else { backend.execute(&request, &attempt) };
+    let settlement = settle(policy, &operation, &request, result, clock, |request| backend.ask(request));
+    Finished { number: operation.number, settlement }
+}

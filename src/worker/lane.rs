@@ -1,0 +1,99 @@
+use std::time::Duration;
+
+/// Claims of one lane at a time, at most.
+const BATCH_MAX: usize = 1000;
+
+/// How many operations of one backend are claimed ahead, and whether any are.
+#[derive(Debug)]
+pub struct Lane {
+    jobs: usize,
+    ahead: usize,
+    /// Claimed and not yet settled.
+    pub in_flight: usize,
+    /// Closed until then, on the monotonic clock, because the backend was away.
+    closed_until: Option<Duration>,
+    /// After an outage: how many may run at once, until that reaches `jobs`.
+    probation: Option<usize>,
+}
+
+impl Lane {
+    /// A lane with this many jobs at once.
+    pub fn new(jobs: usize) -> Lane {
+        Lane { jobs: jobs.max(1), ahead: jobs.max(1), in_flight: 0, closed_until: None, probation: None }
+    }
+
+    /// How many may be claimed now.
+    pub fn room(&self, now: Duration) -> usize {
+        if self.closed_until.is_some_and(|until| now < until) {
+            return 0;
+        }
+        let limit = self.probation.unwrap_or(self.ahead);
+        // Claims are written in batches: waiting for half of them to be done makes each flush serve many.
+        if self.in_flight * 2 > limit { 0 } else { limit - self.in_flight }
+    }
+
+    /// Whether the lane is closed because its backend was away.
+    pub fn is_closed(&self, now: Duration) -> bool {
+        self.closed_until.is_some_and(|until| now < until)
+    }
+
+    /// The backend was away: nothing goes until then, and then one at first.
+    pub fn close(&mut self, until: Duration) {
+        self.closed_until = Some(until);
+        self.probation = Some(1);
+        self.ahead = self.jobs;
+    }
+
+    /// A settlement that was no outage.
+    pub fn settled(&mut self, batch_took: Duration) {
+        self.closed_until = None;
+        match self.probation {
+            Some(limit) if limit * 2 >= self.jobs => self.probation = None,
+            Some(limit) => self.probation = Some(limit * 2),
+            None => {}
+        }
+        // Claims ahead are work that a crash interrupts: only as many as are done in a moment.
+        if batch_took < Duration::from_millis(50) {
+            self.ahead = (self.ahead * 2).min(BATCH_MAX.max(self.jobs));
+        } else if batch_took > Duration::from_millis(250) {
+            self.ahead = (self.ahead / 2).max(self.jobs);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn fast_lanes_claim_further_ahead() {
+        let mut lane = Lane::new(4);
+        assert_eq!(lane.room(MS), 4);
+        for _ in 0..20 {
+            lane.settled(MS);
+        }
+        assert_eq!(lane.room(MS), BATCH_MAX);
+        lane.in_flight = BATCH_MAX / 2 + 1;
+        assert_eq!(lane.room(MS), 0, "until half of them are done");
+        lane.in_flight = 0;
+        for _ in 0..20 {
+            lane.settled(MS * 1000);
+        }
+        assert_eq!(lane.room(MS), 4);
+    }
+
+    #[test]
+    fn after_an_outage_one_goes_first_then_two_then_four() {
+        let mut lane = Lane::new(8);
+        lane.close(MS * 10);
+        assert_eq!(lane.room(MS * 9), 0);
+        let mut seen = Vec::new();
+        for _ in 0..4 {
+            seen.push(lane.room(MS * 10));
+            lane.settled(MS * 100);
+        }
+        assert_eq!(seen, [1, 2, 4, 8]);
+    }
+}

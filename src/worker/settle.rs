@@ -1,0 +1,96 @@
+use crate::backend::{Answer, AttemptError, Request};
+use crate::clock::Clock;
+use crate::operation::retry::{GIVEN_UP_AFTER, RetryPolicy};
+use crate::operation::{Event, Failure, FailureClass, Operation, Outcome};
+
+/// What an operation is to its backend.
+pub fn request_of(operation: &Operation) -> Request {
+    Request {
+        id: operation.id,
+        number: operation.number,
+        operation_type: operation.operation_type.clone(),
+        backend: operation.backend.clone(),
+        parameters: operation.parameters.clone(),
+        source: operation.source.clone(),
+    }
+}
+
+/// What an attempt led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    /// The event to be recorded.
+    pub event: Event,
+    /// Whether the backend turned out to be away.
+    pub outage: bool,
+}
+
+/// What the result of an attempt leads to; `ask` is called only if no answer came.
+pub fn settle(
+    policy: &RetryPolicy,
+    operation: &Operation,
+    request: &Request,
+    result: Result<Outcome, AttemptError>,
+    clock: &dyn Clock,
+    ask: impl FnOnce(&Request) -> Result<Answer, AttemptError>,
+) -> Settlement {
+    let settled = |event| Settlement { event, outage: false };
+    match result {
+        Ok(outcome) => settled(Event::Completed { outcome }),
+        Err(AttemptError::Stopped) => settled(Event::Returned {
+            reason: "handed back: the drain loop was asked to stop".into(),
+            interrupted: false,
+            failure: None,
+        }),
+        Err(AttemptError::Failed { failure, retry_after_ms }) => Settlement {
+            outage: failure.class == FailureClass::Outage,
+            event: policy.after_failure(operation, failure, retry_after_ms, clock.now(), clock.chance()),
+        },
+        Err(AttemptError::Unanswered(failure)) => match ask(request) {
+            Ok(Answer::Done(outcome)) => settled(Event::Completed { outcome }),
+            Ok(Answer::NotDone) => settled(policy.after_failure(operation, failure, None, clock.now(), clock.chance())),
+            Ok(Answer::Unknown(why)) => settled(Event::Failed { failure: in_doubt(&why) }),
+            Err(error) => settled(Event::Failed { failure: in_doubt(&message_of(&error)) }),
+        },
+    }
+}
+
+/// What becomes of an operation whose drain loop died while it was being carried out.
+///
+/// None: the backend cannot be asked now, so it stays as it is until it can.
+pub fn after_crash(operation: &Operation, answer: Option<Result<Answer, AttemptError>>) -> Option<Event> {
+    match answer {
+        Some(Ok(Answer::Done(outcome))) => Some(Event::Completed { outcome }),
+        Some(Ok(Answer::NotDone)) if operation.interruptions + 1 >= GIVEN_UP_AFTER => {
+            let message = format!(
+                "{} drain loops died while it was being carried out, the last ones with nothing else running; \
+                 find out why before retrying it",
+                operation.interruptions + 1
+            );
+            Some(Event::Failed {
+                failure: Failure { class: FailureClass::Permanent, error_type: "crashes_drain".into(), message },
+            })
+        }
+        Some(Ok(Answer::NotDone)) => Some(Event::Returned {
+            reason: "its drain loop died; the backend says that it was not done, or may be repeated".into(),
+            interrupted: true,
+            failure: None,
+        }),
+        Some(Ok(Answer::Unknown(why))) => Some(Event::Failed { failure: in_doubt(&why) }),
+        Some(Err(_)) | None => None,
+    }
+}
+
+fn in_doubt(why: &str) -> Failure {
+    Failure {
+        class: FailureClass::Permanent,
+        error_type: "in_doubt".into(),
+        message: format!("it may have been done, and repeating it may do harm: {why}; look, then retry or cancel it"),
+    }
+}
+
+fn message_of(error: &AttemptError) -> String {
+    match error {
+        AttemptError::Failed { failure, .. } | AttemptError::Unanswered(failure) => failure.message.clone(),
+        AttemptError::Stopped => "the question was interrupted".into(),
+    }
+}
