@@ -1,12 +1,14 @@
 //! Health of backends: probes, their history, and what it amounts to.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::client::{Client, ClientError};
+use crate::backend::Backends;
+use crate::clock::Clock;
+use crate::disk::{Access, Disk, DiskResult};
 use crate::operation::{BackendName, Failure, Time};
+use crate::wal::Layout;
 
 /// What the last probes amount to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,33 +84,44 @@ struct Page {
     history: Vec<bool>,
 }
 
-fn path(client: &Client) -> PathBuf {
-    client.layout.base().join("health.json")
+/// Where the history of probes is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Records<'a> {
+    /// The log's disk.
+    pub disk: &'a dyn Disk,
+    /// The log's files.
+    pub layout: &'a Layout,
+    /// How many probes are remembered for each backend.
+    pub history_size: usize,
 }
 
-fn load(client: &Client) -> Book {
-    client.disk.read(&path(client)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+fn load(records: Records<'_>) -> Book {
+    let bytes = records.disk.read(&records.layout.health()).ok();
+    bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
 /// Keeps the book, if there is a log to keep it in. Losing it costs nothing, so nothing is synced.
-fn save(client: &Client, book: &Book) -> Result<(), ClientError> {
+fn save(Records { disk, layout, .. }: Records<'_>, book: &Book) -> DiskResult<()> {
     let Ok(bytes) = serde_json::to_vec(book) else { return Ok(()) };
-    if !client.disk.exists(&client.layout.tmp())? {
+    if !disk.exists(&layout.tmp())? {
         return Ok(());
     }
-    let staged = client.layout.tmp().join(format!("health.{}.json", client.disk.identity().pid));
-    let file = client.disk.open(&staged, crate::disk::Access::OpenOrCreate)?;
-    file.write_at(&bytes, 0)?;
-    client.disk.rename(&staged, &path(client))?;
-    Ok(())
+    let staged = layout.staged(&format!("health.{}.json", disk.identity().pid));
+    disk.open(&staged, Access::CreateNew)?.write_at(&bytes, 0)?;
+    disk.rename(&staged, &layout.health())
 }
 
 /// Probes backends and tells what that, with their history, amounts to.
-pub(crate) fn probe(client: &Client, only: Option<&BackendName>) -> Result<Vec<BackendHealth>, ClientError> {
-    let mut book = load(client);
+pub fn probe(
+    records: Records<'_>,
+    backends: &Backends,
+    clock: &dyn Clock,
+    only: Option<&BackendName>,
+) -> Vec<BackendHealth> {
+    let mut book = load(records);
     let mut all = Vec::new();
-    for (name, ready) in client.backends.names().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
-        let Some(backend) = client.backends.get(name).filter(|_| ready) else {
+    for (name, ready) in backends.names().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
+        let Some(backend) = backends.get(name).filter(|_| ready) else {
             all.push(BackendHealth {
                 backend: name.clone(),
                 status: HealthStatus::NotConfigured,
@@ -120,9 +133,9 @@ pub(crate) fn probe(client: &Client, only: Option<&BackendName>) -> Result<Vec<B
         };
         let result = backend.health();
         let page = book.backends.entry(name.clone()).or_default();
-        page.last_check = client.clock.now();
+        page.last_check = clock.now();
         page.history.push(result.is_ok());
-        let surplus = page.history.len().saturating_sub(client.settings.health_history_size);
+        let surplus = page.history.len().saturating_sub(records.history_size);
         page.history.drain(..surplus);
         all.push(BackendHealth {
             backend: name.clone(),
@@ -133,13 +146,13 @@ pub(crate) fn probe(client: &Client, only: Option<&BackendName>) -> Result<Vec<B
         });
     }
     // A read-only log is still told about; its history just does not grow.
-    let _ = save(client, &book);
-    Ok(all)
+    let _ = save(records, &book);
+    all
 }
 
 /// What is known without probing.
-pub(crate) fn known(client: &Client) -> Vec<BackendHealth> {
-    let book = load(client);
+pub fn known(records: Records<'_>) -> Vec<BackendHealth> {
+    let book = load(records);
     book.backends
         .into_iter()
         .map(|(backend, page)| BackendHealth {

@@ -90,7 +90,7 @@ impl Backends {
         parameters: &Fields,
     ) -> Result<(), Refusal> {
         match self.known.get(name) {
-            None => Err(Refusal::Unknown { name: name.clone(), suggestion: self.like(name) }),
+            None => Err(self.unknown(name)),
             Some(Known::NotBuilt(backend_type)) => {
                 Err(Refusal::NotBuilt { name: name.clone(), backend_type: backend_type.as_str() })
             }
@@ -107,6 +107,11 @@ impl Backends {
                 local::check(operation_type.as_str(), parameters).map_err(Refusal::BadParameters)
             }
         }
+    }
+
+    /// What to say of a name that no backend has.
+    pub fn unknown(&self, name: &BackendName) -> Refusal {
+        Refusal::Unknown { name: name.clone(), suggestion: self.like(name) }
     }
 
     fn like(&self, name: &BackendName) -> Option<BackendName> {

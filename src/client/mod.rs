@@ -6,7 +6,6 @@ mod submit;
 mod wait;
 
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
 
 pub use error::{BadInput, ClientError};
 pub use query::{Filter, Page, Reference, Stats, StatusCounts};
@@ -16,11 +15,13 @@ use crate::backend::{Backend, Backends};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Settings;
 use crate::disk::{Disk, OsDisk};
-use crate::health::BackendHealth;
+use crate::health::Records;
+pub use crate::health::{BackendHealth, HealthStatus};
 use crate::operation::BackendName;
-use crate::wal::note::{self, HolderNote};
-use crate::wal::{CheckpointReport, CleanupPlan, Layout, LockFile, LockName, Options, View, Wal, WalError};
-use crate::worker::{Observer, ProcessOptions, ProcessReport, Stop};
+pub use crate::wal::{CheckpointReport, CleanupPlan, Damage, HolderNote};
+use crate::wal::{Layout, Options, View, Wal};
+use crate::worker::Tools;
+pub use crate::worker::{Observer, ProcessOptions, ProcessReport, Silent, Stop};
 
 /// A log and its backends.
 ///
@@ -37,19 +38,6 @@ pub struct Client {
     wal: OnceLock<Wal>,
     opening: Mutex<()>,
     view: Mutex<Option<View>>,
-}
-
-/// The lock of the drain loop, held.
-#[derive(Debug)]
-pub struct LoopLock {
-    lock: LockFile,
-}
-
-impl Drop for LoopLock {
-    fn drop(&mut self) {
-        // Closing the file gives the lock up even if this fails.
-        let _ = self.lock.unlock();
-    }
 }
 
 impl Client {
@@ -127,18 +115,11 @@ impl Client {
         stop: &Stop,
         observer: &mut dyn Observer,
     ) -> Result<ProcessReport, ClientError> {
-        let lock = self.take_process_lock(options.lock_timeout)?;
-        crate::worker::run(self, options, stop, observer, lock)
-    }
-
-    /// Takes the lock that makes this process the log's only drain loop.
-    pub fn take_process_lock(&self, timeout: Duration) -> Result<LoopLock, ClientError> {
-        self.wal()?;
-        let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Process)?;
-        lock.lock(&*self.disk, &*self.clock, timeout)?;
-        let holder = HolderNote::new(self.disk.identity(), &self.command, self.clock.now());
-        note::write(lock.file(), &holder).map_err(WalError::from)?;
-        Ok(LoopLock { lock })
+        let wal = self.wal()?;
+        let lock = wal.lock_process(options.lock_timeout)?;
+        let tools =
+            Tools { disk: &self.disk, clock: &self.clock, settings: &self.settings, backends: &self.backends, wal };
+        Ok(crate::worker::run(tools, options, stop, observer, lock)?)
     }
 
     /// Runs a checkpoint if one is due and no drain loop is there to run it.
@@ -162,6 +143,15 @@ impl Client {
 
     /// Probes backends (none named: all that this program can carry operations out on) and tells their health.
     pub fn backend_health(&self, only: Option<&BackendName>) -> Result<Vec<BackendHealth>, ClientError> {
-        crate::health::probe(self, only)
+        if let Some(name) = only
+            && !self.backends.names().any(|(known, _)| known == name)
+        {
+            return Err(self.backends.unknown(name).into());
+        }
+        Ok(crate::health::probe(self.records(), &self.backends, &*self.clock, only))
+    }
+
+    pub(crate) fn records(&self) -> Records<'_> {
+        Records { disk: &*self.disk, layout: &self.layout, history_size: self.settings.health_history_size }
     }
 }

@@ -5,8 +5,7 @@ use super::Client;
 use super::error::ClientError;
 use crate::disk::Access;
 use crate::operation::{BackendName, Number, Operation, OperationId, OperationType, Status, Time};
-use crate::wal::note::{self, HolderNote};
-use crate::wal::{Damage, LockName, Order, View};
+use crate::wal::{Damage, HolderNote, LockName, Order, View, note};
 
 /// How a caller names an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -275,7 +274,7 @@ impl Client {
                 journal_bytes: view.journal_load().0,
                 files: (files.len() as u64 - archives, archives),
                 free_bytes,
-                health: crate::health::known(self),
+                health: crate::health::known(self.records()),
                 damage,
             })
         })

@@ -55,7 +55,7 @@ impl Client {
         let mut bad = Vec::new();
         let mut batch = Vec::with_capacity(paths.len());
         for path in paths {
-            match self.describe(path, options.parameters.contains_key("recursive")) {
+            match self.describe(path) {
                 Ok((text, source, is_directory)) => {
                     let mut parameters = options.parameters.clone();
                     parameters.insert("path".into(), text);
@@ -85,7 +85,7 @@ impl Client {
     }
 
     /// What a path is at this moment: its absolute form, its source, whether it is a directory.
-    fn describe(&self, path: &Path, _recursive: bool) -> Result<(String, Option<Source>, bool), BadInput> {
+    fn describe(&self, path: &Path) -> Result<(String, Option<Source>, bool), BadInput> {
         let bad = |error_type, message: String| BadInput { input: path.display().to_string(), error_type, message };
         let absolute = std::path::absolute(path)
             .map_err(|error| bad("bad_path", format!("it cannot be made absolute: {error}")))?;
@@ -199,7 +199,7 @@ impl Client {
         let wal = self.wal()?;
         // A drain loop must find neither a pending operation to take nor a claim of a dead process, so this
         // process holds the loop's lock meanwhile.
-        let _loop = self.take_process_lock(self.settings.lock_timeout)?;
+        let _loop = wal.lock_process(self.settings.lock_timeout)?;
         let logged = Logged::new(operation_type.clone(), backend.clone(), parameters.clone(), 0);
         let (written, ()) = wal.transact(|_| Ok((vec![Change::New(logged.clone())], ())))?;
         let number = written.first().map_or(0, |written| written.number);

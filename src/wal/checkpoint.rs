@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::chain;
 use super::error::{WalError, WalResult};
-use super::locks::LockFile;
+use super::locks::{HeldLock, LockFile};
 use super::log::Wal;
 use super::manifest::{FileEntry, Manifest};
-use super::note::{self, HolderNote};
 use super::schema;
 use super::view::View;
 use super::{Layout, LockName};
@@ -76,21 +75,20 @@ impl Wal {
         if !lock.try_lock(&*self.disk)? {
             return Ok(None);
         }
-        self.with_checkpoint_lock(&lock, || self.fold_all(aged)).map(Some)
+        let _held = lock.hold(&*self.disk, &self.options.command, now)?;
+        self.fold_all(aged).map(Some)
     }
 
     /// Folds the whole journal into Parquet files.
     pub fn checkpoint(&self) -> WalResult<CheckpointReport> {
-        let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Checkpoint)?;
-        lock.lock(&*self.disk, &*self.clock, self.options.lock_timeout)?;
-        self.with_checkpoint_lock(&lock, || self.fold_all(true))
+        let _held = self.lock_checkpoint()?;
+        self.fold_all(true)
     }
 
-    fn with_checkpoint_lock<T>(&self, lock: &LockFile, work: impl FnOnce() -> WalResult<T>) -> WalResult<T> {
-        note::write(lock.file(), &HolderNote::new(self.disk.identity(), &self.options.command, self.clock.now()))?;
-        let result = work();
-        lock.unlock()?;
-        result
+    fn lock_checkpoint(&self) -> WalResult<HeldLock> {
+        let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Checkpoint)?;
+        lock.lock(&*self.disk, &*self.clock, self.options.lock_timeout)?;
+        lock.hold(&*self.disk, &self.options.command, self.clock.now())
     }
 
     /// Drops completed operations that were completed more than `max_age_days` ago.
@@ -101,16 +99,12 @@ impl Wal {
         if dry_run {
             return self.read(|view| self.plan_cleanup(view, is_old).map(|(plan, _)| plan));
         }
-        let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Checkpoint)?;
-        lock.lock(&*self.disk, &*self.clock, self.options.lock_timeout)?;
-        self.with_checkpoint_lock(&lock, || {
-            let mut report = self.fold_all(true)?;
-            let (plan, mut exchange) = self.read(|view| self.plan_cleanup(view, is_old))?;
-            let now = self.clock.now();
-            self.commit(&mut exchange, Some(now))?;
-            self.remove_replaced(&exchange, &mut report)?;
-            Ok(plan)
-        })
+        let _held = self.lock_checkpoint()?;
+        let mut report = self.fold_all(true)?;
+        let (plan, mut exchange) = self.read(|view| self.plan_cleanup(view, is_old))?;
+        self.commit(&mut exchange, Some(self.clock.now()))?;
+        self.remove_replaced(&exchange, &mut report)?;
+        Ok(plan)
     }
 
     fn plan_cleanup(&self, view: &View, is_old: impl Fn(Time) -> bool) -> WalResult<(CleanupPlan, Exchange)> {

@@ -118,6 +118,11 @@ impl Layout {
         self.base.join("quarantine")
     }
 
+    /// The history of probes.
+    pub fn health(&self) -> PathBuf {
+        self.base.join("health.json")
+    }
+
     /// A lock's file.
     pub fn lock(&self, lock: LockName) -> PathBuf {
         self.base.join(lock.file_name())

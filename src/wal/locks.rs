@@ -8,9 +8,23 @@ use super::note::{self, AppendNote, HolderNote, SyncNote};
 use super::{Layout, LockName};
 use crate::clock::Clock;
 use crate::disk::{Access, Disk, DiskFile};
+use crate::operation::Time;
 
 /// The longest pause between two tries.
 const PAUSE_MAX: Duration = Duration::from_millis(2);
+
+/// A lock that is held until this is dropped.
+#[derive(Debug)]
+pub struct HeldLock {
+    lock: LockFile,
+}
+
+impl Drop for HeldLock {
+    fn drop(&mut self) {
+        // Closing the file gives the lock up even if this fails.
+        let _ = self.lock.unlock();
+    }
+}
 
 /// A lock file, held or not.
 #[derive(Debug)]
@@ -70,6 +84,12 @@ impl LockFile {
     /// Gives the lock up.
     pub fn unlock(&self) -> WalResult<()> {
         Ok(self.file.unlock()?)
+    }
+
+    /// Writes who holds the lock, and keeps it until the result is dropped.
+    pub fn hold(self, disk: &dyn Disk, command: &str, now: Time) -> WalResult<HeldLock> {
+        note::write(&*self.file, &HolderNote::new(disk.identity(), command, now))?;
+        Ok(HeldLock { lock: self })
     }
 
     /// Who holds the lock, in words.

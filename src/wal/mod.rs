@@ -1,21 +1,26 @@
 //! The log: journal, partitions, archives and manifest. Synchronous; its format is docs/format.md.
 
 mod chain;
+mod change;
 mod checkpoint;
 mod error;
+mod flush;
 pub mod journal;
 mod layout;
 mod locks;
 mod log;
 pub mod manifest;
 pub mod note;
+mod recovery;
 pub mod schema;
 mod view;
 
+pub use change::{Change, Known, Written};
 pub use checkpoint::{CheckpointReport, CleanupPlan};
 pub use error::{Damage, WalError, WalResult};
 pub use layout::{Layout, LockName};
-pub use locks::LockFile;
-pub use log::{Change, Known, Options, Wal, Written};
+pub use locks::{HeldLock, LockFile};
+pub use log::{Options, Wal};
 pub use manifest::FileEntry;
+pub use note::HolderNote;
 pub use view::{Glimpse, Order, View};

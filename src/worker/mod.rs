@@ -17,12 +17,14 @@ use executor::{Executor, Finished, Job};
 use lane::Lane;
 pub use settle::{Settlement, after_crash, request_of, settle};
 
-use crate::backend::Attempt;
-use crate::client::{Client, ClientError, LoopLock};
+use crate::backend::{Attempt, Backends};
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::disk::Disk;
 use crate::operation::retry::RetryPolicy;
 use crate::operation::{BackendName, Claim, Event, Number, Operation, Status, Transition, apply};
 use crate::queue::{Entry, Next, Queue, Unloaded};
-use crate::wal::{Change, Known, Order, View, Wal, WalError, Written};
+use crate::wal::{Change, HeldLock, Known, Order, View, Wal, WalError, WalResult, Written};
 
 /// How long a second drain loop tries to get the lock of a first one.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
@@ -133,28 +135,41 @@ pub struct Silent;
 
 impl Observer for Silent {}
 
-/// Runs a drain loop; the caller has taken its lock.
+/// What a drain loop works with.
+#[derive(Debug, Clone, Copy)]
+pub struct Tools<'a> {
+    /// The disk that the log is on.
+    pub disk: &'a Arc<dyn Disk>,
+    /// Time and chance.
+    pub clock: &'a Arc<dyn Clock>,
+    /// The settings.
+    pub settings: &'a Settings,
+    /// The backends.
+    pub backends: &'a Backends,
+    /// The log.
+    pub wal: &'a Wal,
+}
+
+/// Runs a drain loop; holding its lock is the permission to do so.
 pub fn run(
-    client: &Client,
+    tools: Tools<'_>,
     options: &ProcessOptions,
     stop: &Stop,
     observer: &mut dyn Observer,
-    _lock: LoopLock,
-) -> Result<ProcessReport, ClientError> {
-    let wal = client.wal()?;
-    let view = View::open(client.disk.clone(), client.layout.clone())?;
+    _lock: HeldLock,
+) -> WalResult<ProcessReport> {
+    let view = View::open(tools.disk.clone(), tools.wal.layout().clone())?;
     if let Some(damage) = view.damage() {
-        return Err(WalError::Damaged(damage.clone()).into());
+        return Err(WalError::Damaged(damage.clone()));
     }
     let policy = RetryPolicy {
-        delay_ms: client.settings.retry_delay.as_millis() as u64,
-        retry_after_max_ms: client.settings.retry_after_max.as_millis() as u64,
+        delay_ms: tools.settings.retry_delay.as_millis() as u64,
+        retry_after_max_ms: tools.settings.retry_after_max.as_millis() as u64,
     };
     std::thread::scope(|scope| {
-        let executor = Executor::new(scope, stop.clone(), policy, client.clock.clone());
+        let executor = Executor::new(scope, stop.clone(), policy, tools.clock.clone());
         let mut worker = Worker {
-            client,
-            wal,
+            tools,
             view,
             options,
             stop,
@@ -166,7 +181,7 @@ pub fn run(
             alone: None,
             report: ProcessReport::default(),
             claimed: 0,
-            started: client.clock.elapsed(),
+            started: tools.clock.elapsed(),
         };
         let result = worker.drain(observer);
         worker.executor.close();
@@ -175,8 +190,7 @@ pub fn run(
 }
 
 struct Worker<'scope, 'env, 'a> {
-    client: &'a Client,
-    wal: &'a Wal,
+    tools: Tools<'a>,
     view: View,
     options: &'a ProcessOptions,
     stop: &'a Stop,
@@ -201,16 +215,16 @@ struct Running {
 }
 
 impl Worker<'_, '_, '_> {
-    fn drain(&mut self, observer: &mut dyn Observer) -> Result<(), ClientError> {
+    fn drain(&mut self, observer: &mut dyn Observer) -> WalResult<()> {
         if self.options.only.is_none() {
             self.recover()?;
         }
         self.rebuild()?;
         let mut stop_at = None;
-        let mut maintained = self.client.clock.elapsed();
+        let mut maintained = self.tools.clock.elapsed();
         let mut ticked = Duration::ZERO;
         loop {
-            let now = self.client.clock.elapsed();
+            let now = self.tools.clock.elapsed();
             if self.stop.is_requested() {
                 self.report.stopped = true;
                 let deadline = *stop_at.get_or_insert(now + self.options.grace);
@@ -239,11 +253,11 @@ impl Worker<'_, '_, '_> {
             // Not at every turn: folding is cheaper for many transitions at once.
             if now.saturating_sub(maintained) > Duration::from_millis(200) {
                 maintained = now;
-                self.wal.maintain()?;
+                self.tools.wal.maintain()?;
                 self.cleanup_if_due()?;
             }
         }
-        self.wal.maintain()?;
+        self.tools.wal.maintain()?;
         Ok(())
     }
 
@@ -260,14 +274,14 @@ impl Worker<'_, '_, '_> {
     }
 
     fn wants(&self, backend: &BackendName) -> bool {
-        self.options.backend.as_ref().is_none_or(|only| only == backend) && self.client.backends.get(backend).is_some()
+        self.options.backend.as_ref().is_none_or(|only| only == backend) && self.tools.backends.get(backend).is_some()
     }
 
-    fn catch_up(&mut self) -> Result<(), ClientError> {
+    fn catch_up(&mut self) -> WalResult<()> {
         if self.view.catch_up()? {
             return self.rebuild();
         }
-        let now = self.client.clock.now();
+        let now = self.tools.clock.now();
         for number in self.view.take_changed() {
             let Some(glimpse) = self.view.glimpse(number) else { continue };
             if glimpse.status.is_waiting() && self.wants(&glimpse.backend) && !self.running.contains_key(&number) {
@@ -279,7 +293,7 @@ impl Worker<'_, '_, '_> {
         Ok(())
     }
 
-    fn offer(&mut self, number: Number, now: crate::operation::Time) -> Result<(), ClientError> {
+    fn offer(&mut self, number: Number, now: crate::operation::Time) -> WalResult<()> {
         if self.options.only.as_ref().is_some_and(|only| !only.contains(&number)) {
             return Ok(());
         }
@@ -290,23 +304,23 @@ impl Worker<'_, '_, '_> {
     }
 
     /// Fills the queue anew: what the journal holds, and which files hold more.
-    fn rebuild(&mut self) -> Result<(), ClientError> {
+    fn rebuild(&mut self) -> WalResult<()> {
         loop {
             match self.rebuild_once() {
-                Err(ClientError::Wal(error)) if error.is_vanished() => self.view.reload()?,
+                Err(error) if error.is_vanished() => self.view.reload()?,
                 other => return other,
             }
         }
     }
 
-    fn rebuild_once(&mut self) -> Result<(), ClientError> {
+    fn rebuild_once(&mut self) -> WalResult<()> {
         if let Some(damage) = self.view.damage() {
-            return Err(WalError::Damaged(damage.clone()).into());
+            return Err(WalError::Damaged(damage.clone()));
         }
         self.queue = Queue::new();
         self.view.take_changed();
         self.files = self.view.manifest().map(|manifest| manifest.files.clone()).unwrap_or_default();
-        let now = self.client.clock.now();
+        let now = self.tools.clock.now();
         for (at, file) in self.files.iter().enumerate() {
             if let Some(only) = &self.options.only
                 && only.range(file.numbers.0..=file.numbers.1).next().is_none()
@@ -340,7 +354,7 @@ impl Worker<'_, '_, '_> {
         Ok(())
     }
 
-    fn load_file(&mut self, at: usize) -> Result<(), ClientError> {
+    fn load_file(&mut self, at: usize) -> WalResult<()> {
         self.queue.loaded(at);
         let rows = match self.view.untouched_rows(&self.files[at]) {
             Err(error) if error.is_vanished() => {
@@ -349,7 +363,7 @@ impl Worker<'_, '_, '_> {
             }
             other => other?,
         };
-        let now = self.client.clock.now();
+        let now = self.tools.clock.now();
         for row in rows {
             let wanted = self.wants(&row.backend)
                 && self.options.only.as_ref().is_none_or(|only| only.contains(&row.number))
@@ -362,14 +376,14 @@ impl Worker<'_, '_, '_> {
     }
 
     /// The operations to claim next, as they are now.
-    fn pick(&mut self) -> Result<Vec<Operation>, ClientError> {
+    fn pick(&mut self) -> WalResult<Vec<Operation>> {
         if self.alone.is_some() {
             return Ok(Vec::new());
         }
         let mut picked = Vec::new();
-        let (wall, now) = (self.client.clock.now(), self.client.clock.elapsed());
+        let (wall, now) = (self.tools.clock.now(), self.tools.clock.elapsed());
         for backend in self.queue.backends() {
-            let jobs = self.options.jobs.unwrap_or_else(|| self.client.settings.jobs_of(&backend));
+            let jobs = self.options.jobs.unwrap_or_else(|| self.tools.settings.jobs_of(&backend));
             let mut room = self.lanes.entry(backend.clone()).or_insert_with(|| Lane::new(jobs)).room(now);
             if let Some(limit) = self.options.limit {
                 let left = limit - self.claimed.min(limit);
@@ -413,8 +427,8 @@ impl Worker<'_, '_, '_> {
     }
 
     /// Whether, of what may be carried out, nothing is due now.
-    fn nothing_due(&mut self) -> Result<bool, ClientError> {
-        let (wall, now) = (self.client.clock.now(), self.client.clock.elapsed());
+    fn nothing_due(&mut self) -> WalResult<bool> {
+        let (wall, now) = (self.tools.clock.now(), self.tools.clock.elapsed());
         for backend in self.queue.backends() {
             if self.lanes.get(&backend).is_some_and(|lane| lane.is_closed(now)) {
                 continue;
@@ -447,25 +461,20 @@ impl Worker<'_, '_, '_> {
     }
 
     /// Settlements and new claims, with one flush for all of them.
-    fn write(
-        &mut self,
-        finished: Vec<Finished>,
-        picked: Vec<Operation>,
-        observer: &mut dyn Observer,
-    ) -> Result<(), ClientError> {
+    fn write(&mut self, finished: Vec<Finished>, picked: Vec<Operation>, observer: &mut dyn Observer) -> WalResult<()> {
         if finished.is_empty() && picked.is_empty() {
             return Ok(());
         }
-        let identity = self.client.disk.identity();
-        let claim = Claim { pid: identity.pid, host: identity.host.clone(), started: self.client.clock.now() };
+        let identity = self.tools.disk.identity();
+        let claim = Claim { pid: identity.pid, host: identity.host.clone(), started: self.tools.clock.now() };
         let mut events: Vec<(Operation, Event)> = Vec::with_capacity(finished.len() + picked.len());
-        let now = self.client.clock.elapsed();
+        let now = self.tools.clock.elapsed();
         for done in finished {
             let Some(running) = self.running.remove(&done.number) else { continue };
             if self.alone == Some(done.number) {
                 self.alone = None;
             }
-            let interval = self.client.settings.processing_interval;
+            let interval = self.tools.settings.processing_interval;
             if let Some(lane) = self.lanes.get_mut(&running.operation.backend) {
                 lane.in_flight = lane.in_flight.saturating_sub(1);
                 if done.settlement.outage {
@@ -481,7 +490,7 @@ impl Worker<'_, '_, '_> {
         }
         let changes: Vec<Change> =
             events.iter().map(|(operation, event)| Change::Next(Known::from(operation), event.clone())).collect();
-        let (written, ()) = self.wal.transact(|view| {
+        let (written, ()) = self.tools.wal.transact(|view| {
             let mut standing = Vec::with_capacity(changes.len());
             for change in &changes {
                 // Somebody else may have changed it meanwhile; then that stands.
@@ -494,7 +503,7 @@ impl Worker<'_, '_, '_> {
             Ok((standing, ()))
         })?;
         let written: BTreeMap<Number, Written> = written.into_iter().map(|written| (written.number, written)).collect();
-        let at = self.client.clock.now();
+        let at = self.tools.clock.now();
         for (operation, event) in events {
             let Some(written) = written.get(&operation.number) else { continue };
             let transition = Transition {
@@ -505,10 +514,10 @@ impl Worker<'_, '_, '_> {
                 from: Some(operation.status()),
                 operation_type: operation.operation_type.clone(),
                 backend: operation.backend.clone(),
-                actor: self.wal.actor().to_owned(),
+                actor: self.tools.wal.actor().to_owned(),
                 event,
             };
-            let operation = apply(Some(operation), &transition).map_err(WalError::from)?;
+            let operation = apply(Some(operation), &transition)?;
             if operation.status() == Status::Processing {
                 self.start(operation, observer);
             } else {
@@ -520,13 +529,13 @@ impl Worker<'_, '_, '_> {
     }
 
     fn start(&mut self, operation: Operation, observer: &mut dyn Observer) {
-        let Some(backend) = self.client.backends.get(&operation.backend).cloned() else { return };
+        let Some(backend) = self.tools.backends.get(&operation.backend).cloned() else { return };
         self.claimed += 1;
         let attempt = Arc::new(Attempt::default());
         observer.started(&operation, &attempt);
-        let jobs = self.options.jobs.unwrap_or_else(|| self.client.settings.jobs_of(&operation.backend));
+        let jobs = self.options.jobs.unwrap_or_else(|| self.tools.settings.jobs_of(&operation.backend));
         self.executor.submit(Job { operation: operation.clone(), backend, attempt: attempt.clone() }, jobs);
-        let claimed_at = self.client.clock.elapsed();
+        let claimed_at = self.tools.clock.elapsed();
         if let Some(lane) = self.lanes.get_mut(&operation.backend) {
             lane.in_flight += 1;
         }
@@ -545,7 +554,7 @@ impl Worker<'_, '_, '_> {
     }
 
     /// Settles what a dead drain loop left claimed: the backends are asked before anything is repeated.
-    fn recover(&mut self) -> Result<(), ClientError> {
+    fn recover(&mut self) -> WalResult<()> {
         let mut orphans = Vec::new();
         self.view.visit(
             Order::OldestFirst,
@@ -560,35 +569,35 @@ impl Worker<'_, '_, '_> {
         )?;
         let mut changes = Vec::with_capacity(orphans.len());
         for orphan in &orphans {
-            let answer = self.client.backends.get(&orphan.backend).map(|backend| backend.ask(&request_of(orphan)));
+            let answer = self.tools.backends.get(&orphan.backend).map(|backend| backend.ask(&request_of(orphan)));
             if let Some(event) = after_crash(orphan, answer) {
                 changes.push(Change::Next(Known::from(orphan), event));
             }
         }
         self.report.recovered = changes.len() as u64;
         for batch in changes.chunks(1000) {
-            self.wal.transact(|_| Ok((batch.to_vec(), ())))?;
+            self.tools.wal.transact(|_| Ok((batch.to_vec(), ())))?;
         }
         self.view.catch_up()?;
         Ok(())
     }
 
-    fn cleanup_if_due(&self) -> Result<(), ClientError> {
+    fn cleanup_if_due(&self) -> WalResult<()> {
         let Some(manifest) = self.view.manifest() else { return Ok(()) };
-        let interval = i64::try_from(self.client.settings.cleanup_interval.as_millis()).unwrap_or(i64::MAX);
+        let interval = i64::try_from(self.tools.settings.cleanup_interval.as_millis()).unwrap_or(i64::MAX);
         let last = manifest.last_cleanup.or_else(|| manifest.files.iter().map(|file| file.times.0).min());
-        if last.is_some_and(|last| self.client.clock.now().millis_since(last) >= interval) {
-            self.wal.cleanup(u64::from(self.client.settings.max_age_days), false)?;
+        if last.is_some_and(|last| self.tools.clock.now().millis_since(last) >= interval) {
+            self.tools.wal.cleanup(u64::from(self.tools.settings.max_age_days), false)?;
         }
         Ok(())
     }
 
     fn sleep(&self) {
-        let now = self.client.clock.now();
+        let now = self.tools.clock.now();
         let until_due = self
             .queue
             .next_due(now)
             .map_or(POLL, |due| Duration::from_millis(u64::try_from(due.millis_since(now)).unwrap_or(0).max(1)));
-        self.client.clock.sleep(until_due.min(POLL));
+        self.tools.clock.sleep(until_due.min(POLL));
     }
 }

@@ -1,0 +1,188 @@
+//! Group commit: one process flushes for everybody, and tells them in its note.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use super::LockName;
+use super::change::Written;
+use super::error::{WalError, WalResult};
+use super::journal::HEADER_LEN;
+use super::locks::LockFile;
+use super::log::{Appended, Wal};
+use super::note::{self, AppendNote, SyncNote};
+use crate::disk::Access;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flushed {
+    /// It is durable.
+    Yes,
+    /// The journal has moved on to another generation.
+    Elsewhere,
+    /// The flush failed: the journal needs a recovery.
+    Failed,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Led {
+    Durable { generation: u64, synced: u64 },
+    Busy,
+    Failed,
+}
+
+impl Wal {
+    pub(super) fn synced_of(&self, generation: u64) -> u64 {
+        let state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.generation == generation { state.synced } else { HEADER_LEN }
+    }
+
+    /// Waits until what was appended is durable, flushing for everybody if nobody else does.
+    ///
+    /// False: it did not survive a restart of the journal and has to be appended anew.
+    pub(super) fn wait_until_durable(&self, appended: Appended, written: &[Written]) -> WalResult<bool> {
+        let ids = || written.iter().map(|written| written.id).collect::<Vec<_>>();
+        let outcome = self.flush(appended).map_err(|error| match error {
+            WalError::Unconfirmed { why, .. } => WalError::Unconfirmed { why, ids: ids() },
+            other => WalError::Unconfirmed { why: other.to_string(), ids: ids() },
+        })?;
+        if outcome == Flushed::Yes {
+            return Ok(true);
+        }
+        // The generation was ended by a recovery, which flushed all that it kept.
+        let mut inner = self.lock_inner();
+        let stands = (|| {
+            if outcome == Flushed::Failed {
+                self.take_lock(&mut inner)?;
+                inner.lock.unlock()?;
+            }
+            inner.view.catch_up()?;
+            let folded = inner.view.manifest().map_or(0, |manifest| manifest.revision);
+            WalResult::Ok(written.iter().all(|written| {
+                let in_journal = inner.view.journal_transition(written.number, written.revision);
+                in_journal == Some(written.id) || (in_journal.is_none() && written.revision <= folded)
+            }))
+        })();
+        stands.map_err(|error| WalError::Unconfirmed { why: error.to_string(), ids: ids() })
+    }
+
+    /// Makes everything that readers can see by now durable: for whoever acts on what another wrote.
+    pub fn confirm(&self) -> WalResult<()> {
+        for _ in 0..3 {
+            let position = self.read(|view| Ok(view.position()))?;
+            let Some(position) = position else { return Ok(()) };
+            let appended = Appended { generation: position.generation, end: position.end };
+            match self.flush(appended)? {
+                Flushed::Yes => return Ok(()),
+                Flushed::Elsewhere => {}
+                Flushed::Failed => {
+                    let mut inner = self.lock_inner();
+                    self.take_lock(&mut inner)?;
+                    inner.lock.unlock()?;
+                }
+            }
+        }
+        Err(WalError::Unconfirmed { why: "the journal is being restarted again and again".into(), ids: Vec::new() })
+    }
+
+    fn flush(&self, target: Appended) -> WalResult<Flushed> {
+        let start = self.clock.elapsed();
+        let mut pause = Duration::from_micros(30);
+        let mut state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if state.generation == target.generation && state.synced >= target.end {
+                return Ok(Flushed::Yes);
+            }
+            if state.generation > target.generation {
+                return Ok(Flushed::Elsewhere);
+            }
+            match state.lock.take() {
+                // Another thread is flushing; what it flushes may be ours.
+                None if state.generation != 0 => {
+                    state = self.flushed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    continue;
+                }
+                None => state.lock = Some(LockFile::open(&*self.disk, &self.layout, LockName::Sync)?),
+                Some(lock) => state.lock = Some(lock),
+            }
+            let Some(mut lock) = state.lock.take() else { continue };
+            if state.generation == 0 {
+                state.generation = target.generation;
+                state.synced = HEADER_LEN;
+            }
+            drop(state);
+            let led = self.try_flush(&mut lock, target);
+            state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
+            state.lock = Some(lock);
+            self.flushed.notify_all();
+            match led? {
+                Led::Durable { generation, synced } => {
+                    if generation > state.generation || (generation == state.generation && synced > state.synced) {
+                        (state.generation, state.synced) = (generation, synced);
+                    }
+                    continue;
+                }
+                Led::Failed => return Ok(Flushed::Failed),
+                Led::Busy => {}
+            }
+            if self.clock.elapsed().saturating_sub(start) >= self.options.lock_timeout {
+                return Err(WalError::Unconfirmed {
+                    why: format!(
+                        "nobody could flush the journal within {:.1}s",
+                        self.options.lock_timeout.as_secs_f64()
+                    ),
+                    ids: Vec::new(),
+                });
+            }
+            drop(state);
+            self.clock.sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(1));
+            state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Looks whether it was flushed; if not, flushes all that has been written so far.
+    fn try_flush(&self, lock: &mut LockFile, target: Appended) -> WalResult<Led> {
+        let boot = &self.disk.identity().boot_id;
+        let read = |lock: &LockFile| -> WalResult<Option<SyncNote>> {
+            let note: Option<SyncNote> = note::read(lock.file())?;
+            Ok(note.filter(|note| note.boot == *boot))
+        };
+        let done = |note: &SyncNote| {
+            (note.generation > target.generation || note.generation == target.generation && note.synced >= target.end)
+                .then_some(Led::Durable { generation: note.generation, synced: note.synced })
+        };
+        if let Some(led) = read(lock)?.as_ref().and_then(done) {
+            return Ok(led);
+        }
+        if !lock.try_lock(&*self.disk)? {
+            return Ok(Led::Busy);
+        }
+        let result = (|| {
+            let Some(mut note) = read(lock)? else { return Ok(Led::Failed) };
+            if let Some(led) = done(&note) {
+                return Ok(led);
+            }
+            if note.syncing.is_some() || note.generation != target.generation {
+                return Ok(Led::Failed);
+            }
+            let append: Option<AppendNote> =
+                note::read(&*self.disk.open(&self.layout.lock(LockName::Append), Access::Read)?)?;
+            let end = append
+                .filter(|append| append.boot == *boot && append.generation == target.generation)
+                .map_or(target.end, |append| append.end.max(target.end));
+            note.syncing = Some(end);
+            note.pid = self.disk.identity().pid;
+            note::write(lock.file(), &note)?;
+            let file = self.disk.open(&self.layout.generation(target.generation), Access::Write)?;
+            if file.sync_data().is_err() {
+                // The note keeps `syncing`: nobody may flush these pages again and believe the answer.
+                return Ok(Led::Failed);
+            }
+            note.synced = end;
+            note.syncing = None;
+            note::write(lock.file(), &note)?;
+            Ok(Led::Durable { generation: note.generation, synced: end })
+        })();
+        lock.unlock()?;
+        result
+    }
+}

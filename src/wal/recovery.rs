@@ -1,0 +1,210 @@
+//! Beginning a new generation: because the old one is full, or because its end cannot be trusted.
+
+use super::LockName;
+use super::chain::{self, Position};
+use super::error::{WalError, WalResult};
+use super::journal::{self, FrameKind, HEADER_LEN, Header};
+use super::locks::LockFile;
+use super::log::{Inner, Wal};
+use super::manifest::Manifest;
+use super::note::{self, AppendNote, SyncNote};
+use crate::disk::Access;
+
+impl Wal {
+    /// Closes the generation and opens the next one. Holds `lock`; takes `sync.lock`.
+    pub(super) fn rotate(&self, inner: &mut Inner, note: AppendNote) -> WalResult<AppendNote> {
+        let mut sync = LockFile::open(&*self.disk, &self.layout, LockName::Sync)?;
+        sync.lock(&*self.disk, &*self.clock, self.options.lock_timeout)?;
+        let rotated = self.rotate_locked(inner, &sync, note);
+        sync.unlock()?;
+        rotated
+    }
+
+    fn rotate_locked(&self, inner: &mut Inner, sync: &LockFile, mut note: AppendNote) -> WalResult<AppendNote> {
+        note.at_work = true;
+        note::write(inner.lock.file(), &note)?;
+        let old = note.generation;
+        let file = self.journal(inner, old)?.file.clone();
+        self.note_syncing(sync, old, note.end)?;
+        file.sync_data().map_err(WalError::NotLogged)?;
+        let header = Header {
+            generation: self.unused_generation()?,
+            previous: old,
+            previous_end: note.end,
+            revision: note.revision,
+            number: note.number,
+            checksum: note.checksum,
+            created: self.clock.now(),
+        };
+        self.create_generation(&header, &[])?;
+        self.disk.sync_dir(&self.layout.journal())?;
+        let sealed = journal::sealed_payload(header.generation);
+        let (bytes, _) = journal::encode_frame(old, FrameKind::Sealed, note.end, note.revision + 1, &sealed);
+        file.write_at(&bytes, note.end)?;
+        file.sync_data()?;
+        self.begin(inner, sync, Position::start_of(&header))
+    }
+
+    fn note_syncing(&self, sync: &LockFile, generation: u64, target: u64) -> WalResult<()> {
+        if let Some(mut note) = note::read::<SyncNote>(sync.file())?.filter(|note| note.generation == generation) {
+            note.syncing = Some(target);
+            note.pid = self.disk.identity().pid;
+            note::write(sync.file(), &note)?;
+        }
+        Ok(())
+    }
+
+    fn unused_generation(&self) -> WalResult<u64> {
+        Ok(chain::generations(&*self.disk, &self.layout)?.last().copied().unwrap_or(0) + 1)
+    }
+
+    /// A new generation with these frames, durable but for its name.
+    ///
+    /// The header comes last: a file whose header is whole holds all its frames.
+    fn create_generation(&self, header: &Header, frames: &[u8]) -> WalResult<()> {
+        let path = self.layout.generation(header.generation);
+        let file = self.disk.open(&path, Access::CreateNew).map_err(WalError::NotLogged)?;
+        if !frames.is_empty() {
+            file.write_at(frames, HEADER_LEN).map_err(WalError::NotLogged)?;
+            file.sync_all().map_err(WalError::NotLogged)?;
+        }
+        file.write_at(&header.encode(), 0).map_err(WalError::NotLogged)?;
+        file.sync_all().map_err(WalError::NotLogged)
+    }
+
+    /// Both notes for a generation that is durable as far as `position`.
+    fn begin(&self, inner: &mut Inner, sync: &LockFile, position: Position) -> WalResult<AppendNote> {
+        let identity = self.disk.identity();
+        let boot = identity.boot_id.clone();
+        let synced = SyncNote {
+            boot: boot.clone(),
+            generation: position.generation,
+            synced: position.end,
+            syncing: None,
+            pid: identity.pid,
+        };
+        note::write(sync.file(), &synced)?;
+        let note = AppendNote {
+            boot,
+            at_work: false,
+            generation: position.generation,
+            end: position.end,
+            last: position.last,
+            checksum: position.checksum,
+            number: position.number,
+            revision: position.revision,
+            pid: identity.pid,
+            command: self.options.command.chars().take(100).collect(),
+            since: self.clock.now(),
+        };
+        note::write(inner.lock.file(), &note)?;
+        inner.journal = None;
+        Ok(note)
+    }
+
+    /// Puts the journal in order. Holds `lock`; takes `sync.lock`.
+    pub(super) fn recover(&self, inner: &mut Inner) -> WalResult<AppendNote> {
+        for directory in self.layout.directories() {
+            self.disk.create_dir_all_synced(&directory).map_err(WalError::NotLogged)?;
+        }
+        let mut sync = LockFile::open(&*self.disk, &self.layout, LockName::Sync)?;
+        sync.lock(&*self.disk, &*self.clock, self.options.lock_timeout)?;
+        let recovered = self.recover_locked(inner, &sync);
+        sync.unlock()?;
+        let note = recovered?;
+        inner.view.catch_up()?;
+        Ok(note)
+    }
+
+    fn recover_locked(&self, inner: &mut Inner, sync: &LockFile) -> WalResult<AppendNote> {
+        let manifest = Manifest::load(&*self.disk, &self.layout)?;
+        let Some(manifest) = manifest else { return self.create_log(inner, sync) };
+        self.note_at_work(inner)?;
+        let chain = chain::read_chain(&*self.disk, &self.layout, manifest.first_generation)?;
+        if let Some(damage) = chain.damage {
+            return Err(WalError::Damaged(damage));
+        }
+        let known = |at: usize, link: &chain::Link| -> WalResult<u64> {
+            let last = at + 1 == chain.links.len();
+            let noted =
+                if last { chain::synced_by_note(&*self.disk, &self.layout, link.header.generation)? } else { 0 };
+            Ok(link.synced.max(noted))
+        };
+        // The last generation of which anything beyond the header is known to be durable. The manifest's first
+        // one was durable before the manifest named it.
+        let mut base = chain.links.len() - 1;
+        while base > 0 && known(base, &chain.links[base])? <= HEADER_LEN {
+            base -= 1;
+        }
+        let link = &chain.links[base];
+        let synced = known(base, link)?;
+        let before = link
+            .frames
+            .iter()
+            .map(|frame| frame.after)
+            .take_while(|after| after.end <= synced)
+            .last()
+            .unwrap_or(Position::start_of(&link.header));
+        let header = Header {
+            generation: self.unused_generation()?,
+            previous: link.header.generation,
+            previous_end: before.end,
+            revision: before.revision,
+            number: before.number,
+            checksum: before.checksum,
+            created: self.clock.now(),
+        };
+        let mut position = Position::start_of(&header);
+        let mut frames = Vec::new();
+        let carried = chain.links[base..].iter().flat_map(|link| &link.frames);
+        for frame in carried.filter(|frame| frame.payload.revision > before.revision) {
+            let payload = &frame.payload;
+            let (bytes, checksum) = journal::encode_frame(
+                header.generation,
+                FrameKind::Transitions,
+                HEADER_LEN,
+                payload.revision,
+                payload.bytes(),
+            );
+            position.last = position.end;
+            position.end += bytes.len() as u64;
+            position.checksum = checksum;
+            position.revision += payload.count() as u64;
+            position.number = frame.after.number;
+            frames.extend_from_slice(&bytes);
+        }
+        self.create_generation(&header, &frames)?;
+        self.disk.sync_dir(&self.layout.journal())?;
+        self.disk.sync_ancestors(self.layout.base())?;
+        self.begin(inner, sync, position)
+    }
+
+    fn note_at_work(&self, inner: &Inner) -> WalResult<()> {
+        if let Some(mut note) = note::read::<AppendNote>(inner.lock.file())? {
+            note.at_work = true;
+            note.pid = self.disk.identity().pid;
+            note.command.clone_from(&self.options.command);
+            note.since = self.clock.now();
+            note::write(inner.lock.file(), &note)?;
+        }
+        Ok(())
+    }
+
+    /// A new log: generation, then manifest, and only then a frame.
+    fn create_log(&self, inner: &mut Inner, sync: &LockFile) -> WalResult<AppendNote> {
+        let header = Header {
+            generation: self.unused_generation()?,
+            previous: 0,
+            previous_end: 0,
+            revision: 0,
+            number: 1,
+            checksum: 0,
+            created: self.clock.now(),
+        };
+        self.create_generation(&header, &[])?;
+        self.disk.sync_dir(&self.layout.journal())?;
+        self.disk.sync_ancestors(self.layout.base())?;
+        Manifest::new(header.generation, self.clock.now()).commit(&*self.disk, &self.layout)?;
+        self.begin(inner, sync, Position::start_of(&header))
+    }
+}
