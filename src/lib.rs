@@ -1,6 +1,7 @@
 //! A durable outbox for storage operations.
 
 pub mod backend;
+pub mod bench;
 pub mod client;
 pub mod clock;
 pub mod config;

@@ -6,4 +6,5 @@ mod suite {
     mod model;
     mod tidy;
     mod tools;
+    mod worker;
 }

@@ -13,9 +13,7 @@ use super::view::View;
 use super::{Layout, LockName};
 use crate::clock::Clock;
 use crate::disk::{Access, Disk, DiskError, DiskFile};
-use crate::operation::{
-    Event, IllegalTransition, Logged, Number, OperationId,
-};
+use crate::operation::{Event, IllegalTransition, Logged, Number, OperationId};
 
 /// Zeros are laid ahead in pieces of this size: overwriting them costs less to flush than growing the file.
 const AHEAD: u64 = 256 * 1024;

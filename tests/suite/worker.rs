@@ -1,0 +1,412 @@
+//! The drain loop against backends that do what a script says, on a simulated machine.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use wal_cli::backend::{Answer, Attempt, AttemptError, Backend, Request};
+use wal_cli::client::{Client, ClientError, Filter, ProcessOptions, ProcessReport, Reference, Silent, Stop};
+use wal_cli::clock::{Clock, ManualClock};
+use wal_cli::config::Settings;
+use wal_cli::disk::{Machine, MemoryDisk};
+use wal_cli::operation::{
+    BackendName, Failure, FailureClass, Fields, Logged, Operation, OperationType, Outcome, Status, Time,
+};
+use wal_cli::wal::{Layout, View, WalError};
+
+/// What a scripted backend does with its next call for an operation.
+#[derive(Debug, Clone)]
+enum Act {
+    Done,
+    Fail(FailureClass),
+    RetryAfter(u64),
+    Unanswered,
+    /// The whole process dies in the middle of it.
+    Die,
+    /// Goes on until it is told to stop.
+    Hang,
+}
+
+/// A backend that does what it is told, and keeps a record of it.
+#[derive(Debug, Default)]
+struct Script {
+    acts: Mutex<BTreeMap<String, Vec<Act>>>,
+    calls: Mutex<Vec<String>>,
+    answers: Mutex<BTreeMap<String, Answer>>,
+    away: AtomicBool,
+    process: Mutex<Option<MemoryDisk>>,
+}
+
+impl Script {
+    fn name(request: &Request) -> String {
+        request.parameters.get("name").cloned().unwrap_or_default()
+    }
+}
+
+impl Backend for Script {
+    fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome, AttemptError> {
+        let name = Script::name(request);
+        self.calls.lock().unwrap().push(name.clone());
+        if let Some(disk) = &*self.process.lock().unwrap() {
+            let view = View::open(Arc::new(disk.clone()), layout());
+            if let Ok(view) = view {
+                let seen = view.operation(request.number).unwrap().unwrap();
+                assert_eq!(seen.status(), Status::Processing, "the claim is there before the effect");
+            }
+        }
+        if self.away.load(Ordering::SeqCst) {
+            return Err(AttemptError::failed(FailureClass::Outage, "refused", "nobody listens"));
+        }
+        let act = self.acts.lock().unwrap().get_mut(&name).and_then(|acts| (!acts.is_empty()).then(|| acts.remove(0)));
+        let failure = |class| Failure { class, error_type: "scripted".into(), message: "as the script says".into() };
+        match act.unwrap_or(Act::Done) {
+            Act::Done => Ok(Outcome { cid: Some(format!("cid-of-{name}")), ..Outcome::default() }),
+            Act::Fail(class) => Err(failure(class).into()),
+            Act::RetryAfter(ms) => {
+                Err(AttemptError::Failed { failure: failure(FailureClass::Transient), retry_after_ms: Some(ms) })
+            }
+            Act::Unanswered => Err(AttemptError::Unanswered(failure(FailureClass::Transient))),
+            Act::Die => {
+                self.process.lock().unwrap().as_ref().unwrap().kill();
+                Err(AttemptError::Stopped)
+            }
+            Act::Hang => {
+                while !attempt.is_cancelled() {
+                    std::thread::yield_now();
+                }
+                Err(AttemptError::Stopped)
+            }
+        }
+    }
+
+    fn ask(&self, request: &Request) -> Result<Answer, AttemptError> {
+        Ok(self.answers.lock().unwrap().get(&Script::name(request)).cloned().unwrap_or(Answer::NotDone))
+    }
+
+    fn health(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+fn layout() -> Layout {
+    Layout::new(PathBuf::from("/wal"))
+}
+
+fn backend(name: &str) -> BackendName {
+    BackendName::new(name).unwrap()
+}
+
+/// One log, one clock, scripted backends `a` and `b`; processes come and go.
+struct Scenario {
+    machine: Machine,
+    clock: Arc<ManualClock>,
+    scripts: BTreeMap<&'static str, Arc<Script>>,
+    settings: Settings,
+}
+
+impl Scenario {
+    fn new() -> Scenario {
+        let settings = Settings { jobs: 1, ..Settings::at(PathBuf::from("/wal")) };
+        Scenario {
+            machine: Machine::new(),
+            clock: Arc::new(ManualClock::new(Time::from_millis(1_800_000_000_000), 1)),
+            scripts: BTreeMap::from([("a", Arc::default()), ("b", Arc::default())]),
+            settings,
+        }
+    }
+
+    fn client(&self) -> Client {
+        let disk = self.machine.process();
+        let mut client = Client::with(Arc::new(disk.clone()), self.clock.clone(), self.settings.clone(), "scenario");
+        for (name, script) in &self.scripts {
+            *script.process.lock().unwrap() = Some(disk.clone());
+            client.register(backend(name), script.clone());
+        }
+        client
+    }
+
+    fn act(&self, on: &str, name: &str, acts: &[Act]) -> &Scenario {
+        self.scripts[on].acts.lock().unwrap().insert(name.to_owned(), acts.to_vec());
+        self
+    }
+
+    fn add(&self, on: &str, names: &str) -> &Scenario {
+        let client = self.client();
+        for name in names.split_whitespace() {
+            client.submit(logged(on, name, 0)).unwrap();
+        }
+        self
+    }
+
+    fn process(&self) -> ProcessReport {
+        self.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent).unwrap()
+    }
+
+    fn calls(&self, on: &str) -> String {
+        self.scripts[on].calls.lock().unwrap().join(" ")
+    }
+
+    fn get(&self, number: u64) -> Operation {
+        self.client().operation(&Reference::Number(number)).unwrap()
+    }
+
+    fn wait(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+}
+
+fn logged(on: &str, name: &str, priority: i32) -> Logged {
+    let parameters = Fields::from([("name".to_owned(), name.to_owned())]);
+    let mut logged = Logged::new(OperationType::new("job").unwrap(), backend(on), parameters, 2);
+    logged.priority = priority;
+    logged
+}
+
+#[test]
+fn operations_go_in_order_and_each_once() {
+    let scenario = Scenario::new();
+    scenario.add("a", "one two three");
+    let client = scenario.client();
+    client.submit(logged("a", "urgent", 9)).unwrap();
+    assert_eq!(scenario.process().completed, 4);
+    assert_eq!(scenario.calls("a"), "urgent one two three");
+    assert_eq!(scenario.process(), ProcessReport::default());
+    let operation = scenario.get(1);
+    let words: Vec<_> = operation.history.iter().map(|entry| entry.to.as_str()).collect();
+    assert_eq!(words, ["pending", "processing", "completed"]);
+}
+
+#[test]
+fn a_transient_failure_is_tried_again_with_growing_waits_and_then_given_up() {
+    let scenario = Scenario::new();
+    let fail = Act::Fail(FailureClass::Transient);
+    scenario.act("a", "x", &[fail.clone(), fail.clone(), fail]).add("a", "x");
+    assert_eq!(scenario.process().retrying, 1);
+    assert_eq!(scenario.process(), ProcessReport::default(), "not due yet");
+    scenario.wait(67);
+    assert_eq!(scenario.process().retrying, 1);
+    scenario.wait(67);
+    assert_eq!(scenario.process(), ProcessReport::default(), "the second wait is twice as long");
+    scenario.wait(67);
+    assert_eq!(scenario.process().failed, 1);
+    assert_eq!(scenario.calls("a"), "x x x");
+    scenario.client().retry(&[Reference::Number(1)], "by hand").unwrap();
+    assert_eq!(scenario.get(1).retry_count, 0);
+    assert_eq!(scenario.process().completed, 1);
+}
+
+#[test]
+fn a_permanent_failure_fails_at_once() {
+    let scenario = Scenario::new();
+    scenario.act("a", "x", &[Act::Fail(FailureClass::Permanent)]).add("a", "x y");
+    let report = scenario.process();
+    assert_eq!((report.failed, report.completed), (1, 1));
+    assert_eq!(scenario.get(1).status(), Status::Failed);
+}
+
+#[test]
+fn a_backend_may_ask_for_a_longer_wait() {
+    let scenario = Scenario::new();
+    scenario.act("a", "x", &[Act::RetryAfter(600_000)]).add("a", "x");
+    assert_eq!(scenario.process().retrying, 1);
+    scenario.wait(599);
+    assert_eq!(scenario.process(), ProcessReport::default());
+    scenario.wait(2);
+    assert_eq!(scenario.process().completed, 1);
+}
+
+#[test]
+fn an_outage_spends_no_attempt_and_holds_up_no_other_backend() {
+    let scenario = Scenario::new();
+    scenario.scripts["a"].away.store(true, Ordering::SeqCst);
+    scenario.add("a", "one two three").add("b", "four five");
+    let report = scenario.process();
+    assert_eq!((report.completed, report.postponed), (2, 1));
+    assert_eq!(scenario.calls("a"), "one", "the lane closes after the first");
+    let operation = scenario.get(1);
+    assert_eq!((operation.status(), operation.retry_count, operation.interruptions), (Status::Pending, 0, 0));
+    assert!(operation.state.failure().is_some(), "why it waits can be told");
+    scenario.scripts["a"].away.store(false, Ordering::SeqCst);
+    assert_eq!(scenario.process().completed, 3);
+}
+
+#[test]
+fn an_attempt_without_an_answer_is_settled_by_asking() {
+    let scenario = Scenario::new();
+    for name in ["done", "not", "unknown"] {
+        scenario.act("a", name, &[Act::Unanswered]);
+    }
+    let outcome = Outcome { cid: Some("asked".into()), ..Outcome::default() };
+    let answers = [("done", Answer::Done(outcome)), ("unknown", Answer::Unknown("nobody knows".into()))];
+    scenario.scripts["a"].answers.lock().unwrap().extend(answers.map(|(name, answer)| (name.to_owned(), answer)));
+    scenario.add("a", "done not unknown");
+    let report = scenario.process();
+    assert_eq!((report.completed, report.retrying, report.failed), (1, 1, 1));
+    assert_eq!(scenario.get(3).state.failure().unwrap().error_type, "in_doubt");
+}
+
+#[test]
+fn what_a_dead_loop_left_claimed_is_asked_about_and_goes_on() {
+    let scenario = Scenario::new();
+    scenario.act("a", "x", &[Act::Die]).act("a", "y", &[Act::Die]).add("a", "x y");
+    let run = || scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
+    run().expect_err("the process died");
+    assert_eq!(scenario.get(1).status(), Status::Processing);
+    let outcome = Outcome { cid: Some("found".into()), ..Outcome::default() };
+    scenario.scripts["a"].answers.lock().unwrap().insert("x".into(), Answer::Done(outcome));
+    run().expect_err("it died again, at y");
+    assert_eq!(scenario.get(1).status(), Status::Completed, "the backend had it");
+    let report = run().unwrap();
+    assert_eq!((report.recovered, report.completed), (1, 1));
+    assert_eq!(scenario.get(2).interruptions, 1);
+    assert_eq!(scenario.get(2).retry_count, 0, "a crash spends no attempt");
+    assert_eq!(scenario.calls("a"), "x y y");
+}
+
+#[test]
+fn no_operation_crashes_the_drain_for_ever() {
+    let scenario = Scenario::new();
+    scenario.act("a", "poison", &vec![Act::Die; 20]).add("a", "poison good");
+    let mut deaths = 0;
+    let report = loop {
+        match scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent) {
+            Ok(report) => break report,
+            Err(_) => deaths += 1,
+        }
+    };
+    assert_eq!(deaths, 8);
+    assert_eq!(report.recovered, 1);
+    assert_eq!(scenario.get(1).state.failure().unwrap().error_type, "crashes_drain");
+    assert_eq!(scenario.get(2).status(), Status::Completed);
+    let calls = scenario.calls("a");
+    assert_eq!(calls, "poison poison poison good poison poison poison poison poison", "after three it goes last");
+}
+
+#[test]
+fn a_request_to_stop_hands_back_what_has_not_begun() {
+    let mut scenario = Scenario::new();
+    scenario.settings.jobs = 2;
+    scenario.act("a", "x", &[Act::Hang]).act("a", "y", &[Act::Hang]).add("a", "x y z");
+    let client = scenario.client();
+    let stop = Stop::new();
+    let (watcher, script) = (stop.clone(), scenario.scripts["a"].clone());
+    let report = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while script.calls.lock().unwrap().len() < 2 {
+                std::thread::yield_now();
+            }
+            watcher.request();
+        });
+        let options = ProcessOptions { follow: true, grace: Duration::ZERO, ..ProcessOptions::default() };
+        client.process(&options, &stop, &mut Silent).unwrap()
+    });
+    assert!(report.stopped);
+    assert_eq!(report.handed_back, 2);
+    for number in 1..=3 {
+        let operation = scenario.get(number);
+        assert_eq!((operation.status(), operation.interruptions), (Status::Pending, 0), "{number}");
+    }
+    assert_eq!(scenario.process().completed, 3);
+}
+
+#[test]
+fn a_second_loop_is_told_who_runs_the_first() {
+    let scenario = Scenario::new();
+    scenario.add("a", "x");
+    let first = scenario.client();
+    let _held = first.wal().unwrap().lock_process(Duration::ZERO).unwrap();
+    let refused = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
+    match refused {
+        Err(ClientError::Wal(WalError::Busy { holder, waited, .. })) => {
+            assert!(holder.contains("`scenario`"), "{holder}");
+            assert!(waited >= Duration::from_millis(250));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(scenario.client().processing_active().unwrap().is_some());
+}
+
+#[test]
+fn limits_are_kept() {
+    let scenario = Scenario::new();
+    scenario.add("a", "one two three four").add("b", "five");
+    let run =
+        |options: ProcessOptions| scenario.client().process(&options, &Stop::new(), &mut Silent).unwrap().completed;
+    assert_eq!(run(ProcessOptions { limit: Some(2), backend: Some(backend("a")), ..Default::default() }), 2);
+    assert_eq!(run(ProcessOptions { backend: Some(backend("b")), ..Default::default() }), 1);
+    assert_eq!(run(ProcessOptions { only: Some([4].into()), ..Default::default() }), 1);
+    assert_eq!(run(ProcessOptions { max_time: Some(Duration::ZERO), ..Default::default() }), 0);
+    assert_eq!(scenario.calls("a"), "one two four");
+    assert_eq!(run(ProcessOptions::default()), 1);
+}
+
+#[test]
+fn a_long_queue_is_drained_through_files_and_journal() {
+    let mut scenario = Scenario::new();
+    scenario.settings.partition_size = 50;
+    scenario.settings.jobs = 8;
+    let client = scenario.client();
+    for round in 0..10 {
+        for nth in 0..30 {
+            client.submit(logged(["a", "b"][nth % 2], &format!("{round}-{nth}"), (nth % 3) as i32)).unwrap();
+        }
+        if round % 3 == 0 {
+            client.checkpoint().unwrap();
+        }
+    }
+    assert_eq!(scenario.process().completed, 300);
+    let mut calls: Vec<_> = scenario.calls("a").split(' ').map(str::to_owned).collect();
+    calls.extend(scenario.calls("b").split(' ').map(str::to_owned));
+    calls.sort();
+    calls.dedup();
+    assert_eq!(calls.len(), 300, "each of them once");
+    let stats = scenario.client().stats().unwrap();
+    assert_eq!((stats.counts.completed, stats.counts.total()), (300, 300));
+    scenario.client().checkpoint().unwrap();
+    let page = scenario.client().list(&Filter { status: Some(Status::Completed), ..Filter::default() }, 0).unwrap();
+    assert_eq!(page.operations.len(), 300);
+    assert_eq!(scenario.client().stats().unwrap().archived, 300);
+}
+
+#[test]
+fn a_wrapped_function_is_logged_before_it_runs() {
+    let scenario = Scenario::new();
+    let client = scenario.client();
+    let (kind, name) = (OperationType::new("my_job").unwrap(), backend("a"));
+    let operation = client
+        .wrap(&kind, &name, Fields::new(), |request, _| {
+            let seen = scenario.get(request.number);
+            assert_eq!(seen.status(), Status::Processing);
+            Ok(Outcome { size: Some(3), ..Outcome::default() })
+        })
+        .unwrap();
+    assert_eq!(operation.status(), Status::Completed);
+    let doubtful = client
+        .wrap(&kind, &name, Fields::new(), |_, _| {
+            Err(AttemptError::Unanswered(Failure {
+                class: FailureClass::Transient,
+                error_type: "timeout".into(),
+                message: "no answer".into(),
+            }))
+        })
+        .unwrap();
+    assert_eq!(doubtful.state.failure().unwrap().error_type, "in_doubt");
+}
+
+#[test]
+fn waiting_carries_out_or_ends_in_time() {
+    let scenario = Scenario::new();
+    scenario.add("a", "x y");
+    let client = scenario.client();
+    let reference = [Reference::Number(1)];
+    match client.wait(&reference, Some(Duration::from_secs(1)), &Stop::new()) {
+        Err(ClientError::TimedOut { unfinished }) => assert_eq!(unfinished.len(), 1),
+        other => panic!("{other:?}"),
+    }
+    let done = client.wait_carrying_out(&reference, None, &Stop::new(), &mut Silent).unwrap();
+    assert_eq!(done[0].status(), Status::Completed);
+    assert_eq!(scenario.get(2).status(), Status::Pending, "only its own");
+    assert!(scenario.clock.now() > Time::from_millis(1_800_000_000_000));
+}
