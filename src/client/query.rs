@@ -247,7 +247,7 @@ impl Client {
             // Damage in one file must not hide the counts, which need no file.
             let looked = view.visit(
                 Order::OldestFirst,
-                |file| file.count_of(Status::Pending) > 0,
+                |file| counts.pending > 0 && file.count_of(Status::Pending) > 0,
                 |glimpse| glimpse.status == Status::Pending,
                 |operation| {
                     if operation.status() == Status::Pending {

@@ -17,7 +17,7 @@ use crate::operation::{Number, Operation, State, Time};
 const ARCHIVE_PARTITIONS: usize = 8;
 
 /// Generations folded at a time: what bounds the memory of a checkpoint.
-const GENERATIONS_AT_ONCE: usize = 4;
+const GENERATIONS_AT_ONCE: usize = 2;
 
 /// What a checkpoint did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,8 +1,9 @@
 //! The log as a reader sees it: manifest, files and journal, without any lock.
 
+use std::collections::btree_map::Entry as MapEntry;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::chain::{self, Position, ReadFrame};
 use super::error::{Damage, WalError, WalResult};
@@ -50,12 +51,14 @@ struct Tail {
     position: Option<Position>,
     payloads: Vec<Payload>,
     touched: BTreeMap<Number, Touched>,
-    ids: HashMap<OperationId, Number>,
+    /// The numbers of the touched operations by id; made when first asked for.
+    ids: OnceLock<HashMap<OperationId, Number>>,
     kinds: Vec<Kind>,
     damage: Option<Damage>,
     bytes: u64,
     oldest: Option<crate::operation::Time>,
-    changed: BTreeSet<Number>,
+    /// What changed since somebody asked; not kept while everything is read.
+    changed: Option<BTreeSet<Number>>,
 }
 
 /// Operations of one type and backend, counted.
@@ -74,7 +77,14 @@ struct Touched {
     status: Status,
     revision: Revision,
     logged: bool,
-    records: Vec<RecordAt>,
+    first: RecordAt,
+    more: Vec<RecordAt>,
+}
+
+impl Touched {
+    fn records(&self) -> impl Iterator<Item = &RecordAt> {
+        std::iter::once(&self.first).chain(&self.more)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -152,7 +162,7 @@ impl View {
         for link in chain.links.into_iter().filter(|link| link.header.generation < self.before) {
             self.journal.take(link.frames)?;
         }
-        self.journal.changed.clear();
+        self.journal.changed = Some(BTreeSet::new());
         Ok(())
     }
 
@@ -276,7 +286,7 @@ impl View {
 
     /// The operations that changed since this was last asked.
     pub fn take_changed(&mut self) -> BTreeSet<Number> {
-        std::mem::take(&mut self.journal.changed)
+        self.journal.changed.replace(BTreeSet::new()).unwrap_or_default()
     }
 
     /// Whether there is a log at all.
@@ -344,7 +354,11 @@ impl View {
 
     /// The operation with this id.
     pub fn operation_by_id(&self, id: OperationId) -> WalResult<Option<Operation>> {
-        match self.journal.ids.get(&id) {
+        let ids = self
+            .journal
+            .ids
+            .get_or_init(|| self.journal.touched.iter().map(|(number, touched)| (touched.id, *number)).collect());
+        match ids.get(&id) {
             Some(number) => self.operation(*number),
             None => self.row_by_id(id),
         }
@@ -373,8 +387,7 @@ impl View {
     pub fn journal_transition(&self, number: Number, revision: Revision) -> Option<OperationId> {
         let touched = self.journal.touched.get(&number)?;
         let found = touched
-            .records
-            .iter()
+            .records()
             .any(|at| self.journal.payloads[at.payload as usize].revision + u64::from(at.index) == revision);
         found.then_some(touched.id)
     }
@@ -391,7 +404,7 @@ impl View {
 
     fn fold(&self, base: Option<Operation>, touched: &Touched) -> WalResult<Operation> {
         let mut operation = base;
-        for at in &touched.records {
+        for at in touched.records() {
             let payload = &self.journal.payloads[at.payload as usize];
             let revision = payload.revision + u64::from(at.index);
             let transition = payload
@@ -611,20 +624,30 @@ impl Tail {
                 }
                 self.kinds[kind].change[record.to as usize] += 1;
                 let at = RecordAt { payload: payload_index, offset: offset as u32, index: index as u32 };
-                let touched = self.touched.entry(record.number).or_insert_with(|| Touched {
-                    id: record.id,
-                    kind,
-                    status: record.to,
-                    revision: 0,
-                    logged: record.from.is_none(),
-                    records: Vec::new(),
-                });
-                touched.status = record.to;
-                touched.revision = frame.payload.revision + index as u64;
-                touched.records.push(at);
-                self.ids.insert(record.id, record.number);
-                self.changed.insert(record.number);
+                let revision = frame.payload.revision + index as u64;
+                match self.touched.entry(record.number) {
+                    MapEntry::Vacant(vacant) => {
+                        vacant.insert(Touched {
+                            id: record.id,
+                            kind,
+                            status: record.to,
+                            revision,
+                            logged: record.from.is_none(),
+                            first: at,
+                            more: Vec::new(),
+                        });
+                    }
+                    MapEntry::Occupied(mut occupied) => {
+                        let touched = occupied.get_mut();
+                        (touched.status, touched.revision) = (record.to, revision);
+                        touched.more.push(at);
+                    }
+                }
+                if let Some(changed) = &mut self.changed {
+                    changed.insert(record.number);
+                }
             }
+            self.ids = OnceLock::new();
             self.payloads.push(frame.payload);
         }
         Ok(())

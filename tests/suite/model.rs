@@ -3,7 +3,7 @@
 //! Two processes of a simulated machine take turns; either may be killed at any disk operation, and the power
 //! may be cut. Whatever was acknowledged must be there, whatever was under way is there whole or not at all.
 //!
-//! `WAL_CLI_SEQUENCES` sets how many lives are tried, `WAL_CLI_SEED` runs a single one.
+//! `WAL_CLI_LONG` sets how many lives are tried, `WAL_CLI_SEED` runs a single one.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -395,7 +395,7 @@ fn live(seed: u64) {
         if let Err(panic) = outcome {
             let last = life.trace.len().saturating_sub(12);
             eprintln!("seed {seed} failed; its last steps:\n  {}", life.trace[last..].join("\n  "));
-            eprintln!("replay: WAL_CLI_SEED={seed} cargo test --test all model");
+            eprintln!("replay: WAL_CLI_SEED={seed} tests/long model 1");
             std::panic::resume_unwind(panic);
         }
     }
@@ -406,8 +406,11 @@ fn random_lives_agree_with_the_model() {
     if let Ok(seed) = std::env::var("WAL_CLI_SEED") {
         return live(seed.parse().expect("a seed is a number"));
     }
-    let sequences = std::env::var("WAL_CLI_SEQUENCES").map_or(150, |n| n.parse().expect("a number"));
-    for seed in 0..sequences {
-        live(seed);
-    }
+    let lives: u64 = std::env::var("WAL_CLI_LONG").map_or(150, |n| n.parse().expect("a number"));
+    std::thread::scope(|scope| {
+        for half in 0..2 {
+            scope.spawn(move || (0..lives).filter(|seed| seed % 2 == half).for_each(live));
+        }
+    });
+    println!("{lives} lives of 40 steps each agree with the model");
 }

@@ -1,0 +1,93 @@
+//! The real program, run as a user would run it.
+#![expect(clippy::disallowed_methods, reason = "it looks at files as another program would")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// A directory with a home, a log and room for files, gone when this is dropped.
+pub struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    /// A fresh one.
+    pub fn new() -> Place {
+        Place { directory: tempfile::tempdir().unwrap() }
+    }
+
+    /// A path in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Where the log is.
+    pub fn log(&self) -> PathBuf {
+        self.path("wal")
+    }
+
+    /// A file in it.
+    pub fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// The program with these arguments, separated by spaces.
+    pub fn command(&self, arguments: &str) -> Command {
+        self.prepare(Command::new(env!("CARGO_BIN_EXE_wal-cli")), arguments)
+    }
+
+    /// The program under another one, such as strace.
+    pub fn command_under(&self, mut outer: Command, arguments: &str) -> Command {
+        outer.arg(env!("CARGO_BIN_EXE_wal-cli"));
+        self.prepare(outer, arguments)
+    }
+
+    fn prepare(&self, mut command: Command, arguments: &str) -> Command {
+        for (name, _) in std::env::vars() {
+            if name.starts_with("IPFS_KIT_WAL_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .args(arguments.split_whitespace())
+            .current_dir(self.directory.path())
+            .env("HOME", self.directory.path())
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .env("IPFS_KIT_WAL_PATH", self.log())
+            .env("RUST_BACKTRACE", "0")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it; fails unless it ends with 0. What it wrote to stdout.
+    pub fn run(&self, arguments: &str) -> String {
+        let output = self.output(arguments);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{arguments}: {}\n{}", output.status, text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Runs it to its end.
+    pub fn output(&self, arguments: &str) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs it and reads its one JSON document; fails unless it ends with 0.
+    pub fn json(&self, arguments: &str) -> serde_json::Value {
+        serde_json::from_str(&self.run(&format!("--json {arguments}"))).unwrap()
+    }
+
+    /// Starts it, its output going nowhere.
+    pub fn start(&self, arguments: &str) -> Child {
+        self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+}
+
+/// The names in a directory, sorted.
+pub fn names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
