@@ -19,7 +19,7 @@ use crate::health::Records;
 pub use crate::health::{BackendHealth, HealthStatus};
 use crate::operation::BackendName;
 pub use crate::wal::{CheckpointReport, CleanupPlan, Damage, HolderNote};
-use crate::wal::{Layout, Options, View, Wal};
+use crate::wal::{HeldLock, Layout, Options, View, Wal, WalError};
 use crate::worker::Tools;
 pub use crate::worker::{Observer, ProcessOptions, ProcessReport, Silent, Stop};
 
@@ -116,10 +116,28 @@ impl Client {
         observer: &mut dyn Observer,
     ) -> Result<ProcessReport, ClientError> {
         let wal = self.wal()?;
-        let lock = wal.lock_process(options.lock_timeout)?;
+        let lock = self.lock_loop(wal, options)?;
         let tools =
             Tools { disk: &self.disk, clock: &self.clock, settings: &self.settings, backends: &self.backends, wal };
         Ok(crate::worker::run(tools, options, stop, observer, lock)?)
+    }
+
+    /// The lock of the drain loop. Another loop keeps it for long, so we give up soon; whoever holds it for
+    /// moments, such as an `add` that waits, is worth the usual patience.
+    fn lock_loop(&self, wal: &Wal, options: &ProcessOptions) -> Result<HeldLock, ClientError> {
+        let start = self.clock.elapsed();
+        loop {
+            let busy = match wal.lock_process(options.lock_timeout) {
+                Err(busy @ WalError::Busy { .. }) => busy,
+                other => return Ok(other?),
+            };
+            let patient = options.only.is_none()
+                && self.clock.elapsed().saturating_sub(start) < self.settings.lock_timeout
+                && self.processing_active()?.is_none_or(|holder| !holder.command.starts_with("process"));
+            if !patient {
+                return Err(busy.into());
+            }
+        }
     }
 
     /// Runs a checkpoint if one is due and no drain loop is there to run it.

@@ -193,9 +193,12 @@ impl Wal {
                 let note = self.take_lock(&mut inner)?;
                 let done = self.append_locked(&mut inner, note, &mut decide);
                 let released = inner.lock.unlock();
-                let done = done?;
-                released?;
-                done
+                let (written, appended, result) = done?;
+                if let Err(error) = released {
+                    let ids = written.iter().map(|written| written.id).collect();
+                    return Err(WalError::Unconfirmed { why: error.to_string(), ids });
+                }
+                (written, appended, result)
             };
             let Some(appended) = appended else { return Ok((written, result)) };
             if self.wait_until_durable(appended, &written)? {

@@ -184,6 +184,10 @@ pub fn run(
             started: tools.clock.elapsed(),
         };
         let result = worker.drain(observer);
+        if result.is_err() {
+            // What runs can no longer be settled; the next loop asks about it.
+            worker.running.values().for_each(|running| running.attempt.cancel());
+        }
         worker.executor.close();
         result.map(|()| worker.report)
     })

@@ -6,6 +6,7 @@
 //! `WAL_CLI_LONG` sets how many lives are tried, `WAL_CLI_SEED` runs a single one.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -161,10 +162,19 @@ impl Life {
             self.trace.push(format!("writer {which} dies at disk operation {at}"));
             self.writers[which].as_ref().unwrap().0.kill_after(at);
         }
+        let fails = !dies && self.random.u8(..6) == 0;
+        if fails {
+            let kind = [ErrorKind::StorageFull, ErrorKind::Other][self.random.usize(..2)];
+            let (at, for_good) = (self.random.u64(..60), self.random.bool());
+            self.trace.push(format!("writer {which} gets {kind:?} at disk operation {at}, for good: {for_good}"));
+            self.writers[which].as_ref().unwrap().0.fail_after(at, kind, for_good);
+        }
         let now = self.clock.now().as_millis();
         let before = self.model.clone();
         let next_before = self.next_number;
-        let result = match self.random.u8(..10) {
+        let action = self.random.u8(..10);
+        let is_cleanup = action == 8;
+        let result = match action {
             0..=2 => {
                 let count = self.random.usize(1..8);
                 self.trace.push(format!("writer {which} adds {count}"));
@@ -240,7 +250,25 @@ impl Life {
         if !died {
             // What was not reached does not come later.
             disk.kill_after(u64::MAX);
-            result.expect("what is asked of a sound log works");
+            disk.stop_failing();
+            match result {
+                Ok(()) => {}
+                Err(_) if !fails => result.expect("what is asked of a sound log works"),
+                Err(WalError::NotLogged(_)) => {
+                    let seen = self.observe();
+                    if is_cleanup {
+                        // Its commits are several; that the last one failed says nothing of those before.
+                        self.settle(&before, next_before, false);
+                    } else {
+                        same(&seen, &before, "whoever was told that nothing was logged");
+                        (self.model, self.next_number) = (before, next_before);
+                    }
+                }
+                Err(error) => {
+                    self.trace.push(format!("it was told: {error}"));
+                    self.settle(&before, next_before, false);
+                }
+            }
             if self.random.u8(..12) == 0 {
                 self.trace.push("power cut".into());
                 self.power_cut();

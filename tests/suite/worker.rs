@@ -119,7 +119,7 @@ impl Scenario {
 
     fn client(&self) -> Client {
         let disk = self.machine.process();
-        let mut client = Client::with(Arc::new(disk.clone()), self.clock.clone(), self.settings.clone(), "scenario");
+        let mut client = Client::with(Arc::new(disk.clone()), self.clock.clone(), self.settings.clone(), "process");
         for (name, script) in &self.scripts {
             *script.process.lock().unwrap() = Some(disk.clone());
             client.register(backend(name), script.clone());
@@ -320,12 +320,27 @@ fn a_second_loop_is_told_who_runs_the_first() {
     let refused = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
     match refused {
         Err(ClientError::Wal(WalError::Busy { holder, waited, .. })) => {
-            assert!(holder.contains("`scenario`"), "{holder}");
+            assert!(holder.contains("`process`"), "{holder}");
             assert!(waited >= Duration::from_millis(250));
         }
         other => panic!("{other:?}"),
     }
     assert!(scenario.client().processing_active().unwrap().is_some());
+}
+
+#[test]
+fn a_loop_waits_for_somebody_who_needs_the_lock_for_moments() {
+    let scenario = Scenario::new();
+    scenario.add("a", "x");
+    let disk = scenario.machine.process();
+    let short = Client::with(Arc::new(disk), scenario.clock.clone(), scenario.settings.clone(), "add");
+    let held = short.wal().unwrap().lock_process(Duration::ZERO).unwrap();
+    let before = scenario.clock.now();
+    let refused = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
+    assert!(matches!(refused, Err(ClientError::Wal(WalError::Busy { .. }))));
+    assert!(scenario.clock.now().millis_since(before) >= 10_000, "it was patient");
+    drop(held);
+    assert_eq!(scenario.process().completed, 1);
 }
 
 #[test]
