@@ -89,8 +89,11 @@ impl ManualClock {
     /// Lets time pass on both clocks.
     pub fn advance(&self, duration: Duration) {
         let mut state = self.lock();
+        let before = state.elapsed.as_millis();
         state.elapsed += duration;
-        state.now = state.now.plus_millis(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX));
+        // Many pauses of microseconds make a millisecond.
+        let passed = state.elapsed.as_millis() - before;
+        state.now = state.now.plus_millis(i64::try_from(passed).unwrap_or(i64::MAX));
     }
 
     /// Makes the wall clock jump.
