@@ -148,6 +148,6 @@ mod tests {
         assert_eq!(split("a\r\n\r\nb c\r\n", false), ab);
         assert_eq!(split("a\0b c\0", true), ab);
         assert_eq!(split("a\nb\0", true), [PathBuf::from("a\nb")]);
-        assert_eq!(split("", false), [PathBuf::new(); 0]);
+        assert!(split("", false).is_empty());
     }
 }

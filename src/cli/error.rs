@@ -25,6 +25,13 @@ pub struct CliError {
     pub kind: &'static str,
     /// What happened, and to what.
     pub message: String,
+    /// What else there is to say.
+    pub more: Box<More>,
+}
+
+/// What else there is to say of an error.
+#[derive(Debug, Default)]
+pub struct More {
     /// Lines below the message.
     pub details: Vec<String>,
     /// Why, where the message does not say it.
@@ -38,8 +45,7 @@ pub struct CliError {
 impl CliError {
     /// An error of this kind.
     pub fn new(exit: Exit, kind: &'static str, message: impl Into<String>) -> CliError {
-        let (details, causes, hints, extra) = Default::default();
-        CliError { exit, kind, message: message.into(), details, causes, hints, extra }
+        CliError { exit, kind, message: message.into(), more: Box::default() }
     }
 
     /// Something was asked for in a wrong way.
@@ -54,13 +60,13 @@ impl CliError {
 
     /// The same with a hint.
     pub fn hint(mut self, hint: impl Into<String>) -> CliError {
-        self.hints.push(hint.into());
+        self.more.hints.push(hint.into());
         self
     }
 
     /// The same with a further field.
     pub fn with(mut self, name: &'static str, value: Value) -> CliError {
-        self.extra.push((name, value));
+        self.more.extra.push((name, value));
         self
     }
 
@@ -71,14 +77,14 @@ impl CliError {
 
     /// The error as a value within a document.
     pub fn value(&self, program: Program) -> Value {
-        let hint = (!self.hints.is_empty()).then(|| program.named(&self.hints.join("; ")));
+        let hint = (!self.more.hints.is_empty()).then(|| program.named(&self.more.hints.join("; ")));
         let message = program.named(&self.message);
         let mut value = json!({ "type": self.kind, "message": message, "hint": hint });
         if let Value::Object(fields) = &mut value {
-            if !self.causes.is_empty() {
-                fields.insert("causes".into(), json!(self.causes));
+            if !self.more.causes.is_empty() {
+                fields.insert("causes".into(), json!(self.more.causes));
             }
-            fields.extend(self.extra.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+            fields.extend(self.more.extra.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         }
         value
     }
@@ -95,7 +101,7 @@ impl CliError {
         while let Some(cause) = next {
             let text = cause.to_string();
             if !said.contains(&text) {
-                self.causes.push(text.clone());
+                self.more.causes.push(text.clone());
                 said = text;
             }
             next = cause.source();
@@ -120,7 +126,7 @@ impl From<io::Error> for CliError {
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> CliError {
         let mut cli = CliError::new(Exit::Usage, "config", error.to_string()).caused_by(&error);
-        cli.hints.extend(error.hint());
+        cli.more.hints.extend(error.hint());
         if let Some(key) = error.key() {
             cli = cli.with("key", json!(key));
         }
@@ -160,9 +166,9 @@ impl From<ClientError> for CliError {
             ClientError::BadReference(_) => cli.hint("`wal-cli list all` shows numbers"),
             ClientError::BadInputs { bad, .. } => {
                 let line = |input: &crate::client::BadInput| format!("{}: {}", visible(&input.input), input.message);
-                cli.details = bad.iter().take(DETAILS_MAX).map(line).collect();
+                cli.more.details = bad.iter().take(DETAILS_MAX).map(line).collect();
                 if bad.len() > DETAILS_MAX {
-                    cli.details.push(format!("… and {} more (--json names all)", bad.len() - DETAILS_MAX));
+                    cli.more.details.push(format!("… and {} more (--json names all)", bad.len() - DETAILS_MAX));
                 }
                 let all: Vec<Value> = bad
                     .iter()
@@ -237,7 +243,7 @@ fn about_the_log(mut cli: CliError, error: &WalError) -> CliError {
         WalError::Unconfirmed { ids, .. } => {
             let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
             let hint = "look before logging it again: `wal-cli list all` shows whether it is there";
-            cli.details = ids.iter().take(DETAILS_MAX).cloned().collect();
+            cli.more.details = ids.iter().take(DETAILS_MAX).cloned().collect();
             cli.with("ids", json!(ids)).hint(hint)
         }
         WalError::TooLarge { .. } => cli.hint("pass less in its parameters"),

@@ -103,13 +103,13 @@ impl Terminal {
         }
         let head = Paint::Bad.on("error:", self.color_errors);
         self.say(&format!("{head} {}", self.program.named(&error.message)));
-        for detail in &error.details {
+        for detail in &error.more.details {
             self.say(&format!("  {detail}"));
         }
-        for cause in &error.causes {
+        for cause in &error.more.causes {
             self.say(&format!("  caused by: {cause}"));
         }
-        for hint in &error.hints {
+        for hint in &error.more.hints {
             self.hint(hint);
         }
     }
