@@ -2,6 +2,7 @@
 
 pub mod backend;
 pub mod bench;
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
@@ -9,5 +10,6 @@ pub mod disk;
 pub mod health;
 pub mod operation;
 pub mod queue;
+pub mod report;
 pub mod wal;
 pub mod worker;

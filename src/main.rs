@@ -1,3 +1,7 @@
 //! The executable: hands the arguments over and returns the exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wal_cli::cli::run(std::env::args_os())
+}

@@ -1,0 +1,153 @@
+//! `add`: logs files and directories.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::Exit;
+use super::args::{Add, Logging, Spool};
+use super::context::Context;
+use super::error::CliError;
+use super::wait::{self, Waited};
+use crate::client::{AddOptions, ClientError, Receipt, Reference};
+use crate::operation::Fields;
+use crate::report::{Document, visible};
+use crate::wal::WalError;
+
+/// Runs the command.
+pub fn run(context: &mut Context<'_>, args: &Add) -> Result<Exit, CliError> {
+    if args.spool != Spool::Never {
+        return Err(CliError::usage("only `--spool never` is there so far: content is read when it is sent")
+            .hint("leave `--spool` out, and keep the files until the operations are completed"));
+    }
+    let mut paths = args.path.clone();
+    if let Some(file) = &args.from_file {
+        paths.extend(read_paths(file, args.null)?);
+    }
+    if paths.is_empty() {
+        context.terminal.note("no paths were given: nothing was logged");
+        return told(context, &[]);
+    }
+    let options = AddOptions {
+        backend: args.logging.backend.clone(),
+        max_retries: args.logging.max_retries,
+        priority: args.logging.priority,
+        parameters: parameters(&args.logging),
+    };
+    let receipts = context.client.add_all(&paths, &options)?;
+    finish(context, &receipts, &args.logging)
+}
+
+/// The parameters given with `--param`.
+pub fn parameters(logging: &Logging) -> Fields {
+    logging.parameters.iter().cloned().collect()
+}
+
+/// Tells what was logged, and waits for it if that is asked for.
+pub fn finish(context: &mut Context<'_>, receipts: &[Receipt], logging: &Logging) -> Result<Exit, CliError> {
+    if logging.wait {
+        let references: Vec<Reference> = receipts.iter().map(|receipt| Reference::Number(receipt.number)).collect();
+        let waited = Waited { references: &references, receipts, timeout: logging.timeout };
+        return wait::carrying_out(context, &waited);
+    }
+    let exit = told(context, receipts)?;
+    // A checkpoint that is due can wait no longer than the next command; what was logged stands without it.
+    match context.client.maintain() {
+        Ok(_) | Err(ClientError::Wal(WalError::Busy { .. })) => {}
+        Err(error) => context.terminal.warn(&format!("the log could not be tidied up: {error}"), None),
+    }
+    Ok(exit)
+}
+
+/// Prints what was logged. It is durable by now.
+fn told(context: &mut Context<'_>, receipts: &[Receipt]) -> Result<Exit, CliError> {
+    let terminal = &mut *context.terminal;
+    if terminal.json {
+        terminal.document(receipts_document(Document::new(true), receipts))?;
+        return Ok(Exit::Done);
+    }
+    for receipt in receipts {
+        match &receipt.path {
+            Some(path) => writeln!(terminal.out, "{}  {}  {}", receipt.number, receipt.id, visible(path))?,
+            None => writeln!(terminal.out, "{}  {}  {}", receipt.number, receipt.id, receipt.operation_type)?,
+        }
+    }
+    terminal.out.flush()?;
+    Ok(Exit::Done)
+}
+
+#[derive(Serialize)]
+struct ReceiptDoc<'a> {
+    operation_id: String,
+    number: u64,
+    status: &'static str,
+    operation_type: &'a str,
+    backend: &'a str,
+    path: Option<&'a str>,
+}
+
+/// The document with what was logged.
+pub fn receipts_document(document: Document, receipts: &[Receipt]) -> Document {
+    let document = match receipts {
+        [only] => document.with("operation_id", &only.id),
+        _ => document,
+    };
+    let docs: Vec<ReceiptDoc<'_>> = receipts
+        .iter()
+        .map(|receipt| ReceiptDoc {
+            operation_id: receipt.id.to_string(),
+            number: receipt.number,
+            status: "pending",
+            operation_type: receipt.operation_type.as_str(),
+            backend: receipt.backend.as_str(),
+            path: receipt.path.as_deref(),
+        })
+        .collect();
+    document.with("operations", &docs)
+}
+
+#[expect(clippy::disallowed_methods, reason = "it may be a pipe, which cannot be read at offsets")]
+fn read_paths(file: &Path, null: bool) -> Result<Vec<PathBuf>, CliError> {
+    let refuse = |error: std::io::Error| {
+        let name = if file == Path::new("-") { "stdin".into() } else { format!("`{}`", file.display()) };
+        CliError::usage(format!("nothing was logged: could not read paths from {name}: {error}"))
+    };
+    let input: Box<dyn Read> = if file == Path::new("-") {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(std::fs::File::open(file).map_err(refuse)?)
+    };
+    split_paths(BufReader::new(input), null).map_err(refuse)
+}
+
+fn split_paths(input: impl BufRead, null: bool) -> std::io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for part in input.split(if null { 0 } else { b'\n' }) {
+        let mut part = part?;
+        if !null && part.last() == Some(&b'\r') {
+            part.pop();
+        }
+        if !part.is_empty() {
+            paths.push(PathBuf::from(std::ffi::OsString::from_vec(part)));
+        }
+    }
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_may_end_in_any_way() {
+        let split = |text: &str, null| split_paths(text.as_bytes(), null).unwrap();
+        let ab = ["a", "b c"].map(PathBuf::from);
+        assert_eq!(split("a\nb c", false), ab);
+        assert_eq!(split("a\r\n\r\nb c\r\n", false), ab);
+        assert_eq!(split("a\0b c\0", true), ab);
+        assert_eq!(split("a\nb\0", true), [PathBuf::from("a\nb")]);
+        assert!(split("", false).is_empty());
+    }
+}

@@ -1,0 +1,493 @@
+//! What was typed, checked as far as that is possible without looking at anything else.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+
+use super::Program;
+use super::exit::TABLE;
+use crate::config::parse_seconds;
+use crate::operation::{BackendName, OperationType, Status, Time};
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "wal-cli",
+    version,
+    about = "A durable outbox for storage operations",
+    long_about = "A durable outbox for storage operations.\n\nIt writes down what is to be done (add this file, pin this \
+                  CID) before anything else happens, and gets it done when the backend is there, however often the \
+                  machine, the process or the backend dies in between.",
+    after_help = TABLE,
+    after_long_help = TABLE,
+    styles = STYLES,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// What every command takes, before or after its name.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Print one JSON document instead of text
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Folder of the log
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub base_path: Option<PathBuf>,
+    /// Settings file to read instead of the usual one
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Trace on stderr what happens; IPFS_KIT_WAL_LOG takes filters
+    #[arg(long, global = true)]
+    pub debug: bool,
+    /// No progress, notes or warnings on stderr
+    #[arg(long, global = true)]
+    pub quiet: bool,
+    /// When to use colours; `auto` minds NO_COLOR and pipes
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+    /// How long to wait for a lock of the log: seconds, or 250ms, 10s, 2min
+    #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
+    pub lock_timeout: Option<Duration>,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Everywhere.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Log files and directories to be added, all of them or none
+    Add(Add),
+    /// Log an operation of any type: pin, get, upload, rm, …
+    Submit(Submit),
+    /// Show counts, what runs, health and room on the disk
+    Status(StatusArgs),
+    /// List operations, the newest first
+    List(List),
+    /// Show everything about operations
+    Show(Show),
+    /// Wait until operations have ended
+    Wait(Wait),
+    /// Put failed operations back to pending and end the wait of retrying ones
+    Retry(Retry),
+    /// Carry out what is due
+    Process(Process),
+    /// Drop completed operations that are old enough
+    Cleanup(Cleanup),
+    /// Fold the journal into Parquet files now
+    Checkpoint,
+    /// Probe the backends now
+    Health(Health),
+    /// Show, change and check the settings
+    #[command(subcommand)]
+    Config(Config),
+    /// Print a script that completes commands in a shell
+    Completions(Completions),
+}
+
+const ADD_EXAMPLES: &str = "\
+Examples:
+  wal-cli add photo.jpg
+  wal-cli add --backend local --wait README.md
+  find . -name '*.jpg' -print0 | wal-cli add -0 --from-file -";
+
+/// `add`
+#[derive(Debug, Args)]
+#[command(after_help = ADD_EXAMPLES)]
+pub struct Add {
+    /// Files and directories
+    #[arg(required_unless_present = "from_file", value_hint = ValueHint::AnyPath)]
+    pub path: Vec<PathBuf>,
+    /// Read paths from a file, one per line (`-`: from stdin)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub from_file: Option<PathBuf>,
+    /// The paths in that file end with NUL instead of a newline
+    #[arg(short = '0', long = "null", requires = "from_file")]
+    pub null: bool,
+    /// Whether to copy the content now; only `never` is there so far
+    #[arg(long, value_name = "MODE", default_value = "never", hide_default_value = true)]
+    pub spool: Spool,
+    /// What goes with any logged operation.
+    #[command(flatten)]
+    pub logging: Logging,
+}
+
+/// Whether content is copied when its operation is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Spool {
+    /// Read the file when it is sent.
+    Never,
+    /// Copy it where that costs little.
+    #[value(hide = true)]
+    Auto,
+    /// Copy it whatever it costs.
+    #[value(hide = true)]
+    Always,
+}
+
+/// What goes with any logged operation.
+#[derive(Debug, Args)]
+pub struct Logging {
+    /// Backend that carries it out [default: the setting default_backend]
+    #[arg(long, short, value_name = "NAME", value_parser = backend)]
+    pub backend: Option<BackendName>,
+    /// Carry it out now, or wait until a running `process` has
+    #[arg(long, short)]
+    pub wait: bool,
+    /// Give up waiting after this long (the operation stays logged)
+    #[arg(long, value_name = "TIME", requires = "wait", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Higher goes first
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub priority: i32,
+    /// Retries after a first failure [default: the setting max_retries]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub max_retries: Option<u32>,
+    /// A further parameter for the backend
+    #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parameter)]
+    pub parameters: Vec<(String, String)>,
+}
+
+const SUBMIT_HELP: &str = "\
+Types and their arguments:
+  add PATH                      upload FILE NAME
+  get | cat | download SRC DEST (SRC: a CID, with a path perhaps, or a name)
+  pin CID                       unpin CID
+  rm CID|NAME [--recursive]     list [CID|NAME] [DEST]
+  mkdir NAME                    copy | move NAME NAME
+
+Names lie in a backend's tree of files and start with `/`.
+
+Examples:
+  wal-cli submit pin QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn --backend local
+  wal-cli submit upload photo.jpg /pictures/photo.jpg --backend local --wait
+  wal-cli submit get QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn out.jpg";
+
+/// `submit`
+#[derive(Debug, Args)]
+#[command(after_help = SUBMIT_HELP)]
+pub struct Submit {
+    /// What is to be done
+    #[arg(value_name = "TYPE", value_parser = operation_type)]
+    pub operation_type: OperationType,
+    /// What to do it with; see below
+    #[arg(value_hint = ValueHint::AnyPath)]
+    pub arg: Vec<OsString>,
+    /// Directories with everything in them
+    #[arg(long, short)]
+    pub recursive: bool,
+    /// What goes with any logged operation.
+    #[command(flatten)]
+    pub logging: Logging,
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct StatusArgs {}
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  wal-cli list failed
+  wal-cli list all --since 2h --limit 0
+  wal-cli list pending -q | wal-cli wait -";
+
+/// `list`
+#[derive(Debug, Args)]
+#[command(after_help = LIST_EXAMPLES)]
+pub struct List {
+    /// Only operations of this status [default: all]
+    #[arg(value_name = "STATUS", value_parser = status_words(), conflicts_with = "status_flag")]
+    pub status: Option<String>,
+    /// The same as a flag
+    #[arg(long = "status", value_name = "STATUS", value_parser = status_words())]
+    pub status_flag: Option<String>,
+    /// Only operations of this backend
+    #[arg(long, short, value_name = "NAME", value_parser = backend)]
+    pub backend: Option<BackendName>,
+    /// Only operations of this type
+    #[arg(long = "type", short = 't', value_name = "TYPE", value_parser = operation_type)]
+    pub operation_type: Option<OperationType>,
+    /// Logged since then: 2h, 3d, 2026-01-31, or RFC 3339 (UTC where no zone is given)
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub since: Option<Since>,
+    /// At most this many; 0: all
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 10)]
+    pub limit: usize,
+    /// Go on where an earlier list ended (its `next_cursor`)
+    #[arg(long, value_name = "CURSOR")]
+    pub cursor: Option<u64>,
+    /// Only ids, one per line
+    #[arg(short = 'q', long = "ids")]
+    pub ids: bool,
+}
+
+impl List {
+    /// The status asked for; none: all.
+    pub fn status(&self) -> Option<Status> {
+        self.status.as_deref().or(self.status_flag.as_deref()).and_then(Status::parse)
+    }
+}
+
+const ID_HELP: &str = "Number, full id, `@last` (yours), `@failed` (all of them), or `-` for ids on stdin";
+
+/// `show`
+#[derive(Debug, Args)]
+pub struct Show {
+    #[arg(value_name = "ID", required = true, help = ID_HELP)]
+    /// Which operations.
+    pub id: Vec<String>,
+    /// With every transition (JSON always has them)
+    #[arg(long)]
+    pub history: bool,
+}
+
+/// `wait`
+#[derive(Debug, Args)]
+pub struct Wait {
+    #[arg(value_name = "ID", required = true, help = ID_HELP)]
+    /// Which operations.
+    pub id: Vec<String>,
+    /// Give up after this long: seconds, or 250ms, 10s, 2min
+    #[arg(long, value_name = "TIME", default_value = "60", value_parser = duration)]
+    pub timeout: Duration,
+}
+
+/// `retry`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  wal-cli retry 17\n  wal-cli retry --failed")]
+pub struct Retry {
+    #[arg(value_name = "ID", required_unless_present = "failed", help = ID_HELP)]
+    /// Which operations.
+    pub id: Vec<String>,
+    /// All failed operations
+    #[arg(long)]
+    pub failed: bool,
+}
+
+const PROCESS_HELP: &str = "\
+With --json, stdout is a stream of documents, one per line: {\"event\":\"settled\",…} for each attempt
+that ended, and {\"event\":\"summary\",…} at the end.
+
+TERM or INT: nothing new begins, running attempts get --grace to finish, the rest is handed back;
+a second one hands back at once.
+
+Examples:
+  wal-cli process
+  wal-cli process --follow --jobs 8
+  * * * * * wal-cli process --skip-if-running --max-time 50s        (cron)";
+
+/// `process`
+#[derive(Debug, Args)]
+#[command(after_help = PROCESS_HELP)]
+pub struct Process {
+    /// Keep going: carry out new operations as they come
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only operations of this backend
+    #[arg(long, short, value_name = "NAME", value_parser = backend)]
+    pub backend: Option<BackendName>,
+    /// Operations at once on each backend [default: the setting jobs]
+    #[arg(long, short, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+    /// Carry out at most this many
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Begin nothing new after this long
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub max_time: Option<Duration>,
+    /// End quietly with 0 if another `process` runs
+    #[arg(long)]
+    pub skip_if_running: bool,
+    /// How long running attempts may go on after TERM or INT
+    #[arg(long, value_name = "TIME", default_value = "10", value_parser = duration)]
+    pub grace: Duration,
+}
+
+/// `cleanup`
+#[derive(Debug, Args)]
+pub struct Cleanup {
+    /// Completed at least this many days ago [default: the setting max_age_days]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(0..=36_500))]
+    pub age: Option<u64>,
+    /// Only say what would go
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `health`
+#[derive(Debug, Args)]
+pub struct Health {
+    /// Only this backend
+    #[arg(long, short, value_name = "NAME", value_parser = backend)]
+    pub backend: Option<BackendName>,
+}
+
+/// `config`
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Show every setting, and where it was set
+    Show,
+    /// Print one setting
+    Get {
+        /// Its name, `jobs` or `backends.ipfs.endpoint` for example
+        key: String,
+    },
+    /// Change one setting in the settings file
+    Set {
+        /// Its name, `jobs` or `backends.ipfs.endpoint` for example
+        key: String,
+        /// What to set it to
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+    },
+    /// Print where the settings file is
+    Path,
+    /// Say everything that is wrong with the settings
+    Check,
+}
+
+/// `completions`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  wal-cli completions bash > ~/.local/share/bash-completion/completions/wal-cli")]
+pub struct Completions {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// The start of a list: an instant, or so long ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// An instant.
+    At(Time),
+    /// Before now.
+    Ago(Duration),
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    if let Some(ago) = parse_seconds(text).filter(|_| text.ends_with(|c: char| c.is_ascii_alphabetic())) {
+        return Ok(Since::Ago(ago));
+    }
+    [text.to_owned(), format!("{text}Z"), format!("{text}:00Z"), format!("{text}T00:00:00Z")]
+        .iter()
+        .find_map(|text| Time::parse_rfc3339(text))
+        .map(Since::At)
+        .ok_or_else(|| "it takes 90min, 2h, 3d, 2026-01-31 or 2026-01-31T12:00:00Z".into())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_seconds(text).ok_or_else(|| "it takes seconds, or a number with ms, s, min, h or d".into())
+}
+
+fn backend(text: &str) -> Result<BackendName, String> {
+    BackendName::new(text).map_err(|error| error.to_string())
+}
+
+fn operation_type(text: &str) -> Result<OperationType, String> {
+    OperationType::new(text).map_err(|error| error.to_string())
+}
+
+fn parameter(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("it takes KEY=VALUE".into()),
+    }
+}
+
+fn status_words() -> clap::builder::PossibleValuesParser {
+    Status::ALL.map(Status::as_str).into_iter().chain(["all"]).collect::<Vec<_>>().into()
+}
+
+/// The command line under either name of the program.
+pub fn command(program: Program) -> clap::Command {
+    match program {
+        Program::WalCli => Cli::command(),
+        Program::IpfsKit => clap::Command::new("ipfs-kit")
+            .version(env!("CARGO_PKG_VERSION"))
+            .about("Tools for IPFS; here: the durable outbox")
+            .styles(STYLES)
+            .subcommand_required(true)
+            .arg_required_else_help(true)
+            .disable_help_subcommand(true)
+            .subcommand(renamed(Cli::command().name("wal"))),
+    }
+}
+
+/// The same command, its examples under the other name.
+fn renamed(mut command: clap::Command) -> clap::Command {
+    if let Some(text) = command.get_after_help().map(ToString::to_string) {
+        command = command.after_help(Program::IpfsKit.named(&text));
+    }
+    let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, renamed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command(Program::WalCli).debug_assert();
+        command(Program::IpfsKit).debug_assert();
+    }
+
+    fn without_help(command: &clap::Command, path: &str, missing: &mut Vec<String>) {
+        let path = format!("{path} {}", command.get_name());
+        for argument in command.get_arguments().filter(|argument| argument.get_help().is_none()) {
+            missing.push(format!("{path} {}", argument.get_id()));
+        }
+        if command.get_about().is_none() {
+            missing.push(path.clone());
+        }
+        command.get_subcommands().for_each(|command| without_help(command, &path, missing));
+    }
+
+    #[test]
+    fn every_command_and_every_argument_has_help() {
+        let mut missing = Vec::new();
+        without_help(&command(Program::IpfsKit), "", &mut missing);
+        assert_eq!(missing, Vec::<String>::new());
+    }
+
+    #[test]
+    fn times_may_be_given_in_several_ways() {
+        let at = |text| Time::parse_rfc3339(text).map(Since::At);
+        assert_eq!(since("2h"), Ok(Since::Ago(Duration::from_secs(7200))));
+        assert_eq!(since("3d"), Ok(Since::Ago(Duration::from_secs(3 * 86400))));
+        assert_eq!(since("2026-01-31").ok(), at("2026-01-31T00:00:00Z"));
+        assert_eq!(since("2026-01-31T12:30").ok(), at("2026-01-31T12:30:00Z"));
+        assert_eq!(since("2026-01-31T12:30:00+02:00").ok(), at("2026-01-31T10:30:00Z"));
+        for bad in ["", "yesterday", "2026-13-01", "20260131", "-2h"] {
+            assert!(since(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! `health`: probes the backends.
+
+use serde_json::json;
+
+use super::Exit;
+use super::args::Health;
+use super::context::Context;
+use super::error::CliError;
+use crate::client::HealthStatus;
+use crate::report::{Document, health_docs, write_health};
+
+/// Runs the command.
+pub fn run(context: &mut Context<'_>, args: &Health) -> Result<Exit, CliError> {
+    context.check_backend(args.backend.as_ref())?;
+    let all = context.client.backend_health(args.backend.as_ref())?;
+    let offline: Vec<&str> = all
+        .iter()
+        .filter(|health| health.status == HealthStatus::Offline)
+        .map(|health| health.backend.as_str())
+        .collect();
+    let error = (!offline.is_empty()).then(|| {
+        let (word, verb) = if offline.len() == 1 { ("backend", "is") } else { ("backends", "are") };
+        let message = format!("{word} `{}` {verb} offline", offline.join("`, `"));
+        CliError::new(Exit::Failed, "offline", message)
+            .hint("operations for it wait and are sent when it is back")
+            .with("offline", json!(offline))
+    });
+    let terminal = &mut *context.terminal;
+    if terminal.json {
+        let mut document = Document::new(error.is_none()).with("backends", &health_docs(&all));
+        if let Some(error) = &error {
+            document = document.with("error", &error.value(terminal.program));
+        }
+        terminal.document(document)?;
+    } else {
+        let now = context.client.clock().now();
+        let style = crate::report::Style { now, ..terminal.style };
+        terminal.text(&write_health(&all, &style))?;
+        if let Some(error) = &error {
+            terminal.complain(error);
+        }
+    }
+    Ok(error.map_or(Exit::Done, |error| error.exit))
+}

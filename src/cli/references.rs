@@ -1,0 +1,40 @@
+//! How operations are named on the command line.
+
+use std::io::Read;
+
+use super::context::Context;
+use super::error::CliError;
+use crate::client::{Filter, Reference};
+use crate::operation::Status;
+
+/// The operations that these words name, each once; `@failed` and `-` may stand for many.
+pub fn parse(context: &Context<'_>, words: &[String]) -> Result<Vec<Reference>, CliError> {
+    let mut all = Vec::with_capacity(words.len());
+    for word in words {
+        match word.as_str() {
+            "@failed" => all.extend(failed(context)?),
+            "-" => {
+                let mut text = String::new();
+                std::io::stdin()
+                    .read_to_string(&mut text)
+                    .map_err(|error| CliError::usage(format!("could not read ids from stdin: {error}")))?;
+                // What `add`, `list` and `process` print begins with a number or id.
+                for word in text.lines().filter_map(|line| line.split_whitespace().next()) {
+                    all.push(Reference::parse(word)?);
+                }
+            }
+            word => all.push(Reference::parse(word)?),
+        }
+    }
+    let mut once: Vec<Reference> = Vec::with_capacity(all.len());
+    let mut seen = std::collections::HashSet::new();
+    once.extend(all.into_iter().filter(|reference| seen.insert(reference.to_string())));
+    Ok(once)
+}
+
+/// All operations that failed, oldest first.
+pub fn failed(context: &Context<'_>) -> Result<Vec<Reference>, CliError> {
+    let filter = Filter { status: Some(Status::Failed), ..Filter::default() };
+    let page = context.client.list(&filter, 0)?;
+    Ok(page.operations.iter().rev().map(|operation| Reference::Number(operation.number)).collect())
+}

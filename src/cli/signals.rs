@@ -1,0 +1,45 @@
+//! TERM and INT become a request to stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::Exit;
+use super::error::CliError;
+use crate::worker::Stop;
+
+/// What came in so far.
+#[derive(Debug, Clone)]
+pub struct Interrupts {
+    /// The request to stop that the signals make.
+    pub stop: Stop,
+    by_keyboard: Arc<AtomicBool>,
+}
+
+impl Interrupts {
+    /// Listens from now on, for as long as the program runs.
+    pub fn listen() -> Result<Interrupts, CliError> {
+        let interrupts = Interrupts { stop: Stop::new(), by_keyboard: Arc::default() };
+        let mut signals = Signals::new([SIGINT, SIGTERM])
+            .map_err(|error| CliError::new(Exit::Disk, "signals", format!("could not listen for signals: {error}")))?;
+        let theirs = interrupts.clone();
+        std::thread::spawn(move || {
+            for signal in signals.forever() {
+                if theirs.stop.is_urgent() {
+                    // Asked three times: whatever holds us up, the next run puts the log in order.
+                    let _ = signal_hook::low_level::emulate_default_handler(signal);
+                }
+                theirs.by_keyboard.fetch_or(signal == SIGINT, Ordering::SeqCst);
+                theirs.stop.request();
+            }
+        });
+        Ok(interrupts)
+    }
+
+    /// Whether one of them was INT: a person wants it to end, rather than a service manager.
+    pub fn by_keyboard(&self) -> bool {
+        self.by_keyboard.load(Ordering::SeqCst)
+    }
+}

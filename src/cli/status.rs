@@ -1,0 +1,33 @@
+//! `status`: how the log is doing.
+
+use super::Exit;
+use super::context::Context;
+use super::error::CliError;
+use crate::client::Reference;
+use crate::report::{status_document, write_status};
+use crate::wal::WalError;
+
+/// Runs the command.
+pub fn run(context: &mut Context<'_>) -> Result<Exit, CliError> {
+    let stats = context.client.stats()?;
+    let error = stats.damage.clone().map(|damage| CliError::from(WalError::Damaged(damage)));
+    let base_path = context.client.settings().base_path.clone();
+    if context.terminal.json {
+        // A detail: if the file that holds it cannot be read, the rest is still worth telling.
+        let oldest = stats.oldest_pending.and_then(|(number, _)| {
+            context.client.operation(&Reference::Number(number)).ok().map(|operation| operation.id)
+        });
+        let mut document = status_document(&stats, oldest, &base_path);
+        if let Some(error) = &error {
+            document = document.with("error", &error.value(context.terminal.program));
+        }
+        context.terminal.document(document)?;
+    } else {
+        let terminal = &mut *context.terminal;
+        write_status(&mut terminal.out, &stats, &base_path, &terminal.style)?;
+        if let Some(error) = &error {
+            terminal.complain(error);
+        }
+    }
+    Ok(error.map_or(Exit::Done, |error| error.exit))
+}

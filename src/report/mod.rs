@@ -1,0 +1,106 @@
+//! What people and scripts see: tables and panels for the former, JSON documents for the latter.
+//!
+//! Pure: everything, the time included, is handed in, and everything is written to an `impl Write`.
+
+mod document;
+mod health;
+mod operation;
+mod result;
+mod status;
+mod table;
+mod text;
+
+pub use document::Document;
+pub use health::{HealthDoc, health_docs, history_marks, write_health};
+pub use operation::{OperationDoc, OperationEvent, write_operation};
+pub use result::{subject, verdict, write_result};
+pub use status::{HolderDoc, status_document, write_status};
+pub use table::{Cell, Table};
+pub use text::{ago, bytes, shortened, span, visible};
+
+use crate::operation::{Operation, Status, Time};
+
+/// How text is to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Style {
+    /// Whether colours may be used.
+    pub color: bool,
+    /// Columns of the terminal; none: it is no terminal, so nothing is shortened and columns never change.
+    pub width: Option<usize>,
+    /// The present.
+    pub now: Time,
+}
+
+/// A colour with a meaning. No meaning is carried by colour alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paint {
+    /// As it is.
+    Plain,
+    /// A heading.
+    Bold,
+    /// Of little weight.
+    Faint,
+    /// As it should be.
+    Good,
+    /// Under way, or worth a look.
+    Notice,
+    /// Gone wrong.
+    Bad,
+}
+
+impl Paint {
+    /// The colour of a status.
+    pub fn of(status: Status) -> Paint {
+        match status {
+            Status::Pending => Paint::Plain,
+            Status::Processing | Status::Retrying => Paint::Notice,
+            Status::Completed => Paint::Good,
+            Status::Failed => Paint::Bad,
+        }
+    }
+
+    /// The text in this colour, if colours are wanted.
+    pub fn on(self, text: &str, color: bool) -> String {
+        let code = match self {
+            Paint::Plain => return text.to_owned(),
+            Paint::Bold => "1",
+            Paint::Faint => "2",
+            Paint::Good => "32",
+            Paint::Notice => "33",
+            Paint::Bad => "31",
+        };
+        if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// Operations as a table, for `list`.
+///
+/// Without a terminal the columns are always the same; on one, what does not fit is left out or shortened.
+pub fn operation_table(operations: &[Operation], style: &Style, header: bool) -> String {
+    let wide = style.width.is_none_or(|width| width >= 130);
+    let mut table = Table::new(*style);
+    if header {
+        let result = if wide { &["RESULT"][..] } else { &[] };
+        let names = ["NUMBER", "STATUS", "TYPE", "BACKEND", if style.width.is_some() { "AGE" } else { "LOGGED" }];
+        table.row(names.iter().chain(result).chain(&["WHAT"]).map(|name| Cell::painted(*name, Paint::Bold)).collect());
+    }
+    for operation in operations {
+        let logged = match style.width {
+            Some(_) => span(style.now.millis_since(operation.logged_at)),
+            None => operation.logged_at.to_string(),
+        };
+        let mut cells = vec![
+            Cell::right(operation.number.to_string()),
+            Cell::painted(operation.status().as_str(), Paint::of(operation.status())),
+            Cell::plain(operation.operation_type.as_str()),
+            Cell::plain(operation.backend.as_str()),
+            if style.width.is_some() { Cell::right(logged) } else { Cell::plain(logged) },
+        ];
+        if wide {
+            cells.push(Cell::plain(verdict(operation)));
+        }
+        cells.push(Cell::shrinking(subject(operation)));
+        table.row(cells);
+    }
+    table.render()
+}

@@ -1,0 +1,158 @@
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::health::{health_docs, history_marks, paint_of};
+use super::operation::Shown;
+use super::text::{ago, bytes};
+use super::{Cell, Document, Paint, Style, Table};
+use crate::client::{HolderNote, Stats, StatusCounts};
+use crate::operation::{OperationId, Status, Time};
+
+#[derive(Debug, Serialize)]
+struct CountsDoc {
+    pending: u64,
+    processing: u64,
+    completed: u64,
+    failed: u64,
+    retrying: u64,
+    total: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archived: Option<u64>,
+}
+
+impl CountsDoc {
+    fn new(counts: &StatusCounts, archived: Option<u64>) -> CountsDoc {
+        let StatusCounts { pending, processing, completed, failed, retrying } = *counts;
+        CountsDoc { pending, processing, completed, failed, retrying, total: counts.total(), archived }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct OldestDoc {
+    number: u64,
+    operation_id: Option<Shown<OperationId>>,
+    timestamp: Shown<Time>,
+}
+
+/// A running drain loop as JSON.
+#[derive(Debug, Serialize)]
+pub struct HolderDoc<'a> {
+    pid: u32,
+    command: &'a str,
+    since: Shown<Time>,
+    host: &'a str,
+}
+
+impl<'a> HolderDoc<'a> {
+    /// The document of a note.
+    pub fn new(note: &'a HolderNote) -> HolderDoc<'a> {
+        HolderDoc { pid: note.pid, command: &note.command, since: Shown(note.since), host: &note.host }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct DamageDoc<'a> {
+    path: Shown<std::path::Display<'a>>,
+    offset: Option<u64>,
+    what: &'a str,
+}
+
+/// What `status --json` prints, but for an error at its end.
+pub fn status_document(stats: &Stats, oldest: Option<OperationId>, base_path: &Path) -> Document {
+    let backends: BTreeMap<&str, CountsDoc> =
+        stats.backends.iter().map(|(name, counts)| (name.as_str(), CountsDoc::new(counts, None))).collect();
+    let oldest_pending = stats.oldest_pending.map(|(number, at)| OldestDoc {
+        number,
+        operation_id: oldest.map(Shown),
+        timestamp: Shown(at),
+    });
+    let damage = stats.damage.as_ref().map(|damage| DamageDoc {
+        path: Shown(damage.path.display()),
+        offset: damage.offset,
+        what: &damage.what,
+    });
+    Document::new(damage.is_none())
+        .with("stats", &CountsDoc::new(&stats.counts, Some(stats.archived)))
+        .with("backends", &backends)
+        .with("oldest_pending", &oldest_pending)
+        .with("processing_active", &stats.processing.is_some())
+        .with("processing", &stats.processing.as_ref().map(HolderDoc::new))
+        .with("health", &health_docs(&stats.health))
+        .with("journal_bytes", &stats.journal_bytes)
+        .with("partitions", &stats.files.0)
+        .with("archives", &stats.files.1)
+        .with("free_bytes", &stats.free_bytes)
+        .with("base_path", &Shown(base_path.display()))
+        .with("damage", &damage)
+}
+
+/// What `status` prints for people.
+pub fn write_status(out: &mut impl Write, stats: &Stats, base_path: &Path, style: &Style) -> io::Result<()> {
+    let mut counts = Table::new(*style);
+    let words = Status::ALL.map(|status| status.as_str().to_uppercase());
+    let head = std::iter::once(String::new()).chain(words).chain(["TOTAL".to_owned()]);
+    counts.row(head.map(|word| Cell::right(word).paint(Paint::Bold)).collect());
+    for (name, of) in &stats.backends {
+        counts.row(count_cells(name.as_str(), of));
+    }
+    if stats.backends.len() != 1 {
+        counts.row(count_cells("all", &stats.counts));
+    }
+    out.write_all(counts.render().as_bytes())?;
+    writeln!(out)?;
+
+    let mut facts = Table::new(*style);
+    let mut fact = |name: &str, text: String, paint| {
+        facts.row(vec![Cell::painted(name, Paint::Faint), Cell::painted(text, paint)]);
+    };
+    fact(
+        "running",
+        match &stats.processing {
+            Some(note) => {
+                format!("`{}`, pid {} on {}, since {}", note.command, note.pid, note.host, ago(style.now, note.since))
+            }
+            None => "nothing".into(),
+        },
+        if stats.processing.is_some() { Paint::Good } else { Paint::Plain },
+    );
+    if let Some((number, at)) = stats.oldest_pending {
+        fact("oldest pending", format!("{number}, logged {}", ago(style.now, at)), Paint::Plain);
+    }
+    for health in &stats.health {
+        let checked = health.last_check.map(|time| format!(", checked {}", ago(style.now, time))).unwrap_or_default();
+        let marks = history_marks(&health.check_history);
+        let text = format!("{} {marks}{checked}", health.status.as_str());
+        fact(&format!("{} is", health.backend), text, paint_of(health.status));
+    }
+    let (partitions, archives) = stats.files;
+    let mut log = format!("{} in the journal, {}", bytes(stats.journal_bytes), plural(partitions, "partition"));
+    if archives > 0 {
+        log += &format!(", {} with {} completed", plural(archives, "archive"), stats.archived);
+    }
+    fact("log", log, Paint::Plain);
+    let free = stats.free_bytes.map_or_else(String::new, |free| format!(", {} free", bytes(free)));
+    fact("folder", format!("{}{free}", base_path.display()), Paint::Plain);
+    if let Some(damage) = &stats.damage {
+        fact("damage", damage.to_string(), Paint::Bad);
+    }
+    out.write_all(facts.render().as_bytes())
+}
+
+fn count_cells(name: &str, counts: &StatusCounts) -> Vec<Cell> {
+    let of = |status| {
+        let n = counts.of(status);
+        let paint = if n == 0 { Paint::Faint } else { Paint::of(status) };
+        Cell::right(n.to_string()).paint(paint)
+    };
+    std::iter::once(Cell::plain(name))
+        .chain(Status::ALL.map(of))
+        .chain([Cell::right(counts.total().to_string())])
+        .collect()
+}
+
+fn plural(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
