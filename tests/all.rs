@@ -3,7 +3,12 @@
 // Said again so that clippy takes helpers for what they are: code of tests, which may unwrap.
 #[cfg(test)]
 mod suite {
+    mod binary;
+    mod crowd;
+    mod kill;
     mod model;
+    mod order;
+    mod readers;
     mod tidy;
     mod tools;
     mod worker;

@@ -49,11 +49,7 @@ fn adders_a_drain_loop_and_readers_do_not_get_in_each_others_way() {
     for id in &ids {
         place.run(&format!("wait {id} --timeout 60"));
     }
-    rustix::process::kill_process(
-        rustix::process::Pid::from_child(&drain),
-        rustix::process::Signal::TERM,
-    )
-    .unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&drain), rustix::process::Signal::TERM).unwrap();
     assert!(drain.wait().unwrap().success(), "a loop that is asked to stop ends with 0");
     let total = ADDERS * each;
     let unique: BTreeSet<_> = ids.iter().collect();

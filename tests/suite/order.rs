@@ -10,7 +10,14 @@ fn trace(place: &Place, arguments: &str) -> Vec<String> {
     let output = place.path("trace");
     let mut strace = Command::new("strace");
     strace
-        .args(["-f", "-y", "-s", "200", "-e", "trace=pwrite64,write,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat"])
+        .args([
+            "-f",
+            "-y",
+            "-s",
+            "200",
+            "-e",
+            "trace=pwrite64,write,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat",
+        ])
         .arg("-o")
         .arg(&output);
     let run = place.command_under(strace, arguments).output().unwrap();
