@@ -47,14 +47,16 @@ statuses = lambda history: "-".join(entry["to"] for entry in history)
 seen = {
     "pyarrow": sorted([row["number"], row["status"], statuses(row["history"]), dict(row["parameters"])["path"]] for row in rows),
 }
-table = duckdb.sql(f"select number, status, list_transform(history, x -> x.to) as steps, parameters['path'] as path "
+table = duckdb.sql(f"select number, status, list_transform(history, lambda x: x['to']) as steps, parameters['path'] as path "
                    f"from read_parquet({files!r}) order by number").fetchall()
 text = lambda value: value[0] if isinstance(value, list) else value
 seen["duckdb"] = [[number, status, "-".join(steps), text(path)] for number, status, steps, path in table]
 frame = polars.concat([polars.read_parquet(file) for file in files]).sort("number")
 seen["polars"] = [
     [row["number"], row["status"], statuses(row["history"]),
-     next(pair["value"] for pair in row["parameters"] if pair["key"] == "path")]
+     # Newer versions give maps as such, older ones as lists of pairs.
+     dict(row["parameters"] if isinstance(row["parameters"], dict) else
+          ((pair["key"], pair["value"]) for pair in row["parameters"]))["path"]]
     for row in frame.iter_rows(named=True)
 ]
 assert seen["pyarrow"] == seen["duckdb"], (seen["pyarrow"][:3], seen["duckdb"][:3])
