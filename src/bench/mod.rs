@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::client::{Client, ClientError};
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::disk::{Access, Disk, DiskResult};
+use crate::disk::{Access, Disk, DiskResult, FileKind};
 use crate::operation::{BackendName, Fields, Logged, OperationType};
 
 /// Bytes of a record: about what logging the addition of a file takes.
@@ -138,7 +138,7 @@ pub fn append(
     blocks: usize,
 ) -> Result<AppendRow, ClientError> {
     let base = directory.join(format!("bench-append-{}", clock.random()));
-    let client = Client::with(disk.clone(), clock.clone(), Settings::at(base), "bench append");
+    let client = Client::with(disk.clone(), clock.clone(), Settings::at(base.clone()), "bench append");
     let per_thread = (FLUSHES * 2 / threads).max(5);
     let operations = per_thread * threads;
     // The first append makes the log; that is not what is measured.
@@ -155,6 +155,7 @@ pub fn append(
         alone.push(seconds(RECORD_BYTES, 1)?);
         grouped.push(seconds(RECORD_BYTES * threads, threads)?);
     }
+    remove_tree(&**disk, &base)?;
     let ratios = |floor: &[f64]| spread(ours.iter().zip(floor).map(|(ours, floor)| ours / floor).collect());
     Ok(AppendRow {
         threads,
@@ -166,10 +167,19 @@ pub fn append(
     })
 }
 
+fn remove_tree(disk: &dyn Disk, path: &Path) -> DiskResult<()> {
+    for entry in disk.list(path)? {
+        let inner = path.join(&entry.name);
+        match entry.kind {
+            FileKind::Directory => remove_tree(disk, &inner)?,
+            _ => disk.remove_file(&inner)?,
+        }
+    }
+    disk.remove_dir(path)
+}
+
 fn append_with(client: &Client, threads: usize, each: usize) -> Result<(), ClientError> {
-    let refused = |error: crate::operation::InvalidName| {
-        ClientError::from(crate::backend::Refusal::BadParameters(error.to_string()))
-    };
+    let refused = |error: crate::operation::InvalidName| ClientError::BadReference(error.to_string());
     let operation = Logged::new(
         OperationType::new("add").map_err(refused)?,
         BackendName::new("mock").map_err(refused)?,
@@ -205,6 +215,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (disk, clock): (Arc<dyn Disk>, Arc<dyn Clock>) = (Arc::new(OsDisk::new()), Arc::new(SystemClock::new()));
         let row = append(&disk, &clock, directory.path(), 4, 2).unwrap();
+        assert_eq!(disk.list(directory.path()).unwrap(), [], "the log is gone again");
         assert!(row.ours_per_second > 0.0 && row.ratio_alone.1 <= row.ratio_alone.2, "{row:?}");
     }
 }

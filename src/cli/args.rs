@@ -107,11 +107,35 @@ pub enum Command {
     Checkpoint,
     /// Probe the backends now
     Health(Health),
+    /// Measure this disk, and the log beside it
+    #[command(subcommand)]
+    Bench(Bench),
     /// Show, change and check the settings
     #[command(subcommand)]
     Config(Config),
     /// Print a script that completes commands in a shell
     Completions(Completions),
+}
+
+/// `bench`
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// What this disk can do: write and fdatasync, alone and in groups
+    Floor {
+        /// Directory on the disk to be measured; the present one unless given
+        dir: Option<PathBuf>,
+    },
+    /// Appends to a log beside the same disk, in alternating blocks
+    Append {
+        /// Directory on the disk to be measured; the present one unless given
+        dir: Option<PathBuf>,
+        /// How many threads append at the same time; several numbers are measured one after the other
+        #[arg(long, value_delimiter = ',', default_value = "1,8,64")]
+        threads: Vec<usize>,
+        /// Blocks, each with a sample of the log and of the disk
+        #[arg(long, default_value_t = 5)]
+        blocks: usize,
+    },
 }
 
 const ADD_EXAMPLES: &str = "\

@@ -2,6 +2,7 @@
 
 mod add;
 mod args;
+mod bench;
 mod checkpoint;
 mod cleanup;
 mod completions;
@@ -109,6 +110,7 @@ fn dispatch(terminal: &mut Terminal, cli: &Cli) -> Result<Exit, CliError> {
         Command::Cleanup(args) => cleanup::run(context, args),
         Command::Checkpoint => checkpoint::run(context),
         Command::Health(args) => health::run(context, args),
+        Command::Bench(command) => bench::run(context, command),
         Command::Config(Config::Show) => config::show(context),
         Command::Config(Config::Get { key }) => config::get(context, key),
         Command::Config(Config::Path | Config::Check | Config::Set { .. }) | Command::Completions(_) => Ok(Exit::Done),
@@ -130,6 +132,7 @@ fn name_of(command: &Command) -> &'static str {
         Command::Cleanup(_) => "cleanup",
         Command::Checkpoint => "checkpoint",
         Command::Health(_) => "health",
+        Command::Bench(_) => "bench",
         Command::Config(_) => "config",
         Command::Completions(_) => "completions",
     }

@@ -2,6 +2,7 @@
 //!
 //! Pure: everything, the time included, is handed in, and everything is written to an `impl Write`.
 
+mod bench;
 mod document;
 mod health;
 mod operation;
@@ -10,6 +11,7 @@ mod status;
 mod table;
 mod text;
 
+pub use bench::{AppendDoc, FloorDoc, append_documents, floor_documents, write_append, write_floor};
 pub use document::Document;
 pub use health::{HealthDoc, health_docs, history_marks, write_health};
 pub use operation::{OperationDoc, OperationEvent, write_operation};

@@ -17,9 +17,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("health", &["operation", "clock", "disk", "wal", "queue", "config", "backend"]),
     ("worker", &["operation", "clock", "disk", "wal", "queue", "config", "backend", "health"]),
     ("client", &["operation", "clock", "disk", "wal", "queue", "config", "backend", "health", "worker"]),
-    ("report", &["operation", "client"]),
+    ("report", &["operation", "client", "bench"]),
     ("server", &["operation", "clock", "disk", "config", "client", "report"]),
-    ("bench", &["operation", "clock", "disk", "config", "client", "report"]),
+    ("bench", &["operation", "clock", "disk", "config", "client"]),
 ];
 
 /// The module that uses what it likes.

@@ -1,0 +1,49 @@
+//! `bench`: what this disk can do, and what the log makes of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Exit;
+use super::args::Bench;
+use super::context::Context;
+use super::error::CliError;
+use crate::bench;
+use crate::clock::{Clock, SystemClock};
+use crate::disk::{Disk, OsDisk};
+use crate::report::{Document, append_documents, floor_documents, write_append, write_floor};
+
+/// Runs the command.
+pub fn run(context: &mut Context<'_>, command: &Bench) -> Result<Exit, CliError> {
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk::new());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    match command {
+        Bench::Floor { dir } => {
+            let rows = bench::floor(&*disk, &*clock, &directory(dir.as_ref()))?;
+            let terminal = &mut *context.terminal;
+            if terminal.json {
+                terminal.document(Document::new(true).with("floor", &floor_documents(&rows)))?;
+            } else {
+                terminal.text(&write_floor(&rows, &terminal.style))?;
+            }
+        }
+        Bench::Append { dir, threads, blocks } => {
+            let directory = directory(dir.as_ref());
+            let mut rows = Vec::with_capacity(threads.len());
+            for threads in threads {
+                rows.push(bench::append(&disk, &clock, &directory, (*threads).max(1), (*blocks).max(1))?);
+            }
+            let terminal = &mut *context.terminal;
+            if terminal.json {
+                terminal.document(Document::new(true).with("append", &append_documents(&rows)))?;
+            } else {
+                terminal.text(&write_append(&rows, &terminal.style))?;
+            }
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The directory that was named, or the present one.
+fn directory(named: Option<&PathBuf>) -> PathBuf {
+    named.cloned().unwrap_or_else(|| PathBuf::from("."))
+}

@@ -1,0 +1,91 @@
+use serde::Serialize;
+
+use super::table::{Cell, Table};
+use super::{Paint, Style};
+use crate::bench::{AppendRow, FloorRow};
+
+/// One row of the disk's floor as JSON.
+#[derive(Debug, Serialize)]
+pub struct FloorDoc {
+    method: &'static str,
+    group: usize,
+    median_us: f64,
+    range_us: (f64, f64),
+    per_second: f64,
+}
+
+/// The disk's floor as JSON.
+pub fn floor_documents(rows: &[FloorRow]) -> Vec<FloorDoc> {
+    let document = |row: &FloorRow| FloorDoc {
+        method: row.method.as_str(),
+        group: row.group,
+        median_us: row.median_us,
+        range_us: row.range_us,
+        per_second: row.per_second,
+    };
+    rows.iter().map(document).collect()
+}
+
+/// One row of appends beside the floor as JSON; ratios are median, least, most.
+#[derive(Debug, Serialize)]
+pub struct AppendDoc {
+    threads: usize,
+    ours_per_second: f64,
+    alone_per_second: f64,
+    grouped_per_second: f64,
+    ratio_alone: (f64, f64, f64),
+    ratio_grouped: (f64, f64, f64),
+}
+
+/// Appends beside the floor as JSON.
+pub fn append_documents(rows: &[AppendRow]) -> Vec<AppendDoc> {
+    let document = |row: &AppendRow| AppendDoc {
+        threads: row.threads,
+        ours_per_second: row.ours_per_second,
+        alone_per_second: row.alone_per_second,
+        grouped_per_second: row.grouped_per_second,
+        ratio_alone: row.ratio_alone,
+        ratio_grouped: row.ratio_grouped,
+    };
+    rows.iter().map(document).collect()
+}
+
+fn head(table: &mut Table, names: &[&str]) {
+    table.row(names.iter().map(|name| Cell::right(name).paint(Paint::Faint)).collect());
+}
+
+/// The disk's floor as a table.
+pub fn write_floor(rows: &[FloorRow], style: &Style) -> String {
+    let mut table = Table::new(*style);
+    head(&mut table, &["records per flush", "median µs", "5 % to 95 %", "records/s", "method"]);
+    for row in rows {
+        table.row(vec![
+            Cell::right(row.group.to_string()),
+            Cell::right(format!("{:.0}", row.median_us)),
+            Cell::right(format!("{:.0} to {:.0}", row.range_us.0, row.range_us.1)),
+            Cell::right(format!("{:.0}", row.per_second)),
+            Cell::plain(row.method.as_str()),
+        ]);
+    }
+    table.render()
+}
+
+/// Appends beside the floor as a table.
+pub fn write_append(rows: &[AppendRow], style: &Style) -> String {
+    let mut table = Table::new(*style);
+    head(&mut table, &["threads", "ours/s", "disk alone/s", "× alone", "disk grouped/s", "× grouped"]);
+    for row in rows {
+        let ratio = |(median, least, most): (f64, f64, f64)| format!("{median:.2} ({least:.2} to {most:.2})");
+        table.row(vec![
+            Cell::right(row.threads.to_string()),
+            Cell::right(format!("{:.0}", row.ours_per_second)),
+            Cell::right(format!("{:.0}", row.alone_per_second)),
+            Cell::right(ratio(row.ratio_alone)),
+            Cell::right(format!("{:.0}", row.grouped_per_second)),
+            Cell::right(ratio(row.ratio_grouped)),
+        ]);
+    }
+    let mut text = table.render();
+    text.push_str("× is our time per operation as a multiple of the disk's, block by block: median (least to most)\n");
+    text
+}
