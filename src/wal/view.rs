@@ -43,6 +43,8 @@ struct CachedGroup {
     file: String,
     group: usize,
     rows: Arc<Vec<Operation>>,
+    /// Where the rows are that nothing superseded.
+    live: HashMap<Number, usize>,
 }
 
 /// What the journal says.
@@ -374,11 +376,8 @@ impl View {
         if let Some(touched) = self.journal.touched.get(&number) {
             return Ok(Some((touched.revision, touched.status)));
         }
-        let at = |rows: &[Operation]| rows.binary_search_by_key(&id, |row| row.id).ok();
-        if let Some(rows) = self.cached(|name, rows| {
-            at(rows).is_some() && self.files().iter().any(|file| file.name == name && file.may_hold_number(number))
-        }) {
-            return Ok(at(&rows).map(|at| (rows[at].revision, rows[at].status())));
+        if let Some((rows, at)) = self.cached_row(number) {
+            return Ok((rows[at].id == id).then(|| (rows[at].revision, rows[at].status())));
         }
         Ok(self.row(number)?.map(|row| (row.revision, row.status())))
     }
@@ -424,17 +423,15 @@ impl View {
     }
 
     fn row(&self, number: Number) -> WalResult<Option<Operation>> {
+        if let Some((rows, at)) = self.cached_row(number) {
+            return Ok(Some(rows[at].clone()));
+        }
         for file in self.files().iter().rev().filter(|file| file.may_hold_number(number)) {
-            if let Some(rows) =
-                self.cached(|group, rows| group == file.name && rows.iter().any(|row| row.number == number))
-            {
-                return Ok(rows.iter().find(|row| row.number == number).cloned());
-            }
             let table = self.table(file)?;
             for group in table.groups().iter().filter(|group| group.numbers.0 <= number && number <= group.numbers.1) {
-                let rows = self.group(file, &table, group.index)?;
-                if let Some(row) = rows.iter().find(|row| row.number == number) {
-                    return Ok(Some(row.clone()));
+                self.group(file, &table, group.index)?;
+                if let Some((rows, at)) = self.cached_row(number) {
+                    return Ok(Some(rows[at].clone()));
                 }
             }
         }
@@ -468,9 +465,10 @@ impl View {
         Ok(table)
     }
 
-    fn cached(&self, wanted: impl Fn(&str, &[Operation]) -> bool) -> Option<Arc<Vec<Operation>>> {
+    /// The live row of a number, if its group was decoded lately.
+    fn cached_row(&self, number: Number) -> Option<(Arc<Vec<Operation>>, usize)> {
         let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        cache.iter().find(|entry| wanted(&entry.file, &entry.rows)).map(|entry| entry.rows.clone())
+        cache.iter().find_map(|entry| Some((entry.rows.clone(), *entry.live.get(&number)?)))
     }
 
     fn group(&self, file: &FileEntry, table: &Table, group: usize) -> WalResult<Arc<Vec<Operation>>> {
@@ -482,7 +480,9 @@ impl View {
         if cache.len() >= CACHED_GROUPS {
             cache.remove(0);
         }
-        cache.push(CachedGroup { file: file.name.clone(), group, rows: rows.clone() });
+        let live = rows.iter().enumerate().filter(|(_, row)| !file.superseded.contains(row.number));
+        let live = live.map(|(at, row)| (row.number, at)).collect();
+        cache.push(CachedGroup { file: file.name.clone(), group, rows: rows.clone(), live });
         Ok(rows)
     }
 
