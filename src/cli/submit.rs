@@ -82,6 +82,7 @@ fn place(operation_type: &str, words: &[OsString], parameters: &mut Fields) -> R
     for (word, name) in words.iter().zip(names) {
         let text = word.to_str().ok_or_else(|| {
             CliError::usage(format!("nothing was logged: `{}` is not UTF-8, as parameters are", word.display()))
+                .hint("rename it first")
         })?;
         let (name, value) = match (operation_type, *name) {
             // A file of this machine; the drain loop may run elsewhere in its tree.
@@ -93,7 +94,8 @@ fn place(operation_type: &str, words: &[OsString], parameters: &mut Fields) -> R
             _ => (*name, text.to_owned()),
         };
         if parameters.insert(name.to_owned(), value).is_some() {
-            return Err(CliError::usage(format!("nothing was logged: `{name}` is given twice")));
+            return Err(CliError::usage(format!("nothing was logged: `{name}` is given twice"))
+                .hint("leave out the argument or the `--param`"));
         }
     }
     Ok(())

@@ -309,51 +309,55 @@ fn code(output: &Output) -> Option<i32> {
 
 #[test]
 fn every_outcome_has_its_exit_code_and_one_document() {
-    for case in cases() {
-        let Case { setup, command, exit, error } = case;
-        let (error, with_data) = error.strip_prefix('+').map_or((error, false), |error| (error, true));
+    // All of them, so that one run tells everything that is wrong.
+    let wrong = cases().into_iter().filter(|case| std::panic::catch_unwind(|| check(case)).is_err()).count();
+    assert_eq!(wrong, 0, "see above");
+}
 
-        let place = Place::new();
-        let kept = setup(&place);
-        let output = place.output(command);
-        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-        assert_eq!(code(&output), Some(exit), "`{command}`\n{stdout}\n{stderr}");
-        assert!(!stderr.contains("panicked"), "`{command}`\n{stderr}");
-        if exit != 0 {
-            assert_eq!(!stdout.is_empty(), with_data, "`{command}`: {stdout}");
-            let says = stderr.starts_with("error: ") || stderr.contains("\nerror: ") || stderr.contains("Usage:");
-            assert!(says, "`{command}`\n{stderr}");
-        }
-        drop(kept);
+fn check(case: &Case) {
+    let Case { setup, command, exit, error } = *case;
+    let (error, with_data) = error.strip_prefix('+').map_or((error, false), |error| (error, true));
 
-        let place = Place::new();
-        let kept = setup(&place);
-        // Anywhere among the arguments.
-        let json = if command.len() % 2 == 0 { format!("--json {command}") } else { format!("{command} --json") };
-        let output = place.output(&json);
-        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-        assert_eq!(code(&output), Some(exit), "`{json}`\n{stdout}\n{stderr}");
-        assert_eq!(stderr, "", "`{json}`");
-        let documents: Vec<Value> = serde_json::Deserializer::from_str(&stdout)
-            .into_iter()
-            .collect::<Result<_, _>>()
-            .unwrap_or_else(|error| panic!("`{json}`: {error}\n{stdout}"));
-        assert_eq!(documents.len(), stdout.lines().count(), "`{json}`: a document is a line\n{stdout}");
-        if command.starts_with("process") {
-            assert!(documents[..documents.len() - 1].iter().all(|document| document["event"] == "settled"), "{stdout}");
-        } else {
-            assert_eq!(documents.len(), 1, "`{json}`\n{stdout}");
-        }
-        let last = documents.last().unwrap();
-        assert_eq!(last["success"], exit == 0, "`{json}`\n{stdout}");
-        let kind = last["error"]["type"].as_str().unwrap_or_default();
-        assert_eq!(kind, error, "`{json}`\n{stdout}");
-        if exit != 0 {
-            assert!(last["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{stdout}");
-            assert!(last["error"]["hint"].as_str().is_some() || error == "config", "`{json}`\n{stdout}");
-        }
-        drop(kept);
+    let place = Place::new();
+    let kept = setup(&place);
+    let output = place.output(command);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(code(&output), Some(exit), "`{command}`\n{stdout}\n{stderr}");
+    assert!(!stderr.contains("panicked"), "`{command}`\n{stderr}");
+    if exit != 0 {
+        assert_eq!(!stdout.is_empty(), with_data, "`{command}`: {stdout}");
+        let says = stderr.starts_with("error: ") || stderr.contains("\nerror: ") || stderr.contains("Usage:");
+        assert!(says, "`{command}`\n{stderr}");
     }
+    drop(kept);
+
+    let place = Place::new();
+    let kept = setup(&place);
+    // Anywhere among the arguments.
+    let json = if command.len() % 2 == 0 { format!("--json {command}") } else { format!("{command} --json") };
+    let output = place.output(&json);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(code(&output), Some(exit), "`{json}`\n{stdout}\n{stderr}");
+    assert_eq!(stderr, "", "`{json}`");
+    let documents: Vec<Value> = serde_json::Deserializer::from_str(&stdout)
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .unwrap_or_else(|error| panic!("`{json}`: {error}\n{stdout}"));
+    assert_eq!(documents.len(), stdout.lines().count(), "`{json}`: a document is a line\n{stdout}");
+    if command.starts_with("process") {
+        assert!(documents[..documents.len() - 1].iter().all(|document| document["event"] == "settled"), "{stdout}");
+    } else {
+        assert_eq!(documents.len(), 1, "`{json}`\n{stdout}");
+    }
+    let last = documents.last().unwrap();
+    assert_eq!(last["success"], exit == 0, "`{json}`\n{stdout}");
+    let kind = last["error"]["type"].as_str().unwrap_or_default();
+    assert_eq!(kind, error, "`{json}`\n{stdout}");
+    if exit != 0 {
+        assert!(last["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{stdout}");
+        assert!(last["error"]["hint"].as_str().is_some() || error == "config", "`{json}`\n{stdout}");
+    }
+    drop(kept);
 }
 
 #[test]
