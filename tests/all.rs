@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod suite {
     mod binary;
+    mod cli;
     mod crowd;
     mod kill;
     mod model;

@@ -113,6 +113,7 @@ fn read_paths(file: &Path, null: bool) -> Result<Vec<PathBuf>, CliError> {
     let refuse = |error: std::io::Error| {
         let name = if file == Path::new("-") { "stdin".into() } else { format!("`{}`", file.display()) };
         CliError::usage(format!("nothing was logged: could not read paths from {name}: {error}"))
+            .hint("--from-file takes a file with one path per line, or `-` for stdin")
     };
     let input: Box<dyn Read> = if file == Path::new("-") {
         Box::new(std::io::stdin())

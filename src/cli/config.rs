@@ -157,7 +157,7 @@ pub fn check(terminal: &mut Terminal, global: &Global) -> Result<Exit, CliError>
                 |warning| json!({ "variable": warning.variable, "message": warning.to_string(), "hint": warning.hint }),
             )
             .collect();
-        let values: Vec<Value> = errors.iter().map(|error| error.value(terminal.program)).collect();
+        let values: Vec<_> = errors.iter().map(|error| error.shown(terminal.program)).collect();
         let mut document = Document::new(errors.is_empty())
             .with("file", &file.map(|path| path.display().to_string()))
             .with("errors", &values)

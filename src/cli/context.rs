@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Exit;
 use super::args::Global;
-use super::error::CliError;
+use super::error::{CliError, suggested};
 use super::terminal::Terminal;
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Reference};
 use crate::config::{self, Loaded, VARIABLE_PREFIX, Warning};
 use crate::disk::OsDisk;
-use crate::operation::BackendName;
+use crate::operation::{BackendName, Operation};
 
 /// A command's surroundings.
 #[derive(Debug)]
@@ -54,7 +55,17 @@ impl<'t> Context<'t> {
             .filter(|(distance, known)| *distance <= 2 && *distance < known.as_str().len())
             .min()
             .map(|(_, known)| known);
-        Err(ClientError::Refused(crate::backend::Refusal::Unknown { name: name.clone(), suggestion }).into())
+        let error = CliError::new(Exit::Usage, "unknown_backend", format!("there is no backend `{name}`"));
+        Err(suggested(error, suggestion.as_ref()))
+    }
+
+    /// The operations with these references. One that is missing from a damaged log may be in what cannot be read.
+    pub fn operations(&self, references: &[Reference]) -> Result<Vec<Operation>, CliError> {
+        let found: Result<_, _> = references.iter().map(|reference| self.client.operation(reference)).collect();
+        match found {
+            Err(error @ ClientError::NoSuchOperation(_)) => Err(self.damage()?.unwrap_or_else(|| error.into())),
+            other => Ok(other?),
+        }
     }
 
     /// What of the log cannot be read, as the error that a reading command ends with.

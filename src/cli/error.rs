@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io;
 
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Value, json};
 
 use super::{Exit, Program};
@@ -10,6 +11,7 @@ use crate::backend::Refusal;
 use crate::client::ClientError;
 use crate::config::ConfigError;
 use crate::disk::DiskError;
+use crate::operation::BackendName;
 use crate::report::{Document, visible};
 use crate::wal::WalError;
 
@@ -75,23 +77,14 @@ impl CliError {
         self.kind == CLOSED_PIPE
     }
 
-    /// The error as a value within a document.
-    pub fn value(&self, program: Program) -> Value {
-        let hint = (!self.more.hints.is_empty()).then(|| program.named(&self.more.hints.join("; ")));
-        let message = program.named(&self.message);
-        let mut value = json!({ "type": self.kind, "message": message, "hint": hint });
-        if let Value::Object(fields) = &mut value {
-            if !self.more.causes.is_empty() {
-                fields.insert("causes".into(), json!(self.more.causes));
-            }
-            fields.extend(self.more.extra.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-        }
-        value
+    /// The error as a part of a document.
+    pub fn shown(&self, program: Program) -> ErrorDoc<'_> {
+        ErrorDoc { error: self, program }
     }
 
     /// The document of a command that brought nothing but this error.
     pub fn document(&self, program: Program) -> Document {
-        Document::new(false).with("error", &self.value(program))
+        Document::new(false).with("error", &self.shown(program))
     }
 
     /// The causes of an error that its own message does not already contain.
@@ -107,6 +100,30 @@ impl CliError {
             next = cause.source();
         }
         self
+    }
+}
+
+/// An error as JSON.
+#[derive(Debug)]
+pub struct ErrorDoc<'a> {
+    error: &'a CliError,
+    program: Program,
+}
+
+impl Serialize for ErrorDoc<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let More { causes, hints, extra, .. } = &*self.error.more;
+        let mut fields = serializer.serialize_map(None)?;
+        fields.serialize_entry("type", self.error.kind)?;
+        fields.serialize_entry("message", &self.program.named(&self.error.message))?;
+        fields.serialize_entry("hint", &(!hints.is_empty()).then(|| self.program.named(&hints.join("; "))))?;
+        if !causes.is_empty() {
+            fields.serialize_entry("causes", causes)?;
+        }
+        for (name, value) in extra {
+            fields.serialize_entry(name, value)?;
+        }
+        fields.end()
     }
 }
 
@@ -196,15 +213,18 @@ impl From<ClientError> for CliError {
     }
 }
 
+/// An error about a backend that is not there, with what was meant, perhaps.
+pub fn suggested(error: CliError, suggestion: Option<&BackendName>) -> CliError {
+    let error = match suggestion {
+        Some(name) => error.hint(format!("did you mean `{name}`?")).with("suggestion", json!(name.as_str())),
+        None => error,
+    };
+    error.hint("`wal-cli config show` lists the backends")
+}
+
 fn refused(cli: CliError, refusal: &Refusal) -> CliError {
     match refusal {
-        Refusal::Unknown { suggestion, .. } => {
-            let cli = match suggestion {
-                Some(name) => cli.hint(format!("did you mean `{name}`?")).with("suggestion", json!(name.as_str())),
-                None => cli,
-            };
-            cli.hint("`wal-cli config show` lists the backends")
-        }
+        Refusal::Unknown { suggestion, .. } => suggested(cli, suggestion.as_ref()),
         Refusal::NotBuilt { .. } => cli.hint("pass `--backend local`, or `wal-cli config set default_backend local`"),
         Refusal::Unsupported { supported, .. } => {
             let list = supported.join(", ");
@@ -251,6 +271,9 @@ fn about_the_log(mut cli: CliError, error: &WalError) -> CliError {
         WalError::Illegal(_) => cli,
         WalError::Disk(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             cli.hint("run it as the owner of the log, or name another folder with `--base-path`")
+        }
+        WalError::Disk(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            cli.hint("name a folder with `--base-path`")
         }
         WalError::Disk(_) => cli,
     }

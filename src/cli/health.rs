@@ -29,7 +29,7 @@ pub fn run(context: &mut Context<'_>, args: &Health) -> Result<Exit, CliError> {
     if terminal.json {
         let mut document = Document::new(error.is_none()).with("backends", &health_docs(&all));
         if let Some(error) = &error {
-            document = document.with("error", &error.value(terminal.program));
+            document = document.with("error", &error.shown(terminal.program));
         }
         terminal.document(document)?;
     } else {

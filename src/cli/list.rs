@@ -87,8 +87,8 @@ impl Printer {
         let terminal = &mut *context.terminal;
         if self.json {
             let next = next.map_or_else(|| "null".into(), |next| format!("\"{next}\""));
-            let failed =
-                error.map_or_else(String::new, |error| format!(",\"error\":{}", error.value(terminal.program)));
+            let failed = error.map(|error| serde_json::to_string(&error.shown(terminal.program)).unwrap_or_default());
+            let failed = failed.map_or_else(String::new, |text| format!(",\"error\":{text}"));
             return terminal.line(&format!("],\"next_cursor\":{next},\"success\":{}{failed}}}", error.is_none()));
         }
         if let Some(next) = next.filter(|_| terminal.style.width.is_some()) {

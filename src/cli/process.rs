@@ -106,7 +106,7 @@ fn end(
             .with("recovered", &recovered)
             .with("stopped", &stopped);
         if let Some(error) = &error {
-            document = document.with("error", &error.value(terminal.program));
+            document = document.with("error", &error.shown(terminal.program));
         }
         terminal.document(document)?;
     } else {

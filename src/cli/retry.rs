@@ -8,6 +8,9 @@ use super::{references, wait};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Retry) -> Result<Exit, CliError> {
+    if let Some(error) = context.damage()? {
+        return Err(error);
+    }
     let mut words = args.id.clone();
     if args.failed {
         words.push("@failed".into());

@@ -5,14 +5,12 @@ use super::args::Show;
 use super::context::Context;
 use super::error::CliError;
 use super::references;
-use crate::operation::Operation;
 use crate::report::{Document, OperationDoc, write_operation};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Show) -> Result<Exit, CliError> {
     let references = references::parse(context, &args.id)?;
-    let operations: Vec<Operation> =
-        references.iter().map(|reference| context.client.operation(reference)).collect::<Result<_, _>>()?;
+    let operations = context.operations(&references)?;
     let error = context.damage()?;
     let terminal = &mut *context.terminal;
     if terminal.json {
@@ -23,7 +21,7 @@ pub fn run(context: &mut Context<'_>, args: &Show) -> Result<Exit, CliError> {
             all => document.with("operations", &all.iter().map(OperationDoc::new).collect::<Vec<_>>()),
         };
         if let Some(error) = &error {
-            document = document.with("error", &error.value(terminal.program));
+            document = document.with("error", &error.shown(terminal.program));
         }
         terminal.document(document)?;
     } else {

@@ -19,7 +19,7 @@ pub fn run(context: &mut Context<'_>) -> Result<Exit, CliError> {
         });
         let mut document = status_document(&stats, oldest, &base_path);
         if let Some(error) = &error {
-            document = document.with("error", &error.value(context.terminal.program));
+            document = document.with("error", &error.shown(context.terminal.program));
         }
         context.terminal.document(document)?;
     } else {

@@ -8,7 +8,7 @@ use super::add;
 use super::args::Submit;
 use super::context::Context;
 use super::error::CliError;
-use crate::client::AddOptions;
+use crate::client::{AddOptions, ClientError};
 use crate::operation::{Fields, Logged};
 
 /// Runs the command.
@@ -35,10 +35,26 @@ pub fn run(context: &mut Context<'_>, args: &Submit) -> Result<Exit, CliError> {
             let retries = args.logging.max_retries.unwrap_or(settings.max_retries);
             let mut logged = Logged::new(args.operation_type.clone(), backend, parameters, retries);
             logged.priority = args.logging.priority;
+            if name == "upload" {
+                describe(context, &mut logged)?;
+            }
             vec![context.client.submit(logged)?]
         }
     };
     add::finish(context, &receipts, &args.logging)
+}
+
+/// Notes what the file is now, so that a change before it is sent does not go unnoticed.
+fn describe(context: &Context<'_>, logged: &mut Logged) -> Result<(), CliError> {
+    let Some(path) = logged.parameters.get("path") else { return Ok(()) };
+    let (path, source, is_directory) =
+        context.client.describe(Path::new(path)).map_err(|bad| ClientError::BadInputs { bad: vec![bad], total: 1 })?;
+    logged.parameters.insert("path".into(), path);
+    logged.source = source;
+    if is_directory {
+        logged.parameters.entry("recursive".into()).or_insert_with(|| "true".into());
+    }
+    Ok(())
 }
 
 /// What the arguments of each type are.
@@ -66,6 +82,7 @@ fn place(operation_type: &str, words: &[OsString], parameters: &mut Fields) -> R
     for (word, name) in words.iter().zip(names) {
         let text = word.to_str().ok_or_else(|| {
             CliError::usage(format!("nothing was logged: `{}` is not UTF-8, as parameters are", word.display()))
+                .hint("rename it first")
         })?;
         let (name, value) = match (operation_type, *name) {
             // A file of this machine; the drain loop may run elsewhere in its tree.
@@ -77,7 +94,8 @@ fn place(operation_type: &str, words: &[OsString], parameters: &mut Fields) -> R
             _ => (*name, text.to_owned()),
         };
         if parameters.insert(name.to_owned(), value).is_some() {
-            return Err(CliError::usage(format!("nothing was logged: `{name}` is given twice")));
+            return Err(CliError::usage(format!("nothing was logged: `{name}` is given twice"))
+                .hint("leave out the argument or the `--param`"));
         }
     }
     Ok(())

@@ -18,6 +18,12 @@ use crate::report::{Document, OperationDoc, write_result};
 pub fn run(context: &mut Context<'_>, args: &Wait) -> Result<Exit, CliError> {
     let references = references::parse(context, &args.id)?;
     let waited = Waited { references: &references, receipts: &[], timeout: Some(args.timeout) };
+    if let Some(error) = context.damage()? {
+        // Nothing more can happen to them, and what they have come to may be what cannot be read.
+        let operations = context.operations(&references)?;
+        print(context, &operations, Some(&error))?;
+        return Ok(error.exit);
+    }
     let interrupts = Interrupts::listen()?;
     let result = context.client.wait(&references, waited.timeout, &interrupts.stop);
     report(context, &waited, result)
@@ -51,8 +57,7 @@ fn report(
     let (operations, error) = match result {
         Ok(operations) => (operations, None),
         Err(error @ (ClientError::TimedOut { .. } | ClientError::Interrupted)) => {
-            let operations = waited.references.iter().map(|reference| context.client.operation(reference));
-            let operations = operations.collect::<Result<Vec<_>, _>>()?;
+            let operations = context.operations(waited.references)?;
             let error = stopped(context, &operations, error, waited.timeout);
             (operations, Some(error))
         }
@@ -89,7 +94,7 @@ pub fn failure(first: &Operation, failed: usize, all: usize) -> CliError {
 }
 
 fn stopped(context: &Context<'_>, operations: &[Operation], error: ClientError, timeout: Option<Duration>) -> CliError {
-    let within = timeout.map(|time| format!(" within {time:?}")).unwrap_or_default();
+    let after = timeout.map(|time| format!(" after {time:?}")).unwrap_or_default();
     let interrupted = matches!(error, ClientError::Interrupted);
     let mut error = CliError::from(error);
     let unfinished: Vec<&Operation> = operations.iter().filter(|one| !one.status().is_terminal()).collect();
@@ -106,20 +111,21 @@ fn stopped(context: &Context<'_>, operations: &[Operation], error: ClientError, 
         }
     };
     error.message =
-        if interrupted { format!("interrupted: {waiting}") } else { format!("timed out: {waiting}{within}") };
+        if interrupted { format!("interrupted: {waiting}") } else { format!("timed out{after}: {waiting}") };
     let number = unfinished[0].number;
+    let (stay, them) = if unfinished.len() == 1 { ("it stays", "it") } else { ("they stay", "them") };
     let running = context.client.processing_active().is_ok_and(|running| running.is_some());
     if running {
-        error.hint(format!("they stay logged; `wal-cli wait {number} --timeout 10min` waits longer"))
+        error.hint(format!("{stay} logged; `wal-cli wait {number} --timeout 10min` waits longer"))
     } else {
-        error.hint("they stay logged, but no `process` is running: `wal-cli process` carries them out")
+        error.hint(format!("{stay} logged, but no drain loop is at work: `wal-cli process` carries {them} out"))
     }
 }
 
 fn told_anyway(context: &mut Context<'_>, receipts: &[Receipt], error: CliError) -> Result<Exit, CliError> {
     let terminal = &mut *context.terminal;
     if terminal.json {
-        let value = error.value(terminal.program);
+        let value = error.shown(terminal.program);
         terminal.document(receipts_document(Document::new(false), receipts).with("error", &value))?;
     } else {
         for receipt in receipts {
@@ -141,7 +147,7 @@ pub fn print(context: &mut Context<'_>, operations: &[Operation], error: Option<
         let docs: Vec<OperationDoc<'_>> = operations.iter().map(OperationDoc::new).collect();
         document = document.with("operations", &docs);
         if let Some(error) = error {
-            document = document.with("error", &error.value(terminal.program));
+            document = document.with("error", &error.shown(terminal.program));
         }
         return terminal.document(document);
     }

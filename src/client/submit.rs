@@ -85,7 +85,7 @@ impl Client {
     }
 
     /// What a path is at this moment: its absolute form, its source, whether it is a directory.
-    fn describe(&self, path: &Path) -> Result<(String, Option<Source>, bool), BadInput> {
+    pub(crate) fn describe(&self, path: &Path) -> Result<(String, Option<Source>, bool), BadInput> {
         let bad = |error_type, message: String| BadInput { input: path.display().to_string(), error_type, message };
         let absolute = std::path::absolute(path)
             .map_err(|error| bad("bad_path", format!("it cannot be made absolute: {error}")))?;

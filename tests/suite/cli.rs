@@ -1,0 +1,720 @@
+//! What the program prints and how it ends, for every command and every outcome.
+#![expect(clippy::disallowed_methods, reason = "it makes files, and waits, as a user would")]
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::binary::Place;
+
+const CID: &str = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o";
+
+/// A situation to begin with. What it returns is kept for as long as the command runs.
+type Setup = fn(&Place) -> Option<File>;
+
+fn nothing(place: &Place) -> Option<File> {
+    place.file("a.txt", "hello world\n");
+    place.file("b.txt", "b\n");
+    None
+}
+
+fn one_pending(place: &Place) -> Option<File> {
+    nothing(place);
+    place.run("add --backend local a.txt");
+    None
+}
+
+fn one_completed(place: &Place) -> Option<File> {
+    nothing(place);
+    place.run("add --backend local a.txt --wait");
+    None
+}
+
+/// The first was there when it was logged, and is gone; the second one is fine.
+fn one_failed(place: &Place) -> Option<File> {
+    nothing(place);
+    place.run("add --backend local b.txt a.txt");
+    std::fs::remove_file(place.path("b.txt")).unwrap();
+    assert_eq!(place.output("process --quiet").status.code(), Some(1));
+    place.file("b.txt", "b\n");
+    None
+}
+
+fn one_will_fail(place: &Place) -> Option<File> {
+    one_pending(place);
+    std::fs::remove_file(place.path("a.txt")).unwrap();
+    None
+}
+
+fn locked(place: &Place, name: &str) -> Option<File> {
+    one_pending(place);
+    let lock =
+        File::options().read(true).write(true).create(true).truncate(false).open(place.log().join(name)).unwrap();
+    lock.lock().unwrap();
+    Some(lock)
+}
+
+fn log_locked(place: &Place) -> Option<File> {
+    locked(place, "lock")
+}
+
+fn drain_locked(place: &Place) -> Option<File> {
+    locked(place, "process.lock")
+}
+
+fn checkpoint_locked(place: &Place) -> Option<File> {
+    locked(place, "checkpoint.lock")
+}
+
+/// The first operation is in a partition, the second in a frame that cannot be read any more.
+fn damaged(place: &Place) -> Option<File> {
+    one_completed(place);
+    place.run("checkpoint");
+    place.run("add --backend local a.txt");
+    place.run("add --backend local b.txt");
+    let journal = place.log().join("journal");
+    let path = std::fs::read_dir(journal).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[150] ^= 0xff;
+    std::fs::write(path, bytes).unwrap();
+    None
+}
+
+fn newer_format(place: &Place) -> Option<File> {
+    one_pending(place);
+    let path = place.log().join("MANIFEST.json");
+    let text = std::fs::read_to_string(&path).unwrap().replace("{\"format\":1,", "{\"format\":99,");
+    std::fs::write(path, text).unwrap();
+    None
+}
+
+fn configured(place: &Place, text: &str) -> Option<File> {
+    one_pending(place);
+    std::fs::create_dir_all(place.path("config/ipfs-kit")).unwrap();
+    place.file("config/ipfs-kit/wal.toml", text);
+    None
+}
+
+fn full_disk(place: &Place) -> Option<File> {
+    // No disk has that much: as good as a full one, and nobody has to be root.
+    configured(place, "min_free_bytes = \"900 TiB\"\n")
+}
+
+fn switched_off(place: &Place) -> Option<File> {
+    configured(place, "enabled = false\n")
+}
+
+fn broken_settings(place: &Place) -> Option<File> {
+    configured(place, "job = 4\n")
+}
+
+fn torn_settings(place: &Place) -> Option<File> {
+    configured(place, "jobs = [\n")
+}
+
+fn mock_offline(place: &Place) -> Option<File> {
+    configured(place, "[backends.mock]\noffline = true\n")
+}
+
+fn log_in_a_file(place: &Place) -> Option<File> {
+    nothing(place);
+    std::fs::write(place.log(), "").unwrap();
+    None
+}
+
+/// What a command comes to: exit code, and the word for the error.
+struct Case {
+    setup: Setup,
+    command: &'static str,
+    exit: i32,
+    error: &'static str,
+}
+
+/// An error after which nothing but the error is told.
+const fn fails(setup: Setup, command: &'static str, exit: i32, error: &'static str) -> Case {
+    Case { setup, command, exit, error }
+}
+
+/// Success.
+const fn works(setup: Setup, command: &'static str) -> Case {
+    Case { setup, command, exit: 0, error: "" }
+}
+
+/// What goes on in each; `+` before the error: there are data as well.
+fn cases() -> Vec<Case> {
+    vec![
+        works(nothing, "add --backend local a.txt"),
+        works(nothing, "add --backend local a.txt b.txt --priority -3 --max-retries 0 --param recursive=false"),
+        works(nothing, "add --backend local a.txt --wait"),
+        works(nothing, "add --backend local . --wait"),
+        works(nothing, "add --backend local a.txt --spool never"),
+        works(nothing, "add --backend local --from-file -"),
+        fails(nothing, "add --backend local a.txt --spool auto", 2, "usage"),
+        fails(nothing, "add --backend local a.txt no.txt neither.txt", 2, "bad_inputs"),
+        fails(nothing, "add --backend local a.txt/x", 2, "bad_inputs"),
+        fails(nothing, "add --backend local --from-file no.txt", 2, "usage"),
+        fails(nothing, "add --backend locla a.txt", 2, "unknown_backend"),
+        fails(nothing, "add a.txt", 2, "backend_not_built"),
+        fails(nothing, "add", 2, "usage"),
+        fails(nothing, "add a.txt --param x", 2, "usage"),
+        fails(nothing, "add a.txt --timeout 5", 2, "usage"),
+        fails(switched_off, "add --backend local a.txt", 2, "disabled"),
+        fails(full_disk, "add --backend local a.txt", 7, "no_space"),
+        fails(full_disk, "add --backend local a.txt --wait", 7, "no_space"),
+        fails(log_locked, "add --backend local a.txt --lock-timeout 30ms", 5, "busy"),
+        fails(damaged, "add --backend local a.txt", 6, "damaged"),
+        fails(newer_format, "add --backend local a.txt", 6, "newer_format"),
+        fails(broken_settings, "add --backend local a.txt", 2, "config"),
+        fails(log_in_a_file, "add --backend local a.txt", 7, "disk"),
+        fails(drain_locked, "add --backend local a.txt --wait --timeout 100ms", 4, "+timed_out"),
+        //
+        works(nothing, "submit mkdir /d --backend local"),
+        works(nothing, "submit upload a.txt /a --backend local --wait"),
+        works(nothing, "submit add a.txt --backend local"),
+        works(nothing, "submit list --backend local --wait"),
+        works(one_completed, "submit get QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o out --backend local --wait"),
+        works(one_completed, "submit pin QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o --backend local --wait"),
+        works(one_completed, "submit rm QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o --backend local --wait"),
+        fails(nothing, "submit rm /nowhere --backend local --wait", 1, "+operation_failed"),
+        fails(nothing, "submit pin nocid --backend local", 2, "bad_parameters"),
+        fails(nothing, "submit pin a b --backend local", 2, "usage"),
+        fails(nothing, "submit pin a --param cid=b --backend local", 2, "usage"),
+        fails(nothing, "submit dance --backend local", 2, "unsupported"),
+        fails(nothing, "submit upload no.txt /x --backend local", 2, "bad_inputs"),
+        fails(nothing, "submit mkdir /d --backend elsewhere", 2, "unknown_backend"),
+        fails(full_disk, "submit mkdir /d --backend local", 7, "no_space"),
+        //
+        works(nothing, "status"),
+        works(one_failed, "status"),
+        works(log_locked, "status"),
+        works(full_disk, "status"),
+        fails(damaged, "status", 6, "+damaged"),
+        fails(newer_format, "status", 6, "newer_format"),
+        fails(broken_settings, "status", 2, "config"),
+        fails(log_in_a_file, "status", 7, "disk"),
+        fails(nothing, "status now", 2, "usage"),
+        //
+        works(nothing, "list"),
+        works(one_failed, "list failed --since 2h --type add --backend local"),
+        works(one_failed, "list -q --limit 1"),
+        works(one_failed, "list all --cursor 2 --limit 0"),
+        works(log_locked, "list"),
+        fails(nothing, "list pendin", 2, "usage"),
+        fails(nothing, "list pending --status failed", 2, "usage"),
+        fails(nothing, "list --backend loca", 2, "unknown_backend"),
+        fails(nothing, "list --since tomorrow", 2, "usage"),
+        fails(damaged, "list", 6, "+damaged"),
+        fails(newer_format, "list", 6, "newer_format"),
+        //
+        works(one_completed, "show 1"),
+        works(one_completed, "show @last --history"),
+        works(one_failed, "show 1 2"),
+        works(one_failed, "show @failed"),
+        fails(one_pending, "show 99", 3, "no_such_operation"),
+        fails(one_pending, "show 1 01a20456-d137-7000-915b-c6f5e991cfae", 3, "no_such_operation"),
+        fails(nothing, "show @last", 3, "no_such_operation"),
+        fails(one_pending, "show first", 2, "bad_reference"),
+        fails(nothing, "show", 2, "usage"),
+        fails(damaged, "show 1", 6, "+damaged"),
+        fails(damaged, "show 3", 6, "damaged"),
+        fails(newer_format, "show 1", 6, "newer_format"),
+        //
+        works(one_completed, "wait 1"),
+        fails(one_failed, "wait 1 2", 1, "+operation_failed"),
+        fails(one_pending, "wait 1 --timeout 50ms", 4, "+timed_out"),
+        fails(one_pending, "wait 9 --timeout 50ms", 3, "no_such_operation"),
+        fails(one_pending, "wait x", 2, "bad_reference"),
+        fails(damaged, "wait 1", 6, "+damaged"),
+        fails(newer_format, "wait 1", 6, "newer_format"),
+        //
+        works(one_failed, "retry 1"),
+        works(one_failed, "retry --failed"),
+        works(one_failed, "retry @failed"),
+        works(nothing, "retry --failed"),
+        fails(one_completed, "retry 1", 2, "not_retryable"),
+        fails(one_failed, "retry 9", 3, "no_such_operation"),
+        fails(nothing, "retry", 2, "usage"),
+        fails(damaged, "retry 1", 6, "damaged"),
+        //
+        works(nothing, "process"),
+        works(one_pending, "process --limit 1 --jobs 2 --max-time 10s --grace 1s --backend local"),
+        works(full_disk, "process"),
+        works(switched_off, "process"),
+        works(drain_locked, "process --skip-if-running"),
+        fails(one_will_fail, "process", 1, "+operation_failed"),
+        fails(drain_locked, "process", 5, "busy"),
+        fails(drain_locked, "process --lock-timeout 10ms", 5, "busy"),
+        fails(nothing, "process --backend loca", 2, "unknown_backend"),
+        fails(nothing, "process --jobs 0", 2, "usage"),
+        fails(damaged, "process", 6, "damaged"),
+        fails(newer_format, "process", 6, "newer_format"),
+        //
+        works(nothing, "cleanup"),
+        works(one_completed, "cleanup --age 0 --dry-run"),
+        works(one_completed, "cleanup --age 0"),
+        fails(nothing, "cleanup --age -1", 2, "usage"),
+        fails(checkpoint_locked, "cleanup --lock-timeout 30ms", 5, "busy"),
+        fails(damaged, "cleanup", 6, "damaged"),
+        //
+        works(one_completed, "checkpoint"),
+        works(full_disk, "checkpoint"),
+        fails(checkpoint_locked, "checkpoint --lock-timeout 30ms", 5, "busy"),
+        fails(damaged, "checkpoint", 6, "damaged"),
+        fails(newer_format, "checkpoint", 6, "newer_format"),
+        //
+        works(nothing, "health"),
+        works(nothing, "health --backend s3"),
+        works(log_locked, "health --backend local"),
+        fails(mock_offline, "health", 1, "+offline"),
+        fails(nothing, "health --backend loca", 2, "unknown_backend"),
+        //
+        works(nothing, "config show"),
+        works(nothing, "config get jobs"),
+        works(nothing, "config set jobs 7"),
+        works(nothing, "config path"),
+        works(nothing, "config check"),
+        works(broken_settings, "config path"),
+        works(torn_settings, "config path"),
+        works(broken_settings, "completions bash"),
+        works(torn_settings, "completions fish"),
+        fails(nothing, "config get job", 2, "config"),
+        fails(nothing, "config set jobs none", 2, "config"),
+        fails(nothing, "config show --config no.toml", 2, "config"),
+        fails(broken_settings, "config check", 2, "config"),
+        fails(torn_settings, "config check", 2, "config"),
+        fails(torn_settings, "config set jobs 3", 2, "config"),
+        fails(broken_settings, "config show", 2, "config"),
+        fails(nothing, "config", 2, "usage"),
+        //
+        fails(nothing, "", 2, "usage"),
+        fails(nothing, "statu", 2, "usage"),
+        fails(nothing, "--nonsense status", 2, "usage"),
+        fails(nothing, "completions tcsh", 2, "usage"),
+    ]
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+#[test]
+fn every_outcome_has_its_exit_code_and_one_document() {
+    // All of them, so that one run tells everything that is wrong.
+    let wrong = cases().into_iter().filter(|case| std::panic::catch_unwind(|| check(case)).is_err()).count();
+    assert_eq!(wrong, 0, "see above");
+}
+
+fn check(case: &Case) {
+    let Case { setup, command, exit, error } = *case;
+    let (error, with_data) = error.strip_prefix('+').map_or((error, false), |error| (error, true));
+
+    let place = Place::new();
+    let kept = setup(&place);
+    let output = place.output(command);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(code(&output), Some(exit), "`{command}`\n{stdout}\n{stderr}");
+    assert!(!stderr.contains("panicked"), "`{command}`\n{stderr}");
+    if exit != 0 {
+        assert_eq!(!stdout.is_empty(), with_data, "`{command}`: {stdout}");
+        let says = stderr.starts_with("error: ") || stderr.contains("\nerror: ") || stderr.contains("Usage:");
+        assert!(says, "`{command}`\n{stderr}");
+    }
+    drop(kept);
+
+    let place = Place::new();
+    let kept = setup(&place);
+    // Anywhere among the arguments.
+    let json = if command.len() % 2 == 0 { format!("--json {command}") } else { format!("{command} --json") };
+    let output = place.output(&json);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(code(&output), Some(exit), "`{json}`\n{stdout}\n{stderr}");
+    assert_eq!(stderr, "", "`{json}`");
+    let documents: Vec<Value> = serde_json::Deserializer::from_str(&stdout)
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .unwrap_or_else(|error| panic!("`{json}`: {error}\n{stdout}"));
+    assert_eq!(documents.len(), stdout.lines().count(), "`{json}`: a document is a line\n{stdout}");
+    if command.starts_with("process") {
+        assert!(documents[..documents.len() - 1].iter().all(|document| document["event"] == "settled"), "{stdout}");
+    } else {
+        assert_eq!(documents.len(), 1, "`{json}`\n{stdout}");
+    }
+    let last = documents.last().unwrap();
+    assert_eq!(last["success"], exit == 0, "`{json}`\n{stdout}");
+    let kind = last["error"]["type"].as_str().unwrap_or_default();
+    assert_eq!(kind, error, "`{json}`\n{stdout}");
+    if exit != 0 {
+        assert!(last["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{stdout}");
+        assert!(last["error"]["hint"].as_str().is_some() || error == "config", "`{json}`\n{stdout}");
+    }
+    drop(kept);
+}
+
+#[test]
+fn what_is_added_is_told_line_by_line_and_done_with_its_cid() {
+    let place = Place::new();
+    place.file("a.txt", "hello world\n");
+    let line = place.run("add --backend local a.txt");
+    let words: Vec<_> = line.split_whitespace().collect();
+    assert_eq!((words[0], words[1].len(), words.len()), ("1", 36, 3), "{line}");
+    assert_eq!(words[2], place.path("a.txt").to_str().unwrap());
+    let waited = place.run("add --backend local a.txt --wait");
+    assert!(waited.contains("completed") && waited.contains(CID), "{waited}");
+    let json = place.json("add --backend local a.txt");
+    assert_eq!(json["operation_id"], json["operations"][0]["operation_id"]);
+    let json = place.json("add --backend local a.txt a.txt");
+    assert_eq!((json.get("operation_id"), json["operations"][1]["status"].as_str()), (None, Some("pending")));
+}
+
+#[test]
+fn an_operation_document_has_every_field() {
+    let place = Place::new();
+    one_completed(&place);
+    let json = place.json("show 1");
+    let operation = json["operation"].as_object().unwrap();
+    for field in "operation_id number operation_type backend status parameters timestamp updated_at completed_at result \
+                  receipt error error_type failure_class retry_count max_retries next_retry_at interruptions priority \
+                  depends_on idempotency_key hold not_before source claim redirected_from redirected_to revision history"
+        .split_whitespace()
+    {
+        assert!(operation.contains_key(field), "{field}");
+    }
+    assert_eq!(operation["result"]["cid"], CID);
+    assert_eq!(operation["history"].as_array().unwrap().len(), 3);
+    let time = operation["timestamp"].as_str().unwrap();
+    assert!(time.len() == 24 && time.ends_with('Z'), "{time}");
+    let status = place.json("status");
+    for field in "stats backends oldest_pending processing_active processing health journal_bytes partitions archives \
+                  free_bytes base_path damage"
+        .split_whitespace()
+    {
+        assert!(status.get(field).is_some(), "{field}");
+    }
+}
+
+#[test]
+fn all_bad_paths_are_named_and_nothing_is_logged() {
+    let place = Place::new();
+    place.file("a.txt", "a");
+    place.file("plain", "");
+    let strange = place.path("caf\u{e9}").into_os_string();
+    let mut bytes = strange.as_bytes().to_vec();
+    bytes.truncate(bytes.len() - 1);
+    let no_utf8 = PathBuf::from(std::ffi::OsStr::from_bytes(&bytes));
+    std::fs::write(&no_utf8, "x").unwrap();
+    // A path through a file stands for a directory that may not be read: root may read all of those.
+    let mut command = place.command("add --json --backend local a.txt gone plain/x /dev/null");
+    let output = command.arg(&no_utf8).output().unwrap();
+    assert_eq!(code(&output), Some(2));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let bad = json["error"]["bad_inputs"].as_array().unwrap();
+    let kinds: Vec<_> = bad.iter().map(|bad| bad["error_type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["not_found", "io", "unsupported_file", "not_utf8"], "{json}");
+    assert_eq!(place.json("status")["stats"]["total"], 0);
+}
+
+#[test]
+fn strange_names_and_empty_files_are_carried_out_and_shown_on_one_line() {
+    let place = Place::new();
+    let mut command = place.command("add --backend local --wait");
+    for name in ["two\nlines", "tab\tand \x1b[31mred", "-dash", "  spaces  ", "empty"] {
+        let path = place.file(name, if name == "empty" { "" } else { "x" });
+        command.arg(path);
+    }
+    let output = command.output().unwrap();
+    let stdout = text(&output.stdout);
+    assert_eq!((code(&output), stdout.lines().count()), (Some(0), 5), "{stdout}{}", text(&output.stderr));
+    assert!(stdout.contains("two\\nlines") && !stdout.contains('\x1b'), "{stdout}");
+    assert_eq!(place.run("list").lines().count(), 6);
+    let json = place.json("show 1");
+    assert!(json["operation"]["parameters"]["path"].as_str().unwrap().ends_with("two\nlines"));
+}
+
+#[test]
+fn paths_come_from_a_file_or_a_pipe() {
+    let place = Place::new();
+    let (a, b) = (place.file("a.txt", "a"), place.file("b c", "b"));
+    let list = place.file("list", &format!("{}\r\n\n{}\n", a.display(), b.display()));
+    assert_eq!(place.run(&format!("add --backend local --from-file {}", list.display())).lines().count(), 2);
+    let mut child = place
+        .command("add --backend local -0 --from-file -")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"a.txt\0b c\0").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(text(&output.stdout).lines().count(), 2);
+    let mut child = place.command("wait --timeout 1ms -").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&output.stdout).unwrap();
+    let waited = child.wait_with_output().unwrap();
+    assert_eq!((code(&waited), text(&waited.stdout).lines().count()), (Some(4), 2));
+}
+
+#[test]
+fn a_file_that_vanished_is_a_failed_operation() {
+    let place = Place::new();
+    one_will_fail(&place);
+    let output = place.output("process");
+    assert_eq!(code(&output), Some(1));
+    let operation = place.json("show 1")["operation"].clone();
+    assert_eq!((operation["status"].as_str(), operation["error_type"].as_str()), (Some("failed"), Some("not_found")));
+    assert_eq!(operation["failure_class"], "permanent");
+    place.file("a.txt", "back\n");
+    assert!(place.run("retry --failed").contains("pending"));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let place = Place::new();
+    place.file("a.txt", "a");
+    let paths = "a.txt ".repeat(3000);
+    place.run(&format!("add --backend local {paths}"));
+    for command in ["list --limit 0", "list --limit 0 --json", "list -q --limit 0", "completions bash"] {
+        let mut child = place.command(command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut first = [0; 10];
+        child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((code(&output), text(&output.stderr)), (Some(0), String::new()), "{command}");
+    }
+    // What was not read was done all the same.
+    let mut child = place.command("process").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+    assert_eq!(place.json("status")["stats"]["completed"], 3000);
+}
+
+#[test]
+fn a_stdout_that_cannot_be_written_is_told() {
+    let place = Place::new();
+    one_pending(&place);
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = place.command("list").stdout(full).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(code(&output), Some(7));
+    assert!(text(&output.stderr).contains("could not write to stdout"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn pages_of_a_list_join_without_gaps() {
+    let place = Place::new();
+    place.file("a.txt", "a");
+    place.run("add --backend local a.txt a.txt a.txt a.txt a.txt");
+    let mut numbers = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = place.json(&format!("list --limit 2 {cursor}"));
+        numbers.extend(page["operations"].as_array().unwrap().iter().map(|one| one["number"].as_u64().unwrap()));
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("--cursor {next}"),
+            None => break,
+        }
+    }
+    assert_eq!(numbers, [5, 4, 3, 2, 1]);
+    let ids = place.run("list -q --limit 0");
+    assert_eq!(ids.lines().filter(|line| line.len() == 36).count(), 5, "{ids}");
+}
+
+/// Runs a command on a terminal of 80 columns.
+fn on_a_terminal(place: &Place, variables: &str, arguments: &str) -> String {
+    let inner = format!("stty cols 80 rows 24; {variables} {} {arguments}", env!("CARGO_BIN_EXE_wal-cli"));
+    let mut outer = Command::new("script");
+    outer.args(["-qec", &inner, "/dev/null"]);
+    let prepared = place.command("");
+    for (name, value) in prepared.get_envs() {
+        match value {
+            Some(value) => outer.env(name, value),
+            None => outer.env_remove(name),
+        };
+    }
+    let output = outer.env("TERM", "xterm").env_remove("NO_COLOR").current_dir(place.path("")).output().unwrap();
+    text(&output.stdout)
+}
+
+#[test]
+fn a_terminal_gets_colours_and_80_columns_and_a_pipe_neither() {
+    let place = Place::new();
+    let deep = "a-long-name-of-a-folder/".repeat(6);
+    std::fs::create_dir_all(place.path(&deep)).unwrap();
+    place.file(&format!("{deep}a.txt"), "a");
+    place.run(&format!("add --backend local {deep}a.txt"));
+    for variables in ["NO_COLOR=1", ""] {
+        for command in ["list", "status", "health", "show 1", "process", "--help", "add --help"] {
+            let shown = on_a_terminal(&place, variables, command);
+            let plain = without_colours(&shown);
+            assert!(!plain.trim().is_empty(), "{command}");
+            assert!(variables.is_empty() || plain == shown, "{command}: {shown}");
+            // `show` and results tell everything, however long it is.
+            for line in plain.lines().filter(|_| !["show 1", "process"].contains(&command)) {
+                assert!(line.trim_end().chars().count() <= 80, "{command}: {line}");
+            }
+        }
+    }
+    assert!(on_a_terminal(&place, "", "list").contains('\x1b'));
+    assert!(on_a_terminal(&place, "", "--color never list").find('\x1b').is_none());
+    let piped = place.run("list");
+    assert!(!piped.contains('\x1b') && piped.contains(&deep), "{piped}");
+    assert!(place.run("list --color always").contains('\x1b'));
+}
+
+fn without_colours(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("\x1b[") {
+        plain.push_str(&rest[..at]);
+        let end = rest[at + 2..].find(|c: char| c.is_ascii_alphabetic()).map_or(rest.len(), |end| at + 3 + end);
+        rest = &rest[end..];
+    }
+    plain + rest
+}
+
+#[test]
+fn the_other_name_of_the_program_has_the_same_commands_below_wal() {
+    let place = Place::new();
+    nothing(&place);
+    let link = place.path("ipfs-kit");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_wal-cli"), &link).unwrap();
+    let run = |arguments: &str| {
+        let prepared = place.command(arguments);
+        let mut command = Command::new(&link);
+        command.args(prepared.get_args()).current_dir(place.path(""));
+        for (name, value) in prepared.get_envs().filter_map(|(name, value)| Some((name, value?))) {
+            command.env(name, value);
+        }
+        command.output().unwrap()
+    };
+    assert_eq!(code(&run("wal add --backend local a.txt")), Some(0));
+    assert!(text(&run("wal list").stdout).contains("a.txt"));
+    let help = text(&run("wal add --help").stdout);
+    assert!(help.contains("Usage: ipfs-kit wal add") && !help.contains("wal-cli"), "{help}");
+    let output = run("wal add --backend locla a.txt");
+    assert!(text(&output.stderr).contains("`ipfs-kit wal config show`"), "{}", text(&output.stderr));
+    assert_eq!(code(&run("add --backend local a.txt")), Some(2));
+    let json: Value = serde_json::from_slice(&run("--json wal show 7").stdout).unwrap_or_default();
+    assert_eq!(json["error"]["type"], "usage", "flags belong behind `wal`");
+    let json: Value = serde_json::from_slice(&run("wal --json show 7").stdout).unwrap();
+    assert_eq!(json["error"]["type"], "no_such_operation");
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// A drain loop with an attempt under way that takes its time, and more to come.
+fn loop_at_work(place: &Place) -> Child {
+    nothing(place);
+    std::fs::create_dir_all(place.path("config/ipfs-kit")).unwrap();
+    place.file("config/ipfs-kit/wal.toml", "jobs = 1\n[backends.mock]\nlatency_ms = 60000\n");
+    place.run("add --backend mock a.txt b.txt");
+    let child = place
+        .command("process --follow --json --grace 100ms")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    for _ in 0..500 {
+        if place.json("status")["stats"]["processing"] == 1 {
+            return child;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("the loop took nothing");
+}
+
+fn all_lines(child: &mut Child) -> Vec<Value> {
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect()
+}
+
+#[test]
+fn a_loop_that_is_asked_to_stop_hands_back_and_ends_well() {
+    let place = Place::new();
+    let mut child = loop_at_work(&place);
+    let status = place.json("status");
+    assert_eq!(
+        (status["processing_active"].as_bool(), status["processing"]["pid"].as_u64()),
+        (Some(true), Some(child.id().into()))
+    );
+    let second = place.output("process");
+    assert_eq!(code(&second), Some(5));
+    assert!(text(&second.stderr).contains(&format!("pid {}", child.id())), "{}", text(&second.stderr));
+    let skipped = place.json("process --skip-if-running");
+    assert_eq!(
+        (skipped["skipped"].as_bool(), skipped["processing"]["pid"].as_u64()),
+        (Some(true), Some(child.id().into()))
+    );
+
+    signal(&child, Signal::TERM);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let lines = all_lines(&mut child);
+    let summary = lines.last().unwrap();
+    assert_eq!((summary["success"].as_bool(), summary["stopped"].as_bool()), (Some(true), Some(true)), "{lines:?}");
+    let status = place.json("status");
+    assert_eq!((status["stats"]["pending"].as_u64(), status["processing_active"].as_bool()), (Some(2), Some(false)));
+}
+
+#[test]
+fn a_keyboard_interrupt_is_130() {
+    let place = Place::new();
+    let mut child = loop_at_work(&place);
+    signal(&child, Signal::INT);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(all_lines(&mut child).last().unwrap()["error"]["type"], "interrupted");
+    assert_eq!(place.json("status")["stats"]["pending"], 2);
+
+    for command in ["wait 1", "wait 1 --json", "add --backend mock a.txt --wait"] {
+        let mut child = place.command(command).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        signal(&child, Signal::INT);
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{command}");
+        let mut told = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut told).unwrap();
+        assert!(told.contains("pending"), "{command}: {told}");
+    }
+}
+
+#[test]
+fn settings_are_changed_in_their_file_and_shown_with_their_origin() {
+    let place = Place::new();
+    place.run("config set jobs 7");
+    assert_eq!(place.run("config get jobs"), "7\n");
+    let file = place.run("config path");
+    let shown = place.json("config show");
+    assert_eq!(shown["settings"]["jobs"]["value"], 7);
+    assert_eq!(shown["settings"]["jobs"]["origin"], format!("{}:1", file.trim()));
+    assert_eq!(shown["settings"]["retry_delay"]["origin"], "default");
+    let output = place.command("status").env("IPFS_KIT_WAL_JBOS", "3").output().unwrap();
+    assert!(text(&output.stderr).starts_with("warning: IPFS_KIT_WAL_JBOS has no effect"), "{}", text(&output.stderr));
+    let output = place.command("status --debug").env("IPFS_KIT_WAL_LOG", "wal_cli=nonsense=x").output().unwrap();
+    assert_eq!(code(&output), Some(2));
+}
+
+#[test]
+fn help_is_there_for_every_command_even_with_broken_settings() {
+    let place = Place::new();
+    torn_settings(&place);
+    let help = place.run("--help");
+    let commands: Vec<_> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert_eq!(commands.len(), 13, "{commands:?}");
+    for command in commands {
+        let help = place.run(&format!("{command} --help"));
+        assert!(help.contains("Usage: wal-cli"), "{help}");
+    }
+    assert!(help.contains("Exit codes:"));
+    assert!(place.run("--version").starts_with("wal-cli "));
+}
