@@ -12,7 +12,7 @@ use crate::disk::{Access, Disk, DiskFile};
 use crate::operation::{Number, Revision};
 
 /// How much of a generation is read at a time.
-const STEP: usize = 64 * 1024;
+const STEP: usize = 16 * 1024;
 
 /// How far reading has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Group commit: one process flushes for everybody, and tells them in its note.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::LockName;
@@ -10,7 +10,7 @@ use super::journal::HEADER_LEN;
 use super::locks::LockFile;
 use super::log::{Appended, Wal};
 use super::note::{self, AppendNote, SyncNote};
-use crate::disk::Access;
+use crate::disk::{Access, DiskFile};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flushed {
@@ -29,6 +29,14 @@ enum Led {
     Failed,
 }
 
+/// What a flush needs open.
+#[derive(Debug)]
+pub(super) struct Flusher {
+    lock: LockFile,
+    /// `lock`, for its note.
+    append: Box<dyn DiskFile>,
+}
+
 impl Wal {
     pub(super) fn synced_of(&self, generation: u64) -> u64 {
         let state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
@@ -40,7 +48,7 @@ impl Wal {
     /// False: it did not survive a restart of the journal and has to be appended anew.
     pub(super) fn wait_until_durable(&self, appended: Appended, written: &[Written]) -> WalResult<bool> {
         let ids = || written.iter().map(|written| written.id).collect::<Vec<_>>();
-        let outcome = self.flush(appended).map_err(|error| match error {
+        let outcome = self.flush(&appended).map_err(|error| match error {
             WalError::Unconfirmed { why, .. } => WalError::Unconfirmed { why, ids: ids() },
             other => WalError::Unconfirmed { why: other.to_string(), ids: ids() },
         })?;
@@ -55,11 +63,12 @@ impl Wal {
                 inner.lock.unlock()?;
             }
             inner.view.catch_up()?;
-            let folded = inner.view.manifest().map_or(0, |manifest| manifest.revision);
-            WalResult::Ok(written.iter().all(|written| {
-                let in_journal = inner.view.journal_transition(written.number, written.revision);
-                in_journal == Some(written.id) || (in_journal.is_none() && written.revision <= folded)
-            }))
+            for written in written {
+                if !inner.view.has_transition(written.number, written.id, written.revision, self.actor())? {
+                    return Ok(false);
+                }
+            }
+            WalResult::Ok(true)
         })();
         stands.map_err(|error| WalError::Unconfirmed { why: error.to_string(), ids: ids() })
     }
@@ -69,8 +78,8 @@ impl Wal {
         for _ in 0..3 {
             let position = self.read(|view| Ok(view.position()))?;
             let Some(position) = position else { return Ok(()) };
-            let appended = Appended { generation: position.generation, end: position.end };
-            match self.flush(appended)? {
+            let appended = Appended { generation: position.generation, end: position.end, file: None };
+            match self.flush(&appended)? {
                 Flushed::Yes => return Ok(()),
                 Flushed::Elsewhere => {}
                 Flushed::Failed => {
@@ -83,7 +92,7 @@ impl Wal {
         Err(WalError::Unconfirmed { why: "the journal is being restarted again and again".into(), ids: Vec::new() })
     }
 
-    fn flush(&self, target: Appended) -> WalResult<Flushed> {
+    fn flush(&self, target: &Appended) -> WalResult<Flushed> {
         let start = self.clock.elapsed();
         let mut pause = Duration::from_micros(30);
         let mut state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,24 +103,26 @@ impl Wal {
             if state.generation > target.generation {
                 return Ok(Flushed::Elsewhere);
             }
-            match state.lock.take() {
+            let mut flusher = match state.flusher.take() {
+                Some(flusher) => flusher,
                 // Another thread is flushing; what it flushes may be ours.
                 None if state.generation != 0 => {
                     state = self.flushed.wait(state).unwrap_or_else(PoisonError::into_inner);
                     continue;
                 }
-                None => state.lock = Some(LockFile::open(&*self.disk, &self.layout, LockName::Sync)?),
-                Some(lock) => state.lock = Some(lock),
-            }
-            let Some(mut lock) = state.lock.take() else { continue };
+                None => Flusher {
+                    lock: LockFile::open(&*self.disk, &self.layout, LockName::Sync)?,
+                    append: self.disk.open(&self.layout.lock(LockName::Append), Access::Read)?,
+                },
+            };
             if state.generation == 0 {
                 state.generation = target.generation;
                 state.synced = HEADER_LEN;
             }
             drop(state);
-            let led = self.try_flush(&mut lock, target);
+            let led = self.try_flush(&mut flusher, target);
             state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
-            state.lock = Some(lock);
+            state.flusher = Some(flusher);
             self.flushed.notify_all();
             match led? {
                 Led::Durable { generation, synced } => {
@@ -140,7 +151,8 @@ impl Wal {
     }
 
     /// Looks whether it was flushed; if not, flushes all that has been written so far.
-    fn try_flush(&self, lock: &mut LockFile, target: Appended) -> WalResult<Led> {
+    fn try_flush(&self, flusher: &mut Flusher, target: &Appended) -> WalResult<Led> {
+        let Flusher { lock, append } = flusher;
         let boot = &self.disk.identity().boot_id;
         let read = |lock: &LockFile| -> WalResult<Option<SyncNote>> {
             let note: Option<SyncNote> = note::read(lock.file())?;
@@ -164,15 +176,17 @@ impl Wal {
             if note.syncing.is_some() || note.generation != target.generation {
                 return Ok(Led::Failed);
             }
-            let append: Option<AppendNote> =
-                note::read(&*self.disk.open(&self.layout.lock(LockName::Append), Access::Read)?)?;
+            let append: Option<AppendNote> = note::read(&**append)?;
             let end = append
                 .filter(|append| append.boot == *boot && append.generation == target.generation)
                 .map_or(target.end, |append| append.end.max(target.end));
             note.syncing = Some(end);
             note.pid = self.disk.identity().pid;
             note::write(lock.file(), &note)?;
-            let file = self.disk.open(&self.layout.generation(target.generation), Access::Write)?;
+            let file = match &target.file {
+                Some(file) => file.clone(),
+                None => Arc::from(self.disk.open(&self.layout.generation(target.generation), Access::Write)?),
+            };
             if file.sync_data().is_err() {
                 // The note keeps `syncing`: nobody may flush these pages again and believe the answer.
                 return Ok(Led::Failed);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::chain::Position;
 use super::change::{Change, Known, Written};
 use super::error::{WalError, WalResult};
+use super::flush::Flusher;
 use super::journal::{self, FrameKind, PayloadBuilder};
 use super::locks::{HeldLock, LockFile};
 use super::note::{self, AppendNote, SyncNote};
@@ -73,6 +74,8 @@ pub struct Wal {
 pub(super) struct Inner {
     pub(super) view: View,
     pub(super) lock: LockFile,
+    /// For looking at its note.
+    sync: Option<LockFile>,
     pub(super) journal: Option<Journal>,
 }
 
@@ -85,16 +88,19 @@ pub(super) struct Journal {
 
 #[derive(Debug)]
 pub(super) struct SyncState {
-    pub(super) lock: Option<LockFile>,
+    /// None while a thread of this process flushes, and before the first flush.
+    pub(super) flusher: Option<Flusher>,
     pub(super) generation: u64,
     pub(super) synced: u64,
 }
 
 /// Where an append ended, before it is durable.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Appended {
     pub(super) generation: u64,
     pub(super) end: u64,
+    /// The generation's file, if it is open: one that was open while it was written to reports every failure.
+    pub(super) file: Option<Arc<dyn DiskFile>>,
 }
 
 impl Wal {
@@ -121,8 +127,8 @@ impl Wal {
             layout,
             options,
             actor,
-            inner: Mutex::new(Inner { view, lock, journal: None }),
-            sync: Mutex::new(SyncState { lock: None, generation: 0, synced: 0 }),
+            inner: Mutex::new(Inner { view, lock, sync: None, journal: None }),
+            sync: Mutex::new(SyncState { flusher: None, generation: 0, synced: 0 }),
             flushed: Condvar::new(),
         })
     }
@@ -189,7 +195,10 @@ impl Wal {
         for _ in 0..3 {
             let (written, appended, result) = {
                 let mut inner = self.lock_inner();
-                inner.view.catch_up()?;
+                // What others wrote is read before the lock is taken, so that it is held for a moment only.
+                if !self.stands_at_note(&inner)? {
+                    inner.view.catch_up()?;
+                }
                 let note = self.take_lock(&mut inner)?;
                 let done = self.append_locked(&mut inner, note, &mut decide);
                 let released = inner.lock.unlock();
@@ -219,15 +228,25 @@ impl Wal {
         ready
     }
 
+    /// Whether the view is where the note in `lock` says that the journal ends.
+    fn stands_at_note(&self, inner: &Inner) -> WalResult<bool> {
+        match note::read::<AppendNote>(inner.lock.file())? {
+            Some(note) => inner.view.stands_at(note.generation, note.end, note.checksum),
+            None => Ok(false),
+        }
+    }
+
     fn make_ready(&self, inner: &mut Inner) -> WalResult<AppendNote> {
-        inner.view.catch_up()?;
+        if !self.stands_at_note(inner)? {
+            inner.view.catch_up()?;
+        }
         if let Some(damage) = inner.view.damage() {
             return Err(WalError::Damaged(damage.clone()));
         }
         let note: Option<AppendNote> = note::read(inner.lock.file())?;
         if let (Some(note), Some(position)) = (note, inner.view.position())
             && self.is_trusted(&note, &position)
-            && self.flush_is_sound(note.generation)?
+            && self.flush_is_sound(inner, note.generation)?
         {
             return Ok(note);
         }
@@ -242,22 +261,24 @@ impl Wal {
     }
 
     /// Whether the last flush succeeded or is under way; false: it failed, or its process died in it.
-    fn flush_is_sound(&self, generation: u64) -> WalResult<bool> {
-        let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Sync)?;
+    fn flush_is_sound(&self, inner: &mut Inner, generation: u64) -> WalResult<bool> {
+        let boot = &self.disk.identity().boot_id;
         let sound = |lock: &LockFile| -> WalResult<bool> {
             let note: Option<SyncNote> = note::read(lock.file())?;
-            Ok(note.is_some_and(|note| {
-                note.boot == self.disk.identity().boot_id && note.generation == generation && note.syncing.is_none()
-            }))
+            Ok(note.is_some_and(|note| note.boot == *boot && note.generation == generation && note.syncing.is_none()))
         };
-        if sound(&lock)? {
+        let lock = match &mut inner.sync {
+            Some(lock) => lock,
+            empty => empty.insert(LockFile::open(&*self.disk, &self.layout, LockName::Sync)?),
+        };
+        if sound(lock)? {
             return Ok(true);
         }
         if !lock.try_lock(&*self.disk)? {
             // Its holder is at work; if that fails, it says so in the note that it leaves.
             return Ok(true);
         }
-        let result = sound(&lock);
+        let result = sound(lock);
         lock.unlock()?;
         result
     }
@@ -311,7 +332,10 @@ impl Wal {
         let mut appended = None;
         for (payload, next_number) in payloads {
             match self.append_payload(inner, &mut note, payload, next_number) {
-                Ok(()) => appended = Some(Appended { generation: note.generation, end: note.end }),
+                Ok(()) => {
+                    let file = inner.journal.as_ref().map(|journal| journal.file.clone());
+                    appended = Some(Appended { generation: note.generation, end: note.end, file });
+                }
                 // The frames before this one stand; it would be untrue to say that nothing was logged.
                 Err(error) if appended.is_some() => {
                     let ids = written.iter().map(|written| written.id).collect();
@@ -336,7 +360,15 @@ impl Wal {
             *note = self.rotate(inner, note.clone())?;
         }
         *note = self.write_frame(inner, note.clone(), &bytes, count, next_number)?;
-        Ok(())
+        let after = Position {
+            generation: note.generation,
+            end: note.end,
+            last: note.last,
+            checksum: note.checksum,
+            revision: note.revision,
+            number: note.number,
+        };
+        inner.view.advance(&bytes, after)
     }
 
     fn check_known(&self, view: &View, known: &Known, event: &Event) -> WalResult<()> {

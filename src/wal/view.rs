@@ -221,6 +221,29 @@ impl View {
         Ok(())
     }
 
+    /// Whether the log still is what we read, with its journal ending here.
+    pub(super) fn stands_at(&self, generation: u64, end: u64, checksum: u32) -> WalResult<bool> {
+        let here = self.journal.position.is_some_and(|position| {
+            (position.generation, position.end, position.checksum) == (generation, end, checksum)
+        });
+        Ok(here
+            && self.journal.damage.is_none()
+            && self.disk.metadata(&self.layout.manifest()).ok() == self.base.as_ref().map(|base| base.seen))
+    }
+
+    /// Takes in a frame that was just written where we stand; it need not be read back.
+    pub(super) fn advance(&mut self, payload: &[u8], after: Position) -> WalResult<()> {
+        let Some(position) = self.journal.position else { return Ok(()) };
+        if position.generation == after.generation
+            && position.end == after.last
+            && let Some(payload) = Payload::new(position.revision + 1, payload)
+        {
+            self.journal.take(vec![ReadFrame { payload, synced: 0, after }])?;
+            self.journal.position = Some(after);
+        }
+        Ok(())
+    }
+
     /// Reads what came since; true if the files changed, so that everything was read again.
     ///
     /// [`View::take_changed`] then tells which operations changed, unless everything was read again.
@@ -382,13 +405,17 @@ impl View {
         Ok(self.row(number)?.map(|row| (row.revision, row.status())))
     }
 
-    /// The transition with this revision, if the journal has it.
-    pub fn journal_transition(&self, number: Number, revision: Revision) -> Option<OperationId> {
-        let touched = self.journal.touched.get(&number)?;
-        let found = touched
-            .records()
-            .any(|at| self.journal.payloads[at.payload as usize].revision + u64::from(at.index) == revision);
-        found.then_some(touched.id)
+    /// Whether this transition of this operation stands, in the journal or in a file.
+    pub(super) fn has_transition(
+        &self,
+        number: Number,
+        id: OperationId,
+        revision: Revision,
+        actor: &str,
+    ) -> WalResult<bool> {
+        // Revisions are given anew after a recovery that dropped their transitions, so a revision alone proves nothing.
+        let Some(operation) = self.operation(number)?.filter(|operation| operation.id == id) else { return Ok(false) };
+        Ok(operation.history.iter().any(|entry| entry.revision == revision && entry.actor == actor))
     }
 
     /// What the journal makes of an operation; none if it has no transition of it.

@@ -21,6 +21,8 @@ use wal_cli::wal::{Change, Known, Layout, Options, Order, View, Wal, WalError};
 
 const START: i64 = 1_800_000_000_000;
 const DAY_MS: i64 = 86_400_000;
+/// Steps of one life.
+const STEPS: usize = 30;
 
 /// What the model keeps of an operation; statuses are plain words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -418,7 +420,7 @@ fn row_of(operation: &Operation) -> Row {
 
 fn live(seed: u64) {
     let mut life = Life::new(seed);
-    for _ in 0..40 {
+    for _ in 0..STEPS {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| life.step()));
         if let Err(panic) = outcome {
             let last = life.trace.len().saturating_sub(12);
@@ -440,5 +442,5 @@ fn random_lives_agree_with_the_model() {
             scope.spawn(move || (0..lives).filter(|seed| seed % 2 == half).for_each(live));
         }
     });
-    println!("{lives} lives of 40 steps each agree with the model");
+    println!("{lives} lives of {STEPS} steps each agree with the model");
 }
