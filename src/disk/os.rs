@@ -25,7 +25,10 @@ impl OsDisk {
                 started: start_time(pid).unwrap_or(0),
                 boot_id: read("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
                 host: read("/proc/sys/kernel/hostname").unwrap_or_else(|_| "localhost".into()),
-                user: std::env::var("USER").unwrap_or_else(|_| uid.to_string()),
+                // Cron sets neither; a number still tells who it was.
+                user: std::env::var("USER")
+                    .or_else(|_| std::env::var("LOGNAME"))
+                    .unwrap_or_else(|_| if uid == 0 { "root".into() } else { uid.to_string() }),
             },
         }
     }
