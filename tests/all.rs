@@ -9,6 +9,7 @@ mod suite {
     mod kill;
     mod model;
     mod order;
+    mod outcomes;
     mod readers;
     mod tidy;
     mod tools;

@@ -19,12 +19,9 @@ use crate::operation::{BackendName, OperationType, Status, Time};
 #[command(
     name = "wal-cli",
     version,
-    about = "A durable outbox for storage operations",
-    long_about = "A durable outbox for storage operations.\n\nIt writes down what is to be done (add this file, pin this \
-                  CID) before anything else happens, and gets it done when the backend is there, however often the \
-                  machine, the process or the backend dies in between.",
+    about = "A durable outbox for storage operations: written down before they happen, carried out when the backend \
+             is there",
     after_help = TABLE,
-    after_long_help = TABLE,
     styles = STYLES,
     disable_help_subcommand = true,
     max_term_width = 100,
@@ -63,8 +60,8 @@ pub struct Global {
     /// No progress, notes or warnings on stderr
     #[arg(long, global = true)]
     pub quiet: bool,
-    /// When to use colours; `auto` minds NO_COLOR and pipes
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    /// When to use colours: auto (minds NO_COLOR and pipes), always or never
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
     pub color: Color,
     /// How long to wait for a lock of the log: seconds, or 250ms, 10s, 2min
     #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
@@ -158,7 +155,7 @@ pub struct Add {
     #[arg(short = '0', long = "null", requires = "from_file")]
     pub null: bool,
     /// Whether to copy the content now; only `never` is there so far
-    #[arg(long, value_name = "MODE", default_value = "never", hide_default_value = true)]
+    #[arg(long, value_name = "MODE", default_value = "never", hide_default_value = true, hide_possible_values = true)]
     pub spool: Spool,
     /// What goes with any logged operation.
     #[command(flatten)]
@@ -212,9 +209,9 @@ Types and their arguments:
 Names lie in a backend's tree of files and start with `/`.
 
 Examples:
-  wal-cli submit pin QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn --backend local
+  wal-cli submit pin CID --backend local
   wal-cli submit upload photo.jpg /pictures/photo.jpg --backend local --wait
-  wal-cli submit get QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn out.jpg";
+  wal-cli submit get CID out.jpg";
 
 /// `submit`
 #[derive(Debug, Args)]
@@ -318,16 +315,16 @@ pub struct Retry {
 }
 
 const PROCESS_HELP: &str = "\
-With --json, stdout is a stream of documents, one per line: {\"event\":\"settled\",…} for each attempt
-that ended, and {\"event\":\"summary\",…} at the end.
+With --json, stdout is a stream, a document per line: {\"event\":\"settled\",…}
+for each attempt that ended, {\"event\":\"summary\",…} at the end.
 
-TERM or INT: nothing new begins, running attempts get --grace to finish, the rest is handed back;
-a second one hands back at once.
+TERM or INT: nothing new begins, what runs gets --grace to finish, the rest is
+handed back; a second one hands back at once.
 
 Examples:
   wal-cli process
   wal-cli process --follow --jobs 8
-  * * * * * wal-cli process --skip-if-running --max-time 50s        (cron)";
+  * * * * * wal-cli process --skip-if-running --max-time 50s     # cron";
 
 /// `process`
 #[derive(Debug, Args)]
@@ -401,7 +398,7 @@ pub enum Config {
 
 /// `completions`
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  wal-cli completions bash > ~/.local/share/bash-completion/completions/wal-cli")]
+#[command(after_help = "Example:\n  wal-cli completions fish > ~/.config/fish/completions/wal-cli.fish")]
 pub struct Completions {
     /// The shell
     pub shell: Shell,

@@ -61,7 +61,7 @@ pub fn show(context: &mut Context<'_>) -> Result<Exit, CliError> {
         table.row(vec![
             Cell::plain(&entry.key),
             Cell::plain(shown(entry)),
-            Cell::painted(entry.origin.to_string(), paint),
+            Cell::shrinking(entry.origin.to_string()).paint(paint),
         ]);
     }
     terminal.text(&table.render())?;

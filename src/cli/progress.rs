@@ -103,7 +103,7 @@ impl Bars {
                 shown += 1;
             }
             let Some(bar) = &running.bar else { continue };
-            if total > 0 && bar.length() != Some(total) {
+            if total > 0 && done > 0 && bar.length() != Some(total) {
                 bar.set_style(style(BAR));
                 bar.set_length(total);
             }

@@ -11,8 +11,8 @@ use super::progress::Progress;
 use super::references;
 use super::signals::Interrupts;
 use crate::client::{ClientError, Receipt, Reference};
-use crate::operation::{Operation, Status};
-use crate::report::{Document, OperationDoc, write_result};
+use crate::operation::{Operation, State, Status};
+use crate::report::{Document, OperationDoc, span, write_result};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Wait) -> Result<Exit, CliError> {
@@ -100,7 +100,16 @@ fn stopped(context: &Context<'_>, operations: &[Operation], error: ClientError, 
     let unfinished: Vec<&Operation> = operations.iter().filter(|one| !one.status().is_terminal()).collect();
     let waiting = match unfinished.as_slice() {
         [] => return error,
-        [one] => format!("operation {} is still {}", one.number, one.status()),
+        [one] => {
+            let next = match &one.state {
+                State::Retrying { wait, .. } => {
+                    let left = wait.until.millis_since(context.client.clock().now());
+                    if left > 0 { format!(", its next attempt is due in {}", span(left)) } else { ", and due".into() }
+                }
+                _ => String::new(),
+            };
+            format!("operation {} is still {}{next}", one.number, one.status())
+        }
         several => {
             let states = Status::ALL.iter().filter_map(|status| {
                 let n = several.iter().filter(|one| one.status() == *status).count();

@@ -53,7 +53,7 @@ pub(super) fn paint_of(status: HealthStatus) -> Paint {
 /// Health as a table.
 pub fn write_health(all: &[BackendHealth], style: &Style) -> String {
     let mut table = Table::new(*style);
-    table.row(["BACKEND", "STATUS", "CHECKED", "HISTORY", ""].map(|name| Cell::painted(name, Paint::Bold)).into());
+    table.row(["BACKEND", "STATUS", "CHECKED", "HISTORY"].map(|name| Cell::painted(name, Paint::Bold)).into());
     for health in all {
         let checked = health.last_check.map_or_else(|| "-".into(), |time| ago(style.now, time));
         let history = history_marks(&health.check_history);
@@ -62,8 +62,13 @@ pub fn write_health(all: &[BackendHealth], style: &Style) -> String {
             Cell::painted(health.status.as_str(), paint_of(health.status)),
             Cell::plain(checked),
             Cell::plain(if history.is_empty() { "-" } else { &history }),
-            Cell::plain(health.failure.as_ref().map(|failure| visible(&failure.message)).unwrap_or_default()),
         ]);
     }
-    table.render()
+    let mut text = table.render();
+    for health in all {
+        if let Some(failure) = &health.failure {
+            text += &format!("{}: {}\n", health.backend, visible(&failure.message));
+        }
+    }
+    text
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use serde::{Serialize, Serializer};
 
 use super::document::json;
-use super::text::{ago, bytes, visible};
+use super::text::{ago, bytes, visible, wrapped};
 use super::{Cell, Paint, Style, Table};
 use crate::operation::{Claim, Fields, HistoryEntry, Operation, OperationId, Outcome, Source, State, Time};
 
@@ -265,7 +265,14 @@ pub fn write_operation(out: &mut impl Write, operation: &Operation, history: boo
     }
     let width = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     for (name, value) in lines {
-        writeln!(out, "{}  {value}", Paint::Faint.on(&format!("{name:<width$}"), style.color))?;
+        write!(out, "{}", Paint::Faint.on(&format!("{name:<width$}"), style.color))?;
+        // Sentences only: a path is copied more easily when nothing breaks it.
+        let is_text = name.ends_with("error");
+        let room = style.width.filter(|_| is_text).map_or(usize::MAX, |columns| columns.saturating_sub(width + 2));
+        for (at, part) in wrapped(&value, room).into_iter().enumerate() {
+            let indent = if at == 0 { 2 } else { width + 2 };
+            writeln!(out, "{:indent$}{part}", "")?;
+        }
     }
     if history {
         writeln!(out)?;
@@ -287,7 +294,7 @@ fn history_table(history: &[HistoryEntry], style: &Style) -> String {
             Cell::plain(entry.at.to_string()),
             Cell::painted(entry.to.as_str(), Paint::of(entry.to)),
             Cell::plain(&entry.actor),
-            Cell::plain(why),
+            Cell::shrinking(why),
         ]);
     }
     table.render()

@@ -1,6 +1,6 @@
 use std::io::{self, Write};
 
-use super::text::visible;
+use super::text::{shortened, visible, width};
 use super::{Paint, Style};
 use crate::operation::{Operation, State, Status};
 
@@ -30,11 +30,30 @@ pub fn verdict(operation: &Operation) -> String {
 /// One line: number, status, CID or type of error, and what it is about; with a failure, what was said.
 pub fn write_result(out: &mut impl Write, operation: &Operation, style: &Style) -> io::Result<()> {
     let status = operation.status();
+    let verdict = verdict(operation);
     // Padded before it is painted: colours take no columns.
     let word = Paint::of(status).on(&format!("{:<10}", status.as_str()), style.color);
-    write!(out, "{:>5}  {word}  {}  {}", operation.number, verdict(operation), subject(operation))?;
-    match operation.state.failure() {
-        Some(failure) if status != Status::Processing => writeln!(out, ": {}", visible(&failure.message)),
-        _ => writeln!(out),
+    write!(out, "{:>5}  {word}  {verdict}  ", operation.number)?;
+    let subject = subject(operation);
+    match operation.state.failure().filter(|_| status != Status::Processing) {
+        // What was said usually names it.
+        Some(failure) if names(&failure.message, operation) => writeln!(out, "{}", visible(&failure.message)),
+        Some(failure) => writeln!(out, "{subject}: {}", visible(&failure.message)),
+        None => {
+            let used = 5 + 2 + 10 + 2 + width(&verdict) + 2;
+            let room = style.width.map_or(usize::MAX, |columns| columns.saturating_sub(used).max(LEAST));
+            writeln!(out, "{}", shortened(&subject, room))
+        }
     }
+}
+
+/// Columns that a subject gets in any case.
+const LEAST: usize = 12;
+
+fn names(message: &str, operation: &Operation) -> bool {
+    ["path", "source", "cid"]
+        .iter()
+        .filter_map(|name| operation.parameters.get(*name))
+        .next()
+        .is_some_and(|subject| message.contains(subject.as_str()))
 }

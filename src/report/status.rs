@@ -132,6 +132,9 @@ pub fn write_status(out: &mut impl Write, stats: &Stats, base_path: &Path, style
     if archives > 0 {
         log += &format!(", {} with {} completed", plural(archives, "archive"), stats.archived);
     }
+    if stats.counts.total() == 0 && partitions + archives == 0 {
+        log = "empty: nothing has been logged here".into();
+    }
     fact("log", log, Paint::Plain);
     let free = stats.free_bytes.map_or_else(String::new, |free| format!(", {} free", bytes(free)));
     fact("folder", format!("{}{free}", base_path.display()), Paint::Plain);

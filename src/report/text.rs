@@ -47,6 +47,23 @@ pub fn shortened(text: &str, room: usize) -> String {
     format!("{}…{}", String::from_iter(head), String::from_iter(tail))
 }
 
+/// The text with line breaks between words, so that it fits `room` columns where its words allow that.
+pub(super) fn wrapped(text: &str, room: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() || width(line) + 1 + width(word) <= room => {
+                if !line.is_empty() {
+                    line.push(' ');
+                }
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
 /// A span of time in one or two letters more than its largest unit.
 pub fn span(ms: i64) -> String {
     let seconds = ms.max(0) / 1000;
@@ -89,6 +106,13 @@ mod tests {
             assert!(width(&shortened(long, room)) <= room);
             assert!(width(&shortened("漢字漢字漢字漢字漢字", room)) <= room);
         }
+    }
+
+    #[test]
+    fn long_texts_break_between_words() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("a-word-that-is-too-long b", 5), ["a-word-that-is-too-long", "b"]);
+        assert_eq!(wrapped("short", 80), ["short"]);
     }
 
     #[test]
