@@ -196,6 +196,7 @@ impl Wal {
         }
         report.files_written += exchange.added.len() as u64;
         report.operations += exchange.added.iter().map(|file| file.rows).sum::<u64>();
+        tracing::debug!(files = exchange.added.len(), before = generation, "checkpoint");
         self.publish(&exchange)?;
         self.commit(&mut exchange, None)?;
         self.remove_replaced(&exchange, report)

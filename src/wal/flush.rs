@@ -191,6 +191,7 @@ impl Wal {
                 // The note keeps `syncing`: nobody may flush these pages again and believe the answer.
                 return Ok(Led::Failed);
             }
+            tracing::debug!(generation = note.generation, end, "journal flushed");
             note.synced = end;
             note.syncing = None;
             note::write(lock.file(), &note)?;

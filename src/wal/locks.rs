@@ -21,7 +21,9 @@ pub struct HeldLock {
 
 impl Drop for HeldLock {
     fn drop(&mut self) {
-        // Closing the file gives the lock up even if this fails.
+        // Nobody holds it any more, so no note may say so. If this fails, the note is that of a process that
+        // ends soon; closing the file gives the lock up in any case.
+        let _ = self.lock.file.write_at(&[0; note::NOTE_LEN], 0);
         let _ = self.lock.unlock();
     }
 }

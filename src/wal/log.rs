@@ -427,6 +427,7 @@ impl Wal {
                 return Err(WalError::NotLogged(error));
             }
         }
+        tracing::debug!(generation = note.generation, start, end, transitions = count, "frame written");
         note.at_work = false;
         (note.last, note.end, note.checksum) = (start, end, checksum);
         note.revision += count;

@@ -36,6 +36,7 @@ impl Wal {
             checksum: note.checksum,
             created: self.clock.now(),
         };
+        tracing::debug!(generation = header.generation, "beginning a new generation");
         self.create_generation(&header, &[])?;
         self.disk.sync_dir(&self.layout.journal())?;
         let sealed = journal::sealed_payload(header.generation);
@@ -173,6 +174,12 @@ impl Wal {
             position.number = frame.after.number;
             frames.extend_from_slice(&bytes);
         }
+        tracing::debug!(
+            generation = header.generation,
+            after = header.previous,
+            carried = frames.len(),
+            "recovering the journal"
+        );
         self.create_generation(&header, &frames)?;
         self.disk.sync_dir(&self.layout.journal())?;
         self.disk.sync_ancestors(self.layout.base())?;

@@ -108,6 +108,7 @@ impl<'scope, 'env> Executor<'scope, 'env> {
 fn carry_out(job: Job, stop: &Stop, policy: &RetryPolicy, clock: &dyn Clock) -> Finished {
     let Job { operation, backend, attempt } = job;
     let request = request_of(&operation);
+    tracing::debug!(number = operation.number, backend = %operation.backend, "calling the backend");
     // What has not begun when a stop is requested goes back untouched.
     let result = if stop.is_requested() { Err(AttemptError::Stopped) } else { backend.execute(&request, &attempt) };
     let settlement = settle(policy, &operation, &request, result, clock, |request| backend.ask(request));

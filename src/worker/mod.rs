@@ -32,6 +32,9 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
 /// How soon a loop that follows sees a new operation.
 const POLL: Duration = Duration::from_millis(100);
 
+/// Transitions of one frame, at most.
+const TRANSITIONS_MAX: usize = 1000;
+
 /// How often an observer is told that the loop is alive.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -221,7 +224,7 @@ struct Running {
 impl Worker<'_, '_, '_> {
     fn drain(&mut self, observer: &mut dyn Observer) -> WalResult<()> {
         if self.options.only.is_none() {
-            self.recover()?;
+            self.recover(observer)?;
         }
         self.rebuild()?;
         let mut stop_at = None;
@@ -492,12 +495,25 @@ impl Worker<'_, '_, '_> {
         for operation in picked {
             events.push((operation, Event::Claimed { claim: claim.clone() }));
         }
+        for (operation, event) in self.record(events)? {
+            if operation.status() == Status::Processing {
+                self.start(operation, observer);
+            } else {
+                self.count(&operation, &event);
+                observer.settled(&operation);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes events, with one flush for all, and returns what they made of their operations. What somebody
+    /// else changed meanwhile is left out: that stands.
+    fn record(&self, events: Vec<(Operation, Event)>) -> WalResult<Vec<(Operation, Event)>> {
         let changes: Vec<Change> =
             events.iter().map(|(operation, event)| Change::Next(Known::from(operation), event.clone())).collect();
         let (written, ()) = self.tools.wal.transact(|view| {
             let mut standing = Vec::with_capacity(changes.len());
             for change in &changes {
-                // Somebody else may have changed it meanwhile; then that stands.
                 if let Change::Next(known, _) = change
                     && view.standing(known.number, known.id)? == Some((known.revision, known.status))
                 {
@@ -508,8 +524,12 @@ impl Worker<'_, '_, '_> {
         })?;
         let written: BTreeMap<Number, Written> = written.into_iter().map(|written| (written.number, written)).collect();
         let at = self.tools.clock.now();
+        let mut recorded = Vec::with_capacity(events.len());
         for (operation, event) in events {
-            let Some(written) = written.get(&operation.number) else { continue };
+            let Some(written) = written.get(&operation.number) else {
+                tracing::debug!(number = operation.number, "changed by somebody else meanwhile; that stands");
+                continue;
+            };
             let transition = Transition {
                 revision: written.revision,
                 number: operation.number,
@@ -522,14 +542,10 @@ impl Worker<'_, '_, '_> {
                 event,
             };
             let operation = apply(Some(operation), &transition)?;
-            if operation.status() == Status::Processing {
-                self.start(operation, observer);
-            } else {
-                self.count(&operation, &transition.event);
-                observer.settled(&operation);
-            }
+            tracing::debug!(number = operation.number, status = %operation.status(), "recorded");
+            recorded.push((operation, transition.event));
         }
-        Ok(())
+        Ok(recorded)
     }
 
     fn start(&mut self, operation: Operation, observer: &mut dyn Observer) {
@@ -558,7 +574,7 @@ impl Worker<'_, '_, '_> {
     }
 
     /// Settles what a dead drain loop left claimed: the backends are asked before anything is repeated.
-    fn recover(&mut self) -> WalResult<()> {
+    fn recover(&mut self, observer: &mut dyn Observer) -> WalResult<()> {
         let mut orphans = Vec::new();
         self.view.visit(
             Order::OldestFirst,
@@ -571,16 +587,23 @@ impl Worker<'_, '_, '_> {
                 ControlFlow::Continue(())
             },
         )?;
-        let mut changes = Vec::with_capacity(orphans.len());
-        for orphan in &orphans {
-            let answer = self.tools.backends.get(&orphan.backend).map(|backend| backend.ask(&request_of(orphan)));
-            if let Some(event) = after_crash(orphan, answer) {
-                changes.push(Change::Next(Known::from(orphan), event));
+        let mut events = Vec::with_capacity(orphans.len());
+        for orphan in orphans {
+            let answer = self.tools.backends.get(&orphan.backend).map(|backend| backend.ask(&request_of(&orphan)));
+            if let Some(event) = after_crash(&orphan, answer) {
+                events.push((orphan, event));
             }
         }
-        self.report.recovered = changes.len() as u64;
-        for batch in changes.chunks(1000) {
-            self.tools.wal.transact(|_| Ok((batch.to_vec(), ())))?;
+        self.report.recovered = events.len() as u64;
+        while !events.is_empty() {
+            let rest = events.split_off(events.len().min(TRANSITIONS_MAX));
+            for (operation, event) in self.record(std::mem::replace(&mut events, rest))? {
+                // What only goes back to pending is told when it is done.
+                if operation.status().is_terminal() {
+                    self.count(&operation, &event);
+                    observer.settled(&operation);
+                }
+            }
         }
         self.view.catch_up()?;
         Ok(())

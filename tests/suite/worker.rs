@@ -266,6 +266,18 @@ fn what_a_dead_loop_left_claimed_is_asked_about_and_goes_on() {
 }
 
 #[test]
+fn what_nobody_can_tell_after_a_crash_counts_as_failed() {
+    let scenario = Scenario::new();
+    scenario.act("a", "x", &[Act::Die]).add("a", "x");
+    scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent).expect_err("the process died");
+    scenario.scripts["a"].answers.lock().unwrap().insert("x".into(), Answer::Unknown("nobody saw it".into()));
+    let report = scenario.process();
+    assert_eq!((report.recovered, report.failed), (1, 1));
+    assert_eq!(scenario.get(1).state.failure().unwrap().error_type, "in_doubt");
+    assert_eq!(scenario.client().processing_active().unwrap(), None, "the lock was given up");
+}
+
+#[test]
 fn no_operation_crashes_the_drain_for_ever() {
     let scenario = Scenario::new();
     scenario.act("a", "poison", &vec![Act::Die; 20]).add("a", "poison good");
