@@ -4,39 +4,37 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::{Access, Disk, DiskError, DiskFile, DiskResult, Entry, FileKind, Identity, Metadata};
 
 /// The file system of this machine.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct OsDisk {
-    identity: Identity,
+    /// Found out when first asked for: most commands never need it.
+    identity: OnceLock<Identity>,
 }
 
 impl OsDisk {
     /// The real disk, seen from this process.
     pub fn new() -> OsDisk {
-        let pid = std::process::id();
-        let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned());
-        let uid = rustix::process::geteuid().as_raw();
-        OsDisk {
-            identity: Identity {
-                pid,
-                started: start_time(pid).unwrap_or(0),
-                boot_id: read("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
-                host: read("/proc/sys/kernel/hostname").unwrap_or_else(|_| "localhost".into()),
-                // Cron sets neither; a number still tells who it was.
-                user: std::env::var("USER")
-                    .or_else(|_| std::env::var("LOGNAME"))
-                    .unwrap_or_else(|_| if uid == 0 { "root".into() } else { uid.to_string() }),
-            },
-        }
+        OsDisk::default()
     }
 }
 
-impl Default for OsDisk {
-    fn default() -> Self {
-        OsDisk::new()
+fn identity() -> Identity {
+    let pid = std::process::id();
+    let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned());
+    let uid = rustix::process::geteuid().as_raw();
+    Identity {
+        pid,
+        started: start_time(pid).unwrap_or(0),
+        boot_id: read("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
+        host: read("/proc/sys/kernel/hostname").unwrap_or_else(|_| "localhost".into()),
+        // Cron sets neither; a number still tells who it was.
+        user: std::env::var("USER")
+            .or_else(|_| std::env::var("LOGNAME"))
+            .unwrap_or_else(|_| if uid == 0 { "root".into() } else { uid.to_string() }),
     }
 }
 
@@ -159,7 +157,7 @@ impl Disk for OsDisk {
     }
 
     fn identity(&self) -> &Identity {
-        &self.identity
+        self.identity.get_or_init(identity)
     }
 
     fn is_alive(&self, pid: u32, started: u64) -> bool {

@@ -159,6 +159,21 @@ pub fn read_frames(
     }
 }
 
+/// Whether nothing but zeros stands behind an offset: what is laid ahead, as a rule.
+fn is_zero_from(file: &dyn DiskFile, mut at: u64) -> WalResult<bool> {
+    let mut buffer = [0; STEP];
+    loop {
+        let read = file.read_at(&mut buffer, at)?;
+        if buffer[..read].iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        if read < buffer.len() {
+            return Ok(true);
+        }
+        at += read as u64;
+    }
+}
+
 fn read_into(file: &dyn DiskFile, buffer: &mut Vec<u8>, offset: u64, len: usize) -> WalResult<()> {
     buffer.resize(len, 0);
     let read = file.read_at(buffer, offset)?;
@@ -227,8 +242,8 @@ pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Cha
                 }
             }
             None if damage.is_none() => {
-                let rest = file.read_to_end_from(at)?;
-                if rest.iter().any(|byte| *byte != 0) {
+                if !is_zero_from(&*file, at)? {
+                    let rest = file.read_to_end_from(at)?;
                     let claim = synced_claim_beyond(&rest, at, at, header.generation).unwrap_or(0);
                     damage = gap(&path, at, claim);
                 }

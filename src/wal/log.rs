@@ -66,6 +66,8 @@ pub struct Wal {
     pub(super) options: Options,
     actor: String,
     inner: Mutex<Inner>,
+    /// Single operations whose threads wait for `inner`.
+    queued: Mutex<Vec<Arc<Ticket>>>,
     pub(super) sync: Mutex<SyncState>,
     pub(super) flushed: Condvar,
 }
@@ -92,6 +94,25 @@ pub(super) struct SyncState {
     pub(super) flusher: Option<Flusher>,
     pub(super) generation: u64,
     pub(super) synced: u64,
+}
+
+/// One operation that a thread wants logged.
+#[derive(Debug)]
+struct Ticket {
+    operation: Logged,
+    /// What came of it, once another thread has written it.
+    outcome: Mutex<Option<Outcome>>,
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Written(Written, Appended),
+    NotWritten,
+    Unconfirmed(String),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Where an append ended, before it is durable.
@@ -127,6 +148,7 @@ impl Wal {
             layout,
             options,
             actor,
+            queued: Mutex::default(),
             inner: Mutex::new(Inner { view, lock, sync: None, journal: None }),
             sync: Mutex::new(SyncState { flusher: None, generation: 0, synced: 0 }),
             flushed: Condvar::new(),
@@ -172,7 +194,7 @@ impl Wal {
     }
 
     pub(super) fn lock_inner(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     /// Logs new operations, a frame for each thousand; durable when this returns.
@@ -182,7 +204,55 @@ impl Wal {
             let path = self.layout.base().to_owned();
             return Err(WalError::NoSpace { path, free, wanted: self.options.min_free_bytes });
         }
-        self.transact(|_| Ok((operations.iter().cloned().map(Change::New).collect(), ()))).map(|(written, ())| written)
+        match <[Logged; 1]>::try_from(operations) {
+            Ok([operation]) => self.append_together(operation),
+            Err(operations) => {
+                let changes = || operations.iter().cloned().map(Change::New).collect();
+                self.transact(|_| Ok((changes(), ()))).map(|(written, ())| written)
+            }
+        }
+    }
+
+    /// Logs one operation in one frame with those of other threads that come at the same moment: whoever gets
+    /// the lock writes for all who wait for it.
+    fn append_together(&self, operation: Logged) -> WalResult<Vec<Written>> {
+        let ticket = Arc::new(Ticket { operation, outcome: Mutex::new(None) });
+        lock(&self.queued).push(ticket.clone());
+        let mut inner = self.lock_inner();
+        if lock(&ticket.outcome).is_none() {
+            let tickets = std::mem::take(&mut *lock(&self.queued));
+            let changes: Vec<Change> = tickets.iter().map(|ticket| Change::New(ticket.operation.clone())).collect();
+            let result = self.write_once(&mut inner, &mut |_| Ok((changes.clone(), ())));
+            let mut written = match &result {
+                Ok((written, _, ())) => written.clone().into_iter(),
+                Err(_) => Vec::new().into_iter(),
+            };
+            for other in &tickets {
+                *lock(&other.outcome) = Some(match (&result, written.next()) {
+                    (Ok((_, Some(appended), ())), Some(written)) => Outcome::Written(written, appended.clone()),
+                    (Err(WalError::Unconfirmed { why, .. }), _) => Outcome::Unconfirmed(why.clone()),
+                    _ => Outcome::NotWritten,
+                });
+            }
+            // Alone, the error is its own. Of several, each tries for itself: one may be at fault, such as by its size.
+            if tickets.len() == 1 {
+                result?;
+            }
+        }
+        drop(inner);
+        let outcome = lock(&ticket.outcome).take();
+        match outcome {
+            Some(Outcome::Written(written, appended)) => {
+                let written = vec![written];
+                if self.wait_until_durable(appended, &written)? {
+                    return Ok(written);
+                }
+            }
+            Some(Outcome::Unconfirmed(why)) => return Err(WalError::Unconfirmed { why, ids: Vec::new() }),
+            Some(Outcome::NotWritten) | None => {}
+        }
+        let change = Change::New(ticket.operation.clone());
+        self.transact(|_| Ok((vec![change.clone()], ()))).map(|(written, ())| written)
     }
 
     /// Looks at the log and writes what follows, with nobody writing in between; durable when this returns.
@@ -193,22 +263,7 @@ impl Wal {
         mut decide: impl FnMut(&mut View) -> WalResult<(Vec<Change>, T)>,
     ) -> WalResult<(Vec<Written>, T)> {
         for _ in 0..3 {
-            let (written, appended, result) = {
-                let mut inner = self.lock_inner();
-                // What others wrote is read before the lock is taken, so that it is held for a moment only.
-                if !self.stands_at_note(&inner)? {
-                    inner.view.catch_up()?;
-                }
-                let note = self.take_lock(&mut inner)?;
-                let done = self.append_locked(&mut inner, note, &mut decide);
-                let released = inner.lock.unlock();
-                let (written, appended, result) = done?;
-                if let Err(error) = released {
-                    let ids = written.iter().map(|written| written.id).collect();
-                    return Err(WalError::Unconfirmed { why: error.to_string(), ids });
-                }
-                (written, appended, result)
-            };
+            let (written, appended, result) = self.write_once(&mut self.lock_inner(), &mut decide)?;
             let Some(appended) = appended else { return Ok((written, result)) };
             if self.wait_until_durable(appended, &written)? {
                 return Ok((written, result));
@@ -216,6 +271,27 @@ impl Wal {
         }
         let why = "the journal was restarted three times while this was being written".into();
         Err(WalError::Unconfirmed { why, ids: Vec::new() })
+    }
+
+    /// Decides and writes under `lock`; what was written is not durable yet.
+    fn write_once<T>(
+        &self,
+        inner: &mut Inner,
+        decide: &mut impl FnMut(&mut View) -> WalResult<(Vec<Change>, T)>,
+    ) -> WalResult<(Vec<Written>, Option<Appended>, T)> {
+        // What others wrote is read before the lock is taken, so that it is held for a moment only.
+        if !self.stands_at_note(inner)? {
+            inner.view.catch_up()?;
+        }
+        let note = self.take_lock(inner)?;
+        let done = self.append_locked(inner, note, decide);
+        let released = inner.lock.unlock();
+        let (written, appended, result) = done?;
+        if let Err(error) = released {
+            let ids = written.iter().map(|written| written.id).collect();
+            return Err(WalError::Unconfirmed { why: error.to_string(), ids });
+        }
+        Ok((written, appended, result))
     }
 
     /// Takes `lock`, and puts the journal in order if its last writer could not.

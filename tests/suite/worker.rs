@@ -437,3 +437,32 @@ fn waiting_carries_out_or_ends_in_time() {
     assert_eq!(scenario.get(2).status(), Status::Pending, "only its own");
     assert!(scenario.clock.now() > Time::from_millis(1_800_000_000_000));
 }
+
+#[test]
+fn threads_that_log_at_once_share_frames_and_mix_nothing_up() {
+    let scenario = Scenario::new();
+    let client = scenario.client();
+    let mut receipts = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..16)
+            .map(|thread| {
+                let client = &client;
+                scope.spawn(move || {
+                    (0..25)
+                        .map(|nth| {
+                            let name = format!("{thread}-{nth}");
+                            (client.submit(logged("a", &name, 0)).unwrap(), name)
+                        })
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    receipts.sort_by_key(|(receipt, _)| receipt.number);
+    let numbers: Vec<_> = receipts.iter().map(|(receipt, _)| receipt.number).collect();
+    assert_eq!(numbers, (1..=400).collect::<Vec<_>>());
+    for (receipt, name) in receipts {
+        let operation = scenario.get(receipt.number);
+        assert_eq!((operation.id, &operation.parameters["name"]), (receipt.id, &name));
+    }
+}
