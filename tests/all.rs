@@ -6,6 +6,7 @@ mod suite {
     mod binary;
     mod cli;
     mod crowd;
+    mod interleave;
     mod kill;
     mod model;
     mod order;

@@ -41,7 +41,7 @@ pub fn run(context: &mut Context<'_>, args: &List) -> Result<Exit, CliError> {
         next = page.next;
         filter.before = page.next;
         if next.is_none() || left == 0 {
-            break context.damage();
+            break Ok(page.damage.map(|damage| crate::wal::WalError::Damaged(damage).into()));
         }
     };
     // What could be read has been shown; damage is told after it.

@@ -5,7 +5,7 @@ use super::Client;
 use super::error::ClientError;
 use crate::disk::Access;
 use crate::operation::{BackendName, Number, Operation, OperationId, OperationType, Status, Time};
-use crate::wal::{Damage, HolderNote, LockName, Order, View, note};
+use crate::wal::{Damage, HolderNote, LockName, Order, View, WalError, note};
 
 /// How a caller names an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +73,8 @@ pub struct Page {
     pub operations: Vec<Operation>,
     /// What to pass as `before` for the next page; none on the last one.
     pub next: Option<Number>,
+    /// What could not be read: operations in there are missing.
+    pub damage: Option<Damage>,
 }
 
 /// Operations by status.
@@ -200,7 +202,7 @@ impl Client {
     pub fn list(&self, filter: &Filter, limit: usize) -> Result<Page, ClientError> {
         self.look(|view| {
             let mut page = Page::default();
-            view.visit(
+            let visited = view.visit(
                 Order::NewestFirst,
                 |file| {
                     filter.before.is_none_or(|before| file.numbers.0 < before)
@@ -227,7 +229,12 @@ impl Client {
                     page.operations.push(operation);
                     ControlFlow::Continue(())
                 },
-            )?;
+            );
+            match visited {
+                Err(WalError::Damaged(damage)) => page.damage = Some(damage),
+                other => other?,
+            }
+            page.damage = page.damage.or_else(|| view.damage().cloned());
             Ok(page)
         })
     }
@@ -259,7 +266,7 @@ impl Client {
             );
             let damage = match (view.damage(), looked) {
                 (Some(damage), _) => Some(damage.clone()),
-                (None, Err(crate::wal::WalError::Damaged(damage))) => Some(damage),
+                (None, Err(WalError::Damaged(damage))) => Some(damage),
                 (None, Err(error)) => return Err(error),
                 (None, Ok(())) => None,
             };

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::Client;
@@ -157,28 +158,25 @@ impl Client {
 
     /// Puts failed operations back to pending, counters reset, and ends the wait of retrying ones.
     pub fn retry(&self, references: &[super::Reference], reason: &str) -> Result<Vec<Operation>, ClientError> {
-        let mut operations = Vec::with_capacity(references.len());
+        let mut operations: Vec<Operation> = Vec::with_capacity(references.len());
+        let mut seen = BTreeSet::new();
         for reference in references {
             let operation = self.operation(reference)?;
             if !matches!(operation.status(), Status::Failed | Status::Retrying) {
                 return Err(ClientError::NotRetryable { number: operation.number, status: operation.status() });
             }
-            if !operations.iter().any(|other: &Operation| other.number == operation.number) {
+            if seen.insert(operation.number) {
                 operations.push(operation);
             }
         }
         let changes: Vec<Change> = operations
             .iter()
-            .map(|operation| {
-                let reason = reason.to_owned();
-                let event = match operation.status() {
-                    Status::Failed => Event::Retried { reason },
-                    _ => Event::Released { reason },
-                };
-                Change::Next(Known::from(operation), event)
-            })
+            .map(|operation| Change::Next(Known::from(operation), Event::Retried { reason: reason.to_owned() }))
             .collect();
-        self.wal()?.transact(|_| Ok((changes.clone(), ())))?;
+        // The lock is held for a moment at a time.
+        for batch in changes.chunks(1000) {
+            self.wal()?.transact(|_| Ok((batch.to_vec(), ())))?;
+        }
         operations.iter().map(|operation| self.operation(&super::Reference::Number(operation.number))).collect()
     }
 

@@ -34,8 +34,15 @@ impl Client {
         self.wait_or(references, timeout, stop, |client, unfinished| {
             let only = unfinished.iter().map(|operation| operation.number).collect();
             let max_time = timeout.map(|timeout| timeout.saturating_sub(client.clock.elapsed().saturating_sub(start)));
-            let options =
-                ProcessOptions { only: Some(only), max_time, lock_timeout: Duration::ZERO, ..Default::default() };
+            // Following until they have ended: what waits for its backend waits here, as it would in any loop.
+            let options = ProcessOptions {
+                only: Some(only),
+                follow: true,
+                max_time,
+                lock_timeout: Duration::ZERO,
+                grace: Duration::from_secs(1),
+                ..Default::default()
+            };
             match client.process(&options, stop, observer) {
                 // Somebody else carries them out.
                 Err(ClientError::Wal(WalError::Busy { .. })) => Ok(()),
@@ -51,8 +58,12 @@ impl Client {
         stop: &Stop,
         mut meanwhile: impl FnMut(&Client, &[Operation]) -> Result<(), ClientError>,
     ) -> Result<Vec<Operation>, ClientError> {
+        if references.is_empty() {
+            return Ok(Vec::new());
+        }
         let start = self.clock.elapsed();
         let mut pause = Duration::from_millis(2);
+        let mut confirmed = false;
         // References such as `@last` mean what they meant at the start.
         let mut numbers = Vec::with_capacity(references.len());
         for reference in references {
@@ -67,8 +78,14 @@ impl Client {
                 operations.iter().filter(|operation| !operation.status().is_terminal()).cloned().collect();
             if unfinished.is_empty() {
                 self.confirm()?;
-                return Ok(operations);
+                if confirmed {
+                    return Ok(operations);
+                }
+                // Making it durable may have restarted the journal: what stands now is what counts.
+                confirmed = true;
+                continue;
             }
+            confirmed = false;
             if stop.is_requested() {
                 return Err(ClientError::Interrupted);
             }

@@ -50,8 +50,27 @@ struct Inode {
     live: Vec<u8>,
     synced: Vec<u8>,
     target: PathBuf,
+    /// The content when a sync failed: as on Linux, its pages count as clean from then on, and what a later
+    /// sync finds unchanged it does not write.
+    given_up: Option<Vec<u8>>,
     mtime: i64,
     locked_by: Option<u64>,
+}
+
+impl Inode {
+    fn sync(&mut self) {
+        let Some(given_up) = &self.given_up else {
+            self.synced.clone_from(&self.live);
+            return;
+        };
+        self.synced.resize(self.live.len(), 0);
+        for start in (0..self.live.len()).step_by(SECTOR) {
+            let end = (start + SECTOR).min(self.live.len());
+            if given_up.get(start..end) != Some(&self.live[start..end]) {
+                self.synced[start..end].copy_from_slice(&self.live[start..end]);
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -179,6 +198,7 @@ impl Machine {
         for id in ids {
             let Some(inode) = shared.inodes.get_mut(&id) else { continue };
             inode.locked_by = None;
+            inode.given_up = None;
             let live = std::mem::take(&mut inode.live);
             let mut kept = std::mem::take(&mut inode.synced);
             if live.len() != kept.len() && chance() {
@@ -220,7 +240,8 @@ impl Shared {
         self.next_inode += 1;
         self.mtime += 1;
         let (live, synced, target) = Default::default();
-        self.inodes.insert(id, Inode { kind, live, synced, target, mtime: self.mtime, locked_by: None });
+        let (given_up, mtime) = (None, self.mtime);
+        self.inodes.insert(id, Inode { kind, live, synced, target, given_up, mtime, locked_by: None });
         id
     }
 
@@ -544,11 +565,16 @@ impl DiskFile for MemoryFile {
     }
 
     fn sync_data(&self) -> DiskResult<()> {
-        self.disk.run("sync", &self.path, true, |shared| {
-            let inode = shared.inode_mut(self.inode)?;
-            inode.synced = inode.live.clone();
+        let synced = self.disk.run("sync", &self.path, true, |shared| {
+            shared.inode_mut(self.inode)?.sync();
             Ok(())
-        })
+        });
+        if synced.is_err()
+            && let Ok(inode) = self.disk.lock().inode_mut(self.inode)
+        {
+            inode.given_up = Some(inode.live.clone());
+        }
+        synced
     }
 
     fn sync_all(&self) -> DiskResult<()> {

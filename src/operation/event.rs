@@ -140,7 +140,7 @@ impl Event {
             // Also by cancelling, and by a dependency that failed.
             Event::Failed { .. } => !from.is_terminal(),
             Event::Released { .. } => from == Status::Retrying,
-            Event::Retried { .. } => from == Status::Failed,
+            Event::Retried { .. } => matches!(from, Status::Failed | Status::Retrying),
         }
     }
 

@@ -149,28 +149,13 @@ pub fn read_frames(
             };
             position.revision += payload.count() as u64;
             let logged = payload.records().filter(|(_, record)| record.from.is_none());
-            position.number = logged.map(|(_, record)| record.number + 1).fold(position.number, u64::max);
+            position.number = logged.map(|(_, record)| record.number.saturating_add(1)).fold(position.number, u64::max);
             (position.last, position.end, position.checksum) = (frame.start, frame.end, frame.checksum);
             stretch.frames.push(ReadFrame { payload, synced: frame.synced, after: *position });
         }
         if position.end == before {
             return Ok(stretch);
         }
-    }
-}
-
-/// Whether nothing but zeros stands behind an offset: what is laid ahead, as a rule.
-fn is_zero_from(file: &dyn DiskFile, mut at: u64) -> WalResult<bool> {
-    let mut buffer = [0; STEP];
-    loop {
-        let read = file.read_at(&mut buffer, at)?;
-        if buffer[..read].iter().any(|byte| *byte != 0) {
-            return Ok(false);
-        }
-        if read < buffer.len() {
-            return Ok(true);
-        }
-        at += read as u64;
     }
 }
 
@@ -207,7 +192,7 @@ pub struct Link {
 ///
 /// The chain is the longest valid prefix; `damage` is set where something durable lies beyond it.
 pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Chain> {
-    let headers = headers(disk, layout, first)?;
+    let mut headers = self::headers(disk, layout, first)?;
     let Some(mut header) = headers.get(&first).copied() else {
         let what = "the journal's first generation is missing or has no header";
         return Err(WalError::damaged(layout.generation(first), None, what));
@@ -215,17 +200,39 @@ pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Cha
     let mut position = Position::start_of(&header);
     let mut links = Vec::new();
     let mut damage = None;
+    let mut tail = Vec::new();
     loop {
         let path = layout.generation(header.generation);
         let file = disk.open(&path, Access::Read)?;
-        let next = successor(&headers, header.generation);
-        let stretch = match read_frames(&*file, &path, &mut position, next.map(|next| next.previous_end)) {
+        let mut next = successor(&headers, header.generation).copied();
+        // Read before the frames, so that what it says was synced is there to be read.
+        let noted = if next.is_none() { synced_by_note(disk, layout, header.generation)? } else { 0 };
+        let mut stretch = match read_frames(&*file, &path, &mut position, next.map(|next| next.previous_end)) {
             Err(WalError::Damaged(found)) => {
                 damage = Some(found);
                 Stretch::default()
             }
             other => other?,
         };
+        // What others append while we read is progress, not damage: the last look finds nothing more.
+        while next.is_none() && damage.is_none() {
+            if stretch.sealed.is_some() {
+                headers = self::headers(disk, layout, first)?;
+                next = successor(&headers, header.generation).copied();
+                break;
+            }
+            let more = read_frames(&*file, &path, &mut position, None)?;
+            let progress = !more.frames.is_empty();
+            stretch.frames.extend(more.frames);
+            stretch.sealed = more.sealed;
+            if !progress && stretch.sealed.is_none() {
+                let rest = file.read_to_end_from(position.end)?;
+                if frame_at(&rest, position.end, position.end, header.generation).is_none() {
+                    tail = rest;
+                    break;
+                }
+            }
+        }
         let mut synced = stretch.frames.iter().map(|frame| frame.synced).fold(HEADER_LEN, u64::max);
         let at = position.end;
         match next {
@@ -242,13 +249,12 @@ pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Cha
                 }
             }
             None if damage.is_none() => {
-                if !is_zero_from(&*file, at)? {
-                    let rest = file.read_to_end_from(at)?;
-                    let claim = synced_claim_beyond(&rest, at, at, header.generation).unwrap_or(0);
+                if tail.iter().any(|byte| *byte != 0) {
+                    let claim = synced_claim_beyond(&tail, at, at, header.generation).unwrap_or(0);
                     damage = gap(&path, at, claim);
                 }
                 if damage.is_none() {
-                    damage = gap(&path, at, synced_by_note(disk, layout, header.generation)?);
+                    damage = gap(&path, at, noted);
                 }
                 if let (None, Some(named)) = (&damage, stretch.sealed) {
                     damage = Some(Damage {
@@ -263,7 +269,7 @@ pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Cha
         links.push(Link { header, frames: stretch.frames, synced });
         match next {
             Some(next) if damage.is_none() => {
-                header = *next;
+                header = next;
                 position = Position { last: 0, end: HEADER_LEN, generation: header.generation, ..position };
             }
             _ => return Ok(Chain { links, position, damage }),

@@ -54,7 +54,9 @@ struct Exchange {
 
 #[derive(Debug, Clone, Copy)]
 struct Folded {
-    first_generation: u64,
+    /// The last generation that was folded; the first one after it is found when the manifest is replaced.
+    last: u64,
+    before: u64,
     revision: u64,
     next_number: Number,
 }
@@ -93,15 +95,33 @@ impl Wal {
 
     /// Drops completed operations that were completed more than `max_age_days` ago.
     pub fn cleanup(&self, max_age_days: u64, dry_run: bool) -> WalResult<CleanupPlan> {
-        let today = self.clock.now().day();
-        let oldest_kept = today.saturating_sub(i64::try_from(max_age_days).unwrap_or(i64::MAX));
+        let oldest_kept = self.oldest_kept(max_age_days);
         let is_old = |at: Time| at.day() < oldest_kept;
         if dry_run {
             return self.read(|view| self.plan_cleanup(view, is_old).map(|(plan, _)| plan));
         }
         let _held = self.lock_checkpoint()?;
+        self.clean_up(is_old)
+    }
+
+    /// The same, unless somebody else is at work on the files.
+    pub fn cleanup_if_free(&self, max_age_days: u64) -> WalResult<Option<CleanupPlan>> {
+        let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Checkpoint)?;
+        if !lock.try_lock(&*self.disk)? {
+            return Ok(None);
+        }
+        let _held = lock.hold(&*self.disk, &self.options.command, self.clock.now())?;
+        let oldest_kept = self.oldest_kept(max_age_days);
+        self.clean_up(|at| at.day() < oldest_kept).map(Some)
+    }
+
+    fn oldest_kept(&self, max_age_days: u64) -> i64 {
+        self.clock.now().day().saturating_sub(i64::try_from(max_age_days).unwrap_or(i64::MAX))
+    }
+
+    fn clean_up(&self, is_old: impl Fn(Time) -> bool) -> WalResult<CleanupPlan> {
         let mut report = self.fold_all(true)?;
-        let (plan, mut exchange) = self.read(|view| self.plan_cleanup(view, is_old))?;
+        let (plan, mut exchange) = self.read(|view| self.plan_cleanup(view, &is_old))?;
         self.commit(&mut exchange, Some(self.clock.now()))?;
         self.remove_replaced(&exchange, &mut report)?;
         Ok(plan)
@@ -148,6 +168,9 @@ impl Wal {
     /// Holds `checkpoint.lock`.
     fn fold_all(&self, also_open_generation: bool) -> WalResult<CheckpointReport> {
         let mut report = CheckpointReport::default();
+        for directory in self.layout.directories() {
+            self.disk.create_dir_all_synced(&directory)?;
+        }
         let open_generation = {
             let mut inner = self.lock_inner();
             let note = self.take_lock(&mut inner)?;
@@ -168,7 +191,7 @@ impl Wal {
             if take == 0 {
                 return Ok(report);
             }
-            self.fold_before(&manifest, links[take], &mut report)?;
+            self.fold_before(&manifest, links[take - 1], links[take], &mut report)?;
         }
     }
 
@@ -178,16 +201,30 @@ impl Wal {
     }
 
     /// Folds all generations before this one.
-    fn fold_before(&self, manifest: &Manifest, generation: u64, report: &mut CheckpointReport) -> WalResult<()> {
+    fn fold_before(
+        &self,
+        manifest: &Manifest,
+        last: u64,
+        generation: u64,
+        report: &mut CheckpointReport,
+    ) -> WalResult<()> {
         let view = View::open_before(self.disk.clone(), self.layout.clone(), generation)?;
         let headers = chain::headers(&*self.disk, &self.layout, generation)?;
         let next = headers
             .get(&generation)
             .ok_or_else(|| WalError::damaged(self.layout.generation(generation), None, "its header is gone"))?;
         let mut exchange = Exchange {
-            folded: Some(Folded { first_generation: generation, revision: next.revision, next_number: next.number }),
+            folded: Some(Folded { last, before: generation, revision: next.revision, next_number: next.number }),
             ..Exchange::default()
         };
+        // What is folded is removed afterwards, so it has to be all of it.
+        if let Some(damage) = view.damage() {
+            return Err(WalError::Damaged(damage.clone()));
+        }
+        if view.last_revision() != next.revision {
+            let what = format!("revision {} was read where {} is expected", view.last_revision(), next.revision);
+            return Err(WalError::damaged(self.layout.generation(last), None, what));
+        }
         let (waiting, completed) = self.fold_rows(manifest, &view, &mut exchange)?;
         let mut counter = self.highest_counter(manifest)?;
         self.write_partitions(manifest, &view, waiting, &mut counter, &mut exchange)?;
@@ -404,8 +441,15 @@ impl Wal {
                 manifest.counter = manifest.counter.max(counter);
                 manifest.files.push(file);
             }
-            if let Some(folded) = exchange.folded {
-                manifest.first_generation = folded.first_generation;
+            if let Some(folded) = &mut exchange.folded {
+                // A recovery may have passed over the generation that followed when folding began.
+                let headers = chain::headers(&*self.disk, &self.layout, manifest.first_generation)?;
+                let next = chain::successor(&headers, folded.last).filter(|next| next.revision == folded.revision);
+                let next = next.ok_or_else(|| {
+                    WalError::damaged(self.layout.generation(folded.last), None, "nothing follows what was folded")
+                })?;
+                folded.before = next.generation;
+                manifest.first_generation = next.generation;
                 manifest.revision = folded.revision;
                 manifest.next_number = folded.next_number;
             }
@@ -425,7 +469,7 @@ impl Wal {
         }
         if let Some(folded) = exchange.folded {
             for generation in chain::generations(&*self.disk, &self.layout)? {
-                if generation < folded.first_generation {
+                if generation < folded.before {
                     self.remove_if_there(&self.layout.generation(generation))?;
                     report.generations_removed += 1;
                 }
@@ -444,6 +488,8 @@ impl Wal {
     /// Sets aside Parquet files that no manifest names, and what a dead process left in `tmp/`.
     fn sweep(&self, report: &mut CheckpointReport) -> WalResult<()> {
         let manifest = self.manifest()?;
+        // Its rename may have been the last act of a process that died before making it durable.
+        self.disk.sync_dir(self.layout.base())?;
         let named: BTreeSet<_> = manifest.files.iter().map(|file| self.layout.file(&file.name)).collect();
         let mut changed = BTreeSet::new();
         for directory in [self.layout.partitions(), self.layout.archives(), self.layout.tmp()] {

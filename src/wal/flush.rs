@@ -45,32 +45,58 @@ impl Wal {
 
     /// Waits until what was appended is durable, flushing for everybody if nobody else does.
     ///
-    /// False: it did not survive a restart of the journal and has to be appended anew.
-    pub(super) fn wait_until_durable(&self, appended: Appended, written: &[Written]) -> WalResult<bool> {
-        let ids = || written.iter().map(|written| written.id).collect::<Vec<_>>();
-        let outcome = self.flush(&appended).map_err(|error| match error {
-            WalError::Unconfirmed { why, .. } => WalError::Unconfirmed { why, ids: ids() },
-            other => WalError::Unconfirmed { why: other.to_string(), ids: ids() },
-        })?;
-        if outcome == Flushed::Yes {
-            return Ok(true);
-        }
-        // The generation was ended by a recovery, which flushed all that it kept.
-        let mut inner = self.lock_inner();
-        let stands = (|| {
-            if outcome == Flushed::Failed {
-                self.take_lock(&mut inner)?;
-                inner.lock.unlock()?;
+    /// Returns how many of `written` are, counted from the first: fewer than all if a restart of the journal
+    /// dropped the rest, which then has to be appended anew.
+    pub(super) fn wait_until_durable(&self, appended: &Appended, written: &[Written]) -> WalResult<usize> {
+        let standing = (|| {
+            if self.flush_or_recover(appended)? {
+                return Ok(written.len());
             }
+            // The generation was ended by a recovery, which flushed all that it kept.
+            let mut inner = self.lock_inner();
             inner.view.catch_up()?;
-            for written in written {
+            for (nth, written) in written.iter().enumerate() {
                 if !inner.view.has_transition(written.number, written.id, written.revision, self.actor())? {
-                    return Ok(false);
+                    return Ok(nth);
                 }
             }
-            WalResult::Ok(true)
+            Ok(written.len())
         })();
-        stands.map_err(|error| WalError::Unconfirmed { why: error.to_string(), ids: ids() })
+        standing.map_err(|error| {
+            let why = match error {
+                WalError::Unconfirmed { why, .. } => why,
+                other => other.to_string(),
+            };
+            WalError::Unconfirmed { why, ids: written.iter().map(|written| written.id).collect() }
+        })
+    }
+
+    /// True: flushed. False: a recovery has ended the generation; what it kept is durable.
+    fn flush_or_recover(&self, appended: &Appended) -> WalResult<bool> {
+        let start = self.clock.elapsed();
+        loop {
+            match self.flush(appended)? {
+                Flushed::Yes => return Ok(true),
+                Flushed::Elsewhere => return Ok(false),
+                Flushed::Failed => {}
+            }
+            let generation = {
+                let mut inner = self.lock_inner();
+                let note = self.take_lock(&mut inner)?;
+                inner.lock.unlock()?;
+                note.generation
+            };
+            // Only a newer generation proves that there was a recovery: whoever holds `sync.lock` at this moment
+            // may merely be reading the note of the failure, as we did.
+            if generation != appended.generation {
+                return Ok(false);
+            }
+            if self.clock.elapsed().saturating_sub(start) >= self.options.lock_timeout {
+                let why = "a flush failed, and the journal could not be restarted".to_owned();
+                return Err(WalError::Unconfirmed { why, ids: Vec::new() });
+            }
+            self.clock.sleep(Duration::from_millis(1));
+        }
     }
 
     /// Makes everything that readers can see by now durable: for whoever acts on what another wrote.
@@ -79,14 +105,8 @@ impl Wal {
             let position = self.read(|view| Ok(view.position()))?;
             let Some(position) = position else { return Ok(()) };
             let appended = Appended { generation: position.generation, end: position.end, file: None };
-            match self.flush(&appended)? {
-                Flushed::Yes => return Ok(()),
-                Flushed::Elsewhere => {}
-                Flushed::Failed => {
-                    let mut inner = self.lock_inner();
-                    self.take_lock(&mut inner)?;
-                    inner.lock.unlock()?;
-                }
+            if self.flush_or_recover(&appended)? {
+                return Ok(());
             }
         }
         Err(WalError::Unconfirmed { why: "the journal is being restarted again and again".into(), ids: Vec::new() })

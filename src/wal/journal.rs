@@ -96,6 +96,10 @@ impl Header {
         if format > FORMAT {
             return Err(BadHeader::Newer(format));
         }
+        // A chain leads upwards; one that did not would never end.
+        if header.previous >= header.generation {
+            return Err(BadHeader::Torn);
+        }
         Ok(header)
     }
 }

@@ -34,6 +34,7 @@ pub struct LockFile {
     name: LockName,
     path: PathBuf,
     file: Box<dyn DiskFile>,
+    reopened: bool,
 }
 
 impl LockFile {
@@ -41,7 +42,7 @@ impl LockFile {
     pub fn open(disk: &dyn Disk, layout: &Layout, name: LockName) -> WalResult<LockFile> {
         let path = layout.lock(name);
         let file = disk.open(&path, Access::OpenOrCreate)?;
-        Ok(LockFile { name, path, file })
+        Ok(LockFile { name, path, file, reopened: false })
     }
 
     /// The open file, for its note.
@@ -53,17 +54,33 @@ impl LockFile {
     pub fn try_lock(&mut self, disk: &dyn Disk) -> WalResult<bool> {
         while self.file.try_lock()? {
             // Whoever removes lock files by hand must not make two holders of us.
-            let named = match disk.metadata(&self.path) {
-                Ok(named) => Some(named.inode),
-                Err(error) if error.is_not_found() => None,
-                Err(error) => return Err(error.into()),
-            };
-            if named == Some(self.file.metadata()?.inode) {
-                return Ok(true);
+            match self.is_named(disk) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {
+                    self.file = disk.open(&self.path, Access::OpenOrCreate)?;
+                    self.reopened = true;
+                }
+                Err(error) => {
+                    self.file.unlock()?;
+                    return Err(error);
+                }
             }
-            self.file = disk.open(&self.path, Access::OpenOrCreate)?;
         }
         Ok(false)
+    }
+
+    /// Whether the path still names the file that we have open.
+    fn is_named(&self, disk: &dyn Disk) -> WalResult<bool> {
+        match disk.metadata(&self.path) {
+            Ok(named) => Ok(named.inode == self.file.metadata()?.inode),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether the file had to be opened again, because another one has taken its name, since this was last asked.
+    pub fn take_reopened(&mut self) -> bool {
+        std::mem::take(&mut self.reopened)
     }
 
     /// Takes the lock, waiting for at most `timeout`.

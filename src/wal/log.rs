@@ -1,5 +1,6 @@
 //! Writing to the journal: append, group commit, rotation, recovery.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +20,11 @@ use crate::operation::{Event, IllegalTransition, Logged, Number, OperationId};
 /// Zeros are laid ahead in pieces of this size: overwriting them costs less to flush than growing the file.
 const AHEAD: u64 = 256 * 1024;
 
+/// How often something is appended anew because the journal was restarted under it.
+const RESTARTS: usize = 3;
+
+const RESTARTED: &str = "the journal was restarted again and again while this was being written";
+
 /// How a log is written.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -30,6 +36,8 @@ pub struct Options {
     pub lock_timeout: Duration,
     /// Size at which a generation is closed.
     pub generation_bytes: u64,
+    /// Zeros laid ahead of the frames of a generation.
+    pub ahead_bytes: u64,
     /// Journal size at which a checkpoint is due.
     pub checkpoint_bytes: u64,
     /// Age of the oldest transition at which a checkpoint is due, in milliseconds.
@@ -49,6 +57,7 @@ impl Default for Options {
             archive_completed: true,
             lock_timeout: Duration::from_secs(10),
             generation_bytes: 4 << 20,
+            ahead_bytes: AHEAD,
             checkpoint_bytes: 8 << 20,
             checkpoint_age_ms: 60_000,
             min_free_bytes: 64 << 20,
@@ -108,7 +117,7 @@ struct Ticket {
 enum Outcome {
     Written(Written, Appended),
     NotWritten,
-    Unconfirmed(String),
+    Unconfirmed(String, Vec<OperationId>),
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -126,7 +135,10 @@ pub(super) struct Appended {
 
 impl Wal {
     /// Opens a log for writing, making it if there is none.
-    pub fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, layout: Layout, options: Options) -> WalResult<Wal> {
+    pub fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, layout: Layout, mut options: Options) -> WalResult<Wal> {
+        // It has to fit into the notes, whatever JSON makes of it.
+        options.command.retain(|c| !c.is_control() && c != '"' && c != '\\');
+        options.command = options.command.chars().take(60).collect();
         if !disk.exists(&layout.lock(LockName::Append))? {
             // Before anything is made: what stands there may be somebody else's.
             View::open(disk.clone(), layout.clone())?;
@@ -206,11 +218,30 @@ impl Wal {
         }
         match <[Logged; 1]>::try_from(operations) {
             Ok([operation]) => self.append_together(operation),
-            Err(operations) => {
-                let changes = || operations.iter().cloned().map(Change::New).collect();
-                self.transact(|_| Ok((changes(), ()))).map(|(written, ())| written)
+            Err(operations) => self.append_batch(&operations),
+        }
+    }
+
+    fn append_batch(&self, operations: &[Logged]) -> WalResult<Vec<Written>> {
+        let mut done: Vec<Written> = Vec::with_capacity(operations.len());
+        for _ in 0..RESTARTS {
+            let rest = &operations[done.len()..];
+            let changes = || rest.iter().cloned().map(Change::New).collect();
+            let result = self.write_once(&mut self.lock_inner(), &mut |_| Ok((changes(), ())));
+            let told = |error| match error {
+                error if done.is_empty() => error,
+                // What came before a restart of the journal stands.
+                error => unconfirmed(&error, done.iter()),
+            };
+            let (written, appended, ()) = result.map_err(told)?;
+            let Some(appended) = appended else { return Ok(done) };
+            let standing = self.wait_until_durable(&appended, &written)?;
+            done.extend(written.into_iter().take(standing));
+            if done.len() == operations.len() {
+                return Ok(done);
             }
         }
+        Err(WalError::Unconfirmed { why: RESTARTED.into(), ids: done.iter().map(|written| written.id).collect() })
     }
 
     /// Logs one operation in one frame with those of other threads that come at the same moment: whoever gets
@@ -227,10 +258,12 @@ impl Wal {
                 Ok((written, _, ())) => written.clone().into_iter(),
                 Err(_) => Vec::new().into_iter(),
             };
-            for other in &tickets {
+            for (nth, other) in tickets.iter().enumerate() {
                 *lock(&other.outcome) = Some(match (&result, written.next()) {
                     (Ok((_, Some(appended), ())), Some(written)) => Outcome::Written(written, appended.clone()),
-                    (Err(WalError::Unconfirmed { why, .. }), _) => Outcome::Unconfirmed(why.clone()),
+                    (Err(WalError::Unconfirmed { why, ids }), _) => {
+                        Outcome::Unconfirmed(why.clone(), ids.get(nth).copied().into_iter().collect())
+                    }
                     _ => Outcome::NotWritten,
                 });
             }
@@ -244,11 +277,11 @@ impl Wal {
         match outcome {
             Some(Outcome::Written(written, appended)) => {
                 let written = vec![written];
-                if self.wait_until_durable(appended, &written)? {
+                if self.wait_until_durable(&appended, &written)? == 1 {
                     return Ok(written);
                 }
             }
-            Some(Outcome::Unconfirmed(why)) => return Err(WalError::Unconfirmed { why, ids: Vec::new() }),
+            Some(Outcome::Unconfirmed(why, ids)) => return Err(WalError::Unconfirmed { why, ids }),
             Some(Outcome::NotWritten) | None => {}
         }
         let change = Change::New(ticket.operation.clone());
@@ -262,15 +295,22 @@ impl Wal {
         &self,
         mut decide: impl FnMut(&mut View) -> WalResult<(Vec<Change>, T)>,
     ) -> WalResult<(Vec<Written>, T)> {
-        for _ in 0..3 {
+        for _ in 0..RESTARTS {
             let (written, appended, result) = self.write_once(&mut self.lock_inner(), &mut decide)?;
             let Some(appended) = appended else { return Ok((written, result)) };
-            if self.wait_until_durable(appended, &written)? {
-                return Ok((written, result));
+            match self.wait_until_durable(&appended, &written)? {
+                standing if standing == written.len() => return Ok((written, result)),
+                0 => {}
+                standing => {
+                    let ids = written[standing..].iter().map(|written| written.id).collect();
+                    return Err(WalError::Unconfirmed {
+                        why: "a restart of the journal dropped a part of it".into(),
+                        ids,
+                    });
+                }
             }
         }
-        let why = "the journal was restarted three times while this was being written".into();
-        Err(WalError::Unconfirmed { why, ids: Vec::new() })
+        Err(WalError::Unconfirmed { why: RESTARTED.into(), ids: Vec::new() })
     }
 
     /// Decides and writes under `lock`; what was written is not durable yet.
@@ -287,21 +327,30 @@ impl Wal {
         let done = self.append_locked(inner, note, decide);
         let released = inner.lock.unlock();
         let (written, appended, result) = done?;
-        if let Err(error) = released {
-            let ids = written.iter().map(|written| written.id).collect();
-            return Err(WalError::Unconfirmed { why: error.to_string(), ids });
+        match released {
+            Err(error) => Err(unconfirmed(&error, written.iter())),
+            Ok(()) => Ok((written, appended, result)),
         }
-        Ok((written, appended, result))
     }
 
     /// Takes `lock`, and puts the journal in order if its last writer could not.
     pub(super) fn take_lock(&self, inner: &mut Inner) -> WalResult<AppendNote> {
         inner.lock.lock(&*self.disk, &*self.clock, self.options.lock_timeout)?;
-        let ready = self.make_ready(inner);
+        let ready = self.after_reopening(inner).and_then(|()| self.make_ready(inner));
         if ready.is_err() {
             inner.lock.unlock()?;
         }
         ready
+    }
+
+    /// Forgets all that was known of a log whose directory was removed and made again under us.
+    fn after_reopening(&self, inner: &mut Inner) -> WalResult<()> {
+        if inner.lock.take_reopened() {
+            (inner.journal, inner.sync) = (None, None);
+            *lock(&self.sync) = SyncState { flusher: None, generation: 0, synced: 0 };
+            inner.view.reload()?;
+        }
+        Ok(())
     }
 
     /// Whether the view is where the note in `lock` says that the journal ends.
@@ -330,7 +379,9 @@ impl Wal {
     }
 
     fn is_trusted(&self, note: &AppendNote, position: &Position) -> bool {
+        // Without a boot id nothing tells a note of before a power cut.
         note.boot == self.disk.identity().boot_id
+            && !note.boot.is_empty()
             && !note.at_work
             && (note.generation, note.end, note.checksum) == (position.generation, position.end, position.checksum)
             && (note.number, note.revision) == (position.number, position.revision)
@@ -369,6 +420,15 @@ impl Wal {
         let (changes, result) = decide(&mut inner.view)?;
         if changes.is_empty() {
             return Ok((Vec::new(), None, result));
+        }
+        // Two events of one operation would both be decided on the same state, and the second would not follow.
+        let mut known = BTreeSet::new();
+        for change in &changes {
+            if let Change::Next(operation, _) = change
+                && !known.insert(operation.number)
+            {
+                return Err(WalError::Conflict { number: operation.number });
+            }
         }
         let now = self.clock.now();
         let mut written = Vec::with_capacity(changes.len());
@@ -413,10 +473,8 @@ impl Wal {
                     appended = Some(Appended { generation: note.generation, end: note.end, file });
                 }
                 // The frames before this one stand; it would be untrue to say that nothing was logged.
-                Err(error) if appended.is_some() => {
-                    let ids = written.iter().map(|written| written.id).collect();
-                    return Err(WalError::Unconfirmed { why: error.to_string(), ids });
-                }
+                Err(error) if appended.is_some() => return Err(unconfirmed(&error, written.iter())),
+                Err(error @ WalError::Unconfirmed { .. }) => return Err(unconfirmed(&error, written.iter())),
                 Err(error) => return Err(error),
             }
         }
@@ -488,17 +546,31 @@ impl Wal {
         note.command.clone_from(&self.options.command);
         note.since = self.clock.now();
         note::write(inner.lock.file(), &note).map_err(WalError::NotLogged)?;
+        let ahead_max = self.options.ahead_bytes;
+        let closed_at = self.options.generation_bytes.max(end);
         let journal = self.journal(inner, note.generation)?;
         if journal.len < end {
-            let ahead = (end + AHEAD).min(self.options.generation_bytes.max(end));
+            // Another process may have laid zeros ahead, and written frames over them.
+            journal.len = journal.file.metadata()?.len;
+        }
+        if journal.len < end {
+            let ahead = (end + ahead_max).min(closed_at);
             let zeros = vec![0; usize::try_from(ahead - journal.len).unwrap_or(0)];
-            journal.file.write_at(&zeros, journal.len).map_err(WalError::NotLogged)?;
-            journal.len = ahead;
+            // They make flushes cheaper, no more: on a full disk the frame alone may still fit.
+            if journal.file.write_at(&zeros, journal.len).is_ok() {
+                journal.len = ahead;
+            }
         }
         if let Err(error) = journal.file.write_at(&bytes, start) {
-            // A write that failed may still have arrived whole; then it counts, and the flush decides.
             let mut back = vec![0; bytes.len()];
-            let read = journal.file.read_at(&mut back, start).unwrap_or(0);
+            let read = journal.file.read_at(&mut back, start).map_err(|_| not_known(&error))?;
+            if back[..read].iter().all(|byte| *byte == 0) {
+                // Nothing has arrived, so the next writer has nothing to put in order.
+                note.at_work = false;
+                note::write(inner.lock.file(), &note).map_err(WalError::NotLogged)?;
+                return Err(WalError::NotLogged(error));
+            }
+            // A write that failed may still have arrived whole; then it counts, and the flush decides.
             if back[..read] != bytes[..] {
                 return Err(WalError::NotLogged(error));
             }
@@ -508,7 +580,7 @@ impl Wal {
         (note.last, note.end, note.checksum) = (start, end, checksum);
         note.revision += count;
         note.number = number;
-        note::write(inner.lock.file(), &note).map_err(|error| unconfirmed(&error))?;
+        note::write(inner.lock.file(), &note).map_err(|error| not_known(&error))?;
         Ok(note)
     }
 }
@@ -520,6 +592,15 @@ fn nothing_logged(error: WalError) -> WalError {
     }
 }
 
-fn unconfirmed(error: &DiskError) -> WalError {
+/// Written, as far as anybody knows; the caller fills in the ids.
+fn not_known(error: &DiskError) -> WalError {
     WalError::Unconfirmed { why: error.to_string(), ids: Vec::new() }
+}
+
+fn unconfirmed<'a>(error: &WalError, written: impl Iterator<Item = &'a Written>) -> WalError {
+    let why = match error {
+        WalError::Unconfirmed { why, .. } => why.clone(),
+        other => other.to_string(),
+    };
+    WalError::Unconfirmed { why, ids: written.map(|written| written.id).collect() }
 }

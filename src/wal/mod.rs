@@ -14,6 +14,7 @@ pub mod note;
 mod recovery;
 pub mod schema;
 mod view;
+mod visit;
 
 pub use change::{Change, Known, Written};
 pub use checkpoint::{CheckpointReport, CleanupPlan};
@@ -23,4 +24,5 @@ pub use locks::{HeldLock, LockFile};
 pub use log::{Options, Wal};
 pub use manifest::FileEntry;
 pub use note::HolderNote;
-pub use view::{Glimpse, Order, View};
+pub use view::{Glimpse, View};
+pub use visit::Order;

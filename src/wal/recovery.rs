@@ -8,16 +8,27 @@ use super::locks::LockFile;
 use super::log::{Inner, Wal};
 use super::manifest::Manifest;
 use super::note::{self, AppendNote, SyncNote};
-use crate::disk::Access;
+use crate::disk::{Access, DiskError};
 
 impl Wal {
     /// Closes the generation and opens the next one. Holds `lock`; takes `sync.lock`.
     pub(super) fn rotate(&self, inner: &mut Inner, note: AppendNote) -> WalResult<AppendNote> {
         let mut sync = LockFile::open(&*self.disk, &self.layout, LockName::Sync)?;
         sync.lock(&*self.disk, &*self.clock, self.options.lock_timeout)?;
-        let rotated = self.rotate_locked(inner, &sync, note);
+        let sound = note::read::<SyncNote>(sync.file())?.is_some_and(|flushed| {
+            flushed.boot == note.boot && flushed.generation == note.generation && flushed.syncing.is_none()
+        });
+        // A flush that failed meanwhile must not be tried again on the same pages: that is a case for a recovery.
+        let rotated =
+            if sound { self.rotate_locked(inner, &sync, note.clone()) } else { self.recover_locked(inner, &sync) };
         sync.unlock()?;
-        rotated
+        let rotated = rotated?;
+        if (rotated.revision, rotated.number) != (note.revision, note.number) {
+            let changed = std::io::Error::other("a flush failed and frames of others were lost; try again");
+            let path = self.layout.generation(note.generation);
+            return Err(WalError::NotLogged(DiskError::new("flush", &path, changed)));
+        }
+        Ok(rotated)
     }
 
     fn rotate_locked(&self, inner: &mut Inner, sync: &LockFile, mut note: AppendNote) -> WalResult<AppendNote> {
@@ -56,7 +67,10 @@ impl Wal {
     }
 
     fn unused_generation(&self) -> WalResult<u64> {
-        Ok(chain::generations(&*self.disk, &self.layout)?.last().copied().unwrap_or(0) + 1)
+        let last = chain::generations(&*self.disk, &self.layout)?.last().copied().unwrap_or(0);
+        last.checked_add(1).ok_or_else(|| {
+            WalError::damaged(self.layout.generation(last), None, "no generation can follow this file's number")
+        })
     }
 
     /// A new generation with these frames, durable but for its name.
@@ -95,7 +109,7 @@ impl Wal {
             number: position.number,
             revision: position.revision,
             pid: identity.pid,
-            command: self.options.command.chars().take(100).collect(),
+            command: self.options.command.clone(),
             since: self.clock.now(),
         };
         note::write(inner.lock.file(), &note)?;

@@ -1,6 +1,5 @@
 //! Operations as Parquet rows: the only place that knows Arrow and Parquet.
 
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,12 +18,12 @@ use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
 
 use super::error::{WalError, WalResult};
-use crate::disk::{Access, Disk, DiskFile};
+use super::manifest::sha256_hex;
+use crate::disk::Disk;
 use crate::operation::{
     BackendName, Claim, Failure, FailureClass, Fields, HistoryEntry, Number, Operation, OperationId, OperationType,
     Outcome, Source, State, Status, Time, Wait,
@@ -264,7 +263,7 @@ fn columns(rows: &[Operation]) -> Vec<ArrayRef> {
         let from = row.source.as_ref();
         put_int64(&mut source, 0, from.map(|source| as_i64(source.size)));
         put_int64(&mut source, 1, from.map(|source| source.mtime_ns));
-        put_int64(&mut source, 2, from.map(|source| as_i64(source.inode)));
+        put_int64(&mut source, 2, from.map(|source| source.inode as i64));
         put_text(&mut source, 3, from.and_then(|source| source.sha256.as_deref()));
         source.append(from.is_some());
 
@@ -355,19 +354,23 @@ pub struct RowGroup {
 #[derive(Debug)]
 pub struct Table {
     path: PathBuf,
-    file: Chunks,
+    bytes: Bytes,
     metadata: ArrowReaderMetadata,
     groups: Vec<RowGroup>,
 }
 
 impl Table {
-    /// Opens a file and reads its footer.
-    pub fn open(disk: &dyn Disk, path: &Path) -> WalResult<Table> {
-        let file = disk.open(path, Access::Read)?;
-        let len = file.metadata()?.len;
-        let file = Chunks(Arc::new((file, len)));
+    /// Reads a file, which must have this SHA-256, and its footer.
+    ///
+    /// Files are at most a few hundred kilobytes. What does not have the bytes that were written is damaged,
+    /// whatever Parquet would make of it: pages carry no checksums of their own.
+    pub fn open(disk: &dyn Disk, path: &Path, sha256: &str) -> WalResult<Table> {
         let broken = |what: String| WalError::damaged(path, None, what);
-        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
+        let bytes = Bytes::from(disk.read(path)?);
+        if sha256_hex(&bytes) != sha256 {
+            return Err(broken("its bytes are not those that the manifest describes".into()));
+        }
+        let metadata = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new())
             .map_err(|error| broken(format!("it cannot be read as Parquet: {error}")))?;
         let format = metadata
             .metadata()
@@ -411,7 +414,7 @@ impl Table {
             })
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| broken("its row groups lack the ranges of ids and numbers".into()))?;
-        Ok(Table { path: path.to_owned(), file, metadata, groups })
+        Ok(Table { path: path.to_owned(), bytes, metadata, groups })
     }
 
     /// Its row groups.
@@ -424,7 +427,7 @@ impl Table {
         if id < group.ids.0 || id > group.ids.1 {
             return false;
         }
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone());
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.metadata.clone());
         match builder.get_row_group_column_bloom_filter(group.index, 0) {
             Ok(Some(filter)) => filter.check(&id.to_string().as_str()),
             // Without a filter nothing is ruled out; damage shows when the rows are read.
@@ -435,7 +438,7 @@ impl Table {
     /// The operations of some row groups.
     pub fn read(&self, groups: impl IntoIterator<Item = usize>) -> WalResult<Vec<Operation>> {
         let broken = |what: String| WalError::damaged(&self.path, None, what);
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone())
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.metadata.clone())
             .with_row_groups(groups.into_iter().collect())
             .with_batch_size(ROW_GROUP_ROWS)
             .build()
@@ -628,45 +631,8 @@ fn decode_history(list: Option<ArrayRef>) -> RowResult<Vec<HistoryEntry>> {
         .collect()
 }
 
-/// A file of ours as the Parquet reader wants it.
-#[derive(Debug, Clone)]
-struct Chunks(Arc<(Box<dyn DiskFile>, u64)>);
-
-struct ChunkRead {
-    chunks: Chunks,
-    at: u64,
-}
-
-impl Read for ChunkRead {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.chunks.0.0.read_at(buffer, self.at).map_err(|error| error.source)?;
-        self.at += read as u64;
-        Ok(read)
-    }
-}
-
-impl Length for Chunks {
-    fn len(&self) -> u64 {
-        self.0.1
-    }
-}
-
-impl ChunkReader for Chunks {
-    type T = ChunkRead;
-
-    fn get_read(&self, start: u64) -> Result<ChunkRead, ParquetError> {
-        Ok(ChunkRead { chunks: self.clone(), at: start })
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
-        if start.checked_add(length as u64).is_none_or(|end| end > self.0.1) {
-            return Err(ParquetError::EOF(format!("bytes {start} to {start}+{length} of {}", self.0.1)));
-        }
-        let mut buffer = vec![0; length];
-        let read = self.0.0.read_at(&mut buffer, start).map_err(|error| ParquetError::External(Box::new(error)))?;
-        if read < length {
-            return Err(ParquetError::EOF(format!("read {read} of {length} bytes at {start}")));
-        }
-        Ok(buffer.into())
-    }
+/// Whether a Parquet file carries our footer key, whatever else is true of it.
+pub fn is_ours(disk: &dyn Disk, path: &Path) -> WalResult<bool> {
+    let bytes = disk.read(path)?;
+    Ok(bytes.windows(FORMAT_KEY.len()).any(|window| window == FORMAT_KEY.as_bytes()))
 }

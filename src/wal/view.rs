@@ -1,8 +1,7 @@
 //! The log as a reader sees it: manifest, files and journal, without any lock.
 
 use std::collections::btree_map::Entry as MapEntry;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
-use std::ops::ControlFlow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::chain::{self, Position, ReadFrame};
@@ -10,7 +9,7 @@ use super::error::{Damage, WalError, WalResult};
 use super::journal::{Payload, Record};
 use super::layout::Layout;
 use super::manifest::{Counts, FileEntry, Manifest};
-use super::schema::Table;
+use super::schema::{self, Table};
 use crate::disk::{Access, Disk, Metadata};
 use crate::operation::{self, BackendName, Number, Operation, OperationId, OperationType, Revision, Status};
 
@@ -197,21 +196,20 @@ impl View {
             for entry in entries {
                 let Some(name) = entry.name.to_str().filter(|name| Layout::is_parquet(name)) else { continue };
                 let path = directory.join(name);
-                return match Table::open(&*self.disk, &path) {
-                    Err(WalError::NotOurs { .. }) => Err(WalError::NotOurs {
+                return match schema::is_ours(&*self.disk, &path)? {
+                    false => Err(WalError::NotOurs {
                         path: self.layout.base().to_owned(),
                         what: format!(
                             "`{}` was written by another program, such as the original system",
                             path.display()
                         ),
                     }),
-                    Err(error @ (WalError::Disk(_) | WalError::NewerFormat { .. })) => Err(error),
-                    Ok(_) | Err(_) if self.disk.exists(&manifest)? => Err(WalError::Disk(crate::disk::DiskError::new(
+                    true if self.disk.exists(&manifest)? => Err(WalError::Disk(crate::disk::DiskError::new(
                         "find",
                         &manifest,
                         std::io::ErrorKind::NotFound.into(),
                     ))),
-                    Ok(_) | Err(_) => {
+                    true => {
                         let what = format!("the manifest is missing beside `{}`", path.display());
                         Err(WalError::damaged(manifest, None, what))
                     }
@@ -334,12 +332,18 @@ impl View {
         self.journal.position
     }
 
+    /// The last revision that was read, in files or journal.
+    pub(super) fn last_revision(&self) -> Revision {
+        let in_journal = self.journal.payloads.last().map(|last| last.revision + last.count() as u64 - 1);
+        in_journal.or(self.base.as_ref().map(|base| base.manifest.revision)).unwrap_or(0)
+    }
+
     /// Bytes of transitions in the journal, and when the oldest of them happened.
     pub fn journal_load(&self) -> (u64, Option<crate::operation::Time>) {
         (self.journal.bytes, self.journal.oldest)
     }
 
-    fn files(&self) -> &[FileEntry] {
+    pub(super) fn files(&self) -> &[FileEntry] {
         self.base.as_ref().map_or(&[], |base| &base.manifest.files)
     }
 
@@ -397,7 +401,7 @@ impl View {
     /// Revision and status of an operation, without decoding more than its row.
     pub fn standing(&self, number: Number, id: OperationId) -> WalResult<Option<(Revision, Status)>> {
         if let Some(touched) = self.journal.touched.get(&number) {
-            return Ok(Some((touched.revision, touched.status)));
+            return Ok((touched.id == id).then_some((touched.revision, touched.status)));
         }
         if let Some((rows, at)) = self.cached_row(number) {
             return Ok((rows[at].id == id).then(|| (rows[at].revision, rows[at].status())));
@@ -472,6 +476,7 @@ impl View {
             for group in table.groups().iter().filter(|group| table.may_hold(group, id)) {
                 let rows = self.group(file, &table, group.index)?;
                 if let Ok(at) = rows.binary_search_by_key(&id, |row| row.id)
+                    && !file.superseded.contains(rows[at].number)
                     && found.as_ref().is_none_or(|found| found.revision < rows[at].revision)
                 {
                     found = Some(rows[at].clone());
@@ -483,7 +488,7 @@ impl View {
 
     pub(super) fn table(&self, file: &FileEntry) -> WalResult<Table> {
         let path = self.layout.file(&file.name);
-        let table = Table::open(&*self.disk, &path)?;
+        let table = Table::open(&*self.disk, &path, &file.sha256)?;
         let rows: u64 = table.groups().iter().map(|group| group.rows as u64).sum();
         if rows != file.rows {
             let what = format!("it has {rows} rows; the manifest says {}", file.rows);
@@ -498,7 +503,7 @@ impl View {
         cache.iter().find_map(|entry| Some((entry.rows.clone(), *entry.live.get(&number)?)))
     }
 
-    fn group(&self, file: &FileEntry, table: &Table, group: usize) -> WalResult<Arc<Vec<Operation>>> {
+    pub(super) fn group(&self, file: &FileEntry, table: &Table, group: usize) -> WalResult<Arc<Vec<Operation>>> {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = cache.iter().find(|entry| entry.group == group && entry.file == file.name) {
             return Ok(entry.rows.clone());
@@ -525,6 +530,11 @@ impl View {
         self.journal.touched.iter().map(|(number, touched)| self.glimpse_of(*number, touched))
     }
 
+    /// Whether the journal changed this operation.
+    pub(super) fn is_touched(&self, number: Number) -> bool {
+        self.journal.touched.contains_key(&number)
+    }
+
     /// An operation as far as the journal's fixed part tells, if it has a transition there.
     pub fn glimpse(&self, number: Number) -> Option<Glimpse> {
         self.journal.touched.get(&number).map(|touched| self.glimpse_of(number, touched))
@@ -534,106 +544,6 @@ impl View {
         let kind = &self.journal.kinds[touched.kind];
         Glimpse { number, status: touched.status, revision: touched.revision, backend: kind.backend.clone() }
     }
-
-    /// Visits operations, newest first or oldest first, until told to stop.
-    ///
-    /// Only files for which `wanted_file` holds are opened, and of the journal's operations only those are
-    /// decoded for which `wanted` holds; the visitor still has to look at each operation itself.
-    pub fn visit(
-        &self,
-        order: Order,
-        wanted_file: impl Fn(&FileEntry) -> bool,
-        wanted: impl Fn(&Glimpse) -> bool,
-        mut visitor: impl FnMut(Operation) -> ControlFlow<()>,
-    ) -> WalResult<()> {
-        enum Source<'a> {
-            File(&'a FileEntry),
-            Group(&'a FileEntry, Arc<Table>, usize),
-            Row(Box<Operation>),
-            Touched,
-        }
-        struct Item<'a> {
-            key: (Number, bool),
-            source: Source<'a>,
-        }
-        impl PartialEq for Item<'_> {
-            fn eq(&self, other: &Self) -> bool {
-                self.key == other.key
-            }
-        }
-        impl Eq for Item<'_> {}
-        impl PartialOrd for Item<'_> {
-            fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-                Some(self.cmp(other))
-            }
-        }
-        impl Ord for Item<'_> {
-            fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-                self.key.cmp(&other.key)
-            }
-        }
-        // The heap gives the largest key first. What may still unfold into rows goes before rows of the same number.
-        let key = |(first, last): (Number, Number), unfolds: bool| match order {
-            Order::NewestFirst => (last, unfolds),
-            Order::OldestFirst => (u64::MAX - first, unfolds),
-        };
-        let mut heap = BinaryHeap::new();
-        for file in self.files().iter().filter(|file| wanted_file(file)) {
-            heap.push(Item { key: key(file.numbers, true), source: Source::File(file) });
-        }
-        for (number, touched) in &self.journal.touched {
-            if wanted(&self.glimpse_of(*number, touched)) {
-                heap.push(Item { key: key((*number, *number), false), source: Source::Touched });
-            }
-        }
-        while let Some(Item { key: at, source }) = heap.pop() {
-            let operation = match source {
-                Source::File(file) => {
-                    let table = Arc::new(self.table(file)?);
-                    for group in table.groups() {
-                        let source = Source::Group(file, table.clone(), group.index);
-                        heap.push(Item { key: key(group.numbers, true), source });
-                    }
-                    continue;
-                }
-                Source::Group(file, table, group) => {
-                    for row in self.group(file, &table, group)?.iter() {
-                        let live =
-                            !file.superseded.contains(row.number) && !self.journal.touched.contains_key(&row.number);
-                        if live {
-                            let source = Source::Row(Box::new(row.clone()));
-                            heap.push(Item { key: key((row.number, row.number), false), source });
-                        }
-                    }
-                    continue;
-                }
-                Source::Row(row) => *row,
-                Source::Touched => {
-                    let number = match order {
-                        Order::NewestFirst => at.0,
-                        Order::OldestFirst => u64::MAX - at.0,
-                    };
-                    match self.operation(number)? {
-                        Some(operation) => operation,
-                        None => continue,
-                    }
-                }
-            };
-            if visitor(operation).is_break() {
-                return Ok(());
-            }
-        }
-        Ok(())
-    }
-}
-
-/// In which order operations are visited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    /// By number, highest first.
-    NewestFirst,
-    /// By number, lowest first.
-    OldestFirst,
 }
 
 impl Tail {

@@ -1,15 +1,16 @@
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 use std::time::Duration;
 
-use super::Stop;
 use super::settle::{Settlement, request_of, settle};
 use crate::backend::{Attempt, AttemptError, Backend};
 use crate::clock::Clock;
 use crate::operation::retry::RetryPolicy;
-use crate::operation::{BackendName, Number, Operation};
+use crate::operation::{BackendName, Failure, FailureClass, Number, Operation};
 
 /// An operation whose claim is durable.
 pub struct Job {
@@ -32,7 +33,8 @@ pub struct Finished {
 /// Threads that call backends: for each backend as many as it has jobs, started when first needed.
 pub struct Executor<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
-    stop: Stop,
+    /// Whether what has not begun is to go back.
+    held_back: Arc<AtomicBool>,
     policy: RetryPolicy,
     clock: Arc<dyn Clock>,
     lanes: BTreeMap<BackendName, LaneThreads>,
@@ -51,12 +53,11 @@ impl<'scope, 'env> Executor<'scope, 'env> {
     /// An executor without threads.
     pub fn new(
         scope: &'scope Scope<'scope, 'env>,
-        stop: Stop,
         policy: RetryPolicy,
         clock: Arc<dyn Clock>,
     ) -> Executor<'scope, 'env> {
         let (sender, results) = channel();
-        Executor { scope, stop, policy, clock, lanes: BTreeMap::new(), results, sender }
+        Executor { scope, held_back: Arc::default(), policy, clock, lanes: BTreeMap::new(), results, sender }
     }
 
     /// Hands a job to a thread of its backend; `jobs` is how many there may be.
@@ -69,13 +70,13 @@ impl<'scope, 'env> Executor<'scope, 'env> {
         if lane.threads < jobs.min(lane.submitted) {
             lane.threads += 1;
             let (queue, sender) = (lane.queue.clone(), self.sender.clone());
-            let (stop, policy, clock) = (self.stop.clone(), self.policy, self.clock.clone());
+            let (held_back, policy, clock) = (self.held_back.clone(), self.policy, self.clock.clone());
             self.scope.spawn(move || {
                 loop {
                     let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     // No sender is left: the loop has ended.
                     let Ok(job) = job else { return };
-                    let finished = carry_out(job, &stop, &policy, &*clock);
+                    let finished = carry_out(job, &held_back, &policy, &*clock);
                     if sender.send(finished).is_err() {
                         return;
                     }
@@ -99,18 +100,40 @@ impl<'scope, 'env> Executor<'scope, 'env> {
         finished
     }
 
+    /// From now on, jobs that have not begun come back untouched.
+    pub fn hold_back(&self) {
+        self.held_back.store(true, Ordering::Relaxed);
+    }
+
     /// Lets the threads end when they have nothing left to do.
     pub fn close(&mut self) {
         self.lanes.clear();
     }
 }
 
-fn carry_out(job: Job, stop: &Stop, policy: &RetryPolicy, clock: &dyn Clock) -> Finished {
+fn carry_out(job: Job, held_back: &AtomicBool, policy: &RetryPolicy, clock: &dyn Clock) -> Finished {
     let Job { operation, backend, attempt } = job;
     let request = request_of(&operation);
-    tracing::debug!(number = operation.number, backend = %operation.backend, "calling the backend");
-    // What has not begun when a stop is requested goes back untouched.
-    let result = if stop.is_requested() { Err(AttemptError::Stopped) } else { backend.execute(&request, &attempt) };
-    let settlement = settle(policy, &operation, &request, result, clock, |request| backend.ask(request));
+    let result = if held_back.load(Ordering::Relaxed) {
+        Err(AttemptError::Stopped)
+    } else {
+        tracing::debug!(number = operation.number, backend = %operation.backend, "calling the backend");
+        guarded(&operation.backend, || backend.execute(&request, &attempt))
+    };
+    let ask = |request: &_| guarded(&operation.backend, || backend.ask(request));
+    let settlement = settle(policy, &operation, &request, result, clock, ask);
     Finished { number: operation.number, settlement }
+}
+
+/// A backend that panics has given no answer; the loop and the other backends go on.
+fn guarded<T>(backend: &BackendName, call: impl FnOnce() -> Result<T, AttemptError>) -> Result<T, AttemptError> {
+    // What it was in the middle of is its own; nothing of ours is seen half changed.
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
+        let message = format!("backend `{backend}` panicked: a bug in it, see what it wrote to stderr");
+        Err(AttemptError::Unanswered(Failure {
+            class: FailureClass::Transient,
+            error_type: "backend_panicked".into(),
+            message,
+        }))
+    })
 }

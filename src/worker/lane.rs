@@ -14,12 +14,14 @@ pub struct Lane {
     closed_until: Option<Duration>,
     /// After an outage: how many may run at once, until that reaches `jobs`.
     probation: Option<usize>,
+    /// Whether a probe has found the backend since it was away.
+    found: bool,
 }
 
 impl Lane {
     /// A lane with this many jobs at once.
     pub fn new(jobs: usize) -> Lane {
-        Lane { jobs: jobs.max(1), ahead: jobs.max(1), in_flight: 0, closed_until: None, probation: None }
+        Lane { jobs: jobs.max(1), ahead: jobs.max(1), in_flight: 0, closed_until: None, probation: None, found: false }
     }
 
     /// How many may be claimed now.
@@ -29,7 +31,21 @@ impl Lane {
         }
         let limit = self.probation.unwrap_or(self.ahead);
         // Claims are written in batches: waiting for half of them to be done makes each flush serve many.
-        if self.in_flight * 2 > limit { 0 } else { limit - self.in_flight }
+        if self.in_flight * 2 <= limit {
+            return limit - self.in_flight;
+        }
+        // But no job stands idle for the sake of a batch.
+        self.jobs.min(limit).saturating_sub(self.in_flight)
+    }
+
+    /// Whether its backend was away and has not been seen since.
+    pub fn is_lost(&self) -> bool {
+        self.probation.is_some() && !self.found
+    }
+
+    /// A probe found the backend again.
+    pub fn found(&mut self) {
+        self.found = true;
     }
 
     /// Whether the lane is closed because its backend was away.
@@ -41,6 +57,7 @@ impl Lane {
     pub fn close(&mut self, until: Duration) {
         self.closed_until = Some(until);
         self.probation = Some(1);
+        self.found = false;
         self.ahead = self.jobs;
     }
 
@@ -82,6 +99,13 @@ mod tests {
             lane.settled(MS * 1000);
         }
         assert_eq!(lane.room(MS), 4);
+    }
+
+    #[test]
+    fn no_job_stands_idle_beside_long_ones() {
+        let mut lane = Lane::new(4);
+        lane.in_flight = 3;
+        assert_eq!(lane.room(MS), 1);
     }
 
     #[test]

@@ -5,16 +5,17 @@
 
 mod executor;
 mod lane;
+mod options;
 mod settle;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use executor::{Executor, Finished, Job};
 use lane::Lane;
+pub use options::{Observer, ProcessOptions, ProcessReport, Silent, Stop};
 pub use settle::{Settlement, after_crash, request_of, settle};
 
 use crate::backend::{Attempt, Backends};
@@ -22,12 +23,9 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::disk::Disk;
 use crate::operation::retry::RetryPolicy;
-use crate::operation::{BackendName, Claim, Event, Number, Operation, Status, Transition, apply};
+use crate::operation::{BackendName, Claim, Event, Number, Operation, Status, Time, Transition, apply};
 use crate::queue::{Entry, Next, Queue, Unloaded};
-use crate::wal::{Change, HeldLock, Known, Order, View, Wal, WalError, WalResult, Written};
-
-/// How long a second drain loop tries to get the lock of a first one.
-const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
+use crate::wal::{Change, Damage, HeldLock, Known, Order, View, Wal, WalError, WalResult, Written};
 
 /// How soon a loop that follows sees a new operation.
 const POLL: Duration = Duration::from_millis(100);
@@ -37,106 +35,6 @@ const TRANSITIONS_MAX: usize = 1000;
 
 /// How often an observer is told that the loop is alive.
 const TICK: Duration = Duration::from_millis(100);
-
-/// What a drain loop is to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProcessOptions {
-    /// Keep draining when nothing is due.
-    pub follow: bool,
-    /// Only this backend.
-    pub backend: Option<BackendName>,
-    /// Operations at once on each backend; none: as configured.
-    pub jobs: Option<usize>,
-    /// Carry out at most this many.
-    pub limit: Option<u64>,
-    /// Begin nothing new after this time.
-    pub max_time: Option<Duration>,
-    /// Only these operations.
-    pub only: Option<BTreeSet<Number>>,
-    /// How long to try for the lock.
-    pub lock_timeout: Duration,
-    /// How long running attempts may go on after a request to stop.
-    pub grace: Duration,
-}
-
-impl Default for ProcessOptions {
-    fn default() -> Self {
-        ProcessOptions {
-            follow: false,
-            backend: None,
-            jobs: None,
-            limit: None,
-            max_time: None,
-            only: None,
-            lock_timeout: LOCK_TIMEOUT,
-            grace: Duration::from_secs(10),
-        }
-    }
-}
-
-/// A request to stop; may be made from a signal handler or another thread.
-#[derive(Debug, Clone, Default)]
-pub struct Stop {
-    requests: Arc<AtomicU8>,
-}
-
-impl Stop {
-    /// A stop that nobody has requested.
-    pub fn new() -> Stop {
-        Stop::default()
-    }
-
-    /// Requests it: the first time gently, from the second time on at once.
-    pub fn request(&self) {
-        // Two are as good as many.
-        let _ = self.requests.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| Some(n.saturating_add(1)));
-    }
-
-    /// Whether it was requested.
-    pub fn is_requested(&self) -> bool {
-        self.requests.load(Ordering::SeqCst) > 0
-    }
-
-    /// Whether it was requested twice.
-    pub fn is_urgent(&self) -> bool {
-        self.requests.load(Ordering::SeqCst) > 1
-    }
-}
-
-/// What a drain loop did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ProcessReport {
-    /// Completed.
-    pub completed: u64,
-    /// Ended without success.
-    pub failed: u64,
-    /// To be tried again later.
-    pub retrying: u64,
-    /// Given back because the backend was away.
-    pub postponed: u64,
-    /// Given back because of a request to stop.
-    pub handed_back: u64,
-    /// Found claimed by a dead drain loop.
-    pub recovered: u64,
-    /// Whether a request to stop ended it.
-    pub stopped: bool,
-}
-
-/// Who is told what a drain loop does.
-pub trait Observer {
-    /// An attempt begins.
-    fn started(&mut self, _operation: &Operation, _attempt: &Arc<Attempt>) {}
-    /// An attempt ended, and that is durable.
-    fn settled(&mut self, _operation: &Operation) {}
-    /// The loop is alive; `waiting` operations are pending or retrying.
-    fn tick(&mut self, _report: &ProcessReport, _waiting: u64) {}
-}
-
-/// An observer that looks away.
-#[derive(Debug, Default)]
-pub struct Silent;
-
-impl Observer for Silent {}
 
 /// What a drain loop works with.
 #[derive(Debug, Clone, Copy)]
@@ -170,7 +68,7 @@ pub fn run(
         retry_after_max_ms: tools.settings.retry_after_max.as_millis() as u64,
     };
     std::thread::scope(|scope| {
-        let executor = Executor::new(scope, stop.clone(), policy, tools.clock.clone());
+        let executor = Executor::new(scope, policy, tools.clock.clone());
         let mut worker = Worker {
             tools,
             view,
@@ -181,6 +79,11 @@ pub fn run(
             files: Vec::new(),
             lanes: BTreeMap::new(),
             running: BTreeMap::new(),
+            picked: BTreeMap::new(),
+            stale: false,
+            damage: None,
+            unanswered: (0, Duration::ZERO),
+            last_wall: tools.clock.now(),
             alone: None,
             report: ProcessReport::default(),
             claimed: 0,
@@ -207,6 +110,16 @@ struct Worker<'scope, 'env, 'a> {
     files: Vec<crate::wal::FileEntry>,
     lanes: BTreeMap<BackendName, Lane>,
     running: BTreeMap<Number, Running>,
+    /// Chosen to be claimed next; neither running nor in the queue.
+    picked: BTreeMap<Number, Operation>,
+    /// Whether the queue has to be filled anew, because files changed under it.
+    stale: bool,
+    /// What cannot be read; everything else is carried out before that is told.
+    damage: Option<Damage>,
+    /// Operations of dead loops that no backend could be asked about yet, and when to ask again.
+    unanswered: (u64, Duration),
+    /// Wall time of the last turn.
+    last_wall: Time,
     /// The operation that runs with nothing else running.
     alone: Option<Number>,
     report: ProcessReport,
@@ -223,36 +136,37 @@ struct Running {
 
 impl Worker<'_, '_, '_> {
     fn drain(&mut self, observer: &mut dyn Observer) -> WalResult<()> {
-        if self.options.only.is_none() {
-            self.recover(observer)?;
-        }
+        self.recover(observer)?;
         self.rebuild()?;
-        let mut stop_at = None;
+        let mut over_at = None;
         let mut maintained = self.tools.clock.elapsed();
         let mut ticked = Duration::ZERO;
         loop {
             let now = self.tools.clock.elapsed();
-            if self.stop.is_requested() {
-                self.report.stopped = true;
-                let deadline = *stop_at.get_or_insert(now + self.options.grace);
+            let ended = self.is_over(now);
+            if self.stop.is_requested() || self.is_late(now) {
+                self.report.stopped |= self.stop.is_requested();
+                self.executor.hold_back();
+                let deadline = *over_at.get_or_insert(now + self.options.grace);
                 if self.stop.is_urgent() || now >= deadline {
                     self.running.values().for_each(|running| running.attempt.cancel());
                 }
             }
-            let ended = self.is_over(now);
             if !ended {
                 self.catch_up()?;
             }
             let finished = self.wait_for_results(ended);
-            let picked = if ended { Vec::new() } else { self.pick()? };
-            let idle = finished.is_empty() && picked.is_empty();
-            self.write(finished, picked, observer)?;
+            if !ended {
+                self.pick()?;
+            }
+            let idle = finished.is_empty() && self.picked.is_empty();
+            self.write(finished, observer)?;
             if now.saturating_sub(ticked) >= TICK {
                 ticked = now;
                 observer.tick(&self.report, self.waiting());
             }
             if self.running.is_empty() && idle {
-                if ended || (!self.options.follow && self.nothing_due()?) {
+                if ended || self.has_nothing_left()? {
                     break;
                 }
                 self.sleep();
@@ -260,19 +174,81 @@ impl Worker<'_, '_, '_> {
             // Not at every turn: folding is cheaper for many transitions at once.
             if now.saturating_sub(maintained) > Duration::from_millis(200) {
                 maintained = now;
-                self.tools.wal.maintain()?;
-                self.cleanup_if_due()?;
+                self.maintain()?;
+                if self.unanswered.0 > 0 && now >= self.unanswered.1 {
+                    self.recover(observer)?;
+                }
             }
         }
-        self.tools.wal.maintain()?;
-        Ok(())
+        self.maintain()?;
+        match self.damage.take() {
+            Some(damage) => Err(WalError::Damaged(damage)),
+            None => Ok(()),
+        }
+    }
+
+    /// Folds and cleans up if that is due. What stands in its way now may not next time; damage stays.
+    fn maintain(&mut self) -> WalResult<()> {
+        match self.tools.wal.maintain().and_then(|_| self.cleanup_if_due()) {
+            Err(error @ (WalError::Damaged(_) | WalError::NewerFormat { .. })) => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "could not fold the journal; trying again later");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Whether a loop may end that has nothing under way.
+    fn has_nothing_left(&mut self) -> WalResult<bool> {
+        let Some(only) = &self.options.only else { return Ok(!self.options.follow && self.nothing_due()?) };
+        if !self.options.follow {
+            return self.nothing_due();
+        }
+        for number in only.clone() {
+            let operation = self.operation(number)?;
+            if operation.is_some_and(|operation| !operation.status().is_terminal()) {
+                return Ok(false);
+            }
+        }
+        Ok(!self.stale)
+    }
+
+    /// What was read; none if a file is damaged (then everything else goes on) or has vanished (then the
+    /// queue is filled anew).
+    fn tolerate<T>(&mut self, read: WalResult<T>) -> WalResult<Option<T>> {
+        match read {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.is_vanished() => {
+                self.view.reload()?;
+                self.stale = true;
+                Ok(None)
+            }
+            Err(WalError::Damaged(damage)) => {
+                self.damage.get_or_insert(damage);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn operation(&mut self, number: Number) -> WalResult<Option<Operation>> {
+        let read = self.view.operation(number);
+        Ok(self.tolerate(read)?.flatten())
+    }
+
+    fn is_taken(&self, number: Number) -> bool {
+        self.running.contains_key(&number) || self.picked.contains_key(&number)
+    }
+
+    /// Whether the time for this run is up.
+    fn is_late(&self, now: Duration) -> bool {
+        self.options.max_time.is_some_and(|max| now.saturating_sub(self.started) >= max)
     }
 
     /// Whether nothing new may begin.
     fn is_over(&self, now: Duration) -> bool {
-        self.stop.is_requested()
-            || self.options.limit.is_some_and(|limit| self.claimed >= limit)
-            || self.options.max_time.is_some_and(|max| now.saturating_sub(self.started) >= max)
+        self.stop.is_requested() || self.options.limit.is_some_and(|limit| self.claimed >= limit) || self.is_late(now)
     }
 
     fn waiting(&self) -> u64 {
@@ -285,13 +261,16 @@ impl Worker<'_, '_, '_> {
     }
 
     fn catch_up(&mut self) -> WalResult<()> {
-        if self.view.catch_up()? {
+        let now = self.tools.clock.now();
+        // A clock that was set back ends waits, also those of files that were not worth loading.
+        let set_back = now < self.last_wall;
+        self.last_wall = now;
+        if self.view.catch_up()? || self.stale || set_back {
             return self.rebuild();
         }
-        let now = self.tools.clock.now();
         for number in self.view.take_changed() {
             let Some(glimpse) = self.view.glimpse(number) else { continue };
-            if glimpse.status.is_waiting() && self.wants(&glimpse.backend) && !self.running.contains_key(&number) {
+            if glimpse.status.is_waiting() && self.wants(&glimpse.backend) && !self.is_taken(number) {
                 self.offer(number, now)?;
             } else {
                 self.queue.remove(number, &glimpse.backend);
@@ -300,11 +279,11 @@ impl Worker<'_, '_, '_> {
         Ok(())
     }
 
-    fn offer(&mut self, number: Number, now: crate::operation::Time) -> WalResult<()> {
-        if self.options.only.as_ref().is_some_and(|only| !only.contains(&number)) {
+    fn offer(&mut self, number: Number, now: Time) -> WalResult<()> {
+        if self.options.only.as_ref().is_some_and(|only| !only.contains(&number)) || self.is_taken(number) {
             return Ok(());
         }
-        if let Some(entry) = self.view.operation(number)?.as_ref().and_then(Entry::of) {
+        if let Some(entry) = self.operation(number)?.as_ref().and_then(Entry::of) {
             self.queue.offer(entry, now);
         }
         Ok(())
@@ -312,18 +291,10 @@ impl Worker<'_, '_, '_> {
 
     /// Fills the queue anew: what the journal holds, and which files hold more.
     fn rebuild(&mut self) -> WalResult<()> {
-        loop {
-            match self.rebuild_once() {
-                Err(error) if error.is_vanished() => self.view.reload()?,
-                other => return other,
-            }
-        }
-    }
-
-    fn rebuild_once(&mut self) -> WalResult<()> {
         if let Some(damage) = self.view.damage() {
             return Err(WalError::Damaged(damage.clone()));
         }
+        self.stale = false;
         self.queue = Queue::new();
         self.view.take_changed();
         self.files = self.view.manifest().map(|manifest| manifest.files.clone()).unwrap_or_default();
@@ -343,7 +314,9 @@ impl Worker<'_, '_, '_> {
                     .filter(|((status, name, _), _)| *status == Status::Pending && name == backend)
                     .map(|(_, n)| n)
                     .sum();
-                let (first, priority, due) = (file.numbers.0, file.priority.unwrap_or(0), file.due);
+                let (first, priority) = (file.numbers.0, file.priority.unwrap_or(0));
+                // Further away than any wait: the clock was ahead when it was written, so it may be over.
+                let due = file.due.map(|due| if due.millis_since(now) > self.longest_wait() { now } else { due });
                 self.queue.announce(backend, Unloaded { file: at, first, priority, pending, due });
             }
         }
@@ -353,28 +326,25 @@ impl Worker<'_, '_, '_> {
             .filter(|glimpse| glimpse.status.is_waiting() && self.wants(&glimpse.backend))
             .map(|glimpse| glimpse.number)
             .collect();
-        for number in waiting {
-            if !self.running.contains_key(&number) {
-                self.offer(number, now)?;
-            }
-        }
-        Ok(())
+        waiting.into_iter().try_for_each(|number| self.offer(number, now))
+    }
+
+    /// Milliseconds of the longest wait between two attempts.
+    fn longest_wait(&self) -> i64 {
+        let settings = self.tools.settings;
+        let longest = settings.retry_delay.saturating_mul(11).max(settings.retry_after_max);
+        i64::try_from(longest.as_millis()).unwrap_or(i64::MAX)
     }
 
     fn load_file(&mut self, at: usize) -> WalResult<()> {
         self.queue.loaded(at);
-        let rows = match self.view.untouched_rows(&self.files[at]) {
-            Err(error) if error.is_vanished() => {
-                self.view.reload()?;
-                return self.rebuild();
-            }
-            other => other?,
-        };
+        let read = self.view.untouched_rows(&self.files[at]);
+        let Some(rows) = self.tolerate(read)? else { return Ok(()) };
         let now = self.tools.clock.now();
         for row in rows {
             let wanted = self.wants(&row.backend)
                 && self.options.only.as_ref().is_none_or(|only| only.contains(&row.number))
-                && !self.running.contains_key(&row.number);
+                && !self.is_taken(row.number);
             if let Some(entry) = Entry::of(&row).filter(|_| wanted) {
                 self.queue.offer(entry, now);
             }
@@ -382,21 +352,12 @@ impl Worker<'_, '_, '_> {
         Ok(())
     }
 
-    /// The operations to claim next, as they are now.
-    fn pick(&mut self) -> WalResult<Vec<Operation>> {
-        if self.alone.is_some() {
-            return Ok(Vec::new());
-        }
-        let mut picked = Vec::new();
+    /// Chooses the operations to claim next, as they are now.
+    fn pick(&mut self) -> WalResult<()> {
         let (wall, now) = (self.tools.clock.now(), self.tools.clock.elapsed());
         for backend in self.queue.backends() {
-            let jobs = self.options.jobs.unwrap_or_else(|| self.tools.settings.jobs_of(&backend));
-            let mut room = self.lanes.entry(backend.clone()).or_insert_with(|| Lane::new(jobs)).room(now);
-            if let Some(limit) = self.options.limit {
-                let left = limit - self.claimed.min(limit);
-                room = room.min(usize::try_from(left).unwrap_or(usize::MAX).saturating_sub(picked.len()));
-            }
-            while room > 0 {
+            let mut room = self.room(&backend, now);
+            while room > 0 && !self.stale && self.alone.is_none() {
                 let (number, alone) = match self.queue.next(&backend, wall) {
                     Next::Take(number) => (number, false),
                     Next::TakeAlone(number) => (number, true),
@@ -406,31 +367,46 @@ impl Worker<'_, '_, '_> {
                     }
                     Next::Nothing => break,
                 };
-                let operation = match self.view.operation(number) {
-                    Err(error) if error.is_vanished() => {
-                        self.view.reload()?;
-                        self.rebuild()?;
-                        continue;
-                    }
-                    other => other?,
-                };
-                let Some(operation) = operation.filter(|operation| operation.is_due(wall)) else { continue };
-                if alone {
-                    // It goes when nothing else runs; until then it is put back.
-                    if self.running.is_empty() && picked.is_empty() {
-                        self.alone = Some(number);
-                        return Ok(vec![operation]);
-                    }
+                let operation = self.operation(number)?.filter(|operation| operation.is_due(wall));
+                let Some(operation) = operation.filter(|_| !self.is_taken(number)) else { continue };
+                // It goes when nothing else runs; until then it is put back.
+                if alone && !(self.running.is_empty() && self.picked.is_empty()) {
                     if let Some(entry) = Entry::of(&operation) {
                         self.queue.offer(entry, wall);
                     }
                     break;
                 }
-                picked.push(operation);
+                self.alone = alone.then_some(number);
+                self.picked.insert(number, operation);
                 room -= 1;
             }
         }
-        Ok(picked)
+        Ok(())
+    }
+
+    /// How many operations of a backend may be claimed now.
+    fn room(&mut self, backend: &BackendName, now: Duration) -> usize {
+        let jobs = self.options.jobs.unwrap_or_else(|| self.tools.settings.jobs_of(backend));
+        let lane = self.lanes.entry(backend.clone()).or_insert_with(|| Lane::new(jobs));
+        let mut room = lane.room(now);
+        // A backend that was away is asked whether it is back before anything is sent, so that an outage leaves
+        // no trace in the histories of those who wait.
+        if room > 0 && lane.is_lost() {
+            match self.tools.backends.get(backend).map(|backend| backend.health()) {
+                Some(Ok(())) => lane.found(),
+                Some(Err(_)) | None => {
+                    lane.close(now + self.tools.settings.processing_interval);
+                    room = 0;
+                }
+            }
+        }
+        match self.options.limit {
+            Some(limit) => {
+                let left = usize::try_from(limit.saturating_sub(self.claimed)).unwrap_or(usize::MAX);
+                room.min(left.saturating_sub(self.picked.len()))
+            }
+            None => room,
+        }
     }
 
     /// Whether, of what may be carried out, nothing is due now.
@@ -449,26 +425,27 @@ impl Worker<'_, '_, '_> {
                         return Ok(false);
                     }
                 }
+                if self.stale {
+                    return Ok(false);
+                }
             }
         }
         Ok(true)
     }
 
     fn wait_for_results(&mut self, ended: bool) -> Vec<Finished> {
-        // With room for more claims there is other work to do than to wait.
-        let busy = !self.running.is_empty();
-        let patience = if !busy {
-            Duration::ZERO
-        } else if ended {
-            Duration::from_millis(20)
-        } else {
-            Duration::from_millis(5)
+        let patience = match self.running.is_empty() {
+            true => Duration::ZERO,
+            false if ended => Duration::from_millis(20),
+            // A result ends the pause at once; a new operation waits for its end.
+            false => POLL / 2,
         };
         self.executor.finished(patience)
     }
 
     /// Settlements and new claims, with one flush for all of them.
-    fn write(&mut self, finished: Vec<Finished>, picked: Vec<Operation>, observer: &mut dyn Observer) -> WalResult<()> {
+    fn write(&mut self, finished: Vec<Finished>, observer: &mut dyn Observer) -> WalResult<()> {
+        let picked = std::mem::take(&mut self.picked);
         if finished.is_empty() && picked.is_empty() {
             return Ok(());
         }
@@ -492,10 +469,17 @@ impl Worker<'_, '_, '_> {
             }
             events.push((running.operation, done.settlement.event));
         }
-        for operation in picked {
+        for operation in picked.into_values() {
             events.push((operation, Event::Claimed { claim: claim.clone() }));
         }
-        for (operation, event) in self.record(events)? {
+        let recorded = self.record(events)?;
+        if let Some(number) = self.alone
+            && !self.running.contains_key(&number)
+            && !recorded.iter().any(|(operation, _)| operation.number == number && !operation.status().is_terminal())
+        {
+            self.alone = None;
+        }
+        for (operation, event) in recorded {
             if operation.status() == Status::Processing {
                 self.start(operation, observer);
             } else {
@@ -576,17 +560,22 @@ impl Worker<'_, '_, '_> {
     /// Settles what a dead drain loop left claimed: the backends are asked before anything is repeated.
     fn recover(&mut self, observer: &mut dyn Observer) -> WalResult<()> {
         let mut orphans = Vec::new();
-        self.view.visit(
+        let only = self.options.only.as_ref();
+        let read = self.view.visit(
             Order::OldestFirst,
             |file| file.count_of(Status::Processing) > 0,
             |glimpse| glimpse.status == Status::Processing,
             |operation| {
-                if operation.status() == Status::Processing {
+                let ours = self.running.contains_key(&operation.number);
+                let wanted = !ours && only.is_none_or(|only| only.contains(&operation.number));
+                if operation.status() == Status::Processing && wanted {
                     orphans.push(operation);
                 }
                 ControlFlow::Continue(())
             },
-        )?;
+        );
+        self.tolerate(read)?;
+        let found = orphans.len();
         let mut events = Vec::with_capacity(orphans.len());
         for orphan in orphans {
             let answer = self.tools.backends.get(&orphan.backend).map(|backend| backend.ask(&request_of(&orphan)));
@@ -594,7 +583,9 @@ impl Worker<'_, '_, '_> {
                 events.push((orphan, event));
             }
         }
-        self.report.recovered = events.len() as u64;
+        self.report.recovered += events.len() as u64;
+        let again = self.tools.clock.elapsed() + self.tools.settings.processing_interval;
+        self.unanswered = ((found - events.len()) as u64, again);
         while !events.is_empty() {
             let rest = events.split_off(events.len().min(TRANSITIONS_MAX));
             for (operation, event) in self.record(std::mem::replace(&mut events, rest))? {
@@ -605,7 +596,7 @@ impl Worker<'_, '_, '_> {
                 }
             }
         }
-        self.view.catch_up()?;
+        self.stale = true;
         Ok(())
     }
 
@@ -614,7 +605,7 @@ impl Worker<'_, '_, '_> {
         let interval = i64::try_from(self.tools.settings.cleanup_interval.as_millis()).unwrap_or(i64::MAX);
         let last = manifest.last_cleanup.or_else(|| manifest.files.iter().map(|file| file.times.0).min());
         if last.is_some_and(|last| self.tools.clock.now().millis_since(last) >= interval) {
-            self.tools.wal.cleanup(u64::from(self.tools.settings.max_age_days), false)?;
+            self.tools.wal.cleanup_if_free(u64::from(self.tools.settings.max_age_days))?;
         }
         Ok(())
     }

@@ -37,7 +37,7 @@ pub fn settle(
     match result {
         Ok(outcome) => settled(Event::Completed { outcome }),
         Err(AttemptError::Stopped) => settled(Event::Returned {
-            reason: "handed back: the drain loop was asked to stop".into(),
+            reason: "handed back: the drain loop was asked to stop, or its time was up".into(),
             interrupted: false,
             failure: None,
         }),

@@ -123,6 +123,7 @@ impl Life {
             archive_completed: random.u8(..4) != 0,
             generation_bytes: random.u64(600..4000),
             checkpoint_bytes: random.u64(500..8000),
+            ahead_bytes: random.u64(..1500),
             ..Options::default()
         };
         Life {

@@ -86,7 +86,14 @@ impl Backend for Script {
     }
 
     fn health(&self) -> Result<(), Failure> {
-        Ok(())
+        match self.away.load(Ordering::SeqCst) {
+            false => Ok(()),
+            true => Err(Failure {
+                class: FailureClass::Outage,
+                error_type: "refused".into(),
+                message: "nobody listens".into(),
+            }),
+        }
     }
 }
 
@@ -465,4 +472,111 @@ fn threads_that_log_at_once_share_frames_and_mix_nothing_up() {
         let operation = scenario.get(receipt.number);
         assert_eq!((operation.id, &operation.parameters["name"]), (receipt.id, &name));
     }
+}
+
+#[test]
+fn waiting_out_an_outage_leaves_one_trace_and_not_thousands() {
+    let scenario = Scenario::new();
+    scenario.scripts["a"].away.store(true, Ordering::SeqCst);
+    scenario.add("a", "x");
+    let waited = scenario.client().wait_carrying_out(
+        &[Reference::Number(1)],
+        Some(Duration::from_secs(200)),
+        &Stop::new(),
+        &mut Silent,
+    );
+    assert!(matches!(waited, Err(ClientError::TimedOut { .. })), "{waited:?}");
+    let operation = scenario.get(1);
+    assert!(operation.history.len() <= 5, "{} entries", operation.history.len());
+    assert_eq!(operation.retry_count, 0);
+}
+
+#[test]
+fn whoever_waits_takes_over_from_a_loop_that_died() {
+    let scenario = Scenario::new();
+    scenario.act("a", "x", &[Act::Die]).add("a", "x");
+    scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent).expect_err("the process died");
+    let done = scenario.client().wait_carrying_out(&[Reference::Number(1)], None, &Stop::new(), &mut Silent).unwrap();
+    assert_eq!(done[0].status(), Status::Completed);
+}
+
+#[test]
+fn when_time_is_up_what_has_not_begun_goes_back() {
+    let mut scenario = Scenario::new();
+    scenario.settings.jobs = 1;
+    let names: Vec<String> = (0..50).map(|n| format!("n{n}")).collect();
+    scenario.act("a", "n40", &[Act::Hang]).add("a", &names.join(" "));
+    let options =
+        ProcessOptions { max_time: Some(Duration::from_secs(5)), grace: Duration::ZERO, ..Default::default() };
+    let client = scenario.client();
+    let (clock, script) = (scenario.clock.clone(), scenario.scripts["a"].clone());
+    let report = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            while script.calls.lock().unwrap().len() < 41 {
+                std::thread::yield_now();
+            }
+            clock.advance(Duration::from_secs(6));
+        });
+        client.process(&options, &Stop::new(), &mut Silent).unwrap()
+    });
+    assert_eq!(report.completed, 40);
+    assert!(!report.stopped, "nobody asked for it");
+    let stats = scenario.client().stats().unwrap();
+    assert_eq!((stats.counts.pending, stats.counts.processing), (10, 0));
+}
+
+#[test]
+fn an_operation_is_changed_once_in_one_write() {
+    let scenario = Scenario::new();
+    scenario.add("a", "x");
+    let client = scenario.client();
+    let known = wal_cli::wal::Known::from(&scenario.get(1));
+    let claim = wal_cli::operation::Claim { pid: 1, host: "h".into(), started: scenario.clock.now() };
+    let change = wal_cli::wal::Change::Next(known, wal_cli::operation::Event::Claimed { claim });
+    let twice = client.wal().unwrap().transact(|_| Ok((vec![change.clone(), change.clone()], ())));
+    assert!(matches!(twice, Err(WalError::Conflict { number: 1 })), "{twice:?}");
+    assert_eq!(scenario.process().completed, 1);
+}
+
+#[test]
+fn a_damaged_partition_stops_only_what_needs_it() {
+    let mut scenario = Scenario::new();
+    scenario.settings.partition_size = 2;
+    scenario.add("a", "one two");
+    let client = scenario.client();
+    client.checkpoint().unwrap();
+    let damaged = client.wal().unwrap().read(|view| Ok(view.manifest().unwrap().files[0].name.clone())).unwrap();
+    scenario.add("a", "three four five");
+    client.checkpoint().unwrap();
+    scenario.machine.corrupt(&layout().file(&damaged), |bytes| bytes.truncate(40));
+    let result = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
+    assert!(matches!(result, Err(ClientError::Wal(WalError::Damaged(_)))), "{result:?}");
+    assert_eq!(scenario.calls("a"), "three four five");
+    let page = scenario.client().list(&Filter::default(), 0).unwrap();
+    assert_eq!(page.operations.len(), 3);
+    assert!(page.damage.is_some_and(|damage| damage.path.ends_with(&damaged)));
+}
+
+#[test]
+fn a_panicking_backend_gives_no_answer_and_stops_nothing() {
+    #[derive(Debug)]
+    struct Panics;
+    impl Backend for Panics {
+        fn execute(&self, _: &Request, _: &Attempt) -> Result<Outcome, AttemptError> {
+            panic!("a bug")
+        }
+        fn ask(&self, _: &Request) -> Result<Answer, AttemptError> {
+            Ok(Answer::NotDone)
+        }
+        fn health(&self) -> Result<(), Failure> {
+            Ok(())
+        }
+    }
+    let scenario = Scenario::new();
+    let mut client = scenario.client();
+    client.register(backend("c"), Arc::new(Panics));
+    client.submit(logged("c", "x", 0)).unwrap();
+    client.submit(logged("a", "y", 0)).unwrap();
+    let report = client.process(&ProcessOptions::default(), &Stop::new(), &mut Silent).unwrap();
+    assert_eq!((report.completed, report.retrying), (1, 1));
 }

@@ -25,7 +25,7 @@ pub(super) fn reading(error: DiskError) -> AttemptError {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => AttemptError::permanent(
             "not_found",
-            format!("`{path}` is not there (any more); put it back, then retry the operation"),
+            format!("`{path}` is not there (any more); put it back, then add it again"),
         ),
         ErrorKind::PermissionDenied => AttemptError::permanent(
             "permission_denied",

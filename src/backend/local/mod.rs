@@ -30,7 +30,7 @@ use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use super::unixfs::Options;
@@ -74,6 +74,8 @@ pub struct LocalBackend {
     options: Options,
     /// Directories known to survive a power cut.
     durable: Mutex<HashSet<PathBuf>>,
+    /// Done once per process, at its first operation.
+    swept: Once,
     /// Distinguishes this process's names in `tmp/`.
     staged: AtomicU64,
 }
@@ -82,7 +84,15 @@ impl LocalBackend {
     /// A backend that keeps everything below `root`, which is made when it is first needed;
     /// `options` say which CIDs content gets.
     pub fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, root: PathBuf, options: Options) -> LocalBackend {
-        LocalBackend { disk, clock, root, options, durable: Mutex::default(), staged: AtomicU64::new(0) }
+        LocalBackend {
+            disk,
+            clock,
+            root,
+            options,
+            durable: Mutex::default(),
+            swept: Once::new(),
+            staged: AtomicU64::new(0),
+        }
     }
 
     fn content_dir(&self) -> PathBuf {
@@ -198,6 +208,8 @@ impl LocalBackend {
 impl Backend for LocalBackend {
     fn execute(&self, request: &Request, attempt: &Attempt) -> std::result::Result<Outcome, AttemptError> {
         use parameters::Task;
+        // What is left over costs room, not correctness: failing here stops nothing.
+        self.swept.call_once(|| drop(self.sweep()));
         let task = Task::of(request, self.options)?;
         stop_if_asked(attempt)?;
         match task {

@@ -1,0 +1,136 @@
+//! Walking through operations in order, opening no more files than needed.
+
+use std::collections::BinaryHeap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::error::{WalError, WalResult};
+use super::manifest::FileEntry;
+use super::schema::Table;
+use super::view::{Glimpse, View};
+use crate::operation::{Number, Operation};
+
+/// In which order operations are visited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// By number, highest first.
+    NewestFirst,
+    /// By number, lowest first.
+    OldestFirst,
+}
+
+impl View {
+    /// Visits operations, newest first or oldest first, until told to stop.
+    ///
+    /// Only files for which `wanted_file` holds are opened, and of the journal's operations only those are
+    /// decoded for which `wanted` holds; the visitor still has to look at each operation itself.
+    pub fn visit(
+        &self,
+        order: Order,
+        wanted_file: impl Fn(&FileEntry) -> bool,
+        wanted: impl Fn(&Glimpse) -> bool,
+        mut visitor: impl FnMut(Operation) -> ControlFlow<()>,
+    ) -> WalResult<()> {
+        enum Source<'a> {
+            File(&'a FileEntry),
+            Group(&'a FileEntry, Arc<Table>, usize),
+            Row(Box<Operation>),
+            Touched,
+        }
+        struct Item<'a> {
+            key: (Number, bool),
+            source: Source<'a>,
+        }
+        impl PartialEq for Item<'_> {
+            fn eq(&self, other: &Self) -> bool {
+                self.key == other.key
+            }
+        }
+        impl Eq for Item<'_> {}
+        impl PartialOrd for Item<'_> {
+            fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+        impl Ord for Item<'_> {
+            fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+                self.key.cmp(&other.key)
+            }
+        }
+        // The heap gives the largest key first. What may still unfold into rows goes before rows of the same number.
+        let key = |(first, last): (Number, Number), unfolds: bool| match order {
+            Order::NewestFirst => (last, unfolds),
+            Order::OldestFirst => (u64::MAX - first, unfolds),
+        };
+        let mut heap = BinaryHeap::new();
+        for file in self.files().iter().filter(|file| wanted_file(file)) {
+            heap.push(Item { key: key(file.numbers, true), source: Source::File(file) });
+        }
+        for glimpse in self.touched().filter(|glimpse| wanted(glimpse)) {
+            heap.push(Item { key: key((glimpse.number, glimpse.number), false), source: Source::Touched });
+        }
+        // A damaged file hides its own rows and nothing else; it is told when all the others have been visited.
+        let mut damage = None;
+        let mut readable = |damaged: WalError| match damaged {
+            WalError::Damaged(found) => {
+                damage.get_or_insert(found);
+                Ok(())
+            }
+            other => Err(other),
+        };
+        while let Some(Item { key: at, source }) = heap.pop() {
+            let operation = match source {
+                Source::File(file) => {
+                    let table = match self.table(file) {
+                        Ok(table) => Arc::new(table),
+                        Err(error) => {
+                            readable(error)?;
+                            continue;
+                        }
+                    };
+                    for group in table.groups() {
+                        let source = Source::Group(file, table.clone(), group.index);
+                        heap.push(Item { key: key(group.numbers, true), source });
+                    }
+                    continue;
+                }
+                Source::Group(file, table, group) => {
+                    let rows = match self.group(file, &table, group) {
+                        Ok(rows) => rows,
+                        Err(error) => {
+                            readable(error)?;
+                            continue;
+                        }
+                    };
+                    for row in rows.iter() {
+                        let live = !file.superseded.contains(row.number) && !self.is_touched(row.number);
+                        if live {
+                            let source = Source::Row(Box::new(row.clone()));
+                            heap.push(Item { key: key((row.number, row.number), false), source });
+                        }
+                    }
+                    continue;
+                }
+                Source::Row(row) => *row,
+                Source::Touched => {
+                    let number = match order {
+                        Order::NewestFirst => at.0,
+                        Order::OldestFirst => u64::MAX - at.0,
+                    };
+                    match self.operation(number) {
+                        Ok(Some(operation)) => operation,
+                        Ok(None) => continue,
+                        Err(error) => {
+                            readable(error)?;
+                            continue;
+                        }
+                    }
+                }
+            };
+            if visitor(operation).is_break() {
+                return Ok(());
+            }
+        }
+        damage.map_or(Ok(()), |damage| Err(WalError::Damaged(damage)))
+    }
+}
