@@ -142,10 +142,11 @@ impl Client {
 
     /// Runs a checkpoint if one is due and no drain loop is there to run it.
     pub fn maintain(&self) -> Result<Option<CheckpointReport>, ClientError> {
-        if self.processing_active()?.is_some() {
+        let wal = self.wal()?;
+        if !wal.checkpoint_due().0 || self.processing_active()?.is_some() {
             return Ok(None);
         }
-        Ok(self.wal()?.maintain()?)
+        Ok(wal.maintain()?)
     }
 
     /// Folds the journal into Parquet files.

@@ -30,7 +30,7 @@ fn identity() -> Identity {
         pid,
         started: start_time(pid).unwrap_or(0),
         boot_id: read("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
-        host: read("/proc/sys/kernel/hostname").unwrap_or_else(|_| "localhost".into()),
+        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         // Cron sets neither; a number still tells who it was.
         user: std::env::var("USER")
             .or_else(|_| std::env::var("LOGNAME"))

@@ -64,21 +64,26 @@ struct Folded {
 impl Wal {
     /// Runs a checkpoint if one is due and nobody else is at it; for use after writes.
     pub fn maintain(&self) -> WalResult<Option<CheckpointReport>> {
-        let (bytes, oldest) = self.read(|view| Ok(view.journal_load()))?;
-        let now = self.clock.now();
-        let aged = oldest.is_some_and(|oldest| {
-            let age = now.millis_since(oldest);
-            age >= self.options.checkpoint_age_ms || age < -self.options.checkpoint_age_ms
-        });
-        if bytes < self.options.checkpoint_bytes && !aged {
+        let (due, aged) = self.checkpoint_due();
+        if !due {
             return Ok(None);
         }
         let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Checkpoint)?;
         if !lock.try_lock(&*self.disk)? {
             return Ok(None);
         }
-        let _held = lock.hold(&*self.disk, &self.options.command, now)?;
+        let _held = lock.hold(&*self.disk, &self.options.command, self.clock.now())?;
         self.fold_all(aged).map(Some)
+    }
+
+    /// Whether a checkpoint is due, by what this process has seen of the journal; and whether that is for its age.
+    pub fn checkpoint_due(&self) -> (bool, bool) {
+        let (bytes, oldest) = self.lock_inner().view.journal_load();
+        let aged = oldest.is_some_and(|oldest| {
+            let age = self.clock.now().millis_since(oldest);
+            age >= self.options.checkpoint_age_ms || age < -self.options.checkpoint_age_ms
+        });
+        (aged || bytes >= self.options.checkpoint_bytes, aged)
     }
 
     /// Folds the whole journal into Parquet files.
