@@ -32,7 +32,6 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("parquet", &["wal/schema"]),
     ("toml_edit", &["config"]),
     ("clap", &["cli"]),
-    ("anyhow", &["cli", "main.rs"]),
     ("comfy_table", &["report", "cli"]),
     ("indicatif", &["report", "cli"]),
 ];
