@@ -12,7 +12,6 @@ use super::context::Context;
 use super::error::CliError;
 use super::wait::{self, Waited};
 use crate::client::{AddOptions, ClientError, Receipt, Reference};
-use crate::operation::Fields;
 use crate::report::{Document, visible};
 use crate::wal::WalError;
 
@@ -30,19 +29,23 @@ pub fn run(context: &mut Context<'_>, args: &Add) -> Result<Exit, CliError> {
         context.terminal.note("no paths were given: nothing was logged");
         return told(context, &[]);
     }
-    let options = AddOptions {
-        backend: args.logging.backend.clone(),
-        max_retries: args.logging.max_retries,
-        priority: args.logging.priority,
-        parameters: parameters(&args.logging),
-    };
+    let options = options(&args.logging)?;
     let receipts = context.client.add_all(&paths, &options)?;
     finish(context, &receipts, &args.logging)
 }
 
-/// The parameters given with `--param`.
-pub fn parameters(logging: &Logging) -> Fields {
-    logging.parameters.iter().cloned().collect()
+/// What was given that goes with any logged operation.
+pub fn options(logging: &Logging) -> Result<AddOptions, CliError> {
+    let after: Result<Vec<Reference>, ClientError> = logging.after.iter().map(|word| Reference::parse(word)).collect();
+    Ok(AddOptions {
+        backend: logging.backend.clone(),
+        max_retries: logging.max_retries,
+        priority: logging.priority,
+        parameters: logging.parameters.iter().cloned().collect(),
+        after: after?,
+        delay: logging.delay,
+        key: logging.key.clone(),
+    })
 }
 
 /// Tells what was logged, and waits for it if that is asked for.
@@ -75,6 +78,10 @@ fn told(context: &mut Context<'_>, receipts: &[Receipt]) -> Result<Exit, CliErro
         }
     }
     terminal.out.flush()?;
+    for receipt in receipts.iter().filter(|receipt| receipt.existing) {
+        let Receipt { number, status, .. } = receipt;
+        terminal.note(&format!("operation {number} had this key already, and is {status}: nothing new was logged"));
+    }
     Ok(Exit::Done)
 }
 
@@ -83,6 +90,7 @@ struct ReceiptDoc<'a> {
     operation_id: String,
     number: u64,
     status: &'static str,
+    existing: bool,
     operation_type: &'a str,
     backend: &'a str,
     path: Option<&'a str>,
@@ -99,7 +107,8 @@ pub fn receipts_document(document: Document, receipts: &[Receipt]) -> Document {
         .map(|receipt| ReceiptDoc {
             operation_id: receipt.id.to_string(),
             number: receipt.number,
-            status: "pending",
+            status: receipt.status.as_str(),
+            existing: receipt.existing,
             operation_type: receipt.operation_type.as_str(),
             backend: receipt.backend.as_str(),
             path: receipt.path.as_deref(),

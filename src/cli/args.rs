@@ -193,6 +193,15 @@ pub struct Logging {
     /// Retries after a first failure [default: the setting max_retries]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub max_retries: Option<u32>,
+    /// Only once this operation is completed; may be given several times
+    #[arg(long, value_name = "ID")]
+    pub after: Vec<String>,
+    /// Not before this much time has passed: 90s, 10min, 2h
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub delay: Option<Duration>,
+    /// Idempotency key: logging the same key again logs nothing, and names the first operation
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
     /// A further parameter for the backend
     #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parameter)]
     pub parameters: Vec<(String, String)>,

@@ -208,7 +208,8 @@ impl From<ClientError> for CliError {
                     .collect();
                 cli.with("unfinished", Value::Array(all))
             }
-            ClientError::Illegal(_) | ClientError::Interrupted => cli,
+            ClientError::OneKey { .. } => cli.hint("leave out `--key`, or log them one by one"),
+            ClientError::Illegal(_) | ClientError::Interrupted | ClientError::BadKey { .. } => cli,
         }
     }
 }
@@ -265,6 +266,14 @@ fn about_the_log(mut cli: CliError, error: &WalError) -> CliError {
             let hint = "look before logging it again: `wal-cli list all` shows whether it is there";
             cli.more.details = ids.iter().take(DETAILS_MAX).cloned().collect();
             cli.with("ids", json!(ids)).hint(hint)
+        }
+        WalError::KeyTaken { number, .. } => cli
+            .with("number", json!(number))
+            .hint(format!("`wal-cli show {number}` shows that one; use another key for other work")),
+        WalError::KeyTwice { .. } => cli.hint("give each operation a key of its own"),
+        WalError::UnknownDependency { .. } => cli.hint("`wal-cli list all` shows what there is"),
+        WalError::HasDependents { dependent, .. } => {
+            cli.hint(format!("cancel or delete operation {dependent} first; nothing was changed"))
         }
         WalError::TooLarge { .. } => cli.hint("pass less in its parameters"),
         WalError::Conflict { .. } => cli.hint("look at it again, then decide"),

@@ -71,6 +71,7 @@ impl Exit {
             ClientError::BadReference(_) => (Exit::Usage, "bad_reference"),
             ClientError::BadInputs { .. } => (Exit::Usage, "bad_inputs"),
             ClientError::Refused(refusal) => Exit::of_refusal(refusal),
+            ClientError::OneKey { .. } | ClientError::BadKey { .. } => (Exit::Usage, "bad_key"),
             ClientError::Disabled => (Exit::Usage, "disabled"),
             ClientError::NotRetryable { .. } => (Exit::Usage, "not_retryable"),
             ClientError::Illegal(_) => (Exit::Usage, "illegal_change"),
@@ -97,6 +98,9 @@ impl Exit {
             WalError::NotLogged(_) => (Exit::Disk, "not_logged"),
             WalError::NoSpace { .. } => (Exit::Disk, "no_space"),
             WalError::Unconfirmed { .. } => (Exit::Disk, "unconfirmed"),
+            WalError::KeyTaken { .. } | WalError::KeyTwice { .. } => (Exit::Usage, "key_conflict"),
+            WalError::UnknownDependency { .. } => (Exit::NotFound, "unknown_dependency"),
+            WalError::HasDependents { .. } => (Exit::Usage, "has_dependents"),
             WalError::TooLarge { .. } => (Exit::Usage, "too_large"),
             // Somebody else was faster: the same command may succeed in a moment.
             WalError::Conflict { .. } => (Exit::Busy, "conflict"),

@@ -79,7 +79,7 @@ fn end(
     first_failed: Option<&Operation>,
     interrupts: &Interrupts,
 ) -> Result<Exit, CliError> {
-    let ProcessReport { completed, failed, retrying, postponed, handed_back, recovered, stopped } = *report;
+    let ProcessReport { completed, failed, retrying, cancelled, postponed, handed_back, recovered, stopped } = *report;
     let error = match first_failed {
         _ if interrupts.by_keyboard() => {
             Some(CliError::new(Exit::Interrupted, "interrupted", "interrupted; what had not been sent was handed back"))
@@ -101,6 +101,7 @@ fn end(
             .with("completed", &completed)
             .with("failed", &failed)
             .with("retrying", &retrying)
+            .with("cancelled", &cancelled)
             .with("postponed", &postponed)
             .with("handed_back", &handed_back)
             .with("recovered", &recovered)
@@ -114,6 +115,7 @@ fn end(
             (completed, "completed"),
             (failed, "failed"),
             (retrying, "to be tried again"),
+            (cancelled, "cancelled"),
             (postponed, "postponed: their backend is away"),
             (handed_back, "handed back"),
             (recovered, "recovered from a drain loop that had died"),

@@ -15,29 +15,25 @@ use crate::operation::{Fields, Logged};
 pub fn run(context: &mut Context<'_>, args: &Submit) -> Result<Exit, CliError> {
     let settings = context.client.settings();
     let backend = args.logging.backend.clone().unwrap_or_else(|| settings.default_backend.clone());
-    let mut parameters = add::parameters(&args.logging);
+    let options = add::options(&args.logging)?;
+    let mut parameters = options.parameters.clone();
     if args.recursive {
         parameters.insert("recursive".into(), "true".into());
     }
     let name = args.operation_type.as_str();
     let receipts = match (name, args.arg.as_slice()) {
         ("add", [path]) => {
-            let options = AddOptions {
-                backend: Some(backend),
-                max_retries: args.logging.max_retries,
-                priority: args.logging.priority,
-                parameters,
-            };
+            let options = AddOptions { backend: Some(backend), parameters, ..options };
             context.client.add_all(&[path.into()], &options)?
         }
         (_, words) => {
             place(name, words, &mut parameters)?;
             let retries = args.logging.max_retries.unwrap_or(settings.max_retries);
             let mut logged = Logged::new(args.operation_type.clone(), backend, parameters, retries);
-            logged.priority = args.logging.priority;
             if name == "upload" {
                 describe(context, &mut logged)?;
             }
+            context.client.dress(std::slice::from_mut(&mut logged), &options)?;
             vec![context.client.submit(logged)?]
         }
     };

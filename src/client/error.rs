@@ -37,6 +37,18 @@ pub enum ClientError {
     /// The backend or the parameters were refused.
     #[error("nothing was logged: {0}")]
     Refused(#[from] Refusal),
+    /// One key for several operations.
+    #[error("nothing was logged: a key stands for one operation, and these are {operations}")]
+    OneKey {
+        /// How many.
+        operations: usize,
+    },
+    /// It cannot serve as a key.
+    #[error("nothing was logged: `{}` cannot be a key: it takes 1 to 512 bytes of text on one line", key.escape_debug())]
+    BadKey {
+        /// Its beginning.
+        key: String,
+    },
     /// Logging is switched off.
     #[error("nothing was logged: the log is switched off (`enabled` is false)")]
     Disabled,

@@ -1,18 +1,22 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::Client;
 use super::error::{BadInput, ClientError};
+use super::{Client, Reference};
 use crate::backend::{Answer, Attempt, AttemptError, Request};
 use crate::disk::{DiskError, FileKind};
 use crate::operation::retry::RetryPolicy;
 use crate::operation::{
     BackendName, Claim, Event, Fields, Logged, Number, Operation, OperationId, OperationType, Outcome, Source, Status,
 };
-use crate::wal::{Change, Known, WalError, Written};
+use crate::wal::{Admitted, Change, Known, WalError};
 
 /// Batches larger than this are logged in several frames, each durable before the next.
 const BATCH: usize = 20_000;
+
+/// Bytes of an idempotency key, at most.
+const KEY_MAX: usize = 512;
 
 /// How files are added.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,6 +29,12 @@ pub struct AddOptions {
     pub priority: i32,
     /// Further parameters of the backend.
     pub parameters: Fields,
+    /// Operations that have to be completed first.
+    pub after: Vec<Reference>,
+    /// Not to be tried before this time has passed.
+    pub delay: Option<Duration>,
+    /// The caller's key, for one operation: the same key is never logged twice.
+    pub key: Option<String>,
 }
 
 /// What was logged, durable.
@@ -34,6 +44,10 @@ pub struct Receipt {
     pub number: Number,
     /// The operation's id.
     pub id: OperationId,
+    /// Its status: pending, or that of the operation which had its idempotency key already.
+    pub status: Status,
+    /// Whether it had been logged before, under the same idempotency key.
+    pub existing: bool,
     /// The operation's type.
     pub operation_type: OperationType,
     /// Where it will be carried out.
@@ -65,7 +79,6 @@ impl Client {
                     }
                     let retries = options.max_retries.unwrap_or(self.settings.max_retries);
                     let mut logged = Logged::new(operation_type.clone(), backend.clone(), parameters, retries);
-                    logged.priority = options.priority;
                     logged.source = source;
                     batch.push(logged);
                 }
@@ -82,6 +95,10 @@ impl Client {
         if !bad.is_empty() {
             return Err(ClientError::BadInputs { bad, total: paths.len() });
         }
+        if options.key.is_some() && batch.len() > 1 {
+            return Err(ClientError::OneKey { operations: batch.len() });
+        }
+        self.dress(&mut batch, options)?;
         self.submit_all(batch)
     }
 
@@ -120,6 +137,34 @@ impl Client {
         }
     }
 
+    /// Puts into operations what options say of any type of them: priority, what they wait for, delay, key.
+    pub fn dress(&self, operations: &mut [Logged], options: &AddOptions) -> Result<(), ClientError> {
+        let after: Result<Vec<OperationId>, ClientError> = options.after.iter().map(|one| self.id_of(one)).collect();
+        let after = after?;
+        let not_before = options
+            .delay
+            .map(|delay| self.clock.now().plus_millis(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)));
+        for logged in operations {
+            logged.priority = options.priority;
+            logged.depends_on.extend(after.iter().copied());
+            logged.not_before = not_before.or(logged.not_before);
+            if let Some(key) = &options.key {
+                check_key(key)?;
+                logged.idempotency_key = Some(key.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// The id that a reference stands for. A full id needs no look into the log; whether it is there is seen
+    /// when something is logged that refers to it.
+    fn id_of(&self, reference: &Reference) -> Result<OperationId, ClientError> {
+        match reference {
+            Reference::Id(id) => Ok(*id),
+            other => Ok(self.operation(other)?.id),
+        }
+    }
+
     /// Logs an operation of any type.
     pub fn submit(&self, operation: Logged) -> Result<Receipt, ClientError> {
         self.backends.check(&operation.backend, &operation.operation_type, &operation.parameters)?;
@@ -138,8 +183,8 @@ impl Client {
         while !rest.is_empty() {
             let (batch, later) = rest.split_at(rest.len().min(BATCH));
             match wal.append_new(batch.to_vec()) {
-                Ok(written) => {
-                    receipts.extend(written.iter().zip(batch).map(|(written, logged)| receipt(written, logged)))
+                Ok(admitted) => {
+                    receipts.extend(admitted.iter().zip(batch).map(|(admitted, logged)| receipt(admitted, logged)))
                 }
                 // Earlier batches stand; it would be untrue to say that nothing was logged.
                 Err(error) if !receipts.is_empty() => {
@@ -157,7 +202,7 @@ impl Client {
     }
 
     /// Puts failed operations back to pending, counters reset, and ends the wait of retrying ones.
-    pub fn retry(&self, references: &[super::Reference], reason: &str) -> Result<Vec<Operation>, ClientError> {
+    pub fn retry(&self, references: &[Reference], reason: &str) -> Result<Vec<Operation>, ClientError> {
         let mut operations: Vec<Operation> = Vec::with_capacity(references.len());
         let mut seen = BTreeSet::new();
         for reference in references {
@@ -177,7 +222,7 @@ impl Client {
         for batch in changes.chunks(1000) {
             self.wal()?.transact(|_| Ok((batch.to_vec(), ())))?;
         }
-        operations.iter().map(|operation| self.operation(&super::Reference::Number(operation.number))).collect()
+        operations.iter().map(|operation| self.operation(&Reference::Number(operation.number))).collect()
     }
 
     /// Logs a function of the caller's before it runs, and what came of it after: the same promise
@@ -201,12 +246,12 @@ impl Client {
         let logged = Logged::new(operation_type.clone(), backend.clone(), parameters.clone(), 0);
         let (written, ()) = wal.transact(|_| Ok((vec![Change::New(logged.clone())], ())))?;
         let number = written.first().map_or(0, |written| written.number);
-        let pending = self.operation(&super::Reference::Number(number))?;
+        let pending = self.operation(&Reference::Number(number))?;
         let identity = self.disk.identity();
         let claim = Claim { pid: identity.pid, host: identity.host.clone(), started: self.clock.now() };
         let claimed = Change::Next(Known::from(&pending), Event::Claimed { claim });
         wal.transact(|_| Ok((vec![claimed.clone()], ())))?;
-        let processing = self.operation(&super::Reference::Number(number))?;
+        let processing = self.operation(&Reference::Number(number))?;
         let request = crate::worker::request_of(&processing);
         let result = function(&request, &Attempt::default());
         let policy = RetryPolicy {
@@ -217,7 +262,7 @@ impl Client {
         let event = crate::worker::settle(&policy, &processing, &request, result, &*self.clock, unknown).event;
         let settled = Change::Next(Known::from(&processing), event);
         wal.transact(|_| Ok((vec![settled.clone()], ())))?;
-        self.operation(&super::Reference::Number(number))
+        self.operation(&Reference::Number(number))
     }
 
     fn type_named(&self, name: &str) -> Result<OperationType, ClientError> {
@@ -225,10 +270,24 @@ impl Client {
     }
 }
 
-fn receipt(written: &Written, logged: &Logged) -> Receipt {
+/// Keys are text that fits on a line.
+fn check_key(key: &str) -> Result<(), ClientError> {
+    if key.is_empty() || key.len() > KEY_MAX || key.chars().any(char::is_control) {
+        return Err(ClientError::BadKey { key: key.chars().take(80).collect() });
+    }
+    Ok(())
+}
+
+fn receipt(admitted: &Admitted, logged: &Logged) -> Receipt {
+    let (status, existing) = match admitted {
+        Admitted::Logged(_) => (Status::Pending, false),
+        Admitted::Existing(operation) => (operation.status(), true),
+    };
     Receipt {
-        number: written.number,
-        id: written.id,
+        number: admitted.number(),
+        id: admitted.id(),
+        status,
+        existing,
         operation_type: logged.operation_type.clone(),
         backend: logged.backend.clone(),
         path: logged.parameters.get("path").cloned(),

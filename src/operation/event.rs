@@ -114,20 +114,68 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The operator set it aside: it is not carried out until that is undone.
+    Held {
+        /// Why.
+        reason: String,
+    },
+    /// It is no longer set aside.
+    Unheld {
+        /// Why.
+        reason: String,
+    },
+    /// Its place in the order changed.
+    Prioritized {
+        /// Higher goes first.
+        priority: i32,
+    },
+    /// It is being carried out, and somebody asked for an end of that.
+    CancelRequested {
+        /// Why.
+        reason: String,
+    },
+    /// Operations that it waited for are completed.
+    DependenciesDone {
+        /// Which.
+        ids: Vec<OperationId>,
+    },
+    /// It went on as another operation; what waited is failed by that.
+    Redirected {
+        /// The other operation.
+        to: OperationId,
+        /// What it says of itself if it had not failed already.
+        failure: Failure,
+    },
+    /// The operator says that it will never succeed.
+    GivenUp {
+        /// What stands for it from now on.
+        failure: Failure,
+    },
+    /// It is gone, with its history.
+    Deleted {
+        /// Why.
+        reason: String,
+    },
 }
 
 impl Event {
-    /// The status an operation has after this event.
-    pub fn to(&self) -> Status {
-        match self {
+    /// The status an operation of status `from` has after this event; none: it is gone.
+    pub fn to(&self, from: Option<Status>) -> Option<Status> {
+        Some(match self {
             Event::Logged(_) | Event::Returned { .. } | Event::Released { .. } | Event::Retried { .. } => {
                 Status::Pending
             }
             Event::Claimed { .. } => Status::Processing,
             Event::Completed { .. } => Status::Completed,
-            Event::Failed { .. } => Status::Failed,
+            Event::Failed { .. } | Event::Redirected { .. } | Event::GivenUp { .. } => Status::Failed,
             Event::Retrying { .. } => Status::Retrying,
-        }
+            Event::Held { .. }
+            | Event::Unheld { .. }
+            | Event::Prioritized { .. }
+            | Event::CancelRequested { .. }
+            | Event::DependenciesDone { .. } => return from,
+            Event::Deleted { .. } => return None,
+        })
     }
 
     /// Whether an operation of status `from` (none: not yet logged) may go through this event.
@@ -135,27 +183,66 @@ impl Event {
         let Some(from) = from else { return matches!(self, Event::Logged(_)) };
         match self {
             Event::Logged(_) => false,
-            Event::Claimed { .. } => from.is_waiting(),
-            Event::Completed { .. } | Event::Retrying { .. } | Event::Returned { .. } => from == Status::Processing,
+            Event::Claimed { .. } | Event::DependenciesDone { .. } => from.is_waiting(),
+            Event::Completed { .. }
+            | Event::Retrying { .. }
+            | Event::Returned { .. }
+            | Event::CancelRequested { .. } => from == Status::Processing,
             // Also by cancelling, and by a dependency that failed.
-            Event::Failed { .. } => !from.is_terminal(),
+            Event::Failed { .. } | Event::Held { .. } | Event::Prioritized { .. } => !from.is_terminal(),
+            Event::Unheld { .. } => from != Status::Completed,
             Event::Released { .. } => from == Status::Retrying,
             Event::Retried { .. } => matches!(from, Status::Failed | Status::Retrying),
+            Event::Redirected { .. } | Event::GivenUp { .. } => from.is_waiting() || from == Status::Failed,
+            Event::Deleted { .. } => from != Status::Processing,
+        }
+    }
+
+    /// What it does to an operation, for messages: `it cannot be …`.
+    pub fn participle(&self) -> &'static str {
+        match self {
+            Event::Logged(_) => "logged",
+            Event::Claimed { .. } => "claimed",
+            Event::Completed { .. } => "completed",
+            Event::Failed { .. } => "failed",
+            Event::Retrying { .. } => "scheduled for another attempt",
+            Event::Returned { .. } => "given back",
+            Event::Released { .. } => "released from its wait",
+            Event::Retried { .. } => "retried",
+            Event::Held { .. } => "held",
+            Event::Unheld { .. } => "released",
+            Event::Prioritized { .. } => "moved in the order",
+            Event::CancelRequested { .. } => "cancelled",
+            Event::DependenciesDone { .. } => "freed of what it waits for",
+            Event::Redirected { .. } => "redirected",
+            Event::GivenUp { .. } => "given up",
+            Event::Deleted { .. } => "deleted",
         }
     }
 
     /// Why it happened, in a few words, for the history.
-    pub fn reason(&self) -> Option<&str> {
-        match self {
-            Event::Returned { reason, .. } | Event::Released { reason } | Event::Retried { reason } => Some(reason),
-            _ => None,
-        }
+    pub fn reason(&self) -> Option<String> {
+        Some(match self {
+            Event::Returned { reason, .. } | Event::Released { reason } | Event::Retried { reason } => reason.clone(),
+            Event::Held { reason } => format!("held: {reason}"),
+            Event::Unheld { reason } => format!("no longer held: {reason}"),
+            Event::CancelRequested { reason } => format!("asked to stop: {reason}"),
+            Event::Deleted { reason } => reason.clone(),
+            Event::Prioritized { priority } => format!("priority is now {priority}"),
+            Event::DependenciesDone { ids } => match ids.as_slice() {
+                [one] => format!("what it waited for is completed: {one}"),
+                several => format!("{} operations that it waited for are completed", several.len()),
+            },
+            Event::Redirected { to, .. } => format!("went on as {to}"),
+            Event::GivenUp { .. } => "marked as permanently failed".to_owned(),
+            _ => return None,
+        })
     }
 
     /// The failure that it reports, if any.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
-            Event::Failed { failure } | Event::Retrying { failure, .. } => Some(failure),
+            Event::Failed { failure } | Event::Retrying { failure, .. } | Event::GivenUp { failure } => Some(failure),
             Event::Returned { failure, .. } => failure.as_ref(),
             _ => None,
         }

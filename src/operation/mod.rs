@@ -3,6 +3,7 @@
 //! Nothing here touches a file, a clock or a network: every function that needs the time takes it.
 
 mod event;
+pub mod failure;
 mod names;
 pub mod retry;
 mod time;
@@ -193,6 +194,8 @@ pub enum State {
         claim: Claim,
         /// Why the attempt before this one did not succeed.
         last_failure: Option<Failure>,
+        /// Whether somebody asked for an end of the attempt.
+        cancel_requested: bool,
     },
     /// Waiting for the next attempt.
     Retrying {
@@ -309,6 +312,21 @@ impl Operation {
     /// Its present status.
     pub fn status(&self) -> Status {
         self.state.status()
+    }
+
+    /// Who carries it out, while somebody does.
+    pub fn claim(&self) -> Option<&Claim> {
+        match &self.state {
+            State::Processing { claim, .. } => Some(claim),
+            _ => None,
+        }
+    }
+
+    /// Whether it failed because somebody decided so: it comes back only when it is asked for by name.
+    pub fn is_given_up(&self) -> bool {
+        let words = [failure::CANCELLED, failure::PERMANENT, failure::REDIRECTED];
+        self.redirected_to.is_some()
+            || matches!(&self.state, State::Failed { failure, .. } if words.contains(&failure.error_type.as_str()))
     }
 
     /// Whether a drain loop may claim it now.

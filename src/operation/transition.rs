@@ -27,9 +27,9 @@ pub struct Transition {
 }
 
 impl Transition {
-    /// Status after.
-    pub fn to(&self) -> Status {
-        self.event.to()
+    /// Status after; none: the operation is gone.
+    pub fn to(&self) -> Option<Status> {
+        self.event.to(self.from)
     }
 }
 
@@ -37,14 +37,14 @@ impl Transition {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IllegalTransition {
     /// The status does not allow it.
-    #[error("operation {number} is {}; it cannot become {to}", from.map_or("not logged", Status::as_str))]
+    #[error("operation {number} is {}; it cannot be {participle}", from.map_or("not logged", Status::as_str))]
     Status {
         /// Which operation.
         number: Number,
         /// Its status.
         from: Option<Status>,
-        /// What it was to become.
-        to: Status,
+        /// What was to be done to it.
+        participle: &'static str,
     },
     /// The transition was recorded for another status, operation or an older revision.
     #[error("transition {revision} of operation {number} does not follow from its state: {why}")]
@@ -58,13 +58,18 @@ pub enum IllegalTransition {
     },
 }
 
-/// The operation after `transition`; `before` is none exactly when it is being logged.
+/// The operation after `transition` (none: it is gone); `before` is none exactly when it is being logged.
 ///
 /// The same operation and the same transitions always give the same result, whoever folds them and when.
-pub fn apply(before: Option<Operation>, transition: &Transition) -> Result<Operation, IllegalTransition> {
+pub fn apply(before: Option<Operation>, transition: &Transition) -> Result<Option<Operation>, IllegalTransition> {
     let status = before.as_ref().map(Operation::status);
+    let illegal = || IllegalTransition::Status {
+        number: transition.number,
+        from: status,
+        participle: transition.event.participle(),
+    };
     if !transition.event.is_legal_from(status) {
-        return Err(IllegalTransition::Status { number: transition.number, from: status, to: transition.to() });
+        return Err(illegal());
     }
     let out_of_order =
         |why| IllegalTransition::OutOfOrder { revision: transition.revision, number: transition.number, why };
@@ -105,10 +110,9 @@ pub fn apply(before: Option<Operation>, transition: &Transition) -> Result<Opera
             state: State::Pending { last_failure: None },
             history: Vec::with_capacity(3),
         },
-        (None, _) => {
-            return Err(IllegalTransition::Status { number: transition.number, from: None, to: transition.to() });
-        }
+        (None, _) => return Err(illegal()),
     };
+    let Some(to) = transition.to() else { return Ok(None) };
     operation.state = next_state(&mut operation, transition);
     operation.revision = transition.revision;
     operation.updated_at = at;
@@ -116,12 +120,12 @@ pub fn apply(before: Option<Operation>, transition: &Transition) -> Result<Opera
         revision: transition.revision,
         at,
         from: transition.from,
-        to: transition.to(),
+        to,
         actor: transition.actor.clone(),
-        reason: transition.event.reason().map(str::to_owned),
+        reason: transition.event.reason(),
         error: transition.event.failure().map(|failure| failure.message.clone()),
     });
-    Ok(operation)
+    Ok(Some(operation))
 }
 
 fn next_state(operation: &mut Operation, transition: &Transition) -> State {
@@ -129,7 +133,8 @@ fn next_state(operation: &mut Operation, transition: &Transition) -> State {
     match &transition.event {
         Event::Logged(_) => State::Pending { last_failure: None },
         Event::Claimed { claim } => {
-            State::Processing { claim: claim.clone(), last_failure: operation.state.failure().cloned() }
+            let last_failure = operation.state.failure().cloned();
+            State::Processing { claim: claim.clone(), last_failure, cancel_requested: false }
         }
         Event::Completed { outcome } => State::Completed { at, outcome: outcome.clone() },
         Event::Failed { failure } => State::Failed { at, failure: failure.clone() },
@@ -148,6 +153,40 @@ fn next_state(operation: &mut Operation, transition: &Transition) -> State {
             operation.interruptions = 0;
             State::Pending { last_failure: operation.state.failure().cloned() }
         }
+        Event::Held { .. } | Event::Unheld { .. } => {
+            operation.hold = matches!(transition.event, Event::Held { .. });
+            operation.state.clone()
+        }
+        Event::Prioritized { priority } => {
+            operation.priority = *priority;
+            operation.state.clone()
+        }
+        Event::CancelRequested { .. } => match operation.state.clone() {
+            State::Processing { claim, last_failure, .. } => {
+                State::Processing { claim, last_failure, cancel_requested: true }
+            }
+            other => other,
+        },
+        Event::DependenciesDone { ids } => {
+            operation.depends_on.retain(|id| !ids.contains(id));
+            operation.state.clone()
+        }
+        Event::Redirected { to, failure } => {
+            operation.redirected_to = Some(*to);
+            match operation.state.clone() {
+                failed @ State::Failed { .. } => failed,
+                _ => State::Failed { at, failure: failure.clone() },
+            }
+        }
+        Event::GivenUp { failure } => {
+            let at = match &operation.state {
+                State::Failed { at, .. } => *at,
+                _ => at,
+            };
+            State::Failed { at, failure: failure.clone() }
+        }
+        // Nothing of it is left; see `apply`.
+        Event::Deleted { .. } => operation.state.clone(),
     }
 }
 
@@ -170,6 +209,10 @@ mod tests {
         }
     }
 
+    fn fold(before: Option<Operation>, transition: Transition) -> Operation {
+        apply(before, &transition).unwrap().unwrap()
+    }
+
     fn failure() -> Failure {
         Failure { class: FailureClass::Transient, error_type: "x".into(), message: "y".into() }
     }
@@ -190,6 +233,14 @@ mod tests {
             Event::Returned { reason: "outage".into(), interrupted: true, failure: None },
             Event::Released { reason: "now".into() },
             Event::Retried { reason: "by hand".into() },
+            Event::Held { reason: "by hand".into() },
+            Event::Unheld { reason: "by hand".into() },
+            Event::Prioritized { priority: 3 },
+            Event::CancelRequested { reason: "by hand".into() },
+            Event::DependenciesDone { ids: vec![OperationId::from_bytes([9; 16])] },
+            Event::Redirected { to: OperationId::from_bytes([8; 16]), failure: failure() },
+            Event::GivenUp { failure: failure() },
+            Event::Deleted { reason: "by hand".into() },
         ]
     }
 
@@ -198,24 +249,33 @@ mod tests {
     fn only_the_legal_changes_of_status_are_possible() {
         use Status::*;
         let legal = [
-            (None, Pending),
-            (Some(Pending), Processing),
-            (Some(Retrying), Processing),
-            (Some(Processing), Completed),
-            (Some(Processing), Failed),
-            (Some(Processing), Retrying),
-            (Some(Processing), Pending),
-            (Some(Retrying), Pending),
-            (Some(Failed), Pending),
-            (Some(Pending), Failed),
-            (Some(Retrying), Failed),
+            (None, Some(Pending)),
+            (Some(Pending), Some(Processing)),
+            (Some(Retrying), Some(Processing)),
+            (Some(Processing), Some(Completed)),
+            (Some(Processing), Some(Failed)),
+            (Some(Processing), Some(Retrying)),
+            (Some(Processing), Some(Pending)),
+            (Some(Retrying), Some(Pending)),
+            (Some(Failed), Some(Pending)),
+            (Some(Pending), Some(Failed)),
+            (Some(Retrying), Some(Failed)),
+            // Records without a change of status, and tombstones.
+            (Some(Pending), Some(Pending)),
+            (Some(Processing), Some(Processing)),
+            (Some(Retrying), Some(Retrying)),
+            (Some(Failed), Some(Failed)),
+            (Some(Pending), None),
+            (Some(Retrying), None),
+            (Some(Completed), None),
+            (Some(Failed), None),
         ];
         let mut seen = std::collections::BTreeSet::new();
         for from in std::iter::once(None).chain(Status::ALL.map(Some)) {
             for event in events() {
                 if event.is_legal_from(from) {
-                    assert!(legal.contains(&(from, event.to())), "{from:?} {event:?}");
-                    seen.insert((from, event.to()));
+                    assert!(legal.contains(&(from, event.to(from))), "{from:?} {event:?}");
+                    seen.insert((from, event.to(from)));
                 }
             }
         }
@@ -228,18 +288,17 @@ mod tests {
         let mut next = || events.next().unwrap();
         let logged = next();
         let claimed = next();
-        let op = apply(None, &transition(1, None, logged)).unwrap();
-        let op = apply(Some(op), &transition(2, Some(Status::Pending), claimed.clone())).unwrap();
+        let op = fold(None, transition(1, None, logged));
+        let op = fold(Some(op), transition(2, Some(Status::Pending), claimed.clone()));
         let retrying = Event::Retrying { failure: failure(), until: Time::from_millis(99) };
-        let op = apply(Some(op), &transition(3, Some(Status::Processing), retrying)).unwrap();
+        let op = fold(Some(op), transition(3, Some(Status::Processing), retrying));
         assert_eq!(op.retry_count, 1);
         assert!(!op.is_due(Time::from_millis(50)));
         assert!(op.is_due(Time::from_millis(99)));
         assert!(op.is_due(Time::from_millis(2)), "a clock that jumped before the start ends the wait");
-        let op = apply(Some(op), &transition(4, Some(Status::Retrying), claimed)).unwrap();
+        let op = fold(Some(op), transition(4, Some(Status::Retrying), claimed));
         let op =
-            apply(Some(op), &transition(5, Some(Status::Processing), Event::Completed { outcome: Outcome::default() }))
-                .unwrap();
+            fold(Some(op), transition(5, Some(Status::Processing), Event::Completed { outcome: Outcome::default() }));
         assert_eq!(op.history.len(), 5);
         assert_eq!(op.status(), Status::Completed);
         let again = transition(6, Some(Status::Completed), Event::Retried { reason: "no".into() });
@@ -249,12 +308,51 @@ mod tests {
     #[test]
     fn an_old_or_foreign_transition_is_refused() {
         let logged = events().remove(0);
-        let op = apply(None, &transition(5, None, logged)).unwrap();
+        let op = fold(None, transition(5, None, logged));
         let claim = events().remove(1);
         let old = transition(5, Some(Status::Pending), claim.clone());
         assert!(matches!(apply(Some(op.clone()), &old), Err(IllegalTransition::OutOfOrder { .. })));
         let mut foreign = transition(6, Some(Status::Pending), claim);
         foreign.number = 2;
         assert!(matches!(apply(Some(op), &foreign), Err(IllegalTransition::OutOfOrder { .. })));
+    }
+
+    #[test]
+    fn records_without_a_change_of_status_change_nothing_else() {
+        let op = fold(None, transition(1, None, events().remove(0)));
+        let op = fold(Some(op), transition(2, Some(Status::Pending), Event::Held { reason: "x".into() }));
+        assert!(op.hold && !op.is_due(Time::from_millis(9)) && op.status() == Status::Pending);
+        let op = fold(Some(op), transition(3, Some(Status::Pending), Event::Unheld { reason: "x".into() }));
+        let op = fold(Some(op), transition(4, Some(Status::Pending), Event::Prioritized { priority: 7 }));
+        assert!(op.is_due(Time::from_millis(9)));
+        assert_eq!((op.priority, op.history.len(), op.retry_count), (7, 4, 0));
+        let op = fold(Some(op), transition(5, Some(Status::Pending), events().remove(1)));
+        let asked = Event::CancelRequested { reason: "x".into() };
+        let op = fold(Some(op), transition(6, Some(Status::Processing), asked));
+        assert!(matches!(&op.state, State::Processing { cancel_requested: true, claim, .. } if claim.pid == 1));
+        assert!(matches!(
+            apply(Some(op), &transition(7, Some(Status::Processing), Event::Deleted { reason: "x".into() })),
+            Err(IllegalTransition::Status { .. })
+        ));
+    }
+
+    #[test]
+    fn a_redirect_fails_what_waits_and_keeps_an_older_failure() {
+        let to = OperationId::from_bytes([8; 16]);
+        let redirected = Failure { error_type: "redirected".into(), ..failure() };
+        let event = Event::Redirected { to, failure: redirected.clone() };
+        let op = fold(None, transition(1, None, events().remove(0)));
+        let waiting = fold(Some(op.clone()), transition(2, Some(Status::Pending), event.clone()));
+        assert_eq!(waiting.state, State::Failed { at: Time::from_millis(2), failure: redirected });
+        let failed = fold(Some(op), transition(2, Some(Status::Pending), Event::Failed { failure: failure() }));
+        let went_on = fold(Some(failed.clone()), transition(3, Some(Status::Failed), event));
+        assert_eq!((went_on.state, went_on.redirected_to), (failed.state, Some(to)));
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_was_deleted() {
+        let op = fold(None, transition(1, None, events().remove(0)));
+        let gone = apply(Some(op), &transition(2, Some(Status::Pending), Event::Deleted { reason: "x".into() }));
+        assert_eq!(gone, Ok(None));
     }
 }

@@ -37,6 +37,8 @@ impl From<&Operation> for Known {
 pub enum Change {
     /// A new operation.
     New(Logged),
+    /// A new operation whose id is known already, because something refers to it.
+    NewAs(OperationId, Logged),
     /// The next event of an operation.
     Next(Known, Event),
 }
@@ -50,4 +52,33 @@ pub struct Written {
     pub id: OperationId,
     /// The transition's revision.
     pub revision: Revision,
+    /// Whether the operation is gone since.
+    pub deleted: bool,
+}
+
+/// What came of an operation that was to be logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admitted {
+    /// It was logged.
+    Logged(Written),
+    /// One with its idempotency key was there already; this is that one.
+    Existing(Box<Operation>),
+}
+
+impl Admitted {
+    /// Its id.
+    pub fn id(&self) -> OperationId {
+        match self {
+            Admitted::Logged(written) => written.id,
+            Admitted::Existing(operation) => operation.id,
+        }
+    }
+
+    /// Its number.
+    pub fn number(&self) -> Number {
+        match self {
+            Admitted::Logged(written) => written.number,
+            Admitted::Existing(operation) => operation.number,
+        }
+    }
 }

@@ -261,13 +261,13 @@ impl Wal {
             _ => live.push(operation),
         };
         let mut in_files = BTreeSet::new();
-        for glimpse in view.touched() {
-            if view.is_logged_here(glimpse.number) {
-                if let Some(operation) = view.fold_number(None, glimpse.number)? {
+        for number in view.touched_numbers() {
+            if view.is_logged_here(number) {
+                if let Some(operation) = view.fold_number(None, number)? {
                     put(operation);
                 }
             } else {
-                in_files.insert(glimpse.number);
+                in_files.insert(number);
             }
         }
         for file in &manifest.files {

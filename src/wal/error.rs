@@ -80,6 +80,34 @@ pub enum WalError {
         /// The operations concerned.
         ids: Vec<OperationId>,
     },
+    /// The idempotency key stands for something else.
+    #[error("nothing was logged: the key `{key}` belongs to operation {number}, which has other parameters")]
+    KeyTaken {
+        /// The key.
+        key: String,
+        /// Whose it is.
+        number: Number,
+    },
+    /// One batch gives one idempotency key to two different operations.
+    #[error("nothing was logged: the key `{key}` is given twice, with different parameters")]
+    KeyTwice {
+        /// The key.
+        key: String,
+    },
+    /// It is to wait for an operation that is not there.
+    #[error("nothing was logged: there is no operation {id} to wait for")]
+    UnknownDependency {
+        /// Its id.
+        id: OperationId,
+    },
+    /// Others wait for it, so it has to stay.
+    #[error("operation {number} stays: operation {dependent} waits for it")]
+    HasDependents {
+        /// Which operation.
+        number: Number,
+        /// One that waits.
+        dependent: Number,
+    },
     /// One operation is larger than a frame: it cannot be logged.
     #[error("the operation needs {bytes} bytes in the log; at most {max} are possible")]
     TooLarge {

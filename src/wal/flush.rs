@@ -56,7 +56,7 @@ impl Wal {
             let mut inner = self.lock_inner();
             inner.view.catch_up()?;
             for (nth, written) in written.iter().enumerate() {
-                if !inner.view.has_transition(written.number, written.id, written.revision, self.actor())? {
+                if !inner.view.has_transition(written, self.actor())? {
                     return Ok(nth);
                 }
             }

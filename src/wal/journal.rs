@@ -19,7 +19,7 @@ const MAGIC: &[u8; 8] = b"WALCLIJ\n";
 const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"WFRM");
 const KIND_TRANSITIONS: u8 = 1;
 const KIND_SEALED: u8 = 2;
-const NOT_LOGGED: u8 = 255;
+const NO_STATUS: u8 = 255;
 
 /// The header of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -247,8 +247,8 @@ impl PayloadBuilder {
         bytes.extend_from_slice(&number.to_le_bytes());
         bytes.extend_from_slice(id.as_bytes());
         bytes.extend_from_slice(&at.as_millis().to_le_bytes());
-        bytes.push(from.map_or(NOT_LOGGED, status_code));
-        bytes.push(status_code(event.to()));
+        bytes.push(from.map_or(NO_STATUS, status_code));
+        bytes.push(event.to(from).map_or(NO_STATUS, status_code));
         bytes.push(operation_type.as_str().len() as u8);
         bytes.push(backend.as_str().len() as u8);
         let len_at = bytes.len();
@@ -297,7 +297,7 @@ fn status_of(code: u8) -> Option<Option<Status>> {
         2 => Status::Completed,
         3 => Status::Failed,
         4 => Status::Retrying,
-        NOT_LOGGED => return Some(None),
+        NO_STATUS => return Some(None),
         _ => return None,
     }))
 }
@@ -313,8 +313,8 @@ pub struct Record<'a> {
     pub at: Time,
     /// Status before.
     pub from: Option<Status>,
-    /// Status after.
-    pub to: Status,
+    /// Status after; none: the operation is gone.
+    pub to: Option<Status>,
     /// The operation's type.
     pub operation_type: &'a str,
     /// The operation's backend.
@@ -323,6 +323,11 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
+    /// Whether its event mentions this text anywhere: a cheap question before it is decoded.
+    pub fn mentions(&self, text: &str) -> bool {
+        self.event.windows(text.len()).any(|window| window == text.as_bytes())
+    }
+
     /// The whole transition; none if the event cannot be read.
     pub fn decode(&self, revision: Revision, actor: &str) -> Option<Transition> {
         let operation_type = OperationType::new(self.operation_type).ok()?;
@@ -403,7 +408,7 @@ impl Payload {
         let id = OperationId::from_bytes(reader.take(16)?.try_into().ok()?);
         let at_time = Time::from_millis(reader.u64()? as i64);
         let from = status_of(reader.u8()?)?;
-        let to = status_of(reader.u8()?)??;
+        let to = status_of(reader.u8()?)?;
         let type_len = reader.u8()? as usize;
         let backend_len = reader.u8()? as usize;
         let event_len = reader.u32()? as usize;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::chain::Position;
-use super::change::{Change, Known, Written};
+use super::change::{Admitted, Change, Known, Written};
 use super::error::{WalError, WalResult};
 use super::flush::Flusher;
 use super::journal::{self, FrameKind, PayloadBuilder};
@@ -15,7 +15,7 @@ use super::view::View;
 use super::{Layout, LockName};
 use crate::clock::Clock;
 use crate::disk::{Access, Disk, DiskError, DiskFile};
-use crate::operation::{Event, IllegalTransition, Logged, Number, OperationId};
+use crate::operation::{Event, IllegalTransition, Logged, Number, OperationId, Time};
 
 /// Zeros are laid ahead in pieces of this size: overwriting them costs less to flush than growing the file.
 const AHEAD: u64 = 256 * 1024;
@@ -210,16 +210,22 @@ impl Wal {
     }
 
     /// Logs new operations, a frame for each thousand; durable when this returns.
-    pub fn append_new(&self, operations: Vec<Logged>) -> WalResult<Vec<Written>> {
+    ///
+    /// An operation whose idempotency key is there already is not logged again: that one is returned.
+    pub fn append_new(&self, operations: Vec<Logged>) -> WalResult<Vec<Admitted>> {
         let free = self.disk.free_bytes(self.layout.base())?;
         if free < self.options.min_free_bytes {
             let path = self.layout.base().to_owned();
             return Err(WalError::NoSpace { path, free, wanted: self.options.min_free_bytes });
         }
-        match <[Logged; 1]>::try_from(operations) {
+        if operations.iter().any(|logged| logged.idempotency_key.is_some() || !logged.depends_on.is_empty()) {
+            return self.append_admitted(&operations);
+        }
+        let written = match <[Logged; 1]>::try_from(operations) {
             Ok([operation]) => self.append_together(operation),
             Err(operations) => self.append_batch(&operations),
-        }
+        };
+        Ok(written?.into_iter().map(Admitted::Logged).collect())
     }
 
     fn append_batch(&self, operations: &[Logged]) -> WalResult<Vec<Written>> {
@@ -439,10 +445,12 @@ impl Wal {
         while let Some((nth, change)) = rest.peek() {
             let (named, from, operation_type, backend, event) = match change {
                 Change::New(logged) => {
-                    let random = u128::from(self.clock.random()) << 64 | u128::from(self.clock.random());
-                    let id = OperationId::new(now, *nth, random);
                     let event = Event::Logged(Box::new(logged.clone()));
-                    ((number, id, now), None, &logged.operation_type, &logged.backend, event)
+                    ((number, self.new_id(now, *nth), now), None, &logged.operation_type, &logged.backend, event)
+                }
+                Change::NewAs(id, logged) => {
+                    let event = Event::Logged(Box::new(logged.clone()));
+                    ((number, *id, now), None, &logged.operation_type, &logged.backend, event)
                 }
                 Change::Next(known, event) => {
                     self.check_known(&inner.view, known, event)?;
@@ -460,7 +468,8 @@ impl Wal {
                 continue;
             }
             let revision = note.revision + 1 + written.len() as u64;
-            written.push(Written { number: named.0, id: named.1, revision });
+            let deleted = event.to(from).is_none();
+            written.push(Written { number: named.0, id: named.1, revision, deleted });
             number += u64::from(from.is_none());
             rest.next();
         }
@@ -479,6 +488,12 @@ impl Wal {
             }
         }
         Ok((written, appended, result))
+    }
+
+    /// An id for the `nth` operation of those logged at `now`.
+    pub fn new_id(&self, now: Time, nth: usize) -> OperationId {
+        let random = u128::from(self.clock.random()) << 64 | u128::from(self.clock.random());
+        OperationId::new(now, nth, random)
     }
 
     fn append_payload(
@@ -511,7 +526,11 @@ impl Wal {
             _ => return Err(WalError::Conflict { number: known.number }),
         }
         if !event.is_legal_from(Some(known.status)) {
-            let illegal = IllegalTransition::Status { number: known.number, from: Some(known.status), to: event.to() };
+            let illegal = IllegalTransition::Status {
+                number: known.number,
+                from: Some(known.status),
+                participle: event.participle(),
+            };
             return Err(illegal.into());
         }
         Ok(())

@@ -64,6 +64,9 @@ pub struct FileEntry {
     /// Rows with an idempotency key.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub keys: u64,
+    /// Rows that wait for other operations.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dependents: u64,
     /// Highest priority among rows that wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
@@ -97,6 +100,7 @@ impl FileEntry {
             day,
             counts: Counts::new(),
             keys: 0,
+            dependents: 0,
             priority: None,
             due: None,
             superseded: NumberSet::default(),
@@ -108,12 +112,13 @@ impl FileEntry {
     /// Counts the rows that are not superseded: all of the file's operations must be given.
     pub fn count_rows<'a>(&mut self, operations: impl Iterator<Item = &'a Operation>) {
         self.counts.clear();
-        (self.keys, self.priority, self.due) = (0, None, None);
+        (self.keys, self.dependents, self.priority, self.due) = (0, 0, None, None);
         for operation in operations.filter(|operation| !self.superseded.contains(operation.number)) {
             let key = (operation.status(), operation.backend.clone(), operation.operation_type.clone());
             *self.counts.entry(key).or_default() += 1;
             self.keys += u64::from(operation.idempotency_key.is_some());
             if operation.status().is_waiting() {
+                self.dependents += u64::from(!operation.depends_on.is_empty());
                 self.priority = self.priority.max(Some(operation.priority));
                 if let Some(due) = operation.due_at() {
                     self.due = Some(self.due.map_or(due, |earliest| earliest.min(due)));

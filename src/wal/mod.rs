@@ -1,5 +1,6 @@
 //! The log: journal, partitions, archives and manifest. Synchronous; its format is docs/format.md.
 
+mod admit;
 mod chain;
 mod change;
 mod checkpoint;
@@ -16,7 +17,8 @@ pub mod schema;
 mod view;
 mod visit;
 
-pub use change::{Change, Known, Written};
+pub use admit::{Admission, Fate};
+pub use change::{Admitted, Change, Known, Written};
 pub use checkpoint::{CheckpointReport, CleanupPlan};
 pub use error::{Damage, WalError, WalResult};
 pub use layout::{Layout, LockName};

@@ -104,6 +104,7 @@ pub fn schema() -> Schema {
         utf8("redirected_to"),
         map("receipt"),
         list("history", structure("element", history_fields())),
+        Field::new("cancel_requested", DataType::Boolean, true),
     ])
 }
 
@@ -253,6 +254,7 @@ fn columns(rows: &[Operation]) -> Vec<ArrayRef> {
     let mut history = ListBuilder::new(struct_builder(history_fields(), rows.len() * 3))
         .with_field(structure("element", history_fields()));
     let mut hold = BooleanBuilder::new();
+    let mut cancel_requested = BooleanBuilder::new();
     for row in rows {
         let done = outcome(row);
         put_text(&mut result, 0, done.as_ref().and_then(|outcome| outcome.cid.as_deref()));
@@ -281,6 +283,7 @@ fn columns(rows: &[Operation]) -> Vec<ArrayRef> {
         }
         depends_on.append(true);
         hold.append_value(row.hold);
+        cancel_requested.append_value(matches!(row.state, State::Processing { cancel_requested: true, .. }));
 
         for entry in &row.history {
             let values = history.values();
@@ -334,6 +337,7 @@ fn columns(rows: &[Operation]) -> Vec<ArrayRef> {
         ids(rows.iter().map(|row| row.redirected_to)),
         maps(outcomes.iter().map(|outcome| outcome.as_ref().map(|outcome| &outcome.receipt))),
         Arc::new(history.finish()),
+        Arc::new(cancel_requested.finish()),
     ]
 }
 
@@ -435,6 +439,17 @@ impl Table {
         }
     }
 
+    /// Whether a row group may hold this idempotency key, asking its bloom filter.
+    pub fn may_hold_key(&self, group: &RowGroup, key: &str) -> bool {
+        let schema = self.metadata.metadata().file_metadata().schema_descr();
+        let column = schema.columns().iter().position(|column| column.path().string() == "idempotency_key");
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.metadata.clone());
+        match column.map(|column| builder.get_row_group_column_bloom_filter(group.index, column)) {
+            Some(Ok(Some(filter))) => filter.check(&key),
+            _ => true,
+        }
+    }
+
     /// The operations of some row groups.
     pub fn read(&self, groups: impl IntoIterator<Item = usize>) -> WalResult<Vec<Operation>> {
         let broken = |what: String| WalError::damaged(&self.path, None, what);
@@ -489,6 +504,10 @@ impl Row<'_> {
         array.is_valid(self.row).then(|| array.value(self.row))
     }
 
+    fn flag(&self, column: usize) -> bool {
+        self.columns[column].as_boolean_opt().is_some_and(|array| array.is_valid(self.row) && array.value(self.row))
+    }
+
     fn id(&self, column: usize) -> RowResult<Option<OperationId>> {
         self.text(column).map(|text| OperationId::parse(text).ok_or("an id is no UUID")).transpose()
     }
@@ -527,7 +546,11 @@ fn decode_row(batch: &RecordBatch, row: usize) -> RowResult<Operation> {
     let updated_at = row.time(4).unwrap_or(logged_at);
     let status = row.text(2).and_then(Status::parse).ok_or("its status is none of the five")?;
     // The instant at which the present status began; it stands in no column of its own.
-    let since = history.iter().rev().find(|entry| entry.to == status).map_or(updated_at, |entry| entry.at);
+    let since = history
+        .iter()
+        .rev()
+        .find(|entry| entry.to == status && entry.from != Some(status))
+        .map_or(updated_at, |entry| entry.at);
     let failure = match (row.text(9), row.text(10), row.text(21)) {
         (None, None, None) => None,
         (message, error_type, class) => Some(Failure {
@@ -547,7 +570,7 @@ fn decode_row(batch: &RecordBatch, row: usize) -> RowResult<Operation> {
                 host: claim.text(1).unwrap_or_default().to_owned(),
                 started: claim.time(2).unwrap_or(updated_at),
             };
-            State::Processing { claim, last_failure: failure }
+            State::Processing { claim, last_failure: failure, cancel_requested: row.flag(29) }
         }
         Status::Retrying => State::Retrying {
             failure: failure.ok_or("it is retrying without a failure")?,
@@ -598,7 +621,7 @@ fn decode_row(batch: &RecordBatch, row: usize) -> RowResult<Operation> {
         priority: row.int32(16).unwrap_or(0),
         depends_on,
         idempotency_key: row.text(18).map(str::to_owned),
-        hold: row.columns[19].as_boolean_opt().is_some_and(|array| array.is_valid(row.row) && array.value(row.row)),
+        hold: row.flag(19),
         not_before: row.time(20),
         interruptions: count(22, "its interruptions are negative")?,
         source,

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::chain::{self, Position, ReadFrame};
+use super::change::Written;
 use super::error::{Damage, WalError, WalResult};
 use super::journal::{Payload, Record};
 use super::layout::Layout;
@@ -18,6 +19,9 @@ const ATTEMPTS: usize = 20;
 
 /// Decoded row groups that are kept.
 const CACHED_GROUPS: usize = 4;
+
+/// How the event of an operation with an idempotency key names it.
+const KEY_FIELD: &str = "\"idempotency_key\":";
 
 /// The log at one moment; [`View::catch_up`] moves it on.
 #[derive(Debug)]
@@ -54,6 +58,8 @@ struct Tail {
     touched: BTreeMap<Number, Touched>,
     /// The numbers of the touched operations by id; made when first asked for.
     ids: OnceLock<HashMap<OperationId, Number>>,
+    /// The numbers of the operations logged here with an idempotency key, as far as the payloads were looked through.
+    keys: Mutex<(usize, HashMap<String, Number>)>,
     kinds: Vec<Kind>,
     damage: Option<Damage>,
     bytes: u64,
@@ -75,7 +81,8 @@ struct Kind {
 struct Touched {
     id: OperationId,
     kind: usize,
-    status: Status,
+    /// None: it was deleted.
+    status: Option<Status>,
     revision: Revision,
     logged: bool,
     first: RecordAt,
@@ -100,6 +107,8 @@ struct RecordAt {
 pub struct Glimpse {
     /// Its number.
     pub number: Number,
+    /// Its id.
+    pub id: OperationId,
     /// Its status.
     pub status: Status,
     /// Revision of its last transition.
@@ -369,9 +378,10 @@ impl View {
     /// The operation with this number.
     pub fn operation(&self, number: Number) -> WalResult<Option<Operation>> {
         match self.journal.touched.get(&number) {
-            Some(touched) if touched.logged => self.fold(None, touched).map(Some),
+            Some(touched) if touched.status.is_none() => Ok(None),
+            Some(touched) if touched.logged => self.fold(None, touched),
             Some(touched) => match self.row(number)? {
-                Some(row) => self.fold(Some(row), touched).map(Some),
+                Some(row) => self.fold(Some(row), touched),
                 None => {
                     let what = format!("the journal changes operation {number}, which no file holds");
                     Err(WalError::damaged(self.layout.manifest(), None, what))
@@ -401,7 +411,7 @@ impl View {
     /// Revision and status of an operation, without decoding more than its row.
     pub fn standing(&self, number: Number, id: OperationId) -> WalResult<Option<(Revision, Status)>> {
         if let Some(touched) = self.journal.touched.get(&number) {
-            return Ok((touched.id == id).then_some((touched.revision, touched.status)));
+            return Ok(touched.status.filter(|_| touched.id == id).map(|status| (touched.revision, status)));
         }
         if let Some((rows, at)) = self.cached_row(number) {
             return Ok((rows[at].id == id).then(|| (rows[at].revision, rows[at].status())));
@@ -409,22 +419,20 @@ impl View {
         Ok(self.row(number)?.map(|row| (row.revision, row.status())))
     }
 
-    /// Whether this transition of this operation stands, in the journal or in a file.
-    pub(super) fn has_transition(
-        &self,
-        number: Number,
-        id: OperationId,
-        revision: Revision,
-        actor: &str,
-    ) -> WalResult<bool> {
+    /// Whether what this actor wrote stands, in the journal or in a file.
+    pub(super) fn has_transition(&self, written: &Written, actor: &str) -> WalResult<bool> {
         // Revisions are given anew after a recovery that dropped their transitions, so a revision alone proves nothing.
-        let Some(operation) = self.operation(number)?.filter(|operation| operation.id == id) else { return Ok(false) };
-        Ok(operation.history.iter().any(|entry| entry.revision == revision && entry.actor == actor))
+        let found = self.operation(written.number)?.filter(|operation| operation.id == written.id);
+        Ok(match found {
+            // Whoever deleted it, it is gone.
+            None => written.deleted,
+            Some(found) => found.history.iter().any(|entry| entry.revision == written.revision && entry.actor == actor),
+        })
     }
 
-    /// What the journal makes of an operation; none if it has no transition of it.
+    /// What the journal makes of an operation; none if it has no transition of it, or deleted it.
     pub(super) fn fold_number(&self, base: Option<Operation>, number: Number) -> WalResult<Option<Operation>> {
-        self.journal.touched.get(&number).map(|touched| self.fold(base, touched)).transpose()
+        self.journal.touched.get(&number).map_or(Ok(None), |touched| self.fold(base, touched))
     }
 
     /// Whether the journal logged this operation, so that no file holds it.
@@ -432,7 +440,7 @@ impl View {
         self.journal.touched.get(&number).is_some_and(|touched| touched.logged)
     }
 
-    fn fold(&self, base: Option<Operation>, touched: &Touched) -> WalResult<Operation> {
+    fn fold(&self, base: Option<Operation>, touched: &Touched) -> WalResult<Option<Operation>> {
         let mut operation = base;
         for at in touched.records() {
             let payload = &self.journal.payloads[at.payload as usize];
@@ -441,16 +449,33 @@ impl View {
                 .record_at(at.offset as usize)
                 .and_then(|(record, _)| record.decode(revision, payload.actor()))
                 .ok_or_else(|| self.senseless(revision, "it cannot be decoded"))?;
-            operation = Some(
-                operation::apply(operation, &transition)
-                    .map_err(|error| self.senseless(revision, &error.to_string()))?,
-            );
+            operation = operation::apply(operation, &transition)
+                .map_err(|error| self.senseless(revision, &error.to_string()))?;
         }
-        operation.ok_or_else(|| self.senseless(touched.revision, "it has no records"))
+        Ok(operation)
     }
 
     fn senseless(&self, revision: Revision, why: &str) -> WalError {
         WalError::damaged(self.layout.journal(), None, format!("transition {revision} makes no sense: {why}"))
+    }
+
+    /// The operation that the journal logged with this idempotency key.
+    pub(super) fn logged_with_key(&self, key: &str) -> Option<Number> {
+        let mut keys = self.journal.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let (seen, numbers) = &mut *keys;
+        for payload in &self.journal.payloads[*seen..] {
+            let logged = payload.records().filter(|(_, record)| record.from.is_none() && record.mentions(KEY_FIELD));
+            for (_, record) in logged {
+                let Some(transition) = record.decode(payload.revision, payload.actor()) else { continue };
+                if let operation::Event::Logged(logged) = transition.event
+                    && let Some(key) = logged.idempotency_key
+                {
+                    numbers.insert(key, record.number);
+                }
+            }
+        }
+        *seen = self.journal.payloads.len();
+        numbers.get(key).copied()
     }
 
     fn row(&self, number: Number) -> WalResult<Option<Operation>> {
@@ -527,7 +552,12 @@ impl View {
 
     /// The operations that the journal changed, as far as its fixed parts tell.
     pub fn touched(&self) -> impl Iterator<Item = Glimpse> {
-        self.journal.touched.iter().map(|(number, touched)| self.glimpse_of(*number, touched))
+        self.journal.touched.iter().filter_map(|(number, touched)| self.glimpse_of(*number, touched))
+    }
+
+    /// The numbers of all operations that the journal changed or deleted.
+    pub(super) fn touched_numbers(&self) -> impl Iterator<Item = Number> {
+        self.journal.touched.keys().copied()
     }
 
     /// Whether the journal changed this operation.
@@ -537,12 +567,13 @@ impl View {
 
     /// An operation as far as the journal's fixed part tells, if it has a transition there.
     pub fn glimpse(&self, number: Number) -> Option<Glimpse> {
-        self.journal.touched.get(&number).map(|touched| self.glimpse_of(number, touched))
+        self.journal.touched.get(&number).and_then(|touched| self.glimpse_of(number, touched))
     }
 
-    fn glimpse_of(&self, number: Number, touched: &Touched) -> Glimpse {
+    fn glimpse_of(&self, number: Number, touched: &Touched) -> Option<Glimpse> {
         let kind = &self.journal.kinds[touched.kind];
-        Glimpse { number, status: touched.status, revision: touched.revision, backend: kind.backend.clone() }
+        let status = touched.status?;
+        Some(Glimpse { number, id: touched.id, status, revision: touched.revision, backend: kind.backend.clone() })
     }
 }
 
@@ -559,7 +590,9 @@ impl Tail {
                 if let Some(from) = record.from {
                     self.kinds[kind].change[from as usize] -= 1;
                 }
-                self.kinds[kind].change[record.to as usize] += 1;
+                if let Some(to) = record.to {
+                    self.kinds[kind].change[to as usize] += 1;
+                }
                 let at = RecordAt { payload: payload_index, offset: offset as u32, index: index as u32 };
                 let revision = frame.payload.revision + index as u64;
                 match self.touched.entry(record.number) {

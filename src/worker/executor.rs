@@ -114,7 +114,7 @@ impl<'scope, 'env> Executor<'scope, 'env> {
 fn carry_out(job: Job, held_back: &AtomicBool, policy: &RetryPolicy, clock: &dyn Clock) -> Finished {
     let Job { operation, backend, attempt } = job;
     let request = request_of(&operation);
-    let result = if held_back.load(Ordering::Relaxed) {
+    let result = if held_back.load(Ordering::Relaxed) || attempt.is_cancelled() {
         Err(AttemptError::Stopped)
     } else {
         tracing::debug!(number = operation.number, backend = %operation.backend, "calling the backend");

@@ -3,6 +3,7 @@
 //! One thread reads and writes the log; as many threads as a lane has jobs call its backend. A claim is
 //! durable before its backend is called, an outcome before it is reported; both are written in batches.
 
+mod dependencies;
 mod executor;
 mod lane;
 mod options;
@@ -13,17 +14,19 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dependencies::Dependents;
 use executor::{Executor, Finished, Job};
 use lane::Lane;
 pub use options::{Observer, ProcessOptions, ProcessReport, Silent, Stop};
-pub use settle::{Settlement, after_crash, request_of, settle};
+use settle::honour_cancel;
+pub use settle::{Settlement, after_crash, cancelled, is_cancelled, request_of, settle};
 
 use crate::backend::{Attempt, Backends};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::disk::Disk;
 use crate::operation::retry::RetryPolicy;
-use crate::operation::{BackendName, Claim, Event, Number, Operation, Status, Time, Transition, apply};
+use crate::operation::{BackendName, Claim, Event, Number, Operation, Status, Time, Transition, apply, failure};
 use crate::queue::{Entry, Next, Queue, Unloaded};
 use crate::wal::{Change, Damage, HeldLock, Known, Order, View, Wal, WalError, WalResult, Written};
 
@@ -80,6 +83,7 @@ pub fn run(
             lanes: BTreeMap::new(),
             running: BTreeMap::new(),
             picked: BTreeMap::new(),
+            dependents: Dependents::default(),
             stale: false,
             damage: None,
             unanswered: (0, Duration::ZERO),
@@ -112,6 +116,8 @@ struct Worker<'scope, 'env, 'a> {
     running: BTreeMap<Number, Running>,
     /// Chosen to be claimed next; neither running nor in the queue.
     picked: BTreeMap<Number, Operation>,
+    /// Who waits for which operation.
+    dependents: Dependents,
     /// Whether the queue has to be filled anew, because files changed under it.
     stale: bool,
     /// What cannot be read; everything else is carried out before that is told.
@@ -152,14 +158,16 @@ impl Worker<'_, '_, '_> {
                     self.running.values().for_each(|running| running.attempt.cancel());
                 }
             }
+            let mut freed = false;
             if !ended {
                 self.catch_up()?;
+                freed = self.settle_dependents(observer)?;
             }
             let finished = self.wait_for_results(ended);
             if !ended {
                 self.pick()?;
             }
-            let idle = finished.is_empty() && self.picked.is_empty();
+            let idle = finished.is_empty() && self.picked.is_empty() && !freed;
             self.write(finished, observer)?;
             if now.saturating_sub(ticked) >= TICK {
                 ticked = now;
@@ -270,6 +278,12 @@ impl Worker<'_, '_, '_> {
         }
         for number in self.view.take_changed() {
             let Some(glimpse) = self.view.glimpse(number) else { continue };
+            if glimpse.status.is_terminal() {
+                self.dependents.ended(glimpse.id);
+            }
+            if self.running.contains_key(&number) {
+                self.mind_cancel(number)?;
+            }
             if glimpse.status.is_waiting() && self.wants(&glimpse.backend) && !self.is_taken(number) {
                 self.offer(number, now)?;
             } else {
@@ -283,8 +297,20 @@ impl Worker<'_, '_, '_> {
         if self.options.only.as_ref().is_some_and(|only| !only.contains(&number)) || self.is_taken(number) {
             return Ok(());
         }
-        if let Some(entry) = self.operation(number)?.as_ref().and_then(Entry::of) {
-            self.queue.offer(entry, now);
+        let Some(operation) = self.operation(number)? else { return Ok(()) };
+        self.queue.remove(number, &operation.backend);
+        match Entry::of(&operation) {
+            Some(entry) => self.queue.offer(entry, now),
+            None => self.dependents.add(&operation),
+        }
+        Ok(())
+    }
+
+    /// Stops an attempt that somebody asked an end of.
+    fn mind_cancel(&mut self, number: Number) -> WalResult<()> {
+        let is_cancelled = self.operation(number)?.is_some_and(|operation| is_cancelled(&operation));
+        if let Some(running) = self.running.get(&number).filter(|_| is_cancelled) {
+            running.attempt.cancel();
         }
         Ok(())
     }
@@ -296,7 +322,11 @@ impl Worker<'_, '_, '_> {
         }
         self.stale = false;
         self.queue = Queue::new();
+        self.dependents = Dependents::default();
         self.view.take_changed();
+        for number in self.running.keys().copied().collect::<Vec<_>>() {
+            self.mind_cancel(number)?;
+        }
         self.files = self.view.manifest().map(|manifest| manifest.files.clone()).unwrap_or_default();
         let now = self.tools.clock.now();
         for (at, file) in self.files.iter().enumerate() {
@@ -326,7 +356,8 @@ impl Worker<'_, '_, '_> {
             .filter(|glimpse| glimpse.status.is_waiting() && self.wants(&glimpse.backend))
             .map(|glimpse| glimpse.number)
             .collect();
-        waiting.into_iter().try_for_each(|number| self.offer(number, now))
+        waiting.into_iter().try_for_each(|number| self.offer(number, now))?;
+        self.load_dependents()
     }
 
     /// Milliseconds of the longest wait between two attempts.
@@ -491,29 +522,43 @@ impl Worker<'_, '_, '_> {
     }
 
     /// Writes events, with one flush for all, and returns what they made of their operations. What somebody
-    /// else changed meanwhile is left out: that stands.
+    /// else changed meanwhile is left out: that stands. Only notes on what we carry out do not stand in our way.
     fn record(&self, events: Vec<(Operation, Event)>) -> WalResult<Vec<(Operation, Event)>> {
-        let changes: Vec<Change> =
-            events.iter().map(|(operation, event)| Change::Next(Known::from(operation), event.clone())).collect();
-        let (written, ()) = self.tools.wal.transact(|view| {
-            let mut standing = Vec::with_capacity(changes.len());
-            for change in &changes {
-                if let Change::Next(known, _) = change
-                    && view.standing(known.number, known.id)? == Some((known.revision, known.status))
-                {
-                    standing.push(change.clone());
+        let (written, newer) = self.tools.wal.transact(|view| {
+            let mut changes = Vec::with_capacity(events.len());
+            let mut newer: BTreeMap<Number, Operation> = BTreeMap::new();
+            for (operation, event) in &events {
+                let standing = view.standing(operation.number, operation.id)?;
+                if standing == Some((operation.revision, operation.status())) {
+                    changes.push(Change::Next(Known::from(operation), honour_cancel(operation, event.clone())));
+                    continue;
+                }
+                let Some(now) = view.operation(operation.number)? else { continue };
+                if now.id == operation.id && now.claim().is_some() && now.claim() == operation.claim() {
+                    changes.push(Change::Next(Known::from(&now), honour_cancel(&now, event.clone())));
+                    newer.insert(now.number, now);
                 }
             }
-            Ok((standing, ()))
+            let decided: BTreeMap<Number, Event> = changes
+                .iter()
+                .filter_map(|change| match change {
+                    Change::Next(known, event) => Some((known.number, event.clone())),
+                    Change::New(_) | Change::NewAs(..) => None,
+                })
+                .collect();
+            Ok((changes, (newer, decided)))
         })?;
+        let (mut newer, mut decided) = newer;
         let written: BTreeMap<Number, Written> = written.into_iter().map(|written| (written.number, written)).collect();
         let at = self.tools.clock.now();
         let mut recorded = Vec::with_capacity(events.len());
-        for (operation, event) in events {
-            let Some(written) = written.get(&operation.number) else {
+        for (operation, _) in events {
+            let (Some(written), Some(event)) = (written.get(&operation.number), decided.remove(&operation.number))
+            else {
                 tracing::debug!(number = operation.number, "changed by somebody else meanwhile; that stands");
                 continue;
             };
+            let operation = newer.remove(&operation.number).unwrap_or(operation);
             let transition = Transition {
                 revision: written.revision,
                 number: operation.number,
@@ -525,7 +570,7 @@ impl Worker<'_, '_, '_> {
                 actor: self.tools.wal.actor().to_owned(),
                 event,
             };
-            let operation = apply(Some(operation), &transition)?;
+            let Some(operation) = apply(Some(operation), &transition)? else { continue };
             tracing::debug!(number = operation.number, status = %operation.status(), "recorded");
             recorded.push((operation, transition.event));
         }
@@ -549,6 +594,9 @@ impl Worker<'_, '_, '_> {
     fn count(&mut self, operation: &Operation, event: &Event) {
         let counter = match (operation.status(), event) {
             (Status::Completed, _) => &mut self.report.completed,
+            (Status::Failed, Event::Failed { failure }) if failure.error_type == failure::CANCELLED => {
+                &mut self.report.cancelled
+            }
             (Status::Failed, _) => &mut self.report.failed,
             (Status::Retrying, _) => &mut self.report.retrying,
             (_, Event::Returned { failure: Some(_), .. }) => &mut self.report.postponed,

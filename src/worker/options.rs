@@ -83,6 +83,8 @@ pub struct ProcessReport {
     pub failed: u64,
     /// To be tried again later.
     pub retrying: u64,
+    /// Ended because somebody cancelled them.
+    pub cancelled: u64,
     /// Given back because the backend was away.
     pub postponed: u64,
     /// Given back because of a request to stop.

@@ -1,7 +1,7 @@
 use crate::backend::{Answer, AttemptError, Request};
 use crate::clock::Clock;
 use crate::operation::retry::{GIVEN_UP_AFTER, RetryPolicy};
-use crate::operation::{Event, Failure, FailureClass, Operation, Outcome};
+use crate::operation::{Event, Failure, FailureClass, Operation, Outcome, State, failure};
 
 /// What an operation is to its backend.
 pub fn request_of(operation: &Operation) -> Request {
@@ -67,7 +67,7 @@ pub fn after_crash(operation: &Operation, answer: Option<Result<Answer, AttemptE
                 operation.interruptions + 1
             );
             Some(Event::Failed {
-                failure: Failure { class: FailureClass::Permanent, error_type: "crashes_drain".into(), message },
+                failure: Failure { class: FailureClass::Permanent, error_type: failure::CRASHES_DRAIN.into(), message },
             })
         }
         Some(Ok(Answer::NotDone)) => Some(Event::Returned {
@@ -80,10 +80,38 @@ pub fn after_crash(operation: &Operation, answer: Option<Result<Answer, AttemptE
     }
 }
 
+/// The event that is recorded in place of another: who asked for an end gets no further attempt.
+pub fn honour_cancel(operation: &Operation, event: Event) -> Event {
+    match event {
+        Event::Retrying { failure, .. } if is_cancelled(operation) => {
+            Event::Failed { failure: cancelled(Some(&failure.message)) }
+        }
+        Event::Returned { failure, .. } if is_cancelled(operation) => {
+            Event::Failed { failure: cancelled(failure.as_ref().map(|failure| failure.message.as_str())) }
+        }
+        other => other,
+    }
+}
+
+/// Whether somebody asked for an end of what is being carried out.
+pub fn is_cancelled(operation: &Operation) -> bool {
+    matches!(operation.state, State::Processing { cancel_requested: true, .. })
+}
+
+/// The failure of an operation that was cancelled.
+pub fn cancelled(last_error: Option<&str>) -> Failure {
+    let last = last_error.map_or_else(String::new, |error| format!("; its last error was: {error}"));
+    Failure {
+        class: FailureClass::Permanent,
+        error_type: failure::CANCELLED.into(),
+        message: format!("cancelled by hand{last}"),
+    }
+}
+
 fn in_doubt(why: &str) -> Failure {
     Failure {
         class: FailureClass::Permanent,
-        error_type: "in_doubt".into(),
+        error_type: failure::IN_DOUBT.into(),
         message: format!("it may have been done, and repeating it may do harm: {why}; look, then retry or cancel it"),
     }
 }

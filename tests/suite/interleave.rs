@@ -157,7 +157,7 @@ fn logged(text: &str) -> Logged {
 }
 
 fn add(wal: &Wal, text: &str) -> OperationId {
-    wal.append_new(vec![logged(text)]).unwrap()[0].id
+    wal.append_new(vec![logged(text)]).unwrap()[0].id()
 }
 
 /// All that a fresh reader sees.
@@ -247,7 +247,7 @@ fn nothing_is_acknowledged_after_a_failed_flush_without_a_recovery() {
     let result = wal_on(Hooked { disk: machine.process(), hook }, Options::default()).append_new(vec![logged("two")]);
     machine.power_cut(|| false);
     if let Ok(written) = result {
-        assert!(ids(&machine).contains(&written[0].id), "acknowledged, and lost by the power cut");
+        assert!(ids(&machine).contains(&written[0].id()), "acknowledged, and lost by the power cut");
     }
 }
 
@@ -289,7 +289,7 @@ fn a_rotation_does_not_believe_a_second_flush_of_the_same_pages() {
     machine.power_cut(|| false);
     let seen = ids(&machine);
     for written in results.into_iter().flatten() {
-        assert!(seen.contains(&written[0].id), "acknowledged and gone");
+        assert!(seen.contains(&written[0].id()), "acknowledged and gone");
     }
 }
 
@@ -338,7 +338,7 @@ fn a_writer_outlives_the_removal_of_its_directory() {
     add(&wal(&machine), "new");
     if let Ok(written) = a.append_new(vec![logged("of A")]) {
         machine.power_cut(|| false);
-        assert!(ids(&machine).contains(&written[0].id), "acknowledged, and not there");
+        assert!(ids(&machine).contains(&written[0].id()), "acknowledged, and not there");
     }
 }
 
@@ -428,7 +428,7 @@ fn a_revision_given_anew_is_not_taken_for_ones_own() {
     });
     let result = a.append_new(vec![logged("of A")]);
     if let Ok(written) = result {
-        assert!(ids(&machine).contains(&written[0].id), "acknowledged, and dropped by a recovery");
+        assert!(ids(&machine).contains(&written[0].id()), "acknowledged, and dropped by a recovery");
     }
 }
 
@@ -459,7 +459,7 @@ fn of_a_batch_only_what_was_dropped_is_appended_anew() {
     let written = a.append_new((0..1500).map(|nth| logged(&nth.to_string())).collect()).unwrap();
     let seen = ids(&machine);
     assert_eq!((written.len(), seen.len()), (1500, 1501));
-    assert!(written.iter().all(|written| seen.contains(&written.id)));
+    assert!(written.iter().all(|written| seen.contains(&written.id())));
 }
 
 #[test]

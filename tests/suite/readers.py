@@ -27,6 +27,7 @@ EXPECTED = [
     ("history", pa.list_(pa.struct([
         ("revision", pa.int64()), ("at", ms), ("from", pa.string()), ("to", pa.string()),
         ("actor", pa.string()), ("reason", pa.string()), ("error", pa.string())]))),
+    ("cancel_requested", pa.bool_()),
 ]
 
 files = sorted(glob.glob(sys.argv[1] + "/*/*.parquet"))

@@ -1,0 +1,195 @@
+//! What has to be looked up before an operation may be logged: its idempotency key, and what it waits for.
+//!
+//! All of it is asked under `lock`, so that nobody can log the same key, or end a dependency, in between.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use super::change::{Admitted, Change};
+use super::error::{WalError, WalResult};
+use super::log::Wal;
+use super::view::View;
+use super::visit::Order;
+use crate::operation::{Logged, Number, Operation, OperationId, Status};
+
+/// Redirects that are followed; a longer chain is taken to end where this many have been followed.
+const REDIRECTS_MAX: usize = 100;
+
+/// What becomes of an operation that is to be logged.
+#[derive(Debug)]
+pub enum Admission {
+    /// It is logged; what it waited for and is completed has been dropped.
+    New(Logged),
+    /// Its key is there already, with the same parameters.
+    Existing(Box<Operation>),
+}
+
+/// What became of an operation that another one waits for.
+#[derive(Debug)]
+pub enum Fate {
+    /// It is completed, or what it went on as is.
+    Done,
+    /// It has not ended; this is the operation that has to end, it or what it went on as.
+    Open(OperationId),
+    /// It has failed.
+    Failed(Box<Operation>),
+    /// There is no such operation.
+    Unknown,
+}
+
+impl View {
+    /// The operation with this idempotency key.
+    pub fn operation_by_key(&self, key: &str) -> WalResult<Option<Operation>> {
+        if let Some(number) = self.logged_with_key(key)
+            && let Some(operation) = self.operation(number)?
+        {
+            return Ok(Some(operation));
+        }
+        for file in self.files().iter().rev().filter(|file| file.keys > 0) {
+            let table = self.table(file)?;
+            for group in table.groups().iter().filter(|group| table.may_hold_key(group, key)) {
+                let rows = self.group(file, &table, group.index)?;
+                let row = rows
+                    .iter()
+                    .find(|row| row.idempotency_key.as_deref() == Some(key) && !file.superseded.contains(row.number));
+                if let Some(row) = row
+                    && let Some(operation) = self.operation(row.number)?
+                {
+                    return Ok(Some(operation));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What became of an operation, redirects followed.
+    pub fn fate(&self, id: OperationId) -> WalResult<Fate> {
+        let mut at = id;
+        for _ in 0..REDIRECTS_MAX {
+            let Some(operation) = self.operation_by_id(at)? else { return Ok(Fate::Unknown) };
+            match (operation.status(), operation.redirected_to) {
+                (Status::Completed, _) => return Ok(Fate::Done),
+                (Status::Failed, Some(next)) => at = next,
+                (Status::Failed, None) => return Ok(Fate::Failed(Box::new(operation))),
+                _ => return Ok(Fate::Open(at)),
+            }
+        }
+        Ok(Fate::Open(at))
+    }
+
+    /// Who waits for one of these operations: what is waited for, and the number of who waits.
+    pub fn dependents_of(&self, ids: &BTreeSet<OperationId>) -> WalResult<Vec<(OperationId, Number)>> {
+        let mut found = Vec::new();
+        self.visit(
+            Order::OldestFirst,
+            |file| file.dependents > 0,
+            |glimpse| glimpse.status.is_waiting(),
+            |operation| {
+                let waits = operation.status().is_waiting();
+                let for_ours = operation.depends_on.iter().filter(|id| waits && ids.contains(id));
+                found.extend(for_ours.map(|id| (*id, operation.number)));
+                ControlFlow::Continue(())
+            },
+        )?;
+        Ok(found)
+    }
+
+    /// All operations that something waits for.
+    pub fn dependencies(&self) -> WalResult<BTreeSet<OperationId>> {
+        let mut found = BTreeSet::new();
+        self.visit(
+            Order::OldestFirst,
+            |file| file.dependents > 0,
+            |glimpse| glimpse.status.is_waiting(),
+            |operation| {
+                if operation.status().is_waiting() {
+                    found.extend(operation.depends_on);
+                }
+                ControlFlow::Continue(())
+            },
+        )?;
+        Ok(found)
+    }
+
+    /// Decides on an operation that is to be logged.
+    pub fn admit(&self, mut logged: Logged) -> WalResult<Admission> {
+        if let Some(key) = &logged.idempotency_key
+            && let Some(existing) = self.operation_by_key(key)?
+        {
+            let same = existing.operation_type == logged.operation_type
+                && existing.backend == logged.backend
+                && existing.parameters == logged.parameters;
+            if same {
+                return Ok(Admission::Existing(Box::new(existing)));
+            }
+            return Err(WalError::KeyTaken { key: key.clone(), number: existing.number });
+        }
+        let mut open = Vec::with_capacity(logged.depends_on.len());
+        for id in std::mem::take(&mut logged.depends_on) {
+            match self.fate(id)? {
+                Fate::Done => {}
+                Fate::Unknown => return Err(WalError::UnknownDependency { id }),
+                Fate::Open(_) | Fate::Failed(_) => {
+                    if !open.contains(&id) {
+                        open.push(id);
+                    }
+                }
+            }
+        }
+        logged.depends_on = open;
+        Ok(Admission::New(logged))
+    }
+}
+
+impl Wal {
+    /// Logs operations that have keys or wait for others: all of them in one turn under `lock`.
+    pub(super) fn append_admitted(&self, operations: &[Logged]) -> WalResult<Vec<Admitted>> {
+        let (written, admitted) = self.transact(|view| {
+            let mut changes = Vec::with_capacity(operations.len());
+            let mut places = Vec::with_capacity(operations.len());
+            for logged in operations {
+                // A key may stand twice in one batch.
+                let twin = logged.idempotency_key.as_ref().and_then(|key| {
+                    changes.iter().position(
+                        |change| matches!(change, Change::New(other) if other.idempotency_key.as_ref() == Some(key)),
+                    )
+                });
+                if let (Some(twin), Some(key)) = (twin, &logged.idempotency_key) {
+                    if !matches!(&changes[twin], Change::New(other) if same_work(other, logged)) {
+                        return Err(WalError::KeyTwice { key: key.clone() });
+                    }
+                    places.push(Place::Written(twin));
+                    continue;
+                }
+                match view.admit(logged.clone())? {
+                    Admission::New(logged) => {
+                        places.push(Place::Written(changes.len()));
+                        changes.push(Change::New(logged));
+                    }
+                    Admission::Existing(operation) => places.push(Place::Existing(operation)),
+                }
+            }
+            Ok((changes, places))
+        })?;
+        if admitted.iter().any(|place| matches!(place, Place::Existing(_))) {
+            // What another process logged is promised again by us, so it has to be durable.
+            self.confirm()?;
+        }
+        Ok(admitted
+            .into_iter()
+            .filter_map(|place| match place {
+                Place::Written(at) => written.get(at).cloned().map(Admitted::Logged),
+                Place::Existing(operation) => Some(Admitted::Existing(operation)),
+            })
+            .collect())
+    }
+}
+
+enum Place {
+    Written(usize),
+    Existing(Box<Operation>),
+}
+
+fn same_work(one: &Logged, other: &Logged) -> bool {
+    one.operation_type == other.operation_type && one.backend == other.backend && one.parameters == other.parameters
+}
