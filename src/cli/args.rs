@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use super::Program;
+use super::condition::Condition;
 use super::exit::TABLE;
 use crate::config::parse_seconds;
 use crate::operation::{BackendName, OperationType, Status, Time};
@@ -94,8 +95,22 @@ pub enum Command {
     Show(Show),
     /// Wait until operations have ended
     Wait(Wait),
-    /// Put failed operations back to pending and end the wait of retrying ones
+    /// Say why an operation isn't done, and what would change that
+    Why(Why),
+    /// Show what went wrong, by cause and backend
+    Failures(Failures),
+    /// Put failed operations back to pending, or send them to another backend
     Retry(Retry),
+    /// Give up operations: what waits fails, what runs is asked to stop
+    Cancel(Cancel),
+    /// Set operations aside until they are released
+    Hold(Ids),
+    /// Let held operations go on
+    Release(Ids),
+    /// Forget operations, with their histories
+    Delete(Ids),
+    /// Change the place of operations in the order
+    Prioritize(Prioritize),
     /// Carry out what is due
     Process(Process),
     /// Drop completed operations that are old enough
@@ -240,9 +255,22 @@ pub struct Submit {
     pub logging: Logging,
 }
 
+const STATUS_EXAMPLES: &str = "\
+Conditions compare pending, processing, completed, failed, retrying, total, archived,
+oldest_pending (its age), free_bytes or journal_bytes with > >= < <= = != and a value.
+
+Examples:
+  wal-cli status
+  wal-cli status --quiet --fail-if 'failed>0,oldest_pending>1h' || alert";
+
 /// `status`
 #[derive(Debug, Args)]
-pub struct StatusArgs {}
+#[command(after_help = STATUS_EXAMPLES)]
+pub struct StatusArgs {
+    /// Exit with 1 if this holds, such as `failed>0`; several, with commas: if any does
+    #[arg(long, value_name = "CONDITION", value_parser = Condition::parse_all)]
+    pub fail_if: Option<std::vec::Vec<Condition>>,
+}
 
 const LIST_EXAMPLES: &str = "\
 Examples:
@@ -269,6 +297,24 @@ pub struct List {
     /// Logged since then: 2h, 3d, 2026-01-31, or RFC 3339 (UTC where no zone is given)
     #[arg(long, value_name = "TIME", value_parser = since)]
     pub since: Option<Since>,
+    /// Logged before then
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub until: Option<Since>,
+    /// Only operations with this type of error
+    #[arg(long, value_name = "TYPE")]
+    pub error_type: Option<String>,
+    /// Only operations with this cause of failure, as `failures` names it, or by its beginning
+    #[arg(long, value_name = "CAUSE", value_parser = cause)]
+    pub cause: Option<String>,
+    /// Only operations that are set aside
+    #[arg(long)]
+    pub held: bool,
+    /// Only the operation with this idempotency key
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
+    /// Only operations that wait for this one
+    #[arg(long, value_name = "ID")]
+    pub after: Option<String>,
     /// At most this many; 0: all
     #[arg(long, short = 'n', value_name = "N", default_value_t = 10)]
     pub limit: usize,
@@ -311,16 +357,103 @@ pub struct Wait {
     pub timeout: Duration,
 }
 
+const RETRY_HELP: &str = "\
+With operations named, --backend sends them to another backend, as new operations;
+without, it selects the operations of that backend. What was cancelled, given up or
+redirected comes back only when it is named.
+
+Examples:
+  wal-cli retry 17
+  wal-cli retry --failed
+  wal-cli retry --cause 3f2a91c0           # as `failures` shows it
+  wal-cli retry 17 --backend local         # go on elsewhere
+  wal-cli retry --backend ipfs --now       # end the waits, keep the counters
+  wal-cli list failed --since 2h -q | wal-cli retry -";
+
 /// `retry`
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  wal-cli retry 17\n  wal-cli retry --failed")]
+#[command(after_help = RETRY_HELP)]
 pub struct Retry {
-    #[arg(value_name = "ID", required_unless_present = "failed", help = ID_HELP)]
+    #[arg(
+        value_name = "ID",
+        required_unless_present_any = ["failed", "cause", "backend", "error_type", "since", "now"],
+        help = ID_HELP
+    )]
     /// Which operations.
     pub id: Vec<String>,
-    /// All failed operations
-    #[arg(long)]
+    /// All failed operations, and no retrying ones
+    #[arg(long, conflicts_with = "id")]
     pub failed: bool,
+    /// Those that failed for this cause, as `failures` names it, or by its beginning
+    #[arg(long, value_name = "CAUSE", value_parser = cause, conflicts_with = "id")]
+    pub cause: Option<String>,
+    /// Those of this backend; with operations named: the backend they go to
+    #[arg(long, short, value_name = "NAME", value_parser = backend)]
+    pub backend: Option<BackendName>,
+    /// Those with this type of error
+    #[arg(long, value_name = "TYPE", conflicts_with = "id")]
+    pub error_type: Option<String>,
+    /// Those logged since then: 2h, 3d, 2026-01-31
+    #[arg(long, value_name = "TIME", value_parser = since, conflicts_with = "id")]
+    pub since: Option<Since>,
+    /// Only end the wait of retrying operations: their counters stay
+    #[arg(long, conflicts_with = "failed")]
+    pub now: bool,
+}
+
+/// `cancel`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+What waits has failed from then on; what runs is asked to stop, and the backend decides
+whether it stopped in time.
+
+Examples:
+  wal-cli cancel 17
+  wal-cli list pending --backend ipfs -q --limit 0 | wal-cli cancel -")]
+pub struct Cancel {
+    #[arg(value_name = "ID", required = true, help = ID_HELP)]
+    /// Which operations.
+    pub id: Vec<String>,
+    /// Mark them as permanently failed, also those that have failed already
+    #[arg(long)]
+    pub permanent: bool,
+}
+
+/// Commands that take operations and nothing else.
+#[derive(Debug, Args)]
+pub struct Ids {
+    #[arg(value_name = "ID", required = true, help = ID_HELP)]
+    /// Which operations.
+    pub id: Vec<String>,
+}
+
+/// `prioritize`
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  wal-cli prioritize 17 --priority 10")]
+pub struct Prioritize {
+    #[arg(value_name = "ID", required = true, help = ID_HELP)]
+    /// Which operations.
+    pub id: Vec<String>,
+    /// Higher goes first; 0 is what operations are logged with
+    #[arg(long, short, value_name = "N", allow_negative_numbers = true)]
+    pub priority: i32,
+}
+
+/// `why`
+#[derive(Debug, Args)]
+pub struct Why {
+    #[arg(value_name = "ID", required = true, help = ID_HELP)]
+    /// Which operations.
+    pub id: Vec<String>,
+}
+
+/// `failures`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  wal-cli failures\n  wal-cli retry --cause 3f2a91c0")]
+pub struct Failures {
+    /// Only operations of this backend
+    #[arg(long, short, value_name = "NAME", value_parser = backend)]
+    pub backend: Option<BackendName>,
 }
 
 const PROCESS_HELP: &str = "\
@@ -339,6 +472,12 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = PROCESS_HELP)]
 pub struct Process {
+    /// Only these operations, and what they wait for
+    #[arg(value_name = "ID")]
+    pub id: Vec<String>,
+    /// Only say what would be carried out, and what not
+    #[arg(long, conflicts_with_all = ["follow", "max_time", "skip_if_running"])]
+    pub dry_run: bool,
     /// Keep going: carry out new operations as they come
     #[arg(long, short)]
     pub follow: bool,
@@ -365,6 +504,9 @@ pub struct Process {
 /// `cleanup`
 #[derive(Debug, Args)]
 pub struct Cleanup {
+    /// Also failed operations of that age, which otherwise stay
+    #[arg(long)]
+    pub failed: bool,
     /// Completed at least this many days ago [default: the setting max_age_days]
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(0..=36_500))]
     pub age: Option<u64>,
@@ -420,6 +562,24 @@ pub enum Since {
     At(Time),
     /// Before now.
     Ago(Duration),
+}
+
+impl Since {
+    /// The instant that it stands for.
+    pub fn before(self, now: Time) -> Time {
+        match self {
+            Since::At(time) => time,
+            Since::Ago(ago) => now.plus_millis(-i64::try_from(ago.as_millis()).unwrap_or(i64::MAX)),
+        }
+    }
+}
+
+fn cause(text: &str) -> Result<String, String> {
+    let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if (4..=8).contains(&text.len()) && text.bytes().all(is_hex) {
+        return Ok(text.to_owned());
+    }
+    Err("it takes the eight hex digits that `failures` shows, or at least their first four".into())
 }
 
 fn since(text: &str) -> Result<Since, String> {

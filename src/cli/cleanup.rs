@@ -10,7 +10,7 @@ use crate::report::{Cell, Document, Table, bytes};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Cleanup) -> Result<Exit, CliError> {
-    let plan = context.client.cleanup(args.age, args.dry_run)?;
+    let plan = context.client.cleanup(args.age, args.failed, args.dry_run)?;
     let days = args.age.unwrap_or_else(|| u64::from(context.client.settings().max_age_days));
     let terminal = &mut *context.terminal;
     let archived: u64 = plan.archives.iter().map(|(_, operations, _)| operations).sum();

@@ -197,7 +197,23 @@ impl From<ClientError> for CliError {
             ClientError::Disabled => cli
                 .hint("`wal-cli config get enabled --json` says where that was set")
                 .hint("reading and draining go on"),
-            ClientError::NotRetryable { number, .. } => cli.hint(format!("`wal-cli show {number}` tells more")),
+            ClientError::NotApplicable { skipped, .. } => {
+                if let [one] = skipped.as_slice() {
+                    cli = cli.hint(format!("`wal-cli show {}` tells more", one.number));
+                } else {
+                    let line = |one: &crate::client::Skipped| format!("operation {}: {}", one.number, one.why);
+                    cli.more.details = skipped.iter().take(DETAILS_MAX).map(line).collect();
+                    cli = cli.hint("leave those out, or select operations with filters or `-`, which skips them");
+                }
+                let all: Vec<Value> = skipped
+                    .iter()
+                    .map(|one| {
+                        json!({ "operation_id": one.id.to_string(), "number": one.number,
+                                "status": one.status.as_str(), "reason": one.why })
+                    })
+                    .collect();
+                cli.with("skipped", Value::Array(all))
+            }
             ClientError::TimedOut { unfinished } => {
                 let all: Vec<Value> = unfinished
                     .iter()

@@ -73,7 +73,7 @@ impl Exit {
             ClientError::Refused(refusal) => Exit::of_refusal(refusal),
             ClientError::OneKey { .. } | ClientError::BadKey { .. } => (Exit::Usage, "bad_key"),
             ClientError::Disabled => (Exit::Usage, "disabled"),
-            ClientError::NotRetryable { .. } => (Exit::Usage, "not_retryable"),
+            ClientError::NotApplicable { .. } => (Exit::Usage, "not_applicable"),
             ClientError::Illegal(_) => (Exit::Usage, "illegal_change"),
             ClientError::TimedOut { .. } => (Exit::TimedOut, "timed_out"),
             ClientError::Interrupted => (Exit::Interrupted, "interrupted"),

@@ -3,10 +3,10 @@
 use std::io::Write;
 
 use super::Exit;
-use super::args::{List, Since};
+use super::args::List;
 use super::context::Context;
 use super::error::CliError;
-use crate::client::{Filter, Page};
+use crate::client::{Filter, Page, Reference};
 use crate::operation::Number;
 use crate::report::{OperationDoc, operation_table};
 
@@ -17,14 +17,21 @@ const PAGE: usize = 2000;
 pub fn run(context: &mut Context<'_>, args: &List) -> Result<Exit, CliError> {
     context.check_backend(args.backend.as_ref())?;
     let now = context.terminal.style.now;
+    let after = match &args.after {
+        Some(word) => Some(context.client.operation(&Reference::parse(word)?)?.id),
+        None => None,
+    };
     let mut filter = Filter {
         status: args.status(),
         backend: args.backend.clone(),
         operation_type: args.operation_type.clone(),
-        since: args.since.map(|since| match since {
-            Since::At(time) => time,
-            Since::Ago(ago) => now.plus_millis(-i64::try_from(ago.as_millis()).unwrap_or(i64::MAX)),
-        }),
+        since: args.since.map(|since| since.before(now)),
+        until: args.until.map(|until| until.before(now)),
+        error_type: args.error_type.clone(),
+        cause: args.cause.clone(),
+        held: args.held,
+        key: args.key.clone(),
+        after,
         before: args.cursor,
     };
     let mut printer = Printer { ids: args.ids, json: context.terminal.json, printed: 0 };

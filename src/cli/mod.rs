@@ -6,10 +6,12 @@ mod bench;
 mod checkpoint;
 mod cleanup;
 mod completions;
+mod condition;
 mod config;
 mod context;
 mod error;
 mod exit;
+mod failures;
 mod health;
 mod list;
 mod process;
@@ -21,7 +23,9 @@ mod signals;
 mod status;
 mod submit;
 mod terminal;
+mod verbs;
 mod wait;
+mod why;
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -34,6 +38,8 @@ use context::Context;
 use error::CliError;
 pub use exit::Exit;
 use terminal::Terminal;
+
+use crate::client::Verb;
 
 pub use args::command;
 
@@ -101,11 +107,18 @@ fn dispatch(terminal: &mut Terminal, cli: &Cli) -> Result<Exit, CliError> {
     match &cli.command {
         Command::Add(args) => add::run(context, args),
         Command::Submit(args) => submit::run(context, args),
-        Command::Status(_) => status::run(context),
+        Command::Status(args) => status::run(context, args),
         Command::List(args) => list::run(context, args),
         Command::Show(args) => show::run(context, args),
         Command::Wait(args) => wait::run(context, args),
+        Command::Why(args) => why::run(context, args),
+        Command::Failures(args) => failures::run(context, args),
         Command::Retry(args) => retry::run(context, args),
+        Command::Cancel(args) => verbs::run(context, &args.id, &Verb::Cancel { permanent: args.permanent }),
+        Command::Hold(args) => verbs::run(context, &args.id, &Verb::Hold),
+        Command::Release(args) => verbs::run(context, &args.id, &Verb::Release),
+        Command::Delete(args) => verbs::run(context, &args.id, &Verb::Delete),
+        Command::Prioritize(args) => verbs::run(context, &args.id, &Verb::Prioritize(args.priority)),
         Command::Process(args) => process::run(context, args),
         Command::Cleanup(args) => cleanup::run(context, args),
         Command::Checkpoint => checkpoint::run(context),
@@ -126,7 +139,14 @@ fn name_of(command: &Command) -> &'static str {
         Command::List(_) => "list",
         Command::Show(_) => "show",
         Command::Wait(_) => "wait",
+        Command::Why(_) => "why",
+        Command::Failures(_) => "failures",
         Command::Retry(_) => "retry",
+        Command::Cancel(_) => "cancel",
+        Command::Hold(_) => "hold",
+        Command::Release(_) => "release",
+        Command::Delete(_) => "delete",
+        Command::Prioritize(_) => "prioritize",
         Command::Process(args) if args.follow => "process --follow",
         Command::Process(_) => "process",
         Command::Cleanup(_) => "cleanup",

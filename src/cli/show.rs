@@ -9,7 +9,7 @@ use crate::report::{Document, OperationDoc, write_operation};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Show) -> Result<Exit, CliError> {
-    let references = references::parse(context, &args.id)?;
+    let references = references::parse(context, &args.id)?.references;
     let operations = context.operations(&references)?;
     let error = context.damage()?;
     let terminal = &mut *context.terminal;

@@ -1,6 +1,7 @@
 //! `status`: how the log is doing.
 
 use super::Exit;
+use super::args::StatusArgs;
 use super::context::Context;
 use super::error::CliError;
 use crate::client::Reference;
@@ -8,9 +9,14 @@ use crate::report::{status_document, write_status};
 use crate::wal::WalError;
 
 /// Runs the command.
-pub fn run(context: &mut Context<'_>) -> Result<Exit, CliError> {
+pub fn run(context: &mut Context<'_>, args: &StatusArgs) -> Result<Exit, CliError> {
     let stats = context.client.stats()?;
     let error = stats.damage.clone().map(|damage| CliError::from(WalError::Damaged(damage)));
+    let now = context.terminal.style.now;
+    let held: Vec<String> =
+        args.fail_if.iter().flatten().filter_map(|condition| condition.holds(&stats, now)).collect();
+    let error =
+        error.or_else(|| (!held.is_empty()).then(|| CliError::new(Exit::Failed, "condition_holds", held.join("; "))));
     let base_path = context.client.settings().base_path.clone();
     if context.terminal.json {
         // A detail: if the file that holds it cannot be read, the rest is still worth telling.

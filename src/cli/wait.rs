@@ -16,7 +16,7 @@ use crate::report::{Document, OperationDoc, span, write_result};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Wait) -> Result<Exit, CliError> {
-    let references = references::parse(context, &args.id)?;
+    let references = references::parse(context, &args.id)?.references;
     let waited = Waited { references: &references, receipts: &[], timeout: Some(args.timeout) };
     if let Some(error) = context.damage()? {
         // Nothing more can happen to them, and what they have come to may be what cannot be read.

@@ -1,6 +1,7 @@
+use super::Skipped;
 use crate::backend::Refusal;
 use crate::disk::DiskError;
-use crate::operation::{IllegalTransition, Operation, Status};
+use crate::operation::{IllegalTransition, Operation};
 use crate::wal::WalError;
 
 /// One input that was refused, and why.
@@ -52,13 +53,13 @@ pub enum ClientError {
     /// Logging is switched off.
     #[error("nothing was logged: the log is switched off (`enabled` is false)")]
     Disabled,
-    /// The operation's status does not allow it.
-    #[error("operation {number} is {}: only failed and retrying operations can be retried", status)]
-    NotRetryable {
-        /// Its number.
-        number: u64,
-        /// Its status.
-        status: Status,
+    /// It does not apply to some of the operations, so nothing was changed.
+    #[error("{}", not_applicable(what, skipped))]
+    NotApplicable {
+        /// What was to be done to them.
+        what: &'static str,
+        /// Which, and why not.
+        skipped: Vec<Skipped>,
     },
     /// The change is not allowed.
     #[error(transparent)]
@@ -72,6 +73,13 @@ pub enum ClientError {
     /// The wait was interrupted.
     #[error("interrupted")]
     Interrupted,
+}
+
+fn not_applicable(what: &str, skipped: &[Skipped]) -> String {
+    match skipped {
+        [one] => format!("operation {} cannot be {what}: {}", one.number, one.why),
+        several => format!("nothing was changed: {} operations cannot be {what}", several.len()),
+    }
 }
 
 impl From<DiskError> for ClientError {

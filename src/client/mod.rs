@@ -1,15 +1,23 @@
 //! The library's face: what the commands do, as functions.
 
+mod change;
 mod error;
+mod failures;
+mod plan;
 mod query;
 mod submit;
 mod wait;
+mod why;
 
 use std::sync::{Arc, Mutex, OnceLock};
 
+pub use change::{Changed, Skipped, Verb};
 pub use error::{BadInput, ClientError};
+pub use failures::CauseGroup;
+pub use plan::Plan;
 pub use query::{Filter, Page, Reference, Stats, StatusCounts};
 pub use submit::{AddOptions, Receipt};
+pub use why::{Reason, Why};
 
 use crate::backend::{Backend, Backends};
 use crate::clock::{Clock, SystemClock};
@@ -19,7 +27,7 @@ use crate::health::Records;
 pub use crate::health::{BackendHealth, HealthStatus};
 use crate::operation::BackendName;
 pub use crate::wal::{CheckpointReport, CleanupPlan, Damage, HolderNote};
-use crate::wal::{HeldLock, Layout, Options, View, Wal, WalError};
+use crate::wal::{HeldLock, Layout, Options, Retention, View, Wal, WalError};
 use crate::worker::Tools;
 pub use crate::worker::{Observer, ProcessOptions, ProcessReport, Silent, Stop};
 
@@ -154,10 +162,11 @@ impl Client {
         Ok(self.wal()?.checkpoint()?)
     }
 
-    /// Drops completed operations older than the configured, or the given, number of days.
-    pub fn cleanup(&self, max_age_days: Option<u64>, dry_run: bool) -> Result<CleanupPlan, ClientError> {
-        let days = max_age_days.unwrap_or_else(|| u64::from(self.settings.max_age_days));
-        Ok(self.wal()?.cleanup(days, dry_run)?)
+    /// Drops completed operations older than the configured, or the given, number of days; failed ones only if
+    /// that is asked for.
+    pub fn cleanup(&self, max_age_days: Option<u64>, failed: bool, dry_run: bool) -> Result<CleanupPlan, ClientError> {
+        let max_age_days = max_age_days.unwrap_or_else(|| u64::from(self.settings.max_age_days));
+        Ok(self.wal()?.cleanup(Retention { max_age_days, failed }, dry_run)?)
     }
 
     /// Probes backends (none named: all that this program can carry operations out on) and tells their health.

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use super::Client;
 use super::error::ClientError;
 use crate::disk::Access;
-use crate::operation::{BackendName, Number, Operation, OperationId, OperationType, Status, Time};
+use crate::operation::{BackendName, Failure, Number, Operation, OperationId, OperationType, Status, Time, cause};
 use crate::wal::{Damage, HolderNote, LockName, Order, View, WalError, note};
 
 /// How a caller names an operation.
@@ -52,16 +52,40 @@ pub struct Filter {
     pub operation_type: Option<OperationType>,
     /// Logged at this time or later.
     pub since: Option<Time>,
+    /// Logged before this time.
+    pub until: Option<Time>,
+    /// With this type of error, in force or of the last attempt.
+    pub error_type: Option<String>,
+    /// With a failure of this cause: its fingerprint, as `failures` shows it, or its beginning.
+    pub cause: Option<String>,
+    /// Set aside.
+    pub held: bool,
+    /// With this idempotency key.
+    pub key: Option<String>,
+    /// That wait for this operation.
+    pub after: Option<OperationId>,
     /// With a lower number than this.
     pub before: Option<Number>,
 }
 
 impl Filter {
+    fn wants_failure(&self, failure: Option<&Failure>) -> bool {
+        let of_type = |wanted: &String| failure.is_some_and(|failure| failure.error_type == *wanted);
+        let of_cause =
+            |wanted: &String| failure.is_some_and(|failure| cause::fingerprint(failure).starts_with(wanted.as_str()));
+        self.error_type.as_ref().is_none_or(of_type) && self.cause.as_ref().is_none_or(of_cause)
+    }
+
     fn wants(&self, operation: &Operation) -> bool {
         self.status.is_none_or(|status| operation.status() == status)
             && self.backend.as_ref().is_none_or(|backend| operation.backend == *backend)
             && self.operation_type.as_ref().is_none_or(|kind| operation.operation_type == *kind)
             && self.since.is_none_or(|since| operation.logged_at >= since)
+            && self.until.is_none_or(|until| operation.logged_at < until)
+            && (!self.held || operation.hold)
+            && self.key.as_ref().is_none_or(|key| operation.idempotency_key.as_ref() == Some(key))
+            && self.after.is_none_or(|id| operation.depends_on.contains(&id))
+            && self.wants_failure(operation.state.failure())
             && self.before.is_none_or(|before| operation.number < before)
     }
 }
@@ -207,6 +231,9 @@ impl Client {
                 |file| {
                     filter.before.is_none_or(|before| file.numbers.0 < before)
                         && filter.since.is_none_or(|since| file.times.1 >= since)
+                        && filter.until.is_none_or(|until| file.times.0 < until)
+                        && (filter.key.is_none() || file.keys > 0)
+                        && (filter.after.is_none() || file.dependents > 0)
                         && file.counts.keys().any(|(status, backend, kind)| {
                             filter.status.is_none_or(|wanted| wanted == *status)
                                 && filter.backend.as_ref().is_none_or(|wanted| wanted == backend)

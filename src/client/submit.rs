@@ -1,4 +1,3 @@
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -202,27 +201,8 @@ impl Client {
     }
 
     /// Puts failed operations back to pending, counters reset, and ends the wait of retrying ones.
-    pub fn retry(&self, references: &[Reference], reason: &str) -> Result<Vec<Operation>, ClientError> {
-        let mut operations: Vec<Operation> = Vec::with_capacity(references.len());
-        let mut seen = BTreeSet::new();
-        for reference in references {
-            let operation = self.operation(reference)?;
-            if !matches!(operation.status(), Status::Failed | Status::Retrying) {
-                return Err(ClientError::NotRetryable { number: operation.number, status: operation.status() });
-            }
-            if seen.insert(operation.number) {
-                operations.push(operation);
-            }
-        }
-        let changes: Vec<Change> = operations
-            .iter()
-            .map(|operation| Change::Next(Known::from(operation), Event::Retried { reason: reason.to_owned() }))
-            .collect();
-        // The lock is held for a moment at a time.
-        for batch in changes.chunks(1000) {
-            self.wal()?.transact(|_| Ok((batch.to_vec(), ())))?;
-        }
-        operations.iter().map(|operation| self.operation(&Reference::Number(operation.number))).collect()
+    pub fn retry(&self, references: &[Reference]) -> Result<Vec<Operation>, ClientError> {
+        Ok(self.change(references, &super::Verb::Retry { now: false }, true)?.operations)
     }
 
     /// Logs a function of the caller's before it runs, and what came of it after: the same promise

@@ -32,7 +32,7 @@ impl Client {
     ) -> Result<Vec<Operation>, ClientError> {
         let start = self.clock.elapsed();
         self.wait_or(references, timeout, stop, |client, unfinished| {
-            let only = unfinished.iter().map(|operation| operation.number).collect();
+            let only = client.with_dependencies(unfinished.iter().map(|operation| operation.number))?;
             let max_time = timeout.map(|timeout| timeout.saturating_sub(client.clock.elapsed().saturating_sub(start)));
             // Following until they have ended: what waits for its backend waits here, as it would in any loop.
             let options = ProcessOptions {

@@ -2,6 +2,7 @@
 //!
 //! Nothing here touches a file, a clock or a network: every function that needs the time takes it.
 
+pub mod cause;
 mod event;
 pub mod failure;
 mod names;

@@ -3,7 +3,9 @@
 //! Pure: everything, the time included, is handed in, and everything is written to an `impl Write`.
 
 mod bench;
+mod change;
 mod document;
+mod failures;
 mod health;
 mod operation;
 mod result;
@@ -12,7 +14,9 @@ mod table;
 mod text;
 
 pub use bench::{AppendDoc, FloorDoc, append_documents, floor_documents, write_append, write_floor};
+pub use change::{ChangeDoc, WhyDoc};
 pub use document::Document;
+pub use failures::{FailuresDoc, write_failures};
 pub use health::{HealthDoc, health_docs, history_marks, write_health};
 pub use operation::{OperationDoc, OperationEvent, write_operation};
 pub use result::{subject, verdict, write_result};

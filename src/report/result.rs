@@ -18,10 +18,13 @@ pub fn subject(operation: &Operation) -> String {
     }
 }
 
-/// What came of it, in one word: a CID, a type of error, or `-`.
+/// What came of it, in one word: a CID, a type of error, what holds it up, or `-`.
 pub fn verdict(operation: &Operation) -> String {
     match &operation.state {
         State::Completed { outcome, .. } => outcome.cid.clone(),
+        State::Processing { cancel_requested: true, .. } => Some("stopping".into()),
+        _ if operation.hold && !operation.status().is_terminal() => Some("held".into()),
+        _ if operation.status().is_waiting() && !operation.depends_on.is_empty() => Some("waits".into()),
         state => state.failure().map(|failure| failure.error_type.clone()),
     }
     .unwrap_or_else(|| "-".into())

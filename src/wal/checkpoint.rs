@@ -14,7 +14,7 @@ use crate::disk::FileKind;
 use crate::operation::{Number, Operation, State, Time};
 
 /// An archive holds at most this many partitions' worth of operations.
-const ARCHIVE_PARTITIONS: usize = 8;
+pub(super) const ARCHIVE_PARTITIONS: usize = 8;
 
 /// Generations folded at a time: what bounds the memory of a checkpoint.
 const GENERATIONS_AT_ONCE: usize = 2;
@@ -34,26 +34,28 @@ pub struct CheckpointReport {
     pub quarantined: Vec<String>,
 }
 
-/// What a cleanup drops, or would drop.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CleanupPlan {
-    /// Whole archives, with their operations and bytes.
-    pub archives: Vec<(String, u64, u64)>,
-    /// Completed operations that are dropped from partitions.
-    pub operations: u64,
-}
-
 /// Files to add to and take from the manifest.
 #[derive(Debug, Default)]
-struct Exchange {
-    added: Vec<FileEntry>,
-    changed: BTreeMap<String, FileEntry>,
-    removed: BTreeSet<String>,
-    folded: Option<Folded>,
+pub(super) struct Exchange {
+    pub(super) added: Vec<FileEntry>,
+    pub(super) changed: BTreeMap<String, FileEntry>,
+    pub(super) removed: BTreeSet<String>,
+    pub(super) folded: Option<Folded>,
+    /// Rows that go for good, by file: if the journal has changed one of them meanwhile, its file stays as it is.
+    pub(super) dropped: BTreeMap<String, Dropped>,
+}
+
+/// Rows of a file that go for good.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Dropped {
+    /// Their numbers; empty: all rows of the file.
+    pub(super) numbers: Vec<Number>,
+    pub(super) completed: u64,
+    pub(super) failed: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Folded {
+pub(super) struct Folded {
     /// The last generation that was folded; the first one after it is found when the manifest is replaced.
     last: u64,
     before: u64,
@@ -92,86 +94,14 @@ impl Wal {
         self.fold_all(true)
     }
 
-    fn lock_checkpoint(&self) -> WalResult<HeldLock> {
+    pub(super) fn lock_checkpoint(&self) -> WalResult<HeldLock> {
         let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Checkpoint)?;
         lock.lock(&*self.disk, &*self.clock, self.options.lock_timeout)?;
         lock.hold(&*self.disk, &self.options.command, self.clock.now())
     }
 
-    /// Drops completed operations that were completed more than `max_age_days` ago.
-    pub fn cleanup(&self, max_age_days: u64, dry_run: bool) -> WalResult<CleanupPlan> {
-        let oldest_kept = self.oldest_kept(max_age_days);
-        let is_old = |at: Time| at.day() < oldest_kept;
-        if dry_run {
-            return self.read(|view| self.plan_cleanup(view, is_old).map(|(plan, _)| plan));
-        }
-        let _held = self.lock_checkpoint()?;
-        self.clean_up(is_old)
-    }
-
-    /// The same, unless somebody else is at work on the files.
-    pub fn cleanup_if_free(&self, max_age_days: u64) -> WalResult<Option<CleanupPlan>> {
-        let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Checkpoint)?;
-        if !lock.try_lock(&*self.disk)? {
-            return Ok(None);
-        }
-        let _held = lock.hold(&*self.disk, &self.options.command, self.clock.now())?;
-        let oldest_kept = self.oldest_kept(max_age_days);
-        self.clean_up(|at| at.day() < oldest_kept).map(Some)
-    }
-
-    fn oldest_kept(&self, max_age_days: u64) -> i64 {
-        self.clock.now().day().saturating_sub(i64::try_from(max_age_days).unwrap_or(i64::MAX))
-    }
-
-    fn clean_up(&self, is_old: impl Fn(Time) -> bool) -> WalResult<CleanupPlan> {
-        let mut report = self.fold_all(true)?;
-        let (plan, mut exchange) = self.read(|view| self.plan_cleanup(view, &is_old))?;
-        self.commit(&mut exchange, Some(self.clock.now()))?;
-        self.remove_replaced(&exchange, &mut report)?;
-        Ok(plan)
-    }
-
-    fn plan_cleanup(&self, view: &View, is_old: impl Fn(Time) -> bool) -> WalResult<(CleanupPlan, Exchange)> {
-        let mut plan = CleanupPlan::default();
-        let mut exchange = Exchange::default();
-        let Some(manifest) = view.manifest() else { return Ok((plan, exchange)) };
-        for file in &manifest.files {
-            match file.day {
-                Some(day) if is_old(day) => {
-                    plan.archives.push((file.name.clone(), file.live(), file.bytes));
-                    exchange.removed.insert(file.name.clone());
-                }
-                Some(_) => {}
-                None if file.count_of(crate::operation::Status::Completed) > 0 => {
-                    let rows = view.table(file)?.read_all()?;
-                    let mut entry = file.clone();
-                    let gone: Vec<Number> = rows
-                        .iter()
-                        .filter(|row| !entry.superseded.contains(row.number))
-                        .filter(|row| matches!(row.state, State::Completed { at, .. } if is_old(at)))
-                        .map(|row| row.number)
-                        .collect();
-                    if gone.is_empty() {
-                        continue;
-                    }
-                    plan.operations += gone.len() as u64;
-                    entry.superseded.extend(gone);
-                    entry.count_rows(rows.iter());
-                    if entry.live() == 0 {
-                        exchange.removed.insert(entry.name);
-                    } else {
-                        exchange.changed.insert(entry.name.clone(), entry);
-                    }
-                }
-                None => {}
-            }
-        }
-        Ok((plan, exchange))
-    }
-
     /// Holds `checkpoint.lock`.
-    fn fold_all(&self, also_open_generation: bool) -> WalResult<CheckpointReport> {
+    pub(super) fn fold_all(&self, also_open_generation: bool) -> WalResult<CheckpointReport> {
         let mut report = CheckpointReport::default();
         for directory in self.layout.directories() {
             self.disk.create_dir_all_synced(&directory)?;
@@ -200,7 +130,7 @@ impl Wal {
         }
     }
 
-    fn manifest(&self) -> WalResult<Manifest> {
+    pub(super) fn manifest(&self) -> WalResult<Manifest> {
         Manifest::load(&*self.disk, &self.layout)?
             .ok_or_else(|| WalError::damaged(self.layout.manifest(), None, "the manifest is missing"))
     }
@@ -383,7 +313,7 @@ impl Wal {
     }
 
     /// Writes rows to `tmp/`, in files of at most `limit`, each flushed.
-    fn stage(
+    pub(super) fn stage(
         &self,
         mut rows: Vec<Operation>,
         limit: usize,
@@ -404,7 +334,7 @@ impl Wal {
     }
 
     /// Renames staged files into place and makes their names durable.
-    fn publish(&self, exchange: &Exchange) -> WalResult<()> {
+    pub(super) fn publish(&self, exchange: &Exchange) -> WalResult<()> {
         if exchange.added.is_empty() {
             return Ok(());
         }
@@ -424,11 +354,12 @@ impl Wal {
     }
 
     /// Replaces the manifest.
-    fn commit(&self, exchange: &mut Exchange, cleaned_at: Option<Time>) -> WalResult<()> {
+    pub(super) fn commit(&self, exchange: &mut Exchange, cleaned_at: Option<Time>) -> WalResult<()> {
         let mut inner = self.lock_inner();
         self.take_lock(&mut inner)?;
         let committed = (|| {
             let mut manifest = self.manifest()?;
+            keep_what_changed(&inner.view, &manifest, exchange);
             manifest.files.retain(|file| !exchange.removed.contains(&file.name));
             for file in &mut manifest.files {
                 if let Some(changed) = exchange.changed.remove(&file.name) {
@@ -467,7 +398,7 @@ impl Wal {
     }
 
     /// Removes what the committed manifest no longer names.
-    fn remove_replaced(&self, exchange: &Exchange, report: &mut CheckpointReport) -> WalResult<()> {
+    pub(super) fn remove_replaced(&self, exchange: &Exchange, report: &mut CheckpointReport) -> WalResult<()> {
         for name in &exchange.removed {
             self.remove_if_there(&self.layout.file(name))?;
             report.files_removed += 1;
@@ -532,7 +463,7 @@ impl Wal {
     }
 
     /// The highest counter that any file name has used.
-    fn highest_counter(&self, manifest: &Manifest) -> WalResult<u64> {
+    pub(super) fn highest_counter(&self, manifest: &Manifest) -> WalResult<u64> {
         let mut highest = manifest.counter;
         for directory in [self.layout.partitions(), self.layout.archives(), self.layout.quarantine()] {
             for entry in self.disk.list(&directory)? {
@@ -542,4 +473,27 @@ impl Wal {
         }
         Ok(highest)
     }
+}
+
+/// Leaves files as they are of which rows were to go that somebody has changed since that was decided.
+fn keep_what_changed(view: &View, manifest: &Manifest, exchange: &mut Exchange) {
+    let files = &manifest.files;
+    let changed: BTreeSet<Number> = match exchange.dropped.is_empty() {
+        true => BTreeSet::new(),
+        false => view.touched_numbers().filter(|number| !view.is_logged_here(*number)).collect(),
+    };
+    exchange.dropped.retain(|name, dropped| {
+        let hit = match files.iter().find(|file| file.name == *name) {
+            Some(file) if dropped.numbers.is_empty() => {
+                changed.range(file.numbers.0..=file.numbers.1).any(|number| file.may_hold_number(*number))
+            }
+            Some(_) => dropped.numbers.iter().any(|number| changed.contains(number)),
+            None => true,
+        };
+        if hit {
+            exchange.removed.remove(name);
+            exchange.changed.remove(name);
+        }
+        !hit
+    });
 }

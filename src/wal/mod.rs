@@ -4,6 +4,7 @@ mod admit;
 mod chain;
 mod change;
 mod checkpoint;
+mod cleanup;
 mod error;
 mod flush;
 pub mod journal;
@@ -19,7 +20,8 @@ mod visit;
 
 pub use admit::{Admission, Fate};
 pub use change::{Admitted, Change, Known, Written};
-pub use checkpoint::{CheckpointReport, CleanupPlan};
+pub use checkpoint::CheckpointReport;
+pub use cleanup::{CleanupPlan, Retention};
 pub use error::{Damage, WalError, WalResult};
 pub use layout::{Layout, LockName};
 pub use locks::{HeldLock, LockFile};

@@ -28,7 +28,7 @@ use crate::disk::Disk;
 use crate::operation::retry::RetryPolicy;
 use crate::operation::{BackendName, Claim, Event, Number, Operation, Status, Time, Transition, apply, failure};
 use crate::queue::{Entry, Next, Queue, Unloaded};
-use crate::wal::{Change, Damage, HeldLock, Known, Order, View, Wal, WalError, WalResult, Written};
+use crate::wal::{Change, Damage, HeldLock, Known, Order, Retention, View, Wal, WalError, WalResult, Written};
 
 /// How soon a loop that follows sees a new operation.
 const POLL: Duration = Duration::from_millis(100);
@@ -652,8 +652,11 @@ impl Worker<'_, '_, '_> {
         let Some(manifest) = self.view.manifest() else { return Ok(()) };
         let interval = i64::try_from(self.tools.settings.cleanup_interval.as_millis()).unwrap_or(i64::MAX);
         let last = manifest.last_cleanup.or_else(|| manifest.files.iter().map(|file| file.times.0).min());
-        if last.is_some_and(|last| self.tools.clock.now().millis_since(last) >= interval) {
-            self.tools.wal.cleanup_if_free(u64::from(self.tools.settings.max_age_days))?;
+        let since = last.map(|last| self.tools.clock.now().millis_since(last));
+        // A clock that stands before the last cleanup was set back: from now on, that is what it says.
+        if since.is_some_and(|since| since >= interval || (since < 0 && manifest.last_cleanup.is_some())) {
+            let max_age_days = u64::from(self.tools.settings.max_age_days);
+            self.tools.wal.cleanup_if_free(Retention { max_age_days, failed: false })?;
         }
         Ok(())
     }

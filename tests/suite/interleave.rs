@@ -16,9 +16,9 @@ use wal_cli::disk::{
     Access, Disk, DiskError, DiskFile, DiskResult, Entry, FileKind, Identity, Machine, MemoryDisk, Metadata,
 };
 use wal_cli::operation::{
-    BackendName, Claim, Event, Fields, Logged, OperationId, OperationType, Outcome, Status, Time,
+    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, OperationId, OperationType, Outcome, Status, Time,
 };
-use wal_cli::wal::{Change, Known, Layout, LockFile, LockName, Options, Order, View, Wal, WalError};
+use wal_cli::wal::{Change, Known, Layout, LockFile, LockName, Options, Order, Retention, View, Wal, WalError};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
@@ -360,10 +360,66 @@ fn what_a_cleanup_dropped_is_found_neither_by_number_nor_by_id() {
         .unwrap();
     }
     clock.advance(Duration::from_secs(10 * 86_400));
-    wal.cleanup(1, false).unwrap();
+    wal.cleanup(Retention { max_age_days: 1, failed: false }, false).unwrap();
     let view = View::open(Arc::new(machine.process()), layout()).unwrap();
     assert_eq!(view.operation(1).unwrap(), None);
     assert_eq!(view.operation_by_id(one).unwrap(), None);
+}
+
+#[test]
+fn a_cleanup_leaves_alone_what_is_retried_or_deleted_meanwhile() {
+    // Before each look into a Parquet file, another process acts on an operation that is old enough to go.
+    for (nth, delete) in (0..12).flat_map(|nth| [(nth, false), (nth, true)]) {
+        let machine = Machine::new();
+        let clock = Arc::new(ManualClock::new(Time::from_millis(1_800_000_000_000), 7));
+        let open = |disk: Arc<dyn Disk>, archive_completed| {
+            let options = Options { archive_completed, ..Options::default() };
+            Wal::open(disk, clock.clone(), layout(), options).unwrap()
+        };
+        let other = Arc::new(open(Arc::new(machine.process()), delete));
+        add(&other, "one");
+        add(&other, "two");
+        let end = |wal: &Wal, number: u64, event: Event| {
+            wal.transact(|view| {
+                let operation = view.operation(number)?.unwrap();
+                Ok((vec![Change::Next(Known::from(&operation), event.clone())], ()))
+            })
+            .unwrap();
+        };
+        let claim = Claim { pid: 1, host: "h".into(), started: clock.now() };
+        let class = FailureClass::Permanent;
+        let failure = Failure { class, error_type: "x".into(), message: "y".into() };
+        for number in [1, 2] {
+            end(&other, number, Event::Claimed { claim: claim.clone() });
+            let completed = Event::Completed { outcome: Outcome::default() };
+            end(&other, number, if delete { completed } else { Event::Failed { failure: failure.clone() } });
+        }
+        other.checkpoint().unwrap();
+        clock.advance(Duration::from_secs(10 * 86_400));
+        let (count, acts) = (AtomicUsize::new(0), other.clone());
+        let acted = Arc::new(AtomicBool::new(false));
+        let told = acted.clone();
+        let hook: Hook = Arc::new(move |step, path| {
+            let looks = step == At::Open(Access::Read) && path.extension().is_some_and(|end| end == "parquet");
+            if looks && count.fetch_add(1, Ordering::SeqCst) == nth {
+                let event = match delete {
+                    true => Event::Deleted { reason: "x".into() },
+                    false => Event::Retried { reason: "x".into() },
+                };
+                end(&acts, 1, event);
+                told.store(true, Ordering::SeqCst);
+            }
+            None
+        });
+        let cleaner = open(Arc::new(Hooked { disk: machine.process(), hook }), delete);
+        cleaner.cleanup(Retention { max_age_days: 1, failed: true }, false).unwrap();
+        other.checkpoint().expect("the log is sound");
+        let view = View::open(Arc::new(machine.process()), layout()).unwrap();
+        assert_eq!(view.damage(), None);
+        let status = view.operation(1).unwrap().map(|operation| operation.status());
+        let acted = acted.load(Ordering::SeqCst);
+        assert_eq!(status, (acted && !delete).then_some(Status::Pending), "look {nth}, delete {delete}");
+    }
 }
 
 #[test]

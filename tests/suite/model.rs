@@ -17,7 +17,7 @@ use wal_cli::disk::{Disk, Machine, MemoryDisk};
 use wal_cli::operation::{
     BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Operation, OperationType, Outcome, Time,
 };
-use wal_cli::wal::{Change, Known, Layout, Options, Order, View, Wal, WalError};
+use wal_cli::wal::{Change, Known, Layout, Options, Order, Retention, View, Wal, WalError};
 
 const START: i64 = 1_800_000_000_000;
 const DAY_MS: i64 = 86_400_000;
@@ -46,26 +46,46 @@ enum Step {
     Return,
     Release,
     Again,
+    Hold,
+    Stop,
+    GiveUp,
+    Delete,
 }
 
 impl Step {
-    const ALL: [Step; 7] =
-        [Step::Claim, Step::Complete, Step::Fail, Step::Retry, Step::Return, Step::Release, Step::Again];
+    const ALL: [Step; 12] = [
+        Step::Claim,
+        Step::Complete,
+        Step::Complete,
+        Step::Fail,
+        Step::Retry,
+        Step::Return,
+        Step::Release,
+        Step::Again,
+        Step::Hold,
+        Step::Stop,
+        Step::GiveUp,
+        Step::Delete,
+    ];
 
     fn from(self) -> &'static [&'static str] {
         match self {
             Step::Claim => &["pending", "retrying"],
-            Step::Complete | Step::Fail | Step::Retry | Step::Return => &["processing"],
+            Step::Complete | Step::Fail | Step::Retry | Step::Return | Step::Stop => &["processing"],
+            Step::Hold => &["pending", "retrying", "processing"],
+            Step::GiveUp => &["pending", "retrying", "failed"],
+            Step::Delete => &["pending", "retrying", "failed", "completed"],
             Step::Release => &["retrying"],
             Step::Again => &["failed"],
         }
     }
 
-    fn to(self) -> &'static str {
+    fn to(self, from: &'static str) -> &'static str {
         match self {
             Step::Claim => "processing",
             Step::Complete => "completed",
-            Step::Fail => "failed",
+            Step::Fail | Step::GiveUp => "failed",
+            Step::Hold | Step::Stop | Step::Delete => from,
             Step::Retry => "retrying",
             Step::Return | Step::Release | Step::Again => "pending",
         }
@@ -84,12 +104,17 @@ impl Step {
             Step::Return => Event::Returned { reason: "crash".into(), interrupted: true, failure: None },
             Step::Release => Event::Released { reason: "now".into() },
             Step::Again => Event::Retried { reason: "by hand".into() },
+            Step::Hold => Event::Held { reason: "by hand".into() },
+            Step::Stop => Event::CancelRequested { reason: "by hand".into() },
+            Step::GiveUp => Event::GivenUp { failure },
+            Step::Delete => Event::Deleted { reason: "by hand".into() },
         }
     }
 
     fn apply(self, row: &mut Row, now: i64) {
-        row.history.push((row.status, self.to()));
-        row.status = self.to();
+        let to = self.to(row.status);
+        row.history.push((row.status, to));
+        row.status = to;
         match self {
             Step::Retry => row.retries += 1,
             Step::Return => row.interruptions += 1,
@@ -217,6 +242,9 @@ impl Life {
                 for number in &numbers {
                     step.apply(self.model.get_mut(number).unwrap(), now);
                 }
+                if let Step::Delete = step {
+                    self.model.retain(|number, _| !numbers.contains(number));
+                }
                 let time = Time::from_millis(now);
                 self.wal(which)
                     .transact(|view| {
@@ -236,7 +264,8 @@ impl Life {
             8 => {
                 let days = self.random.u64(..3);
                 self.trace.push(format!("writer {which}: cleanup of {days} days"));
-                let result = self.wal(which).cleanup(days, false).map(|_| ());
+                let result =
+                    self.wal(which).cleanup(Retention { max_age_days: days, failed: false }, false).map(|_| ());
                 let oldest = now.div_euclid(DAY_MS) - days as i64;
                 self.model.retain(|_, row| row.status != "completed" || row.done_at.div_euclid(DAY_MS) >= oldest);
                 result

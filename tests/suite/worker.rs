@@ -199,7 +199,7 @@ fn a_transient_failure_is_tried_again_with_growing_waits_and_then_given_up() {
     scenario.wait(67);
     assert_eq!(scenario.process().failed, 1);
     assert_eq!(scenario.calls("a"), "x x x");
-    scenario.client().retry(&[Reference::Number(1)], "by hand").unwrap();
+    scenario.client().retry(&[Reference::Number(1)]).unwrap();
     assert_eq!(scenario.get(1).retry_count, 0);
     assert_eq!(scenario.process().completed, 1);
 }

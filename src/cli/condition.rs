@@ -1,0 +1,169 @@
+//! Conditions on the log's figures, for `status --fail-if`.
+
+use crate::client::Stats;
+use crate::config::parse_seconds;
+use crate::operation::{Status, Time};
+
+/// Such as `failed>0`, `pending>=1000` or `oldest_pending>10min`; several, joined by commas, are alternatives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    text: String,
+    figure: Figure,
+    comparison: Comparison,
+    limit: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Figure {
+    Count(Status),
+    Total,
+    Archived,
+    /// Milliseconds since the oldest pending operation was logged.
+    OldestPending,
+    FreeBytes,
+    JournalBytes,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    More,
+    AtLeast,
+    Less,
+    AtMost,
+    Equal,
+    Unequal,
+}
+
+/// What may stand on the left, for messages.
+const FIGURES: &str =
+    "pending, processing, completed, failed, retrying, total, archived, oldest_pending, free_bytes or journal_bytes";
+
+impl Condition {
+    /// Reads conditions, joined by commas.
+    pub fn parse_all(text: &str) -> Result<Vec<Condition>, String> {
+        text.split(',').map(|one| Condition::parse(one.trim())).collect()
+    }
+
+    fn parse(text: &str) -> Result<Condition, String> {
+        let comparisons = [
+            (">=", Comparison::AtLeast),
+            ("<=", Comparison::AtMost),
+            ("!=", Comparison::Unequal),
+            ("==", Comparison::Equal),
+            ("=", Comparison::Equal),
+            (">", Comparison::More),
+            ("<", Comparison::Less),
+        ];
+        let at =
+            text.find(['<', '>', '=', '!']).ok_or_else(|| format!("`{text}` compares nothing: write `failed>0`"))?;
+        let (word, comparison) = comparisons
+            .into_iter()
+            .find(|(word, _)| text[at..].starts_with(word))
+            .ok_or_else(|| format!("`{text}` has no comparison that is known: > >= < <= = !="))?;
+        let (name, value) = (text[..at].trim(), text[at + word.len()..].trim());
+        let figure = match name {
+            "total" => Figure::Total,
+            "archived" => Figure::Archived,
+            "oldest_pending" => Figure::OldestPending,
+            "free_bytes" => Figure::FreeBytes,
+            "journal_bytes" => Figure::JournalBytes,
+            other => Figure::Count(Status::parse(other).ok_or_else(|| format!("`{other}` is none of {FIGURES}"))?),
+        };
+        let limit =
+            match figure {
+                Figure::OldestPending => parse_seconds(value)
+                    .and_then(|time| u64::try_from(time.as_millis()).ok())
+                    .ok_or_else(|| format!("`{value}` is no time: oldest_pending takes 90s, 10min, 2h"))?,
+                Figure::FreeBytes | Figure::JournalBytes => value
+                    .parse::<bytesize::ByteSize>()
+                    .map(|size| size.as_u64())
+                    .map_err(|_| format!("`{value}` is no size: {name} takes 1000000 or 64MiB"))?,
+                _ => value.parse().map_err(|_| format!("`{value}` is no number"))?,
+            };
+        Ok(Condition { text: text.to_owned(), figure, comparison, limit })
+    }
+
+    /// What to say if it holds; none if it does not. Without a pending operation nothing is old, and free space
+    /// that cannot be told is none.
+    pub fn holds(&self, stats: &Stats, now: Time) -> Option<String> {
+        let value = match self.figure {
+            Figure::Count(status) => stats.counts.of(status),
+            Figure::Total => stats.counts.total(),
+            Figure::Archived => stats.archived,
+            Figure::OldestPending => {
+                let (_, at) = stats.oldest_pending?;
+                u64::try_from(now.millis_since(at)).unwrap_or(0)
+            }
+            Figure::FreeBytes => stats.free_bytes.unwrap_or(0),
+            Figure::JournalBytes => stats.journal_bytes,
+        };
+        let holds = match self.comparison {
+            Comparison::More => value > self.limit,
+            Comparison::AtLeast => value >= self.limit,
+            Comparison::Less => value < self.limit,
+            Comparison::AtMost => value <= self.limit,
+            Comparison::Equal => value == self.limit,
+            Comparison::Unequal => value != self.limit,
+        };
+        let shown = match self.figure {
+            Figure::OldestPending => crate::report::span(i64::try_from(value).unwrap_or(i64::MAX)),
+            Figure::FreeBytes | Figure::JournalBytes => crate::report::bytes(value),
+            _ => value.to_string(),
+        };
+        holds.then(|| format!("`{}` holds: it is {shown}", self.text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::StatusCounts;
+
+    fn stats() -> Stats {
+        Stats {
+            counts: StatusCounts { pending: 3, failed: 2, ..StatusCounts::default() },
+            archived: 0,
+            backends: Default::default(),
+            oldest_pending: Some((1, Time::from_millis(1_000))),
+            processing: None,
+            journal_bytes: 2_000_000,
+            files: (0, 0),
+            free_bytes: Some(1 << 30),
+            health: Vec::new(),
+            damage: None,
+        }
+    }
+
+    #[test]
+    fn conditions_compare_figures_of_the_log() {
+        let now = Time::from_millis(601_000);
+        for (text, expected) in [
+            ("failed>0", true),
+            ("failed>2", false),
+            ("failed>=2", true),
+            ("failed != 2", false),
+            ("pending=3", true),
+            ("total==5", true),
+            ("retrying>0, pending>1", true),
+            ("oldest_pending>9min", true),
+            ("oldest_pending>11min", false),
+            ("free_bytes<2GiB", true),
+            ("journal_bytes<=1MB", false),
+        ] {
+            let conditions = Condition::parse_all(text).unwrap();
+            let holds = conditions.iter().any(|condition| condition.holds(&stats(), now).is_some());
+            assert_eq!(holds, expected, "{text}");
+        }
+        let nothing = Stats { oldest_pending: None, ..stats() };
+        assert_eq!(Condition::parse_all("oldest_pending>0").unwrap()[0].holds(&nothing, now), None);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for bad in
+            ["", "failed", "falied>0", "failed>x", "failed>-1", "oldest_pending>soon", "free_bytes<lots", "failed~1"]
+        {
+            assert!(Condition::parse_all(bad).is_err(), "{bad}");
+        }
+    }
+}

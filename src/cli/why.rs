@@ -1,0 +1,42 @@
+//! `why`: one sentence on why an operation isn't done.
+
+use super::Exit;
+use super::args::Why;
+use super::context::Context;
+use super::error::CliError;
+use super::references;
+use crate::client::ClientError;
+use crate::report::WhyDoc;
+
+/// Runs the command.
+pub fn run(context: &mut Context<'_>, args: &Why) -> Result<Exit, CliError> {
+    let selection = references::parse(context, &args.id)?;
+    let mut all = Vec::with_capacity(selection.references.len());
+    for reference in &selection.references {
+        match context.client.why(reference) {
+            Err(error @ ClientError::NoSuchOperation(_)) => {
+                return Err(context.damage()?.unwrap_or_else(|| error.into()));
+            }
+            other => all.push(other?),
+        }
+    }
+    let error = context.damage()?;
+    let terminal = &mut *context.terminal;
+    if terminal.json {
+        let shown = error.as_ref().map(|error| error.shown(terminal.program));
+        terminal.document(WhyDoc::new(&all, shown))?;
+        return Ok(error.map_or(Exit::Done, |error| error.exit));
+    }
+    for why in &all {
+        let (number, status) = (why.operation.number, why.operation.status());
+        let sentence = terminal.program.named(&why.sentence);
+        terminal.line(&format!("operation {number} is {status}: {sentence}"))?;
+    }
+    if all.is_empty() {
+        terminal.note("no operations");
+    }
+    if let Some(error) = &error {
+        terminal.complain(error);
+    }
+    Ok(error.map_or(Exit::Done, |error| error.exit))
+}

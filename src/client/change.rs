@@ -1,0 +1,357 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Client, ClientError, Reference};
+use crate::operation::{
+    BackendName, Event, Failure, FailureClass, Logged, Operation, OperationId, State, Status, failure,
+};
+use crate::wal::{Change, Known, View, WalResult};
+use crate::worker;
+
+/// Changes written at a time, so that the lock is held for a moment only.
+const AT_ONCE: usize = 500;
+
+/// Redirects written at a time: each is a pair that has to stand in one frame.
+const REDIRECTS_AT_ONCE: usize = 50;
+
+/// What somebody asks of operations that are there already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verb {
+    /// Not to be carried out; one that runs is asked to stop. `permanent`: marked as one that never succeeds.
+    Cancel {
+        /// Also what has failed already.
+        permanent: bool,
+    },
+    /// To be set aside.
+    Hold,
+    /// To be set aside no longer.
+    Release,
+    /// To be forgotten, with its history.
+    Delete,
+    /// To change its place in the order.
+    Prioritize(i32),
+    /// To be tried again; `now` keeps the counters of what waits for its next attempt.
+    Retry {
+        /// Only the wait ends.
+        now: bool,
+    },
+    /// To be tried on another backend, as a new operation.
+    Redirect(BackendName),
+}
+
+impl Verb {
+    /// What is done to an operation, for messages.
+    pub fn participle(&self) -> &'static str {
+        match self {
+            Verb::Cancel { .. } => "cancelled",
+            Verb::Hold => "held",
+            Verb::Release => "released",
+            Verb::Delete => "deleted",
+            Verb::Prioritize(_) => "moved in the order",
+            Verb::Retry { .. } => "retried",
+            Verb::Redirect(_) => "redirected",
+        }
+    }
+}
+
+/// An operation to which something does not apply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// Its number.
+    pub number: u64,
+    /// Its id.
+    pub id: OperationId,
+    /// Its status.
+    pub status: Status,
+    /// Why, and what to do instead.
+    pub why: String,
+}
+
+/// What came of a verb.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// The operations as they are now; deleted ones as they were.
+    pub operations: Vec<Operation>,
+    /// Those that were like that already.
+    pub unchanged: Vec<Operation>,
+    /// Those to which it does not apply; only if they were selected rather than named.
+    pub skipped: Vec<Skipped>,
+    /// The new operations that redirected ones went on as, in the order of `operations`.
+    pub redirected_to: Vec<Operation>,
+}
+
+/// What a verb means for one operation.
+enum Effect {
+    Event(Event),
+    Unchanged,
+    Refused(String),
+}
+
+impl Client {
+    /// Does something to operations; durable when this returns.
+    ///
+    /// With `strict`, nothing is changed if it does not apply to one of them; otherwise those are skipped.
+    pub fn change(&self, references: &[Reference], verb: &Verb, strict: bool) -> Result<Changed, ClientError> {
+        let mut operations: Vec<Operation> = Vec::with_capacity(references.len());
+        let mut seen = BTreeSet::new();
+        for reference in references {
+            let operation = self.operation(reference)?;
+            if seen.insert(operation.number) {
+                operations.push(operation);
+            }
+        }
+        let dependents = match verb {
+            Verb::Delete => self.look(|view| others_that_wait(view, &operations, &seen))?,
+            _ => BTreeMap::new(),
+        };
+        let mut changed = Changed::default();
+        let mut wanted = Vec::with_capacity(operations.len());
+        for operation in operations {
+            match self.effect(verb, &operation, dependents.get(&operation.id).copied()) {
+                Effect::Event(_) => wanted.push(operation),
+                Effect::Unchanged => changed.unchanged.push(operation),
+                Effect::Refused(why) => changed.skipped.push(skipped(&operation, why)),
+            }
+        }
+        if strict && !changed.skipped.is_empty() {
+            return Err(ClientError::NotApplicable { what: verb.participle(), skipped: changed.skipped });
+        }
+        let mut numbers: Vec<u64> = Vec::with_capacity(wanted.len());
+        let at_once = if matches!(verb, Verb::Redirect(_)) { REDIRECTS_AT_ONCE } else { AT_ONCE };
+        for batch in wanted.chunks(at_once) {
+            let (_, (done, created, left)) = self.wal()?.transact(|view| self.decide(view, verb, batch, &seen))?;
+            numbers.extend(done.iter().map(|operation| operation.number));
+            if matches!(verb, Verb::Delete) {
+                changed.operations.extend(done);
+            }
+            changed.skipped.extend(left);
+            for id in created {
+                changed.redirected_to.push(self.operation(&Reference::Id(id))?);
+            }
+        }
+        if let Verb::Retry { .. } | Verb::Redirect(_) = verb {
+            numbers.extend(self.bring_back_dependents(&numbers)?);
+        }
+        if !matches!(verb, Verb::Delete) {
+            for number in numbers {
+                changed.operations.push(self.operation(&Reference::Number(number))?);
+            }
+        }
+        Ok(changed)
+    }
+
+    /// The changes of one batch, decided on what the log holds at this moment.
+    #[expect(clippy::type_complexity, reason = "one caller; what was done, created and left")]
+    fn decide(
+        &self,
+        view: &View,
+        verb: &Verb,
+        batch: &[Operation],
+        all: &BTreeSet<u64>,
+    ) -> WalResult<(Vec<Change>, (Vec<Operation>, Vec<OperationId>, Vec<Skipped>))> {
+        let dependents = match verb {
+            Verb::Delete => others_that_wait(view, batch, all)?,
+            _ => BTreeMap::new(),
+        };
+        let mut changes = Vec::with_capacity(batch.len());
+        let (mut done, mut created, mut left) = (Vec::with_capacity(batch.len()), Vec::new(), Vec::new());
+        for (nth, asked) in batch.iter().enumerate() {
+            let now = view.operation(asked.number)?.filter(|operation| operation.id == asked.id);
+            let Some(operation) = now else {
+                left.push(skipped(asked, "it is gone: somebody deleted it meanwhile".into()));
+                continue;
+            };
+            match self.effect(verb, &operation, dependents.get(&operation.id).copied()) {
+                Effect::Event(Event::Redirected { failure, .. }) => {
+                    let Verb::Redirect(backend) = verb else { continue };
+                    let id = OperationId::new(self.clock.now(), nth, self.random());
+                    let mut logged = again(&operation, backend.clone());
+                    if let crate::wal::Admission::New(admitted) = view.admit(logged.clone())? {
+                        logged = admitted;
+                    }
+                    changes.push(Change::NewAs(id, logged));
+                    changes.push(Change::Next(Known::from(&operation), Event::Redirected { to: id, failure }));
+                    created.push(id);
+                    done.push(operation);
+                }
+                Effect::Event(event) => {
+                    changes.push(Change::Next(Known::from(&operation), event));
+                    done.push(operation);
+                }
+                Effect::Unchanged => {}
+                Effect::Refused(why) => left.push(skipped(&operation, why)),
+            }
+        }
+        Ok((changes, (done, created, left)))
+    }
+
+    fn random(&self) -> u128 {
+        u128::from(self.clock.random()) << 64 | u128::from(self.clock.random())
+    }
+
+    /// What a verb means for an operation; `dependent` is the number of one that waits for it.
+    fn effect(&self, verb: &Verb, operation: &Operation, dependent: Option<u64>) -> Effect {
+        let status = operation.status();
+        let by_hand = || "asked for by hand".to_owned();
+        let refused = |why: &str| Effect::Refused(why.to_owned());
+        match (verb, status) {
+            (Verb::Cancel { permanent: true }, Status::Failed) if operation.redirected_to.is_none() => {
+                match operation.state.failure() {
+                    Some(failure) if failure.error_type == failure::PERMANENT => Effect::Unchanged,
+                    last => Effect::Event(Event::GivenUp { failure: given_up(last) }),
+                }
+            }
+            (Verb::Cancel { permanent: true }, Status::Pending | Status::Retrying) => {
+                Effect::Event(Event::GivenUp { failure: given_up(operation.state.failure()) })
+            }
+            (Verb::Cancel { .. }, Status::Pending | Status::Retrying) => {
+                let last = operation.state.failure().map(|failure| failure.message.as_str());
+                Effect::Event(Event::Failed { failure: worker::cancelled(last) })
+            }
+            (Verb::Cancel { .. }, Status::Processing) if worker::is_cancelled(operation) => Effect::Unchanged,
+            (Verb::Cancel { .. }, Status::Processing) => {
+                Effect::Event(Event::CancelRequested { reason: "cancelled by hand".into() })
+            }
+            (Verb::Cancel { .. }, Status::Completed) => refused("it is completed already"),
+            (Verb::Cancel { .. }, Status::Failed) => refused("it has failed already"),
+            (Verb::Hold, Status::Completed | Status::Failed) => refused("it has ended: there is nothing to set aside"),
+            (Verb::Hold, _) if operation.hold => Effect::Unchanged,
+            (Verb::Hold, _) => Effect::Event(Event::Held { reason: by_hand() }),
+            (Verb::Release, _) if !operation.hold => Effect::Unchanged,
+            (Verb::Release, Status::Completed) => Effect::Unchanged,
+            (Verb::Release, _) => Effect::Event(Event::Unheld { reason: by_hand() }),
+            (Verb::Delete, Status::Processing) => refused("it is being carried out; cancel it first"),
+            (Verb::Delete, _) => match dependent {
+                Some(number) => {
+                    Effect::Refused(format!("operation {number} waits for it; cancel or delete that first"))
+                }
+                None => Effect::Event(Event::Deleted { reason: by_hand() }),
+            },
+            (Verb::Prioritize(_), Status::Completed | Status::Failed) => {
+                refused("it has ended: there is no order left")
+            }
+            (Verb::Prioritize(priority), _) if operation.priority == *priority => Effect::Unchanged,
+            (Verb::Prioritize(priority), _) => Effect::Event(Event::Prioritized { priority: *priority }),
+            (Verb::Retry { .. } | Verb::Redirect(_), Status::Failed) if operation.redirected_to.is_some() => {
+                let to = operation.redirected_to.map(|id| id.to_string()).unwrap_or_default();
+                Effect::Refused(format!("it went on as {to}; retry that one"))
+            }
+            (Verb::Retry { now: true }, Status::Retrying) => {
+                Effect::Event(Event::Released { reason: "its wait was ended by hand".into() })
+            }
+            (Verb::Retry { .. }, Status::Failed | Status::Retrying) => {
+                Effect::Event(Event::Retried { reason: by_hand() })
+            }
+            (Verb::Retry { .. }, status) => {
+                Effect::Refused(format!("it is {status}: only failed and retrying operations can be retried"))
+            }
+            (Verb::Redirect(_), Status::Processing) => refused("it is being carried out; cancel it first"),
+            (Verb::Redirect(_), Status::Completed) => refused("it is completed already"),
+            (Verb::Redirect(backend), _) if operation.backend == *backend => {
+                Effect::Refused(format!("it is an operation of `{backend}` already; retry it without --backend"))
+            }
+            (Verb::Redirect(backend), _) => {
+                match self.backends.check(backend, &operation.operation_type, &operation.parameters) {
+                    Err(refusal) => Effect::Refused(refusal.to_string()),
+                    Ok(()) => Effect::Event(Event::Redirected { to: operation.id, failure: went_on(backend) }),
+                }
+            }
+        }
+    }
+
+    /// What failed only because one of these had failed is tried again with them.
+    fn bring_back_dependents(&self, numbers: &[u64]) -> Result<Vec<u64>, ClientError> {
+        let mut back: BTreeSet<OperationId> = BTreeSet::new();
+        for number in numbers {
+            back.insert(self.operation(&Reference::Number(*number))?.id);
+        }
+        let mut failed = self.look(|view| {
+            let mut found = Vec::new();
+            view.visit(
+                crate::wal::Order::OldestFirst,
+                |file| file.count_of(Status::Failed) > 0,
+                |glimpse| glimpse.status == Status::Failed,
+                |operation| {
+                    let dependency = |failure: &Failure| failure.error_type == failure::DEPENDENCY;
+                    if operation.status() == Status::Failed && operation.state.failure().is_some_and(dependency) {
+                        found.push(operation);
+                    }
+                    std::ops::ControlFlow::Continue(())
+                },
+            )?;
+            Ok(found)
+        })?;
+        let mut order = Vec::new();
+        loop {
+            let (free, rest): (Vec<Operation>, Vec<Operation>) =
+                failed.into_iter().partition(|operation| operation.depends_on.iter().any(|id| back.contains(id)));
+            if free.is_empty() {
+                break;
+            }
+            back.extend(free.iter().map(|operation| operation.id));
+            order.extend(free);
+            failed = rest;
+        }
+        let mut changed = Vec::with_capacity(order.len());
+        for batch in order.chunks(AT_ONCE) {
+            let (written, ()) = self.wal()?.transact(|view| {
+                let mut changes = Vec::with_capacity(batch.len());
+                for operation in batch {
+                    let known = (operation.revision, operation.status());
+                    if view.standing(operation.number, operation.id)? == Some(known) {
+                        let reason = "what it waits for is tried again".to_owned();
+                        changes.push(Change::Next(Known::from(operation), Event::Retried { reason }));
+                    }
+                }
+                Ok((changes, ()))
+            })?;
+            changed.extend(written.iter().map(|written| written.number));
+        }
+        Ok(changed)
+    }
+}
+
+/// Of these operations, those that others wait for which are not among `all`, each with the number of one such.
+fn others_that_wait(
+    view: &View,
+    operations: &[Operation],
+    all: &BTreeSet<u64>,
+) -> WalResult<BTreeMap<OperationId, u64>> {
+    let ids: BTreeSet<OperationId> = operations.iter().map(|operation| operation.id).collect();
+    let waiting = view.dependents_of(&ids)?;
+    Ok(waiting.into_iter().filter(|(_, dependent)| !all.contains(dependent)).collect())
+}
+
+fn skipped(operation: &Operation, why: String) -> Skipped {
+    Skipped { number: operation.number, id: operation.id, status: operation.status(), why }
+}
+
+fn given_up(last: Option<&Failure>) -> Failure {
+    let last = last.map_or_else(String::new, |failure| format!("; its last error was: {}", failure.message));
+    Failure {
+        class: FailureClass::Permanent,
+        error_type: failure::PERMANENT.into(),
+        message: format!("marked by hand as permanently failed{last}"),
+    }
+}
+
+fn went_on(backend: &BackendName) -> Failure {
+    Failure {
+        class: FailureClass::Permanent,
+        error_type: failure::REDIRECTED.into(),
+        message: format!("redirected by hand: it goes on as an operation of `{backend}`"),
+    }
+}
+
+/// The same work, to be done elsewhere.
+fn again(operation: &Operation, backend: BackendName) -> Logged {
+    let kind = operation.operation_type.clone();
+    let mut logged = Logged::new(kind, backend, operation.parameters.clone(), operation.max_retries);
+    logged.priority = operation.priority;
+    logged.depends_on.clone_from(&operation.depends_on);
+    logged.source.clone_from(&operation.source);
+    logged.redirected_from = Some(operation.id);
+    if let State::Pending { .. } = operation.state {
+        logged.not_before = operation.not_before;
+    }
+    logged
+}

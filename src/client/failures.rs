@@ -1,0 +1,99 @@
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use super::{Client, ClientError};
+use crate::operation::{BackendName, Failure, FailureClass, Number, Operation, State, Status, Time, cause};
+use crate::wal::{Damage, Order, WalError};
+
+/// Failed and retrying operations of one backend with one cause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CauseGroup {
+    /// Eight hex digits that name the cause, the same on every backend.
+    pub fingerprint: String,
+    /// The messages without what is particular to one operation.
+    pub cause: String,
+    /// The type of error.
+    pub error_type: String,
+    /// What it means for the next attempt.
+    pub class: FailureClass,
+    /// The backend.
+    pub backend: BackendName,
+    /// How many have failed for good.
+    pub failed: u64,
+    /// How many wait for another attempt.
+    pub retrying: u64,
+    /// When the first of them failed.
+    pub first: Time,
+    /// When the last of them failed.
+    pub last: Time,
+    /// The number of the last one.
+    pub example: Number,
+    /// What was said of the last one.
+    pub message: String,
+}
+
+impl Client {
+    /// Failed and retrying operations by cause and backend, the most frequent first; and what could not be read.
+    pub fn failures(&self, backend: Option<&BackendName>) -> Result<(Vec<CauseGroup>, Option<Damage>), ClientError> {
+        let of_interest = |status: Status| matches!(status, Status::Failed | Status::Retrying);
+        self.look(|view| {
+            let mut groups: BTreeMap<(BackendName, String), CauseGroup> = BTreeMap::new();
+            let visited = view.visit(
+                Order::OldestFirst,
+                |file| {
+                    file.counts
+                        .keys()
+                        .any(|(status, name, _)| of_interest(*status) && backend.is_none_or(|backend| backend == name))
+                },
+                |glimpse| of_interest(glimpse.status) && backend.is_none_or(|backend| *backend == glimpse.backend),
+                |operation| {
+                    if let Some((failure, at)) = failure_of(&operation)
+                        && backend.is_none_or(|backend| *backend == operation.backend)
+                    {
+                        count(&mut groups, &operation, failure, at);
+                    }
+                    ControlFlow::Continue(())
+                },
+            );
+            let damage = match visited {
+                Err(WalError::Damaged(damage)) => Some(damage),
+                other => other.map(|()| None)?,
+            };
+            let mut groups: Vec<CauseGroup> = groups.into_values().collect();
+            groups.sort_by_key(|group| (std::cmp::Reverse(group.failed + group.retrying), group.fingerprint.clone()));
+            Ok((groups, damage.or_else(|| view.damage().cloned())))
+        })
+    }
+}
+
+fn failure_of(operation: &Operation) -> Option<(&Failure, Time)> {
+    match &operation.state {
+        State::Failed { at, failure } => Some((failure, *at)),
+        State::Retrying { failure, wait } => Some((failure, wait.since)),
+        _ => None,
+    }
+}
+
+fn count(groups: &mut BTreeMap<(BackendName, String), CauseGroup>, operation: &Operation, failure: &Failure, at: Time) {
+    let fingerprint = cause::fingerprint(failure);
+    let group = groups.entry((operation.backend.clone(), fingerprint.clone())).or_insert_with(|| CauseGroup {
+        fingerprint,
+        cause: cause::normalised(failure),
+        error_type: failure.error_type.clone(),
+        class: failure.class,
+        backend: operation.backend.clone(),
+        failed: 0,
+        retrying: 0,
+        first: at,
+        last: at,
+        example: operation.number,
+        message: failure.message.clone(),
+    });
+    *if operation.status() == Status::Failed { &mut group.failed } else { &mut group.retrying } += 1;
+    group.first = group.first.min(at);
+    if at >= group.last {
+        group.last = at;
+        group.example = operation.number;
+        group.message.clone_from(&failure.message);
+    }
+}

@@ -1,0 +1,269 @@
+use super::{Client, ClientError, HealthStatus, Reference};
+use crate::operation::{FailureClass, Operation, State, Status, Time, Wait, failure, retry};
+use crate::wal::Fate;
+use crate::worker;
+
+/// Why an operation stands where it does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why {
+    /// The operation.
+    pub operation: Operation,
+    /// A stable word for the reason.
+    pub reason: Reason,
+    /// The reason in one sentence, with what would change it.
+    pub sentence: String,
+    /// When it is tried next, where that is known.
+    pub next_attempt_at: Option<Time>,
+}
+
+/// The reasons, for scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// It is done.
+    Completed,
+    /// It failed.
+    Failed,
+    /// Somebody cancelled it, or marked it as one that never succeeds.
+    Cancelled,
+    /// It goes on as another operation.
+    Redirected,
+    /// What it waited for has failed.
+    DependencyFailed,
+    /// It may have been done.
+    InDoubt,
+    /// It is being carried out.
+    Running,
+    /// It is being carried out and was asked to stop.
+    Stopping,
+    /// Its drain loop died.
+    LoopDied,
+    /// It is set aside.
+    Held,
+    /// It waits for others.
+    WaitsForOthers,
+    /// It was logged with a delay.
+    Delayed,
+    /// An attempt failed, and the next one is not due.
+    Backoff,
+    /// Its backend is not configured, or not built into this program.
+    NoBackend,
+    /// Its backend is away.
+    BackendAway,
+    /// It is due, and no drain loop runs.
+    NoDrainLoop,
+    /// It is due, and its turn comes.
+    Queued,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Reason; 17] = [
+        Reason::Completed,
+        Reason::Failed,
+        Reason::Cancelled,
+        Reason::Redirected,
+        Reason::DependencyFailed,
+        Reason::InDoubt,
+        Reason::Running,
+        Reason::Stopping,
+        Reason::LoopDied,
+        Reason::Held,
+        Reason::WaitsForOthers,
+        Reason::Delayed,
+        Reason::Backoff,
+        Reason::NoBackend,
+        Reason::BackendAway,
+        Reason::NoDrainLoop,
+        Reason::Queued,
+    ];
+
+    /// The word in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Reason::Completed => "completed",
+            Reason::Failed => "failed",
+            Reason::Cancelled => "cancelled",
+            Reason::Redirected => "redirected",
+            Reason::DependencyFailed => "dependency_failed",
+            Reason::InDoubt => "in_doubt",
+            Reason::Running => "running",
+            Reason::Stopping => "stopping",
+            Reason::LoopDied => "loop_died",
+            Reason::Held => "held",
+            Reason::WaitsForOthers => "waits_for_others",
+            Reason::Delayed => "delayed",
+            Reason::Backoff => "backoff",
+            Reason::NoBackend => "no_backend",
+            Reason::BackendAway => "backend_away",
+            Reason::NoDrainLoop => "no_drain_loop",
+            Reason::Queued => "queued",
+        }
+    }
+}
+
+impl Client {
+    /// Why an operation isn't done, what would unblock it, and when it is tried next.
+    pub fn why(&self, reference: &Reference) -> Result<Why, ClientError> {
+        let operation = self.operation(reference)?;
+        let (reason, sentence, next_attempt_at) = match operation.status() {
+            Status::Completed => (Reason::Completed, "it is done".to_owned(), None),
+            Status::Failed => self.why_failed(&operation)?,
+            Status::Processing => self.why_processing(&operation)?,
+            Status::Pending | Status::Retrying => self.why_waiting(&operation)?,
+        };
+        Ok(Why { operation, reason, sentence, next_attempt_at })
+    }
+
+    fn why_failed(&self, operation: &Operation) -> Result<(Reason, String, Option<Time>), ClientError> {
+        let n = operation.number;
+        if let Some(id) = operation.redirected_to {
+            let to = self.look(|view| view.operation_by_id(id))?;
+            let to = to.map_or_else(|| id.to_string(), |to| format!("operation {} ({})", to.number, to.status()));
+            return Ok((Reason::Redirected, format!("it went on as {to}"), None));
+        }
+        let State::Failed { failure, .. } = &operation.state else {
+            return Ok((Reason::Failed, "it failed".into(), None));
+        };
+        let message = failure.message.trim_end_matches('.');
+        let (reason, advice) = match failure.error_type.as_str() {
+            failure::CANCELLED | failure::PERMANENT => {
+                (Reason::Cancelled, format!("`wal-cli retry {n}` brings it back"))
+            }
+            failure::DEPENDENCY => (Reason::DependencyFailed, "see why that one failed".to_owned()),
+            failure::IN_DOUBT => (Reason::InDoubt, format!("if it was not done, `wal-cli retry {n}`")),
+            _ if failure.class == FailureClass::Permanent => {
+                (Reason::Failed, format!("once the cause is gone, `wal-cli retry {n}` tries again"))
+            }
+            _ => {
+                let attempts = operation.retry_count + 1;
+                let spent = format!("all {attempts} attempts are spent; `wal-cli retry {n}` starts over");
+                (Reason::Failed, spent)
+            }
+        };
+        Ok((reason, format!("it failed: {message}; {advice}"), None))
+    }
+
+    fn why_processing(&self, operation: &Operation) -> Result<(Reason, String, Option<Time>), ClientError> {
+        let Some(claim) = operation.claim() else { return Ok((Reason::Running, "it runs".into(), None)) };
+        let alive = self.processing_active()?.is_some_and(|holder| holder.pid == claim.pid);
+        let stopping = worker::is_cancelled(operation);
+        Ok(match (alive, stopping) {
+            (true, false) => {
+                (Reason::Running, format!("process {} is carrying it out since {}", claim.pid, claim.started), None)
+            }
+            (true, true) => {
+                (Reason::Stopping, format!("process {} was asked to stop carrying it out", claim.pid), None)
+            }
+            (false, _) => {
+                let ended = "the process that carried it out has ended without an answer";
+                let next = "the next `wal-cli process` asks its backend what became of it";
+                let backend = &operation.backend;
+                let away = match self.backends.get(backend) {
+                    Some(_) => String::new(),
+                    None => format!(", once `{backend}` is configured"),
+                };
+                (Reason::LoopDied, format!("{ended}; {next}{away}"), None)
+            }
+        })
+    }
+
+    fn why_waiting(&self, operation: &Operation) -> Result<(Reason, String, Option<Time>), ClientError> {
+        let (n, backend, now) = (operation.number, &operation.backend, self.clock.now());
+        if operation.hold {
+            return Ok((Reason::Held, format!("it is held; `wal-cli release {n}` lets it go on"), None));
+        }
+        if !operation.depends_on.is_empty() {
+            return self.why_dependent(operation);
+        }
+        if self.backends.get(backend).is_none() {
+            let what = match self.backends.names().any(|(name, _)| name == backend) {
+                true => "this version cannot carry out yet",
+                false => "is not configured",
+            };
+            let advice = format!("`wal-cli retry {n} --backend NAME` sends it elsewhere");
+            return Ok((Reason::NoBackend, format!("its backend is `{backend}`, which {what}; {advice}"), None));
+        }
+        if let Some(until) = operation.not_before
+            && !(Wait { since: operation.logged_at, until }).is_over(now)
+        {
+            return Ok((Reason::Delayed, format!("it was logged to be tried not before {until}"), Some(until)));
+        }
+        if let State::Retrying { failure, wait } = &operation.state
+            && !wait.is_over(now)
+        {
+            let (count, max) = (operation.retry_count, operation.max_retries);
+            let message = failure.message.trim_end_matches('.');
+            let text = format!(
+                "attempt {count} of {} failed: {message}; the next one is due at {}, and `wal-cli retry {n} --now` \
+                 makes it due",
+                max.saturating_add(1),
+                wait.until
+            );
+            return Ok((Reason::Backoff, text, Some(wait.until)));
+        }
+        let running = self.processing_active()?;
+        let away = match operation.state.failure() {
+            Some(failure) if failure.class == FailureClass::Outage => Some(failure.message.clone()),
+            _ => {
+                let known = crate::health::known(self.records());
+                let offline = known.iter().any(|one| one.backend == *backend && one.status == HealthStatus::Offline);
+                offline.then(|| "its last probes failed".to_owned())
+            }
+        };
+        let next = match &running {
+            Some(holder) => format!("process {} tries again when it answers", holder.pid),
+            None => "no drain loop runs: `wal-cli process` tries again".to_owned(),
+        };
+        if let Some(message) = away {
+            let message = message.trim_end_matches('.');
+            return Ok((Reason::BackendAway, format!("its backend `{backend}` is away: {message}; {next}"), None));
+        }
+        if running.is_none() {
+            return Ok((
+                Reason::NoDrainLoop,
+                "it is due, and no drain loop runs; `wal-cli process` carries it out".into(),
+                None,
+            ));
+        }
+        let alone = if operation.interruptions >= retry::ALONE_AFTER {
+            ", alone and last, since it has ended drain loops before"
+        } else {
+            ""
+        };
+        Ok((Reason::Queued, format!("it is due, and a drain loop runs: its turn comes{alone}"), Some(now)))
+    }
+
+    fn why_dependent(&self, operation: &Operation) -> Result<(Reason, String, Option<Time>), ClientError> {
+        let mut open = Vec::new();
+        for id in &operation.depends_on {
+            let fate = self.look(|view| view.fate(*id))?;
+            match fate {
+                Fate::Done => {}
+                Fate::Open(at) => {
+                    let Some(other) = self.look(|view| view.operation_by_id(at))? else { continue };
+                    open.push(format!("operation {} ({})", other.number, other.status()));
+                }
+                Fate::Failed(other) => {
+                    let text = format!(
+                        "operation {}, which it waits for, has failed; the next `wal-cli process` fails this one too, \
+                         unless `wal-cli retry {}` is done before",
+                        other.number, other.number
+                    );
+                    return Ok((Reason::DependencyFailed, text, None));
+                }
+                Fate::Unknown => open.push(format!("{id}, which is gone")),
+            }
+        }
+        Ok(match open.as_slice() {
+            [] => {
+                let text = "all that it waited for is completed; the next `wal-cli process` carries it out";
+                (Reason::NoDrainLoop, text.into(), None)
+            }
+            [one] => (Reason::WaitsForOthers, format!("it waits for {one}, and goes on when that is completed"), None),
+            several => {
+                let list = several.join(", ");
+                (Reason::WaitsForOthers, format!("it waits for {list}, and goes on when they are completed"), None)
+            }
+        })
+    }
+}

@@ -1,0 +1,81 @@
+//! What failures have in common: messages without what is particular to one operation.
+
+use super::Failure;
+
+/// A failure's cause: its message with names, paths, ids and numbers left out.
+///
+/// Text between backticks and words with a slash become `…`, as do words of sixteen letters and digits or
+/// more, such as ids and CIDs; numbers become `#`.
+pub fn normalised(failure: &Failure) -> String {
+    let mut plain = String::with_capacity(failure.message.len());
+    for (at, part) in failure.message.split('`').enumerate() {
+        plain.push_str(if at % 2 == 1 { "…" } else { part });
+    }
+    let mut words: Vec<String> = Vec::new();
+    for word in plain.split_whitespace() {
+        let core = word.trim_matches(|c: char| !c.is_alphanumeric() && c != '/' && c != '…');
+        let short = if core.contains('/') || is_id(core) { word.replace(core, "…") } else { without_numbers(word) };
+        // `… …` says no more than `…`.
+        if short != "…" || words.last().is_none_or(|last| last != "…") {
+            words.push(short);
+        }
+    }
+    words.join(" ")
+}
+
+/// A short name of a cause: the same for the same type of error and normalised message, whatever the backend.
+pub fn fingerprint(failure: &Failure) -> String {
+    let text = format!("{}\0{}", failure.error_type, normalised(failure));
+    format!("{:08x}", crc32c::crc32c(text.as_bytes()))
+}
+
+fn is_id(word: &str) -> bool {
+    word.len() >= 16
+        && word.bytes().any(|byte| byte.is_ascii_digit())
+        && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+fn without_numbers(word: &str) -> String {
+    let mut short = String::with_capacity(word.len());
+    for c in word.chars() {
+        if !c.is_ascii_digit() {
+            short.push(c);
+        } else if !short.ends_with('#') {
+            short.push('#');
+        }
+    }
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::FailureClass;
+    use super::*;
+
+    fn failure(message: &str) -> Failure {
+        Failure { class: FailureClass::Permanent, error_type: "x".into(), message: message.into() }
+    }
+
+    #[test]
+    fn what_is_particular_to_one_operation_is_left_out() {
+        for (message, cause) in [
+            ("`/a/b.txt` is gone; add it again", "… is gone; add it again"),
+            ("cannot read /tmp/x y: denied", "cannot read … y: denied"),
+            ("status 503 after 12.5s", "status # after #.#s"),
+            ("no block QmVj6UxQiUkQKjFLGTewN2r6SzfRjz9EMK8MvjV7V7BC5s.", "no block …."),
+            ("operation 019f1c2e-0000-7000-8000-000000000000 is gone", "operation … is gone"),
+            ("backend is away", "backend is away"),
+        ] {
+            assert_eq!(normalised(&failure(message)), cause);
+        }
+    }
+
+    #[test]
+    fn one_cause_has_one_fingerprint() {
+        let one = failure("`/a` is gone");
+        assert_eq!(fingerprint(&one), fingerprint(&failure("`/b/c` is gone")));
+        assert_ne!(fingerprint(&one), fingerprint(&failure("`/a` may not be read")));
+        let other = Failure { error_type: "y".into(), ..one.clone() };
+        assert_ne!(fingerprint(&one), fingerprint(&other));
+    }
+}

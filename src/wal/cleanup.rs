@@ -1,0 +1,252 @@
+//! Retention: dropping what is old enough, and joining the small archives of days that are over.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::checkpoint::{ARCHIVE_PARTITIONS, CheckpointReport, Dropped, Exchange};
+use super::error::WalResult;
+use super::log::Wal;
+use super::manifest::FileEntry;
+use super::view::View;
+use super::{Layout, LockName};
+use crate::operation::{Operation, OperationId, State, Status, Time};
+use crate::wal::locks::LockFile;
+
+/// What a cleanup is to drop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Completed operations go when they were completed more than this many days ago.
+    pub max_age_days: u64,
+    /// Whether failed ones of that age go, too.
+    pub failed: bool,
+}
+
+/// What a cleanup drops, or would drop.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CleanupPlan {
+    /// Whole archives, with their operations and bytes.
+    pub archives: Vec<(String, u64, u64)>,
+    /// Completed operations that are dropped from partitions.
+    pub operations: u64,
+    /// Failed operations that are dropped.
+    pub failed: u64,
+    /// Operations old enough that stay because others wait for them, with what shares their archive.
+    pub kept: u64,
+    /// Small archives that are joined with others of their day.
+    pub joined: u64,
+}
+
+impl CleanupPlan {
+    fn count(&mut self, exchange: &Exchange) {
+        self.operations = exchange.dropped.values().map(|dropped| dropped.completed).sum();
+        self.failed = exchange.dropped.values().map(|dropped| dropped.failed).sum();
+    }
+}
+
+/// What decides whether something is old enough.
+struct Age {
+    /// Days before this one are old.
+    oldest_kept: i64,
+    /// The day that the clock shows.
+    today: i64,
+    failed: bool,
+}
+
+impl Age {
+    fn is_old(&self, day: i64) -> bool {
+        day < self.oldest_kept
+    }
+
+    /// Whether a row of a partition goes. Nothing ends before it is logged, whatever the clock said then.
+    fn drops(&self, row: &Operation) -> bool {
+        match &row.state {
+            State::Completed { at, .. } => self.is_old((*at).max(row.logged_at).day()),
+            State::Failed { at, .. } => self.failed && self.is_old((*at).max(row.logged_at).day()),
+            _ => false,
+        }
+    }
+}
+
+impl Wal {
+    /// Drops what is old enough by the clock of this moment, or only tells what that would be.
+    pub fn cleanup(&self, retention: Retention, dry_run: bool) -> WalResult<CleanupPlan> {
+        let now = self.clock.now();
+        let age = age(retention, now, now);
+        if dry_run {
+            return self.read(|view| {
+                let (mut plan, exchange) = self.plan_cleanup(view, &age)?;
+                plan.count(&exchange);
+                let small = self.small_archives(view.files(), &exchange.removed, &age);
+                plan.joined = small.iter().map(|(_, files)| files.len() as u64).sum();
+                Ok(plan)
+            });
+        }
+        let _held = self.lock_checkpoint()?;
+        self.clean_up(&age)
+    }
+
+    /// Drops what was old enough already when the last cleanup ran, unless somebody else is at work on the files.
+    ///
+    /// A clock that jumped ahead thus has to stay there until the next cleanup before anything goes because of it.
+    pub fn cleanup_if_free(&self, retention: Retention) -> WalResult<Option<CleanupPlan>> {
+        let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Checkpoint)?;
+        if !lock.try_lock(&*self.disk)? {
+            return Ok(None);
+        }
+        let _held = lock.hold(&*self.disk, &self.options.command, self.clock.now())?;
+        let now = self.clock.now();
+        let last = self.manifest()?.last_cleanup;
+        let believed = last.map_or(Time::from_millis(i64::MIN), |last| last.min(now));
+        self.clean_up(&age(retention, believed, now)).map(Some)
+    }
+
+    fn clean_up(&self, age: &Age) -> WalResult<CleanupPlan> {
+        let mut report = self.fold_all(true)?;
+        let (mut plan, mut exchange) = self.read(|view| self.plan_cleanup(view, age))?;
+        self.commit(&mut exchange, Some(self.clock.now()))?;
+        self.remove_replaced(&exchange, &mut report)?;
+        plan.archives.retain(|(name, _, _)| exchange.dropped.contains_key(name));
+        plan.count(&exchange);
+        plan.joined = self.join_archives(age, &mut report)?;
+        Ok(plan)
+    }
+
+    fn plan_cleanup(&self, view: &View, age: &Age) -> WalResult<(CleanupPlan, Exchange)> {
+        let mut plan = CleanupPlan::default();
+        let mut exchange = Exchange::default();
+        let Some(manifest) = view.manifest() else { return Ok((plan, exchange)) };
+        let days = days_of_archives(&manifest.files, age.today);
+        let needed = view.dependencies()?;
+        for file in &manifest.files {
+            if file.is_archive() {
+                if !days.get(file.name.as_str()).is_some_and(|day| age.is_old(*day)) {
+                    continue;
+                }
+                if self.holds_any(view, file, &needed)? {
+                    plan.kept += file.live();
+                    continue;
+                }
+                plan.archives.push((file.name.clone(), file.live(), file.bytes));
+                exchange.removed.insert(file.name.clone());
+                exchange.dropped.insert(file.name.clone(), Dropped::default());
+                continue;
+            }
+            let ended = file.count_of(Status::Completed) + if age.failed { file.count_of(Status::Failed) } else { 0 };
+            if ended == 0 {
+                continue;
+            }
+            let rows = view.table(file)?.read_all()?;
+            let mut entry = file.clone();
+            let mut gone = Dropped::default();
+            for row in rows.iter().filter(|row| !file.superseded.contains(row.number) && age.drops(row)) {
+                // What the journal says of it is newer: somebody may have retried it.
+                if view.is_touched(row.number) {
+                    continue;
+                }
+                if needed.contains(&row.id) {
+                    plan.kept += 1;
+                    continue;
+                }
+                *if row.status() == Status::Failed { &mut gone.failed } else { &mut gone.completed } += 1;
+                gone.numbers.push(row.number);
+            }
+            if gone.numbers.is_empty() {
+                continue;
+            }
+            entry.superseded.extend(gone.numbers.iter().copied());
+            exchange.dropped.insert(file.name.clone(), gone);
+            entry.count_rows(rows.iter());
+            if entry.live() == 0 {
+                exchange.removed.insert(entry.name);
+            } else {
+                exchange.changed.insert(entry.name.clone(), entry);
+            }
+        }
+        Ok((plan, exchange))
+    }
+
+    fn holds_any(&self, view: &View, file: &FileEntry, ids: &BTreeSet<OperationId>) -> WalResult<bool> {
+        let mut inside = ids.range(file.ids.0..=file.ids.1).peekable();
+        if inside.peek().is_none() {
+            return Ok(false);
+        }
+        let rows = view.table(file)?.read_all()?;
+        Ok(inside.any(|id| rows.binary_search_by_key(id, |row| row.id).is_ok()))
+    }
+
+    /// Days that are over with several archives which are not half full, and those archives.
+    fn small_archives(
+        &self,
+        files: &[FileEntry],
+        removed: &BTreeSet<String>,
+        age: &Age,
+    ) -> Vec<(Time, Vec<FileEntry>)> {
+        let limit = self.archive_rows() as u64;
+        let mut days: BTreeMap<i64, (Time, Vec<FileEntry>)> = BTreeMap::new();
+        for file in files.iter().filter(|file| !removed.contains(&file.name) && file.live() * 2 <= limit) {
+            if let Some(day) = file.day.filter(|day| day.day() < age.today) {
+                days.entry(day.day()).or_insert_with(|| (day, Vec::new())).1.push(file.clone());
+            }
+        }
+        days.into_values().filter(|(_, files)| files.len() > 1).collect()
+    }
+
+    fn archive_rows(&self) -> usize {
+        self.options.partition_size * ARCHIVE_PARTITIONS
+    }
+
+    /// Joins the small archives of each day that is over; a commit for each, so that memory stays bounded.
+    fn join_archives(&self, age: &Age, report: &mut CheckpointReport) -> WalResult<u64> {
+        let manifest = self.manifest()?;
+        let mut joined = 0;
+        for (day, files) in self.small_archives(&manifest.files, &BTreeSet::new(), age) {
+            let mut counter = self.highest_counter(&self.manifest()?)?;
+            let mut exchange = Exchange::default();
+            let mut rows = Vec::new();
+            for file in &files {
+                let view = View::open(self.disk.clone(), self.layout.clone())?;
+                // An archived operation changes only by being deleted, and then the journal holds the tombstone.
+                let kept = view.table(file)?.read_all()?;
+                rows.extend(kept.into_iter().filter(|row| !file.superseded.contains(row.number)));
+                exchange.removed.insert(file.name.clone());
+                joined += 1;
+            }
+            self.stage(rows, self.archive_rows(), Some(day), &mut exchange, || {
+                counter += 1;
+                Layout::archive_name(day, counter)
+            })?;
+            self.publish(&exchange)?;
+            self.commit(&mut exchange, None)?;
+            self.remove_replaced(&exchange, report)?;
+        }
+        Ok(joined)
+    }
+}
+
+fn age(retention: Retention, believed: Time, now: Time) -> Age {
+    let days = i64::try_from(retention.max_age_days).unwrap_or(i64::MAX);
+    Age { oldest_kept: believed.day().saturating_sub(days), today: now.day(), failed: retention.failed }
+}
+
+/// The day that each archive counts as: its own, unless the clock was wrong on that day.
+///
+/// What was completed later in the order of the log cannot be older, so a day that lies before that of an
+/// earlier archive counts as that one; and a day that has not come yet counts as that of the next archive
+/// whose day has, if there is one.
+fn days_of_archives(files: &[FileEntry], today: i64) -> BTreeMap<&str, i64> {
+    let mut archives: Vec<(&FileEntry, i64)> = files.iter().filter_map(|file| Some((file, file.day?.day()))).collect();
+    archives.sort_by_key(|(file, _)| file.revisions.1);
+    let mut floor = i64::MIN;
+    for (_, day) in archives.iter_mut().filter(|(_, day)| *day <= today) {
+        floor = floor.max(*day);
+        *day = floor;
+    }
+    let mut next = i64::MAX;
+    for (_, day) in archives.iter_mut().rev() {
+        if *day > today {
+            *day = next;
+        } else {
+            next = next.min(*day);
+        }
+    }
+    archives.into_iter().map(|(file, day)| (file.name.as_str(), day)).collect()
+}
