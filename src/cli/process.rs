@@ -10,7 +10,7 @@ use super::signals::Interrupts;
 use super::{Exit, wait};
 use crate::client::{ClientError, HolderNote, ProcessReport};
 use crate::operation::Operation;
-use crate::report::{Document, HolderDoc, OperationEvent, write_result};
+use crate::report::{Document, ErrorType, Line, Settled, Skipped, Summary, write_result};
 use crate::wal::WalError;
 use crate::worker::ProcessOptions;
 
@@ -45,7 +45,7 @@ pub fn run(context: &mut Context<'_>, args: &Process) -> Result<Exit, CliError> 
             if lost.is_none() {
                 let out = &mut terminal.out;
                 let written = if terminal.json {
-                    writeln!(out, "{}", OperationEvent::settled(operation))
+                    writeln!(out, "{}", Settled::new(operation).line())
                 } else {
                     write_result(out, operation, &terminal.style)
                 };
@@ -79,10 +79,10 @@ fn end(
     first_failed: Option<&Operation>,
     interrupts: &Interrupts,
 ) -> Result<Exit, CliError> {
-    let ProcessReport { completed, failed, retrying, cancelled, postponed, handed_back, recovered, stopped } = *report;
+    let ProcessReport { completed, failed, retrying, cancelled, postponed, handed_back, recovered, .. } = *report;
     let error = match first_failed {
         _ if interrupts.by_keyboard() => {
-            Some(CliError::new(Exit::Interrupted, "interrupted", "interrupted; what had not been sent was handed back"))
+            Some(CliError::new(ErrorType::Interrupted, "interrupted; what had not been sent was handed back"))
         }
         Some(first) if failed > 0 => {
             let all = completed + failed + retrying;
@@ -96,20 +96,8 @@ fn end(
     };
     let terminal = &mut *context.terminal;
     if terminal.json {
-        let mut document = Document::new(error.is_none())
-            .with("event", "summary")
-            .with("completed", &completed)
-            .with("failed", &failed)
-            .with("retrying", &retrying)
-            .with("cancelled", &cancelled)
-            .with("postponed", &postponed)
-            .with("handed_back", &handed_back)
-            .with("recovered", &recovered)
-            .with("stopped", &stopped);
-        if let Some(error) = &error {
-            document = document.with("error", &error.shown(terminal.program));
-        }
-        terminal.document(document)?;
+        let shown = error.as_ref().map(|error| error.shown(terminal.program));
+        terminal.document(&Document::with_error(Summary::new(report), shown))?;
     } else {
         let parts = [
             (completed, "completed"),
@@ -134,11 +122,7 @@ fn skipped(context: &mut Context<'_>) -> Result<Exit, CliError> {
     let running = context.client.processing_active()?;
     let terminal = &mut *context.terminal;
     if terminal.json {
-        let document = Document::new(true)
-            .with("event", "summary")
-            .with("skipped", &true)
-            .with("processing", &running.as_ref().map(HolderDoc::new));
-        terminal.document(document)?;
+        terminal.document(&Document::done(Skipped::new(running.as_ref())))?;
     } else {
         let who = running.map_or_else(String::new, |note| format!(": `{}`, pid {}", note.command, note.pid));
         terminal.note(&format!("skipped: another drain loop is at work{who}"));

@@ -4,7 +4,7 @@ use super::Exit;
 use super::context::Context;
 use super::error::CliError;
 use crate::client::Reference;
-use crate::report::{status_document, write_status};
+use crate::report::{Document, StatusDoc, write_status};
 use crate::wal::WalError;
 
 /// Runs the command.
@@ -17,11 +17,9 @@ pub fn run(context: &mut Context<'_>) -> Result<Exit, CliError> {
         let oldest = stats.oldest_pending.and_then(|(number, _)| {
             context.client.operation(&Reference::Number(number)).ok().map(|operation| operation.id)
         });
-        let mut document = status_document(&stats, oldest, &base_path);
-        if let Some(error) = &error {
-            document = document.with("error", &error.shown(context.terminal.program));
-        }
-        context.terminal.document(document)?;
+        let shown = error.as_ref().map(|error| error.shown(context.terminal.program));
+        let result = StatusDoc::new(&stats, oldest, &base_path);
+        context.terminal.document(&Document::with_error(result, shown))?;
     } else {
         let terminal = &mut *context.terminal;
         write_status(&mut terminal.out, &stats, &base_path, &terminal.style)?;
