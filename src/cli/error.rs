@@ -9,7 +9,7 @@ use crate::client::{BadInput, ClientError};
 use crate::config::ConfigError;
 use crate::disk::DiskError;
 use crate::operation::{BackendName, Operation};
-use crate::report::{BadInputDoc, ErrorDoc, ErrorType, Facts, Named, Shown, UnfinishedDoc, Word, visible};
+use crate::report::{BadInputDoc, ErrorDoc, ErrorType, Facts, Named, Offset, Shown, UnfinishedDoc, Word, visible};
 use crate::wal::WalError;
 
 /// How many inputs are named for people; scripts get all of them.
@@ -221,7 +221,7 @@ fn about_the_log(mut cli: CliError, error: &WalError) -> CliError {
         WalError::Busy { .. } => cli.hint("wait for it to finish, or pass `--lock-timeout 60s`"),
         WalError::Damaged(damage) => cli
             .with(|facts| facts.path = Some(damage.path.display().to_string()))
-            .with(|facts| facts.offset = Some(damage.offset))
+            .with(|facts| facts.offset = Some(Offset(damage.offset)))
             .hint("nothing was changed; `status`, `list` and `show` still show what can be read")
             .hint("restore that file from a backup; keep a copy of the folder as it is"),
         WalError::NewerFormat { .. } => cli.hint("use the version that wrote it; nothing was changed"),
@@ -260,6 +260,7 @@ fn about_the_log(mut cli: CliError, error: &WalError) -> CliError {
         WalError::Disk(error) if error.kind() == io::ErrorKind::NotADirectory => {
             cli.hint("name a folder with `--base-path`")
         }
+        WalError::Disk(error) if error.is_not_found() => cli.hint("name a folder that is there"),
         WalError::Disk(_) => cli,
     }
 }

@@ -124,7 +124,8 @@ impl CommandSchema {
         let error = generator.subschema_for::<doc::ErrorDoc<'_>>().to_value();
         let results: Vec<(Kind, Value)> =
             self.shapes.iter().map(|shape| (shape.kind, (shape.result)(&mut generator).to_value())).collect();
-        let definitions = generator.take_definitions(true);
+        let mut definitions = generator.take_definitions(true);
+        definitions.values_mut().for_each(absent_is_not_null);
 
         let mut shapes = Vec::new();
         let mut alone = json!({ "success": { "const": false }, "error": error });
@@ -162,6 +163,24 @@ impl CommandSchema {
     /// The name of the file that holds the schema.
     pub fn file_name(&self) -> String {
         format!("{}.json", self.command.replace(' ', "-"))
+    }
+}
+
+/// A field that may be absent is not null instead: an `Option` in Rust says both.
+fn absent_is_not_null(definition: &mut Value) {
+    let required: Vec<Value> = definition["required"].as_array().cloned().unwrap_or_default();
+    let Some(properties) = definition.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    for (_, property) in properties.iter_mut().filter(|(name, _)| !required.contains(&json!(name))) {
+        if let Some([kind, null]) = property["type"].as_array().map(Vec::as_slice)
+            && null == "null"
+        {
+            property["type"] = kind.clone();
+        }
+        if let Some([kind, _]) = property["anyOf"].as_array().map(Vec::as_slice) {
+            let reference = kind["$ref"].clone();
+            property["$ref"] = reference;
+            property.as_object_mut().map(|property| property.remove("anyOf"));
+        }
     }
 }
 

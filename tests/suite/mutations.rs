@@ -190,7 +190,11 @@ impl Maker<'_> {
                 self.put("form broken", at, String::from_iter(chars).into());
             }
             Value::Number(number) if number.is_u64() || number.is_i64() => {
-                self.put("fraction", at, json!(number.as_f64().unwrap() + 0.5));
+                // Large ones have no fraction that a reader would see.
+                let fraction = number.as_f64().unwrap() + 0.5;
+                if fraction.fract() != 0.0 {
+                    self.put("fraction", at, json!(fraction));
+                }
                 if !SIGNED.contains(&key) {
                     let below = -1 - i64::from(self.random.u16(..));
                     self.put("negative", at, json!(below));

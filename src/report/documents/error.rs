@@ -139,7 +139,7 @@ pub struct Facts {
     pub path: Option<String>,
     /// Where in that file; null: it as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub offset: Option<Option<u64>>,
+    pub offset: Option<Offset>,
     /// Bytes that may still be written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free_bytes: Option<u64>,
@@ -156,6 +156,11 @@ pub struct Facts {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offline: Option<Vec<String>>,
 }
+
+/// A place in a file; null: the file as a whole.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Offset(pub Option<u64>);
 
 /// An input that cannot be used.
 #[derive(Debug, Serialize, JsonSchema)]

@@ -20,7 +20,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 pub use bench::{Append, Floor};
-pub use error::{BadInputDoc, ErrorDoc, ErrorType, Facts, UnfinishedDoc};
+pub use error::{BadInputDoc, ErrorDoc, ErrorType, Facts, Offset, UnfinishedDoc};
 pub use health::Health;
 pub use list::{List, ListText};
 pub use operation::{OperationDoc, Operations, ShownMany, ShownOne};
