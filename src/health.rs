@@ -27,6 +27,15 @@ pub enum HealthStatus {
 }
 
 impl HealthStatus {
+    /// All five.
+    pub const ALL: [HealthStatus; 5] = [
+        HealthStatus::Online,
+        HealthStatus::Degraded,
+        HealthStatus::Offline,
+        HealthStatus::Unknown,
+        HealthStatus::NotConfigured,
+    ];
+
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {

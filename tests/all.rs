@@ -5,10 +5,12 @@
 mod suite {
     mod binary;
     mod cli;
+    mod contract;
     mod crowd;
     mod interleave;
     mod kill;
     mod model;
+    mod mutations;
     mod order;
     mod outcomes;
     mod readers;

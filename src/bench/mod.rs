@@ -28,6 +28,9 @@ pub enum Method {
 }
 
 impl Method {
+    /// Both.
+    pub const ALL: [Method; 2] = [Method::Append, Method::Overwrite];
+
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {

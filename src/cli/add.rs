@@ -4,15 +4,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
 use super::Exit;
 use super::args::{Add, Logging, Spool};
 use super::context::Context;
 use super::error::CliError;
 use super::wait::{self, Waited};
 use crate::client::{AddOptions, ClientError, Receipt, Reference};
-use crate::report::{Document, visible};
+use crate::report::{Document, Receipts, visible};
 use crate::wal::WalError;
 
 /// Runs the command.
@@ -68,7 +66,7 @@ pub fn finish(context: &mut Context<'_>, receipts: &[Receipt], logging: &Logging
 fn told(context: &mut Context<'_>, receipts: &[Receipt]) -> Result<Exit, CliError> {
     let terminal = &mut *context.terminal;
     if terminal.json {
-        terminal.document(receipts_document(Document::new(true), receipts))?;
+        terminal.document(&Document::done(Receipts::new(receipts)))?;
         return Ok(Exit::Done);
     }
     for receipt in receipts {
@@ -83,38 +81,6 @@ fn told(context: &mut Context<'_>, receipts: &[Receipt]) -> Result<Exit, CliErro
         terminal.note(&format!("operation {number} had this key already, and is {status}: nothing new was logged"));
     }
     Ok(Exit::Done)
-}
-
-#[derive(Serialize)]
-struct ReceiptDoc<'a> {
-    operation_id: String,
-    number: u64,
-    status: &'static str,
-    existing: bool,
-    operation_type: &'a str,
-    backend: &'a str,
-    path: Option<&'a str>,
-}
-
-/// The document with what was logged.
-pub fn receipts_document(document: Document, receipts: &[Receipt]) -> Document {
-    let document = match receipts {
-        [only] => document.with("operation_id", &only.id),
-        _ => document,
-    };
-    let docs: Vec<ReceiptDoc<'_>> = receipts
-        .iter()
-        .map(|receipt| ReceiptDoc {
-            operation_id: receipt.id.to_string(),
-            number: receipt.number,
-            status: receipt.status.as_str(),
-            existing: receipt.existing,
-            operation_type: receipt.operation_type.as_str(),
-            backend: receipt.backend.as_str(),
-            path: receipt.path.as_deref(),
-        })
-        .collect();
-    document.with("operations", &docs)
 }
 
 #[expect(clippy::disallowed_methods, reason = "it may be a pipe, which cannot be read at offsets")]

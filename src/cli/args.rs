@@ -125,6 +125,8 @@ pub enum Command {
     /// Show, change and check the settings
     #[command(subcommand)]
     Config(Config),
+    /// Print the JSON Schema of what a command prints with --json
+    Schema(SchemaArgs),
     /// Print a script that completes commands in a shell
     Completions(Completions),
 }
@@ -545,6 +547,14 @@ pub enum Config {
     Path,
     /// Say everything that is wrong with the settings
     Check,
+}
+
+/// `schema`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  wal-cli schema status\n  wal-cli schema config show")]
+pub struct SchemaArgs {
+    /// The command; without one, those that have a schema are listed
+    pub command: Vec<String>,
 }
 
 /// `completions`

@@ -10,7 +10,7 @@ use super::error::CliError;
 use crate::bench;
 use crate::clock::{Clock, SystemClock};
 use crate::disk::{Disk, OsDisk};
-use crate::report::{Document, append_documents, floor_documents, write_append, write_floor};
+use crate::report::{Append, Document, Floor, write_append, write_floor};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, command: &Bench) -> Result<Exit, CliError> {
@@ -21,7 +21,7 @@ pub fn run(context: &mut Context<'_>, command: &Bench) -> Result<Exit, CliError>
             let rows = bench::floor(&*disk, &*clock, &directory(dir.as_ref()))?;
             let terminal = &mut *context.terminal;
             if terminal.json {
-                terminal.document(Document::new(true).with("floor", &floor_documents(&rows)))?;
+                terminal.document(&Document::done(Floor::new(&rows)))?;
             } else {
                 terminal.text(&write_floor(&rows, &terminal.style))?;
             }
@@ -34,7 +34,7 @@ pub fn run(context: &mut Context<'_>, command: &Bench) -> Result<Exit, CliError>
             }
             let terminal = &mut *context.terminal;
             if terminal.json {
-                terminal.document(Document::new(true).with("append", &append_documents(&rows)))?;
+                terminal.document(&Document::done(Append::new(&rows)))?;
             } else {
                 terminal.text(&write_append(&rows, &terminal.style))?;
             }

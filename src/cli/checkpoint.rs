@@ -4,7 +4,7 @@ use super::Exit;
 use super::context::Context;
 use super::error::CliError;
 use crate::client::CheckpointReport;
-use crate::report::Document;
+use crate::report::{Checkpoint, Document};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>) -> Result<Exit, CliError> {
@@ -12,13 +12,7 @@ pub fn run(context: &mut Context<'_>) -> Result<Exit, CliError> {
     let CheckpointReport { operations, files_written, files_removed, generations_removed, quarantined } = &report;
     let terminal = &mut *context.terminal;
     if terminal.json {
-        let document = Document::new(true)
-            .with("operations", operations)
-            .with("files_written", files_written)
-            .with("files_removed", files_removed)
-            .with("generations_removed", generations_removed)
-            .with("quarantined", quarantined);
-        terminal.document(document)?;
+        terminal.document(&Document::done(Checkpoint::new(&report)))?;
         return Ok(Exit::Done);
     }
     if *operations == 0 && *files_written == 0 {

@@ -1,12 +1,10 @@
 //! `cleanup`: drops completed operations that are old enough.
 
-use serde_json::json;
-
 use super::Exit;
 use super::args::Cleanup;
 use super::context::Context;
 use super::error::CliError;
-use crate::report::{Cell, Document, Table, bytes};
+use crate::report::{self, Cell, Document, Table, bytes};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Cleanup) -> Result<Exit, CliError> {
@@ -15,18 +13,7 @@ pub fn run(context: &mut Context<'_>, args: &Cleanup) -> Result<Exit, CliError> 
     let terminal = &mut *context.terminal;
     let archived: u64 = plan.archives.iter().map(|(_, operations, _)| operations).sum();
     if terminal.json {
-        let archives: Vec<_> = plan
-            .archives
-            .iter()
-            .map(|(name, operations, bytes)| json!({ "name": name, "operations": operations, "bytes": bytes }))
-            .collect();
-        let document = Document::new(true)
-            .with("dry_run", &args.dry_run)
-            .with("age_days", &days)
-            .with("archives", &archives)
-            .with("operations", &(plan.operations + archived))
-            .with("from_partitions", &plan.operations);
-        terminal.document(document)?;
+        terminal.document(&Document::done(report::Cleanup::new(&plan, args.dry_run, days)))?;
         return Ok(Exit::Done);
     }
     let mut table = Table::new(terminal.style);
@@ -38,10 +25,19 @@ pub fn run(context: &mut Context<'_>, args: &Cleanup) -> Result<Exit, CliError> 
     }
     let total = plan.operations + archived;
     let verb = if args.dry_run { "would go" } else { "dropped" };
-    if total == 0 {
-        terminal.text(&format!("no completed operation is {days} days old\n"))?;
-    } else {
-        terminal.text(&format!("{total} completed operations {verb}\n"))?;
+    if total + plan.failed == 0 {
+        let what = if args.failed { "completed or failed" } else { "completed" };
+        terminal.text(&format!("no {what} operation is {days} days old\n"))?;
+    }
+    let joined = if args.dry_run { "would be joined" } else { "joined" };
+    let parts = [
+        (total, format!("completed operations {verb}")),
+        (plan.failed, format!("failed operations {verb}")),
+        (plan.kept, "operations of that age stay: others wait for them, or for what shares their archive".into()),
+        (plan.joined, format!("small archives {joined} with others of their day")),
+    ];
+    for (n, what) in parts.into_iter().filter(|(n, _)| *n > 0) {
+        terminal.text(&format!("{n} {what}\n"))?;
     }
     Ok(Exit::Done)
 }

@@ -4,7 +4,7 @@ use super::args::{Completions, command};
 use super::error::CliError;
 use super::terminal::Terminal;
 use super::{Exit, Program};
-use crate::report::Document;
+use crate::report::{self, Document};
 
 /// Runs the command.
 pub fn run(terminal: &mut Terminal, args: &Completions) -> Result<Exit, CliError> {
@@ -16,8 +16,8 @@ pub fn run(terminal: &mut Terminal, args: &Completions) -> Result<Exit, CliError
     clap_complete::generate(args.shell, &mut command(terminal.program), name, &mut script);
     let script = String::from_utf8_lossy(&script);
     if terminal.json {
-        let document = Document::new(true).with("shell", &args.shell.to_string()).with("script", &script);
-        terminal.document(document)?;
+        let result = report::Completions { shell: args.shell.to_string(), script: &script };
+        terminal.document(&Document::done(result))?;
     } else {
         terminal.text(&script)?;
     }

@@ -2,23 +2,26 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::Exit;
 use super::args::Global;
 use super::context::{Context, Flags, warn};
 use super::error::CliError;
 use super::terminal::Terminal;
-use crate::config::{self, ConfigError, Entry, Places, Sources};
+use crate::config::{self, ConfigError, Entry, Places, Sources, Warning};
 use crate::disk::{Disk, OsDisk};
-use crate::report::{Cell, Document, Paint, Table};
+use crate::report::{
+    Cell, ConfigCheck, ConfigGet, ConfigPath, ConfigSet, ConfigShow, Document, ErrorType, Paint, SettingDoc, Table,
+    WarningDoc,
+};
 
 /// Where the settings file is, or would be.
 fn file_of(global: &Global) -> Result<PathBuf, CliError> {
     match &global.config {
         Some(path) => Ok(path.clone()),
         None => Places::of_user().file().ok_or_else(|| {
-            CliError::new(Exit::Usage, "config", "this user has no home directory to keep settings in")
+            CliError::new(ErrorType::Config, "this user has no home directory to keep settings in")
                 .hint("name a file with `--config`")
         }),
     }
@@ -29,8 +32,7 @@ pub fn path(terminal: &mut Terminal, global: &Global) -> Result<Exit, CliError> 
     let path = file_of(global)?;
     if terminal.json {
         let exists = (&OsDisk::new() as &dyn Disk).exists(&path).unwrap_or(false);
-        let document = Document::new(true).with("path", &path.display().to_string()).with("exists", &exists);
-        terminal.document(document)?;
+        terminal.document(&Document::done(ConfigPath { path: path.display().to_string(), exists }))?;
     } else {
         terminal.text(&format!("{}\n", path.display()))?;
     }
@@ -43,14 +45,10 @@ pub fn show(context: &mut Context<'_>) -> Result<Exit, CliError> {
     let terminal = &mut *context.terminal;
     if terminal.json {
         let file = context.loaded.file.as_ref().map(|path| path.display().to_string());
-        let settings: Map<String, Value> = entries
+        let settings = entries
             .into_iter()
-            .map(|entry| {
-                let value = json!({ "value": entry.value, "origin": entry.origin.to_string(), "about": entry.about });
-                (entry.key, value)
-            })
-            .collect();
-        terminal.document(Document::new(true).with("settings", &settings).with("file", &file))?;
+            .map(|Entry { key, value, origin, about }| (key, SettingDoc { about, origin: origin.to_string(), value }));
+        terminal.document(&Document::done(ConfigShow { settings: settings.collect(), file }))?;
         return Ok(Exit::Done);
     }
     let mut table = Table::new(terminal.style);
@@ -81,11 +79,8 @@ pub fn get(context: &mut Context<'_>, key: &str) -> Result<Exit, CliError> {
     let entry = config::get(&context.loaded, key)?;
     let terminal = &mut *context.terminal;
     if terminal.json {
-        let document = Document::new(true)
-            .with("key", &entry.key)
-            .with("value", &entry.value)
-            .with("origin", &entry.origin.to_string());
-        terminal.document(document)?;
+        let Entry { key, value, origin, .. } = entry;
+        terminal.document(&Document::done(ConfigGet { key, value, origin: origin.to_string() }))?;
     } else if entry.value.is_null() {
         terminal.note(&format!("`{key}` is not set"));
     } else {
@@ -111,9 +106,7 @@ pub fn set(terminal: &mut Terminal, global: &Global, key: &str, value: &str) -> 
     let changed = config::set(&text, &path, key, value)?;
     write(disk, &path, &changed).map_err(ConfigError::from)?;
     if terminal.json {
-        let document =
-            Document::new(true).with("key", key).with("value", value).with("path", &path.display().to_string());
-        terminal.document(document)?;
+        terminal.document(&Document::done(ConfigSet { key, value, path: path.display().to_string() }))?;
     } else {
         terminal.note(&format!("`{key}` is now {value} in `{}`", path.display()));
     }
@@ -151,21 +144,18 @@ pub fn check(terminal: &mut Terminal, global: &Global) -> Result<Exit, CliError>
     };
     let errors: Vec<CliError> = errors.into_iter().map(CliError::from).collect();
     if terminal.json {
-        let warnings: Vec<Value> = warnings
-            .iter()
-            .map(
-                |warning| json!({ "variable": warning.variable, "message": warning.to_string(), "hint": warning.hint }),
-            )
-            .collect();
-        let values: Vec<_> = errors.iter().map(|error| error.shown(terminal.program)).collect();
-        let mut document = Document::new(errors.is_empty())
-            .with("file", &file.map(|path| path.display().to_string()))
-            .with("errors", &values)
-            .with("warnings", &warnings);
-        if let Some(first) = values.first() {
-            document = document.with("error", first);
-        }
-        terminal.document(document)?;
+        let warning = |warning: &'_ Warning| WarningDoc {
+            hint: warning.hint.clone(),
+            message: warning.to_string(),
+            variable: warning.variable.clone(),
+        };
+        let result = ConfigCheck {
+            file: file.map(|path| path.display().to_string()),
+            errors: errors.iter().map(|error| error.shown(terminal.program)).collect(),
+            warnings: warnings.iter().map(warning).collect(),
+        };
+        let first = errors.first().map(|error| error.shown(terminal.program));
+        terminal.document(&Document::with_error(result, first))?;
     } else {
         warn(terminal, &warnings);
         for error in &errors {

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Exit;
 use super::args::Global;
 use super::error::{CliError, suggested};
 use super::terminal::Terminal;
@@ -10,6 +9,7 @@ use crate::client::{Client, ClientError, Reference};
 use crate::config::{self, Loaded, VARIABLE_PREFIX, Warning};
 use crate::disk::OsDisk;
 use crate::operation::{BackendName, Operation};
+use crate::report::ErrorType;
 
 /// A command's surroundings.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl<'t> Context<'t> {
             .filter(|(distance, known)| *distance <= 2 && *distance < known.as_str().len())
             .min()
             .map(|(_, known)| known);
-        let error = CliError::new(Exit::Usage, "unknown_backend", format!("there is no backend `{name}`"));
+        let error = CliError::new(ErrorType::UnknownBackend, format!("there is no backend `{name}`"));
         Err(suggested(error, suggestion.as_ref()))
     }
 

@@ -3,16 +3,15 @@
 use std::error::Error;
 use std::io;
 
-use serde::ser::{Serialize, SerializeMap, Serializer};
-use serde_json::{Value, json};
-
 use super::{Exit, Program};
 use crate::backend::Refusal;
-use crate::client::ClientError;
+use crate::client::{BadInput, ClientError};
 use crate::config::ConfigError;
 use crate::disk::DiskError;
-use crate::operation::BackendName;
-use crate::report::{Document, visible};
+use crate::operation::{BackendName, Operation};
+use crate::report::{
+    BadInputDoc, ErrorDoc, ErrorType, Facts, Named, Offset, Shown, SkippedDoc, UnfinishedDoc, Word, visible,
+};
 use crate::wal::WalError;
 
 /// How many inputs are named for people; scripts get all of them.
@@ -23,8 +22,8 @@ const DETAILS_MAX: usize = 20;
 pub struct CliError {
     /// The exit code.
     pub exit: Exit,
-    /// A stable word for scripts.
-    pub kind: &'static str,
+    /// What kind of error it is.
+    pub kind: ErrorType,
     /// What happened, and to what.
     pub message: String,
     /// What else there is to say.
@@ -41,23 +40,25 @@ pub struct More {
     /// What to do.
     pub hints: Vec<String>,
     /// Further fields for scripts.
-    pub extra: Vec<(&'static str, Value)>,
+    pub facts: Facts,
+    /// Whether nobody is to hear of it.
+    pub silent: bool,
 }
 
 impl CliError {
     /// An error of this kind.
-    pub fn new(exit: Exit, kind: &'static str, message: impl Into<String>) -> CliError {
-        CliError { exit, kind, message: message.into(), more: Box::default() }
+    pub fn new(kind: ErrorType, message: impl Into<String>) -> CliError {
+        CliError { exit: kind.into(), kind, message: message.into(), more: Box::default() }
     }
 
     /// Something was asked for in a wrong way.
     pub fn usage(message: impl Into<String>) -> CliError {
-        CliError::new(Exit::Usage, "usage", message)
+        CliError::new(ErrorType::Usage, message)
     }
 
     /// Operations that were waited for or drained failed.
     pub fn operations_failed(message: impl Into<String>) -> CliError {
-        CliError::new(Exit::Failed, "operation_failed", message)
+        CliError::new(ErrorType::OperationFailed, message)
     }
 
     /// The same with a hint.
@@ -66,25 +67,27 @@ impl CliError {
         self
     }
 
-    /// The same with a further field.
-    pub fn with(mut self, name: &'static str, value: Value) -> CliError {
-        self.more.extra.push((name, value));
+    /// The same with further fields.
+    pub fn with(mut self, set: impl FnOnce(&mut Facts)) -> CliError {
+        set(&mut self.more.facts);
         self
     }
 
     /// Whether nobody is to hear of it: whoever read our output has read enough.
     pub fn is_silent(&self) -> bool {
-        self.kind == CLOSED_PIPE
+        self.more.silent
     }
 
     /// The error as a part of a document.
     pub fn shown(&self, program: Program) -> ErrorDoc<'_> {
-        ErrorDoc { error: self, program }
-    }
-
-    /// The document of a command that brought nothing but this error.
-    pub fn document(&self, program: Program) -> Document {
-        Document::new(false).with("error", &self.shown(program))
+        let More { causes, hints, facts, .. } = &*self.more;
+        ErrorDoc {
+            r#type: self.kind,
+            message: program.named(&self.message).into(),
+            hint: (!hints.is_empty()).then(|| program.named(&hints.join("; "))),
+            causes,
+            facts,
+        }
     }
 
     /// The causes of an error that its own message does not already contain.
@@ -103,53 +106,27 @@ impl CliError {
     }
 }
 
-/// An error as JSON.
-#[derive(Debug)]
-pub struct ErrorDoc<'a> {
-    error: &'a CliError,
-    program: Program,
-}
-
-impl Serialize for ErrorDoc<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let More { causes, hints, extra, .. } = &*self.error.more;
-        let mut fields = serializer.serialize_map(None)?;
-        fields.serialize_entry("type", self.error.kind)?;
-        fields.serialize_entry("message", &self.program.named(&self.error.message))?;
-        fields.serialize_entry("hint", &(!hints.is_empty()).then(|| self.program.named(&hints.join("; "))))?;
-        if !causes.is_empty() {
-            fields.serialize_entry("causes", causes)?;
-        }
-        for (name, value) in extra {
-            fields.serialize_entry(name, value)?;
-        }
-        fields.end()
-    }
-}
-
-const CLOSED_PIPE: &str = "closed_pipe";
-
 impl From<io::Error> for CliError {
     /// An error of stdout: nothing else is written to directly.
     fn from(error: io::Error) -> CliError {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return CliError::new(Exit::Done, CLOSED_PIPE, "the reader has gone");
+            // Whoever read our output has read enough: all is well.
+            let mut error = CliError::new(ErrorType::Output, "the reader has gone");
+            error.exit = Exit::Done;
+            error.more.silent = true;
+            return error;
         }
-        CliError::new(Exit::Disk, "output", format!("could not write to stdout: {error}"))
+        CliError::new(ErrorType::Output, format!("could not write to stdout: {error}"))
             .hint("what the command did stands; `wal-cli list all` shows it")
     }
 }
 
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> CliError {
-        let mut cli = CliError::new(Exit::Usage, "config", error.to_string()).caused_by(&error);
+        let mut cli = CliError::new(ErrorType::Config, error.to_string()).caused_by(&error);
         cli.more.hints.extend(error.hint());
-        if let Some(key) = error.key() {
-            cli = cli.with("key", json!(key));
-        }
-        if let Some(origin) = error.origin() {
-            cli = cli.with("origin", json!(origin.to_string()));
-        }
+        cli.more.facts.key = error.key().map(Into::into);
+        cli.more.facts.origin = error.origin().map(ToString::to_string);
         cli
     }
 }
@@ -168,8 +145,7 @@ impl From<WalError> for CliError {
 
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> CliError {
-        let (exit, kind) = Exit::of(&error);
-        let mut cli = CliError::new(exit, kind, error.to_string()).caused_by(&error);
+        let mut cli = CliError::new(super::exit::error_type(&error), error.to_string()).caused_by(&error);
         match &error {
             ClientError::Wal(error) => about_the_log(cli, error),
             ClientError::NoSuchOperation(name) => {
@@ -182,16 +158,18 @@ impl From<ClientError> for CliError {
             }
             ClientError::BadReference(_) => cli.hint("`wal-cli list all` shows numbers"),
             ClientError::BadInputs { bad, .. } => {
-                let line = |input: &crate::client::BadInput| format!("{}: {}", visible(&input.input), input.message);
+                let line = |input: &BadInput| format!("{}: {}", visible(&input.input), input.message);
                 cli.more.details = bad.iter().take(DETAILS_MAX).map(line).collect();
                 if bad.len() > DETAILS_MAX {
                     cli.more.details.push(format!("… and {} more (--json names all)", bad.len() - DETAILS_MAX));
                 }
-                let all: Vec<Value> = bad
-                    .iter()
-                    .map(|bad| json!({ "input": bad.input, "error_type": bad.error_type, "message": bad.message }))
-                    .collect();
-                cli.with("bad_inputs", Value::Array(all)).hint("correct or leave out those, then run it again")
+                let doc = |bad: &BadInput| BadInputDoc {
+                    error_type: Word(bad.error_type),
+                    input: bad.input.clone(),
+                    message: bad.message.clone(),
+                };
+                cli.with(|facts| facts.bad_inputs = Some(bad.iter().map(doc).collect()))
+                    .hint("correct or leave out those, then run it again")
             }
             ClientError::Refused(refusal) => refused(cli, refusal),
             ClientError::Disabled => cli
@@ -205,24 +183,21 @@ impl From<ClientError> for CliError {
                     cli.more.details = skipped.iter().take(DETAILS_MAX).map(line).collect();
                     cli = cli.hint("leave those out, or select operations with filters or `-`, which skips them");
                 }
-                let all: Vec<Value> = skipped
-                    .iter()
-                    .map(|one| {
-                        json!({ "operation_id": one.id.to_string(), "number": one.number,
-                                "status": one.status.as_str(), "reason": one.why })
-                    })
-                    .collect();
-                cli.with("skipped", Value::Array(all))
+                let doc = |one: &crate::client::Skipped| SkippedDoc {
+                    number: one.number,
+                    operation_id: Shown(one.id),
+                    status: Named(one.status),
+                    reason: one.why.clone(),
+                };
+                cli.with(|facts| facts.skipped = Some(skipped.iter().map(doc).collect()))
             }
             ClientError::TimedOut { unfinished } => {
-                let all: Vec<Value> = unfinished
-                    .iter()
-                    .map(|operation| {
-                        json!({ "operation_id": operation.id.to_string(), "number": operation.number,
-                                "status": operation.status().as_str() })
-                    })
-                    .collect();
-                cli.with("unfinished", Value::Array(all))
+                let doc = |operation: &Operation| UnfinishedDoc {
+                    number: operation.number,
+                    operation_id: Shown(operation.id),
+                    status: Named(operation.status()),
+                };
+                cli.with(|facts| facts.unfinished = Some(unfinished.iter().map(doc).collect()))
             }
             ClientError::OneKey { .. } => cli.hint("leave out `--key`, or log them one by one"),
             ClientError::Illegal(_) | ClientError::Interrupted | ClientError::BadKey { .. } => cli,
@@ -233,7 +208,9 @@ impl From<ClientError> for CliError {
 /// An error about a backend that is not there, with what was meant, perhaps.
 pub fn suggested(error: CliError, suggestion: Option<&BackendName>) -> CliError {
     let error = match suggestion {
-        Some(name) => error.hint(format!("did you mean `{name}`?")).with("suggestion", json!(name.as_str())),
+        Some(name) => {
+            error.hint(format!("did you mean `{name}`?")).with(|facts| facts.suggestion = Some(name.to_string()))
+        }
         None => error,
     };
     error.hint("`wal-cli config show` lists the backends")
@@ -245,7 +222,8 @@ fn refused(cli: CliError, refusal: &Refusal) -> CliError {
         Refusal::NotBuilt { .. } => cli.hint("pass `--backend local`, or `wal-cli config set default_backend local`"),
         Refusal::Unsupported { supported, .. } => {
             let list = supported.join(", ");
-            cli.hint(format!("it carries out {list}")).with("supported", json!(supported))
+            cli.hint(format!("it carries out {list}"))
+                .with(|facts| facts.supported = Some(supported.iter().map(ToString::to_string).collect()))
         }
         Refusal::BadParameters(_) => cli.hint("`wal-cli submit --help` shows what each type takes"),
     }
@@ -258,11 +236,11 @@ fn about_the_log(mut cli: CliError, error: &WalError) -> CliError {
             cli.hint("wait for it to end; `--skip-if-running` takes that as done, `--lock-timeout 60s` waits longer")
         }
         WalError::Busy { .. } => cli.hint("wait for it to finish, or pass `--lock-timeout 60s`"),
-        WalError::Damaged(damage) => {
-            cli = cli.with("path", json!(damage.path.display().to_string())).with("offset", json!(damage.offset));
-            cli.hint("nothing was changed; `status`, `list` and `show` still show what can be read")
-                .hint("restore that file from a backup; keep a copy of the folder as it is")
-        }
+        WalError::Damaged(damage) => cli
+            .with(|facts| facts.path = Some(damage.path.display().to_string()))
+            .with(|facts| facts.offset = Some(Offset(damage.offset)))
+            .hint("nothing was changed; `status`, `list` and `show` still show what can be read")
+            .hint("restore that file from a backup; keep a copy of the folder as it is"),
         WalError::NewerFormat { .. } => cli.hint("use the version that wrote it; nothing was changed"),
         WalError::NotOurs { .. } => cli.hint("name another folder with `--base-path`; nothing was changed"),
         WalError::NotLogged(error) => match error.kind() {
@@ -273,18 +251,17 @@ fn about_the_log(mut cli: CliError, error: &WalError) -> CliError {
             _ => cli.hint("see what is wrong with that disk, then run it again"),
         },
         WalError::NoSpace { free, wanted, .. } => cli
-            .with("free_bytes", json!(free))
-            .with("min_free_bytes", json!(wanted))
+            .with(|facts| facts.free_bytes = Some(*free))
+            .with(|facts| facts.min_free_bytes = Some(*wanted))
             .hint("make room: `wal-cli cleanup` drops old completed operations")
             .hint("or lower it: `wal-cli config set min_free_bytes 1MiB`"),
         WalError::Unconfirmed { ids, .. } => {
-            let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
             let hint = "look before logging it again: `wal-cli list all` shows whether it is there";
-            cli.more.details = ids.iter().take(DETAILS_MAX).cloned().collect();
-            cli.with("ids", json!(ids)).hint(hint)
+            cli.more.details = ids.iter().take(DETAILS_MAX).map(ToString::to_string).collect();
+            cli.with(|facts| facts.ids = Some(ids.iter().copied().map(Shown).collect())).hint(hint)
         }
         WalError::KeyTaken { number, .. } => cli
-            .with("number", json!(number))
+            .with(|facts| facts.number = Some(*number))
             .hint(format!("`wal-cli show {number}` shows that one; use another key for other work")),
         WalError::KeyTwice { .. } => cli.hint("give each operation a key of its own"),
         WalError::UnknownDependency { .. } => cli.hint("`wal-cli list all` shows what there is"),
@@ -300,6 +277,7 @@ fn about_the_log(mut cli: CliError, error: &WalError) -> CliError {
         WalError::Disk(error) if error.kind() == io::ErrorKind::NotADirectory => {
             cli.hint("name a folder with `--base-path`")
         }
+        WalError::Disk(error) if error.is_not_found() => cli.hint("name a folder that is there"),
         WalError::Disk(_) => cli,
     }
 }

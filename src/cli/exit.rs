@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::backend::Refusal;
 use crate::client::ClientError;
+use crate::report::ErrorType;
 use crate::wal::WalError;
 
 /// How the program ends.
@@ -62,50 +63,84 @@ impl Exit {
             Exit::Done => 8,
         }
     }
+}
 
-    /// The exit code of an error, and its stable word in JSON.
-    pub fn of(error: &ClientError) -> (Exit, &'static str) {
-        match error {
-            ClientError::Wal(error) => Exit::of_wal(error),
-            ClientError::NoSuchOperation(_) => (Exit::NotFound, "no_such_operation"),
-            ClientError::BadReference(_) => (Exit::Usage, "bad_reference"),
-            ClientError::BadInputs { .. } => (Exit::Usage, "bad_inputs"),
-            ClientError::Refused(refusal) => Exit::of_refusal(refusal),
-            ClientError::OneKey { .. } | ClientError::BadKey { .. } => (Exit::Usage, "bad_key"),
-            ClientError::Disabled => (Exit::Usage, "disabled"),
-            ClientError::NotApplicable { .. } => (Exit::Usage, "not_applicable"),
-            ClientError::Illegal(_) => (Exit::Usage, "illegal_change"),
-            ClientError::TimedOut { .. } => (Exit::TimedOut, "timed_out"),
-            ClientError::Interrupted => (Exit::Interrupted, "interrupted"),
-        }
+/// What kind of error it is, for scripts.
+pub fn error_type(error: &ClientError) -> ErrorType {
+    match error {
+        ClientError::Wal(error) => of_wal(error),
+        ClientError::NoSuchOperation(_) => ErrorType::NoSuchOperation,
+        ClientError::BadReference(_) => ErrorType::BadReference,
+        ClientError::BadInputs { .. } => ErrorType::BadInputs,
+        ClientError::Refused(refusal) => of_refusal(refusal),
+        ClientError::OneKey { .. } | ClientError::BadKey { .. } => ErrorType::BadKey,
+        ClientError::Disabled => ErrorType::Disabled,
+        ClientError::NotApplicable { .. } => ErrorType::NotApplicable,
+        ClientError::Illegal(_) => ErrorType::IllegalChange,
+        ClientError::TimedOut { .. } => ErrorType::TimedOut,
+        ClientError::Interrupted => ErrorType::Interrupted,
     }
+}
 
-    fn of_refusal(refusal: &Refusal) -> (Exit, &'static str) {
-        match refusal {
-            Refusal::Unknown { .. } => (Exit::Usage, "unknown_backend"),
-            Refusal::NotBuilt { .. } => (Exit::Usage, "backend_not_built"),
-            Refusal::Unsupported { .. } => (Exit::Usage, "unsupported"),
-            Refusal::BadParameters(_) => (Exit::Usage, "bad_parameters"),
-        }
+fn of_refusal(refusal: &Refusal) -> ErrorType {
+    match refusal {
+        Refusal::Unknown { .. } => ErrorType::UnknownBackend,
+        Refusal::NotBuilt { .. } => ErrorType::BackendNotBuilt,
+        Refusal::Unsupported { .. } => ErrorType::Unsupported,
+        Refusal::BadParameters(_) => ErrorType::BadParameters,
     }
+}
 
-    fn of_wal(error: &WalError) -> (Exit, &'static str) {
-        match error {
-            WalError::Busy { .. } => (Exit::Busy, "busy"),
-            WalError::Damaged(_) => (Exit::Damaged, "damaged"),
-            WalError::NewerFormat { .. } => (Exit::Damaged, "newer_format"),
-            WalError::NotOurs { .. } => (Exit::Damaged, "not_ours"),
-            WalError::NotLogged(_) => (Exit::Disk, "not_logged"),
-            WalError::NoSpace { .. } => (Exit::Disk, "no_space"),
-            WalError::Unconfirmed { .. } => (Exit::Disk, "unconfirmed"),
-            WalError::KeyTaken { .. } | WalError::KeyTwice { .. } => (Exit::Usage, "key_conflict"),
-            WalError::UnknownDependency { .. } => (Exit::NotFound, "unknown_dependency"),
-            WalError::HasDependents { .. } => (Exit::Usage, "has_dependents"),
-            WalError::TooLarge { .. } => (Exit::Usage, "too_large"),
-            // Somebody else was faster: the same command may succeed in a moment.
-            WalError::Conflict { .. } => (Exit::Busy, "conflict"),
-            WalError::Illegal(_) => (Exit::Usage, "illegal_change"),
-            WalError::Disk(_) => (Exit::Disk, "disk"),
+fn of_wal(error: &WalError) -> ErrorType {
+    match error {
+        WalError::Busy { .. } => ErrorType::Busy,
+        WalError::Damaged(_) => ErrorType::Damaged,
+        WalError::NewerFormat { .. } => ErrorType::NewerFormat,
+        WalError::NotOurs { .. } => ErrorType::NotOurs,
+        WalError::NotLogged(_) => ErrorType::NotLogged,
+        WalError::NoSpace { .. } => ErrorType::NoSpace,
+        WalError::Unconfirmed { .. } => ErrorType::Unconfirmed,
+        WalError::KeyTaken { .. } | WalError::KeyTwice { .. } => ErrorType::KeyConflict,
+        WalError::UnknownDependency { .. } => ErrorType::UnknownDependency,
+        WalError::HasDependents { .. } => ErrorType::HasDependents,
+        WalError::TooLarge { .. } => ErrorType::TooLarge,
+        WalError::Conflict { .. } => ErrorType::Conflict,
+        WalError::Illegal(_) => ErrorType::IllegalChange,
+        WalError::Disk(_) => ErrorType::Disk,
+    }
+}
+
+impl From<ErrorType> for Exit {
+    fn from(kind: ErrorType) -> Exit {
+        match kind {
+            ErrorType::OperationFailed | ErrorType::Offline | ErrorType::ConditionHolds => Exit::Failed,
+            ErrorType::Usage
+            | ErrorType::Config
+            | ErrorType::BadInputs
+            | ErrorType::BadParameters
+            | ErrorType::BadReference
+            | ErrorType::UnknownBackend
+            | ErrorType::BackendNotBuilt
+            | ErrorType::Unsupported
+            | ErrorType::Disabled
+            | ErrorType::NotApplicable
+            | ErrorType::IllegalChange
+            | ErrorType::BadKey
+            | ErrorType::KeyConflict
+            | ErrorType::HasDependents
+            | ErrorType::TooLarge => Exit::Usage,
+            ErrorType::NoSuchOperation | ErrorType::UnknownDependency => Exit::NotFound,
+            ErrorType::TimedOut => Exit::TimedOut,
+            // After a conflict the same command may succeed in a moment.
+            ErrorType::Busy | ErrorType::Conflict => Exit::Busy,
+            ErrorType::Damaged | ErrorType::NewerFormat | ErrorType::NotOurs => Exit::Damaged,
+            ErrorType::NoSpace
+            | ErrorType::NotLogged
+            | ErrorType::Unconfirmed
+            | ErrorType::Disk
+            | ErrorType::Output
+            | ErrorType::Signals => Exit::Disk,
+            ErrorType::Interrupted => Exit::Interrupted,
         }
     }
 }

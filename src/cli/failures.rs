@@ -1,21 +1,21 @@
 //! `failures`: what went wrong, by cause.
 
 use super::Exit;
-use super::args::Failures;
+use super::args;
 use super::context::Context;
 use super::error::CliError;
-use crate::report::{FailuresDoc, write_failures};
+use crate::report::{Document, Failures, write_failures};
 use crate::wal::WalError;
 
 /// Runs the command.
-pub fn run(context: &mut Context<'_>, args: &Failures) -> Result<Exit, CliError> {
+pub fn run(context: &mut Context<'_>, args: &args::Failures) -> Result<Exit, CliError> {
     context.check_backend(args.backend.as_ref())?;
     let (groups, damage) = context.client.failures(args.backend.as_ref())?;
     let error = damage.map(|damage| CliError::from(WalError::Damaged(damage)));
     let terminal = &mut *context.terminal;
     if terminal.json {
         let shown = error.as_ref().map(|error| error.shown(terminal.program));
-        terminal.document(FailuresDoc::new(&groups, shown))?;
+        terminal.document(&Document::with_error(Failures::new(&groups), shown))?;
     } else {
         if groups.is_empty() && error.is_none() {
             terminal.note("nothing has failed, and nothing is being retried");

@@ -1,13 +1,11 @@
 //! `health`: probes the backends.
 
-use serde_json::json;
-
 use super::Exit;
 use super::args::Health;
 use super::context::Context;
 use super::error::CliError;
 use crate::client::HealthStatus;
-use crate::report::{Document, health_docs, write_health};
+use crate::report::{self, Document, ErrorType, write_health};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Health) -> Result<Exit, CliError> {
@@ -21,17 +19,14 @@ pub fn run(context: &mut Context<'_>, args: &Health) -> Result<Exit, CliError> {
     let error = (!offline.is_empty()).then(|| {
         let (word, verb) = if offline.len() == 1 { ("backend", "is") } else { ("backends", "are") };
         let message = format!("{word} `{}` {verb} offline", offline.join("`, `"));
-        CliError::new(Exit::Failed, "offline", message)
+        CliError::new(ErrorType::Offline, message)
             .hint("operations for it wait and are sent when it is back")
-            .with("offline", json!(offline))
+            .with(|facts| facts.offline = Some(offline.iter().map(ToString::to_string).collect()))
     });
     let terminal = &mut *context.terminal;
     if terminal.json {
-        let mut document = Document::new(error.is_none()).with("backends", &health_docs(&all));
-        if let Some(error) = &error {
-            document = document.with("error", &error.shown(terminal.program));
-        }
-        terminal.document(document)?;
+        let shown = error.as_ref().map(|error| error.shown(terminal.program));
+        terminal.document(&Document::with_error(report::Health::new(&all), shown))?;
     } else {
         let now = context.client.clock().now();
         let style = crate::report::Style { now, ..terminal.style };

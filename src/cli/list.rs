@@ -8,7 +8,7 @@ use super::context::Context;
 use super::error::CliError;
 use crate::client::{Filter, Page, Reference};
 use crate::operation::Number;
-use crate::report::{OperationDoc, operation_table};
+use crate::report::{ListText, OperationDoc, operation_table};
 
 /// Operations that are held in memory at once.
 const PAGE: usize = 2000;
@@ -34,7 +34,7 @@ pub fn run(context: &mut Context<'_>, args: &List) -> Result<Exit, CliError> {
         after,
         before: args.cursor,
     };
-    let mut printer = Printer { ids: args.ids, json: context.terminal.json, printed: 0 };
+    let mut printer = Printer { ids: args.ids, json: context.terminal.json, printed: 0, text: ListText::default() };
     printer.begin(context)?;
     let mut left = if args.limit == 0 { usize::MAX } else { args.limit };
     let mut next = None;
@@ -61,11 +61,12 @@ struct Printer {
     ids: bool,
     json: bool,
     printed: usize,
+    text: ListText,
 }
 
 impl Printer {
     fn begin(&self, context: &mut Context<'_>) -> Result<(), CliError> {
-        if self.json { context.terminal.text("{\"operations\":[") } else { Ok(()) }
+        if self.json { context.terminal.text(self.text.begin()) } else { Ok(()) }
     }
 
     fn page(&mut self, context: &mut Context<'_>, page: &Page) -> Result<(), CliError> {
@@ -80,8 +81,7 @@ impl Printer {
         }
         for operation in &page.operations {
             if self.json {
-                let comma = if self.printed > 0 { "," } else { "" };
-                write!(terminal.out, "{comma}{}", OperationDoc::new(operation))?;
+                terminal.text(&self.text.operation(OperationDoc::new(operation)))?;
             } else {
                 writeln!(terminal.out, "{}", operation.id)?;
             }
@@ -93,10 +93,8 @@ impl Printer {
     fn end(&self, context: &mut Context<'_>, next: Option<Number>, error: Option<&CliError>) -> Result<(), CliError> {
         let terminal = &mut *context.terminal;
         if self.json {
-            let next = next.map_or_else(|| "null".into(), |next| format!("\"{next}\""));
-            let failed = error.map(|error| serde_json::to_string(&error.shown(terminal.program)).unwrap_or_default());
-            let failed = failed.map_or_else(String::new, |text| format!(",\"error\":{text}"));
-            return terminal.line(&format!("],\"next_cursor\":{next},\"success\":{}{failed}}}", error.is_none()));
+            let error = error.map(|error| error.shown(terminal.program));
+            return terminal.line(&self.text.end(next.map(|next| next.to_string()), error));
         }
         if let Some(next) = next.filter(|_| terminal.style.width.is_some()) {
             let hint = format!("there are more: `--cursor {next}` goes on, `--limit 0` shows all");

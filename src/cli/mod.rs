@@ -18,6 +18,7 @@ mod process;
 mod progress;
 mod references;
 mod retry;
+mod schema;
 mod show;
 mod signals;
 mod status;
@@ -98,6 +99,7 @@ fn dispatch(terminal: &mut Terminal, cli: &Cli) -> Result<Exit, CliError> {
     // These must work when the settings are broken.
     match &cli.command {
         Command::Completions(args) => return completions::run(terminal, args),
+        Command::Schema(args) => return schema::run(terminal, args),
         Command::Config(Config::Path) => return config::path(terminal, global),
         Command::Config(Config::Check) => return config::check(terminal, global),
         Command::Config(Config::Set { key, value }) => return config::set(terminal, global, key, value),
@@ -126,7 +128,9 @@ fn dispatch(terminal: &mut Terminal, cli: &Cli) -> Result<Exit, CliError> {
         Command::Bench(command) => bench::run(context, command),
         Command::Config(Config::Show) => config::show(context),
         Command::Config(Config::Get { key }) => config::get(context, key),
-        Command::Config(Config::Path | Config::Check | Config::Set { .. }) | Command::Completions(_) => Ok(Exit::Done),
+        Command::Config(Config::Path | Config::Check | Config::Set { .. })
+        | Command::Completions(_)
+        | Command::Schema(_) => Ok(Exit::Done),
     }
 }
 
@@ -155,5 +159,6 @@ fn name_of(command: &Command) -> &'static str {
         Command::Bench(_) => "bench",
         Command::Config(_) => "config",
         Command::Completions(_) => "completions",
+        Command::Schema(_) => "schema",
     }
 }

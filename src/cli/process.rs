@@ -1,5 +1,6 @@
 //! `process`: the drain loop.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use super::args::Process;
@@ -7,16 +8,22 @@ use super::context::Context;
 use super::error::CliError;
 use super::progress::Progress;
 use super::signals::Interrupts;
-use super::{Exit, wait};
-use crate::client::{ClientError, HolderNote, ProcessReport};
-use crate::operation::Operation;
-use crate::report::{Document, HolderDoc, OperationEvent, write_result};
+use super::{Exit, references, wait};
+use crate::client::{ClientError, HolderNote, ProcessReport, Reference};
+use crate::operation::{Number, Operation, Status};
+use crate::report::{
+    Document, DryRun, ErrorType, Line, Settled, Skipped, Summary, operation_table, write_plan, write_result,
+};
 use crate::wal::WalError;
 use crate::worker::ProcessOptions;
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Process) -> Result<Exit, CliError> {
     context.check_backend(args.backend.as_ref())?;
+    let only = named(context, &args.id)?;
+    if args.dry_run {
+        return dry_run(context, args, only.as_ref());
+    }
     let mut options = ProcessOptions {
         follow: args.follow,
         backend: args.backend.clone(),
@@ -24,6 +31,7 @@ pub fn run(context: &mut Context<'_>, args: &Process) -> Result<Exit, CliError> 
         limit: args.limit,
         max_time: args.max_time,
         grace: args.grace,
+        only: only.clone(),
         ..ProcessOptions::default()
     };
     // A loop may run for ever, but `add --wait` and the like are soon done.
@@ -38,14 +46,15 @@ pub fn run(context: &mut Context<'_>, args: &Process) -> Result<Exit, CliError> 
     let result = {
         let terminal = &mut *context.terminal;
         let mut progress = Progress::new(terminal.quiet || terminal.json, |operation| {
-            if operation.status() == crate::operation::Status::Failed && first_failed.is_none() {
+            let failed = operation.status() == Status::Failed && !operation.is_given_up();
+            if failed && first_failed.is_none() {
                 first_failed = Some(operation.clone());
             }
             // The work goes on when nobody reads of it any more.
             if lost.is_none() {
                 let out = &mut terminal.out;
                 let written = if terminal.json {
-                    writeln!(out, "{}", OperationEvent::settled(operation))
+                    writeln!(out, "{}", Settled::new(operation).line())
                 } else {
                     write_result(out, operation, &terminal.style)
                 };
@@ -63,7 +72,11 @@ pub fn run(context: &mut Context<'_>, args: &Process) -> Result<Exit, CliError> 
         }
     }
     match result {
-        Ok(report) => end(context, &report, first_failed.as_ref(), &interrupts),
+        Ok(report) => {
+            let exit = end(context, &report, first_failed.as_ref(), &interrupts)?;
+            tell_unfinished(context, only.as_ref())?;
+            Ok(exit)
+        }
         Err(ClientError::Wal(WalError::Busy { path, .. }))
             if args.skip_if_running && path.ends_with("process.lock") =>
         {
@@ -73,16 +86,66 @@ pub fn run(context: &mut Context<'_>, args: &Process) -> Result<Exit, CliError> 
     }
 }
 
+/// The operations named, with what they wait for; none if none was named.
+fn named(context: &Context<'_>, ids: &[String]) -> Result<Option<BTreeSet<Number>>, CliError> {
+    if ids.is_empty() {
+        return Ok(None);
+    }
+    let selection = references::parse(context, ids)?;
+    let operations = context.operations(&selection.references)?;
+    Ok(Some(context.client.with_dependencies(operations.iter().map(|operation| operation.number))?))
+}
+
+/// Says of operations that were named why they are not done, for those that are not.
+fn tell_unfinished(context: &mut Context<'_>, only: Option<&BTreeSet<Number>>) -> Result<(), CliError> {
+    if context.terminal.json || context.terminal.quiet {
+        return Ok(());
+    }
+    for number in only.into_iter().flatten() {
+        let why = context.client.why(&Reference::Number(*number))?;
+        let status = why.operation.status();
+        if !status.is_terminal() {
+            let sentence = context.terminal.program.named(&why.sentence);
+            context.terminal.note(&format!("operation {number} is {status}: {sentence}"));
+        }
+    }
+    Ok(())
+}
+
+/// How many operations `--dry-run` names unless `--limit` says otherwise.
+const NAMED: usize = 20;
+
+fn dry_run(context: &mut Context<'_>, args: &Process, only: Option<&BTreeSet<Number>>) -> Result<Exit, CliError> {
+    let limit = args.limit.map_or(NAMED, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let plan = context.client.plan(args.backend.as_ref(), only, limit)?;
+    let error = plan.damage.clone().map(|damage| CliError::from(WalError::Damaged(damage)));
+    let terminal = &mut *context.terminal;
+    if terminal.json {
+        let shown = error.as_ref().map(|error| error.shown(terminal.program));
+        terminal.document(&Document::with_error(DryRun::new(&plan), shown))?;
+    } else {
+        if !plan.operations.is_empty() {
+            let table = operation_table(&plan.operations, &terminal.style, true);
+            terminal.text(&table)?;
+        }
+        write_plan(&mut terminal.out, &plan)?;
+        if let Some(error) = &error {
+            terminal.complain(error);
+        }
+    }
+    Ok(error.map_or(Exit::Done, |error| error.exit))
+}
+
 fn end(
     context: &mut Context<'_>,
     report: &ProcessReport,
     first_failed: Option<&Operation>,
     interrupts: &Interrupts,
 ) -> Result<Exit, CliError> {
-    let ProcessReport { completed, failed, retrying, cancelled, postponed, handed_back, recovered, stopped } = *report;
+    let ProcessReport { completed, failed, retrying, cancelled, postponed, handed_back, recovered, .. } = *report;
     let error = match first_failed {
         _ if interrupts.by_keyboard() => {
-            Some(CliError::new(Exit::Interrupted, "interrupted", "interrupted; what had not been sent was handed back"))
+            Some(CliError::new(ErrorType::Interrupted, "interrupted; what had not been sent was handed back"))
         }
         Some(first) if failed > 0 => {
             let all = completed + failed + retrying;
@@ -96,20 +159,8 @@ fn end(
     };
     let terminal = &mut *context.terminal;
     if terminal.json {
-        let mut document = Document::new(error.is_none())
-            .with("event", "summary")
-            .with("completed", &completed)
-            .with("failed", &failed)
-            .with("retrying", &retrying)
-            .with("cancelled", &cancelled)
-            .with("postponed", &postponed)
-            .with("handed_back", &handed_back)
-            .with("recovered", &recovered)
-            .with("stopped", &stopped);
-        if let Some(error) = &error {
-            document = document.with("error", &error.shown(terminal.program));
-        }
-        terminal.document(document)?;
+        let shown = error.as_ref().map(|error| error.shown(terminal.program));
+        terminal.document(&Document::with_error(Summary::new(report), shown))?;
     } else {
         let parts = [
             (completed, "completed"),
@@ -134,11 +185,7 @@ fn skipped(context: &mut Context<'_>) -> Result<Exit, CliError> {
     let running = context.client.processing_active()?;
     let terminal = &mut *context.terminal;
     if terminal.json {
-        let document = Document::new(true)
-            .with("event", "summary")
-            .with("skipped", &true)
-            .with("processing", &running.as_ref().map(HolderDoc::new));
-        terminal.document(document)?;
+        terminal.document(&Document::done(Skipped::new(running.as_ref())))?;
     } else {
         let who = running.map_or_else(String::new, |note| format!(": `{}`, pid {}", note.command, note.pid));
         terminal.note(&format!("skipped: another drain loop is at work{who}"));

@@ -5,7 +5,7 @@ use super::args::Show;
 use super::context::Context;
 use super::error::CliError;
 use super::references;
-use crate::report::{Document, OperationDoc, write_operation};
+use crate::report::{Document, OperationDoc, ShownMany, ShownOne, write_operation};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Show) -> Result<Exit, CliError> {
@@ -14,16 +14,18 @@ pub fn run(context: &mut Context<'_>, args: &Show) -> Result<Exit, CliError> {
     let error = context.damage()?;
     let terminal = &mut *context.terminal;
     if terminal.json {
-        let document = Document::new(error.is_none());
+        let shown = error.as_ref().map(|error| error.shown(terminal.program));
         let one = args.id.len() == 1 && !["@failed", "-"].contains(&args.id[0].as_str());
-        let mut document = match operations.as_slice() {
-            [only] if one => document.with("operation", &OperationDoc::new(only)),
-            all => document.with("operations", &all.iter().map(OperationDoc::new).collect::<Vec<_>>()),
-        };
-        if let Some(error) = &error {
-            document = document.with("error", &error.shown(terminal.program));
+        match operations.as_slice() {
+            [only] if one => {
+                let operation = OperationDoc::new(only);
+                terminal.document(&Document::with_error(ShownOne { operation }, shown))?;
+            }
+            all => {
+                let operations = all.iter().map(OperationDoc::new).collect();
+                terminal.document(&Document::with_error(ShownMany { operations }, shown))?;
+            }
         }
-        terminal.document(document)?;
     } else {
         for (at, operation) in operations.iter().enumerate() {
             if at > 0 {

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::Exit;
 use super::error::CliError;
+use crate::report::ErrorType;
 use crate::worker::Stop;
 
 /// What came in so far.
@@ -23,7 +23,7 @@ impl Interrupts {
     pub fn listen() -> Result<Interrupts, CliError> {
         let interrupts = Interrupts { stop: Stop::new(), by_keyboard: Arc::default() };
         let mut signals = Signals::new([SIGINT, SIGTERM])
-            .map_err(|error| CliError::new(Exit::Disk, "signals", format!("could not listen for signals: {error}")))?;
+            .map_err(|error| CliError::new(ErrorType::Signals, format!("could not listen for signals: {error}")))?;
         let theirs = interrupts.clone();
         std::thread::spawn(move || {
             for signal in signals.forever() {

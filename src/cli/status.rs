@@ -5,7 +5,7 @@ use super::args::StatusArgs;
 use super::context::Context;
 use super::error::CliError;
 use crate::client::Reference;
-use crate::report::{status_document, write_status};
+use crate::report::{Document, ErrorType, StatusDoc, write_status};
 use crate::wal::WalError;
 
 /// Runs the command.
@@ -15,19 +15,21 @@ pub fn run(context: &mut Context<'_>, args: &StatusArgs) -> Result<Exit, CliErro
     let now = context.terminal.style.now;
     let held: Vec<String> =
         args.fail_if.iter().flatten().filter_map(|condition| condition.holds(&stats, now)).collect();
-    let error =
-        error.or_else(|| (!held.is_empty()).then(|| CliError::new(Exit::Failed, "condition_holds", held.join("; "))));
+    let error = error.or_else(|| {
+        (!held.is_empty()).then(|| {
+            CliError::new(ErrorType::ConditionHolds, held.join("; "))
+                .with(|facts| facts.conditions = Some(held.clone()))
+        })
+    });
     let base_path = context.client.settings().base_path.clone();
     if context.terminal.json {
         // A detail: if the file that holds it cannot be read, the rest is still worth telling.
         let oldest = stats.oldest_pending.and_then(|(number, _)| {
             context.client.operation(&Reference::Number(number)).ok().map(|operation| operation.id)
         });
-        let mut document = status_document(&stats, oldest, &base_path);
-        if let Some(error) = &error {
-            document = document.with("error", &error.shown(context.terminal.program));
-        }
-        context.terminal.document(document)?;
+        let shown = error.as_ref().map(|error| error.shown(context.terminal.program));
+        let result = StatusDoc::new(&stats, oldest, &base_path);
+        context.terminal.document(&Document::with_error(result, shown))?;
     } else {
         let terminal = &mut *context.terminal;
         write_status(&mut terminal.out, &stats, &base_path, &terminal.style)?;

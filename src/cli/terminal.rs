@@ -5,12 +5,13 @@ use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 use clap::ColorChoice;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use serde::Serialize;
 
 use super::args::{Color, Global};
 use super::error::CliError;
 use super::{Exit, Program};
 use crate::clock::{Clock, SystemClock};
-use crate::report::{Document, Paint, Style};
+use crate::report::{Document, Line, Paint, Style};
 
 /// The two streams, and how to write to them.
 #[derive(Debug)]
@@ -52,8 +53,8 @@ impl Terminal {
     }
 
     /// Prints the one JSON document of this command.
-    pub fn document(&mut self, document: Document) -> Result<(), CliError> {
-        self.line(&document.finish())
+    pub fn document<R: Serialize>(&mut self, document: &Document<'_, R>) -> Result<(), CliError> {
+        self.line(&document.line())
     }
 
     /// Prints a line and makes sure that it is out.
@@ -125,9 +126,9 @@ impl Terminal {
             Err(error) => error,
         };
         if self.json && !error.is_silent() {
-            let document = error.document(self.program);
+            let document = Document::failed(error.shown(self.program));
             // Nothing can be printed if it was stdout that failed.
-            if self.document(document).is_err() {
+            if self.document(&document).is_err() {
                 self.complain(&error);
             }
         } else {
@@ -166,7 +167,8 @@ pub fn clap_color(args: &[OsString]) -> ColorChoice {
 pub fn refuse(program: Program, args: &[OsString], error: &clap::Error) -> Exit {
     let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     if !asked_for && has_flag(args, "--json") {
-        let document = usage_error(error).document(program).finish();
+        let error = usage_error(error);
+        let document = Document::failed(error.shown(program)).line();
         // Without a reader there is nothing more to do.
         let _ = writeln!(io::stdout(), "{document}");
         return Exit::Usage;

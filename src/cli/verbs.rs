@@ -6,7 +6,7 @@ use super::error::CliError;
 use super::references::{self, Selection};
 use crate::client::{Changed, Verb};
 use crate::operation::Operation;
-use crate::report::{ChangeDoc, write_result};
+use crate::report::{Change, Document, write_result};
 
 /// Runs one of them.
 pub fn run(context: &mut Context<'_>, ids: &[String], verb: &Verb) -> Result<Exit, CliError> {
@@ -27,7 +27,7 @@ pub fn apply(context: &mut Context<'_>, selection: &Selection, verb: &Verb) -> R
 fn tell(context: &mut Context<'_>, verb: &Verb, changed: &Changed) -> Result<(), CliError> {
     let terminal = &mut *context.terminal;
     if terminal.json {
-        return terminal.document(ChangeDoc::new(changed, *verb == Verb::Delete));
+        return terminal.document(&Document::done(Change::new(changed)));
     }
     for operation in &changed.operations {
         if *verb == Verb::Delete {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::Exit;
-use super::add::receipts_document;
 use super::args::Wait;
 use super::context::Context;
 use super::error::CliError;
@@ -12,7 +11,7 @@ use super::references;
 use super::signals::Interrupts;
 use crate::client::{ClientError, Receipt, Reference};
 use crate::operation::{Operation, State, Status};
-use crate::report::{Document, OperationDoc, span, write_result};
+use crate::report::{Document, Operations, Receipts, span, write_result};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Wait) -> Result<Exit, CliError> {
@@ -135,7 +134,7 @@ fn told_anyway(context: &mut Context<'_>, receipts: &[Receipt], error: CliError)
     let terminal = &mut *context.terminal;
     if terminal.json {
         let value = error.shown(terminal.program);
-        terminal.document(receipts_document(Document::new(false), receipts).with("error", &value))?;
+        terminal.document(&Document::with_error(Receipts::new(receipts), Some(value)))?;
     } else {
         for receipt in receipts {
             terminal.line(&format!("{}  {}  logged", receipt.number, receipt.id))?;
@@ -149,16 +148,8 @@ fn told_anyway(context: &mut Context<'_>, receipts: &[Receipt], error: CliError)
 pub fn print(context: &mut Context<'_>, operations: &[Operation], error: Option<&CliError>) -> Result<(), CliError> {
     let terminal = &mut *context.terminal;
     if terminal.json {
-        let mut document = Document::new(error.is_none());
-        if let [only] = operations {
-            document = document.with("operation_id", &only.id);
-        }
-        let docs: Vec<OperationDoc<'_>> = operations.iter().map(OperationDoc::new).collect();
-        document = document.with("operations", &docs);
-        if let Some(error) = error {
-            document = document.with("error", &error.shown(terminal.program));
-        }
-        return terminal.document(document);
+        let shown = error.map(|error| error.shown(terminal.program));
+        return terminal.document(&Document::with_error(Operations::new(operations), shown));
     }
     for operation in operations {
         write_result(&mut terminal.out, operation, &terminal.style)?;

@@ -1,15 +1,15 @@
 //! `why`: one sentence on why an operation isn't done.
 
 use super::Exit;
-use super::args::Why;
+use super::args;
 use super::context::Context;
 use super::error::CliError;
 use super::references;
 use crate::client::ClientError;
-use crate::report::WhyDoc;
+use crate::report::{Document, Why};
 
 /// Runs the command.
-pub fn run(context: &mut Context<'_>, args: &Why) -> Result<Exit, CliError> {
+pub fn run(context: &mut Context<'_>, args: &args::Why) -> Result<Exit, CliError> {
     let selection = references::parse(context, &args.id)?;
     let mut all = Vec::with_capacity(selection.references.len());
     for reference in &selection.references {
@@ -24,7 +24,7 @@ pub fn run(context: &mut Context<'_>, args: &Why) -> Result<Exit, CliError> {
     let terminal = &mut *context.terminal;
     if terminal.json {
         let shown = error.as_ref().map(|error| error.shown(terminal.program));
-        terminal.document(WhyDoc::new(&all, shown))?;
+        terminal.document(&Document::with_error(Why::new(&all), shown))?;
         return Ok(error.map_or(Exit::Done, |error| error.exit));
     }
     for why in &all {

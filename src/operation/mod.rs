@@ -95,6 +95,9 @@ pub enum FailureClass {
 }
 
 impl FailureClass {
+    /// All three.
+    pub const ALL: [FailureClass; 3] = [FailureClass::Permanent, FailureClass::Transient, FailureClass::Outage];
+
     /// The word for it in columns and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -106,9 +109,7 @@ impl FailureClass {
 
     /// The class a word stands for, if any.
     pub fn parse(word: &str) -> Option<FailureClass> {
-        [FailureClass::Permanent, FailureClass::Transient, FailureClass::Outage]
-            .into_iter()
-            .find(|class| class.as_str() == word)
+        FailureClass::ALL.into_iter().find(|class| class.as_str() == word)
     }
 }
 

@@ -1,54 +1,6 @@
-use serde::Serialize;
-
 use super::table::{Cell, Table};
 use super::{Paint, Style};
 use crate::bench::{AppendRow, FloorRow};
-
-/// One row of the disk's floor as JSON.
-#[derive(Debug, Serialize)]
-pub struct FloorDoc {
-    method: &'static str,
-    group: usize,
-    median_us: f64,
-    range_us: (f64, f64),
-    per_second: f64,
-}
-
-/// The disk's floor as JSON.
-pub fn floor_documents(rows: &[FloorRow]) -> Vec<FloorDoc> {
-    let document = |row: &FloorRow| FloorDoc {
-        method: row.method.as_str(),
-        group: row.group,
-        median_us: row.median_us,
-        range_us: row.range_us,
-        per_second: row.per_second,
-    };
-    rows.iter().map(document).collect()
-}
-
-/// One row of appends beside the floor as JSON; ratios are median, least, most.
-#[derive(Debug, Serialize)]
-pub struct AppendDoc {
-    threads: usize,
-    ours_per_second: f64,
-    alone_per_second: f64,
-    grouped_per_second: f64,
-    ratio_alone: (f64, f64, f64),
-    ratio_grouped: (f64, f64, f64),
-}
-
-/// Appends beside the floor as JSON.
-pub fn append_documents(rows: &[AppendRow]) -> Vec<AppendDoc> {
-    let document = |row: &AppendRow| AppendDoc {
-        threads: row.threads,
-        ours_per_second: row.ours_per_second,
-        alone_per_second: row.alone_per_second,
-        grouped_per_second: row.grouped_per_second,
-        ratio_alone: row.ratio_alone,
-        ratio_grouped: row.ratio_grouped,
-    };
-    rows.iter().map(document).collect()
-}
 
 fn head(table: &mut Table, names: &[&str]) {
     table.row(names.iter().map(|name| Cell::right(name).paint(Paint::Faint)).collect());

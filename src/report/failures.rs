@@ -1,25 +1,6 @@
-use serde::Serialize;
-
 use super::text::ago;
-use super::{Cell, Document, Paint, Style, Table};
+use super::{Cell, Paint, Style, Table};
 use crate::client::CauseGroup;
-
-/// Failures by cause.
-#[derive(Debug)]
-pub struct FailuresDoc;
-
-impl FailuresDoc {
-    /// The document.
-    #[expect(clippy::new_ret_no_self, reason = "a document is what it makes")]
-    pub fn new(groups: &[CauseGroup], error: Option<impl Serialize>) -> Document {
-        let docs: Vec<_> = groups.iter().map(|group| (&group.fingerprint, group.failed)).collect();
-        let document = Document::new(error.is_none()).with("failures", &docs);
-        match error {
-            Some(error) => document.with("error", &error),
-            None => document,
-        }
-    }
-}
 
 /// Failures by cause, for people.
 pub fn write_failures(groups: &[CauseGroup], style: &Style) -> String {

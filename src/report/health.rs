@@ -1,39 +1,6 @@
-use std::collections::BTreeMap;
-
-use serde::Serialize;
-
-use super::operation::Shown;
 use super::text::{ago, visible};
 use super::{Cell, Paint, Style, Table};
 use crate::client::{BackendHealth, HealthStatus};
-use crate::operation::Time;
-
-/// A backend's health as JSON.
-#[derive(Debug, Serialize)]
-pub struct HealthDoc<'a> {
-    status: &'a str,
-    last_check: Option<Shown<Time>>,
-    check_history: &'a [bool],
-    error: Option<&'a str>,
-    error_type: Option<&'a str>,
-}
-
-/// Health by name of backend.
-pub fn health_docs(all: &[BackendHealth]) -> BTreeMap<&str, HealthDoc<'_>> {
-    all.iter()
-        .map(|health| {
-            let failure = health.failure.as_ref();
-            let doc = HealthDoc {
-                status: health.status.as_str(),
-                last_check: health.last_check.map(Shown),
-                check_history: &health.check_history,
-                error: failure.map(|failure| failure.message.as_str()),
-                error_type: failure.map(|failure| failure.error_type.as_str()),
-            };
-            (health.backend.as_str(), doc)
-        })
-        .collect()
-}
 
 /// The last probes as marks, oldest first.
 pub fn history_marks(history: &[bool]) -> String {

@@ -3,24 +3,26 @@
 //! Pure: everything, the time included, is handed in, and everything is written to an `impl Write`.
 
 mod bench;
-mod change;
-mod document;
+mod documents;
 mod failures;
 mod health;
 mod operation;
+mod plan;
 mod result;
+mod schema;
 mod status;
 mod table;
 mod text;
 
-pub use bench::{AppendDoc, FloorDoc, append_documents, floor_documents, write_append, write_floor};
-pub use change::{ChangeDoc, WhyDoc};
-pub use document::Document;
-pub use failures::{FailuresDoc, write_failures};
-pub use health::{HealthDoc, health_docs, history_marks, write_health};
-pub use operation::{OperationDoc, OperationEvent, write_operation};
+pub use bench::{write_append, write_floor};
+pub use documents::*;
+pub use failures::write_failures;
+pub use health::{history_marks, write_health};
+pub use operation::write_operation;
+pub use plan::write_plan;
 pub use result::{subject, verdict, write_result};
-pub use status::{HolderDoc, status_document, write_status};
+pub use schema::{COMMANDS, CommandSchema};
+pub use status::write_status;
 pub use table::{Cell, Table};
 pub use text::{ago, bytes, shortened, span, visible};
 

@@ -1,93 +1,11 @@
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-use serde::Serialize;
-
-use super::health::{health_docs, history_marks, paint_of};
-use super::operation::Shown;
+use super::health::{history_marks, paint_of};
 use super::text::{ago, bytes};
-use super::{Cell, Document, Paint, Style, Table};
-use crate::client::{HolderNote, Stats, StatusCounts};
-use crate::operation::{OperationId, Status, Time};
-
-#[derive(Debug, Serialize)]
-struct CountsDoc {
-    pending: u64,
-    processing: u64,
-    completed: u64,
-    failed: u64,
-    retrying: u64,
-    total: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    archived: Option<u64>,
-}
-
-impl CountsDoc {
-    fn new(counts: &StatusCounts, archived: Option<u64>) -> CountsDoc {
-        let StatusCounts { pending, processing, completed, failed, retrying } = *counts;
-        CountsDoc { pending, processing, completed, failed, retrying, total: counts.total(), archived }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct OldestDoc {
-    number: u64,
-    operation_id: Option<Shown<OperationId>>,
-    timestamp: Shown<Time>,
-}
-
-/// A running drain loop as JSON.
-#[derive(Debug, Serialize)]
-pub struct HolderDoc<'a> {
-    pid: u32,
-    command: &'a str,
-    since: Shown<Time>,
-    host: &'a str,
-}
-
-impl<'a> HolderDoc<'a> {
-    /// The document of a note.
-    pub fn new(note: &'a HolderNote) -> HolderDoc<'a> {
-        HolderDoc { pid: note.pid, command: &note.command, since: Shown(note.since), host: &note.host }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct DamageDoc<'a> {
-    path: Shown<std::path::Display<'a>>,
-    offset: Option<u64>,
-    what: &'a str,
-}
-
-/// What `status --json` prints, but for an error at its end.
-pub fn status_document(stats: &Stats, oldest: Option<OperationId>, base_path: &Path) -> Document {
-    let backends: BTreeMap<&str, CountsDoc> =
-        stats.backends.iter().map(|(name, counts)| (name.as_str(), CountsDoc::new(counts, None))).collect();
-    let oldest_pending = stats.oldest_pending.map(|(number, at)| OldestDoc {
-        number,
-        operation_id: oldest.map(Shown),
-        timestamp: Shown(at),
-    });
-    let damage = stats.damage.as_ref().map(|damage| DamageDoc {
-        path: Shown(damage.path.display()),
-        offset: damage.offset,
-        what: &damage.what,
-    });
-    Document::new(damage.is_none())
-        .with("stats", &CountsDoc::new(&stats.counts, Some(stats.archived)))
-        .with("backends", &backends)
-        .with("oldest_pending", &oldest_pending)
-        .with("processing_active", &stats.processing.is_some())
-        .with("processing", &stats.processing.as_ref().map(HolderDoc::new))
-        .with("health", &health_docs(&stats.health))
-        .with("journal_bytes", &stats.journal_bytes)
-        .with("partitions", &stats.files.0)
-        .with("archives", &stats.files.1)
-        .with("free_bytes", &stats.free_bytes)
-        .with("base_path", &Shown(base_path.display()))
-        .with("damage", &damage)
-}
+use super::{Cell, Paint, Style, Table};
+use crate::client::{Stats, StatusCounts};
+use crate::operation::Status;
 
 /// What `status` prints for people.
 pub fn write_status(out: &mut impl Write, stats: &Stats, base_path: &Path, style: &Style) -> io::Result<()> {

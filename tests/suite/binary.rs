@@ -73,9 +73,11 @@ impl Place {
         self.command(arguments).output().unwrap()
     }
 
-    /// Runs it and reads its one JSON document; fails unless it ends with 0.
+    /// Runs it and reads its one JSON document; fails unless it ends with 0 and the document is as its schema says.
     pub fn json(&self, arguments: &str) -> serde_json::Value {
-        serde_json::from_str(&self.run(&format!("--json {arguments}"))).unwrap()
+        let document = serde_json::from_str(&self.run(&format!("--json {arguments}"))).unwrap();
+        super::contract::check(arguments, &document);
+        document
     }
 
     /// Starts it, its output going nowhere.

@@ -2,11 +2,13 @@
 #![expect(clippy::disallowed_methods, reason = "it makes and damages files as others would")]
 
 use std::fs::File;
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
 use super::binary::Place;
 use super::cli::{code, text};
+use super::contract;
 
 /// A situation to begin with. What it returns is kept for as long as the command runs.
 type Setup = fn(&Place) -> Option<File>;
@@ -290,6 +292,19 @@ fn cases() -> Vec<Case> {
         fails(broken_settings, "config show", 2, "config"),
         fails(nothing, "config", 2, "usage"),
         //
+        works(nothing, "bench floor"),
+        works(nothing, "bench append --threads 1,2 --blocks 1"),
+        fails(nothing, "bench floor no-such-place", 7, "disk"),
+        fails(nothing, "bench append --threads none", 2, "usage"),
+        //
+        works(nothing, "schema"),
+        works(torn_settings, "schema status"),
+        works(nothing, "schema config show"),
+        works(nothing, "schema config-show"),
+        fails(nothing, "schema config", 2, "usage"),
+        fails(nothing, "schema statu", 2, "usage"),
+        fails(nothing, "schema nonsense", 2, "usage"),
+        //
         fails(nothing, "", 2, "usage"),
         fails(nothing, "statu", 2, "usage"),
         fails(nothing, "--nonsense status", 2, "usage"),
@@ -297,23 +312,34 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-#[test]
-fn every_outcome_has_its_exit_code_and_one_document() {
+/// A command, and the documents that it printed.
+pub type Printed = (&'static str, Vec<Value>);
+
+/// What every command printed in every outcome; none where it was wrong.
+pub fn printed() -> &'static [Option<Printed>] {
+    static PRINTED: OnceLock<Vec<Option<Printed>>> = OnceLock::new();
     // All of them, so that one run tells everything that is wrong; several at once, since most of it is waiting.
-    let cases = cases();
-    let wrong: usize = std::thread::scope(|scope| {
-        let threads: Vec<_> = cases
-            .chunks(cases.len().div_ceil(8))
-            .map(|some| {
-                scope.spawn(|| some.iter().filter(|case| std::panic::catch_unwind(|| check(case)).is_err()).count())
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
-    });
-    assert_eq!(wrong, 0, "see above");
+    PRINTED.get_or_init(|| {
+        let cases = cases();
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = cases
+                .chunks(cases.len().div_ceil(8))
+                .map(|some| {
+                    let check = |case| std::panic::catch_unwind(|| check(case)).ok();
+                    scope.spawn(move || some.iter().map(check).collect::<Vec<_>>())
+                })
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        })
+    })
 }
 
-fn check(case: &Case) {
+#[test]
+fn every_outcome_has_its_exit_code_and_one_document_as_its_schema_says() {
+    assert!(printed().iter().all(Option::is_some), "see above");
+}
+
+fn check(case: &Case) -> Printed {
     let Case { setup, command, exit, error } = *case;
     let (error, with_data) = error.strip_prefix('+').map_or((error, false), |error| (error, true));
 
@@ -356,5 +382,9 @@ fn check(case: &Case) {
         assert!(last["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{stdout}");
         assert!(last["error"]["hint"].as_str().is_some() || error == "config", "`{json}`\n{stdout}");
     }
+    for document in &documents {
+        contract::check(command, document);
+    }
     drop(kept);
+    (command, documents)
 }

@@ -32,6 +32,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("parquet", &["wal/schema"]),
     ("toml_edit", &["config"]),
     ("clap", &["cli"]),
+    ("schemars", &["report"]),
     ("comfy_table", &["report", "cli"]),
     ("indicatif", &["report", "cli"]),
 ];

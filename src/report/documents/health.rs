@@ -1,0 +1,57 @@
+//! Health of backends as JSON.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::words::{Named, Shown, Word};
+use crate::client::{BackendHealth, HealthStatus};
+use crate::operation::Time;
+
+/// What `health` prints.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Health<'a> {
+    /// By name of backend.
+    pub backends: BTreeMap<&'a str, HealthDoc<'a>>,
+}
+
+/// A backend's health.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "BackendHealth")]
+pub struct HealthDoc<'a> {
+    /// What the last probes amount to.
+    status: Named<HealthStatus>,
+    /// When the last probe was; null: never.
+    last_check: Option<Shown<Time>>,
+    /// Whether the last probes succeeded, oldest first.
+    check_history: &'a [bool],
+    /// What the last probe said, if it failed.
+    error: Option<&'a str>,
+    /// A stable word for it.
+    error_type: Option<Word<'a>>,
+}
+
+impl<'a> Health<'a> {
+    /// The health of these backends.
+    pub fn new(all: &'a [BackendHealth]) -> Health<'a> {
+        Health { backends: by_name(all) }
+    }
+}
+
+/// Health by name of backend.
+pub(super) fn by_name(all: &[BackendHealth]) -> BTreeMap<&str, HealthDoc<'_>> {
+    all.iter()
+        .map(|health| {
+            let failure = health.failure.as_ref();
+            let doc = HealthDoc {
+                status: Named(health.status),
+                last_check: health.last_check.map(Shown),
+                check_history: &health.check_history,
+                error: failure.map(|failure| failure.message.as_str()),
+                error_type: failure.map(|failure| Word(&failure.error_type)),
+            };
+            (health.backend.as_str(), doc)
+        })
+        .collect()
+}

@@ -1,0 +1,76 @@
+//! What `list` prints: one document, written while the log is read.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{ErrorDoc, Line, OperationDoc};
+
+/// Operations, the newest first.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct List<'a> {
+    /// The operations.
+    operations: Vec<OperationDoc<'a>>,
+    /// What `--cursor` takes to go on; null: there are no more.
+    #[schemars(regex(pattern = "^[0-9]+$"))]
+    next_cursor: Option<String>,
+}
+
+/// The document that [`List`] describes, operation by operation: there may be more than fit the memory.
+///
+/// Since nobody knows before its end whether all went well, `success` comes after the operations.
+#[derive(Debug, Default)]
+pub struct ListText {
+    begun: bool,
+}
+
+impl ListText {
+    /// The text up to the first operation.
+    pub fn begin(&self) -> &'static str {
+        r#"{"operations":["#
+    }
+
+    /// The text of the next operation.
+    pub fn operation(&mut self, operation: OperationDoc<'_>) -> String {
+        let comma = if std::mem::replace(&mut self.begun, true) { "," } else { "" };
+        format!("{comma}{}", operation.line())
+    }
+
+    /// The rest.
+    pub fn end(&self, next_cursor: Option<String>, error: Option<ErrorDoc<'_>>) -> String {
+        let end = End { next_cursor, success: error.is_none(), error }.line();
+        format!("],{}", end.trim_start_matches('{'))
+    }
+}
+
+#[derive(Serialize)]
+struct End<'a> {
+    next_cursor: Option<String>,
+    success: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorDoc<'a>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::super::{Document, ErrorType, Facts};
+    use super::*;
+
+    fn error(facts: &Facts) -> ErrorDoc<'_> {
+        ErrorDoc { r#type: ErrorType::Damaged, message: "m".into(), hint: None, causes: &[], facts }
+    }
+
+    #[test]
+    fn the_text_is_the_document() {
+        let facts = Facts::default();
+        for (next_cursor, failed) in [(None, false), (Some("7".to_owned()), true)] {
+            let text = ListText::default();
+            let ours = format!("{}{}", text.begin(), text.end(next_cursor.clone(), failed.then(|| error(&facts))));
+            let list = List { operations: Vec::new(), next_cursor };
+            let document = Document::with_error(list, failed.then(|| error(&facts))).line();
+            let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+            assert_eq!(value(&ours), value(&document), "{ours}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Operations as JSON.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
+
+use super::words::{Cid, Named, Sha256, Shown, Word};
+use crate::operation::{
+    BackendName, Claim, FailureClass, Fields, HistoryEntry, Operation, OperationId, OperationType, Outcome, Source,
+    State, Status, Time,
+};
+
+/// Operations, in the order in which they were named.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(transform = super::receipts::id_of_one)]
+pub struct Operations<'a> {
+    /// The id, if there is one operation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    operation_id: Option<Shown<OperationId>>,
+    /// The operations.
+    operations: Vec<OperationDoc<'a>>,
+}
+
+impl<'a> Operations<'a> {
+    /// These operations.
+    pub fn new(operations: &'a [Operation]) -> Operations<'a> {
+        let operation_id = match operations {
+            [only] => Some(Shown(only.id)),
+            _ => None,
+        };
+        Operations { operation_id, operations: operations.iter().map(OperationDoc::new).collect() }
+    }
+}
+
+/// The one operation that `show` was asked for.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ShownOne<'a> {
+    /// The operation.
+    pub operation: OperationDoc<'a>,
+}
+
+/// The operations that `show` was asked for.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ShownMany<'a> {
+    /// The operations, in the order in which they were named.
+    pub operations: Vec<OperationDoc<'a>>,
+}
+
+/// An operation, with everything that is known of it. What is absent is null.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Operation", transform = facts_of_status)]
+pub struct OperationDoc<'a> {
+    /// Its id.
+    operation_id: Shown<OperationId>,
+    /// Its number in this log.
+    #[schemars(range(min = 1))]
+    number: u64,
+    /// What is to be done.
+    operation_type: &'a OperationType,
+    /// Who carries it out.
+    backend: &'a BackendName,
+    /// Where it stands.
+    status: Named<Status>,
+    /// What is to be done with what.
+    parameters: &'a Fields,
+    /// When it was logged.
+    timestamp: Shown<Time>,
+    /// When it last changed.
+    updated_at: Shown<Time>,
+    /// When it ended, completed or failed.
+    completed_at: Option<Shown<Time>>,
+    /// What came out of it; null unless completed.
+    result: Option<ResultDoc<'a>>,
+    /// Proof or detail from the backend; null where there is none.
+    receipt: Option<&'a Fields>,
+    /// What the last failure said.
+    error: Option<&'a str>,
+    /// A stable word for it.
+    error_type: Option<Word<'a>>,
+    /// What it means for the next attempt.
+    failure_class: Option<Named<FailureClass>>,
+    /// Retries that were spent.
+    retry_count: u32,
+    /// Retries that may be spent.
+    max_retries: u32,
+    /// When the next attempt is due; null unless retrying.
+    next_retry_at: Option<Shown<Time>>,
+    /// How often a drain loop died while it carried the operation out.
+    interruptions: u32,
+    /// Higher goes first.
+    priority: i32,
+    /// The operations that have to be completed before.
+    depends_on: Vec<Shown<OperationId>>,
+    /// What keeps it from being logged twice.
+    idempotency_key: Option<&'a str>,
+    /// Whether it waits until somebody releases it.
+    hold: bool,
+    /// Before then it is not carried out.
+    not_before: Option<Shown<Time>>,
+    /// What the file was when it was logged.
+    source: Option<SourceDoc<'a>>,
+    /// Who is carrying it out; null unless processing.
+    claim: Option<ClaimDoc<'a>>,
+    /// The operation that this one was made from.
+    redirected_from: Option<Shown<OperationId>>,
+    /// The operation that it went on as.
+    redirected_to: Option<Shown<OperationId>>,
+    /// The last change of it, counted over the whole log.
+    #[schemars(range(min = 1))]
+    revision: u64,
+    /// Every change of status, oldest first.
+    history: Vec<HistoryDoc<'a>>,
+}
+
+/// What came out of it.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Result")]
+struct ResultDoc<'a> {
+    /// The content's CID.
+    cid: Option<Cid<'a>>,
+    /// Bytes of content.
+    size: Option<u64>,
+    /// Where the result was written.
+    destination: Option<&'a str>,
+}
+
+/// A file when it was logged.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Source")]
+struct SourceDoc<'a> {
+    /// Bytes of it.
+    size: u64,
+    /// When it was last changed, in nanoseconds since 1970.
+    mtime_ns: i64,
+    /// Its inode.
+    inode: u64,
+    /// The hash of its content, where that was read.
+    sha256: Option<Sha256<'a>>,
+}
+
+/// A drain loop that is carrying the operation out.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Claim")]
+struct ClaimDoc<'a> {
+    /// Its process.
+    pid: u32,
+    /// Its machine.
+    host: &'a str,
+    /// When it claimed the operation.
+    started: Shown<Time>,
+}
+
+/// One change of status.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "HistoryEntry")]
+struct HistoryDoc<'a> {
+    /// Its place among all changes of the log.
+    #[schemars(range(min = 1))]
+    revision: u64,
+    /// When.
+    at: Shown<Time>,
+    /// The status before; null: it was logged.
+    from: Option<Named<Status>>,
+    /// The status after.
+    to: Named<Status>,
+    /// Who: `user@host command[pid]`.
+    actor: &'a str,
+    /// Why.
+    reason: Option<&'a str>,
+    /// What went wrong.
+    error: Option<&'a str>,
+}
+
+impl<'a> OperationDoc<'a> {
+    /// The document of an operation.
+    pub fn new(operation: &'a Operation) -> OperationDoc<'a> {
+        let failure = operation.state.failure();
+        let (outcome, completed_at, next_retry_at, claim) = match &operation.state {
+            State::Completed { at, outcome } => (Some(outcome), Some(*at), None, None),
+            State::Failed { at, .. } => (None, Some(*at), None, None),
+            State::Retrying { wait, .. } => (None, None, Some(wait.until), None),
+            State::Processing { claim, .. } => (None, None, None, Some(claim)),
+            State::Pending { .. } => (None, None, None, None),
+        };
+        OperationDoc {
+            operation_id: Shown(operation.id),
+            number: operation.number,
+            operation_type: &operation.operation_type,
+            backend: &operation.backend,
+            status: Named(operation.status()),
+            parameters: &operation.parameters,
+            timestamp: Shown(operation.logged_at),
+            updated_at: Shown(operation.updated_at),
+            completed_at: completed_at.map(Shown),
+            result: outcome.map(ResultDoc::new),
+            receipt: outcome.map(|outcome| &outcome.receipt).filter(|receipt| !receipt.is_empty()),
+            error: failure.map(|failure| failure.message.as_str()),
+            error_type: failure.map(|failure| Word(&failure.error_type)),
+            failure_class: failure.map(|failure| Named(failure.class)),
+            retry_count: operation.retry_count,
+            max_retries: operation.max_retries,
+            next_retry_at: next_retry_at.map(Shown),
+            interruptions: operation.interruptions,
+            priority: operation.priority,
+            depends_on: operation.depends_on.iter().copied().map(Shown).collect(),
+            idempotency_key: operation.idempotency_key.as_deref(),
+            hold: operation.hold,
+            not_before: operation.not_before.map(Shown),
+            source: operation.source.as_ref().map(SourceDoc::new),
+            claim: claim.map(ClaimDoc::new),
+            redirected_from: operation.redirected_from.map(Shown),
+            redirected_to: operation.redirected_to.map(Shown),
+            revision: operation.revision,
+            history: operation.history.iter().map(HistoryDoc::new).collect(),
+        }
+    }
+}
+
+impl<'a> ResultDoc<'a> {
+    fn new(outcome: &'a Outcome) -> ResultDoc<'a> {
+        let Outcome { cid, size, destination, .. } = outcome;
+        ResultDoc { cid: cid.as_deref().map(Cid), size: *size, destination: destination.as_deref() }
+    }
+}
+
+impl<'a> SourceDoc<'a> {
+    fn new(source: &'a Source) -> SourceDoc<'a> {
+        let Source { size, mtime_ns, inode, sha256 } = source;
+        SourceDoc { size: *size, mtime_ns: *mtime_ns, inode: *inode, sha256: sha256.as_deref().map(Sha256) }
+    }
+}
+
+impl<'a> ClaimDoc<'a> {
+    fn new(claim: &'a Claim) -> ClaimDoc<'a> {
+        ClaimDoc { pid: claim.pid, host: &claim.host, started: Shown(claim.started) }
+    }
+}
+
+impl<'a> HistoryDoc<'a> {
+    fn new(entry: &'a HistoryEntry) -> HistoryDoc<'a> {
+        HistoryDoc {
+            revision: entry.revision,
+            at: Shown(entry.at),
+            from: entry.from.map(Named),
+            to: Named(entry.to),
+            actor: &entry.actor,
+            reason: entry.reason.as_deref(),
+            error: entry.error.as_deref(),
+        }
+    }
+}
+
+/// What a status brings with it.
+fn facts_of_status(schema: &mut schemars::Schema) {
+    let rule = |status: Status, has: &[&str], has_not: &[&str]| {
+        let set = has.iter().map(|name| (*name, json!({ "not": { "type": "null" } })));
+        let unset = has_not.iter().map(|name| (*name, json!({ "type": "null" })));
+        let properties: serde_json::Map<_, _> = set.chain(unset).map(|(name, is)| (name.to_owned(), is)).collect();
+        json!({ "if": { "properties": { "status": { "const": status.as_str() } } }, "then": { "properties": properties } })
+    };
+    let rules = [
+        rule(Status::Pending, &[], &["completed_at", "result", "receipt", "next_retry_at", "claim"]),
+        rule(Status::Processing, &["claim"], &["completed_at", "result", "receipt", "next_retry_at"]),
+        rule(Status::Completed, &["completed_at", "result"], &["error", "error_type", "failure_class", "claim"]),
+        rule(Status::Failed, &["completed_at", "error", "error_type", "failure_class"], &["result", "claim"]),
+        rule(Status::Retrying, &["next_retry_at", "error", "error_type", "failure_class"], &["result", "claim"]),
+    ];
+    schema.insert("allOf".into(), rules.into_iter().collect());
+}

@@ -1,0 +1,28 @@
+use std::io::{self, Write};
+
+use crate::client::Plan;
+
+/// What a drain loop would do, in words; the operations themselves are a table of their own.
+pub fn write_plan(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
+    let due: u64 = plan.due.values().sum();
+    let named = plan.operations.len() as u64;
+    match due {
+        0 => writeln!(out, "nothing is due")?,
+        _ if due > named => writeln!(out, "{due} would be carried out, {} of them not shown", due - named)?,
+        _ => writeln!(out, "{due} would be carried out")?,
+    }
+    let parts = [
+        (plan.to_be_asked, "left claimed by a loop that died: their backends are asked about them first"),
+        (plan.backing_off, "waiting for their next attempt"),
+        (plan.delayed, "delayed"),
+        (plan.waiting_for_others, "waiting for other operations"),
+        (plan.held, "held"),
+    ];
+    for (n, what) in parts.into_iter().filter(|(n, _)| *n > 0) {
+        writeln!(out, "{n} {what}")?;
+    }
+    for (backend, n) in &plan.no_backend {
+        writeln!(out, "{n} of backend `{backend}`, which cannot carry them out here")?;
+    }
+    Ok(())
+}

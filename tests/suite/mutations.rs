@@ -1,0 +1,237 @@
+//! Documents that are wrong in one place each, made from right ones.
+//!
+//! What may be missing or null is said here and not read from a schema, which is what they are to test.
+
+use fastrand::Rng;
+use serde_json::{Value, json};
+
+/// A document with one thing wrong in it.
+pub struct Mutation {
+    /// What was done.
+    pub kind: &'static str,
+    /// Where.
+    pub at: String,
+    /// The document.
+    pub mutated: Value,
+}
+
+/// Objects whose fields are names of something: none of them has to be there.
+const FREE: &[&str] = &["parameters", "receipt", "backends", "health", "settings"];
+
+/// What errors have only where it is known.
+const OF_SOME_ERRORS: &[&str] = &["causes", "key", "origin", "suggestion"];
+
+/// What may be null. Whether it may be so here depends on what else there is.
+const NULLABLE: &[&str] = &[
+    "completed_at",
+    "result",
+    "receipt",
+    "error",
+    "error_type",
+    "failure_class",
+    "next_retry_at",
+    "idempotency_key",
+    "not_before",
+    "source",
+    "claim",
+    "redirected_from",
+    "redirected_to",
+    "cid",
+    "size",
+    "destination",
+    "sha256",
+    "from",
+    "reason",
+    "hint",
+    "oldest_pending",
+    "processing",
+    "free_bytes",
+    "damage",
+    "offset",
+    "last_check",
+    "file",
+    "path",
+    "next_cursor",
+];
+
+/// What may be any value.
+const ANY: &[&str] = &["value", "schema"];
+
+/// Words of closed sets.
+const WORDS: &[&str] = &["status", "failure_class", "from", "to", "event", "method", "type"];
+
+/// Texts of a known form.
+const FORMS: &[&str] = &[
+    "operation_id",
+    "timestamp",
+    "updated_at",
+    "completed_at",
+    "next_retry_at",
+    "not_before",
+    "at",
+    "started",
+    "since",
+    "last_check",
+    "cid",
+    "sha256",
+    "backend",
+    "operation_type",
+    "error_type",
+    "next_cursor",
+];
+
+/// Numbers that count from 1.
+const FROM_ONE: &[&str] = &["number", "revision", "group", "threads"];
+
+/// Numbers that may be negative.
+const SIGNED: &[&str] = &["priority", "mtime_ns"];
+
+/// Documents that differ from this one in one place and are wrong for it.
+pub fn mutations(document: &Value, random: &mut Rng) -> Vec<Mutation> {
+    let mut maker = Maker { document, random, made: Vec::new() };
+    if let Some(success) = document["success"].as_bool() {
+        maker.put("success flipped", "/success", json!(!success));
+    }
+    maker.inside("", "", document, false);
+    maker.made
+}
+
+struct Maker<'a> {
+    document: &'a Value,
+    random: &'a mut Rng,
+    made: Vec<Mutation>,
+}
+
+impl Maker<'_> {
+    /// The document with another value there.
+    fn put(&mut self, kind: &'static str, at: &str, value: Value) {
+        let mut mutated = self.document.clone();
+        *mutated.pointer_mut(at).unwrap() = value;
+        self.made.push(Mutation { kind, at: at.to_owned(), mutated });
+    }
+
+    /// Everything that can be wrong within a value; `name` is that of the nearest field.
+    fn inside(&mut self, at: &str, name: &str, value: &Value, free: bool) {
+        match value {
+            Value::Object(fields) => {
+                for (key, value) in fields {
+                    let at = format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
+                    if !free && self.is_required(name, key) {
+                        self.remove(&at);
+                    }
+                    // What stands in an open object has a name of its own, which means nothing here.
+                    let key = if free { "" } else { key };
+                    if !ANY.contains(&key) {
+                        self.wrong(&at, key, name, value);
+                        self.inside(&at, key, value, FREE.contains(&key) && value.is_object());
+                    } else if key == "schema" {
+                        self.put("wrong type", &at, json!([]));
+                    }
+                }
+            }
+            Value::Array(items) => {
+                for (place, value) in items.iter().enumerate() {
+                    let at = format!("{at}/{place}");
+                    self.wrong(&at, "", "", value);
+                    self.inside(&at, name, value, false);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn is_required(&self, parent: &str, key: &str) -> bool {
+        match parent {
+            // An error without a result is what is left then.
+            "" => {
+                self.document["error"].is_null() || self.document["event"] == "settled" || {
+                    let fields = self.document.as_object().unwrap();
+                    fields.len() > 3 || ["success", "error"].contains(&key)
+                }
+            }
+            "error" | "errors" => !OF_SOME_ERRORS.contains(&key),
+            _ => true,
+        }
+    }
+
+    fn remove(&mut self, at: &str) {
+        let (parent, key) = at.rsplit_once('/').unwrap();
+        let mut mutated = self.document.clone();
+        let fields = mutated.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+        fields.remove(&key.replace("~1", "/").replace("~0", "~")).unwrap();
+        self.made.push(Mutation { kind: "field removed", at: at.to_owned(), mutated });
+    }
+
+    /// Everything that can be wrong with a value as a whole.
+    fn wrong(&mut self, at: &str, key: &str, parent: &str, value: &Value) {
+        for other in self.other_types(value) {
+            self.put("wrong type", at, other);
+        }
+        let is_of_the_command = at == "/error" && self.document["success"].is_boolean();
+        let is_an_errors = ["error", "errors"].contains(&parent) && key == "path";
+        if !value.is_null() && (!NULLABLE.contains(&key) || is_of_the_command || is_an_errors) {
+            self.put("null", at, Value::Null);
+        }
+        match value {
+            Value::String(word) if WORDS.contains(&key) => {
+                for _ in 0..3 {
+                    let wrong = self.misspelt(word);
+                    self.put("word misspelt", at, wrong.into());
+                }
+                let other = ["completed", "failed", "pending"].iter().find(|other| *other != word).unwrap();
+                if key == "status" && (at == "/status" || at.starts_with("/operation")) {
+                    self.put("another status", at, json!(other));
+                }
+            }
+            Value::String(text) if FORMS.contains(&key) => {
+                let mut chars: Vec<char> = text.chars().collect();
+                let place = self.random.usize(..=chars.len());
+                chars.insert(place, *self.random.choice(&[' ', '!', 'ä', '\n', '§']).unwrap());
+                self.put("form broken", at, String::from_iter(chars).into());
+            }
+            Value::Number(number) if number.is_u64() || number.is_i64() => {
+                // Large ones have no fraction that a reader would see.
+                let fraction = number.as_f64().unwrap() + 0.5;
+                if fraction.fract() != 0.0 {
+                    self.put("fraction", at, json!(fraction));
+                }
+                if !SIGNED.contains(&key) {
+                    let below = -1 - i64::from(self.random.u16(..));
+                    self.put("negative", at, json!(below));
+                }
+                if FROM_ONE.contains(&key) {
+                    self.put("zero", at, json!(0));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Values of types that this one has not, and may not have.
+    fn other_types(&mut self, value: &Value) -> Vec<Value> {
+        let random = &mut *self.random;
+        let text: String = std::iter::repeat_with(|| random.alphanumeric()).take(6).collect();
+        let all =
+            [json!(random.bool()), json!(random.i32(..)), json!(text), json!([text]), json!({ text: random.u8(..) })];
+        let differs = |other: &Value| match value {
+            Value::Null => other.is_boolean() || other.is_array(),
+            _ => std::mem::discriminant(other) != std::mem::discriminant(value),
+        };
+        all.into_iter().filter(differs).collect()
+    }
+
+    /// A word with one letter wrong, in capitals, or longer.
+    fn misspelt(&mut self, word: &str) -> String {
+        let mut letters: Vec<char> = word.chars().collect();
+        let place = self.random.usize(..letters.len());
+        match self.random.u8(..4) {
+            0 => drop(letters.remove(place)),
+            1 => letters.insert(place, letters[place]),
+            2 => letters[place] = letters[place].to_ascii_uppercase(),
+            _ => letters.push(self.random.lowercase()),
+        }
+        let wrong = String::from_iter(letters);
+        // Blanks and the like have no capitals.
+        if wrong == word { format!("{word}s") } else { wrong }
+    }
+}
