@@ -50,7 +50,8 @@ pub struct Summary {
 impl Summary {
     /// The summary of a run.
     pub fn new(report: &ProcessReport) -> Summary {
-        let ProcessReport { completed, failed, retrying, cancelled, postponed, handed_back, recovered, stopped } = *report;
+        let ProcessReport { completed, failed, retrying, cancelled, postponed, handed_back, recovered, stopped } =
+            *report;
         Summary { event: "summary", completed, failed, retrying, cancelled, postponed, handed_back, recovered, stopped }
     }
 }
