@@ -27,6 +27,13 @@ pub fn one_pending(place: &Place) -> Option<File> {
     None
 }
 
+/// The first file is logged under a key.
+fn one_with_a_key(place: &Place) -> Option<File> {
+    nothing(place);
+    place.run("add --backend local a.txt --key k");
+    None
+}
+
 /// The first file is added.
 pub fn one_completed(place: &Place) -> Option<File> {
     nothing(place);
@@ -155,6 +162,10 @@ fn cases() -> Vec<Case> {
         works(nothing, "add --backend local . --wait"),
         works(nothing, "add --backend local a.txt --spool never"),
         works(nothing, "add --backend local --from-file -"),
+        works(one_with_a_key, "add --backend local a.txt --key k"),
+        fails(one_with_a_key, "add --backend local b.txt --key k", 2, "key_conflict"),
+        fails(nothing, "add --backend local a.txt b.txt --key k", 2, "bad_key"),
+        fails(nothing, "add --backend local a.txt --after 99", 3, "no_such_operation"),
         fails(nothing, "add --backend local a.txt --spool auto", 2, "usage"),
         fails(nothing, "add --backend local a.txt no.txt neither.txt", 2, "bad_inputs"),
         fails(nothing, "add --backend local a.txt/x", 2, "bad_inputs"),
