@@ -156,6 +156,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_page_about_json_has_every_type_of_error() {
+        let page = include_str!("../../docs/json.md");
+        let row =
+            |kind: &ErrorType| format!("| `{}` | {} | {} |", kind.as_str(), Exit::from(*kind) as u8, kind.about());
+        let missing: Vec<_> = ErrorType::ALL.iter().map(row).filter(|row| !page.contains(row)).collect();
+        assert_eq!(missing, Vec::<String>::new(), "add these rows to docs/json.md");
+    }
+
+    #[test]
     fn the_graver_cause_decides() {
         let order = [Exit::Damaged, Exit::Disk, Exit::Busy, Exit::Usage, Exit::NotFound, Exit::Failed, Exit::TimedOut];
         for pair in order.windows(2) {

@@ -171,3 +171,32 @@ fn commands_in(help: &str) -> Vec<String> {
         .map(ToOwned::to_owned)
         .collect()
 }
+
+/// The examples of the page: the command, and the document.
+fn examples(page: &str) -> Vec<(String, Value)> {
+    let mut examples = Vec::new();
+    let mut rest = page;
+    while let Some(at) = rest.find("```json") {
+        let (head, after) = rest[at + 7..].split_once('\n').unwrap();
+        let (text, after) = after.split_once("```").unwrap();
+        let documents = serde_json::Deserializer::from_str(text).into_iter();
+        examples.extend(documents.map(|document| (head.trim().to_owned(), document.unwrap())));
+        rest = after;
+    }
+    examples
+}
+
+#[test]
+fn the_page_names_every_schema_and_its_examples_are_right() {
+    let page = std::fs::read_to_string(root().join("docs/json.md")).unwrap();
+    for command in COMMANDS {
+        let row = format!("| [`{}`](schema/{}) | {} |", command.command, command.file_name(), command.about);
+        assert!(page.contains(&row), "docs/json.md lacks {row}");
+    }
+    let examples = examples(&page);
+    assert!(examples.len() >= 6, "{} examples", examples.len());
+    for (command, document) in examples {
+        assert_ne!(command_of(&command), "error", "an example says which command printed it: ```json COMMAND");
+        check(&command, &document);
+    }
+}

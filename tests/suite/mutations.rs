@@ -19,7 +19,7 @@ pub struct Mutation {
 const FREE: &[&str] = &["parameters", "receipt", "backends", "health", "settings"];
 
 /// What errors have only where it is known.
-const OF_SOME_ERRORS: &[&str] = &["causes", "key", "origin", "suggestion"];
+const OF_SOME_ERRORS: &[&str] = &["causes", "key", "origin", "suggestion", "number"];
 
 /// What may be null. Whether it may be so here depends on what else there is.
 const NULLABLE: &[&str] = &[
@@ -169,7 +169,8 @@ impl Maker<'_> {
         }
         let is_of_the_command = at == "/error" && self.document["success"].is_boolean();
         let is_an_errors = ["error", "errors"].contains(&parent) && key == "path";
-        if !value.is_null() && (!NULLABLE.contains(&key) || is_of_the_command || is_an_errors) {
+        let may_be_null = NULLABLE.contains(&key) || (parent == "oldest_pending" && key == "operation_id");
+        if !value.is_null() && (!may_be_null || is_of_the_command || is_an_errors) {
             self.put("null", at, Value::Null);
         }
         match value {
@@ -179,7 +180,10 @@ impl Maker<'_> {
                     self.put("word misspelt", at, wrong.into());
                 }
                 let other = ["completed", "failed", "pending"].iter().find(|other| *other != word).unwrap();
-                if key == "status" && (at == "/status" || at.starts_with("/operation")) {
+                let of_an_operation = at == "/status" || at.starts_with("/operation");
+                // One that was there before may have come to anything.
+                let known = self.document.pointer(&at.replace("/status", "/existing")) == Some(&json!(true));
+                if key == "status" && of_an_operation && !known {
                     self.put("another status", at, json!(other));
                 }
             }

@@ -27,6 +27,13 @@ pub fn one_pending(place: &Place) -> Option<File> {
     None
 }
 
+/// The first file is logged under a key.
+fn one_with_a_key(place: &Place) -> Option<File> {
+    nothing(place);
+    place.run("add --backend local a.txt --key k");
+    None
+}
+
 /// The first file is added.
 pub fn one_completed(place: &Place) -> Option<File> {
     nothing(place);
@@ -155,6 +162,10 @@ fn cases() -> Vec<Case> {
         works(nothing, "add --backend local . --wait"),
         works(nothing, "add --backend local a.txt --spool never"),
         works(nothing, "add --backend local --from-file -"),
+        works(one_with_a_key, "add --backend local a.txt --key k"),
+        fails(one_with_a_key, "add --backend local b.txt --key k", 2, "key_conflict"),
+        fails(nothing, "add --backend local a.txt b.txt --key k", 2, "bad_key"),
+        fails(nothing, "add --backend local a.txt --after 99", 3, "no_such_operation"),
         fails(nothing, "add --backend local a.txt --spool auto", 2, "usage"),
         fails(nothing, "add --backend local a.txt no.txt neither.txt", 2, "bad_inputs"),
         fails(nothing, "add --backend local a.txt/x", 2, "bad_inputs"),
@@ -293,7 +304,7 @@ fn cases() -> Vec<Case> {
         fails(nothing, "config", 2, "usage"),
         //
         works(nothing, "bench floor"),
-        works(nothing, "bench append --threads 1,2 --blocks 1"),
+        works(nothing, "bench append --threads 1 --blocks 1"),
         fails(nothing, "bench floor no-such-place", 7, "disk"),
         fails(nothing, "bench append --threads none", 2, "usage"),
         //
@@ -322,13 +333,10 @@ pub fn printed() -> &'static [Option<Printed>] {
     PRINTED.get_or_init(|| {
         let cases = cases();
         std::thread::scope(|scope| {
-            let threads: Vec<_> = cases
-                .chunks(cases.len().div_ceil(8))
-                .map(|some| {
-                    let check = |case| std::panic::catch_unwind(|| check(case)).ok();
-                    scope.spawn(move || some.iter().map(check).collect::<Vec<_>>())
-                })
-                .collect();
+            let check = |case| std::panic::catch_unwind(|| check(case)).ok();
+            let every_eighth = |first| cases.iter().skip(first).step_by(8);
+            let threads: Vec<_> =
+                (0..8).map(|first| scope.spawn(move || every_eighth(first).map(check).collect::<Vec<_>>())).collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         })
     })
