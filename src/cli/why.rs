@@ -6,6 +6,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::references;
 use crate::client::ClientError;
+use crate::operation::Status;
 use crate::report::{Document, Why};
 
 /// Runs the command.
@@ -28,9 +29,13 @@ pub fn run(context: &mut Context<'_>, args: &args::Why) -> Result<Exit, CliError
         return Ok(error.map_or(Exit::Done, |error| error.exit));
     }
     for why in &all {
-        let (number, status) = (why.operation.number, why.operation.status());
+        let number = why.operation.number;
         let sentence = terminal.program.named(&why.sentence);
-        terminal.line(&format!("operation {number} is {status}: {sentence}"))?;
+        terminal.line(&match why.operation.status() {
+            Status::Completed => format!("operation {number} is completed"),
+            Status::Failed => format!("operation {number} failed: {sentence}"),
+            status => format!("operation {number} is {status}: {sentence}"),
+        })?;
     }
     if all.is_empty() {
         terminal.note("no operations");

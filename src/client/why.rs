@@ -129,7 +129,7 @@ impl Client {
             failure::CANCELLED | failure::PERMANENT => {
                 (Reason::Cancelled, format!("`wal-cli retry {n}` brings it back"))
             }
-            failure::DEPENDENCY => (Reason::DependencyFailed, "see why that one failed".to_owned()),
+            failure::DEPENDENCY => return Ok((Reason::DependencyFailed, message.to_owned(), None)),
             failure::IN_DOUBT => (Reason::InDoubt, format!("if it was not done, `wal-cli retry {n}`")),
             _ if failure.class == FailureClass::Permanent => {
                 (Reason::Failed, format!("once the cause is gone, `wal-cli retry {n}` tries again"))
@@ -140,7 +140,7 @@ impl Client {
                 (Reason::Failed, spent)
             }
         };
-        Ok((reason, format!("it failed: {message}; {advice}"), None))
+        Ok((reason, format!("{message}; {advice}"), None))
     }
 
     fn why_processing(&self, operation: &Operation) -> Result<(Reason, String, Option<Time>), ClientError> {

@@ -74,8 +74,15 @@ pub fn write_operation(out: &mut impl Write, operation: &Operation, history: boo
         line("source size", format!("{} ({} bytes) when it was logged", bytes(source.size), source.size));
     }
     line("logged", when(operation.logged_at));
-    if operation.updated_at != operation.logged_at {
-        line(if status.is_terminal() { status.as_str() } else { "updated" }, when(operation.updated_at));
+    let ended = match &operation.state {
+        State::Completed { at, .. } | State::Failed { at, .. } => Some(*at),
+        _ => None,
+    };
+    if let Some(at) = ended {
+        line(status.as_str(), when(at));
+    }
+    if operation.updated_at != operation.logged_at && ended != Some(operation.updated_at) {
+        line("updated", when(operation.updated_at));
     }
     let width = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     for (name, value) in lines {
