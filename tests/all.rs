@@ -5,6 +5,7 @@
 mod suite {
     mod binary;
     mod cli;
+    mod clocks;
     mod contract;
     mod crowd;
     mod interleave;
@@ -14,7 +15,9 @@ mod suite {
     mod order;
     mod outcomes;
     mod readers;
+    mod scenario;
     mod tidy;
     mod tools;
+    mod verbs;
     mod worker;
 }

@@ -82,7 +82,7 @@ pub fn run(
             files: Vec::new(),
             lanes: BTreeMap::new(),
             running: BTreeMap::new(),
-            picked: BTreeMap::new(),
+            picked: Picked::default(),
             dependents: Dependents::default(),
             stale: false,
             damage: None,
@@ -115,7 +115,7 @@ struct Worker<'scope, 'env, 'a> {
     lanes: BTreeMap<BackendName, Lane>,
     running: BTreeMap<Number, Running>,
     /// Chosen to be claimed next; neither running nor in the queue.
-    picked: BTreeMap<Number, Operation>,
+    picked: Picked,
     /// Who waits for which operation.
     dependents: Dependents,
     /// Whether the queue has to be filled anew, because files changed under it.
@@ -131,6 +131,13 @@ struct Worker<'scope, 'env, 'a> {
     report: ProcessReport,
     claimed: u64,
     started: Duration,
+}
+
+/// Operations to be claimed next, in the order in which they are to go.
+#[derive(Default)]
+struct Picked {
+    order: Vec<Operation>,
+    numbers: BTreeSet<Number>,
 }
 
 struct Running {
@@ -167,7 +174,7 @@ impl Worker<'_, '_, '_> {
             if !ended {
                 self.pick()?;
             }
-            let idle = finished.is_empty() && self.picked.is_empty() && !freed;
+            let idle = finished.is_empty() && self.picked.order.is_empty() && !freed;
             self.write(finished, observer)?;
             if now.saturating_sub(ticked) >= TICK {
                 ticked = now;
@@ -246,7 +253,7 @@ impl Worker<'_, '_, '_> {
     }
 
     fn is_taken(&self, number: Number) -> bool {
-        self.running.contains_key(&number) || self.picked.contains_key(&number)
+        self.running.contains_key(&number) || self.picked.numbers.contains(&number)
     }
 
     /// Whether the time for this run is up.
@@ -401,14 +408,15 @@ impl Worker<'_, '_, '_> {
                 let operation = self.operation(number)?.filter(|operation| operation.is_due(wall));
                 let Some(operation) = operation.filter(|_| !self.is_taken(number)) else { continue };
                 // It goes when nothing else runs; until then it is put back.
-                if alone && !(self.running.is_empty() && self.picked.is_empty()) {
+                if alone && !(self.running.is_empty() && self.picked.order.is_empty()) {
                     if let Some(entry) = Entry::of(&operation) {
                         self.queue.offer(entry, wall);
                     }
                     break;
                 }
                 self.alone = alone.then_some(number);
-                self.picked.insert(number, operation);
+                self.picked.numbers.insert(number);
+                self.picked.order.push(operation);
                 room -= 1;
             }
         }
@@ -434,7 +442,7 @@ impl Worker<'_, '_, '_> {
         match self.options.limit {
             Some(limit) => {
                 let left = usize::try_from(limit.saturating_sub(self.claimed)).unwrap_or(usize::MAX);
-                room.min(left.saturating_sub(self.picked.len()))
+                room.min(left.saturating_sub(self.picked.order.len()))
             }
             None => room,
         }
@@ -476,7 +484,7 @@ impl Worker<'_, '_, '_> {
 
     /// Settlements and new claims, with one flush for all of them.
     fn write(&mut self, finished: Vec<Finished>, observer: &mut dyn Observer) -> WalResult<()> {
-        let picked = std::mem::take(&mut self.picked);
+        let picked = std::mem::take(&mut self.picked).order;
         if finished.is_empty() && picked.is_empty() {
             return Ok(());
         }
@@ -500,7 +508,7 @@ impl Worker<'_, '_, '_> {
             }
             events.push((running.operation, done.settlement.event));
         }
-        for operation in picked.into_values() {
+        for operation in picked {
             events.push((operation, Event::Claimed { claim: claim.clone() }));
         }
         let recorded = self.record(events)?;

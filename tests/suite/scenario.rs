@@ -1,0 +1,172 @@
+//! One log on a simulated machine, with backends that do what a script says.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use wal_cli::backend::{Answer, Attempt, AttemptError, Backend, Request};
+use wal_cli::client::{Client, ProcessOptions, ProcessReport, Reference, Silent, Stop};
+use wal_cli::clock::ManualClock;
+use wal_cli::config::Settings;
+use wal_cli::disk::{Machine, MemoryDisk};
+use wal_cli::operation::{
+    BackendName, Failure, FailureClass, Fields, Logged, Operation, OperationType, Outcome, Status, Time,
+};
+use wal_cli::wal::{Layout, View};
+
+/// What a scripted backend does with its next call for an operation.
+#[derive(Debug, Clone)]
+pub enum Act {
+    Done,
+    Fail(FailureClass),
+    RetryAfter(u64),
+    Unanswered,
+    /// The whole process dies in the middle of it.
+    Die,
+    /// Goes on until it is told to stop.
+    Hang,
+}
+
+/// A backend that does what it is told, and keeps a record of it.
+#[derive(Debug, Default)]
+pub struct Script {
+    pub acts: Mutex<BTreeMap<String, Vec<Act>>>,
+    pub calls: Mutex<Vec<String>>,
+    pub answers: Mutex<BTreeMap<String, Answer>>,
+    pub away: AtomicBool,
+    pub process: Mutex<Option<MemoryDisk>>,
+}
+
+impl Script {
+    pub fn name(request: &Request) -> String {
+        request.parameters.get("name").cloned().unwrap_or_default()
+    }
+}
+
+impl Backend for Script {
+    fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome, AttemptError> {
+        let name = Script::name(request);
+        self.calls.lock().unwrap().push(name.clone());
+        if let Some(disk) = &*self.process.lock().unwrap() {
+            let view = View::open(Arc::new(disk.clone()), layout());
+            if let Ok(view) = view {
+                let seen = view.operation(request.number).unwrap().unwrap();
+                assert_eq!(seen.status(), Status::Processing, "the claim is there before the effect");
+            }
+        }
+        if self.away.load(Ordering::SeqCst) {
+            return Err(AttemptError::failed(FailureClass::Outage, "refused", "nobody listens"));
+        }
+        let act = self.acts.lock().unwrap().get_mut(&name).and_then(|acts| (!acts.is_empty()).then(|| acts.remove(0)));
+        let failure = |class| Failure { class, error_type: "scripted".into(), message: "as the script says".into() };
+        match act.unwrap_or(Act::Done) {
+            Act::Done => Ok(Outcome { cid: Some(format!("cid-of-{name}")), ..Outcome::default() }),
+            Act::Fail(class) => Err(failure(class).into()),
+            Act::RetryAfter(ms) => {
+                Err(AttemptError::Failed { failure: failure(FailureClass::Transient), retry_after_ms: Some(ms) })
+            }
+            Act::Unanswered => Err(AttemptError::Unanswered(failure(FailureClass::Transient))),
+            Act::Die => {
+                self.process.lock().unwrap().as_ref().unwrap().kill();
+                Err(AttemptError::Stopped)
+            }
+            Act::Hang => {
+                while !attempt.is_cancelled() {
+                    std::thread::yield_now();
+                }
+                Err(AttemptError::Stopped)
+            }
+        }
+    }
+
+    fn ask(&self, request: &Request) -> Result<Answer, AttemptError> {
+        Ok(self.answers.lock().unwrap().get(&Script::name(request)).cloned().unwrap_or(Answer::NotDone))
+    }
+
+    fn health(&self) -> Result<(), Failure> {
+        match self.away.load(Ordering::SeqCst) {
+            false => Ok(()),
+            true => Err(Failure {
+                class: FailureClass::Outage,
+                error_type: "refused".into(),
+                message: "nobody listens".into(),
+            }),
+        }
+    }
+}
+
+pub fn layout() -> Layout {
+    Layout::new(PathBuf::from("/wal"))
+}
+
+pub fn backend(name: &str) -> BackendName {
+    BackendName::new(name).unwrap()
+}
+
+/// One log, one clock, scripted backends `a` and `b`; processes come and go.
+pub struct Scenario {
+    pub machine: Machine,
+    pub clock: Arc<ManualClock>,
+    pub scripts: BTreeMap<&'static str, Arc<Script>>,
+    pub settings: Settings,
+}
+
+impl Scenario {
+    pub fn new() -> Scenario {
+        let settings = Settings { jobs: 1, ..Settings::at(PathBuf::from("/wal")) };
+        Scenario {
+            machine: Machine::new(),
+            clock: Arc::new(ManualClock::new(Time::from_millis(1_800_000_000_000), 1)),
+            scripts: BTreeMap::from([("a", Arc::default()), ("b", Arc::default())]),
+            settings,
+        }
+    }
+
+    pub fn client(&self) -> Client {
+        let disk = self.machine.process();
+        let mut client = Client::with(Arc::new(disk.clone()), self.clock.clone(), self.settings.clone(), "process");
+        for (name, script) in &self.scripts {
+            *script.process.lock().unwrap() = Some(disk.clone());
+            client.register(backend(name), script.clone());
+        }
+        client
+    }
+
+    pub fn act(&self, on: &str, name: &str, acts: &[Act]) -> &Scenario {
+        self.scripts[on].acts.lock().unwrap().insert(name.to_owned(), acts.to_vec());
+        self
+    }
+
+    pub fn add(&self, on: &str, names: &str) -> &Scenario {
+        let client = self.client();
+        for name in names.split_whitespace() {
+            client.submit(logged(on, name, 0)).unwrap();
+        }
+        self
+    }
+
+    pub fn process(&self) -> ProcessReport {
+        self.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent).unwrap()
+    }
+
+    pub fn calls(&self, on: &str) -> String {
+        self.scripts[on].calls.lock().unwrap().join(" ")
+    }
+
+    pub fn get(&self, number: u64) -> Operation {
+        self.client().operation(&Reference::Number(number)).unwrap()
+    }
+
+    pub fn wait(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+}
+
+pub fn logged(on: &str, name: &str, priority: i32) -> Logged {
+    let parameters = Fields::from([("name".to_owned(), name.to_owned())]);
+    let mut logged = Logged::new(OperationType::new("job").unwrap(), backend(on), parameters, 2);
+    logged.priority = priority;
+    logged
+}

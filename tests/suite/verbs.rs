@@ -1,0 +1,396 @@
+//! What people ask of operations that are logged already, and operations that wait for others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wal_cli::client::{
+    AddOptions, Changed, Client, ClientError, Filter, ProcessOptions, Reason, Reference, Silent, Stop, Verb,
+};
+use wal_cli::operation::{FailureClass, Fields, Logged, OperationId, Status};
+use wal_cli::wal::WalError;
+
+use super::scenario::{Act, Scenario, backend, logged};
+
+const CANCEL: Verb = Verb::Cancel { permanent: false };
+const RETRY: Verb = Verb::Retry { now: false };
+
+fn numbers(numbers: &[u64]) -> Vec<Reference> {
+    numbers.iter().map(|number| Reference::Number(*number)).collect()
+}
+
+fn change(scenario: &Scenario, verb: &Verb, on: &[u64]) -> Changed {
+    scenario.client().change(&numbers(on), verb, true).unwrap()
+}
+
+fn refused(scenario: &Scenario, verb: &Verb, on: &[u64]) -> String {
+    match scenario.client().change(&numbers(on), verb, true) {
+        Err(error @ ClientError::NotApplicable { .. }) => error.to_string(),
+        other => panic!("{verb:?} on {on:?} was not refused: {other:?}"),
+    }
+}
+
+/// Logs an operation that waits for others, and returns its number.
+fn add_after(scenario: &Scenario, on: &str, name: &str, after: &[u64]) -> u64 {
+    let client = scenario.client();
+    let mut operation = logged(on, name, 0);
+    let options = AddOptions { after: numbers(after), ..AddOptions::default() };
+    client.dress(std::slice::from_mut(&mut operation), &options).unwrap();
+    client.submit(operation).unwrap().number
+}
+
+fn statuses(scenario: &Scenario) -> String {
+    let page = scenario.client().list(&Filter::default(), 0).unwrap();
+    let words: Vec<String> =
+        page.operations.iter().rev().map(|one| format!("{}:{}", one.number, one.status())).collect();
+    words.join(" ")
+}
+
+fn reason(scenario: &Scenario, number: u64) -> Reason {
+    scenario.client().why(&Reference::Number(number)).unwrap().reason
+}
+
+#[test]
+fn what_is_held_stays_until_it_is_released() {
+    let scenario = Scenario::new();
+    scenario.add("a", "x y");
+    change(&scenario, &Verb::Hold, &[1]);
+    assert_eq!(reason(&scenario, 1), Reason::Held);
+    assert_eq!(scenario.process().completed, 1);
+    assert_eq!(scenario.calls("a"), "y");
+    scenario.client().checkpoint().unwrap();
+    assert_eq!(scenario.process().completed, 0, "nor after a checkpoint");
+    let again = change(&scenario, &Verb::Hold, &[1]);
+    assert_eq!((again.operations.len(), again.unchanged.len()), (0, 1));
+    change(&scenario, &Verb::Release, &[1]);
+    assert_eq!(scenario.process().completed, 1);
+    assert!(refused(&scenario, &Verb::Hold, &[1]).contains("ended"));
+}
+
+#[test]
+fn priority_may_change_later() {
+    let scenario = Scenario::new();
+    scenario.add("a", "one two three");
+    scenario.client().checkpoint().unwrap();
+    change(&scenario, &Verb::Prioritize(5), &[3]);
+    change(&scenario, &Verb::Prioritize(-5), &[1]);
+    scenario.process();
+    assert_eq!(scenario.calls("a"), "three two one");
+}
+
+#[test]
+fn cancelling_fails_what_waits_and_bulk_retries_leave_it() {
+    let scenario = Scenario::new();
+    scenario.act("a", "y", &[Act::Fail(FailureClass::Transient)]).add("a", "x y z");
+    scenario.client().change(&numbers(&[3]), &Verb::Hold, true).unwrap();
+    scenario.client().change(&numbers(&[1]), &CANCEL, true).unwrap();
+    scenario.process();
+    assert_eq!(statuses(&scenario), "1:failed 2:retrying 3:pending");
+    change(&scenario, &CANCEL, &[2, 3]);
+    let operation = scenario.get(2);
+    assert_eq!(operation.state.failure().unwrap().error_type, "cancelled");
+    assert!(operation.state.failure().unwrap().message.contains("as the script says"), "the last error is kept");
+    assert!(operation.is_given_up());
+    assert!(refused(&scenario, &CANCEL, &[2]).contains("failed already"));
+    change(&scenario, &RETRY, &[2]);
+    assert_eq!(scenario.process().completed, 1, "named, it comes back");
+    assert!(refused(&scenario, &CANCEL, &[2]).contains("completed already"));
+}
+
+#[test]
+fn nothing_is_changed_if_it_does_not_apply_to_one_that_was_named() {
+    let scenario = Scenario::new();
+    scenario.add("a", "x");
+    scenario.process();
+    scenario.add("a", "y z");
+    assert!(refused(&scenario, &CANCEL, &[1, 2]).contains("completed"));
+    assert_eq!(statuses(&scenario), "1:completed 2:pending 3:pending");
+    let changed = scenario.client().change(&numbers(&[1, 2]), &CANCEL, false).unwrap();
+    assert_eq!((changed.operations.len(), changed.skipped.len()), (1, 1), "selected ones are skipped");
+    assert_eq!(statuses(&scenario), "1:completed 2:failed 3:pending");
+}
+
+#[test]
+fn what_runs_is_asked_to_stop_and_then_counts_as_cancelled() {
+    let scenario = Scenario::new();
+    scenario.act("a", "x", &[Act::Hang]).add("a", "x y");
+    let stop = Stop::new();
+    let report = std::thread::scope(|scope| {
+        let running = scope.spawn(|| scenario.client().process(&ProcessOptions::default(), &stop, &mut Silent));
+        while scenario.calls("a").is_empty() {
+            std::thread::yield_now();
+        }
+        assert_eq!(reason(&scenario, 1), Reason::Running);
+        let changed = change(&scenario, &CANCEL, &[1]);
+        assert_eq!(changed.operations[0].status(), Status::Processing, "it is the loop that ends it");
+        running.join().unwrap().unwrap()
+    });
+    assert_eq!((report.cancelled, report.completed, report.failed), (1, 1, 0));
+    let operation = scenario.get(1);
+    assert_eq!((operation.status(), operation.retry_count), (Status::Failed, 0));
+    let reasons: Vec<_> = operation.history.iter().filter_map(|entry| entry.reason.clone()).collect();
+    assert!(reasons.iter().any(|reason| reason.contains("asked to stop")), "{reasons:?}");
+}
+
+#[test]
+fn what_is_done_before_it_could_stop_is_done() {
+    let scenario = Scenario::new();
+    scenario.act("a", "x", &[Act::Die]).add("a", "x");
+    let _ = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
+    assert_eq!(reason(&scenario, 1), Reason::LoopDied);
+    change(&scenario, &CANCEL, &[1]);
+    let answer = wal_cli::backend::Answer::Done(wal_cli::operation::Outcome::default());
+    scenario.scripts["a"].answers.lock().unwrap().insert("x".into(), answer);
+    assert_eq!(scenario.process().completed, 1);
+    assert_eq!(scenario.get(1).status(), Status::Completed);
+}
+
+#[test]
+fn what_a_dead_loop_left_and_somebody_cancelled_is_not_begun_again() {
+    let scenario = Scenario::new();
+    scenario.act("a", "x", &[Act::Die]).add("a", "x");
+    let _ = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
+    change(&scenario, &CANCEL, &[1]);
+    // The request survives a checkpoint: it is a column of its own.
+    scenario.client().checkpoint().unwrap();
+    let report = scenario.process();
+    assert_eq!((report.cancelled, scenario.calls("a").as_str()), (1, "x"));
+}
+
+#[test]
+fn the_operator_may_say_that_it_will_never_succeed() {
+    let scenario = Scenario::new();
+    scenario.act("a", "x", &[Act::Fail(FailureClass::Permanent)]).add("a", "x y");
+    change(&scenario, &Verb::Hold, &[2]);
+    scenario.process();
+    let ended = scenario.get(1).updated_at;
+    scenario.wait(10);
+    change(&scenario, &Verb::Cancel { permanent: true }, &[1, 2]);
+    for number in [1, 2] {
+        let operation = scenario.get(number);
+        assert_eq!(operation.state.failure().unwrap().error_type, "permanent_failure");
+    }
+    assert!(matches!(scenario.get(1).state, wal_cli::operation::State::Failed { at, .. } if at == ended));
+    let again = change(&scenario, &Verb::Cancel { permanent: true }, &[1]);
+    assert_eq!(again.unchanged.len(), 1);
+}
+
+#[test]
+fn deleting_leaves_nothing_and_spares_what_others_wait_for() {
+    let scenario = Scenario::new();
+    scenario.add("a", "x");
+    assert_eq!(add_after(&scenario, "a", "y", &[1]), 2);
+    assert!(refused(&scenario, &Verb::Delete, &[1]).contains("operation 2 waits for it"));
+    let id = scenario.get(1).id;
+    change(&scenario, &Verb::Delete, &[1, 2]);
+    assert_eq!(statuses(&scenario), "");
+    let client = scenario.client();
+    assert!(matches!(client.operation(&Reference::Id(id)), Err(ClientError::NoSuchOperation(_))));
+    assert_eq!(client.stats().unwrap().counts.total(), 0);
+    scenario.add("a", "z");
+    client.checkpoint().unwrap();
+    assert_eq!(statuses(&scenario), "3:pending", "a number is not used again");
+    scenario.process();
+    client.checkpoint().unwrap();
+    change(&scenario, &Verb::Delete, &[3]);
+    client.checkpoint().unwrap();
+    assert_eq!((statuses(&scenario).as_str(), client.stats().unwrap().counts.total()), ("", 0));
+}
+
+#[test]
+fn a_redirect_is_a_new_operation_with_lineage_both_ways() {
+    let scenario = Scenario::new();
+    scenario.act("a", "x", &[Act::Fail(FailureClass::Permanent)]).add("a", "x y");
+    change(&scenario, &Verb::Hold, &[2]);
+    scenario.process();
+    let changed = change(&scenario, &Verb::Redirect(backend("b")), &[1, 2]);
+    let (one, two) = (&changed.redirected_to[0], &changed.redirected_to[1]);
+    assert_eq!((one.redirected_from, scenario.get(1).redirected_to), (Some(scenario.get(1).id), Some(one.id)));
+    assert_eq!(scenario.get(1).state.failure().unwrap().error_type, "scripted", "it keeps its own failure");
+    assert_eq!(scenario.get(2).state.failure().unwrap().error_type, "redirected");
+    assert_eq!((one.parameters["name"].as_str(), two.parameters["name"].as_str()), ("x", "y"));
+    assert!(refused(&scenario, &RETRY, &[1]).contains("went on as"));
+    assert!(refused(&scenario, &Verb::Redirect(backend("b")), &[1]).contains("went on as"));
+    scenario.process();
+    assert_eq!((scenario.calls("a").as_str(), scenario.calls("b").as_str()), ("x", "x y"));
+    assert_eq!(statuses(&scenario), "1:failed 2:failed 3:completed 4:completed");
+}
+
+#[test]
+fn what_waits_for_others_goes_when_they_are_completed() {
+    let scenario = Scenario::new();
+    scenario.add("a", "first");
+    let second = add_after(&scenario, "b", "second", &[1]);
+    let third = add_after(&scenario, "a", "third", &[1, second]);
+    assert_eq!(reason(&scenario, third), Reason::WaitsForOthers);
+    scenario.client().checkpoint().unwrap();
+    assert_eq!(scenario.process().completed, 3, "in one run");
+    assert_eq!(scenario.calls("a"), "first third");
+    assert!(scenario.get(third).depends_on.is_empty());
+    let late = add_after(&scenario, "a", "late", &[1]);
+    assert!(scenario.get(late).depends_on.is_empty(), "what is completed already is dropped at once");
+}
+
+#[test]
+fn a_failure_in_the_middle_fails_what_follows_and_a_retry_brings_it_back() {
+    let scenario = Scenario::new();
+    scenario.act("a", "two", &[Act::Fail(FailureClass::Permanent)]).add("a", "one");
+    add_after(&scenario, "a", "two", &[1]);
+    add_after(&scenario, "a", "three", &[2]);
+    add_after(&scenario, "b", "four", &[3]);
+    let report = scenario.process();
+    assert_eq!((report.completed, report.failed), (1, 3));
+    assert_eq!(scenario.get(4).state.failure().unwrap().error_type, "dependency_failed");
+    assert_eq!(reason(&scenario, 4), Reason::DependencyFailed);
+    let changed = change(&scenario, &RETRY, &[2]);
+    assert_eq!(changed.operations.iter().map(|one| one.number).collect::<Vec<_>>(), [2, 3, 4]);
+    assert_eq!(scenario.process().completed, 3);
+    assert_eq!(scenario.calls("a"), "one two two three");
+}
+
+#[test]
+fn what_waits_follows_a_redirect() {
+    let scenario = Scenario::new();
+    scenario.act("a", "one", &[Act::Fail(FailureClass::Permanent)]).add("a", "one");
+    add_after(&scenario, "a", "two", &[1]);
+    scenario.process();
+    assert_eq!(statuses(&scenario), "1:failed 2:failed");
+    change(&scenario, &Verb::Redirect(backend("b")), &[1]);
+    assert_eq!(statuses(&scenario), "1:failed 2:pending 3:pending", "what failed because of it comes back");
+    assert_eq!(scenario.process().completed, 2);
+    assert_eq!(statuses(&scenario), "1:failed 2:completed 3:completed");
+}
+
+#[test]
+fn an_unknown_dependency_is_refused() {
+    let scenario = Scenario::new();
+    scenario.add("a", "x");
+    let client = scenario.client();
+    let mut operation = logged("a", "y", 0);
+    operation.depends_on = vec![OperationId::from_bytes([1; 16])];
+    let result = client.submit(operation);
+    assert!(matches!(result, Err(ClientError::Wal(WalError::UnknownDependency { .. }))), "{result:?}");
+    assert_eq!(statuses(&scenario), "1:pending");
+}
+
+#[test]
+fn what_something_waits_for_is_not_cleaned_away() {
+    let scenario = Scenario::new();
+    scenario.add("a", "x");
+    add_after(&scenario, "b", "y", &[1]);
+    let only = ProcessOptions { backend: Some(backend("a")), ..ProcessOptions::default() };
+    scenario.client().process(&only, &Stop::new(), &mut Silent).unwrap();
+    scenario.client().checkpoint().unwrap();
+    scenario.wait(100 * 86_400);
+    let plan = scenario.client().cleanup(Some(30), false, true).unwrap();
+    assert_eq!((plan.kept, plan.archives.len()), (1, 0));
+    scenario.client().cleanup(Some(30), false, false).unwrap();
+    assert_eq!(scenario.process().completed, 1, "the one that waited");
+    scenario.client().cleanup(Some(30), false, false).unwrap();
+    assert_eq!(statuses(&scenario), "2:completed");
+}
+
+fn keyed(name: &str, key: &str) -> Logged {
+    Logged { idempotency_key: Some(key.into()), ..logged("a", name, 0) }
+}
+
+#[test]
+fn a_key_is_logged_once_wherever_its_operation_is_by_then() {
+    let scenario = Scenario::new();
+    let first = scenario.client().submit(keyed("x", "k")).unwrap();
+    assert!(!first.existing);
+    let same = |scenario: &Scenario| {
+        let receipt = scenario.client().submit(keyed("x", "k")).unwrap();
+        assert_eq!((receipt.id, receipt.existing), (first.id, true));
+        receipt.status
+    };
+    assert_eq!(same(&scenario), Status::Pending, "in the journal");
+    scenario.client().checkpoint().unwrap();
+    assert_eq!(same(&scenario), Status::Pending, "in a partition");
+    scenario.process();
+    assert_eq!(same(&scenario), Status::Completed);
+    scenario.client().checkpoint().unwrap();
+    assert_eq!(same(&scenario), Status::Completed, "in an archive");
+    let other = scenario.client().submit(keyed("y", "k"));
+    assert!(matches!(other, Err(ClientError::Wal(WalError::KeyTaken { number: 1, .. }))), "{other:?}");
+    assert_eq!(statuses(&scenario), "1:completed");
+    change(&scenario, &Verb::Delete, &[1]);
+    let fresh = scenario.client().submit(keyed("y", "k")).unwrap();
+    assert!(!fresh.existing, "a key lasts as long as its operation");
+}
+
+#[test]
+fn threads_with_one_key_log_one_operation() {
+    let scenario = Scenario::new();
+    let clients: Vec<Arc<Client>> = (0..4).map(|_| Arc::new(scenario.client())).collect();
+    let ids: Vec<OperationId> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..16)
+            .map(|nth| {
+                let client = clients[nth % 4].clone();
+                scope.spawn(move || client.submit(keyed("x", "k")).unwrap())
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap().id).collect()
+    });
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    assert_eq!(statuses(&scenario), "1:pending");
+}
+
+#[test]
+fn a_delayed_operation_waits_its_time() {
+    let scenario = Scenario::new();
+    let client = scenario.client();
+    let mut operation = logged("a", "x", 0);
+    let options = AddOptions { delay: Some(Duration::from_secs(600)), ..AddOptions::default() };
+    client.dress(std::slice::from_mut(&mut operation), &options).unwrap();
+    client.submit(operation).unwrap();
+    client.checkpoint().unwrap();
+    assert_eq!(scenario.process().completed, 0);
+    assert_eq!(reason(&scenario, 1), Reason::Delayed);
+    scenario.wait(601);
+    assert_eq!(scenario.process().completed, 1);
+}
+
+#[test]
+fn failures_are_grouped_and_one_cause_can_be_retried() {
+    let scenario = Scenario::new();
+    let fail = |class| Act::Fail(class);
+    scenario.act("a", "x", &[fail(FailureClass::Permanent)]).act("a", "y", &[fail(FailureClass::Permanent)]);
+    scenario.act("b", "z", &[fail(FailureClass::Transient)]).add("a", "x y").add("b", "z");
+    scenario.process();
+    let (groups, damage) = scenario.client().failures(None).unwrap();
+    assert_eq!(damage, None);
+    let counts: Vec<_> = groups.iter().map(|group| (group.backend.as_str(), group.failed, group.retrying)).collect();
+    assert_eq!(counts, [("a", 2, 0), ("b", 0, 1)]);
+    let filter = Filter { cause: Some(groups[0].fingerprint[..4].to_owned()), ..Filter::default() };
+    assert_eq!(scenario.client().list(&filter, 0).unwrap().operations.len(), 3, "a cause is the same on every backend");
+}
+
+#[test]
+fn retrying_now_keeps_the_counters() {
+    let scenario = Scenario::new();
+    scenario.act("a", "x", &[Act::Fail(FailureClass::Transient)]).add("a", "x");
+    scenario.process();
+    assert_eq!(reason(&scenario, 1), Reason::Backoff);
+    change(&scenario, &Verb::Retry { now: true }, &[1]);
+    assert_eq!((scenario.get(1).status(), scenario.get(1).retry_count), (Status::Pending, 1));
+    assert_eq!(scenario.process().completed, 1);
+}
+
+#[test]
+fn a_plan_says_what_would_go_and_what_not() {
+    let scenario = Scenario::new();
+    scenario.act("a", "w", &[Act::Fail(FailureClass::Transient)]).add("a", "w x y");
+    scenario.client().change(&numbers(&[2]), &Verb::Hold, true).unwrap();
+    scenario.client().change(&numbers(&[3]), &Verb::Hold, true).unwrap();
+    scenario.process();
+    scenario.client().change(&numbers(&[3]), &Verb::Release, true).unwrap();
+    add_after(&scenario, "a", "z", &[2]);
+    let unknown = Fields::from([("name".to_owned(), "u".to_owned())]);
+    let nobody = Logged::new(wal_cli::operation::OperationType::new("job").unwrap(), backend("a"), unknown, 0);
+    scenario.client().submit(nobody).unwrap();
+    let plan = scenario.client().plan(None, None, 1).unwrap();
+    assert_eq!(plan.operations.iter().map(|one| one.number).collect::<Vec<_>>(), [3]);
+    assert_eq!(plan.due[&backend("a")], 2);
+    assert_eq!((plan.held, plan.backing_off, plan.waiting_for_others, plan.delayed), (1, 1, 1, 0));
+    assert_eq!(scenario.calls("a"), "w", "nothing was carried out");
+}
