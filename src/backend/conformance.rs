@@ -30,6 +30,7 @@ pub(super) fn request(operation_type: &str, parameters: &[(&str, &str)]) -> Requ
         backend: BackendName::new("tested").unwrap(),
         parameters,
         source: None,
+        content: None,
     }
 }
 
@@ -55,7 +56,7 @@ impl Bench {
 
     pub(super) fn source(&self, path: &str) -> Source {
         let metadata = self.disk.metadata(Path::new(path)).unwrap();
-        Source { size: metadata.len, mtime_ns: metadata.mtime_ns, inode: metadata.inode, sha256: None }
+        Source { size: metadata.len, mtime_ns: metadata.mtime_ns, inode: metadata.inode, sha256: None, spool: None }
     }
 
     pub(super) fn run(&self, operation_type: &str, parameters: &[(&str, &str)]) -> Result<Outcome, AttemptError> {
