@@ -14,6 +14,8 @@ mod suite {
     mod order;
     mod outcomes;
     mod readers;
+    mod spool;
+    mod spool_machine;
     mod tidy;
     mod tools;
     mod worker;

@@ -547,7 +547,7 @@ impl Disk for MemoryDisk {
         })
     }
 
-    fn clone_into(&self, from: &Path, to: &Path) -> DiskResult<bool> {
+    fn clone_file(&self, from: &Path, to: &Path) -> DiskResult<bool> {
         self.run("clone", from, true, |shared| {
             let (from, to) = (shared.find(from)?, shared.find(to)?);
             if shared.clones {

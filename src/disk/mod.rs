@@ -157,7 +157,7 @@ pub trait Disk: Send + Sync + fmt::Debug {
         Ok(1)
     }
     /// Makes an empty file share the content of another one, as it is at this instant; false: the file system cannot.
-    fn clone_into(&self, _from: &Path, _to: &Path) -> DiskResult<bool> {
+    fn clone_file(&self, _from: &Path, _to: &Path) -> DiskResult<bool> {
         Ok(false)
     }
     /// Bytes that may still be written where `path` is.

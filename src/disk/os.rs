@@ -151,7 +151,7 @@ impl Disk for OsDisk {
         fs::metadata(path).map(|meta| meta.nlink()).at("inspect", path)
     }
 
-    fn clone_into(&self, from: &Path, to: &Path) -> DiskResult<bool> {
+    fn clone_file(&self, from: &Path, to: &Path) -> DiskResult<bool> {
         use rustix::io::Errno;
         let source = File::open(from).at("open", from)?;
         let copy = OpenOptions::new().write(true).open(to).at("open", to)?;

@@ -386,7 +386,7 @@ impl Stage<'_> {
             false => NotTaken::log(error),
         };
         let copy = disk.open(&staged, Access::CreateNew).map_err(full)?;
-        let sha256 = if before.len > 0 && disk.clone_into(path, &staged).map_err(full)? {
+        let sha256 = if before.len > 0 && disk.clone_file(path, &staged).map_err(full)? {
             match before.len <= hash_max {
                 true => Some(hash_of(&*copy).map_err(NotTaken::log)?),
                 false => None,
