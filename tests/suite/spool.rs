@@ -362,7 +362,7 @@ fn a_full_disk_refuses_or_refers_and_loses_nothing() {
     let processed = run("process");
     assert!(processed.status.success(), "{}", String::from_utf8_lossy(&processed.stderr));
     assert!(spool(&disk.log()).is_empty());
-    assert!(disk.free() > full + (accepted * 6 - 1 << 20), "room is given back");
+    assert!(disk.free() > full + ((accepted * 6 - 1) << 20), "room is given back");
     let (code, told, _) = add(31, "always");
     assert_eq!((code, &told["operations"][0]["spooled"]), (0, &true.into()), "and used again");
     assert!(run("process").status.success());

@@ -530,7 +530,7 @@ fn a_file_that_never_rests_is_not_copied() {
     let writer = world.machine.process();
     let done = std::sync::atomic::AtomicBool::new(false);
     let file = writer.open(&source("same"), Access::Write).unwrap();
-    (&*file).write_at(&[1; 3 << 20], 0).unwrap();
+    file.write_at(&[1; 3 << 20], 0).unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
