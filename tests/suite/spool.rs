@@ -175,6 +175,33 @@ fn a_file_that_is_referred_to_must_stay_as_it_was() {
     }
 }
 
+#[test]
+fn what_is_deleted_or_goes_on_elsewhere_gives_up_its_share() {
+    let place = Place::new();
+    write(&place.path("a"), 1, 100_000);
+    let expected = cid_of(&place.path("a"));
+    fs::create_dir(place.path("config")).unwrap();
+    let settings = place.run("config path");
+    fs::create_dir_all(Path::new(settings.trim()).parent().unwrap()).unwrap();
+    fs::write(settings.trim(), "[backends.other]\ntype = \"local\"\n").unwrap();
+    place.run("add --backend local a a");
+    place.run("add --backend local --key k a");
+    assert_eq!(spool(&place.log()).len(), 4);
+    let again = place.json("add --backend local --key k a");
+    assert_eq!(again["operations"][0]["number"], 3);
+    assert_eq!(spool(&place.log()).len(), 4, "the same key takes no further copy");
+    place.run("delete 1");
+    assert_eq!(spool(&place.log()).len(), 3);
+    fs::remove_file(place.path("a")).unwrap();
+    place.run("retry 2 --backend other");
+    assert_eq!(spool(&place.log()).len(), 3, "the new one has a link, the old one none");
+    place.run("checkpoint");
+    assert_eq!(spool(&place.log()).len(), 3);
+    place.run("process");
+    assert_eq!([cid(&place, 3), cid(&place, 4)], [expected.clone(), expected]);
+    assert!(spool(&place.log()).is_empty(), "{:?}", spool(&place.log()));
+}
+
 /// What a killed `add` leaves behind goes with the next checkpoint.
 #[test]
 fn a_killed_add_leaves_nothing_for_long() {

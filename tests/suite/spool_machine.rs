@@ -125,6 +125,8 @@ struct World {
     machine: Machine,
     clock: Arc<ManualClock>,
     acknowledged: Arc<Mutex<BTreeSet<OperationId>>>,
+    /// Which of them somebody set out to delete.
+    deleted: Arc<Mutex<BTreeSet<OperationId>>>,
 }
 
 fn layout() -> Layout {
@@ -141,6 +143,7 @@ impl World {
             machine: Machine::new(),
             clock: Arc::new(ManualClock::new(Time::from_millis(1_800_000_000_000), 1)),
             acknowledged: Arc::default(),
+            deleted: Arc::default(),
         };
         let disk = world.machine.process();
         for text in ["same", "other"] {
@@ -180,10 +183,11 @@ impl World {
                     Event::Failed { failure }
                 })?;
             }
-            Step::Share => {
-                let id = share(&wal, &*self.clock)?;
+            Step::Redirect => {
+                let id = redirect(&wal, &*self.clock)?;
                 self.acknowledged.lock().unwrap().extend(id);
             }
+            Step::Delete => delete(&wal, &self.deleted)?,
             Step::Checkpoint => drop(wal.checkpoint()?),
         }
         Ok(())
@@ -194,9 +198,9 @@ impl World {
         let disk = self.machine.process();
         let operations = operations(&View::open(Arc::new(disk.clone()), layout()).unwrap()).unwrap();
         let ids: BTreeSet<_> = operations.iter().map(|operation| operation.id).collect();
-        let acknowledged = self.acknowledged.lock().unwrap().clone();
+        let acknowledged = &*self.acknowledged.lock().unwrap() - &*self.deleted.lock().unwrap();
         assert!(acknowledged.is_subset(&ids), "{when}: {acknowledged:?} were acknowledged, {ids:?} are there");
-        for operation in operations.iter().filter(|operation| operation.status() != Status::Completed) {
+        for operation in operations.iter().filter(|operation| is_open(operation)) {
             let name = operation.source.as_ref().unwrap().spool.as_deref().unwrap();
             let content = (&disk as &dyn Disk).read(&layout().spooled_for(name, operation.id));
             let content = content.unwrap_or_else(|error| panic!("{when}: {error} {}", self.listing()));
@@ -233,11 +237,18 @@ enum Step {
     Add(&'static str),
     Complete,
     Fail,
-    Share,
+    Redirect,
+    Delete,
     Checkpoint,
 }
 
-const STEPS: [Step; 5] = [Step::Add("same"), Step::Add("other"), Step::Complete, Step::Share, Step::Checkpoint];
+const STEPS: [Step; 6] =
+    [Step::Add("same"), Step::Add("other"), Step::Complete, Step::Redirect, Step::Delete, Step::Checkpoint];
+
+/// Whether it may still need its content.
+fn is_open(operation: &Operation) -> bool {
+    operation.status() != Status::Completed && operation.redirected_to.is_none()
+}
 
 fn source(text: &str) -> PathBuf {
     Path::new("/").join(text)
@@ -271,12 +282,12 @@ fn add(wal: &Wal, text: &str) -> Result<OperationId, WalError> {
         NotTaken::Source(error) => error.into(),
         other => panic!("{other:?}"),
     })?;
-    Ok(wal.append_staged(vec![(logged(text, source), Some(staged))])?[0].id)
+    Ok(wal.append_staged(vec![(logged(text, source), Some(staged))])?[0].id())
 }
 
 fn settle_all(wal: &Wal, clock: &dyn Clock, event: impl Fn() -> Event) -> Result<Vec<Operation>, WalError> {
     let open = wal.read(|view| operations(view))?;
-    let open: Vec<Operation> = open.into_iter().filter(|operation| operation.status() != Status::Completed).collect();
+    let open: Vec<Operation> = open.into_iter().filter(is_open).collect();
     let mut known: Vec<Known> = open.iter().map(Known::from).collect();
     let again: Vec<Change> = known
         .iter()
@@ -308,17 +319,32 @@ fn complete_all(wal: &Wal, clock: &dyn Clock) -> Result<(), WalError> {
     Ok(())
 }
 
-fn share(wal: &Wal, clock: &dyn Clock) -> Result<Option<OperationId>, WalError> {
-    let random = u128::from(clock.random()) << 64 | u128::from(clock.random());
-    let id = OperationId::new(clock.now(), 0, random);
-    let (written, ()) = wal.transact(|view| {
-        let open = operations(view)?.into_iter().find(|operation| operation.status() != Status::Completed);
-        let Some(from) = open else { return Ok((Vec::new(), ())) };
+fn redirect(wal: &Wal, clock: &dyn Clock) -> Result<Option<OperationId>, WalError> {
+    let id = wal.new_id(clock.now(), 0);
+    let (_, from) = wal.transact(|view| {
+        let open = operations(view)?.into_iter().find(|operation| is_open(operation) && operation.claim().is_none());
+        let Some(from) = open else { return Ok((Vec::new(), None)) };
         wal.share_spool(&from, id)?;
         let source = from.source.clone().unwrap();
-        Ok((vec![Change::NewAs(id, logged(&from.parameters["text"], source))], ()))
+        let failure = Failure { class: FailureClass::Permanent, error_type: "r".into(), message: "r".into() };
+        let new = Change::NewAs(id, logged(&from.parameters["text"], source));
+        Ok((vec![new, Change::Next(Known::from(&from), Event::Redirected { to: id, failure })], Some(from)))
     })?;
-    Ok(written.first().map(|written| written.id))
+    Ok(from.map(|from| {
+        wal.release_spool(&from);
+        id
+    }))
+}
+
+fn delete(wal: &Wal, deleted: &Mutex<BTreeSet<OperationId>>) -> Result<(), WalError> {
+    let (_, gone) = wal.transact(|view| {
+        let open = operations(view)?.into_iter().find(|operation| is_open(operation) && operation.claim().is_none());
+        let Some(gone) = open else { return Ok((Vec::new(), None)) };
+        deleted.lock().unwrap().insert(gone.id);
+        Ok((vec![Change::Next(Known::from(&gone), Event::Deleted { reason: "test".into() })], Some(gone)))
+    })?;
+    gone.iter().for_each(|gone| wal.release_spool(gone));
+    Ok(())
 }
 
 /// Which of what was not synced a power cut keeps.
@@ -513,7 +539,7 @@ fn what_is_copied_was_all_there_at_one_time() {
             let written = wal.append_staged(vec![(logged("x", source.clone()), Some(staged))]).unwrap();
             drop(stage);
             let name = source.spool.as_deref().unwrap();
-            let copy = (&disk as &dyn Disk).read(&layout().spooled_for(name, written[0].id)).unwrap();
+            let copy = (&disk as &dyn Disk).read(&layout().spooled_for(name, written[0].id())).unwrap();
             let version = versions.iter().position(|version| *version == copy);
             let version = version.unwrap_or_else(|| panic!("at {at}: neither before nor after"));
             assert_eq!(source.sha256.is_some(), !(clones && always));
