@@ -172,7 +172,7 @@ impl Client {
                     let id = OperationId::new(self.clock.now(), nth, self.random());
                     let mut logged = again(&operation, backend.clone());
                     if let crate::wal::Admission::New(admitted) = view.admit(logged.clone())? {
-                        logged = admitted;
+                        logged = *admitted;
                     }
                     wal.share_spool(&operation, id)?;
                     changes.push(Change::NewAs(id, logged));

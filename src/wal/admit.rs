@@ -19,7 +19,7 @@ const REDIRECTS_MAX: usize = 100;
 #[derive(Debug)]
 pub enum Admission {
     /// It is logged; what it waited for and is completed has been dropped.
-    New(Logged),
+    New(Box<Logged>),
     /// Its key is there already, with the same parameters.
     Existing(Box<Operation>),
 }
@@ -137,7 +137,7 @@ impl View {
             }
         }
         logged.depends_on = open;
-        Ok(Admission::New(logged))
+        Ok(Admission::New(Box::new(logged)))
     }
 }
 
@@ -165,8 +165,8 @@ impl Wal {
                     Admission::New(logged) => {
                         places.push(Place::Written(changes.len()));
                         changes.push(match change {
-                            Change::NewAs(id, _) => Change::NewAs(*id, logged),
-                            _ => Change::New(logged),
+                            Change::NewAs(id, _) => Change::NewAs(*id, *logged),
+                            _ => Change::New(*logged),
                         });
                     }
                     Admission::Existing(operation) => places.push(Place::Existing(operation)),
