@@ -16,6 +16,8 @@ mod suite {
     mod outcomes;
     mod readers;
     mod scenario;
+    mod spool;
+    mod spool_machine;
     mod tidy;
     mod tools;
     mod verbs;

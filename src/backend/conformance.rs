@@ -30,6 +30,7 @@ pub(super) fn request(operation_type: &str, parameters: &[(&str, &str)]) -> Requ
         backend: BackendName::new("tested").unwrap(),
         parameters,
         source: None,
+        content: None,
     }
 }
 
@@ -55,7 +56,7 @@ impl Bench {
 
     pub(super) fn source(&self, path: &str) -> Source {
         let metadata = self.disk.metadata(Path::new(path)).unwrap();
-        Source { size: metadata.len, mtime_ns: metadata.mtime_ns, inode: metadata.inode, sha256: None }
+        Source { size: metadata.len, mtime_ns: metadata.mtime_ns, inode: metadata.inode, sha256: None, spool: None }
     }
 
     pub(super) fn run(&self, operation_type: &str, parameters: &[(&str, &str)]) -> Result<Outcome, AttemptError> {
@@ -148,6 +149,30 @@ fn changed_sources(bench: &Bench) {
     bench.write("changing", b"two, and longer");
     let Err(AttemptError::Failed { failure, .. }) = bench.backend.execute(&add, &Attempt::default()) else { panic!() };
     assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Permanent, "source_changed"));
+    copied_sources(bench, add);
+}
+
+/// A copy is read in place of its source, which may be anything by now.
+fn copied_sources(bench: &Bench, mut add: Request) {
+    let one = bench.ok("add", &[("path", &bench.write("one", b"one"))]);
+    let copy = bench.write("copy.of.changing", b"one");
+    add.content = Some(copy.into());
+    for path in ["changing", "that is gone"] {
+        add.parameters.insert("path".into(), bench.path(path));
+        assert_eq!(bench.backend.execute(&add, &Attempt::default()), Ok(one.clone()));
+        let mut upload = Request { operation_type: OperationType::new("upload").unwrap(), ..add.clone() };
+        upload.parameters.insert("destination".into(), "/named".into());
+        assert_eq!(bench.backend.execute(&upload, &Attempt::default()).unwrap().cid, one.cid);
+        bench.ok("rm", &[("path", "/named")]);
+    }
+    let refused = |add: &Request| match bench.backend.execute(add, &Attempt::default()) {
+        Err(AttemptError::Failed { failure, .. }) => (failure.class, failure.error_type),
+        other => panic!("{other:?}"),
+    };
+    bench.write("copy.of.changing", b"of another size");
+    assert_eq!(refused(&add), (FailureClass::Permanent, "damaged_content".into()));
+    add.content = Some(bench.path("no copy").into());
+    assert_eq!(refused(&add), (FailureClass::Permanent, "not_found".into()));
 }
 
 fn cancelled_attempts(bench: &Bench) {

@@ -11,6 +11,7 @@ mod registry;
 pub mod unixfs;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use local::LocalBackend;
@@ -36,6 +37,8 @@ pub struct Request {
     pub parameters: Fields,
     /// The file it refers to, as it was when the operation was logged.
     pub source: Option<Source>,
+    /// A copy of that file in the log, to be read in its place; `path` stays what it was, for names and types.
+    pub content: Option<PathBuf>,
 }
 
 /// What the drain loop and a running attempt tell each other.

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use super::Exit;
-use super::args::{Add, Logging, Spool};
+use super::args::{Add, Logging};
 use super::context::Context;
 use super::error::CliError;
 use super::wait::{self, Waited};
@@ -15,10 +15,6 @@ use crate::wal::WalError;
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Add) -> Result<Exit, CliError> {
-    if args.spool != Spool::Never {
-        return Err(CliError::usage("only `--spool never` is there so far: content is read when it is sent")
-            .hint("leave `--spool` out, and keep the files until the operations are completed"));
-    }
     let mut paths = args.path.clone();
     if let Some(file) = &args.from_file {
         paths.extend(read_paths(file, args.null)?);
@@ -43,11 +39,15 @@ pub fn options(logging: &Logging) -> Result<AddOptions, CliError> {
         after: after?,
         delay: logging.delay,
         key: logging.key.clone(),
+        spool: logging.spool.map(Into::into),
     })
 }
 
 /// Tells what was logged, and waits for it if that is asked for.
 pub fn finish(context: &mut Context<'_>, receipts: &[Receipt], logging: &Logging) -> Result<Exit, CliError> {
+    for note in receipts.iter().filter_map(|receipt| receipt.note.as_deref()) {
+        context.terminal.warn(note, None);
+    }
     if logging.wait {
         let references: Vec<Reference> = receipts.iter().map(|receipt| Reference::Number(receipt.number)).collect();
         let waited = Waited { references: &references, receipts, timeout: logging.timeout };

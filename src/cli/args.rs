@@ -12,7 +12,7 @@ use clap_complete::Shell;
 use super::Program;
 use super::condition::Condition;
 use super::exit::TABLE;
-use crate::config::parse_seconds;
+use crate::config::{SpoolMode, parse_seconds};
 use crate::operation::{BackendName, OperationType, Status, Time};
 
 /// The command line.
@@ -171,9 +171,6 @@ pub struct Add {
     /// The paths in that file end with NUL instead of a newline
     #[arg(short = '0', long = "null", requires = "from_file")]
     pub null: bool,
-    /// Whether to copy the content now; only `never` is there so far
-    #[arg(long, value_name = "MODE", default_value = "never", hide_default_value = true, hide_possible_values = true)]
-    pub spool: Spool,
     /// What goes with any logged operation.
     #[command(flatten)]
     pub logging: Logging,
@@ -182,14 +179,22 @@ pub struct Add {
 /// Whether content is copied when its operation is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Spool {
-    /// Read the file when it is sent.
-    Never,
     /// Copy it where that costs little.
-    #[value(hide = true)]
     Auto,
     /// Copy it whatever it costs.
-    #[value(hide = true)]
     Always,
+    /// Read the file when it is sent.
+    Never,
+}
+
+impl From<Spool> for SpoolMode {
+    fn from(spool: Spool) -> SpoolMode {
+        match spool {
+            Spool::Auto => SpoolMode::Auto,
+            Spool::Always => SpoolMode::Always,
+            Spool::Never => SpoolMode::Never,
+        }
+    }
 }
 
 /// What goes with any logged operation.
@@ -219,6 +224,9 @@ pub struct Logging {
     /// Idempotency key: logging the same key again logs nothing, and names the first operation
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
+    /// Copy files now: auto, always, never [default: the setting spool]
+    #[arg(long, value_name = "MODE", hide_possible_values = true)]
+    pub spool: Option<Spool>,
     /// A further parameter for the backend
     #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parameter)]
     pub parameters: Vec<(String, String)>,

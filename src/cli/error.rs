@@ -255,6 +255,10 @@ fn about_the_log(mut cli: CliError, error: &WalError) -> CliError {
             .with(|facts| facts.min_free_bytes = Some(*wanted))
             .hint("make room: `wal-cli cleanup` drops old completed operations")
             .hint("or lower it: `wal-cli config set min_free_bytes 1MiB`"),
+        WalError::NoRoom { free, kept, .. } => cli
+            .with(|facts| facts.free_bytes = Some(*free))
+            .with(|facts| facts.min_free_bytes = Some(*kept))
+            .hint("make room, or pass `--spool never` and keep the file until the operation is completed"),
         WalError::Unconfirmed { ids, .. } => {
             let hint = "look before logging it again: `wal-cli list all` shows whether it is there";
             cli.more.details = ids.iter().take(DETAILS_MAX).map(ToString::to_string).collect();

@@ -98,7 +98,7 @@ fn of_wal(error: &WalError) -> ErrorType {
         WalError::NewerFormat { .. } => ErrorType::NewerFormat,
         WalError::NotOurs { .. } => ErrorType::NotOurs,
         WalError::NotLogged(_) => ErrorType::NotLogged,
-        WalError::NoSpace { .. } => ErrorType::NoSpace,
+        WalError::NoSpace { .. } | WalError::NoRoom { .. } => ErrorType::NoSpace,
         WalError::Unconfirmed { .. } => ErrorType::Unconfirmed,
         WalError::KeyTaken { .. } | WalError::KeyTwice { .. } => ErrorType::KeyConflict,
         WalError::UnknownDependency { .. } => ErrorType::UnknownDependency,

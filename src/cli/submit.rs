@@ -9,6 +9,7 @@ use super::args::Submit;
 use super::context::Context;
 use super::error::CliError;
 use crate::client::{AddOptions, ClientError};
+use crate::config::SpoolMode;
 use crate::operation::{Fields, Logged};
 
 /// Runs the command.
@@ -30,21 +31,27 @@ pub fn run(context: &mut Context<'_>, args: &Submit) -> Result<Exit, CliError> {
             place(name, words, &mut parameters)?;
             let retries = args.logging.max_retries.unwrap_or(settings.max_retries);
             let mut logged = Logged::new(args.operation_type.clone(), backend, parameters, retries);
+            let mode = args.logging.spool.map_or(settings.spool, Into::into);
             if name == "upload" {
-                describe(context, &mut logged)?;
+                describe(context, &mut logged, mode)?;
+            } else if args.logging.spool.is_some() {
+                return Err(CliError::usage(format!("nothing was logged: `{name}` has no file that could be copied"))
+                    .hint("`--spool` goes with `add` and `upload`"));
             }
             context.client.dress(std::slice::from_mut(&mut logged), &options)?;
-            vec![context.client.submit(logged)?]
+            vec![context.client.submit_spooled(logged, mode)?]
         }
     };
     add::finish(context, &receipts, &args.logging)
 }
 
 /// Notes what the file is now, so that a change before it is sent does not go unnoticed.
-fn describe(context: &Context<'_>, logged: &mut Logged) -> Result<(), CliError> {
+fn describe(context: &Context<'_>, logged: &mut Logged, spool: SpoolMode) -> Result<(), CliError> {
     let Some(path) = logged.parameters.get("path") else { return Ok(()) };
-    let (path, source, is_directory) =
-        context.client.describe(Path::new(path)).map_err(|bad| ClientError::BadInputs { bad: vec![bad], total: 1 })?;
+    let (path, source, is_directory) = context
+        .client
+        .describe(Path::new(path), spool)
+        .map_err(|bad| ClientError::BadInputs { bad: vec![bad], total: 1 })?;
     logged.parameters.insert("path".into(), path);
     logged.source = source;
     if is_directory {

@@ -4,7 +4,7 @@ use super::{Client, ClientError, Reference};
 use crate::operation::{
     BackendName, Event, Failure, FailureClass, Logged, Operation, OperationId, State, Status, failure,
 };
-use crate::wal::{Change, Known, View, WalResult};
+use crate::wal::{Change, Known, View, Wal, WalResult};
 use crate::worker;
 
 /// Changes written at a time, so that the lock is held for a moment only.
@@ -118,8 +118,13 @@ impl Client {
         let mut numbers: Vec<u64> = Vec::with_capacity(wanted.len());
         let at_once = if matches!(verb, Verb::Redirect(_)) { REDIRECTS_AT_ONCE } else { AT_ONCE };
         for batch in wanted.chunks(at_once) {
-            let (_, (done, created, left)) = self.wal()?.transact(|view| self.decide(view, verb, batch, &seen))?;
+            let wal = self.wal()?;
+            let (_, (done, created, left)) = wal.transact(|view| self.decide(wal, view, verb, batch, &seen))?;
             numbers.extend(done.iter().map(|operation| operation.number));
+            if let Verb::Delete | Verb::Redirect(_) = verb {
+                // They are gone, or went on with links of their own to what is spooled.
+                done.iter().for_each(|operation| wal.release_spool(operation));
+            }
             if matches!(verb, Verb::Delete) {
                 changed.operations.extend(done);
             }
@@ -143,6 +148,7 @@ impl Client {
     #[expect(clippy::type_complexity, reason = "one caller; what was done, created and left")]
     fn decide(
         &self,
+        wal: &Wal,
         view: &View,
         verb: &Verb,
         batch: &[Operation],
@@ -166,8 +172,9 @@ impl Client {
                     let id = OperationId::new(self.clock.now(), nth, self.random());
                     let mut logged = again(&operation, backend.clone());
                     if let crate::wal::Admission::New(admitted) = view.admit(logged.clone())? {
-                        logged = admitted;
+                        logged = *admitted;
                     }
+                    wal.share_spool(&operation, id)?;
                     changes.push(Change::NewAs(id, logged));
                     changes.push(Change::Next(Known::from(&operation), Event::Redirected { to: id, failure }));
                     created.push(id);

@@ -5,6 +5,7 @@ mod error;
 mod failures;
 mod plan;
 mod query;
+mod spool;
 mod submit;
 mod wait;
 mod why;

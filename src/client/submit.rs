@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::error::{BadInput, ClientError};
 use super::{Client, Reference};
 use crate::backend::{Answer, Attempt, AttemptError, Request};
+use crate::config::SpoolMode;
 use crate::disk::{DiskError, FileKind};
 use crate::operation::retry::RetryPolicy;
 use crate::operation::{
@@ -34,6 +35,8 @@ pub struct AddOptions {
     pub delay: Option<Duration>,
     /// The caller's key, for one operation: the same key is never logged twice.
     pub key: Option<String>,
+    /// Whether content is copied into the log now; none: as configured.
+    pub spool: Option<SpoolMode>,
 }
 
 /// What was logged, durable.
@@ -53,6 +56,10 @@ pub struct Receipt {
     pub backend: BackendName,
     /// The path it concerns, where it concerns one.
     pub path: Option<String>,
+    /// Whether its content was copied into the log, so that the file may change or vanish from now on.
+    pub spooled: bool,
+    /// What the caller should know, such as that there was no room for a copy.
+    pub note: Option<String>,
 }
 
 impl Client {
@@ -66,10 +73,11 @@ impl Client {
     pub fn add_all(&self, paths: &[PathBuf], options: &AddOptions) -> Result<Vec<Receipt>, ClientError> {
         let operation_type = self.type_named("add")?;
         let backend = options.backend.clone().unwrap_or_else(|| self.settings.default_backend.clone());
+        let spool = options.spool.unwrap_or(self.settings.spool);
         let mut bad = Vec::new();
         let mut batch = Vec::with_capacity(paths.len());
         for path in paths {
-            match self.describe(path) {
+            match self.describe(path, spool) {
                 Ok((text, source, is_directory)) => {
                     let mut parameters = options.parameters.clone();
                     parameters.insert("path".into(), text);
@@ -98,11 +106,11 @@ impl Client {
             return Err(ClientError::OneKey { operations: batch.len() });
         }
         self.dress(&mut batch, options)?;
-        self.submit_all(batch)
+        self.submit_all(batch, spool)
     }
 
     /// What a path is at this moment: its absolute form, its source, whether it is a directory.
-    pub(crate) fn describe(&self, path: &Path) -> Result<(String, Option<Source>, bool), BadInput> {
+    pub(crate) fn describe(&self, path: &Path, spool: SpoolMode) -> Result<(String, Option<Source>, bool), BadInput> {
         let bad = |error_type, message: String| BadInput { input: path.display().to_string(), error_type, message };
         let absolute = std::path::absolute(path)
             .map_err(|error| bad("bad_path", format!("it cannot be made absolute: {error}")))?;
@@ -110,22 +118,25 @@ impl Client {
             let message = "its name is not UTF-8, and parameters are UTF-8 text; rename it first".to_owned();
             return Err(bad("not_utf8", message));
         };
-        let reason = |error: DiskError| match error.kind() {
-            std::io::ErrorKind::NotFound => bad("not_found", "there is no such file or directory".into()),
-            std::io::ErrorKind::PermissionDenied => {
-                bad("permission_denied", "you may not read it; change its permissions or run as its owner".into())
-            }
-            _ => bad("io", error.source.to_string()),
-        };
+        let reason = |error| unreadable(&path.display().to_string(), error);
         let metadata = self.disk.metadata(&absolute).map_err(reason)?;
         match metadata.kind {
             FileKind::File => {
                 // Opening it tells now, rather than at the drain, that it may not be read.
                 self.disk.open(&absolute, crate::disk::Access::Read).map_err(reason)?;
-                let source =
-                    Source { size: metadata.len, mtime_ns: metadata.mtime_ns, inode: metadata.inode, sha256: None };
+                let source = Source {
+                    size: metadata.len,
+                    mtime_ns: metadata.mtime_ns,
+                    inode: metadata.inode,
+                    sha256: None,
+                    spool: None,
+                };
                 Ok((text.to_owned(), Some(source), false))
             }
+            FileKind::Directory if spool == SpoolMode::Always => Err(bad(
+                "is_directory",
+                "directories are not copied into the log; pass `--spool auto` and keep it, or add its files".into(),
+            )),
             FileKind::Directory => {
                 self.disk.list(&absolute).map_err(reason)?;
                 Ok((text.to_owned(), None, true))
@@ -164,15 +175,20 @@ impl Client {
         }
     }
 
-    /// Logs an operation of any type.
+    /// Logs an operation of any type. A file that it refers to is read when it is carried out.
     pub fn submit(&self, operation: Logged) -> Result<Receipt, ClientError> {
+        self.submit_spooled(operation, SpoolMode::Never)
+    }
+
+    /// Logs an operation of any type, after copying the file that its source describes, as `spool` says.
+    pub fn submit_spooled(&self, operation: Logged, spool: SpoolMode) -> Result<Receipt, ClientError> {
         self.backends.check(&operation.backend, &operation.operation_type, &operation.parameters)?;
         let what = operation.operation_type.to_string();
-        self.submit_all(vec![operation])?.pop().ok_or(ClientError::NoSuchOperation(what))
+        self.submit_all(vec![operation], spool)?.pop().ok_or(ClientError::NoSuchOperation(what))
     }
 
     /// Logs checked operations.
-    fn submit_all(&self, operations: Vec<Logged>) -> Result<Vec<Receipt>, ClientError> {
+    fn submit_all(&self, operations: Vec<Logged>, spool: SpoolMode) -> Result<Vec<Receipt>, ClientError> {
         if !self.settings.enabled {
             return Err(ClientError::Disabled);
         }
@@ -181,16 +197,23 @@ impl Client {
         let mut rest = operations.as_slice();
         while !rest.is_empty() {
             let (batch, later) = rest.split_at(rest.len().min(BATCH));
-            match wal.append_new(batch.to_vec()) {
-                Ok(admitted) => {
-                    receipts.extend(admitted.iter().zip(batch).map(|(admitted, logged)| receipt(admitted, logged)))
-                }
+            let logged = match spool {
+                SpoolMode::Never => wal.append_new(batch.to_vec()).map_err(ClientError::from).map(|all| {
+                    receipts.extend(all.iter().zip(batch).map(|(admitted, logged)| receipt(admitted, logged, None)));
+                }),
+                _ => self.log_spooled(wal, batch, spool).map(|all| {
+                    let told = all.into_iter().map(|(logged, admitted, note)| receipt(&admitted, &logged, note));
+                    receipts.extend(told);
+                }),
+            };
+            match logged {
+                Ok(()) => {}
                 // Earlier batches stand; it would be untrue to say that nothing was logged.
                 Err(error) if !receipts.is_empty() => {
                     let ids = receipts.iter().map(|receipt| receipt.id).collect();
                     return Err(WalError::Unconfirmed { why: format!("a later part failed: {error}"), ids }.into());
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
             rest = later;
             if !rest.is_empty() {
@@ -232,7 +255,7 @@ impl Client {
         let claimed = Change::Next(Known::from(&pending), Event::Claimed { claim });
         wal.transact(|_| Ok((vec![claimed.clone()], ())))?;
         let processing = self.operation(&Reference::Number(number))?;
-        let request = crate::worker::request_of(&processing);
+        let request = crate::worker::request_of(&processing, &self.layout);
         let result = function(&request, &Attempt::default());
         let policy = RetryPolicy {
             delay_ms: self.settings.retry_delay.as_millis() as u64,
@@ -258,7 +281,19 @@ fn check_key(key: &str) -> Result<(), ClientError> {
     Ok(())
 }
 
-fn receipt(admitted: &Admitted, logged: &Logged) -> Receipt {
+/// Why a path cannot be used.
+pub(super) fn unreadable(path: &str, error: DiskError) -> BadInput {
+    let (error_type, message) = match error.kind() {
+        std::io::ErrorKind::NotFound => ("not_found", "there is no such file or directory".to_owned()),
+        std::io::ErrorKind::PermissionDenied => {
+            ("permission_denied", "you may not read it; change its permissions or run as its owner".to_owned())
+        }
+        _ => ("io", error.source.to_string()),
+    };
+    BadInput { input: path.to_owned(), error_type, message }
+}
+
+fn receipt(admitted: &Admitted, logged: &Logged, note: Option<String>) -> Receipt {
     let (status, existing) = match admitted {
         Admitted::Logged(_) => (Status::Pending, false),
         Admitted::Existing(operation) => (operation.status(), true),
@@ -271,5 +306,7 @@ fn receipt(admitted: &Admitted, logged: &Logged) -> Receipt {
         operation_type: logged.operation_type.clone(),
         backend: logged.backend.clone(),
         path: logged.parameters.get("path").cloned(),
+        spooled: logged.source.as_ref().is_some_and(|source| source.spool.is_some()),
+        note,
     }
 }

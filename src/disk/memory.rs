@@ -1,8 +1,12 @@
+mod file;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use file::MemoryFile;
 
 use super::{Access, Disk, DiskError, DiskFile, DiskResult, Entry, FileKind, Identity, Metadata};
 
@@ -42,6 +46,9 @@ struct Shared {
     operations: u64,
     free_bytes: u64,
     mtime: i64,
+    /// Whether its file system has hard links, and clones.
+    links: bool,
+    clones: bool,
 }
 
 #[derive(Debug)]
@@ -133,7 +140,7 @@ struct Process {
 impl Machine {
     /// A machine with an empty disk on which `/` is a directory.
     pub fn new() -> Machine {
-        let mut shared = Shared { next_inode: 1, next_pid: 100, free_bytes: 1 << 40, ..Shared::default() };
+        let mut shared = Shared { next_inode: 1, next_pid: 100, free_bytes: 1 << 40, links: true, ..Shared::default() };
         let root = shared.new_inode(FileKind::Directory);
         shared.names.insert("/".into(), root);
         shared.durable_names.insert("/".into(), root);
@@ -168,6 +175,12 @@ impl Machine {
     /// Bytes that `free_bytes` reports from now on.
     pub fn set_free_bytes(&self, bytes: u64) {
         self.lock().free_bytes = bytes;
+    }
+
+    /// Whether its file system has hard links (it has, unless told otherwise), and clones (it has not).
+    pub fn set_abilities(&self, links: bool, clones: bool) {
+        let mut shared = self.lock();
+        (shared.links, shared.clones) = (links, clones);
     }
 
     /// Cuts the power: every process dies, and of what was not synced any part may be lost.
@@ -512,6 +525,38 @@ impl Disk for MemoryDisk {
         })
     }
 
+    fn link(&self, from: &Path, to: &Path) -> DiskResult<()> {
+        self.run("link", to, true, |shared| {
+            let id = shared.names.get(from).copied().ok_or(ErrorKind::NotFound)?;
+            if shared.inode(id)?.kind == FileKind::Directory || !shared.links {
+                return Err(ErrorKind::PermissionDenied.into());
+            }
+            if shared.names.contains_key(to) {
+                return Err(ErrorKind::AlreadyExists.into());
+            }
+            shared.parent_is_there(to)?;
+            shared.change_name(NameChange::Set(to.to_owned(), id));
+            Ok(())
+        })
+    }
+
+    fn links(&self, path: &Path) -> DiskResult<u64> {
+        self.run("inspect", path, false, |shared| {
+            let id = shared.find(path)?;
+            Ok(shared.names.values().filter(|named| **named == id).count() as u64)
+        })
+    }
+
+    fn clone_file(&self, from: &Path, to: &Path) -> DiskResult<bool> {
+        self.run("clone", from, true, |shared| {
+            let (from, to) = (shared.find(from)?, shared.find(to)?);
+            if shared.clones {
+                shared.inode_mut(to)?.live = shared.inode(from)?.live.clone();
+            }
+            Ok(shared.clones)
+        })
+    }
+
     fn free_bytes(&self, path: &Path) -> DiskResult<u64> {
         self.run("ask for the free space of", path, false, |shared| Ok(shared.free_bytes))
     }
@@ -529,151 +574,5 @@ impl Disk for MemoryDisk {
     }
 }
 
-#[derive(Debug)]
-struct MemoryFile {
-    disk: MemoryDisk,
-    inode: u64,
-    handle: u64,
-    path: PathBuf,
-}
-
-impl DiskFile for MemoryFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> DiskResult<usize> {
-        self.disk.run("read", &self.path, false, |shared| {
-            let live = &shared.inode(self.inode)?.live;
-            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(live.len());
-            let end = start.saturating_add(buffer.len()).min(live.len());
-            buffer[..end - start].copy_from_slice(&live[start..end]);
-            Ok(end - start)
-        })
-    }
-
-    fn write_at(&self, data: &[u8], offset: u64) -> DiskResult<()> {
-        self.disk.run("write", &self.path, true, |shared| {
-            shared.mtime += 1;
-            let mtime = shared.mtime;
-            let inode = shared.inode_mut(self.inode)?;
-            let start = usize::try_from(offset).map_err(|_| ErrorKind::FileTooLarge)?;
-            let end = start + data.len();
-            if inode.live.len() < end {
-                inode.live.resize(end, 0);
-            }
-            inode.live[start..end].copy_from_slice(data);
-            inode.mtime = mtime;
-            Ok(())
-        })
-    }
-
-    fn sync_data(&self) -> DiskResult<()> {
-        let synced = self.disk.run("sync", &self.path, true, |shared| {
-            shared.inode_mut(self.inode)?.sync();
-            Ok(())
-        });
-        if synced.is_err()
-            && let Ok(inode) = self.disk.lock().inode_mut(self.inode)
-        {
-            inode.given_up = Some(inode.live.clone());
-        }
-        synced
-    }
-
-    fn sync_all(&self) -> DiskResult<()> {
-        self.sync_data()
-    }
-
-    fn metadata(&self) -> DiskResult<Metadata> {
-        self.disk.run("inspect", &self.path, false, |shared| Ok(metadata_of(self.inode, shared.inode(self.inode)?)))
-    }
-
-    fn try_lock(&self) -> DiskResult<bool> {
-        self.disk.run("lock", &self.path, false, |shared| {
-            let inode = shared.inode_mut(self.inode)?;
-            let free = inode.locked_by.is_none_or(|handle| handle == self.handle);
-            if free {
-                inode.locked_by = Some(self.handle);
-            }
-            Ok(free)
-        })
-    }
-
-    fn unlock(&self) -> DiskResult<()> {
-        self.disk.run("unlock", &self.path, false, |shared| {
-            let inode = shared.inode_mut(self.inode)?;
-            if inode.locked_by == Some(self.handle) {
-                inode.locked_by = None;
-            }
-            Ok(())
-        })
-    }
-}
-
-impl Drop for MemoryFile {
-    fn drop(&mut self) {
-        let mut shared = self.disk.lock();
-        if let Some(inode) = shared.inodes.get_mut(&self.inode)
-            && inode.locked_by == Some(self.handle)
-        {
-            inode.locked_by = None;
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_power_cut_keeps_what_was_synced_and_may_take_the_rest() {
-        for keep in [false, true] {
-            let machine = Machine::new();
-            let disk = machine.process();
-            let path = Path::new("/a");
-            let file = disk.open(path, Access::CreateNew).unwrap();
-            file.write_at(b"one", 0).unwrap();
-            file.sync_all().unwrap();
-            disk.sync_dir(Path::new("/")).unwrap();
-            file.write_at(b"two", 3).unwrap();
-            disk.open(Path::new("/b"), Access::CreateNew).unwrap();
-            machine.power_cut(|| keep);
-            assert!(file.sync_data().is_err(), "the process is dead");
-            let disk = machine.process();
-            let content = (&disk as &dyn Disk).read(path).unwrap();
-            assert_eq!(content, if keep { &b"onetwo"[..] } else { b"one" });
-            assert_eq!((&disk as &dyn Disk).exists(Path::new("/b")).unwrap(), keep);
-        }
-    }
-
-    #[test]
-    fn locks_are_given_up_by_dropping_unlocking_and_dying() {
-        let machine = Machine::new();
-        let (a, b) = (machine.process(), machine.process());
-        let path = Path::new("/lock");
-        let first = a.open(path, Access::OpenOrCreate).unwrap();
-        let second = b.open(path, Access::OpenOrCreate).unwrap();
-        assert!(first.try_lock().unwrap());
-        assert!(!second.try_lock().unwrap());
-        first.unlock().unwrap();
-        assert!(second.try_lock().unwrap());
-        drop(second);
-        assert!(first.try_lock().unwrap());
-        a.kill();
-        assert!(b.open(path, Access::Write).unwrap().try_lock().unwrap());
-        assert!(b.is_alive(b.identity().pid, b.identity().started));
-        assert!(!b.is_alive(a.identity().pid, a.identity().started));
-    }
-
-    #[test]
-    fn failures_and_kills_come_where_they_were_placed() {
-        let machine = Machine::new();
-        let disk = machine.process();
-        let file = disk.open(Path::new("/a"), Access::CreateNew).unwrap();
-        disk.fail_after(1, ErrorKind::StorageFull, false);
-        file.write_at(b"x", 0).unwrap();
-        assert_eq!(file.write_at(b"x", 0).unwrap_err().kind(), ErrorKind::StorageFull);
-        file.write_at(b"x", 0).unwrap();
-        disk.kill_after(1);
-        file.write_at(b"x", 0).unwrap();
-        assert!(file.write_at(b"y", 0).is_err());
-        assert!(disk.metadata(Path::new("/a")).is_err());
-    }
-}
+mod tests;

@@ -36,6 +36,19 @@ impl DiskError {
         self.source.kind()
     }
 
+    /// Whether a disk or a quota is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
+    /// Whether a link could not be made because the file system has none, or none left for that file.
+    pub fn is_without_links(&self) -> bool {
+        matches!(
+            self.kind(),
+            io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported | io::ErrorKind::TooManyLinks
+        )
+    }
+
     /// Whether the file or directory is not there.
     pub fn is_not_found(&self) -> bool {
         self.kind() == io::ErrorKind::NotFound
@@ -134,6 +147,19 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn read_link(&self, path: &Path) -> DiskResult<PathBuf>;
     /// Makes a symbolic link at `path` that points to `target`.
     fn symlink(&self, target: &Path, path: &Path) -> DiskResult<()>;
+    /// Gives the file `from` a second name, which must not be there yet; [`DiskError::is_without_links`] tells that the
+    /// file system has no such names, or none left for this file.
+    fn link(&self, _from: &Path, to: &Path) -> DiskResult<()> {
+        Err(DiskError::new("link", to, io::ErrorKind::Unsupported.into()))
+    }
+    /// How many names a file has.
+    fn links(&self, _path: &Path) -> DiskResult<u64> {
+        Ok(1)
+    }
+    /// Makes an empty file share the content of another one, as it is at this instant; false: the file system cannot.
+    fn clone_file(&self, _from: &Path, _to: &Path) -> DiskResult<bool> {
+        Ok(false)
+    }
     /// Bytes that may still be written where `path` is.
     fn free_bytes(&self, path: &Path) -> DiskResult<u64>;
     /// Whether a path is on a network file system, where locks and flushes cannot be relied upon.

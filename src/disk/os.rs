@@ -143,6 +143,26 @@ impl Disk for OsDisk {
         std::os::unix::fs::symlink(target, path).at("make link", path)
     }
 
+    fn link(&self, from: &Path, to: &Path) -> DiskResult<()> {
+        fs::hard_link(from, to).at("link", to)
+    }
+
+    fn links(&self, path: &Path) -> DiskResult<u64> {
+        fs::metadata(path).map(|meta| meta.nlink()).at("inspect", path)
+    }
+
+    fn clone_file(&self, from: &Path, to: &Path) -> DiskResult<bool> {
+        use rustix::io::Errno;
+        let source = File::open(from).at("open", from)?;
+        let copy = OpenOptions::new().write(true).open(to).at("open", to)?;
+        match rustix::fs::ioctl_ficlone(&copy, &source) {
+            Ok(()) => Ok(true),
+            Err(full @ (Errno::NOSPC | Errno::DQUOT | Errno::IO)) => Err(io::Error::from(full)).at("clone", from),
+            // Another file system, or one that shares nothing, or a file that may not be shared: copying tells the rest.
+            Err(_) => Ok(false),
+        }
+    }
+
     fn free_bytes(&self, path: &Path) -> DiskResult<u64> {
         let stat = rustix::fs::statvfs(path).map_err(io::Error::from).at("ask for the free space of", path)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))

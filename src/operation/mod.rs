@@ -164,6 +164,9 @@ pub struct Source {
     /// SHA-256 of the content in hex, where the content was read anyway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// The name of its copy in the spool, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spool: Option<String>,
 }
 
 /// A span of wall time to sit out, kept with its start so that a jumping clock cannot stretch it.

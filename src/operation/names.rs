@@ -24,6 +24,12 @@ impl OperationId {
         OperationId(Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid())
     }
 
+    /// When it was made, as far as a clock can be believed.
+    pub fn made_at(&self) -> Time {
+        let millis = self.as_bytes()[..6].iter().fold(0, |millis, byte| millis << 8 | i64::from(*byte));
+        Time::from_millis(millis)
+    }
+
     /// From its sixteen bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> OperationId {
         OperationId(Uuid::from_bytes(bytes))
@@ -144,6 +150,7 @@ mod tests {
         let ids: Vec<_> =
             (0..1000).map(|n| OperationId::new(Time::from_millis(1_700_000_000_000), n, n as u128 * 77)).collect();
         assert!(ids.is_sorted());
+        assert_eq!(ids[999].made_at(), Time::from_millis(1_700_000_000_000));
         for id in &ids {
             assert_eq!(OperationId::parse(&id.to_string()), Some(*id));
         }

@@ -2,7 +2,7 @@ use std::io::{self, Write};
 
 use super::text::{ago, bytes, visible, wrapped};
 use super::{Cell, Paint, Style, Table};
-use crate::operation::{HistoryEntry, Operation, State, Time};
+use crate::operation::{HistoryEntry, Operation, State, Status, Time};
 
 /// Everything about an operation, for people: only what is there.
 pub fn write_operation(out: &mut impl Write, operation: &Operation, history: bool, style: &Style) -> io::Result<()> {
@@ -71,7 +71,8 @@ pub fn write_operation(out: &mut impl Write, operation: &Operation, history: boo
         }
     }
     if let Some(source) = &operation.source {
-        line("source size", format!("{} ({} bytes) when it was logged", bytes(source.size), source.size));
+        let copied = if source.spool.is_some() && status != Status::Completed { "; a copy is in the log" } else { "" };
+        line("source size", format!("{} ({} bytes) when it was logged{copied}", bytes(source.size), source.size));
     }
     line("logged", when(operation.logged_at));
     let ended = match &operation.state {

@@ -19,7 +19,7 @@ const REDIRECTS_MAX: usize = 100;
 #[derive(Debug)]
 pub enum Admission {
     /// It is logged; what it waited for and is completed has been dropped.
-    New(Logged),
+    New(Box<Logged>),
     /// Its key is there already, with the same parameters.
     Existing(Box<Operation>),
 }
@@ -137,25 +137,25 @@ impl View {
             }
         }
         logged.depends_on = open;
-        Ok(Admission::New(logged))
+        Ok(Admission::New(Box::new(logged)))
     }
 }
 
 impl Wal {
     /// Logs operations that have keys or wait for others: all of them in one turn under `lock`.
-    pub(super) fn append_admitted(&self, operations: &[Logged]) -> WalResult<Vec<Admitted>> {
+    pub(super) fn append_admitted(&self, operations: Vec<Change>) -> WalResult<Vec<Admitted>> {
         let (written, admitted) = self.transact(|view| {
             let mut changes = Vec::with_capacity(operations.len());
             let mut places = Vec::with_capacity(operations.len());
-            for logged in operations {
+            for change in &operations {
+                let Some(logged) = logged_in(change) else { continue };
                 // A key may stand twice in one batch.
                 let twin = logged.idempotency_key.as_ref().and_then(|key| {
-                    changes.iter().position(
-                        |change| matches!(change, Change::New(other) if other.idempotency_key.as_ref() == Some(key)),
-                    )
+                    let has_key = |other: &Logged| other.idempotency_key.as_ref() == Some(key);
+                    changes.iter().position(|change| logged_in(change).is_some_and(has_key))
                 });
                 if let (Some(twin), Some(key)) = (twin, &logged.idempotency_key) {
-                    if !matches!(&changes[twin], Change::New(other) if same_work(other, logged)) {
+                    if !logged_in(&changes[twin]).is_some_and(|other| same_work(other, logged)) {
                         return Err(WalError::KeyTwice { key: key.clone() });
                     }
                     places.push(Place::Written(twin));
@@ -164,7 +164,10 @@ impl Wal {
                 match view.admit(logged.clone())? {
                     Admission::New(logged) => {
                         places.push(Place::Written(changes.len()));
-                        changes.push(Change::New(logged));
+                        changes.push(match change {
+                            Change::NewAs(id, _) => Change::NewAs(*id, *logged),
+                            _ => Change::New(*logged),
+                        });
                     }
                     Admission::Existing(operation) => places.push(Place::Existing(operation)),
                 }
@@ -188,6 +191,14 @@ impl Wal {
 enum Place {
     Written(usize),
     Existing(Box<Operation>),
+}
+
+/// The operation that a change logs, if it logs one.
+fn logged_in(change: &Change) -> Option<&Logged> {
+    match change {
+        Change::New(logged) | Change::NewAs(_, logged) => Some(logged),
+        Change::Next(..) => None,
+    }
 }
 
 fn same_work(one: &Logged, other: &Logged) -> bool {

@@ -124,6 +124,9 @@ impl Wal {
             let sealed = links.iter().take_while(|generation| **generation < open_generation).count();
             let take = sealed.min(GENERATIONS_AT_ONCE);
             if take == 0 {
+                if let Err(error) = self.sweep_spool(open_generation) {
+                    tracing::warn!(%error, "could not look through the spool; the next checkpoint tries again");
+                }
                 return Ok(report);
             }
             self.fold_before(&manifest, links[take - 1], links[take], &mut report)?;
@@ -414,7 +417,7 @@ impl Wal {
         Ok(())
     }
 
-    fn remove_if_there(&self, path: &std::path::Path) -> WalResult<()> {
+    pub(super) fn remove_if_there(&self, path: &std::path::Path) -> WalResult<()> {
         match self.disk.remove_file(path) {
             Err(error) if !error.is_not_found() => Err(error.into()),
             _ => Ok(()),
@@ -431,7 +434,9 @@ impl Wal {
         for directory in [self.layout.partitions(), self.layout.archives(), self.layout.tmp()] {
             for entry in self.disk.list(&directory)? {
                 let path = directory.join(&entry.name);
-                if entry.kind == FileKind::Directory || named.contains(&path) {
+                // Content that is being copied is no remains; of that of dead processes nobody needs anything.
+                let is_content = entry.name.to_str().and_then(Layout::parse_staged_content).is_some();
+                if entry.kind == FileKind::Directory || named.contains(&path) || is_content {
                     continue;
                 }
                 let mut target = self.layout.quarantine().join(&entry.name);

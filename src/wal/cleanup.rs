@@ -104,6 +104,7 @@ impl Wal {
         let (mut plan, mut exchange) = self.read(|view| self.plan_cleanup(view, age))?;
         self.commit(&mut exchange, Some(self.clock.now()))?;
         self.remove_replaced(&exchange, &mut report)?;
+        self.sweep_spool_again();
         plan.archives.retain(|(name, _, _)| exchange.dropped.contains_key(name));
         plan.count(&exchange);
         plan.joined = self.join_archives(age, &mut report)?;

@@ -72,6 +72,23 @@ pub enum WalError {
         /// `min_free_bytes`.
         wanted: u64,
     },
+    /// Too little room is left to copy this content into the log.
+    #[error(
+        "nothing was logged: `{}` has {free} bytes free, which does not hold a copy of `{}` ({bytes} bytes) beside the \
+         {kept} that are kept for finishing what is logged", path.display(), content.display()
+    )]
+    NoRoom {
+        /// The log's directory.
+        path: PathBuf,
+        /// What was to be copied.
+        content: PathBuf,
+        /// Its size.
+        bytes: u64,
+        /// Free bytes.
+        free: u64,
+        /// `min_free_bytes`.
+        kept: u64,
+    },
     /// The records are written but nobody can say that they are durable.
     #[error("written, but not confirmed to be on the disk: {why}")]
     Unconfirmed {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::operation::Time;
+use crate::operation::{OperationId, Time};
 
 /// Where the files of one log are.
 #[derive(Debug, Clone)]
@@ -111,6 +111,40 @@ impl Layout {
     /// Where a named file is staged.
     pub fn staged(&self, name: &str) -> PathBuf {
         self.tmp().join(name.rsplit('/').next().unwrap_or(name))
+    }
+
+    /// The directory of content that was copied into the log.
+    pub fn spool(&self) -> PathBuf {
+        self.base.join("spool")
+    }
+
+    /// Content in the spool, by its name.
+    pub fn spooled(&self, name: &str) -> PathBuf {
+        self.base.join("spool").join(name)
+    }
+
+    /// The link that an operation has to content in the spool: what it reads, and nobody else removes.
+    pub fn spooled_for(&self, name: &str, id: OperationId) -> PathBuf {
+        self.base.join("spool").join(format!("{name}.{id}"))
+    }
+
+    /// The content's name in that of a file in `spool/`, and the operation whose link that file is, if it is one.
+    pub fn parse_spooled(file_name: &str) -> Option<(&str, Option<OperationId>)> {
+        let (name, id) = match file_name.split_once('.') {
+            Some((name, id)) => (name, Some(OperationId::parse(id)?)),
+            None => (file_name, None),
+        };
+        (matches!(name.len(), 32 | 64) && name.bytes().all(|b| b.is_ascii_hexdigit())).then_some((name, id))
+    }
+
+    /// Where a process that adds files stages what it copies: `token` is its own, `what` a number or `lock`.
+    pub fn staged_content(&self, token: &str, what: &str) -> PathBuf {
+        self.base.join("tmp").join(format!("spool-{token}-{what}"))
+    }
+
+    /// The token in a name that [`Layout::staged_content`] made.
+    pub fn parse_staged_content(file_name: &str) -> Option<&str> {
+        file_name.strip_prefix("spool-")?.split_once('-').map(|(token, _)| token)
     }
 
     /// Where files are set aside.

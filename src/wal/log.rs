@@ -213,19 +213,24 @@ impl Wal {
     ///
     /// An operation whose idempotency key is there already is not logged again: that one is returned.
     pub fn append_new(&self, operations: Vec<Logged>) -> WalResult<Vec<Admitted>> {
-        let free = self.disk.free_bytes(self.layout.base())?;
-        if free < self.options.min_free_bytes {
-            let path = self.layout.base().to_owned();
-            return Err(WalError::NoSpace { path, free, wanted: self.options.min_free_bytes });
-        }
+        self.check_room()?;
         if operations.iter().any(|logged| logged.idempotency_key.is_some() || !logged.depends_on.is_empty()) {
-            return self.append_admitted(&operations);
+            return self.append_admitted(operations.into_iter().map(Change::New).collect());
         }
         let written = match <[Logged; 1]>::try_from(operations) {
             Ok([operation]) => self.append_together(operation),
             Err(operations) => self.append_batch(&operations),
         };
         Ok(written?.into_iter().map(Admitted::Logged).collect())
+    }
+
+    /// Whether there is room for more than finishing what is logged.
+    pub(super) fn check_room(&self) -> WalResult<()> {
+        let (free, wanted) = (self.disk.free_bytes(self.layout.base())?, self.options.min_free_bytes);
+        if free < wanted {
+            return Err(WalError::NoSpace { path: self.layout.base().to_owned(), free, wanted });
+        }
+        Ok(())
     }
 
     fn append_batch(&self, operations: &[Logged]) -> WalResult<Vec<Written>> {
@@ -444,13 +449,14 @@ impl Wal {
         let mut payload = PayloadBuilder::new(&self.actor);
         while let Some((nth, change)) = rest.peek() {
             let (named, from, operation_type, backend, event) = match change {
-                Change::New(logged) => {
+                Change::New(logged) | Change::NewAs(_, logged) => {
+                    let id = match change {
+                        Change::NewAs(id, _) => *id,
+                        _ => self.new_id(now, *nth),
+                    };
+                    self.check_spooled(id, logged)?;
                     let event = Event::Logged(Box::new(logged.clone()));
-                    ((number, self.new_id(now, *nth), now), None, &logged.operation_type, &logged.backend, event)
-                }
-                Change::NewAs(id, logged) => {
-                    let event = Event::Logged(Box::new(logged.clone()));
-                    ((number, *id, now), None, &logged.operation_type, &logged.backend, event)
+                    ((number, id, now), None, &logged.operation_type, &logged.backend, event)
                 }
                 Change::Next(known, event) => {
                     self.check_known(&inner.view, known, event)?;

@@ -15,6 +15,7 @@ pub mod manifest;
 pub mod note;
 mod recovery;
 pub mod schema;
+mod spool;
 mod view;
 mod visit;
 
@@ -28,5 +29,6 @@ pub use locks::{HeldLock, LockFile};
 pub use log::{Options, Wal};
 pub use manifest::FileEntry;
 pub use note::HolderNote;
+pub use spool::{NotTaken, Stage, Staged};
 pub use view::{Glimpse, View};
 pub use visit::Order;

@@ -68,6 +68,10 @@ fn list(name: &str, element: Field) -> Field {
     Field::new(name, DataType::List(Arc::new(element)), true)
 }
 
+fn source_fields() -> Vec<Field> {
+    vec![int64("size"), int64("mtime_ns"), int64("inode"), utf8("sha256"), utf8("spool")]
+}
+
 fn history_fields() -> Vec<Field> {
     vec![int64("revision"), time("at"), utf8("from"), utf8("to"), utf8("actor"), utf8("reason"), utf8("error")]
 }
@@ -98,7 +102,7 @@ pub fn schema() -> Schema {
         time("not_before"),
         utf8("failure_class"),
         int32("interruptions"),
-        structure("source", vec![int64("size"), int64("mtime_ns"), int64("inode"), utf8("sha256")]),
+        structure("source", source_fields()),
         structure("claim", vec![int64("pid"), utf8("host"), time("started")]),
         utf8("redirected_from"),
         utf8("redirected_to"),
@@ -248,7 +252,7 @@ fn columns(rows: &[Operation]) -> Vec<ArrayRef> {
         _ => None,
     };
     let mut result = struct_builder(vec![utf8("cid"), int64("size"), utf8("destination")], rows.len());
-    let mut source = struct_builder(vec![int64("size"), int64("mtime_ns"), int64("inode"), utf8("sha256")], rows.len());
+    let mut source = struct_builder(source_fields(), rows.len());
     let mut claim = struct_builder(vec![int64("pid"), utf8("host"), time("started")], rows.len());
     let mut depends_on = ListBuilder::new(StringBuilder::new()).with_field(utf8("element"));
     let mut history = ListBuilder::new(struct_builder(history_fields(), rows.len() * 3))
@@ -267,6 +271,7 @@ fn columns(rows: &[Operation]) -> Vec<ArrayRef> {
         put_int64(&mut source, 1, from.map(|source| source.mtime_ns));
         put_int64(&mut source, 2, from.map(|source| source.inode as i64));
         put_text(&mut source, 3, from.and_then(|source| source.sha256.as_deref()));
+        put_text(&mut source, 4, from.and_then(|source| source.spool.as_deref()));
         source.append(from.is_some());
 
         let by = match &row.state {
@@ -485,7 +490,8 @@ struct Row<'a> {
 
 impl Row<'_> {
     fn text(&self, column: usize) -> Option<&str> {
-        let array = self.columns[column].as_string_opt::<i32>()?;
+        // Files of before a field was added lack it.
+        let array = self.columns.get(column)?.as_string_opt::<i32>()?;
         array.is_valid(self.row).then(|| array.value(self.row))
     }
 
@@ -597,6 +603,7 @@ fn decode_row(batch: &RecordBatch, row: usize) -> RowResult<Operation> {
         mtime_ns: source.int64(1).unwrap_or(0),
         inode: source.int64(2).unwrap_or(0) as u64,
         sha256: source.text(3).map(str::to_owned),
+        spool: source.text(4).map(str::to_owned),
     });
     let mut depends_on = Vec::new();
     if let Some(list) = row.list(17) {

@@ -391,13 +391,19 @@ impl View {
         }
     }
 
+    fn touched_by_id(&self) -> &HashMap<OperationId, Number> {
+        let touched = &self.journal.touched;
+        self.journal.ids.get_or_init(|| touched.iter().map(|(number, touched)| (touched.id, *number)).collect())
+    }
+
+    /// Whether anything is known of this id, be it that the operation was deleted, as long as the journal tells.
+    pub(super) fn knows(&self, id: OperationId) -> WalResult<bool> {
+        Ok(self.touched_by_id().contains_key(&id) || self.row_by_id(id)?.is_some())
+    }
+
     /// The operation with this id.
     pub fn operation_by_id(&self, id: OperationId) -> WalResult<Option<Operation>> {
-        let ids = self
-            .journal
-            .ids
-            .get_or_init(|| self.journal.touched.iter().map(|(number, touched)| (touched.id, *number)).collect());
-        match ids.get(&id) {
+        match self.touched_by_id().get(&id) {
             Some(number) => self.operation(*number),
             None => self.row_by_id(id),
         }

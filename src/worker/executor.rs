@@ -11,6 +11,7 @@ use crate::backend::{Attempt, AttemptError, Backend};
 use crate::clock::Clock;
 use crate::operation::retry::RetryPolicy;
 use crate::operation::{BackendName, Failure, FailureClass, Number, Operation};
+use crate::wal::Layout;
 
 /// An operation whose claim is durable.
 pub struct Job {
@@ -37,6 +38,8 @@ pub struct Executor<'scope, 'env> {
     held_back: Arc<AtomicBool>,
     policy: RetryPolicy,
     clock: Arc<dyn Clock>,
+    /// Where the log's copies of content are.
+    layout: Layout,
     lanes: BTreeMap<BackendName, LaneThreads>,
     results: Receiver<Finished>,
     sender: Sender<Finished>,
@@ -55,9 +58,10 @@ impl<'scope, 'env> Executor<'scope, 'env> {
         scope: &'scope Scope<'scope, 'env>,
         policy: RetryPolicy,
         clock: Arc<dyn Clock>,
+        layout: Layout,
     ) -> Executor<'scope, 'env> {
         let (sender, results) = channel();
-        Executor { scope, held_back: Arc::default(), policy, clock, lanes: BTreeMap::new(), results, sender }
+        Executor { scope, held_back: Arc::default(), policy, clock, layout, lanes: BTreeMap::new(), results, sender }
     }
 
     /// Hands a job to a thread of its backend; `jobs` is how many there may be.
@@ -71,12 +75,13 @@ impl<'scope, 'env> Executor<'scope, 'env> {
             lane.threads += 1;
             let (queue, sender) = (lane.queue.clone(), self.sender.clone());
             let (held_back, policy, clock) = (self.held_back.clone(), self.policy, self.clock.clone());
+            let layout = self.layout.clone();
             self.scope.spawn(move || {
                 loop {
                     let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     // No sender is left: the loop has ended.
                     let Ok(job) = job else { return };
-                    let finished = carry_out(job, &held_back, &policy, &*clock);
+                    let finished = carry_out(job, &held_back, &policy, &*clock, &layout);
                     if sender.send(finished).is_err() {
                         return;
                     }
@@ -111,9 +116,9 @@ impl<'scope, 'env> Executor<'scope, 'env> {
     }
 }
 
-fn carry_out(job: Job, held_back: &AtomicBool, policy: &RetryPolicy, clock: &dyn Clock) -> Finished {
+fn carry_out(job: Job, held_back: &AtomicBool, policy: &RetryPolicy, clock: &dyn Clock, layout: &Layout) -> Finished {
     let Job { operation, backend, attempt } = job;
-    let request = request_of(&operation);
+    let request = request_of(&operation, layout);
     let result = if held_back.load(Ordering::Relaxed) || attempt.is_cancelled() {
         Err(AttemptError::Stopped)
     } else {

@@ -71,7 +71,7 @@ pub fn run(
         retry_after_max_ms: tools.settings.retry_after_max.as_millis() as u64,
     };
     std::thread::scope(|scope| {
-        let executor = Executor::new(scope, policy, tools.clock.clone());
+        let executor = Executor::new(scope, policy, tools.clock.clone(), tools.wal.layout().clone());
         let mut worker = Worker {
             tools,
             view,
@@ -580,6 +580,9 @@ impl Worker<'_, '_, '_> {
             };
             let Some(operation) = apply(Some(operation), &transition)? else { continue };
             tracing::debug!(number = operation.number, status = %operation.status(), "recorded");
+            if operation.status() == Status::Completed {
+                self.tools.wal.release_spool(&operation);
+            }
             recorded.push((operation, transition.event));
         }
         Ok(recorded)
@@ -634,7 +637,8 @@ impl Worker<'_, '_, '_> {
         let found = orphans.len();
         let mut events = Vec::with_capacity(orphans.len());
         for orphan in orphans {
-            let answer = self.tools.backends.get(&orphan.backend).map(|backend| backend.ask(&request_of(&orphan)));
+            let request = request_of(&orphan, self.tools.wal.layout());
+            let answer = self.tools.backends.get(&orphan.backend).map(|backend| backend.ask(&request));
             if let Some(event) = after_crash(&orphan, answer) {
                 events.push((orphan, event));
             }

@@ -2,9 +2,11 @@ use crate::backend::{Answer, AttemptError, Request};
 use crate::clock::Clock;
 use crate::operation::retry::{GIVEN_UP_AFTER, RetryPolicy};
 use crate::operation::{Event, Failure, FailureClass, Operation, Outcome, State, failure};
+use crate::wal::Layout;
 
-/// What an operation is to its backend.
-pub fn request_of(operation: &Operation) -> Request {
+/// What an operation is to its backend, in the log that is laid out so.
+pub fn request_of(operation: &Operation, layout: &Layout) -> Request {
+    let spooled = operation.source.as_ref().and_then(|source| source.spool.as_deref());
     Request {
         id: operation.id,
         number: operation.number,
@@ -12,6 +14,7 @@ pub fn request_of(operation: &Operation) -> Request {
         backend: operation.backend.clone(),
         parameters: operation.parameters.clone(),
         source: operation.source.clone(),
+        content: spooled.map(|name| layout.spooled_for(name, operation.id)),
     }
 }
 

@@ -35,8 +35,8 @@ fn find(lines: &[String], from: usize, texts: &[&str]) -> usize {
 fn an_id_is_printed_only_after_its_frame_was_flushed() {
     let place = Place::new();
     place.file("a.txt", "hello world\n");
-    place.run("add --backend local a.txt");
-    let lines = trace(&place, "add --backend local a.txt");
+    place.run("add --spool never --backend local a.txt");
+    let lines = trace(&place, "add --spool never --backend local a.txt");
     let frame = find(&lines, 0, &["pwrite64(", "journal_", "WFRM"]);
     let flush = find(&lines, frame, &["fdatasync(", "journal_"]);
     let printed = find(&lines, 0, &["write(1", "a.txt"]);
@@ -49,7 +49,7 @@ fn an_id_is_printed_only_after_its_frame_was_flushed() {
 fn a_claim_is_flushed_before_its_backend_is_called() {
     let place = Place::new();
     place.file("a.txt", "hello world\n");
-    place.run("add --backend local a.txt");
+    place.run("add --spool never --backend local a.txt");
     let lines = trace(&place, "process --quiet");
     let claim = find(&lines, 0, &["pwrite64(", "journal_", "WFRM"]);
     let flush = find(&lines, claim, &["fdatasync(", "journal_"]);
@@ -63,7 +63,7 @@ fn a_claim_is_flushed_before_its_backend_is_called() {
 fn a_checkpoint_flushes_renames_flushes_and_only_then_removes() {
     let place = Place::new();
     place.file("a.txt", "hello world\n");
-    place.run("add --backend mock a.txt a.txt a.txt");
+    place.run("add --spool never --backend mock a.txt a.txt a.txt");
     place.run("checkpoint");
     place.run("process --quiet");
     let lines = trace(&place, "checkpoint");

@@ -44,7 +44,7 @@ pub fn one_completed(place: &Place) -> Option<File> {
 /// The first was there when it was logged, and is gone; the second one is fine.
 fn one_failed(place: &Place) -> Option<File> {
     nothing(place);
-    place.run("add --backend local b.txt a.txt");
+    place.run("add --spool never --backend local b.txt a.txt");
     std::fs::remove_file(place.path("b.txt")).unwrap();
     assert_eq!(place.output("process --quiet").status.code(), Some(1));
     place.file("b.txt", "b\n");
@@ -53,7 +53,8 @@ fn one_failed(place: &Place) -> Option<File> {
 
 /// What is logged has vanished.
 pub fn one_will_fail(place: &Place) -> Option<File> {
-    one_pending(place);
+    nothing(place);
+    place.run("add --spool never --backend local a.txt");
     std::fs::remove_file(place.path("a.txt")).unwrap();
     None
 }
@@ -166,7 +167,12 @@ fn cases() -> Vec<Case> {
         fails(one_with_a_key, "add --backend local b.txt --key k", 2, "key_conflict"),
         fails(nothing, "add --backend local a.txt b.txt --key k", 2, "bad_key"),
         fails(nothing, "add --backend local a.txt --after 99", 3, "no_such_operation"),
-        fails(nothing, "add --backend local a.txt --spool auto", 2, "usage"),
+        works(nothing, "add --backend local a.txt --spool auto"),
+        works(nothing, "add --backend local a.txt . --spool auto"),
+        works(nothing, "add --backend local a.txt --spool always --wait"),
+        fails(nothing, "add --backend local a.txt . --spool always", 2, "bad_inputs"),
+        fails(nothing, "add --backend local a.txt --spool sometimes", 2, "usage"),
+        fails(full_disk, "add --backend local a.txt --spool always", 7, "no_space"),
         fails(nothing, "add --backend local a.txt no.txt neither.txt", 2, "bad_inputs"),
         fails(nothing, "add --backend local a.txt/x", 2, "bad_inputs"),
         fails(nothing, "add --backend local --from-file no.txt", 2, "usage"),
@@ -186,6 +192,9 @@ fn cases() -> Vec<Case> {
         fails(drain_locked, "add --backend local a.txt --wait --timeout 100ms", 4, "+timed_out"),
         //
         works(nothing, "submit mkdir /d --backend local"),
+        works(nothing, "submit upload a.txt /a --backend local --spool always"),
+        fails(nothing, "submit upload . /a --backend local --spool always", 2, "bad_inputs"),
+        fails(nothing, "submit mkdir /d --backend local --spool always", 2, "usage"),
         works(nothing, "submit upload a.txt /a --backend local --wait"),
         works(nothing, "submit add a.txt --backend local"),
         works(nothing, "submit list --backend local --wait"),

@@ -20,7 +20,7 @@ EXPECTED = [
     ("number", pa.int64()), ("revision", pa.int64()), ("priority", pa.int32()),
     ("depends_on", pa.list_(pa.string())), ("idempotency_key", pa.string()), ("hold", pa.bool_()),
     ("not_before", ms), ("failure_class", pa.string()), ("interruptions", pa.int32()),
-    ("source", fields(size=pa.int64(), mtime_ns=pa.int64(), inode=pa.int64(), sha256=pa.string())),
+    ("source", fields(size=pa.int64(), mtime_ns=pa.int64(), inode=pa.int64(), sha256=pa.string(), spool=pa.string())),
     ("claim", fields(pid=pa.int64(), host=pa.string(), started=ms)),
     ("redirected_from", pa.string()), ("redirected_to", pa.string()),
     ("receipt", pa.map_(pa.string(), pa.string())),

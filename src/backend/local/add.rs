@@ -4,12 +4,11 @@ use std::path::Path;
 
 use super::errors::{Result, ours};
 use super::listing::{self, Entry, EntryKind};
-use super::place::{Origin, check_depth, directory_node, unsupported_file};
+use super::place::{Expected, Origin, check_depth, directory_node, unsupported_file};
 use super::store::Staged;
 use super::{Attempt, AttemptError, LocalBackend, Outcome, Request};
 use crate::backend::unixfs::{self, Child, Node, Options};
 use crate::disk::FileKind;
-use crate::operation::Source;
 
 impl LocalBackend {
     pub(super) fn add(
@@ -20,16 +19,18 @@ impl LocalBackend {
         recursive: bool,
         options: Options,
     ) -> Result<Outcome> {
-        let origin = Origin::user_path(self, attempt, path, recursive, request.source.as_ref(), options)?;
-        let node = match origin {
-            Origin::Disk { kind: FileKind::File, expected, .. } => self.add_file(attempt, path, expected, options)?,
+        let origin = Origin::of_user(self, attempt, path, recursive, request, options)?;
+        let node = match &origin {
+            Origin::Disk { path, kind: FileKind::File, expected, .. } => {
+                self.add_file(attempt, path, *expected, options)?
+            }
             Origin::Disk { kind: FileKind::Directory, .. } => self.add_directory(attempt, path, options, 0)?,
             _ => return Err(unsupported_file(path)),
         };
         Ok(Outcome { cid: Some(node.cid.to_string()), size: Some(node.size), ..Outcome::default() })
     }
 
-    fn add_file(&self, attempt: &Attempt, path: &Path, expected: Option<&Source>, options: Options) -> Result<Node> {
+    fn add_file(&self, attempt: &Attempt, path: &Path, expected: Expected<'_>, options: Options) -> Result<Node> {
         let mut staged = None;
         let node = self.read_user_file(attempt, path, expected, options, &mut |data| {
             let staged = match &mut staged {
@@ -55,7 +56,7 @@ impl LocalBackend {
             super::stop_if_asked(attempt)?;
             let path = path.join(&name);
             let (kind, node) = match kind {
-                FileKind::File => (EntryKind::File, self.add_file(attempt, &path, None, options)?),
+                FileKind::File => (EntryKind::File, self.add_file(attempt, &path, Expected::Anything, options)?),
                 FileKind::Directory => (EntryKind::Directory, self.add_directory(attempt, &path, options, depth + 1)?),
                 FileKind::Symlink => {
                     let target = self.link_target(&path)?;

@@ -36,6 +36,31 @@ pub(super) fn reading(error: DiskError) -> AttemptError {
     }
 }
 
+/// An error with the copy that the log made of what the operation is to read.
+pub(super) fn reading_copy(error: DiskError) -> AttemptError {
+    match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => AttemptError::permanent(
+            "not_found",
+            format!(
+                "`{}`, the copy that was made when it was logged, is not there any more; add the file again",
+                error.path.display()
+            ),
+        ),
+        _ => AttemptError::transient("io", error.to_string()),
+    }
+}
+
+/// The copy in the log is not as long as what was copied.
+pub(super) fn damaged_copy(path: &Path) -> AttemptError {
+    AttemptError::permanent(
+        "damaged_content",
+        format!(
+            "`{}` is damaged: the copy that was made when it was logged had another size; add the file again",
+            path.display()
+        ),
+    )
+}
+
 /// An error with where the operation is to write its result.
 pub(super) fn writing(error: DiskError) -> AttemptError {
     let path = error.path.display();

@@ -215,7 +215,7 @@ impl Backend for LocalBackend {
         match task {
             Task::Add { path, recursive, options } => self.add(request, attempt, &path, recursive, options),
             Task::Upload { path, destination, recursive, options } => {
-                let origin = Origin::user_path(self, attempt, &path, recursive, request.source.as_ref(), options)?;
+                let origin = Origin::of_user(self, attempt, &path, recursive, request, options)?;
                 self.write_name(attempt, origin, &destination)
             }
             Task::Get { source, destination } => self.get(request, attempt, &source, &destination, true),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::errors::{Result, ours, writing};
 use super::parameters::BadParameter;
-use super::place::{Origin, Place, parent_of};
+use super::place::{Expected, Origin, Place, parent_of};
 use super::{Answer, Attempt, AttemptError, LocalBackend, Outcome};
 use crate::disk::FileKind;
 
@@ -120,7 +120,7 @@ impl LocalBackend {
     pub(super) fn copy(&self, attempt: &Attempt, source: &Name, destination: &Name) -> Result<Outcome> {
         let (path, kind) = self.named(source)?;
         refuse_into_itself(source, destination)?;
-        let origin = Origin::Disk { path, kind, expected: None, options: self.options };
+        let origin = Origin::Disk { path, kind, expected: Expected::Anything, options: self.options };
         self.write_name(attempt, origin, destination)
     }
 

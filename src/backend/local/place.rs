@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::errors::{Result, reading, unsupported_name, writing};
+use super::errors::{Result, damaged_copy, reading, reading_copy, unsupported_name, writing};
 use super::listing::{Entry, EntryKind};
 use super::store::Staged;
 use super::{Attempt, AttemptError, BUFFER, LocalBackend, Outcome, Request, stop_if_asked};
@@ -17,9 +17,20 @@ const MAX_DEPTH: usize = 256;
 #[derive(Debug)]
 pub(super) enum Origin<'a> {
     /// On the disk, as it is there.
-    Disk { path: PathBuf, kind: FileKind, expected: Option<&'a Source>, options: Options },
+    Disk { path: PathBuf, kind: FileKind, expected: Expected<'a>, options: Options },
     /// In the store.
     Content(Entry),
+}
+
+/// What a file on the disk has to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Expected<'a> {
+    /// Whatever it is.
+    Anything,
+    /// The file that was logged, unchanged.
+    AsLogged(&'a Source),
+    /// The log's copy of that file.
+    CopyOf(&'a Source),
 }
 
 /// What an origin is.
@@ -30,15 +41,21 @@ enum Shape<'a> {
 }
 
 impl<'a> Origin<'a> {
-    /// What a path given by the user stands for; a link there is followed.
-    pub(super) fn user_path(
+    /// What a path given by the user stands for; a link there is followed. Where the log has a copy of it, that is read.
+    pub(super) fn of_user(
         backend: &LocalBackend,
         attempt: &Attempt,
         path: &Path,
         recursive: bool,
-        expected: Option<&'a Source>,
+        request: &'a Request,
         options: Options,
     ) -> Result<Origin<'a>> {
+        if let (Some(source), Some(copy)) = (&request.source, &request.content) {
+            attempt.expect_bytes(source.size);
+            let expected = Expected::CopyOf(source);
+            return Ok(Origin::Disk { path: copy.clone(), kind: FileKind::File, expected, options });
+        }
+        let expected = request.source.as_ref().map_or(Expected::Anything, Expected::AsLogged);
         let Metadata { kind, len, .. } = backend.disk.metadata(path).map_err(reading)?;
         if kind == FileKind::File {
             attempt.expect_bytes(len);
@@ -61,7 +78,8 @@ impl<'a> Origin<'a> {
                     let mut children = Vec::new();
                     for (name, kind) in backend.entries_on_disk(path)? {
                         let path = path.join(&name);
-                        children.push((name, Origin::Disk { path, kind, expected: None, options: *options }));
+                        let expected = Expected::Anything;
+                        children.push((name, Origin::Disk { path, kind, expected, options: *options }));
                     }
                     Ok(Shape::Directory(children))
                 }
@@ -228,7 +246,7 @@ impl LocalBackend {
         match source {
             Source::Name(name) => {
                 let (path, kind) = self.named(name)?;
-                Ok(Origin::Disk { path, kind, expected: None, options: self.options })
+                Ok(Origin::Disk { path, kind, expected: Expected::Anything, options: self.options })
             }
             Source::Content(cid, path) => self.entry_at(cid, path).map(Origin::Content),
         }
@@ -258,24 +276,29 @@ impl LocalBackend {
         &self,
         attempt: &Attempt,
         path: &Path,
-        expected: Option<&Source>,
+        expected: Expected<'_>,
         options: Options,
         sink: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<Node> {
-        let file = self.disk.open(path, Access::Read).map_err(reading)?;
-        let before = file.metadata().map_err(reading)?;
+        let failed = if matches!(expected, Expected::CopyOf(_)) { reading_copy } else { reading };
+        let file = self.disk.open(path, Access::Read).map_err(failed)?;
+        let before = file.metadata().map_err(failed)?;
         if before.kind != FileKind::File {
             return Err(unsupported_file(path));
         }
-        if expected.is_some_and(|source| !is_same(source, &before)) {
-            return Err(source_changed(path, "it is not the file that was logged any more"));
+        match expected {
+            Expected::AsLogged(source) if !is_same(source, &before) => {
+                return Err(source_changed(path, "it is not the file that was logged any more"));
+            }
+            Expected::CopyOf(source) if source.size != before.len => return Err(damaged_copy(path)),
+            _ => {}
         }
         let mut hasher = FileHasher::new(options);
-        let read = pump(attempt, &*file, reading, &mut |data| {
+        let read = pump(attempt, &*file, failed, &mut |data| {
             hasher.update(data);
             sink(data)
         })?;
-        let after = file.metadata().map_err(reading)?;
+        let after = file.metadata().map_err(failed)?;
         if read != before.len || after != before {
             return Err(source_changed(path, "it was written to while it was read"));
         }

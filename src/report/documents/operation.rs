@@ -136,6 +136,8 @@ struct SourceDoc<'a> {
     inode: u64,
     /// The hash of its content, where that was read.
     sha256: Option<Sha256<'a>>,
+    /// The name of its copy in the log, where one was made.
+    spool: Option<&'a str>,
 }
 
 /// A drain loop that is carrying the operation out.
@@ -225,8 +227,14 @@ impl<'a> ResultDoc<'a> {
 
 impl<'a> SourceDoc<'a> {
     fn new(source: &'a Source) -> SourceDoc<'a> {
-        let Source { size, mtime_ns, inode, sha256 } = source;
-        SourceDoc { size: *size, mtime_ns: *mtime_ns, inode: *inode, sha256: sha256.as_deref().map(Sha256) }
+        let Source { size, mtime_ns, inode, sha256, spool } = source;
+        SourceDoc {
+            size: *size,
+            mtime_ns: *mtime_ns,
+            inode: *inode,
+            sha256: sha256.as_deref().map(Sha256),
+            spool: spool.as_deref(),
+        }
     }
 }
 

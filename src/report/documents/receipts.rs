@@ -38,6 +38,8 @@ struct ReceiptDoc<'a> {
     backend: &'a BackendName,
     /// The path it concerns, where it concerns one.
     path: Option<&'a str>,
+    /// Whether its content was copied into the log, so that the file may change from now on.
+    spooled: bool,
 }
 
 impl<'a> Receipts<'a> {
@@ -57,6 +59,7 @@ impl<'a> Receipts<'a> {
                 operation_type: &receipt.operation_type,
                 backend: &receipt.backend,
                 path: receipt.path.as_deref(),
+                spooled: receipt.spooled,
             })
             .collect();
         Receipts { operation_id, operations }

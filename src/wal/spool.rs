@@ -1,0 +1,494 @@
+//! Content that is copied into the log, so that its source may change or vanish afterwards.
+//!
+//! `spool/<name>` holds content once; each operation that needs it has a link of its own beside it,
+//! `spool/<name>.<operation id>`. An operation reads through its own link, and nobody removes that before the
+//! operation is completed, deleted or unknown: so nobody has to know who else uses the content, and `<name>` itself
+//! goes when it is the last link. Without hard links each operation has a copy of its own.
+//!
+//! In this order: content is staged in `tmp/` and synced; linked into `spool/`, and the directory synced; then, under
+//! `lock`, the link is seen to be there and the frame is written. A frame that names content is never there without it.
+
+use std::collections::BTreeSet;
+
+use sha2::{Digest, Sha256};
+
+use super::change::{Admitted, Change};
+use super::error::{WalError, WalResult};
+use super::layout::Layout;
+use super::log::Wal;
+use super::manifest::hex;
+use super::view::View;
+use crate::disk::{Access, DiskError, DiskFile, DiskResult, FileKind};
+use crate::operation::{Logged, Operation, OperationId, Source, Status};
+
+/// Bytes copied at a time.
+const BUFFER: u64 = 256 << 10;
+
+/// How often a file is copied again because it changed meanwhile.
+const ATTEMPTS: usize = 4;
+
+/// Links that one checkpoint looks at, at most: with more than these, each looks at others.
+const SWEPT_AT_ONCE: usize = 2000;
+
+/// Links looked at while `lock` is held.
+const LOCKED_AT_ONCE: usize = 100;
+
+/// The operation of a link younger than this is likely to be logged at this moment.
+const YOUNG_MS: i64 = 60_000;
+
+/// Content that is staged: durable, but for its name.
+#[derive(Debug, Clone)]
+pub struct Staged {
+    path: std::path::PathBuf,
+    name: String,
+    len: u64,
+}
+
+/// Why a file was not taken.
+#[derive(Debug)]
+pub enum NotTaken {
+    /// It cannot be read.
+    Source(DiskError),
+    /// It is written to all the time.
+    Changed,
+    /// It is larger than what may be copied, and cannot be cloned.
+    TooLarge,
+    /// The log: see [`WalError`]; `NoRoom` if the copy would not fit.
+    Log(WalError),
+}
+
+impl NotTaken {
+    fn log(error: DiskError) -> NotTaken {
+        NotTaken::Log(WalError::NotLogged(error))
+    }
+}
+
+/// A place for staged content, cleared when this is dropped, and by the next checkpoint if its process dies.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    wal: &'a Wal,
+    token: String,
+    /// Locked as long as its process lives.
+    _lock: Box<dyn DiskFile>,
+    names: Vec<String>,
+    used: usize,
+}
+
+impl Wal {
+    /// A place to stage content in.
+    pub fn stage_content(&self) -> WalResult<Stage<'_>> {
+        self.disk.create_dir_all_synced(&self.layout.tmp()).map_err(WalError::NotLogged)?;
+        loop {
+            let token = format!("{:016x}", self.clock.random());
+            let path = self.layout.staged_content(&token, "lock");
+            let lock = self.disk.open(&path, Access::CreateNew).map_err(WalError::NotLogged)?;
+            // A checkpoint may have come between both and taken it for that of a dead process.
+            if lock.try_lock()? && self.disk.metadata(&path).ok() == Some(lock.metadata()?) {
+                return Ok(Stage { wal: self, token, _lock: lock, names: Vec::new(), used: 0 });
+            }
+        }
+    }
+
+    /// Logs operations, some with staged content, which is durable before their frame is written. All is durable when
+    /// this returns; whoever is told that nothing was logged finds the spool as it was.
+    pub fn append_staged(&self, operations: Vec<(Logged, Option<Staged>)>) -> WalResult<Vec<Admitted>> {
+        self.check_room()?;
+        let now = self.clock.now();
+        let mut content = Vec::new();
+        let mut changes = Vec::with_capacity(operations.len());
+        for (nth, (logged, staged)) in operations.into_iter().enumerate() {
+            let id = self.new_id(now, nth);
+            content.extend(staged.map(|staged| (id, staged)));
+            changes.push(Change::NewAs(id, logged));
+        }
+        for attempt in 1.. {
+            let published = self.publish_staged(&content).map_err(WalError::NotLogged);
+            match published.and_then(|()| self.append_admitted(changes.clone())) {
+                Ok(admitted) => {
+                    let known: BTreeSet<OperationId> = admitted.iter().map(Admitted::id).collect();
+                    // Those whose idempotency key was there already.
+                    content.retain(|(id, _)| !known.contains(id));
+                    self.take_back(&content);
+                    return Ok(admitted);
+                }
+                // Whatever stands needs its content; a sweep finds out what that is.
+                Err(error @ WalError::Unconfirmed { .. }) => return Err(error),
+                // Between publishing and frame so much time went by that a sweep took it for rubbish.
+                Err(WalError::NotLogged(error)) if error.is_not_found() && attempt < ATTEMPTS => {}
+                Err(error) => {
+                    self.take_back(&content);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Links staged content into the spool, each for its operation, and makes that durable.
+    fn publish_staged(&self, content: &[(OperationId, Staged)]) -> DiskResult<()> {
+        if content.is_empty() {
+            return Ok(());
+        }
+        self.make_spool()?;
+        content.iter().try_for_each(|(id, staged)| self.link_staged(*id, staged))?;
+        self.sync_spool()
+    }
+
+    fn make_spool(&self) -> DiskResult<()> {
+        match self.disk.create_dir(&self.layout.spool()) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Links that others made are synced, too: they may have been killed before they could do so.
+    fn sync_spool(&self) -> DiskResult<()> {
+        self.disk.sync_dir(&self.layout.spool())?;
+        self.disk.sync_dir(self.layout.base())
+    }
+
+    fn link_staged(&self, id: OperationId, staged: &Staged) -> DiskResult<()> {
+        let (shared, own) = (self.layout.spooled(&staged.name), self.layout.spooled_for(&staged.name, id));
+        let disk = &*self.disk;
+        loop {
+            let linked = match disk.metadata(&shared) {
+                // The content is here already.
+                Ok(there) if there.len == staged.len => disk.link(&shared, &own),
+                // What is here under its name is something else: it is of no use to us.
+                Ok(_) => disk.link(&staged.path, &own),
+                Err(error) if error.is_not_found() => {
+                    disk.link(&staged.path, &shared).and_then(|()| disk.link(&shared, &own))
+                }
+                Err(error) => return Err(error),
+            };
+            match linked {
+                Ok(()) => return Ok(()),
+                Err(error) if disk.exists(&own)? => {
+                    tracing::debug!(%error, "spooled content was linked before");
+                    return Ok(());
+                }
+                Err(error) if error.is_without_links() => return disk.rename(&staged.path, &own),
+                // Somebody else has made or removed the shared name this very moment.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.is_not_found() && disk.exists(&staged.path)? => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Under `lock`: whether the content that an operation's frame will name is there.
+    pub(super) fn check_spooled(&self, id: OperationId, logged: &Logged) -> WalResult<()> {
+        let Some(name) = logged.source.as_ref().and_then(|source| source.spool.as_deref()) else { return Ok(()) };
+        self.disk.metadata(&self.layout.spooled_for(name, id)).map_err(WalError::NotLogged)?;
+        Ok(())
+    }
+
+    /// Removes the links of operations that were not logged. What cannot be removed now, a sweep will.
+    fn take_back(&self, content: &[(OperationId, Staged)]) {
+        let links: Vec<_> = content.iter().map(|(id, staged)| (*id, staged.name.clone())).collect();
+        if let Err(error) = self.remove_unknown(&links) {
+            tracing::debug!(%error, "leaving spooled content to the next checkpoint");
+        }
+    }
+
+    /// Removes those links whose operations are not in the log. `lock` is held meanwhile, so that none of them can be
+    /// logged between looking and removing.
+    fn remove_unknown(&self, links: &[(OperationId, String)]) -> WalResult<()> {
+        for some in links.chunks(LOCKED_AT_ONCE) {
+            let mut inner = self.lock_inner();
+            self.take_lock(&mut inner)?;
+            let removed: WalResult<()> = some.iter().try_for_each(|(id, name)| {
+                // Of one that was deleted the log knows until that is folded, and durable.
+                if !inner.view.knows(*id)? {
+                    self.remove_if_there(&self.layout.spooled_for(name, *id))?;
+                }
+                Ok(())
+            });
+            inner.lock.unlock()?;
+            drop(inner);
+            removed?;
+            some.iter().for_each(|(_, name)| self.remove_unused(name));
+        }
+        Ok(())
+    }
+
+    /// Removes content that no operation has a link to. Should one be made at this very moment, it stays whole, and only
+    /// the name to share it by is lost.
+    fn remove_unused(&self, name: &str) {
+        let shared = self.layout.spooled(name);
+        if self.disk.links(&shared).ok() == Some(1) {
+            // What cannot be removed now, a sweep will.
+            let _ = self.disk.remove_file(&shared);
+        }
+    }
+
+    /// Gives back the room of an operation that is completed, redirected or deleted, which must be durable by now: it does not come
+    /// back from that, so no lock is needed. What cannot be removed now, a sweep will.
+    pub fn release_spool(&self, operation: &Operation) {
+        if let Some(name) = operation.source.as_ref().and_then(|source| source.spool.as_deref()) {
+            self.release_link(name, operation.id);
+        }
+    }
+
+    fn release_link(&self, name: &str, id: OperationId) {
+        match self.disk.remove_file(&self.layout.spooled_for(name, id)) {
+            Err(error) if !error.is_not_found() => tracing::debug!(%error, "spooled content stays for now"),
+            _ => self.remove_unused(name),
+        }
+    }
+
+    /// Gives a new operation a link to the content of an older one; does nothing if that has none.
+    ///
+    /// For use in the function that [`Wal::transact`] calls, which makes sure that the older one still stands and returns
+    /// the [`Change::NewAs`] with the same source: under `lock`, no sweep comes between link and frame.
+    pub fn share_spool(&self, from: &Operation, to: OperationId) -> WalResult<()> {
+        let Some(name) = from.source.as_ref().and_then(|source| source.spool.as_deref()) else { return Ok(()) };
+        let (old, new) = (self.layout.spooled_for(name, from.id), self.layout.spooled_for(name, to));
+        match self.disk.link(&old, &new) {
+            Err(error) if error.is_without_links() => {
+                let mut stage = self.stage_content()?;
+                let (_, staged) = stage.take(&old, u64::MAX, 0).map_err(|not_taken| match not_taken {
+                    NotTaken::Log(error) => error,
+                    NotTaken::Source(error) => WalError::NotLogged(error),
+                    NotTaken::Changed | NotTaken::TooLarge => {
+                        WalError::damaged(&old, None, "spooled content changed while it was copied")
+                    }
+                })?;
+                self.disk.rename(&staged.path, &new).map_err(WalError::NotLogged)?;
+            }
+            // It was linked before the journal was restarted under us.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            linked => linked.map_err(WalError::NotLogged)?,
+        }
+        self.sync_spool().map_err(WalError::NotLogged)
+    }
+
+    /// Removes what dead processes left behind: staged content, links whose operation is completed or was never
+    /// logged, content that nobody has a link to. `before` is the generation up to which all is durable.
+    pub(super) fn sweep_spool(&self, before: u64) -> WalResult<()> {
+        self.sweep_stages()?;
+        let entries = match self.disk.list(&self.layout.spool()) {
+            Err(error) if error.is_not_found() => return Ok(()),
+            entries => entries?,
+        };
+        let (mut links, mut shared) = (Vec::new(), Vec::new());
+        for entry in entries {
+            match entry.name.to_str().and_then(Layout::parse_spooled) {
+                Some((name, Some(id))) => links.push((id, name.to_owned())),
+                Some((name, None)) => shared.push(name.to_owned()),
+                // Somebody else's.
+                None => {}
+            }
+        }
+        // Neighbours in time are neighbours in the files.
+        links.sort_unstable();
+        // A completion counts only if it is durable: without it the content will be needed again.
+        let durable = View::open_before(self.disk.clone(), self.layout.clone(), before)?;
+        let now = self.clock.now();
+        let mut unknown = Vec::new();
+        for (id, name) in self.some_of(links) {
+            match durable.operation_by_id(id)? {
+                Some(operation) if is_over(&operation) => self.release_link(&name, id),
+                Some(_) => {}
+                None if now.millis_since(id.made_at()).abs() < YOUNG_MS => {}
+                None => unknown.push((id, name)),
+            }
+        }
+        self.remove_unknown(&unknown)?;
+        self.some_of(shared).iter().for_each(|name| self.remove_unused(name));
+        Ok(())
+    }
+
+    /// The same after operations were dropped, with all that is durable at this moment.
+    pub(super) fn sweep_spool_again(&self) {
+        let before = self.read(|view| Ok(view.position().map_or(0, |position| position.generation)));
+        if let Err(error) = before.and_then(|before| self.sweep_spool(before)) {
+            tracing::warn!(%error, "could not look through the spool; the next checkpoint tries again");
+        }
+    }
+
+    /// As many neighbours as may be looked at now, others each time.
+    fn some_of<T>(&self, mut all: Vec<T>) -> Vec<T> {
+        if all.len() > SWEPT_AT_ONCE {
+            let start = self.clock.random() as usize % all.len();
+            all.rotate_left(start);
+            all.truncate(SWEPT_AT_ONCE);
+        }
+        all
+    }
+
+    fn sweep_stages(&self) -> WalResult<()> {
+        let tmp = self.layout.tmp();
+        let names: Vec<String> =
+            self.disk.list(&tmp)?.into_iter().filter_map(|entry| entry.name.into_string().ok()).collect();
+        let mut tokens: Vec<&str> = names.iter().filter_map(|name| Layout::parse_staged_content(name)).collect();
+        tokens.sort_unstable();
+        tokens.dedup();
+        for token in tokens {
+            let path = self.layout.staged_content(token, "lock");
+            let lock = match self.disk.open(&path, Access::Write) {
+                Ok(lock) => Some(lock),
+                Err(error) if error.is_not_found() => None,
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(lock) = &lock
+                && !lock.try_lock()?
+            {
+                continue;
+            }
+            let of_token = names.iter().filter(|name| Layout::parse_staged_content(name) == Some(token));
+            for name in of_token.filter(|name| !path.ends_with(name)) {
+                self.remove_if_there(&tmp.join(name))?;
+            }
+            self.remove_if_there(&path)?;
+        }
+        Ok(())
+    }
+}
+
+impl Stage<'_> {
+    /// Copies or clones a file: a clone of any size, a copy of up to `copy_max` bytes. What is larger than `hash_max`
+    /// is cloned without being read.
+    pub fn take(&mut self, path: &std::path::Path, copy_max: u64, hash_max: u64) -> Result<(Source, Staged), NotTaken> {
+        for _ in 0..ATTEMPTS {
+            self.used += 1;
+            let staged = self.wal.layout.staged_content(&self.token, &self.used.to_string());
+            let taken = self.try_take(path, staged.clone(), copy_max, hash_max);
+            if let Ok((_, staged)) = &taken {
+                self.names.push(staged.name.clone());
+                return taken;
+            }
+            // Room is given back at once; what cannot be removed now goes with the stage.
+            let _ = self.wal.disk.remove_file(&staged);
+            match taken {
+                Err(NotTaken::Changed) => {}
+                other => return other,
+            }
+        }
+        Err(NotTaken::Changed)
+    }
+
+    fn try_take(
+        &self,
+        path: &std::path::Path,
+        staged: std::path::PathBuf,
+        copy_max: u64,
+        hash_max: u64,
+    ) -> Result<(Source, Staged), NotTaken> {
+        let disk = &*self.wal.disk;
+        let source = disk.open(path, Access::Read).map_err(NotTaken::Source)?;
+        let before = source.metadata().map_err(NotTaken::Source)?;
+        if before.kind != FileKind::File {
+            return Err(NotTaken::Changed);
+        }
+        let full = |error: DiskError| match error.is_full() {
+            true => NotTaken::Log(self.no_room(path, before.len)),
+            false => NotTaken::log(error),
+        };
+        let copy = disk.open(&staged, Access::CreateNew).map_err(full)?;
+        let sha256 = if before.len > 0 && disk.clone_file(path, &staged).map_err(full)? {
+            match before.len <= hash_max {
+                true => Some(hash_of(&*copy).map_err(NotTaken::log)?),
+                false => None,
+            }
+        } else if before.len > copy_max {
+            return Err(NotTaken::TooLarge);
+        } else {
+            self.check_room(path, before.len)?;
+            Some(pump(&*source, &*copy, before.len, full)?)
+        };
+        copy.sync_all().map_err(full)?;
+        let copied = copy.metadata().map_err(NotTaken::log)?;
+        let after = source.metadata().map_err(NotTaken::Source)?;
+        let named = disk.metadata(path).map_err(NotTaken::Source)?;
+        if after != before || named != before || copied.len != before.len {
+            return Err(NotTaken::Changed);
+        }
+        let clock = &self.wal.clock;
+        let name = sha256.clone().unwrap_or_else(|| format!("{:016x}{:016x}", clock.random(), clock.random()));
+        let source = Source {
+            size: before.len,
+            mtime_ns: before.mtime_ns,
+            inode: before.inode,
+            sha256,
+            spool: Some(name.clone()),
+        };
+        Ok((source, Staged { path: staged, name, len: before.len }))
+    }
+
+    /// Whether a copy of so many bytes leaves the room that is kept for finishing what is logged.
+    fn check_room(&self, path: &std::path::Path, bytes: u64) -> Result<(), NotTaken> {
+        let free = self.wal.disk.free_bytes(self.wal.layout.base()).map_err(NotTaken::log)?;
+        match free.saturating_sub(bytes) < self.wal.options.min_free_bytes || free < bytes {
+            true => Err(NotTaken::Log(self.no_room(path, bytes))),
+            false => Ok(()),
+        }
+    }
+
+    fn no_room(&self, path: &std::path::Path, bytes: u64) -> WalError {
+        let base = self.wal.layout.base();
+        WalError::NoRoom {
+            path: base.to_owned(),
+            content: path.to_owned(),
+            bytes,
+            free: self.wal.disk.free_bytes(base).unwrap_or(0),
+            kept: self.wal.options.min_free_bytes,
+        }
+    }
+}
+
+impl Drop for Stage<'_> {
+    fn drop(&mut self) {
+        let Wal { disk, layout, .. } = self.wal;
+        // What is left over, a checkpoint removes.
+        for nth in 1..=self.used {
+            let _ = disk.remove_file(&layout.staged_content(&self.token, &nth.to_string()));
+        }
+        self.names.iter().for_each(|name| self.wal.remove_unused(name));
+        let _ = disk.remove_file(&layout.staged_content(&self.token, "lock"));
+    }
+}
+
+/// Whether an operation will not read its content again. Failed ones may be retried, unless they went on elsewhere.
+fn is_over(operation: &Operation) -> bool {
+    operation.status() == Status::Completed || operation.redirected_to.is_some()
+}
+
+/// Copies a file that is `len` bytes long; the hash of what was copied comes back.
+fn pump(
+    source: &dyn DiskFile,
+    copy: &dyn DiskFile,
+    len: u64,
+    full: impl Fn(DiskError) -> NotTaken,
+) -> Result<String, NotTaken> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; len.clamp(1, BUFFER) as usize];
+    let mut offset = 0;
+    loop {
+        let read = source.read_at(&mut buffer, offset).map_err(NotTaken::Source)?;
+        if read == 0 {
+            return Ok(hex(&hasher.finalize()));
+        }
+        copy.write_at(&buffer[..read], offset).map_err(&full)?;
+        hasher.update(&buffer[..read]);
+        offset += read as u64;
+        // Somebody appends to it, perhaps as fast as we read.
+        if offset > len {
+            return Err(NotTaken::Changed);
+        }
+    }
+}
+
+fn hash_of(file: &dyn DiskFile) -> DiskResult<String> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; BUFFER as usize];
+    let mut offset = 0;
+    loop {
+        let read = file.read_at(&mut buffer, offset)?;
+        if read == 0 {
+            return Ok(hex(&hasher.finalize()));
+        }
+        hasher.update(&buffer[..read]);
+        offset += read as u64;
+    }
+}
