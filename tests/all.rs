@@ -3,6 +3,8 @@
 // Said again so that clippy takes helpers for what they are: code of tests, which may unwrap.
 #[cfg(test)]
 mod suite {
+    mod adoption;
+    mod adoption_crash;
     mod binary;
     mod cli;
     mod clocks;

@@ -130,6 +130,7 @@ mod tests {
             files: (0, 0),
             free_bytes: Some(1 << 30),
             health: Vec::new(),
+            unread: Vec::new(),
             damage: None,
         }
     }

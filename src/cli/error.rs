@@ -243,6 +243,9 @@ fn about_the_log(mut cli: CliError, error: &WalError) -> CliError {
             .hint("restore that file from a backup; keep a copy of the folder as it is"),
         WalError::NewerFormat { .. } => cli.hint("use the version that wrote it; nothing was changed"),
         WalError::NotOurs { .. } => cli.hint("name another folder with `--base-path`; nothing was changed"),
+        WalError::OriginalAtWork { .. } => cli
+            .hint("stop it, then try again when nothing has changed there for a minute; reading works meanwhile")
+            .hint("nothing was changed; see docs/adoption.md"),
         WalError::NotLogged(error) => match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 cli.hint("make room on that disk, then run it again")

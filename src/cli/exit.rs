@@ -97,6 +97,7 @@ fn of_wal(error: &WalError) -> ErrorType {
         WalError::Damaged(_) => ErrorType::Damaged,
         WalError::NewerFormat { .. } => ErrorType::NewerFormat,
         WalError::NotOurs { .. } => ErrorType::NotOurs,
+        WalError::OriginalAtWork { .. } => ErrorType::OriginalAtWork,
         WalError::NotLogged(_) => ErrorType::NotLogged,
         WalError::NoSpace { .. } | WalError::NoRoom { .. } => ErrorType::NoSpace,
         WalError::Unconfirmed { .. } => ErrorType::Unconfirmed,
@@ -132,7 +133,7 @@ impl From<ErrorType> for Exit {
             ErrorType::NoSuchOperation | ErrorType::UnknownDependency => Exit::NotFound,
             ErrorType::TimedOut => Exit::TimedOut,
             // After a conflict the same command may succeed in a moment.
-            ErrorType::Busy | ErrorType::Conflict => Exit::Busy,
+            ErrorType::Busy | ErrorType::Conflict | ErrorType::OriginalAtWork => Exit::Busy,
             ErrorType::Damaged | ErrorType::NewerFormat | ErrorType::NotOurs => Exit::Damaged,
             ErrorType::NoSpace
             | ErrorType::NotLogged

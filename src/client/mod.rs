@@ -167,6 +167,9 @@ impl Client {
     /// that is asked for.
     pub fn cleanup(&self, max_age_days: Option<u64>, failed: bool, dry_run: bool) -> Result<CleanupPlan, ClientError> {
         let max_age_days = max_age_days.unwrap_or_else(|| u64::from(self.settings.max_age_days));
+        if dry_run && let Some(plan) = self.look(|view| Ok(view.plan_of_originals(max_age_days, self.clock.now())))? {
+            return Ok(plan);
+        }
         Ok(self.wal()?.cleanup(Retention { max_age_days, failed }, dry_run)?)
     }
 

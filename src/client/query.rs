@@ -5,7 +5,7 @@ use super::Client;
 use super::error::ClientError;
 use crate::disk::Access;
 use crate::operation::{BackendName, Failure, Number, Operation, OperationId, OperationType, Status, Time, cause};
-use crate::wal::{Damage, HolderNote, LockName, Order, View, WalError, note};
+use crate::wal::{Damage, HolderNote, LockName, Order, View, WalError, note, original};
 
 /// How a caller names an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,13 +19,16 @@ pub enum Reference {
 }
 
 impl Reference {
-    /// Reads a number, a full id, or `@last`.
+    /// Reads a number, a full id, `@last`, or `original:` with an id of the original system that is no UUID.
     pub fn parse(text: &str) -> Result<Reference, ClientError> {
         if text == "@last" {
             return Ok(Reference::Last);
         }
         if let Ok(number) = text.parse() {
             return Ok(Reference::Number(number));
+        }
+        if text.starts_with(original::KEY_PREFIX) {
+            return Ok(Reference::Id(original::id_of_key(text)));
         }
         OperationId::parse(text).map(Reference::Id).ok_or_else(|| ClientError::BadReference(text.to_owned()))
     }
@@ -167,6 +170,8 @@ pub struct Stats {
     pub health: Vec<crate::health::BackendHealth>,
     /// What of the log cannot be read.
     pub damage: Option<Damage>,
+    /// What the adoption of the original system's files did not understand, in the files that it set aside.
+    pub unread: Vec<Damage>,
 }
 
 impl Client {
@@ -297,8 +302,6 @@ impl Client {
                 (None, Err(error)) => return Err(error),
                 (None, Ok(())) => None,
             };
-            let files = view.manifest().map_or(&[][..], |manifest| &manifest.files);
-            let archives = files.iter().filter(|file| file.is_archive()).count() as u64;
             Ok(Stats {
                 counts,
                 archived: view.archived(),
@@ -306,10 +309,11 @@ impl Client {
                 oldest_pending,
                 processing: processing.clone(),
                 journal_bytes: view.journal_load().0,
-                files: (files.len() as u64 - archives, archives),
+                files: view.file_counts(),
                 free_bytes,
                 health: crate::health::known(self.records()),
                 damage,
+                unread: view.unread()?,
             })
         })
     }

@@ -102,6 +102,10 @@ impl Client {
 
     /// Makes what can be seen durable before somebody acts on it; on a disk that cannot be written it is already.
     fn confirm(&self) -> Result<(), ClientError> {
+        // What the original system left there was not written by us; waiting for it must not adopt it.
+        if self.look(|view| Ok(view.has_originals() && view.journal_load().0 == 0))? {
+            return Ok(());
+        }
         match self.wal().and_then(|wal| Ok(wal.confirm()?)) {
             Err(ClientError::Wal(WalError::Disk(error) | WalError::NotLogged(error)))
                 if matches!(

@@ -59,6 +59,12 @@ pub fn write_status(out: &mut impl Write, stats: &Stats, base_path: &Path, style
     if let Some(damage) = &stats.damage {
         fact("damage", damage.to_string(), Paint::Bad);
     }
+    for unread in &stats.unread {
+        fact("not adopted", unread.to_string(), Paint::Bad);
+    }
+    for unread in &stats.unread {
+        fact("not adopted", unread.to_string(), Paint::Bad);
+    }
     out.write_all(facts.render().as_bytes())
 }
 

@@ -6,7 +6,7 @@ use super::chain;
 use super::error::{WalError, WalResult};
 use super::locks::{HeldLock, LockFile};
 use super::log::Wal;
-use super::manifest::{FileEntry, Manifest};
+use super::manifest::{FileEntry, Manifest, Unread};
 use super::schema;
 use super::view::View;
 use super::{Layout, LockName};
@@ -41,6 +41,8 @@ pub(super) struct Exchange {
     pub(super) changed: BTreeMap<String, FileEntry>,
     pub(super) removed: BTreeSet<String>,
     pub(super) folded: Option<Folded>,
+    /// Set when the files added hold what stood in the original's: what of that could not be understood.
+    pub(super) adopted: Option<Vec<Unread>>,
     /// Rows that go for good, by file: if the journal has changed one of them meanwhile, its file stays as it is.
     pub(super) dropped: BTreeMap<String, Dropped>,
 }
@@ -113,6 +115,7 @@ impl Wal {
             inner.lock.unlock()?;
             note?.generation
         };
+        self.carry_on_adopting()?;
         self.sweep(&mut report)?;
         loop {
             let manifest = self.manifest()?;
@@ -392,6 +395,10 @@ impl Wal {
                 manifest.revision = folded.revision;
                 manifest.next_number = folded.next_number;
             }
+            if let (Some(unread), Some(originals)) = (exchange.adopted.take(), &mut manifest.originals) {
+                originals.adopted = true;
+                manifest.unread = unread;
+            }
             manifest.last_cleanup = cleaned_at.or(manifest.last_cleanup);
             manifest.written_at = self.clock.now();
             manifest.commit(&*self.disk, &self.layout)
@@ -425,11 +432,13 @@ impl Wal {
     }
 
     /// Sets aside Parquet files that no manifest names, and what a dead process left in `tmp/`.
-    fn sweep(&self, report: &mut CheckpointReport) -> WalResult<()> {
+    pub(super) fn sweep(&self, report: &mut CheckpointReport) -> WalResult<()> {
         let manifest = self.manifest()?;
         // Its rename may have been the last act of a process that died before making it durable.
         self.disk.sync_dir(self.layout.base())?;
-        let named: BTreeSet<_> = manifest.files.iter().map(|file| self.layout.file(&file.name)).collect();
+        let originals = manifest.originals.iter().flat_map(|originals| &originals.files).map(|file| &file.name);
+        let named = manifest.files.iter().map(|file| &file.name).chain(originals);
+        let named: BTreeSet<_> = named.map(|name| self.layout.file(name)).collect();
         let mut changed = BTreeSet::new();
         for directory in [self.layout.partitions(), self.layout.archives(), self.layout.tmp()] {
             for entry in self.disk.list(&directory)? {

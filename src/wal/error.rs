@@ -59,6 +59,14 @@ pub enum WalError {
         /// What was found.
         what: String,
     },
+    /// The original system has just been at work here: stop it, and wait until nothing has changed for a while.
+    #[error("`{}` was changed {ago_s} s ago: the original system (ipfs_kit_py) seems to be running here", path.display())]
+    OriginalAtWork {
+        /// The file that changed last.
+        path: PathBuf,
+        /// How long ago.
+        ago_s: u64,
+    },
     /// The disk failed before anything was logged.
     #[error("nothing was logged: {0}")]
     NotLogged(#[source] DiskError),

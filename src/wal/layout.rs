@@ -87,10 +87,32 @@ impl Layout {
         format!("archives/archive_{}_{counter:06}.parquet", day.yyyymmdd())
     }
 
-    /// The counter in a Parquet file's name.
+    /// The counter in a Parquet file's name. Archives of the original have none: there the day comes last.
     pub fn counter_of(name: &str) -> Option<u64> {
-        let (stem, _) = name.split_once(".parquet")?;
-        stem.rsplit_once('_')?.1.parse().ok()
+        let (stem, _) = name.rsplit('/').next()?.split_once(".parquet")?;
+        let (_, rest) = stem.split_once('_')?;
+        rest.rsplit_once('_')?.1.parse().ok().filter(|counter| *counter < u64::MAX / 2)
+    }
+
+    /// Whether a Parquet file's name has a counter as we write it; the original's are shorter.
+    pub fn is_numbered(name: &str) -> bool {
+        let counter = name.split_once(".parquet").and_then(|(stem, _)| stem.rsplit_once('_'));
+        Layout::counter_of(name).is_some() && counter.is_some_and(|(_, digits)| digits.len() >= 6)
+    }
+
+    /// Whether the name of a file, relative to the log, is that of an archive.
+    pub fn is_in_archives(name: &str) -> bool {
+        name.starts_with("archives/")
+    }
+
+    /// The name, relative to the log, of a file in it.
+    pub fn relative(&self, path: &Path) -> String {
+        path.strip_prefix(&self.base).unwrap_or(path).display().to_string()
+    }
+
+    /// The name of a file of the original system once it is adopted, from its name before.
+    pub fn set_aside_name(name: &str) -> String {
+        format!("quarantine/original/{name}")
     }
 
     /// The path of a file that the manifest names.
@@ -171,6 +193,21 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counters_are_told_from_days() {
+        let cases = [
+            ("partitions/wal_1735680000_000012.parquet", Some(12), true),
+            ("archive_20250101_000013.parquet.1", Some(13), true),
+            ("wal_1735680000_0.parquet", Some(0), false),
+            ("archive_20250101.parquet", None, false),
+            ("wal_1_18446744073709551615.parquet", None, false),
+            ("x.parquet", None, false),
+        ];
+        for (name, counter, numbered) in cases {
+            assert_eq!((Layout::counter_of(name), Layout::is_numbered(name)), (counter, numbered), "{name}");
+        }
+    }
 
     #[test]
     fn generation_names_are_read_back() {

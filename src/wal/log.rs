@@ -12,7 +12,7 @@ use super::journal::{self, FrameKind, PayloadBuilder};
 use super::locks::{HeldLock, LockFile};
 use super::note::{self, AppendNote, SyncNote};
 use super::view::View;
-use super::{Layout, LockName};
+use super::{Layout, LockName, adopt, original};
 use crate::clock::Clock;
 use crate::disk::{Access, Disk, DiskError, DiskFile};
 use crate::operation::{Event, IllegalTransition, Logged, Number, OperationId, Time};
@@ -141,7 +141,10 @@ impl Wal {
         options.command = options.command.chars().take(60).collect();
         if !disk.exists(&layout.lock(LockName::Append))? {
             // Before anything is made: what stands there may be somebody else's.
-            View::open(disk.clone(), layout.clone())?;
+            let view = View::open(disk.clone(), layout.clone())?;
+            if view.has_originals() {
+                adopt::check_quiet(&original::survey(&*disk, &layout)?, &layout, clock.now())?;
+            }
             disk.create_dir_all_synced(layout.base()).map_err(WalError::NotLogged)?;
         }
         if !options.allow_network_fs && disk.is_network(layout.base())? {
@@ -154,7 +157,7 @@ impl Wal {
         let view = View::open(disk.clone(), layout.clone())?;
         let identity = disk.identity();
         let actor = format!("{}@{} {}[{}]", identity.user, identity.host, options.command, identity.pid);
-        Ok(Wal {
+        let wal = Wal {
             disk,
             clock,
             layout,
@@ -164,7 +167,9 @@ impl Wal {
             inner: Mutex::new(Inner { view, lock, sync: None, journal: None }),
             sync: Mutex::new(SyncState { flusher: None, generation: 0, synced: 0 }),
             flushed: Condvar::new(),
-        })
+        };
+        wal.adopt()?;
+        Ok(wal)
     }
 
     /// Who we are in histories: `user@host command[pid]`.
@@ -376,7 +381,7 @@ impl Wal {
         if !self.stands_at_note(inner)? {
             inner.view.catch_up()?;
         }
-        if let Some(damage) = inner.view.damage() {
+        if let Some(damage) = inner.view.journal_damage() {
             return Err(WalError::Damaged(damage.clone()));
         }
         let note: Option<AppendNote> = note::read(inner.lock.file())?;

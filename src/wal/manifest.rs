@@ -31,6 +31,44 @@ pub struct Manifest {
     pub last_cleanup: Option<Time>,
     /// The files.
     pub files: Vec<FileEntry>,
+    /// Files of the original system, from when they are found until they are set aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub originals: Option<Originals>,
+    /// What of them could not be understood, and stands in the files that were set aside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<Unread>,
+}
+
+/// Files of the original system that stand where ours do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Originals {
+    /// Whether `files` hold their operations; until then they are part of the log.
+    pub adopted: bool,
+    /// The files.
+    pub files: Vec<OriginalFile>,
+}
+
+/// A file of the original system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OriginalFile {
+    /// Path, relative to the log.
+    pub name: String,
+    /// Size.
+    pub bytes: u64,
+    /// SHA-256 of all bytes, in hex.
+    pub sha256: String,
+}
+
+/// A place in a file of the original system that could not be understood.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unread {
+    /// Path of the file, relative to the log.
+    pub name: String,
+    /// The first such byte, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    /// What is wrong.
+    pub what: String,
 }
 
 /// How many operations of each status, backend and type.
@@ -260,6 +298,8 @@ impl Manifest {
             written_at: now,
             last_cleanup: None,
             files: Vec::new(),
+            originals: None,
+            unread: Vec::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The log: journal, partitions, archives and manifest. Synchronous; its format is docs/format.md.
 
 mod admit;
+mod adopt;
 mod chain;
 mod change;
 mod checkpoint;
@@ -13,6 +14,7 @@ mod locks;
 mod log;
 pub mod manifest;
 pub mod note;
+pub mod original;
 mod recovery;
 pub mod schema;
 mod spool;

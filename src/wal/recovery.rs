@@ -212,20 +212,28 @@ impl Wal {
     }
 
     /// A new log: generation, then manifest, and only then a frame.
-    fn create_log(&self, inner: &mut Inner, sync: &LockFile) -> WalResult<AppendNote> {
+    ///
+    /// What the original system left there is listed in the manifest, and has the first numbers and revisions.
+    pub(super) fn create_log(&self, inner: &mut Inner, sync: &LockFile) -> WalResult<AppendNote> {
+        let (originals, found) = self.find_originals()?;
         let header = Header {
             generation: self.unused_generation()?,
             previous: 0,
             previous_end: 0,
-            revision: 0,
-            number: 1,
+            revision: found,
+            number: found + 1,
             checksum: 0,
             created: self.clock.now(),
         };
         self.create_generation(&header, &[])?;
         self.disk.sync_dir(&self.layout.journal())?;
         self.disk.sync_ancestors(self.layout.base())?;
-        Manifest::new(header.generation, self.clock.now()).commit(&*self.disk, &self.layout)?;
+        let mut manifest = Manifest::new(header.generation, self.clock.now());
+        (manifest.revision, manifest.next_number) = (header.revision, header.number);
+        // Nothing that comes along is old enough to be dropped before its owner has had a look at it.
+        manifest.last_cleanup = originals.as_ref().map(|_| self.clock.now());
+        manifest.originals = originals;
+        manifest.commit(&*self.disk, &self.layout)?;
         self.begin(inner, sync, Position::start_of(&header))
     }
 }

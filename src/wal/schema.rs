@@ -1,4 +1,4 @@
-//! Operations as Parquet rows: the only place that knows Arrow and Parquet.
+//! Operations as Parquet rows. Only this and `original` know Arrow and Parquet.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -659,10 +659,4 @@ fn decode_history(list: Option<ArrayRef>) -> RowResult<Vec<HistoryEntry>> {
             })
         })
         .collect()
-}
-
-/// Whether a Parquet file carries our footer key, whatever else is true of it.
-pub fn is_ours(disk: &dyn Disk, path: &Path) -> WalResult<bool> {
-    let bytes = disk.read(path)?;
-    Ok(bytes.windows(FORMAT_KEY.len()).any(|window| window == FORMAT_KEY.as_bytes()))
 }

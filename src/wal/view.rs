@@ -10,8 +10,9 @@ use super::error::{Damage, WalError, WalResult};
 use super::journal::{Payload, Record};
 use super::layout::Layout;
 use super::manifest::{Counts, FileEntry, Manifest};
-use super::schema::{self, Table};
-use crate::disk::{Access, Disk, Metadata};
+use super::original::{self, Rows};
+use super::schema::Table;
+use crate::disk::{Access, Disk, DiskError, Metadata};
 use crate::operation::{self, BackendName, Number, Operation, OperationId, OperationType, Revision, Status};
 
 /// How often a reader starts over when files vanish under it.
@@ -31,6 +32,8 @@ pub struct View {
     base: Option<Base>,
     journal: Tail,
     cache: Mutex<Vec<CachedGroup>>,
+    /// The operations of the original system, as long as its files are part of the log, and whether any of that is damaged.
+    originals: Option<(Rows, Option<Damage>)>,
     /// Generations from this one on are left out.
     before: u64,
 }
@@ -126,7 +129,7 @@ impl View {
     /// Reads the log as if the journal ended before this generation.
     pub(super) fn open_before(disk: Arc<dyn Disk>, layout: Layout, generation: u64) -> WalResult<View> {
         let (journal, cache) = (Tail::default(), Mutex::default());
-        let mut view = View { disk, layout, base: None, journal, cache, before: generation };
+        let mut view = View { disk, layout, base: None, journal, cache, originals: None, before: generation };
         view.reload()?;
         Ok(view)
     }
@@ -148,7 +151,7 @@ impl View {
     fn load_once(&mut self) -> WalResult<()> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.journal = Tail::default();
-        self.base = None;
+        (self.base, self.originals) = (None, None);
         let path = self.layout.manifest();
         let file = match self.disk.open(&path, Access::Read) {
             Ok(file) => file,
@@ -157,6 +160,9 @@ impl View {
         };
         let seen = file.metadata()?;
         let manifest = Manifest::decode(&path, &file.read_to_end_from(0)?)?;
+        if let Some(originals) = manifest.originals.as_ref().filter(|originals| !originals.adopted) {
+            self.take_originals(original::read_listed(&*self.disk, &self.layout, &originals.files)?);
+        }
         let chain = match chain::read_chain(&*self.disk, &self.layout, manifest.first_generation) {
             // Readers show what they can: here, the files.
             Err(WalError::Damaged(damage)) => {
@@ -176,56 +182,46 @@ impl View {
         Ok(())
     }
 
-    /// A log without a manifest: nothing there is fine, frames or our Parquet files are not.
-    fn check_absent(&self) -> WalResult<()> {
+    fn take_originals(&mut self, rows: Rows) {
+        let damage = rows.unread.first().map(|unread| unread.at(&self.layout));
+        self.originals = Some((rows, damage));
+    }
+
+    /// A log without a manifest: nothing there is fine, and so is what the original system wrote; frames or our
+    /// Parquet files are not.
+    fn check_absent(&mut self) -> WalResult<()> {
         let manifest = self.layout.manifest();
         for (generation, header) in chain::headers(&*self.disk, &self.layout, 0)? {
             let path = self.layout.generation(generation);
             let file = self.disk.open(&path, Access::Read)?;
             let stretch = chain::read_frames(&*file, &path, &mut Position::start_of(&header), None)?;
             if !stretch.frames.is_empty() {
-                // It may have been written since we looked.
-                if self.disk.exists(&manifest)? {
-                    return Err(WalError::Disk(crate::disk::DiskError::new(
-                        "find",
-                        &manifest,
-                        std::io::ErrorKind::NotFound.into(),
-                    )));
-                }
+                self.check_still_absent()?;
                 let what = format!("the manifest is missing beside `{}`, which holds transitions", path.display());
                 return Err(WalError::damaged(manifest, None, what));
             }
         }
-        for directory in [self.layout.partitions(), self.layout.archives()] {
-            let entries = match self.disk.list(&directory) {
-                Ok(entries) => entries,
-                Err(error) if error.is_not_found() => continue,
-                Err(error) => return Err(error.into()),
-            };
-            for entry in entries {
-                let Some(name) = entry.name.to_str().filter(|name| Layout::is_parquet(name)) else { continue };
-                let path = directory.join(name);
-                return match schema::is_ours(&*self.disk, &path)? {
-                    false => Err(WalError::NotOurs {
-                        path: self.layout.base().to_owned(),
-                        what: format!(
-                            "`{}` was written by another program, such as the original system",
-                            path.display()
-                        ),
-                    }),
-                    true if self.disk.exists(&manifest)? => Err(WalError::Disk(crate::disk::DiskError::new(
-                        "find",
-                        &manifest,
-                        std::io::ErrorKind::NotFound.into(),
-                    ))),
-                    true => {
-                        let what = format!("the manifest is missing beside `{}`", path.display());
-                        Err(WalError::damaged(manifest, None, what))
-                    }
-                };
-            }
+        let found = original::survey(&*self.disk, &self.layout)?;
+        if found.ours.is_some() || !found.files.is_empty() {
+            self.check_still_absent()?;
+        }
+        if let Some(path) = found.ours {
+            let what = format!("the manifest is missing beside `{}`", path.display());
+            return Err(WalError::damaged(manifest, None, what));
+        }
+        if !found.files.is_empty() {
+            self.take_originals(found.rows());
         }
         Ok(())
+    }
+
+    /// A manifest may have been written since we looked: then we have to look again.
+    fn check_still_absent(&self) -> WalResult<()> {
+        let manifest = self.layout.manifest();
+        match self.disk.exists(&manifest)? {
+            true => Err(DiskError::new("find", &manifest, std::io::ErrorKind::NotFound.into()).into()),
+            false => Ok(()),
+        }
     }
 
     /// Whether the log still is what we read, with its journal ending here.
@@ -266,7 +262,10 @@ impl View {
             return Ok(true);
         }
         if self.base.is_none() {
-            return Ok(false);
+            // The original system may be at work, and it leaves no trace of what it changed.
+            let before = self.originals.is_some();
+            self.reload()?;
+            return Ok(before || self.has_originals() || self.exists());
         }
         match self.read_on() {
             Ok(true) => return Ok(false),
@@ -323,7 +322,17 @@ impl View {
 
     /// Whether there is a log at all.
     pub fn exists(&self) -> bool {
-        self.base.is_some()
+        self.base.is_some() || self.originals.is_some()
+    }
+
+    /// Whether files of the original system stand there that are not adopted, or not yet set aside.
+    pub fn has_originals(&self) -> bool {
+        self.originals.is_some() || self.manifest().is_some_and(|manifest| manifest.originals.is_some())
+    }
+
+    /// The operations of the original system, as long as its files are part of the log.
+    pub(super) fn original_rows(&self) -> Option<&Rows> {
+        self.originals.as_ref().map(|(rows, _)| rows)
     }
 
     /// The log's manifest, if there is a log.
@@ -331,8 +340,13 @@ impl View {
         self.base.as_ref().map(|base| &base.manifest)
     }
 
-    /// What of the journal cannot be read.
+    /// What of the journal, or of what the original system left there, cannot be read.
     pub fn damage(&self) -> Option<&Damage> {
+        self.journal_damage().or(self.originals.as_ref().and_then(|(_, damage)| damage.as_ref()))
+    }
+
+    /// What of the journal cannot be read.
+    pub(super) fn journal_damage(&self) -> Option<&Damage> {
         self.journal.damage.as_ref()
     }
 
@@ -359,6 +373,9 @@ impl View {
     /// How many operations of each status, backend and type there are.
     pub fn counts(&self) -> Counts {
         let mut counts = self.manifest().map(|manifest| manifest.counts()).unwrap_or_default();
+        for row in self.original_rows().into_iter().flat_map(Rows::operations) {
+            *counts.entry((row.status(), row.backend.clone(), row.operation_type.clone())).or_default() += 1;
+        }
         for kind in &self.journal.kinds {
             for (status, change) in Status::ALL.into_iter().zip(kind.change) {
                 let key = (status, kind.backend.clone(), kind.operation_type.clone());
@@ -372,7 +389,29 @@ impl View {
 
     /// How many of the completed operations are archived.
     pub fn archived(&self) -> u64 {
-        self.files().iter().filter(|file| file.is_archive()).map(FileEntry::live).sum()
+        let in_files: u64 = self.files().iter().filter(|file| file.is_archive()).map(FileEntry::live).sum();
+        in_files + self.original_rows().map_or(0, Rows::archived)
+    }
+
+    /// How many partitions and archives there are, those of the original system included.
+    pub fn file_counts(&self) -> (u64, u64) {
+        let originals = self.original_rows().map_or(&[][..], Rows::names).iter();
+        let originals = originals.map(|name| Layout::is_in_archives(name));
+        let archives = self.files().iter().map(FileEntry::is_archive).chain(originals);
+        archives.fold((0, 0), |(partitions, all), is_archive| {
+            (partitions + u64::from(!is_archive), all + u64::from(is_archive))
+        })
+    }
+
+    /// What the adoption of the original system's files did not understand, as long as those files are kept.
+    pub fn unread(&self) -> WalResult<Vec<Damage>> {
+        let mut unread = Vec::new();
+        for place in self.manifest().into_iter().flat_map(|manifest| &manifest.unread) {
+            if self.disk.exists(&self.layout.file(&place.name))? {
+                unread.push(place.at(&self.layout));
+            }
+        }
+        Ok(unread)
     }
 
     /// The operation with this number.
@@ -485,6 +524,9 @@ impl View {
     }
 
     fn row(&self, number: Number) -> WalResult<Option<Operation>> {
+        if let Some(row) = self.original_rows().and_then(|rows| rows.operation(number)) {
+            return Ok(Some(row.clone()));
+        }
         if let Some((rows, at)) = self.cached_row(number) {
             return Ok(Some(rows[at].clone()));
         }
@@ -501,7 +543,7 @@ impl View {
     }
 
     fn row_by_id(&self, id: OperationId) -> WalResult<Option<Operation>> {
-        let mut found: Option<Operation> = None;
+        let mut found = self.original_rows().and_then(|rows| rows.operation_by_id(id)).cloned();
         for file in self.files().iter().filter(|file| file.ids.0 <= id && id <= file.ids.1) {
             let table = self.table(file)?;
             for group in table.groups().iter().filter(|group| table.may_hold(group, id)) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::error::{WalError, WalResult};
 use super::manifest::FileEntry;
+use super::original::Rows;
 use super::schema::Table;
 use super::view::{Glimpse, View};
 use crate::operation::{Number, Operation};
@@ -68,6 +69,12 @@ impl View {
         }
         for glimpse in self.touched().filter(|glimpse| wanted(glimpse)) {
             heap.push(Item { key: key((glimpse.number, glimpse.number), false), source: Source::Touched });
+        }
+        for row in self.original_rows().into_iter().flat_map(Rows::operations) {
+            if !self.is_touched(row.number) {
+                let source = Source::Row(Box::new(row.clone()));
+                heap.push(Item { key: key((row.number, row.number), false), source });
+            }
         }
         // A damaged file hides its own rows and nothing else; it is told when all the others have been visited.
         let mut damage = None;

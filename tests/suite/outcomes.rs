@@ -3,9 +3,11 @@
 
 use std::fs::File;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use serde_json::Value;
 
+use super::adoption;
 use super::binary::Place;
 use super::cli::{code, text};
 use super::contract;
@@ -128,6 +130,20 @@ pub fn torn_settings(place: &Place) -> Option<File> {
 
 fn mock_offline(place: &Place) -> Option<File> {
     configured(place, "[backends.mock]\noffline = true\n")
+}
+
+/// What the original system left behind some time ago.
+fn original(place: &Place) -> Option<File> {
+    nothing(place);
+    adoption::put(place, "mixed", Duration::from_secs(3600));
+    None
+}
+
+/// It is still at work.
+fn original_at_work(place: &Place) -> Option<File> {
+    nothing(place);
+    adoption::put(place, "mixed", Duration::from_secs(1));
+    None
 }
 
 fn log_in_a_file(place: &Place) -> Option<File> {
@@ -324,6 +340,22 @@ fn cases() -> Vec<Case> {
         fails(nothing, "schema config", 2, "usage"),
         fails(nothing, "schema statu", 2, "usage"),
         fails(nothing, "schema nonsense", 2, "usage"),
+        //
+        works(original_at_work, "status"),
+        works(original_at_work, "list all"),
+        works(original_at_work, "show 12"),
+        works(original_at_work, "wait 1"),
+        works(original_at_work, "cleanup --dry-run"),
+        fails(original_at_work, "wait 5 --timeout 50ms", 4, "+timed_out"),
+        fails(original_at_work, "add --backend local a.txt", 5, "original_at_work"),
+        fails(original_at_work, "retry 4", 5, "original_at_work"),
+        fails(original_at_work, "process", 5, "original_at_work"),
+        fails(original_at_work, "checkpoint", 5, "original_at_work"),
+        works(original, "list failed"),
+        works(original, "retry 4"),
+        works(original, "add --backend local a.txt --wait"),
+        works(original, "checkpoint"),
+        fails(original, "show 13", 3, "no_such_operation"),
         //
         fails(nothing, "", 2, "usage"),
         fails(nothing, "statu", 2, "usage"),

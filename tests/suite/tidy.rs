@@ -27,9 +27,9 @@ const TOP: &str = "cli";
 
 /// Crates that only one place may know; by the beginnings of paths below `src`.
 const ONLY_IN: &[(&str, &[&str])] = &[
-    ("arrow_array", &["wal/schema"]),
-    ("arrow_schema", &["wal/schema"]),
-    ("parquet", &["wal/schema"]),
+    ("arrow_array", &["wal/schema", "wal/original"]),
+    ("arrow_schema", &["wal/schema", "wal/original"]),
+    ("parquet", &["wal/schema", "wal/original"]),
     ("toml_edit", &["config"]),
     ("clap", &["cli"]),
     ("schemars", &["report"]),

@@ -62,6 +62,7 @@ error_types! {
     Damaged "damaged" "a part of the log cannot be read"
     NewerFormat "newer_format" "a newer program wrote the log"
     NotOurs "not_ours" "the folder holds something else than a log"
+    OriginalAtWork "original_at_work" "the original system changed its files there a moment ago"
     NoSpace "no_space" "the disk has less room than `min_free_bytes`; nothing was logged"
     NotLogged "not_logged" "the disk refused; nothing was logged"
     Unconfirmed "unconfirmed" "nobody can say whether what was logged is durable"

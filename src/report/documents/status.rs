@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::health::{HealthDoc, by_name};
 use super::process::HolderDoc;
 use super::words::Shown;
-use crate::client::{Stats, StatusCounts};
+use crate::client::{Damage, Stats, StatusCounts};
 use crate::operation::{OperationId, Time};
 
 /// How the log is doing.
@@ -39,6 +39,8 @@ pub struct StatusDoc<'a> {
     base_path: String,
     /// What of the log cannot be read.
     damage: Option<DamageDoc<'a>>,
+    /// What the adoption of the original system's files did not understand; it stands in the files named.
+    unread: Vec<DamageDoc<'a>>,
 }
 
 /// Operations by status.
@@ -110,11 +112,14 @@ impl<'a> StatusDoc<'a> {
             archives: stats.files.1,
             free_bytes: stats.free_bytes,
             base_path: base_path.display().to_string(),
-            damage: stats.damage.as_ref().map(|damage| DamageDoc {
-                path: damage.path.display().to_string(),
-                offset: damage.offset,
-                what: &damage.what,
-            }),
+            damage: stats.damage.as_ref().map(DamageDoc::new),
+            unread: stats.unread.iter().map(DamageDoc::new).collect(),
         }
+    }
+}
+
+impl<'a> DamageDoc<'a> {
+    fn new(damage: &'a Damage) -> DamageDoc<'a> {
+        DamageDoc { path: damage.path.display().to_string(), offset: damage.offset, what: &damage.what }
     }
 }
