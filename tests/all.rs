@@ -3,6 +3,7 @@
 // Said again so that clippy takes helpers for what they are: code of tests, which may unwrap.
 #[cfg(test)]
 mod suite {
+    mod batches;
     mod binary;
     mod cli;
     mod contract;

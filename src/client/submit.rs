@@ -9,10 +9,7 @@ use crate::operation::retry::RetryPolicy;
 use crate::operation::{
     BackendName, Claim, Event, Fields, Logged, Number, Operation, OperationId, OperationType, Outcome, Source, Status,
 };
-use crate::wal::{Admitted, Change, Known, WalError};
-
-/// Batches larger than this are logged in several frames, each durable before the next.
-const BATCH: usize = 20_000;
+use crate::wal::{Admitted, Change, Known};
 
 /// Bytes of an idempotency key, at most.
 const KEY_MAX: usize = 512;
@@ -64,46 +61,19 @@ impl Client {
 
     /// Logs the addition of files and directories: all of them, or none if one cannot be used.
     pub fn add_all(&self, paths: &[PathBuf], options: &AddOptions) -> Result<Vec<Receipt>, ClientError> {
-        let operation_type = self.type_named("add")?;
-        let backend = options.backend.clone().unwrap_or_else(|| self.settings.default_backend.clone());
-        let mut bad = Vec::new();
-        let mut batch = Vec::with_capacity(paths.len());
-        for path in paths {
-            match self.describe(path) {
-                Ok((text, source, is_directory)) => {
-                    let mut parameters = options.parameters.clone();
-                    parameters.insert("path".into(), text);
-                    if is_directory {
-                        parameters.entry("recursive".into()).or_insert_with(|| "true".into());
-                    }
-                    let retries = options.max_retries.unwrap_or(self.settings.max_retries);
-                    let mut logged = Logged::new(operation_type.clone(), backend.clone(), parameters, retries);
-                    logged.source = source;
-                    batch.push(logged);
-                }
-                Err(input) => bad.push(input),
-            }
-        }
-        // What the backend refuses, it refuses for every path alike: say it once, before the paths.
-        if let Some(first) = batch.first() {
-            self.backends.check(&backend, &operation_type, &first.parameters)?;
-        } else {
-            let stand_in = Fields::from([("path".to_owned(), "/".to_owned())]);
-            self.backends.check(&backend, &operation_type, &stand_in)?;
-        }
-        if !bad.is_empty() {
-            return Err(ClientError::BadInputs { bad, total: paths.len() });
-        }
-        if options.key.is_some() && batch.len() > 1 {
-            return Err(ClientError::OneKey { operations: batch.len() });
-        }
-        self.dress(&mut batch, options)?;
-        self.submit_all(batch)
+        let mut batch = self.batch(options, false)?;
+        paths.iter().try_for_each(|path| batch.add(path, None))?;
+        batch.commit()?.to_vec()
     }
 
     /// What a path is at this moment: its absolute form, its source, whether it is a directory.
     pub(crate) fn describe(&self, path: &Path) -> Result<(String, Option<Source>, bool), BadInput> {
-        let bad = |error_type, message: String| BadInput { input: path.display().to_string(), error_type, message };
+        let bad = |error_type, message: String| BadInput {
+            line: None,
+            input: path.display().to_string(),
+            error_type,
+            message,
+        };
         let absolute = std::path::absolute(path)
             .map_err(|error| bad("bad_path", format!("it cannot be made absolute: {error}")))?;
         let Some(text) = absolute.to_str() else {
@@ -136,28 +106,9 @@ impl Client {
         }
     }
 
-    /// Puts into operations what options say of any type of them: priority, what they wait for, delay, key.
-    pub fn dress(&self, operations: &mut [Logged], options: &AddOptions) -> Result<(), ClientError> {
-        let after: Result<Vec<OperationId>, ClientError> = options.after.iter().map(|one| self.id_of(one)).collect();
-        let after = after?;
-        let not_before = options
-            .delay
-            .map(|delay| self.clock.now().plus_millis(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)));
-        for logged in operations {
-            logged.priority = options.priority;
-            logged.depends_on.extend(after.iter().copied());
-            logged.not_before = not_before.or(logged.not_before);
-            if let Some(key) = &options.key {
-                check_key(key)?;
-                logged.idempotency_key = Some(key.clone());
-            }
-        }
-        Ok(())
-    }
-
     /// The id that a reference stands for. A full id needs no look into the log; whether it is there is seen
     /// when something is logged that refers to it.
-    fn id_of(&self, reference: &Reference) -> Result<OperationId, ClientError> {
+    pub(super) fn id_of(&self, reference: &Reference) -> Result<OperationId, ClientError> {
         match reference {
             Reference::Id(id) => Ok(*id),
             other => Ok(self.operation(other)?.id),
@@ -176,28 +127,8 @@ impl Client {
         if !self.settings.enabled {
             return Err(ClientError::Disabled);
         }
-        let wal = self.wal()?;
-        let mut receipts: Vec<Receipt> = Vec::with_capacity(operations.len());
-        let mut rest = operations.as_slice();
-        while !rest.is_empty() {
-            let (batch, later) = rest.split_at(rest.len().min(BATCH));
-            match wal.append_new(batch.to_vec()) {
-                Ok(admitted) => {
-                    receipts.extend(admitted.iter().zip(batch).map(|(admitted, logged)| receipt(admitted, logged)))
-                }
-                // Earlier batches stand; it would be untrue to say that nothing was logged.
-                Err(error) if !receipts.is_empty() => {
-                    let ids = receipts.iter().map(|receipt| receipt.id).collect();
-                    return Err(WalError::Unconfirmed { why: format!("a later part failed: {error}"), ids }.into());
-                }
-                Err(error) => return Err(error.into()),
-            }
-            rest = later;
-            if !rest.is_empty() {
-                wal.maintain()?;
-            }
-        }
-        Ok(receipts)
+        let admitted = self.wal()?.append_new(operations.clone())?;
+        Ok(admitted.iter().zip(&operations).map(|(admitted, logged)| receipt(admitted, logged)).collect())
     }
 
     /// Puts failed operations back to pending, counters reset, and ends the wait of retrying ones.
@@ -245,13 +176,13 @@ impl Client {
         self.operation(&Reference::Number(number))
     }
 
-    fn type_named(&self, name: &str) -> Result<OperationType, ClientError> {
+    pub(super) fn type_named(&self, name: &str) -> Result<OperationType, ClientError> {
         OperationType::new(name).map_err(|error| crate::backend::Refusal::BadParameters(error.to_string()).into())
     }
 }
 
 /// Keys are text that fits on a line.
-fn check_key(key: &str) -> Result<(), ClientError> {
+pub(super) fn check_key(key: &str) -> Result<(), ClientError> {
     if key.is_empty() || key.len() > KEY_MAX || key.chars().any(char::is_control) {
         return Err(ClientError::BadKey { key: key.chars().take(80).collect() });
     }

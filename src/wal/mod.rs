@@ -1,10 +1,12 @@
 //! The log: journal, partitions, archives and manifest. Synchronous; its format is docs/format.md.
 
 mod admit;
+mod batch;
 mod chain;
 mod change;
 mod checkpoint;
 mod cleanup;
+mod conditions;
 mod error;
 mod flush;
 pub mod journal;
@@ -13,12 +15,14 @@ mod locks;
 mod log;
 pub mod manifest;
 pub mod note;
+mod receipts;
 mod recovery;
 pub mod schema;
 mod view;
 mod visit;
 
 pub use admit::{Admission, Fate};
+pub use batch::{Batch, Committed};
 pub use change::{Admitted, Change, Known, Written};
 pub use checkpoint::CheckpointReport;
 pub use cleanup::{CleanupPlan, Retention};
@@ -28,5 +32,6 @@ pub use locks::{HeldLock, LockFile};
 pub use log::{Options, Wal};
 pub use manifest::FileEntry;
 pub use note::HolderNote;
+pub use receipts::Entry;
 pub use view::{Glimpse, View};
 pub use visit::Order;

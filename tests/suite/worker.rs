@@ -14,6 +14,7 @@ use wal_cli::disk::{Machine, MemoryDisk};
 use wal_cli::operation::{
     BackendName, Failure, FailureClass, Fields, Logged, Operation, OperationType, Outcome, Status, Time,
 };
+use wal_cli::wal::manifest::NumberSet;
 use wal_cli::wal::{Layout, View, WalError};
 
 /// What a scripted backend does with its next call for an operation.
@@ -370,7 +371,7 @@ fn limits_are_kept() {
         |options: ProcessOptions| scenario.client().process(&options, &Stop::new(), &mut Silent).unwrap().completed;
     assert_eq!(run(ProcessOptions { limit: Some(2), backend: Some(backend("a")), ..Default::default() }), 2);
     assert_eq!(run(ProcessOptions { backend: Some(backend("b")), ..Default::default() }), 1);
-    assert_eq!(run(ProcessOptions { only: Some([4].into()), ..Default::default() }), 1);
+    assert_eq!(run(ProcessOptions { only: Some(NumberSet::from_iter([4])), ..Default::default() }), 1);
     assert_eq!(run(ProcessOptions { max_time: Some(Duration::ZERO), ..Default::default() }), 0);
     assert_eq!(scenario.calls("a"), "one two four");
     assert_eq!(run(ProcessOptions::default()), 1);
