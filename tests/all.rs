@@ -5,6 +5,7 @@
 mod suite {
     mod adoption;
     mod adoption_crash;
+    mod batches;
     mod binary;
     mod cli;
     mod clocks;

@@ -3,8 +3,12 @@
 //! A disk's speed changes within minutes, so nothing here is judged by its time alone: each block takes a
 //! sample of the disk and one of ours, and what counts is their ratio.
 
+mod batch;
+
 use std::path::Path;
 use std::sync::Arc;
+
+pub use batch::{BatchRow, batch};
 
 use crate::client::{Client, ClientError};
 use crate::clock::Clock;

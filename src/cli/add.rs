@@ -1,31 +1,63 @@
 //! `add`: logs files and directories.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use super::Exit;
 use super::args::{Add, Logging};
 use super::context::Context;
-use super::error::CliError;
-use super::wait::{self, Waited};
-use crate::client::{AddOptions, ClientError, Receipt, Reference};
-use crate::report::{Document, Receipts, visible};
+use super::error::{CliError, bad_inputs};
+use super::inputs;
+use super::signals::Interrupts;
+use super::wait;
+use crate::client::{AddOptions, Batch, ClientError, Receipt, Receipts, Reference};
+use crate::report::{Document, ErrorType, ReceiptsDoc, visible};
 use crate::wal::WalError;
+
+/// Paths that are logged in a moment, not worth a thread that listens for signals.
+const SHORT: usize = 1000;
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Add) -> Result<Exit, CliError> {
-    let mut paths = args.path.clone();
-    if let Some(file) = &args.from_file {
-        paths.extend(read_paths(file, args.null)?);
-    }
-    if paths.is_empty() {
-        context.terminal.note("no paths were given: nothing was logged");
-        return told(context, &[]);
-    }
     let options = options(&args.logging)?;
-    let receipts = context.client.add_all(&paths, &options)?;
-    finish(context, &receipts, &args.logging)
+    let is_short = args.from_file.is_none() && args.path.len() <= SHORT;
+    let interrupts = if is_short { Interrupts::none() } else { Interrupts::listen()? };
+    let mut batch = context.client.batch(&options, args.logging.keep_going)?;
+    for path in &args.path {
+        check(&interrupts)?;
+        batch.add(path, None)?;
+    }
+    if let Some(file) = &args.from_file {
+        inputs::for_each_line(file, args.null, &interrupts.stop, |line| {
+            let added = match line.text {
+                Ok(path) => batch.add(Path::new(OsStr::from_bytes(&path)), Some(line.number)),
+                Err(bad) => batch.reject(bad),
+            };
+            Ok(added?)
+        })?;
+    }
+    let receipts = commit(batch, &interrupts)?;
+    if receipts.total == 0 {
+        context.terminal.note("no paths were given: nothing was logged");
+    }
+    finish(context, &receipts, &args.logging, &interrupts)
+}
+
+/// Logs what was given, unless somebody wants it to end first. From then on nothing stops what is to be told.
+pub fn commit(mut batch: Batch<'_>, interrupts: &Interrupts) -> Result<Receipts, CliError> {
+    check(interrupts)?;
+    batch.prepare()?;
+    check(interrupts)?;
+    Ok(batch.commit()?)
+}
+
+fn check(interrupts: &Interrupts) -> Result<(), CliError> {
+    match interrupts.stop.is_requested() {
+        true => Err(ClientError::Interrupted.into()),
+        false => Ok(()),
+    }
 }
 
 /// What was given that goes with any logged operation.
@@ -44,16 +76,20 @@ pub fn options(logging: &Logging) -> Result<AddOptions, CliError> {
 }
 
 /// Tells what was logged, and waits for it if that is asked for.
-pub fn finish(context: &mut Context<'_>, receipts: &[Receipt], logging: &Logging) -> Result<Exit, CliError> {
-    for note in receipts.iter().filter_map(|receipt| receipt.note.as_deref()) {
+pub fn finish(
+    context: &mut Context<'_>,
+    receipts: &Receipts,
+    logging: &Logging,
+    interrupts: &Interrupts,
+) -> Result<Exit, CliError> {
+    for note in &receipts.notes {
         context.terminal.warn(note, None);
     }
-    if logging.wait {
-        let references: Vec<Reference> = receipts.iter().map(|receipt| Reference::Number(receipt.number)).collect();
-        let waited = Waited { references: &references, receipts, timeout: logging.timeout };
-        return wait::carrying_out(context, &waited);
+    let left_out = (receipts.bad.count > 0).then(|| left_out(receipts));
+    if logging.wait && receipts.count() > 0 {
+        return wait::for_batch(context, receipts, left_out, logging.timeout, interrupts);
     }
-    let exit = told(context, receipts)?;
+    let exit = told(context, receipts, left_out.as_ref())?;
     // A checkpoint that is due can wait no longer than the next command; what was logged stands without it.
     match context.client.maintain() {
         Ok(_) | Err(ClientError::Wal(WalError::Busy { .. })) => {}
@@ -62,68 +98,47 @@ pub fn finish(context: &mut Context<'_>, receipts: &[Receipt], logging: &Logging
     Ok(exit)
 }
 
-/// Prints what was logged. It is durable by now.
-fn told(context: &mut Context<'_>, receipts: &[Receipt]) -> Result<Exit, CliError> {
+/// The error for inputs that were left out while the others were logged.
+fn left_out(receipts: &Receipts) -> CliError {
+    let (bad, total) = (receipts.bad.count, receipts.total);
+    let message = match receipts.count() {
+        0 => format!("nothing was logged: none of {total} inputs can be used"),
+        others => format!("{bad} of {total} inputs cannot be used; the other {others} are logged"),
+    };
+    bad_inputs(CliError { exit: Exit::Failed, ..CliError::new(ErrorType::BadInputs, message) }, &receipts.bad)
+        .hint("correct those, then log them alone")
+}
+
+/// Prints what was logged, and what was not. It is durable by now.
+pub fn told(context: &mut Context<'_>, receipts: &Receipts, error: Option<&CliError>) -> Result<Exit, CliError> {
     let terminal = &mut *context.terminal;
+    let exit = error.map_or(Exit::Done, |error| error.exit);
     if terminal.json {
-        terminal.document(&Document::done(Receipts::new(receipts)))?;
-        return Ok(Exit::Done);
+        let error = error.map(|error| error.shown(terminal.program));
+        terminal.stream(&Document::with_error(ReceiptsDoc::new(receipts)?, error))?;
+        return Ok(exit);
     }
-    for receipt in receipts {
+    let mut existing = Vec::new();
+    receipts.each(|receipt| {
+        let Receipt { number, id, .. } = receipt;
         match &receipt.path {
-            Some(path) => writeln!(terminal.out, "{}  {}  {}", receipt.number, receipt.id, visible(path))?,
-            None => writeln!(terminal.out, "{}  {}  {}", receipt.number, receipt.id, receipt.operation_type)?,
+            Some(path) => writeln!(terminal.out, "{number}  {id}  {}", visible(path))?,
+            None => writeln!(terminal.out, "{number}  {id}  {}", receipt.operation_type)?,
         }
-    }
+        if receipt.existing && existing.len() < NOTES_MAX {
+            existing.push((number, receipt.status));
+        }
+        Ok::<(), CliError>(())
+    })?;
     terminal.out.flush()?;
-    for receipt in receipts.iter().filter(|receipt| receipt.existing) {
-        let Receipt { number, status, .. } = receipt;
+    for (number, status) in existing {
         terminal.note(&format!("operation {number} had this key already, and is {status}: nothing new was logged"));
     }
-    Ok(Exit::Done)
-}
-
-#[expect(clippy::disallowed_methods, reason = "it may be a pipe, which cannot be read at offsets")]
-fn read_paths(file: &Path, null: bool) -> Result<Vec<PathBuf>, CliError> {
-    let refuse = |error: std::io::Error| {
-        let name = if file == Path::new("-") { "stdin".into() } else { format!("`{}`", file.display()) };
-        CliError::usage(format!("nothing was logged: could not read paths from {name}: {error}"))
-            .hint("--from-file takes a file with one path per line, or `-` for stdin")
-    };
-    let input: Box<dyn Read> = if file == Path::new("-") {
-        Box::new(std::io::stdin())
-    } else {
-        Box::new(std::fs::File::open(file).map_err(refuse)?)
-    };
-    split_paths(BufReader::new(input), null).map_err(refuse)
-}
-
-fn split_paths(input: impl BufRead, null: bool) -> std::io::Result<Vec<PathBuf>> {
-    let mut paths = Vec::new();
-    for part in input.split(if null { 0 } else { b'\n' }) {
-        let mut part = part?;
-        if !null && part.last() == Some(&b'\r') {
-            part.pop();
-        }
-        if !part.is_empty() {
-            paths.push(PathBuf::from(std::ffi::OsString::from_vec(part)));
-        }
+    if let Some(error) = error {
+        terminal.complain(error);
     }
-    Ok(paths)
+    Ok(exit)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lines_may_end_in_any_way() {
-        let split = |text: &str, null| split_paths(text.as_bytes(), null).unwrap();
-        let ab = ["a", "b c"].map(PathBuf::from);
-        assert_eq!(split("a\nb c", false), ab);
-        assert_eq!(split("a\r\n\r\nb c\r\n", false), ab);
-        assert_eq!(split("a\0b c\0", true), ab);
-        assert_eq!(split("a\nb\0", true), [PathBuf::from("a\nb")]);
-        assert!(split("", false).is_empty());
-    }
-}
+/// Operations that had their keys already and are told of one by one.
+const NOTES_MAX: usize = 100;

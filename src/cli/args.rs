@@ -150,6 +150,17 @@ pub enum Bench {
         #[arg(long, default_value_t = 5)]
         blocks: usize,
     },
+    /// Large batches beside the same bytes written to the same disk, in alternating blocks
+    Batch {
+        /// Directory on the disk to be measured; the present one unless given
+        dir: Option<PathBuf>,
+        /// Operations of one batch
+        #[arg(long, default_value = "100000")]
+        operations: NonZeroUsize,
+        /// Blocks, each with a batch and the disk's time for its bytes
+        #[arg(long, default_value_t = 5)]
+        blocks: usize,
+    },
 }
 
 const ADD_EXAMPLES: &str = "\
@@ -227,13 +238,15 @@ pub struct Logging {
     /// Copy files now: auto, always, never [default: the setting spool]
     #[arg(long, value_name = "MODE", hide_possible_values = true)]
     pub spool: Option<Spool>,
+    /// Log what can be used although some inputs cannot; those are listed, and the exit code is 1
+    #[arg(long)]
+    pub keep_going: bool,
     /// A further parameter for the backend
     #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parameter)]
     pub parameters: Vec<(String, String)>,
 }
 
-const SUBMIT_HELP: &str = "\
-Types and their arguments:
+const SUBMIT_HELP: &str = r#"Types and their arguments:
   add PATH                      upload FILE NAME
   get | cat | download SRC DEST (SRC: a CID, with a path perhaps, or a name)
   pin CID                       unpin CID
@@ -242,21 +255,29 @@ Types and their arguments:
 
 Names lie in a backend's tree of files and start with `/`.
 
+With --from-file, each line is an object: operation_type, and if need be backend,
+parameters (texts), priority, max_retries, after (a list), delay, idempotency_key.
+What a line does not say, the flags do.
+
 Examples:
   wal-cli submit pin CID --backend local
   wal-cli submit upload photo.jpg /pictures/photo.jpg --backend local --wait
-  wal-cli submit get CID out.jpg";
+  wal-cli submit get CID out.jpg
+  echo '{"operation_type":"pin","parameters":{"cid":"CID"}}' | wal-cli submit --from-file -"#;
 
 /// `submit`
 #[derive(Debug, Args)]
 #[command(after_help = SUBMIT_HELP)]
 pub struct Submit {
     /// What is to be done
-    #[arg(value_name = "TYPE", value_parser = operation_type)]
-    pub operation_type: OperationType,
+    #[arg(value_name = "TYPE", value_parser = operation_type, required_unless_present = "from_file")]
+    pub operation_type: Option<OperationType>,
     /// What to do it with; see below
     #[arg(value_hint = ValueHint::AnyPath)]
     pub arg: Vec<OsString>,
+    /// Read operations from a file (`-`: stdin), each a line of JSON; all of them are logged, or none
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["operation_type", "recursive"])]
+    pub from_file: Option<PathBuf>,
     /// Directories with everything in them
     #[arg(long, short)]
     pub recursive: bool,
@@ -659,43 +680,4 @@ fn renamed(mut command: clap::Command) -> clap::Command {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_sound() {
-        command(Program::WalCli).debug_assert();
-        command(Program::IpfsKit).debug_assert();
-    }
-
-    fn without_help(command: &clap::Command, path: &str, missing: &mut Vec<String>) {
-        let path = format!("{path} {}", command.get_name());
-        for argument in command.get_arguments().filter(|argument| argument.get_help().is_none()) {
-            missing.push(format!("{path} {}", argument.get_id()));
-        }
-        if command.get_about().is_none() {
-            missing.push(path.clone());
-        }
-        command.get_subcommands().for_each(|command| without_help(command, &path, missing));
-    }
-
-    #[test]
-    fn every_command_and_every_argument_has_help() {
-        let mut missing = Vec::new();
-        without_help(&command(Program::IpfsKit), "", &mut missing);
-        assert_eq!(missing, Vec::<String>::new());
-    }
-
-    #[test]
-    fn times_may_be_given_in_several_ways() {
-        let at = |text| Time::parse_rfc3339(text).map(Since::At);
-        assert_eq!(since("2h"), Ok(Since::Ago(Duration::from_secs(7200))));
-        assert_eq!(since("3d"), Ok(Since::Ago(Duration::from_secs(3 * 86400))));
-        assert_eq!(since("2026-01-31").ok(), at("2026-01-31T00:00:00Z"));
-        assert_eq!(since("2026-01-31T12:30").ok(), at("2026-01-31T12:30:00Z"));
-        assert_eq!(since("2026-01-31T12:30:00+02:00").ok(), at("2026-01-31T10:30:00Z"));
-        for bad in ["", "yesterday", "2026-13-01", "20260131", "-2h"] {
-            assert!(since(bad).is_err(), "{bad}");
-        }
-    }
-}
+mod tests;

@@ -10,7 +10,7 @@ use super::error::CliError;
 use crate::bench;
 use crate::clock::{Clock, SystemClock};
 use crate::disk::{Disk, OsDisk};
-use crate::report::{Append, Document, Floor, write_append, write_floor};
+use crate::report::{Append, BatchDoc, Document, Floor, write_append, write_batch, write_floor};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, command: &Bench) -> Result<Exit, CliError> {
@@ -37,6 +37,15 @@ pub fn run(context: &mut Context<'_>, command: &Bench) -> Result<Exit, CliError>
                 terminal.document(&Document::done(Append::new(&rows)))?;
             } else {
                 terminal.text(&write_append(&rows, &terminal.style))?;
+            }
+        }
+        Bench::Batch { dir, operations, blocks } => {
+            let row = bench::batch(&disk, &clock, &directory(dir.as_ref()), operations.get(), (*blocks).max(1))?;
+            let terminal = &mut *context.terminal;
+            if terminal.json {
+                terminal.document(&Document::done(BatchDoc::new(&row)))?;
+            } else {
+                terminal.text(&write_batch(&row, &terminal.style))?;
             }
         }
     }

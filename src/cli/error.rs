@@ -5,7 +5,7 @@ use std::io;
 
 use super::{Exit, Program};
 use crate::backend::Refusal;
-use crate::client::{BadInput, ClientError};
+use crate::client::{BadInput, BadInputs, ClientError};
 use crate::config::ConfigError;
 use crate::disk::DiskError;
 use crate::operation::{BackendName, Operation};
@@ -158,18 +158,7 @@ impl From<ClientError> for CliError {
             }
             ClientError::BadReference(_) => cli.hint("`wal-cli list all` shows numbers"),
             ClientError::BadInputs { bad, .. } => {
-                let line = |input: &BadInput| format!("{}: {}", visible(&input.input), input.message);
-                cli.more.details = bad.iter().take(DETAILS_MAX).map(line).collect();
-                if bad.len() > DETAILS_MAX {
-                    cli.more.details.push(format!("… and {} more (--json names all)", bad.len() - DETAILS_MAX));
-                }
-                let doc = |bad: &BadInput| BadInputDoc {
-                    error_type: Word(bad.error_type),
-                    input: bad.input.clone(),
-                    message: bad.message.clone(),
-                };
-                cli.with(|facts| facts.bad_inputs = Some(bad.iter().map(doc).collect()))
-                    .hint("correct or leave out those, then run it again")
+                bad_inputs(cli, bad).hint("correct or leave out those, then run it again; --keep-going logs the others")
             }
             ClientError::Refused(refusal) => refused(cli, refusal),
             ClientError::Disabled => cli
@@ -203,6 +192,28 @@ impl From<ClientError> for CliError {
             ClientError::Illegal(_) | ClientError::Interrupted | ClientError::BadKey { .. } => cli,
         }
     }
+}
+
+/// The same error with the inputs that it is about.
+pub fn bad_inputs(mut cli: CliError, bad: &BadInputs) -> CliError {
+    let line = |input: &BadInput| {
+        let line = input.line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        format!("{line}{}: {}", visible(&input.input), input.message)
+    };
+    cli.more.details = bad.listed.iter().take(DETAILS_MAX).map(line).collect();
+    if bad.count > DETAILS_MAX as u64 {
+        cli.more.details.push(format!("… and {} more (--json names more of them)", bad.count - DETAILS_MAX as u64));
+    }
+    let doc = |bad: &BadInput| BadInputDoc {
+        line: bad.line,
+        error_type: Word(bad.error_type),
+        input: bad.input.clone(),
+        message: bad.message.clone(),
+    };
+    cli.with(|facts| {
+        facts.bad_inputs = Some(bad.listed.iter().map(doc).collect());
+        facts.bad_count = Some(bad.count);
+    })
 }
 
 /// An error about a backend that is not there, with what was meant, perhaps.

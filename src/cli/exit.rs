@@ -13,7 +13,7 @@ use crate::wal::WalError;
 pub enum Exit {
     /// Done.
     Done = 0,
-    /// An operation waited for or drained failed, or a backend is offline.
+    /// An operation waited for or drained failed, a backend is offline, or inputs were left out.
     Failed = 1,
     /// Wrong usage, configuration, or a change that is not allowed.
     Usage = 2,
@@ -35,7 +35,8 @@ pub enum Exit {
 pub const TABLE: &str = "\
 Exit codes:
   0    done
-  1    an operation waited for or drained failed; a backend is offline (health)
+  1    an operation waited for or drained failed; a backend is offline (health);
+       inputs were left out (--keep-going)
   2    wrong usage or settings, or a change that is not allowed
   3    no such operation
   4    timed out

@@ -13,6 +13,7 @@ mod error;
 mod exit;
 mod failures;
 mod health;
+mod inputs;
 mod list;
 mod process;
 mod progress;

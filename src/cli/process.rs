@@ -31,7 +31,7 @@ pub fn run(context: &mut Context<'_>, args: &Process) -> Result<Exit, CliError> 
         limit: args.limit,
         max_time: args.max_time,
         grace: args.grace,
-        only: only.clone(),
+        only: only.as_ref().map(|only| only.iter().copied().collect()),
         ..ProcessOptions::default()
     };
     // A loop may run for ever, but `add --wait` and the like are soon done.

@@ -16,12 +16,23 @@ pub struct Interrupts {
     /// The request to stop that the signals make.
     pub stop: Stop,
     by_keyboard: Arc<AtomicBool>,
+    deaf: bool,
 }
 
 impl Interrupts {
+    /// For what is over in a moment: signals end the program as they always do.
+    pub fn none() -> Interrupts {
+        Interrupts { stop: Stop::new(), by_keyboard: Arc::default(), deaf: true }
+    }
+
+    /// These, or, if nobody listens yet, new ones.
+    pub fn or_listen(&self) -> Result<Interrupts, CliError> {
+        if self.deaf { Interrupts::listen() } else { Ok(self.clone()) }
+    }
+
     /// Listens from now on, for as long as the program runs.
     pub fn listen() -> Result<Interrupts, CliError> {
-        let interrupts = Interrupts { stop: Stop::new(), by_keyboard: Arc::default() };
+        let interrupts = Interrupts { deaf: false, ..Interrupts::none() };
         let mut signals = Signals::new([SIGINT, SIGTERM])
             .map_err(|error| CliError::new(ErrorType::Signals, format!("could not listen for signals: {error}")))?;
         let theirs = interrupts.clone();

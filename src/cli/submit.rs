@@ -8,56 +8,58 @@ use super::add;
 use super::args::Submit;
 use super::context::Context;
 use super::error::CliError;
-use crate::client::{AddOptions, ClientError};
-use crate::config::SpoolMode;
-use crate::operation::{Fields, Logged};
+use super::inputs;
+use super::signals::Interrupts;
+use crate::client::Batch;
+use crate::operation::{Fields, OperationType};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Submit) -> Result<Exit, CliError> {
-    let settings = context.client.settings();
-    let backend = args.logging.backend.clone().unwrap_or_else(|| settings.default_backend.clone());
-    let options = add::options(&args.logging)?;
-    let mut parameters = options.parameters.clone();
+    let mut options = add::options(&args.logging)?;
     if args.recursive {
-        parameters.insert("recursive".into(), "true".into());
+        options.parameters.insert("recursive".into(), "true".into());
     }
-    let name = args.operation_type.as_str();
-    let receipts = match (name, args.arg.as_slice()) {
-        ("add", [path]) => {
-            let options = AddOptions { backend: Some(backend), parameters, ..options };
-            context.client.add_all(&[path.into()], &options)?
+    let interrupts = if args.from_file.is_some() { Interrupts::listen()? } else { Interrupts::none() };
+    let mut batch = context.client.batch(&options, args.logging.keep_going)?;
+    match (&args.operation_type, &args.from_file) {
+        (Some(operation_type), _) => {
+            one(&mut batch, operation_type, &args.arg, options.parameters, args.logging.spool.is_some())?
         }
-        (_, words) => {
-            place(name, words, &mut parameters)?;
-            let retries = args.logging.max_retries.unwrap_or(settings.max_retries);
-            let mut logged = Logged::new(args.operation_type.clone(), backend, parameters, retries);
-            let mode = args.logging.spool.map_or(settings.spool, Into::into);
-            if name == "upload" {
-                describe(context, &mut logged, mode)?;
-            } else if args.logging.spool.is_some() {
-                return Err(CliError::usage(format!("nothing was logged: `{name}` has no file that could be copied"))
-                    .hint("`--spool` goes with `add` and `upload`"));
-            }
-            context.client.dress(std::slice::from_mut(&mut logged), &options)?;
-            vec![context.client.submit_spooled(logged, mode)?]
-        }
-    };
-    add::finish(context, &receipts, &args.logging)
+        (None, Some(file)) => inputs::for_each_line(file, false, &interrupts.stop, |line| {
+            let submitted = match line.text {
+                Ok(text) => batch.submit(&text, Some(line.number)),
+                Err(bad) => batch.reject(bad),
+            };
+            Ok(submitted?)
+        })?,
+        // One of them is required.
+        (None, None) => {}
+    }
+    let receipts = add::commit(batch, &interrupts)?;
+    if receipts.total == 0 {
+        context.terminal.note("no operations were given: nothing was logged");
+    }
+    add::finish(context, &receipts, &args.logging, &interrupts)
 }
 
-/// Notes what the file is now, so that a change before it is sent does not go unnoticed.
-fn describe(context: &Context<'_>, logged: &mut Logged, spool: SpoolMode) -> Result<(), CliError> {
-    let Some(path) = logged.parameters.get("path") else { return Ok(()) };
-    let (path, source, is_directory) = context
-        .client
-        .describe(Path::new(path), spool)
-        .map_err(|bad| ClientError::BadInputs { bad: vec![bad], total: 1 })?;
-    logged.parameters.insert("path".into(), path);
-    logged.source = source;
-    if is_directory {
-        logged.parameters.entry("recursive".into()).or_insert_with(|| "true".into());
+/// The one operation that was given as arguments.
+fn one(
+    batch: &mut Batch<'_>,
+    operation_type: &OperationType,
+    words: &[OsString],
+    mut parameters: Fields,
+    spool_given: bool,
+) -> Result<(), CliError> {
+    if let ("add", [path]) = (operation_type.as_str(), words) {
+        return Ok(batch.add(Path::new(path), None)?);
     }
-    Ok(())
+    let name = operation_type.as_str();
+    if name != "upload" && spool_given {
+        return Err(CliError::usage(format!("nothing was logged: `{name}` has no file that could be copied"))
+            .hint("`--spool` goes with `add` and `upload`"));
+    }
+    place(name, words, &mut parameters)?;
+    Ok(batch.operation(operation_type, parameters)?)
 }
 
 /// What the arguments of each type are.

@@ -57,6 +57,12 @@ impl Terminal {
         self.line(&document.line())
     }
 
+    /// Prints the one JSON document of this command as it is made: it may be longer than memory.
+    pub fn stream<R: Serialize>(&mut self, document: &Document<'_, R>) -> Result<(), CliError> {
+        serde_json::to_writer(&mut self.out, document).map_err(io::Error::from)?;
+        self.line("")
+    }
+
     /// Prints a line and makes sure that it is out.
     pub fn line(&mut self, line: &str) -> Result<(), CliError> {
         writeln!(self.out, "{line}")?;

@@ -3,20 +3,22 @@
 use std::time::Duration;
 
 use super::Exit;
+use super::add;
 use super::args::Wait;
 use super::context::Context;
 use super::error::CliError;
 use super::progress::Progress;
 use super::references;
 use super::signals::Interrupts;
-use crate::client::{ClientError, Receipt, Reference};
+use crate::client::{ClientError, Receipts, Reference};
 use crate::operation::{Operation, State, Status};
-use crate::report::{Document, Operations, Receipts, span, write_result};
+use crate::report::{Document, Operations, OperationsDoc, span, write_result};
+use crate::wal::manifest::NumberSet;
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Wait) -> Result<Exit, CliError> {
     let references = references::parse(context, &args.id)?.references;
-    let waited = Waited { references: &references, receipts: &[], timeout: Some(args.timeout) };
+    let mut waited = Waited { references: &references, receipts: None, left_out: None, timeout: Some(args.timeout) };
     if let Some(error) = context.damage()? {
         // Nothing more can happen to them, and what they have come to may be what cannot be read.
         let operations = context.operations(&references)?;
@@ -25,7 +27,7 @@ pub fn run(context: &mut Context<'_>, args: &Wait) -> Result<Exit, CliError> {
     }
     let interrupts = Interrupts::listen()?;
     let result = context.client.wait(&references, waited.timeout, &interrupts.stop);
-    report(context, &waited, result)
+    report(context, &mut waited, result)
 }
 
 /// What is waited for.
@@ -34,23 +36,126 @@ pub struct Waited<'a> {
     /// The operations.
     pub references: &'a [Reference],
     /// Those that this run has logged: whatever happens, their ids are told.
-    pub receipts: &'a [Receipt],
+    pub receipts: Option<&'a Receipts>,
+    /// What of its inputs it could not log.
+    pub left_out: Option<CliError>,
     /// For how long.
     pub timeout: Option<Duration>,
 }
 
-/// Carries operations out, or waits until somebody else has.
-pub fn carrying_out(context: &mut Context<'_>, waited: &Waited<'_>) -> Result<Exit, CliError> {
-    let interrupts = Interrupts::listen()?;
+/// More operations than this are looked at one after the other.
+const AT_ONCE: u64 = 1000;
+
+/// Carries out what this run has logged, or waits until somebody else has.
+pub fn for_batch(
+    context: &mut Context<'_>,
+    receipts: &Receipts,
+    left_out: Option<CliError>,
+    timeout: Option<Duration>,
+    interrupts: &Interrupts,
+) -> Result<Exit, CliError> {
+    let interrupts = interrupts.or_listen()?;
+    if receipts.count() > AT_ONCE {
+        return for_many(context, receipts, left_out, timeout, &interrupts);
+    }
+    let mut references = Vec::new();
+    receipts.each(|receipt| {
+        references.push(Reference::Number(receipt.number));
+        Ok::<(), CliError>(())
+    })?;
+    let mut waited = Waited { references: &references, receipts: Some(receipts), left_out, timeout };
     let mut progress = Progress::bars(context.terminal);
-    let result = context.client.wait_carrying_out(waited.references, waited.timeout, &interrupts.stop, &mut progress);
+    let result = context.client.wait_carrying_out(&references, timeout, &interrupts.stop, &mut progress);
     progress.end();
-    report(context, waited, result)
+    report(context, &mut waited, result)
+}
+
+/// The same for more operations than memory should hold: what came of them is told as it is read.
+fn for_many(
+    context: &mut Context<'_>,
+    receipts: &Receipts,
+    left_out: Option<CliError>,
+    timeout: Option<Duration>,
+    interrupts: &Interrupts,
+) -> Result<Exit, CliError> {
+    let mut numbers = NumberSet::default();
+    receipts.each(|receipt| {
+        numbers.insert(receipt.number);
+        Ok::<(), CliError>(())
+    })?;
+    let mut progress = Progress::bars(context.terminal);
+    let result = context.client.wait_for_all(&numbers, timeout, &interrupts.stop, &mut progress);
+    progress.end();
+    let (mut failed, mut first, mut unfinished) = (0, None, 0u64);
+    let mut look = |number| match context.client.operation(&Reference::Number(number)) {
+        Ok(operation) => {
+            failed += usize::from(operation.status() == Status::Failed);
+            unfinished += u64::from(!operation.status().is_terminal());
+            if operation.status() == Status::Failed && first.is_none() {
+                first = Some(operation);
+            }
+            Ok(())
+        }
+        // Somebody has deleted it, or cleaned up.
+        Err(ClientError::NoSuchOperation(_)) => Ok(()),
+        Err(error) => Err(error),
+    };
+    let all = usize::try_from(receipts.count()).unwrap_or(usize::MAX);
+    let looked = numbers.iter().try_for_each(&mut look);
+    let error = match (result.and(looked), &first) {
+        (Err(error @ (ClientError::TimedOut { .. } | ClientError::Interrupted)), _) => {
+            let interrupted = matches!(error, ClientError::Interrupted);
+            let mut error = CliError::from(error).hint("they stay logged: `wal-cli process` carries them out");
+            let what = if interrupted { "interrupted" } else { "timed out" };
+            error.message = format!("{what}: {unfinished} of {all} operations have not ended");
+            Some(if failed > 0 && !interrupted {
+                CliError { exit: error.exit.or(Exit::Failed), ..error }
+            } else {
+                error
+            })
+        }
+        // What was logged is logged, whatever went wrong afterwards.
+        (Err(error), _) => return add::told(context, receipts, Some(&error.into())),
+        (Ok(()), Some(first)) => Some(failure(first, failed, all)),
+        (Ok(()), None) => None,
+    };
+    let error = with_left_out(error, left_out);
+    let Context { terminal, client, .. } = context;
+    let operations = numbers.iter().filter_map(|number| client.operation(&Reference::Number(number)).ok());
+    if terminal.json {
+        let error = error.as_ref().map(|error| error.shown(terminal.program));
+        terminal.stream(&Document::with_error(OperationsDoc::new(operations), error))?;
+    } else {
+        for operation in operations {
+            write_result(&mut terminal.out, &operation, &terminal.style)?;
+        }
+        if let Some(error) = &error {
+            terminal.complain(error);
+        }
+    }
+    Ok(error.map_or(Exit::Done, |error| error.exit))
+}
+
+/// One error of two: what came of the operations, and what could not be logged.
+fn with_left_out(error: Option<CliError>, left_out: Option<CliError>) -> Option<CliError> {
+    match (error, left_out) {
+        (Some(mut error), Some(left_out)) => {
+            error.message = format!("{}; {}", error.message, left_out.message);
+            error.more.details.extend(left_out.more.details);
+            (error.more.facts.bad_inputs, error.more.facts.bad_count) =
+                (left_out.more.facts.bad_inputs, left_out.more.facts.bad_count);
+            if error.exit != Exit::Interrupted {
+                error.exit = error.exit.or(left_out.exit);
+            }
+            Some(error)
+        }
+        (error, left_out) => error.or(left_out),
+    }
 }
 
 fn report(
     context: &mut Context<'_>,
-    waited: &Waited<'_>,
+    waited: &mut Waited<'_>,
     result: Result<Vec<Operation>, ClientError>,
 ) -> Result<Exit, CliError> {
     let (operations, error) = match result {
@@ -60,9 +165,11 @@ fn report(
             let error = stopped(context, &operations, error, waited.timeout);
             (operations, Some(error))
         }
-        Err(error) if waited.receipts.is_empty() => return Err(error.into()),
-        // What was logged is logged, whatever went wrong afterwards.
-        Err(error) => return told_anyway(context, waited.receipts, error.into()),
+        Err(error) => match waited.receipts {
+            // What was logged is logged, whatever went wrong afterwards.
+            Some(receipts) => return add::told(context, receipts, Some(&error.into())),
+            None => return Err(error.into()),
+        },
     };
     let failed: Vec<&Operation> = operations.iter().filter(|operation| operation.status() == Status::Failed).collect();
     let error = match (error, failed.first()) {
@@ -75,6 +182,7 @@ fn report(
         (None, Some(first)) => Some(failure(first, failed.len(), operations.len())),
         (None, None) => None,
     };
+    let error = with_left_out(error, waited.left_out.take());
     print(context, &operations, error.as_ref())?;
     Ok(error.map_or(Exit::Done, |error| error.exit))
 }
@@ -128,20 +236,6 @@ fn stopped(context: &Context<'_>, operations: &[Operation], error: ClientError, 
     } else {
         error.hint(format!("{stay} logged, but no drain loop is at work: `wal-cli process` carries {them} out"))
     }
-}
-
-fn told_anyway(context: &mut Context<'_>, receipts: &[Receipt], error: CliError) -> Result<Exit, CliError> {
-    let terminal = &mut *context.terminal;
-    if terminal.json {
-        let value = error.shown(terminal.program);
-        terminal.document(&Document::with_error(Receipts::new(receipts), Some(value)))?;
-    } else {
-        for receipt in receipts {
-            terminal.line(&format!("{}  {}  logged", receipt.number, receipt.id))?;
-        }
-        terminal.complain(&error);
-    }
-    Ok(error.exit)
 }
 
 /// Prints operations, a line for each or one document, and what went wrong with them.

@@ -1,4 +1,5 @@
 use super::Skipped;
+use super::batch::BadInputs;
 use crate::backend::Refusal;
 use crate::disk::DiskError;
 use crate::operation::{IllegalTransition, Operation};
@@ -7,12 +8,20 @@ use crate::wal::WalError;
 /// One input that was refused, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadInput {
+    /// The line it stood on, if it came from a file.
+    pub line: Option<u64>,
     /// The path or line, as it was given.
     pub input: String,
     /// A stable word: `not_found`, `permission_denied`, `unsupported_file`, …
     pub error_type: &'static str,
     /// What is wrong, and what to do.
     pub message: String,
+}
+
+impl From<BadInput> for ClientError {
+    fn from(bad: BadInput) -> ClientError {
+        ClientError::BadInputs { bad: BadInputs { listed: vec![bad], count: 1 }, total: 1 }
+    }
 }
 
 /// What can go wrong for a caller. Each kind says what to do next.
@@ -28,12 +37,12 @@ pub enum ClientError {
     #[error("`{0}` names no operation: use a number, a full id, `@last` or `@failed`")]
     BadReference(String),
     /// Some inputs were refused, so nothing was logged.
-    #[error("nothing was logged: {} of {total} inputs cannot be used", bad.len())]
+    #[error("nothing was logged: {} of {total} inputs cannot be used", bad.count)]
     BadInputs {
         /// Which, and why.
-        bad: Vec<BadInput>,
-        /// How many there were.
-        total: usize,
+        bad: BadInputs,
+        /// How many inputs there were.
+        total: u64,
     },
     /// The backend or the parameters were refused.
     #[error("nothing was logged: {0}")]
@@ -42,7 +51,7 @@ pub enum ClientError {
     #[error("nothing was logged: a key stands for one operation, and these are {operations}")]
     OneKey {
         /// How many.
-        operations: usize,
+        operations: u64,
     },
     /// It cannot serve as a key.
     #[error("nothing was logged: `{}` cannot be a key: it takes 1 to 512 bytes of text on one line", key.escape_debug())]

@@ -1,5 +1,6 @@
 //! The library's face: what the commands do, as functions.
 
+mod batch;
 mod change;
 mod error;
 mod failures;
@@ -12,6 +13,7 @@ mod why;
 
 use std::sync::{Arc, Mutex, OnceLock};
 
+pub use batch::{BadInputs, Batch, NumberOrText, OperationLine, Receipts, SecondsOrText};
 pub use change::{Changed, Skipped, Verb};
 pub use error::{BadInput, ClientError};
 pub use failures::CauseGroup;

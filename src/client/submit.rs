@@ -10,10 +10,7 @@ use crate::operation::retry::RetryPolicy;
 use crate::operation::{
     BackendName, Claim, Event, Fields, Logged, Number, Operation, OperationId, OperationType, Outcome, Source, Status,
 };
-use crate::wal::{Admitted, Change, Known, WalError};
-
-/// Batches larger than this are logged in several frames, each durable before the next.
-const BATCH: usize = 20_000;
+use crate::wal::{Admitted, Change, Known};
 
 /// Bytes of an idempotency key, at most.
 const KEY_MAX: usize = 512;
@@ -58,8 +55,6 @@ pub struct Receipt {
     pub path: Option<String>,
     /// Whether its content was copied into the log, so that the file may change or vanish from now on.
     pub spooled: bool,
-    /// What the caller should know, such as that there was no room for a copy.
-    pub note: Option<String>,
 }
 
 impl Client {
@@ -71,47 +66,19 @@ impl Client {
 
     /// Logs the addition of files and directories: all of them, or none if one cannot be used.
     pub fn add_all(&self, paths: &[PathBuf], options: &AddOptions) -> Result<Vec<Receipt>, ClientError> {
-        let operation_type = self.type_named("add")?;
-        let backend = options.backend.clone().unwrap_or_else(|| self.settings.default_backend.clone());
-        let spool = options.spool.unwrap_or(self.settings.spool);
-        let mut bad = Vec::new();
-        let mut batch = Vec::with_capacity(paths.len());
-        for path in paths {
-            match self.describe(path, spool) {
-                Ok((text, source, is_directory)) => {
-                    let mut parameters = options.parameters.clone();
-                    parameters.insert("path".into(), text);
-                    if is_directory {
-                        parameters.entry("recursive".into()).or_insert_with(|| "true".into());
-                    }
-                    let retries = options.max_retries.unwrap_or(self.settings.max_retries);
-                    let mut logged = Logged::new(operation_type.clone(), backend.clone(), parameters, retries);
-                    logged.source = source;
-                    batch.push(logged);
-                }
-                Err(input) => bad.push(input),
-            }
-        }
-        // What the backend refuses, it refuses for every path alike: say it once, before the paths.
-        if let Some(first) = batch.first() {
-            self.backends.check(&backend, &operation_type, &first.parameters)?;
-        } else {
-            let stand_in = Fields::from([("path".to_owned(), "/".to_owned())]);
-            self.backends.check(&backend, &operation_type, &stand_in)?;
-        }
-        if !bad.is_empty() {
-            return Err(ClientError::BadInputs { bad, total: paths.len() });
-        }
-        if options.key.is_some() && batch.len() > 1 {
-            return Err(ClientError::OneKey { operations: batch.len() });
-        }
-        self.dress(&mut batch, options)?;
-        self.submit_all(batch, spool)
+        let mut batch = self.batch(options, false)?;
+        paths.iter().try_for_each(|path| batch.add(path, None))?;
+        batch.commit()?.to_vec()
     }
 
     /// What a path is at this moment: its absolute form, its source, whether it is a directory.
     pub(crate) fn describe(&self, path: &Path, spool: SpoolMode) -> Result<(String, Option<Source>, bool), BadInput> {
-        let bad = |error_type, message: String| BadInput { input: path.display().to_string(), error_type, message };
+        let bad = |error_type, message: String| BadInput {
+            line: None,
+            input: path.display().to_string(),
+            error_type,
+            message,
+        };
         let absolute = std::path::absolute(path)
             .map_err(|error| bad("bad_path", format!("it cannot be made absolute: {error}")))?;
         let Some(text) = absolute.to_str() else {
@@ -147,28 +114,9 @@ impl Client {
         }
     }
 
-    /// Puts into operations what options say of any type of them: priority, what they wait for, delay, key.
-    pub fn dress(&self, operations: &mut [Logged], options: &AddOptions) -> Result<(), ClientError> {
-        let after: Result<Vec<OperationId>, ClientError> = options.after.iter().map(|one| self.id_of(one)).collect();
-        let after = after?;
-        let not_before = options
-            .delay
-            .map(|delay| self.clock.now().plus_millis(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX)));
-        for logged in operations {
-            logged.priority = options.priority;
-            logged.depends_on.extend(after.iter().copied());
-            logged.not_before = not_before.or(logged.not_before);
-            if let Some(key) = &options.key {
-                check_key(key)?;
-                logged.idempotency_key = Some(key.clone());
-            }
-        }
-        Ok(())
-    }
-
     /// The id that a reference stands for. A full id needs no look into the log; whether it is there is seen
     /// when something is logged that refers to it.
-    fn id_of(&self, reference: &Reference) -> Result<OperationId, ClientError> {
+    pub(super) fn id_of(&self, reference: &Reference) -> Result<OperationId, ClientError> {
         match reference {
             Reference::Id(id) => Ok(*id),
             other => Ok(self.operation(other)?.id),
@@ -177,50 +125,13 @@ impl Client {
 
     /// Logs an operation of any type. A file that it refers to is read when it is carried out.
     pub fn submit(&self, operation: Logged) -> Result<Receipt, ClientError> {
-        self.submit_spooled(operation, SpoolMode::Never)
-    }
-
-    /// Logs an operation of any type, after copying the file that its source describes, as `spool` says.
-    pub fn submit_spooled(&self, operation: Logged, spool: SpoolMode) -> Result<Receipt, ClientError> {
         self.backends.check(&operation.backend, &operation.operation_type, &operation.parameters)?;
-        let what = operation.operation_type.to_string();
-        self.submit_all(vec![operation], spool)?.pop().ok_or(ClientError::NoSuchOperation(what))
-    }
-
-    /// Logs checked operations.
-    fn submit_all(&self, operations: Vec<Logged>, spool: SpoolMode) -> Result<Vec<Receipt>, ClientError> {
         if !self.settings.enabled {
             return Err(ClientError::Disabled);
         }
-        let wal = self.wal()?;
-        let mut receipts: Vec<Receipt> = Vec::with_capacity(operations.len());
-        let mut rest = operations.as_slice();
-        while !rest.is_empty() {
-            let (batch, later) = rest.split_at(rest.len().min(BATCH));
-            let logged = match spool {
-                SpoolMode::Never => wal.append_new(batch.to_vec()).map_err(ClientError::from).map(|all| {
-                    receipts.extend(all.iter().zip(batch).map(|(admitted, logged)| receipt(admitted, logged, None)));
-                }),
-                _ => self.log_spooled(wal, batch, spool).map(|all| {
-                    let told = all.into_iter().map(|(logged, admitted, note)| receipt(&admitted, &logged, note));
-                    receipts.extend(told);
-                }),
-            };
-            match logged {
-                Ok(()) => {}
-                // Earlier batches stand; it would be untrue to say that nothing was logged.
-                Err(error) if !receipts.is_empty() => {
-                    let ids = receipts.iter().map(|receipt| receipt.id).collect();
-                    return Err(WalError::Unconfirmed { why: format!("a later part failed: {error}"), ids }.into());
-                }
-                Err(error) => return Err(error),
-            }
-            rest = later;
-            if !rest.is_empty() {
-                wal.maintain()?;
-            }
-        }
-        Ok(receipts)
+        let admitted = self.wal()?.append_new(vec![operation.clone()])?.pop();
+        let what = operation.operation_type.to_string();
+        admitted.map(|admitted| receipt(&admitted, &operation)).ok_or(ClientError::NoSuchOperation(what))
     }
 
     /// Puts failed operations back to pending, counters reset, and ends the wait of retrying ones.
@@ -268,13 +179,13 @@ impl Client {
         self.operation(&Reference::Number(number))
     }
 
-    fn type_named(&self, name: &str) -> Result<OperationType, ClientError> {
+    pub(super) fn type_named(&self, name: &str) -> Result<OperationType, ClientError> {
         OperationType::new(name).map_err(|error| crate::backend::Refusal::BadParameters(error.to_string()).into())
     }
 }
 
 /// Keys are text that fits on a line.
-fn check_key(key: &str) -> Result<(), ClientError> {
+pub(super) fn check_key(key: &str) -> Result<(), ClientError> {
     if key.is_empty() || key.len() > KEY_MAX || key.chars().any(char::is_control) {
         return Err(ClientError::BadKey { key: key.chars().take(80).collect() });
     }
@@ -290,10 +201,10 @@ pub(super) fn unreadable(path: &str, error: DiskError) -> BadInput {
         }
         _ => ("io", error.source.to_string()),
     };
-    BadInput { input: path.to_owned(), error_type, message }
+    BadInput { line: None, input: path.to_owned(), error_type, message }
 }
 
-fn receipt(admitted: &Admitted, logged: &Logged, note: Option<String>) -> Receipt {
+fn receipt(admitted: &Admitted, logged: &Logged) -> Receipt {
     let (status, existing) = match admitted {
         Admitted::Logged(_) => (Status::Pending, false),
         Admitted::Existing(operation) => (operation.status(), true),
@@ -307,6 +218,5 @@ fn receipt(admitted: &Admitted, logged: &Logged, note: Option<String>) -> Receip
         backend: logged.backend.clone(),
         path: logged.parameters.get("path").cloned(),
         spooled: logged.source.as_ref().is_some_and(|source| source.spool.is_some()),
-        note,
     }
 }

@@ -4,6 +4,7 @@ use super::error::ClientError;
 use super::{Client, Reference};
 use crate::operation::Operation;
 use crate::wal::WalError;
+use crate::wal::manifest::NumberSet;
 use crate::worker::{Observer, ProcessOptions, Stop};
 
 /// The longest pause between two looks at the log.
@@ -34,21 +35,69 @@ impl Client {
         self.wait_or(references, timeout, stop, |client, unfinished| {
             let only = client.with_dependencies(unfinished.iter().map(|operation| operation.number))?;
             let max_time = timeout.map(|timeout| timeout.saturating_sub(client.clock.elapsed().saturating_sub(start)));
-            // Following until they have ended: what waits for its backend waits here, as it would in any loop.
-            let options = ProcessOptions {
-                only: Some(only),
-                follow: true,
-                max_time,
-                lock_timeout: Duration::ZERO,
-                grace: Duration::from_secs(1),
-                ..Default::default()
-            };
-            match client.process(&options, stop, observer) {
-                // Somebody else carries them out.
-                Err(ClientError::Wal(WalError::Busy { .. })) => Ok(()),
-                other => other.map(drop),
-            }
+            client.carry_out(only.into_iter().collect(), max_time, stop, observer)
         })
+    }
+
+    /// The same for more operations than memory should hold; what came of them is for the caller to read.
+    ///
+    /// The error of a timeout names none of those that had not ended.
+    pub fn wait_for_all(
+        &self,
+        numbers: &NumberSet,
+        timeout: Option<Duration>,
+        stop: &Stop,
+        observer: &mut dyn Observer,
+    ) -> Result<(), ClientError> {
+        let start = self.clock.elapsed();
+        let mut left = numbers.iter().peekable();
+        loop {
+            // Those that have ended need not be looked at again.
+            while let Some(number) = left.peek() {
+                match self.operation(&Reference::Number(*number)) {
+                    Ok(operation) if !operation.status().is_terminal() => break,
+                    Ok(_) | Err(ClientError::NoSuchOperation(_)) => left.next(),
+                    Err(error) => return Err(error),
+                };
+            }
+            if left.peek().is_none() {
+                return self.confirm();
+            }
+            if stop.is_requested() {
+                return Err(ClientError::Interrupted);
+            }
+            let waited = self.clock.elapsed().saturating_sub(start);
+            if timeout.is_some_and(|timeout| waited >= timeout) {
+                return Err(ClientError::TimedOut { unfinished: Vec::new() });
+            }
+            let max_time = timeout.map(|timeout| timeout.saturating_sub(waited));
+            let only = self.with_dependencies(numbers.iter())?.into_iter().collect();
+            self.carry_out(only, max_time, stop, observer)?;
+            self.clock.sleep(PAUSE_MAX.min(max_time.unwrap_or(PAUSE_MAX)));
+        }
+    }
+
+    /// Runs a drain loop for some operations, unless somebody else carries them out.
+    fn carry_out(
+        &self,
+        only: NumberSet,
+        max_time: Option<Duration>,
+        stop: &Stop,
+        observer: &mut dyn Observer,
+    ) -> Result<(), ClientError> {
+        // Following until they have ended: what waits for its backend waits here, as it would in any loop.
+        let options = ProcessOptions {
+            only: Some(only),
+            follow: true,
+            max_time,
+            lock_timeout: Duration::ZERO,
+            grace: Duration::from_secs(1),
+            ..Default::default()
+        };
+        match self.process(&options, stop, observer) {
+            Err(ClientError::Wal(WalError::Busy { .. })) => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     fn wait_or(

@@ -49,6 +49,11 @@ fn placeholder_backend() -> BackendName {
 }
 
 impl Logged {
+    /// Whether it can only be logged after a look at what is there: it has a key, or waits for others.
+    pub fn has_conditions(&self) -> bool {
+        self.idempotency_key.is_some() || !self.depends_on.is_empty()
+    }
+
     /// An operation with nothing but type, backend and parameters.
     pub fn new(operation_type: OperationType, backend: BackendName, parameters: Fields, max_retries: u32) -> Logged {
         Logged {

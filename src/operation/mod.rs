@@ -169,6 +169,13 @@ pub struct Source {
     pub spool: Option<String>,
 }
 
+impl Source {
+    /// Whether its content was copied into the log.
+    pub fn is_spooled(&self) -> bool {
+        self.spool.is_some()
+    }
+}
+
 /// A span of wall time to sit out, kept with its start so that a jumping clock cannot stretch it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wait {

@@ -14,7 +14,7 @@ mod status;
 mod table;
 mod text;
 
-pub use bench::{write_append, write_floor};
+pub use bench::{write_append, write_batch, write_floor};
 pub use documents::*;
 pub use failures::write_failures;
 pub use health::{history_marks, write_health};

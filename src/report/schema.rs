@@ -49,8 +49,8 @@ const fn line<R: JsonSchema>() -> Shape {
 }
 
 const LOGGED: &[Shape] = &[
-    done::<doc::Receipts<'_>>(),
-    with_error::<doc::Receipts<'_>>(),
+    done::<doc::ReceiptsDoc<'_>>(),
+    with_error::<doc::ReceiptsDoc<'_>>(),
     done::<doc::Operations<'_>>(),
     with_error::<doc::Operations<'_>>(),
 ];
@@ -119,6 +119,7 @@ pub const COMMANDS: &[CommandSchema] = &[
     ),
     command("bench floor", "what the disk can do", &[done::<doc::Floor>()]),
     command("bench append", "the log beside the disk", &[done::<doc::Append>()]),
+    command("bench batch", "large batches beside the disk", &[done::<doc::BatchDoc>()]),
     command("config show", "every setting, and where it was set", &[done::<doc::ConfigShow>()]),
     command("config get", "one setting", &[done::<doc::ConfigGet>()]),
     command("config set", "the setting that was changed", &[done::<doc::ConfigSet<'_>>()]),

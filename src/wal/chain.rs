@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::error::{Damage, WalError, WalResult};
 use super::journal::{
-    self, BadHeader, FRAME_HEADER_LEN, FRAME_MAX, FrameKind, HEADER_LEN, Header, Payload, frame_at, synced_claim_beyond,
+    self, BadHeader, FRAME_HEADER_LEN, FRAME_MAX, FrameKind, HEADER_LEN, Header, Payload, Reservation, frame_at,
+    synced_claim_beyond,
 };
 use super::layout::{Layout, LockName};
 use super::note::{self, SyncNote};
@@ -92,21 +93,60 @@ pub fn successor(headers: &HashMap<u64, Header>, generation: u64) -> Option<&Hea
 /// What reading a stretch of one generation found.
 #[derive(Debug, Default)]
 pub struct Stretch {
-    /// The frames of transitions, in order.
+    /// The frames of transitions and reservations, in order.
     pub frames: Vec<ReadFrame>,
     /// The generation that a `sealed` frame names.
     pub sealed: Option<u64>,
 }
 
-/// A frame of transitions that was read.
+/// A frame that was read.
 #[derive(Debug)]
 pub struct ReadFrame {
-    /// Its transitions.
-    pub payload: Payload,
+    /// What it holds.
+    pub content: Content,
     /// Up to where its writer knew the file to be synced.
     pub synced: u64,
     /// Where reading stands behind it.
     pub after: Position,
+}
+
+/// What a frame that moves the log on holds.
+#[derive(Debug)]
+pub enum Content {
+    /// Transitions.
+    Transitions(Payload),
+    /// Numbers and revisions for a batch.
+    Reserved(Reservation),
+}
+
+impl Content {
+    /// What a frame holds; none if it makes no sense.
+    pub fn new(kind: FrameKind, revision: Revision, payload: &[u8]) -> Option<Content> {
+        match kind {
+            FrameKind::Transitions => Payload::new(revision, payload).map(Content::Transitions),
+            FrameKind::Reserved => Reservation::decode(payload).map(Content::Reserved),
+            FrameKind::Sealed => None,
+        }
+    }
+
+    /// How many revisions it uses up.
+    pub fn revisions(&self) -> u64 {
+        match self {
+            Content::Transitions(payload) => payload.count() as u64,
+            Content::Reserved(reservation) => reservation.revisions,
+        }
+    }
+
+    /// The number that the next logged operation gets, if it was `next` before.
+    fn next_number(&self, next: Number) -> Option<Number> {
+        match self {
+            Content::Transitions(payload) => {
+                let logged = payload.records().filter(|(_, record)| record.from.is_none());
+                Some(logged.map(|(_, record)| record.number.saturating_add(1)).fold(next, u64::max))
+            }
+            Content::Reserved(reservation) => next.checked_add(reservation.numbers),
+        }
+    }
 }
 
 /// Reads frames from `position` on, up to `limit` (none: as far as they are valid), and moves the position.
@@ -140,20 +180,22 @@ pub fn read_frames(
                 stretch.sealed = frame.payload.try_into().ok().map(u64::from_le_bytes);
                 return Ok(stretch);
             }
-            let payload =
-                Payload::new(frame.revision, frame.payload).filter(|_| frame.revision == position.revision + 1);
-            let Some(payload) = payload else {
+            let content = Content::new(frame.kind, frame.revision, frame.payload)
+                .filter(|_| frame.revision == position.revision + 1);
+            let moved = content.and_then(|content| {
+                let revision = position.revision.checked_add(content.revisions())?;
+                Some((revision, content.next_number(position.number)?, content))
+            });
+            let Some((revision, number, content)) = moved else {
                 let what = format!(
-                    "a frame with revision {} follows revision {}, or its transitions make no sense",
+                    "a frame with revision {} follows revision {}, or what it holds makes no sense",
                     frame.revision, position.revision
                 );
                 return Err(WalError::damaged(path, Some(frame.start), what));
             };
-            position.revision += payload.count() as u64;
-            let logged = payload.records().filter(|(_, record)| record.from.is_none());
-            position.number = logged.map(|(_, record)| record.number.saturating_add(1)).fold(position.number, u64::max);
+            (position.revision, position.number) = (revision, number);
             (position.last, position.end, position.checksum) = (frame.start, frame.end, frame.checksum);
-            stretch.frames.push(ReadFrame { payload, synced: frame.synced, after: *position });
+            stretch.frames.push(ReadFrame { content, synced: frame.synced, after: *position });
         }
         if position.end == before {
             return Ok(stretch);

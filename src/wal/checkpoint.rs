@@ -363,48 +363,56 @@ impl Wal {
     pub(super) fn commit(&self, exchange: &mut Exchange, cleaned_at: Option<Time>) -> WalResult<()> {
         let mut inner = self.lock_inner();
         self.take_lock(&mut inner)?;
-        let committed = (|| {
-            let mut manifest = self.manifest()?;
-            keep_what_changed(&inner.view, &manifest, exchange);
-            manifest.files.retain(|file| !exchange.removed.contains(&file.name));
-            for file in &mut manifest.files {
-                if let Some(changed) = exchange.changed.remove(&file.name) {
-                    *file = changed;
-                }
-            }
-            for file in exchange.added.drain(..) {
-                let path = self.layout.file(&file.name);
-                let len = self.disk.metadata(&path)?.len;
-                if len != file.bytes {
-                    let what = format!("it has {len} bytes instead of the {} just written", file.bytes);
-                    return Err(WalError::damaged(path, None, what));
-                }
-                let counter = Layout::counter_of(&file.name).unwrap_or(0);
-                manifest.counter = manifest.counter.max(counter);
-                manifest.files.push(file);
-            }
-            if let Some(folded) = &mut exchange.folded {
-                // A recovery may have passed over the generation that followed when folding began.
-                let headers = chain::headers(&*self.disk, &self.layout, manifest.first_generation)?;
-                let next = chain::successor(&headers, folded.last).filter(|next| next.revision == folded.revision);
-                let next = next.ok_or_else(|| {
-                    WalError::damaged(self.layout.generation(folded.last), None, "nothing follows what was folded")
-                })?;
-                folded.before = next.generation;
-                manifest.first_generation = next.generation;
-                manifest.revision = folded.revision;
-                manifest.next_number = folded.next_number;
-            }
-            if let (Some(unread), Some(originals)) = (exchange.adopted.take(), &mut manifest.originals) {
-                originals.adopted = true;
-                manifest.unread = unread;
-            }
-            manifest.last_cleanup = cleaned_at.or(manifest.last_cleanup);
-            manifest.written_at = self.clock.now();
-            manifest.commit(&*self.disk, &self.layout)
-        })();
+        let committed = self.replace_manifest(&inner.view, exchange, cleaned_at);
         inner.lock.unlock()?;
         committed
+    }
+
+    /// The same, holding `lock`.
+    pub(super) fn replace_manifest(
+        &self,
+        view: &View,
+        exchange: &mut Exchange,
+        cleaned_at: Option<Time>,
+    ) -> WalResult<()> {
+        let mut manifest = self.manifest()?;
+        keep_what_changed(view, &manifest, exchange);
+        manifest.files.retain(|file| !exchange.removed.contains(&file.name));
+        for file in &mut manifest.files {
+            if let Some(changed) = exchange.changed.remove(&file.name) {
+                *file = changed;
+            }
+        }
+        for file in exchange.added.drain(..) {
+            let path = self.layout.file(&file.name);
+            let len = self.disk.metadata(&path)?.len;
+            if len != file.bytes {
+                let what = format!("it has {len} bytes instead of the {} just written", file.bytes);
+                return Err(WalError::damaged(path, None, what));
+            }
+            let counter = Layout::counter_of(&file.name).unwrap_or(0);
+            manifest.counter = manifest.counter.max(counter);
+            manifest.files.push(file);
+        }
+        if let Some(folded) = &mut exchange.folded {
+            // A recovery may have passed over the generation that followed when folding began.
+            let headers = chain::headers(&*self.disk, &self.layout, manifest.first_generation)?;
+            let next = chain::successor(&headers, folded.last).filter(|next| next.revision == folded.revision);
+            let next = next.ok_or_else(|| {
+                WalError::damaged(self.layout.generation(folded.last), None, "nothing follows what was folded")
+            })?;
+            folded.before = next.generation;
+            manifest.first_generation = next.generation;
+            manifest.revision = folded.revision;
+            manifest.next_number = folded.next_number;
+        }
+        if let (Some(unread), Some(originals)) = (exchange.adopted.take(), &mut manifest.originals) {
+            originals.adopted = true;
+            manifest.unread = unread;
+        }
+        manifest.last_cleanup = cleaned_at.or(manifest.last_cleanup);
+        manifest.written_at = self.clock.now();
+        manifest.commit(&*self.disk, &self.layout)
     }
 
     /// Removes what the committed manifest no longer names.

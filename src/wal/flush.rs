@@ -72,7 +72,7 @@ impl Wal {
     }
 
     /// True: flushed. False: a recovery has ended the generation; what it kept is durable.
-    fn flush_or_recover(&self, appended: &Appended) -> WalResult<bool> {
+    pub(super) fn flush_or_recover(&self, appended: &Appended) -> WalResult<bool> {
         let start = self.clock.elapsed();
         loop {
             match self.flush(appended)? {

@@ -20,6 +20,7 @@ const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"WFRM");
 const KIND_TRANSITIONS: u8 = 1;
 const KIND_SEALED: u8 = 2;
 const NO_STATUS: u8 = 255;
+const KIND_RESERVED: u8 = 3;
 
 /// The header of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +112,8 @@ pub enum FrameKind {
     Transitions,
     /// The end of the generation; the payload names the next one.
     Sealed,
+    /// Numbers and revisions that a batch may use and nobody else: see [`Reservation`].
+    Reserved,
 }
 
 /// A frame as it stands in a file.
@@ -155,6 +158,7 @@ pub fn encode_frame(
     bytes[12] = match kind {
         FrameKind::Transitions => KIND_TRANSITIONS,
         FrameKind::Sealed => KIND_SEALED,
+        FrameKind::Reserved => KIND_RESERVED,
     };
     bytes[16..24].copy_from_slice(&synced.to_le_bytes());
     bytes[24..32].copy_from_slice(&revision.to_le_bytes());
@@ -184,6 +188,7 @@ pub fn frame_at(bytes: &[u8], base: u64, start: u64, generation: u64) -> Option<
     let kind = match reader.u32()?.to_le_bytes()[0] {
         KIND_TRANSITIONS => FrameKind::Transitions,
         KIND_SEALED => FrameKind::Sealed,
+        KIND_RESERVED => FrameKind::Reserved,
         _ => return None,
     };
     Some(Frame {
@@ -213,6 +218,28 @@ pub fn synced_claim_beyond(bytes: &[u8], base: u64, from: u64, generation: u64) 
     highest
 }
 
+/// An actor as frames hold it: at most 255 bytes.
+pub fn actor_as_logged(actor: &str) -> &str {
+    let mut cut = actor.len().min(255);
+    while !actor.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    &actor[..cut]
+}
+
+/// Bytes of a payload before its first transition.
+pub fn payload_head_len(actor: &str) -> usize {
+    4 + actor_as_logged(actor).len()
+}
+
+/// Bytes that a transition takes in a payload.
+pub fn record_len(operation_type: &OperationType, backend: &BackendName, event: &Event) -> usize {
+    const FIXED: usize = 8 + 16 + 8 + 4 + 4;
+    // An event is plain data with text keys: it can always be written as JSON.
+    let event = serde_json::to_vec(event).map_or(FRAME_MAX, |bytes| bytes.len());
+    FIXED + operation_type.as_str().len() + backend.as_str().len() + event
+}
+
 /// Collects transitions into the payload of one frame.
 #[derive(Debug)]
 pub struct PayloadBuilder {
@@ -223,13 +250,10 @@ pub struct PayloadBuilder {
 impl PayloadBuilder {
     /// An empty payload by this actor.
     pub fn new(actor: &str) -> PayloadBuilder {
-        let mut cut = actor.len().min(255);
-        while !actor.is_char_boundary(cut) {
-            cut -= 1;
-        }
+        let actor = actor_as_logged(actor);
         let mut bytes = vec![0, 0];
-        bytes.extend_from_slice(&(cut as u16).to_le_bytes());
-        bytes.extend_from_slice(&actor.as_bytes()[..cut]);
+        bytes.extend_from_slice(&(actor.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(actor.as_bytes());
         PayloadBuilder { bytes, count: 0 }
     }
 
@@ -425,6 +449,34 @@ pub fn sealed_payload(next: u64) -> [u8; 8] {
     next.to_le_bytes()
 }
 
+/// What a `reserved` frame takes out of circulation: the next numbers, and as many revisions from the frame's on.
+///
+/// They belong to the batch that wrote it, whether that is ever committed or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reservation {
+    /// How many numbers.
+    pub numbers: u64,
+    /// How many revisions.
+    pub revisions: u64,
+}
+
+impl Reservation {
+    /// Its payload.
+    pub fn encode(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.numbers.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.revisions.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a payload; none if it is not one, or reserves nothing.
+    pub fn decode(payload: &[u8]) -> Option<Reservation> {
+        let mut reader = Bytes(payload);
+        let reservation = Reservation { numbers: reader.u64()?, revisions: reader.u64()? };
+        (reader.0.is_empty() && reservation.numbers > 0 && reservation.revisions > 0).then_some(reservation)
+    }
+}
+
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
@@ -528,6 +580,18 @@ mod tests {
     }
 
     #[test]
+    fn reservations_are_read_back_and_empty_ones_refused() {
+        let reservation = Reservation { numbers: 7, revisions: 9 };
+        let (bytes, _) = encode_frame(2, FrameKind::Reserved, 80, 5, &reservation.encode());
+        let frame = frame_at(&bytes, 80, 80, 2).unwrap();
+        assert_eq!((frame.kind, frame.revision), (FrameKind::Reserved, 5));
+        assert_eq!(Reservation::decode(frame.payload), Some(reservation));
+        for bad in [&[0; 16][..], &[1; 15], &[1; 17], &[], &Reservation { numbers: 0, revisions: 1 }.encode()] {
+            assert_eq!(Reservation::decode(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
     fn a_later_frame_tells_what_was_synced() {
         let payload = sample(1);
         let (first, _) = encode_frame(1, FrameKind::Transitions, 80, 1, payload.bytes());
@@ -554,5 +618,25 @@ mod tests {
         }
         assert!(!push(&mut builder, "y"));
         assert_eq!(Payload::new(1, &builder.finish()).unwrap().count(), TRANSITIONS_MAX);
+    }
+
+    #[test]
+    fn the_length_of_a_payload_is_known_beforehand() {
+        let (kind, backend) = (OperationType::new("pin").unwrap(), BackendName::new("local").unwrap());
+        let actor = "ä".repeat(200);
+        let mut builder = PayloadBuilder::new(&actor);
+        let mut len = payload_head_len(&actor);
+        for reason in ["", "because", "\u{1}\"ö"] {
+            let event = Event::Retried { reason: reason.into() };
+            len += record_len(&kind, &backend, &event);
+            assert!(builder.push(
+                (1, OperationId::new(Time::default(), 0, 0), Time::default()),
+                None,
+                &kind,
+                &backend,
+                &event
+            ));
+        }
+        assert_eq!(builder.finish().len(), len);
     }
 }

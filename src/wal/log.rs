@@ -8,7 +8,7 @@ use super::chain::Position;
 use super::change::{Admitted, Change, Known, Written};
 use super::error::{WalError, WalResult};
 use super::flush::Flusher;
-use super::journal::{self, FrameKind, PayloadBuilder};
+use super::journal::{self, FrameKind, PayloadBuilder, TRANSITIONS_MAX};
 use super::locks::{HeldLock, LockFile};
 use super::note::{self, AppendNote, SyncNote};
 use super::view::View;
@@ -34,6 +34,10 @@ pub struct Options {
     pub archive_completed: bool,
     /// How long to wait for a lock.
     pub lock_timeout: Duration,
+    /// Operations that one frame may log; a batch of more goes to partitions.
+    pub frame_operations: usize,
+    /// Operations of such a batch that get their numbers together: they are held in memory.
+    pub chunk_operations: usize,
     /// Size at which a generation is closed.
     pub generation_bytes: u64,
     /// Zeros laid ahead of the frames of a generation.
@@ -56,6 +60,8 @@ impl Default for Options {
             partition_size: 1000,
             archive_completed: true,
             lock_timeout: Duration::from_secs(10),
+            frame_operations: TRANSITIONS_MAX,
+            chunk_operations: 8192,
             generation_bytes: 4 << 20,
             ahead_bytes: AHEAD,
             checkpoint_bytes: 8 << 20,
@@ -131,6 +137,25 @@ pub(super) struct Appended {
     pub(super) end: u64,
     /// The generation's file, if it is open: one that was open while it was written to reports every failure.
     pub(super) file: Option<Arc<dyn DiskFile>>,
+}
+
+/// A frame to be written.
+#[derive(Debug)]
+pub(super) struct NewFrame<'a> {
+    pub(super) kind: FrameKind,
+    pub(super) payload: &'a [u8],
+    /// How many revisions it uses up.
+    pub(super) revisions: u64,
+    /// The number that the next logged operation gets after it.
+    pub(super) next_number: Number,
+}
+
+impl Inner {
+    /// The end of what was written last, for waiting until it is durable.
+    pub(super) fn appended(&self, note: &AppendNote) -> Appended {
+        let file = self.journal.as_ref().map(|journal| journal.file.clone());
+        Appended { generation: note.generation, end: note.end, file }
+    }
 }
 
 impl Wal {
@@ -214,50 +239,21 @@ impl Wal {
         lock(&self.inner)
     }
 
-    /// Logs new operations, a frame for each thousand; durable when this returns.
+    /// Logs new operations that fit one frame; durable when this returns.
     ///
     /// An operation whose idempotency key is there already is not logged again: that one is returned.
-    pub fn append_new(&self, operations: Vec<Logged>) -> WalResult<Vec<Admitted>> {
-        self.check_room()?;
-        if operations.iter().any(|logged| logged.idempotency_key.is_some() || !logged.depends_on.is_empty()) {
+    pub(super) fn append_one_frame(&self, operations: Vec<Logged>) -> WalResult<Vec<Admitted>> {
+        if operations.iter().any(Logged::has_conditions) {
             return self.append_admitted(operations.into_iter().map(Change::New).collect());
         }
         let written = match <[Logged; 1]>::try_from(operations) {
             Ok([operation]) => self.append_together(operation),
-            Err(operations) => self.append_batch(&operations),
+            Err(operations) => {
+                let changes = || operations.iter().cloned().map(Change::New).collect();
+                self.transact(|_| Ok((changes(), ()))).map(|(written, ())| written)
+            }
         };
         Ok(written?.into_iter().map(Admitted::Logged).collect())
-    }
-
-    /// Whether there is room for more than finishing what is logged.
-    pub(super) fn check_room(&self) -> WalResult<()> {
-        let (free, wanted) = (self.disk.free_bytes(self.layout.base())?, self.options.min_free_bytes);
-        if free < wanted {
-            return Err(WalError::NoSpace { path: self.layout.base().to_owned(), free, wanted });
-        }
-        Ok(())
-    }
-
-    fn append_batch(&self, operations: &[Logged]) -> WalResult<Vec<Written>> {
-        let mut done: Vec<Written> = Vec::with_capacity(operations.len());
-        for _ in 0..RESTARTS {
-            let rest = &operations[done.len()..];
-            let changes = || rest.iter().cloned().map(Change::New).collect();
-            let result = self.write_once(&mut self.lock_inner(), &mut |_| Ok((changes(), ())));
-            let told = |error| match error {
-                error if done.is_empty() => error,
-                // What came before a restart of the journal stands.
-                error => unconfirmed(&error, done.iter()),
-            };
-            let (written, appended, ()) = result.map_err(told)?;
-            let Some(appended) = appended else { return Ok(done) };
-            let standing = self.wait_until_durable(&appended, &written)?;
-            done.extend(written.into_iter().take(standing));
-            if done.len() == operations.len() {
-                return Ok(done);
-            }
-        }
-        Err(WalError::Unconfirmed { why: RESTARTED.into(), ids: done.iter().map(|written| written.id).collect() })
     }
 
     /// Logs one operation in one frame with those of other threads that come at the same moment: whoever gets
@@ -487,11 +483,11 @@ impl Wal {
         payloads.push((payload, number));
         let mut appended = None;
         for (payload, next_number) in payloads {
-            match self.append_payload(inner, &mut note, payload, next_number) {
-                Ok(()) => {
-                    let file = inner.journal.as_ref().map(|journal| journal.file.clone());
-                    appended = Some(Appended { generation: note.generation, end: note.end, file });
-                }
+            let revisions = payload.count() as u64;
+            let payload = &payload.finish()[..];
+            let frame = NewFrame { kind: FrameKind::Transitions, payload, revisions, next_number };
+            match self.append_frame(inner, &mut note, &frame) {
+                Ok(()) => appended = Some(inner.appended(&note)),
                 // The frames before this one stand; it would be untrue to say that nothing was logged.
                 Err(error) if appended.is_some() => return Err(unconfirmed(&error, written.iter())),
                 Err(error @ WalError::Unconfirmed { .. }) => return Err(unconfirmed(&error, written.iter())),
@@ -507,19 +503,13 @@ impl Wal {
         OperationId::new(now, nth, random)
     }
 
-    fn append_payload(
-        &self,
-        inner: &mut Inner,
-        note: &mut AppendNote,
-        payload: PayloadBuilder,
-        next_number: Number,
-    ) -> WalResult<()> {
-        let count = payload.count() as u64;
-        let bytes = payload.finish();
-        if note.end + journal::frame_len(bytes.len()) as u64 > self.options.generation_bytes && note.last != 0 {
+    /// One frame at the end of the journal, in a new generation if it does not fit. Not durable yet.
+    pub(super) fn append_frame(&self, inner: &mut Inner, note: &mut AppendNote, frame: &NewFrame<'_>) -> WalResult<()> {
+        let len = journal::frame_len(frame.payload.len()) as u64;
+        if note.end + len > self.options.generation_bytes && note.last != 0 {
             *note = self.rotate(inner, note.clone())?;
         }
-        *note = self.write_frame(inner, note.clone(), &bytes, count, next_number)?;
+        *note = self.write_frame(inner, note.clone(), frame)?;
         let after = Position {
             generation: note.generation,
             end: note.end,
@@ -528,7 +518,7 @@ impl Wal {
             revision: note.revision,
             number: note.number,
         };
-        inner.view.advance(&bytes, after)
+        inner.view.advance(frame.kind, frame.payload, after)
     }
 
     fn check_known(&self, view: &View, known: &Known, event: &Event) -> WalResult<()> {
@@ -558,17 +548,10 @@ impl Wal {
     }
 
     /// One frame, one write. The note says `at work` while the journal may be torn.
-    fn write_frame(
-        &self,
-        inner: &mut Inner,
-        mut note: AppendNote,
-        payload: &[u8],
-        count: u64,
-        number: Number,
-    ) -> WalResult<AppendNote> {
+    fn write_frame(&self, inner: &mut Inner, mut note: AppendNote, frame: &NewFrame<'_>) -> WalResult<AppendNote> {
         let synced = self.synced_of(note.generation);
         let (bytes, checksum) =
-            journal::encode_frame(note.generation, FrameKind::Transitions, synced, note.revision + 1, payload);
+            journal::encode_frame(note.generation, frame.kind, synced, note.revision + 1, frame.payload);
         let start = note.end;
         let end = start + bytes.len() as u64;
         note.at_work = true;
@@ -605,19 +588,23 @@ impl Wal {
                 return Err(WalError::NotLogged(error));
             }
         }
-        tracing::debug!(generation = note.generation, start, end, transitions = count, "frame written");
+        tracing::debug!(generation = note.generation, start, end, kind = ?frame.kind, revisions = frame.revisions, "frame written");
         note.at_work = false;
         (note.last, note.end, note.checksum) = (start, end, checksum);
-        note.revision += count;
-        note.number = number;
+        note.revision += frame.revisions;
+        note.number = frame.next_number;
         note::write(inner.lock.file(), &note).map_err(|error| not_known(&error))?;
         Ok(note)
     }
 }
 
-fn nothing_logged(error: WalError) -> WalError {
+/// An error after which it is certain that nothing was logged.
+pub(super) fn nothing_logged(error: WalError) -> WalError {
     match error {
         WalError::Disk(error) => WalError::NotLogged(error),
+        WalError::Unconfirmed { why, .. } => {
+            WalError::NotLogged(DiskError::new("write", std::path::Path::new("journal"), std::io::Error::other(why)))
+        }
         other => other,
     }
 }

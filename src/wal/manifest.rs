@@ -209,6 +209,27 @@ impl NumberSet {
         after > 0 && self.ranges[after - 1].1 >= number
     }
 
+    /// Whether any number from `first` to `last` is in it.
+    pub fn intersects(&self, first: Number, last: Number) -> bool {
+        let after = self.ranges.partition_point(|(_, end)| *end < first);
+        self.ranges.get(after).is_some_and(|(begin, _)| *begin <= last)
+    }
+
+    /// All of them, the lowest first.
+    pub fn iter(&self) -> impl Iterator<Item = Number> {
+        self.ranges.iter().flat_map(|(first, last)| *first..=*last)
+    }
+
+    /// Adds a number; those that come in order cost little.
+    pub fn insert(&mut self, number: Number) {
+        match self.ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            Some((first, last)) if *first <= number && number <= *last => {}
+            Some((_, last)) if number < *last => self.extend([number]),
+            _ => self.ranges.push((number, number)),
+        }
+    }
+
     /// Adds numbers.
     pub fn extend(&mut self, numbers: impl IntoIterator<Item = Number>) {
         self.ranges.extend(numbers.into_iter().map(|number| (number, number)));
@@ -221,6 +242,14 @@ impl NumberSet {
             }
         }
         self.ranges = joined;
+    }
+}
+
+impl FromIterator<Number> for NumberSet {
+    fn from_iter<I: IntoIterator<Item = Number>>(numbers: I) -> NumberSet {
+        let mut set = NumberSet::default();
+        set.extend(numbers);
+        set
     }
 }
 
@@ -408,6 +437,14 @@ mod tests {
         assert_eq!(read, set);
         let inside: Vec<_> = (1..14).filter(|n| set.contains(*n)).collect();
         assert_eq!(inside, [4, 5, 6, 7, 9, 10, 12]);
+        let read_on: Vec<_> = set.iter().collect();
+        assert_eq!(read_on, inside);
+        for (first, last, expected) in [(1, 3, false), (1, 4, true), (8, 8, false), (8, 9, true), (13, 20, false)] {
+            assert_eq!(set.intersects(first, last), expected, "{first} to {last}");
+        }
+        let mut one_by_one = NumberSet::default();
+        [4, 5, 12, 5, 7, 6, 9, 10, 12].into_iter().for_each(|number| one_by_one.insert(number));
+        assert_eq!(one_by_one, set);
         for bad in [r#""7-4""#, r#""5,4""#, r#""x""#] {
             assert!(serde_json::from_str::<NumberSet>(bad).is_err());
         }

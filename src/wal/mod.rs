@@ -2,10 +2,12 @@
 
 mod admit;
 mod adopt;
+mod batch;
 mod chain;
 mod change;
 mod checkpoint;
 mod cleanup;
+mod conditions;
 mod error;
 mod flush;
 pub mod journal;
@@ -15,6 +17,7 @@ mod log;
 pub mod manifest;
 pub mod note;
 pub mod original;
+mod receipts;
 mod recovery;
 pub mod schema;
 mod spool;
@@ -22,6 +25,7 @@ mod view;
 mod visit;
 
 pub use admit::{Admission, Fate};
+pub use batch::{Batch, Committed};
 pub use change::{Admitted, Change, Known, Written};
 pub use checkpoint::CheckpointReport;
 pub use cleanup::{CleanupPlan, Retention};
@@ -31,6 +35,7 @@ pub use locks::{HeldLock, LockFile};
 pub use log::{Options, Wal};
 pub use manifest::FileEntry;
 pub use note::HolderNote;
+pub use receipts::Entry;
 pub use spool::{NotTaken, Stage, Staged};
 pub use view::{Glimpse, View};
 pub use visit::Order;

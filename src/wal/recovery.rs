@@ -1,7 +1,7 @@
 //! Beginning a new generation: because the old one is full, or because its end cannot be trusted.
 
 use super::LockName;
-use super::chain::{self, Position};
+use super::chain::{self, Content, Position};
 use super::error::{WalError, WalResult};
 use super::journal::{self, FrameKind, HEADER_LEN, Header};
 use super::locks::LockFile;
@@ -172,20 +172,22 @@ impl Wal {
         let mut position = Position::start_of(&header);
         let mut frames = Vec::new();
         let carried = chain.links[base..].iter().flat_map(|link| &link.frames);
-        for frame in carried.filter(|frame| frame.payload.revision > before.revision) {
-            let payload = &frame.payload;
-            let (bytes, checksum) = journal::encode_frame(
-                header.generation,
-                FrameKind::Transitions,
-                HEADER_LEN,
-                payload.revision,
-                payload.bytes(),
-            );
+        // Each comes with the revisions behind `before`: what is durable up to there stays where it is.
+        for frame in carried.filter(|frame| frame.after.revision > before.revision) {
+            let reserved;
+            let (kind, payload) = match &frame.content {
+                Content::Transitions(payload) => (FrameKind::Transitions, payload.bytes()),
+                Content::Reserved(reservation) => {
+                    reserved = reservation.encode();
+                    (FrameKind::Reserved, &reserved[..])
+                }
+            };
+            let (bytes, checksum) =
+                journal::encode_frame(header.generation, kind, HEADER_LEN, position.revision + 1, payload);
             position.last = position.end;
             position.end += bytes.len() as u64;
             position.checksum = checksum;
-            position.revision += payload.count() as u64;
-            position.number = frame.after.number;
+            (position.revision, position.number) = (frame.after.revision, frame.after.number);
             frames.extend_from_slice(&bytes);
         }
         tracing::debug!(
@@ -200,7 +202,7 @@ impl Wal {
         self.begin(inner, sync, position)
     }
 
-    fn note_at_work(&self, inner: &Inner) -> WalResult<()> {
+    pub(super) fn note_at_work(&self, inner: &Inner) -> WalResult<()> {
         if let Some(mut note) = note::read::<AppendNote>(inner.lock.file())? {
             note.at_work = true;
             note.pid = self.disk.identity().pid;

@@ -44,6 +44,13 @@ pub struct Staged {
     len: u64,
 }
 
+impl Staged {
+    /// The name of the content in the spool.
+    pub(super) fn into_name(self) -> String {
+        self.name
+    }
+}
+
 /// Why a file was not taken.
 #[derive(Debug)]
 pub enum NotTaken {
@@ -92,7 +99,7 @@ impl Wal {
     /// Logs operations, some with staged content, which is durable before their frame is written. All is durable when
     /// this returns; whoever is told that nothing was logged finds the spool as it was.
     pub fn append_staged(&self, operations: Vec<(Logged, Option<Staged>)>) -> WalResult<Vec<Admitted>> {
-        self.check_room()?;
+        self.check_room(0)?;
         let now = self.clock.now();
         let mut content = Vec::new();
         let mut changes = Vec::with_capacity(operations.len());
@@ -125,7 +132,7 @@ impl Wal {
     }
 
     /// Links staged content into the spool, each for its operation, and makes that durable.
-    fn publish_staged(&self, content: &[(OperationId, Staged)]) -> DiskResult<()> {
+    pub(super) fn publish_staged(&self, content: &[(OperationId, Staged)]) -> DiskResult<()> {
         if content.is_empty() {
             return Ok(());
         }
@@ -193,7 +200,7 @@ impl Wal {
 
     /// Removes those links whose operations are not in the log. `lock` is held meanwhile, so that none of them can be
     /// logged between looking and removing.
-    fn remove_unknown(&self, links: &[(OperationId, String)]) -> WalResult<()> {
+    pub(super) fn remove_unknown(&self, links: &[(OperationId, String)]) -> WalResult<()> {
         for some in links.chunks(LOCKED_AT_ONCE) {
             let mut inner = self.lock_inner();
             self.take_lock(&mut inner)?;

@@ -2,12 +2,12 @@
 
 use std::collections::btree_map::Entry as MapEntry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::chain::{self, Position, ReadFrame};
+use super::chain::{self, Content, Position, ReadFrame};
 use super::change::Written;
 use super::error::{Damage, WalError, WalResult};
-use super::journal::{Payload, Record};
+use super::journal::{FrameKind, Payload, Record};
 use super::layout::Layout;
 use super::manifest::{Counts, FileEntry, Manifest};
 use super::original::{self, Rows};
@@ -57,6 +57,8 @@ struct CachedGroup {
 #[derive(Debug, Default)]
 struct Tail {
     position: Option<Position>,
+    /// Last revision of what was taken in; none: nothing was.
+    revision: Option<Revision>,
     payloads: Vec<Payload>,
     touched: BTreeMap<Number, Touched>,
     /// The numbers of the touched operations by id; made when first asked for.
@@ -235,13 +237,13 @@ impl View {
     }
 
     /// Takes in a frame that was just written where we stand; it need not be read back.
-    pub(super) fn advance(&mut self, payload: &[u8], after: Position) -> WalResult<()> {
+    pub(super) fn advance(&mut self, kind: FrameKind, payload: &[u8], after: Position) -> WalResult<()> {
         let Some(position) = self.journal.position else { return Ok(()) };
         if position.generation == after.generation
             && position.end == after.last
-            && let Some(payload) = Payload::new(position.revision + 1, payload)
+            && let Some(content) = Content::new(kind, position.revision + 1, payload)
         {
-            self.journal.take(vec![ReadFrame { payload, synced: 0, after }])?;
+            self.journal.take(vec![ReadFrame { content, synced: 0, after }])?;
             self.journal.position = Some(after);
         }
         Ok(())
@@ -357,8 +359,7 @@ impl View {
 
     /// The last revision that was read, in files or journal.
     pub(super) fn last_revision(&self) -> Revision {
-        let in_journal = self.journal.payloads.last().map(|last| last.revision + last.count() as u64 - 1);
-        in_journal.or(self.base.as_ref().map(|base| base.manifest.revision)).unwrap_or(0)
+        self.journal.revision.or(self.base.as_ref().map(|base| base.manifest.revision)).unwrap_or(0)
     }
 
     /// Bytes of transitions in the journal, and when the oldest of them happened.
@@ -506,6 +507,15 @@ impl View {
 
     /// The operation that the journal logged with this idempotency key.
     pub(super) fn logged_with_key(&self, key: &str) -> Option<Number> {
+        self.keys_in_journal().1.get(key).copied()
+    }
+
+    /// All idempotency keys that the journal logged.
+    pub(super) fn logged_keys(&self) -> Vec<(String, Number)> {
+        self.keys_in_journal().1.iter().map(|(key, number)| (key.clone(), *number)).collect()
+    }
+
+    fn keys_in_journal(&self) -> MutexGuard<'_, (usize, HashMap<String, Number>)> {
         let mut keys = self.journal.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let (seen, numbers) = &mut *keys;
         for payload in &self.journal.payloads[*seen..] {
@@ -520,7 +530,7 @@ impl View {
             }
         }
         *seen = self.journal.payloads.len();
-        numbers.get(key).copied()
+        keys
     }
 
     fn row(&self, number: Number) -> WalResult<Option<Operation>> {
@@ -628,9 +638,12 @@ impl View {
 impl Tail {
     fn take(&mut self, frames: Vec<ReadFrame>) -> WalResult<()> {
         for frame in frames {
-            self.bytes += frame.payload.bytes().len() as u64;
+            self.revision = Some(frame.after.revision);
+            // What is reserved shows in the position, and nowhere else until its batch is committed.
+            let Content::Transitions(payload) = frame.content else { continue };
+            self.bytes += payload.bytes().len() as u64;
             let payload_index = self.payloads.len() as u32;
-            for (index, (offset, record)) in frame.payload.records().enumerate() {
+            for (index, (offset, record)) in payload.records().enumerate() {
                 if self.oldest.is_none() {
                     self.oldest = Some(record.at);
                 }
@@ -642,7 +655,7 @@ impl Tail {
                     self.kinds[kind].change[to as usize] += 1;
                 }
                 let at = RecordAt { payload: payload_index, offset: offset as u32, index: index as u32 };
-                let revision = frame.payload.revision + index as u64;
+                let revision = payload.revision + index as u64;
                 match self.touched.entry(record.number) {
                     MapEntry::Vacant(vacant) => {
                         vacant.insert(Touched {
@@ -666,7 +679,7 @@ impl Tail {
                 }
             }
             self.ids = OnceLock::new();
-            self.payloads.push(frame.payload);
+            self.payloads.push(payload);
         }
         Ok(())
     }

@@ -50,7 +50,7 @@ impl Worker<'_, '_, '_> {
             }
             let read = self.view.untouched_rows(&self.files[at]);
             for row in self.tolerate(read)?.unwrap_or_default() {
-                let wanted = self.options.only.as_ref().is_none_or(|only| only.contains(&row.number));
+                let wanted = self.options.only.as_ref().is_none_or(|only| only.contains(row.number));
                 if wanted && row.status().is_waiting() && self.wants(&row.backend) {
                     self.dependents.add(&row);
                 }

@@ -220,7 +220,7 @@ impl Worker<'_, '_, '_> {
         if !self.options.follow {
             return self.nothing_due();
         }
-        for number in only.clone() {
+        for number in only.clone().iter() {
             let operation = self.operation(number)?;
             if operation.is_some_and(|operation| !operation.status().is_terminal()) {
                 return Ok(false);
@@ -301,7 +301,7 @@ impl Worker<'_, '_, '_> {
     }
 
     fn offer(&mut self, number: Number, now: Time) -> WalResult<()> {
-        if self.options.only.as_ref().is_some_and(|only| !only.contains(&number)) || self.is_taken(number) {
+        if self.options.only.as_ref().is_some_and(|only| !only.contains(number)) || self.is_taken(number) {
             return Ok(());
         }
         let Some(operation) = self.operation(number)? else { return Ok(()) };
@@ -338,7 +338,7 @@ impl Worker<'_, '_, '_> {
         let now = self.tools.clock.now();
         for (at, file) in self.files.iter().enumerate() {
             if let Some(only) = &self.options.only
-                && only.range(file.numbers.0..=file.numbers.1).next().is_none()
+                && !only.intersects(file.numbers.0, file.numbers.1)
             {
                 continue;
             }
@@ -381,7 +381,7 @@ impl Worker<'_, '_, '_> {
         let now = self.tools.clock.now();
         for row in rows {
             let wanted = self.wants(&row.backend)
-                && self.options.only.as_ref().is_none_or(|only| only.contains(&row.number))
+                && self.options.only.as_ref().is_none_or(|only| only.contains(row.number))
                 && !self.is_taken(row.number);
             if let Some(entry) = Entry::of(&row).filter(|_| wanted) {
                 self.queue.offer(entry, now);
@@ -626,7 +626,7 @@ impl Worker<'_, '_, '_> {
             |glimpse| glimpse.status == Status::Processing,
             |operation| {
                 let ours = self.running.contains_key(&operation.number);
-                let wanted = !ours && only.is_none_or(|only| only.contains(&operation.number));
+                let wanted = !ours && only.is_none_or(|only| only.contains(operation.number));
                 if operation.status() == Status::Processing && wanted {
                     orphans.push(operation);
                 }

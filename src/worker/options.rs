@@ -1,10 +1,10 @@
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::backend::Attempt;
-use crate::operation::{BackendName, Number, Operation};
+use crate::operation::{BackendName, Operation};
+use crate::wal::manifest::NumberSet;
 
 /// How long a second drain loop tries to get the lock of a first one.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
@@ -23,7 +23,7 @@ pub struct ProcessOptions {
     /// Begin nothing new after this time.
     pub max_time: Option<Duration>,
     /// Only these operations.
-    pub only: Option<BTreeSet<Number>>,
+    pub only: Option<NumberSet>,
     /// How long to try for the lock.
     pub lock_timeout: Duration,
     /// How long running attempts may go on after a request to stop.

@@ -508,7 +508,7 @@ fn a_claim_of_another_is_not_taken_for_ones_own() {
 }
 
 #[test]
-fn of_a_batch_only_what_was_dropped_is_appended_anew() {
+fn a_batch_is_whole_although_the_journal_is_restarted_under_it() {
     let machine = Machine::new();
     add(&wal(&machine), "one");
     let a = with_dropped_page(&machine, |_| {});

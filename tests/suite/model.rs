@@ -17,7 +17,9 @@ use wal_cli::disk::{Disk, Machine, MemoryDisk};
 use wal_cli::operation::{
     BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Operation, OperationType, Outcome, Time,
 };
-use wal_cli::wal::{Change, Known, Layout, Options, Order, Retention, View, Wal, WalError};
+use wal_cli::wal::manifest::sha256_hex;
+use wal_cli::wal::schema::Table;
+use wal_cli::wal::{Admitted, Change, Known, Layout, Options, Order, Retention, View, Wal, WalError, Written};
 
 const START: i64 = 1_800_000_000_000;
 const DAY_MS: i64 = 86_400_000;
@@ -130,7 +132,11 @@ struct Life {
     clock: Arc<ManualClock>,
     random: fastrand::Rng,
     model: Model,
-    next_number: u64,
+    /// The highest number of an operation that was ever known to stand.
+    highest: u64,
+    /// Texts of what the present step logs.
+    under_way: Vec<String>,
+    steps: u64,
     writers: [Option<(MemoryDisk, Wal)>; 2],
     options: Options,
     trace: Vec<String>,
@@ -149,6 +155,8 @@ impl Life {
             generation_bytes: random.u64(600..4000),
             checkpoint_bytes: random.u64(500..8000),
             ahead_bytes: random.u64(..1500),
+            frame_operations: random.usize(1..8),
+            chunk_operations: random.usize(1..12),
             ..Options::default()
         };
         Life {
@@ -156,7 +164,9 @@ impl Life {
             clock: Arc::new(ManualClock::new(Time::from_millis(START), seed)),
             random,
             model: Model::new(),
-            next_number: 1,
+            highest: 0,
+            under_way: Vec::new(),
+            steps: 0,
             writers: [None, None],
             options,
             trace: Vec::new(),
@@ -199,40 +209,25 @@ impl Life {
         }
         let now = self.clock.now().as_millis();
         let before = self.model.clone();
-        let next_before = self.next_number;
-        let action = self.random.u8(..10);
+        self.steps += 1;
+        self.under_way.clear();
+        let action = self.random.u8(..12);
         let is_cleanup = action == 8;
         let result = match action {
             0..=2 => {
                 let count = self.random.usize(1..8);
                 self.trace.push(format!("writer {which} adds {count}"));
-                let new: Vec<Change> = (0..count)
-                    .map(|nth| {
-                        let text = format!("{}", next_before + nth as u64);
-                        Change::New(Logged::new(
-                            OperationType::new("add").unwrap(),
-                            BackendName::new("local").unwrap(),
-                            Fields::from([("path".to_owned(), text)]),
-                            5,
-                        ))
-                    })
-                    .collect();
-                for nth in 0..count as u64 {
-                    let number = self.next_number + nth;
-                    self.model.insert(
-                        number,
-                        Row {
-                            status: "pending",
-                            text: number.to_string(),
-                            retries: 0,
-                            interruptions: 0,
-                            history: vec![("", "pending")],
-                            done_at: 0,
-                        },
-                    );
-                }
-                self.next_number += count as u64;
-                self.wal(which).transact(|_| Ok((new.clone(), ()))).map(|_| ())
+                let new: Vec<Change> = self.some_new(count).into_iter().map(Change::New).collect();
+                self.wal(which).transact(|_| Ok((new.clone(), ()))).map(|(written, ())| self.logged(&written))
+            }
+            10..=11 => {
+                // Small ones are a frame, larger ones partitions and a manifest.
+                let count = self.random.usize(1..25);
+                self.trace.push(format!("writer {which} adds a batch of {count}"));
+                let new = self.some_new(count);
+                self.wal(which)
+                    .append_new(new)
+                    .map(|admitted| self.insert(&admitted.iter().map(Admitted::number).collect::<Vec<_>>()))
             }
             3..=6 => {
                 let step = Step::ALL[self.random.usize(..Step::ALL.len())];
@@ -290,15 +285,15 @@ impl Life {
                     let seen = self.observe();
                     if is_cleanup {
                         // Its commits are several; that the last one failed says nothing of those before.
-                        self.settle(&before, next_before, false);
+                        self.settle(&before, false);
                     } else {
                         same(&seen, &before, "whoever was told that nothing was logged");
-                        (self.model, self.next_number) = (before, next_before);
+                        self.model = before;
                     }
                 }
                 Err(error) => {
                     self.trace.push(format!("it was told: {error}"));
-                    self.settle(&before, next_before, false);
+                    self.settle(&before, false);
                 }
             }
             if self.random.u8(..12) == 0 {
@@ -311,40 +306,94 @@ impl Life {
             let acted = self.random.bool();
             if acted {
                 self.trace.push("the other one acts after the death".into());
-                self.settle(&before, next_before, result.is_ok());
+                self.settle(&before, result.is_ok());
             }
             if self.random.bool() {
                 self.trace.push("power cut".into());
                 self.power_cut();
             }
             if !acted {
-                self.settle(&before, next_before, result.is_ok());
+                self.settle(&before, result.is_ok());
             }
         }
         self.compare();
     }
 
     /// After a death, a new write makes what stands durable; then it is known which of both models holds.
-    fn settle(&mut self, before: &Model, next_before: u64, acknowledged: bool) {
+    fn settle(&mut self, before: &Model, acknowledged: bool) {
         let other = self.random.usize(..2);
         self.writer(other).expect("a log opens after a death");
         let done = self.wal(other).checkpoint();
         done.expect("a log works after a death");
         let seen = self.observe();
-        if acknowledged || seen == self.model {
+        if acknowledged {
             return;
         }
+        if !self.under_way.is_empty() {
+            // Nobody was told their numbers.
+            let new: Vec<u64> = seen.keys().filter(|number| !before.contains_key(number)).copied().collect();
+            if new.len() == self.under_way.len() {
+                self.insert(&new);
+            }
+        }
         assert!(
-            seen == *before || is_partial_cleanup(&seen, before, &self.model),
+            seen == self.model || seen == *before || is_partial_cleanup(&seen, before, &self.model),
             "neither before nor after:\nseen   {seen:?}\nbefore {before:?}\nafter  {:?}",
             self.model
         );
         self.model = seen;
-        if self.model.len() == before.len() {
-            self.next_number = next_before;
+    }
+
+    /// New operations for the present step, each with a text of its own.
+    fn some_new(&mut self, count: usize) -> Vec<Logged> {
+        self.under_way = (0..count).map(|nth| format!("{}.{nth}", self.steps)).collect();
+        let new = self.under_way.iter().map(|text| {
+            let parameters = Fields::from([("path".to_owned(), text.clone())]);
+            Logged::new(OperationType::new("add").unwrap(), BackendName::new("local").unwrap(), parameters, 5)
+        });
+        new.collect()
+    }
+
+    /// The step's operations got these numbers.
+    fn logged(&mut self, written: &[Written]) {
+        let numbers: Vec<u64> = written.iter().map(|written| written.number).collect();
+        self.insert(&numbers);
+    }
+
+    fn insert(&mut self, numbers: &[u64]) {
+        assert_eq!(numbers.len(), self.under_way.len());
+        for (number, text) in numbers.iter().zip(&self.under_way) {
+            assert!(*number > self.highest, "number {number} is given anew");
+            self.highest = *number;
+            let row = Row {
+                status: "pending",
+                text: text.clone(),
+                retries: 0,
+                interruptions: 0,
+                history: vec![("", "pending")],
+                done_at: 0,
+            };
+            self.model.insert(*number, row);
         }
-        let next = self.wal(other).read(|view| Ok(view.position().unwrap().number)).unwrap();
-        self.next_number = next;
+    }
+
+    /// Whatever is in a Parquet file, named or left over: no number was ever given to two operations.
+    fn check_numbers(&self) {
+        let disk = self.machine.process();
+        let disk: &dyn Disk = &disk;
+        let mut ids = BTreeMap::new();
+        for directory in [layout().partitions(), layout().archives(), layout().quarantine(), layout().tmp()] {
+            for entry in disk.list(&directory).unwrap_or_default() {
+                let path = directory.join(entry.name);
+                let bytes = disk.read(&path).unwrap();
+                // What a power cut tore is no file of ours.
+                let Ok(table) = Table::open(disk, &path, &sha256_hex(&bytes)) else { continue };
+                for row in table.read_all().unwrap_or_default() {
+                    let first = ids.entry(row.number).or_insert(row.id);
+                    assert_eq!(*first, row.id, "number {} was given twice", row.number);
+                }
+            }
+        }
     }
 
     fn power_cut(&mut self) {
@@ -398,6 +447,9 @@ impl Life {
     fn compare(&mut self) {
         let seen = self.observe();
         same(&seen, &self.model, "a fresh reader");
+        if self.random.u8(..6) == 0 {
+            self.check_numbers();
+        }
         if self.random.u8(..4) != 0 {
             return;
         }

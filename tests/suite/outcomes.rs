@@ -77,6 +77,33 @@ fn drain_locked(place: &Place) -> Option<File> {
     locked(place, "process.lock")
 }
 
+/// More paths than a frame takes.
+fn long_list(place: &Place) -> Option<File> {
+    nothing(place);
+    place.file("list", &"a.txt\n".repeat(1001));
+    None
+}
+
+fn long_list_full_disk(place: &Place) -> Option<File> {
+    long_list(place);
+    full_disk(place)
+}
+
+fn long_list_checkpoint_locked(place: &Place) -> Option<File> {
+    long_list(place);
+    checkpoint_locked(place)
+}
+
+/// A good line, a bad path, a line that is no JSON.
+fn lists_with_bad_lines(place: &Place) -> Option<File> {
+    nothing(place);
+    place.file("list", "a.txt\nno.txt\n");
+    let good = r#"{"operation_type":"mkdir","parameters":{"path":"/d"}}"#;
+    place.file("good.ndjson", good);
+    place.file("ops.ndjson", &format!("{good}\n{{\n"));
+    None
+}
+
 fn checkpoint_locked(place: &Place) -> Option<File> {
     locked(place, "checkpoint.lock")
 }
@@ -189,6 +216,16 @@ fn cases() -> Vec<Case> {
         fails(nothing, "add --backend local a.txt . --spool always", 2, "bad_inputs"),
         fails(nothing, "add --backend local a.txt --spool sometimes", 2, "usage"),
         fails(full_disk, "add --backend local a.txt --spool always", 7, "no_space"),
+        works(long_list, "add --backend local --from-file list"),
+        works(long_list, "add --backend mock --from-file list --wait"),
+        works(nothing, "add --backend local a.txt --keep-going"),
+        fails(long_list_full_disk, "add --backend local --from-file list", 7, "no_space"),
+        fails(long_list_checkpoint_locked, "add --backend local --from-file list --lock-timeout 30ms", 5, "busy"),
+        fails(lists_with_bad_lines, "add --backend local --from-file list", 2, "bad_inputs"),
+        fails(lists_with_bad_lines, "add --backend local --from-file list --keep-going", 1, "+bad_inputs"),
+        fails(lists_with_bad_lines, "add --backend local --from-file list --keep-going --wait", 1, "+bad_inputs"),
+        fails(lists_with_bad_lines, "add --backend local --from-file list --key k x", 2, "bad_inputs"),
+        fails(long_list, "add --backend local --from-file list --key k", 2, "bad_key"),
         fails(nothing, "add --backend local a.txt no.txt neither.txt", 2, "bad_inputs"),
         fails(nothing, "add --backend local a.txt/x", 2, "bad_inputs"),
         fails(nothing, "add --backend local --from-file no.txt", 2, "usage"),
@@ -217,6 +254,15 @@ fn cases() -> Vec<Case> {
         works(one_completed, "submit get QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o out --backend local --wait"),
         works(one_completed, "submit pin QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o --backend local --wait"),
         works(one_completed, "submit rm QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o --backend local --wait"),
+        works(lists_with_bad_lines, "submit --from-file good.ndjson --backend local"),
+        works(lists_with_bad_lines, "submit --from-file good.ndjson --backend local --wait"),
+        works(nothing, "submit --from-file - --backend local"),
+        fails(lists_with_bad_lines, "submit --from-file ops.ndjson --backend local", 2, "bad_inputs"),
+        fails(lists_with_bad_lines, "submit --from-file ops.ndjson --backend local --keep-going", 1, "+bad_inputs"),
+        fails(lists_with_bad_lines, "submit --from-file good.ndjson pin", 2, "usage"),
+        fails(nothing, "submit --from-file no.ndjson --backend local", 2, "usage"),
+        fails(nothing, "submit --backend local", 2, "usage"),
+        fails(switched_off, "submit --from-file - --backend local", 2, "disabled"),
         fails(nothing, "submit rm /nowhere --backend local --wait", 1, "+operation_failed"),
         fails(nothing, "submit pin nocid --backend local", 2, "bad_parameters"),
         fails(nothing, "submit pin a b --backend local", 2, "usage"),

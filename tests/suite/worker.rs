@@ -9,6 +9,7 @@ use wal_cli::client::{Client, ClientError, Filter, ProcessOptions, ProcessReport
 use wal_cli::clock::Clock;
 use wal_cli::operation::{Failure, FailureClass, Fields, OperationType, Outcome, Status, Time};
 use wal_cli::wal::WalError;
+use wal_cli::wal::manifest::NumberSet;
 
 use super::scenario::{Act, Scenario, backend, layout, logged};
 
@@ -211,7 +212,7 @@ fn limits_are_kept() {
         |options: ProcessOptions| scenario.client().process(&options, &Stop::new(), &mut Silent).unwrap().completed;
     assert_eq!(run(ProcessOptions { limit: Some(2), backend: Some(backend("a")), ..Default::default() }), 2);
     assert_eq!(run(ProcessOptions { backend: Some(backend("b")), ..Default::default() }), 1);
-    assert_eq!(run(ProcessOptions { only: Some([4].into()), ..Default::default() }), 1);
+    assert_eq!(run(ProcessOptions { only: Some(NumberSet::from_iter([4])), ..Default::default() }), 1);
     assert_eq!(run(ProcessOptions { max_time: Some(Duration::ZERO), ..Default::default() }), 0);
     assert_eq!(scenario.calls("a"), "one two four");
     assert_eq!(run(ProcessOptions::default()), 1);

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::words::Named;
-use crate::bench::{AppendRow, FloorRow, Method};
+use crate::bench::{AppendRow, BatchRow, FloorRow, Method};
 
 /// What the disk can do.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -79,5 +79,47 @@ impl Append {
             ratio_grouped: row.ratio_grouped,
         };
         Append { append: rows.iter().map(row).collect() }
+    }
+}
+
+/// Large batches beside the disk.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Batch")]
+pub struct BatchDoc {
+    batch: BatchRowDoc,
+}
+
+/// Ratios are median, least, most.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "BatchRow")]
+struct BatchRowDoc {
+    /// Operations of one batch.
+    #[schemars(range(min = 1))]
+    operations: usize,
+    /// Partitions that it came to.
+    files: usize,
+    /// Their size.
+    bytes: u64,
+    /// Durable operations per second.
+    ours_per_second: f64,
+    /// As many per second as the disk takes for the same bytes.
+    floor_per_second: f64,
+    /// Our time as a multiple of the disk's.
+    ratio: (f64, f64, f64),
+}
+
+impl BatchDoc {
+    /// The document of this row.
+    pub fn new(row: &BatchRow) -> BatchDoc {
+        BatchDoc {
+            batch: BatchRowDoc {
+                operations: row.operations,
+                files: row.files.0,
+                bytes: row.files.1,
+                ours_per_second: row.ours_per_second,
+                floor_per_second: row.floor_per_second,
+                ratio: row.ratio,
+            },
+        }
     }
 }

@@ -40,7 +40,7 @@ error_types! {
     Offline "offline" "backends are offline"
     Usage "usage" "the command line makes no sense"
     Config "config" "the settings make no sense, or cannot be read"
-    BadInputs "bad_inputs" "inputs cannot be used; nothing was logged"
+    BadInputs "bad_inputs" "inputs cannot be used; nothing was logged, or, with --keep-going, all but those"
     BadParameters "bad_parameters" "the type does not take these parameters; nothing was logged"
     BadReference "bad_reference" "this is no way to name an operation"
     UnknownBackend "unknown_backend" "there is no such backend"
@@ -128,10 +128,14 @@ pub struct Facts {
     /// The types that the backend carries out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub supported: Option<Vec<String>>,
-    /// The inputs that cannot be used, all of them.
+    /// The inputs that cannot be used; the first ten thousand, if there are more.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub bad_inputs: Option<Vec<BadInputDoc>>,
+    /// How many inputs cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub bad_count: Option<u64>,
     /// The operation that has the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
@@ -176,6 +180,10 @@ pub struct Offset(pub Option<u64>);
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "BadInput")]
 pub struct BadInputDoc {
+    /// The line it stood on, if it came from a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub line: Option<u64>,
     /// A stable word.
     pub error_type: Word<'static>,
     /// The path or line, as it was given.
@@ -214,7 +222,7 @@ pub struct UnfinishedDoc {
 
 /// The facts that errors of a type always come with.
 const ALWAYS: &[(ErrorType, &[&str])] = &[
-    (ErrorType::BadInputs, &["bad_inputs"]),
+    (ErrorType::BadInputs, &["bad_inputs", "bad_count"]),
     (ErrorType::Unsupported, &["supported"]),
     (ErrorType::Damaged, &["path", "offset"]),
     (ErrorType::NoSpace, &["free_bytes", "min_free_bytes"]),

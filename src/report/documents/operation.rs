@@ -1,7 +1,10 @@
 //! Operations as JSON.
 
+use std::cell::RefCell;
+
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::ser::SerializeSeq;
+use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use super::words::{Cid, Named, Sha256, Shown, Word};
@@ -30,6 +33,34 @@ impl<'a> Operations<'a> {
         };
         Operations { operation_id, operations: operations.iter().map(OperationDoc::new).collect() }
     }
+}
+
+/// Many operations, written as they are read.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ManyOperations")]
+pub struct OperationsDoc<I: Iterator<Item = Operation>> {
+    /// The operations.
+    #[serde(serialize_with = "one_by_one")]
+    #[schemars(with = "Vec<OperationDoc<'static>>")]
+    operations: RefCell<I>,
+}
+
+impl<I: Iterator<Item = Operation>> OperationsDoc<I> {
+    /// These operations; they can be written once.
+    pub fn new(operations: I) -> OperationsDoc<I> {
+        OperationsDoc { operations: RefCell::new(operations) }
+    }
+}
+
+fn one_by_one<S: Serializer, I: Iterator<Item = Operation>>(
+    operations: &RefCell<I>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut list = serializer.serialize_seq(None)?;
+    for operation in &mut *operations.borrow_mut() {
+        list.serialize_element(&OperationDoc::new(&operation))?;
+    }
+    list.end()
 }
 
 /// The one operation that `show` was asked for.

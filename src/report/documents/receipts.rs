@@ -1,22 +1,26 @@
 //! What was logged, as JSON.
 
 use schemars::{JsonSchema, Schema};
-use serde::Serialize;
+use serde::ser::{Error, SerializeSeq};
+use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use super::words::{Named, Shown};
-use crate::client::Receipt;
+use crate::client::{ClientError, Receipts};
+
 use crate::operation::{BackendName, OperationId, OperationType, Status};
 
-/// What was logged, in the order in which it was given.
+/// What was logged, in the order in which it was given; written as it is read.
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(transform = id_of_one)]
-pub struct Receipts<'a> {
+#[schemars(rename = "Receipts", transform = id_of_one)]
+pub struct ReceiptsDoc<'a> {
     /// The id, if there is one operation.
     #[serde(skip_serializing_if = "Option::is_none")]
     operation_id: Option<Shown<OperationId>>,
     /// What was logged, durable.
-    operations: Vec<ReceiptDoc<'a>>,
+    #[serde(serialize_with = "one_by_one")]
+    #[schemars(with = "Vec<ReceiptDoc<'a>>")]
+    operations: &'a Receipts,
 }
 
 /// An operation that was logged.
@@ -42,27 +46,48 @@ struct ReceiptDoc<'a> {
     spooled: bool,
 }
 
-impl<'a> Receipts<'a> {
+impl<'a> ReceiptsDoc<'a> {
     /// These receipts.
-    pub fn new(receipts: &'a [Receipt]) -> Receipts<'a> {
-        let operation_id = match receipts {
-            [only] => Some(Shown(only.id)),
+    pub fn new(operations: &'a Receipts) -> Result<ReceiptsDoc<'a>, ClientError> {
+        let operation_id = match operations.count() {
+            1 => operations.to_vec()?.pop().map(|only| Shown(only.id)),
             _ => None,
         };
-        let operations = receipts
-            .iter()
-            .map(|receipt| ReceiptDoc {
-                operation_id: Shown(receipt.id),
-                number: receipt.number,
-                status: Named(receipt.status),
-                existing: receipt.existing,
-                operation_type: &receipt.operation_type,
-                backend: &receipt.backend,
-                path: receipt.path.as_deref(),
-                spooled: receipt.spooled,
-            })
-            .collect();
-        Receipts { operation_id, operations }
+        Ok(ReceiptsDoc { operation_id, operations })
+    }
+}
+
+/// What went wrong while receipts were read and written.
+enum Broken<E> {
+    Read(ClientError),
+    Write(E),
+}
+
+impl<E> From<ClientError> for Broken<E> {
+    fn from(error: ClientError) -> Broken<E> {
+        Broken::Read(error)
+    }
+}
+
+fn one_by_one<S: Serializer>(receipts: &&Receipts, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut list = serializer.serialize_seq(None)?;
+    let written = receipts.each(|receipt| {
+        let doc = ReceiptDoc {
+            operation_id: Shown(receipt.id),
+            number: receipt.number,
+            status: Named(receipt.status),
+            existing: receipt.existing,
+            operation_type: &receipt.operation_type,
+            backend: &receipt.backend,
+            path: receipt.path.as_deref(),
+            spooled: receipt.spooled,
+        };
+        list.serialize_element(&doc).map_err(Broken::Write)
+    });
+    match written {
+        Ok(()) => list.end(),
+        Err(Broken::Write(error)) => Err(error),
+        Err(Broken::Read(error)) => Err(S::Error::custom(error)),
     }
 }
 

@@ -1,0 +1,107 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{remove_tree, spread};
+use crate::client::{Client, ClientError};
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::disk::{Access, Disk, DiskResult};
+use crate::operation::{BackendName, Fields, InvalidName, Logged, OperationType};
+
+/// Large batches beside the disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchRow {
+    /// Operations of one batch.
+    pub operations: usize,
+    /// Partitions that one batch came to, and their bytes.
+    pub files: (usize, u64),
+    /// Operations per second of ours, median of the blocks.
+    pub ours_per_second: f64,
+    /// As many per second as the disk takes when somebody writes and flushes the same bytes, median of the blocks.
+    pub floor_per_second: f64,
+    /// Our time as a multiple of the disk's: median, least, most.
+    pub ratio: (f64, f64, f64),
+}
+
+/// Logs batches, each into a log of its own below `directory`, in alternation with writing the same bytes
+/// in files of the same sizes.
+pub fn batch(
+    disk: &Arc<dyn Disk>,
+    clock: &Arc<dyn Clock>,
+    directory: &Path,
+    operations: usize,
+    blocks: usize,
+) -> Result<BatchRow, ClientError> {
+    let (mut ours, mut floor) = (Vec::new(), Vec::new());
+    let mut files = (0, 0);
+    for _ in 0..blocks {
+        let base = directory.join(format!("bench-batch-{}", clock.random()));
+        let client = Client::with(disk.clone(), clock.clone(), Settings::at(base.clone()), "bench batch");
+        let wal = client.wal()?;
+        // The first append makes the log; that is not what is measured.
+        wal.append_new(vec![generated(0)?])?;
+        let start = clock.elapsed();
+        let mut batch = wal.batch();
+        for nth in 0..operations {
+            batch.push(generated(nth)?)?;
+        }
+        batch.commit()?;
+        ours.push(clock.elapsed().saturating_sub(start).as_secs_f64());
+        let mut sizes = Vec::new();
+        for entry in disk.list(&wal.layout().partitions())? {
+            sizes.push(disk.metadata(&wal.layout().partitions().join(entry.name))?.len);
+        }
+        files = (sizes.len(), sizes.iter().sum());
+        remove_tree(&**disk, &base)?;
+        floor.push(write_files(&**disk, &**clock, directory, &sizes)?);
+    }
+    let per_second = |seconds: &[f64]| operations as f64 / spread(seconds.to_vec()).0.max(f64::EPSILON);
+    Ok(BatchRow {
+        operations,
+        files,
+        ours_per_second: per_second(&ours),
+        floor_per_second: per_second(&floor),
+        ratio: spread(ours.iter().zip(&floor).map(|(ours, floor)| ours / floor.max(f64::EPSILON)).collect()),
+    })
+}
+
+fn generated(nth: usize) -> Result<Logged, ClientError> {
+    let refused = |error: InvalidName| ClientError::BadReference(error.to_string());
+    let path = format!("/home/somebody/pictures/2026/{:03}/picture-{nth:07}.jpg", nth / 1000);
+    let parameters = Fields::from([("path".to_owned(), path)]);
+    let operation_type = OperationType::new("add").map_err(refused)?;
+    Ok(Logged::new(operation_type, BackendName::new("mock").map_err(refused)?, parameters, 5))
+}
+
+/// Seconds that writing and flushing files of these sizes takes.
+fn write_files(disk: &dyn Disk, clock: &dyn Clock, directory: &Path, sizes: &[u64]) -> DiskResult<f64> {
+    let directory = directory.join(format!("bench-floor-{}", clock.random()));
+    disk.create_dir(&directory)?;
+    let content = vec![0xa5; usize::try_from(sizes.iter().copied().max().unwrap_or(0)).unwrap_or(0)];
+    let start = clock.elapsed();
+    let written = sizes.iter().enumerate().try_for_each(|(nth, size)| {
+        let file = disk.open(&directory.join(nth.to_string()), Access::CreateNew)?;
+        file.write_at(&content[..usize::try_from(*size).unwrap_or(0)], 0)?;
+        file.sync_data()
+    });
+    let seconds = clock.elapsed().saturating_sub(start).as_secs_f64();
+    remove_tree(disk, &directory)?;
+    written.map(|()| seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::disk::OsDisk;
+
+    #[test]
+    fn batches_are_logged_beside_the_floor() {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, clock): (Arc<dyn Disk>, Arc<dyn Clock>) = (Arc::new(OsDisk::new()), Arc::new(SystemClock::new()));
+        let row = batch(&disk, &clock, directory.path(), 2500, 2).unwrap();
+        assert_eq!(disk.list(directory.path()).unwrap(), [], "all of it is gone again");
+        assert_eq!((row.operations, row.files.0), (2500, 3));
+        assert!(row.files.1 > 0 && row.ours_per_second > 0.0 && row.ratio.1 <= row.ratio.2, "{row:?}");
+    }
+}
