@@ -31,11 +31,16 @@ fn refused(scenario: &Scenario, verb: &Verb, on: &[u64]) -> String {
 
 /// Logs an operation that waits for others, and returns its number.
 fn add_after(scenario: &Scenario, on: &str, name: &str, after: &[u64]) -> u64 {
+    submit_with(scenario, on, name, AddOptions { after: numbers(after), ..AddOptions::default() })
+}
+
+fn submit_with(scenario: &Scenario, on: &str, name: &str, options: AddOptions) -> u64 {
     let client = scenario.client();
-    let mut operation = logged(on, name, 0);
-    let options = AddOptions { after: numbers(after), ..AddOptions::default() };
-    client.dress(std::slice::from_mut(&mut operation), &options).unwrap();
-    client.submit(operation).unwrap().number
+    let options = AddOptions { backend: Some(backend(on)), max_retries: Some(2), ..options };
+    let mut batch = client.batch(&options, false).unwrap();
+    let Logged { operation_type, parameters, .. } = logged(on, name, 0);
+    batch.operation(&operation_type, parameters).unwrap();
+    batch.commit().unwrap().to_vec().unwrap()[0].number
 }
 
 fn statuses(scenario: &Scenario) -> String {
@@ -338,12 +343,9 @@ fn threads_with_one_key_log_one_operation() {
 #[test]
 fn a_delayed_operation_waits_its_time() {
     let scenario = Scenario::new();
-    let client = scenario.client();
-    let mut operation = logged("a", "x", 0);
     let options = AddOptions { delay: Some(Duration::from_secs(600)), ..AddOptions::default() };
-    client.dress(std::slice::from_mut(&mut operation), &options).unwrap();
-    client.submit(operation).unwrap();
-    client.checkpoint().unwrap();
+    submit_with(&scenario, "a", "x", options);
+    scenario.client().checkpoint().unwrap();
     assert_eq!(scenario.process().completed, 0);
     assert_eq!(reason(&scenario, 1), Reason::Delayed);
     scenario.wait(601);
