@@ -22,6 +22,7 @@ mod suite {
     mod spool_machine;
     mod tidy;
     mod tools;
+    mod tour;
     mod verbs;
     mod worker;
 }

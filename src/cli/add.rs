@@ -10,7 +10,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::wait::{self, Waited};
 use crate::client::{AddOptions, ClientError, Receipt, Reference};
-use crate::report::{Document, Receipts, visible};
+use crate::report::{Document, Receipts, subject, visible};
 use crate::wal::WalError;
 
 /// Runs the command.
@@ -72,7 +72,11 @@ fn told(context: &mut Context<'_>, receipts: &[Receipt]) -> Result<Exit, CliErro
     for receipt in receipts {
         match &receipt.path {
             Some(path) => writeln!(terminal.out, "{}  {}  {}", receipt.number, receipt.id, visible(path))?,
-            None => writeln!(terminal.out, "{}  {}  {}", receipt.number, receipt.id, receipt.operation_type)?,
+            None => {
+                let logged = context.client.operation(&Reference::Number(receipt.number)).ok();
+                let what = logged.map_or_else(|| receipt.operation_type.to_string(), |logged| subject(&logged));
+                writeln!(terminal.out, "{}  {}  {what}", receipt.number, receipt.id)?;
+            }
         }
     }
     terminal.out.flush()?;
