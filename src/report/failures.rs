@@ -49,3 +49,33 @@ pub fn write_failures(groups: &[CauseGroup], style: &Style) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::{BackendName, FailureClass, Time};
+
+    #[test]
+    fn on_80_columns_what_was_said_goes_below_its_figures() {
+        let time = Time::from_millis(0);
+        let group = CauseGroup {
+            fingerprint: "09f76b4a".into(),
+            cause: "the connection to the backend was refused while the third part of a large file was sent".into(),
+            error_type: "dependency_failed".into(),
+            class: FailureClass::Permanent,
+            backend: BackendName::new("local").unwrap(),
+            failed: 12_345,
+            retrying: 0,
+            first: time,
+            last: time,
+            example: 99_999,
+            message: String::new(),
+        };
+        let style = |width| Style { color: false, width, now: time };
+        let narrow = write_failures(std::slice::from_ref(&group), &style(Some(80)));
+        assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
+        assert!(narrow.contains("\n          the connection to") && !narrow.contains("WHAT"), "{narrow}");
+        let wide = write_failures(&[group], &style(None));
+        assert_eq!(wide.lines().count(), 2, "{wide}");
+    }
+}

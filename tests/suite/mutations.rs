@@ -41,6 +41,7 @@ const NULLABLE: &[&str] = &[
     "size",
     "destination",
     "sha256",
+    "spool",
     "from",
     "reason",
     "hint",

@@ -70,7 +70,8 @@ fn one_held(place: &Place) -> Option<File> {
 
 /// The first file is logged, and the second to be added after it.
 fn one_after_another(place: &Place) -> Option<File> {
-    one_pending(place);
+    nothing(place);
+    place.run("add --backend local --spool never a.txt");
     place.run("add --backend local b.txt --after 1");
     None
 }
@@ -151,6 +152,16 @@ fn checkpoint_locked(place: &Place) -> Option<File> {
 /// The first operation is in a partition, the second in a frame that cannot be read any more.
 fn damaged(place: &Place) -> Option<File> {
     one_completed(place);
+    damage(place)
+}
+
+/// The same, but the first operation has failed.
+fn damaged_with_a_failure(place: &Place) -> Option<File> {
+    one_failed(place);
+    damage(place)
+}
+
+fn damage(place: &Place) -> Option<File> {
     place.run("checkpoint");
     place.run("add --backend local a.txt");
     place.run("add --backend local b.txt");
@@ -482,7 +493,7 @@ fn cases() -> Vec<Case> {
         works(log_locked, "failures"),
         fails(nothing, "failures --backend loca", 2, "unknown_backend"),
         fails(nothing, "failures now", 2, "usage"),
-        fails(damaged, "failures", 6, "+damaged"),
+        fails(damaged_with_a_failure, "failures", 6, "+damaged"),
         fails(newer_format, "failures", 6, "newer_format"),
         //
         works(nothing, "process"),
