@@ -23,6 +23,7 @@ mod suite {
     mod spool_machine;
     mod tidy;
     mod tools;
+    mod tour;
     mod verbs;
     mod worker;
 }

@@ -13,7 +13,7 @@ use super::inputs;
 use super::signals::Interrupts;
 use super::wait;
 use crate::client::{AddOptions, Batch, ClientError, Receipt, Receipts, Reference};
-use crate::report::{Document, ErrorType, ReceiptsDoc, visible};
+use crate::report::{Document, ErrorType, ReceiptsDoc, subject, visible};
 use crate::wal::WalError;
 
 /// Paths that are logged in a moment, not worth a thread that listens for signals.
@@ -111,6 +111,7 @@ fn left_out(receipts: &Receipts) -> CliError {
 
 /// Prints what was logged, and what was not. It is durable by now.
 pub fn told(context: &mut Context<'_>, receipts: &Receipts, error: Option<&CliError>) -> Result<Exit, CliError> {
+    let client = &context.client;
     let terminal = &mut *context.terminal;
     let exit = error.map_or(Exit::Done, |error| error.exit);
     if terminal.json {
@@ -123,7 +124,11 @@ pub fn told(context: &mut Context<'_>, receipts: &Receipts, error: Option<&CliEr
         let Receipt { number, id, .. } = receipt;
         match &receipt.path {
             Some(path) => writeln!(terminal.out, "{number}  {id}  {}", visible(path))?,
-            None => writeln!(terminal.out, "{number}  {id}  {}", receipt.operation_type)?,
+            None => {
+                let logged = client.operation(&Reference::Number(number)).ok();
+                let what = logged.map_or_else(|| receipt.operation_type.to_string(), |logged| subject(&logged));
+                writeln!(terminal.out, "{number}  {id}  {what}")?;
+            }
         }
         if receipt.existing && existing.len() < NOTES_MAX {
             existing.push((number, receipt.status));

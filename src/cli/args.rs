@@ -531,14 +531,13 @@ pub struct Process {
     #[arg(long, value_name = "TIME", default_value = "10", value_parser = duration)]
     pub grace: Duration,
 }
-
 /// `cleanup`
 #[derive(Debug, Args)]
 pub struct Cleanup {
     /// Also failed operations of that age, which otherwise stay
     #[arg(long)]
     pub failed: bool,
-    /// Completed at least this many days ago [default: the setting max_age_days]
+    /// Completed more than this many whole days ago (UTC) [default: the setting max_age_days]
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(0..=36_500))]
     pub age: Option<u64>,
     /// Only say what would go

@@ -27,7 +27,11 @@ pub fn run(context: &mut Context<'_>, args: &Cleanup) -> Result<Exit, CliError> 
     let verb = if args.dry_run { "would go" } else { "dropped" };
     if total + plan.failed == 0 {
         let what = if args.failed { "completed or failed" } else { "completed" };
-        terminal.text(&format!("no {what} operation is {days} days old\n"))?;
+        // Days count whole, in UTC: what ended today stays whatever the age.
+        let days = i64::try_from(days).unwrap_or(i64::MAX);
+        let day = terminal.style.now.plus_millis(days.saturating_mul(-86_400_000)).to_string();
+        let day = day.split('T').next().unwrap_or_default();
+        terminal.text(&format!("no {what} operation ended before {day} (UTC)\n"))?;
     }
     let joined = if args.dry_run { "would be joined" } else { "joined" };
     let parts = [

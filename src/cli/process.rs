@@ -167,7 +167,7 @@ fn end(
             (failed, "failed"),
             (retrying, "to be tried again"),
             (cancelled, "cancelled"),
-            (postponed, "postponed: their backend is away"),
+            (postponed, "postponed, the backend being away"),
             (handed_back, "handed back"),
             (recovered, "recovered from a drain loop that had died"),
         ];

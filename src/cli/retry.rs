@@ -24,9 +24,6 @@ pub fn run(context: &mut Context<'_>, args: &Retry) -> Result<Exit, CliError> {
     };
     if by_filter {
         selection = select(context, args)?;
-        if selection.references.is_empty() {
-            context.terminal.note("no operation is of that kind: nothing to retry");
-        }
     }
     verbs::apply(context, &selection, &verb)
 }

@@ -5,6 +5,7 @@ use super::args::Show;
 use super::context::Context;
 use super::error::CliError;
 use super::references;
+use crate::client::Reference;
 use crate::report::{Document, OperationDoc, ShownMany, ShownOne, write_operation};
 
 /// Runs the command.
@@ -31,7 +32,8 @@ pub fn run(context: &mut Context<'_>, args: &Show) -> Result<Exit, CliError> {
             if at > 0 {
                 terminal.text("\n")?;
             }
-            write_operation(&mut terminal.out, operation, args.history, &terminal.style)?;
+            let known = |id| context.client.operation(&Reference::Id(id)).ok();
+            write_operation(&mut terminal.out, operation, known, args.history, &terminal.style)?;
         }
         if operations.is_empty() {
             terminal.note("no operations");

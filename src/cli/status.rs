@@ -18,6 +18,7 @@ pub fn run(context: &mut Context<'_>, args: &StatusArgs) -> Result<Exit, CliErro
     let error = error.or_else(|| {
         (!held.is_empty()).then(|| {
             CliError::new(ErrorType::ConditionHolds, held.join("; "))
+                .hint("`wal-cli failures` and `wal-cli list` tell more")
                 .with(|facts| facts.conditions = Some(held.clone()))
         })
     });

@@ -41,7 +41,7 @@ fn tell(context: &mut Context<'_>, verb: &Verb, changed: &Changed) -> Result<(),
     }
     let done = changed.operations.len();
     if done == 0 && changed.unchanged.is_empty() && changed.skipped.is_empty() {
-        terminal.note("no operations");
+        terminal.note(&format!("no operation to be {}", verb.participle()));
     }
     for operation in changed.unchanged.iter().take(SHOWN) {
         terminal.note(&format!("operation {}: {}", operation.number, unchanged(verb, operation)));

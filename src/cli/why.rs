@@ -7,7 +7,7 @@ use super::error::CliError;
 use super::references;
 use crate::client::ClientError;
 use crate::operation::Status;
-use crate::report::{Document, Why};
+use crate::report::{Document, Why, wrapped};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &args::Why) -> Result<Exit, CliError> {
@@ -31,11 +31,13 @@ pub fn run(context: &mut Context<'_>, args: &args::Why) -> Result<Exit, CliError
     for why in &all {
         let number = why.operation.number;
         let sentence = terminal.program.named(&why.sentence);
-        terminal.line(&match why.operation.status() {
+        let told = match why.operation.status() {
             Status::Completed => format!("operation {number} is completed"),
             Status::Failed => format!("operation {number} failed: {sentence}"),
             status => format!("operation {number} is {status}: {sentence}"),
-        })?;
+        };
+        let room = terminal.style.width.unwrap_or(usize::MAX);
+        terminal.line(&wrapped(&told, room).join("\n"))?;
     }
     if all.is_empty() {
         terminal.note("no operations");

@@ -220,7 +220,9 @@ impl Client {
             }
             (Verb::Cancel { .. }, Status::Completed) => refused("it is completed already"),
             (Verb::Cancel { .. }, Status::Failed) => refused("it has failed already"),
-            (Verb::Hold, Status::Completed | Status::Failed) => refused("it has ended: there is nothing to set aside"),
+            (Verb::Hold, Status::Completed | Status::Failed) => {
+                refused("it has ended, so there is nothing to set aside")
+            }
             (Verb::Hold, _) if operation.hold => Effect::Unchanged,
             (Verb::Hold, _) => Effect::Event(Event::Held { reason: by_hand() }),
             (Verb::Release, _) if !operation.hold => Effect::Unchanged,
@@ -234,13 +236,12 @@ impl Client {
                 None => Effect::Event(Event::Deleted { reason: by_hand() }),
             },
             (Verb::Prioritize(_), Status::Completed | Status::Failed) => {
-                refused("it has ended: there is no order left")
+                refused("it has ended, so its place means nothing")
             }
             (Verb::Prioritize(priority), _) if operation.priority == *priority => Effect::Unchanged,
             (Verb::Prioritize(priority), _) => Effect::Event(Event::Prioritized { priority: *priority }),
             (Verb::Retry { .. } | Verb::Redirect(_), Status::Failed) if operation.redirected_to.is_some() => {
-                let to = operation.redirected_to.map(|id| id.to_string()).unwrap_or_default();
-                Effect::Refused(format!("it went on as {to}; retry that one"))
+                refused("it went on as another operation; retry that one")
             }
             (Verb::Retry { now: true }, Status::Retrying) => {
                 Effect::Event(Event::Released { reason: "its wait was ended by hand".into() })
@@ -249,7 +250,7 @@ impl Client {
                 Effect::Event(Event::Retried { reason: by_hand() })
             }
             (Verb::Retry { .. }, status) => {
-                Effect::Refused(format!("it is {status}: only failed and retrying operations can be retried"))
+                Effect::Refused(format!("it is {status}; only failed and retrying operations can be"))
             }
             (Verb::Redirect(_), Status::Processing) => refused("it is being carried out; cancel it first"),
             (Verb::Redirect(_), Status::Completed) => refused("it is completed already"),
@@ -333,7 +334,12 @@ fn skipped(operation: &Operation, why: String) -> Skipped {
 }
 
 fn given_up(last: Option<&Failure>) -> Failure {
-    let last = last.map_or_else(String::new, |failure| format!("; its last error was: {}", failure.message));
+    let last = last.and_then(|failure| match failure.error_type.as_str() {
+        // What the backend said last stands behind those words.
+        failure::CANCELLED => failure.message.split_once(worker::LAST_ERROR).map(|(_, last)| last),
+        _ => Some(failure.message.as_str()),
+    });
+    let last = last.map_or_else(String::new, |last| format!("{}{last}", worker::LAST_ERROR));
     Failure {
         class: FailureClass::Permanent,
         error_type: failure::PERMANENT.into(),

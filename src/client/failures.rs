@@ -68,6 +68,8 @@ impl Client {
 
 fn failure_of(operation: &Operation) -> Option<(&Failure, Time)> {
     match &operation.state {
+        // What goes on elsewhere has no failure that anybody has to deal with.
+        _ if operation.redirected_to.is_some() => None,
         State::Failed { at, failure } => Some((failure, *at)),
         State::Retrying { failure, wait } => Some((failure, wait.since)),
         _ => None,

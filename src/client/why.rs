@@ -148,9 +148,11 @@ impl Client {
         let alive = self.processing_active()?.is_some_and(|holder| holder.pid == claim.pid);
         let stopping = worker::is_cancelled(operation);
         Ok(match (alive, stopping) {
-            (true, false) => {
-                (Reason::Running, format!("process {} is carrying it out since {}", claim.pid, claim.started), None)
-            }
+            (true, false) => (
+                Reason::Running,
+                format!("process {} has been carrying it out since {}", claim.pid, claim.started),
+                None,
+            ),
             (true, true) => {
                 (Reason::Stopping, format!("process {} was asked to stop carrying it out", claim.pid), None)
             }

@@ -1,22 +1,28 @@
-use super::text::ago;
+use super::text::{ago, visible, wrapped};
 use super::{Cell, Paint, Style, Table};
 use crate::client::CauseGroup;
+
+/// Where what was said begins, below the figures: behind the name of the cause.
+const INDENT: usize = 10;
 
 /// Failures by cause, for people.
 pub fn write_failures(groups: &[CauseGroup], style: &Style) -> String {
     if groups.is_empty() {
         return String::new();
     }
+    // On a narrow terminal, what was said goes below the figures.
+    let narrow = style.width.filter(|width| *width < 120);
     let mut table = Table::new(*style);
-    let names = ["CAUSE", "FAILED", "RETRYING", "BACKEND", "FIRST", "LAST", "EXAMPLE", "ERROR", "WHAT"];
-    table.row(names.iter().map(|name| Cell::painted(*name, Paint::Bold)).collect());
+    let names = ["CAUSE", "FAILED", "RETRYING", "BACKEND", "FIRST", "LAST", "EXAMPLE", "ERROR"];
+    let what = if narrow.is_none() { &["WHAT"][..] } else { &[] };
+    table.row(names.iter().chain(what).map(|name| Cell::painted(*name, Paint::Bold)).collect());
     for group in groups {
         let when = |time| match style.width {
             Some(_) => Cell::right(ago(style.now, time)),
             None => Cell::plain(time.to_string()),
         };
         let count = |n: u64, paint| Cell::right(n.to_string()).paint(if n == 0 { Paint::Faint } else { paint });
-        table.row(vec![
+        let mut cells = vec![
             Cell::painted(&group.fingerprint, Paint::Notice),
             count(group.failed, Paint::Bad),
             count(group.retrying, Paint::Notice),
@@ -25,8 +31,51 @@ pub fn write_failures(groups: &[CauseGroup], style: &Style) -> String {
             when(group.last),
             Cell::right(group.example.to_string()),
             Cell::plain(&group.error_type),
-            Cell::shrinking(&group.cause),
-        ]);
+        ];
+        if narrow.is_none() {
+            cells.push(Cell::shrinking(&group.cause));
+        }
+        table.row(cells);
     }
-    table.render()
+    let rendered = table.render();
+    let Some(columns) = narrow else { return rendered };
+    let mut text = String::with_capacity(rendered.len() * 2);
+    for (at, line) in rendered.lines().enumerate() {
+        text.push_str(&format!("{line}\n"));
+        let Some(group) = at.checked_sub(1).and_then(|at| groups.get(at)) else { continue };
+        for part in wrapped(&visible(&group.cause), columns.saturating_sub(INDENT)) {
+            text.push_str(&format!("{:INDENT$}{part}\n", ""));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::{BackendName, FailureClass, Time};
+
+    #[test]
+    fn on_80_columns_what_was_said_goes_below_its_figures() {
+        let time = Time::from_millis(0);
+        let group = CauseGroup {
+            fingerprint: "09f76b4a".into(),
+            cause: "the connection to the backend was refused while the third part of a large file was sent".into(),
+            error_type: "dependency_failed".into(),
+            class: FailureClass::Permanent,
+            backend: BackendName::new("local").unwrap(),
+            failed: 12_345,
+            retrying: 0,
+            first: time,
+            last: time,
+            example: 99_999,
+            message: String::new(),
+        };
+        let style = |width| Style { color: false, width, now: time };
+        let narrow = write_failures(std::slice::from_ref(&group), &style(Some(80)));
+        assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
+        assert!(narrow.contains("\n          the connection to") && !narrow.contains("WHAT"), "{narrow}");
+        let wide = write_failures(&[group], &style(None));
+        assert_eq!(wide.lines().count(), 2, "{wide}");
+    }
 }

@@ -24,7 +24,7 @@ pub use result::{subject, verdict, write_result};
 pub use schema::{COMMANDS, CommandSchema};
 pub use status::write_status;
 pub use table::{Cell, Table};
-pub use text::{ago, bytes, shortened, span, visible};
+pub use text::{ago, bytes, shortened, span, visible, wrapped};
 
 use crate::operation::{Operation, Status, Time};
 

@@ -2,13 +2,23 @@ use std::io::{self, Write};
 
 use super::text::{ago, bytes, visible, wrapped};
 use super::{Cell, Paint, Style, Table};
-use crate::operation::{HistoryEntry, Operation, State, Status, Time};
+use crate::operation::{HistoryEntry, Operation, OperationId, State, Status, Time};
 
-/// Everything about an operation, for people: only what is there.
-pub fn write_operation(out: &mut impl Write, operation: &Operation, history: bool, style: &Style) -> io::Result<()> {
+/// Everything about an operation, for people: only what is there. `known` tells of the operations that it names.
+pub fn write_operation(
+    out: &mut impl Write,
+    operation: &Operation,
+    known: impl Fn(OperationId) -> Option<Operation>,
+    history: bool,
+    style: &Style,
+) -> io::Result<()> {
     let mut lines: Vec<(String, String)> = Vec::new();
     let mut line = |name: &str, value: String| lines.push((name.to_owned(), value));
     let when = |time: Time| format!("{time}  {}", Paint::Faint.on(&format!("({})", ago(style.now, time)), style.color));
+    let named = |id: OperationId| match known(id) {
+        Some(other) => format!("{} ({}), {id}", other.number, other.status()),
+        None => format!("{id}, which is gone"),
+    };
     let status = operation.status();
     line("operation", Paint::Bold.on(&operation.number.to_string(), style.color));
     line("id", operation.id.to_string());
@@ -26,7 +36,7 @@ pub fn write_operation(out: &mut impl Write, operation: &Operation, history: boo
                 }
             }
             if let Some(size) = outcome.size {
-                line("size", format!("{} ({size} bytes)", bytes(size)));
+                line("size", exactly(size));
             }
             for (name, value) in &outcome.receipt {
                 line(name, visible(value));
@@ -63,16 +73,16 @@ pub fn write_operation(out: &mut impl Write, operation: &Operation, history: boo
         line("not before", when(time));
     }
     for id in &operation.depends_on {
-        line("after", id.to_string());
+        line("after", named(*id));
     }
     for (name, id) in [("made from", operation.redirected_from), ("went on as", operation.redirected_to)] {
         if let Some(id) = id {
-            line(name, id.to_string());
+            line(name, named(id));
         }
     }
     if let Some(source) = &operation.source {
         let copied = if source.spool.is_some() && status != Status::Completed { "; a copy is in the log" } else { "" };
-        line("source size", format!("{} ({} bytes) when it was logged{copied}", bytes(source.size), source.size));
+        line("source size", format!("{} when it was logged{copied}", exactly(source.size)));
     }
     line("logged", when(operation.logged_at));
     let ended = match &operation.state {
@@ -101,6 +111,11 @@ pub fn write_operation(out: &mut impl Write, operation: &Operation, history: boo
         out.write_all(history_table(&operation.history, style).as_bytes())?;
     }
     Ok(())
+}
+
+/// An amount for people and, where that is another figure, in bytes.
+fn exactly(size: u64) -> String {
+    if size < 1024 { bytes(size) } else { format!("{} ({size} bytes)", bytes(size)) }
 }
 
 fn history_table(history: &[HistoryEntry], style: &Style) -> String {

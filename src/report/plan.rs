@@ -12,8 +12,8 @@ pub fn write_plan(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
         _ => writeln!(out, "{due} would be carried out")?,
     }
     let parts = [
-        (plan.to_be_asked, "left claimed by a loop that died: their backends are asked about them first"),
-        (plan.backing_off, "waiting for their next attempt"),
+        (plan.to_be_asked, "left claimed by a drain loop that died, to be asked about first"),
+        (plan.backing_off, "waiting for another attempt"),
         (plan.delayed, "delayed"),
         (plan.waiting_for_others, "waiting for other operations"),
         (plan.held, "held"),
@@ -22,7 +22,7 @@ pub fn write_plan(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
         writeln!(out, "{n} {what}")?;
     }
     for (backend, n) in &plan.no_backend {
-        writeln!(out, "{n} of backend `{backend}`, which cannot carry them out here")?;
+        writeln!(out, "{n} of backend `{backend}`, which is not there to carry out anything")?;
     }
     Ok(())
 }

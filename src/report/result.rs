@@ -2,7 +2,7 @@ use std::io::{self, Write};
 
 use super::text::{shortened, visible, width};
 use super::{Paint, Style};
-use crate::operation::{Operation, State, Status};
+use crate::operation::{Failure, FailureClass, Operation, State, Status};
 
 /// What an operation is about, in one line: its path, CID or source, and where that goes.
 pub fn subject(operation: &Operation) -> String {
@@ -25,9 +25,20 @@ pub fn verdict(operation: &Operation) -> String {
         State::Processing { cancel_requested: true, .. } => Some("stopping".into()),
         _ if operation.hold && !operation.status().is_terminal() => Some("held".into()),
         _ if operation.status().is_waiting() && !operation.depends_on.is_empty() => Some("waits".into()),
-        state => state.failure().map(|failure| failure.error_type.clone()),
+        _ if operation.redirected_to.is_some() => Some("redirected".into()),
+        _ => telling(operation).map(|failure| failure.error_type.clone()),
     }
     .unwrap_or_else(|| "-".into())
+}
+
+/// The failure that says how things are: the last one of what goes on, or was put back by hand, is history.
+fn telling(operation: &Operation) -> Option<&Failure> {
+    let failure = operation.state.failure()?;
+    match operation.status() {
+        Status::Failed | Status::Retrying => Some(failure),
+        Status::Pending if failure.class == FailureClass::Outage => Some(failure),
+        Status::Pending | Status::Processing | Status::Completed => None,
+    }
 }
 
 /// One line: number, status, CID or type of error, and what it is about; with a failure, what was said.
@@ -38,7 +49,7 @@ pub fn write_result(out: &mut impl Write, operation: &Operation, style: &Style) 
     let word = Paint::of(status).on(&format!("{:<10}", status.as_str()), style.color);
     write!(out, "{:>5}  {word}  {verdict}  ", operation.number)?;
     let subject = subject(operation);
-    match operation.state.failure().filter(|_| status != Status::Processing) {
+    match telling(operation).filter(|failure| verdict == failure.error_type) {
         // What was said usually names it.
         Some(failure) if names(&failure.message, operation) => writeln!(out, "{}", visible(&failure.message)),
         Some(failure) => writeln!(out, "{subject}: {}", visible(&failure.message)),

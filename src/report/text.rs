@@ -48,7 +48,7 @@ pub fn shortened(text: &str, room: usize) -> String {
 }
 
 /// The text with line breaks between words, so that it fits `room` columns where its words allow that.
-pub(super) fn wrapped(text: &str, room: usize) -> Vec<String> {
+pub fn wrapped(text: &str, room: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         match lines.last_mut() {

@@ -19,7 +19,7 @@ use executor::{Executor, Finished, Job};
 use lane::Lane;
 pub use options::{Observer, ProcessOptions, ProcessReport, Silent, Stop};
 use settle::honour_cancel;
-pub use settle::{Settlement, after_crash, cancelled, is_cancelled, request_of, settle};
+pub use settle::{LAST_ERROR, Settlement, after_crash, cancelled, is_cancelled, request_of, settle};
 
 use crate::backend::{Attempt, Backends};
 use crate::clock::Clock;

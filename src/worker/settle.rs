@@ -101,9 +101,12 @@ pub fn is_cancelled(operation: &Operation) -> bool {
     matches!(operation.state, State::Processing { cancel_requested: true, .. })
 }
 
+/// What stands before the last error of an operation that was cancelled or given up.
+pub const LAST_ERROR: &str = "; its last error was: ";
+
 /// The failure of an operation that was cancelled.
 pub fn cancelled(last_error: Option<&str>) -> Failure {
-    let last = last_error.map_or_else(String::new, |error| format!("; its last error was: {error}"));
+    let last = last_error.map_or_else(String::new, |error| format!("{LAST_ERROR}{error}"));
     Failure {
         class: FailureClass::Permanent,
         error_type: failure::CANCELLED.into(),

@@ -16,7 +16,7 @@ pub struct Mutation {
 }
 
 /// Objects whose fields are names of something: none of them has to be there.
-const FREE: &[&str] = &["parameters", "receipt", "backends", "health", "settings"];
+const FREE: &[&str] = &["parameters", "receipt", "backends", "health", "settings", "due", "no_backend"];
 
 /// What errors have only where it is known.
 const OF_SOME_ERRORS: &[&str] = &["causes", "key", "origin", "suggestion", "number"];
@@ -32,6 +32,7 @@ const NULLABLE: &[&str] = &[
     "next_retry_at",
     "idempotency_key",
     "not_before",
+    "next_attempt_at",
     "source",
     "claim",
     "redirected_from",
@@ -40,6 +41,7 @@ const NULLABLE: &[&str] = &[
     "size",
     "destination",
     "sha256",
+    "spool",
     "from",
     "reason",
     "hint",
@@ -68,6 +70,10 @@ const FORMS: &[&str] = &[
     "completed_at",
     "next_retry_at",
     "not_before",
+    "next_attempt_at",
+    "first",
+    "last",
+    "cause",
     "at",
     "started",
     "since",
@@ -81,7 +87,7 @@ const FORMS: &[&str] = &[
 ];
 
 /// Numbers that count from 1.
-const FROM_ONE: &[&str] = &["number", "revision", "group", "threads"];
+const FROM_ONE: &[&str] = &["number", "revision", "group", "threads", "example"];
 
 /// Numbers that may be negative.
 const SIGNED: &[&str] = &["priority", "mtime_ns"];
@@ -180,7 +186,8 @@ impl Maker<'_> {
                     self.put("word misspelt", at, wrong.into());
                 }
                 let other = ["completed", "failed", "pending"].iter().find(|other| *other != word).unwrap();
-                let of_an_operation = at == "/status" || at.starts_with("/operation");
+                // Whole operations only: elsewhere nothing hangs on the status.
+                let of_an_operation = self.document.pointer(&at.replace("/status", "/history")).is_some();
                 // One that was there before may have come to anything.
                 let known = self.document.pointer(&at.replace("/status", "/existing")) == Some(&json!(true));
                 if key == "status" && of_an_operation && !known {

@@ -61,6 +61,74 @@ pub fn one_will_fail(place: &Place) -> Option<File> {
     None
 }
 
+/// The first file is logged, and set aside.
+fn one_held(place: &Place) -> Option<File> {
+    one_pending(place);
+    place.run("hold 1");
+    None
+}
+
+/// The first file is logged, and the second to be added after it.
+fn one_after_another(place: &Place) -> Option<File> {
+    nothing(place);
+    place.run("add --backend local --spool never a.txt");
+    place.run("add --backend local b.txt --after 1");
+    None
+}
+
+/// The first is gone, and the second failed with it.
+fn two_generations_failed(place: &Place) -> Option<File> {
+    one_after_another(place);
+    std::fs::remove_file(place.path("a.txt")).unwrap();
+    assert_eq!(place.output("process --quiet").status.code(), Some(1));
+    place.file("a.txt", "hello world\n");
+    None
+}
+
+/// The first was cancelled before it ran.
+fn one_cancelled(place: &Place) -> Option<File> {
+    one_pending(place);
+    place.run("cancel 1");
+    None
+}
+
+/// A backend failed the first, which waits for its next attempt.
+fn one_retrying(place: &Place) -> Option<File> {
+    configured(place, "[backends.mock]\nfailure_rate = 1.0\n");
+    place.run("add --backend mock b.txt");
+    place.run("process");
+    None
+}
+
+/// The first went on as the second, which another backend is to carry out.
+fn one_redirected(place: &Place) -> Option<File> {
+    one_pending(place);
+    place.run("retry 1 --backend mock");
+    None
+}
+
+/// A drain loop died while it carried the second out; the first is done.
+fn one_left_claimed(place: &Place) -> Option<File> {
+    configured(place, "[backends.mock]\nlatency_ms = 600000\n");
+    place.run("add --backend mock b.txt");
+    let mut child = place.start("process");
+    let begun = std::time::Instant::now();
+    while place.run("list processing -q --backend mock").is_empty() || !place.run("list pending -q").is_empty() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "nothing was claimed");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    None
+}
+
+/// The same, and it is to stop.
+fn one_asked_to_stop(place: &Place) -> Option<File> {
+    one_left_claimed(place);
+    place.run("cancel 2");
+    None
+}
+
 fn locked(place: &Place, name: &str) -> Option<File> {
     one_pending(place);
     let lock =
@@ -111,6 +179,16 @@ fn checkpoint_locked(place: &Place) -> Option<File> {
 /// The first operation is in a partition, the second in a frame that cannot be read any more.
 fn damaged(place: &Place) -> Option<File> {
     one_completed(place);
+    damage(place)
+}
+
+/// The same, but the first operation has failed.
+fn damaged_with_a_failure(place: &Place) -> Option<File> {
+    one_failed(place);
+    damage(place)
+}
+
+fn damage(place: &Place) -> Option<File> {
     place.run("checkpoint");
     place.run("add --backend local a.txt");
     place.run("add --backend local b.txt");
@@ -207,6 +285,8 @@ fn cases() -> Vec<Case> {
         works(nothing, "add --backend local a.txt --spool never"),
         works(nothing, "add --backend local --from-file -"),
         works(one_with_a_key, "add --backend local a.txt --key k"),
+        works(one_pending, "add --backend local b.txt --after 1 --delay 2h"),
+        works(one_pending, "add --backend local b.txt --after 1 --wait"),
         fails(one_with_a_key, "add --backend local b.txt --key k", 2, "key_conflict"),
         fails(nothing, "add --backend local a.txt b.txt --key k", 2, "bad_key"),
         fails(nothing, "add --backend local a.txt --after 99", 3, "no_such_operation"),
@@ -276,6 +356,11 @@ fn cases() -> Vec<Case> {
         works(one_failed, "status"),
         works(log_locked, "status"),
         works(full_disk, "status"),
+        works(nothing, "status --fail-if failed>0,oldest_pending>1h"),
+        fails(one_failed, "status --fail-if failed>0,completed>=1", 1, "+condition_holds"),
+        fails(nothing, "status --fail-if failed", 2, "usage"),
+        fails(nothing, "status --fail-if falied>0", 2, "usage"),
+        fails(damaged, "status --fail-if failed>0", 6, "+damaged"),
         fails(damaged, "status", 6, "+damaged"),
         fails(newer_format, "status", 6, "newer_format"),
         fails(broken_settings, "status", 2, "config"),
@@ -286,6 +371,13 @@ fn cases() -> Vec<Case> {
         works(one_failed, "list failed --since 2h --type add --backend local"),
         works(one_failed, "list -q --limit 1"),
         works(one_failed, "list all --cursor 2 --limit 0"),
+        works(one_held, "list --held"),
+        works(one_with_a_key, "list --key k"),
+        works(one_after_another, "list --after 1"),
+        works(one_failed, "list --error-type not_found --until 2100-01-01"),
+        works(one_failed, "list failed --cause bb72"),
+        fails(one_failed, "list --cause 17", 2, "usage"),
+        fails(one_pending, "list --after 9", 3, "no_such_operation"),
         works(log_locked, "list"),
         fails(nothing, "list pendin", 2, "usage"),
         fails(nothing, "list pending --status failed", 2, "usage"),
@@ -319,12 +411,151 @@ fn cases() -> Vec<Case> {
         works(one_failed, "retry --failed"),
         works(one_failed, "retry @failed"),
         works(nothing, "retry --failed"),
-        fails(one_completed, "retry 1", 2, "not_retryable"),
+        works(one_failed, "retry --cause bb72"),
+        works(one_failed, "retry --cause 00000000"),
+        works(one_failed, "retry --error-type not_found --since 1h"),
+        works(one_failed, "retry --backend local"),
+        works(one_failed, "retry --since 2001-01-01"),
+        works(one_failed, "retry 1 --backend mock"),
+        works(one_failed, "retry -"),
+        works(one_retrying, "retry --now"),
+        works(one_retrying, "retry 2 --now"),
+        works(one_retrying, "retry --failed"),
+        works(one_cancelled, "retry --failed"),
+        works(one_cancelled, "retry 1"),
+        works(two_generations_failed, "retry 1"),
+        works(one_pending, "retry 1 --backend mock"),
+        works(one_redirected, "retry @failed"),
+        fails(one_completed, "retry 1", 2, "not_applicable"),
+        fails(one_completed, "retry 1 --backend mock", 2, "not_applicable"),
+        fails(one_failed, "retry 1 2", 2, "not_applicable"),
+        fails(one_failed, "retry 1 --backend local", 2, "not_applicable"),
+        fails(one_redirected, "retry 1", 2, "not_applicable"),
+        fails(one_failed, "retry 1 --backend ipfs", 2, "not_applicable"),
+        fails(one_failed, "retry 1 --backend loca", 2, "unknown_backend"),
+        fails(one_failed, "retry 1 --failed", 2, "usage"),
+        fails(one_failed, "retry --cause zz", 2, "usage"),
+        fails(one_failed, "retry --now --failed", 2, "usage"),
+        fails(one_failed, "retry x", 2, "bad_reference"),
         fails(one_failed, "retry 9", 3, "no_such_operation"),
+        fails(log_locked, "retry 1 --lock-timeout 30ms", 2, "not_applicable"),
         fails(nothing, "retry", 2, "usage"),
         fails(damaged, "retry 1", 6, "damaged"),
         //
+        works(one_pending, "cancel 1"),
+        works(one_pending, "cancel 1 --permanent"),
+        works(one_after_another, "cancel 1 2"),
+        works(one_retrying, "cancel 2"),
+        works(one_left_claimed, "cancel 2"),
+        works(one_left_claimed, "cancel 2 --permanent"),
+        works(one_asked_to_stop, "cancel 2"),
+        works(one_failed, "cancel 1 --permanent"),
+        works(one_failed, "cancel @failed"),
+        works(one_failed, "cancel -"),
+        works(nothing, "cancel @failed"),
+        fails(one_completed, "cancel 1", 2, "not_applicable"),
+        fails(one_failed, "cancel 1 2", 2, "not_applicable"),
+        fails(one_pending, "cancel 9", 3, "no_such_operation"),
+        fails(one_pending, "cancel x", 2, "bad_reference"),
+        fails(nothing, "cancel", 2, "usage"),
+        fails(log_locked, "cancel 1 --lock-timeout 30ms", 5, "busy"),
+        fails(damaged, "cancel 1", 6, "damaged"),
+        fails(newer_format, "cancel 1", 6, "newer_format"),
+        //
+        works(one_pending, "hold 1"),
+        works(one_held, "hold 1"),
+        works(one_left_claimed, "hold 2"),
+        works(one_failed, "hold @failed"),
+        works(nothing, "hold -"),
+        fails(one_completed, "hold 1", 2, "not_applicable"),
+        fails(one_pending, "hold 9", 3, "no_such_operation"),
+        fails(one_pending, "hold x", 2, "bad_reference"),
+        fails(nothing, "hold", 2, "usage"),
+        fails(log_locked, "hold 1 --lock-timeout 30ms", 5, "busy"),
+        fails(damaged, "hold 1", 6, "damaged"),
+        //
+        works(one_held, "release 1"),
+        works(one_pending, "release 1"),
+        works(one_completed, "release 1"),
+        works(one_failed, "release @failed"),
+        works(nothing, "release -"),
+        fails(one_pending, "release 9", 3, "no_such_operation"),
+        fails(one_pending, "release x", 2, "bad_reference"),
+        fails(nothing, "release", 2, "usage"),
+        fails(damaged, "release 1", 6, "damaged"),
+        //
+        works(one_pending, "delete 1"),
+        works(one_completed, "delete 1"),
+        works(one_failed, "delete @failed"),
+        works(one_after_another, "delete 1 2"),
+        works(two_generations_failed, "delete @failed"),
+        works(nothing, "delete -"),
+        fails(one_after_another, "delete 1", 2, "not_applicable"),
+        fails(one_left_claimed, "delete 2", 2, "not_applicable"),
+        fails(one_pending, "delete 9", 3, "no_such_operation"),
+        fails(one_pending, "delete x", 2, "bad_reference"),
+        fails(nothing, "delete", 2, "usage"),
+        fails(log_locked, "delete 1 --lock-timeout 30ms", 5, "busy"),
+        fails(damaged, "delete 1", 6, "damaged"),
+        //
+        works(one_pending, "prioritize 1 --priority 5"),
+        works(one_pending, "prioritize 1 --priority 0"),
+        works(one_left_claimed, "prioritize 2 --priority -5"),
+        works(one_failed, "prioritize @failed --priority 5"),
+        works(nothing, "prioritize - --priority 5"),
+        fails(one_completed, "prioritize 1 --priority 5", 2, "not_applicable"),
+        fails(one_pending, "prioritize 9 --priority 5", 3, "no_such_operation"),
+        fails(one_pending, "prioritize x --priority 5", 2, "bad_reference"),
+        fails(one_pending, "prioritize 1", 2, "usage"),
+        fails(one_pending, "prioritize 1 --priority high", 2, "usage"),
+        fails(log_locked, "prioritize 1 --priority 5 --lock-timeout 30ms", 5, "busy"),
+        fails(damaged, "prioritize 1 --priority 5", 6, "damaged"),
+        //
+        works(one_pending, "why 1"),
+        works(one_completed, "why 1"),
+        works(one_failed, "why 1 2"),
+        works(one_held, "why 1"),
+        works(one_after_another, "why 2"),
+        works(two_generations_failed, "why 1 2"),
+        works(one_cancelled, "why 1"),
+        works(one_retrying, "why 2"),
+        works(one_redirected, "why 1 2"),
+        works(one_left_claimed, "why 2"),
+        works(drain_locked, "why 1"),
+        works(log_locked, "why 1"),
+        works(nothing, "why @failed"),
+        fails(one_pending, "why 9", 3, "no_such_operation"),
+        fails(one_pending, "why x", 2, "bad_reference"),
+        fails(nothing, "why", 2, "usage"),
+        fails(damaged, "why 1", 6, "+damaged"),
+        fails(damaged, "why 3", 6, "damaged"),
+        fails(newer_format, "why 1", 6, "newer_format"),
+        //
+        works(nothing, "failures"),
+        works(one_failed, "failures"),
+        works(one_failed, "failures --backend s3"),
+        works(one_retrying, "failures --backend mock"),
+        works(two_generations_failed, "failures"),
+        works(log_locked, "failures"),
+        fails(nothing, "failures --backend loca", 2, "unknown_backend"),
+        fails(nothing, "failures now", 2, "usage"),
+        fails(damaged_with_a_failure, "failures", 6, "+damaged"),
+        fails(newer_format, "failures", 6, "newer_format"),
+        //
         works(nothing, "process"),
+        works(one_after_another, "process 2"),
+        works(one_held, "process 1"),
+        works(nothing, "process --dry-run"),
+        works(one_after_another, "process --dry-run"),
+        works(one_after_another, "process 1 --dry-run --limit 1"),
+        works(one_held, "process --dry-run --backend local"),
+        works(one_retrying, "process --dry-run"),
+        works(one_left_claimed, "process --dry-run"),
+        works(drain_locked, "process --dry-run"),
+        fails(one_pending, "process 9", 3, "no_such_operation"),
+        fails(one_pending, "process x", 2, "bad_reference"),
+        fails(nothing, "process --dry-run --follow", 2, "usage"),
+        fails(damaged, "process --dry-run", 6, "+damaged"),
         works(one_pending, "process --limit 1 --jobs 2 --max-time 10s --grace 1s --backend local"),
         works(full_disk, "process"),
         works(switched_off, "process"),
@@ -338,6 +569,8 @@ fn cases() -> Vec<Case> {
         fails(newer_format, "process", 6, "newer_format"),
         //
         works(nothing, "cleanup"),
+        works(one_failed, "cleanup --failed --age 0"),
+        works(one_failed, "cleanup --failed --dry-run"),
         works(one_completed, "cleanup --age 0 --dry-run"),
         works(one_completed, "cleanup --age 0"),
         fails(nothing, "cleanup --age -1", 2, "usage"),

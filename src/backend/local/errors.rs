@@ -23,10 +23,9 @@ pub(super) fn ours(error: DiskError) -> AttemptError {
 pub(super) fn reading(error: DiskError) -> AttemptError {
     let path = error.path.display();
     match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => AttemptError::permanent(
-            "not_found",
-            format!("`{path}` is not there (any more); put it back, then add it again"),
-        ),
+        ErrorKind::NotFound | ErrorKind::NotADirectory => {
+            AttemptError::permanent("not_found", format!("`{path}` is not there (any more); put it back"))
+        }
         ErrorKind::PermissionDenied => AttemptError::permanent(
             "permission_denied",
             format!("`{path}` may not be read; grant permission, then retry the operation"),
