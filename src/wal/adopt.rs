@@ -73,7 +73,7 @@ impl Wal {
             return Ok((None, 0));
         }
         check_quiet(&found, &self.layout, self.clock.now())?;
-        Ok((Some(Originals { adopted: false, files: found.listing() }), found.rows().len()))
+        Ok((Some(Originals { adopted: false, files: found.listing() }), found.rows().count()))
     }
 
     /// Does what is still to be done for the files that the manifest lists. Holds `checkpoint.lock`.

@@ -174,7 +174,7 @@ impl Rows {
     }
 
     /// How many there are: also the highest number.
-    pub fn len(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.operations.len() as u64
     }
 

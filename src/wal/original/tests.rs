@@ -66,12 +66,12 @@ fn whatever_a_row_holds_is_the_same_once_written_by_us() {
     ] {
         let row = row(changes);
         let rows = rows("partitions/x", row.to_string().as_bytes());
-        assert_eq!((rows.len(), &rows.unread[..]), (1, &[][..]), "{row}");
+        assert_eq!((rows.count(), &rows.unread[..]), (1, &[][..]), "{row}");
         check_written(&rows);
     }
     for (name, bytes) in [("partitions/a", PARQUET), ("partitions/b", APPENDED)] {
         let rows = rows(name, bytes);
-        assert_eq!((rows.len(), rows.unread.len()), (3 + u64::from(name.ends_with('b')), 0));
+        assert_eq!((rows.count(), rows.unread.len()), (3 + u64::from(name.ends_with('b')), 0));
         check_written(&rows);
     }
 }
@@ -88,7 +88,7 @@ fn what_makes_no_sense_is_told_and_hides_nothing() {
     ] {
         let content = format!("{}\n[]\n{}\n\n", row(changes), row(json!({})));
         let rows = rows("partitions/x", content.as_bytes());
-        assert_eq!(rows.len(), 1, "{content}");
+        assert_eq!(rows.count(), 1, "{content}");
         let told = format!("the line at byte 0: {what} (and 1 more)");
         assert_eq!((rows.unread[0].offset, rows.unread[0].what.as_str()), (Some(0), told.as_str()));
     }
@@ -103,7 +103,7 @@ fn of_one_id_the_newest_row_counts_and_of_equals_the_archives() {
         (line("failed", 7), line("completed", 6), Status::Failed),
     ] {
         let rows = Rows::of([("partitions/a", first.as_bytes()), ("archives/b", second.as_bytes())].into_iter());
-        assert_eq!((rows.len(), rows.operations()[0].status()), (1, expected));
+        assert_eq!((rows.count(), rows.operations()[0].status()), (1, expected));
         assert_eq!(rows.archived(), u64::from(expected == Status::Completed));
     }
 }
@@ -135,7 +135,7 @@ fn damage_at_any_byte_hides_no_line_behind_it() {
     }
     for len in (0..APPENDED.len()).step_by(STRIDE) {
         let rows = rows("partitions/x", &APPENDED[..len]);
-        assert!(rows.len() == 2 || rows.len() == 3 || !rows.unread.is_empty(), "{len} bytes");
+        assert!(rows.count() == 2 || rows.count() == 3 || !rows.unread.is_empty(), "{len} bytes");
     }
 }
 
