@@ -230,7 +230,7 @@ pub struct Logging {
     #[arg(long, value_name = "ID")]
     pub after: Vec<String>,
     /// Not before this much time has passed: 90s, 10min, 2h
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = delay)]
     pub delay: Option<Duration>,
     /// Idempotency key: logging the same key again logs nothing, and names the first operation
     #[arg(long, value_name = "KEY")]
@@ -633,6 +633,11 @@ fn since(text: &str) -> Result<Since, String> {
 
 fn duration(text: &str) -> Result<Duration, String> {
     parse_seconds(text).ok_or_else(|| "it takes seconds, or a number with ms, s, min, h or d".into())
+}
+
+fn delay(text: &str) -> Result<Duration, String> {
+    let long = Duration::from_secs(100 * 365 * 86_400);
+    duration(text).and_then(|delay| if delay > long { Err("it is at most a hundred years".into()) } else { Ok(delay) })
 }
 
 fn backend(text: &str) -> Result<BackendName, String> {

@@ -47,7 +47,7 @@ pub fn run(context: &mut Context<'_>, args: &List) -> Result<Exit, CliError> {
         printer.page(context, &page)?;
         next = page.next;
         filter.before = page.next;
-        if next.is_none() || left == 0 {
+        if next.is_none() || left == 0 || context.terminal.out.get_ref().is_gone() {
             break Ok(page.damage.map(|damage| crate::wal::WalError::Damaged(damage).into()));
         }
     };

@@ -29,6 +29,7 @@ mod verbs;
 mod wait;
 mod why;
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::ExitCode;
@@ -106,7 +107,7 @@ fn dispatch(terminal: &mut Terminal, cli: &Cli) -> Result<Exit, CliError> {
         Command::Config(Config::Set { key, value }) => return config::set(terminal, global, key, value),
         _ => {}
     }
-    let context = &mut Context::load(terminal, global, name_of(&cli.command))?;
+    let context = &mut Context::load(terminal, global, &name_of(&cli.command))?;
     match &cli.command {
         Command::Add(args) => add::run(context, args),
         Command::Submit(args) => submit::run(context, args),
@@ -136,8 +137,8 @@ fn dispatch(terminal: &mut Terminal, cli: &Cli) -> Result<Exit, CliError> {
 }
 
 /// The command as it stands in histories and in notes of locks.
-fn name_of(command: &Command) -> &'static str {
-    match command {
+fn name_of(command: &Command) -> Cow<'static, str> {
+    Cow::Borrowed(match command {
         Command::Add(_) => "add",
         Command::Submit(_) => "submit",
         Command::Status(_) => "status",
@@ -152,8 +153,11 @@ fn name_of(command: &Command) -> &'static str {
         Command::Release(_) => "release",
         Command::Delete(_) => "delete",
         Command::Prioritize(_) => "prioritize",
-        Command::Process(args) if args.follow => "process --follow",
-        Command::Process(_) => "process",
+        Command::Process(args) => {
+            let follow = if args.follow { " --follow" } else { "" };
+            let backend = args.backend.as_ref().map_or_else(String::new, |name| format!(" --backend {name}"));
+            return format!("process{follow}{backend}").into();
+        }
         Command::Cleanup(_) => "cleanup",
         Command::Checkpoint => "checkpoint",
         Command::Health(_) => "health",
@@ -161,5 +165,5 @@ fn name_of(command: &Command) -> &'static str {
         Command::Config(_) => "config",
         Command::Completions(_) => "completions",
         Command::Schema(_) => "schema",
-    }
+    })
 }

@@ -104,9 +104,10 @@ fn tell_unfinished(context: &mut Context<'_>, only: Option<&BTreeSet<Number>>) -
     for number in only.into_iter().flatten() {
         let why = context.client.why(&Reference::Number(*number))?;
         let status = why.operation.status();
-        if !status.is_terminal() {
+        if status != Status::Completed {
             let sentence = context.terminal.program.named(&why.sentence);
-            context.terminal.note(&format!("operation {number} is {status}: {sentence}"));
+            let verb = if status == Status::Failed { "has" } else { "is" };
+            context.terminal.note(&format!("operation {number} {verb} {status}: {sentence}"));
         }
     }
     Ok(())

@@ -33,7 +33,8 @@ pub fn parse(context: &Context<'_>, words: &[String]) -> Result<Selection, CliEr
                     .read_to_string(&mut text)
                     .map_err(|error| CliError::usage(format!("could not read ids from stdin: {error}")))?;
                 // What `add`, `list` and `process` print begins with a number or id.
-                for word in text.lines().filter_map(|line| line.split_whitespace().next()) {
+                let words = text.lines().filter_map(|line| line.split_whitespace().next());
+                for word in words.filter(|word| *word != "NUMBER") {
                     all.push(Reference::parse(word)?);
                 }
             }

@@ -13,6 +13,46 @@ use super::{Exit, Program};
 use crate::clock::{Clock, SystemClock};
 use crate::report::{Document, Line, Paint, Style};
 
+/// Stdout. Once nobody reads it any more, what is written goes nowhere: that is no error, and the command's
+/// verdict stands.
+#[derive(Debug)]
+pub struct Pipe {
+    out: StdoutLock<'static>,
+    gone: bool,
+}
+
+impl Pipe {
+    /// Whether nobody reads any more.
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+}
+
+impl io::Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.gone {
+            return Ok(bytes.len());
+        }
+        match self.out.write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.gone = true;
+                Ok(bytes.len())
+            }
+            other => other,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.out.flush() {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                self.gone = true;
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
 /// The two streams, and how to write to them.
 #[derive(Debug)]
 pub struct Terminal {
@@ -25,7 +65,7 @@ pub struct Terminal {
     /// How text on stdout looks.
     pub style: Style,
     /// Stdout.
-    pub out: BufWriter<StdoutLock<'static>>,
+    pub out: BufWriter<Pipe>,
     color_errors: bool,
 }
 
@@ -47,7 +87,7 @@ impl Terminal {
             json: global.json,
             quiet: global.quiet,
             style: Style { color: wants(width.is_some()), width, now: SystemClock::new().now() },
-            out: BufWriter::new(stdout.lock()),
+            out: BufWriter::new(Pipe { out: stdout.lock(), gone: false }),
             color_errors: wants(io::stderr().is_terminal()),
         }
     }

@@ -20,6 +20,9 @@ const BAD_MAX: usize = 10_000;
 /// Notes on single inputs that are kept.
 const NOTES_MAX: usize = 20;
 
+/// The longest delay: a hundred years.
+const DELAY_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// Retries that may be asked for.
 const RETRIES_MAX: u32 = 1000;
 
@@ -337,6 +340,7 @@ impl Batch<'_> {
     }
 
     fn after_delay(&self, delay: Duration) -> Time {
+        let delay = delay.min(DELAY_MAX);
         self.client.clock.now().plus_millis(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
     }
 
@@ -377,7 +381,9 @@ impl Batch<'_> {
                 SecondsOrText::Seconds(seconds) => Some(Duration::from_secs(u64::from(seconds))),
                 SecondsOrText::Text(text) => parse_seconds(&text),
             };
-            let delay = delay.ok_or_else(|| bad("`delay` takes seconds, or a text such as `10min`".into()))?;
+            let delay = delay.filter(|delay| *delay <= DELAY_MAX);
+            let delay = delay
+                .ok_or_else(|| bad("`delay` takes seconds, or a text such as `10min`, up to a hundred years".into()))?;
             logged.not_before = Some(self.after_delay(delay));
         }
         if let Some(key) = line.idempotency_key {

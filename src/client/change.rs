@@ -4,14 +4,14 @@ use super::{Client, ClientError, Reference};
 use crate::operation::{
     BackendName, Event, Failure, FailureClass, Logged, Operation, OperationId, State, Status, failure,
 };
-use crate::wal::{Change, Known, View, Wal, WalResult};
+use crate::wal::{Change, Fate, Known, View, Wal, WalResult};
 use crate::worker;
 
 /// Changes written at a time, so that the lock is held for a moment only.
 const AT_ONCE: usize = 500;
 
-/// Redirects written at a time: each is a pair that has to stand in one frame.
-const REDIRECTS_AT_ONCE: usize = 50;
+/// Bytes of redirected operations written at a time: each is a pair that has to stand in one frame.
+const REDIRECTED_BYTES: usize = 512 << 10;
 
 /// What somebody asks of operations that are there already.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,13 +99,34 @@ impl Client {
                 operations.push(operation);
             }
         }
-        let dependents = match verb {
-            Verb::Delete => self.look(|view| others_that_wait(view, &operations, &seen))?,
-            _ => BTreeMap::new(),
-        };
+        let mut dependents = BTreeMap::new();
+        if *verb == Verb::Delete {
+            // Dependents have higher numbers: they go before what they wait for.
+            operations.sort_by_key(|operation| std::cmp::Reverse(operation.number));
+            // What stays keeps what it waits for.
+            loop {
+                dependents = self.look(|view| others_that_wait(view, &operations, &seen))?;
+                let stays = |one: &&Operation| {
+                    seen.contains(&one.number)
+                        && !matches!(self.effect(verb, one, dependents.get(&one.id).copied()), Effect::Event(_))
+                };
+                let stay: Vec<u64> = operations.iter().filter(stays).map(|one| one.number).collect();
+                if stay.is_empty() {
+                    break;
+                }
+                stay.iter().for_each(|number| {
+                    seen.remove(number);
+                });
+            }
+        }
         let mut changed = Changed::default();
         let mut wanted = Vec::with_capacity(operations.len());
+        let tries_again = matches!(verb, Verb::Retry { .. } | Verb::Redirect(_));
         for operation in operations {
+            if !strict && tries_again && operation.is_given_up() {
+                changed.skipped.push(skipped(&operation, "it was given up by hand; name it to bring it back".into()));
+                continue;
+            }
             match self.effect(verb, &operation, dependents.get(&operation.id).copied()) {
                 Effect::Event(_) => wanted.push(operation),
                 Effect::Unchanged => changed.unchanged.push(operation),
@@ -116,8 +137,7 @@ impl Client {
             return Err(ClientError::NotApplicable { what: verb.participle(), skipped: changed.skipped });
         }
         let mut numbers: Vec<u64> = Vec::with_capacity(wanted.len());
-        let at_once = if matches!(verb, Verb::Redirect(_)) { REDIRECTS_AT_ONCE } else { AT_ONCE };
-        for batch in wanted.chunks(at_once) {
+        for batch in batches(verb, &wanted) {
             let wal = self.wal()?;
             let (_, (done, created, left)) = wal.transact(|view| self.decide(wal, view, verb, batch, &seen))?;
             numbers.extend(done.iter().map(|operation| operation.number));
@@ -128,6 +148,9 @@ impl Client {
             if matches!(verb, Verb::Delete) {
                 changed.operations.extend(done);
             }
+            left.iter().for_each(|one| {
+                seen.remove(&one.number);
+            });
             changed.skipped.extend(left);
             for id in created {
                 changed.redirected_to.push(self.operation(&Reference::Id(id))?);
@@ -171,6 +194,8 @@ impl Client {
                     let Verb::Redirect(backend) = verb else { continue };
                     let id = OperationId::new(self.clock.now(), nth, self.random());
                     let mut logged = again(&operation, backend.clone());
+                    let gone = gone(view, &operation)?;
+                    logged.depends_on.retain(|id| !gone.contains(id));
                     if let crate::wal::Admission::New(admitted) = view.admit(logged.clone())? {
                         logged = *admitted;
                     }
@@ -180,7 +205,10 @@ impl Client {
                     created.push(id);
                     done.push(operation);
                 }
-                Effect::Event(event) => {
+                Effect::Event(mut event) => {
+                    if let Event::Retried { forget, .. } = &mut event {
+                        *forget = gone(view, &operation)?;
+                    }
                     changes.push(Change::Next(Known::from(&operation), event));
                     done.push(operation);
                 }
@@ -214,6 +242,9 @@ impl Client {
                 let last = operation.state.failure().map(|failure| failure.message.as_str());
                 Effect::Event(Event::Failed { failure: worker::cancelled(last) })
             }
+            (Verb::Cancel { permanent: true }, Status::Processing) => {
+                refused("it is being carried out; cancel it without --permanent, and mark it when it has ended")
+            }
             (Verb::Cancel { .. }, Status::Processing) if worker::is_cancelled(operation) => Effect::Unchanged,
             (Verb::Cancel { .. }, Status::Processing) => {
                 Effect::Event(Event::CancelRequested { reason: "cancelled by hand".into() })
@@ -240,14 +271,14 @@ impl Client {
             }
             (Verb::Prioritize(priority), _) if operation.priority == *priority => Effect::Unchanged,
             (Verb::Prioritize(priority), _) => Effect::Event(Event::Prioritized { priority: *priority }),
-            (Verb::Retry { .. } | Verb::Redirect(_), Status::Failed) if operation.redirected_to.is_some() => {
+            (Verb::Retry { .. } | Verb::Redirect(_), Status::Failed) if self.went_on(operation) => {
                 refused("it went on as another operation; retry that one")
             }
             (Verb::Retry { now: true }, Status::Retrying) => {
                 Effect::Event(Event::Released { reason: "its wait was ended by hand".into() })
             }
             (Verb::Retry { .. }, Status::Failed | Status::Retrying) => {
-                Effect::Event(Event::Retried { reason: by_hand() })
+                Effect::Event(Event::Retried { reason: by_hand(), forget: Vec::new() })
             }
             (Verb::Retry { .. }, status) => {
                 Effect::Refused(format!("it is {status}; only failed and retrying operations can be"))
@@ -259,11 +290,17 @@ impl Client {
             }
             (Verb::Redirect(backend), _) => {
                 match self.backends.check(backend, &operation.operation_type, &operation.parameters) {
+                    _ if size_of(operation) > REDIRECTED_BYTES => refused("its parameters are too large for that"),
                     Err(refusal) => Effect::Refused(refusal.to_string()),
                     Ok(()) => Effect::Event(Event::Redirected { to: operation.id, failure: went_on(backend) }),
                 }
             }
         }
+    }
+
+    /// Whether it goes on as another operation, which is still there.
+    fn went_on(&self, operation: &Operation) -> bool {
+        operation.redirected_to.is_some_and(|id| self.operation(&Reference::Id(id)).is_ok())
     }
 
     /// What failed only because one of these had failed is tried again with them.
@@ -307,7 +344,8 @@ impl Client {
                     let known = (operation.revision, operation.status());
                     if view.standing(operation.number, operation.id)? == Some(known) {
                         let reason = "what it waits for is tried again".to_owned();
-                        changes.push(Change::Next(Known::from(operation), Event::Retried { reason }));
+                        let forget = gone(view, operation)?;
+                        changes.push(Change::Next(Known::from(operation), Event::Retried { reason, forget }));
                     }
                 }
                 Ok((changes, ()))
@@ -324,9 +362,60 @@ fn others_that_wait(
     operations: &[Operation],
     all: &BTreeSet<u64>,
 ) -> WalResult<BTreeMap<OperationId, u64>> {
-    let ids: BTreeSet<OperationId> = operations.iter().map(|operation| operation.id).collect();
-    let waiting = view.dependents_of(&ids)?;
-    Ok(waiting.into_iter().filter(|(_, dependent)| !all.contains(dependent)).collect())
+    // Who waits for what was redirected waits for what that went on as.
+    let mut ids: BTreeMap<OperationId, OperationId> = BTreeMap::new();
+    for operation in operations {
+        let mut at = Some(operation.id);
+        while let Some(id) = at
+            && ids.insert(id, operation.id).is_none()
+        {
+            let before = if id == operation.id {
+                operation.redirected_from
+            } else {
+                view.operation_by_id(id)?.and_then(|before| before.redirected_from)
+            };
+            at = before;
+        }
+    }
+    let waiting = view.dependents_of(&ids.keys().copied().collect())?;
+    let others = waiting.into_iter().filter(|(_, dependent)| !all.contains(dependent));
+    Ok(others.filter_map(|(id, dependent)| Some((*ids.get(&id)?, dependent))).collect())
+}
+
+/// The operations in portions, each of which makes one frame.
+fn batches<'a>(verb: &Verb, operations: &'a [Operation]) -> Vec<&'a [Operation]> {
+    let Verb::Redirect(_) = verb else { return operations.chunks(AT_ONCE).collect() };
+    let mut portions = Vec::new();
+    let (mut start, mut bytes) = (0, 0);
+    for (at, operation) in operations.iter().enumerate() {
+        let size = size_of(operation);
+        if at > start && (bytes + size > REDIRECTED_BYTES || at - start == AT_ONCE / 2) {
+            portions.push(&operations[start..at]);
+            (start, bytes) = (at, 0);
+        }
+        bytes += size;
+    }
+    if start < operations.len() {
+        portions.push(&operations[start..]);
+    }
+    portions
+}
+
+/// About as many bytes as a redirect of it takes in the journal, never fewer.
+fn size_of(operation: &Operation) -> usize {
+    let parameters: usize = operation.parameters.iter().map(|(name, value)| 2 * (name.len() + value.len()) + 16).sum();
+    2048 + parameters + operation.depends_on.len() * 40
+}
+
+/// What an operation waits for that is completed, or not there any more.
+fn gone(view: &View, operation: &Operation) -> WalResult<Vec<OperationId>> {
+    let mut gone = Vec::new();
+    for id in &operation.depends_on {
+        if let Fate::Unknown | Fate::Done = view.fate(*id)? {
+            gone.push(*id);
+        }
+    }
+    Ok(gone)
 }
 
 fn skipped(operation: &Operation, why: String) -> Skipped {
@@ -363,6 +452,7 @@ fn again(operation: &Operation, backend: BackendName) -> Logged {
     logged.depends_on.clone_from(&operation.depends_on);
     logged.source.clone_from(&operation.source);
     logged.redirected_from = Some(operation.id);
+    logged.hold = operation.hold;
     if let State::Pending { .. } = operation.state {
         logged.not_before = operation.not_before;
     }

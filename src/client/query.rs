@@ -85,7 +85,7 @@ impl Filter {
             && self.operation_type.as_ref().is_none_or(|kind| operation.operation_type == *kind)
             && self.since.is_none_or(|since| operation.logged_at >= since)
             && self.until.is_none_or(|until| operation.logged_at < until)
-            && (!self.held || operation.hold)
+            && (!self.held || (operation.hold && !operation.status().is_terminal()))
             && self.key.as_ref().is_none_or(|key| operation.idempotency_key.as_ref() == Some(key))
             && self.after.is_none_or(|id| operation.depends_on.contains(&id))
             && self.wants_failure(operation.state.failure())

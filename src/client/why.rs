@@ -203,7 +203,12 @@ impl Client {
             );
             return Ok((Reason::Backoff, text, Some(wait.until)));
         }
-        let running = self.processing_active()?;
+        // Whoever carries out operations of its own, or those of another backend, does not take this one.
+        let elsewhere = |command: &str| {
+            !command.starts_with("process")
+                || command.split_once("--backend ").is_some_and(|(_, name)| name != backend.as_str())
+        };
+        let running = self.processing_active()?.filter(|holder| !elsewhere(&holder.command));
         let away = match operation.state.failure() {
             Some(failure) if failure.class == FailureClass::Outage => Some(failure.message.clone()),
             _ => {
@@ -253,7 +258,14 @@ impl Client {
                     );
                     return Ok((Reason::DependencyFailed, text, None));
                 }
-                Fate::Unknown => open.push(format!("{id}, which is gone")),
+                Fate::Unknown => {
+                    let n = operation.number;
+                    let text = format!(
+                        "{id}, which it waits for, is gone; the next `wal-cli process` fails it, and `wal-cli retry {n}` \
+                         then lets it go on without"
+                    );
+                    return Ok((Reason::DependencyFailed, text, None));
+                }
             }
         }
         Ok(match open.as_slice() {

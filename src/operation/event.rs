@@ -33,6 +33,9 @@ pub struct Logged {
     /// The operation this one was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirected_from: Option<OperationId>,
+    /// Whether it is set aside from the start, as what it was made from was.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hold: bool,
 }
 
 fn is_zero(n: &i32) -> bool {
@@ -67,6 +70,7 @@ impl Logged {
             not_before: None,
             source: None,
             redirected_from: None,
+            hold: false,
         }
     }
 }
@@ -118,6 +122,9 @@ pub enum Event {
     Retried {
         /// Why.
         reason: String,
+        /// Operations that it waited for and that are gone: it goes on without.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        forget: Vec<OperationId>,
     },
     /// The operator set it aside: it is not carried out until that is undone.
     Held {
@@ -228,7 +235,9 @@ impl Event {
     /// Why it happened, in a few words, for the history.
     pub fn reason(&self) -> Option<String> {
         Some(match self {
-            Event::Returned { reason, .. } | Event::Released { reason } | Event::Retried { reason } => reason.clone(),
+            Event::Returned { reason, .. } | Event::Released { reason } | Event::Retried { reason, .. } => {
+                reason.clone()
+            }
             Event::Held { reason } => format!("held: {reason}"),
             Event::Unheld { reason } => format!("no longer held: {reason}"),
             Event::CancelRequested { reason } => format!("asked to stop: {reason}"),

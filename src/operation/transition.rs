@@ -101,7 +101,7 @@ pub fn apply(before: Option<Operation>, transition: &Transition) -> Result<Optio
             priority: logged.priority,
             depends_on: logged.depends_on.clone(),
             idempotency_key: logged.idempotency_key.clone(),
-            hold: false,
+            hold: logged.hold,
             not_before: logged.not_before,
             interruptions: 0,
             source: logged.source.clone(),
@@ -148,7 +148,10 @@ fn next_state(operation: &mut Operation, transition: &Transition) -> State {
             State::Pending { last_failure }
         }
         Event::Released { .. } => State::Pending { last_failure: operation.state.failure().cloned() },
-        Event::Retried { .. } => {
+        Event::Retried { forget, .. } => {
+            operation.depends_on.retain(|id| !forget.contains(id));
+            // Retried although it went on elsewhere: what it went on as is gone.
+            operation.redirected_to = None;
             operation.retry_count = 0;
             operation.interruptions = 0;
             State::Pending { last_failure: operation.state.failure().cloned() }
@@ -232,7 +235,7 @@ mod tests {
             Event::Retrying { failure: failure(), until: Time::from_millis(99) },
             Event::Returned { reason: "outage".into(), interrupted: true, failure: None },
             Event::Released { reason: "now".into() },
-            Event::Retried { reason: "by hand".into() },
+            Event::Retried { reason: "by hand".into(), forget: Vec::new() },
             Event::Held { reason: "by hand".into() },
             Event::Unheld { reason: "by hand".into() },
             Event::Prioritized { priority: 3 },
@@ -301,7 +304,7 @@ mod tests {
             fold(Some(op), transition(5, Some(Status::Processing), Event::Completed { outcome: Outcome::default() }));
         assert_eq!(op.history.len(), 5);
         assert_eq!(op.status(), Status::Completed);
-        let again = transition(6, Some(Status::Completed), Event::Retried { reason: "no".into() });
+        let again = transition(6, Some(Status::Completed), Event::Retried { reason: "no".into(), forget: Vec::new() });
         assert!(matches!(apply(Some(op), &again), Err(IllegalTransition::Status { .. })));
     }
 

@@ -10,7 +10,7 @@ use super::error::{WalError, WalResult};
 use super::log::Wal;
 use super::view::View;
 use super::visit::Order;
-use crate::operation::{Logged, Number, Operation, OperationId, Status};
+use crate::operation::{Logged, Number, Operation, OperationId, Source, Status};
 
 /// Redirects that are followed; a longer chain is taken to end where this many have been followed.
 const REDIRECTS_MAX: usize = 100;
@@ -22,6 +22,13 @@ pub enum Admission {
     New(Box<Logged>),
     /// Its key is there already, with the same parameters.
     Existing(Box<Operation>),
+}
+
+/// Whether two descriptions of a file tell for certain that its content differs.
+pub(super) fn other_content(one: Option<&Source>, other: Option<&Source>) -> bool {
+    let (Some(one), Some(other)) = (one, other) else { return false };
+    let hashes_differ = one.sha256.is_some() && other.sha256.is_some() && one.sha256 != other.sha256;
+    one.size != other.size || hashes_differ
 }
 
 /// What became of an operation that another one waits for.
@@ -49,13 +56,14 @@ impl View {
             let table = self.table(file)?;
             for group in table.groups().iter().filter(|group| table.may_hold_key(group, key)) {
                 let rows = self.group(file, &table, group.index)?;
-                let row = rows
+                let with_key = rows
                     .iter()
-                    .find(|row| row.idempotency_key.as_deref() == Some(key) && !file.superseded.contains(row.number));
-                if let Some(row) = row
-                    && let Some(operation) = self.operation(row.number)?
-                {
-                    return Ok(Some(operation));
+                    .filter(|row| row.idempotency_key.as_deref() == Some(key) && !file.superseded.contains(row.number));
+                // One that was deleted may still have its row.
+                for row in with_key {
+                    if let Some(operation) = self.operation(row.number)? {
+                        return Ok(Some(operation));
+                    }
                 }
             }
         }
@@ -108,6 +116,15 @@ impl View {
                 ControlFlow::Continue(())
             },
         )?;
+        // What was redirected is waited for as what it went on as.
+        let mut left: Vec<OperationId> = found.iter().copied().collect();
+        while let Some(id) = left.pop() {
+            if let Some(next) = self.operation_by_id(id)?.and_then(|operation| operation.redirected_to)
+                && found.insert(next)
+            {
+                left.push(next);
+            }
+        }
         Ok(found)
     }
 
@@ -118,7 +135,8 @@ impl View {
         {
             let same = existing.operation_type == logged.operation_type
                 && existing.backend == logged.backend
-                && existing.parameters == logged.parameters;
+                && existing.parameters == logged.parameters
+                && !other_content(existing.source.as_ref(), logged.source.as_ref());
             if same {
                 return Ok(Admission::Existing(Box::new(existing)));
             }

@@ -306,6 +306,8 @@ impl<'w> Staging<'w> {
             && let Some((mut logged, staged)) = operations.next()
         {
             if logged.has_conditions() {
+                // What it was decided on may be somebody else's, and not durable yet.
+                self.relies_on_others = true;
                 if inner.is_none() {
                     let inner = inner.insert(wal.lock_inner());
                     inner.view.catch_up()?;

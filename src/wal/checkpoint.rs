@@ -376,7 +376,7 @@ impl Wal {
         cleaned_at: Option<Time>,
     ) -> WalResult<()> {
         let mut manifest = self.manifest()?;
-        keep_what_changed(view, &manifest, exchange);
+        keep_what_changed(view, &manifest, exchange)?;
         manifest.files.retain(|file| !exchange.removed.contains(&file.name));
         for file in &mut manifest.files {
             if let Some(changed) = exchange.changed.remove(&file.name) {
@@ -498,12 +498,16 @@ impl Wal {
 }
 
 /// Leaves files as they are of which rows were to go that somebody has changed since that was decided.
-fn keep_what_changed(view: &View, manifest: &Manifest, exchange: &mut Exchange) {
+fn keep_what_changed(view: &View, manifest: &Manifest, exchange: &mut Exchange) -> WalResult<()> {
+    if exchange.dropped.is_empty() {
+        return Ok(());
+    }
     let files = &manifest.files;
-    let changed: BTreeSet<Number> = match exchange.dropped.is_empty() {
-        true => BTreeSet::new(),
-        false => view.touched_numbers().filter(|number| !view.is_logged_here(*number)).collect(),
-    };
+    let mut changed: BTreeSet<Number> = view.touched_numbers().filter(|number| !view.is_logged_here(*number)).collect();
+    // Somebody may have logged an operation that waits for one of them.
+    for id in view.dependencies()? {
+        changed.extend(view.operation_by_id(id)?.map(|operation| operation.number));
+    }
     exchange.dropped.retain(|name, dropped| {
         let hit = match files.iter().find(|file| file.name == *name) {
             Some(file) if dropped.numbers.is_empty() => {
@@ -518,4 +522,5 @@ fn keep_what_changed(view: &View, manifest: &Manifest, exchange: &mut Exchange) 
         }
         !hit
     });
+    Ok(())
 }

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::Written;
 use super::admit::Fate;
+use super::admit::other_content;
 use super::error::{WalError, WalResult};
 use super::view::View;
 use crate::operation::{Logged, Number, Operation, OperationId};
@@ -54,7 +55,8 @@ impl Conditions {
             {
                 let same = existing.operation_type == logged.operation_type
                     && existing.backend == logged.backend
-                    && existing.parameters == logged.parameters;
+                    && existing.parameters == logged.parameters
+                    && !other_content(existing.source.as_ref(), logged.source.as_ref());
                 if same {
                     return Ok(Decision::Existing(Box::new(existing)));
                 }
@@ -111,6 +113,10 @@ impl Conditions {
             let mut keys = HashMap::new();
             for file in view.files().iter().filter(|file| file.keys > 0) {
                 for row in view.table(file)?.read_all()? {
+                    // One that was deleted may still have its row.
+                    if view.is_touched(row.number) && view.standing(row.number, row.id)?.is_none() {
+                        continue;
+                    }
                     if let Some(key) = row.idempotency_key.filter(|_| !file.superseded.contains(row.number)) {
                         keys.insert(hash_of(&key), row.number);
                     }

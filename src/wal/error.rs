@@ -106,7 +106,9 @@ pub enum WalError {
         ids: Vec<OperationId>,
     },
     /// The idempotency key stands for something else.
-    #[error("nothing was logged: the key `{key}` belongs to operation {number}, which has other parameters")]
+    #[error(
+        "nothing was logged: the key `{key}` belongs to operation {number}, which has other parameters, or other content"
+    )]
     KeyTaken {
         /// The key.
         key: String,

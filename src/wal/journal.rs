@@ -515,7 +515,7 @@ mod tests {
         let mut builder = PayloadBuilder::new("me@here add[1]");
         for n in 0..count as u64 {
             let at = Time::from_millis(n as i64 - 1);
-            let event = Event::Retried { reason: format!("reason {n}") };
+            let event = Event::Retried { reason: format!("reason {n}"), forget: Vec::new() };
             let (kind, backend) = (OperationType::new("pin").unwrap(), BackendName::new("local").unwrap());
             assert!(builder.push(
                 (n, OperationId::new(at, n as usize, 9), at),
@@ -557,7 +557,7 @@ mod tests {
             payload.records().zip(5..).map(|((_, r), rev)| r.decode(rev, payload.actor()).unwrap()).collect();
         assert_eq!(transitions.len(), 3);
         assert_eq!(transitions[2].revision, 7);
-        assert_eq!(transitions[2].event, Event::Retried { reason: "reason 2".into() });
+        assert_eq!(transitions[2].event, Event::Retried { reason: "reason 2".into(), forget: Vec::new() });
         assert_eq!(transitions[0].at, Time::from_millis(-1));
     }
 
@@ -609,7 +609,7 @@ mod tests {
         let (kind, backend) = (OperationType::new("pin").unwrap(), BackendName::new("local").unwrap());
         let at = Time::default();
         let push = |builder: &mut PayloadBuilder, text: &str| {
-            let event = Event::Retried { reason: text.into() };
+            let event = Event::Retried { reason: text.into(), forget: Vec::new() };
             builder.push((1, OperationId::new(at, 0, 0), at), None, &kind, &backend, &event)
         };
         assert!(!push(&mut builder, &"x".repeat(FRAME_MAX)));
@@ -627,7 +627,7 @@ mod tests {
         let mut builder = PayloadBuilder::new(&actor);
         let mut len = payload_head_len(&actor);
         for reason in ["", "because", "\u{1}\"ö"] {
-            let event = Event::Retried { reason: reason.into() };
+            let event = Event::Retried { reason: reason.into(), forget: Vec::new() };
             len += record_len(&kind, &backend, &event);
             assert!(builder.push(
                 (1, OperationId::new(Time::default(), 0, 0), Time::default()),

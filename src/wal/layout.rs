@@ -120,6 +120,12 @@ impl Layout {
         self.base.join(name)
     }
 
+    /// Whether an entry of this name, in the log's folder, belongs to a log, or to a local backend beside it.
+    pub fn is_part(name: &str) -> bool {
+        let parts = ["MANIFEST.json", "journal", "partitions", "archives", "tmp", "quarantine", "spool", "local"];
+        parts.contains(&name) || name == "health.json" || name == "lock" || name.ends_with(".lock")
+    }
+
     /// Whether a file name ends like those of Parquet files.
     pub fn is_parquet(name: &str) -> bool {
         name.ends_with(".parquet")

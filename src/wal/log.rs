@@ -167,6 +167,7 @@ impl Wal {
         if !disk.exists(&layout.lock(LockName::Append))? {
             // Before anything is made: what stands there may be somebody else's.
             let view = View::open(disk.clone(), layout.clone())?;
+            refuse_foreign(&*disk, &layout)?;
             if view.has_originals() {
                 adopt::check_quiet(&original::survey(&*disk, &layout)?, &layout, clock.now())?;
             }
@@ -599,6 +600,23 @@ impl Wal {
 }
 
 /// An error after which it is certain that nothing was logged.
+/// A folder with things of somebody else in it, and none of a log, is not made one.
+fn refuse_foreign(disk: &dyn Disk, layout: &Layout) -> WalResult<()> {
+    let entries = match disk.list(layout.base()) {
+        Ok(entries) => entries,
+        // There is no such folder, or it cannot be looked into: what follows tells.
+        Err(_) => return Ok(()),
+    };
+    let names: Vec<String> = entries.iter().map(|entry| entry.name.to_string_lossy().into_owned()).collect();
+    match names.first() {
+        Some(first) if !names.iter().any(|name| Layout::is_part(name)) => Err(WalError::NotOurs {
+            path: layout.base().to_owned(),
+            what: format!("it holds `{first}`, and nothing that belongs to a log"),
+        }),
+        _ => Ok(()),
+    }
+}
+
 pub(super) fn nothing_logged(error: WalError) -> WalError {
     match error {
         WalError::Disk(error) => WalError::NotLogged(error),

@@ -2,12 +2,12 @@
 
 use std::collections::btree_map::Entry as MapEntry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::chain::{self, Content, Position, ReadFrame};
 use super::change::Written;
 use super::error::{Damage, WalError, WalResult};
-use super::journal::{FrameKind, Payload, Record};
+use super::journal::{self, FrameKind, Payload, Record};
 use super::layout::Layout;
 use super::manifest::{Counts, FileEntry, Manifest};
 use super::original::{self, Rows};
@@ -15,14 +15,13 @@ use super::schema::Table;
 use crate::disk::{Access, Disk, DiskError, Metadata};
 use crate::operation::{self, BackendName, Number, Operation, OperationId, OperationType, Revision, Status};
 
+mod keys;
+
 /// How often a reader starts over when files vanish under it.
 const ATTEMPTS: usize = 20;
 
 /// Decoded row groups that are kept.
 const CACHED_GROUPS: usize = 4;
-
-/// How the event of an operation with an idempotency key names it.
-const KEY_FIELD: &str = "\"idempotency_key\":";
 
 /// The log at one moment; [`View::catch_up`] moves it on.
 #[derive(Debug)]
@@ -181,7 +180,24 @@ impl View {
             self.journal.take(link.frames)?;
         }
         self.journal.changed = Some(BTreeSet::new());
-        Ok(())
+        // The journal may have moved on with a manifest that came after the one we read: start over with that.
+        match self.is_current()? {
+            true => Ok(()),
+            false => Err(WalError::Disk(crate::disk::DiskError::new(
+                "read",
+                &self.layout.manifest(),
+                std::io::ErrorKind::NotFound.into(),
+            ))),
+        }
+    }
+
+    /// Whether the manifest still is the one that was read.
+    fn is_current(&self) -> WalResult<bool> {
+        match self.disk.metadata(&self.layout.manifest()) {
+            Ok(seen) => Ok(self.base.as_ref().is_some_and(|base| base.seen == seen)),
+            Err(error) if error.is_not_found() => Ok(self.base.is_none()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn take_originals(&mut self, rows: Rows) {
@@ -270,8 +286,9 @@ impl View {
             return Ok(before || self.has_originals() || self.exists());
         }
         match self.read_on() {
-            Ok(true) => return Ok(false),
-            Ok(false) => {}
+            // A batch may have been committed, and changed since, while we read on.
+            Ok(true) if self.is_current()? => return Ok(false),
+            Ok(_) => {}
             Err(error) if error.is_vanished() || matches!(error, WalError::Damaged(_)) => {}
             Err(error) => return Err(error),
         }
@@ -472,7 +489,10 @@ impl View {
         Ok(match found {
             // Whoever deleted it, it is gone.
             None => written.deleted,
-            Some(found) => found.history.iter().any(|entry| entry.revision == written.revision && entry.actor == actor),
+            Some(found) => found
+                .history
+                .iter()
+                .any(|entry| entry.revision == written.revision && entry.actor == journal::actor_as_logged(actor)),
         })
     }
 
@@ -503,34 +523,6 @@ impl View {
 
     fn senseless(&self, revision: Revision, why: &str) -> WalError {
         WalError::damaged(self.layout.journal(), None, format!("transition {revision} makes no sense: {why}"))
-    }
-
-    /// The operation that the journal logged with this idempotency key.
-    pub(super) fn logged_with_key(&self, key: &str) -> Option<Number> {
-        self.keys_in_journal().1.get(key).copied()
-    }
-
-    /// All idempotency keys that the journal logged.
-    pub(super) fn logged_keys(&self) -> Vec<(String, Number)> {
-        self.keys_in_journal().1.iter().map(|(key, number)| (key.clone(), *number)).collect()
-    }
-
-    fn keys_in_journal(&self) -> MutexGuard<'_, (usize, HashMap<String, Number>)> {
-        let mut keys = self.journal.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        let (seen, numbers) = &mut *keys;
-        for payload in &self.journal.payloads[*seen..] {
-            let logged = payload.records().filter(|(_, record)| record.from.is_none() && record.mentions(KEY_FIELD));
-            for (_, record) in logged {
-                let Some(transition) = record.decode(payload.revision, payload.actor()) else { continue };
-                if let operation::Event::Logged(logged) = transition.event
-                    && let Some(key) = logged.idempotency_key
-                {
-                    numbers.insert(key, record.number);
-                }
-            }
-        }
-        *seen = self.journal.payloads.len();
-        keys
     }
 
     fn row(&self, number: Number) -> WalResult<Option<Operation>> {

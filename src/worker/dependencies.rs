@@ -42,6 +42,17 @@ struct Verdict {
 }
 
 impl Worker<'_, '_, '_> {
+    /// Notes that something waits for an operation which this loop is not to carry out.
+    fn look_outside(&mut self, id: OperationId) -> WalResult<()> {
+        let read = self.view.operation_by_id(id);
+        if let Some(Some(end)) = self.tolerate(read)?
+            && self.options.only.as_ref().is_some_and(|only| !only.contains(end.number))
+        {
+            self.waits_outside = true;
+        }
+        Ok(())
+    }
+
     /// Reads the waiting operations of files that hold some that wait for others.
     pub(super) fn load_dependents(&mut self) -> WalResult<()> {
         for at in 0..self.files.len() {
@@ -72,6 +83,7 @@ impl Worker<'_, '_, '_> {
             let failed = match fate {
                 Fate::Open(end) => {
                     if end != id {
+                        self.look_outside(end)?;
                         self.dependents.went_on.entry(end).or_default().insert(id);
                     }
                     continue;
@@ -82,7 +94,7 @@ impl Worker<'_, '_, '_> {
                     operation.number
                 )),
                 Fate::Unknown => {
-                    Some(format!("operation {id}, which it waited for, is gone; retry it to go on without"))
+                    Some(format!("operation {id}, which it waited for, is gone; retry it, and it goes on without"))
                 }
             };
             self.dependents.waiting.remove(&id);

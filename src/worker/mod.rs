@@ -28,7 +28,7 @@ use crate::disk::Disk;
 use crate::operation::retry::RetryPolicy;
 use crate::operation::{BackendName, Claim, Event, Number, Operation, Status, Time, Transition, apply, failure};
 use crate::queue::{Entry, Next, Queue, Unloaded};
-use crate::wal::{Change, Damage, HeldLock, Known, Order, Retention, View, Wal, WalError, WalResult, Written};
+use crate::wal::{Change, Damage, Fate, HeldLock, Known, Order, Retention, View, Wal, WalError, WalResult, Written};
 
 /// How soon a loop that follows sees a new operation.
 const POLL: Duration = Duration::from_millis(100);
@@ -84,6 +84,7 @@ pub fn run(
             running: BTreeMap::new(),
             picked: Picked::default(),
             dependents: Dependents::default(),
+            waits_outside: false,
             stale: false,
             damage: None,
             unanswered: (0, Duration::ZERO),
@@ -118,6 +119,9 @@ struct Worker<'scope, 'env, 'a> {
     picked: Picked,
     /// Who waits for which operation.
     dependents: Dependents,
+    /// Whether something waits for an operation that this loop is not to carry out: whoever asked for it to
+    /// follow has to say anew what it may.
+    waits_outside: bool,
     /// Whether the queue has to be filled anew, because files changed under it.
     stale: bool,
     /// What cannot be read; everything else is carried out before that is told.
@@ -169,6 +173,9 @@ impl Worker<'_, '_, '_> {
             if !ended {
                 self.catch_up()?;
                 freed = self.settle_dependents(observer)?;
+            } else if !self.running.is_empty() && !self.stop.is_requested() {
+                // What runs may still be cancelled.
+                self.catch_up()?;
             }
             let finished = self.wait_for_results(ended);
             if !ended {
@@ -219,6 +226,9 @@ impl Worker<'_, '_, '_> {
         let Some(only) = &self.options.only else { return Ok(!self.options.follow && self.nothing_due()?) };
         if !self.options.follow {
             return self.nothing_due();
+        }
+        if std::mem::take(&mut self.waits_outside) {
+            return Ok(true);
         }
         for number in only.clone().iter() {
             let operation = self.operation(number)?;
@@ -537,7 +547,11 @@ impl Worker<'_, '_, '_> {
             let mut newer: BTreeMap<Number, Operation> = BTreeMap::new();
             for (operation, event) in &events {
                 let standing = view.standing(operation.number, operation.id)?;
-                if standing == Some((operation.revision, operation.status())) {
+                let stands = standing == Some((operation.revision, operation.status()));
+                if stands && !still_fails(view, operation, event)? {
+                    continue;
+                }
+                if stands {
                     changes.push(Change::Next(Known::from(operation), honour_cancel(operation, event.clone())));
                     continue;
                 }
@@ -681,4 +695,18 @@ impl Worker<'_, '_, '_> {
             .map_or(POLL, |due| Duration::from_millis(u64::try_from(due.millis_since(now)).unwrap_or(0).max(1)));
         self.tools.clock.sleep(until_due.min(POLL));
     }
+}
+
+/// Whether an operation still fails because of what it waits for, if that is the event: somebody may have
+/// retried that meanwhile.
+fn still_fails(view: &View, operation: &Operation, event: &Event) -> WalResult<bool> {
+    if !matches!(event, Event::Failed { failure } if failure.error_type == failure::DEPENDENCY) {
+        return Ok(true);
+    }
+    for id in &operation.depends_on {
+        if let Fate::Failed(_) | Fate::Unknown = view.fate(*id)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

@@ -60,6 +60,15 @@ fn documents() -> BTreeMap<&'static str, Vec<&'static Value>> {
     all
 }
 
+/// The document with at most three elements of each list: more would be mutated in the same ways.
+fn shortened(document: &Value) -> Value {
+    match document {
+        Value::Array(values) => values.iter().take(3).map(shortened).collect(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), shortened(value))).collect(),
+        other => other.clone(),
+    }
+}
+
 #[test]
 fn every_schema_refuses_documents_that_are_not_right() {
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
@@ -78,7 +87,7 @@ fn every_schema_refuses_documents_that_are_not_right() {
                 break;
             }
             for document in documents {
-                for Mutation { kind, at, mutated } in mutations(document, &mut random) {
+                for Mutation { kind, at, mutated } in mutations(&shortened(document), &mut random) {
                     if tried.insert(mutated.to_string()) {
                         *kinds.entry(kind).or_default() += 1;
                         if validator.is_valid(&mutated) {

@@ -404,7 +404,7 @@ fn a_cleanup_leaves_alone_what_is_retried_or_deleted_meanwhile() {
             if looks && count.fetch_add(1, Ordering::SeqCst) == nth {
                 let event = match delete {
                     true => Event::Deleted { reason: "x".into() },
-                    false => Event::Retried { reason: "x".into() },
+                    false => Event::Retried { reason: "x".into(), forget: Vec::new() },
                 };
                 end(&acts, 1, event);
                 told.store(true, Ordering::SeqCst);

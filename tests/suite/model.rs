@@ -105,7 +105,7 @@ impl Step {
             Step::Retry => Event::Retrying { failure, until: now.plus_millis(60_000) },
             Step::Return => Event::Returned { reason: "crash".into(), interrupted: true, failure: None },
             Step::Release => Event::Released { reason: "now".into() },
-            Step::Again => Event::Retried { reason: "by hand".into() },
+            Step::Again => Event::Retried { reason: "by hand".into(), forget: Vec::new() },
             Step::Hold => Event::Held { reason: "by hand".into() },
             Step::Stop => Event::CancelRequested { reason: "by hand".into() },
             Step::GiveUp => Event::GivenUp { failure },

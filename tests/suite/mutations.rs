@@ -19,7 +19,7 @@ pub struct Mutation {
 const FREE: &[&str] = &["parameters", "receipt", "backends", "health", "settings", "due", "no_backend"];
 
 /// What errors have only where it is known.
-const OF_SOME_ERRORS: &[&str] = &["causes", "key", "origin", "suggestion", "number"];
+const OF_SOME_ERRORS: &[&str] = &["causes", "key", "origin", "suggestion", "number", "line"];
 
 /// What may be null. Whether it may be so here depends on what else there is.
 const NULLABLE: &[&str] = &[

@@ -447,7 +447,7 @@ fn cases() -> Vec<Case> {
         works(one_after_another, "cancel 1 2"),
         works(one_retrying, "cancel 2"),
         works(one_left_claimed, "cancel 2"),
-        works(one_left_claimed, "cancel 2 --permanent"),
+        fails(one_left_claimed, "cancel 2 --permanent", 2, "not_applicable"),
         works(one_asked_to_stop, "cancel 2"),
         works(one_failed, "cancel 1 --permanent"),
         works(one_failed, "cancel @failed"),
@@ -609,6 +609,7 @@ fn cases() -> Vec<Case> {
         //
         works(nothing, "bench floor"),
         works(nothing, "bench append --threads 1 --blocks 1"),
+        works(nothing, "bench batch --operations 1500 --blocks 1"),
         fails(nothing, "bench floor no-such-place", 7, "disk"),
         fails(nothing, "bench append --threads none", 2, "usage"),
         //

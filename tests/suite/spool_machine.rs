@@ -292,7 +292,7 @@ fn settle_all(wal: &Wal, clock: &dyn Clock, event: impl Fn() -> Event) -> Result
     let again: Vec<Change> = known
         .iter()
         .filter(|known| known.status == Status::Failed)
-        .map(|known| Change::Next(known.clone(), Event::Retried { reason: "test".into() }))
+        .map(|known| Change::Next(known.clone(), Event::Retried { reason: "test".into(), forget: Vec::new() }))
         .collect();
     apply(wal, again, &mut known, Status::Pending)?;
     let claim = Claim { pid: 1, host: "h".into(), started: clock.now() };

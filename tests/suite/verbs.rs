@@ -6,7 +6,7 @@ use std::time::Duration;
 use wal_cli::client::{
     AddOptions, Changed, Client, ClientError, Filter, ProcessOptions, Reason, Reference, Silent, Stop, Verb,
 };
-use wal_cli::operation::{FailureClass, Fields, Logged, OperationId, Status};
+use wal_cli::operation::{FailureClass, Fields, Logged, OperationId, Source, Status};
 use wal_cli::wal::WalError;
 
 use super::scenario::{Act, Scenario, backend, logged};
@@ -213,6 +213,8 @@ fn a_redirect_is_a_new_operation_with_lineage_both_ways() {
     assert_eq!(scenario.get(1).state.failure().unwrap().error_type, "scripted", "it keeps its own failure");
     assert_eq!(scenario.get(2).state.failure().unwrap().error_type, "redirected");
     assert_eq!((one.parameters["name"].as_str(), two.parameters["name"].as_str()), ("x", "y"));
+    assert!(two.hold && !one.hold, "what was held stays held");
+    change(&scenario, &Verb::Release, &[4]);
     assert!(refused(&scenario, &RETRY, &[1]).contains("went on as"));
     assert!(refused(&scenario, &Verb::Redirect(backend("b")), &[1]).contains("went on as"));
     scenario.process();
@@ -395,4 +397,60 @@ fn a_plan_says_what_would_go_and_what_not() {
     assert_eq!(plan.due[&backend("a")], 2);
     assert_eq!((plan.held, plan.backing_off, plan.waiting_for_others, plan.delayed), (1, 1, 1, 0));
     assert_eq!(scenario.calls("a"), "w", "nothing was carried out");
+}
+
+#[test]
+fn what_waits_for_something_that_is_gone_goes_on_without_when_it_is_retried() {
+    let scenario = Scenario::new();
+    scenario.act("a", "one", &[Act::Fail(FailureClass::Permanent)]).add("a", "one");
+    add_after(&scenario, "a", "two", &[1]);
+    scenario.process();
+    change(&scenario, &Verb::Delete, &[1]);
+    change(&scenario, &RETRY, &[2]);
+    assert_eq!(scenario.process().completed, 1);
+    assert_eq!(scenario.calls("a"), "one two");
+}
+
+#[test]
+fn of_a_chain_nothing_is_deleted_that_what_stays_waits_for() {
+    let scenario = Scenario::new();
+    scenario.add("a", "one");
+    add_after(&scenario, "a", "two", &[1]);
+    add_after(&scenario, "b", "three", &[2]);
+    let changed = scenario.client().change(&numbers(&[1, 2]), &Verb::Delete, false).unwrap();
+    assert_eq!((changed.operations.len(), changed.skipped.len()), (0, 2));
+    assert_eq!(scenario.process().completed, 3);
+}
+
+#[test]
+fn what_a_redirect_led_to_stays_while_something_waits_for_it() {
+    let scenario = Scenario::new();
+    scenario.add("a", "one");
+    add_after(&scenario, "a", "two", &[1]);
+    change(&scenario, &Verb::Redirect(backend("b")), &[1]);
+    assert!(refused(&scenario, &Verb::Delete, &[3]).contains("operation 2 waits for it"));
+    assert_eq!(scenario.process().completed, 2);
+}
+
+#[test]
+fn selected_operations_do_not_come_back_if_they_were_given_up() {
+    let scenario = Scenario::new();
+    scenario.add("a", "one");
+    change(&scenario, &Verb::Cancel { permanent: true }, &[1]);
+    let changed = scenario.client().change(&numbers(&[1]), &RETRY, false).unwrap();
+    assert_eq!((changed.operations.len(), changed.skipped.len()), (0, 1));
+    assert_eq!(change(&scenario, &RETRY, &[1]).operations.len(), 1, "named, it comes back");
+}
+
+#[test]
+fn a_key_does_not_stand_for_other_content() {
+    let scenario = Scenario::new();
+    let with = |size| {
+        let source = Source { size, mtime_ns: 0, inode: 1, sha256: None, spool: None };
+        Logged { source: Some(source), ..keyed("x", "k") }
+    };
+    scenario.client().submit(with(3)).unwrap();
+    assert!(scenario.client().submit(with(3)).unwrap().existing);
+    let other = scenario.client().submit(with(4));
+    assert!(matches!(other, Err(ClientError::Wal(WalError::KeyTaken { number: 1, .. }))), "{other:?}");
 }

@@ -54,8 +54,8 @@ text!(&BackendName, "BackendName", "Who carries it out.", "pattern": "^[a-z][a-z
 text!(
     Cid<'_>,
     "Cid",
-    "A content identifier in its text form, of version 0 or 1.",
-    "pattern": "^(Qm[1-9A-HJ-NP-Za-km-z]{44}|[0-9A-PR-Za-z][0-9A-Za-z+/=_-]{8,})$"
+    "A content identifier in its text form, as the backend, or the original system, gave it.",
+    "pattern": "^[0-9A-Za-z+/=_-]+$"
 );
 text!(Sha256<'_>, "Sha256", "A SHA-256 in hex.", "pattern": "^[0-9a-f]{64}$");
 text!(
