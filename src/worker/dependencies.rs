@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Observer, TRANSITIONS_MAX, Worker};
 use crate::operation::{Event, Failure, FailureClass, Number, Operation, OperationId, failure};
-use crate::wal::{Fate, WalResult};
+use crate::wal::{Fate, View, WalResult};
 
 /// Who waits for which operation, as far as the loop knows.
 #[derive(Debug, Default)]
@@ -133,4 +133,18 @@ impl Worker<'_, '_, '_> {
         }
         Ok(recorded_any)
     }
+}
+
+/// Whether an operation still fails because of what it waits for, if that is the event: somebody may have
+/// retried that meanwhile.
+pub(super) fn still_fails(view: &View, operation: &Operation, event: &Event) -> WalResult<bool> {
+    if !matches!(event, Event::Failed { failure } if failure.error_type == failure::DEPENDENCY) {
+        return Ok(true);
+    }
+    for id in &operation.depends_on {
+        if let Fate::Failed(_) | Fate::Unknown = view.fate(*id)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

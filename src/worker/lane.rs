@@ -1,4 +1,7 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+use crate::operation::{Number, Operation};
 
 /// Claims of one lane at a time, at most.
 const BATCH_MAX: usize = 1000;
@@ -76,6 +79,15 @@ impl Lane {
             self.ahead = (self.ahead / 2).max(self.jobs);
         }
     }
+}
+
+/// Operations to be claimed next, in the order in which they are to go.
+#[derive(Debug, Default)]
+pub struct Picked {
+    /// In the order in which they are to go.
+    pub order: Vec<Operation>,
+    /// Their numbers.
+    pub numbers: BTreeSet<Number>,
 }
 
 #[cfg(test)]

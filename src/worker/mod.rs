@@ -14,9 +14,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dependencies::Dependents;
+use dependencies::{Dependents, still_fails};
 use executor::{Executor, Finished, Job};
-use lane::Lane;
+use lane::{Lane, Picked};
 pub use options::{Observer, ProcessOptions, ProcessReport, Silent, Stop};
 use settle::honour_cancel;
 pub use settle::{LAST_ERROR, Settlement, after_crash, cancelled, is_cancelled, request_of, settle};
@@ -28,7 +28,7 @@ use crate::disk::Disk;
 use crate::operation::retry::RetryPolicy;
 use crate::operation::{BackendName, Claim, Event, Number, Operation, Status, Time, Transition, apply, failure};
 use crate::queue::{Entry, Next, Queue, Unloaded};
-use crate::wal::{Change, Damage, Fate, HeldLock, Known, Order, Retention, View, Wal, WalError, WalResult, Written};
+use crate::wal::{Change, Damage, HeldLock, Known, Order, Retention, View, Wal, WalError, WalResult, Written};
 
 /// How soon a loop that follows sees a new operation.
 const POLL: Duration = Duration::from_millis(100);
@@ -135,13 +135,6 @@ struct Worker<'scope, 'env, 'a> {
     report: ProcessReport,
     claimed: u64,
     started: Duration,
-}
-
-/// Operations to be claimed next, in the order in which they are to go.
-#[derive(Default)]
-struct Picked {
-    order: Vec<Operation>,
-    numbers: BTreeSet<Number>,
 }
 
 struct Running {
@@ -695,18 +688,4 @@ impl Worker<'_, '_, '_> {
             .map_or(POLL, |due| Duration::from_millis(u64::try_from(due.millis_since(now)).unwrap_or(0).max(1)));
         self.tools.clock.sleep(until_due.min(POLL));
     }
-}
-
-/// Whether an operation still fails because of what it waits for, if that is the event: somebody may have
-/// retried that meanwhile.
-fn still_fails(view: &View, operation: &Operation, event: &Event) -> WalResult<bool> {
-    if !matches!(event, Event::Failed { failure } if failure.error_type == failure::DEPENDENCY) {
-        return Ok(true);
-    }
-    for id in &operation.depends_on {
-        if let Fate::Failed(_) | Fate::Unknown = view.fate(*id)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

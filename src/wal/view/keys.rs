@@ -11,12 +11,12 @@ const KEY_FIELD: &str = "\"idempotency_key\":";
 
 impl View {
     /// The operation that the journal logged with this idempotency key.
-    pub(super) fn logged_with_key(&self, key: &str) -> Option<Number> {
+    pub(in crate::wal) fn logged_with_key(&self, key: &str) -> Option<Number> {
         self.keys_in_journal().1.get(key).copied()
     }
 
     /// All idempotency keys that the journal logged.
-    pub(super) fn logged_keys(&self) -> Vec<(String, Number)> {
+    pub(in crate::wal) fn logged_keys(&self) -> Vec<(String, Number)> {
         self.keys_in_journal().1.iter().map(|(key, number)| (key.clone(), *number)).collect()
     }
 
