@@ -19,6 +19,7 @@ mod suite {
     mod outcomes;
     mod readers;
     mod scenario;
+    mod setups;
     mod spool;
     mod spool_machine;
     mod tidy;

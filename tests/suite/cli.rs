@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::binary::Place;
-use super::outcomes::{nothing, one_completed, one_pending, one_will_fail, torn_settings};
+use super::setups::{nothing, one_completed, one_pending, one_will_fail, torn_settings};
 
 const CID: &str = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o";
 

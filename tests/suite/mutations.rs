@@ -155,7 +155,7 @@ impl Maker<'_> {
                     fields.len() > 3 || ["success", "error"].contains(&key)
                 }
             }
-            "error" | "errors" => !OF_SOME_ERRORS.contains(&key),
+            "error" | "errors" | "bad_inputs" => !OF_SOME_ERRORS.contains(&key),
             _ => true,
         }
     }

@@ -1,0 +1,252 @@
+//! What commands find when they are tried: logs in every state that matters.
+
+use std::fs::File;
+use std::time::Duration;
+
+use super::adoption;
+use super::binary::Place;
+
+/// A situation to begin with. What it returns is kept for as long as the command runs.
+pub type Setup = fn(&Place) -> Option<File>;
+
+/// Two files, and no log.
+pub fn nothing(place: &Place) -> Option<File> {
+    place.file("a.txt", "hello world\n");
+    place.file("b.txt", "b\n");
+    None
+}
+
+/// The first file is logged.
+pub fn one_pending(place: &Place) -> Option<File> {
+    nothing(place);
+    place.run("add --backend local a.txt");
+    None
+}
+
+/// The first file is logged under a key.
+pub fn one_with_a_key(place: &Place) -> Option<File> {
+    nothing(place);
+    place.run("add --backend local a.txt --key k");
+    None
+}
+
+/// The first file is added.
+pub fn one_completed(place: &Place) -> Option<File> {
+    nothing(place);
+    place.run("add --backend local a.txt --wait");
+    None
+}
+
+/// The first was there when it was logged, and is gone; the second one is fine.
+pub fn one_failed(place: &Place) -> Option<File> {
+    nothing(place);
+    place.run("add --spool never --backend local b.txt a.txt");
+    std::fs::remove_file(place.path("b.txt")).unwrap();
+    assert_eq!(place.output("process --quiet").status.code(), Some(1));
+    place.file("b.txt", "b\n");
+    None
+}
+
+/// What is logged has vanished.
+pub fn one_will_fail(place: &Place) -> Option<File> {
+    nothing(place);
+    place.run("add --spool never --backend local a.txt");
+    std::fs::remove_file(place.path("a.txt")).unwrap();
+    None
+}
+
+/// The first file is logged, and set aside.
+pub fn one_held(place: &Place) -> Option<File> {
+    one_pending(place);
+    place.run("hold 1");
+    None
+}
+
+/// The first file is logged, and the second to be added after it.
+pub fn one_after_another(place: &Place) -> Option<File> {
+    nothing(place);
+    place.run("add --backend local --spool never a.txt");
+    place.run("add --backend local b.txt --after 1");
+    None
+}
+
+/// The first is gone, and the second failed with it.
+pub fn two_generations_failed(place: &Place) -> Option<File> {
+    one_after_another(place);
+    std::fs::remove_file(place.path("a.txt")).unwrap();
+    assert_eq!(place.output("process --quiet").status.code(), Some(1));
+    place.file("a.txt", "hello world\n");
+    None
+}
+
+/// The first was cancelled before it ran.
+pub fn one_cancelled(place: &Place) -> Option<File> {
+    one_pending(place);
+    place.run("cancel 1");
+    None
+}
+
+/// A backend failed the first, which waits for its next attempt.
+pub fn one_retrying(place: &Place) -> Option<File> {
+    configured(place, "[backends.mock]\nfailure_rate = 1.0\n");
+    place.run("add --backend mock b.txt");
+    place.run("process");
+    None
+}
+
+/// The first went on as the second, which another backend is to carry out.
+pub fn one_redirected(place: &Place) -> Option<File> {
+    one_pending(place);
+    place.run("retry 1 --backend mock");
+    None
+}
+
+/// A drain loop died while it carried the second out; the first is done.
+pub fn one_left_claimed(place: &Place) -> Option<File> {
+    configured(place, "[backends.mock]\nlatency_ms = 600000\n");
+    place.run("add --backend mock b.txt");
+    let mut child = place.start("process");
+    let begun = std::time::Instant::now();
+    while place.run("list processing -q --backend mock").is_empty() || !place.run("list pending -q").is_empty() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "nothing was claimed");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    None
+}
+
+/// The same, and it is to stop.
+pub fn one_asked_to_stop(place: &Place) -> Option<File> {
+    one_left_claimed(place);
+    place.run("cancel 2");
+    None
+}
+
+pub fn locked(place: &Place, name: &str) -> Option<File> {
+    one_pending(place);
+    let lock =
+        File::options().read(true).write(true).create(true).truncate(false).open(place.log().join(name)).unwrap();
+    lock.lock().unwrap();
+    Some(lock)
+}
+
+pub fn log_locked(place: &Place) -> Option<File> {
+    locked(place, "lock")
+}
+
+pub fn drain_locked(place: &Place) -> Option<File> {
+    locked(place, "process.lock")
+}
+
+/// More paths than a frame takes.
+pub fn long_list(place: &Place) -> Option<File> {
+    nothing(place);
+    place.file("list", &"a.txt\n".repeat(1001));
+    None
+}
+
+pub fn long_list_full_disk(place: &Place) -> Option<File> {
+    long_list(place);
+    full_disk(place)
+}
+
+pub fn long_list_checkpoint_locked(place: &Place) -> Option<File> {
+    long_list(place);
+    checkpoint_locked(place)
+}
+
+/// A good line, a bad path, a line that is no JSON.
+pub fn lists_with_bad_lines(place: &Place) -> Option<File> {
+    nothing(place);
+    place.file("list", "a.txt\nno.txt\n");
+    let good = r#"{"operation_type":"mkdir","parameters":{"path":"/d"}}"#;
+    place.file("good.ndjson", good);
+    place.file("ops.ndjson", &format!("{good}\n{{\n"));
+    None
+}
+
+pub fn checkpoint_locked(place: &Place) -> Option<File> {
+    locked(place, "checkpoint.lock")
+}
+
+/// The first operation is in a partition, the second in a frame that cannot be read any more.
+pub fn damaged(place: &Place) -> Option<File> {
+    one_completed(place);
+    damage(place)
+}
+
+/// The same, but the first operation has failed.
+pub fn damaged_with_a_failure(place: &Place) -> Option<File> {
+    one_failed(place);
+    damage(place)
+}
+
+pub fn damage(place: &Place) -> Option<File> {
+    place.run("checkpoint");
+    place.run("add --backend local a.txt");
+    place.run("add --backend local b.txt");
+    let journal = place.log().join("journal");
+    let path = std::fs::read_dir(journal).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[150] ^= 0xff;
+    std::fs::write(path, bytes).unwrap();
+    None
+}
+
+pub fn newer_format(place: &Place) -> Option<File> {
+    one_pending(place);
+    let path = place.log().join("MANIFEST.json");
+    let text = std::fs::read_to_string(&path).unwrap().replace("{\"format\":1,", "{\"format\":99,");
+    std::fs::write(path, text).unwrap();
+    None
+}
+
+pub fn configured(place: &Place, text: &str) -> Option<File> {
+    one_pending(place);
+    std::fs::create_dir_all(place.path("config/ipfs-kit")).unwrap();
+    place.file("config/ipfs-kit/wal.toml", text);
+    None
+}
+
+pub fn full_disk(place: &Place) -> Option<File> {
+    // No disk has that much: as good as a full one, and nobody has to be root.
+    configured(place, "min_free_bytes = \"900 TiB\"\n")
+}
+
+pub fn switched_off(place: &Place) -> Option<File> {
+    configured(place, "enabled = false\n")
+}
+
+pub fn broken_settings(place: &Place) -> Option<File> {
+    configured(place, "job = 4\n")
+}
+
+/// Settings that are no TOML.
+pub fn torn_settings(place: &Place) -> Option<File> {
+    configured(place, "jobs = [\n")
+}
+
+pub fn mock_offline(place: &Place) -> Option<File> {
+    configured(place, "[backends.mock]\noffline = true\n")
+}
+
+/// What the original system left behind some time ago.
+pub fn original(place: &Place) -> Option<File> {
+    nothing(place);
+    adoption::put(place, "mixed", Duration::from_secs(3600));
+    None
+}
+
+/// It is still at work.
+pub fn original_at_work(place: &Place) -> Option<File> {
+    nothing(place);
+    adoption::put(place, "mixed", Duration::from_secs(1));
+    None
+}
+
+pub fn log_in_a_file(place: &Place) -> Option<File> {
+    nothing(place);
+    std::fs::write(place.log(), "").unwrap();
+    None
+}
