@@ -1,5 +1,4 @@
 //! Every command with every outcome it can have: exit code, and one JSON document.
-#![expect(clippy::disallowed_methods, reason = "it makes and damages files as others would")]
 
 use std::sync::OnceLock;
 
