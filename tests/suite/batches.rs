@@ -108,7 +108,8 @@ fn writers_and_a_drain_loop_go_on_beside_a_batch() {
     list(&place, 4000, &[]);
     place.run("add --backend mock f1");
     let beside = std::thread::scope(|scope| {
-        let batches = [(); 2].map(|()| scope.spawn(|| place.output("add --backend mock --from-file list")));
+        let batches =
+            [(); 2].map(|()| scope.spawn(|| place.output("add --backend mock --from-file list --lock-timeout 2min")));
         let writers = [(); 2].map(|()| {
             scope.spawn(|| {
                 for _ in 0..20 {
