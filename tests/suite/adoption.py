@@ -5,13 +5,13 @@
 """
 import datetime
 import glob
-import io
 import json
 import logging
 import os
 import runpy
 import sys
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 make = runpy.run_path(os.path.join(os.path.dirname(__file__), "../data/original/make.py"))
@@ -47,7 +47,9 @@ def own(directory):
 def rows_of(path):
     content = open(path, "rb").read()
     end = content.rfind(b"PAR1") + 4 if content.startswith(b"PAR1") else 0
-    yield from pq.read_table(io.BytesIO(content[:end])).to_pylist() if end else []
+    # Read by a file object of Python, pyarrow's threads may abort the interpreter while it exits (apache/arrow#50482).
+    source = pa.BufferReader(content[:end])
+    yield from pq.read_table(source, use_threads=False).to_pylist() if end else []
     yield from (json.loads(line) for line in content[end:].splitlines() if line.strip())
 
 
