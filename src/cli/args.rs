@@ -12,6 +12,7 @@ use clap_complete::Shell;
 use super::Program;
 use super::condition::Condition;
 use super::exit::TABLE;
+use crate::client::DELAY_MAX;
 use crate::config::{SpoolMode, parse_seconds};
 use crate::operation::{BackendName, OperationType, Status, Time};
 
@@ -636,8 +637,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn delay(text: &str) -> Result<Duration, String> {
-    let long = Duration::from_secs(100 * 365 * 86_400);
-    duration(text).and_then(|delay| if delay > long { Err("it is at most a hundred years".into()) } else { Ok(delay) })
+    let delay = duration(text)?;
+    if delay <= DELAY_MAX { Ok(delay) } else { Err("it is at most a hundred years".into()) }
 }
 
 fn backend(text: &str) -> Result<BackendName, String> {

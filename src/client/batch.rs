@@ -21,7 +21,7 @@ const BAD_MAX: usize = 10_000;
 const NOTES_MAX: usize = 20;
 
 /// The longest delay: a hundred years.
-const DELAY_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+pub const DELAY_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// Retries that may be asked for.
 const RETRIES_MAX: u32 = 1000;

@@ -4,7 +4,7 @@ use super::{Client, ClientError, Reference};
 use crate::operation::{
     BackendName, Event, Failure, FailureClass, Logged, Operation, OperationId, State, Status, failure,
 };
-use crate::wal::{Change, Fate, Known, View, Wal, WalResult};
+use crate::wal::{Change, Fate, Known, View, Wal, WalResult, journal};
 use crate::worker;
 
 /// Changes written at a time, so that the lock is held for a moment only.
@@ -362,24 +362,19 @@ fn others_that_wait(
     operations: &[Operation],
     all: &BTreeSet<u64>,
 ) -> WalResult<BTreeMap<OperationId, u64>> {
-    // Who waits for what was redirected waits for what that went on as.
-    let mut ids: BTreeMap<OperationId, OperationId> = BTreeMap::new();
+    // Who waits for what was redirected waits for what that went on as: several of these may be meant by one id.
+    let mut meant: BTreeMap<OperationId, Vec<OperationId>> = BTreeMap::new();
     for operation in operations {
-        let mut at = Some(operation.id);
-        while let Some(id) = at
-            && ids.insert(id, operation.id).is_none()
-        {
-            let before = if id == operation.id {
-                operation.redirected_from
-            } else {
-                view.operation_by_id(id)?.and_then(|before| before.redirected_from)
-            };
-            at = before;
+        meant.entry(operation.id).or_default().push(operation.id);
+        let mut before = operation.redirected_from;
+        while let Some(id) = before {
+            meant.entry(id).or_default().push(operation.id);
+            before = view.operation_by_id(id)?.and_then(|operation| operation.redirected_from);
         }
     }
-    let waiting = view.dependents_of(&ids.keys().copied().collect())?;
+    let waiting = view.dependents_of(&meant.keys().copied().collect())?;
     let others = waiting.into_iter().filter(|(_, dependent)| !all.contains(dependent));
-    Ok(others.filter_map(|(id, dependent)| Some((*ids.get(&id)?, dependent))).collect())
+    Ok(others.flat_map(|(id, dependent)| meant[&id].iter().map(move |id| (*id, dependent))).collect())
 }
 
 /// The operations in portions, each of which makes one frame.
@@ -401,10 +396,10 @@ fn batches<'a>(verb: &Verb, operations: &'a [Operation]) -> Vec<&'a [Operation]>
     portions
 }
 
-/// About as many bytes as a redirect of it takes in the journal, never fewer.
+/// Bytes that a redirect of it takes in the journal, at most: the new operation, and the note on the old one.
 fn size_of(operation: &Operation) -> usize {
-    let parameters: usize = operation.parameters.iter().map(|(name, value)| 2 * (name.len() + value.len()) + 16).sum();
-    2048 + parameters + operation.depends_on.len() * 40
+    let logged = Event::Logged(Box::new(again(operation, operation.backend.clone())));
+    2048 + journal::record_len(&operation.operation_type, &operation.backend, &logged)
 }
 
 /// What an operation waits for that is completed, or not there any more.

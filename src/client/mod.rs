@@ -13,7 +13,7 @@ mod why;
 
 use std::sync::{Arc, Mutex, OnceLock};
 
-pub use batch::{BadInputs, Batch, NumberOrText, OperationLine, Receipts, SecondsOrText};
+pub use batch::{BadInputs, Batch, DELAY_MAX, NumberOrText, OperationLine, Receipts, SecondsOrText};
 pub use change::{Changed, Skipped, Verb};
 pub use error::{BadInput, ClientError};
 pub use failures::CauseGroup;

@@ -24,8 +24,23 @@ pub enum Admission {
     Existing(Box<Operation>),
 }
 
+/// The operation that has the key of one that is to be logged, if both are the same work.
+pub(super) fn same_or_taken(existing: Operation, logged: &Logged) -> WalResult<Box<Operation>> {
+    let same = existing.operation_type == logged.operation_type
+        && existing.backend == logged.backend
+        && existing.parameters == logged.parameters
+        && !other_content(existing.source.as_ref(), logged.source.as_ref());
+    match same {
+        true => Ok(Box::new(existing)),
+        false => {
+            let key = logged.idempotency_key.clone().unwrap_or_default();
+            Err(WalError::KeyTaken { key, number: existing.number })
+        }
+    }
+}
+
 /// Whether two descriptions of a file tell for certain that its content differs.
-pub(super) fn other_content(one: Option<&Source>, other: Option<&Source>) -> bool {
+fn other_content(one: Option<&Source>, other: Option<&Source>) -> bool {
     let (Some(one), Some(other)) = (one, other) else { return false };
     let hashes_differ = one.sha256.is_some() && other.sha256.is_some() && one.sha256 != other.sha256;
     one.size != other.size || hashes_differ
@@ -133,14 +148,7 @@ impl View {
         if let Some(key) = &logged.idempotency_key
             && let Some(existing) = self.operation_by_key(key)?
         {
-            let same = existing.operation_type == logged.operation_type
-                && existing.backend == logged.backend
-                && existing.parameters == logged.parameters
-                && !other_content(existing.source.as_ref(), logged.source.as_ref());
-            if same {
-                return Ok(Admission::Existing(Box::new(existing)));
-            }
-            return Err(WalError::KeyTaken { key: key.clone(), number: existing.number });
+            return same_or_taken(existing, &logged).map(Admission::Existing);
         }
         let mut open = Vec::with_capacity(logged.depends_on.len());
         for id in std::mem::take(&mut logged.depends_on) {

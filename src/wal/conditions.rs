@@ -6,8 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use sha2::{Digest, Sha256};
 
 use super::Written;
-use super::admit::Fate;
-use super::admit::other_content;
+use super::admit::{Fate, same_or_taken};
 use super::error::{WalError, WalResult};
 use super::view::View;
 use crate::operation::{Logged, Number, Operation, OperationId};
@@ -53,14 +52,7 @@ impl Conditions {
             if let Some(number) = self.keys_before(view)?.get(&hash)
                 && let Some(existing) = view.operation(*number)?
             {
-                let same = existing.operation_type == logged.operation_type
-                    && existing.backend == logged.backend
-                    && existing.parameters == logged.parameters
-                    && !other_content(existing.source.as_ref(), logged.source.as_ref());
-                if same {
-                    return Ok(Decision::Existing(Box::new(existing)));
-                }
-                return Err(WalError::KeyTaken { key: key.clone(), number: *number });
+                return same_or_taken(existing, &logged).map(Decision::Existing);
             }
         }
         let mut open = Vec::with_capacity(logged.depends_on.len());

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Observer, TRANSITIONS_MAX, Worker};
+use super::{Observer, Worker};
 use crate::operation::{Event, Failure, FailureClass, Number, Operation, OperationId, failure};
 use crate::wal::{Fate, View, WalResult};
 
@@ -122,15 +122,7 @@ impl Worker<'_, '_, '_> {
             events.push((operation, event));
         }
         let recorded_any = !events.is_empty();
-        while !events.is_empty() {
-            let rest = events.split_off(events.len().min(TRANSITIONS_MAX));
-            for (operation, event) in self.record(std::mem::replace(&mut events, rest))? {
-                if operation.status().is_terminal() {
-                    self.count(&operation, &event);
-                    observer.settled(&operation);
-                }
-            }
-        }
+        self.record_ends(events, observer)?;
         Ok(recorded_any)
     }
 }

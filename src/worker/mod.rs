@@ -291,7 +291,8 @@ impl Worker<'_, '_, '_> {
             if glimpse.status.is_terminal() {
                 self.dependents.ended(glimpse.id);
             }
-            if self.running.contains_key(&number) {
+            // Of our own claims there is nothing to learn.
+            if self.running.get(&number).is_some_and(|running| running.operation.revision != glimpse.revision) {
                 self.mind_cancel(number)?;
             }
             if glimpse.status.is_waiting() && self.wants(&glimpse.backend) && !self.is_taken(number) {
@@ -535,7 +536,7 @@ impl Worker<'_, '_, '_> {
     /// Writes events, with one flush for all, and returns what they made of their operations. What somebody
     /// else changed meanwhile is left out: that stands. Only notes on what we carry out do not stand in our way.
     fn record(&self, events: Vec<(Operation, Event)>) -> WalResult<Vec<(Operation, Event)>> {
-        let (written, newer) = self.tools.wal.transact(|view| {
+        let (written, mut newer) = self.tools.wal.transact(|view| {
             let mut changes = Vec::with_capacity(events.len());
             let mut newer: BTreeMap<Number, Operation> = BTreeMap::new();
             for (operation, event) in &events {
@@ -554,26 +555,18 @@ impl Worker<'_, '_, '_> {
                     newer.insert(now.number, now);
                 }
             }
-            let decided: BTreeMap<Number, Event> = changes
-                .iter()
-                .filter_map(|change| match change {
-                    Change::Next(known, event) => Some((known.number, event.clone())),
-                    Change::New(_) | Change::NewAs(..) => None,
-                })
-                .collect();
-            Ok((changes, (newer, decided)))
+            Ok((changes, newer))
         })?;
-        let (mut newer, mut decided) = newer;
         let written: BTreeMap<Number, Written> = written.into_iter().map(|written| (written.number, written)).collect();
         let at = self.tools.clock.now();
         let mut recorded = Vec::with_capacity(events.len());
-        for (operation, _) in events {
-            let (Some(written), Some(event)) = (written.get(&operation.number), decided.remove(&operation.number))
-            else {
+        for (operation, event) in events {
+            let Some(written) = written.get(&operation.number) else {
                 tracing::debug!(number = operation.number, "changed by somebody else meanwhile; that stands");
                 continue;
             };
             let operation = newer.remove(&operation.number).unwrap_or(operation);
+            let event = honour_cancel(&operation, event);
             let transition = Transition {
                 revision: written.revision,
                 number: operation.number,
@@ -653,17 +646,23 @@ impl Worker<'_, '_, '_> {
         self.report.recovered += events.len() as u64;
         let again = self.tools.clock.elapsed() + self.tools.settings.processing_interval;
         self.unanswered = ((found - events.len()) as u64, again);
+        self.record_ends(events, observer)?;
+        self.stale = true;
+        Ok(())
+    }
+
+    /// Writes any number of events, and tells of those that end operations; what only goes back to pending is
+    /// told when it is done.
+    fn record_ends(&mut self, mut events: Vec<(Operation, Event)>, observer: &mut dyn Observer) -> WalResult<()> {
         while !events.is_empty() {
             let rest = events.split_off(events.len().min(TRANSITIONS_MAX));
             for (operation, event) in self.record(std::mem::replace(&mut events, rest))? {
-                // What only goes back to pending is told when it is done.
                 if operation.status().is_terminal() {
                     self.count(&operation, &event);
                     observer.settled(&operation);
                 }
             }
         }
-        self.stale = true;
         Ok(())
     }
 
