@@ -1,3 +1,4 @@
+mod fault;
 mod file;
 
 use std::collections::{BTreeMap, HashMap};
@@ -6,6 +7,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use fault::Fault;
 use file::MemoryFile;
 
 use super::{Access, Disk, DiskError, DiskFile, DiskResult, Entry, FileKind, Identity, Metadata};
@@ -30,7 +32,7 @@ pub struct MemoryDisk {
     identity: Arc<Identity>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Shared {
     inodes: HashMap<u64, Inode>,
     names: BTreeMap<PathBuf, u64>,
@@ -51,7 +53,7 @@ struct Shared {
     clones: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Inode {
     kind: FileKind,
     live: Vec<u8>,
@@ -60,6 +62,8 @@ struct Inode {
     /// The content when a sync failed: as on Linux, its pages count as clean from then on, and what a later
     /// sync finds unchanged it does not write.
     given_up: Option<Vec<u8>>,
+    /// How many syncs have failed: whoever had the file open then is told so once.
+    failures: u64,
     mtime: i64,
     locked_by: Option<u64>,
 }
@@ -126,15 +130,28 @@ impl NameChange {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct Process {
     alive: bool,
     /// Disk operations left before it is killed.
     operations_left: Option<u64>,
     /// Disk operations left before one fails, and how.
-    fails_in: Option<(u64, ErrorKind)>,
-    /// Whether everything that changes the disk fails once one call did.
+    fails_in: Option<(u64, Fault)>,
+    /// Whether everything like it fails once one call did.
     fails_for_good: bool,
+    /// How many operations were made to fail.
+    has_failed: u64,
+}
+
+/// What a power cut may take away: something that was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsynced {
+    /// A name that was made, removed or renamed.
+    Name,
+    /// The size of a file.
+    Length,
+    /// A sector of a file's content.
+    Sector,
 }
 
 impl Machine {
@@ -183,11 +200,29 @@ impl Machine {
         (shared.links, shared.clones) = (links, clones);
     }
 
+    /// Another machine in the same state, down to what is not synced yet. Its processes are this one's; none of them can
+    /// be reached through the disks of this one.
+    pub fn fork(&self) -> Machine {
+        Machine { shared: Arc::new(Mutex::new(self.lock().clone())) }
+    }
+
+    /// Kills all processes.
+    pub fn kill_all(&self) {
+        let mut shared = self.lock();
+        shared.processes.values_mut().for_each(|process| process.alive = false);
+        shared.inodes.values_mut().for_each(|inode| inode.locked_by = None);
+    }
+
     /// Cuts the power: every process dies, and of what was not synced any part may be lost.
     ///
     /// `chance` decides each sector, length and name: true keeps what was written. The machine then
     /// boots anew.
     pub fn power_cut(&self, mut chance: impl FnMut() -> bool) {
+        self.power_cut_by(|_| chance());
+    }
+
+    /// The same, where `keeps` is told what it decides on.
+    pub fn power_cut_by(&self, mut keeps: impl FnMut(Unsynced) -> bool) {
         let mut shared = self.lock();
         let shared = &mut *shared;
         for process in shared.processes.values_mut() {
@@ -195,7 +230,7 @@ impl Machine {
         }
         let mut names = std::mem::take(&mut shared.durable_names);
         for change in shared.pending_names.drain(..) {
-            if chance() {
+            if keeps(Unsynced::Name) {
                 change.apply(&mut names);
             }
         }
@@ -214,12 +249,12 @@ impl Machine {
             inode.given_up = None;
             let live = std::mem::take(&mut inode.live);
             let mut kept = std::mem::take(&mut inode.synced);
-            if live.len() != kept.len() && chance() {
+            if live.len() != kept.len() && keeps(Unsynced::Length) {
                 kept.resize(live.len(), 0);
             }
             for start in (0..kept.len()).step_by(SECTOR) {
                 let end = (start + SECTOR).min(kept.len()).min(live.len());
-                if start < end && kept[start..end] != live[start..end] && chance() {
+                if start < end && kept[start..end] != live[start..end] && keeps(Unsynced::Sector) {
                     kept[start..end].copy_from_slice(&live[start..end]);
                 }
             }
@@ -253,13 +288,13 @@ impl Shared {
         self.next_inode += 1;
         self.mtime += 1;
         let (live, synced, target) = Default::default();
-        let (given_up, mtime) = (None, self.mtime);
-        self.inodes.insert(id, Inode { kind, live, synced, target, given_up, mtime, locked_by: None });
+        let (given_up, failures, mtime) = (None, 0, self.mtime);
+        self.inodes.insert(id, Inode { kind, live, synced, target, given_up, failures, mtime, locked_by: None });
         id
     }
 
     /// Counts one operation of a process; an error if the process is dead, dies here, or is to fail here.
-    fn count(&mut self, pid: u32, changes: bool) -> io::Result<()> {
+    fn count(&mut self, pid: u32, action: &str, changes: bool) -> io::Result<()> {
         let killed = || Err(io::Error::other("the process was killed"));
         self.operations += 1;
         let Some(process) = self.processes.get_mut(&pid) else { return killed() };
@@ -277,12 +312,13 @@ impl Shared {
         }
         let Some(process) = self.processes.get_mut(&pid) else { return killed() };
         match &mut process.fails_in {
-            Some((0, kind)) if changes => {
-                let kind = *kind;
+            Some((0, fault)) if fault.hits(action, changes) => {
+                let fault = *fault;
                 if !process.fails_for_good {
                     process.fails_in = None;
                 }
-                Err(kind.into())
+                process.has_failed += 1;
+                Err(fault.error())
             }
             Some((left, _)) => {
                 *left = left.saturating_sub(1);
@@ -342,12 +378,28 @@ impl MemoryDisk {
         self.with_process(|process| process.operations_left = Some(n));
     }
 
-    /// Lets the first change of the disk from operation `n` on fail, once or for good.
-    pub fn fail_after(&self, n: u64, kind: ErrorKind, for_good: bool) {
+    /// Lets the first operation from the `n`th on that it can hit fail, once or for good.
+    pub fn fail_after(&self, n: u64, fault: impl Into<Fault>, for_good: bool) {
+        let fault = fault.into();
         self.with_process(|process| {
-            process.fails_in = Some((n, kind));
+            process.fails_in = Some((n, fault));
             process.fails_for_good = for_good;
         });
+    }
+
+    /// What is to fail next.
+    fn fault(&self) -> Option<Fault> {
+        self.lock().processes.get(&self.identity.pid).and_then(|process| process.fails_in).map(|(_, fault)| fault)
+    }
+
+    /// How many operations of this process were made to fail.
+    pub fn failures(&self) -> u64 {
+        self.lock().processes.get(&self.identity.pid).map_or(0, |process| process.has_failed)
+    }
+
+    /// Disk operations that are left to it, if it is to be killed.
+    pub fn operations_left(&self) -> Option<u64> {
+        self.lock().processes.get(&self.identity.pid).and_then(|process| process.operations_left)
     }
 
     /// Ends what [`MemoryDisk::fail_after`] began.
@@ -382,7 +434,7 @@ impl MemoryDisk {
         call: impl FnOnce(&mut Shared) -> io::Result<T>,
     ) -> DiskResult<T> {
         let mut shared = self.lock();
-        shared.count(self.identity.pid, changes).map_err(|error| DiskError::new(action, path, error))?;
+        shared.count(self.identity.pid, action, changes).map_err(|error| DiskError::new(action, path, error))?;
         call(&mut shared).map_err(|error| DiskError::new(action, path, error))
     }
 }
@@ -402,12 +454,13 @@ impl Disk for MemoryDisk {
             }
             (Err(error), _) => Err(error),
         })?;
-        let handle = {
+        let (handle, failures) = {
             let mut shared = self.lock();
             shared.next_handle += 1;
-            u64::from(self.identity.pid) << 32 | shared.next_handle
+            let failures = shared.inodes.get(&inode).map_or(0, |inode| inode.failures);
+            (u64::from(self.identity.pid) << 32 | shared.next_handle, failures.into())
         };
-        Ok(Box::new(MemoryFile { disk: self.clone(), inode, handle, path: path.to_owned() }))
+        Ok(Box::new(MemoryFile { disk: self.clone(), inode, handle, failures, path: path.to_owned() }))
     }
 
     fn create_dir(&self, path: &Path) -> DiskResult<()> {

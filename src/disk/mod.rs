@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use memory::{Machine, MemoryDisk};
+pub use memory::{Fault, Machine, MemoryDisk, Unsynced};
 pub use os::OsDisk;
 
 /// An I/O error that knows what was being done, and to which path.

@@ -1,8 +1,9 @@
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{MemoryDisk, metadata_of};
-use crate::disk::{DiskFile, DiskResult, Metadata};
+use super::{Fault, MemoryDisk, Shared, metadata_of};
+use crate::disk::{DiskError, DiskFile, DiskResult, Metadata};
 
 /// A file of a simulated machine, open in one of its processes.
 #[derive(Debug)]
@@ -10,7 +11,25 @@ pub(super) struct MemoryFile {
     pub(super) disk: MemoryDisk,
     pub(super) inode: u64,
     pub(super) handle: u64,
+    /// Of the failed syncs of this file, how many this handle was told of, or came after.
+    pub(super) failures: AtomicU64,
     pub(super) path: PathBuf,
+}
+
+impl MemoryFile {
+    fn put(&self, shared: &mut Shared, data: &[u8], offset: u64) -> std::io::Result<()> {
+        shared.mtime += 1;
+        let mtime = shared.mtime;
+        let inode = shared.inode_mut(self.inode)?;
+        let start = usize::try_from(offset).map_err(|_| ErrorKind::FileTooLarge)?;
+        let end = start + data.len();
+        if inode.live.len() < end {
+            inode.live.resize(end, 0);
+        }
+        inode.live[start..end].copy_from_slice(data);
+        inode.mtime = mtime;
+        Ok(())
+    }
 }
 
 impl DiskFile for MemoryFile {
@@ -25,32 +44,34 @@ impl DiskFile for MemoryFile {
     }
 
     fn write_at(&self, data: &[u8], offset: u64) -> DiskResult<()> {
-        self.disk.run("write", &self.path, true, |shared| {
-            shared.mtime += 1;
-            let mtime = shared.mtime;
-            let inode = shared.inode_mut(self.inode)?;
-            let start = usize::try_from(offset).map_err(|_| ErrorKind::FileTooLarge)?;
-            let end = start + data.len();
-            if inode.live.len() < end {
-                inode.live.resize(end, 0);
-            }
-            inode.live[start..end].copy_from_slice(data);
-            inode.mtime = mtime;
-            Ok(())
-        })
+        let fails_short = self.disk.fault() == Some(Fault::ShortWrite);
+        let before = self.disk.failures();
+        let written = self.disk.run("write", &self.path, true, |shared| self.put(shared, data, offset));
+        if fails_short && self.disk.failures() > before {
+            self.put(&mut self.disk.lock(), &data[..data.len() / 2], offset)
+                .map_err(|error| DiskError::new("write", &self.path, error))?;
+        }
+        written
     }
 
     fn sync_data(&self) -> DiskResult<()> {
         let synced = self.disk.run("sync", &self.path, true, |shared| {
-            shared.inode_mut(self.inode)?.sync();
-            Ok(())
+            let inode = shared.inode_mut(self.inode)?;
+            inode.sync();
+            // A failure that somebody else was told of is told to every other handle, once.
+            Ok(self.failures.swap(inode.failures, Ordering::SeqCst) == inode.failures)
         });
         if synced.is_err()
             && let Ok(inode) = self.disk.lock().inode_mut(self.inode)
         {
             inode.given_up = Some(inode.live.clone());
+            inode.failures += 1;
+            self.failures.store(inode.failures, Ordering::SeqCst);
         }
-        synced
+        match synced? {
+            true => Ok(()),
+            false => Err(DiskError::new("sync", &self.path, Fault::Flush.error())),
+        }
     }
 
     fn sync_all(&self) -> DiskResult<()> {

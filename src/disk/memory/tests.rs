@@ -54,3 +54,60 @@ fn failures_and_kills_come_where_they_were_placed() {
     assert!(file.write_at(b"y", 0).is_err());
     assert!(disk.metadata(Path::new("/a")).is_err());
 }
+
+#[test]
+fn a_failed_flush_is_told_once_to_everybody_who_has_the_file_open_and_loses_what_it_was_for() {
+    let machine = Machine::new();
+    let (a, b) = (machine.process(), machine.process());
+    let path = Path::new("/a");
+    let of_a = a.open(path, Access::CreateNew).unwrap();
+    a.sync_dir(Path::new("/")).unwrap();
+    let of_b = b.open(path, Access::Write).unwrap();
+    of_a.write_at(b"lost", 0).unwrap();
+    a.fail_after(0, Fault::Flush, false);
+    assert!(of_a.sync_data().is_err());
+    of_a.sync_data().unwrap();
+    assert!(of_b.sync_data().is_err());
+    of_b.sync_data().unwrap();
+    b.open(path, Access::Write).unwrap().sync_data().unwrap();
+    machine.power_cut(|| false);
+    assert_eq!((&machine.process() as &dyn Disk).read(path).unwrap_or_default(), b"\0\0\0\0");
+}
+
+#[test]
+fn each_fault_hits_what_it_says() {
+    let machine = Machine::new();
+    let disk = machine.process();
+    let path = Path::new("/a");
+    let file = disk.open(path, Access::CreateNew).unwrap();
+    file.write_at(b"before", 0).unwrap();
+    let with = |fault: Fault, call: &dyn Fn() -> DiskResult<()>| {
+        disk.fail_after(0, fault, true);
+        let failed = call().err();
+        disk.stop_failing();
+        failed.map(|error| error.source.raw_os_error())
+    };
+    let open = || disk.open(path, Access::Read).map(|_| ());
+    let write = || file.write_at(b"AFTER!", 0);
+    assert_eq!(with(Fault::Descriptors, &open), Some(Some(24)));
+    assert_eq!(with(Fault::Full, &open), None);
+    assert_eq!(with(Fault::ReadOnly, &write), Some(Some(30)));
+    assert_eq!(with(Fault::Quota, &write), Some(Some(122)));
+    assert_eq!(with(Fault::Medium, &|| disk.metadata(path).map(|_| ())), Some(Some(5)));
+    assert_eq!(with(Fault::ShortWrite, &write), Some(Some(28)));
+    assert_eq!((&disk as &dyn Disk).read(path).unwrap(), b"AFTore");
+    assert_eq!(with(Fault::Flush, &write), None);
+    assert_eq!(disk.failures(), 5);
+}
+
+#[test]
+fn a_fork_goes_its_own_way() {
+    let machine = Machine::new();
+    let path = Path::new("/a");
+    machine.process().open(path, Access::CreateNew).unwrap().write_at(b"one", 0).unwrap();
+    let fork = machine.fork();
+    fork.process().open(path, Access::Write).unwrap().write_at(b"two", 0).unwrap();
+    assert_eq!((&machine.process() as &dyn Disk).read(path).unwrap(), b"one");
+    fork.power_cut_by(|unsynced| unsynced == Unsynced::Name);
+    assert_eq!((&fork.process() as &dyn Disk).read(path).unwrap(), b"");
+}
