@@ -10,6 +10,7 @@ mod suite {
     mod cli;
     mod clocks;
     mod contract;
+    mod crash;
     mod crowd;
     mod interleave;
     mod kill;

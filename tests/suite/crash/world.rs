@@ -1,0 +1,426 @@
+//! A log on a simulated machine, and what must be in it by what its processes were told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use wal_cli::clock::{Clock, ManualClock};
+use wal_cli::disk::{Disk, Machine, MemoryDisk, Unsynced};
+use wal_cli::operation::{
+    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Operation, OperationType, Outcome, Status, Time,
+};
+use wal_cli::wal::{Admitted, Change, Known, Layout, Options, Order, Retention, View, Wal, WalError};
+
+use crate::suite::adoption::files_of;
+
+const START: i64 = 1_800_000_000_000;
+
+/// The changes of status of an operation, oldest first.
+type History = Vec<(&'static str, &'static str)>;
+
+/// What a log holds: the history of each operation, by its text.
+pub type State = BTreeMap<String, History>;
+
+/// What a process does with the log in one call. Operations are named by their texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    /// Opens it for writing: the first run in a new directory, an adoption.
+    Open,
+    /// Logs operations in one frame, or in a batch if they are too many for one.
+    Add(&'static str),
+    /// Logs an operation with a key; the second time it is there already.
+    Keyed(&'static str),
+    /// Logs an operation with content in the spool.
+    Spool(&'static str),
+    Claim(&'static str),
+    Complete(&'static str),
+    Fail(&'static str),
+    Delay(&'static str),
+    Again(&'static str),
+    Hold(&'static str),
+    Delete(&'static str),
+    Checkpoint,
+    Maintain,
+    /// Drops what was completed more than so many days ago.
+    Cleanup(u64),
+    /// Hours pass.
+    Pass(u64),
+}
+
+/// What may be in the log.
+#[derive(Debug, Clone, Default)]
+pub struct Expected {
+    /// It is one of these,
+    pub candidates: Vec<State>,
+    /// without any of these operations.
+    pub droppable: BTreeSet<String>,
+}
+
+impl Expected {
+    fn allows(&self, seen: &State) -> bool {
+        self.candidates.iter().any(|candidate| {
+            seen.iter().all(|(text, history)| candidate.get(text) == Some(history))
+                && candidate.keys().all(|text| seen.contains_key(text) || self.droppable.contains(text))
+        })
+    }
+
+    /// What somebody who was told of it relies on.
+    fn settle(&mut self, seen: &State) {
+        if self.droppable.is_empty() {
+            self.candidates = vec![seen.clone()];
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct World {
+    pub machine: Machine,
+    pub clock: Arc<ManualClock>,
+    pub options: Options,
+    pub expected: Expected,
+    /// The numbers of those that were acknowledged.
+    numbers: BTreeMap<u64, String>,
+    spooled: BTreeSet<String>,
+}
+
+pub fn layout() -> Layout {
+    Layout::new("/home/wal")
+}
+
+fn texts(list: &str) -> Vec<String> {
+    // `name*20` is twenty of them.
+    let many = |word: &str| match word.split_once('*') {
+        Some((name, count)) => (0..count.parse().unwrap()).map(|nth: usize| format!("{name}{nth}")).collect(),
+        None => vec![word.to_owned()],
+    };
+    list.split_whitespace().flat_map(many).collect()
+}
+
+fn content_of(text: &str) -> Vec<u8> {
+    text.repeat(400).into_bytes()
+}
+
+fn source_of(text: &str) -> std::path::PathBuf {
+    Path::new("/home").join(text)
+}
+
+fn logged(text: &str) -> Logged {
+    let parameters = Fields::from([("text".to_owned(), text.to_owned())]);
+    Logged::new(OperationType::new("add").unwrap(), BackendName::new("local").unwrap(), parameters, 5)
+}
+
+/// What an operation is called here: adopted ones by their ids.
+fn text_of(operation: &Operation) -> String {
+    operation.parameters.get("text").cloned().unwrap_or_else(|| operation.id.to_string())
+}
+
+/// Chances of a life: no two processes share them, and all of them follow from the first.
+fn clock_at(now: Time, seed: u64) -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(now, seed))
+}
+
+impl World {
+    /// A machine on which `spooled` are files to be added; with a directory of the original, if so named.
+    pub fn new(options: Options, original: Option<&str>) -> World {
+        let machine = Machine::new();
+        let disk = machine.process();
+        let disk: &dyn Disk = &disk;
+        disk.create_dir_all_synced(Path::new("/home")).unwrap();
+        for text in ["photo", "film"] {
+            disk.write_new_synced(&source_of(text), &content_of(text)).unwrap();
+        }
+        for (name, content) in original.into_iter().flat_map(files_of) {
+            let path = layout().file(name);
+            disk.create_dir_all_synced(path.parent().unwrap()).unwrap();
+            disk.write_new_synced(&path, content).unwrap();
+            disk.sync_dir(path.parent().unwrap()).unwrap();
+        }
+        disk.sync_dir(Path::new("/home")).unwrap();
+        let clock = clock_at(Time::from_millis(START), 1);
+        let (expected, numbers, spooled) = (Expected::default(), BTreeMap::new(), BTreeSet::new());
+        let mut world = World { machine, clock, options, expected, numbers, spooled };
+        world.expected.candidates = vec![world.seen()];
+        world
+    }
+
+    /// The same world once more, with chances of its own.
+    pub fn fork(&self, seed: u64) -> World {
+        World {
+            machine: self.machine.fork(),
+            clock: clock_at(self.clock.now(), seed ^ 0x5eed),
+            options: self.options.clone(),
+            expected: self.expected.clone(),
+            numbers: self.numbers.clone(),
+            spooled: self.spooled.clone(),
+        }
+    }
+
+    pub fn open(&self, disk: impl Disk + 'static) -> Result<Wal, WalError> {
+        Wal::open(Arc::new(disk), self.clock.clone(), layout(), self.options.clone())
+    }
+
+    /// All deeds, by a process of its own that nothing happens to.
+    pub fn does(&mut self, deeds: &[Deed]) {
+        let disk = self.machine.process();
+        let wal = self.open(disk).unwrap();
+        deeds.iter().for_each(|deed| self.does_with(&wal, *deed).unwrap());
+    }
+
+    /// One deed. What may be in the log afterwards follows from what it says.
+    pub fn does_with(&mut self, wal: &Wal, deed: Deed) -> Result<(), WalError> {
+        let before = self.expected.clone();
+        let mut after = before.clone();
+        for candidate in &mut after.candidates {
+            self.is_done(candidate, &mut after.droppable, deed);
+        }
+        let result = self.perform(wal, deed);
+        self.expected = match &result {
+            Ok(numbers) => {
+                self.numbers.extend(numbers.iter().cloned());
+                after
+            }
+            // Others may still see what is not durable: that nothing was logged, everybody sees.
+            Err(WalError::NotLogged(_) | WalError::NoSpace { .. }) if !deed.is_in_steps() => before,
+            Err(_) => {
+                let mut either = before;
+                either.candidates.extend(after.candidates);
+                either.droppable.extend(after.droppable);
+                either
+            }
+        };
+        result.map(|_| ())
+    }
+
+    /// What is true of the log once a deed is done.
+    fn is_done(&self, state: &mut State, droppable: &mut BTreeSet<String>, deed: Deed) {
+        let mut next = |list: &str, from: &[&'static str], to: &'static str| {
+            for text in texts(list) {
+                if let Some(history) = state.get_mut(&text) {
+                    let last = history.last().map_or("", |(_, to)| to);
+                    assert!(from.contains(&last), "{text} is {last}");
+                    history.push((last, if to.is_empty() { last } else { to }));
+                }
+            }
+        };
+        match deed {
+            Deed::Open | Deed::Checkpoint | Deed::Maintain | Deed::Pass(_) => {}
+            Deed::Add(list) | Deed::Keyed(list) | Deed::Spool(list) => {
+                for text in texts(list) {
+                    state.entry(text).or_insert_with(|| vec![("", "pending")]);
+                }
+            }
+            Deed::Claim(list) => next(list, &["pending", "retrying"], "processing"),
+            Deed::Complete(list) => next(list, &["processing"], "completed"),
+            Deed::Fail(list) => next(list, &["processing"], "failed"),
+            Deed::Delay(list) => next(list, &["processing"], "retrying"),
+            Deed::Again(list) => next(list, &["failed"], "pending"),
+            Deed::Hold(list) => next(list, &["pending", "retrying"], ""),
+            Deed::Delete(list) => texts(list).iter().for_each(|text| drop(state.remove(text))),
+            Deed::Cleanup(_) => {
+                let completed = |history: &History| history.last().is_some_and(|(_, to)| *to == "completed");
+                droppable.extend(state.iter().filter(|(_, history)| completed(history)).map(|(text, _)| text.clone()));
+            }
+        }
+    }
+
+    fn perform(&self, wal: &Wal, deed: Deed) -> Result<Vec<(u64, String)>, WalError> {
+        let numbered = |admitted: Vec<Admitted>, texts: Vec<String>| {
+            Ok(admitted.iter().map(Admitted::number).zip(texts).collect())
+        };
+        let now = self.clock.now();
+        let failure = || Failure { class: FailureClass::Transient, error_type: "test".into(), message: "no".into() };
+        match deed {
+            Deed::Open => {}
+            Deed::Pass(hours) => self.clock.advance(Duration::from_secs(hours * 3600)),
+            Deed::Add(list) => {
+                let new = texts(list);
+                return numbered(wal.append_new(new.iter().map(|text| logged(text)).collect())?, new);
+            }
+            Deed::Keyed(list) => {
+                let new = texts(list);
+                let keyed = new.iter().map(|text| {
+                    let mut logged = logged(text);
+                    logged.idempotency_key = Some(text.clone());
+                    logged
+                });
+                return numbered(wal.append_new(keyed.collect())?, new);
+            }
+            Deed::Spool(text) => {
+                let mut stage = wal.stage_content()?;
+                let (source, staged) =
+                    stage.take(&source_of(text), u64::MAX, u64::MAX).map_err(|error| match error {
+                        wal_cli::wal::NotTaken::Log(error) => error,
+                        wal_cli::wal::NotTaken::Source(error) => WalError::NotLogged(error),
+                        other => panic!("{other:?}"),
+                    })?;
+                let mut logged = logged(text);
+                logged.source = Some(source);
+                return numbered(wal.append_staged(vec![(logged, Some(staged))])?, vec![text.to_owned()]);
+            }
+            Deed::Claim(list) => {
+                let claim = Claim { pid: 7, host: "here".into(), started: now };
+                self.next(wal, list, |_| Event::Claimed { claim: claim.clone() })?;
+            }
+            Deed::Complete(list) => {
+                let done = self.next(wal, list, |_| Event::Completed { outcome: Outcome::default() })?;
+                done.iter().for_each(|operation| wal.release_spool(operation));
+            }
+            Deed::Fail(list) => drop(self.next(wal, list, |_| Event::Failed { failure: failure() })?),
+            Deed::Delay(list) => {
+                let until = now.plus_millis(60_000);
+                self.next(wal, list, |_| Event::Retrying { failure: failure(), until })?;
+            }
+            Deed::Again(list) => {
+                self.next(wal, list, |_| Event::Retried { reason: "by hand".into(), forget: Vec::new() })?;
+            }
+            Deed::Hold(list) => drop(self.next(wal, list, |_| Event::Held { reason: "by hand".into() })?),
+            Deed::Delete(list) => {
+                let gone = self.next(wal, list, |_| Event::Deleted { reason: "by hand".into() })?;
+                gone.iter().for_each(|operation| wal.release_spool(operation));
+            }
+            Deed::Checkpoint => drop(wal.checkpoint()?),
+            Deed::Maintain => drop(wal.maintain()?),
+            Deed::Cleanup(days) => drop(wal.cleanup(Retention { max_age_days: days, failed: false }, false)?),
+        }
+        Ok(Vec::new())
+    }
+
+    /// The next event of each of these operations, all in one frame; what they were before comes back.
+    fn next(&self, wal: &Wal, list: &str, event: impl Fn(&Operation) -> Event) -> Result<Vec<Operation>, WalError> {
+        let named: BTreeSet<String> = texts(list).into_iter().collect();
+        let (_, before) = wal.transact(|view| {
+            let mut found = Vec::new();
+            for operation in all(view)? {
+                if named.contains(&text_of(&operation)) {
+                    found.push(operation);
+                }
+            }
+            let changes = found.iter().map(|operation| Change::Next(Known::from(operation), event(operation)));
+            Ok((changes.collect(), found))
+        })?;
+        Ok(before)
+    }
+
+    /// What a fresh reader sees.
+    pub fn seen(&self) -> State {
+        let disk = self.machine.process();
+        let view = View::open(Arc::new(disk.clone()), layout()).expect("a reader can read");
+        assert_eq!(view.damage(), None);
+        let mut state = State::new();
+        let mut numbers = BTreeSet::new();
+        for operation in all(&view).expect("a reader can read all") {
+            let text = text_of(&operation);
+            assert!(numbers.insert(operation.number), "number {} is there twice", operation.number);
+            if let Some(known) = self.numbers.get(&operation.number) {
+                assert_eq!(*known, text, "number {} was somebody else's", operation.number);
+            }
+            self.check_content(&disk, &operation);
+            let history = operation.history.iter().map(|entry| (entry.from.map_or("", word), word(entry.to)));
+            let doubled = state.insert(text.clone(), history.collect());
+            assert_eq!(doubled, None, "{text} is there twice");
+        }
+        let counted: u64 = view.counts().values().sum();
+        assert_eq!(counted, state.len() as u64, "counts agree with what is there");
+        for (number, text) in &self.numbers {
+            let acknowledged = self.expected.candidates.iter().all(|candidate| candidate.contains_key(text));
+            assert!(
+                !acknowledged || numbers.contains(number) || self.expected.droppable.contains(text),
+                "{text} was acknowledged with number {number}"
+            );
+        }
+        state
+    }
+
+    /// Whoever still needs its content has it.
+    fn check_content(&self, disk: &MemoryDisk, operation: &Operation) {
+        let Some(name) = operation.source.as_ref().and_then(|source| source.spool.as_deref()) else { return };
+        if operation.status() != Status::Completed {
+            let path = layout().spooled_for(name, operation.id);
+            let content = (disk as &dyn Disk).read(&path).unwrap_or_else(|error| panic!("content is gone: {error}"));
+            assert!(content == content_of(&text_of(operation)), "content is torn");
+        }
+    }
+
+    /// Whether the log is what it may be.
+    pub fn check(&self, when: &str) -> State {
+        let seen = self.seen();
+        assert!(self.expected.allows(&seen), "{when}:\nseen {seen:?}\nof   {:?}", self.expected);
+        seen
+    }
+
+    /// The log is sound, opens, stays what it is, and goes on working.
+    pub fn check_goes_on(&mut self) {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        self.check("as found");
+        let wal = self.open(self.machine.process()).expect("it opens");
+        let seen = self.check("opened");
+        self.expected.settle(&seen);
+        drop(wal);
+        let wal = self.open(self.machine.process()).expect("it opens again");
+        assert_eq!(self.check("opened again"), seen, "a second opening changes nothing");
+        self.does_with(&wal, Deed::Add("goes-on")).expect("it goes on");
+        // Every other time a power cut comes before the checkpoint: what is acknowledged does not need one.
+        if NEXT.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+            self.machine.power_cut(|| false);
+            self.check("after what was acknowledged, and a power cut");
+        }
+        let wal = self.open(self.machine.process()).expect("it opens");
+        wal.checkpoint().expect("a checkpoint works");
+        let seen = self.check("after a checkpoint");
+        self.machine.power_cut(|| false);
+        assert_eq!(self.check("after a checkpoint and a power cut"), seen, "a checkpoint is durable");
+    }
+
+    /// Cuts the power; how much of what was not synced stays is decided by the number.
+    pub fn power_cut(&self, nth: u64) {
+        let mut random = fastrand::Rng::with_seed(nth);
+        self.machine.power_cut_by(|unsynced| match nth % 6 {
+            0 => false,
+            1 => true,
+            2 => unsynced == Unsynced::Name,
+            3 => unsynced != Unsynced::Name,
+            _ => random.bool(),
+        });
+    }
+
+    /// Another process acts after the death of the first one, and is told so.
+    pub fn second_acts(&mut self, nth: u64) {
+        let wal = self.open(self.machine.process()).expect("it opens after a death");
+        match nth % 5 {
+            0 => self.does_with(&wal, Deed::Add("second")),
+            1 => self.does_with(&wal, Deed::Checkpoint),
+            2 => self.does_with(&wal, Deed::Add("second*20")),
+            3 => self.does_with(&wal, Deed::Keyed("theirs")),
+            _ => self.does_with(&wal, Deed::Add("second")).and_then(|()| self.does_with(&wal, Deed::Claim("second"))),
+        }
+        .expect("it works after a death");
+        if nth % 5 != 1 {
+            let seen = self.check("what the second one did");
+            self.expected.settle(&seen);
+        }
+    }
+}
+
+impl Deed {
+    /// Whether it is several commits, of which the first ones may stand when a later one fails.
+    fn is_in_steps(self) -> bool {
+        matches!(self, Deed::Cleanup(_) | Deed::Maintain | Deed::Checkpoint | Deed::Open)
+    }
+}
+
+fn word(status: Status) -> &'static str {
+    status.as_str()
+}
+
+fn all(view: &View) -> Result<Vec<Operation>, WalError> {
+    let mut found = Vec::new();
+    let take = |operation| {
+        found.push(operation);
+        ControlFlow::Continue(())
+    };
+    view.visit(Order::OldestFirst, |_| true, |_| true, take)?;
+    Ok(found)
+}
