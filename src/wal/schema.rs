@@ -1,5 +1,7 @@
 //! Operations as Parquet rows. Only this and `original` know Arrow and Parquet.
 
+mod compression;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -112,7 +114,7 @@ pub fn schema() -> Schema {
     ])
 }
 
-fn properties(rows: usize) -> WriterProperties {
+fn properties(rows: usize, small: Vec<ColumnPath>) -> WriterProperties {
     let column = |name: &str| ColumnPath::new(name.split('.').map(str::to_owned).collect());
     let mut builder = WriterProperties::builder()
         .set_compression(ZstdLevel::try_new(1).map_or(Compression::UNCOMPRESSED, Compression::ZSTD))
@@ -148,6 +150,9 @@ fn properties(rows: usize) -> WriterProperties {
             .set_column_bloom_filter_enabled(column(name), true)
             .set_column_bloom_filter_max_ndv(column(name), rows.clamp(1, ROW_GROUP_ROWS) as u64);
     }
+    for column in small {
+        builder = builder.set_column_compression(column, Compression::UNCOMPRESSED);
+    }
     builder.build()
 }
 
@@ -158,13 +163,15 @@ pub fn encode(operations: &mut [Operation]) -> WalResult<Vec<u8>> {
         WalError::damaged("", None, format!("these operations cannot be written as Parquet: {error}"))
     };
     let schema = Arc::new(schema());
-    let mut writer =
-        ArrowWriter::try_new(Vec::new(), schema.clone(), Some(properties(operations.len()))).map_err(failed)?;
-    for group in operations.chunks(ROW_GROUP_ROWS) {
-        let batch = RecordBatch::try_new(schema.clone(), columns(group))
-            .map_err(|error| failed(ParquetError::ArrowError(error.to_string())))?;
-        writer.write(&batch).map_err(failed)?;
-    }
+    let batches: Vec<RecordBatch> = operations
+        .chunks(ROW_GROUP_ROWS)
+        .map(|group| RecordBatch::try_new(schema.clone(), columns(group)))
+        .collect::<Result<_, _>>()
+        .map_err(|error| failed(ParquetError::ArrowError(error.to_string())))?;
+    let small = compression::small_columns(&batches).map_err(failed)?;
+    let properties = properties(operations.len(), small);
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema, Some(properties)).map_err(failed)?;
+    batches.iter().try_for_each(|batch| writer.write(batch)).map_err(failed)?;
     writer.into_inner().map_err(failed)
 }
 

@@ -6,6 +6,7 @@
 //!
 //! `tests/long crash` tries all of it; plain runs try a part that is seeded. `WAL_CLI_SEED=WORKLOAD:…` replays one.
 
+mod drain;
 mod syncs;
 mod watched;
 mod world;
@@ -149,6 +150,24 @@ const WORKLOADS: &[Workload] = &[
         before: &[Deed::Spool("photo")],
         deeds: &[Deed::Spool("film"), Deed::Claim("photo"), Deed::Complete("photo"), Deed::Checkpoint],
         beside: &[(1, Deed::Add("x"))],
+        ..PLAIN
+    },
+    Workload {
+        name: "restored-checkpoint",
+        before: &[Deed::Add("a b c"), Deed::Claim("a"), Deed::Complete("a"), Deed::Restore],
+        deeds: &[Deed::Checkpoint, Deed::Add("d")],
+        ..PLAIN
+    },
+    Workload {
+        name: "restored-batch",
+        before: &[Deed::Add("a b c"), Deed::Restore],
+        deeds: &[Deed::Add("b*20"), Deed::Claim("b3"), Deed::Complete("b3")],
+        ..PLAIN
+    },
+    Workload {
+        name: "restored-spool",
+        before: &[Deed::Add("a b c"), Deed::Restore],
+        deeds: &[Deed::Spool("film"), Deed::Claim("film"), Deed::Complete("film")],
         ..PLAIN
     },
     Workload { name: "adoption", original: Some("mixed"), deeds: &[Deed::Open, Deed::Add("new")], ..PLAIN },

@@ -244,3 +244,26 @@ fn paths_are_found_however_they_are_written() {
     }
     assert!(has_word("an unsafe { }", "unsafe") && !has_word("unsafe_code", "unsafe"));
 }
+
+#[test]
+fn every_hazard_names_a_test_that_is_there() {
+    let page = fs::read_to_string(root().join("docs/hazards.md")).unwrap();
+    let named: BTreeSet<&str> = page.split('`').skip(1).step_by(2).filter(|name| name.contains("::")).collect();
+    assert!(named.len() > 40, "{}", named.len());
+    let sources: Vec<Source> = sources("src").into_iter().chain(sources("tests")).collect();
+    for name in named.into_iter().filter(|name| !name.ends_with('…')) {
+        let (module, function) = name.rsplit_once("::").unwrap();
+        let place = match module.strip_prefix("suite::") {
+            Some(module) => format!("tests/suite/{}", module.replace("::", "/")),
+            None => format!("src/{}", module.replace("::", "/")),
+        };
+        let is_test = |source: &Source| {
+            let path = source.path.to_str().unwrap();
+            let is_its_file =
+                path == format!("{place}.rs") || path == place.trim_end_matches("/tests").to_owned() + ".rs";
+            is_its_file && source.text.contains(&format!("#[test]\nfn {function}()"))
+                || is_its_file && source.text.contains(&format!("#[test]\n    fn {function}()"))
+        };
+        assert!(sources.iter().any(is_test), "{name} is no test");
+    }
+}

@@ -1,0 +1,26 @@
+//! Which columns of a file are worth compressing.
+
+use arrow_array::{Array, RecordBatch};
+use parquet::arrow::ArrowSchemaConverter;
+use parquet::errors::ParquetError;
+use parquet::schema::types::ColumnPath;
+
+/// Columns of fewer bytes than this stay as they are. What zstd would save of them is little, and it costs more than all
+/// else: setting up each of its contexts asks the processor what it is, which traps in a virtual machine.
+const BYTES_MIN: usize = 2048;
+
+/// The leaves of those columns that are not worth it.
+pub(super) fn small_columns(batches: &[RecordBatch]) -> Result<Vec<ColumnPath>, ParquetError> {
+    let Some(first) = batches.first() else { return Ok(Vec::new()) };
+    let parquet = ArrowSchemaConverter::new().with_coerce_types(true).convert(first.schema().as_ref())?;
+    let is_small: Vec<bool> = (0..first.num_columns())
+        .map(|column| batches.iter().map(|batch| bytes_of(batch.column(column))).sum::<usize>() < BYTES_MIN)
+        .collect();
+    let leaves = (0..parquet.num_columns()).filter(|leaf| is_small[parquet.get_column_root_idx(*leaf)]);
+    Ok(leaves.map(|leaf| parquet.column(leaf).path().clone()).collect())
+}
+
+/// About as many bytes as its values take; null ones take none.
+fn bytes_of(array: &dyn Array) -> usize {
+    if array.null_count() == array.len() { 0 } else { array.get_buffer_memory_size() }
+}
