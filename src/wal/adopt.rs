@@ -79,10 +79,6 @@ impl Wal {
     /// Does what is still to be done for the files that the manifest lists. Holds `checkpoint.lock`.
     pub(super) fn carry_on_adopting(&self) -> WalResult<()> {
         let mut manifest = self.manifest()?;
-        // Its rename may have been the last act of a process that died before making it durable.
-        if manifest.originals.is_some() {
-            self.disk.sync_dir(self.layout.base())?;
-        }
         while let Some(originals) = manifest.originals.take_if(|originals| !originals.adopted) {
             let found = original::survey(&*self.disk, &self.layout)?;
             check_quiet(&found, &self.layout, self.clock.now())?;
@@ -161,16 +157,13 @@ impl Wal {
     fn set_aside(&self, originals: &Originals) -> WalResult<()> {
         let mut directories = Vec::new();
         for file in &originals.files {
-            let from = self.layout.file(&file.name);
             let to = self.layout.file(&Layout::set_aside_name(&file.name));
-            for path in [&from, &to] {
-                directories.extend(path.parent().map(std::path::Path::to_owned));
-            }
+            directories.extend(to.parent().map(std::path::Path::to_owned));
         }
         directories.sort();
         directories.dedup();
         directories.iter().try_for_each(|directory| self.disk.create_dir_all_synced(directory))?;
-        // A process that died at this may have made them without making them durable.
+        // A process that died at this may have made them, or renamed the manifest, without making that durable.
         for parent in directories.iter().flat_map(|directory| directory.ancestors().skip(1)) {
             if parent.starts_with(self.layout.base()) {
                 self.disk.sync_dir(parent)?;

@@ -447,7 +447,7 @@ impl Wal {
         let originals = manifest.originals.iter().flat_map(|originals| &originals.files).map(|file| &file.name);
         let named = manifest.files.iter().map(|file| &file.name).chain(originals);
         let named: BTreeSet<_> = named.map(|name| self.layout.file(name)).collect();
-        let mut changed = BTreeSet::new();
+        let before = report.quarantined.len();
         for directory in [self.layout.partitions(), self.layout.archives(), self.layout.tmp()] {
             for entry in self.disk.list(&directory)? {
                 let path = directory.join(&entry.name);
@@ -465,15 +465,13 @@ impl Wal {
                     nth += 1;
                 }
                 self.disk.rename(&path, &target)?;
-                changed.insert(directory.clone());
                 if let Ok(relative) = target.strip_prefix(self.layout.base()) {
                     report.quarantined.push(relative.display().to_string());
                 }
             }
         }
-        if !changed.is_empty() {
+        if report.quarantined.len() > before {
             self.disk.sync_dir(&self.layout.quarantine())?;
-            changed.iter().try_for_each(|directory| self.disk.sync_dir(directory))?;
         }
         // Generations before the first one needed are leftovers of a process that died while removing them.
         for generation in chain::generations(&*self.disk, &self.layout)? {

@@ -17,16 +17,16 @@ use wal_cli::disk::{Access, Disk, MemoryDisk};
 
 use super::watched::{Call, Verdict, Watch, Watched};
 use super::world::{Deed, World};
-use super::{OPERATIONS_MAX, PLAIN, WORKLOADS, Workload, try_all};
+use super::{OPERATIONS_MAX, PLAIN, WORKLOADS, Workload, replaying, try_all};
 
 /// Moments of the power cut that are tried for each flush.
-const MOMENTS: usize = 12;
+const MOMENTS: usize = 40;
 
 /// Ways of it: what is kept, and whether a second process acts before.
 const SEEDS: u64 = 8;
 
 /// Places in the matrix that are tried for each flush.
-const OCCURRENCES: usize = 12;
+const OCCURRENCES: usize = 24;
 
 /// Flushes that nothing in the matrix misses, and why they stay.
 const JUSTIFIED: &[(&str, &str)] = &[];
@@ -184,20 +184,18 @@ impl Occurrence {
 
     /// Where the matrix notices that it is left out.
     fn noticed(&self, worlds: &[World]) -> Option<Notice> {
-        let (nth, first) = (self.nth, Arc::new(Mutex::new(0)));
-        let noted = first.clone();
+        let (nth, later) = (self.nth, Arc::new(Mutex::new(Vec::new())));
+        let noted = later.clone();
         let all = run_watched(self.process(), &mut self.world(worlds, 0), OPERATIONS_MAX, move |asked, before, _| {
-            if asked == nth {
-                *noted.lock().unwrap() = before;
-                return Verdict::LeaveOut;
+            if asked > nth {
+                noted.lock().unwrap().push(before + 1);
             }
-            Verdict::Go
+            if asked == nth { Verdict::LeaveOut } else { Verdict::Go }
         });
-        let first = *first.lock().unwrap();
-        // Soon afterwards is the likeliest moment, then the end.
-        let mut moments: Vec<u64> = (first..=all).collect();
-        moments.sort_by_key(|at| (*at - first).min(all - *at));
+        // Whenever something else has become durable, and at the end.
+        let mut moments = std::mem::take(&mut *later.lock().unwrap());
         moments.truncate(MOMENTS);
+        moments.push(all);
         let tries = moments.into_iter().flat_map(|at| (0..SEEDS).map(move |seed| (at, seed)));
         tries.map(|(at, seed)| Notice { occurrence: *self, at, seed }).find(|notice| notice.holds(worlds))
     }
@@ -235,7 +233,16 @@ fn occurrences(worlds: &[World]) -> BTreeMap<Site, Vec<Occurrence>> {
         for (nth, _, site) in &sites {
             found.entry(site.clone()).or_default().push(Occurrence { nth: *nth, ..occurrence });
         }
-        sites.into_iter().map(|(_, before, _)| before).collect::<Vec<_>>()
+        // The first two of each flush.
+        let mut seen: BTreeMap<&Site, usize> = BTreeMap::new();
+        let mut deaths = Vec::new();
+        for (_, before, site) in &sites {
+            *seen.entry(site).or_default() += 1;
+            if seen[site] <= 2 {
+                deaths.push(*before);
+            }
+        }
+        deaths
     };
     for workload in 0..WORKLOADS.len() {
         let own = record(Occurrence { workload, recovers: None, nth: 0 });
@@ -312,7 +319,12 @@ fn each_flush_is_needed() {
         .filter_map(|(name, notice)| Some((name, Notice::parse(notice)?)))
         .collect();
     let (missed, renewed) = (Mutex::new(Vec::new()), Mutex::new(BTreeMap::new()));
-    let all: Vec<(&String, &Vec<Occurrence>)> = named.iter().collect();
+    let only = match replaying().as_deref() {
+        Some([kind, name @ ..]) if kind == "flush" => name.join(":"),
+        Some(_) => return,
+        None => String::new(),
+    };
+    let all: Vec<(&String, &Vec<Occurrence>)> = named.iter().filter(|(name, _)| name.contains(&only)).collect();
     try_all(
         "flush",
         &all,
@@ -327,7 +339,8 @@ fn each_flush_is_needed() {
                 None => missed.lock().unwrap().push((*name).clone()),
             }
             if pinned.is_none() {
-                println!("{name}: {:?}", renewed.lock().unwrap().get(*name).map(Notice::to_string));
+                let notice = renewed.lock().unwrap().get(*name).map(Notice::to_string);
+                println!("{name}: {}", notice.as_deref().unwrap_or("not noticed"));
             }
         },
     );
