@@ -12,6 +12,7 @@ mod suite {
     mod contract;
     mod crash;
     mod crowd;
+    mod failpoints;
     mod interleave;
     mod kill;
     mod model;

@@ -15,7 +15,7 @@ use crate::report::{
     Document, DryRun, ErrorType, Line, Settled, Skipped, Summary, operation_table, write_plan, write_result,
 };
 use crate::wal::WalError;
-use crate::worker::ProcessOptions;
+use crate::worker::{Observer, ProcessOptions};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Process) -> Result<Exit, CliError> {
@@ -61,7 +61,12 @@ pub fn run(context: &mut Context<'_>, args: &Process) -> Result<Exit, CliError> 
                 lost = written.and_then(|()| out.flush()).err();
             }
         });
-        let result = context.client.process(&options, &interrupts.stop, &mut progress);
+        let result = {
+            let observer: &mut dyn Observer = &mut progress;
+            #[cfg(debug_assertions)]
+            let observer: &mut dyn Observer = &mut super::failpoints::Watched::new(observer, context.points.clone());
+            context.client.process(&options, &interrupts.stop, observer)
+        };
         progress.end();
         result
     };

@@ -3,6 +3,8 @@
 //! Everything that keeps data goes through [`Disk`], so that tests can put a simulated disk with
 //! power cuts, failing syncs and several processes in its place ([`MemoryDisk`]).
 
+#[cfg(debug_assertions)]
+mod failpoint;
 mod memory;
 mod os;
 
@@ -10,6 +12,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+#[cfg(debug_assertions)]
+pub use failpoint::{FailpointDisk, Failpoints};
 pub use memory::{Fault, Machine, MemoryDisk, Unsynced};
 pub use os::OsDisk;
 

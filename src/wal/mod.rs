@@ -19,6 +19,8 @@ pub mod note;
 pub mod original;
 mod receipts;
 mod recovery;
+#[cfg(debug_assertions)]
+mod role;
 pub mod schema;
 mod spool;
 mod view;
