@@ -15,6 +15,7 @@ mod suite {
     mod failpoints;
     mod interleave;
     mod kill;
+    mod limits;
     mod model;
     mod mutations;
     mod order;
@@ -24,6 +25,7 @@ mod suite {
     mod setups;
     mod spool;
     mod spool_machine;
+    mod stopped;
     mod tidy;
     mod tools;
     mod tour;

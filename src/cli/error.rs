@@ -269,6 +269,9 @@ fn about_the_log(mut cli: CliError, error: &WalError) -> CliError {
             .with(|facts| facts.min_free_bytes = Some(*wanted))
             .hint("make room: `wal-cli cleanup` drops old completed operations")
             .hint("or lower it: `wal-cli config set min_free_bytes 1MiB`"),
+        WalError::NoRoomForOutcomes { free, .. } => cli
+            .with(|facts| facts.free_bytes = Some(*free))
+            .hint("make room on that disk, then run `wal-cli process` again; nothing is lost"),
         WalError::NoRoom { free, kept, .. } => cli
             .with(|facts| facts.free_bytes = Some(*free))
             .with(|facts| facts.min_free_bytes = Some(*kept))

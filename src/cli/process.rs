@@ -149,10 +149,12 @@ fn end(
     interrupts: &Interrupts,
 ) -> Result<Exit, CliError> {
     let ProcessReport { completed, failed, retrying, cancelled, postponed, handed_back, recovered, .. } = *report;
+    let no_room = report.out_of_room.map(|free| context.client.wal().map(|wal| wal.no_room_for_outcomes(free)));
     let error = match first_failed {
         _ if interrupts.by_keyboard() => {
             Some(CliError::new(ErrorType::Interrupted, "interrupted; what had not been sent was handed back"))
         }
+        _ if no_room.is_some() => no_room.transpose()?.map(CliError::from),
         Some(first) if failed > 0 => {
             let all = completed + failed + retrying;
             Some(wait::failure(

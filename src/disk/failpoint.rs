@@ -63,7 +63,9 @@ impl Failpoints {
             // A list with a gap only makes a test pass a point over.
             let _ = list.write_all(format!("{name}#{count}\n").as_bytes());
         }
-        let Some(armed) = self.armed.as_ref().filter(|armed| armed.name == name && armed.count == count) else { return };
+        let Some(armed) = self.armed.as_ref().filter(|armed| armed.name == name && armed.count == count) else {
+            return;
+        };
         if armed.stops {
             // Standing still, other threads must find no mutex taken.
             drop(passed);
@@ -105,12 +107,7 @@ impl FailpointDisk {
     }
 }
 
-fn around<T>(
-    points: &Failpoints,
-    action: &str,
-    role: &str,
-    call: impl FnOnce() -> DiskResult<T>,
-) -> DiskResult<T> {
+fn around<T>(points: &Failpoints, action: &str, role: &str, call: impl FnOnce() -> DiskResult<T>) -> DiskResult<T> {
     points.pass(&format!("before:{action}:{role}"));
     let result = call()?;
     points.pass(&format!("after:{action}:{role}"));

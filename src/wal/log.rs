@@ -215,9 +215,11 @@ impl Wal {
 
     /// Takes the lock that makes this process the log's only drain loop.
     pub fn lock_process(&self, timeout: Duration) -> WalResult<HeldLock> {
-        let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Process)?;
-        lock.lock(&*self.disk, &*self.clock, timeout)?;
-        lock.hold(&*self.disk, &self.options.command, self.clock.now())
+        self.finishing(|| {
+            let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Process)?;
+            lock.lock(&*self.disk, &*self.clock, timeout)?;
+            lock.hold(&*self.disk, &self.options.command, self.clock.now())
+        })
     }
 
     /// Looks at the log as it is now; starts over if files vanish meanwhile.

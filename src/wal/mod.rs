@@ -19,6 +19,7 @@ pub mod note;
 pub mod original;
 mod receipts;
 mod recovery;
+mod reserve;
 #[cfg(debug_assertions)]
 mod role;
 pub mod schema;

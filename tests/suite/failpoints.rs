@@ -19,7 +19,7 @@ use super::binary::Place;
 use super::kill::{account_for_files, id_in};
 
 /// Points of a sample.
-const SAMPLE: usize = 150;
+const SAMPLE: usize = 400;
 
 /// Operations of a batch that no frame holds.
 const BATCH: usize = 1_010;
@@ -59,8 +59,16 @@ const WORKLOADS: &[Workload] = &[
     workload("cleanup-failed", &["original", "checkpoint"], "cleanup --age 0 --failed"),
     workload("adoption", &["original"], "add --backend local f0"),
     workload("adoption-checkpoint", &["original"], "checkpoint"),
-    workload("recovery", &["add --backend local f0", "after:write:generation! add --backend local f1"], "add --backend local f2"),
-    workload("after-failed-flush", &["add --backend local f0", "before:sync:generation! add --backend local f1"], "cancel 1"),
+    workload(
+        "recovery",
+        &["add --backend local f0", "after:write:generation! add --backend local f1"],
+        "add --backend local f2",
+    ),
+    workload(
+        "after-failed-flush",
+        &["add --backend local f0", "before:sync:generation! add --backend local f1"],
+        "cancel 1",
+    ),
 ];
 
 /// A workload made ready: what its kills are measured by.
@@ -131,8 +139,11 @@ fn operations(place: &Place) -> BTreeMap<String, Operation> {
     for one in listed["operations"].as_array().unwrap() {
         let id = one["operation_id"].as_str().unwrap().to_owned();
         let text = |name: &str| one[name].as_str().unwrap_or_default().to_owned();
-        let operation =
-            Operation { number: one["number"].as_u64().unwrap(), status: text("status"), error_type: text("error_type") };
+        let operation = Operation {
+            number: one["number"].as_u64().unwrap(),
+            status: text("status"),
+            error_type: text("error_type"),
+        };
         assert!(numbers.insert(operation.number), "number {} is given twice", operation.number);
         let completed = one["history"].as_array().unwrap().iter().filter(|step| step["to"] == "completed").count();
         assert!(completed <= 1, "completed {completed} times: {one}");
@@ -206,8 +217,11 @@ fn kill_at(scene: &Scene, point: &str, nth: usize) -> bool {
         let expected = if cancelled.contains(id) { "failed" } else { "completed" };
         assert_eq!(found[id].status, expected, "{id} of the second writer: {:?}", found[id]);
     }
-    let known: BTreeMap<_, _> =
-        found.iter().filter(|(id, _)| scene.before.contains_key(*id)).map(|(id, one)| (id.clone(), one.clone())).collect();
+    let known: BTreeMap<_, _> = found
+        .iter()
+        .filter(|(id, _)| scene.before.contains_key(*id))
+        .map(|(id, one)| (id.clone(), one.clone()))
+        .collect();
     assert!(
         known == scene.done || known == scene.undone,
         "half done: {known:#?}\nis neither {:#?}\nnor {:#?}",
@@ -221,7 +235,8 @@ fn kill_at(scene: &Scene, point: &str, nth: usize) -> bool {
     }
 
     // It goes on working, and folding changes nothing.
-    let last = place.json("add --backend local f0 --wait")["operations"][0]["operation_id"].as_str().unwrap().to_owned();
+    let last =
+        place.json("add --backend local f0 --wait")["operations"][0]["operation_id"].as_str().unwrap().to_owned();
     place.run("checkpoint");
     let mut folded = operations(&place);
     assert_eq!(folded.remove(&last).map(|one| one.status), Some("completed".into()));
