@@ -45,6 +45,13 @@ impl DiskError {
         matches!(self.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 
+    /// Whether the process, or the machine, has as many files open as it may.
+    pub fn is_out_of_descriptors(&self) -> bool {
+        use rustix::io::Errno;
+        let number = self.source.raw_os_error();
+        number == Some(Errno::MFILE.raw_os_error()) || number == Some(Errno::NFILE.raw_os_error())
+    }
+
     /// Whether a link could not be made because the file system has none, or none left for that file.
     pub fn is_without_links(&self) -> bool {
         matches!(
