@@ -10,8 +10,8 @@ use super::log::Wal;
 use super::view::View;
 use crate::disk::{Access, DiskResult};
 
-/// Bytes of the reserve.
-pub const RESERVE_BYTES: u64 = 4 << 20;
+/// Bytes of the reserve, unless options say otherwise.
+pub(super) const RESERVE_BYTES: u64 = 4 << 20;
 
 /// Free bytes that are enough for the outcomes of what a drain loop has claimed: a frame, and what it is noted with.
 const OUTCOME_BYTES: u64 = 2 << 20;
@@ -28,8 +28,8 @@ impl Wal {
 
     /// Free bytes that new operations must leave: what is configured, and the room of a reserve that was given up.
     pub(super) fn kept_free(&self) -> DiskResult<u64> {
-        let given_up = self.reserve_len()?.is_some_and(|len| len < RESERVE_BYTES);
-        Ok(self.options.min_free_bytes.max(if given_up { RESERVE_BYTES } else { 0 }))
+        let given_up = self.reserve_len()?.is_some_and(|len| len < self.options.reserve_bytes);
+        Ok(self.options.min_free_bytes.max(if given_up { self.options.reserve_bytes } else { 0 }))
     }
 
     /// Makes the reserve if there is none and the disk has room. Its absence is no error: the next checkpoint tries again.
@@ -41,14 +41,15 @@ impl Wal {
 
     fn try_keep_reserve(&self) -> DiskResult<()> {
         let len = self.reserve_len()?;
-        let needed = self.options.min_free_bytes.saturating_add(RESERVE_BYTES);
-        if len.is_some_and(|len| len >= RESERVE_BYTES) || self.disk.free_bytes(self.layout.base())? <= needed {
+        let wanted = self.options.reserve_bytes;
+        let needed = self.options.min_free_bytes.saturating_add(wanted);
+        if wanted == 0 || len.is_some_and(|len| len >= wanted) || self.disk.free_bytes(self.layout.base())? <= needed {
             return Ok(());
         }
         let made = (|| {
             let file = self.disk.open(&self.layout.reserve(), Access::OpenOrCreate)?;
             // Written, not merely sized: a file of holes would reserve nothing.
-            file.write_at(&vec![0; RESERVE_BYTES as usize], 0)?;
+            file.write_at(&vec![0; usize::try_from(wanted).unwrap_or(0)], 0)?;
             file.sync_all()?;
             self.disk.sync_dir(self.layout.base())
         })();
@@ -103,7 +104,7 @@ impl Wal {
     /// Free bytes, if the outcomes of what would be claimed now may find no room: neither there nor in the reserve.
     pub fn lacks_room_for_outcomes(&self) -> WalResult<Option<u64>> {
         let free = self.disk.free_bytes(self.layout.base())?;
-        let there = free >= OUTCOME_BYTES || self.reserve_len()?.is_some_and(|len| len >= RESERVE_BYTES);
+        let there = free >= OUTCOME_BYTES || self.reserve_len()?.is_some_and(|len| len >= self.options.reserve_bytes);
         Ok((!there).then_some(free))
     }
 
