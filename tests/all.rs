@@ -12,8 +12,10 @@ mod suite {
     mod contract;
     mod crash;
     mod crowd;
+    mod failpoints;
     mod interleave;
     mod kill;
+    mod limits;
     mod model;
     mod mutations;
     mod order;
@@ -23,6 +25,7 @@ mod suite {
     mod setups;
     mod spool;
     mod spool_machine;
+    mod stopped;
     mod tidy;
     mod tools;
     mod tour;

@@ -5,6 +5,8 @@
 
 #[cfg(test)]
 mod conformance;
+#[cfg(debug_assertions)]
+pub mod failpoint;
 pub mod local;
 pub mod mock;
 mod registry;

@@ -69,6 +69,16 @@ impl Backends {
         self.known.insert(name, Known::Ready(backend, None));
     }
 
+    /// Puts another one around each backend that can carry operations out; what it takes stays what it was.
+    #[cfg(debug_assertions)]
+    pub fn wrap(&mut self, wrap: impl Fn(Arc<dyn Backend>) -> Arc<dyn Backend>) {
+        for known in self.known.values_mut() {
+            if let Known::Ready(backend, _) = known {
+                *backend = wrap(backend.clone());
+            }
+        }
+    }
+
     /// The backend of this name, if this program can carry its operations out.
     pub fn get(&self, name: &BackendName) -> Option<&Arc<dyn Backend>> {
         match self.known.get(name)? {

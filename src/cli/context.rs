@@ -22,6 +22,9 @@ pub struct Context<'t> {
     pub loaded: Loaded,
     /// Whether `--lock-timeout` was given.
     pub lock_timeout_given: bool,
+    /// Where this run is to end, for tests.
+    #[cfg(debug_assertions)]
+    pub points: Option<std::sync::Arc<crate::disk::Failpoints>>,
 }
 
 impl<'t> Context<'t> {
@@ -31,8 +34,20 @@ impl<'t> Context<'t> {
         let flags = Flags::of(global)?;
         let loaded = config::load(&OsDisk::new(), std::env::vars_os(), global.config.as_deref(), &flags.pairs())?;
         warn(terminal, &loaded.warnings);
+        let lock_timeout_given = global.lock_timeout.is_some();
+        #[cfg(debug_assertions)]
+        if let Some((client, points)) = super::failpoints::client(&loaded.settings, command) {
+            return Ok(Context { terminal, client, loaded, lock_timeout_given, points: Some(points) });
+        }
         let client = Client::open(loaded.settings.clone(), command);
-        Ok(Context { terminal, client, loaded, lock_timeout_given: global.lock_timeout.is_some() })
+        Ok(Context {
+            terminal,
+            client,
+            loaded,
+            lock_timeout_given,
+            #[cfg(debug_assertions)]
+            points: None,
+        })
     }
 
     /// Refuses a backend of which neither the settings nor the log know anything.

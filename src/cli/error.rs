@@ -257,6 +257,9 @@ fn about_the_log(mut cli: CliError, error: &WalError) -> CliError {
         WalError::OriginalAtWork { .. } => cli
             .hint("stop it, then try again when nothing has changed there for a minute; reading works meanwhile")
             .hint("nothing was changed; see docs/adoption.md"),
+        WalError::NotLogged(error) | WalError::Disk(error) if error.is_out_of_descriptors() => {
+            cli.hint("allow more open files, such as with `ulimit -n 1024`, then run it again")
+        }
         WalError::NotLogged(error) => match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 cli.hint("make room on that disk, then run it again")
@@ -269,6 +272,9 @@ fn about_the_log(mut cli: CliError, error: &WalError) -> CliError {
             .with(|facts| facts.min_free_bytes = Some(*wanted))
             .hint("make room: `wal-cli cleanup` drops old completed operations")
             .hint("or lower it: `wal-cli config set min_free_bytes 1MiB`"),
+        WalError::NoRoomForOutcomes { free, .. } => cli
+            .with(|facts| facts.free_bytes = Some(*free))
+            .hint("make room on that disk, then run `wal-cli process` again; nothing is lost"),
         WalError::NoRoom { free, kept, .. } => cli
             .with(|facts| facts.free_bytes = Some(*free))
             .with(|facts| facts.min_free_bytes = Some(*kept))

@@ -100,7 +100,7 @@ fn of_wal(error: &WalError) -> ErrorType {
         WalError::NotOurs { .. } => ErrorType::NotOurs,
         WalError::OriginalAtWork { .. } => ErrorType::OriginalAtWork,
         WalError::NotLogged(_) => ErrorType::NotLogged,
-        WalError::NoSpace { .. } | WalError::NoRoom { .. } => ErrorType::NoSpace,
+        WalError::NoSpace { .. } | WalError::NoRoom { .. } | WalError::NoRoomForOutcomes { .. } => ErrorType::NoSpace,
         WalError::Unconfirmed { .. } => ErrorType::Unconfirmed,
         WalError::KeyTaken { .. } | WalError::KeyTwice { .. } => ErrorType::KeyConflict,
         WalError::UnknownDependency { .. } => ErrorType::UnknownDependency,

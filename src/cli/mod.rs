@@ -11,6 +11,8 @@ mod config;
 mod context;
 mod error;
 mod exit;
+#[cfg(debug_assertions)]
+mod failpoints;
 mod failures;
 mod health;
 mod inputs;

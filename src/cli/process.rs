@@ -15,7 +15,7 @@ use crate::report::{
     Document, DryRun, ErrorType, Line, Settled, Skipped, Summary, operation_table, write_plan, write_result,
 };
 use crate::wal::WalError;
-use crate::worker::ProcessOptions;
+use crate::worker::{Observer, ProcessOptions};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Process) -> Result<Exit, CliError> {
@@ -61,7 +61,12 @@ pub fn run(context: &mut Context<'_>, args: &Process) -> Result<Exit, CliError> 
                 lost = written.and_then(|()| out.flush()).err();
             }
         });
-        let result = context.client.process(&options, &interrupts.stop, &mut progress);
+        let result = {
+            let observer: &mut dyn Observer = &mut progress;
+            #[cfg(debug_assertions)]
+            let observer: &mut dyn Observer = &mut super::failpoints::Watched::new(observer, context.points.clone());
+            context.client.process(&options, &interrupts.stop, observer)
+        };
         progress.end();
         result
     };
@@ -144,10 +149,12 @@ fn end(
     interrupts: &Interrupts,
 ) -> Result<Exit, CliError> {
     let ProcessReport { completed, failed, retrying, cancelled, postponed, handed_back, recovered, .. } = *report;
+    let no_room = report.out_of_room.map(|free| context.client.wal().map(|wal| wal.no_room_for_outcomes(free)));
     let error = match first_failed {
         _ if interrupts.by_keyboard() => {
             Some(CliError::new(ErrorType::Interrupted, "interrupted; what had not been sent was handed back"))
         }
+        _ if no_room.is_some() => no_room.transpose()?.map(CliError::from),
         Some(first) if failed > 0 => {
             let all = completed + failed + retrying;
             Some(wait::failure(

@@ -139,7 +139,11 @@ impl Client {
         let mut numbers: Vec<u64> = Vec::with_capacity(wanted.len());
         for batch in batches(verb, &wanted) {
             let wal = self.wal()?;
-            let (_, (done, created, left)) = wal.transact(|view| self.decide(wal, view, verb, batch, &seen))?;
+            let decide = |view: &mut View| self.decide(wal, view, verb, batch, &seen);
+            let (_, (done, created, left)) = match verb {
+                Verb::Cancel { .. } | Verb::Delete => wal.transact_finishing(decide)?,
+                _ => wal.transact(decide)?,
+            };
             numbers.extend(done.iter().map(|operation| operation.number));
             if let Verb::Delete | Verb::Redirect(_) = verb {
                 // They are gone, or went on with links of their own to what is spooled.

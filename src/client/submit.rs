@@ -164,7 +164,7 @@ impl Client {
         let identity = self.disk.identity();
         let claim = Claim { pid: identity.pid, host: identity.host.clone(), started: self.clock.now() };
         let claimed = Change::Next(Known::from(&pending), Event::Claimed { claim });
-        wal.transact(|_| Ok((vec![claimed.clone()], ())))?;
+        wal.transact_finishing(|_| Ok((vec![claimed.clone()], ())))?;
         let processing = self.operation(&Reference::Number(number))?;
         let request = crate::worker::request_of(&processing, &self.layout);
         let result = function(&request, &Attempt::default());
@@ -175,7 +175,7 @@ impl Client {
         let unknown = |_: &Request| Ok(Answer::Unknown("the function did not say whether it had been done".into()));
         let event = crate::worker::settle(&policy, &processing, &request, result, &*self.clock, unknown).event;
         let settled = Change::Next(Known::from(&processing), event);
-        wal.transact(|_| Ok((vec![settled.clone()], ())))?;
+        wal.transact_finishing(|_| Ok((vec![settled.clone()], ())))?;
         self.operation(&Reference::Number(number))
     }
 

@@ -5,7 +5,7 @@ use super::{Client, Reference};
 use crate::operation::Operation;
 use crate::wal::WalError;
 use crate::wal::manifest::NumberSet;
-use crate::worker::{Observer, ProcessOptions, Stop};
+use crate::worker::{Observer, ProcessOptions, ProcessReport, Stop};
 
 /// The longest pause between two looks at the log.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
@@ -96,6 +96,7 @@ impl Client {
         };
         match self.process(&options, stop, observer) {
             Err(ClientError::Wal(WalError::Busy { .. })) => Ok(()),
+            Ok(ProcessReport { out_of_room: Some(free), .. }) => Err(self.wal()?.no_room_for_outcomes(free).into()),
             other => other.map(drop),
         }
     }

@@ -3,6 +3,8 @@
 //! Everything that keeps data goes through [`Disk`], so that tests can put a simulated disk with
 //! power cuts, failing syncs and several processes in its place ([`MemoryDisk`]).
 
+#[cfg(debug_assertions)]
+mod failpoint;
 mod memory;
 mod os;
 
@@ -10,6 +12,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+#[cfg(debug_assertions)]
+pub use failpoint::{FailpointDisk, Failpoints};
 pub use memory::{Fault, Machine, MemoryDisk, Unsynced};
 pub use os::OsDisk;
 
@@ -39,6 +43,13 @@ impl DiskError {
     /// Whether a disk or a quota is full.
     pub fn is_full(&self) -> bool {
         matches!(self.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
+    /// Whether the process, or the machine, has as many files open as it may.
+    pub fn is_out_of_descriptors(&self) -> bool {
+        use rustix::io::Errno;
+        let number = self.source.raw_os_error();
+        number == Some(Errno::MFILE.raw_os_error()) || number == Some(Errno::NFILE.raw_os_error())
     }
 
     /// Whether a link could not be made because the file system has none, or none left for that file.

@@ -121,9 +121,10 @@ impl Wal {
 
     pub(super) fn check_room(&self, more: u64) -> WalResult<()> {
         let free = self.disk.free_bytes(self.layout.base())?;
-        if free.saturating_sub(more) < self.options.min_free_bytes {
+        let wanted = self.kept_free()?;
+        if free.saturating_sub(more) < wanted {
             let path = self.layout.base().to_owned();
-            return Err(WalError::NoSpace { path, free, wanted: self.options.min_free_bytes });
+            return Err(WalError::NoSpace { path, free, wanted });
         }
         Ok(())
     }

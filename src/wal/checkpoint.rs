@@ -72,12 +72,27 @@ impl Wal {
         if !due {
             return Ok(None);
         }
+        self.fold_if_free(aged)
+    }
+
+    /// Folds the whole journal unless somebody else is at work on the files.
+    pub fn checkpoint_if_free(&self) -> WalResult<Option<CheckpointReport>> {
+        self.fold_if_free(true)
+    }
+
+    fn fold_if_free(&self, also_open_generation: bool) -> WalResult<Option<CheckpointReport>> {
+        let Some(_held) = self.finishing(|| self.try_lock_checkpoint())? else { return Ok(None) };
+        let report = self.finishing(|| self.fold_all(also_open_generation))?;
+        self.keep_reserve();
+        Ok(Some(report))
+    }
+
+    pub(super) fn try_lock_checkpoint(&self) -> WalResult<Option<HeldLock>> {
         let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Checkpoint)?;
         if !lock.try_lock(&*self.disk)? {
             return Ok(None);
         }
-        let _held = lock.hold(&*self.disk, &self.options.command, self.clock.now())?;
-        self.fold_all(aged).map(Some)
+        lock.hold(&*self.disk, &self.options.command, self.clock.now()).map(Some)
     }
 
     /// Whether a checkpoint is due, by what this process has seen of the journal; and whether that is for its age.
@@ -92,8 +107,10 @@ impl Wal {
 
     /// Folds the whole journal into Parquet files.
     pub fn checkpoint(&self) -> WalResult<CheckpointReport> {
-        let _held = self.lock_checkpoint()?;
-        self.fold_all(true)
+        let _held = self.finishing(|| self.lock_checkpoint())?;
+        let report = self.finishing(|| self.fold_all(true))?;
+        self.keep_reserve();
+        Ok(report)
     }
 
     pub(super) fn lock_checkpoint(&self) -> WalResult<HeldLock> {
@@ -168,16 +185,42 @@ impl Wal {
         }
         let (waiting, completed) = self.fold_rows(manifest, &view, &mut exchange)?;
         let mut counter = self.highest_counter(manifest)?;
-        self.write_partitions(manifest, &view, waiting, &mut counter, &mut exchange)?;
-        for (_, rows) in completed {
-            self.write_archives(manifest, &view, rows, &mut counter, &mut exchange)?;
+        let used = counter;
+        let written = (|| {
+            self.write_partitions(manifest, &view, waiting, &mut counter, &mut exchange)?;
+            for (_, rows) in completed {
+                self.write_archives(manifest, &view, rows, &mut counter, &mut exchange)?;
+            }
+            report.files_written += exchange.added.len() as u64;
+            report.operations += exchange.added.iter().map(|file| file.rows).sum::<u64>();
+            tracing::debug!(files = exchange.added.len(), before = generation, "checkpoint");
+            self.publish(&exchange)?;
+            self.commit(&mut exchange, None)
+        })();
+        if written.as_ref().is_err_and(WalError::is_full) {
+            self.give_back(used);
         }
-        report.files_written += exchange.added.len() as u64;
-        report.operations += exchange.added.iter().map(|file| file.rows).sum::<u64>();
-        tracing::debug!(files = exchange.added.len(), before = generation, "checkpoint");
-        self.publish(&exchange)?;
-        self.commit(&mut exchange, None)?;
+        written?;
         self.remove_replaced(&exchange, report)
+    }
+
+    /// Removes what this holder of `checkpoint.lock` wrote and did not commit, after the disk became full: set aside,
+    /// it would take the room that the next try needs. `used` is the highest counter there was before.
+    fn give_back(&self, used: u64) {
+        let Ok(manifest) = self.manifest() else { return };
+        for directory in [self.layout.tmp(), self.layout.partitions(), self.layout.archives()] {
+            let names = self.disk.list(&directory).unwrap_or_default().into_iter();
+            for name in names.filter_map(|entry| entry.name.into_string().ok()) {
+                let path = directory.join(&name);
+                let is_named = manifest.files.iter().any(|file| self.layout.file(&file.name) == path);
+                let is_ours =
+                    Layout::is_numbered(&name) && Layout::counter_of(&name).is_some_and(|counter| counter > used);
+                if is_ours && !is_named {
+                    // What stays, the next sweep sets aside.
+                    let _ = self.disk.remove_file(&path);
+                }
+            }
+        }
     }
 
     /// The new rows of all operations that the journal changed, and the files that lose rows to them.

@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Layout;
 use super::checkpoint::{ARCHIVE_PARTITIONS, CheckpointReport, Dropped, Exchange};
 use super::error::WalResult;
 use super::log::Wal;
 use super::manifest::FileEntry;
 use super::view::View;
-use super::{Layout, LockName};
 use crate::operation::{Operation, OperationId, State, Status, Time};
-use crate::wal::locks::LockFile;
 
 /// What a cleanup is to drop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,23 +79,25 @@ impl Wal {
                 Ok(plan)
             });
         }
-        let _held = self.lock_checkpoint()?;
-        self.clean_up(&age)
+        let _held = self.finishing(|| self.lock_checkpoint())?;
+        self.clean_up_on_any_disk(&age)
     }
 
     /// Drops what was old enough already when the last cleanup ran, unless somebody else is at work on the files.
     ///
     /// A clock that jumped ahead thus has to stay there until the next cleanup before anything goes because of it.
     pub fn cleanup_if_free(&self, retention: Retention) -> WalResult<Option<CleanupPlan>> {
-        let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Checkpoint)?;
-        if !lock.try_lock(&*self.disk)? {
-            return Ok(None);
-        }
-        let _held = lock.hold(&*self.disk, &self.options.command, self.clock.now())?;
+        let Some(_held) = self.finishing(|| self.try_lock_checkpoint())? else { return Ok(None) };
         let now = self.clock.now();
         let last = self.manifest()?.last_cleanup;
         let believed = last.map_or(Time::from_millis(i64::MIN), |last| last.min(now));
-        self.clean_up(&age(retention, believed, now)).map(Some)
+        self.clean_up_on_any_disk(&age(retention, believed, now)).map(Some)
+    }
+
+    fn clean_up_on_any_disk(&self, age: &Age) -> WalResult<CleanupPlan> {
+        let plan = self.finishing(|| self.clean_up(age))?;
+        self.keep_reserve();
+        Ok(plan)
     }
 
     fn clean_up(&self, age: &Age) -> WalResult<CleanupPlan> {

@@ -80,6 +80,16 @@ pub enum WalError {
         /// `min_free_bytes`.
         wanted: u64,
     },
+    /// The outcome of an operation may find no room: nothing more is begun until there is some.
+    #[error("nothing more was begun: `{}` has {free} bytes free and no reserve left, and outcomes need {wanted}", path.display())]
+    NoRoomForOutcomes {
+        /// The log's directory.
+        path: PathBuf,
+        /// Free bytes.
+        free: u64,
+        /// Bytes that outcomes need.
+        wanted: u64,
+    },
     /// Too little room is left to copy this content into the log.
     #[error(
         "nothing was logged: `{}` has {free} bytes free, which does not hold a copy of `{}` ({bytes} bytes) beside the \
@@ -164,6 +174,11 @@ impl WalError {
     /// Damage in a file.
     pub fn damaged(path: impl Into<PathBuf>, offset: Option<u64>, what: impl Into<String>) -> WalError {
         WalError::Damaged(Damage { path: path.into(), offset, what: what.into() })
+    }
+
+    /// Whether it failed because a disk or a quota is full, and nothing was logged.
+    pub fn is_full(&self) -> bool {
+        matches!(self, WalError::NotLogged(error) | WalError::Disk(error) if error.is_full())
     }
 
     /// Whether a file was gone that had been there when the reader began: it should start over.

@@ -12,6 +12,9 @@ use super::log::{Appended, Wal};
 use super::note::{self, AppendNote, SyncNote};
 use crate::disk::{Access, DiskFile};
 
+/// How often a thread that waits for another one's flush looks at the clock.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flushed {
     /// It is durable.
@@ -114,6 +117,7 @@ impl Wal {
 
     fn flush(&self, target: &Appended) -> WalResult<Flushed> {
         let start = self.clock.elapsed();
+        let is_over = || self.clock.elapsed().saturating_sub(start) >= self.options.lock_timeout;
         let mut pause = Duration::from_micros(30);
         let mut state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -127,7 +131,12 @@ impl Wal {
                 Some(flusher) => flusher,
                 // Another thread is flushing; what it flushes may be ours.
                 None if state.generation != 0 => {
-                    state = self.flushed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    // It may stand still in the middle of that, as may a disk: nobody waits for it longer than for a lock.
+                    let waited = self.flushed.wait_timeout(state, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner);
+                    state = waited.0;
+                    if is_over() {
+                        return Err(self.not_flushed("another thread of this process is flushing it"));
+                    }
                     continue;
                 }
                 None => Flusher {
@@ -154,20 +163,21 @@ impl Wal {
                 Led::Failed => return Ok(Flushed::Failed),
                 Led::Busy => {}
             }
-            if self.clock.elapsed().saturating_sub(start) >= self.options.lock_timeout {
-                return Err(WalError::Unconfirmed {
-                    why: format!(
-                        "nobody could flush the journal within {:.1}s",
-                        self.options.lock_timeout.as_secs_f64()
-                    ),
-                    ids: Vec::new(),
-                });
+            if is_over() {
+                let holder = state.flusher.as_ref().map_or_else(String::new, |flusher| flusher.lock.holder());
+                return Err(self.not_flushed(&holder));
             }
             drop(state);
             self.clock.sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(1));
             state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    fn not_flushed(&self, who: &str) -> WalError {
+        let waited = self.options.lock_timeout.as_secs_f64();
+        let why = format!("nobody could flush the journal within {waited:.1}s; {who}");
+        WalError::Unconfirmed { why, ids: Vec::new() }
     }
 
     /// Looks whether it was flushed; if not, flushes all that has been written so far.
@@ -202,6 +212,7 @@ impl Wal {
                 .map_or(target.end, |append| append.end.max(target.end));
             note.syncing = Some(end);
             note.pid = self.disk.identity().pid;
+            note.command.clone_from(&self.options.command);
             note::write(lock.file(), &note)?;
             let file = match &target.file {
                 Some(file) => file.clone(),
@@ -219,5 +230,40 @@ impl Wal {
         })();
         lock.unlock()?;
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::{Clock, SystemClock};
+    use crate::disk::Machine;
+    use crate::operation::{BackendName, Fields, Logged, OperationType};
+    use crate::wal::{Layout, Options};
+
+    fn one() -> Logged {
+        Logged::new(OperationType::new("job").unwrap(), BackendName::new("a").unwrap(), Fields::new(), 0)
+    }
+
+    #[test]
+    fn a_thread_whose_flush_never_ends_is_not_waited_for_for_ever() {
+        let options = Options { lock_timeout: Duration::from_millis(100), ..Options::default() };
+        let clock = Arc::new(SystemClock::new());
+        let wal = Wal::open(Arc::new(Machine::new().process()), clock.clone(), Layout::new("/wal"), options).unwrap();
+        wal.append_new(vec![one()]).unwrap();
+        // As a thread does that begins to flush.
+        let flusher = wal.sync.lock().unwrap().flusher.take();
+        assert!(flusher.is_some());
+        let start = clock.elapsed();
+        let error = wal.append_new(vec![one()]).unwrap_err();
+        let WalError::Unconfirmed { why, ids } = &error else { panic!("{error}") };
+        assert!(why.contains("within 0.1s; another thread") && ids.len() == 1, "{error}");
+        assert!(clock.elapsed() - start < Duration::from_secs(5));
+        // When it comes back, all goes on, and what was unconfirmed is there.
+        wal.sync.lock().unwrap().flusher = flusher;
+        wal.append_new(vec![one()]).unwrap();
+        assert_eq!(wal.read(|view| Ok(view.last_revision())).unwrap(), 3);
     }
 }

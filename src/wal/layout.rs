@@ -123,7 +123,7 @@ impl Layout {
     /// Whether an entry of this name, in the log's folder, belongs to a log, or to a local backend beside it.
     pub fn is_part(name: &str) -> bool {
         let parts = ["MANIFEST.json", "journal", "partitions", "archives", "tmp", "quarantine", "spool", "local"];
-        parts.contains(&name) || name == "health.json" || name == "lock" || name.ends_with(".lock")
+        parts.contains(&name) || name == "health.json" || name == "reserve" || name == "lock" || name.ends_with(".lock")
     }
 
     /// Whether a file name ends like those of Parquet files.
@@ -178,6 +178,11 @@ impl Layout {
     /// Where files are set aside.
     pub fn quarantine(&self) -> PathBuf {
         self.base.join("quarantine")
+    }
+
+    /// Room that is set aside for a full disk.
+    pub fn reserve(&self) -> PathBuf {
+        self.base.join("reserve")
     }
 
     /// The history of probes.

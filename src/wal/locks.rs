@@ -112,7 +112,7 @@ impl LockFile {
     }
 
     /// Who holds the lock, in words.
-    fn holder(&self) -> String {
+    pub(super) fn holder(&self) -> String {
         let note = match self.name {
             LockName::Append => note::read(&*self.file).ok().flatten().map(|note: AppendNote| {
                 format!("pid {} (`{}`) last worked with it, at {}", note.pid, note.command, note.since)
@@ -120,7 +120,7 @@ impl LockFile {
             LockName::Sync => note::read(&*self.file)
                 .ok()
                 .flatten()
-                .map(|note: SyncNote| format!("pid {} is flushing the journal", note.pid)),
+                .map(|note: SyncNote| format!("pid {} (`{}`) is flushing the journal", note.pid, note.command)),
             LockName::Process | LockName::Checkpoint => {
                 note::read(&*self.file).ok().flatten().map(|note: HolderNote| {
                     format!("pid {} (`{}`) has held it since {}", note.pid, note.command, note.since)

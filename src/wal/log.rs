@@ -11,6 +11,7 @@ use super::flush::Flusher;
 use super::journal::{self, FrameKind, PayloadBuilder, TRANSITIONS_MAX};
 use super::locks::{HeldLock, LockFile};
 use super::note::{self, AppendNote, SyncNote};
+use super::reserve::RESERVE_BYTES;
 use super::view::View;
 use super::{Layout, LockName, adopt, original};
 use crate::clock::Clock;
@@ -48,6 +49,8 @@ pub struct Options {
     pub checkpoint_age_ms: i64,
     /// Room that is kept for finishing what is logged: new operations are refused below it.
     pub min_free_bytes: u64,
+    /// Room set aside to finish what is logged on a full disk; 0: none.
+    pub reserve_bytes: u64,
     /// Whether to trust a network file system with the log.
     pub allow_network_fs: bool,
     /// What this process is doing, for notes and histories.
@@ -67,6 +70,7 @@ impl Default for Options {
             checkpoint_bytes: 8 << 20,
             checkpoint_age_ms: 60_000,
             min_free_bytes: 64 << 20,
+            reserve_bytes: RESERVE_BYTES,
             allow_network_fs: false,
             command: "library".into(),
         }
@@ -215,9 +219,11 @@ impl Wal {
 
     /// Takes the lock that makes this process the log's only drain loop.
     pub fn lock_process(&self, timeout: Duration) -> WalResult<HeldLock> {
-        let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Process)?;
-        lock.lock(&*self.disk, &*self.clock, timeout)?;
-        lock.hold(&*self.disk, &self.options.command, self.clock.now())
+        self.finishing(|| {
+            let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Process)?;
+            lock.lock(&*self.disk, &*self.clock, timeout)?;
+            lock.hold(&*self.disk, &self.options.command, self.clock.now())
+        })
     }
 
     /// Looks at the log as it is now; starts over if files vanish meanwhile.

@@ -19,6 +19,9 @@ pub mod note;
 pub mod original;
 mod receipts;
 mod recovery;
+mod reserve;
+#[cfg(debug_assertions)]
+mod role;
 pub mod schema;
 mod spool;
 mod view;

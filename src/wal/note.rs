@@ -51,6 +51,9 @@ pub struct SyncNote {
     pub syncing: Option<u64>,
     /// Who wrote it.
     pub pid: u32,
+    /// What that was doing; older versions did not say.
+    #[serde(default)]
+    pub command: String,
 }
 
 /// The note in `process.lock` and `checkpoint.lock`.
@@ -119,7 +122,8 @@ mod tests {
         let disk = Machine::new().process();
         let file = disk.open(Path::new("/n"), Access::CreateNew).unwrap();
         assert_eq!(read::<SyncNote>(&*file).unwrap(), None);
-        let note = SyncNote { boot: "b".into(), generation: 7, synced: 80, syncing: None, pid: 1 };
+        let note =
+            SyncNote { boot: "b".into(), generation: 7, synced: 80, syncing: None, pid: 1, command: "add".into() };
         write(&*file, &note).unwrap();
         assert_eq!(read::<SyncNote>(&*file).unwrap(), Some(note));
         for offset in [0, 10, 400, 505] {

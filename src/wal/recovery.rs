@@ -61,6 +61,7 @@ impl Wal {
         if let Some(mut note) = note::read::<SyncNote>(sync.file())?.filter(|note| note.generation == generation) {
             note.syncing = Some(target);
             note.pid = self.disk.identity().pid;
+            note.command.clone_from(&self.options.command);
             note::write(sync.file(), &note)?;
         }
         Ok(())
@@ -80,8 +81,12 @@ impl Wal {
         let path = self.layout.generation(header.generation);
         let file = self.disk.open(&path, Access::CreateNew).map_err(WalError::NotLogged)?;
         if !frames.is_empty() {
-            file.write_at(frames, HEADER_LEN).map_err(WalError::NotLogged)?;
-            file.sync_all().map_err(WalError::NotLogged)?;
+            let written = file.write_at(frames, HEADER_LEN).and_then(|()| file.sync_all());
+            if let Err(error) = written {
+                // Without a header nobody takes it for a generation; on a full disk its room is needed.
+                let _ = self.disk.remove_file(&path);
+                return Err(WalError::NotLogged(error));
+            }
         }
         file.write_at(&header.encode(), 0).map_err(WalError::NotLogged)?;
         file.sync_all().map_err(WalError::NotLogged)
@@ -97,6 +102,7 @@ impl Wal {
             synced: position.end,
             syncing: None,
             pid: identity.pid,
+            command: self.options.command.clone(),
         };
         note::write(sync.file(), &synced)?;
         let note = AppendNote {
@@ -236,6 +242,7 @@ impl Wal {
         manifest.last_cleanup = originals.as_ref().map(|_| self.clock.now());
         manifest.originals = originals;
         manifest.commit(&*self.disk, &self.layout)?;
+        self.keep_reserve();
         self.begin(inner, sync, Position::start_of(&header))
     }
 }

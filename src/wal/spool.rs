@@ -426,7 +426,8 @@ impl Stage<'_> {
     /// Whether a copy of so many bytes leaves the room that is kept for finishing what is logged.
     fn check_room(&self, path: &std::path::Path, bytes: u64) -> Result<(), NotTaken> {
         let free = self.wal.disk.free_bytes(self.wal.layout.base()).map_err(NotTaken::log)?;
-        match free.saturating_sub(bytes) < self.wal.options.min_free_bytes || free < bytes {
+        let kept = self.wal.kept_free().map_err(NotTaken::log)?;
+        match free.saturating_sub(bytes) < kept || free < bytes {
             true => Err(NotTaken::Log(self.no_room(path, bytes))),
             false => Ok(()),
         }
@@ -439,7 +440,7 @@ impl Stage<'_> {
             content: path.to_owned(),
             bytes,
             free: self.wal.disk.free_bytes(base).unwrap_or(0),
-            kept: self.wal.options.min_free_bytes,
+            kept: self.wal.kept_free().unwrap_or(self.wal.options.min_free_bytes),
         }
     }
 }

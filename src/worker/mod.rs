@@ -8,6 +8,7 @@ mod executor;
 mod lane;
 mod options;
 mod settle;
+mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -20,6 +21,7 @@ use lane::{Lane, Picked};
 pub use options::{Observer, ProcessOptions, ProcessReport, Silent, Stop};
 use settle::honour_cancel;
 pub use settle::{LAST_ERROR, Settlement, after_crash, cancelled, is_cancelled, request_of, settle};
+use upkeep::Room;
 
 use crate::backend::{Attempt, Backends};
 use crate::clock::Clock;
@@ -28,7 +30,7 @@ use crate::disk::Disk;
 use crate::operation::retry::RetryPolicy;
 use crate::operation::{BackendName, Claim, Event, Number, Operation, Status, Time, Transition, apply, failure};
 use crate::queue::{Entry, Next, Queue, Unloaded};
-use crate::wal::{Change, Damage, HeldLock, Known, Order, Retention, View, Wal, WalError, WalResult, Written};
+use crate::wal::{Change, Damage, HeldLock, Known, Order, View, Wal, WalError, WalResult, Written};
 
 /// How soon a loop that follows sees a new operation.
 const POLL: Duration = Duration::from_millis(100);
@@ -90,6 +92,7 @@ pub fn run(
             unanswered: (0, Duration::ZERO),
             last_wall: tools.clock.now(),
             alone: None,
+            room: Room::default(),
             report: ProcessReport::default(),
             claimed: 0,
             started: tools.clock.elapsed(),
@@ -132,6 +135,7 @@ struct Worker<'scope, 'env, 'a> {
     last_wall: Time,
     /// The operation that runs with nothing else running.
     alone: Option<Number>,
+    room: Room,
     report: ProcessReport,
     claimed: u64,
     started: Duration,
@@ -171,7 +175,7 @@ impl Worker<'_, '_, '_> {
                 self.catch_up()?;
             }
             let finished = self.wait_for_results(ended);
-            if !ended {
+            if !ended && self.may_claim()? {
                 self.pick()?;
             }
             let idle = finished.is_empty() && self.picked.order.is_empty() && !freed;
@@ -182,6 +186,10 @@ impl Worker<'_, '_, '_> {
             }
             if self.running.is_empty() && idle {
                 if ended || self.has_nothing_left()? {
+                    break;
+                }
+                if self.ends_for_room() {
+                    self.report.out_of_room = self.room.lacking;
                     break;
                 }
                 self.sleep();
@@ -199,18 +207,6 @@ impl Worker<'_, '_, '_> {
         match self.damage.take() {
             Some(damage) => Err(WalError::Damaged(damage)),
             None => Ok(()),
-        }
-    }
-
-    /// Folds and cleans up if that is due. What stands in its way now may not next time; damage stays.
-    fn maintain(&mut self) -> WalResult<()> {
-        match self.tools.wal.maintain().and_then(|_| self.cleanup_if_due()) {
-            Err(error @ (WalError::Damaged(_) | WalError::NewerFormat { .. })) => Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "could not fold the journal; trying again later");
-                Ok(())
-            }
-            Ok(()) => Ok(()),
         }
     }
 
@@ -536,7 +532,7 @@ impl Worker<'_, '_, '_> {
     /// Writes events, with one flush for all, and returns what they made of their operations. What somebody
     /// else changed meanwhile is left out: that stands. Only notes on what we carry out do not stand in our way.
     fn record(&self, events: Vec<(Operation, Event)>) -> WalResult<Vec<(Operation, Event)>> {
-        let (written, mut newer) = self.tools.wal.transact(|view| {
+        let (written, mut newer) = self.tools.wal.transact_finishing(|view| {
             let mut changes = Vec::with_capacity(events.len());
             let mut newer: BTreeMap<Number, Operation> = BTreeMap::new();
             for (operation, event) in &events {
@@ -662,19 +658,6 @@ impl Worker<'_, '_, '_> {
                     observer.settled(&operation);
                 }
             }
-        }
-        Ok(())
-    }
-
-    fn cleanup_if_due(&self) -> WalResult<()> {
-        let Some(manifest) = self.view.manifest() else { return Ok(()) };
-        let interval = i64::try_from(self.tools.settings.cleanup_interval.as_millis()).unwrap_or(i64::MAX);
-        let last = manifest.last_cleanup.or_else(|| manifest.files.iter().map(|file| file.times.0).min());
-        let since = last.map(|last| self.tools.clock.now().millis_since(last));
-        // A clock that stands before the last cleanup was set back: from now on, that is what it says.
-        if since.is_some_and(|since| since >= interval || (since < 0 && manifest.last_cleanup.is_some())) {
-            let max_age_days = u64::from(self.tools.settings.max_age_days);
-            self.tools.wal.cleanup_if_free(Retention { max_age_days, failed: false })?;
         }
         Ok(())
     }

@@ -93,6 +93,8 @@ pub struct ProcessReport {
     pub recovered: u64,
     /// Whether a request to stop ended it.
     pub stopped: bool,
+    /// Free bytes of the disk, if it ended with work left because outcomes may find no room there.
+    pub out_of_room: Option<u64>,
 }
 
 /// Who is told what a drain loop does.

@@ -15,6 +15,21 @@ impl Place {
         Place { directory: tempfile::tempdir().unwrap() }
     }
 
+    /// One in memory, where there is such a place: for tests that only kill, and need no disk that keeps anything.
+    pub fn in_memory() -> Place {
+        let memory = Path::new("/dev/shm");
+        let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        Place { directory: directory.unwrap() }
+    }
+
+    /// A copy of it in memory: times, and what is linked to what, stay as they are.
+    pub fn copy(&self) -> Place {
+        let copy = Place::in_memory();
+        let from = self.directory.path().join(".");
+        assert!(Command::new("cp").arg("-a").arg(from).arg(copy.directory.path()).status().unwrap().success());
+        copy
+    }
+
     /// A path in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)

@@ -32,6 +32,8 @@ fn small() -> Options {
         frame_operations: 6,
         chunk_operations: 8,
         min_free_bytes: 1 << 20,
+        // Small enough to be copied with the machine thousands of times.
+        reserve_bytes: 4096,
         ..Options::default()
     }
 }

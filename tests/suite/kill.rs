@@ -82,7 +82,7 @@ fn round(place: &Place, seed: u64, acknowledged: &Arc<Mutex<BTreeSet<String>>>) 
     });
 }
 
-fn id_in(line: &str) -> Option<String> {
+pub fn id_in(line: &str) -> Option<String> {
     line.split_whitespace().find(|word| word.len() == 36 && word.matches('-').count() == 4).map(str::to_owned)
 }
 
@@ -111,7 +111,7 @@ fn check(place: &Place, acknowledged: &BTreeSet<String>, seed: u64) {
 }
 
 /// Every file belongs to manifest, journal or `quarantine/`.
-fn account_for_files(place: &Place, seed: u64) {
+pub fn account_for_files(place: &Place, seed: u64) {
     let log = place.log();
     let manifest: Value = serde_json::from_slice(&std::fs::read(log.join("MANIFEST.json")).unwrap()).unwrap();
     let named: BTreeSet<&str> =

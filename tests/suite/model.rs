@@ -157,6 +157,7 @@ impl Life {
             ahead_bytes: random.u64(..1500),
             frame_operations: random.usize(1..8),
             chunk_operations: random.usize(1..12),
+            reserve_bytes: 4096,
             ..Options::default()
         };
         Life {

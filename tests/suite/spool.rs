@@ -39,7 +39,7 @@ fn cid(place: &Place, number: u64) -> String {
     shown["operation"]["result"]["cid"].as_str().unwrap_or_else(|| panic!("{shown}")).to_owned()
 }
 
-fn document(output: &Output) -> Value {
+pub fn document(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
 }
 
@@ -221,8 +221,8 @@ fn a_killed_add_leaves_nothing_for_long() {
 }
 
 /// A file system of its own, gone when this is dropped.
-struct Mount {
-    place: Place,
+pub struct Mount {
+    pub place: Place,
 }
 
 impl Mount {
@@ -244,23 +244,23 @@ impl Mount {
         })
     }
 
-    fn tmpfs(size: &str) -> Mount {
+    pub fn tmpfs(size: &str) -> Mount {
         Mount::new(|_, at| {
             let options = format!("size={size}");
             must(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at), "root");
         })
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.place.path("mounted").join(name)
     }
 
-    fn log(&self) -> PathBuf {
+    pub fn log(&self) -> PathBuf {
         self.path("wal")
     }
 
     /// The program with its log on this file system, and the backend beside it.
-    fn command(&self, arguments: &str) -> Command {
+    pub fn command(&self, arguments: &str) -> Command {
         let mut command = self.place.command(arguments);
         command
             .env("IPFS_KIT_WAL_PATH", self.log())
@@ -269,11 +269,11 @@ impl Mount {
         command
     }
 
-    fn output(&self, arguments: &str) -> Output {
+    pub fn output(&self, arguments: &str) -> Output {
         self.command(arguments).output().unwrap()
     }
 
-    fn json(&self, arguments: &str) -> Value {
+    pub fn json(&self, arguments: &str) -> Value {
         let output = self.output(&format!("--json {arguments}"));
         assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stdout));
         document(&output)
@@ -285,7 +285,7 @@ impl Mount {
     }
 
     /// Bytes that are free.
-    fn free(&self) -> u64 {
+    pub fn free(&self) -> u64 {
         let stat = stdout_of(Command::new("stat").args(["-f", "-c", "%f %S"]).arg(self.path("")));
         let numbers: Vec<u64> = stat.split_whitespace().map(|number| number.parse().unwrap()).collect();
         numbers[0] * numbers[1]

@@ -45,14 +45,26 @@ pub struct Summary {
     recovered: u64,
     /// Whether it ended because it was asked to.
     stopped: bool,
+    /// Whether work is left that was not begun, since the disk has no room for its outcome.
+    out_of_room: bool,
 }
 
 impl Summary {
     /// The summary of a run.
     pub fn new(report: &ProcessReport) -> Summary {
-        let ProcessReport { completed, failed, retrying, cancelled, postponed, handed_back, recovered, stopped } =
-            *report;
-        Summary { event: "summary", completed, failed, retrying, cancelled, postponed, handed_back, recovered, stopped }
+        let ProcessReport { completed, failed, retrying, cancelled, postponed, handed_back, recovered, .. } = *report;
+        Summary {
+            event: "summary",
+            completed,
+            failed,
+            retrying,
+            cancelled,
+            postponed,
+            handed_back,
+            recovered,
+            stopped: report.stopped,
+            out_of_room: report.out_of_room.is_some(),
+        }
     }
 }
 

@@ -183,7 +183,7 @@ fn no_room_means_that_nothing_is_logged() {
     machine.set_free_bytes(wal.options().min_free_bytes + 1);
     assert!(matches!(batch.commit(), Err(WalError::NoSpace { .. })));
     machine.set_free_bytes(1 << 40);
-    disk.fail_after(40, ErrorKind::StorageFull, false);
+    disk.fail_after(44, ErrorKind::StorageFull, false);
     assert!(matches!(wal.append_new(many(40)), Err(WalError::NotLogged(_))));
     disk.stop_failing();
     assert_eq!(all(&machine).len(), 1);

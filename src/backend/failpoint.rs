@@ -1,0 +1,38 @@
+//! Failpoints around what backends do.
+
+use std::sync::Arc;
+
+use super::{Answer, Attempt, AttemptError, Backend, Request};
+use crate::disk::Failpoints;
+use crate::operation::{Failure, Outcome};
+
+/// A backend that passes `before:effect` and `after:effect` around every attempt, whatever comes of it.
+#[derive(Debug)]
+pub struct FailpointBackend {
+    backend: Arc<dyn Backend>,
+    points: Arc<Failpoints>,
+}
+
+impl FailpointBackend {
+    /// `backend` with points.
+    pub fn new(backend: Arc<dyn Backend>, points: Arc<Failpoints>) -> FailpointBackend {
+        FailpointBackend { backend, points }
+    }
+}
+
+impl Backend for FailpointBackend {
+    fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome, AttemptError> {
+        self.points.pass("before:effect");
+        let result = self.backend.execute(request, attempt);
+        self.points.pass("after:effect");
+        result
+    }
+
+    fn ask(&self, request: &Request) -> Result<Answer, AttemptError> {
+        self.backend.ask(request)
+    }
+
+    fn health(&self) -> Result<(), Failure> {
+        self.backend.health()
+    }
+}

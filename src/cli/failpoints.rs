@@ -1,0 +1,58 @@
+//! Where failpoints meet the program: its disk, its backends, and what it is told of attempts.
+
+use std::sync::Arc;
+
+use crate::backend::{Attempt, Backend, failpoint::FailpointBackend};
+use crate::client::Client;
+use crate::clock::SystemClock;
+use crate::config::Settings;
+use crate::disk::{FailpointDisk, Failpoints, OsDisk};
+use crate::operation::Operation;
+use crate::wal::Layout;
+use crate::worker::{Observer, ProcessReport};
+
+/// A client that passes failpoints, if the environment asks for them.
+pub fn client(settings: &Settings, command: &str) -> Option<(Client, Arc<Failpoints>)> {
+    let points = Arc::new(Failpoints::from_environment()?);
+    let layout = Layout::new(&settings.base_path);
+    let disk = FailpointDisk::new(Arc::new(OsDisk::new()), points.clone(), move |path| layout.role_of(path));
+    let mut client = Client::with(Arc::new(disk), Arc::new(SystemClock::new()), settings.clone(), command);
+    let wrap = |backend| -> Arc<dyn Backend> { Arc::new(FailpointBackend::new(backend, points.clone())) };
+    client.backends.wrap(wrap);
+    Some((client, points))
+}
+
+/// An observer that passes `after:claim` and `after:settle`, when these are durable, before anybody is told.
+pub struct Watched<'a> {
+    observer: &'a mut dyn Observer,
+    points: Option<Arc<Failpoints>>,
+}
+
+impl<'a> Watched<'a> {
+    /// `observer` with points, if there are any.
+    pub fn new(observer: &'a mut dyn Observer, points: Option<Arc<Failpoints>>) -> Watched<'a> {
+        Watched { observer, points }
+    }
+
+    fn pass(&self, name: &str) {
+        if let Some(points) = &self.points {
+            points.pass(name);
+        }
+    }
+}
+
+impl Observer for Watched<'_> {
+    fn started(&mut self, operation: &Operation, attempt: &Arc<Attempt>) {
+        self.pass("after:claim");
+        self.observer.started(operation, attempt);
+    }
+
+    fn settled(&mut self, operation: &Operation) {
+        self.pass("after:settle");
+        self.observer.settled(operation);
+    }
+
+    fn tick(&mut self, report: &ProcessReport, waiting: u64) {
+        self.observer.tick(report, waiting);
+    }
+}

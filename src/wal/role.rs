@@ -1,0 +1,73 @@
+//! What a path is to the log, in a word: for the names of failpoints.
+
+use std::path::Path;
+
+use super::Layout;
+
+impl Layout {
+    /// The role of a path: `generation`, `manifest`, `staged-partition`, `lock`, …; `outside` if it is none of the log's.
+    pub fn role_of(&self, path: &Path) -> String {
+        let Ok(relative) = path.strip_prefix(self.base()) else { return "outside".into() };
+        let mut parts = relative.iter().map(|part| part.to_str().unwrap_or("unnamed"));
+        let Some(first) = parts.next() else { return "log".into() };
+        let role = match (first, parts.next()) {
+            ("MANIFEST.json", _) => "manifest",
+            ("journal", Some(_)) => "generation",
+            ("partitions", Some(_)) => "partition",
+            ("archives", Some(_)) => "archive",
+            ("tmp", Some("MANIFEST.json")) => "staged-manifest",
+            ("tmp", Some(name)) if name.starts_with("wal_") => "staged-partition",
+            ("tmp", Some(name)) if name.starts_with("archive_") => "staged-archive",
+            ("tmp", Some(name)) if Layout::parse_staged_content(name).is_some() => {
+                if name.ends_with("-lock") {
+                    "stage-lock"
+                } else {
+                    "staged-content"
+                }
+            }
+            ("tmp", Some(_)) => "staged",
+            ("quarantine", Some(_)) => "set-aside",
+            ("spool", Some(name)) if name.contains('.') => "content-link",
+            ("spool", Some(_)) => "content",
+            ("sync.lock", _) => "sync-lock",
+            ("checkpoint.lock", _) => "checkpoint-lock",
+            ("process.lock", _) => "process-lock",
+            // The local backend beside the log has folders of its own.
+            (first, Some(second)) => return format!("{first}-{second}"),
+            (first, None) => first,
+        };
+        role.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::{OperationId, Time};
+
+    #[test]
+    fn every_place_of_the_log_has_a_role() {
+        let layout = Layout::new("/wal");
+        let id = OperationId::new(Time::from_millis(1), 0, 7);
+        for (path, role) in [
+            (layout.base().to_owned(), "log"),
+            (layout.manifest(), "manifest"),
+            (layout.staged("MANIFEST.json"), "staged-manifest"),
+            (layout.journal(), "journal"),
+            (layout.generation(1), "generation"),
+            (layout.partitions(), "partitions"),
+            (layout.staged(&Layout::partition_name(Time::from_millis(1), 1)), "staged-partition"),
+            (layout.file(&Layout::archive_name(Time::from_millis(1), 1)), "archive"),
+            (layout.staged_content("0f", "lock"), "stage-lock"),
+            (layout.staged_content("0f", "1"), "staged-content"),
+            (layout.spooled("ab"), "content"),
+            (layout.spooled_for("ab", id), "content-link"),
+            (layout.lock(super::super::LockName::Append), "lock"),
+            (layout.lock(super::super::LockName::Sync), "sync-lock"),
+            (layout.base().join("local/content/xy/cid"), "local-content"),
+            ("/elsewhere".into(), "outside"),
+        ] {
+            assert_eq!(layout.role_of(&path), role, "{}", path.display());
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! A process that stands still (SIGSTOP) while it holds a lock: others give up in time and say who it is, readers go on.
+#![expect(clippy::disallowed_methods, reason = "it waits, and looks at processes, as another program would")]
+
+use std::process::{Child, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::binary::Place;
+use super::spool::document;
+
+/// A process that stands still at a point; it is let go, at the latest, when this is dropped.
+struct Stopped {
+    child: Option<Child>,
+}
+
+impl Stopped {
+    fn at(place: &Place, point: &str, arguments: &str) -> Stopped {
+        let mut command = place.command(arguments);
+        command.env("WAL_CLI_FAILPOINT", format!("stop:{point}")).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        let stopped = Stopped { child: Some(child) };
+        let start = Instant::now();
+        while !stopped.stands_still() {
+            assert!(start.elapsed() < Duration::from_secs(20), "{arguments} did not come to {point}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        stopped
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    fn stands_still(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        stat.rsplit_once(')').unwrap().1.trim_start().starts_with('T')
+    }
+
+    /// Lets it go on; what it comes to.
+    fn go_on(mut self) -> Output {
+        let child = self.child.take().unwrap();
+        kill_process(Pid::from_child(&child), Signal::CONT).unwrap();
+        child.wait_with_output().unwrap()
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A log with one operation, and a file to add.
+fn place() -> Place {
+    let place = Place::new();
+    place.file("a", "hello world\n");
+    place.run("add --backend local a");
+    place
+}
+
+/// Fails with this exit code and type within a few seconds, naming the process that stands still.
+fn gives_up(place: &Place, arguments: &str, expected: (i32, &str), holder: (u32, &str)) -> Value {
+    let start = Instant::now();
+    let output = place.output(&format!("--json --lock-timeout 0.3 {arguments}"));
+    let told = document(&output);
+    assert_eq!((output.status.code(), told["error"]["type"].as_str()), (Some(expected.0), Some(expected.1)), "{told}");
+    let message = told["error"]["message"].as_str().unwrap();
+    let named = format!("pid {} (`{}`)", holder.0, holder.1);
+    assert!(message.contains(&named), "{arguments}: {message} does not name {named}");
+    assert!(start.elapsed() < Duration::from_secs(8), "{arguments} took {:?}", start.elapsed());
+    told
+}
+
+/// Readers need no lock.
+fn readers_go_on(place: &Place, operations: u64) {
+    assert_eq!(place.json("status")["stats"]["total"], operations);
+    assert_eq!(place.json("list all --limit 0")["operations"].as_array().unwrap().len() as u64, operations);
+    assert_eq!(place.json("show 1")["operation"]["number"], 1);
+    place.json("why 1");
+}
+
+fn all_completed(place: &Place, operations: usize) {
+    place.run("process --quiet");
+    let listed = place.json("list completed --limit 0");
+    assert_eq!(listed["operations"].as_array().unwrap().len(), operations, "{listed}");
+}
+
+#[test]
+fn who_stands_still_with_the_lock_of_appends_is_named() {
+    let place = place();
+    // The note that it is at work is written: from here on it holds the lock and says so.
+    let stopped = Stopped::at(&place, "after:write:lock", "add --backend local a");
+    let holder = (stopped.pid(), "add");
+    for command in ["add --backend local --spool never a", "add --backend local a", "cancel 1", "hold 1", "process"] {
+        gives_up(&place, command, (5, "busy"), holder);
+    }
+    readers_go_on(&place, 1);
+    assert!(stopped.go_on().status.success());
+    place.run("add --backend local a");
+    all_completed(&place, 3);
+}
+
+#[test]
+fn who_stands_still_with_the_lock_of_the_loop_is_named() {
+    let place = place();
+    let stopped = Stopped::at(&place, "before:effect", "process");
+    let holder = (stopped.pid(), "process");
+    gives_up(&place, "process", (5, "busy"), holder);
+    readers_go_on(&place, 1);
+    assert_eq!(place.json("status")["processing_active"], true);
+    place.run("add --backend local a");
+    place.run("checkpoint");
+    assert!(place.run("process --skip-if-running").is_empty());
+    let done = stopped.go_on();
+    assert!(done.status.success(), "{done:?}");
+    all_completed(&place, 2);
+}
+
+#[test]
+fn who_stands_still_in_a_flush_is_named_and_nothing_unconfirmed_is_lost() {
+    let place = place();
+    let stopped = Stopped::at(&place, "before:sync:generation", "add --backend local a");
+    let holder = (stopped.pid(), "add");
+    let told = gives_up(&place, "add --backend local --spool never a", (7, "unconfirmed"), holder);
+    assert_eq!(told["error"]["ids"].as_array().unwrap().len(), 1, "{told}");
+    gives_up(&place, "process", (7, "unconfirmed"), holder);
+    // It is there, and nobody says otherwise.
+    readers_go_on(&place, 3);
+    assert!(stopped.go_on().status.success());
+    place.run("add --backend local a");
+    all_completed(&place, 4);
+}
+
+#[test]
+fn who_stands_still_in_a_checkpoint_holds_up_no_addition() {
+    let place = place();
+    let stopped = Stopped::at(&place, "before:sync:staged-partition", "checkpoint");
+    gives_up(&place, "checkpoint", (5, "busy"), (stopped.pid(), "checkpoint"));
+    place.run("add --backend local a");
+    readers_go_on(&place, 2);
+    assert!(stopped.go_on().status.success());
+    all_completed(&place, 2);
+}
