@@ -43,11 +43,13 @@ struct Workload {
     name: &'static str,
     original: Option<&'static str>,
     before: &'static [Deed],
+    /// Whether the power was cut in between: what was acknowledged is there, and no note is believed.
+    boots: bool,
     deeds: &'static [Deed],
     beside: &'static [(usize, Deed)],
 }
 
-const PLAIN: Workload = Workload { name: "", original: None, before: &[], deeds: &[], beside: &[] };
+const PLAIN: Workload = Workload { name: "", original: None, before: &[], boots: false, deeds: &[], beside: &[] };
 
 const WORKLOADS: &[Workload] = &[
     Workload { name: "first-run", deeds: &[Deed::Open, Deed::Add("one"), Deed::Add("two")], ..PLAIN },
@@ -155,6 +157,14 @@ const WORKLOADS: &[Workload] = &[
         ..PLAIN
     },
     Workload {
+        name: "next-boot",
+        before: &[Deed::Add("a"), Deed::Add("b c"), Deed::Claim("a"), Deed::Complete("a")],
+        boots: true,
+        deeds: &[Deed::Add("d"), Deed::Claim("b"), Deed::Complete("b")],
+        beside: &[(1, Deed::Add("x"))],
+        ..PLAIN
+    },
+    Workload {
         name: "restored-checkpoint",
         before: &[Deed::Add("a b c"), Deed::Claim("a"), Deed::Complete("a"), Deed::Restore],
         deeds: &[Deed::Checkpoint, Deed::Add("d")],
@@ -191,7 +201,9 @@ impl Workload {
             world.does(self.before);
         }
         world.machine.kill_all();
-        // It is all durable: what is tried begins here.
+        if self.boots {
+            world.machine.power_cut(|| false);
+        }
         world
     }
 
