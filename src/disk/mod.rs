@@ -215,6 +215,14 @@ impl dyn Disk + '_ {
         }
     }
 
+    /// Makes a directory unless it is there; its name is durable once its parent is synced.
+    pub fn create_dir_if_missing(&self, path: &Path) -> DiskResult<()> {
+        match self.create_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Makes a directory and its missing parents, each durable in its parent before this returns.
     pub fn create_dir_all_synced(&self, path: &Path) -> DiskResult<()> {
         match self.create_dir(path) {

@@ -126,7 +126,8 @@ impl Wal {
     /// Puts the journal in order. Holds `lock`; takes `sync.lock`.
     pub(super) fn recover(&self, inner: &mut Inner) -> WalResult<AppendNote> {
         for directory in self.layout.directories() {
-            self.disk.create_dir_all_synced(&directory).map_err(WalError::NotLogged)?;
+            // Their names are made durable with those of everything above them, before anything refers to what is in them.
+            self.disk.create_dir_if_missing(&directory).map_err(WalError::NotLogged)?;
         }
         let mut sync = LockFile::open(&*self.disk, &self.layout, LockName::Sync)?;
         sync.lock(&*self.disk, &*self.clock, self.options.lock_timeout)?;

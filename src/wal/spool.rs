@@ -136,16 +136,9 @@ impl Wal {
         if content.is_empty() {
             return Ok(());
         }
-        self.make_spool()?;
+        self.disk.create_dir_if_missing(&self.layout.spool())?;
         content.iter().try_for_each(|(id, staged)| self.link_staged(*id, staged))?;
         self.sync_spool()
-    }
-
-    fn make_spool(&self) -> DiskResult<()> {
-        match self.disk.create_dir(&self.layout.spool()) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(()),
-        }
     }
 
     /// Links that others made are synced, too: they may have been killed before they could do so.
