@@ -36,7 +36,7 @@ pub const TABLE: &str = "\
 Exit codes:
   0    done
   1    an operation waited for or drained failed; a backend is offline (health);
-       inputs were left out (--keep-going); a disk is unsafe (verify --durability)
+       inputs were left out (--keep-going); a disk is not safe (verify --durability)
   2    wrong usage or settings, or a change that is not allowed
   3    no such operation
   4    timed out

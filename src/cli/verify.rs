@@ -68,7 +68,7 @@ fn check(context: &mut Context<'_>) -> Result<Exit, CliError> {
         terminal.document(&document)?;
         return Ok(error.map_or(Exit::Done, |error| error.exit));
     }
-    let mut text = write_findings(found.findings.iter(), &terminal.style);
+    let mut text = write_findings(found.findings.iter(), true, &terminal.style);
     text.push_str(&write_verified(&found, &terminal.style));
     let text = terminal.program.named(&text);
     terminal.text(&text)?;

@@ -7,8 +7,8 @@ fn many(n: u64, one: &str) -> String {
     if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
 }
 
-/// What was found, each with what to do.
-pub fn write_findings<'a>(findings: impl Iterator<Item = &'a Finding>, style: &Style) -> String {
+/// What was found, damage with what to do if that is wanted.
+pub fn write_findings<'a>(findings: impl Iterator<Item = &'a Finding>, advice: bool, style: &Style) -> String {
     let mut text = String::new();
     for finding in findings {
         let paint = match finding.kind {
@@ -20,7 +20,7 @@ pub fn write_findings<'a>(findings: impl Iterator<Item = &'a Finding>, style: &S
         let line = format!("{}{offset}: {}", visible(&finding.path), visible(&finding.what));
         let room = style.width.map_or(usize::MAX, |width| width.saturating_sub(8).max(30));
         text.push_str(&format!("{head}  {}\n", wrapped(&line, room).join("\n        ")));
-        if finding.kind == FindingKind::Damage {
+        if advice && finding.kind == FindingKind::Damage {
             text.push_str(&format!("        {}\n", wrapped(&visible(&finding.advice), room).join("\n        ")));
         }
     }
@@ -74,7 +74,7 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
             many(repaired.operations, "operation")
         );
     }
-    let mut text = write_findings(repaired.damages.iter(), style);
+    let mut text = write_findings(repaired.damages.iter(), false, style);
     for loss in &repaired.losses {
         let place = match loss.range {
             Some((from, to)) if to > from => format!(", bytes {from} to {to}"),

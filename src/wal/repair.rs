@@ -321,7 +321,13 @@ impl Repair<'_> {
                 return Ok(true);
             }
         }
-        let staged = self.layout.staged(&format!("repair-{:016x}", self.clock.random()));
+        let staged = loop {
+            let staged = self.layout.staged(&format!("repair-{:016x}", self.clock.random()));
+            // One that was killed may have left something there.
+            if !self.disk.exists(&staged)? {
+                break staged;
+            }
+        };
         self.disk.write_new_synced(&staged, &bytes)?;
         self.disk.rename(&staged, &self.layout.file(&target))?;
         self.report.set_aside.push(target);

@@ -305,7 +305,7 @@ impl Look<'_> {
             found.findings.push(Finding::note(name, None, what, advice));
         }
         if quarantined > 0 {
-            let what = format!("{quarantined} files were set aside here; the log does not need them");
+            let what = format!("files set aside: {quarantined}; the log does not need them");
             found.findings.push(Finding::note("quarantine", None, what, "look through them, then remove them"));
         }
         for name in [LockName::Process, LockName::Checkpoint, LockName::Append, LockName::Sync] {

@@ -101,9 +101,9 @@ struct LossDoc<'a> {
     #[schemars(length(min = 1))]
     path: &'a str,
     /// The first byte; null: the file as a whole.
-    from: Option<u64>,
-    /// The first byte behind it; null: the file as a whole.
-    to: Option<u64>,
+    offset: Option<u64>,
+    /// How many bytes from there; 0 where that is not known, or the file as a whole is meant.
+    length: u64,
     /// What is lost, and why.
     #[schemars(length(min = 1))]
     what: &'a str,
@@ -114,8 +114,8 @@ impl<'a> RepairedDoc<'a> {
     pub fn new(repaired: &'a Repaired) -> RepairedDoc<'a> {
         let loss = |Loss { path, range, what }: &'a Loss| LossDoc {
             path,
-            from: range.map(|(from, _)| from),
-            to: range.map(|(_, to)| to),
+            offset: range.map(|(from, _)| from),
+            length: range.map_or(0, |(from, to)| to.saturating_sub(from)),
             what,
         };
         RepairedDoc {
