@@ -344,6 +344,7 @@ impl Repair<'_> {
             synced: position.end,
             syncing: None,
             pid: identity.pid,
+            command: "verify --repair".into(),
         };
         note::write(sync.file(), &synced)?;
         let noted = AppendNote {

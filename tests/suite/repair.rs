@@ -48,7 +48,8 @@ fn check(machine: &Machine, before: &BTreeMap<u64, Operation>, report: &Repaired
     for (number, operation) in &after {
         let Some(was) = before.get(number) else {
             // What deleted it may be lost; nothing else brings an operation back.
-            let loses_records = report.losses.iter().any(|loss| !loss.path.contains('/') || loss.path.starts_with("journal"));
+            let loses_records =
+                report.losses.iter().any(|loss| !loss.path.contains('/') || loss.path.starts_with("journal"));
             assert!(loses_records, "{context}: operation {number} is back");
             continue;
         };
@@ -347,7 +348,8 @@ fn content_that_is_lost_is_named_and_its_operation_goes_on_with_the_file() {
     let output = place.output("verify");
     assert_eq!(output.status.code(), Some(6), "{output:?}");
     let report = place.json("verify --repair");
-    let lost: Vec<&str> = report["losses"].as_array().unwrap().iter().map(|loss| loss["what"].as_str().unwrap()).collect();
+    let lost: Vec<&str> =
+        report["losses"].as_array().unwrap().iter().map(|loss| loss["what"].as_str().unwrap()).collect();
     assert!(lost.len() == 1 && lost[0].contains("operation 1"), "{report:#}");
     assert_eq!(place.json("verify")["sound"], true);
     // The file itself is unchanged, so nothing is lost in the end.
