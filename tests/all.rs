@@ -21,6 +21,7 @@ mod suite {
     mod order;
     mod outcomes;
     mod readers;
+    mod repair;
     mod scenario;
     mod setups;
     mod spool;
@@ -30,5 +31,6 @@ mod suite {
     mod tools;
     mod tour;
     mod verbs;
+    mod verify;
     mod worker;
 }

@@ -65,7 +65,7 @@ pub fn batch(
     })
 }
 
-fn generated(nth: usize) -> Result<Logged, ClientError> {
+pub(super) fn generated(nth: usize) -> Result<Logged, ClientError> {
     let refused = |error: InvalidName| ClientError::BadReference(error.to_string());
     let path = format!("/home/somebody/pictures/2026/{:03}/picture-{nth:07}.jpg", nth / 1000);
     let parameters = Fields::from([("path".to_owned(), path)]);

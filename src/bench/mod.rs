@@ -4,11 +4,13 @@
 //! sample of the disk and one of ours, and what counts is their ratio.
 
 mod batch;
+mod verify;
 
 use std::path::Path;
 use std::sync::Arc;
 
 pub use batch::{BatchRow, batch};
+pub use verify::{VerifyRow, verify};
 
 use crate::client::{Client, ClientError};
 use crate::clock::Clock;

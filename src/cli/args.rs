@@ -1,5 +1,7 @@
 //! What was typed, checked as far as that is possible without looking at anything else.
 
+mod tools;
+
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -8,6 +10,7 @@ use std::time::Duration;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+pub use tools::{Bench, Second, Task, Verify};
 
 use super::Program;
 use super::condition::Condition;
@@ -118,6 +121,11 @@ pub enum Command {
     Cleanup(Cleanup),
     /// Fold the journal into Parquet files now
     Checkpoint,
+    /// Check every byte of the log, repair it, or check the disk under it
+    Verify(Verify),
+    /// What `verify --durability` starts
+    #[command(hide = true)]
+    SecondProcess(Second),
     /// Probe the backends now
     Health(Health),
     /// Measure this disk, and the log beside it
@@ -130,38 +138,6 @@ pub enum Command {
     Schema(SchemaArgs),
     /// Print a script that completes commands in a shell
     Completions(Completions),
-}
-
-/// `bench`
-#[derive(Debug, Subcommand)]
-pub enum Bench {
-    /// What this disk can do: write and fdatasync, alone and in groups
-    Floor {
-        /// Directory on the disk to be measured; the present one unless given
-        dir: Option<PathBuf>,
-    },
-    /// Appends to a log beside the same disk, in alternating blocks
-    Append {
-        /// Directory on the disk to be measured; the present one unless given
-        dir: Option<PathBuf>,
-        /// How many threads append at the same time; several numbers are measured one after the other
-        #[arg(long, value_delimiter = ',', default_value = "1,8,64")]
-        threads: Vec<usize>,
-        /// Blocks, each with a sample of the log and of the disk
-        #[arg(long, default_value_t = 5)]
-        blocks: usize,
-    },
-    /// Large batches beside the same bytes written to the same disk, in alternating blocks
-    Batch {
-        /// Directory on the disk to be measured; the present one unless given
-        dir: Option<PathBuf>,
-        /// Operations of one batch
-        #[arg(long, default_value = "100000")]
-        operations: NonZeroUsize,
-        /// Blocks, each with a batch and the disk's time for its bytes
-        #[arg(long, default_value_t = 5)]
-        blocks: usize,
-    },
 }
 
 const ADD_EXAMPLES: &str = "\

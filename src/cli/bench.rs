@@ -10,7 +10,9 @@ use super::error::CliError;
 use crate::bench;
 use crate::clock::{Clock, SystemClock};
 use crate::disk::{Disk, OsDisk};
-use crate::report::{Append, BatchDoc, Document, Floor, write_append, write_batch, write_floor};
+use crate::report::{
+    Append, BatchDoc, BenchVerifyDoc, Document, Floor, write_append, write_batch, write_bench_verify, write_floor,
+};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, command: &Bench) -> Result<Exit, CliError> {
@@ -46,6 +48,15 @@ pub fn run(context: &mut Context<'_>, command: &Bench) -> Result<Exit, CliError>
                 terminal.document(&Document::done(BatchDoc::new(&row)))?;
             } else {
                 terminal.text(&write_batch(&row, &terminal.style))?;
+            }
+        }
+        Bench::Verify { dir, operations, blocks } => {
+            let row = bench::verify(&disk, &clock, &directory(dir.as_ref()), operations.get(), (*blocks).max(1))?;
+            let terminal = &mut *context.terminal;
+            if terminal.json {
+                terminal.document(&Document::done(BenchVerifyDoc::new(&row)))?;
+            } else {
+                terminal.text(&write_bench_verify(&row, &terminal.style))?;
             }
         }
     }

@@ -251,7 +251,8 @@ fn about_the_log(mut cli: CliError, error: &WalError) -> CliError {
             .with(|facts| facts.path = Some(damage.path.display().to_string()))
             .with(|facts| facts.offset = Some(Offset(damage.offset)))
             .hint("nothing was changed; `status`, `list` and `show` still show what can be read")
-            .hint("restore that file from a backup; keep a copy of the folder as it is"),
+            .hint("`wal-cli verify` says all that is wrong, `wal-cli verify --repair` saves what can be read")
+            .hint("or restore that file from a backup; keep a copy of the folder as it is"),
         WalError::NewerFormat { .. } => cli.hint("use the version that wrote it; nothing was changed"),
         WalError::NotOurs { .. } => cli.hint("name another folder with `--base-path`; nothing was changed"),
         WalError::OriginalAtWork { .. } => cli

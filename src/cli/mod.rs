@@ -9,6 +9,7 @@ mod completions;
 mod condition;
 mod config;
 mod context;
+mod durability;
 mod error;
 mod exit;
 #[cfg(debug_assertions)]
@@ -28,6 +29,7 @@ mod status;
 mod submit;
 mod terminal;
 mod verbs;
+mod verify;
 mod wait;
 mod why;
 
@@ -128,6 +130,8 @@ fn dispatch(terminal: &mut Terminal, cli: &Cli) -> Result<Exit, CliError> {
         Command::Process(args) => process::run(context, args),
         Command::Cleanup(args) => cleanup::run(context, args),
         Command::Checkpoint => checkpoint::run(context),
+        Command::Verify(args) => verify::run(context, args),
+        Command::SecondProcess(args) => durability::run(context, args),
         Command::Health(args) => health::run(context, args),
         Command::Bench(command) => bench::run(context, command),
         Command::Config(Config::Show) => config::show(context),
@@ -162,6 +166,7 @@ fn name_of(command: &Command) -> Cow<'static, str> {
         }
         Command::Cleanup(_) => "cleanup",
         Command::Checkpoint => "checkpoint",
+        Command::Verify(_) | Command::SecondProcess(_) => "verify",
         Command::Health(_) => "health",
         Command::Bench(_) => "bench",
         Command::Config(_) => "config",

@@ -2,6 +2,7 @@
 
 mod batch;
 mod change;
+mod durability;
 mod error;
 mod failures;
 mod plan;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 pub use batch::{BadInputs, Batch, DELAY_MAX, NumberOrText, OperationLine, Receipts, SecondsOrText};
 pub use change::{Changed, Skipped, Verb};
+pub use durability::{Check, Durability, Processes, Tried};
 pub use error::{BadInput, ClientError};
 pub use failures::CauseGroup;
 pub use plan::Plan;
@@ -29,7 +31,9 @@ use crate::disk::{Disk, OsDisk};
 use crate::health::Records;
 pub use crate::health::{BackendHealth, HealthStatus};
 use crate::operation::BackendName;
-pub use crate::wal::{CheckpointReport, CleanupPlan, Damage, HolderNote};
+pub use crate::wal::{
+    CheckpointReport, CleanupPlan, Damage, Finding, FindingKind, HolderNote, Loss, Repaired, Verified,
+};
 use crate::wal::{HeldLock, Layout, Options, Retention, View, Wal, WalError};
 use crate::worker::Tools;
 pub use crate::worker::{Observer, ProcessOptions, ProcessReport, Silent, Stop};
@@ -102,16 +106,19 @@ impl Client {
         if let Some(wal) = self.wal.get() {
             return Ok(wal);
         }
-        let options = Options {
+        let wal = Wal::open(self.disk.clone(), self.clock.clone(), self.layout.clone(), self.options())?;
+        Ok(self.wal.get_or_init(|| wal))
+    }
+
+    fn options(&self) -> Options {
+        Options {
             partition_size: self.settings.partition_size,
             archive_completed: self.settings.archive_completed,
             lock_timeout: self.settings.lock_timeout,
             min_free_bytes: self.settings.min_free_bytes,
             command: self.command.clone(),
             ..Options::default()
-        };
-        let wal = Wal::open(self.disk.clone(), self.clock.clone(), self.layout.clone(), options)?;
-        Ok(self.wal.get_or_init(|| wal))
+        }
     }
 
     /// Whether there is a log.
@@ -163,6 +170,22 @@ impl Client {
     /// Folds the journal into Parquet files.
     pub fn checkpoint(&self) -> Result<CheckpointReport, ClientError> {
         Ok(self.wal()?.checkpoint()?)
+    }
+
+    /// Checks every byte and every cross-reference of the log, changing nothing; `progress` is told how many bytes of how
+    /// many files have been checked, from several threads.
+    pub fn verify(&self, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Verified, ClientError> {
+        Ok(crate::wal::verify(&self.disk, &self.layout, progress)?)
+    }
+
+    /// Saves every record that can be read of a damaged log, and says what is lost; a sound log is left as it is.
+    pub fn repair(&self) -> Result<Repaired, ClientError> {
+        Ok(crate::wal::repair(&self.disk, &*self.clock, &self.layout, &self.options())?)
+    }
+
+    /// Decodes all Parquet files of the log and does nothing with them: what checking them is measured against.
+    pub fn decode_files(&self) -> Result<u64, ClientError> {
+        Ok(crate::wal::decode_files(&self.disk, &self.layout)?)
     }
 
     /// Drops completed operations older than the configured, or the given, number of days; failed ones only if

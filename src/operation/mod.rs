@@ -70,6 +70,18 @@ impl Status {
         matches!(self, Status::Completed | Status::Failed)
     }
 
+    /// Whether an operation of this status may have that one after its next transition.
+    pub fn may_become(self, next: Status) -> bool {
+        use Status::{Completed, Failed, Pending, Processing, Retrying};
+        match self {
+            Pending => matches!(next, Pending | Processing | Failed),
+            Processing => true,
+            Retrying => matches!(next, Retrying | Processing | Pending | Failed),
+            Failed => matches!(next, Failed | Pending),
+            Completed => false,
+        }
+    }
+
     /// Whether a drain loop may take it (when due).
     pub fn is_waiting(self) -> bool {
         matches!(self, Status::Pending | Status::Retrying)

@@ -283,6 +283,9 @@ mod tests {
             }
         }
         assert_eq!(seen.len(), legal.len());
+        for (from, to) in Status::ALL.into_iter().flat_map(|from| Status::ALL.map(|to| (from, to))) {
+            assert_eq!(from.may_become(to), legal.contains(&(Some(from), Some(to))), "{from} to {to}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use super::table::{Cell, Table};
 use super::{Paint, Style, bytes};
-use crate::bench::{AppendRow, BatchRow, FloorRow};
+use crate::bench::{AppendRow, BatchRow, FloorRow, VerifyRow};
 
 fn head(table: &mut Table, names: &[&str]) {
     table.row(names.iter().map(|name| Cell::right(name).paint(Paint::Faint)).collect());
@@ -57,5 +57,23 @@ pub fn write_batch(row: &BatchRow, style: &Style) -> String {
     ]);
     let mut text = table.render();
     text.push_str("× is our time for a batch as a multiple of the disk's for the same bytes, block by block: median (least to most)\n");
+    text
+}
+
+/// Checking a log beside a plain decode as a table.
+pub fn write_bench_verify(row: &VerifyRow, style: &Style) -> String {
+    let mut table = Table::new(*style);
+    head(&mut table, &["operations", "files", "size", "checked/s", "decoded/s", "× decode"]);
+    let (median, least, most) = row.ratio;
+    table.row(vec![
+        Cell::right(row.operations.to_string()),
+        Cell::right(row.files.0.to_string()),
+        Cell::right(bytes(row.files.1)),
+        Cell::right(format!("{:.0}", row.ours_per_second)),
+        Cell::right(format!("{:.0}", row.decoded_per_second)),
+        Cell::right(format!("{median:.2} ({least:.2} to {most:.2})")),
+    ]);
+    let mut text = table.render();
+    text.push_str("× is our time as a multiple of a plain decode of the same files on as many threads, block by block: median (least to most)\n");
     text
 }

@@ -13,8 +13,9 @@ mod schema;
 mod status;
 mod table;
 mod text;
+mod verify;
 
-pub use bench::{write_append, write_batch, write_floor};
+pub use bench::{write_append, write_batch, write_bench_verify, write_floor};
 pub use documents::*;
 pub use failures::write_failures;
 pub use health::{history_marks, write_health};
@@ -25,6 +26,7 @@ pub use schema::{COMMANDS, CommandSchema};
 pub use status::write_status;
 pub use table::{Cell, Table};
 pub use text::{ago, bytes, shortened, span, visible, wrapped};
+pub use verify::{write_durability, write_findings, write_repaired, write_verified};
 
 use crate::operation::{Operation, Status, Time};
 

@@ -113,6 +113,17 @@ pub const COMMANDS: &[CommandSchema] = &[
     command("cleanup", "what was dropped, or would be", &[done::<doc::Cleanup<'_>>()]),
     command("checkpoint", "what was folded", &[done::<doc::Checkpoint<'_>>()]),
     command(
+        "verify",
+        "what a look at every byte found; what a repair saved and lost; what a disk is like",
+        &[
+            done::<doc::VerifiedDoc<'_>>(),
+            with_error::<doc::VerifiedDoc<'_>>(),
+            done::<doc::RepairedDoc<'_>>(),
+            done::<doc::DurabilityDoc<'_>>(),
+            with_error::<doc::DurabilityDoc<'_>>(),
+        ],
+    ),
+    command(
         "health",
         "what the probes of the backends said",
         &[done::<doc::Health<'_>>(), with_error::<doc::Health<'_>>()],
@@ -120,6 +131,7 @@ pub const COMMANDS: &[CommandSchema] = &[
     command("bench floor", "what the disk can do", &[done::<doc::Floor>()]),
     command("bench append", "the log beside the disk", &[done::<doc::Append>()]),
     command("bench batch", "large batches beside the disk", &[done::<doc::BatchDoc>()]),
+    command("bench verify", "checking a log beside a plain decode of its files", &[done::<doc::BenchVerifyDoc>()]),
     command("config show", "every setting, and where it was set", &[done::<doc::ConfigShow>()]),
     command("config get", "one setting", &[done::<doc::ConfigGet>()]),
     command("config set", "the setting that was changed", &[done::<doc::ConfigSet<'_>>()]),

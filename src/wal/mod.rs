@@ -19,11 +19,13 @@ pub mod note;
 pub mod original;
 mod receipts;
 mod recovery;
+mod repair;
 mod reserve;
 #[cfg(debug_assertions)]
 mod role;
 pub mod schema;
 mod spool;
+mod verify;
 mod view;
 mod visit;
 
@@ -39,6 +41,8 @@ pub use log::{Options, Wal};
 pub use manifest::FileEntry;
 pub use note::HolderNote;
 pub use receipts::Entry;
+pub use repair::{Loss, Repaired, repair};
 pub use spool::{NotTaken, Stage, Staged};
+pub use verify::{Finding, FindingKind, Progress, Verified, decode_files, verify};
 pub use view::{Glimpse, View};
 pub use visit::Order;

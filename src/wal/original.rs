@@ -267,7 +267,7 @@ impl Found<'_> {
     }
 }
 
-fn footer_of(bytes: Bytes) -> Option<ArrowReaderMetadata> {
+pub(super) fn footer_of(bytes: Bytes) -> Option<ArrowReaderMetadata> {
     let len = bytes.len().checked_sub(8)?;
     let footer = u32::from_le_bytes(bytes.get(len..len + 4)?.try_into().ok()?) as usize;
     // Asked first, so that no wild length is followed.

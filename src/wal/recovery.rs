@@ -1,6 +1,5 @@
 //! Beginning a new generation: because the old one is full, or because its end cannot be trusted.
 
-use super::LockName;
 use super::chain::{self, Content, Position};
 use super::error::{WalError, WalResult};
 use super::journal::{self, FrameKind, HEADER_LEN, Header};
@@ -8,7 +7,8 @@ use super::locks::LockFile;
 use super::log::{Inner, Wal};
 use super::manifest::Manifest;
 use super::note::{self, AppendNote, SyncNote};
-use crate::disk::{Access, DiskError};
+use super::{Layout, LockName};
+use crate::disk::{Access, Disk, DiskError};
 
 impl Wal {
     /// Closes the generation and opens the next one. Holds `lock`; takes `sync.lock`.
@@ -74,22 +74,8 @@ impl Wal {
         })
     }
 
-    /// A new generation with these frames, durable but for its name.
-    ///
-    /// The header comes last: a file whose header is whole holds all its frames.
     fn create_generation(&self, header: &Header, frames: &[u8]) -> WalResult<()> {
-        let path = self.layout.generation(header.generation);
-        let file = self.disk.open(&path, Access::CreateNew).map_err(WalError::NotLogged)?;
-        if !frames.is_empty() {
-            let written = file.write_at(frames, HEADER_LEN).and_then(|()| file.sync_all());
-            if let Err(error) = written {
-                // Without a header nobody takes it for a generation; on a full disk its room is needed.
-                let _ = self.disk.remove_file(&path);
-                return Err(WalError::NotLogged(error));
-            }
-        }
-        file.write_at(&header.encode(), 0).map_err(WalError::NotLogged)?;
-        file.sync_all().map_err(WalError::NotLogged)
+        create_generation(&*self.disk, &self.layout, header, frames)
     }
 
     /// Both notes for a generation that is durable as far as `position`.
@@ -246,4 +232,22 @@ impl Wal {
         self.keep_reserve();
         self.begin(inner, sync, Position::start_of(&header))
     }
+}
+
+/// A new generation with these frames, durable but for its name.
+///
+/// The header comes last: a file whose header is whole holds all its frames.
+pub(super) fn create_generation(disk: &dyn Disk, layout: &Layout, header: &Header, frames: &[u8]) -> WalResult<()> {
+    let path = layout.generation(header.generation);
+    let file = disk.open(&path, Access::CreateNew).map_err(WalError::NotLogged)?;
+    if !frames.is_empty() {
+        let written = file.write_at(frames, HEADER_LEN).and_then(|()| file.sync_all());
+        if let Err(error) = written {
+            // Without a header nobody takes it for a generation; on a full disk its room is needed.
+            let _ = disk.remove_file(&path);
+            return Err(WalError::NotLogged(error));
+        }
+    }
+    file.write_at(&header.encode(), 0).map_err(WalError::NotLogged)?;
+    file.sync_all().map_err(WalError::NotLogged)
 }

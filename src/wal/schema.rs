@@ -1,5 +1,6 @@
 //! Operations as Parquet rows. Only this and `original` know Arrow and Parquet.
 
+mod check;
 mod compression;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
+
+pub use check::{Checked, Salvaged, Spooled, decode, salvage};
 
 use super::error::{WalError, WalResult};
 use super::manifest::sha256_hex;

@@ -480,7 +480,7 @@ fn pump(
     }
 }
 
-fn hash_of(file: &dyn DiskFile) -> DiskResult<String> {
+pub(super) fn hash_of(file: &dyn DiskFile) -> DiskResult<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; BUFFER as usize];
     let mut offset = 0;

@@ -563,7 +563,13 @@ impl View {
 
     pub(super) fn table(&self, file: &FileEntry) -> WalResult<Table> {
         let path = self.layout.file(&file.name);
-        let table = Table::open(&*self.disk, &path, &file.sha256)?;
+        let table = match Table::open(&*self.disk, &path, &file.sha256) {
+            // Gone because a checkpoint replaced it, or gone for good?
+            Err(error) if error.is_vanished() && self.is_current()? => {
+                return Err(WalError::damaged(path, None, "the manifest names it, but it is missing"));
+            }
+            opened => opened?,
+        };
         let rows: u64 = table.groups().iter().map(|group| group.rows as u64).sum();
         if rows != file.rows {
             let what = format!("it has {rows} rows; the manifest says {}", file.rows);

@@ -195,6 +195,15 @@ pub fn damage(place: &Place) -> Option<File> {
     None
 }
 
+/// The same, while a drain loop is at work.
+pub fn damaged_and_draining(place: &Place) -> Option<File> {
+    damaged(place);
+    let path = place.log().join("process.lock");
+    let lock = File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
+    lock.lock().unwrap();
+    Some(lock)
+}
+
 pub fn newer_format(place: &Place) -> Option<File> {
     one_pending(place);
     let path = place.log().join("MANIFEST.json");

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::words::Named;
-use crate::bench::{AppendRow, BatchRow, FloorRow, Method};
+use crate::bench::{AppendRow, BatchRow, FloorRow, Method, VerifyRow};
 
 /// What the disk can do.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -118,6 +118,48 @@ impl BatchDoc {
                 bytes: row.files.1,
                 ours_per_second: row.ours_per_second,
                 floor_per_second: row.floor_per_second,
+                ratio: row.ratio,
+            },
+        }
+    }
+}
+
+/// Checking a log beside a plain decode of its files.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "BenchVerify")]
+pub struct BenchVerifyDoc {
+    verify: VerifyRowDoc,
+}
+
+/// Ratios are median, least, most.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "VerifyRow")]
+struct VerifyRowDoc {
+    /// Operations in the log.
+    #[schemars(range(min = 1))]
+    operations: usize,
+    /// Its files.
+    files: u64,
+    /// Their size.
+    bytes: u64,
+    /// Operations that are checked per second.
+    ours_per_second: f64,
+    /// Rows that a plain decode reads per second.
+    decoded_per_second: f64,
+    /// Our time as a multiple of the plain decode's.
+    ratio: (f64, f64, f64),
+}
+
+impl BenchVerifyDoc {
+    /// The document of this row.
+    pub fn new(row: &VerifyRow) -> BenchVerifyDoc {
+        BenchVerifyDoc {
+            verify: VerifyRowDoc {
+                operations: row.operations,
+                files: row.files.0,
+                bytes: row.files.1,
+                ours_per_second: row.ours_per_second,
+                decoded_per_second: row.decoded_per_second,
                 ratio: row.ratio,
             },
         }

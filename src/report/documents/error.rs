@@ -51,6 +51,7 @@ error_types! {
     UnknownDependency "unknown_dependency" "an operation that is to be waited for is not there; nothing was logged"
     HasDependents "has_dependents" "other operations wait for this one; nothing was changed"
     Disabled "disabled" "logging is switched off; nothing was logged"
+    UnsafeDisk "unsafe_disk" "the disk does not keep what the log relies on (verify --durability)"
     ConditionHolds "condition_holds" "a condition of --fail-if holds"
     NotApplicable "not_applicable" "it does not apply to some of the operations; nothing was changed"
     IllegalChange "illegal_change" "the status of the operation does not allow the change"

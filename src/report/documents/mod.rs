@@ -16,12 +16,13 @@ mod receipts;
 mod settings;
 mod status;
 mod upkeep;
+mod verify;
 mod words;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub use bench::{Append, BatchDoc, Floor};
+pub use bench::{Append, BatchDoc, BenchVerifyDoc, Floor};
 pub use change::{Change, LeftOut};
 pub use error::{BadInputDoc, ErrorDoc, ErrorType, Facts, Offset, SkippedDoc, UnfinishedDoc};
 pub use health::Health;
@@ -34,6 +35,7 @@ pub use receipts::ReceiptsDoc;
 pub use settings::{ConfigCheck, ConfigGet, ConfigPath, ConfigSet, ConfigShow, SettingDoc, WarningDoc};
 pub use status::StatusDoc;
 pub use upkeep::{Checkpoint, Cleanup};
+pub use verify::{DurabilityDoc, RepairedDoc, VerifiedDoc};
 pub use words::{Cid, Named, Sha256, Shown, Word};
 
 /// One line of JSON.

@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 
 use crate::bench::Method;
-use crate::client::{HealthStatus, Reason};
+use crate::client::{Check, FindingKind, HealthStatus, Reason};
 use crate::operation::{BackendName, FailureClass, OperationId, OperationType, Status, Time};
 
 /// A value that JSON shows as people read it: times, ids, names.
@@ -110,4 +110,6 @@ words!(Status, "Status", "Where an operation stands: these five and no others.",
 words!(FailureClass, "FailureClass", "What a failure means for the next attempt.", FailureClass::ALL);
 words!(HealthStatus, "HealthStatus", "What the last probes of a backend amount to.", HealthStatus::ALL);
 words!(Reason, "Reason", "Why an operation stands where it does.", Reason::ALL);
+words!(FindingKind, "FindingKind", "Whether something is wrong, or only worth knowing.", FindingKind::ALL);
+words!(Check, "Check", "What was tried.", Check::ALL);
 words!(Method, "Method", "How records reach the disk.", Method::ALL);

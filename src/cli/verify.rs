@@ -1,0 +1,111 @@
+//! `verify`: checks every byte of the log, repairs it, or checks the disk under it.
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::Exit;
+use super::args::Verify;
+use super::context::Context;
+use super::durability::Again;
+use super::error::CliError;
+use super::terminal::Terminal;
+use crate::client::Verified;
+use crate::report::{
+    Document, DurabilityDoc, ErrorType, Offset, RepairedDoc, VerifiedDoc, write_durability, write_findings,
+    write_repaired, write_verified,
+};
+
+/// Runs the command.
+pub fn run(context: &mut Context<'_>, args: &Verify) -> Result<Exit, CliError> {
+    match &args.durability {
+        Some(directory) => durability(context, directory.as_deref(), args.rounds),
+        None if args.repair => repair(context),
+        None => check(context),
+    }
+}
+
+fn repair(context: &mut Context<'_>) -> Result<Exit, CliError> {
+    let repaired = context.client.repair()?;
+    let terminal = &mut *context.terminal;
+    match terminal.json {
+        true => terminal.document(&Document::done(RepairedDoc::new(&repaired)))?,
+        false => terminal.text(&write_repaired(&repaired, &terminal.style))?,
+    }
+    Ok(Exit::Done)
+}
+
+fn durability(context: &mut Context<'_>, directory: Option<&Path>, rounds: u32) -> Result<Exit, CliError> {
+    let again = Again { program: context.terminal.program };
+    let tried = context.client.durability(directory, rounds, &again)?;
+    let first = tried.tried.iter().find(|tried| !tried.safe);
+    let error = first.map(|tried| {
+        CliError::new(ErrorType::UnsafeDisk, format!("the disk is not safe for a log: {}", tried.what))
+            .hint("keep the log on a local disk: name a folder there with `--base-path`")
+    });
+    let terminal = &mut *context.terminal;
+    if terminal.json {
+        let shown = error.as_ref().map(|error| error.shown(terminal.program));
+        terminal.document(&Document::with_error(DurabilityDoc::new(&tried), shown))?;
+    } else {
+        terminal.text(&write_durability(&tried, &terminal.style))?;
+        error.iter().for_each(|error| terminal.complain(error));
+    }
+    Ok(error.map_or(Exit::Done, |error| error.exit))
+}
+
+fn check(context: &mut Context<'_>) -> Result<Exit, CliError> {
+    let bar = bar(context.terminal);
+    let found = context.client.verify(&|done, total| draw(&bar, done, total));
+    bar.finish_and_clear();
+    let found = found?;
+    let error = damaged(&found);
+    let terminal = &mut *context.terminal;
+    if terminal.json {
+        let shown = error.as_ref().map(|error| error.shown(terminal.program));
+        let document = Document::with_error(VerifiedDoc::new(&found), shown);
+        terminal.document(&document)?;
+        return Ok(error.map_or(Exit::Done, |error| error.exit));
+    }
+    let mut text = write_findings(found.findings.iter(), true, &terminal.style);
+    text.push_str(&write_verified(&found, &terminal.style));
+    let text = terminal.program.named(&text);
+    terminal.text(&text)?;
+    match error {
+        Some(error) => {
+            terminal.complain(&error);
+            Ok(error.exit)
+        }
+        None => Ok(Exit::Done),
+    }
+}
+
+/// What is wrong, as the error that the command ends with.
+fn damaged(found: &Verified) -> Option<CliError> {
+    let first = found.damages().next()?;
+    let error = CliError::new(ErrorType::Damaged, format!("the log is damaged: `{}`: {}", first.path, first.what));
+    Some(
+        error
+            .with(|facts| facts.path = Some(first.path.clone()))
+            .with(|facts| facts.offset = Some(Offset(first.offset)))
+            .hint("nothing was changed; keep a copy of the folder as it is")
+            .hint("`wal-cli verify --repair` saves all that can be read; a backup may have more"),
+    )
+}
+
+fn bar(terminal: &Terminal) -> ProgressBar {
+    if terminal.quiet || terminal.json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    // The template is sound; without one a bar looks plain, which does no harm.
+    let style = ProgressStyle::with_template("checking [{bar:30}] {bytes:>10}/{total_bytes:<10} {eta:>3}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+    bar
+}
+
+fn draw(bar: &ProgressBar, done: u64, total: u64) {
+    bar.set_length(total);
+    bar.set_position(done);
+}

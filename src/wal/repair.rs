@@ -1,0 +1,365 @@
+//! Repair: a log in which something cannot be read becomes one that is sound, with every record that can be read.
+//!
+//! 1. Everything is read, and what is lost is noted. Nothing has been changed by then.
+//! 2. What is folded anew is staged in `tmp/`, flushed, renamed into place; copies of what is damaged and would be removed by
+//!    a checkpoint are put into `quarantine/`; a new generation is made. All of that is named by no manifest.
+//! 3. One manifest replaces the old one. A kill before it leaves the damaged log, a kill behind it the repaired one.
+//! 4. Only then the damaged originals move to `quarantine/`. Nothing is deleted.
+
+mod fold;
+mod journal;
+mod rows;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::checkpoint::ARCHIVE_PARTITIONS;
+use super::error::{WalError, WalResult};
+use super::journal::Header;
+use super::layout::{Layout, LockName};
+use super::locks::LockFile;
+use super::log::Options;
+use super::manifest::{FileEntry, Manifest, NumberSet};
+use super::note::{self, AppendNote, SyncNote};
+use super::recovery;
+use super::schema;
+use super::verify::{Finding, Verified, look_at, verify};
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::operation::{Number, Operation, State, Time};
+
+/// Something that cannot be read any more.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Loss {
+    /// The file, relative to the log, as it was called.
+    pub path: String,
+    /// First byte, and the first one behind it; none: the file as a whole.
+    pub range: Option<(u64, u64)>,
+    /// What is lost, and why.
+    pub what: String,
+}
+
+/// What a repair came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Repaired {
+    /// Whether anything was changed: a sound log is left alone.
+    pub changed: bool,
+    /// What was wrong.
+    pub damages: Vec<Finding>,
+    /// Operations in the log as it is now.
+    pub operations: u64,
+    /// Operations that were written anew.
+    pub rewritten: u64,
+    /// What cannot be read any more.
+    pub losses: Vec<Loss>,
+    /// Numbers of operations that are gone, as far as they are known.
+    pub lost: NumberSet,
+    /// Operations in whose history something is missing.
+    pub holed: NumberSet,
+    /// Operations from files that are not as they were written: any field of them may have changed.
+    pub doubtful: NumberSet,
+    /// Files that were set aside, as they are called now.
+    pub set_aside: Vec<String>,
+}
+
+/// What has been read and is to be written.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Files that stay, some with rows that are superseded by now.
+    pub(super) kept: Vec<FileEntry>,
+    /// Operations that are written anew.
+    pub(super) rows: BTreeMap<Number, Operation>,
+    /// Files that go to `quarantine/` in the end.
+    pub(super) damaged: Vec<String>,
+    pub(super) next_number: Number,
+    pub(super) revision: u64,
+}
+
+struct Repair<'a> {
+    disk: &'a Arc<dyn Disk>,
+    clock: &'a dyn Clock,
+    layout: &'a Layout,
+    options: &'a Options,
+    report: Repaired,
+}
+
+/// Repairs a log; one that is sound is left as it is. A newer format is an error, and left untouched.
+pub fn repair(disk: &Arc<dyn Disk>, clock: &dyn Clock, layout: &Layout, options: &Options) -> WalResult<Repaired> {
+    let look = |_: u64, _: u64| {};
+    let unchanged = |found: Verified| Repaired { operations: found.operations, ..Repaired::default() };
+    let found = verify(disk, layout, &look)?;
+    if found.is_sound() {
+        return Ok(unchanged(found));
+    }
+    // In the order in which locks are taken. A drain loop keeps its own for long.
+    let take = |name: LockName, timeout: Duration| -> WalResult<LockFile> {
+        let mut lock = LockFile::open(&**disk, layout, name)?;
+        lock.lock(&**disk, clock, timeout)?;
+        Ok(lock)
+    };
+    let process = take(LockName::Process, options.lock_timeout.min(Duration::from_secs(1)))?;
+    let checkpoint = take(LockName::Checkpoint, options.lock_timeout)?;
+    let append = take(LockName::Append, options.lock_timeout)?;
+    let sync = take(LockName::Sync, options.lock_timeout)?;
+    // Nobody else writes now: one look tells.
+    let found = look_at(disk, layout, &look, 1)?;
+    let repaired = if found.is_sound() {
+        Ok(unchanged(found))
+    } else {
+        let damages = found.damages().cloned().collect();
+        let report = Repaired { changed: true, damages, ..Repaired::default() };
+        Repair { disk, clock, layout, options, report }.run(&append, &sync)
+    };
+    [&sync, &append, &checkpoint, &process].iter().try_for_each(|lock| lock.unlock())?;
+    repaired
+}
+
+impl Repair<'_> {
+    fn run(mut self, append: &LockFile, sync: &LockFile) -> WalResult<Repaired> {
+        for directory in self.layout.directories() {
+            self.disk.create_dir_all_synced(&directory)?;
+        }
+        let manifest = match Manifest::load(&**self.disk, self.layout) {
+            Ok(manifest) => manifest,
+            Err(WalError::Damaged(damage)) => {
+                self.lose("MANIFEST.json", None, &format!("{}; it is made anew from what the files say", damage.what));
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let journal = journal::Journal::read(&**self.disk, self.layout, manifest.as_ref().map(|m| m.first_generation))?;
+        let noted = note::read::<AppendNote>(append.file())?;
+        let mut journal = journal;
+        journal.miss_noted(self.layout, noted.as_ref());
+        let plan = self.plan(manifest.as_ref(), &journal, noted.as_ref())?;
+        self.write(manifest, &journal, plan, append, sync)
+    }
+
+    fn lose(&mut self, path: &str, range: Option<(u64, u64)>, what: &str) {
+        self.report.losses.push(Loss { path: path.to_owned(), range, what: what.to_owned() });
+    }
+
+    fn write(
+        mut self,
+        manifest: Option<Manifest>,
+        journal: &journal::Journal,
+        plan: Plan,
+        append: &LockFile,
+        sync: &LockFile,
+    ) -> WalResult<Repaired> {
+        let Plan { kept, rows, damaged, next_number, revision } = plan;
+        self.report.rewritten = rows.len() as u64;
+        let mut counter = self.highest_counter(manifest.as_ref())?;
+        let added = self.stage(rows, &mut counter)?;
+        let disk = &**self.disk;
+        for file in &added {
+            disk.rename(&self.layout.staged(&file.name), &self.layout.file(&file.name))?;
+        }
+        disk.sync_dir(&self.layout.partitions())?;
+        disk.sync_dir(&self.layout.archives())?;
+        // What a checkpoint would remove as no longer needed once the new manifest is there.
+        let mut evidence = Vec::new();
+        for generation in &journal.generations {
+            evidence.push(self.layout.relative(&self.layout.generation(*generation)));
+        }
+        if manifest.is_none() && disk.exists(&self.layout.manifest())? {
+            evidence.push(self.layout.relative(&self.layout.manifest()));
+        }
+        let mut copied = BTreeSet::new();
+        for name in evidence {
+            if self.copy_aside(&name)? {
+                copied.insert(name);
+            }
+        }
+        let disk = &**self.disk;
+        disk.sync_dir(&self.layout.quarantine())?;
+        let noted = note::read::<AppendNote>(append.file())?.map_or(0, |note| note.generation);
+        let last = journal.generations.last().copied().unwrap_or(0).max(noted);
+        let generation = last.max(manifest.as_ref().map_or(0, |manifest| manifest.first_generation)) + 1;
+        let now = self.clock.now();
+        let header = Header {
+            generation,
+            previous: 0,
+            previous_end: 0,
+            revision,
+            number: next_number,
+            checksum: 0,
+            created: now,
+        };
+        recovery::create_generation(disk, self.layout, &header, &[])?;
+        disk.sync_dir(&self.layout.journal())?;
+        disk.sync_ancestors(self.layout.base())?;
+        let mut files = kept;
+        files.extend(added);
+        self.report.operations = files.iter().map(FileEntry::live).sum();
+        let mut replaced = Manifest::new(generation, now);
+        (replaced.counter, replaced.revision, replaced.next_number) = (counter, revision, next_number);
+        replaced.files = files;
+        // Nothing that a new manifest names is old enough to be dropped before its owner has had a look at it.
+        replaced.last_cleanup = manifest.as_ref().map_or(Some(now), |manifest| manifest.last_cleanup);
+        if let Some(manifest) = manifest {
+            replaced.originals = manifest.originals.map(|mut originals| {
+                originals.adopted = true;
+                originals
+            });
+            replaced.unread = manifest.unread;
+        }
+        replaced.commit(disk, self.layout)?;
+        // From here on it is the repaired log.
+        self.begin(&header, append, sync)?;
+        let mut damaged = damaged;
+        for generation in &journal.generations {
+            let name = self.layout.relative(&self.layout.generation(*generation));
+            if !copied.contains(&name) {
+                damaged.push(name);
+                continue;
+            }
+            // Its copy stands in `quarantine/`, and is durable.
+            match disk.remove_file(&self.layout.generation(*generation)) {
+                Err(error) if !error.is_not_found() => return Err(error.into()),
+                _ => {}
+            }
+        }
+        let mut changed = vec![self.layout.journal()];
+        for name in damaged {
+            let path = self.layout.file(&name);
+            if self.disk.exists(&path)? {
+                let target = self.free_name(&name)?;
+                self.disk.rename(&path, &self.layout.file(&target))?;
+                changed.extend(path.parent().map(std::path::Path::to_owned));
+                self.report.set_aside.push(target);
+            }
+        }
+        self.disk.sync_dir(&self.layout.quarantine())?;
+        changed.iter().try_for_each(|directory| self.disk.sync_dir(directory))?;
+        self.report.losses.sort();
+        self.report.losses.dedup();
+        self.report.set_aside.sort();
+        Ok(self.report)
+    }
+
+    /// Writes operations to files in `tmp/`, each flushed.
+    fn stage(&self, rows: BTreeMap<Number, Operation>, counter: &mut u64) -> WalResult<Vec<FileEntry>> {
+        let mut live = Vec::new();
+        let mut completed: BTreeMap<i64, (Time, Vec<Operation>)> = BTreeMap::new();
+        for row in rows.into_values() {
+            match &row.state {
+                State::Completed { at, .. } if self.options.archive_completed => {
+                    completed.entry(at.day()).or_insert((*at, Vec::new())).1.push(row);
+                }
+                _ => live.push(row),
+            }
+        }
+        let limit = self.options.partition_size;
+        let mut added = Vec::new();
+        let now = self.clock.now();
+        let all = std::iter::once((None, live, limit))
+            .chain(completed.into_values().map(|(day, rows)| (Some(day), rows, limit * ARCHIVE_PARTITIONS)));
+        for (day, mut rows, limit) in all {
+            rows.sort_by_key(|row| row.number);
+            while !rows.is_empty() {
+                let rest = rows.split_off(rows.len().min(limit));
+                *counter += 1;
+                let name = match day {
+                    Some(day) => Layout::archive_name(day, *counter),
+                    None => Layout::partition_name(now, *counter),
+                };
+                let bytes = schema::encode(&mut rows)?;
+                self.disk.write_new_synced(&self.layout.staged(&name), &bytes)?;
+                added.extend(FileEntry::describe(name, day, &rows, &bytes));
+                rows = rest;
+            }
+        }
+        Ok(added)
+    }
+
+    fn highest_counter(&self, manifest: Option<&Manifest>) -> WalResult<u64> {
+        let mut highest = manifest.map_or(0, |manifest| manifest.counter);
+        let directories =
+            [self.layout.partitions(), self.layout.archives(), self.layout.quarantine(), self.layout.tmp()];
+        for directory in directories {
+            for entry in self.disk.list(&directory)? {
+                highest = highest.max(entry.name.to_str().and_then(Layout::counter_of).unwrap_or(0));
+            }
+        }
+        Ok(highest)
+    }
+
+    /// A name in `quarantine/` that nothing has.
+    fn free_name(&self, name: &str) -> WalResult<String> {
+        let name = name.rsplit('/').next().unwrap_or(name);
+        let named = |nth: u64| match nth {
+            0 => format!("quarantine/{name}"),
+            nth => format!("quarantine/{name}.{nth}"),
+        };
+        let mut nth = 0;
+        while self.disk.exists(&self.layout.file(&named(nth)))? {
+            nth += 1;
+        }
+        Ok(named(nth))
+    }
+
+    /// Puts a durable copy of a file into `quarantine/`, unless one that is the same stands there already.
+    fn copy_aside(&mut self, name: &str) -> WalResult<bool> {
+        let bytes = match self.disk.read(&self.layout.file(name)) {
+            Ok(bytes) => bytes,
+            // The medium gives nothing that could be copied.
+            Err(_) => return Ok(false),
+        };
+        let target = self.free_name(name)?;
+        let short = name.rsplit('/').next().unwrap_or(name);
+        for nth in 0.. {
+            let earlier = if nth == 0 { format!("quarantine/{short}") } else { format!("quarantine/{short}.{nth}") };
+            if earlier == target {
+                break;
+            }
+            if self.disk.read(&self.layout.file(&earlier)).is_ok_and(|there| there == bytes) {
+                // A repair that was killed has made it; whether it is durable nobody knows.
+                self.disk.open(&self.layout.file(&earlier), crate::disk::Access::Write)?.sync_all()?;
+                self.report.set_aside.push(earlier);
+                return Ok(true);
+            }
+        }
+        let staged = loop {
+            let staged = self.layout.staged(&format!("repair-{:016x}", self.clock.random()));
+            // One that was killed may have left something there.
+            if !self.disk.exists(&staged)? {
+                break staged;
+            }
+        };
+        self.disk.write_new_synced(&staged, &bytes)?;
+        self.disk.rename(&staged, &self.layout.file(&target))?;
+        self.report.set_aside.push(target);
+        Ok(true)
+    }
+
+    /// Notes that say where the repaired journal stands.
+    fn begin(&self, header: &Header, append: &LockFile, sync: &LockFile) -> WalResult<()> {
+        let identity = self.disk.identity();
+        let position = super::chain::Position::start_of(header);
+        let synced = SyncNote {
+            boot: identity.boot_id.clone(),
+            generation: position.generation,
+            synced: position.end,
+            syncing: None,
+            pid: identity.pid,
+            command: "verify --repair".into(),
+        };
+        note::write(sync.file(), &synced)?;
+        let noted = AppendNote {
+            boot: identity.boot_id.clone(),
+            at_work: false,
+            generation: position.generation,
+            end: position.end,
+            last: position.last,
+            checksum: position.checksum,
+            number: position.number,
+            revision: position.revision,
+            pid: identity.pid,
+            command: "verify --repair".into(),
+            since: header.created,
+        };
+        Ok(note::write(append.file(), &noted)?)
+    }
+}

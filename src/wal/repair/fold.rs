@@ -1,0 +1,180 @@
+//! What the journal still tells, applied to the rows where it follows from them.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::journal::{Journal, Record};
+use super::rows::Files;
+use super::{Loss, Plan, Repair};
+use crate::disk::Access;
+use crate::operation::{self, Event, Number, Operation};
+use crate::wal::error::WalResult;
+use crate::wal::manifest::{Manifest, NumberSet, sha256_hex};
+use crate::wal::note::AppendNote;
+use crate::wal::schema::Spooled;
+use crate::wal::spool::hash_of;
+
+impl Repair<'_> {
+    /// All that is to be written.
+    pub(super) fn plan(
+        &mut self,
+        manifest: Option<&Manifest>,
+        journal: &Journal,
+        noted: Option<&AppendNote>,
+    ) -> WalResult<Plan> {
+        let mut files = match manifest {
+            Some(manifest) => self.named_files(manifest)?,
+            None => self.found_files()?,
+        };
+        self.report.losses.extend(journal.losses.iter().cloned());
+        let mut deleted = BTreeSet::new();
+        let touched: HashSet<Number> = journal.touched().into_iter().collect();
+        self.load(&mut files, &touched)?;
+        let mut orphans = self.apply(&journal.records, &mut files, &mut deleted);
+        self.content(&mut files)?;
+        let Files { mut plan, live, lost, highest, .. } = files;
+        let is_there = |number: &Number| live.contains_key(number) || plan.rows.contains_key(number);
+        for (numbers, rows) in lost {
+            let gone: Vec<Number> = numbers.iter().filter(|n| !is_there(n) && !deleted.contains(n)).collect();
+            if gone.len() as u64 > rows {
+                let what = format!(
+                    "{rows} of {} operations from {} to {} of which nothing tells any more were in lost files; others of \
+                     them may have been deleted before",
+                    gone.len(),
+                    gone.first().unwrap_or(&0),
+                    gone.last().unwrap_or(&0)
+                );
+                self.lose("MANIFEST.json", None, &what);
+            }
+            orphans.extend(gone);
+        }
+        if !journal.losses.is_empty() {
+            let reserved = |number: &Number| journal.reserved.iter().any(|(a, b)| a <= number && number <= b);
+            let noted = noted.map_or(0, |note| note.number);
+            let end = journal.numbers.1.max(noted);
+            let gone = journal.numbers.0..end;
+            orphans.extend(gone.filter(|n| !is_there(n) && !deleted.contains(n) && !reserved(n)));
+        }
+        orphans.retain(|number| !is_there(number));
+        self.report.lost = orphans.into_iter().collect::<NumberSet>();
+        // No number is given twice, whoever has seen it; nor is a revision.
+        let (manifest_number, manifest_revision) = manifest.map_or((1, 0), |m| (m.next_number, m.revision));
+        let (noted_number, noted_revision) = noted.map_or((1, 0), |note| (note.number, note.revision));
+        plan.next_number =
+            manifest_number.max(noted_number).max(journal.numbers.1).max(highest.0 + 1).saturating_add(journal.slack);
+        plan.revision =
+            manifest_revision.max(noted_revision).max(journal.revision).max(highest.1).saturating_add(journal.slack);
+        Ok(plan)
+    }
+
+    /// Applies transitions where they are legal; the numbers of operations that only transitions tell of.
+    fn apply(&mut self, records: &[Record], files: &mut Files, deleted: &mut BTreeSet<Number>) -> BTreeSet<Number> {
+        let mut by_number: BTreeMap<Number, Vec<&Record>> = BTreeMap::new();
+        for record in records {
+            by_number.entry(record.transition.number).or_default().push(record);
+        }
+        let mut orphans = BTreeSet::new();
+        for (number, mut records) in by_number {
+            // What a recovery wrote again has the revision that it had.
+            records.sort_by_key(|record| record.transition.revision);
+            records.dedup_by_key(|record| record.transition.revision);
+            let mut operation = files.plan.rows.remove(&number);
+            let has_row = operation.is_some();
+            let folded = operation.as_ref().map_or(0, |row| row.revision);
+            for Record { path, offset, transition } in records {
+                if has_row && transition.revision <= folded {
+                    continue;
+                }
+                if operation.is_none() && transition.from.is_some() {
+                    if matches!(transition.event, Event::Deleted { .. }) {
+                        deleted.insert(number);
+                        orphans.remove(&number);
+                    } else if !deleted.contains(&number) {
+                        orphans.insert(number);
+                        let what = format!(
+                            "what logged operation {number} is lost, and with it transition {} ({})",
+                            transition.revision,
+                            transition.event.participle()
+                        );
+                        self.report.losses.push(Loss { path: path.clone(), range: Some((*offset, *offset)), what });
+                    }
+                    continue;
+                }
+                let before = operation.clone();
+                operation = match operation::apply(operation, transition) {
+                    Ok(None) => {
+                        deleted.insert(number);
+                        None
+                    }
+                    Ok(after) => after,
+                    Err(error) => {
+                        self.report.holed.insert(number);
+                        let what =
+                            format!("transition {} does not follow from what is left: {error}", transition.revision);
+                        self.report.losses.push(Loss { path: path.clone(), range: Some((*offset, *offset)), what });
+                        before
+                    }
+                };
+            }
+            files.plan.rows.extend(operation.map(|row| (number, row)));
+        }
+        orphans
+    }
+
+    /// Operations whose content in the spool is not what it was go on with the file that it was copied from.
+    fn content(&mut self, files: &mut Files) -> WalResult<()> {
+        let written = files.plan.rows.values().filter_map(Spooled::of);
+        let live = &files.live;
+        let stays = files.spooled.iter().filter(|content| live.contains_key(&content.number)).cloned();
+        let needed: Vec<Spooled> = written.chain(stays).collect();
+        let mut without = HashSet::new();
+        let mut linked = false;
+        for content in needed {
+            let own = self.layout.spooled_for(&content.name, content.id);
+            let shared = self.layout.spooled(&content.name);
+            if self.is_content(&own, &content)? {
+                continue;
+            }
+            let name = self.layout.relative(&own);
+            if self.disk.exists(&own)? {
+                files.plan.damaged.push(name.clone());
+            } else if self.is_content(&shared, &content)? && self.disk.link(&shared, &own).is_ok() {
+                linked = true;
+                continue;
+            }
+            if self.disk.exists(&shared)? && !self.is_content(&shared, &content)? {
+                files.plan.damaged.push(self.layout.relative(&shared));
+            }
+            let what = format!(
+                "the copied content of operation {} is lost; it goes on with the file itself, if that is unchanged",
+                content.number
+            );
+            self.lose(&name, None, &what);
+            without.insert(content.number);
+        }
+        if linked {
+            self.disk.sync_dir(&self.layout.spool())?;
+        }
+        files.plan.damaged.sort();
+        files.plan.damaged.dedup();
+        self.load(files, &without)?;
+        for row in files.plan.rows.values_mut().filter(|row| without.contains(&row.number)) {
+            forget_content(row);
+        }
+        Ok(())
+    }
+
+    fn is_content(&self, path: &std::path::Path, content: &Spooled) -> WalResult<bool> {
+        let file = match self.disk.open(path, Access::Read) {
+            Ok(file) => file,
+            Err(_) => return Ok(false),
+        };
+        let is_hash = content.name.len() == sha256_hex(b"").len();
+        Ok(file.metadata()?.len == content.size && (!is_hash || hash_of(&*file).is_ok_and(|hash| hash == content.name)))
+    }
+}
+
+fn forget_content(row: &mut Operation) {
+    if let Some(source) = &mut row.source {
+        source.spool = None;
+    }
+}

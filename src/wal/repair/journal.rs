@@ -1,0 +1,197 @@
+//! What can still be read of a journal: the frames before and behind what cannot.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::Loss;
+use crate::disk::Disk;
+use crate::operation::{Number, Revision, Transition};
+use crate::wal::chain;
+use crate::wal::error::{WalError, WalResult};
+use crate::wal::journal::{self, BadHeader, FrameKind, HEADER_LEN, Header, Payload, Reservation, frame_at};
+use crate::wal::layout::Layout;
+use crate::wal::note::AppendNote;
+
+/// Bytes that a transition takes at least: what tells how many may have stood in a stretch.
+const RECORD_MIN: u64 = 48;
+
+/// A transition that was read, and where.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) path: String,
+    pub(super) offset: u64,
+    pub(super) transition: Transition,
+}
+
+/// All that a journal still tells.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    pub(super) records: Vec<Record>,
+    pub(super) losses: Vec<Loss>,
+    /// Numbers that batches had taken.
+    pub(super) reserved: Vec<(Number, Number)>,
+    /// The lowest number that the journal may have given, and the one above the highest that it speaks of.
+    pub(super) numbers: (Number, Number),
+    /// The number that comes next where reading stands.
+    next: Number,
+    pub(super) revision: Revision,
+    /// All generations there are.
+    pub(super) generations: Vec<u64>,
+    /// Room for numbers and revisions of which nothing tells any more.
+    pub(super) slack: u64,
+}
+
+impl Journal {
+    /// Reads the generations from `first` on; none: from the first one with a header.
+    pub(super) fn read(disk: &dyn Disk, layout: &Layout, first: Option<u64>) -> WalResult<Journal> {
+        let generations = chain::generations(disk, layout)?;
+        let mut files = HashMap::new();
+        let mut headers = HashMap::new();
+        for generation in &generations {
+            let path = layout.generation(*generation);
+            let bytes = match disk.read(&path) {
+                Ok(bytes) => bytes,
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Err(error.into()),
+                // What the medium does not give is as good as zeros.
+                Err(_) => vec![0; usize::try_from(disk.metadata(&path)?.len).unwrap_or(0)],
+            };
+            match Header::decode(&bytes[..bytes.len().min(HEADER_LEN as usize)]) {
+                Ok(header) if header.generation == *generation => {
+                    headers.insert(*generation, header);
+                }
+                Ok(_) | Err(BadHeader::Torn) => {}
+                Err(BadHeader::Newer(found)) => {
+                    let (found, known) = (u64::from(found), u64::from(journal::FORMAT));
+                    return Err(WalError::NewerFormat { path, found, known });
+                }
+            }
+            files.insert(*generation, bytes);
+        }
+        let mut journal = Journal { generations: generations.clone(), ..Journal::default() };
+        for header in headers.values() {
+            journal.numbers.1 = journal.numbers.1.max(header.number);
+            journal.revision = journal.revision.max(header.revision);
+        }
+        // Without a manifest also one without a header: what it says twice counts once.
+        let Some(mut generation) = first.or(generations.first().copied()) else { return Ok(journal) };
+        journal.numbers.0 = headers.get(&generation).map_or(1, |header| header.number);
+        loop {
+            let next = chain::successor(&headers, generation);
+            let name = layout.relative(&layout.generation(generation));
+            journal.next = headers.get(&generation).map_or(journal.next, |header| header.number.max(journal.next));
+            match files.get(&generation) {
+                Some(bytes) => {
+                    let synced = if next.is_none() { chain::synced_by_note(disk, layout, generation)? } else { 0 };
+                    if !headers.contains_key(&generation) {
+                        journal.lose(&name, 0, HEADER_LEN, "its header cannot be read", 0);
+                    }
+                    journal.scan(&name, generation, bytes, next.map(|next| next.previous_end), synced);
+                }
+                None => journal.lose(&name, 0, 0, "it is missing", 0),
+            }
+            // Where nothing follows by name, what comes next may have lost its header, or its predecessor.
+            let lost_its_place = |candidate: &&u64| {
+                **candidate > generation && headers.get(candidate).is_none_or(|header| header.previous > generation)
+            };
+            match next.map(|next| next.generation).or_else(|| generations.iter().find(lost_its_place).copied()) {
+                Some(next) => {
+                    if let Some(header) = headers.get(&next).filter(|header| header.previous > generation) {
+                        let missing = layout.relative(&layout.generation(header.previous));
+                        if !files.contains_key(&header.previous) {
+                            journal.lose(&missing, 0, header.previous_end, "it is missing", header.previous_end);
+                        }
+                    }
+                    generation = next;
+                }
+                None => return Ok(journal),
+            }
+        }
+    }
+
+    /// A generation that a note speaks of was durable with its name; if it is missing, what it held is lost.
+    pub(super) fn miss_noted(&mut self, layout: &Layout, noted: Option<&AppendNote>) {
+        if let Some(note) = noted
+            && self.generations.last().is_some_and(|last| *last < note.generation)
+        {
+            let name = layout.relative(&layout.generation(note.generation));
+            self.lose(&name, 0, note.end, "it is missing", 0);
+        }
+    }
+
+    fn lose(&mut self, path: &str, from: u64, to: u64, what: &str, bytes: u64) {
+        self.losses.push(Loss {
+            path: path.to_owned(),
+            range: (to > from).then_some((from, to)),
+            what: what.to_owned(),
+        });
+        self.slack += bytes / RECORD_MIN + 1;
+    }
+
+    fn scan(&mut self, name: &str, generation: u64, bytes: &[u8], end: Option<u64>, synced: u64) {
+        let limit = end.unwrap_or(bytes.len() as u64);
+        let mut at = HEADER_LEN;
+        let mut gap = None;
+        while at < limit {
+            let Some(frame) = frame_at(bytes, 0, at, generation) else {
+                gap = gap.or(Some(at));
+                at += 8;
+                continue;
+            };
+            if let Some(from) = gap.take() {
+                self.lose(name, from, at, "it cannot be read; frames stand before and behind it", at - from);
+            }
+            at = frame.end;
+            match frame.kind {
+                FrameKind::Sealed => break,
+                FrameKind::Reserved => {
+                    if let Some(Reservation { numbers, revisions }) = Reservation::decode(frame.payload) {
+                        let first = self.next.max(1);
+                        self.next = first.saturating_add(numbers);
+                        self.reserved.push((first, self.next - 1));
+                        self.numbers.1 = self.numbers.1.max(self.next);
+                        self.revision = self.revision.max(frame.revision + revisions - 1);
+                    }
+                }
+                FrameKind::Transitions => match Payload::new(frame.revision, frame.payload) {
+                    Some(payload) => self.take(name, frame.start, &payload),
+                    None => {
+                        self.lose(name, frame.start, frame.end, "the frame makes no sense", frame.end - frame.start)
+                    }
+                },
+            }
+        }
+        if let Some(from) = gap {
+            let known = end.unwrap_or(synced).min(limit.max(synced));
+            let rest = bytes.get(usize::try_from(from).unwrap_or(usize::MAX)..).unwrap_or_default();
+            if known > from {
+                self.lose(name, from, known, "it was on the disk once and cannot be read any more", known - from);
+            } else if rest.iter().any(|byte| *byte != 0) {
+                // Never acknowledged; but a number in it may have been seen.
+                self.slack += rest.len() as u64 / RECORD_MIN + 1;
+            }
+        } else if synced > at {
+            self.lose(name, at, synced, "it was on the disk once and is missing", synced - at);
+        }
+    }
+
+    fn take(&mut self, name: &str, offset: u64, payload: &Payload) {
+        for ((_, record), revision) in payload.records().zip(payload.revision..) {
+            self.revision = self.revision.max(revision);
+            if record.from.is_none() {
+                self.next = self.next.max(record.number.saturating_add(1));
+            }
+            self.numbers.1 = self.numbers.1.max(record.number.saturating_add(1));
+            match record.decode(revision, payload.actor()).filter(|read| read.to() == record.to) {
+                Some(transition) => self.records.push(Record { path: name.to_owned(), offset, transition }),
+                None => {
+                    let what = format!("transition {revision} of operation {} cannot be decoded", record.number);
+                    self.losses.push(Loss { path: name.to_owned(), range: Some((offset, offset)), what });
+                }
+            }
+        }
+    }
+
+    /// The operations that transitions are about.
+    pub(super) fn touched(&self) -> BTreeSet<Number> {
+        self.records.iter().map(|record| record.transition.number).collect()
+    }
+}

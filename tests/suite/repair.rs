@@ -1,0 +1,358 @@
+//! `verify --repair` on a simulated machine: whatever is damaged, what can be read is saved and the rest is named; and a
+//! repair may be cut short anywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use wal_cli::clock::ManualClock;
+use wal_cli::disk::{Disk, Machine, MemoryDisk};
+use wal_cli::operation::{Operation, Time};
+use wal_cli::wal::{Options, Order, Repaired, View, WalError, WalResult};
+
+use super::verify::{claim, files, layout, logged, machine, open, read, verified};
+
+/// No repair takes more steps on the disk than this; the tests end when it is done.
+const STEPS_MAX: u64 = 3000;
+
+fn repair(disk: MemoryDisk) -> WalResult<Repaired> {
+    let disk: Arc<dyn Disk> = Arc::new(disk);
+    let clock = ManualClock::new(Time::from_millis(1_800_000_200_000), 5);
+    wal_cli::wal::repair(&disk, &clock, &layout(), &Options { partition_size: 8, ..Options::default() })
+}
+
+/// All that a reader sees.
+fn seen(machine: &Machine) -> BTreeMap<u64, Operation> {
+    let view = View::open(Arc::new(machine.process()), layout()).unwrap();
+    let mut seen = BTreeMap::new();
+    let take = |operation: Operation| {
+        assert!(seen.insert(operation.number, operation).is_none(), "each once");
+        ControlFlow::Continue(())
+    };
+    view.visit(Order::OldestFirst, |_| true, |_| true, take).unwrap();
+    seen
+}
+
+/// What must be so after a repair: sound, writable, no number given again, and what was lost is named.
+fn check(machine: &Machine, before: &BTreeMap<u64, Operation>, report: &Repaired, context: &str) -> BTreeSet<u64> {
+    let found = verified(machine).unwrap();
+    assert!(found.is_sound(), "{context}: {:#?}\n{report:#?}", found.findings);
+    let after = seen(machine);
+    assert_eq!(found.operations, after.len() as u64, "{context}");
+    assert_eq!(report.operations, after.len() as u64, "{context}");
+    let lost: BTreeSet<u64> = before.keys().filter(|number| !after.contains_key(number)).copied().collect();
+    for number in &lost {
+        assert!(report.lost.contains(*number), "{context}: operation {number} is gone and not named: {report:#?}");
+    }
+    for (number, operation) in &after {
+        let Some(was) = before.get(number) else {
+            // What deleted it may be lost; nothing else brings an operation back.
+            let loses_records =
+                report.losses.iter().any(|loss| !loss.path.contains('/') || loss.path.starts_with("journal"));
+            assert!(loses_records, "{context}: operation {number} is back");
+            continue;
+        };
+        assert_eq!(operation.id, was.id, "{context}");
+        if !report.doubtful.contains(*number) {
+            // A part of its history, in its order, and nothing that was not in it.
+            let mut history = was.history.iter();
+            assert!(operation.history.iter().all(|entry| history.any(|old| old == entry)), "{context}: {number}");
+        }
+    }
+    assert!(lost.is_empty() || !report.losses.is_empty(), "{context}: {report:#?}");
+    // It is idempotent.
+    let again = repair(machine.process()).unwrap();
+    assert!(!again.changed, "{context}: {again:#?}");
+    // And can be written to.
+    let wal = open(machine.process(), 9).unwrap();
+    let new = wal.append_new(vec![logged(99)]).unwrap()[0].number();
+    let highest = before.keys().last().copied().unwrap_or(0);
+    assert!(new > highest, "{context}: {new} was given before");
+    claim(&wal, new);
+    wal.checkpoint().unwrap();
+    machine.power_cut(|| false);
+    assert!(verified(machine).unwrap().is_sound(), "{context}: after more was written");
+    assert_eq!(seen(machine).len(), after.len() + 1, "{context}");
+    lost
+}
+
+/// What somebody or something does to a log.
+type Damage = fn(&Machine);
+
+fn journals(machine: &Machine) -> Vec<std::path::PathBuf> {
+    files(machine, &["journal"])
+}
+
+fn parquet(machine: &Machine, nth: usize) -> std::path::PathBuf {
+    files(machine, &["partitions"]).remove(nth)
+}
+
+fn flip(machine: &Machine, path: &Path, at: usize) {
+    machine.corrupt(path, |bytes| {
+        let at = at % bytes.len();
+        bytes[at] ^= 0x55;
+    });
+}
+
+fn remove(machine: &Machine, path: &Path) {
+    let disk = machine.process();
+    disk.remove_file(path).unwrap();
+    disk.sync_dir(path.parent().unwrap()).unwrap();
+}
+
+fn put(machine: &Machine, path: &Path, content: &[u8]) {
+    let disk = machine.process();
+    (&disk as &dyn Disk).write_new_synced(path, content).unwrap();
+    disk.sync_dir(path.parent().unwrap()).unwrap();
+}
+
+fn manifest_path() -> std::path::PathBuf {
+    layout().manifest()
+}
+
+/// Each with how many operations it may cost at most.
+const CATALOGUE: &[(&str, Damage, usize)] = &[
+    ("a partition is missing", |machine| remove(machine, &parquet(machine, 0)), 8),
+    ("an archive is missing", |machine| remove(machine, &files(machine, &["archives"])[0]), 8),
+    ("a data page has a flipped byte", |machine| flip(machine, &parquet(machine, 1), 900), 8),
+    (
+        "a footer has a flipped byte",
+        |machine| {
+            let path = parquet(machine, 1);
+            let len = read(machine, &path).len();
+            flip(machine, &path, len - 200);
+        },
+        8,
+    ),
+    ("a file is cut short", |machine| machine.corrupt(&parquet(machine, 0), |bytes| bytes.truncate(1000)), 8),
+    ("a file is empty", |machine| machine.corrupt(&parquet(machine, 0), Vec::clear), 8),
+    (
+        "a file of another program stands in place of ours",
+        |machine| machine.corrupt(&parquet(machine, 0), |bytes| *bytes = b"PAR1 not really PAR1".to_vec()),
+        8,
+    ),
+    ("a byte of the journal's first header has flipped", |machine| flip(machine, &journals(machine)[0], 30), 0),
+    ("a byte of a later header has flipped", |machine| flip(machine, &journals(machine)[1], 30), 0),
+    ("a byte of a frame has flipped", |machine| flip(machine, &journals(machine)[0], 200), 12),
+    (
+        "a sector in the middle of the journal is zeroed",
+        |machine| machine.corrupt(&journals(machine)[0], |bytes| bytes[512..1024].fill(0)),
+        8,
+    ),
+    ("the last generation is missing", |machine| remove(machine, &journals(machine)[1]), 2),
+    ("the first generation is missing", |machine| remove(machine, &journals(machine)[0]), 8),
+    ("the manifest is missing", |machine| remove(machine, &manifest_path()), 0),
+    ("the manifest has a flipped byte", |machine| flip(machine, &manifest_path(), 77), 0),
+    ("the manifest is torn", |machine| machine.corrupt(&manifest_path(), |bytes| bytes.truncate(512)), 0),
+    ("the manifest is zeros", |machine| machine.corrupt(&manifest_path(), |bytes| bytes.fill(0)), 0),
+    (
+        "the manifest is missing, and a file stands there twice",
+        |machine| {
+            let path = parquet(machine, 1);
+            put(machine, &layout().partitions().join("wal_1800000000_000900.parquet"), &read(machine, &path));
+            remove(machine, &manifest_path());
+        },
+        0,
+    ),
+    (
+        "the manifest is missing, and one file is damaged",
+        |machine| {
+            flip(machine, &parquet(machine, 1), 900);
+            remove(machine, &manifest_path());
+        },
+        8,
+    ),
+    (
+        "all lock files and the manifest are missing",
+        |machine| {
+            for name in ["lock", "sync.lock", "checkpoint.lock", "process.lock", "MANIFEST.json"] {
+                let path = layout().base().join(name);
+                if machine.process().metadata(&path).is_ok() {
+                    remove(machine, &path);
+                }
+            }
+        },
+        0,
+    ),
+    (
+        "all of it at once",
+        |machine| {
+            remove(machine, &manifest_path());
+            flip(machine, &journals(machine)[0], 300);
+            flip(machine, &parquet(machine, 0), 50);
+            remove(machine, &parquet(machine, 2));
+        },
+        24,
+    ),
+];
+
+#[test]
+fn whatever_is_damaged_the_rest_is_saved_and_what_is_lost_is_named() {
+    for (context, damage, most) in CATALOGUE {
+        let machine = machine();
+        let before = seen(&machine);
+        damage(&machine);
+        assert!(!verified(&machine).unwrap().is_sound(), "{context}");
+        let report = repair(machine.process()).unwrap_or_else(|error| panic!("{context}: {error}"));
+        assert!(report.changed && !report.damages.is_empty(), "{context}: {report:#?}");
+        let lost = check(&machine, &before, &report, context);
+        eprintln!("{context}: {} lost, {} losses", lost.len(), report.losses.len());
+        assert!(lost.len() <= *most, "{context}: {lost:?} are lost\n{report:#?}");
+    }
+}
+
+#[test]
+fn nothing_that_was_damaged_is_deleted() {
+    for (context, damage, _) in CATALOGUE {
+        let machine = machine();
+        damage(&machine);
+        let there: Vec<Vec<u8>> =
+            files(&machine, &["journal", "partitions", "archives"]).iter().map(|path| read(&machine, path)).collect();
+        repair(machine.process()).unwrap();
+        let kept: BTreeSet<Vec<u8>> = files(&machine, &["journal", "partitions", "archives", "quarantine"])
+            .iter()
+            .map(|path| read(&machine, path))
+            .collect();
+        for bytes in there {
+            assert!(kept.contains(&bytes), "{context}: {} bytes are gone", bytes.len());
+        }
+    }
+}
+
+#[test]
+fn a_sound_log_is_left_alone() {
+    let machine = machine();
+    let all = ["", "journal", "partitions", "archives", "quarantine", "tmp"];
+    let state = |machine: &Machine| -> Vec<_> {
+        files(machine, &all).into_iter().map(|path| (path.clone(), read(machine, &path))).collect()
+    };
+    let before = state(&machine);
+    let report = repair(machine.process()).unwrap();
+    assert!(!report.changed && report.losses.is_empty(), "{report:#?}");
+    assert!(state(&machine) == before, "something was changed");
+}
+
+#[test]
+fn a_newer_format_is_left_untouched() {
+    let machine = machine();
+    machine.corrupt(&manifest_path(), |bytes| {
+        *bytes = String::from_utf8_lossy(bytes).replace("{\"format\":1,", "{\"format\":9,").into_bytes();
+    });
+    assert!(matches!(repair(machine.process()), Err(WalError::NewerFormat { found: 9, .. })));
+}
+
+#[test]
+fn a_repair_waits_for_the_drain_loop_to_end() {
+    let machine = machine();
+    flip(&machine, &parquet(&machine, 0), 50);
+    let held = machine.process();
+    let lock = held.open(&layout().base().join("process.lock"), wal_cli::disk::Access::OpenOrCreate).unwrap();
+    assert!(lock.try_lock().unwrap());
+    assert!(matches!(repair(machine.process()), Err(WalError::Busy { .. })));
+}
+
+/// A small log with a partition, an archive and a journal.
+fn small() -> Machine {
+    let machine = Machine::new();
+    let wal = open(machine.process(), 1).unwrap();
+    wal.append_new((0..6).map(logged).collect()).unwrap();
+    super::verify::complete(&wal, 2);
+    wal.checkpoint().unwrap();
+    wal.append_new((6..8).map(logged).collect()).unwrap();
+    claim(&wal, 1);
+    claim(&wal, 7);
+    wal.append_new(vec![logged(8)]).unwrap();
+    machine
+}
+
+fn without_manifest(machine: &Machine) {
+    flip(machine, &journals(machine)[0], 200);
+    remove(machine, &manifest_path());
+}
+
+fn with_manifest(machine: &Machine) {
+    flip(machine, &journals(machine)[0], 200);
+    flip(machine, &files(machine, &["archives"])[0], 600);
+}
+
+fn cut_short(power_cut: bool) {
+    let cases: [(&str, Damage, usize); 2] =
+        [("manifest lost", without_manifest, 1), ("file damaged", with_manifest, 1)];
+    for (context, damage, stride) in cases {
+        let damaged = || {
+            let machine = small();
+            damage(&machine);
+            machine
+        };
+        let whole = damaged();
+        repair(whole.process()).unwrap();
+        let expected = seen(&whole);
+        let mut done = None;
+        for at in (0..STEPS_MAX).step_by(stride) {
+            let machine = damaged();
+            let dying = machine.process();
+            dying.kill_after(at);
+            let ended = repair(dying).is_ok();
+            if power_cut {
+                let (mut count, keeps) = (at / 2, [0, 2, 0, 3][at as usize % 4]);
+                machine.power_cut(|| {
+                    count += 1;
+                    keeps > 0 && count % keeps == 0
+                });
+            }
+            let report = repair(machine.process()).unwrap_or_else(|error| panic!("{context}, at {at}: {error}"));
+            let found = verified(&machine).unwrap();
+            assert!(found.is_sound(), "{context}, at {at}: {:#?}\n{report:#?}", found.findings);
+            let after = seen(&machine);
+            assert_eq!(after.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{context}, at {at}");
+            assert!(after == expected, "{context}, at {at}: other records");
+            if ended {
+                done = Some(at);
+                break;
+            }
+        }
+        assert!(done.is_some_and(|at| at > 50), "{context}: it took {done:?} steps");
+    }
+}
+
+#[test]
+fn a_kill_at_any_step_leaves_the_same_records_to_the_next_repair() {
+    cut_short(false);
+}
+
+#[test]
+fn a_power_cut_at_any_step_leaves_the_same_records_to_the_next_repair() {
+    cut_short(true);
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
+fn content_that_is_lost_is_named_and_its_operation_goes_on_with_the_file() {
+    let place = super::binary::Place::new();
+    place.file("a.txt", "hello world\n");
+    place.file("b.txt", "b\n");
+    place.run("add --backend local --spool always a.txt b.txt");
+    assert_eq!(place.json("verify")["sound"], true);
+    let spool = place.log().join("spool");
+    let of = |text: &str| {
+        let entries = std::fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| std::fs::read_to_string(path).unwrap() == text).collect::<Vec<_>>()
+    };
+    // One is changed behind our back, of the other one only the shared name is left.
+    std::fs::write(&of("hello world\n")[0], "hello w0rld\n").unwrap();
+    let own = of("b\n").into_iter().find(|path| path.to_string_lossy().contains('.')).unwrap();
+    if of("b\n").len() > 1 {
+        std::fs::remove_file(&own).unwrap();
+    }
+    let output = place.output("verify");
+    assert_eq!(output.status.code(), Some(6), "{output:?}");
+    let report = place.json("verify --repair");
+    let lost: Vec<&str> =
+        report["losses"].as_array().unwrap().iter().map(|loss| loss["what"].as_str().unwrap()).collect();
+    assert!(lost.len() == 1 && lost[0].contains("operation 1"), "{report:#}");
+    assert_eq!(place.json("verify")["sound"], true);
+    // The file itself is unchanged, so nothing is lost in the end.
+    place.run("process --quiet");
+    assert!(place.run("list failed -q").is_empty());
+}
