@@ -95,7 +95,10 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
         text.push_str(&format!("set aside as `{}`\n", visible(name)));
     }
     let lost = repaired.lost.iter().count() as u64;
-    let lost = if lost == 0 { "no operation is lost".to_owned() } else { format!("{} lost", many(lost, "operation")) };
+    let lost = match lost {
+        0 => "no operation is lost".to_owned(),
+        n => format!("nothing is known any more of {}", many(n, "operation")),
+    };
     let head = Paint::Good.on("The log is repaired", style.color);
     text.push_str(&format!("{head}: it holds {}; {lost}.\n", many(repaired.operations, "operation")));
     text

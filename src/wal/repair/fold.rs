@@ -47,11 +47,12 @@ impl Repair<'_> {
             }
             orphans.extend(gone);
         }
-        if !journal.losses.is_empty() {
+        // Without a manifest nothing tells which numbers were deleted and which were in files that are gone.
+        if !journal.losses.is_empty() || manifest.is_none() {
             let reserved = |number: &Number| journal.reserved.iter().any(|(a, b)| a <= number && number <= b);
             let noted = noted.map_or(0, |note| note.number);
             let end = journal.numbers.1.max(noted);
-            let gone = journal.numbers.0..end;
+            let gone = manifest.map_or(1, |_| journal.numbers.0)..end;
             orphans.extend(gone.filter(|n| !is_there(n) && !deleted.contains(n) && !reserved(n)));
         }
         orphans.retain(|number| !is_there(number));

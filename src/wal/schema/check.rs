@@ -228,7 +228,7 @@ impl Table {
             for row in 0..batch.num_rows() {
                 let nth = checked.rows;
                 checked.rows += 1;
-                let last = (row > 0).then(|| columns.id.value(row - 1)).unwrap_or(&before);
+                let last = if row > 0 { columns.id.value(row - 1) } else { &before };
                 let sorted = if text(columns.id, row).is_some_and(|id| id > last) { Ok(()) } else { Err(UNSORTED) };
                 let found = check_row(&columns, row, Some(entry), &mut checked, &mut kinds, keep);
                 let found = match found.and_then(|number| sorted.map(|()| number)) {
