@@ -262,7 +262,7 @@ fn try_cut(workload: &Workload, world: &World, cut: Cut) -> bool {
     world.check("after the death");
     let mut died_again = false;
     if let Some(again) = cut.again {
-        if cut.seed % 2 == 0 {
+        if cut.seed.is_multiple_of(2) {
             world.power_cut(cut.seed / 2 + 4);
         }
         let disk = world.machine.process();
@@ -275,7 +275,7 @@ fn try_cut(workload: &Workload, world: &World, cut: Cut) -> bool {
         world.check("after the death of whoever recovered");
     }
     // Two of three times somebody acts before the power goes, one of seven times it does not go at all.
-    if cut.seed % 3 != 0 {
+    if !cut.seed.is_multiple_of(3) {
         world.second_acts(cut.seed / 3 + cut.at);
     }
     if cut.seed % 7 != 6 {
@@ -389,7 +389,7 @@ fn nothing_is_lost_whatever_fails() {
         let stride = if is_long() { 1 } else { 3 };
         let mut errors: Vec<(u64, usize, bool)> = (0..=operations)
             .flat_map(|at| (0..Fault::ALL.len()).map(move |fault| (at, fault)))
-            .filter(|(at, fault)| (at + *fault as u64) % stride == 0)
+            .filter(|(at, fault)| (at + *fault as u64).is_multiple_of(stride))
             .flat_map(|(at, fault)| [(at, fault, false), (at, fault, true)])
             .collect();
         if let Some(replay) = replaying() {
@@ -416,7 +416,7 @@ fn try_error(workload: &Workload, world: &World, at: u64, fault: Fault, for_good
     let ran = workload.run(&mut world, |disk| disk.fail_after(at, fault, for_good));
     ran.disk.stop_failing();
     world.check("after the error");
-    if at % 2 == 0 {
+    if at.is_multiple_of(2) {
         world.second_acts(at / 2);
     }
     // Whoever got the error goes on, if it is of a mind to.

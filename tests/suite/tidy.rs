@@ -261,8 +261,8 @@ fn every_hazard_names_a_test_that_is_there() {
             let path = source.path.to_str().unwrap();
             let is_its_file =
                 path == format!("{place}.rs") || path == place.trim_end_matches("/tests").to_owned() + ".rs";
-            is_its_file && source.text.contains(&format!("#[test]\nfn {function}()"))
-                || is_its_file && source.text.contains(&format!("#[test]\n    fn {function}()"))
+            let is_there = |indent| source.text.contains(&format!("#[test]\n{indent}fn {function}()"));
+            is_its_file && (is_there("") || is_there("    "))
         };
         assert!(sources.iter().any(is_test), "{name} is no test");
     }

@@ -43,7 +43,7 @@ fn drain(at: u64) -> u64 {
     let made = at - disk.operations_left().unwrap();
     drop(dying);
     disk.kill();
-    if at % 3 != 0 {
+    if !at.is_multiple_of(3) {
         let mut random = fastrand::Rng::with_seed(at);
         scenario.machine.power_cut(|| at % 3 == 1 && random.bool());
     }

@@ -383,7 +383,7 @@ impl World {
         assert!(self.files() == files, "a second opening changes nothing");
         self.does_with(&wal, Deed::Add("goes-on")).expect("it goes on");
         // Every other time a power cut comes before the checkpoint: what is acknowledged does not need one.
-        if NEXT.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+        if NEXT.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
             self.machine.power_cut(|| false);
             self.check("after what was acknowledged, and a power cut");
         }
