@@ -10,9 +10,13 @@ mod suite {
     mod cli;
     mod clocks;
     mod contract;
+    mod corpora;
     mod crash;
     mod crowd;
+    mod damage;
     mod failpoints;
+    #[path = "../fuzzing/mod.rs"]
+    mod fuzzing;
     mod interleave;
     mod kill;
     mod limits;

@@ -100,6 +100,11 @@ fn parse(program: Program, args: &[OsString]) -> Result<Cli, clap::Error> {
     Cli::from_arg_matches(&matches)
 }
 
+/// Whether the program understands these arguments, the first being its name; if not, what it says.
+pub fn understands(args: &[OsString]) -> Result<(), String> {
+    parse(Program::of(args.first()), args).map(drop).map_err(|error| error.to_string())
+}
+
 fn dispatch(terminal: &mut Terminal, cli: &Cli) -> Result<Exit, CliError> {
     let global = &cli.global;
     // These must work when the settings are broken.

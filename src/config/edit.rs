@@ -64,7 +64,11 @@ fn to_toml(settings: &mut Settings, name: &Name, word: &str) -> Option<Value> {
 fn insert(document: &mut DocumentMut, name: &Name, mut value: Value) -> Option<()> {
     if document.as_table().is_empty() {
         // Nothing but comments: they are the head of the file, not its end.
-        let head = document.trailing().as_str().unwrap_or_default().to_owned();
+        let mut head = document.trailing().as_str().unwrap_or_default().to_owned();
+        if !head.is_empty() && !head.ends_with('\n') {
+            // Or the key would become a part of the last comment.
+            head.push('\n');
+        }
         document.set_trailing("");
         document.decor_mut().set_prefix(head);
     }

@@ -399,6 +399,8 @@ fn setting_a_key_leaves_comments_and_order_alone() {
         assert_eq!(set(text, path, key, value).unwrap(), expected, "{key}");
     }
     assert_eq!(set("# only a comment\n", path, "jobs", "3").unwrap(), "# only a comment\njobs = 3\n");
+    // Without an end of its last line, too: the key must not become a part of the comment.
+    assert_eq!(set("# only a comment", path, "jobs", "3").unwrap(), "# only a comment\njobs = 3\n");
     assert_eq!(
         set("backends = { s3 = { jobs = 1 } }\n", path, "backends.ipfs.jobs", "3").unwrap(),
         "backends = { s3 = { jobs = 1 } , ipfs = { jobs = 3 } }\n"

@@ -91,9 +91,14 @@ macro_rules! word {
         pub struct $name(Arc<str>);
 
         impl $name {
+            /// Whether the text can be one.
+            pub fn is_valid(text: &str) -> bool {
+                is_word(text, $dash)
+            }
+
             /// Checks the text.
             pub fn new(text: &str) -> Result<Self, InvalidName> {
-                if is_word(text, $dash) {
+                if Self::is_valid(text) {
                     Ok(Self(Arc::from(text)))
                 } else {
                     Err(InvalidName { name: text.to_owned(), what: $what, dash: $note })

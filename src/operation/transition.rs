@@ -1,7 +1,12 @@
 use super::{
-    BackendName, Event, HistoryEntry, Number, Operation, OperationId, OperationType, Revision, State, Status, Time,
-    Wait,
+    BackendName, Event, HistoryEntry, Number, Operation, OperationId, OperationType, Outcome, Revision, Source, State,
+    Status, Time, Wait,
 };
+
+/// What the columns of files can hold. Beyond it the same records would give one state in the journal, and another
+/// one in a file.
+const SIZE_KEPT: u64 = i64::MAX as u64;
+const MAX_RETRIES_KEPT: u32 = i32::MAX as u32;
 
 /// One recorded change of an operation, as it stands in the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,14 +102,14 @@ pub fn apply(before: Option<Operation>, transition: &Transition) -> Result<Optio
             logged_at: at,
             updated_at: at,
             retry_count: 0,
-            max_retries: logged.max_retries,
+            max_retries: logged.max_retries.min(MAX_RETRIES_KEPT),
             priority: logged.priority,
             depends_on: logged.depends_on.clone(),
             idempotency_key: logged.idempotency_key.clone(),
             hold: logged.hold,
             not_before: logged.not_before,
             interruptions: 0,
-            source: logged.source.clone(),
+            source: logged.source.clone().map(|source| Source { size: source.size.min(SIZE_KEPT), ..source }),
             redirected_from: logged.redirected_from,
             redirected_to: None,
             state: State::Pending { last_failure: None },
@@ -136,7 +141,10 @@ fn next_state(operation: &mut Operation, transition: &Transition) -> State {
             let last_failure = operation.state.failure().cloned();
             State::Processing { claim: claim.clone(), last_failure, cancel_requested: false }
         }
-        Event::Completed { outcome } => State::Completed { at, outcome: outcome.clone() },
+        Event::Completed { outcome } => {
+            let size = outcome.size.map(|size| size.min(SIZE_KEPT));
+            State::Completed { at, outcome: Outcome { size, ..outcome.clone() } }
+        }
         Event::Failed { failure } => State::Failed { at, failure: failure.clone() },
         Event::Retrying { failure, until } => {
             operation.retry_count = operation.retry_count.saturating_add(1);
@@ -309,6 +317,19 @@ mod tests {
         assert_eq!(op.status(), Status::Completed);
         let again = transition(6, Some(Status::Completed), Event::Retried { reason: "no".into(), forget: Vec::new() });
         assert!(matches!(apply(Some(op), &again), Err(IllegalTransition::Status { .. })));
+    }
+
+    #[test]
+    fn no_number_is_larger_than_what_files_hold() {
+        let Event::Logged(mut logged) = events().remove(0) else { unreachable!() };
+        logged.max_retries = u32::MAX;
+        logged.source = Some(Source { size: u64::MAX, mtime_ns: -1, inode: u64::MAX, sha256: None, spool: None });
+        let op = fold(None, transition(1, None, Event::Logged(logged)));
+        assert_eq!((op.max_retries, op.source.as_ref().unwrap().size), (i32::MAX as u32, i64::MAX as u64));
+        let op = fold(Some(op), transition(2, Some(Status::Pending), events().remove(1)));
+        let outcome = Outcome { size: Some(u64::MAX), ..Outcome::default() };
+        let op = fold(Some(op), transition(3, Some(Status::Processing), Event::Completed { outcome }));
+        assert!(matches!(op.state, State::Completed { outcome: Outcome { size: Some(SIZE_KEPT), .. }, .. }));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::error::{Damage, WalError, WalResult};
 use super::journal::{
-    self, BadHeader, FRAME_HEADER_LEN, FRAME_MAX, FrameKind, HEADER_LEN, Header, Payload, Reservation, frame_at,
-    synced_claim_beyond,
+    self, BadHeader, COUNT_MAX, FRAME_HEADER_LEN, FRAME_MAX, FrameKind, HEADER_LEN, Header, Payload, Reservation,
+    frame_at, synced_claim_beyond,
 };
 use super::layout::{Layout, LockName};
 use super::note::{self, SyncNote};
@@ -97,6 +97,8 @@ pub struct Stretch {
     pub frames: Vec<ReadFrame>,
     /// The generation that a `sealed` frame names.
     pub sealed: Option<u64>,
+    /// A frame behind them that is whole and makes no sense.
+    pub damage: Option<Damage>,
 }
 
 /// A frame that was read.
@@ -141,8 +143,12 @@ impl Content {
     fn next_number(&self, next: Number) -> Option<Number> {
         match self {
             Content::Transitions(payload) => {
-                let logged = payload.records().filter(|(_, record)| record.from.is_none());
-                Some(logged.map(|(_, record)| record.number.saturating_add(1)).fold(next, u64::max))
+                // No number is given twice, and nothing changes before it is logged.
+                payload.records().try_fold(next, |next, (_, record)| match record.from {
+                    None if record.number >= next => record.number.checked_add(1),
+                    Some(_) if record.number < next => Some(next),
+                    _ => None,
+                })
             }
             Content::Reserved(reservation) => next.checked_add(reservation.numbers),
         }
@@ -157,6 +163,11 @@ pub fn read_frames(
     limit: Option<u64>,
 ) -> WalResult<Stretch> {
     let mut stretch = Stretch::default();
+    if position.revision.max(position.number) > COUNT_MAX {
+        let what = format!("nothing can follow revision {} and number {}", position.revision, position.number);
+        stretch.damage = Some(Damage { path: path.to_owned(), offset: Some(0), what });
+        return Ok(stretch);
+    }
     let mut buffer = Vec::new();
     loop {
         let base = position.end;
@@ -181,17 +192,19 @@ pub fn read_frames(
                 return Ok(stretch);
             }
             let content = Content::new(frame.kind, frame.revision, frame.payload)
-                .filter(|_| frame.revision == position.revision + 1);
+                .filter(|_| Some(frame.revision) == position.revision.checked_add(1));
             let moved = content.and_then(|content| {
                 let revision = position.revision.checked_add(content.revisions())?;
-                Some((revision, content.next_number(position.number)?, content))
+                let number = content.next_number(position.number)?;
+                (revision.max(number) <= COUNT_MAX).then_some((revision, number, content))
             });
             let Some((revision, number, content)) = moved else {
                 let what = format!(
                     "a frame with revision {} follows revision {}, or what it holds makes no sense",
                     frame.revision, position.revision
                 );
-                return Err(WalError::damaged(path, Some(frame.start), what));
+                stretch.damage = Some(Damage { path: path.to_owned(), offset: Some(frame.start), what });
+                return Ok(stretch);
             };
             (position.revision, position.number) = (revision, number);
             (position.last, position.end, position.checksum) = (frame.start, frame.end, frame.checksum);
@@ -259,7 +272,7 @@ pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Cha
     };
     let mut position = Position::start_of(&header);
     let mut links = Vec::new();
-    let mut damage = None;
+    let mut damage;
     let mut tail = Vec::new();
     loop {
         let path = layout.generation(header.generation);
@@ -267,13 +280,8 @@ pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Cha
         let mut next = successor(&headers, header.generation).copied();
         // Read before the frames, so that what it says was synced is there to be read.
         let noted = if next.is_none() { synced_by_note(disk, layout, header.generation)? } else { 0 };
-        let mut stretch = match read_frames(&*file, &path, &mut position, next.map(|next| next.previous_end)) {
-            Err(WalError::Damaged(found)) => {
-                damage = Some(found);
-                Stretch::default()
-            }
-            other => other?,
-        };
+        let mut stretch = read_frames(&*file, &path, &mut position, next.map(|next| next.previous_end))?;
+        damage = stretch.damage.take();
         // What others append while we read is progress, not damage: the last look finds nothing more.
         while next.is_none() && damage.is_none() {
             if stretch.sealed.is_some() {
@@ -285,6 +293,10 @@ pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Cha
             let progress = !more.frames.is_empty();
             stretch.frames.extend(more.frames);
             stretch.sealed = more.sealed;
+            damage = more.damage;
+            if damage.is_some() {
+                break;
+            }
             if !progress && stretch.sealed.is_none() {
                 if is_zero_from(&*file, position.end)? {
                     break;

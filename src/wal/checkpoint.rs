@@ -490,7 +490,7 @@ impl Wal {
         let originals = manifest.originals.iter().flat_map(|originals| &originals.files).map(|file| &file.name);
         let named = manifest.files.iter().map(|file| &file.name).chain(originals);
         let named: BTreeSet<_> = named.map(|name| self.layout.file(name)).collect();
-        let before = report.quarantined.len();
+        // What is set aside may come back after a power cut: then it is set aside again.
         for directory in [self.layout.partitions(), self.layout.archives(), self.layout.tmp()] {
             for entry in self.disk.list(&directory)? {
                 let path = directory.join(&entry.name);
@@ -512,9 +512,6 @@ impl Wal {
                     report.quarantined.push(relative.display().to_string());
                 }
             }
-        }
-        if report.quarantined.len() > before {
-            self.disk.sync_dir(&self.layout.quarantine())?;
         }
         // Generations before the first one needed are leftovers of a process that died while removing them.
         for generation in chain::generations(&*self.disk, &self.layout)? {

@@ -14,6 +14,8 @@ pub const FRAME_HEADER_LEN: usize = 32;
 pub const FRAME_MAX: usize = 1 << 20;
 /// A frame holds at most this many transitions.
 pub const TRANSITIONS_MAX: usize = 1000;
+/// Numbers, revisions and generations end here: far beyond all that is ever given, and no sum of two goes wrong.
+pub const COUNT_MAX: u64 = 1 << 62;
 
 const MAGIC: &[u8; 8] = b"WALCLIJ\n";
 const FRAME_MAGIC: u32 = u32::from_le_bytes(*b"WFRM");
@@ -397,7 +399,10 @@ impl Payload {
         }
         let payload = Payload { bytes: Arc::from(bytes), revision, actor: 4..4 + actor_len, count };
         // A payload whose checksum holds was written by us; still, nothing is believed that was not checked.
-        (payload.records().count() == count).then_some(payload)
+        let named = |(_, record): &(usize, Record<'_>)| {
+            OperationType::is_valid(record.operation_type) && BackendName::is_valid(record.backend)
+        };
+        (payload.records().take_while(named).count() == count).then_some(payload)
     }
 
     /// Who wrote it.

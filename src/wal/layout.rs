@@ -1,6 +1,6 @@
 //! Every file name of the log is built and parsed here, and nowhere else.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::operation::{OperationId, Time};
 
@@ -64,7 +64,9 @@ impl Layout {
     /// The generation that a file name in `journal/` stands for.
     pub fn parse_generation(name: &str) -> Option<u64> {
         let digits = name.strip_prefix("journal_")?.strip_suffix(".log")?;
-        (digits.len() >= 10 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+        let generation = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())??;
+        // Another spelling of the number is the name of another file, which no generation has.
+        (format!("{generation:010}") == digits).then_some(generation)
     }
 
     /// The directory of partitions.
@@ -103,6 +105,18 @@ impl Layout {
     /// Whether the name of a file, relative to the log, is that of an archive.
     pub fn is_in_archives(name: &str) -> bool {
         name.starts_with("archives/")
+    }
+
+    /// Whether a name, relative to the log, is that of a Parquet file among its partitions or archives.
+    pub fn is_table_name(name: &str) -> bool {
+        let file = name.strip_prefix("partitions/").or_else(|| name.strip_prefix("archives/"));
+        file.is_some_and(|file| Layout::is_parquet(file) && !file.contains(['/', '\0']))
+    }
+
+    /// Whether a name, relative to the log, leads to something in it.
+    pub fn is_inside(name: &str) -> bool {
+        let parts = Path::new(name).components();
+        !name.is_empty() && !name.contains('\0') && parts.into_iter().all(|part| matches!(part, Component::Normal(_)))
     }
 
     /// The name, relative to the log, of a file in it.
@@ -221,6 +235,23 @@ mod tests {
     }
 
     #[test]
+    fn names_that_lead_out_of_the_log_are_none_of_it() {
+        for (name, table, inside) in [
+            ("partitions/wal_1735680000_000012.parquet", true, true),
+            ("archives/archive_20250101.parquet", true, true),
+            ("quarantine/original/partitions/x.parquet", false, true),
+            ("partitions/../../x.parquet", false, false),
+            ("../x.parquet", false, false),
+            ("/x.parquet", false, false),
+            ("partitions/x", false, true),
+            ("lock", false, true),
+            ("", false, false),
+        ] {
+            assert_eq!((Layout::is_table_name(name), Layout::is_inside(name)), (table, inside), "{name}");
+        }
+    }
+
+    #[test]
     fn generation_names_are_read_back() {
         let layout = Layout::new("/wal");
         for generation in [1, 42, 9_999_999_999, 10_000_000_000] {
@@ -228,7 +259,9 @@ mod tests {
             let name = path.file_name().unwrap().to_str().unwrap();
             assert_eq!(Layout::parse_generation(name), Some(generation));
         }
-        for bad in ["journal_1.log", "journal_000000000x.log", "journal_0000000001.log~", "x"] {
+        for bad in
+            ["journal_1.log", "journal_00000000001.log", "journal_000000000x.log", "journal_0000000001.log~", "x"]
+        {
             assert_eq!(Layout::parse_generation(bad), None, "{bad}");
         }
     }

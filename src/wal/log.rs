@@ -512,6 +512,9 @@ impl Wal {
 
     /// One frame at the end of the journal, in a new generation if it does not fit. Not durable yet.
     pub(super) fn append_frame(&self, inner: &mut Inner, note: &mut AppendNote, frame: &NewFrame<'_>) -> WalResult<()> {
+        if note.revision.saturating_add(frame.revisions).max(frame.next_number) > journal::COUNT_MAX {
+            return Err(WalError::damaged(self.layout.journal(), None, "there are no more numbers to give"));
+        }
         let len = journal::frame_len(frame.payload.len()) as u64;
         if note.end + len > self.options.generation_bytes && note.last != 0 {
             *note = self.rotate(inner, note.clone())?;

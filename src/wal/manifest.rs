@@ -1,5 +1,7 @@
 //! The manifest: which Parquet files and which generations make up the log.
 
+mod sound;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -223,7 +225,7 @@ impl NumberSet {
     /// Adds a number; those that come in order cost little.
     pub fn insert(&mut self, number: Number) {
         match self.ranges.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
+            Some((_, last)) if last.checked_add(1) == Some(number) => *last = number,
             Some((first, last)) if *first <= number && number <= *last => {}
             Some((_, last)) if number < *last => self.extend([number]),
             _ => self.ranges.push((number, number)),
@@ -362,7 +364,10 @@ impl Manifest {
         if rest != format!(",\"hash\":\"{}\"}}\n", sha256_hex(body)).as_bytes() {
             return Err(damaged("the manifest does not match its own hash"));
         }
-        serde_json::from_slice(bytes).map_err(|error| damaged(&format!("the manifest cannot be read: {error}")))
+        let manifest: Manifest =
+            serde_json::from_slice(bytes).map_err(|error| damaged(&format!("the manifest cannot be read: {error}")))?;
+        manifest.check().map_err(|what| damaged(&format!("the manifest cannot be true: {what}")))?;
+        Ok(manifest)
     }
 
     /// Reads the log's manifest; none if there is none.

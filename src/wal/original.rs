@@ -12,7 +12,7 @@ use arrow_array::types::{
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, TimeUnit};
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -20,6 +20,7 @@ use super::error::WalResult;
 use super::layout::Layout;
 use super::manifest::{OriginalFile, Unread, sha256_hex};
 use super::schema::FORMAT_KEY;
+use super::schema::sound::{self, MAGIC};
 use crate::disk::{Disk, FileKind, Metadata};
 use crate::operation::{
     BackendName, Claim, Failure, FailureClass, Fields, HistoryEntry, Number, Operation, OperationId, OperationType,
@@ -32,11 +33,6 @@ pub const ACTOR: &str = "ipfs_kit_py";
 /// Parameters that keep a name which ours does not allow.
 const TYPE_KEPT: &str = "original_operation_type";
 const BACKEND_KEPT: &str = "original_backend";
-
-const MAGIC: &[u8] = b"PAR1";
-
-/// More rows than anything makes sense of: a count beyond it is damage.
-const ROWS_MAX: i64 = 1 << 30;
 
 /// What stands in `partitions/` and `archives/` of a log.
 #[derive(Debug, Default)]
@@ -91,13 +87,13 @@ pub fn survey(disk: &dyn Disk, layout: &Layout) -> WalResult<Survey> {
 
 /// Whether a file carries our footer key; if it has no footer any more, whether it is likely to have had one.
 fn is_ours(name: &str, bytes: &[u8]) -> bool {
-    match footer_of(Bytes::copy_from_slice(bytes)) {
-        Some(metadata) => metadata
+    match sound::footer(&Bytes::copy_from_slice(bytes)) {
+        Ok(metadata) => metadata
             .metadata()
             .file_metadata()
             .key_value_metadata()
             .is_some_and(|pairs| pairs.iter().any(|pair| pair.key == FORMAT_KEY)),
-        None => {
+        Err(_) => {
             Layout::is_numbered(name) && bytes.windows(FORMAT_KEY.len()).any(|window| window == FORMAT_KEY.as_bytes())
         }
     }
@@ -267,32 +263,6 @@ impl Found<'_> {
     }
 }
 
-pub(super) fn footer_of(bytes: Bytes) -> Option<ArrowReaderMetadata> {
-    let len = bytes.len().checked_sub(8)?;
-    let footer = u32::from_le_bytes(bytes.get(len..len + 4)?.try_into().ok()?) as usize;
-    // Asked first, so that no wild length is followed.
-    if !bytes.starts_with(MAGIC) || !bytes.ends_with(MAGIC) || footer + MAGIC.len() > len {
-        return None;
-    }
-    let metadata = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new()).ok()?;
-    // The reader of pages panics at a column that does not lie in the file, and believes any number of rows.
-    let lies_inside = |start: i64, size: i64| {
-        let end = start.checked_add(size).and_then(|end| usize::try_from(end).ok());
-        start >= 0 && size >= 0 && end.is_some_and(|end| end <= len)
-    };
-    let groups = metadata.metadata().row_groups();
-    let columns = groups.iter().flat_map(|group| group.columns());
-    let all_inside = columns.into_iter().all(|column| {
-        let size = column.compressed_size();
-        size >= 0
-            && lies_inside(column.data_page_offset(), 0)
-            && lies_inside(column.dictionary_page_offset().unwrap_or(column.data_page_offset()), size)
-            && column.num_values() >= 0
-    });
-    let rows_possible = groups.iter().all(|group| (0..=ROWS_MAX).contains(&group.num_rows()));
-    (all_inside && rows_possible).then_some(metadata)
-}
-
 /// Where the Parquet part of a file ends, and its rows: there may be something behind it.
 fn parquet_part(bytes: &[u8]) -> Option<(usize, Vec<Result<Value, String>>)> {
     if !bytes.starts_with(MAGIC) {
@@ -301,14 +271,12 @@ fn parquet_part(bytes: &[u8]) -> Option<(usize, Vec<Result<Value, String>>)> {
     let shared = Bytes::copy_from_slice(bytes);
     let ends = (0..=bytes.len().checked_sub(MAGIC.len())?).rev().filter(|at| bytes[*at..].starts_with(MAGIC));
     let (end, metadata) =
-        ends.map(|at| at + MAGIC.len()).find_map(|end| Some((end, footer_of(shared.slice(..end))?)))?;
+        ends.map(|at| at + MAGIC.len()).find_map(|end| Some((end, sound::footer(&shared.slice(..end)).ok()?)))?;
     let mut rows = Vec::new();
     // Group by group, so that one that is damaged does not hide the others.
     for group in 0..metadata.metadata().num_row_groups() {
-        // The reader of pages panics at some of those that make no sense.
-        let read = || rows_of_group(shared.slice(..end), metadata.clone(), group);
-        let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
-        rows.extend(read.unwrap_or_else(|_| vec![Err(UNREADABLE.into())]));
+        let read = sound::caught(|| rows_of_group(shared.slice(..end), metadata.clone(), group));
+        rows.extend(read.unwrap_or_else(|what| vec![Err(format!("{UNREADABLE}: {what}"))]));
     }
     Some((end, rows))
 }

@@ -2,6 +2,7 @@
 
 mod check;
 mod compression;
+pub mod sound;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch, StructArray};
 use arrow_schema::{DataType, Field, Fields as ArrowFields, Schema, TimeUnit};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
@@ -389,8 +390,7 @@ impl Table {
         if sha256_hex(&bytes) != sha256 {
             return Err(broken("its bytes are not those that the manifest describes".into()));
         }
-        let metadata = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new())
-            .map_err(|error| broken(format!("it cannot be read as Parquet: {error}")))?;
+        let metadata = sound::footer(&bytes).map_err(|what| broken(format!("it cannot be read as Parquet: {what}")))?;
         let format = metadata
             .metadata()
             .file_metadata()
@@ -447,11 +447,10 @@ impl Table {
             return false;
         }
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.metadata.clone());
-        match builder.get_row_group_column_bloom_filter(group.index, 0) {
-            Ok(Some(filter)) => filter.check(&id.to_string().as_str()),
-            // Without a filter nothing is ruled out; damage shows when the rows are read.
-            Ok(None) | Err(_) => true,
-        }
+        let text = id.to_string();
+        let ask = || Some(builder.get_row_group_column_bloom_filter(group.index, 0).ok()??.check(&text.as_str()));
+        // Without a filter nothing is ruled out; damage shows when the rows are read.
+        sound::caught(ask).ok().flatten().unwrap_or(true)
     }
 
     /// Whether a row group may hold this idempotency key, asking its bloom filter.
@@ -459,14 +458,17 @@ impl Table {
         let schema = self.metadata.metadata().file_metadata().schema_descr();
         let column = schema.columns().iter().position(|column| column.path().string() == "idempotency_key");
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.metadata.clone());
-        match column.map(|column| builder.get_row_group_column_bloom_filter(group.index, column)) {
-            Some(Ok(Some(filter))) => filter.check(&key),
-            _ => true,
-        }
+        let ask = || Some(builder.get_row_group_column_bloom_filter(group.index, column?).ok()??.check(&key));
+        sound::caught(ask).ok().flatten().unwrap_or(true)
     }
 
     /// The operations of some row groups.
     pub fn read(&self, groups: impl IntoIterator<Item = usize>) -> WalResult<Vec<Operation>> {
+        sound::caught(|| self.read_believing(groups))
+            .unwrap_or_else(|what| Err(WalError::damaged(&self.path, None, what)))
+    }
+
+    fn read_believing(&self, groups: impl IntoIterator<Item = usize>) -> WalResult<Vec<Operation>> {
         let broken = |what: String| WalError::damaged(&self.path, None, what);
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.metadata.clone())
             .with_row_groups(groups.into_iter().collect())

@@ -16,6 +16,7 @@ use crate::disk::{Access, Disk, DiskError, Metadata};
 use crate::operation::{self, BackendName, Number, Operation, OperationId, OperationType, Revision, Status};
 
 mod keys;
+mod tables;
 
 /// How often a reader starts over when files vanish under it.
 const ATTEMPTS: usize = 20;
@@ -213,7 +214,7 @@ impl View {
             let path = self.layout.generation(generation);
             let file = self.disk.open(&path, Access::Read)?;
             let stretch = chain::read_frames(&*file, &path, &mut Position::start_of(&header), None)?;
-            if !stretch.frames.is_empty() {
+            if !stretch.frames.is_empty() || stretch.damage.is_some() {
                 self.check_still_absent()?;
                 let what = format!("the manifest is missing beside `{}`, which holds transitions", path.display());
                 return Err(WalError::damaged(manifest, None, what));
@@ -320,6 +321,9 @@ impl View {
             let stretch = chain::read_frames(&*file, &path, &mut position, next.map(|next| next.previous_end))?;
             self.journal.take(stretch.frames)?;
             self.journal.position = Some(position);
+            if stretch.damage.is_some() {
+                return Ok(false);
+            }
             match next {
                 Some(next) if next.previous_end == position.end => {
                     if next.checksum != position.checksum || next.revision != position.revision {
@@ -559,23 +563,6 @@ impl View {
             }
         }
         Ok(found)
-    }
-
-    pub(super) fn table(&self, file: &FileEntry) -> WalResult<Table> {
-        let path = self.layout.file(&file.name);
-        let table = match Table::open(&*self.disk, &path, &file.sha256) {
-            // Gone because a checkpoint replaced it, or gone for good?
-            Err(error) if error.is_vanished() && self.is_current()? => {
-                return Err(WalError::damaged(path, None, "the manifest names it, but it is missing"));
-            }
-            opened => opened?,
-        };
-        let rows: u64 = table.groups().iter().map(|group| group.rows as u64).sum();
-        if rows != file.rows {
-            let what = format!("it has {rows} rows; the manifest says {}", file.rows);
-            return Err(WalError::damaged(path, None, what));
-        }
-        Ok(table)
     }
 
     /// The live row of a number, if its group was decoded lately.

@@ -158,7 +158,7 @@ const WORKLOADS: &[Workload] = &[
     },
     Workload {
         name: "next-boot",
-        before: &[Deed::Add("a"), Deed::Add("b c"), Deed::Claim("a"), Deed::Complete("a")],
+        before: &[Deed::Add("a"), Deed::Add("b c e f g h")],
         boots: true,
         deeds: &[Deed::Add("d"), Deed::Claim("b"), Deed::Complete("b")],
         beside: &[(1, Deed::Add("x"))],

@@ -1,0 +1,223 @@
+//! The files of a log as plain bytes, put on a machine of its own as often as one likes.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use wal_cli::client::{AddOptions, Client};
+use wal_cli::clock::ManualClock;
+use wal_cli::config::{Settings, SpoolMode};
+use wal_cli::disk::{Disk, Machine, MemoryDisk};
+use wal_cli::operation::{
+    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Number, Operation, OperationId, OperationType,
+    Outcome, Time,
+};
+use wal_cli::wal::{Change, Known, Layout, Options, Order, View, Wal, WalError};
+
+/// Where the log is.
+pub const BASE: &str = "/wal";
+
+/// When everything happens: a day on which nothing of the sample is old.
+pub const NOW: i64 = 1_800_000_000_000;
+
+/// Files by their names, relative to the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Image {
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+/// What a reader makes of a log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Every operation that could be read.
+    pub operations: BTreeMap<Number, Operation>,
+    /// How many it counts, without reading them.
+    pub counted: u64,
+    /// What it says is damaged, or why it could not read.
+    pub told: Vec<String>,
+}
+
+pub fn layout() -> Layout {
+    Layout::new(BASE)
+}
+
+pub fn options() -> Options {
+    Options {
+        partition_size: 4,
+        generation_bytes: 2200,
+        ahead_bytes: 1024,
+        lock_timeout: Duration::from_millis(50),
+        ..Options::default()
+    }
+}
+
+pub fn clock() -> Arc<ManualClock> {
+    Arc::new(ManualClock::new(Time::from_millis(NOW), 7))
+}
+
+pub fn open(disk: &MemoryDisk) -> Result<Wal, WalError> {
+    Wal::open(Arc::new(disk.clone()), clock(), layout(), options())
+}
+
+pub fn logged(path: &str) -> Logged {
+    let parameters = Fields::from([("path".to_owned(), path.to_owned())]);
+    Logged::new(OperationType::new("pin").unwrap(), BackendName::new("local").unwrap(), parameters, 5)
+}
+
+impl Image {
+    /// All files of the log on a machine.
+    pub fn of(disk: &MemoryDisk) -> Image {
+        let disk: &dyn Disk = disk;
+        let mut image = Image::default();
+        let mut folders = vec![Path::new(BASE).to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in disk.list(&folder).unwrap() {
+                let path = folder.join(&entry.name);
+                match disk.read(&path) {
+                    Ok(bytes) => {
+                        image.files.insert(layout().relative(&path), bytes);
+                    }
+                    Err(_) => folders.push(path),
+                }
+            }
+        }
+        image
+    }
+
+    /// A machine with these files, all of them durable; in the boot in which they were made, or in the next one.
+    pub fn machine(&self, another_boot: bool) -> Machine {
+        let machine = Machine::new();
+        let process = machine.process();
+        let disk: &dyn Disk = &process;
+        for directory in layout().directories() {
+            disk.create_dir_all_synced(&directory).unwrap();
+        }
+        for (name, bytes) in &self.files {
+            let path = layout().file(name);
+            let folder = path.parent().unwrap();
+            disk.create_dir_all_synced(folder).unwrap();
+            disk.write_new_synced(&path, bytes).unwrap();
+            disk.sync_dir(folder).unwrap();
+        }
+        if another_boot {
+            machine.power_cut(|| true);
+        }
+        machine
+    }
+}
+
+impl Seen {
+    /// Reads all of a log, in every way that readers do.
+    pub fn by(disk: &MemoryDisk) -> Seen {
+        let mut seen = Seen::default();
+        let mut view = match View::open(Arc::new(disk.clone()), layout()) {
+            Ok(view) => view,
+            Err(error) => {
+                seen.told.push(error.to_string());
+                return seen;
+            }
+        };
+        seen.told.extend(view.damage().map(ToString::to_string));
+        let mut operations = BTreeMap::new();
+        let take = |operation: Operation| {
+            let number = operation.number;
+            assert!(operations.insert(number, operation).is_none(), "operation {number} is shown twice");
+            ControlFlow::Continue(())
+        };
+        let told = view.visit(Order::NewestFirst, |_| true, |_| true, take);
+        seen.told.extend(told.err().map(|error| error.to_string()));
+        seen.operations = operations;
+        // What is asked for one by one must not differ from what is shown together.
+        for (number, operation) in seen.operations.iter().step_by(5) {
+            match view.operation(*number) {
+                Ok(found) => assert_eq!(found.as_ref(), Some(operation)),
+                Err(error) => seen.told.push(error.to_string()),
+            }
+        }
+        seen.counted = view.counts().values().sum();
+        let _ = (view.archived(), view.file_counts(), view.journal_load(), view.take_changed(), view.unread());
+        let _ = view.dependencies();
+        view.touched().for_each(drop);
+        // Nobody wrote meanwhile, so that a second look shows the same.
+        let _ = view.catch_up();
+        seen
+    }
+
+    /// The operation with this id, asked for by it.
+    pub fn by_id(disk: &MemoryDisk, id: OperationId) -> Result<Option<Operation>, WalError> {
+        View::open(Arc::new(disk.clone()), layout())?.operation_by_id(id)
+    }
+}
+
+/// A small log with all that a log can have: partitions, an archive, a sealed generation and an open one, in which
+/// later frames say that earlier ones are synced, and a copy of a file in its spool.
+pub fn sample() -> &'static Image {
+    static SAMPLE: OnceLock<Image> = OnceLock::new();
+    SAMPLE.get_or_init(|| {
+        let machine = Machine::new();
+        let disk = machine.process();
+        (&disk as &dyn Disk).create_dir_all_synced(Path::new("/home")).unwrap();
+        (&disk as &dyn Disk).write_new_synced(Path::new("/home/photo"), b"a picture").unwrap();
+        let settings = Settings { min_free_bytes: 0, ..Settings::at(BASE.into()) };
+        let client = Client::with(Arc::new(disk.clone()), clock(), settings, "add");
+        let spool = AddOptions {
+            backend: Some(BackendName::new("local").unwrap()),
+            spool: Some(SpoolMode::Always),
+            ..AddOptions::default()
+        };
+        client.add(Path::new("/home/photo"), &spool).unwrap();
+        drop(client);
+        let wal = open(&disk).unwrap();
+        let add = |count: usize, what: &str| {
+            let new = (0..count).map(|n| {
+                let mut new = logged(&format!("/{what}/{n}"));
+                new.idempotency_key = (n == 1).then(|| format!("key of {what}"));
+                Change::New(new)
+            });
+            let new: Vec<Change> = new.collect();
+            wal.transact(|_| Ok((new.clone(), ()))).unwrap();
+        };
+        let next = |number: Number, event: Event| {
+            wal.transact(|view| {
+                let operation = view.operation(number)?.expect("it was logged");
+                Ok((vec![Change::Next(Known::from(&operation), event.clone())], ()))
+            })
+            .unwrap();
+        };
+        let claim = Event::Claimed { claim: Claim { pid: 7, host: "here".into(), started: Time::from_millis(NOW) } };
+        let done =
+            Event::Completed { outcome: Outcome { cid: Some("Qm".into()), size: Some(9), ..Outcome::default() } };
+        let failure =
+            Failure { class: FailureClass::Transient, error_type: "test".into(), message: "it did not work".into() };
+        add(12, "first");
+        for number in [2, 5] {
+            next(number, claim.clone());
+            next(number, done.clone());
+        }
+        wal.checkpoint().unwrap();
+        let generation = || wal.read(|view| Ok(view.position().map(|position| position.generation))).unwrap();
+        let first = generation();
+        add(3, "second");
+        next(3, claim.clone());
+        next(4, claim.clone());
+        next(4, Event::Failed { failure: failure.clone() });
+        next(3, Event::Retrying { failure, until: Time::from_millis(NOW + 60_000) });
+        next(7, Event::Held { reason: "by hand".into() });
+        next(8, Event::Deleted { reason: "by hand".into() });
+        add(2, "third");
+        next(9, claim);
+        next(9, done);
+        let mut frames = 0;
+        let mut last = first;
+        while frames < 4 || last == first {
+            add(1, &format!("last {frames}"));
+            let now = generation();
+            frames = if now == last { frames + 1 } else { 1 };
+            last = now;
+        }
+        drop(wal);
+        Image::of(&disk)
+    })
+}
