@@ -162,13 +162,14 @@ impl Wal {
         }
         directories.sort();
         directories.dedup();
-        directories.iter().try_for_each(|directory| self.disk.create_dir_all_synced(directory))?;
+        let mut above: Vec<_> = directories.iter().flat_map(|directory| directory.ancestors()).collect();
+        above.retain(|path| path.starts_with(self.layout.base()));
+        above.sort();
+        above.dedup();
+        above.iter().skip(1).try_for_each(|directory| self.disk.create_dir_if_missing(directory))?;
         // A process that died at this may have made them, or renamed the manifest, without making that durable.
-        for parent in directories.iter().flat_map(|directory| directory.ancestors().skip(1)) {
-            if parent.starts_with(self.layout.base()) {
-                self.disk.sync_dir(parent)?;
-            }
-        }
+        above.retain(|path| !directories.iter().any(|directory| directory == path));
+        above.iter().try_for_each(|directory| self.disk.sync_dir(directory))?;
         for file in &originals.files {
             let from = self.layout.file(&file.name);
             let to = self.layout.file(&Layout::set_aside_name(&file.name));
