@@ -20,7 +20,7 @@ use super::world::{Deed, World};
 use super::{OPERATIONS_MAX, PLAIN, WORKLOADS, Workload, replaying, try_all};
 
 /// Moments of the power cut that are tried for each flush.
-const MOMENTS: usize = 16;
+const MOMENTS: usize = 24;
 
 /// Ways of it: what is kept, and whether a second process acts before.
 const SEEDS: u64 = 12;
@@ -202,11 +202,11 @@ impl Occurrence {
         let noted = later.clone();
         let all = run_watched(self.process(), &mut self.world(worlds, 0), OPERATIONS_MAX, move |asked, before, _| {
             if asked > nth {
-                noted.lock().unwrap().push(before + 1);
+                noted.lock().unwrap().extend([before, before + 1]);
             }
             if asked == nth { Verdict::LeaveOut } else { Verdict::Go }
         });
-        // Whenever something else has become durable, and at the end.
+        // Just before something else becomes durable, just after it, and at the end.
         let mut moments = std::mem::take(&mut *later.lock().unwrap());
         moments.truncate(MOMENTS);
         moments.push(all);
