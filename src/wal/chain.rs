@@ -188,7 +188,13 @@ pub fn read_frames(
         while limit.is_none_or(|limit| position.end < limit) {
             let Some(frame) = frame_at(&buffer, base, position.end, position.generation) else { break };
             if frame.kind == FrameKind::Sealed {
-                stretch.sealed = frame.payload.try_into().ok().map(u64::from_le_bytes);
+                match frame.payload.try_into() {
+                    Ok(next) => stretch.sealed = Some(u64::from_le_bytes(next)),
+                    Err(_) => {
+                        let (path, what) = (path.to_owned(), "a seal names no generation".to_owned());
+                        stretch.damage = Some(Damage { path, offset: Some(frame.start), what });
+                    }
+                }
                 return Ok(stretch);
             }
             let content = Content::new(frame.kind, frame.revision, frame.payload)

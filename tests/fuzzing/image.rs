@@ -48,6 +48,7 @@ pub fn options() -> Options {
         partition_size: 4,
         generation_bytes: 2200,
         ahead_bytes: 1024,
+        reserve_bytes: 512,
         lock_timeout: Duration::from_millis(50),
         ..Options::default()
     }
@@ -67,7 +68,7 @@ pub fn logged(path: &str) -> Logged {
 }
 
 impl Image {
-    /// All files of the log on a machine.
+    /// All files of the log on a machine, without the reserve: it holds nothing, and as much as all others together.
     pub fn of(disk: &MemoryDisk) -> Image {
         let disk: &dyn Disk = disk;
         let mut image = Image::default();
@@ -83,6 +84,7 @@ impl Image {
                 }
             }
         }
+        image.files.remove("reserve");
         image
     }
 

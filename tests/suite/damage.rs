@@ -532,6 +532,7 @@ fn a_whole_frame_that_makes_no_sense_is_told_and_hides_nothing_before_it() {
             next,
             Reservation { numbers: u64::MAX, revisions: 1 }.encode().to_vec(),
         ),
+        ("a seal that names nothing", FrameKind::Sealed, next, vec![1]),
         ("no transitions", FrameKind::Transitions, next, Vec::new()),
     ] {
         let (frame, _) = encode_frame(generation, kind, 80, revision, &payload);
