@@ -84,7 +84,7 @@ pub struct Stage<'a> {
 impl Wal {
     /// A place to stage content in.
     pub fn stage_content(&self) -> WalResult<Stage<'_>> {
-        self.disk.create_dir_all_synced(&self.layout.tmp()).map_err(WalError::NotLogged)?;
+        self.disk.create_dir_if_missing(&self.layout.tmp()).map_err(WalError::NotLogged)?;
         loop {
             let token = format!("{:016x}", self.clock.random());
             let path = self.layout.staged_content(&token, "lock");

@@ -416,7 +416,7 @@ pub struct Salvaged {
 /// Reads what can be read of a file, row group by row group. A newer format is an error.
 pub fn salvage(path: &std::path::Path, bytes: &bytes::Bytes) -> WalResult<Salvaged> {
     let whole = 0..bytes.len() as u64;
-    let Ok(metadata) = super::sound::footer(&bytes) else {
+    let Ok(metadata) = super::sound::footer(bytes) else {
         let is_ours = bytes.windows(super::FORMAT_KEY.len()).any(|window| window == super::FORMAT_KEY.as_bytes());
         let lost = vec![(whole, 0, "its footer cannot be read".to_owned())];
         return Ok(Salvaged { is_ours, rows: Vec::new(), lost });

@@ -23,7 +23,7 @@ use super::{OPERATIONS_MAX, PLAIN, WORKLOADS, Workload, replaying, try_all};
 const MOMENTS: usize = 24;
 
 /// Ways of it: what is kept, and whether a second process acts before.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 32;
 
 /// Places in the matrix that are tried for each flush.
 const OCCURRENCES: usize = 10;
@@ -35,6 +35,7 @@ const JUSTIFIED: &[(&str, &str)] = &[
         "wal/log.rs open: above the log",
         "who makes the log flushes them once more; making directories always flushes them",
     ),
+    ("wal/recovery.rs recover_locked: above the log", "who makes a log flushes them; this is for a log that was moved"),
     (
         "wal/repair.rs ",
         "cuts at each operation of a repair are tried by `suite::repair`; its flushes are not left out yet",
@@ -97,8 +98,14 @@ struct Occurrence {
     workload: usize,
     /// At which of its operations the process before died; none: it is the workload's own process.
     recovers: Option<u64>,
-    /// The how manieth flush of its process it is.
-    nth: u64,
+    /// The how manieth flush of its process it is, and the last one of those that it asks for in a row.
+    nth: (u64, u64),
+}
+
+impl Occurrence {
+    fn is(&self, asked: u64) -> bool {
+        (self.nth.0..=self.nth.1).contains(&asked)
+    }
 }
 
 /// Where it is noticed that a flush is missing.
@@ -114,6 +121,7 @@ impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Occurrence { workload, recovers, nth } = self.occurrence;
         let recovers = recovers.map_or("-".to_owned(), |at| at.to_string());
+        let nth = if nth.0 == nth.1 { nth.0.to_string() } else { format!("{}-{}", nth.0, nth.1) };
         write!(f, "{}:{recovers}:{nth}:{}:{}", WORKLOADS[workload].name, self.at, self.seed)
     }
 }
@@ -122,14 +130,18 @@ impl Notice {
     fn parse(text: &str) -> Option<Notice> {
         let [name, recovers, nth, at, seed] = text.split(':').collect::<Vec<_>>()[..] else { return None };
         let workload = WORKLOADS.iter().position(|workload| workload.name == name)?;
-        let occurrence = Occurrence { workload, recovers: recovers.parse().ok(), nth: nth.parse().ok()? };
+        let (first, last) = nth.split_once('-').unwrap_or((nth, nth));
+        let nth = (first.parse().ok()?, last.parse().ok()?);
+        let occurrence = Occurrence { workload, recovers: recovers.parse().ok(), nth };
         Some(Notice { occurrence, at: at.parse().ok()?, seed: seed.parse().ok()? })
     }
 }
 
 /// What whoever recovers does.
-const RECOVERER: Workload =
-    Workload { deeds: &[Deed::Open, Deed::Add("recoverer"), Deed::Checkpoint, Deed::Add("more")], ..PLAIN };
+const RECOVERER: Workload = Workload {
+    deeds: &[Deed::Open, Deed::Checkpoint, Deed::Add("recoverer"), Deed::Checkpoint, Deed::Add("more")],
+    ..PLAIN
+};
 
 /// What a path is in a log.
 fn role(path: &Path) -> String {
@@ -198,13 +210,13 @@ impl Occurrence {
 
     /// Where the matrix notices that it is left out.
     fn noticed(&self, worlds: &[World]) -> Option<Notice> {
-        let (nth, later) = (self.nth, Arc::new(Mutex::new(Vec::new())));
+        let (this, later) = (*self, Arc::new(Mutex::new(Vec::new())));
         let noted = later.clone();
         let all = run_watched(self.process(), &mut self.world(worlds, 0), OPERATIONS_MAX, move |asked, before, _| {
-            if asked > nth {
+            if asked > this.nth.1 {
                 noted.lock().unwrap().extend([before, before + 1]);
             }
-            if asked == nth { Verdict::LeaveOut } else { Verdict::Go }
+            if this.is(asked) { Verdict::LeaveOut } else { Verdict::Go }
         });
         // Just before something else becomes durable, just after it, and at the end.
         let mut moments = std::mem::take(&mut *later.lock().unwrap());
@@ -221,12 +233,13 @@ impl Notice {
         is_noticed(|| {
             let mut world = occurrence.world(worlds, at << 8 | seed);
             run_watched(occurrence.process(), &mut world, at, move |asked, _, _| {
-                if asked == occurrence.nth { Verdict::LeaveOut } else { Verdict::Go }
+                if occurrence.is(asked) { Verdict::LeaveOut } else { Verdict::Go }
             });
             if seed % 2 == 1 {
                 world.second_acts(seed / 2);
             }
-            world.power_cut(seed / 2 + 6 * at);
+            // First all, nothing, names alone, content alone; then whatever chance keeps.
+            world.power_cut(if seed < 8 { seed / 2 } else { 4 + 6 * (at << 8 | seed) });
             world.check_goes_on();
         })
     }
@@ -245,7 +258,17 @@ fn occurrences(worlds: &[World]) -> BTreeMap<Site, Vec<Occurrence>> {
         });
         let sites = std::mem::take(&mut *sites.lock().unwrap());
         for (nth, _, site) in &sites {
-            found.entry(site.clone()).or_default().push(Occurrence { nth: *nth, ..occurrence });
+            let known = found.entry(site.clone()).or_default();
+            match known.last_mut() {
+                // In a row, such as after making each missing directory: it is left out as a whole.
+                Some(before)
+                    if (before.workload, before.recovers) == (occurrence.workload, occurrence.recovers)
+                        && before.nth.1 + 1 == *nth =>
+                {
+                    before.nth.1 = *nth;
+                }
+                _ => known.push(Occurrence { nth: (*nth, *nth), ..occurrence }),
+            }
         }
         // The first two of each flush.
         let mut seen: BTreeMap<&Site, usize> = BTreeMap::new();
@@ -259,10 +282,10 @@ fn occurrences(worlds: &[World]) -> BTreeMap<Site, Vec<Occurrence>> {
         deaths
     };
     for workload in 0..WORKLOADS.len() {
-        let own = record(Occurrence { workload, recovers: None, nth: 0 });
+        let own = record(Occurrence { workload, recovers: None, nth: (0, 0) });
         // Whoever dies when about to flush leaves the most behind.
         for at in own {
-            record(Occurrence { workload, recovers: Some(at), nth: 0 });
+            record(Occurrence { workload, recovers: Some(at), nth: (0, 0) });
         }
     }
     found
