@@ -320,7 +320,7 @@ fn nothing_is_lost_wherever_a_workload_is_cut() {
     let tried = AtomicU64::new(0);
     for workload in WORKLOADS {
         let world = workload.world();
-        let seeds = if is_long() { 42 } else { 6 };
+        let seeds = if is_long() { 42 } else { 3 };
         let operations = workload.operations();
         let mut cuts: Vec<Cut> = (0..=operations)
             .flat_map(|at| (0..seeds).map(move |seed| Cut { at, seed: seed * 5 + at % 5, again: None }))
@@ -386,7 +386,7 @@ fn nothing_is_lost_whatever_fails() {
     for workload in WORKLOADS {
         let world = workload.world();
         let operations = workload.operations();
-        let stride = if is_long() { 1 } else { 3 };
+        let stride = if is_long() { 1 } else { 6 };
         let mut errors: Vec<(u64, usize, bool)> = (0..=operations)
             .flat_map(|at| (0..Fault::ALL.len()).map(move |fault| (at, fault)))
             .filter(|(at, fault)| (at + *fault as u64).is_multiple_of(stride))
