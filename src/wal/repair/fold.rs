@@ -49,7 +49,9 @@ impl Repair<'_> {
         }
         // Without a manifest nothing tells which numbers were deleted and which were in files that are gone.
         if !journal.losses.is_empty() || manifest.is_none() {
-            let reserved = |number: &Number| journal.reserved.iter().any(|(a, b)| a <= number && number <= b);
+            // Nor whether a batch that reserved its numbers came to be part of the log.
+            let was_reserved = |number: &Number| journal.reserved.iter().any(|(a, b)| a <= number && number <= b);
+            let reserved = |number: &Number| manifest.is_some() && was_reserved(number);
             let noted = noted.map_or(0, |note| note.number);
             let end = journal.numbers.1.max(noted);
             let gone = manifest.map_or(1, |_| journal.numbers.0)..end;

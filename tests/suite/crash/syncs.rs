@@ -415,6 +415,10 @@ struct Pair {
     name: &'static str,
     publishes: fn(&Call<'_>) -> bool,
     removes: fn(&Call<'_>) -> bool,
+    /// Whether whatever is published up to the removal is put off, for several steps do the same.
+    is_repeated: bool,
+    /// How much of what was not synced stays at a cut, see `World::power_cut`.
+    seeds: &'static [u64],
 }
 
 fn is_at(path: Option<&Path>, start: &str) -> bool {
@@ -426,26 +430,37 @@ const PAIRS: &[Pair] = &[
         name: "manifest, then the generations it no longer needs",
         publishes: |call| is_at(call.to, "/home/wal/MANIFEST"),
         removes: |call| call.action == "remove" && is_at(Some(call.path), "/home/wal/journal/"),
+        is_repeated: false,
+        seeds: &[0, 1],
     },
     Pair {
         name: "manifest, then the partitions it no longer names",
         publishes: |call| is_at(call.to, "/home/wal/MANIFEST"),
         removes: |call| call.action == "remove" && is_at(Some(call.path), "/home/wal/partitions/"),
+        is_repeated: false,
+        seeds: &[0, 1],
     },
     Pair {
         name: "manifest, then the archives it no longer names",
         publishes: |call| is_at(call.to, "/home/wal/MANIFEST"),
         removes: |call| call.action == "remove" && is_at(Some(call.path), "/home/wal/archives/"),
+        is_repeated: false,
+        seeds: &[0, 1],
     },
     Pair {
         name: "manifest with what was adopted, then the originals",
-        publishes: |call| is_at(call.to, "/home/wal/MANIFEST"),
+        // Nobody gets to the removal who has not seen the manifest: what can be late is that it is durable.
+        publishes: |call| call.action == "sync directory" && call.path == Path::new("/home/wal"),
         removes: |call| call.action == "rename" && is_at(call.to, "/home/wal/quarantine/original/"),
+        is_repeated: true,
+        seeds: &[4, 5, 10, 11],
     },
     Pair {
         name: "completion in the journal, then the content in the spool",
         publishes: |call| call.action == "sync" && is_at(Some(call.path), "/home/wal/journal/"),
         removes: |call| call.action == "remove" && is_at(Some(call.path), "/home/wal/spool/"),
+        is_repeated: false,
+        seeds: &[0, 1],
     },
 ];
 
@@ -486,7 +501,7 @@ fn swapped(pair: &'static Pair, nth: u64) -> (Watch, Arc<Mutex<Held>>) {
         let mut count = count.lock().unwrap();
         if (pair.publishes)(&call) {
             *count += 1;
-            if *count - 1 == nth {
+            if *count - 1 == nth || (pair.is_repeated && *count > nth && held.swapped == 0) {
                 match call.to {
                     Some(to) => held.renames.push((call.path.to_owned(), to.to_owned())),
                     None => held.flushes.push(call.path.to_owned()),
@@ -531,7 +546,7 @@ fn noticed_swap(pair: &'static Pair, workload: &Workload) -> Option<(u64, u64, u
         if held.lock().unwrap().swapped == 0 {
             continue;
         }
-        for (at, seed) in (0..=operations).flat_map(|at| [(at, 0), (at, 1)]) {
+        for (at, seed) in (0..=operations).flat_map(|at| pair.seeds.iter().map(move |seed| (at, *seed))) {
             let is_bad = is_noticed(|| {
                 let mut world = world.fork(at);
                 let disk = world.machine.process();
