@@ -234,7 +234,8 @@ impl<'w> Staging<'w> {
         wal.check_room(0)?;
         let held = wal.lock_checkpoint()?;
         for directory in wal.layout.directories() {
-            wal.disk.create_dir_all_synced(&directory).map_err(WalError::NotLogged)?;
+            // Their names are made durable by `sweep`, before anything is published in them.
+            wal.disk.create_dir_if_missing(&directory).map_err(WalError::NotLogged)?;
         }
         {
             // Makes the log if there is none.

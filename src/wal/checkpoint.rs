@@ -123,7 +123,8 @@ impl Wal {
     pub(super) fn fold_all(&self, also_open_generation: bool) -> WalResult<CheckpointReport> {
         let mut report = CheckpointReport::default();
         for directory in self.layout.directories() {
-            self.disk.create_dir_all_synced(&directory)?;
+            // Their names are made durable by `sweep`, before anything is published in them.
+            self.disk.create_dir_if_missing(&directory)?;
         }
         let open_generation = {
             let mut inner = self.lock_inner();

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use wal_cli::disk::{Fault, MemoryDisk};
 use wal_cli::wal::{Options, Wal, WalError};
 
-use world::{Deed, World};
+use world::{Deed, World, layout};
 
 /// No workload takes more disk operations than this.
 const OPERATIONS_MAX: u64 = 5000;
@@ -45,11 +45,18 @@ struct Workload {
     before: &'static [Deed],
     /// Whether the power was cut in between: what was acknowledged is there, and no note is believed.
     boots: bool,
+    damage: Option<world::Damage>,
     deeds: &'static [Deed],
     beside: &'static [(usize, Deed)],
 }
 
-const PLAIN: Workload = Workload { name: "", original: None, before: &[], boots: false, deeds: &[], beside: &[] };
+const PLAIN: Workload = Workload { name: "", original: None, before: &[], boots: false, damage: None, deeds: &[], beside: &[] };
+
+/// Before a log is damaged it has a partition, an archive, and a generation with frames.
+const DAMAGED: &[Deed] =
+    &[Deed::Add("a b c"), Deed::Claim("a b"), Deed::Complete("a"), Deed::Checkpoint, Deed::Complete("b"), Deed::Add("e")];
+const PARTITION: &str = "partitions/wal_1800000000_000001.parquet";
+const GENERATION: &str = "journal/journal_0000000002.log";
 
 const WORKLOADS: &[Workload] = &[
     Workload { name: "first-run", deeds: &[Deed::Open, Deed::Add("one"), Deed::Add("two")], ..PLAIN },
@@ -182,6 +189,34 @@ const WORKLOADS: &[Workload] = &[
         deeds: &[Deed::Spool("film"), Deed::Claim("film"), Deed::Complete("film")],
         ..PLAIN
     },
+    Workload {
+        name: "repair",
+        before: DAMAGED,
+        damage: Some(|machine| {
+            // The name of the program that wrote it says nothing of its rows.
+            machine.corrupt(&layout().file(PARTITION), |bytes| {
+                let text = b"wal-cli ";
+                let at = bytes.windows(text.len()).rposition(|window| window == text).unwrap();
+                bytes[at] ^= 1;
+            });
+            machine.corrupt(&layout().file(GENERATION), |bytes| bytes[30] ^= 1);
+            &[PARTITION, GENERATION]
+        }),
+        deeds: &[Deed::Open, Deed::Add("d"), Deed::Checkpoint],
+        beside: &[(2, Deed::Add("x"))],
+        ..PLAIN
+    },
+    Workload {
+        name: "repair-manifest",
+        before: DAMAGED,
+        damage: Some(|machine| {
+            machine.corrupt(&layout().manifest(), |bytes| bytes.fill(0));
+            &["MANIFEST.json"]
+        }),
+        deeds: &[Deed::Open, Deed::Add("d")],
+        beside: &[(1, Deed::Add("x"))],
+        ..PLAIN
+    },
     Workload { name: "adoption", original: Some("mixed"), deeds: &[Deed::Open, Deed::Add("new")], ..PLAIN },
 ];
 
@@ -203,6 +238,9 @@ impl Workload {
         world.machine.kill_all();
         if self.boots {
             world.machine.power_cut(|| false);
+        }
+        if let Some(damage) = self.damage {
+            world.damage(damage);
         }
         world
     }

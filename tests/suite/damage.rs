@@ -1,10 +1,12 @@
 //! One thing of a small log is damaged at a time, down to every bit: nobody may be told other content than was written,
 //! nothing may be missing without a word, and nobody may panic.
 //!
-//! Every case is one of three:
+//! Every case is one of four:
 //! - *harmless*: a reader sees what it saw before, and a writer goes on;
 //! - *reported*: a reader says what is damaged, and shows all that stands elsewhere; a writer refuses, or leaves it told;
-//! - *tail*: the journal ends earlier, in a stretch of which nothing that is left says that it ever was on the disk.
+//! - *named*: the journal ends earlier, in a stretch of which nothing that is left says that it ever was on the disk,
+//!   and `verify` names what stands behind its end;
+//! - *tail*: the same, and nothing at all stands behind its end.
 //!
 //! `WAL_CLI_LONG=N` tries one in N of all flips and truncations (1: all), `WAL_CLI_DAMAGE` the one case of that name.
 
@@ -13,7 +15,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use wal_cli::operation::{Number, Operation};
 use wal_cli::wal::journal::{HEADER_LEN, frame_at};
@@ -78,6 +80,7 @@ impl fmt::Display for Case {
 enum Ending {
     Harmless,
     Reported,
+    Named,
     Tail,
 }
 
@@ -253,11 +256,11 @@ impl Case {
             if seen.operations == whole.seen.operations {
                 return Ok(Ending::Harmless);
             }
-            // Where `verify` is there, it has to name what was cut off, too: that is to be asked for here.
-            return if self.is_tail(whole, image, seen) {
-                Ok(Ending::Tail)
-            } else {
-                Err(format!("not a word, but {}", difference(&whole.seen.operations, &seen.operations)))
+            return match self.tail(whole, image, seen) {
+                Some(tail) if tail.iter().all(|byte| *byte == 0) => Ok(Ending::Tail),
+                Some(_) if self.is_named_by_verify(image)? => Ok(Ending::Named),
+                Some(_) => Err("the journal ends earlier, and `verify` has not a word for what is behind".into()),
+                None => Err(format!("not a word, but {}", difference(&whole.seen.operations, &seen.operations))),
             };
         }
         if !seen.told.iter().any(|told| names(told, &self.file)) {
@@ -290,15 +293,22 @@ impl Case {
         Ok(Ending::Reported)
     }
 
-    /// Whether the journal just ends earlier, at a frame, and nothing that is left says that it went further.
-    fn is_tail(&self, whole: &Whole, image: &Image, seen: &Seen) -> bool {
+    /// What stands behind the journal's end, if it just ends earlier, at a frame, and nothing that is left says that it
+    /// went further.
+    fn tail<'i>(&self, whole: &Whole, image: &'i Image, seen: &Seen) -> Option<&'i [u8]> {
         let last = whole.generations.last().unwrap();
-        let Some(bytes) = image.files.get(last).filter(|_| self.file == *last && self.another_boot) else {
-            return false;
-        };
+        let bytes = image.files.get(last).filter(|_| self.file == *last && self.another_boot)?;
         let generation = generation_of(last);
         let end = frame_ends(bytes, generation).last().copied().unwrap_or(HEADER_LEN as usize);
-        end >= known_synced(bytes, generation) && whole.ends.get(&end).is_some_and(|state| state == seen)
+        let is_tail = end >= known_synced(bytes, generation) && whole.ends.get(&end).is_some_and(|state| state == seen);
+        is_tail.then(|| bytes.get(end..).unwrap_or_default())
+    }
+
+    fn is_named_by_verify(&self, image: &Image) -> Result<bool, String> {
+        let disk: Arc<dyn wal_cli::disk::Disk> = Arc::new(image.machine(self.another_boot).process());
+        let found = caught("verify", || wal_cli::wal::verify(&disk, &layout(), &|_, _| {}))?;
+        let found = found.map_err(|error| format!("verify cannot go on: {error}"))?;
+        Ok(found.findings.iter().any(|finding| finding.path == self.file))
     }
 
     fn judge_writer(&self, whole: &Whole, ending: Ending, seen: &Seen, image: &Image) -> Result<(), String> {
@@ -344,7 +354,7 @@ impl Case {
             Ending::Reported if after.told.is_empty() && !complete => {
                 Err("it is no longer told once a writer went on".into())
             }
-            Ending::Harmless | Ending::Tail if !after.told.is_empty() => {
+            Ending::Harmless | Ending::Named | Ending::Tail if !after.told.is_empty() => {
                 Err(format!("a writer made damage: {:?}", after.told))
             }
             _ => Ok(()),

@@ -12,7 +12,7 @@ use wal_cli::disk::{Disk, FileKind, Machine, MemoryDisk, Unsynced};
 use wal_cli::operation::{
     BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Operation, OperationType, Outcome, Status, Time,
 };
-use wal_cli::wal::{Admitted, Change, Known, Layout, Options, Order, Retention, View, Wal, WalError};
+use wal_cli::wal::{Admitted, Change, Known, Layout, Options, Order, Repaired, Retention, View, Wal, WalError};
 
 use crate::suite::adoption::files_of;
 
@@ -87,7 +87,12 @@ pub struct World {
     numbers: BTreeMap<u64, String>,
     /// The directory of the original that was there at first.
     original: Option<&'static str>,
+    /// Files that were damaged in ways that cost nothing, as they were left: whoever opens the log repairs it first.
+    evidence: Vec<Vec<u8>>,
 }
+
+/// Damages a log, and says which files of it.
+pub type Damage = fn(&Machine) -> &'static [&'static str];
 
 pub fn layout() -> Layout {
     Layout::new("/home/wal")
@@ -144,7 +149,8 @@ impl World {
         disk.sync_dir(Path::new("/home")).unwrap();
         let clock = clock_at(Time::from_millis(START), 1);
         let (expected, numbers) = (Expected::default(), BTreeMap::new());
-        let mut world = World { machine, clock, options, expected, numbers, original };
+        let evidence = Vec::new();
+        let mut world = World { machine, clock, options, expected, numbers, original, evidence };
         world.expected.candidates = vec![world.seen()];
         world
     }
@@ -158,11 +164,30 @@ impl World {
             expected: self.expected.clone(),
             numbers: self.numbers.clone(),
             original: self.original,
+            evidence: self.evidence.clone(),
         }
     }
 
+    pub fn damage(&mut self, damage: Damage) {
+        let damaged = damage(&self.machine);
+        let disk = self.machine.process();
+        let bytes = |name: &&str| (&disk as &dyn Disk).read(&layout().file(name)).unwrap();
+        self.evidence = damaged.iter().map(bytes).collect();
+        let report = self.repair(&(Arc::new(self.machine.fork().process()) as Arc<dyn Disk>)).unwrap();
+        assert!(report.changed && report.lost.is_empty(), "{report:?}");
+    }
+
+    fn repair(&self, disk: &Arc<dyn Disk>) -> Result<Repaired, WalError> {
+        wal_cli::wal::repair(disk, &*self.clock, &layout(), &self.options)
+    }
+
+    /// Opens the log; one that has been damaged is repaired before, as its owner would.
     pub fn open(&self, disk: impl Disk + 'static) -> Result<Wal, WalError> {
-        Wal::open(Arc::new(disk), self.clock.clone(), layout(), self.options.clone())
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        if !self.evidence.is_empty() {
+            self.repair(&disk)?;
+        }
+        Wal::open(disk, self.clock.clone(), layout(), self.options.clone())
     }
 
     /// All deeds, by a process of its own that nothing happens to.
@@ -318,9 +343,14 @@ impl World {
         Ok(before)
     }
 
-    /// What a fresh reader sees.
+    /// What a fresh reader sees, at the latest after a repair.
     pub fn seen(&self) -> State {
-        let disk = self.machine.process();
+        let mut disk = self.machine.process();
+        self.check_evidence(&disk);
+        if !self.evidence.is_empty() {
+            disk = self.machine.fork().process();
+            self.repair(&(Arc::new(disk.clone()) as Arc<dyn Disk>)).expect("it can be repaired");
+        }
         let view = View::open(Arc::new(disk.clone()), layout()).expect("a reader can read");
         assert_eq!(view.damage(), None);
         let mut state = State::new();
@@ -351,6 +381,19 @@ impl World {
             );
         }
         state
+    }
+
+    /// What was damaged is there as it was, or set aside.
+    fn check_evidence(&self, disk: &MemoryDisk) {
+        if self.evidence.is_empty() {
+            return;
+        }
+        let mut there = BTreeSet::new();
+        for folder in layout().directories().into_iter().chain([layout().base().to_owned()]) {
+            let files = disk.list(&folder).unwrap_or_default().into_iter().filter(|file| file.kind == FileKind::File);
+            there.extend(files.map(|file| (disk as &dyn Disk).read(&folder.join(&file.name)).unwrap()));
+        }
+        assert!(self.evidence.iter().all(|bytes| there.contains(bytes)), "what was damaged is gone");
     }
 
     /// Whoever still needs its content has it.
