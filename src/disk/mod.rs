@@ -52,6 +52,13 @@ impl DiskError {
         number == Some(Errno::MFILE.raw_os_error()) || number == Some(Errno::NFILE.raw_os_error())
     }
 
+    /// Whether the medium does not give back what it was given. That something is not there or not allowed, or that there
+    /// are no descriptors or no memory left, says nothing about it.
+    pub fn is_of_the_medium(&self) -> bool {
+        use io::ErrorKind::{Interrupted, NotFound, OutOfMemory, PermissionDenied};
+        !self.is_out_of_descriptors() && !matches!(self.kind(), NotFound | PermissionDenied | OutOfMemory | Interrupted)
+    }
+
     /// Whether a link could not be made because the file system has none, or none left for that file.
     pub fn is_without_links(&self) -> bool {
         matches!(

@@ -11,6 +11,7 @@ mod journal;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use super::recovery;
 use super::schema;
 use super::verify::{Finding, Verified, look_at, verify};
 use crate::clock::Clock;
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskError};
 use crate::operation::{Number, Operation, State, Time};
 
 /// Something that cannot be read any more.
@@ -76,6 +77,25 @@ pub(super) struct Plan {
     pub(super) revision: u64,
 }
 
+/// How often something is read before it counts as lost.
+const READS: usize = 3;
+
+/// Reads a file. The inner error says that it is lost: it is missing, or the medium does not give it, however often it is
+/// asked. Any other one says nothing about the file, and ends the repair before anything was changed.
+fn read(disk: &dyn Disk, path: &Path) -> WalResult<Result<Vec<u8>, DiskError>> {
+    let mut reads = 0;
+    loop {
+        reads += 1;
+        match disk.read(path) {
+            Ok(bytes) => return Ok(Ok(bytes)),
+            Err(error) if error.is_not_found() => return Ok(Err(error)),
+            Err(error) if !error.is_of_the_medium() => return Err(error.into()),
+            Err(error) if reads == READS => return Ok(Err(error)),
+            Err(_) => {}
+        }
+    }
+}
+
 struct Repair<'a> {
     disk: &'a Arc<dyn Disk>,
     clock: &'a dyn Clock,
@@ -90,6 +110,13 @@ pub fn repair(disk: &Arc<dyn Disk>, clock: &dyn Clock, layout: &Layout, options:
     let unchanged = |found: Verified| Repaired { operations: found.operations, ..Repaired::default() };
     let found = verify(disk, layout, &look)?;
     if found.is_sound() {
+        // Another repair may have been killed before it made that durable.
+        let directories = layout.directories().into_iter().chain([layout.spool(), layout.base().to_owned()]);
+        let flush = |directory: std::path::PathBuf| match disk.sync_dir(&directory) {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        };
+        directories.map(flush).collect::<Result<(), _>>()?;
         return Ok(unchanged(found));
     }
     // In the order in which locks are taken. A drain loop keeps its own for long.
@@ -117,8 +144,14 @@ pub fn repair(disk: &Arc<dyn Disk>, clock: &dyn Clock, layout: &Layout, options:
 
 impl Repair<'_> {
     fn run(mut self, append: &LockFile, sync: &LockFile) -> WalResult<Repaired> {
+        if let Some(mut note) = note::read::<AppendNote>(append.file())? {
+            // If this is killed, the next writer puts the journal in order first, and makes the manifest durable.
+            note.at_work = true;
+            note::write(append.file(), &note)?;
+        }
         for directory in self.layout.directories() {
-            self.disk.create_dir_all_synced(&directory)?;
+            // Their names are made durable before the manifest that needs them.
+            self.disk.create_dir_if_missing(&directory)?;
         }
         let manifest = match Manifest::load(&**self.disk, self.layout) {
             Ok(manifest) => manifest,
@@ -221,18 +254,16 @@ impl Repair<'_> {
                 _ => {}
             }
         }
-        let mut changed = vec![self.layout.journal()];
         for name in damaged {
             let path = self.layout.file(&name);
             if self.disk.exists(&path)? {
                 let target = self.free_name(&name)?;
                 self.disk.rename(&path, &self.layout.file(&target))?;
-                changed.extend(path.parent().map(std::path::Path::to_owned));
                 self.report.set_aside.push(target);
             }
         }
+        // Old names that come back after a power cut are no part of the log, and the next checkpoint deals with them.
         self.disk.sync_dir(&self.layout.quarantine())?;
-        changed.iter().try_for_each(|directory| self.disk.sync_dir(directory))?;
         self.report.losses.sort();
         self.report.losses.dedup();
         self.report.set_aside.sort();
@@ -302,11 +333,8 @@ impl Repair<'_> {
 
     /// Puts a durable copy of a file into `quarantine/`, unless one that is the same stands there already.
     fn copy_aside(&mut self, name: &str) -> WalResult<bool> {
-        let bytes = match self.disk.read(&self.layout.file(name)) {
-            Ok(bytes) => bytes,
-            // The medium gives nothing that could be copied.
-            Err(_) => return Ok(false),
-        };
+        // If the medium gives nothing, there is nothing that could be copied.
+        let Ok(bytes) = read(&**self.disk, &self.layout.file(name))? else { return Ok(false) };
         let target = self.free_name(name)?;
         let short = name.rsplit('/').next().unwrap_or(name);
         for nth in 0.. {
@@ -314,9 +342,8 @@ impl Repair<'_> {
             if earlier == target {
                 break;
             }
-            if self.disk.read(&self.layout.file(&earlier)).is_ok_and(|there| there == bytes) {
-                // A repair that was killed has made it; whether it is durable nobody knows.
-                self.disk.open(&self.layout.file(&earlier), crate::disk::Access::Write)?.sync_all()?;
+            if read(&**self.disk, &self.layout.file(&earlier))?.is_ok_and(|there| there == bytes) {
+                // A repair that was killed has made it, and flushed it before it got this name.
                 self.report.set_aside.push(earlier);
                 return Ok(true);
             }

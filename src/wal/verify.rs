@@ -16,7 +16,7 @@ use super::manifest::{Manifest, sha256_hex};
 use super::note::{self, AppendNote, HolderNote, SyncNote};
 use super::original;
 use super::view::View;
-use crate::disk::{Access, Disk, DiskError, FileKind, Metadata};
+use crate::disk::{Access, Disk, FileKind, Metadata};
 
 /// How often everything is looked at again because the log has moved on.
 const ATTEMPTS: usize = 20;
@@ -163,19 +163,11 @@ fn into_finding(layout: &Layout, error: WalError) -> WalResult<Finding> {
     match error {
         WalError::Damaged(damage) => Ok(Finding::of(layout, &damage)),
         WalError::NotOurs { path, what } => Ok(Finding::damage(layout.relative(&path), None, what)),
-        WalError::Disk(error) if is_of_the_medium(&error) => {
+        WalError::Disk(error) if error.is_of_the_medium() => {
             Ok(Finding::damage(layout.relative(&error.path), None, format!("it cannot be read: {}", error.source)))
         }
         other => Err(other),
     }
-}
-
-/// Whether the disk has lost something: what is not allowed, or not there any more, is another matter.
-fn is_of_the_medium(error: &DiskError) -> bool {
-    use std::io::ErrorKind::{Interrupted, NotFound, OutOfMemory, PermissionDenied};
-    // Out of descriptors (EMFILE, ENFILE) is no fault of the file either.
-    !matches!(error.kind(), NotFound | PermissionDenied | OutOfMemory | Interrupted)
-        && !matches!(error.source.raw_os_error(), Some(23 | 24))
 }
 
 impl Look<'_> {

@@ -50,11 +50,18 @@ struct Workload {
     beside: &'static [(usize, Deed)],
 }
 
-const PLAIN: Workload = Workload { name: "", original: None, before: &[], boots: false, damage: None, deeds: &[], beside: &[] };
+const PLAIN: Workload =
+    Workload { name: "", original: None, before: &[], boots: false, damage: None, deeds: &[], beside: &[] };
 
 /// Before a log is damaged it has a partition, an archive, and a generation with frames.
-const DAMAGED: &[Deed] =
-    &[Deed::Add("a b c"), Deed::Claim("a b"), Deed::Complete("a"), Deed::Checkpoint, Deed::Complete("b"), Deed::Add("e")];
+const DAMAGED: &[Deed] = &[
+    Deed::Add("a b c"),
+    Deed::Claim("a b"),
+    Deed::Complete("a"),
+    Deed::Checkpoint,
+    Deed::Complete("b"),
+    Deed::Add("e"),
+];
 const PARTITION: &str = "partitions/wal_1800000000_000001.parquet";
 const GENERATION: &str = "journal/journal_0000000002.log";
 
@@ -215,6 +222,17 @@ const WORKLOADS: &[Workload] = &[
         }),
         deeds: &[Deed::Open, Deed::Add("d")],
         beside: &[(1, Deed::Add("x"))],
+        ..PLAIN
+    },
+    Workload {
+        name: "repair-spool",
+        before: &[Deed::Spool("photo"), Deed::Checkpoint, Deed::Spool("film")],
+        damage: Some(|machine| {
+            world::remove_spool_links(machine);
+            &[]
+        }),
+        deeds: &[Deed::Open, Deed::Claim("photo"), Deed::Complete("photo"), Deed::Add("d")],
+        beside: &[(2, Deed::Add("x"))],
         ..PLAIN
     },
     Workload { name: "adoption", original: Some("mixed"), deeds: &[Deed::Open, Deed::Add("new")], ..PLAIN },

@@ -27,7 +27,8 @@ const BATCH: usize = 1_010;
 /// Something that people do, killed at every point on its way.
 struct Workload {
     name: &'static str,
-    /// What is done before: commands; `original`: a directory of the original system; `POINT! COMMAND`: killed there.
+    /// What is done before: commands; `original`: a directory of the original system; `damage`: the manifest is lost;
+    /// `POINT! COMMAND`: killed there.
     before: &'static [&'static str],
     command: &'static str,
 }
@@ -69,6 +70,11 @@ const WORKLOADS: &[Workload] = &[
         &["add --backend local f0", "before:sync:generation! add --backend local f1"],
         "cancel 1",
     ),
+    workload(
+        "repair",
+        &["add --backend local f0 f1", "process", "checkpoint", "add --backend local f2", "damage"],
+        "verify --repair",
+    ),
 ];
 
 /// A workload made ready: what its kills are measured by.
@@ -105,6 +111,7 @@ fn prepare(workload: &'static Workload) -> Scene {
     put_files(&template);
     for step in workload.before {
         match step.split_once("! ") {
+            _ if *step == "damage" => std::fs::write(template.log().join("MANIFEST.json"), "nonsense").unwrap(),
             _ if *step == "original" => adoption::put(&template, "mixed", Duration::from_secs(7200)),
             Some((point, command)) => {
                 let output = template.command(command).env("WAL_CLI_FAILPOINT", point).output().unwrap();
@@ -116,8 +123,9 @@ fn prepare(workload: &'static Workload) -> Scene {
             }
         }
     }
-    let before = operations(&template);
     let undone = template.copy();
+    mend(workload, &undone);
+    let before = operations(&undone);
     let mut undone = settled(&undone, &mut BTreeSet::new());
     let recorded = template.copy();
     let list = recorded.path("points");
@@ -130,6 +138,13 @@ fn prepare(workload: &'static Workload) -> Scene {
     undone.retain(|id, _| before.contains_key(id));
     done.retain(|id, _| before.contains_key(id));
     Scene { workload, template, before, undone, done, logs, points }
+}
+
+/// What is damaged is repaired before anybody works with it.
+fn mend(workload: &Workload, place: &Place) {
+    if workload.before.contains(&"damage") {
+        place.run("verify --repair");
+    }
 }
 
 /// All operations, each seen to be there once and to be done once.
@@ -190,6 +205,7 @@ fn kill_at(scene: &Scene, point: &str, nth: usize) -> bool {
     let mut completed: BTreeSet<String> = completed_in(&output).into_iter().collect();
     let mut cancelled = BTreeSet::new();
 
+    mend(scene.workload, &place);
     // The second writer, and what is promised to it.
     let added = place.json("add --backend local second");
     let second = added["operation_id"].as_str().unwrap().to_owned();

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::journal::{Journal, Record};
 use super::rows::Files;
-use super::{Loss, Plan, Repair};
-use crate::disk::Access;
+use super::{Loss, Plan, READS, Repair};
+use crate::disk::{Access, DiskError};
 use crate::operation::{self, Event, Number, Operation};
 use crate::wal::error::WalResult;
 use crate::wal::manifest::{Manifest, NumberSet, sha256_hex};
@@ -130,21 +130,23 @@ impl Repair<'_> {
         let stays = files.spooled.iter().filter(|content| live.contains_key(&content.number)).cloned();
         let needed: Vec<Spooled> = written.chain(stays).collect();
         let mut without = HashSet::new();
-        let mut linked = false;
-        for content in needed {
+        for content in &needed {
             let own = self.layout.spooled_for(&content.name, content.id);
             let shared = self.layout.spooled(&content.name);
-            if self.is_content(&own, &content)? {
+            if self.is_content(&own, content)? {
                 continue;
             }
             let name = self.layout.relative(&own);
             if self.disk.exists(&own)? {
                 files.plan.damaged.push(name.clone());
-            } else if self.is_content(&shared, &content)? && self.disk.link(&shared, &own).is_ok() {
-                linked = true;
-                continue;
+            } else if self.is_content(&shared, content)? {
+                match self.disk.link(&shared, &own) {
+                    Err(error) if !error.is_without_links() => return Err(error.into()),
+                    Err(_) => {}
+                    Ok(()) => continue,
+                }
             }
-            if self.disk.exists(&shared)? && !self.is_content(&shared, &content)? {
+            if self.disk.exists(&shared)? && !self.is_content(&shared, content)? {
                 files.plan.damaged.push(self.layout.relative(&shared));
             }
             let what = format!(
@@ -154,7 +156,8 @@ impl Repair<'_> {
             self.lose(&name, None, &what);
             without.insert(content.number);
         }
-        if linked {
+        if !needed.is_empty() && self.disk.exists(&self.layout.spool())? {
+            // Links of a repair that was killed as well.
             self.disk.sync_dir(&self.layout.spool())?;
         }
         files.plan.damaged.sort();
@@ -167,12 +170,20 @@ impl Repair<'_> {
     }
 
     fn is_content(&self, path: &std::path::Path, content: &Spooled) -> WalResult<bool> {
-        let file = match self.disk.open(path, Access::Read) {
-            Ok(file) => file,
-            Err(_) => return Ok(false),
-        };
         let is_hash = content.name.len() == sha256_hex(b"").len();
-        Ok(file.metadata()?.len == content.size && (!is_hash || hash_of(&*file).is_ok_and(|hash| hash == content.name)))
+        let look = || {
+            let file = self.disk.open(path, Access::Read)?;
+            Ok(file.metadata()?.len == content.size && (!is_hash || hash_of(&*file)? == content.name))
+        };
+        for _ in 0..READS {
+            match look() {
+                Ok(is_content) => return Ok(is_content),
+                Err(error) if DiskError::is_of_the_medium(&error) => {}
+                Err(error) if error.is_not_found() => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(false)
     }
 }
 

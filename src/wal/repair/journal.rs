@@ -48,9 +48,8 @@ impl Journal {
         let mut headers = HashMap::new();
         for generation in &generations {
             let path = layout.generation(*generation);
-            let bytes = match disk.read(&path) {
+            let bytes = match super::read(disk, &path)? {
                 Ok(bytes) => bytes,
-                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Err(error.into()),
                 // What the medium does not give is as good as zeros.
                 Err(_) => vec![0; usize::try_from(disk.metadata(&path)?.len).unwrap_or(0)],
             };

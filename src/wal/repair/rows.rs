@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
-use super::{Loss, Plan, Repair};
-use crate::disk::FileKind;
+use super::{Loss, Plan, READS, Repair, read};
+use crate::disk::{DiskError, FileKind};
 use crate::operation::{Number, Operation, OperationId, Revision, State};
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::layout::Layout;
@@ -63,8 +63,8 @@ impl Repair<'_> {
         let mut twice = Vec::new();
         for entry in manifest.files.iter().filter(|entry| names.insert(&entry.name)) {
             files.see(entry.numbers.1, entry.revisions.1);
-            match verify::files::check(&**self.disk, self.layout, entry, &HashSet::new(), true) {
-                Ok(checked) => {
+            match self.check(entry)? {
+                Some(checked) => {
                     for (number, id) in checked.live {
                         if files.live.insert(number, id).is_some() {
                             twice.push(number);
@@ -73,30 +73,39 @@ impl Repair<'_> {
                     files.spooled.extend(checked.spooled);
                     files.plan.kept.push(entry.clone());
                 }
-                Err(error @ WalError::NewerFormat { .. }) => return Err(error),
-                Err(error) => self.damaged_file(entry, &error, &mut files)?,
+                None => self.damaged_file(entry, &mut files)?,
             }
         }
         // What stands in two files is written anew, once.
         self.load(&mut files, &twice.into_iter().collect())?;
-        self.listed_originals(manifest, &mut files);
+        self.listed_originals(manifest, &mut files)?;
         Ok(files)
     }
 
-    fn damaged_file(&mut self, entry: &FileEntry, error: &WalError, files: &mut Files) -> WalResult<()> {
-        if let WalError::Disk(error) = error
-            && error.kind() == std::io::ErrorKind::PermissionDenied
-        {
-            return Err(WalError::Disk(crate::disk::DiskError::new("open", &error.path, error.kind().into())));
+    /// What a file holds; none if it is damaged or missing.
+    fn check(&self, entry: &FileEntry) -> WalResult<Option<schema::Checked>> {
+        for _ in 0..READS {
+            match verify::files::check(&**self.disk, self.layout, entry, &HashSet::new(), true) {
+                Ok(checked) => return Ok(Some(checked)),
+                Err(error @ WalError::NewerFormat { .. }) => return Err(error),
+                Err(WalError::Disk(error)) if error.is_of_the_medium() => {}
+                Err(WalError::Disk(error)) if !error.is_not_found() => return Err(error.into()),
+                Err(_) => return Ok(None),
+            }
         }
+        Ok(None)
+    }
+
+    fn damaged_file(&mut self, entry: &FileEntry, files: &mut Files) -> WalResult<()> {
         let path = self.layout.file(&entry.name);
-        let missing = matches!(error, WalError::Disk(error) if error.is_not_found());
+        let read = read(&**self.disk, &path)?;
+        let missing = read.as_ref().is_err_and(DiskError::is_not_found);
         let mut found: BTreeSet<Number> = BTreeSet::new();
         if missing {
             self.lose(&entry.name, None, "the file is missing");
         } else {
             let is_whole;
-            let salvaged = match self.disk.read(&path) {
+            let salvaged = match read {
                 Ok(bytes) => {
                     is_whole = sha256_hex(&bytes) == entry.sha256;
                     schema::salvage(&path, &Bytes::from(bytes))?
@@ -143,13 +152,13 @@ impl Repair<'_> {
     }
 
     /// Files of the original system that are still a part of the log: they are adopted by the way.
-    fn listed_originals(&mut self, manifest: &Manifest, files: &mut Files) {
-        let Some(originals) = manifest.originals.as_ref().filter(|originals| !originals.adopted) else { return };
+    fn listed_originals(&mut self, manifest: &Manifest, files: &mut Files) -> WalResult<()> {
+        let Some(originals) = manifest.originals.as_ref().filter(|originals| !originals.adopted) else { return Ok(()) };
         let mut there = Vec::new();
         for file in &originals.files {
-            match self.disk.exists(&self.layout.file(&file.name)) {
-                Ok(true) => there.push(file.clone()),
-                _ => self.lose(&file.name, None, "the file of the original system is missing"),
+            match self.disk.exists(&self.layout.file(&file.name))? {
+                true => there.push(file.clone()),
+                false => self.lose(&file.name, None, "the file of the original system is missing"),
             }
         }
         match original::read_listed(&**self.disk, self.layout, &there) {
@@ -158,8 +167,10 @@ impl Repair<'_> {
                     files.take(row, &mut self.report.losses, "partitions");
                 }
             }
+            Err(WalError::Disk(error)) if !error.is_of_the_medium() => return Err(error.into()),
             Err(error) => self.lose("partitions", None, &format!("files of the original system: {error}")),
         }
+        Ok(())
     }
 
     /// Makes the rows of these operations, in files that stay, rows to be written anew.
@@ -200,7 +211,7 @@ impl Repair<'_> {
         let mut entries = Vec::new();
         for path in self.parquet_files()? {
             let name = self.layout.relative(&path);
-            let bytes = match self.disk.read(&path) {
+            let bytes = match read(&**self.disk, &path)? {
                 Ok(bytes) => bytes,
                 Err(error) => {
                     self.lose(&name, None, &format!("it cannot be read: {}", error.source));
@@ -219,9 +230,13 @@ impl Repair<'_> {
                 _ => None,
             };
             let day = salvaged.rows.first().and_then(completed).filter(|_| is_archive);
+            let opens = match Table::open(&**self.disk, &path, &sha256) {
+                Err(WalError::Disk(error)) if !error.is_of_the_medium() => return Err(error.into()),
+                opened => opened.is_ok(),
+            };
             let is_sound = salvaged.lost.is_empty()
                 && !salvaged.rows.is_empty()
-                && Table::open(&**self.disk, &path, &sha256).is_ok()
+                && opens
                 && salvaged.rows.windows(2).all(|pair| pair[0].id < pair[1].id)
                 && Layout::counter_of(&name).is_some()
                 && (!is_archive

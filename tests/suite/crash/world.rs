@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use wal_cli::clock::{Clock, ManualClock};
@@ -87,12 +87,27 @@ pub struct World {
     numbers: BTreeMap<u64, String>,
     /// The directory of the original that was there at first.
     original: Option<&'static str>,
-    /// Files that were damaged in ways that cost nothing, as they were left: whoever opens the log repairs it first.
-    evidence: Vec<Vec<u8>>,
+    /// It was damaged in a way that costs nothing, and these are the files with the damage: whoever opens the log repairs it
+    /// first.
+    evidence: Option<Vec<Vec<u8>>>,
+    /// Somebody was told that it is repaired: from then on it has to be sound.
+    mended: AtomicBool,
 }
 
 /// Damages a log, and says which files of it.
 pub type Damage = fn(&Machine) -> &'static [&'static str];
+
+/// Removes what an operation with content in the spool reads; what others share with it stays.
+pub fn remove_spool_links(machine: &Machine) {
+    let disk = machine.process();
+    let spool = layout().base().join("spool");
+    for entry in disk.list(&spool).unwrap() {
+        if entry.name.to_str().unwrap().contains('.') {
+            disk.remove_file(&spool.join(&entry.name)).unwrap();
+        }
+    }
+    disk.sync_dir(&spool).unwrap();
+}
 
 pub fn layout() -> Layout {
     Layout::new("/home/wal")
@@ -149,8 +164,16 @@ impl World {
         disk.sync_dir(Path::new("/home")).unwrap();
         let clock = clock_at(Time::from_millis(START), 1);
         let (expected, numbers) = (Expected::default(), BTreeMap::new());
-        let evidence = Vec::new();
-        let mut world = World { machine, clock, options, expected, numbers, original, evidence };
+        let mut world = World {
+            machine,
+            clock,
+            options,
+            expected,
+            numbers,
+            original,
+            evidence: None,
+            mended: AtomicBool::new(true),
+        };
         world.expected.candidates = vec![world.seen()];
         world
     }
@@ -165,6 +188,7 @@ impl World {
             numbers: self.numbers.clone(),
             original: self.original,
             evidence: self.evidence.clone(),
+            mended: AtomicBool::new(self.mended.load(Ordering::SeqCst)),
         }
     }
 
@@ -172,9 +196,10 @@ impl World {
         let damaged = damage(&self.machine);
         let disk = self.machine.process();
         let bytes = |name: &&str| (&disk as &dyn Disk).read(&layout().file(name)).unwrap();
-        self.evidence = damaged.iter().map(bytes).collect();
+        self.evidence = Some(damaged.iter().map(bytes).collect());
         let report = self.repair(&(Arc::new(self.machine.fork().process()) as Arc<dyn Disk>)).unwrap();
         assert!(report.changed && report.lost.is_empty(), "{report:?}");
+        self.mended.store(false, Ordering::SeqCst);
     }
 
     fn repair(&self, disk: &Arc<dyn Disk>) -> Result<Repaired, WalError> {
@@ -184,8 +209,9 @@ impl World {
     /// Opens the log; one that has been damaged is repaired before, as its owner would.
     pub fn open(&self, disk: impl Disk + 'static) -> Result<Wal, WalError> {
         let disk: Arc<dyn Disk> = Arc::new(disk);
-        if !self.evidence.is_empty() {
+        if !self.mended.load(Ordering::SeqCst) {
             self.repair(&disk)?;
+            self.mended.store(true, Ordering::SeqCst);
         }
         Wal::open(disk, self.clock.clone(), layout(), self.options.clone())
     }
@@ -347,7 +373,7 @@ impl World {
     pub fn seen(&self) -> State {
         let mut disk = self.machine.process();
         self.check_evidence(&disk);
-        if !self.evidence.is_empty() {
+        if !self.mended.load(Ordering::SeqCst) {
             disk = self.machine.fork().process();
             self.repair(&(Arc::new(disk.clone()) as Arc<dyn Disk>)).expect("it can be repaired");
         }
@@ -385,15 +411,13 @@ impl World {
 
     /// What was damaged is there as it was, or set aside.
     fn check_evidence(&self, disk: &MemoryDisk) {
-        if self.evidence.is_empty() {
-            return;
-        }
+        let Some(evidence) = &self.evidence else { return };
         let mut there = BTreeSet::new();
         for folder in layout().directories().into_iter().chain([layout().base().to_owned()]) {
             let files = disk.list(&folder).unwrap_or_default().into_iter().filter(|file| file.kind == FileKind::File);
             there.extend(files.map(|file| (disk as &dyn Disk).read(&folder.join(&file.name)).unwrap()));
         }
-        assert!(self.evidence.iter().all(|bytes| there.contains(bytes)), "what was damaged is gone");
+        assert!(evidence.iter().all(|bytes| there.contains(bytes)), "what was damaged is gone");
     }
 
     /// Whoever still needs its content has it.
