@@ -110,13 +110,13 @@ pub fn repair(disk: &Arc<dyn Disk>, clock: &dyn Clock, layout: &Layout, options:
     let unchanged = |found: Verified| Repaired { operations: found.operations, ..Repaired::default() };
     let found = verify(disk, layout, &look)?;
     if found.is_sound() {
-        // Another repair may have been killed before it made that durable.
-        let directories = layout.directories().into_iter().chain([layout.spool(), layout.base().to_owned()]);
-        let flush = |directory: std::path::PathBuf| match disk.sync_dir(&directory) {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
-        };
-        directories.map(flush).collect::<Result<(), _>>()?;
+        // Another repair may have been killed before it made that durable: its links, and the name of its manifest.
+        if disk.exists(&layout.spool())? {
+            disk.sync_dir(&layout.spool())?;
+        }
+        if disk.exists(layout.base())? {
+            disk.sync_dir(layout.base())?;
+        }
         return Ok(unchanged(found));
     }
     // In the order in which locks are taken. A drain loop keeps its own for long.
@@ -262,8 +262,8 @@ impl Repair<'_> {
                 self.report.set_aside.push(target);
             }
         }
-        // Old names that come back after a power cut are no part of the log, and the next checkpoint deals with them.
-        self.disk.sync_dir(&self.layout.quarantine())?;
+        // After a power cut they may have their old names again. Those are no part of the log, and the next checkpoint
+        // sets them aside.
         self.report.losses.sort();
         self.report.losses.dedup();
         self.report.set_aside.sort();

@@ -14,7 +14,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use wal_cli::disk::{Fault, MemoryDisk};
+use wal_cli::disk::{Disk, Fault, MemoryDisk};
 use wal_cli::wal::{Options, Wal, WalError};
 
 use world::{Deed, World, layout};
@@ -218,6 +218,9 @@ const WORKLOADS: &[Workload] = &[
         before: DAMAGED,
         damage: Some(|machine| {
             machine.corrupt(&layout().manifest(), |bytes| bytes.fill(0));
+            let disk = machine.process();
+            disk.remove_dir(&layout().quarantine()).unwrap();
+            disk.sync_dir(layout().base()).unwrap();
             &["MANIFEST.json"]
         }),
         deeds: &[Deed::Open, Deed::Add("d")],
