@@ -36,7 +36,8 @@ pub const TABLE: &str = "\
 Exit codes:
   0    done
   1    an operation waited for or drained failed; a backend is offline (health);
-       inputs were left out (--keep-going); a disk is not safe (verify --durability)
+       inputs were left out (--keep-going); a disk is not safe (verify --durability);
+       a repair could not save everything (verify --repair)
   2    wrong usage or settings, or a change that is not allowed
   3    no such operation
   4    timed out
@@ -115,9 +116,11 @@ fn of_wal(error: &WalError) -> ErrorType {
 impl From<ErrorType> for Exit {
     fn from(kind: ErrorType) -> Exit {
         match kind {
-            ErrorType::OperationFailed | ErrorType::Offline | ErrorType::UnsafeDisk | ErrorType::ConditionHolds => {
-                Exit::Failed
-            }
+            ErrorType::OperationFailed
+            | ErrorType::Offline
+            | ErrorType::UnsafeDisk
+            | ErrorType::Lost
+            | ErrorType::ConditionHolds => Exit::Failed,
             ErrorType::Usage
             | ErrorType::Config
             | ErrorType::BadInputs

@@ -28,12 +28,24 @@ pub fn run(context: &mut Context<'_>, args: &Verify) -> Result<Exit, CliError> {
 
 fn repair(context: &mut Context<'_>) -> Result<Exit, CliError> {
     let repaired = context.client.repair()?;
+    let error = (!repaired.is_whole()).then(|| {
+        let message = match repaired.lost.iter().count() {
+            0 => "the log is repaired, but not everything in it could be saved".to_owned(),
+            1 => "the log is repaired, but nothing is known any more of 1 operation".to_owned(),
+            n => format!("the log is repaired, but nothing is known any more of {n} operations"),
+        };
+        CliError::new(ErrorType::Lost, message)
+            .hint("what could not be read is kept in `quarantine/`; a backup may have more")
+    });
     let terminal = &mut *context.terminal;
-    match terminal.json {
-        true => terminal.document(&Document::done(RepairedDoc::new(&repaired)))?,
-        false => terminal.text(&write_repaired(&repaired, &terminal.style))?,
+    if terminal.json {
+        let shown = error.as_ref().map(|error| error.shown(terminal.program));
+        terminal.document(&Document::with_error(RepairedDoc::new(&repaired), shown))?;
+    } else {
+        terminal.text(&write_repaired(&repaired, &terminal.style))?;
+        error.iter().for_each(|error| terminal.complain(error));
     }
-    Ok(Exit::Done)
+    Ok(error.map_or(Exit::Done, |error| error.exit))
 }
 
 fn durability(context: &mut Context<'_>, directory: Option<&Path>, rounds: u32) -> Result<Exit, CliError> {

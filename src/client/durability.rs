@@ -250,7 +250,8 @@ impl Client {
 
     fn space(&self, place: &Path) -> DiskResult<Tried> {
         let (free, wanted) = (self.disk.free_bytes(place)?, self.settings.min_free_bytes);
-        let what = format!("{free} bytes free; {wanted} are kept for finishing what is logged");
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let what = format!("{:.1} MiB free; {:.1} MiB are kept for finishing what is logged", mib(free), mib(wanted));
         Ok(Tried { check: Check::Space, safe: free >= wanted, what })
     }
 

@@ -8,7 +8,7 @@ use super::journal::{
     frame_at, synced_claim_beyond,
 };
 use super::layout::{Layout, LockName};
-use super::note::{self, SyncNote};
+use super::note::{self, AppendNote, SyncNote};
 use crate::disk::{Access, Disk, DiskFile};
 use crate::operation::{Number, Revision};
 
@@ -337,6 +337,9 @@ pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Cha
                 if damage.is_none() {
                     damage = gap(&path, at, noted);
                 }
+                if damage.is_none() {
+                    damage = broken_after(disk, layout, header.generation)?;
+                }
                 if let (None, Some(named)) = (&damage, stretch.sealed) {
                     damage = Some(Damage {
                         path: layout.generation(named),
@@ -356,6 +359,67 @@ pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Cha
             _ => return Ok(Chain { links, position, damage }),
         }
     }
+}
+
+/// The generations that the notes in lock files, of whatever boot, speak of.
+pub fn noted_generations(disk: &dyn Disk, layout: &Layout) -> WalResult<Vec<u64>> {
+    let lock = |name: LockName| match disk.open(&layout.lock(name), Access::Read) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(WalError::from(error)),
+    };
+    let mut noted = Vec::new();
+    if let Some(file) = lock(LockName::Append)? {
+        noted.extend(note::read::<AppendNote>(&*file)?.map(|note| note.generation));
+    }
+    if let Some(file) = lock(LockName::Sync)? {
+        noted.extend(note::read::<SyncNote>(&*file)?.map(|note| note.generation));
+    }
+    Ok(noted)
+}
+
+/// The damage of a generation above the last one of the chain that has lost its header, or is missing.
+///
+/// A generation is durable before any note speaks of it. The notes are read first: what comes after them is there.
+///
+/// A header is written last, its checksum at its end: before, that is nothing but zeros, and what stands behind it are copies
+/// that say that nothing was synced. Either of them being otherwise proves that the header was whole once.
+fn broken_after(disk: &dyn Disk, layout: &Layout, last: u64) -> WalResult<Option<Damage>> {
+    let noted = noted_generations(disk, layout)?;
+    let there = generations(disk, layout)?;
+    let highest = there.last().copied().unwrap_or(0).max(last);
+    if let Some(missing) = noted.into_iter().find(|noted| *noted > highest) {
+        let what = "a lock file says that it was begun, but it is missing".to_owned();
+        return Ok(Some(Damage { path: layout.generation(missing), offset: None, what }));
+    }
+    for generation in there.into_iter().filter(|generation| *generation > last) {
+        let path = layout.generation(generation);
+        // Twice, since it may be the one that is being written.
+        let mut is_broken = true;
+        for _ in 0..2 {
+            let bytes = match disk.read(&path) {
+                Ok(bytes) => bytes,
+                Err(error) if error.is_not_found() => Vec::new(),
+                Err(error) => return Err(error.into()),
+            };
+            is_broken = is_broken && header_is_broken(&bytes, generation);
+        }
+        if is_broken {
+            let what = "its header cannot be read any more".to_owned();
+            return Ok(Some(Damage { path, offset: Some(0), what }));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a generation had a header once, and has none any more.
+pub fn header_is_broken(bytes: &[u8], generation: u64) -> bool {
+    let head = &bytes[..bytes.len().min(HEADER_LEN as usize)];
+    let is_whole = Header::decode(head).is_ok_and(|header| header.generation == generation);
+    // A write that fell short leaves zeros at the end.
+    let has_checksum = head.get(HEADER_LEN as usize - 4..).is_some_and(|end| end.iter().any(|byte| *byte != 0));
+    let claims = || synced_claim_beyond(bytes, 0, HEADER_LEN, generation).is_some_and(|claim| claim > HEADER_LEN);
+    !is_whole && (has_checksum || claims())
 }
 
 fn gap(path: &std::path::Path, readable: u64, synced: u64) -> Option<Damage> {

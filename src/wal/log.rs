@@ -97,6 +97,8 @@ pub(super) struct Inner {
     pub(super) lock: LockFile,
     /// For looking at its note.
     sync: Option<LockFile>,
+    /// A generation, and how far its note said that it is synced.
+    noted: (u64, u64),
     pub(super) journal: Option<Journal>,
 }
 
@@ -194,7 +196,7 @@ impl Wal {
             options,
             actor,
             queued: Mutex::default(),
-            inner: Mutex::new(Inner { view, lock, sync: None, journal: None }),
+            inner: Mutex::new(Inner { view, lock, sync: None, noted: (0, 0), journal: None }),
             sync: Mutex::new(SyncState { flusher: None, generation: 0, synced: 0 }),
             flushed: Condvar::new(),
         };
@@ -409,9 +411,13 @@ impl Wal {
     /// Whether the last flush succeeded or is under way; false: it failed, or its process died in it.
     fn flush_is_sound(&self, inner: &mut Inner, generation: u64) -> WalResult<bool> {
         let boot = &self.disk.identity().boot_id;
-        let sound = |lock: &LockFile| -> WalResult<bool> {
+        let noted = &mut inner.noted;
+        let mut sound = |lock: &LockFile| -> WalResult<bool> {
             let note: Option<SyncNote> = note::read(lock.file())?;
-            Ok(note.is_some_and(|note| note.boot == *boot && note.generation == generation && note.syncing.is_none()))
+            let note = note.filter(|note| note.boot == *boot && note.generation == generation);
+            // Others have flushed it so far: the next frame says so, for those who may not believe notes any more.
+            *noted = note.as_ref().map_or(*noted, |note| (note.generation, note.synced));
+            Ok(note.is_some_and(|note| note.syncing.is_none()))
         };
         let lock = match &mut inner.sync {
             Some(lock) => lock,
@@ -559,7 +565,8 @@ impl Wal {
 
     /// One frame, one write. The note says `at work` while the journal may be torn.
     fn write_frame(&self, inner: &mut Inner, mut note: AppendNote, frame: &NewFrame<'_>) -> WalResult<AppendNote> {
-        let synced = self.synced_of(note.generation);
+        let noted = if inner.noted.0 == note.generation { inner.noted.1 } else { 0 };
+        let synced = self.synced_of(note.generation).max(noted);
         let (bytes, checksum) =
             journal::encode_frame(note.generation, frame.kind, synced, note.revision + 1, frame.payload);
         let start = note.end;

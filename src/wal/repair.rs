@@ -64,6 +64,14 @@ pub struct Repaired {
     pub set_aside: Vec<String>,
 }
 
+impl Repaired {
+    /// Whether all that the log held is still in it. A manifest alone can be made anew from the files.
+    pub fn is_whole(&self) -> bool {
+        let sets = [&self.lost, &self.holed, &self.doubtful];
+        sets.iter().all(|set| set.is_empty()) && self.losses.iter().all(|loss| loss.path == MANIFEST)
+    }
+}
+
 /// What has been read and is to be written.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
@@ -77,6 +85,8 @@ pub(super) struct Plan {
     pub(super) revision: u64,
 }
 
+/// The manifest's name, for what is told of it.
+const MANIFEST: &str = "MANIFEST.json";
 /// How often something is read before it counts as lost.
 const READS: usize = 3;
 
@@ -156,12 +166,12 @@ impl Repair<'_> {
         let manifest = match Manifest::load(&**self.disk, self.layout) {
             Ok(manifest) => manifest,
             Err(WalError::Damaged(damage)) => {
-                self.lose("MANIFEST.json", None, &format!("{}; it is made anew from what the files say", damage.what));
+                self.lose(MANIFEST, None, &format!("{}; it is made anew from what the files say", damage.what));
                 None
             }
             Err(error) => return Err(error),
         };
-        let journal = journal::Journal::read(&**self.disk, self.layout, manifest.as_ref().map(|m| m.first_generation))?;
+        let journal = journal::Journal::read(&**self.disk, self.layout, manifest.as_ref())?;
         let noted = note::read::<AppendNote>(append.file())?;
         let mut journal = journal;
         journal.miss_noted(self.layout, noted.as_ref());

@@ -64,7 +64,7 @@ fn read_leniently(disk: &wal_cli::disk::MemoryDisk) -> usize {
 
 /// What readers show of it is what an adoption keeps.
 fn as_original(bytes: &[u8], name: &str) {
-    let image = Image { files: [(name.to_owned(), bytes.to_vec())].into() };
+    let image = Image { files: [(name.to_owned(), bytes.to_vec())].into(), ..Image::default() };
     let disk = image.machine(false).process();
     let survey = original::survey(&disk, &layout()).unwrap();
     let rows = survey.rows();

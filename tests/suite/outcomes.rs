@@ -347,7 +347,7 @@ fn cases() -> Vec<Case> {
         fails(one_pending, "verify --rounds 3", 2, "usage"),
         works(nothing, "verify --repair"),
         works(one_failed, "verify --repair"),
-        works(damaged, "verify --repair"),
+        fails(damaged, "verify --repair", 1, "+lost"),
         fails(newer_format, "verify --repair", 6, "newer_format"),
         fails(damaged_and_draining, "verify --repair --lock-timeout 30ms", 5, "busy"),
         works(one_pending, "verify --durability --rounds 1"),

@@ -347,7 +347,9 @@ fn content_that_is_lost_is_named_and_its_operation_goes_on_with_the_file() {
     }
     let output = place.output("verify");
     assert_eq!(output.status.code(), Some(6), "{output:?}");
-    let report = place.json("verify --repair");
+    let output = place.output("--json verify --repair");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let lost: Vec<&str> =
         report["losses"].as_array().unwrap().iter().map(|loss| loss["what"].as_str().unwrap()).collect();
     assert!(lost.len() == 1 && lost[0].contains("operation 1"), "{report:#}");

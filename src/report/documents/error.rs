@@ -52,6 +52,7 @@ error_types! {
     HasDependents "has_dependents" "other operations wait for this one; nothing was changed"
     Disabled "disabled" "logging is switched off; nothing was logged"
     UnsafeDisk "unsafe_disk" "the disk does not keep what the log relies on (verify --durability)"
+    Lost "lost" "not everything of a damaged log could be saved (verify --repair)"
     ConditionHolds "condition_holds" "a condition of --fail-if holds"
     NotApplicable "not_applicable" "it does not apply to some of the operations; nothing was changed"
     IllegalChange "illegal_change" "the status of the operation does not allow the change"

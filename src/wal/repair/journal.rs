@@ -9,6 +9,7 @@ use crate::wal::chain;
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::journal::{self, BadHeader, FrameKind, HEADER_LEN, Header, Payload, Reservation, frame_at};
 use crate::wal::layout::Layout;
+use crate::wal::manifest::Manifest;
 use crate::wal::note::AppendNote;
 
 /// Bytes that a transition takes at least: what tells how many may have stood in a stretch.
@@ -38,11 +39,14 @@ pub(super) struct Journal {
     pub(super) generations: Vec<u64>,
     /// Room for numbers and revisions of which nothing tells any more.
     pub(super) slack: u64,
+    /// Whether `next` is: it is not behind a gap.
+    next_is_known: bool,
 }
 
 impl Journal {
     /// Reads the generations from `first` on; none: from the first one with a header.
-    pub(super) fn read(disk: &dyn Disk, layout: &Layout, first: Option<u64>) -> WalResult<Journal> {
+    pub(super) fn read(disk: &dyn Disk, layout: &Layout, manifest: Option<&Manifest>) -> WalResult<Journal> {
+        let first = manifest.map(|manifest| manifest.first_generation);
         let generations = chain::generations(disk, layout)?;
         let mut files = HashMap::new();
         let mut headers = HashMap::new();
@@ -72,17 +76,26 @@ impl Journal {
         }
         // Without a manifest also one without a header: what it says twice counts once.
         let Some(mut generation) = first.or(generations.first().copied()) else { return Ok(journal) };
-        journal.numbers.0 = headers.get(&generation).map_or(1, |header| header.number);
+        // The manifest says where its first generation begins, whether that can still say so or not.
+        journal.next = manifest.map_or(1, |manifest| manifest.next_number);
+        journal.numbers.0 = headers.get(&generation).map_or(journal.next, |header| header.number);
         loop {
             let next = chain::successor(&headers, generation);
             let name = layout.relative(&layout.generation(generation));
-            journal.next = headers.get(&generation).map_or(journal.next, |header| header.number.max(journal.next));
+            let header = headers.get(&generation);
+            journal.next = header.map_or(journal.next, |header| header.number.max(journal.next));
+            let next_is_known = header.is_some() || manifest.is_some_and(|m| m.first_generation == generation);
+            if let Some(header) = header {
+                // A recovery wrote again what it kept of them; the others were never acknowledged.
+                journal.records.retain(|record| record.transition.revision <= header.revision);
+            }
             match files.get(&generation) {
                 Some(bytes) => {
                     let synced = if next.is_none() { chain::synced_by_note(disk, layout, generation)? } else { 0 };
                     if !headers.contains_key(&generation) {
                         journal.lose(&name, 0, HEADER_LEN, "its header cannot be read", 0);
                     }
+                    journal.next_is_known = next_is_known;
                     journal.scan(&name, generation, bytes, next.map(|next| next.previous_end), synced);
                 }
                 None => journal.lose(&name, 0, 0, "it is missing", 0),
@@ -123,12 +136,14 @@ impl Journal {
             what: what.to_owned(),
         });
         self.slack += bytes / RECORD_MIN + 1;
+        self.next_is_known = false;
     }
 
     fn scan(&mut self, name: &str, generation: u64, bytes: &[u8], end: Option<u64>, synced: u64) {
         let limit = end.unwrap_or(bytes.len() as u64);
         let mut at = HEADER_LEN;
         let mut gap = None;
+        let mut is_first = true;
         while at < limit {
             let Some(frame) = frame_at(bytes, 0, at, generation) else {
                 gap = gap.or(Some(at));
@@ -139,13 +154,20 @@ impl Journal {
                 self.lose(name, from, at, "it cannot be read; frames stand before and behind it", at - from);
             }
             at = frame.end;
+            if std::mem::take(&mut is_first) {
+                // The same, where the header is lost.
+                self.records.retain(|record| record.transition.revision < frame.revision);
+            }
             match frame.kind {
                 FrameKind::Sealed => break,
                 FrameKind::Reserved => {
                     if let Some(Reservation { numbers, revisions }) = Reservation::decode(frame.payload) {
                         let first = self.next.max(1);
                         self.next = first.saturating_add(numbers);
-                        self.reserved.push((first, self.next - 1));
+                        // Behind a gap nobody knows which numbers those were.
+                        if self.next_is_known {
+                            self.reserved.push((first, self.next - 1));
+                        }
                         self.numbers.1 = self.numbers.1.max(self.next);
                         self.revision = self.revision.max(frame.revision + revisions - 1);
                     }
@@ -177,6 +199,7 @@ impl Journal {
             self.revision = self.revision.max(revision);
             if record.from.is_none() {
                 self.next = self.next.max(record.number.saturating_add(1));
+                self.next_is_known = true;
             }
             self.numbers.1 = self.numbers.1.max(record.number.saturating_add(1));
             match record.decode(revision, payload.actor()).filter(|read| read.to() == record.to) {

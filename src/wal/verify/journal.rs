@@ -3,14 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Finding, Look, NOTHING, Verified};
-use crate::disk::Access;
 use crate::operation::{self, Number, Operation, Transition};
 use crate::wal::chain::{self, Chain, Content, Link, Position};
 use crate::wal::error::{WalError, WalResult};
-use crate::wal::journal::{self, BadHeader, HEADER_LEN, Header};
-use crate::wal::layout::LockName;
+use crate::wal::journal::{self, HEADER_LEN, Header};
 use crate::wal::manifest::Manifest;
-use crate::wal::note::{self, AppendNote, SyncNote};
 use crate::wal::schema::Spooled;
 
 /// What the journal says, to be held against the files.
@@ -217,7 +214,7 @@ impl Look<'_> {
             }
         }
         let generations = chain::generations(&**self.disk, self.layout)?;
-        for noted in self.noted_generations()? {
+        for noted in chain::noted_generations(&**self.disk, self.layout)? {
             // A generation and its name are durable before any note speaks of it.
             if noted > last && noted >= manifest.first_generation && generations.binary_search(&noted).is_err() {
                 let what = "a lock file says that it was begun, but it is missing";
@@ -242,17 +239,13 @@ impl Look<'_> {
     fn without_header(&self, generation: u64, name: String, found: &mut Verified) -> WalResult<()> {
         let path = self.layout.generation(generation);
         let bytes = self.disk.read(&path)?;
-        let head = &bytes[..bytes.len().min(HEADER_LEN as usize)];
-        if !matches!(Header::decode(head), Err(BadHeader::Torn))
-            && Header::decode(head).is_ok_and(|h| h.generation == generation)
-        {
+        if Header::decode(&bytes[..bytes.len().min(HEADER_LEN as usize)]).is_ok_and(|h| h.generation == generation) {
             // Made whole since it was looked at.
             return Ok(());
         }
-        let is_written = head.iter().any(|byte| *byte != 0);
-        let claim = journal::synced_claim_beyond(&bytes, 0, HEADER_LEN, generation).unwrap_or(0);
-        if is_written
-            && (claim > HEADER_LEN || self.noted_generations()?.contains(&generation) || Header::decode(head).is_ok())
+        // No note speaks of a generation before its header is durable.
+        if chain::header_is_broken(&bytes, generation)
+            || chain::noted_generations(&**self.disk, self.layout)?.contains(&generation)
         {
             let what = "its header cannot be read any more";
             found.findings.push(Finding::damage(name, Some(0), what));
@@ -261,22 +254,5 @@ impl Look<'_> {
             found.findings.push(Finding::note(name, Some(0), what, "the next checkpoint removes it"));
         }
         Ok(())
-    }
-
-    /// The generations that the notes in lock files, of whatever boot, speak of.
-    fn noted_generations(&self) -> WalResult<Vec<u64>> {
-        let lock = |name: LockName| match self.disk.open(&self.layout.lock(name), Access::Read) {
-            Ok(file) => Ok(Some(file)),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(WalError::from(error)),
-        };
-        let mut noted = Vec::new();
-        if let Some(file) = lock(LockName::Append)? {
-            noted.extend(note::read::<AppendNote>(&*file)?.map(|note| note.generation));
-        }
-        if let Some(file) = lock(LockName::Sync)? {
-            noted.extend(note::read::<SyncNote>(&*file)?.map(|note| note.generation));
-        }
-        Ok(noted)
     }
 }

@@ -225,12 +225,17 @@ impl Occurrence {
 }
 
 impl Notice {
+    /// Whether leaving it out is noticed, and nothing else is.
     fn holds(&self, worlds: &[World]) -> bool {
+        self.fails(worlds, true) && !self.fails(worlds, false)
+    }
+
+    fn fails(&self, worlds: &[World], leaves_out: bool) -> bool {
         let Notice { occurrence, at, seed } = *self;
         is_noticed(|| {
             let mut world = occurrence.world(worlds, at << 8 | seed);
             run_watched(occurrence.process(), &mut world, at, move |asked, _, _| {
-                if occurrence.is(asked) { Verdict::LeaveOut } else { Verdict::Go }
+                if leaves_out && occurrence.is(asked) { Verdict::LeaveOut } else { Verdict::Go }
             });
             if seed % 2 == 1 {
                 world.second_acts(seed / 2);
@@ -556,16 +561,18 @@ fn noticed_swap(pair: &'static Pair, workload: &Workload) -> Option<(u64, u64, u
             continue;
         }
         for (at, seed) in (0..=operations).flat_map(|at| pair.seeds.iter().map(move |seed| (at, *seed))) {
-            let is_bad = is_noticed(|| {
-                let mut world = world.fork(at);
-                let disk = world.machine.process();
-                disk.kill_after(at);
-                let watch = swapped(pair, nth).0;
-                workload.run_on(&mut world, disk.clone(), Watched { disk, watch });
-                world.power_cut(seed);
-                world.check_goes_on();
-            });
-            if is_bad {
+            let fails = |watch: Watch| {
+                is_noticed(|| {
+                    let mut world = world.fork(at);
+                    let disk = world.machine.process();
+                    disk.kill_after(at);
+                    workload.run_on(&mut world, disk.clone(), Watched { disk, watch });
+                    world.power_cut(seed);
+                    world.check_goes_on();
+                })
+            };
+            // It is the swap that is noticed, and nothing else.
+            if fails(swapped(pair, nth).0) && !fails(Arc::new(|_, _| Verdict::Go)) {
                 return Some((nth, at, seed));
             }
         }

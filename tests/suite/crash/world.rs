@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use wal_cli::clock::{Clock, ManualClock};
@@ -90,6 +90,8 @@ pub struct World {
     /// It was damaged in a way that costs nothing, and these are the files with the damage: whoever opens the log repairs it
     /// first.
     evidence: Option<Vec<Vec<u8>>>,
+    /// Decides what comes at random.
+    seed: u64,
     /// Somebody was told that it is repaired: from then on it has to be sound.
     mended: AtomicBool,
 }
@@ -172,6 +174,7 @@ impl World {
             numbers,
             original,
             evidence: None,
+            seed: 0,
             mended: AtomicBool::new(true),
         };
         world.expected.candidates = vec![world.seen()];
@@ -188,6 +191,7 @@ impl World {
             numbers: self.numbers.clone(),
             original: self.original,
             evidence: self.evidence.clone(),
+            seed,
             mended: AtomicBool::new(self.mended.load(Ordering::SeqCst)),
         }
     }
@@ -439,7 +443,6 @@ impl World {
 
     /// The log is sound, opens, stays what it is, and goes on working.
     pub fn check_goes_on(&mut self) {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         self.check("as found");
         let wal = self.open(self.machine.process()).expect("it opens");
         let seen = self.check("opened");
@@ -450,7 +453,7 @@ impl World {
         assert!(self.files() == files, "a second opening changes nothing");
         self.does_with(&wal, Deed::Add("goes-on")).expect("it goes on");
         // Every other time a power cut comes before the checkpoint: what is acknowledged does not need one.
-        if NEXT.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+        if fastrand::Rng::with_seed(self.seed).bool() {
             self.machine.power_cut(|| false);
             self.check("after what was acknowledged, and a power cut");
         }
