@@ -119,6 +119,7 @@ pub const COMMANDS: &[CommandSchema] = &[
             done::<doc::VerifiedDoc<'_>>(),
             with_error::<doc::VerifiedDoc<'_>>(),
             done::<doc::RepairedDoc<'_>>(),
+            with_error::<doc::RepairedDoc<'_>>(),
             done::<doc::DurabilityDoc<'_>>(),
             with_error::<doc::DurabilityDoc<'_>>(),
         ],
