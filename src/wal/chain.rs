@@ -388,7 +388,7 @@ fn broken_after(disk: &dyn Disk, layout: &Layout, last: u64) -> WalResult<Option
     let noted = noted_generations(disk, layout)?;
     let there = generations(disk, layout)?;
     let highest = there.last().copied().unwrap_or(0).max(last);
-    if let Some(missing) = noted.into_iter().find(|noted| *noted > highest) {
+    if let Some(missing) = noted.iter().copied().find(|noted| *noted > highest) {
         let what = "a lock file says that it was begun, but it is missing".to_owned();
         return Ok(Some(Damage { path: layout.generation(missing), offset: None, what }));
     }
@@ -402,7 +402,9 @@ fn broken_after(disk: &dyn Disk, layout: &Layout, last: u64) -> WalResult<Option
                 Err(error) if error.is_not_found() => Vec::new(),
                 Err(error) => return Err(error.into()),
             };
-            is_broken = is_broken && header_is_broken(&bytes, generation);
+            let has_header = bytes.get(..HEADER_LEN as usize).is_some_and(|head| Header::decode(head).is_ok());
+            let is_lost = header_is_broken(&bytes, generation) || (noted.contains(&generation) && !has_header);
+            is_broken = is_broken && is_lost;
         }
         if is_broken {
             let what = "its header cannot be read any more".to_owned();
