@@ -2,7 +2,9 @@
 
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use super::args::{Second, Task};
@@ -50,23 +52,32 @@ impl Processes for Again {
     fn append_and_kill(&self, log: &Path, after: Duration) -> io::Result<Vec<String>> {
         let mut child = self.command()?.args(["second-process", "append"]).arg(log).stdout(Stdio::piped()).spawn()?;
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("it has no stdout"))?;
-        let reading = std::thread::spawn(move || {
-            // What stands on a whole line was acknowledged; the rest of one was not.
-            let mut ids = Vec::new();
+        let (sender, acknowledged) = channel();
+        // What stands on a whole line was acknowledged; the rest of one was not.
+        std::thread::spawn(move || {
             let mut reader = BufReader::new(stdout);
             let mut line = String::new();
             while reader.read_line(&mut line).is_ok_and(|read| read > 0) {
                 if let Some(id) = line.strip_suffix('\n') {
-                    ids.push(id.to_owned());
+                    let _ = sender.send(id.to_owned());
                 }
                 line.clear();
             }
-            ids
         });
-        SystemClock::new().sleep(after);
+        // Whoever is killed before that was not killed at work.
+        let first = acknowledged.recv_timeout(PATIENCE);
+        if first.is_ok() {
+            SystemClock::new().sleep(after);
+        }
         child.kill()?;
-        child.wait()?;
-        reading.join().map_err(|_| io::Error::other("what it printed could not be read"))
+        let status = child.wait()?;
+        match first {
+            Err(_) => Err(io::Error::other(format!("a second process acknowledged nothing ({status})"))),
+            Ok(_) if status.signal().is_none() => {
+                Err(io::Error::other(format!("a second process ended by itself ({status})")))
+            }
+            Ok(first) => Ok(std::iter::once(first).chain(acknowledged).collect()),
+        }
     }
 
     fn list(&self, log: &Path) -> io::Result<Vec<String>> {
@@ -80,6 +91,9 @@ impl Processes for Again {
         }
     }
 }
+
+/// How long a second process may take until it acknowledges something.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What such a process does.
 pub fn run(context: &mut Context<'_>, args: &Second) -> Result<Exit, CliError> {

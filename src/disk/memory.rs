@@ -4,6 +4,7 @@ mod file;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -66,6 +67,8 @@ struct Inode {
     failures: u64,
     mtime: i64,
     locked_by: Option<u64>,
+    /// Where the medium gives nothing until something is written there.
+    bad: Vec<Range<usize>>,
 }
 
 impl Inode {
@@ -266,6 +269,14 @@ impl Machine {
         shared.boot += 1;
     }
 
+    /// Makes a place of a file unreadable, until it is written anew.
+    pub fn spoil(&self, path: &Path, place: Range<usize>) {
+        let mut shared = self.lock();
+        if let Some(inode) = shared.names.get(path).copied().and_then(|id| shared.inodes.get_mut(&id)) {
+            inode.bad.push(place);
+        }
+    }
+
     /// Changes a file's bytes behind everybody's back, as a failing medium would.
     pub fn corrupt(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut shared = self.lock();
@@ -288,8 +299,8 @@ impl Shared {
         self.next_inode += 1;
         self.mtime += 1;
         let (live, synced, target) = Default::default();
-        let (given_up, failures, mtime) = (None, 0, self.mtime);
-        self.inodes.insert(id, Inode { kind, live, synced, target, given_up, failures, mtime, locked_by: None });
+        let (given_up, failures, mtime, locked_by, bad) = (None, 0, self.mtime, None, Vec::new());
+        self.inodes.insert(id, Inode { kind, live, synced, target, given_up, failures, mtime, locked_by, bad });
         id
     }
 

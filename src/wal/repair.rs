@@ -27,7 +27,7 @@ use super::recovery;
 use super::schema;
 use super::verify::{Finding, Verified, look_at, verify};
 use crate::clock::Clock;
-use crate::disk::{Disk, DiskError};
+use crate::disk::{Access, Disk, DiskError, DiskResult};
 use crate::operation::{Number, Operation, State, Time};
 
 /// Something that cannot be read any more.
@@ -87,23 +87,62 @@ pub(super) struct Plan {
 
 /// The manifest's name, for what is told of it.
 const MANIFEST: &str = "MANIFEST.json";
+const ANEW: &str = "it is made anew from what the files say, batches that were never logged included";
 /// How often something is read before it counts as lost.
 const READS: usize = 3;
 
-/// Reads a file. The inner error says that it is lost: it is missing, or the medium does not give it, however often it is
-/// asked. Any other one says nothing about the file, and ends the repair before anything was changed.
+/// What a medium that has bad places is read in, in bytes: no disk loses less at once.
+const PIECE: usize = 4096;
+
+/// Does it again if the medium does not give something; what it says then, it stands by.
+fn insist<T>(read: impl Fn() -> DiskResult<T>) -> DiskResult<T> {
+    let mut result = read();
+    for _ in 1..READS {
+        if !result.as_ref().is_err_and(DiskError::is_of_the_medium) {
+            break;
+        }
+        result = read();
+    }
+    result
+}
+
+/// Reads a file, with zeros where the medium gives nothing, however often it is asked. The inner error says that the file is
+/// missing, or that the medium gives nothing of it. Any other one says nothing about the file, and ends the repair before
+/// anything was changed.
 fn read(disk: &dyn Disk, path: &Path) -> WalResult<Result<Vec<u8>, DiskError>> {
-    let mut reads = 0;
-    loop {
-        reads += 1;
-        match disk.read(path) {
-            Ok(bytes) => return Ok(Ok(bytes)),
-            Err(error) if error.is_not_found() => return Ok(Err(error)),
-            Err(error) if !error.is_of_the_medium() => return Err(error.into()),
-            Err(error) if reads == READS => return Ok(Err(error)),
-            Err(_) => {}
+    match insist(|| disk.read(path)) {
+        Ok(bytes) => Ok(Ok(bytes)),
+        Err(error) if error.is_not_found() => Ok(Err(error)),
+        Err(error) if !error.is_of_the_medium() => Err(error.into()),
+        Err(error) => Ok(in_pieces(disk, path)?.ok_or(error)),
+    }
+}
+
+/// What can be read of a file; none if that is nothing.
+fn in_pieces(disk: &dyn Disk, path: &Path) -> WalResult<Option<Vec<u8>>> {
+    let file = match insist(|| disk.open(path, Access::Read)) {
+        Err(error) if error.is_of_the_medium() => return Ok(None),
+        opened => opened?,
+    };
+    let mut bytes = vec![0; usize::try_from(file.metadata()?.len).unwrap_or(0)];
+    let mut gives = false;
+    let mut at = 0;
+    while at < bytes.len() {
+        // Up to the next piece: what came short goes on in the same one.
+        let end = (at / PIECE + 1) * PIECE;
+        let end = end.min(bytes.len());
+        let mut piece = vec![0; end - at];
+        match file.read_at(&mut piece, at as u64) {
+            Ok(0) => break,
+            Ok(read) => {
+                bytes[at..at + read].copy_from_slice(&piece[..read]);
+                (gives, at) = (true, at + read);
+            }
+            Err(error) if error.is_of_the_medium() => at = end,
+            Err(error) => return Err(error.into()),
         }
     }
+    Ok(gives.then_some(bytes))
 }
 
 struct Repair<'a> {
@@ -163,10 +202,20 @@ impl Repair<'_> {
             // Their names are made durable before the manifest that needs them.
             self.disk.create_dir_if_missing(&directory)?;
         }
-        let manifest = match Manifest::load(&**self.disk, self.layout) {
+        let mut loaded = Manifest::load(&**self.disk, self.layout);
+        for _ in 1..READS {
+            if matches!(&loaded, Err(WalError::Disk(error)) if error.is_of_the_medium()) {
+                loaded = Manifest::load(&**self.disk, self.layout);
+            }
+        }
+        let manifest = match loaded {
             Ok(manifest) => manifest,
+            Err(WalError::Disk(error)) if error.is_of_the_medium() => {
+                self.lose(MANIFEST, None, &format!("it cannot be read: {}; {ANEW}", error.source));
+                None
+            }
             Err(WalError::Damaged(damage)) => {
-                self.lose(MANIFEST, None, &format!("{}; it is made anew from what the files say", damage.what));
+                self.lose(MANIFEST, None, &format!("{}; {ANEW}", damage.what));
                 None
             }
             Err(error) => return Err(error),
@@ -343,8 +392,17 @@ impl Repair<'_> {
 
     /// Puts a durable copy of a file into `quarantine/`, unless one that is the same stands there already.
     fn copy_aside(&mut self, name: &str) -> WalResult<bool> {
-        // If the medium gives nothing, there is nothing that could be copied.
-        let Ok(bytes) = read(&**self.disk, &self.layout.file(name))? else { return Ok(false) };
+        let path = self.layout.file(name);
+        // A file with bad places is no copy of itself, and moves as it is; only the manifest is about to be replaced.
+        let bytes = match insist(|| self.disk.read(&path)) {
+            Ok(bytes) => bytes,
+            Err(_) if name == MANIFEST => match read(&**self.disk, &path)? {
+                Ok(bytes) => bytes,
+                Err(_) => return Ok(false),
+            },
+            Err(error) if error.is_not_found() || error.is_of_the_medium() => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
         let target = self.free_name(name)?;
         let short = name.rsplit('/').next().unwrap_or(name);
         for nth in 0.. {

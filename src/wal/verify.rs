@@ -190,12 +190,11 @@ impl Look<'_> {
                 self.others(&mut found, &present, &Manifest::new(0, Default::default()))?;
                 return Ok(finished(found));
             }
-            Err(WalError::Damaged(damage)) => {
+            Err(error) => {
                 found.exists = true;
-                found.findings.push(Finding::of(self.layout, &damage));
+                found.findings.push(into_finding(self.layout, error)?);
                 return Ok(finished(found));
             }
-            Err(error) => return Err(error),
         };
         found.exists = true;
         let mut journal = self.journal(&manifest, &mut found)?;
@@ -220,11 +219,10 @@ impl Look<'_> {
                     found.findings.push(Finding::note("partitions", None, what, NOTHING));
                 }
             }
-            Err(WalError::Damaged(damage)) => {
+            Err(error) => {
                 found.exists = true;
-                found.findings.push(Finding::of(self.layout, &damage));
+                found.findings.push(into_finding(self.layout, error)?);
             }
-            Err(error) => return Err(error),
         }
         Ok(())
     }

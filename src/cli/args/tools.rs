@@ -71,7 +71,7 @@ pub struct Verify {
     #[arg(long, value_name = "DIR", num_args = 0..=1, conflicts_with = "repair", value_hint = ValueHint::DirPath)]
     pub durability: Option<Option<PathBuf>>,
     /// With --durability: how often a process is killed at its work
-    #[arg(long, value_name = "N", default_value_t = 5, requires = "durability")]
+    #[arg(long, value_name = "N", default_value_t = 5, requires = "durability", value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
 }
 

@@ -27,6 +27,7 @@ impl MemoryFile {
             inode.live.resize(end, 0);
         }
         inode.live[start..end].copy_from_slice(data);
+        inode.bad.retain(|bad| bad.end <= start || end <= bad.start);
         inode.mtime = mtime;
         Ok(())
     }
@@ -35,9 +36,19 @@ impl MemoryFile {
 impl DiskFile for MemoryFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> DiskResult<usize> {
         self.disk.run("read", &self.path, false, |shared| {
-            let live = &shared.inode(self.inode)?.live;
+            let inode = shared.inode(self.inode)?;
+            let live = &inode.live;
             let start = usize::try_from(offset).unwrap_or(usize::MAX).min(live.len());
-            let end = start.saturating_add(buffer.len()).min(live.len());
+            let mut end = start.saturating_add(buffer.len()).min(live.len());
+            // What stands before a bad place is read, as by `pread`.
+            for bad in &inode.bad {
+                if bad.start <= start && start < bad.end && start < end {
+                    return Err(Fault::Medium.error());
+                }
+                if start < bad.start {
+                    end = end.min(bad.start);
+                }
+            }
             buffer[..end - start].copy_from_slice(&live[start..end]);
             Ok(end - start)
         })

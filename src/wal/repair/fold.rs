@@ -47,6 +47,12 @@ impl Repair<'_> {
             }
             orphans.extend(gone);
         }
+        if manifest.is_none() {
+            // Nor does anything tell of batches whether they came to be logged.
+            let reserved = |number: &&Number| journal.reserved.iter().any(|(a, b)| a <= *number && *number <= b);
+            let of_batches: Vec<Number> = live.keys().chain(plan.rows.keys()).filter(reserved).copied().collect();
+            of_batches.into_iter().for_each(|number| self.report.doubtful.insert(number));
+        }
         // Without a manifest nothing tells which numbers were deleted and which were in files that are gone.
         if !journal.losses.is_empty() || manifest.is_none() {
             // Nor whether a batch that reserved its numbers came to be part of the log.

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Finding, Look, NOTHING, Verified};
+use super::{Finding, Look, NOTHING, Verified, into_finding};
 use crate::operation::{self, Number, Operation, Transition};
 use crate::wal::chain::{self, Chain, Content, Link, Position};
-use crate::wal::error::{WalError, WalResult};
+use crate::wal::error::WalResult;
 use crate::wal::journal::{self, HEADER_LEN, Header};
 use crate::wal::manifest::Manifest;
 use crate::wal::schema::Spooled;
@@ -86,11 +86,10 @@ impl Look<'_> {
         let mut journal = Journal { has_all_bases: true, ..Journal::default() };
         let chain = match chain::read_chain(&**self.disk, self.layout, manifest.first_generation) {
             Ok(chain) => chain,
-            Err(WalError::Damaged(damage)) => {
-                found.findings.push(Finding::of(self.layout, &damage));
+            Err(error) => {
+                found.findings.push(into_finding(self.layout, error)?);
                 return Ok(journal);
             }
-            Err(error) => return Err(error),
         };
         found.generations = chain.links.len() as u64;
         if let Some(damage) = &chain.damage {
@@ -130,7 +129,13 @@ impl Look<'_> {
     ) -> WalResult<()> {
         let generation = link.header.generation;
         let name = self.generation_name(generation);
-        let bytes = self.disk.read(&self.layout.generation(generation))?;
+        let bytes = match self.disk.read(&self.layout.generation(generation)) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                found.findings.push(into_finding(self.layout, error.into())?);
+                return Ok(());
+            }
+        };
         let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
         let mut read_to = HEADER_LEN;
         for frame in &link.frames {
@@ -238,7 +243,13 @@ impl Look<'_> {
     /// A header that is not whole: its writer died before it had said anything, or it was whole once.
     fn without_header(&self, generation: u64, name: String, found: &mut Verified) -> WalResult<()> {
         let path = self.layout.generation(generation);
-        let bytes = self.disk.read(&path)?;
+        let bytes = match self.disk.read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                found.findings.push(into_finding(self.layout, error.into())?);
+                return Ok(());
+            }
+        };
         if Header::decode(&bytes[..bytes.len().min(HEADER_LEN as usize)]).is_ok_and(|h| h.generation == generation) {
             // Made whole since it was looked at.
             return Ok(());
