@@ -1,8 +1,8 @@
 //! The other processes of `verify --durability`: this program, started again.
 
 use std::io::{self, BufRead, BufReader};
-use std::path::Path;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;

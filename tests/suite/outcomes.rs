@@ -353,7 +353,7 @@ fn cases() -> Vec<Case> {
         works(one_pending, "verify --durability --rounds 1"),
         works(nothing, "verify --durability . --rounds 2"),
         fails(nothing, "verify --durability no-such-place", 7, "disk"),
-        fails(full_disk, "verify --durability --rounds 0", 1, "+unsafe_disk"),
+        fails(full_disk, "verify --durability --rounds 1", 1, "+unsafe_disk"),
         //
         works(nothing, "health"),
         works(nothing, "health --backend s3"),
