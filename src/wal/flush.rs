@@ -115,6 +115,22 @@ impl Wal {
         Err(WalError::Unconfirmed { why: "the journal is being restarted again and again".into(), ids: Vec::new() })
     }
 
+    fn open_flusher(&self) -> WalResult<Flusher> {
+        Ok(Flusher {
+            lock: LockFile::open(&*self.disk, &self.layout, LockName::Sync)?,
+            append: self.disk.open(&self.layout.lock(LockName::Append), Access::Read)?,
+        })
+    }
+
+    /// Opens what a flush needs, so that nothing is written that could not be confirmed for want of a descriptor.
+    pub(super) fn prepare_flush(&self) -> WalResult<()> {
+        let mut state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.generation == 0 && state.flusher.is_none() {
+            state.flusher = Some(self.open_flusher()?);
+        }
+        Ok(())
+    }
+
     fn flush(&self, target: &Appended) -> WalResult<Flushed> {
         let start = self.clock.elapsed();
         let is_over = || self.clock.elapsed().saturating_sub(start) >= self.options.lock_timeout;
@@ -139,10 +155,7 @@ impl Wal {
                     }
                     continue;
                 }
-                None => Flusher {
-                    lock: LockFile::open(&*self.disk, &self.layout, LockName::Sync)?,
-                    append: self.disk.open(&self.layout.lock(LockName::Append), Access::Read)?,
-                },
+                None => self.open_flusher()?,
             };
             if state.generation == 0 {
                 state.generation = target.generation;

@@ -344,6 +344,7 @@ impl Wal {
         if !self.stands_at_note(inner)? {
             inner.view.catch_up()?;
         }
+        self.prepare_flush()?;
         let note = self.take_lock(inner)?;
         let done = self.append_locked(inner, note, decide);
         let released = inner.lock.unlock();
