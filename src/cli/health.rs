@@ -5,7 +5,7 @@ use super::args::Health;
 use super::context::Context;
 use super::error::CliError;
 use crate::client::HealthStatus;
-use crate::report::{self, Document, ErrorType, write_health};
+use crate::report::{self, ErrorType, write_health};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Health) -> Result<Exit, CliError> {
@@ -23,17 +23,9 @@ pub fn run(context: &mut Context<'_>, args: &Health) -> Result<Exit, CliError> {
             .hint("operations for it wait and are sent when it is back")
             .with(|facts| facts.offline = Some(offline.iter().map(ToString::to_string).collect()))
     });
-    let terminal = &mut *context.terminal;
-    if terminal.json {
-        let shown = error.as_ref().map(|error| error.shown(terminal.program));
-        terminal.document(&Document::with_error(report::Health::new(&all), shown))?;
-    } else {
-        let now = context.client.clock().now();
-        let style = crate::report::Style { now, ..terminal.style };
-        terminal.text(&write_health(&all, &style))?;
-        if let Some(error) = &error {
-            terminal.complain(error);
-        }
-    }
-    Ok(error.map_or(Exit::Done, |error| error.exit))
+    let now = context.client.clock().now();
+    context.terminal.outcome(report::Health::new(&all), error.as_ref(), |terminal| {
+        let style = report::Style { now, ..terminal.style };
+        terminal.text(&write_health(&all, &style))
+    })
 }

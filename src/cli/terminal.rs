@@ -11,7 +11,7 @@ use super::args::{Color, Global};
 use super::error::CliError;
 use super::{Exit, Program};
 use crate::clock::{Clock, SystemClock};
-use crate::report::{Document, Line, Paint, Style};
+use crate::report::{Document, Documented, Line, Paint, Style};
 
 /// Stdout. Once nobody reads it any more, what is written goes nowhere: that is no error, and the command's
 /// verdict stands.
@@ -107,6 +107,25 @@ impl Terminal {
     pub fn line(&mut self, line: &str) -> Result<(), CliError> {
         writeln!(self.out, "{line}")?;
         Ok(self.out.flush()?)
+    }
+
+    /// Shows what a command found, and what is wrong with it, if anything is: as one document, or as text.
+    pub fn outcome<R: Documented>(
+        &mut self,
+        result: R,
+        error: Option<&CliError>,
+        text: impl FnOnce(&mut Terminal) -> Result<(), CliError>,
+    ) -> Result<Exit, CliError> {
+        if self.json {
+            let shown = error.map(|error| error.shown(self.program));
+            self.document(&Document::with_error(result, shown))?;
+        } else {
+            text(self)?;
+            if let Some(error) = error {
+                self.complain(error);
+            }
+        }
+        Ok(error.map_or(Exit::Done, |error| error.exit))
     }
 
     /// Prints text.

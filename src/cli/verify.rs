@@ -13,8 +13,8 @@ use super::error::CliError;
 use super::terminal::Terminal;
 use crate::client::Verified;
 use crate::report::{
-    Document, DurabilityDoc, ErrorType, Offset, RepairedDoc, VerifiedDoc, write_durability, write_findings,
-    write_repaired, write_verified,
+    DurabilityDoc, ErrorType, Offset, RepairedDoc, VerifiedDoc, write_durability, write_findings, write_repaired,
+    write_verified,
 };
 
 /// Runs the command.
@@ -37,15 +37,9 @@ fn repair(context: &mut Context<'_>) -> Result<Exit, CliError> {
         CliError::new(ErrorType::Lost, message)
             .hint("what could not be read is kept in `quarantine/`; a backup may have more")
     });
-    let terminal = &mut *context.terminal;
-    if terminal.json {
-        let shown = error.as_ref().map(|error| error.shown(terminal.program));
-        terminal.document(&Document::with_error(RepairedDoc::new(&repaired), shown))?;
-    } else {
-        terminal.text(&write_repaired(&repaired, &terminal.style))?;
-        error.iter().for_each(|error| terminal.complain(error));
-    }
-    Ok(error.map_or(Exit::Done, |error| error.exit))
+    context.terminal.outcome(RepairedDoc::new(&repaired), error.as_ref(), |terminal| {
+        terminal.text(&write_repaired(&repaired, &terminal.style))
+    })
 }
 
 fn durability(context: &mut Context<'_>, directory: Option<&Path>, rounds: u32) -> Result<Exit, CliError> {
@@ -56,15 +50,9 @@ fn durability(context: &mut Context<'_>, directory: Option<&Path>, rounds: u32) 
         CliError::new(ErrorType::UnsafeDisk, format!("the disk is not safe for a log: {}", tried.what))
             .hint("keep the log on a local disk: name a folder there with `--base-path`")
     });
-    let terminal = &mut *context.terminal;
-    if terminal.json {
-        let shown = error.as_ref().map(|error| error.shown(terminal.program));
-        terminal.document(&Document::with_error(DurabilityDoc::new(&tried), shown))?;
-    } else {
-        terminal.text(&write_durability(&tried, &terminal.style))?;
-        error.iter().for_each(|error| terminal.complain(error));
-    }
-    Ok(error.map_or(Exit::Done, |error| error.exit))
+    context.terminal.outcome(DurabilityDoc::new(&tried), error.as_ref(), |terminal| {
+        terminal.text(&write_durability(&tried, &terminal.style))
+    })
 }
 
 fn check(context: &mut Context<'_>) -> Result<Exit, CliError> {
@@ -73,24 +61,12 @@ fn check(context: &mut Context<'_>) -> Result<Exit, CliError> {
     bar.finish_and_clear();
     let found = found?;
     let error = damaged(&found);
-    let terminal = &mut *context.terminal;
-    if terminal.json {
-        let shown = error.as_ref().map(|error| error.shown(terminal.program));
-        let document = Document::with_error(VerifiedDoc::new(&found), shown);
-        terminal.document(&document)?;
-        return Ok(error.map_or(Exit::Done, |error| error.exit));
-    }
-    let mut text = write_findings(found.findings.iter(), true, &terminal.style);
-    text.push_str(&write_verified(&found, &terminal.style));
-    let text = terminal.program.named(&text);
-    terminal.text(&text)?;
-    match error {
-        Some(error) => {
-            terminal.complain(&error);
-            Ok(error.exit)
-        }
-        None => Ok(Exit::Done),
-    }
+    context.terminal.outcome(VerifiedDoc::new(&found), error.as_ref(), |terminal| {
+        let mut text = write_findings(found.findings.iter(), true, &terminal.style);
+        text.push_str(&write_verified(&found, &terminal.style));
+        let text = terminal.program.named(&text);
+        terminal.text(&text)
+    })
 }
 
 /// What is wrong, as the error that the command ends with.

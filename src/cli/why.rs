@@ -7,7 +7,7 @@ use super::error::CliError;
 use super::references;
 use crate::client::ClientError;
 use crate::operation::Status;
-use crate::report::{Document, Why, wrapped};
+use crate::report::{Why, wrapped};
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &args::Why) -> Result<Exit, CliError> {
@@ -22,28 +22,21 @@ pub fn run(context: &mut Context<'_>, args: &args::Why) -> Result<Exit, CliError
         }
     }
     let error = context.damage()?;
-    let terminal = &mut *context.terminal;
-    if terminal.json {
-        let shown = error.as_ref().map(|error| error.shown(terminal.program));
-        terminal.document(&Document::with_error(Why::new(&all), shown))?;
-        return Ok(error.map_or(Exit::Done, |error| error.exit));
-    }
-    for why in &all {
-        let number = why.operation.number;
-        let sentence = terminal.program.named(&why.sentence);
-        let told = match why.operation.status() {
-            Status::Completed => format!("operation {number} is completed"),
-            Status::Failed => format!("operation {number} failed: {sentence}"),
-            status => format!("operation {number} is {status}: {sentence}"),
-        };
-        let room = terminal.style.width.unwrap_or(usize::MAX);
-        terminal.line(&wrapped(&told, room).join("\n"))?;
-    }
-    if all.is_empty() {
-        terminal.note("no operations");
-    }
-    if let Some(error) = &error {
-        terminal.complain(error);
-    }
-    Ok(error.map_or(Exit::Done, |error| error.exit))
+    context.terminal.outcome(Why::new(&all), error.as_ref(), |terminal| {
+        for why in &all {
+            let number = why.operation.number;
+            let sentence = terminal.program.named(&why.sentence);
+            let told = match why.operation.status() {
+                Status::Completed => format!("operation {number} is completed"),
+                Status::Failed => format!("operation {number} failed: {sentence}"),
+                status => format!("operation {number} is {status}: {sentence}"),
+            };
+            let room = terminal.style.width.unwrap_or(usize::MAX);
+            terminal.line(&wrapped(&told, room).join("\n"))?;
+        }
+        if all.is_empty() {
+            terminal.note("no operations");
+        }
+        Ok(())
+    })
 }

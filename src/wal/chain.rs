@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use serde::de::DeserializeOwned;
+
 use super::error::{Damage, WalError, WalResult};
 use super::journal::{
     self, BadHeader, COUNT_MAX, FRAME_HEADER_LEN, FRAME_MAX, FrameKind, HEADER_LEN, Header, Payload, Reservation,
@@ -363,19 +365,18 @@ pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Cha
 
 /// The generations that the notes in lock files, of whatever boot, speak of.
 pub fn noted_generations(disk: &dyn Disk, layout: &Layout) -> WalResult<Vec<u64>> {
-    let lock = |name: LockName| match disk.open(&layout.lock(name), Access::Read) {
-        Ok(file) => Ok(Some(file)),
+    let appended = noted::<AppendNote>(disk, layout, LockName::Append)?.map(|note| note.generation);
+    let synced = noted::<SyncNote>(disk, layout, LockName::Sync)?.map(|note| note.generation);
+    Ok(appended.into_iter().chain(synced).collect())
+}
+
+/// The note in a lock file; none without a file, or without a whole note in it.
+fn noted<N: DeserializeOwned>(disk: &dyn Disk, layout: &Layout, name: LockName) -> WalResult<Option<N>> {
+    match disk.open(&layout.lock(name), Access::Read) {
+        Ok(file) => Ok(note::read(&*file)?),
         Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(WalError::from(error)),
-    };
-    let mut noted = Vec::new();
-    if let Some(file) = lock(LockName::Append)? {
-        noted.extend(note::read::<AppendNote>(&*file)?.map(|note| note.generation));
+        Err(error) => Err(error.into()),
     }
-    if let Some(file) = lock(LockName::Sync)? {
-        noted.extend(note::read::<SyncNote>(&*file)?.map(|note| note.generation));
-    }
-    Ok(noted)
 }
 
 /// The damage of a generation above the last one of the chain that has lost its header, or is missing.
@@ -434,13 +435,7 @@ fn gap(path: &std::path::Path, readable: u64, synced: u64) -> Option<Damage> {
 
 /// Up to where the note of this boot says the generation was synced; 0 if it says nothing of it.
 pub fn synced_by_note(disk: &dyn Disk, layout: &Layout, generation: u64) -> WalResult<u64> {
-    let file = match disk.open(&layout.lock(LockName::Sync), Access::Read) {
-        Ok(file) => file,
-        Err(error) if error.is_not_found() => return Ok(0),
-        Err(error) => return Err(error.into()),
-    };
-    let note: Option<SyncNote> = note::read(&*file)?;
-    Ok(note
+    Ok(noted::<SyncNote>(disk, layout, LockName::Sync)?
         .filter(|note| note.boot == disk.identity().boot_id && note.generation == generation)
         .map_or(0, |note| note.synced))
 }

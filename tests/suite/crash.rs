@@ -379,7 +379,7 @@ fn nothing_is_lost_wherever_a_workload_is_cut() {
     let tried = AtomicU64::new(0);
     for workload in WORKLOADS {
         let world = workload.world();
-        let seeds = if is_long() { 12 } else { 3 };
+        let seeds = if is_long() { 42 } else { 3 };
         let operations = workload.operations();
         let mut cuts: Vec<Cut> = (0..=operations)
             .flat_map(|at| (0..seeds).map(move |seed| Cut { at, seed: seed * 5 + at % 5, again: None }))

@@ -61,7 +61,12 @@ pub struct Document<'a, R> {
     error: Option<ErrorDoc<'a>>,
 }
 
-impl<'a, R: Serialize + JsonSchema> Document<'a, R> {
+/// What a document can hold: it can be written, and has a schema.
+pub trait Documented: Serialize + JsonSchema {}
+
+impl<R: Serialize + JsonSchema> Documented for R {}
+
+impl<'a, R: Documented> Document<'a, R> {
     /// All went well.
     pub fn done(result: R) -> Document<'a, R> {
         Document { success: true, result: Some(result), error: None }

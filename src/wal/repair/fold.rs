@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::journal::{Journal, Record};
 use super::rows::Files;
-use super::{Loss, Plan, READS, Repair};
+use super::{Loss, MANIFEST, Plan, READS, Repair};
 use crate::disk::{Access, DiskError};
 use crate::operation::{self, Event, Number, Operation};
 use crate::wal::error::WalResult;
@@ -43,7 +43,7 @@ impl Repair<'_> {
                     gone.first().unwrap_or(&0),
                     gone.last().unwrap_or(&0)
                 );
-                self.lose("MANIFEST.json", None, &what);
+                self.lose(MANIFEST, None, &what);
             }
             orphans.extend(gone);
         }

@@ -192,9 +192,12 @@ impl Look<'_> {
     /// Files in `journal/` that the chain does not lead to.
     fn outside_the_chain(&self, manifest: &Manifest, chain: &Chain, found: &mut Verified) -> WalResult<()> {
         let in_chain: HashSet<u64> = chain.links.iter().map(|link| link.header.generation).collect();
+        // The notes first: a generation and its name are durable before any note speaks of it.
+        let noted = chain::noted_generations(&**self.disk, self.layout)?;
         let headers = chain::headers(&**self.disk, self.layout, manifest.first_generation)?;
+        let generations = chain::generations(&**self.disk, self.layout)?;
         let last = chain.links.last().map_or(0, |link| link.header.generation);
-        for generation in chain::generations(&**self.disk, self.layout)? {
+        for generation in generations.iter().copied() {
             let name = self.generation_name(generation);
             if generation < manifest.first_generation {
                 let what = "it was folded into files; whoever did so died before it was removed";
@@ -215,12 +218,10 @@ impl Look<'_> {
                     let what = "a recovery has passed over it; what counted of it stands in a later one";
                     found.findings.push(Finding::note(name, None, what, "the next checkpoint removes it"));
                 }
-                None => self.without_header(generation, name, found)?,
+                None => self.without_header(generation, name, &noted, found)?,
             }
         }
-        let generations = chain::generations(&**self.disk, self.layout)?;
-        for noted in chain::noted_generations(&**self.disk, self.layout)? {
-            // A generation and its name are durable before any note speaks of it.
+        for noted in noted {
             if noted > last && noted >= manifest.first_generation && generations.binary_search(&noted).is_err() {
                 let what = "a lock file says that it was begun, but it is missing";
                 found.findings.push(Finding::damage(self.generation_name(noted), None, what));
@@ -241,7 +242,7 @@ impl Look<'_> {
     }
 
     /// A header that is not whole: its writer died before it had said anything, or it was whole once.
-    fn without_header(&self, generation: u64, name: String, found: &mut Verified) -> WalResult<()> {
+    fn without_header(&self, generation: u64, name: String, noted: &[u64], found: &mut Verified) -> WalResult<()> {
         let path = self.layout.generation(generation);
         let bytes = match self.disk.read(&path) {
             Ok(bytes) => bytes,
@@ -255,9 +256,7 @@ impl Look<'_> {
             return Ok(());
         }
         // No note speaks of a generation before its header is durable.
-        if chain::header_is_broken(&bytes, generation)
-            || chain::noted_generations(&**self.disk, self.layout)?.contains(&generation)
-        {
+        if chain::header_is_broken(&bytes, generation) || noted.contains(&generation) {
             let what = "its header cannot be read any more";
             found.findings.push(Finding::damage(name, Some(0), what));
         } else {
