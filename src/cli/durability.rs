@@ -7,6 +7,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use super::args::{Second, Task};
 use super::context::Context;
 use super::error::CliError;
@@ -73,7 +75,7 @@ impl Processes for Again {
         let status = child.wait()?;
         match first {
             Err(_) => Err(io::Error::other(format!("a second process acknowledged nothing ({status})"))),
-            Ok(_) if status.signal().is_none() => {
+            Ok(_) if status.signal() != Some(Signal::KILL.as_raw()) => {
                 Err(io::Error::other(format!("a second process ended by itself ({status})")))
             }
             Ok(first) => Ok(std::iter::once(first).chain(acknowledged).collect()),
@@ -111,7 +113,8 @@ pub fn run(context: &mut Context<'_>, args: &Second) -> Result<Exit, CliError> {
                 Fields::from([("path".to_owned(), "/durability".to_owned())]),
                 0,
             );
-            loop {
+            // Until it is killed, or whoever should do so is dead.
+            while !context.terminal.out.get_ref().is_gone() {
                 let id = client.submit(operation.clone())?.id;
                 context.terminal.line(&id.to_string())?;
             }

@@ -10,6 +10,7 @@ use super::args::Verify;
 use super::context::Context;
 use super::durability::Again;
 use super::error::CliError;
+use super::signals::Interrupts;
 use super::terminal::Terminal;
 use crate::client::Verified;
 use crate::report::{
@@ -34,8 +35,12 @@ fn repair(context: &mut Context<'_>) -> Result<Exit, CliError> {
             1 => "the log is repaired, but nothing is known any more of 1 operation".to_owned(),
             n => format!("the log is repaired, but nothing is known any more of {n} operations"),
         };
-        CliError::new(ErrorType::Lost, message)
-            .hint("what could not be read is kept in `quarantine/`; a backup may have more")
+        let error = CliError::new(ErrorType::Lost, message)
+            .hint("what could not be read is kept in `quarantine/`; a backup may have more");
+        if repaired.held.iter().next().is_none() {
+            return error;
+        }
+        error.hint("`wal-cli list --held` shows what waits to be released or deleted")
     });
     context.terminal.outcome(RepairedDoc::new(&repaired), error.as_ref(), |terminal| {
         terminal.text(&write_repaired(&repaired, &terminal.style))
@@ -44,7 +49,9 @@ fn repair(context: &mut Context<'_>) -> Result<Exit, CliError> {
 
 fn durability(context: &mut Context<'_>, directory: Option<&Path>, rounds: u32) -> Result<Exit, CliError> {
     let again = Again { program: context.terminal.program };
-    let tried = context.client.durability(directory, rounds, &again)?;
+    // Whoever interrupts it finds neither its folder nor its processes.
+    let interrupts = Interrupts::listen()?;
+    let tried = context.client.durability(directory, rounds, &again, &interrupts.stop)?;
     let first = tried.tried.iter().find(|tried| !tried.safe);
     let error = first.map(|tried| {
         CliError::new(ErrorType::UnsafeDisk, format!("the disk is not safe for a log: {}", tried.what))

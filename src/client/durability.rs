@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Client;
 use super::error::ClientError;
 use crate::disk::{Access, Disk, DiskError, DiskResult, FileKind};
+use crate::worker::Stop;
 
 /// Flushes that are timed.
 const FLUSHES: usize = 100;
@@ -91,7 +92,8 @@ impl Durability {
 pub trait Processes {
     /// Whether another process gets the lock of this file.
     fn try_lock(&self, path: &Path) -> io::Result<bool>;
-    /// Lets another process append to a log, kills it after so long, and gives the ids that it acknowledged.
+    /// Lets another process append to a log, kills it so long after it first acknowledged something, and gives the ids of
+    /// all that it acknowledged.
     fn append_and_kill(&self, log: &Path, after: Duration) -> io::Result<Vec<String>>;
     /// The ids of all operations in a log, as a fresh process reads them.
     fn list(&self, log: &Path) -> io::Result<Vec<String>>;
@@ -105,6 +107,7 @@ impl Client {
         directory: Option<&Path>,
         rounds: u32,
         processes: &dyn Processes,
+        stop: &Stop,
     ) -> Result<Durability, ClientError> {
         let disk = &*self.disk;
         let start = directory.unwrap_or(self.layout.base());
@@ -115,9 +118,12 @@ impl Client {
         };
         let place = found.join(format!("durability-{:016x}.tmp", self.clock.random()));
         disk.create_dir(&place)?;
-        let tried = self.try_out(found, &place, rounds, processes);
+        let tried = self.try_out(found, &place, rounds, processes, stop);
         let removed = remove_tree(disk, &place);
         let tried = tried?;
+        if stop.is_requested() {
+            return Err(ClientError::Interrupted);
+        }
         removed?;
         Ok(tried)
     }
@@ -128,9 +134,10 @@ impl Client {
         place: &Path,
         rounds: u32,
         processes: &dyn Processes,
+        stop: &Stop,
     ) -> DiskResult<Durability> {
         let (flush, flush_us) = self.flushes(place)?;
-        let (kills, counted) = self.kills(place, rounds, processes);
+        let (kills, counted) = self.kills(place, rounds, processes, stop);
         let tried = vec![
             self.file_system(place)?,
             self.lock(place, processes)?,
@@ -270,11 +277,14 @@ impl Client {
         Ok(Tried { check: Check::Sharing, safe: true, what })
     }
 
-    fn kills(&self, place: &Path, rounds: u32, processes: &dyn Processes) -> (Tried, (u32, u64)) {
+    fn kills(&self, place: &Path, rounds: u32, processes: &dyn Processes, stop: &Stop) -> (Tried, (u32, u64)) {
         let log = place.join("wal");
         let mut acknowledged: BTreeSet<String> = BTreeSet::new();
         let mut result = Ok(0);
         for _ in 0..rounds {
+            if stop.is_requested() {
+                break;
+            }
             let after = Duration::from_micros(20_000 + self.clock.random() % 180_000);
             let round = processes.append_and_kill(&log, after).and_then(|ids| {
                 acknowledged.extend(ids);

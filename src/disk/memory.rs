@@ -72,6 +72,17 @@ struct Inode {
 }
 
 impl Inode {
+    /// Sectors that were written as a whole can be read again.
+    fn mend(&mut self, start: usize, end: usize) {
+        let (start, end) = (start.next_multiple_of(SECTOR), end / SECTOR * SECTOR);
+        if start >= end {
+            return;
+        }
+        let bad = std::mem::take(&mut self.bad);
+        let around = |bad: Range<usize>| [bad.start..bad.end.min(start), bad.start.max(end)..bad.end];
+        self.bad = bad.into_iter().flat_map(around).filter(|bad| !bad.is_empty()).collect();
+    }
+
     fn sync(&mut self) {
         let Some(given_up) = &self.given_up else {
             self.synced.clone_from(&self.live);
@@ -615,7 +626,9 @@ impl Disk for MemoryDisk {
         self.run("clone", from, true, |shared| {
             let (from, to) = (shared.find(from)?, shared.find(to)?);
             if shared.clones {
-                shared.inode_mut(to)?.live = shared.inode(from)?.live.clone();
+                let (live, bad) = shared.inode(from).map(|from| (from.live.clone(), from.bad.clone()))?;
+                let to = shared.inode_mut(to)?;
+                (to.live, to.bad) = (live, bad);
             }
             Ok(shared.clones)
         })

@@ -87,6 +87,10 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
         ("operations of which nothing is known any more", numbers(repaired.lost.iter())),
         ("operations in whose history something is missing", numbers(repaired.holed.iter())),
         ("operations from files that are not as they were written, to be looked at", numbers(repaired.doubtful.iter())),
+        (
+            "operations that wait until they are released, since what is lost may have said more of them",
+            numbers(repaired.held.iter()),
+        ),
     ];
     for (what, numbers) in groups.iter().filter(|(_, numbers)| !numbers.is_empty()) {
         text.push_str(&format!("{what}: {numbers}\n"));

@@ -373,7 +373,7 @@ pub fn noted_generations(disk: &dyn Disk, layout: &Layout) -> WalResult<Vec<u64>
 /// The note in a lock file; none without a file, or without a whole note in it.
 fn noted<N: DeserializeOwned>(disk: &dyn Disk, layout: &Layout, name: LockName) -> WalResult<Option<N>> {
     match disk.open(&layout.lock(name), Access::Read) {
-        Ok(file) => Ok(note::read(&*file)?),
+        Ok(file) => Ok(note::read_if_readable(&*file)?),
         Err(error) if error.is_not_found() => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -435,7 +435,15 @@ fn gap(path: &std::path::Path, readable: u64, synced: u64) -> Option<Damage> {
 
 /// Up to where the note of this boot says the generation was synced; 0 if it says nothing of it.
 pub fn synced_by_note(disk: &dyn Disk, layout: &Layout, generation: u64) -> WalResult<u64> {
-    Ok(noted::<SyncNote>(disk, layout, LockName::Sync)?
-        .filter(|note| note.boot == disk.identity().boot_id && note.generation == generation)
-        .map_or(0, |note| note.synced))
+    let note = noted::<SyncNote>(disk, layout, LockName::Sync)?;
+    Ok(note.filter(|note| note.boot == disk.identity().boot_id).map_or(0, |note| synced_of(&note, generation)))
+}
+
+/// The same by the note of whatever boot: not to be relied upon to say that nothing more stood there.
+pub fn synced_by_any_note(disk: &dyn Disk, layout: &Layout, generation: u64) -> WalResult<u64> {
+    Ok(noted::<SyncNote>(disk, layout, LockName::Sync)?.map_or(0, |note| synced_of(&note, generation)))
+}
+
+fn synced_of(note: &SyncNote, generation: u64) -> u64 {
+    if note.generation == generation { note.synced } else { 0 }
 }

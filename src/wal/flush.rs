@@ -252,12 +252,21 @@ mod tests {
 
     use super::*;
     use crate::clock::{Clock, SystemClock};
-    use crate::disk::Machine;
+    use crate::disk::{Disk, Machine};
     use crate::operation::{BackendName, Fields, Logged, OperationType};
     use crate::wal::{Layout, Options};
 
     fn one() -> Logged {
         Logged::new(OperationType::new("job").unwrap(), BackendName::new("a").unwrap(), Fields::new(), 0)
+    }
+
+    #[test]
+    fn a_lock_that_is_removed_before_the_first_write_is_made_again() {
+        let (machine, layout) = (Machine::new(), Layout::new("/wal"));
+        let clock = Arc::new(SystemClock::new());
+        let wal = Wal::open(Arc::new(machine.process()), clock, layout.clone(), Options::default()).unwrap();
+        machine.process().remove_file(&layout.lock(LockName::Append)).unwrap();
+        wal.append_new(vec![one()]).unwrap();
     }
 
     #[test]

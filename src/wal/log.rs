@@ -344,9 +344,9 @@ impl Wal {
         if !self.stands_at_note(inner)? {
             inner.view.catch_up()?;
         }
-        self.prepare_flush()?;
         let note = self.take_lock(inner)?;
-        let done = self.append_locked(inner, note, decide);
+        // What cannot be flushed is not written.
+        let done = self.prepare_flush().and_then(|()| self.append_locked(inner, note, decide));
         let released = inner.lock.unlock();
         let (written, appended, result) = done?;
         match released {

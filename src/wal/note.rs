@@ -100,6 +100,14 @@ pub fn read<N: DeserializeOwned>(file: &dyn DiskFile) -> DiskResult<Option<N>> {
     Ok(serde_json::from_slice(text).ok())
 }
 
+/// The note in a file, and none, too, where the medium does not give it: for those who can do without.
+pub fn read_if_readable<N: DeserializeOwned>(file: &dyn DiskFile) -> DiskResult<Option<N>> {
+    match read(file) {
+        Err(error) if error.is_of_the_medium() => Ok(None),
+        read => read,
+    }
+}
+
 /// Writes a note with one call. It is not synced: it has to survive a kill, not a power cut.
 pub fn write<N: Serialize>(file: &dyn DiskFile, note: &N) -> DiskResult<()> {
     // Notes are plain structs of bounded size; if one ever did not fit, the torn note would only cost a recovery.

@@ -7,6 +7,7 @@
 //! 4. Only then the damaged originals move to `quarantine/`. Nothing is deleted.
 
 mod fold;
+mod hold;
 mod journal;
 mod rows;
 
@@ -15,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::chain;
 use super::checkpoint::ARCHIVE_PARTITIONS;
 use super::error::{WalError, WalResult};
 use super::journal::Header;
@@ -60,6 +62,9 @@ pub struct Repaired {
     pub holed: NumberSet,
     /// Operations from files that are not as they were written: any field of them may have changed.
     pub doubtful: NumberSet,
+    /// Operations that wait until they are released: they may have been done or deleted in what is lost, or be other ones
+    /// than they were.
+    pub held: NumberSet,
     /// Files that were set aside, as they are called now.
     pub set_aside: Vec<String>,
 }
@@ -67,7 +72,7 @@ pub struct Repaired {
 impl Repaired {
     /// Whether all that the log held is still in it. A manifest alone can be made anew from the files.
     pub fn is_whole(&self) -> bool {
-        let sets = [&self.lost, &self.holed, &self.doubtful];
+        let sets = [&self.lost, &self.holed, &self.doubtful, &self.held];
         sets.iter().all(|set| set.is_empty()) && self.losses.iter().all(|loss| loss.path == MANIFEST)
     }
 }
@@ -87,9 +92,17 @@ pub(super) struct Plan {
 
 /// The manifest's name, for what is told of it.
 const MANIFEST: &str = "MANIFEST.json";
-const ANEW: &str = "it is made anew from what the files say, batches that were never logged included";
+const ANEW: &str = "it is made anew from what the files say, what was deleted or never committed included";
 /// How often something is read before it counts as lost.
 const READS: usize = 3;
+
+/// A file as far as the medium gives it.
+pub(super) struct Read {
+    /// Its bytes; zeros where it gives nothing.
+    pub(super) bytes: Vec<u8>,
+    /// Where that is, in order.
+    pub(super) bad: Vec<(u64, u64)>,
+}
 
 /// What a medium that has bad places is read in, in bytes: no disk loses less at once.
 const PIECE: usize = 4096;
@@ -109,9 +122,9 @@ fn insist<T>(read: impl Fn() -> DiskResult<T>) -> DiskResult<T> {
 /// Reads a file, with zeros where the medium gives nothing, however often it is asked. The inner error says that the file is
 /// missing, or that the medium gives nothing of it. Any other one says nothing about the file, and ends the repair before
 /// anything was changed.
-fn read(disk: &dyn Disk, path: &Path) -> WalResult<Result<Vec<u8>, DiskError>> {
+fn read(disk: &dyn Disk, path: &Path) -> WalResult<Result<Read, DiskError>> {
     match insist(|| disk.read(path)) {
-        Ok(bytes) => Ok(Ok(bytes)),
+        Ok(bytes) => Ok(Ok(Read { bytes, bad: Vec::new() })),
         Err(error) if error.is_not_found() => Ok(Err(error)),
         Err(error) if !error.is_of_the_medium() => Err(error.into()),
         Err(error) => Ok(in_pieces(disk, path)?.ok_or(error)),
@@ -119,30 +132,39 @@ fn read(disk: &dyn Disk, path: &Path) -> WalResult<Result<Vec<u8>, DiskError>> {
 }
 
 /// What can be read of a file; none if that is nothing.
-fn in_pieces(disk: &dyn Disk, path: &Path) -> WalResult<Option<Vec<u8>>> {
+fn in_pieces(disk: &dyn Disk, path: &Path) -> WalResult<Option<Read>> {
     let file = match insist(|| disk.open(path, Access::Read)) {
         Err(error) if error.is_of_the_medium() => return Ok(None),
         opened => opened?,
     };
     let mut bytes = vec![0; usize::try_from(file.metadata()?.len).unwrap_or(0)];
+    let mut bad: Vec<(u64, u64)> = Vec::new();
     let mut gives = false;
     let mut at = 0;
     while at < bytes.len() {
         // Up to the next piece: what came short goes on in the same one.
         let end = (at / PIECE + 1) * PIECE;
         let end = end.min(bytes.len());
-        let mut piece = vec![0; end - at];
-        match file.read_at(&mut piece, at as u64) {
-            Ok(0) => break,
-            Ok(read) => {
-                bytes[at..at + read].copy_from_slice(&piece[..read]);
-                (gives, at) = (true, at + read);
+        let read = insist(|| {
+            let mut piece = vec![0; end - at];
+            let read = file.read_at(&mut piece, at as u64)?;
+            piece.truncate(read);
+            Ok(piece)
+        });
+        match read {
+            Ok(piece) if piece.is_empty() => break,
+            Ok(piece) => {
+                bytes[at..at + piece.len()].copy_from_slice(&piece);
+                (gives, at) = (true, at + piece.len());
             }
-            Err(error) if error.is_of_the_medium() => at = end,
+            Err(error) if error.is_of_the_medium() => {
+                bad.push((at as u64, end as u64));
+                at = end;
+            }
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(gives.then_some(bytes))
+    Ok(gives.then_some(Read { bytes, bad }))
 }
 
 struct Repair<'a> {
@@ -193,7 +215,7 @@ pub fn repair(disk: &Arc<dyn Disk>, clock: &dyn Clock, layout: &Layout, options:
 
 impl Repair<'_> {
     fn run(mut self, append: &LockFile, sync: &LockFile) -> WalResult<Repaired> {
-        if let Some(mut note) = note::read::<AppendNote>(append.file())? {
+        if let Some(mut note) = note::read_if_readable::<AppendNote>(append.file())? {
             // If this is killed, the next writer puts the journal in order first, and makes the manifest durable.
             note.at_work = true;
             note::write(append.file(), &note)?;
@@ -221,9 +243,10 @@ impl Repair<'_> {
             Err(error) => return Err(error),
         };
         let journal = journal::Journal::read(&**self.disk, self.layout, manifest.as_ref())?;
-        let noted = note::read::<AppendNote>(append.file())?;
+        let noted = note::read_if_readable::<AppendNote>(append.file())?;
         let mut journal = journal;
-        journal.miss_noted(self.layout, noted.as_ref());
+        let generations = chain::noted_generations(&**self.disk, self.layout)?;
+        journal.miss_noted(self.layout, &generations, noted.as_ref());
         let plan = self.plan(manifest.as_ref(), &journal, noted.as_ref())?;
         self.write(manifest, &journal, plan, append, sync)
     }
@@ -266,8 +289,8 @@ impl Repair<'_> {
         }
         let disk = &**self.disk;
         disk.sync_dir(&self.layout.quarantine())?;
-        let noted = note::read::<AppendNote>(append.file())?.map_or(0, |note| note.generation);
-        let last = journal.generations.last().copied().unwrap_or(0).max(noted);
+        let noted = chain::noted_generations(disk, self.layout)?;
+        let last = journal.generations.iter().chain(&noted).copied().max().unwrap_or(0);
         let generation = last.max(manifest.as_ref().map_or(0, |manifest| manifest.first_generation)) + 1;
         let now = self.clock.now();
         let header = Header {
@@ -397,7 +420,7 @@ impl Repair<'_> {
         let bytes = match insist(|| self.disk.read(&path)) {
             Ok(bytes) => bytes,
             Err(_) if name == MANIFEST => match read(&**self.disk, &path)? {
-                Ok(bytes) => bytes,
+                Ok(read) => read.bytes,
                 Err(_) => return Ok(false),
             },
             Err(error) if error.is_not_found() || error.is_of_the_medium() => return Ok(false),
@@ -410,7 +433,7 @@ impl Repair<'_> {
             if earlier == target {
                 break;
             }
-            if read(&**self.disk, &self.layout.file(&earlier))?.is_ok_and(|there| there == bytes) {
+            if read(&**self.disk, &self.layout.file(&earlier))?.is_ok_and(|there| there.bytes == bytes) {
                 // A repair that was killed has made it, and flushed it before it got this name.
                 self.report.set_aside.push(earlier);
                 return Ok(true);

@@ -16,7 +16,7 @@ use super::manifest::{Manifest, sha256_hex};
 use super::note::{self, AppendNote, HolderNote, SyncNote};
 use super::original;
 use super::view::View;
-use crate::disk::{Access, Disk, FileKind, Metadata};
+use crate::disk::{Access, Disk, DiskFile, DiskResult, FileKind, Metadata};
 
 /// How often everything is looked at again because the log has moved on.
 const ATTEMPTS: usize = 20;
@@ -318,19 +318,28 @@ impl Look<'_> {
             }
             Err(error) => return Err(error.into()),
         };
-        let told = match name {
-            LockName::Append => note::read(&*file)?.map(|note: AppendNote| {
+        match self.told_by(name, &*file) {
+            Ok(told) => found.findings.extend(told.map(|what| Finding::note(file_name, None, what, NOTHING))),
+            Err(error) => found.findings.push(into_finding(self.layout, error.into())?),
+        }
+        Ok(())
+    }
+
+    /// What the note in a lock file says.
+    fn told_by(&self, name: LockName, file: &dyn DiskFile) -> DiskResult<Option<String>> {
+        Ok(match name {
+            LockName::Append => note::read(file)?.map(|note: AppendNote| {
                 let at_work = if note.at_work { ", in the middle of something" } else { "" };
                 format!(
                     "pid {} (`{}`) wrote last, at {}{at_work}: generation {} ends at byte {}",
                     note.pid, note.command, note.since, note.generation, note.end
                 )
             }),
-            LockName::Sync => note::read(&*file)?.map(|note: SyncNote| {
+            LockName::Sync => note::read(file)?.map(|note: SyncNote| {
                 let syncing = note.syncing.map(|to| format!(", a flush to {to} has not ended")).unwrap_or_default();
                 format!("generation {} is synced up to byte {}{syncing}", note.generation, note.synced)
             }),
-            LockName::Process | LockName::Checkpoint => note::read(&*file)?.map(|note: HolderNote| {
+            LockName::Process | LockName::Checkpoint => note::read(file)?.map(|note: HolderNote| {
                 let alive =
                     match note.boot == self.disk.identity().boot_id && self.disk.is_alive(note.pid, note.started) {
                         true => "holds it",
@@ -338,9 +347,7 @@ impl Look<'_> {
                     };
                 format!("pid {} (`{}`) {alive}; since {}", note.pid, note.command, note.since)
             }),
-        };
-        found.findings.extend(told.map(|what| Finding::note(file_name, None, what, NOTHING)));
-        Ok(())
+        })
     }
 }
 

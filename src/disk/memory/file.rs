@@ -27,7 +27,7 @@ impl MemoryFile {
             inode.live.resize(end, 0);
         }
         inode.live[start..end].copy_from_slice(data);
-        inode.bad.retain(|bad| bad.end <= start || end <= bad.start);
+        inode.mend(start, end);
         inode.mtime = mtime;
         Ok(())
     }
@@ -39,15 +39,11 @@ impl DiskFile for MemoryFile {
             let inode = shared.inode(self.inode)?;
             let live = &inode.live;
             let start = usize::try_from(offset).unwrap_or(usize::MAX).min(live.len());
-            let mut end = start.saturating_add(buffer.len()).min(live.len());
-            // What stands before a bad place is read, as by `pread`.
-            for bad in &inode.bad {
-                if bad.start <= start && start < bad.end && start < end {
-                    return Err(Fault::Medium.error());
-                }
-                if start < bad.start {
-                    end = end.min(bad.start);
-                }
+            let end = start.saturating_add(buffer.len()).min(live.len());
+            // `pread` gives what stands before a bad place, and the error when it is asked for the rest: readers of files
+            // ask until they have all.
+            if inode.bad.iter().any(|bad| bad.start < end && start < bad.end) {
+                return Err(Fault::Medium.error());
             }
             buffer[..end - start].copy_from_slice(&live[start..end]);
             Ok(end - start)

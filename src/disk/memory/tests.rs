@@ -111,3 +111,24 @@ fn a_fork_goes_its_own_way() {
     fork.power_cut_by(|unsynced| unsynced == Unsynced::Name);
     assert_eq!((&fork.process() as &dyn Disk).read(path).unwrap(), b"");
 }
+
+#[test]
+fn a_bad_place_gives_nothing_until_whole_sectors_of_it_are_written() {
+    let machine = Machine::new();
+    let disk = machine.process();
+    let path = Path::new("/a");
+    let file = disk.open(path, Access::CreateNew).unwrap();
+    file.write_at(&[b'x'; 4096], 0).unwrap();
+    machine.spoil(path, 1000..2000);
+    let mut buffer = [0; 4096];
+    let mut reads = |from: u64, to: u64| file.read_at(&mut buffer[..(to - from) as usize], from).is_ok();
+    assert!(reads(0, 1000) && reads(2000, 4096));
+    assert!(!reads(0, 4096) && !reads(999, 1001) && !reads(1999, 2001));
+    file.write_at(&[b'y'; 100], 1100).unwrap();
+    assert!(!reads(1100, 1200), "the rest of its sector would have to be read first");
+    file.write_at(&[b'y'; 600], 1000).unwrap();
+    assert!(reads(1024, 1536) && !reads(1000, 1024) && !reads(1536, 2000));
+    assert!((&disk as &dyn Disk).read(path).is_err());
+    disk.rename(path, Path::new("/b")).unwrap();
+    assert!((&disk as &dyn Disk).read(Path::new("/b")).is_err(), "it goes with the file");
+}

@@ -89,6 +89,8 @@ pub struct RepairedDoc<'a> {
     holed: Vec<Number>,
     /// Numbers of operations from files that are not as they were written: any field of them may have changed.
     doubtful: Vec<Number>,
+    /// Operations that wait until they are released: they may have been done or deleted in what is lost.
+    held: Vec<Number>,
     /// Files that were set aside, relative to the log.
     set_aside: &'a [String],
 }
@@ -127,6 +129,7 @@ impl<'a> RepairedDoc<'a> {
             lost: repaired.lost.iter().collect(),
             holed: repaired.holed.iter().collect(),
             doubtful: repaired.doubtful.iter().collect(),
+            held: repaired.held.iter().collect(),
             set_aside: &repaired.set_aside,
         }
     }

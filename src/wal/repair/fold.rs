@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use super::hold::rows_prove_nothing;
 use super::journal::{Journal, Record};
 use super::rows::Files;
 use super::{Loss, MANIFEST, Plan, READS, Repair};
@@ -30,6 +31,11 @@ impl Repair<'_> {
         let touched: HashSet<Number> = journal.touched().into_iter().collect();
         self.load(&mut files, &touched)?;
         let mut orphans = self.apply(&journal.records, &mut files, &mut deleted);
+        let prove_nothing = rows_prove_nothing(manifest, journal);
+        if prove_nothing {
+            let unproven = self.load_unproven(journal, &mut files)?;
+            self.load(&mut files, &unproven)?;
+        }
         self.content(&mut files)?;
         let Files { mut plan, live, lost, highest, .. } = files;
         let is_there = |number: &Number| live.contains_key(number) || plan.rows.contains_key(number);
@@ -46,12 +52,6 @@ impl Repair<'_> {
                 self.lose(MANIFEST, None, &what);
             }
             orphans.extend(gone);
-        }
-        if manifest.is_none() {
-            // Nor does anything tell of batches whether they came to be logged.
-            let reserved = |number: &&Number| journal.reserved.iter().any(|(a, b)| a <= *number && *number <= b);
-            let of_batches: Vec<Number> = live.keys().chain(plan.rows.keys()).filter(reserved).copied().collect();
-            of_batches.into_iter().for_each(|number| self.report.doubtful.insert(number));
         }
         // Without a manifest nothing tells which numbers were deleted and which were in files that are gone.
         if !journal.losses.is_empty() || manifest.is_none() {
@@ -72,6 +72,7 @@ impl Repair<'_> {
             manifest_number.max(noted_number).max(journal.numbers.1).max(highest.0 + 1).saturating_add(journal.slack);
         plan.revision =
             manifest_revision.max(noted_revision).max(journal.revision).max(highest.1).saturating_add(journal.slack);
+        self.hold(prove_nothing, journal, &mut plan)?;
         Ok(plan)
     }
 

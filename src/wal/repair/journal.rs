@@ -15,6 +15,9 @@ use crate::wal::note::AppendNote;
 /// Bytes that a transition takes at least: what tells how many may have stood in a stretch.
 const RECORD_MIN: u64 = 48;
 
+/// As much as a generation of which nothing is left may have held, in bytes; a recovery's may be longer, as a rule it is not.
+const GENERATION_MAX: u64 = 4 << 20;
+
 /// A transition that was read, and where.
 #[derive(Debug)]
 pub(super) struct Record {
@@ -41,6 +44,8 @@ pub(super) struct Journal {
     pub(super) slack: u64,
     /// Whether `next` is: it is not behind a gap.
     next_is_known: bool,
+    /// Operations of which something was read, and nothing is missing behind that.
+    pub(super) proven: BTreeSet<Number>,
 }
 
 impl Journal {
@@ -52,12 +57,14 @@ impl Journal {
         let mut headers = HashMap::new();
         for generation in &generations {
             let path = layout.generation(*generation);
-            let bytes = match super::read(disk, &path)? {
-                Ok(bytes) => bytes,
-                // What the medium does not give is as good as zeros.
-                Err(_) => vec![0; usize::try_from(disk.metadata(&path)?.len).unwrap_or(0)],
+            let read = match super::read(disk, &path)? {
+                Ok(read) => read,
+                Err(_) => {
+                    let len = disk.metadata(&path)?.len;
+                    super::Read { bytes: vec![0; usize::try_from(len).unwrap_or(0)], bad: vec![(0, len)] }
+                }
             };
-            match Header::decode(&bytes[..bytes.len().min(HEADER_LEN as usize)]) {
+            match Header::decode(&read.bytes[..read.bytes.len().min(HEADER_LEN as usize)]) {
                 Ok(header) if header.generation == *generation => {
                     headers.insert(*generation, header);
                 }
@@ -67,7 +74,7 @@ impl Journal {
                     return Err(WalError::NewerFormat { path, found, known });
                 }
             }
-            files.insert(*generation, bytes);
+            files.insert(*generation, read);
         }
         let mut journal = Journal { generations: generations.clone(), ..Journal::default() };
         for header in headers.values() {
@@ -90,13 +97,13 @@ impl Journal {
                 journal.records.retain(|record| record.transition.revision <= header.revision);
             }
             match files.get(&generation) {
-                Some(bytes) => {
-                    let synced = if next.is_none() { chain::synced_by_note(disk, layout, generation)? } else { 0 };
+                Some(read) => {
+                    let synced = if next.is_none() { chain::synced_by_any_note(disk, layout, generation)? } else { 0 };
                     if !headers.contains_key(&generation) {
                         journal.lose(&name, 0, HEADER_LEN, "its header cannot be read", 0);
                     }
                     journal.next_is_known = next_is_known;
-                    journal.scan(&name, generation, bytes, next.map(|next| next.previous_end), synced);
+                    journal.scan(&name, generation, read, next.map(|next| next.previous_end), synced);
                 }
                 None => journal.lose(&name, 0, 0, "it is missing", 0),
             }
@@ -120,12 +127,14 @@ impl Journal {
     }
 
     /// A generation that a note speaks of was durable with its name; if it is missing, what it held is lost.
-    pub(super) fn miss_noted(&mut self, layout: &Layout, noted: Option<&AppendNote>) {
-        if let Some(note) = noted
-            && self.generations.last().is_some_and(|last| *last < note.generation)
-        {
-            let name = layout.relative(&layout.generation(note.generation));
-            self.lose(&name, 0, note.end, "it is missing", 0);
+    pub(super) fn miss_noted(&mut self, layout: &Layout, noted: &[u64], note: Option<&AppendNote>) {
+        let last = self.generations.last().copied().unwrap_or(0);
+        for generation in noted.iter().copied().filter(|noted| *noted > last).collect::<BTreeSet<u64>>() {
+            let name = layout.relative(&layout.generation(generation));
+            match note.filter(|note| note.generation == generation) {
+                Some(note) => self.lose(&name, 0, note.end, "it is missing", note.end),
+                None => self.lose(&name, 0, 0, "it is missing; how much stood in it, nobody knows", GENERATION_MAX),
+            }
         }
     }
 
@@ -137,9 +146,11 @@ impl Journal {
         });
         self.slack += bytes / RECORD_MIN + 1;
         self.next_is_known = false;
+        self.proven.clear();
     }
 
-    fn scan(&mut self, name: &str, generation: u64, bytes: &[u8], end: Option<u64>, synced: u64) {
+    fn scan(&mut self, name: &str, generation: u64, read: &super::Read, end: Option<u64>, synced: u64) {
+        let super::Read { bytes, bad } = read;
         let limit = end.unwrap_or(bytes.len() as u64);
         let mut at = HEADER_LEN;
         let mut gap = None;
@@ -175,17 +186,23 @@ impl Journal {
                 FrameKind::Transitions => match Payload::new(frame.revision, frame.payload) {
                     Some(payload) => self.take(name, frame.start, &payload),
                     None => {
-                        self.lose(name, frame.start, frame.end, "the frame makes no sense", frame.end - frame.start)
+                        self.lose(name, frame.start, frame.end, "the frame makes no sense", frame.end - frame.start);
                     }
                 },
             }
         }
+        // Zeros laid ahead, or acknowledged: of what the medium does not give, nobody can tell.
+        let hidden = bad.iter().map(|(_, to)| *to).filter(|to| end.is_none() && *to > at.min(gap.unwrap_or(at))).max();
         if let Some(from) = gap {
             let known = end.unwrap_or(synced).min(limit.max(synced));
             let rest = bytes.get(usize::try_from(from).unwrap_or(usize::MAX)..).unwrap_or_default();
             if known > from {
                 self.lose(name, from, known, "it was on the disk once and cannot be read any more", known - from);
-            } else if rest.iter().any(|byte| *byte != 0) {
+            }
+            if let Some(to) = hidden.filter(|to| *to > known) {
+                let what = "it cannot be read; whether anything that counts stood there, nobody can tell";
+                self.lose(name, from.max(known), to, what, to - from.max(known));
+            } else if known <= from && rest.iter().any(|byte| *byte != 0) {
                 // Never acknowledged; but a number in it may have been seen.
                 self.slack += rest.len() as u64 / RECORD_MIN + 1;
             }
@@ -203,8 +220,12 @@ impl Journal {
             }
             self.numbers.1 = self.numbers.1.max(record.number.saturating_add(1));
             match record.decode(revision, payload.actor()).filter(|read| read.to() == record.to) {
-                Some(transition) => self.records.push(Record { path: name.to_owned(), offset, transition }),
+                Some(transition) => {
+                    self.proven.insert(record.number);
+                    self.records.push(Record { path: name.to_owned(), offset, transition });
+                }
                 None => {
+                    self.proven.remove(&record.number);
                     let what = format!("transition {revision} of operation {} cannot be decoded", record.number);
                     self.losses.push(Loss { path: name.to_owned(), range: Some((offset, offset)), what });
                 }

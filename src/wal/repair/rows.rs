@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
-use super::{Loss, Plan, READS, Repair, read};
+use super::{Loss, Plan, READS, Read, Repair, read};
 use crate::disk::{DiskError, FileKind};
 use crate::operation::{Number, Operation, OperationId, Revision, State};
 use crate::wal::error::{WalError, WalResult};
@@ -13,6 +13,9 @@ use crate::wal::layout::Layout;
 use crate::wal::manifest::{FileEntry, Manifest, NumberSet, sha256_hex};
 use crate::wal::schema::{self, Spooled, Table};
 use crate::wal::{original, verify};
+
+/// What every Parquet file begins and ends with.
+const MAGIC: &[u8] = b"PAR1";
 
 /// Everything that files tell.
 #[derive(Debug, Default)]
@@ -48,6 +51,15 @@ impl Files {
             }
         }
     }
+}
+
+/// The bytes of a Parquet file, beginning as they all do, if that cannot be read: nobody needs the rest of the first
+/// piece to read what stands in others.
+fn with_magic(mut read: Read) -> Vec<u8> {
+    if read.bad.first().is_some_and(|(from, _)| *from == 0) && read.bytes.len() > MAGIC.len() {
+        read.bytes[..MAGIC.len()].copy_from_slice(MAGIC);
+    }
+    read.bytes
 }
 
 fn two_of_one_number(path: &str, row: &Operation) -> Loss {
@@ -106,7 +118,8 @@ impl Repair<'_> {
         } else {
             let is_whole;
             let salvaged = match read {
-                Ok(bytes) => {
+                Ok(read) => {
+                    let bytes = with_magic(read);
                     is_whole = sha256_hex(&bytes) == entry.sha256;
                     schema::salvage(&path, &Bytes::from(bytes))?
                 }
@@ -212,7 +225,7 @@ impl Repair<'_> {
         for path in self.parquet_files()? {
             let name = self.layout.relative(&path);
             let bytes = match read(&**self.disk, &path)? {
-                Ok(bytes) => bytes,
+                Ok(read) => with_magic(read),
                 Err(error) => {
                     self.lose(&name, None, &format!("it cannot be read: {}", error.source));
                     continue;

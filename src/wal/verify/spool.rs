@@ -16,6 +16,15 @@ use crate::wal::view::View;
 /// Links without an operation that are told one by one.
 const TOLD_MAX: usize = 20;
 
+/// What was read; none if it is damaged, or the medium does not give it.
+fn readable<T>(read: WalResult<T>) -> WalResult<Option<T>> {
+    match read {
+        Err(WalError::Damaged(_)) => Ok(None),
+        Err(WalError::Disk(error)) if error.is_of_the_medium() => Ok(None),
+        read => read.map(Some),
+    }
+}
+
 impl Look<'_> {
     pub(super) fn spool(&self, journal: &Journal, found: &mut Verified) -> WalResult<()> {
         let needed = journal.needed_content();
@@ -69,14 +78,14 @@ impl Look<'_> {
         if missing.is_empty() {
             return Ok(());
         }
-        let view = View::open((*self.disk).clone(), self.layout.clone())?;
+        let view = readable(View::open((*self.disk).clone(), self.layout.clone()))?;
         for content in missing {
-            let now = match view.operation_by_id(content.id) {
-                Ok(operation) => operation.as_ref().and_then(Spooled::of),
-                Err(WalError::Damaged(_)) => Some((*content).clone()),
-                Err(error) => return Err(error),
+            let now = match &view {
+                Some(view) => readable(view.operation_by_id(content.id))?,
+                None => None,
             };
-            if now.is_some() {
+            // Who cannot be asked is taken to need it still.
+            if now.is_none_or(|now| now.as_ref().and_then(Spooled::of).is_some()) {
                 let path = self.layout.relative(&self.layout.spooled_for(&content.name, content.id));
                 let what = format!("the content that operation {} needs is missing", content.number);
                 found.findings.push(Finding::damage(path, None, what));
