@@ -103,6 +103,10 @@ pub fn set(terminal: &mut Terminal, global: &Global, key: &str, value: &str) -> 
         Err(error) if error.is_not_found() => String::new(),
         Err(error) => return Err(ConfigError::from(error).into()),
     };
+    // Who types a path means it from where they stand; in the file it would start from the file's folder.
+    let absolute = std::path::absolute(value).ok().and_then(|path| path.into_os_string().into_string().ok());
+    let is_relative = config::is_path(key) && !value.starts_with(['/', '~']);
+    let value = absolute.as_deref().filter(|_| is_relative).unwrap_or(value);
     let changed = config::set(&text, &path, key, value)?;
     write(disk, &path, &changed).map_err(ConfigError::from)?;
     if terminal.json {

@@ -250,7 +250,10 @@ fn about_the_log(mut cli: CliError, error: &WalError) -> CliError {
         WalError::Damaged(damage) => cli
             .with(|facts| facts.path = Some(damage.path.display().to_string()))
             .with(|facts| facts.offset = Some(Offset(damage.offset)))
-            .hint("nothing was changed; `status`, `list` and `show` still show what can be read")
+            .hint(match damage.path.ends_with("MANIFEST.json") {
+                true => "nothing was changed; a repair makes a new manifest of what the other files say",
+                false => "nothing was changed; `status`, `list` and `show` still show what can be read",
+            })
             .hint("`wal-cli verify` says all that is wrong, `wal-cli verify --repair` saves what can be read")
             .hint("or restore that file from a backup; keep a copy of the folder as it is"),
         WalError::NewerFormat { .. } => cli.hint("use the version that wrote it; nothing was changed"),

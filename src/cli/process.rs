@@ -40,6 +40,7 @@ pub fn run(context: &mut Context<'_>, args: &Process) -> Result<Exit, CliError> 
     if context.lock_timeout_given || running.as_ref().is_some_and(|note| !is_loop(note)) {
         options.lock_timeout = context.client.settings().lock_timeout;
     }
+    let is_new = !context.client.exists()?;
     let interrupts = Interrupts::listen()?;
     let mut first_failed = None;
     let mut lost = None;
@@ -79,6 +80,11 @@ pub fn run(context: &mut Context<'_>, args: &Process) -> Result<Exit, CliError> 
     match result {
         Ok(report) => {
             let exit = end(context, &report, first_failed.as_ref(), &interrupts)?;
+            if is_new && !context.client.exists()? {
+                // Whoever has mistyped the folder would wait for ever.
+                let base = context.client.settings().base_path.display().to_string();
+                context.terminal.note(&format!("there is no log in `{base}` yet"));
+            }
             tell_unfinished(context, only.as_ref())?;
             Ok(exit)
         }

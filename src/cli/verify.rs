@@ -35,8 +35,10 @@ fn repair(context: &mut Context<'_>) -> Result<Exit, CliError> {
             1 => "the log is repaired, but nothing is known any more of 1 operation".to_owned(),
             n => format!("the log is repaired, but nothing is known any more of {n} operations"),
         };
-        let error = CliError::new(ErrorType::Lost, message)
-            .hint("what could not be read is kept in `quarantine/`; a backup may have more");
+        let error = CliError::new(ErrorType::Lost, message).hint(match repaired.set_aside.is_empty() {
+            true => "a backup may have more",
+            false => "what could not be read is kept in `quarantine/`; a backup may have more",
+        });
         if repaired.held.iter().next().is_none() {
             return error;
         }

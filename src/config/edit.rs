@@ -6,8 +6,8 @@ use toml_edit::{DocumentMut, InlineTable, Item, Table, Value};
 
 use super::keys::{self, BACKEND, GENERAL};
 use super::layers::{self, Given, Name};
-use super::slot::Raw;
-use super::{ConfigError, Origin, Places, Settings};
+use super::slot::{Raw, Slot};
+use super::{BackendSettings, BackendType, ConfigError, Origin, Places, Settings};
 use crate::operation::BackendName;
 
 /// The text of a settings file with one key set; comments and order stay as they are.
@@ -37,6 +37,17 @@ pub fn set(text: &str, file: &Path, key: &str, value: &str) -> Result<String, Co
     }
     let text = document.to_string();
     judge(&text, file, None).map(|_| text)
+}
+
+/// Whether a key takes a path. In a file, a relative one starts from the file's folder.
+pub fn is_path(key: &str) -> bool {
+    let name = Name::parse(key);
+    let (mut settings, mut backend) = (Settings::at("/".into()), BackendSettings::new(BackendType::Local));
+    let slot = match name.backend {
+        None => keys::find(&GENERAL, &name.key).map(|key| (key.slot)(&mut settings)),
+        Some(_) => keys::find(&BACKEND, &name.key).map(|key| (key.slot)(&mut backend)),
+    };
+    matches!(slot, Some(Slot::Path(_) | Slot::MaybePath(_)))
 }
 
 /// What a text comes to, perhaps with one key set on top, and what is wrong with it.

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
 
-pub use edit::set;
+pub use edit::{is_path, set};
 pub use error::{ConfigError, Warning};
 pub use keys::{is_secret, mask};
 pub use layers::VARIABLE_PREFIX;

@@ -2,6 +2,9 @@ use super::{Cell, Paint, Style, Table, bytes, visible, wrapped};
 use crate::client::{Durability, Finding, FindingKind, Repaired, Verified};
 use crate::operation::Number;
 
+/// Files set aside that are named one by one; JSON has all.
+const SET_ASIDE_MAX: usize = 20;
+
 /// A word for so many of a thing.
 fn many(n: u64, one: &str) -> String {
     if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
@@ -42,11 +45,15 @@ pub fn write_verified(found: &Verified, style: &Style) -> String {
         0 => {
             format!("{}: {content}, {} checked.\n", Paint::Good.on("The log is sound", style.color), bytes(found.bytes))
         }
-        n => format!(
-            "{}: {} found; {content} can be read.\n",
-            Paint::Bad.on("The log is damaged", style.color),
-            if n == 1 { "1 damage was".to_owned() } else { format!("{n} damages were") }
-        ),
+        n => {
+            let head = Paint::Bad.on("The log is damaged", style.color);
+            let places = if n == 1 { "in one place".to_owned() } else { format!("in {n} places") };
+            let rest = match (found.files, found.generations) {
+                (0, 0) => "what else there is was not checked, since nothing tells what belongs to it".to_owned(),
+                _ => format!("{content} can be read"),
+            };
+            format!("{head} {places}: {rest}.\n")
+        }
     }
 }
 
@@ -75,13 +82,15 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
         );
     }
     let mut text = write_findings(repaired.damages.iter(), false, style);
+    let room = style.width.map_or(usize::MAX, |width| width.saturating_sub(8).max(30));
     for loss in &repaired.losses {
         let place = match loss.range {
             Some((from, to)) if to > from => format!(", bytes {from} to {to}"),
             Some((from, _)) => format!(", byte {from}"),
             None => String::new(),
         };
-        text.push_str(&format!("lost    {}{place}: {}\n", visible(&loss.path), visible(&loss.what)));
+        let line = format!("{}{place}: {}", visible(&loss.path), visible(&loss.what));
+        text.push_str(&format!("lost    {}\n", wrapped(&line, room).join("\n        ")));
     }
     let groups = [
         ("operations of which nothing is known any more", numbers(repaired.lost.iter())),
@@ -92,11 +101,15 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
             numbers(repaired.held.iter()),
         ),
     ];
+    let full = style.width.unwrap_or(usize::MAX);
     for (what, numbers) in groups.iter().filter(|(_, numbers)| !numbers.is_empty()) {
-        text.push_str(&format!("{what}: {numbers}\n"));
+        text.push_str(&format!("{}\n", wrapped(&format!("{what}: {numbers}"), full).join("\n  ")));
     }
-    for name in &repaired.set_aside {
+    for name in repaired.set_aside.iter().take(SET_ASIDE_MAX) {
         text.push_str(&format!("set aside as `{}`\n", visible(name)));
+    }
+    if repaired.set_aside.len() > SET_ASIDE_MAX {
+        text.push_str(&format!("and {} more in `quarantine/`\n", repaired.set_aside.len() - SET_ASIDE_MAX));
     }
     let lost = repaired.lost.iter().count() as u64;
     let lost = match lost {
@@ -104,7 +117,8 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
         n => format!("nothing is known any more of {}", many(n, "operation")),
     };
     let head = Paint::Good.on("The log is repaired", style.color);
-    text.push_str(&format!("{head}: it holds {}; {lost}.\n", many(repaired.operations, "operation")));
+    let rest = format!("it holds {}; {lost}.", many(repaired.operations, "operation"));
+    text.push_str(&format!("{head}: {}\n", wrapped(&rest, full.saturating_sub(21).max(30)).join("\n  ")));
     text
 }
 

@@ -86,6 +86,8 @@ pub(super) struct Plan {
     pub(super) rows: BTreeMap<Number, Operation>,
     /// Files that go to `quarantine/` in the end.
     pub(super) damaged: Vec<String>,
+    /// Content in the spool that may belong to operations that are lost: it goes there as well.
+    pub(super) ownerless: Vec<String>,
     pub(super) next_number: Number,
     pub(super) revision: u64,
 }
@@ -263,7 +265,7 @@ impl Repair<'_> {
         append: &LockFile,
         sync: &LockFile,
     ) -> WalResult<Repaired> {
-        let Plan { kept, rows, damaged, next_number, revision } = plan;
+        let Plan { kept, rows, damaged, ownerless, next_number, revision } = plan;
         self.report.rewritten = rows.len() as u64;
         let mut counter = self.highest_counter(manifest.as_ref())?;
         let added = self.stage(rows, &mut counter)?;
@@ -286,6 +288,12 @@ impl Repair<'_> {
             if self.copy_aside(&name)? {
                 copied.insert(name);
             }
+        }
+        // No operation that is left needs it, so it may go before the rest: in the repaired log it would be removed.
+        for name in ownerless {
+            let target = self.free_name(&name)?;
+            self.disk.rename(&self.layout.file(&name), &self.layout.file(&target))?;
+            self.report.set_aside.push(target);
         }
         let disk = &**self.disk;
         disk.sync_dir(&self.layout.quarantine())?;

@@ -68,6 +68,10 @@ fn change(data: &[u8]) {
     let (Some(key), Some(value)) = (parts.next(), parts.next()) else { return };
     let text = parts.next().unwrap_or_default();
     let Ok(changed) = config::set(text, Path::new(FILE), key, value) else { return };
+    if config::is_path(key) && !value.trim().starts_with(['/', '~']) {
+        // In a file, that starts from elsewhere.
+        return;
+    }
     // What was wrong with the file before may still be.
     let (Ok(by_flag), Ok(by_file)) = (load(text.as_bytes(), &[(key, value)]), load(changed.as_bytes(), &[])) else {
         return;

@@ -352,6 +352,9 @@ fn a_keyboard_interrupt_is_130() {
 #[test]
 fn settings_are_changed_in_their_file_and_shown_with_their_origin() {
     let place = Place::new();
+    // A path is meant from where one stands, and not from where the file is.
+    place.run("config set backends.local.path store");
+    assert_eq!(place.run("config get backends.local.path"), format!("{}\n", place.path("store").display()));
     place.run("config set jobs 7");
     assert_eq!(place.run("config get jobs"), "7\n");
     let file = place.run("config path");

@@ -411,6 +411,27 @@ fn a_power_cut_at_any_step_leaves_the_same_records_to_the_next_repair() {
     cut_short(true);
 }
 
+#[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
+#[test]
+fn content_whose_operation_is_lost_is_kept() {
+    let place = super::binary::Place::new();
+    place.file("a.txt", "precious\n");
+    place.run("add --backend local --spool always a.txt");
+    place.run("checkpoint");
+    let partition = std::fs::read_dir(place.log().join("partitions")).unwrap().next().unwrap().unwrap().path();
+    std::fs::write(&partition, &std::fs::read(&partition).unwrap()[..1000]).unwrap();
+    let told = place.output("verify");
+    assert!(!String::from_utf8_lossy(&told.stdout).contains("needs this content"), "{told:?}");
+    let output = place.output("--json verify --repair");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let content = report["set_aside"].as_array().unwrap().iter().map(|name| place.log().join(name.as_str().unwrap()));
+    let texts: Vec<String> = content.filter_map(|path| std::fs::read_to_string(path).ok()).collect();
+    assert_eq!(texts, ["precious\n"], "{report:#}");
+    place.run("checkpoint");
+    assert_eq!(place.json("verify")["sound"], true);
+}
+
 #[test]
 #[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
 fn content_that_is_lost_is_named_and_its_operation_goes_on_with_the_file() {

@@ -146,3 +146,35 @@ fn who_stands_still_in_a_checkpoint_holds_up_no_addition() {
     assert!(stopped.go_on().status.success());
     all_completed(&place, 2);
 }
+
+/// The processes that have this place in their command line.
+fn processes_at(place: &Place) -> Vec<String> {
+    let command_of = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("cmdline")).ok();
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| command_of(entry.ok()?));
+    let here = place.path("").display().to_string();
+    all.filter(|command| command.contains(here.trim_end_matches('/'))).collect()
+}
+
+#[test]
+fn who_tries_a_disk_leaves_nobody_at_work_on_it_however_it_ends() {
+    for (signal, leaves_its_folder) in [(Signal::TERM, false), (Signal::INT, false), (Signal::KILL, true)] {
+        let place = Place::new();
+        let path = place.path("tried");
+        std::fs::create_dir(&path).unwrap();
+        let mut child = place.start(&format!("verify --rounds 1000 --durability {}", path.display()));
+        let start = Instant::now();
+        while processes_at(&place).len() < 2 {
+            assert!(start.elapsed() < Duration::from_secs(60), "a second process appends");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        child.wait().unwrap();
+        let start = Instant::now();
+        while !processes_at(&place).is_empty() {
+            assert!(start.elapsed() < Duration::from_secs(30), "{signal:?}: {:?}", processes_at(&place));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let left = std::fs::read_dir(&path).unwrap().count();
+        assert_eq!(left > 0, leaves_its_folder, "{signal:?}");
+    }
+}

@@ -7,8 +7,9 @@ use super::journal::{Journal, Record};
 use super::rows::Files;
 use super::{Loss, MANIFEST, Plan, READS, Repair};
 use crate::disk::{Access, DiskError};
-use crate::operation::{self, Event, Number, Operation};
+use crate::operation::{self, Event, Number, Operation, OperationId};
 use crate::wal::error::WalResult;
+use crate::wal::layout::Layout;
 use crate::wal::manifest::{Manifest, NumberSet, sha256_hex};
 use crate::wal::note::AppendNote;
 use crate::wal::schema::Spooled;
@@ -163,9 +164,18 @@ impl Repair<'_> {
             self.lose(&name, None, &what);
             without.insert(content.number);
         }
-        if !needed.is_empty() && self.disk.exists(&self.layout.spool())? {
+        if self.disk.exists(&self.layout.spool())? {
             // Links of a repair that was killed as well.
             self.disk.sync_dir(&self.layout.spool())?;
+            if !self.report.losses.is_empty() {
+                let owners: HashSet<OperationId> = needed.iter().map(|content| content.id).collect();
+                for entry in self.disk.list(&self.layout.spool())? {
+                    let name = entry.name.to_string_lossy();
+                    if matches!(Layout::parse_spooled(&name), Some((_, Some(id))) if !owners.contains(&id)) {
+                        files.plan.ownerless.push(format!("spool/{name}"));
+                    }
+                }
+            }
         }
         files.plan.damaged.sort();
         files.plan.damaged.dedup();

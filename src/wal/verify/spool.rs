@@ -70,7 +70,8 @@ impl Look<'_> {
             }
         }
         self.really_missing(&missing, found)?;
-        self.without_operation(&needed, found)
+        // Whose record cannot be read may need it.
+        if found.is_sound() { self.without_operation(&needed, found) } else { Ok(()) }
     }
 
     /// A drain loop may have completed them meanwhile.
