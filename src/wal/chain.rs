@@ -340,7 +340,7 @@ pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Cha
                     damage = gap(&path, at, noted);
                 }
                 if damage.is_none() {
-                    damage = broken_after(disk, layout, header.generation)?;
+                    damage = broken_after(disk, layout, header.generation, &headers)?;
                 }
                 if let (None, Some(named)) = (&damage, stretch.sealed) {
                     damage = Some(Damage {
@@ -385,10 +385,17 @@ fn noted<N: DeserializeOwned>(disk: &dyn Disk, layout: &Layout, name: LockName) 
 ///
 /// A header is written last, its checksum at its end: before, that is nothing but zeros, and what stands behind it are copies
 /// that say that nothing was synced. Either of them being otherwise proves that the header was whole once.
-fn broken_after(disk: &dyn Disk, layout: &Layout, last: u64) -> WalResult<Option<Damage>> {
+fn broken_after(
+    disk: &dyn Disk,
+    layout: &Layout,
+    last: u64,
+    headers: &HashMap<u64, Header>,
+) -> WalResult<Option<Damage>> {
     let noted = noted_generations(disk, layout)?;
     let there = generations(disk, layout)?;
-    let highest = there.last().copied().unwrap_or(0).max(last);
+    // One that follows no other, and that the manifest does not begin with, is what a repair left that did not come to its end.
+    let follows = |generation: &u64| headers.get(generation).is_none_or(|header| header.previous > 0);
+    let highest = there.iter().copied().filter(follows).max().unwrap_or(0).max(last);
     if let Some(missing) = noted.iter().copied().find(|noted| *noted > highest) {
         let what = "a lock file says that it was begun, but it is missing".to_owned();
         return Ok(Some(Damage { path: layout.generation(missing), offset: None, what }));

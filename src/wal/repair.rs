@@ -233,7 +233,11 @@ impl Repair<'_> {
             }
         }
         let manifest = match loaded {
-            Ok(manifest) => manifest,
+            Ok(Some(manifest)) => Some(manifest),
+            Ok(None) => {
+                self.lose(MANIFEST, None, &format!("it is missing; {ANEW}"));
+                None
+            }
             Err(WalError::Disk(error)) if error.is_of_the_medium() => {
                 self.lose(MANIFEST, None, &format!("it cannot be read: {}; {ANEW}", error.source));
                 None
@@ -248,8 +252,9 @@ impl Repair<'_> {
         let noted = note::read_if_readable::<AppendNote>(append.file())?;
         let mut journal = journal;
         let generations = chain::noted_generations(&**self.disk, self.layout)?;
-        journal.miss_noted(self.layout, &generations, noted.as_ref());
-        let plan = self.plan(manifest.as_ref(), &journal, noted.as_ref())?;
+        let first = manifest.as_ref().map_or(0, |manifest| manifest.first_generation);
+        journal.miss_noted(self.layout, first, &generations, noted.as_ref());
+        let plan = self.plan(manifest.as_ref(), &mut journal, noted.as_ref())?;
         self.write(manifest, &journal, plan, append, sync)
     }
 
@@ -289,11 +294,19 @@ impl Repair<'_> {
                 copied.insert(name);
             }
         }
-        // No operation that is left needs it, so it may go before the rest: in the repaired log it would be removed.
+        // In the repaired log checkpoints would remove it; until there is one, somebody may still need it where it is.
+        let mut unlinked = Vec::new();
+        let mut linked = Vec::new();
         for name in ownerless {
             let target = self.free_name(&name)?;
-            self.disk.rename(&self.layout.file(&name), &self.layout.file(&target))?;
-            self.report.set_aside.push(target);
+            match self.disk.link(&self.layout.file(&name), &self.layout.file(&target)) {
+                Ok(()) => {
+                    self.report.set_aside.push(target);
+                    linked.push(name);
+                }
+                Err(error) if error.is_without_links() => unlinked.push(name),
+                Err(error) => return Err(error.into()),
+            }
         }
         let disk = &**self.disk;
         disk.sync_dir(&self.layout.quarantine())?;
@@ -332,6 +345,13 @@ impl Repair<'_> {
         // From here on it is the repaired log.
         self.begin(&header, append, sync)?;
         let mut damaged = damaged;
+        damaged.extend(unlinked);
+        for name in linked {
+            match disk.remove_file(&self.layout.file(&name)) {
+                Err(error) if !error.is_not_found() => return Err(error.into()),
+                _ => {}
+            }
+        }
         for generation in &journal.generations {
             let name = self.layout.relative(&self.layout.generation(*generation));
             if !copied.contains(&name) {

@@ -22,6 +22,13 @@ fn repair(disk: MemoryDisk) -> WalResult<Repaired> {
     wal_cli::wal::repair(&disk, &clock, &layout(), &Options { partition_size: 8, ..Options::default() })
 }
 
+/// What `--json verify --repair` says, with the exit code that it says so with.
+fn repaired(place: &super::binary::Place, code: i32) -> serde_json::Value {
+    let output = place.output("--json verify --repair");
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 /// All that a reader sees.
 fn seen(machine: &Machine) -> BTreeMap<u64, Operation> {
     let view = View::open(Arc::new(machine.process()), layout()).unwrap();
@@ -357,9 +364,16 @@ fn with_manifest(machine: &Machine) {
     flip(machine, &files(machine, &["archives"])[0], 600);
 }
 
+fn without_generation(machine: &Machine) {
+    remove(machine, journals(machine).last().unwrap());
+}
+
 fn cut_short(power_cut: bool) {
-    let cases: [(&str, Damage, usize); 2] =
-        [("manifest lost", without_manifest, 1), ("file damaged", with_manifest, 1)];
+    let cases: [(&str, Damage, usize); 3] = [
+        ("manifest lost", without_manifest, 1),
+        ("file damaged", with_manifest, 1),
+        ("generation lost", without_generation, 1),
+    ];
     for (context, damage, stride) in cases {
         let damaged = || {
             let machine = small();
@@ -381,6 +395,13 @@ fn cut_short(power_cut: bool) {
                     count += 1;
                     keeps > 0 && count % keeps == 0
                 });
+            }
+            // Until all that is lost is told, nobody goes on as if nothing were.
+            if !verified(&machine).unwrap().is_sound() {
+                let other = machine.fork();
+                let wal = open(other.process(), 77);
+                let went_on = wal.and_then(|wal| wal.append_new(vec![logged(77)]).map(drop));
+                assert!(went_on.is_err(), "{context}, at {at}: somebody writes to a damaged journal");
             }
             let report = repair(machine.process()).unwrap_or_else(|error| panic!("{context}, at {at}: {error}"));
             let found = verified(&machine).unwrap();
@@ -409,6 +430,114 @@ fn a_kill_at_any_step_leaves_the_same_records_to_the_next_repair() {
 #[test]
 fn a_power_cut_at_any_step_leaves_the_same_records_to_the_next_repair() {
     cut_short(true);
+}
+
+#[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
+#[test]
+fn what_was_done_in_a_generation_that_only_a_seal_names_is_not_done_again() {
+    let place = super::binary::Place::new();
+    place.run("submit mkdir /a --backend mock");
+    place.run("submit mkdir /b --backend mock");
+    // It dies with the next generation begun, and nothing folded.
+    let mut dying = place.command("checkpoint");
+    assert!(!dying.env("WAL_CLI_FAILPOINT", "before:rename:manifest").output().unwrap().status.success());
+    place.run("process");
+    let last = super::binary::names(&place.log().join("journal")).pop().unwrap();
+    for lost in [&format!("journal/{last}")[..], "lock", "sync.lock"] {
+        std::fs::remove_file(place.log().join(lost)).unwrap();
+    }
+    assert_eq!(repaired(&place, 1)["held"], serde_json::json!([1, 2]));
+    place.run("process");
+    assert_eq!(place.json("status")["stats"]["pending"], 2);
+    assert_eq!(place.json("verify")["sound"], true);
+}
+
+#[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
+#[test]
+fn what_was_held_in_a_frame_that_is_lost_does_not_go_on() {
+    let place = super::binary::Place::new();
+    place.run("submit mkdir /a --backend mock");
+    place.run("submit mkdir /b --backend mock");
+    place.run("hold 1");
+    place.run("prioritize 1 --priority 5");
+    place.run("submit mkdir /c --backend mock");
+    let journal = place.log().join("journal/journal_0000000001.log");
+    let mut bytes = std::fs::read(&journal).unwrap();
+    let frames: Vec<usize> =
+        bytes.windows(4).enumerate().filter(|(_, four)| *four == b"WFRM").map(|(at, _)| at).collect();
+    bytes[frames[2] + 60] ^= 1;
+    std::fs::write(&journal, bytes).unwrap();
+    // Of the third one nothing can be missing.
+    assert_eq!(repaired(&place, 1)["held"], serde_json::json!([1, 2]));
+    place.run("process");
+    assert_eq!(place.json("status")["stats"]["completed"], 1);
+}
+
+#[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
+#[test]
+fn content_stays_where_it_is_until_the_repaired_log_is_there() {
+    let place = super::binary::Place::new();
+    place.file("a.txt", "precious\n");
+    place.run("add --backend local --spool always a.txt");
+    place.run("checkpoint");
+    let partition = std::fs::read_dir(place.log().join("partitions")).unwrap().next().unwrap().unwrap().path();
+    let whole = std::fs::read(&partition).unwrap();
+    std::fs::write(&partition, &whole[..1000]).unwrap();
+    let mut dying = place.command("verify --repair");
+    assert!(!dying.env("WAL_CLI_FAILPOINT", "before:rename:manifest").output().unwrap().status.success());
+    // A backup had it.
+    std::fs::write(&partition, whole).unwrap();
+    std::fs::remove_file(place.path("a.txt")).unwrap();
+    assert_eq!(place.json("verify")["sound"], true);
+    place.run("process");
+    assert_eq!(place.json("status")["stats"]["completed"], 1);
+}
+
+#[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
+#[test]
+fn content_is_kept_without_a_manifest_and_without_files() {
+    let place = super::binary::Place::new();
+    place.file("a.txt", "precious\n");
+    place.run("add --backend local --spool always a.txt");
+    place.run("checkpoint");
+    place.run("submit mkdir /b --backend mock");
+    std::fs::remove_dir_all(place.log().join("partitions")).unwrap();
+    std::fs::remove_file(place.log().join("MANIFEST.json")).unwrap();
+    let report = repaired(&place, 1);
+    let content = report["set_aside"].as_array().unwrap().iter().map(|name| place.log().join(name.as_str().unwrap()));
+    assert!(
+        content.filter_map(|path| std::fs::read_to_string(path).ok()).any(|text| text == "precious\n"),
+        "{report:#}"
+    );
+}
+
+/// Where zeros can be read in place of a next frame, a bad place further on hides nothing.
+#[test]
+fn a_bad_place_in_what_is_laid_ahead_costs_nothing() {
+    let machine = machine();
+    let before = seen(&machine);
+    let last = journals(&machine).pop().unwrap();
+    machine.corrupt(&last, |bytes| bytes.resize(1 << 16, 0));
+    machine.spoil(&last, 40_960..41_000);
+    assert!(!verified(&machine).unwrap().is_sound());
+    let report = repair(machine.process()).unwrap();
+    assert!(report.is_whole(), "{report:#?}");
+    check(&machine, &before, &report, "a bad place in what is laid ahead");
+}
+
+/// A flipped bit in a header whose frames are all there holds nobody up; nor does what never began.
+#[test]
+fn what_is_known_otherwise_holds_nothing_up() {
+    for damage in [(|machine: &Machine| flip(machine, &journals(machine)[0], 30)) as Damage, |machine| {
+        flip(machine, &parquet(machine, 1), 900);
+        put(machine, &layout().generation(99), b"");
+    }] {
+        let machine = machine();
+        damage(&machine);
+        let report = repair(machine.process()).unwrap();
+        let elsewhere = report.held.iter().filter(|number| !report.doubtful.contains(*number)).count();
+        assert_eq!(elsewhere, 0, "{report:#?}");
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "it damages files as others would")]

@@ -20,13 +20,15 @@ impl Repair<'_> {
     pub(super) fn plan(
         &mut self,
         manifest: Option<&Manifest>,
-        journal: &Journal,
+        journal: &mut Journal,
         noted: Option<&AppendNote>,
     ) -> WalResult<Plan> {
         let mut files = match manifest {
             Some(manifest) => self.named_files(manifest)?,
             None => self.found_files()?,
         };
+        journal.end_too_early(files.highest, manifest);
+        let journal = &*journal;
         self.report.losses.extend(journal.losses.iter().cloned());
         let mut deleted = BTreeSet::new();
         let touched: HashSet<Number> = journal.touched().into_iter().collect();

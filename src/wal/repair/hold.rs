@@ -16,7 +16,7 @@ const REASON: &str = "a repair could not tell whether it had gone on, or is as i
 
 /// Whether nothing but the journal proves that an operation still stands as its row says.
 pub(super) fn rows_prove_nothing(manifest: Option<&Manifest>, journal: &Journal) -> bool {
-    manifest.is_none() || !journal.losses.is_empty()
+    manifest.is_none() || journal.has_gaps
 }
 
 impl Repair<'_> {

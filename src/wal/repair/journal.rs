@@ -1,13 +1,15 @@
 //! What can still be read of a journal: the frames before and behind what cannot.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::Loss;
 use crate::disk::Disk;
-use crate::operation::{Number, Revision, Transition};
+use crate::operation::{Number, Revision, Status, Transition};
 use crate::wal::chain;
 use crate::wal::error::{WalError, WalResult};
-use crate::wal::journal::{self, BadHeader, FrameKind, HEADER_LEN, Header, Payload, Reservation, frame_at};
+use crate::wal::journal::{
+    self, BadHeader, FRAME_HEADER_LEN, FrameKind, HEADER_LEN, Header, Payload, Reservation, frame_at,
+};
 use crate::wal::layout::Layout;
 use crate::wal::manifest::Manifest;
 use crate::wal::note::AppendNote;
@@ -44,8 +46,14 @@ pub(super) struct Journal {
     pub(super) slack: u64,
     /// Whether `next` is: it is not behind a gap.
     next_is_known: bool,
-    /// Operations of which something was read, and nothing is missing behind that.
+    /// Whether transitions may be missing.
+    pub(super) has_gaps: bool,
+    /// Operations of which it is known where they stand at the end of the journal.
     pub(super) proven: BTreeSet<Number>,
+    /// The last revision where reading stands, if that is known.
+    last: Option<Revision>,
+    /// The generation that a seal names as the next one.
+    sealed: Option<u64>,
 }
 
 impl Journal {
@@ -82,7 +90,22 @@ impl Journal {
             journal.revision = journal.revision.max(header.revision);
         }
         // Without a manifest also one without a header: what it says twice counts once.
-        let Some(mut generation) = first.or(generations.first().copied()) else { return Ok(journal) };
+        let Some(mut generation) = first.or(generations.first().copied()) else {
+            // Every log has one.
+            journal.lose("journal", 0, 0, "there is no generation; what stood in it, nobody knows", GENERATION_MAX);
+            return Ok(journal);
+        };
+        journal.last = manifest.map(|manifest| manifest.revision);
+        let noted = chain::noted_generations(disk, layout)?;
+        // Whoever began to make them had said nothing yet.
+        let never_began: HashSet<u64> = files
+            .iter()
+            .filter(|(generation, read)| {
+                let may_have = noted.contains(generation) || !read.bad.is_empty();
+                !headers.contains_key(generation) && !may_have && !chain::header_is_broken(&read.bytes, **generation)
+            })
+            .map(|(generation, _)| *generation)
+            .collect();
         // The manifest says where its first generation begins, whether that can still say so or not.
         journal.next = manifest.map_or(1, |manifest| manifest.next_number);
         journal.numbers.0 = headers.get(&generation).map_or(journal.next, |header| header.number);
@@ -93,6 +116,11 @@ impl Journal {
             journal.next = header.map_or(journal.next, |header| header.number.max(journal.next));
             let next_is_known = header.is_some() || manifest.is_some_and(|m| m.first_generation == generation);
             if let Some(header) = header {
+                if journal.last.is_some_and(|last| header.revision > last) && !journal.has_gaps {
+                    let what = "transitions before it are missing";
+                    journal.lose(&name, 0, 0, what, 0);
+                }
+                journal.last = Some(header.revision);
                 // A recovery wrote again what it kept of them; the others were never acknowledged.
                 journal.records.retain(|record| record.transition.revision <= header.revision);
             }
@@ -100,16 +128,25 @@ impl Journal {
                 Some(read) => {
                     let synced = if next.is_none() { chain::synced_by_any_note(disk, layout, generation)? } else { 0 };
                     if !headers.contains_key(&generation) {
-                        journal.lose(&name, 0, HEADER_LEN, "its header cannot be read", 0);
+                        journal.lose_header(&name);
                     }
                     journal.next_is_known = next_is_known;
                     journal.scan(&name, generation, read, next.map(|next| next.previous_end), synced);
                 }
                 None => journal.lose(&name, 0, 0, "it is missing", 0),
             }
+            if let (None, Some(named)) = (next, journal.sealed.take())
+                && !files.contains_key(&named)
+            {
+                let name = layout.relative(&layout.generation(named));
+                let what = "the one before it says that it follows, but it is missing; what stood in it, nobody knows";
+                journal.lose(&name, 0, 0, what, GENERATION_MAX);
+            }
             // Where nothing follows by name, what comes next may have lost its header, or its predecessor.
             let lost_its_place = |candidate: &&u64| {
-                **candidate > generation && headers.get(candidate).is_none_or(|header| header.previous > generation)
+                **candidate > generation
+                    && !never_began.contains(candidate)
+                    && headers.get(candidate).is_none_or(|header| header.previous > generation)
             };
             match next.map(|next| next.generation).or_else(|| generations.iter().find(lost_its_place).copied()) {
                 Some(next) => {
@@ -127,9 +164,9 @@ impl Journal {
     }
 
     /// A generation that a note speaks of was durable with its name; if it is missing, what it held is lost.
-    pub(super) fn miss_noted(&mut self, layout: &Layout, noted: &[u64], note: Option<&AppendNote>) {
-        let last = self.generations.last().copied().unwrap_or(0);
-        for generation in noted.iter().copied().filter(|noted| *noted > last).collect::<BTreeSet<u64>>() {
+    pub(super) fn miss_noted(&mut self, layout: &Layout, first: u64, noted: &[u64], note: Option<&AppendNote>) {
+        let is_missing = |noted: &u64| *noted >= first && !self.generations.contains(noted);
+        for generation in noted.iter().copied().filter(is_missing).collect::<BTreeSet<u64>>() {
             let name = layout.relative(&layout.generation(generation));
             match note.filter(|note| note.generation == generation) {
                 Some(note) => self.lose(&name, 0, note.end, "it is missing", note.end),
@@ -138,7 +175,24 @@ impl Journal {
         }
     }
 
-    fn lose(&mut self, path: &str, from: u64, to: u64, what: &str, bytes: u64) {
+    /// What a header says is said elsewhere, too: whether anything else is missing shows at the next frame.
+    fn lose_header(&mut self, path: &str) {
+        let what = "its header cannot be read".to_owned();
+        self.losses.push(Loss { path: path.to_owned(), range: Some((0, HEADER_LEN)), what });
+        self.slack += 1;
+        self.next_is_known = false;
+    }
+
+    /// The files hold later operations, or later states of them, than the journal tells of: it went on once.
+    pub(super) fn end_too_early(&mut self, highest: (Number, Revision), manifest: Option<&Manifest>) {
+        let (number, revision) = manifest.map_or((1, 0), |manifest| (manifest.next_number, manifest.revision));
+        if highest.0 >= self.numbers.1.max(number) || highest.1 > self.revision.max(revision) {
+            let what = "it ends before what the files hold; what stood there, nobody knows";
+            self.lose("journal", 0, 0, what, GENERATION_MAX);
+        }
+    }
+
+    pub(super) fn lose(&mut self, path: &str, from: u64, to: u64, what: &str, bytes: u64) {
         self.losses.push(Loss {
             path: path.to_owned(),
             range: (to > from).then_some((from, to)),
@@ -146,7 +200,9 @@ impl Journal {
         });
         self.slack += bytes / RECORD_MIN + 1;
         self.next_is_known = false;
+        self.has_gaps = true;
         self.proven.clear();
+        self.last = None;
     }
 
     fn scan(&mut self, name: &str, generation: u64, read: &super::Read, end: Option<u64>, synced: u64) {
@@ -162,7 +218,9 @@ impl Journal {
                 continue;
             };
             if let Some(from) = gap.take() {
-                self.lose(name, from, at, "it cannot be read; frames stand before and behind it", at - from);
+                self.lose(name, from, at, "it cannot be read; frames stand behind it", at - from);
+            } else if frame.kind != FrameKind::Sealed && self.last.is_some_and(|last| frame.revision > last + 1) {
+                self.lose(name, at, at, "transitions before it are missing", 0);
             }
             at = frame.end;
             if std::mem::take(&mut is_first) {
@@ -170,7 +228,10 @@ impl Journal {
                 self.records.retain(|record| record.transition.revision < frame.revision);
             }
             match frame.kind {
-                FrameKind::Sealed => break,
+                FrameKind::Sealed => {
+                    self.sealed = frame.payload.try_into().ok().map(u64::from_le_bytes);
+                    break;
+                }
                 FrameKind::Reserved => {
                     if let Some(Reservation { numbers, revisions }) = Reservation::decode(frame.payload) {
                         let first = self.next.max(1);
@@ -181,6 +242,7 @@ impl Journal {
                         }
                         self.numbers.1 = self.numbers.1.max(self.next);
                         self.revision = self.revision.max(frame.revision + revisions - 1);
+                        self.last = Some(frame.revision + revisions - 1);
                     }
                 }
                 FrameKind::Transitions => match Payload::new(frame.revision, frame.payload) {
@@ -192,7 +254,17 @@ impl Journal {
             }
         }
         // Zeros laid ahead, or acknowledged: of what the medium does not give, nobody can tell.
-        let hidden = bad.iter().map(|(_, to)| *to).filter(|to| end.is_none() && *to > at.min(gap.unwrap_or(at))).max();
+        // But where zeros can be read in place of the next frame, there is none, nor one behind it.
+        let begins_at = gap.unwrap_or(at);
+        let head = begins_at..begins_at + FRAME_HEADER_LEN as u64;
+        let head_is_hidden = bad.iter().any(|(from, to)| *from < head.end && head.start < *to);
+        let at_usize = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let has_begun = bytes[at_usize(head.start)..at_usize(head.end)].iter().any(|byte| *byte != 0);
+        let hidden = bad
+            .iter()
+            .map(|(_, to)| *to)
+            .filter(|to| end.is_none() && (head_is_hidden || has_begun) && *to > begins_at)
+            .max();
         if let Some(from) = gap {
             let known = end.unwrap_or(synced).min(limit.max(synced));
             let rest = bytes.get(usize::try_from(from).unwrap_or(usize::MAX)..).unwrap_or_default();
@@ -214,6 +286,7 @@ impl Journal {
     fn take(&mut self, name: &str, offset: u64, payload: &Payload) {
         for ((_, record), revision) in payload.records().zip(payload.revision..) {
             self.revision = self.revision.max(revision);
+            self.last = Some(revision);
             if record.from.is_none() {
                 self.next = self.next.max(record.number.saturating_add(1));
                 self.next_is_known = true;
@@ -221,7 +294,12 @@ impl Journal {
             self.numbers.1 = self.numbers.1.max(record.number.saturating_add(1));
             match record.decode(revision, payload.actor()).filter(|read| read.to() == record.to) {
                 Some(transition) => {
-                    self.proven.insert(record.number);
+                    // Behind a gap, what changes no status proves nothing of what the gap may have held. Whoever was claimed
+                    // was not held.
+                    let is_claim = record.to == Some(Status::Processing) && record.from != Some(Status::Processing);
+                    if !self.has_gaps || record.from.is_none() || is_claim {
+                        self.proven.insert(record.number);
+                    }
                     self.records.push(Record { path: name.to_owned(), offset, transition });
                 }
                 None => {
