@@ -252,7 +252,8 @@ impl Repair<'_> {
         let noted = note::read_if_readable::<AppendNote>(append.file())?;
         let mut journal = journal;
         let generations = chain::noted_generations(&**self.disk, self.layout)?;
-        let first = manifest.as_ref().map_or(0, |manifest| manifest.first_generation);
+        let lowest = journal.generations.first().copied().unwrap_or(0);
+        let first = manifest.as_ref().map_or(lowest, |manifest| manifest.first_generation);
         journal.miss_noted(self.layout, first, &generations, noted.as_ref());
         let plan = self.plan(manifest.as_ref(), &mut journal, noted.as_ref())?;
         self.write(manifest, &journal, plan, append, sync)

@@ -452,6 +452,53 @@ fn what_was_done_in_a_generation_that_only_a_seal_names_is_not_done_again() {
     assert_eq!(place.json("verify")["sound"], true);
 }
 
+/// Notes are never flushed: after a power cut they may be older than what they speak of.
+#[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
+#[test]
+fn what_was_done_in_a_generation_that_is_zeros_is_not_done_again() {
+    for zeros in [true, false] {
+        let place = super::binary::Place::new();
+        place.run("submit mkdir /a --backend mock");
+        place.run("submit mkdir /b --backend mock");
+        place.run("checkpoint");
+        let notes = ["lock", "sync.lock"].map(|name| (name, std::fs::read(place.log().join(name)).unwrap()));
+        place.run("process");
+        for (name, note) in notes {
+            std::fs::write(place.log().join(name), note).unwrap();
+        }
+        let last = super::binary::names(&place.log().join("journal")).pop().unwrap();
+        let last = place.log().join("journal").join(last);
+        let len = std::fs::metadata(&last).unwrap().len() as usize;
+        std::fs::write(&last, if zeros { vec![0; len] } else { Vec::new() }).unwrap();
+        assert_eq!(repaired(&place, 1)["held"], serde_json::json!([1, 2]), "{zeros}");
+        place.run("process");
+        assert_eq!(place.json("status")["stats"]["pending"], 2);
+    }
+}
+
+/// A log whose first generation is not the one that it began with: what a command that was killed has left, or a repair.
+#[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
+#[test]
+fn without_a_manifest_all_generations_count() {
+    let place = super::binary::Place::new();
+    let mut dying = place.command("submit mkdir /lost --backend mock");
+    assert!(!dying.env("WAL_CLI_FAILPOINT", "before:rename:manifest").output().unwrap().status.success());
+    for name in ["/a", "/b", "/c"] {
+        place.run(&format!("submit mkdir {name} --backend mock"));
+    }
+    std::fs::remove_file(place.log().join("MANIFEST.json")).unwrap();
+    let mut dying = place.command("verify --repair");
+    assert!(!dying.env("WAL_CLI_FAILPOINT", "before:remove:generation").output().unwrap().status.success());
+    assert_eq!(place.json("status")["stats"]["pending"], 3);
+    place.run("process");
+    let held = place.json("status")["stats"]["pending"].as_u64().unwrap();
+    std::fs::remove_file(place.log().join("MANIFEST.json")).unwrap();
+    repaired(&place, i32::from(held > 0));
+    place.run("process");
+    let stats = &place.json("status")["stats"];
+    assert_eq!((stats["pending"].as_u64(), stats["total"].as_u64()), (Some(held), Some(3)), "{stats}");
+}
+
 #[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
 #[test]
 fn what_was_held_in_a_frame_that_is_lost_does_not_go_on() {

@@ -52,6 +52,8 @@ pub(super) struct Journal {
     pub(super) proven: BTreeSet<Number>,
     /// The last revision where reading stands, if that is known.
     last: Option<Revision>,
+    /// Frames that were read.
+    frames: u64,
     /// The generation that a seal names as the next one.
     sealed: Option<u64>,
 }
@@ -116,9 +118,13 @@ impl Journal {
             journal.next = header.map_or(journal.next, |header| header.number.max(journal.next));
             let next_is_known = header.is_some() || manifest.is_some_and(|m| m.first_generation == generation);
             if let Some(header) = header {
-                if journal.last.is_some_and(|last| header.revision > last) && !journal.has_gaps {
+                if journal.last.is_some_and(|last| header.revision > last) {
                     let what = "transitions before it are missing";
                     journal.lose(&name, 0, 0, what, 0);
+                }
+                if header.previous == 0 {
+                    // The first one, or what a repair or an adoption began with: what came between is no part of the journal.
+                    journal.proven.clear();
                 }
                 journal.last = Some(header.revision);
                 // A recovery wrote again what it kept of them; the others were never acknowledged.
@@ -131,28 +137,40 @@ impl Journal {
                         journal.lose_header(&name);
                     }
                     journal.next_is_known = next_is_known;
+                    let before = journal.frames;
                     journal.scan(&name, generation, read, next.map(|next| next.previous_end), synced);
+                    if header.is_none() && journal.frames == before {
+                        let what = "nothing of it can be read; what stood in it, nobody knows";
+                        journal.lose(&name, HEADER_LEN, 0, what, GENERATION_MAX);
+                    }
                 }
-                None => journal.lose(&name, 0, 0, "it is missing", 0),
+                None => {
+                    let bytes = if next.is_none() { GENERATION_MAX } else { 0 };
+                    journal.lose(&name, 0, 0, "it is missing", bytes);
+                }
             }
+            let is_gone = |generation: &u64| !files.contains_key(generation) || never_began.contains(generation);
             if let (None, Some(named)) = (next, journal.sealed.take())
-                && !files.contains_key(&named)
+                && is_gone(&named)
             {
                 let name = layout.relative(&layout.generation(named));
-                let what = "the one before it says that it follows, but it is missing; what stood in it, nobody knows";
+                let what = "the one before it says that it follows, but it is gone; what stood in it, nobody knows";
                 journal.lose(&name, 0, 0, what, GENERATION_MAX);
             }
             // Where nothing follows by name, what comes next may have lost its header, or its predecessor.
             let lost_its_place = |candidate: &&u64| {
                 **candidate > generation
                     && !never_began.contains(candidate)
-                    && headers.get(candidate).is_none_or(|header| header.previous > generation)
+                    && headers.get(candidate).is_none_or(|header| {
+                        // Without a manifest nobody knows with which one the log began.
+                        header.previous > generation || (header.previous == 0 && manifest.is_none())
+                    })
             };
             match next.map(|next| next.generation).or_else(|| generations.iter().find(lost_its_place).copied()) {
                 Some(next) => {
                     if let Some(header) = headers.get(&next).filter(|header| header.previous > generation) {
                         let missing = layout.relative(&layout.generation(header.previous));
-                        if !files.contains_key(&header.previous) {
+                        if is_gone(&header.previous) {
                             journal.lose(&missing, 0, header.previous_end, "it is missing", header.previous_end);
                         }
                     }
@@ -165,7 +183,11 @@ impl Journal {
 
     /// A generation that a note speaks of was durable with its name; if it is missing, what it held is lost.
     pub(super) fn miss_noted(&mut self, layout: &Layout, first: u64, noted: &[u64], note: Option<&AppendNote>) {
-        let is_missing = |noted: &u64| *noted >= first && !self.generations.contains(noted);
+        let is_told = |noted: &u64| {
+            let name = layout.relative(&layout.generation(*noted));
+            self.losses.iter().any(|loss| loss.path == name)
+        };
+        let is_missing = |noted: &u64| *noted >= first && !self.generations.contains(noted) && !is_told(noted);
         for generation in noted.iter().copied().filter(is_missing).collect::<BTreeSet<u64>>() {
             let name = layout.relative(&layout.generation(generation));
             match note.filter(|note| note.generation == generation) {
@@ -223,6 +245,7 @@ impl Journal {
                 self.lose(name, at, at, "transitions before it are missing", 0);
             }
             at = frame.end;
+            self.frames += 1;
             if std::mem::take(&mut is_first) {
                 // The same, where the header is lost.
                 self.records.retain(|record| record.transition.revision < frame.revision);
@@ -306,6 +329,7 @@ impl Journal {
                     self.proven.remove(&record.number);
                     let what = format!("transition {revision} of operation {} cannot be decoded", record.number);
                     self.losses.push(Loss { path: name.to_owned(), range: Some((offset, offset)), what });
+                    self.has_gaps = true;
                 }
             }
         }
