@@ -28,6 +28,11 @@ pub(super) struct Record {
     pub(super) transition: Transition,
 }
 
+/// Whether nothing was ever written behind a generation's header.
+fn is_empty(read: &super::Read) -> bool {
+    read.bad.is_empty() && read.bytes.iter().skip(HEADER_LEN as usize).all(|byte| *byte == 0)
+}
+
 /// All that a journal still tells.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
@@ -162,8 +167,9 @@ impl Journal {
                 **candidate > generation
                     && !never_began.contains(candidate)
                     && headers.get(candidate).is_none_or(|header| {
-                        // Without a manifest nobody knows with which one the log began.
-                        header.previous > generation || (header.previous == 0 && manifest.is_none())
+                        // Without a manifest nobody knows with which one the log began; an empty one says nothing.
+                        let says_something = || files.get(candidate).is_some_and(|read| !is_empty(read));
+                        header.previous > generation || (header.previous == 0 && manifest.is_none() && says_something())
                     })
             };
             match next.map(|next| next.generation).or_else(|| generations.iter().find(lost_its_place).copied()) {
