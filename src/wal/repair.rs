@@ -248,9 +248,8 @@ impl Repair<'_> {
             }
             Err(error) => return Err(error),
         };
-        let journal = journal::Journal::read(&**self.disk, self.layout, manifest.as_ref())?;
+        let mut journal = journal::Journal::read(&**self.disk, self.layout, manifest.as_ref())?;
         let noted = note::read_if_readable::<AppendNote>(append.file())?;
-        let mut journal = journal;
         let generations = chain::noted_generations(&**self.disk, self.layout)?;
         let lowest = journal.generations.first().copied().unwrap_or(0);
         let first = manifest.as_ref().map_or(lowest, |manifest| manifest.first_generation);

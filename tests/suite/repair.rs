@@ -29,6 +29,15 @@ fn repaired(place: &super::binary::Place, code: i32) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// A place with an operation in a file, and its content in the spool.
+fn with_content() -> super::binary::Place {
+    let place = super::binary::Place::new();
+    place.file("a.txt", "precious\n");
+    place.run("add --backend local --spool always a.txt");
+    place.run("checkpoint");
+    place
+}
+
 /// All that a reader sees.
 fn seen(machine: &Machine) -> BTreeMap<u64, Operation> {
     let view = View::open(Arc::new(machine.process()), layout()).unwrap();
@@ -523,10 +532,7 @@ fn what_was_held_in_a_frame_that_is_lost_does_not_go_on() {
 #[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
 #[test]
 fn content_stays_where_it_is_until_the_repaired_log_is_there() {
-    let place = super::binary::Place::new();
-    place.file("a.txt", "precious\n");
-    place.run("add --backend local --spool always a.txt");
-    place.run("checkpoint");
+    let place = with_content();
     let partition = std::fs::read_dir(place.log().join("partitions")).unwrap().next().unwrap().unwrap().path();
     let whole = std::fs::read(&partition).unwrap();
     std::fs::write(&partition, &whole[..1000]).unwrap();
@@ -543,10 +549,7 @@ fn content_stays_where_it_is_until_the_repaired_log_is_there() {
 #[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
 #[test]
 fn content_is_kept_without_a_manifest_and_without_files() {
-    let place = super::binary::Place::new();
-    place.file("a.txt", "precious\n");
-    place.run("add --backend local --spool always a.txt");
-    place.run("checkpoint");
+    let place = with_content();
     place.run("submit mkdir /b --backend mock");
     std::fs::remove_dir_all(place.log().join("partitions")).unwrap();
     std::fs::remove_file(place.log().join("MANIFEST.json")).unwrap();
@@ -590,10 +593,7 @@ fn what_is_known_otherwise_holds_nothing_up() {
 #[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
 #[test]
 fn content_whose_operation_is_lost_is_kept() {
-    let place = super::binary::Place::new();
-    place.file("a.txt", "precious\n");
-    place.run("add --backend local --spool always a.txt");
-    place.run("checkpoint");
+    let place = with_content();
     let partition = std::fs::read_dir(place.log().join("partitions")).unwrap().next().unwrap().unwrap().path();
     std::fs::write(&partition, &std::fs::read(&partition).unwrap()[..1000]).unwrap();
     let told = place.output("verify");
