@@ -191,7 +191,8 @@ fn a_second_loop_is_told_who_runs_the_first() {
 
 #[test]
 fn a_loop_waits_for_somebody_who_needs_the_lock_for_moments() {
-    let scenario = Scenario::new();
+    let mut scenario = Scenario::new();
+    scenario.settings.lock_timeout = Duration::from_secs(10);
     scenario.add("a", "x");
     let disk = scenario.machine.process();
     let short = Client::with(Arc::new(disk), scenario.clock.clone(), scenario.settings.clone(), "add");
