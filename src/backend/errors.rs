@@ -3,13 +3,12 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use crate::backend::AttemptError;
-use crate::backend::unixfs::Cid;
+use super::AttemptError;
 use crate::disk::DiskError;
 
 pub(super) type Result<T> = std::result::Result<T, AttemptError>;
 
-/// An error inside the store: nothing the operation could help.
+/// An error with a disk of ours: nothing the operation could help.
 pub(super) fn ours(error: DiskError) -> AttemptError {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
@@ -84,24 +83,5 @@ pub(super) fn unsupported_name(path: &Path) -> AttemptError {
     AttemptError::permanent(
         "unsupported_name",
         format!("`{}` has a name or target that is not UTF-8; rename it, then retry the operation", path.display()),
-    )
-}
-
-/// The content is not what its CID says.
-pub(super) fn damaged(path: &Path, cid: &Cid) -> AttemptError {
-    AttemptError::permanent(
-        "damaged_content",
-        format!(
-            "`{}` is damaged: its content does not have the CID {cid}; remove it (`rm`) and add it again",
-            path.display()
-        ),
-    )
-}
-
-/// There is no such content here.
-pub(super) fn no_content(cid: &Cid) -> AttemptError {
-    AttemptError::permanent(
-        "not_found",
-        format!("{cid} is not in the local store, which fetches nothing; add the content first"),
     )
 }

@@ -5,10 +5,17 @@
 
 #[cfg(test)]
 mod conformance;
+mod errors;
 #[cfg(debug_assertions)]
 pub mod failpoint;
+mod files;
+mod http;
+pub mod ipfs;
+mod listed;
 pub mod local;
 pub mod mock;
+mod parameters;
+mod place;
 mod registry;
 pub mod unixfs;
 
@@ -16,6 +23,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+pub use http::Credentials;
+pub use ipfs::{IpfsBackend, IpfsOptions};
 pub use local::LocalBackend;
 pub use mock::{MockBackend, MockOptions};
 pub use registry::{Backends, Refusal};

@@ -4,10 +4,24 @@
 use std::path::PathBuf;
 
 use super::errors::Result;
-use super::names::Name;
-use crate::backend::unixfs::{Cid, Options};
-use crate::backend::{AttemptError, Request};
+use super::unixfs::{Cid, Options};
+use super::{AttemptError, Request};
 use crate::operation::Fields;
+
+/// The operation types of backends that store content: all that the design names.
+pub const TYPES: [&str; 12] =
+    ["add", "upload", "get", "cat", "download", "pin", "unpin", "rm", "list", "mkdir", "copy", "move"];
+
+/// Whether backends that store content carry out operations of this type.
+pub fn supports(operation_type: &str) -> bool {
+    TYPES.contains(&operation_type)
+}
+
+/// Whether an operation of this type may be logged with these parameters; the error says what is
+/// missing or wrong.
+pub fn check(operation_type: &str, parameters: &Fields) -> std::result::Result<(), String> {
+    Task::read(operation_type, parameters, Options::default()).map(drop).map_err(|bad| bad.message)
+}
 
 /// Why parameters make no sense.
 #[derive(Debug)]
@@ -106,9 +120,62 @@ impl Task {
                     Task::Move { source, destination }
                 }
             }
-            other => return Err(format!("the local backend does not know the operation type `{other}`").into()),
+            other => return Err(format!("there is no operation type `{other}` here").into()),
         })
     }
+}
+
+/// A name in the tree: the parts of its path, none for the tree itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Name(Vec<String>);
+
+impl Name {
+    /// Reads a path with or without a leading `/`; names that climb out of the tree are refused.
+    pub(super) fn parse(text: &str) -> Parsed<Name> {
+        let bad = |why| {
+            let message = format!("`{text}` is no name in the tree of files: {why}");
+            Err(BadParameter { error_type: "bad_path", message })
+        };
+        let parts: Vec<String> = text.split('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect();
+        if parts.iter().any(|part| part == "..") {
+            return bad("`..` may not be part of it");
+        }
+        if text.contains('\0') {
+            return bad("it contains a zero byte");
+        }
+        if parts.iter().any(|part| part.len() > 255) {
+            return bad("a part of it is longer than 255 bytes");
+        }
+        Ok(Name(parts))
+    }
+
+    pub(super) fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How it is written: with a leading `/`.
+    pub(super) fn display(&self) -> String {
+        format!("/{}", self.0.join("/"))
+    }
+
+    /// The parts of its path.
+    pub(super) fn parts(&self) -> &[String] {
+        &self.0
+    }
+
+    /// Whether it lies in the other one, or is the same.
+    pub(super) fn is_below(&self, other: &Name) -> bool {
+        self.0.starts_with(&other.0)
+    }
+}
+
+/// Refuses to put something into itself.
+pub(super) fn refuse_into_itself(source: &Name, destination: &Name) -> Result<()> {
+    if destination.is_below(source) {
+        let message = format!("`{}` lies in `{}` itself; choose another name", destination.display(), source.display());
+        return Err(AttemptError::permanent("bad_path", message));
+    }
+    Ok(())
 }
 
 struct Reader<'a> {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::unixfs::{CidVersion, Options as UnixFs};
-use super::{Backend, LocalBackend, MockBackend, MockOptions, local};
+use super::{Backend, Credentials, IpfsBackend, IpfsOptions, LocalBackend, MockBackend, MockOptions, parameters};
 use crate::clock::Clock;
-use crate::config::{BackendSettings, BackendType, Settings};
+use crate::config::{BackendSettings, BackendType, Secret, Settings};
 use crate::disk::Disk;
 use crate::operation::{BackendName, Fields, OperationType};
 
@@ -60,7 +60,7 @@ impl Backends {
     /// The configured backends, those that are predeclared included.
     pub fn new(settings: &Settings, disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>) -> Backends {
         let known =
-            settings.backends.iter().map(|(name, backend)| (name.clone(), make(backend, settings, disk, clock)));
+            settings.backends.iter().map(|(name, backend)| (name.clone(), make(name, backend, settings, disk, clock)));
         Backends { known: known.collect() }
     }
 
@@ -107,14 +107,14 @@ impl Backends {
             Some(Known::Ready(_, None)) => Ok(()),
             // A rehearsal takes what the real backend would.
             Some(Known::Ready(_, Some(_))) => {
-                if !local::supports(operation_type.as_str()) {
+                if !parameters::supports(operation_type.as_str()) {
                     return Err(Refusal::Unsupported {
                         name: name.clone(),
                         operation_type: operation_type.clone(),
-                        supported: local::TYPES.iter().map(|name| (*name).to_owned()).collect(),
+                        supported: parameters::TYPES.iter().map(|name| (*name).to_owned()).collect(),
                     });
                 }
-                local::check(operation_type.as_str(), parameters).map_err(Refusal::BadParameters)
+                parameters::check(operation_type.as_str(), parameters).map_err(Refusal::BadParameters)
             }
         }
     }
@@ -134,19 +134,49 @@ impl Backends {
     }
 }
 
-fn make(backend: &BackendSettings, settings: &Settings, disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>) -> Known {
+/// Which CIDs a backend gives to content.
+fn unixfs_of(backend: &BackendSettings) -> UnixFs {
+    UnixFs {
+        cid_version: if backend.cid_version == 1 { CidVersion::V1 } else { CidVersion::V0 },
+        raw_leaves: backend.raw_leaves.unwrap_or(backend.cid_version == 1),
+        chunk_size: usize::try_from(backend.chunk_size).unwrap_or(usize::MAX),
+        max_links: backend.max_links as usize,
+        ..UnixFs::default()
+    }
+}
+
+fn make(
+    name: &BackendName,
+    backend: &BackendSettings,
+    settings: &Settings,
+    disk: &Arc<dyn Disk>,
+    clock: &Arc<dyn Clock>,
+) -> Known {
     match backend.backend_type {
         BackendType::Local => {
             let root = backend.path.clone().unwrap_or_else(|| settings.base_path.join("local"));
-            let options = UnixFs {
-                cid_version: if backend.cid_version == 1 { CidVersion::V1 } else { CidVersion::V0 },
-                raw_leaves: backend.raw_leaves.unwrap_or(backend.cid_version == 1),
-                chunk_size: usize::try_from(backend.chunk_size).unwrap_or(usize::MAX),
-                max_links: backend.max_links as usize,
-                ..UnixFs::default()
-            };
-            let local = LocalBackend::new(disk.clone(), clock.clone(), root, options);
+            let local = LocalBackend::new(disk.clone(), clock.clone(), root, unixfs_of(backend));
             Known::Ready(Arc::new(local), Some(BackendType::Local))
+        }
+        BackendType::Ipfs => {
+            let text = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
+            let credentials = match (text(&backend.token), &backend.username) {
+                (Some(token), _) => Credentials::Bearer(token),
+                (None, Some(user)) => Credentials::Basic(user.clone(), text(&backend.password).unwrap_or_default()),
+                (None, None) => Credentials::None,
+            };
+            let Some(endpoint) = backend.endpoint.clone() else { return Known::NotBuilt(BackendType::Ipfs) };
+            let options = IpfsOptions {
+                name: name.to_string(),
+                endpoint,
+                credentials,
+                connect: backend.connection_timeout,
+                idle: backend.idle_timeout,
+                total: Some(backend.total_timeout).filter(|total| !total.is_zero()),
+                probe: settings.health_check_timeout,
+                unixfs: unixfs_of(backend),
+            };
+            Known::Ready(Arc::new(IpfsBackend::new(disk.clone(), clock.clone(), options)), Some(BackendType::Ipfs))
         }
         BackendType::Mock => {
             let options = MockOptions {

@@ -102,7 +102,7 @@ const fn of(
 }
 
 /// The keys of one backend, in the order of the manual.
-pub(super) static BACKEND: [Key<BackendSettings>; 16] = [
+pub(super) static BACKEND: [Key<BackendSettings>; 21] = [
     of(&BackendType::ALL, "type", "TYPE", "what kind of place it is", |b| Slot::Type(&mut b.backend_type)),
     of(NETWORK, "endpoint", "ENDPOINT", "address of the service", |b| Slot::Url(&mut b.endpoint)),
     of(&[S3], "region", "REGION", "region of the service", |b| Slot::Text(&mut b.region)),
@@ -112,6 +112,19 @@ pub(super) static BACKEND: [Key<BackendSettings>; 16] = [
     of(NETWORK, "connection_timeout", "CONNECTION_TIMEOUT", "seconds that a connection may take to come about", |b| {
         Slot::Seconds(&mut b.connection_timeout, 0.05..=3_600.0)
     }),
+    of(
+        NETWORK,
+        "idle_timeout",
+        "IDLE_TIMEOUT",
+        "seconds for which nothing may move before an attempt is given up",
+        |b| Slot::Seconds(&mut b.idle_timeout, 0.05..=86_400.0),
+    ),
+    of(NETWORK, "total_timeout", "TOTAL_TIMEOUT", "seconds that an attempt may take in all; 0: no limit", |b| {
+        Slot::Seconds(&mut b.total_timeout, 0.0..=SECONDS_MAX)
+    }),
+    of(&[Ipfs], "token", "TOKEN", "bearer token, if the service wants one", |b| Slot::Secret(&mut b.token)),
+    of(&[Ipfs], "username", "USERNAME", "user, if the service wants one and no token", |b| Slot::Text(&mut b.username)),
+    of(&[Ipfs], "password", "PASSWORD", "that user's password", |b| Slot::Secret(&mut b.password)),
     of(&BackendType::ALL, "jobs", "JOBS", "operations carried out at once, if not as `jobs` says", |b| {
         Slot::Whole(&mut b.jobs, 1..=1_024)
     }),

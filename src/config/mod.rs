@@ -24,7 +24,7 @@ pub use edit::{is_path, set};
 pub use error::{ConfigError, Warning};
 pub use keys::{is_secret, mask};
 pub use layers::VARIABLE_PREFIX;
-pub use settings::{BackendSettings, BackendType, MockSettings, Settings, SpoolMode};
+pub use settings::{BackendSettings, BackendType, MockSettings, Secret, Settings, SpoolMode};
 pub use slot::{parse_bytes, parse_seconds};
 
 /// Where a value was set.

@@ -155,6 +155,28 @@ impl BackendType {
     }
 }
 
+/// Text that is not to be seen.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Text that is not to be seen.
+    pub fn new(text: String) -> Secret {
+        Secret(text)
+    }
+
+    /// The text, for whom it is meant.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("********")
+    }
+}
+
 /// The settings of one backend. Those that its type has no use for stay at their defaults.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BackendSettings {
@@ -172,6 +194,16 @@ pub struct BackendSettings {
     pub path: Option<PathBuf>,
     /// How long a connection may take to come about (ipfs, s3, storacha).
     pub connection_timeout: Duration,
+    /// How long nothing may move (ipfs, s3, storacha).
+    pub idle_timeout: Duration,
+    /// How long one attempt may take (ipfs, s3, storacha); zero: as long as something moves.
+    pub total_timeout: Duration,
+    /// A bearer token (ipfs).
+    pub token: Option<Secret>,
+    /// A user (ipfs).
+    pub username: Option<String>,
+    /// The user's password (ipfs).
+    pub password: Option<Secret>,
     /// Operations carried out at once; as many as `jobs` says if not set.
     pub jobs: Option<usize>,
     /// Version of new CIDs (local, ipfs).
@@ -204,6 +236,11 @@ impl BackendSettings {
             command: Vec::new(),
             path: None,
             connection_timeout,
+            idle_timeout: Duration::from_secs(300),
+            total_timeout: Duration::ZERO,
+            token: None,
+            username: None,
+            password: None,
             jobs: None,
             cid_version: 0,
             raw_leaves: None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde_json::{Value as Json, json};
 
-use super::{BackendType, SpoolMode};
+use super::{BackendType, Secret, SpoolMode};
 use crate::operation::BackendName;
 
 /// A value as it was written.
@@ -141,6 +141,8 @@ pub(super) enum Slot<'a> {
     Ratio(&'a mut f64),
     /// Any text.
     Text(&'a mut Option<String>),
+    /// Text that is not to be seen.
+    Secret(&'a mut Option<Secret>),
     /// The address of an HTTP service.
     Url(&'a mut Option<String>),
     /// A path.
@@ -180,6 +182,7 @@ impl Slot<'_> {
             }
             Slot::Ratio(field) => *field = raw.number().filter(|value| (0.0..=1.0).contains(value))?,
             Slot::Text(field) => *field = Some(plain(raw)?.to_owned()),
+            Slot::Secret(field) => *field = Some(Secret::new(plain(raw)?.to_owned())),
             Slot::Url(field) => *field = Some(url(plain(raw)?)?),
             Slot::Path(field) => *field = base.path(raw.text()?)?,
             Slot::MaybePath(field) => *field = Some(base.path(raw.text()?)?),
@@ -204,7 +207,7 @@ impl Slot<'_> {
                 format!("a number of seconds from {} to {}, such as 0.5 or \"2 min\"", bounds.start(), bounds.end())
             }
             Slot::Ratio(_) => "a number from 0 to 1".into(),
-            Slot::Text(_) => "text".into(),
+            Slot::Text(_) | Slot::Secret(_) => "text".into(),
             Slot::Url(_) => "an address such as http://localhost:5001/api/v0".into(),
             Slot::Path(_) | Slot::MaybePath(_) => "a path, in which a leading ~/ is the home directory".into(),
             Slot::Command(_) => "a program with its arguments, as one text or a list of texts".into(),
@@ -234,6 +237,8 @@ impl Slot<'_> {
             Slot::Seconds(field, _) => json!(field.as_secs_f64()),
             Slot::Ratio(field) => json!(*field),
             Slot::Text(field) | Slot::Url(field) => json!(field),
+            // Only whether there is one; whoever shows it masks it by its key as well.
+            Slot::Secret(field) => json!(field.as_ref().map(|secret| format!("{secret:?}"))),
             Slot::Path(field) => json!(field.to_string_lossy()),
             Slot::MaybePath(field) => json!(field.as_ref().map(|path| path.to_string_lossy())),
             Slot::Command(field) if field.is_empty() => Json::Null,

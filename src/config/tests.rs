@@ -108,6 +108,11 @@ const ROWS: &[Row] = &[
         &["1", "[]", "[1]", "\"a 'b\"", "\"\"", "[\"\"]"], &["a 'b"]),
     ("backends.local.path", "BACKENDS_LOCAL_PATH", "\"~/l\"", || json!("/home/ann/l"), PATHS, &["~bob"]),
     ("backends.storacha.connection_timeout", "BACKENDS_STORACHA_CONNECTION_TIMEOUT", "3", || json!(3), SECONDS, &["0"]),
+    ("backends.ipfs.idle_timeout", "BACKENDS_IPFS_IDLE_TIMEOUT", "30", || json!(30), SECONDS, &["0"]),
+    ("backends.s3.total_timeout", "BACKENDS_S3_TOTAL_TIMEOUT", "\"1h\"", || json!(3600), SECONDS, SECONDS_WORDS),
+    ("backends.ipfs.token", "BACKENDS_IPFS_TOKEN", "\"t\"", || json!("********"), TEXT, &[]),
+    ("backends.ipfs.username", "BACKENDS_IPFS_USERNAME", "\"ann\"", || json!("ann"), TEXT, &["a\nb"]),
+    ("backends.ipfs.password", "BACKENDS_IPFS_PASSWORD", "\"p\"", || json!("********"), TEXT, &[]),
     ("backends.s3.jobs", "BACKENDS_S3_JOBS", "2", || json!(2), COUNT, COUNT_WORDS),
     ("backends.ipfs.cid_version", "BACKENDS_IPFS_CID_VERSION", "1", || json!(1), COUNT, &["2"]),
     ("backends.local.raw_leaves", "BACKENDS_LOCAL_RAW_LEAVES", "true", || json!(true), BOOL, BOOL_WORDS),
@@ -199,6 +204,7 @@ fn the_defaults_are_those_of_the_manual() {
         "backends.s3.connection_timeout": 10, "backends.storacha.connection_timeout": 15,
         "backends.storacha.endpoint": null, "backends.local.path": "/home/ann/.ipfs_kit/local",
         "backends.custom.command": null, "backends.local.chunk_size": 262_144, "backends.local.max_links": 174,
+        "backends.ipfs.idle_timeout": 300, "backends.ipfs.total_timeout": 0, "backends.ipfs.token": null,
         "backends.ipfs.raw_leaves": null, "backends.ipfs.cid_version": 0,
     });
     for (key, value) in expected.as_object().unwrap() {
@@ -444,6 +450,10 @@ fn secrets_are_not_shown() {
     for text in ["backends.ipfs = 'http://ann:pw@host'", "backends.ipfs.endpoint = 'ftp://ann:pw@host'"] {
         let message = file(text).error().to_string();
         assert!(!message.contains("pw") && message.contains("@host"), "{message}");
+    }
+    for text in ["backends.ipfs.token = 'hunter2'", "backends.ipfs.password = 'hunter2'"] {
+        let loaded = file(text).load();
+        assert!(!format!("{loaded:?} {:?}", entries(&loaded)).contains("hunter2"));
     }
     let loaded = environment("IPFS_KIT_WAL_BACKENDS_IPFS_ENDPOINT", "https://ann:pw@host/x").load();
     assert_eq!(get(&loaded, "backends.ipfs.endpoint").unwrap().value, json!("https://********@host/x"));

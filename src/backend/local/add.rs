@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
-use super::errors::{Result, ours};
 use super::listing::{self, Entry, EntryKind};
-use super::place::{Expected, Origin, check_depth, directory_node, unsupported_file};
-use super::store::Staged;
+use super::place::Origin;
 use super::{Attempt, AttemptError, LocalBackend, Outcome, Request};
+use crate::backend::errors::{Result, ours};
+use crate::backend::files::{
+    Expected, check_depth, directory_node, entries_on_disk, link_target, read_user_file, unsupported_file,
+};
+use crate::backend::place::Staged;
 use crate::backend::unixfs::{self, Child, Node, Options};
 use crate::disk::FileKind;
 
@@ -32,7 +35,7 @@ impl LocalBackend {
 
     fn add_file(&self, attempt: &Attempt, path: &Path, expected: Expected<'_>, options: Options) -> Result<Node> {
         let mut staged = None;
-        let node = self.read_user_file(attempt, path, expected, options, &mut |data| {
+        let node = read_user_file(&*self.disk, attempt, path, expected, options, &mut |data| {
             let staged = match &mut staged {
                 Some(staged) => staged,
                 none => none.insert(self.stage_empty()?),
@@ -52,14 +55,14 @@ impl LocalBackend {
     fn add_directory(&self, attempt: &Attempt, path: &Path, options: Options, depth: usize) -> Result<Node> {
         check_depth(path, depth)?;
         let mut entries = Vec::new();
-        for (name, kind) in self.entries_on_disk(path)? {
+        for (name, kind) in entries_on_disk(&*self.disk, path)? {
             super::stop_if_asked(attempt)?;
             let path = path.join(&name);
             let (kind, node) = match kind {
                 FileKind::File => (EntryKind::File, self.add_file(attempt, &path, Expected::Anything, options)?),
                 FileKind::Directory => (EntryKind::Directory, self.add_directory(attempt, &path, options, depth + 1)?),
                 FileKind::Symlink => {
-                    let target = self.link_target(&path)?;
+                    let target = link_target(&*self.disk, &path)?;
                     let node = unixfs::symlink(target.as_bytes(), options.cid_version);
                     (EntryKind::Symlink { target }, node)
                 }

@@ -4,17 +4,16 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::errors::{Result, damaged, no_content, ours, writing};
-use super::names::Name;
-use super::parameters::Listed;
-use super::place::{Place, bare_entry, parent_of};
-use super::store::{Found, Staged};
-use super::{Attempt, AttemptError, LocalBackend, Outcome, Request, stop_if_asked};
+use super::errors::{damaged, no_content};
+use super::place::bare_entry;
+use super::store::Found;
+use super::{Attempt, AttemptError, LocalBackend, Outcome, Request};
+use crate::backend::errors::{Result, ours};
+use crate::backend::files::{entries_on_disk, link_target, parent_of};
+use crate::backend::listed::{Emit, ListedLine, json_line, write_listing};
+use crate::backend::parameters::{Listed, Name};
 use crate::backend::unixfs::{self, Child, Cid, CidVersion, Node};
 use crate::disk::FileKind;
-
-/// Longer listings do not fit into a receipt.
-const MAX_RECEIPT: usize = 64 << 10;
 
 /// What an entry of a directory is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,13 +80,6 @@ pub(super) fn encode(sharded: bool, entries: &[Entry]) -> Vec<u8> {
     text.into_bytes()
 }
 
-fn json_line(value: &impl Serialize) -> String {
-    // Cannot fail for what is written here: no maps with other keys than strings.
-    let mut line = serde_json::to_string(value).unwrap_or_default();
-    line.push('\n');
-    line
-}
-
 fn decode(data: &[u8]) -> Option<(Header, Vec<Entry>)> {
     let mut lines = data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let header: Header = serde_json::from_slice(lines.next()?).ok()?;
@@ -145,53 +137,12 @@ impl LocalBackend {
         what: &Listed,
         destination: Option<&Path>,
     ) -> Result<Outcome> {
-        let Some(destination) = destination else {
-            let mut listing = String::new();
-            let count = self.list_to(attempt, what, &mut |line| {
-                listing.push_str(&line);
-                if listing.len() <= MAX_RECEIPT {
-                    return Ok(());
-                }
-                let message = "the listing is larger than 64 KiB; give a `destination` to write it to";
-                Err(AttemptError::permanent("listing_too_large", message))
-            })?;
-            let receipt = [("entries".to_owned(), count.to_string()), ("listing".to_owned(), listing)].into();
-            return Ok(Outcome { receipt, ..Outcome::default() });
-        };
-        if self.disk.metadata(destination).is_ok_and(|metadata| metadata.kind == FileKind::Directory) {
-            let message = format!("`{}` is a directory; name a file to write the listing to", destination.display());
-            return Err(AttemptError::permanent("destination_exists", message));
-        }
-        let place = Place::beside(self, attempt, request, destination)?;
-        let mut file = Staged::create(&*self.disk, place.staging.clone()).map_err(writing)?;
-        let mut buffer = String::new();
-        let count = self.list_to(attempt, what, &mut |line| {
-            buffer.push_str(&line);
-            if buffer.len() < MAX_RECEIPT {
-                return Ok(());
-            }
-            file.write(std::mem::take(&mut buffer).as_bytes()).map_err(writing)
-        })?;
-        file.write(buffer.as_bytes()).map_err(writing)?;
-        let size = file.len();
-        file.publish(destination).map_err(writing)?;
-        Ok(Outcome {
-            size: Some(size),
-            destination: Some(destination.display().to_string()),
-            receipt: [("entries".to_owned(), count.to_string())].into(),
-            ..Outcome::default()
-        })
+        write_listing(&*self.disk, request, attempt, destination, &mut |emit| self.list_to(what, emit))
     }
 
-    fn list_to(&self, attempt: &Attempt, what: &Listed, sink: &mut dyn FnMut(String) -> Result<()>) -> Result<u64> {
-        let mut count = 0;
-        let mut emit = |line: &ListedLine| {
-            stop_if_asked(attempt)?;
-            count += 1;
-            sink(json_line(line))
-        };
+    fn list_to(&self, what: &Listed, emit: Emit<'_>) -> Result<()> {
         match what {
-            Listed::Content => self.list_content(&mut emit)?,
+            Listed::Content => self.list_content(emit)?,
             Listed::Directory(cid) => {
                 let entry = self.entry_at(cid, &[])?;
                 let entries = match entry.kind {
@@ -216,15 +167,15 @@ impl LocalBackend {
                     })?;
                 }
             }
-            Listed::Name(name) => self.list_name(name, &mut emit)?,
+            Listed::Name(name) => self.list_name(name, emit)?,
         }
-        Ok(count)
+        Ok(())
     }
 
-    fn list_name(&self, name: &Name, emit: &mut dyn FnMut(&ListedLine) -> Result<()>) -> Result<()> {
+    fn list_name(&self, name: &Name, emit: Emit<'_>) -> Result<()> {
         let (path, kind) = self.named(name)?;
         let entries = match kind {
-            FileKind::Directory => self.entries_on_disk(&path)?,
+            FileKind::Directory => entries_on_disk(&*self.disk, &path)?,
             _ => vec![(path.file_name().unwrap_or_default().to_string_lossy().into_owned(), kind)],
         };
         let directory = if kind == FileKind::Directory { &path } else { parent_of(&path) };
@@ -234,7 +185,7 @@ impl LocalBackend {
                 FileKind::File => Some(self.disk.symlink_metadata(&path).map_err(ours)?.len),
                 _ => None,
             };
-            let target = if kind == FileKind::Symlink { Some(self.link_target(&path)?) } else { None };
+            let target = if kind == FileKind::Symlink { Some(link_target(&*self.disk, &path)?) } else { None };
             let kind = match kind {
                 FileKind::File => "file",
                 FileKind::Directory => "directory",
@@ -246,7 +197,7 @@ impl LocalBackend {
         Ok(())
     }
 
-    fn list_content(&self, emit: &mut dyn FnMut(&ListedLine) -> Result<()>) -> Result<()> {
+    fn list_content(&self, emit: Emit<'_>) -> Result<()> {
         self.each_content(&mut |cid, kind, path| {
             let size = match kind {
                 FileKind::Directory => None,
@@ -257,20 +208,4 @@ impl LocalBackend {
             emit(&ListedLine { name: None, kind, cid: Some(cid.to_string()), size, target: None, pinned })
         })
     }
-}
-
-/// One line of what `list` writes.
-#[derive(Debug, Serialize)]
-struct ListedLine {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    kind: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cid: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    size: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pinned: Option<bool>,
 }

@@ -19,7 +19,6 @@ mod add;
 mod errors;
 mod listing;
 mod names;
-mod parameters;
 mod place;
 mod remove;
 mod store;
@@ -33,37 +32,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
+use super::errors::{Result, ours};
+use super::files::{parent_of, stop_if_asked};
+use super::parameters::Task;
+use super::place::remove_tree;
 use super::unixfs::Options;
 use super::{Answer, Attempt, AttemptError, Backend, Request};
 use crate::clock::Clock;
-use crate::disk::{Access, Disk, DiskFile, DiskResult, FileKind};
-use crate::operation::{Failure, FailureClass, Fields, Outcome};
-use errors::{Result, ours};
-use place::{Origin, parent_of};
-
-/// The operation types that the local backend carries out: all of them.
-pub const TYPES: [&str; 12] =
-    ["add", "upload", "get", "cat", "download", "pin", "unpin", "rm", "list", "mkdir", "copy", "move"];
-
-/// What is read or written at a time, and thereby how soon an attempt notices that it is to stop.
-const BUFFER: usize = 256 << 10;
+use crate::disk::{Access, Disk, DiskFile, DiskResult};
+use crate::operation::{Failure, FailureClass, Outcome};
+use place::Origin;
 
 /// What lies longer than this in `tmp/` under the name of a dead process is swept.
 const RUBBISH_AGE_NS: i64 = 3_600_000_000_000;
 
 /// How long to pause before trying again to get the store's lock, which is held for moments.
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
-
-/// Whether the local backend carries out operations of this type.
-pub fn supports(operation_type: &str) -> bool {
-    TYPES.contains(&operation_type)
-}
-
-/// Whether an operation of this type may be logged with these parameters; the error says what is
-/// missing or wrong.
-pub fn check(operation_type: &str, parameters: &Fields) -> std::result::Result<(), String> {
-    parameters::Task::read(operation_type, parameters, Options::default()).map(drop).map_err(|bad| bad.message)
-}
 
 /// Carries operations out in a directory of this machine.
 #[derive(Debug)]
@@ -169,21 +153,10 @@ impl LocalBackend {
             let Ok(metadata) = self.disk.symlink_metadata(&path) else { continue };
             let alive = u32::try_from(pid).is_ok_and(|pid| self.disk.is_alive(pid, started));
             if !alive && now_ns.saturating_sub(metadata.mtime_ns) > RUBBISH_AGE_NS {
-                self.remove_tree(&path)?;
+                remove_tree(&*self.disk, &path)?;
             }
         }
         Ok(())
-    }
-
-    /// Removes a file, a link or a directory with all that is in it, at leisure: nothing is synced.
-    fn remove_tree(&self, path: &Path) -> DiskResult<()> {
-        if self.disk.symlink_metadata(path)?.kind != FileKind::Directory {
-            return self.disk.remove_file(path);
-        }
-        for entry in self.disk.list(path)? {
-            self.remove_tree(&path.join(entry.name))?;
-        }
-        self.disk.remove_dir(path)
     }
 
     fn probe(&self) -> DiskResult<()> {
@@ -207,7 +180,6 @@ impl LocalBackend {
 
 impl Backend for LocalBackend {
     fn execute(&self, request: &Request, attempt: &Attempt) -> std::result::Result<Outcome, AttemptError> {
-        use parameters::Task;
         // What is left over costs room, not correctness: failing here stops nothing.
         self.swept.call_once(|| drop(self.sweep()));
         let task = Task::of(request, self.options)?;
@@ -232,7 +204,6 @@ impl Backend for LocalBackend {
     }
 
     fn ask(&self, request: &Request) -> std::result::Result<Answer, AttemptError> {
-        use parameters::Task;
         match Task::of(request, self.options)? {
             Task::RemoveContent { cid, .. } => self.ask_remove_content(&cid),
             Task::RemoveName { name, .. } => self.ask_remove_name(&name),
@@ -260,9 +231,4 @@ impl Backend for LocalBackend {
         let message = format!("the local store does not work: {error}; {advice}");
         Err(Failure { class: FailureClass::Outage, error_type: error_type.into(), message })
     }
-}
-
-/// Ends the attempt if it was asked to stop.
-fn stop_if_asked(attempt: &Attempt) -> Result<()> {
-    if attempt.is_cancelled() { Err(AttemptError::Stopped) } else { Ok(()) }
 }

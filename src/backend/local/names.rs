@@ -3,57 +3,21 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::errors::{Result, ours, writing};
-use super::parameters::BadParameter;
-use super::place::{Expected, Origin, Place, parent_of};
+use super::place::{Origin, Reading};
 use super::{Answer, Attempt, AttemptError, LocalBackend, Outcome};
+use crate::backend::errors::{Result, ours, writing};
+use crate::backend::files::{Expected, parent_of};
+use crate::backend::parameters::{Name, refuse_into_itself};
+use crate::backend::place::{Place, remove_tree};
 use crate::disk::FileKind;
-
-/// A name in the tree: the parts of its path, none for the tree itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Name(Vec<String>);
-
-impl Name {
-    /// Reads a path with or without a leading `/`; names that climb out of the tree are refused.
-    pub(super) fn parse(text: &str) -> std::result::Result<Name, BadParameter> {
-        let bad = |why| {
-            let message = format!("`{text}` is no name in the tree of files: {why}");
-            Err(BadParameter { error_type: "bad_path", message })
-        };
-        let parts: Vec<String> = text.split('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect();
-        if parts.iter().any(|part| part == "..") {
-            return bad("`..` may not be part of it");
-        }
-        if text.contains('\0') {
-            return bad("it contains a zero byte");
-        }
-        if parts.iter().any(|part| part.len() > 255) {
-            return bad("a part of it is longer than 255 bytes");
-        }
-        Ok(Name(parts))
-    }
-
-    pub(super) fn is_root(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// How it is written: with a leading `/`.
-    pub(super) fn display(&self) -> String {
-        format!("/{}", self.0.join("/"))
-    }
-
-    fn is_below(&self, other: &Name) -> bool {
-        self.0.starts_with(&other.0)
-    }
-}
 
 impl LocalBackend {
     /// Where a name is on the disk. Links on the way there are not followed: they may lead out.
     pub(super) fn locate(&self, name: &Name) -> Result<PathBuf> {
         let mut path = self.files_dir();
-        for (index, part) in name.0.iter().enumerate() {
+        for (index, part) in name.parts().iter().enumerate() {
             path.push(part);
-            if index + 1 == name.0.len() {
+            if index + 1 == name.parts().len() {
                 break;
             }
             match self.disk.symlink_metadata(&path) {
@@ -97,8 +61,8 @@ impl LocalBackend {
     pub(super) fn write_name(&self, attempt: &Attempt, origin: Origin<'_>, name: &Name) -> Result<Outcome> {
         let path = self.locate(name)?;
         self.make_parent(name, &path)?;
-        let place = Place { backend: self, attempt, staging: self.tmp_path().map_err(ours)? };
-        let node = place.put(&origin, &path)?;
+        let place = Place { disk: &*self.disk, staging: self.tmp_path().map_err(ours)? };
+        let node = place.put(&Reading { backend: self, attempt, origin }, &path)?;
         Ok(Outcome {
             cid: Some(node.cid.to_string()),
             size: Some(node.size),
@@ -181,7 +145,7 @@ impl LocalBackend {
         let rubbish = self.tmp_path().map_err(ours)?;
         self.disk.rename(&path, &rubbish).map_err(ours)?;
         self.sync_parents(&[&path])?;
-        drop(self.remove_tree(&rubbish));
+        drop(remove_tree(&*self.disk, &rubbish));
         Ok(Outcome::default())
     }
 
@@ -216,12 +180,4 @@ fn moved(destination: &Name) -> Outcome {
 fn exists(name: &Name, why: &str) -> AttemptError {
     let message = format!("`{}` cannot be written in the tree of files: {why}; choose another name", name.display());
     AttemptError::permanent("destination_exists", message)
-}
-
-fn refuse_into_itself(source: &Name, destination: &Name) -> Result<()> {
-    if destination.is_below(source) {
-        let message = format!("`{}` lies in `{}` itself; choose another name", destination.display(), source.display());
-        return Err(AttemptError::permanent("bad_path", message));
-    }
-    Ok(())
 }

@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::errors::{Result, no_content, ours};
+use super::errors::no_content;
 use super::listing::EntryKind;
 use super::store::{Found, canonical, forms};
 use super::{Answer, Attempt, AttemptError, LocalBackend, Outcome, stop_if_asked};
+use crate::backend::errors::{Result, ours};
 use crate::backend::unixfs::Cid;
 use crate::disk::{Access, DiskResult, FileKind};
 

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::errors::{Result, damaged, no_content, ours};
-use super::place::{parent_of, pump};
+use super::errors::{damaged, no_content};
 use super::{Attempt, LocalBackend};
+use crate::backend::errors::{Result, ours};
+use crate::backend::files::{entries_on_disk, parent_of, pump};
+use crate::backend::place::Staged;
 use crate::backend::unixfs::{Cid, CidVersion, DAG_PB, FileHasher, Options, RAW, SHA2_256, Version};
-use crate::disk::{Access, Disk, DiskFile, DiskResult, FileKind};
+use crate::disk::{Access, DiskResult, FileKind};
 
 /// The name of a directory's file ends so.
 const DIRECTORY: &str = ".dir";
@@ -222,12 +224,12 @@ impl LocalBackend {
     pub(super) fn each_content(&self, visit: &mut dyn FnMut(&Cid, FileKind, &Path) -> Result<()>) -> Result<()> {
         let content = self.content_dir();
         self.ensure_dir(&content).map_err(ours)?;
-        for (shard, kind) in self.entries_on_disk(&content)? {
+        for (shard, kind) in entries_on_disk(&*self.disk, &content)? {
             if kind != FileKind::Directory {
                 continue;
             }
             let directory = content.join(shard);
-            for (name, _) in self.entries_on_disk(&directory)? {
+            for (name, _) in entries_on_disk(&*self.disk, &directory)? {
                 let (text, kind) = match name.strip_suffix(DIRECTORY) {
                     Some(text) => (text, FileKind::Directory),
                     None => (&name[..], FileKind::File),
@@ -239,56 +241,5 @@ impl LocalBackend {
             }
         }
         Ok(())
-    }
-}
-
-/// A file that is being written; unless it is finished, it goes away again.
-#[derive(Debug)]
-pub(super) struct Staged<'a> {
-    disk: &'a dyn Disk,
-    path: PathBuf,
-    file: Box<dyn DiskFile>,
-    len: u64,
-    keep: bool,
-}
-
-impl<'a> Staged<'a> {
-    pub(super) fn create(disk: &'a dyn Disk, path: PathBuf) -> DiskResult<Staged<'a>> {
-        let file = disk.open(&path, Access::CreateNew)?;
-        Ok(Staged { disk, path, file, len: 0, keep: false })
-    }
-
-    pub(super) fn write(&mut self, data: &[u8]) -> DiskResult<()> {
-        self.file.write_at(data, self.len)?;
-        self.len += data.len() as u64;
-        Ok(())
-    }
-
-    pub(super) fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// Makes the content durable and leaves it where it is.
-    pub(super) fn finish(mut self) -> DiskResult<()> {
-        self.file.sync_all()?;
-        self.keep = true;
-        Ok(())
-    }
-
-    /// Makes the content durable and gives it its name, durable too.
-    pub(super) fn publish(mut self, to: &Path) -> DiskResult<()> {
-        self.file.sync_all()?;
-        self.disk.rename(&self.path, to)?;
-        self.keep = true;
-        self.disk.sync_dir(parent_of(to))
-    }
-}
-
-impl Drop for Staged<'_> {
-    fn drop(&mut self) {
-        if !self.keep {
-            // What cannot be removed now is swept later.
-            drop(self.disk.remove_file(&self.path));
-        }
     }
 }

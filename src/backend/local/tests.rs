@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::*;
 use crate::backend::conformance::{self, Bench, request};
+use crate::backend::parameters::{TYPES, check, supports};
 use crate::clock::ManualClock;
-use crate::disk::{Machine, MemoryDisk, OsDisk};
-use crate::operation::Time;
+use crate::disk::{FileKind, Machine, MemoryDisk, OsDisk};
+use crate::operation::{Fields, Time};
 
 const DAY: i64 = 86_400_000;
 

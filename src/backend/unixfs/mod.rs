@@ -1,13 +1,14 @@
 //! UnixFS: how files, directories and links become blocks, and thereby which CID they have.
 //!
 //! Only CIDs are computed here, from content that streams by; no block is kept. What comes out is
-//! what Kubo gives for the same options.
+//! what Kubo gives for the same options. Blocks of others are read here too, whatever options made them.
 
 mod directory;
 mod file;
 mod hamt;
 mod node;
 mod options;
+mod read;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ pub use directory::{Child, Directory, DirectoryError, directory, directory_of_sh
 pub use file::FileHasher;
 pub use node::{Node, symlink};
 pub use options::{CidVersion, Options, Sharding};
+pub use read::{Block, BlockError, decode, inline, verify};
 
 /// The code of raw blocks in CIDs.
 pub const RAW: u64 = 0x55;

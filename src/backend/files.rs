@@ -1,0 +1,177 @@
+//! Files and directories of the user, as operations read them.
+
+use std::path::{Path, PathBuf};
+
+use super::errors::{Result, damaged_copy, reading, reading_copy, unsupported_name};
+use super::unixfs::{self, Child, FileHasher, Node, Options};
+use super::{Attempt, AttemptError, Request};
+use crate::disk::{Access, Disk, DiskFile, FileKind, Metadata};
+use crate::operation::Source;
+
+/// What is read or written at a time, and thereby how soon an attempt notices that it is to stop.
+const BUFFER: usize = 256 << 10;
+
+/// Trees are not followed deeper than this: each level takes room on the stack.
+const MAX_DEPTH: usize = 256;
+
+/// What a file on the disk has to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Expected<'a> {
+    /// Whatever it is.
+    Anything,
+    /// The file that was logged, unchanged.
+    AsLogged(&'a Source),
+    /// The log's copy of that file.
+    CopyOf(&'a Source),
+}
+
+/// What an operation is to read.
+#[derive(Debug)]
+pub(super) struct UserFile<'a> {
+    pub(super) path: PathBuf,
+    pub(super) kind: FileKind,
+    pub(super) expected: Expected<'a>,
+}
+
+/// What a path given by the user stands for; a link there is followed. Where the log has a copy of it, that is read.
+pub(super) fn find_user_file<'a>(
+    disk: &dyn Disk,
+    attempt: &Attempt,
+    path: &Path,
+    recursive: bool,
+    request: &'a Request,
+) -> Result<UserFile<'a>> {
+    if let (Some(source), Some(copy)) = (&request.source, &request.content) {
+        attempt.expect_bytes(source.size);
+        return Ok(UserFile { path: copy.clone(), kind: FileKind::File, expected: Expected::CopyOf(source) });
+    }
+    let expected = request.source.as_ref().map_or(Expected::Anything, Expected::AsLogged);
+    let Metadata { kind, len, .. } = disk.metadata(path).map_err(reading)?;
+    if kind == FileKind::File {
+        attempt.expect_bytes(len);
+    }
+    if kind == FileKind::Directory && !recursive {
+        return Err(AttemptError::permanent(
+            "is_directory",
+            format!("`{}` is a directory; add it with `recursive=true`", path.display()),
+        ));
+    }
+    Ok(UserFile { path: path.to_owned(), kind, expected })
+}
+
+/// Reads a file on the disk, and computes its CID.
+pub(super) fn read_user_file(
+    disk: &dyn Disk,
+    attempt: &Attempt,
+    path: &Path,
+    expected: Expected<'_>,
+    options: Options,
+    sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<Node> {
+    let failed = if matches!(expected, Expected::CopyOf(_)) { reading_copy } else { reading };
+    let file = disk.open(path, Access::Read).map_err(failed)?;
+    let before = file.metadata().map_err(failed)?;
+    if before.kind != FileKind::File {
+        return Err(unsupported_file(path));
+    }
+    match expected {
+        Expected::AsLogged(source) if !is_same(source, &before) => {
+            return Err(source_changed(path, "it is not the file that was logged any more"));
+        }
+        Expected::CopyOf(source) if source.size != before.len => return Err(damaged_copy(path)),
+        _ => {}
+    }
+    let mut hasher = FileHasher::new(options);
+    let read = pump(attempt, &*file, failed, &mut |data| {
+        hasher.update(data);
+        sink(data)
+    })?;
+    let after = file.metadata().map_err(failed)?;
+    if read != before.len || after != before {
+        return Err(source_changed(path, "it was written to while it was read"));
+    }
+    Ok(hasher.finish())
+}
+
+/// The names in a directory on the disk, sorted.
+pub(super) fn entries_on_disk(disk: &dyn Disk, path: &Path) -> Result<Vec<(String, FileKind)>> {
+    let mut entries = Vec::new();
+    for entry in disk.list(path).map_err(reading)? {
+        let Some(name) = entry.name.to_str() else { return Err(unsupported_name(&path.join(&entry.name))) };
+        entries.push((name.to_owned(), entry.kind));
+    }
+    entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    Ok(entries)
+}
+
+/// Where a link points, as text.
+pub(super) fn link_target(disk: &dyn Disk, path: &Path) -> Result<String> {
+    let target = disk.read_link(path).map_err(reading)?;
+    target.into_os_string().into_string().map_err(|_| unsupported_name(path))
+}
+
+/// Hands all of a file to `sink`, piece by piece; the number of bytes comes back.
+pub(super) fn pump(
+    attempt: &Attempt,
+    file: &dyn DiskFile,
+    failed: fn(crate::disk::DiskError) -> AttemptError,
+    sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<u64> {
+    let mut buffer = vec![0; BUFFER];
+    let mut offset = 0;
+    loop {
+        stop_if_asked(attempt)?;
+        let read = file.read_at(&mut buffer, offset).map_err(failed)?;
+        if read == 0 {
+            return Ok(offset);
+        }
+        sink(&buffer[..read])?;
+        attempt.add_bytes(read as u64);
+        offset += read as u64;
+    }
+}
+
+/// The directory that a path is in.
+pub(super) fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) => Path::new("."),
+        None => path,
+    }
+}
+
+pub(super) fn directory_node(children: &[Child], options: Options) -> Result<unixfs::Directory> {
+    unixfs::directory(children, options).map_err(|error| AttemptError::permanent("unsupported_name", error.to_string()))
+}
+
+pub(super) fn check_depth(path: &Path, depth: usize) -> Result<()> {
+    if depth > MAX_DEPTH {
+        let message = format!("`{}` is more than {MAX_DEPTH} directories deep", path.display());
+        return Err(AttemptError::permanent("too_deep", message));
+    }
+    Ok(())
+}
+
+pub(super) fn unsupported_file(path: &Path) -> AttemptError {
+    AttemptError::permanent(
+        "unsupported_file",
+        format!(
+            "`{}` is a pipe, a socket or a device; only files, directories and links can be stored",
+            path.display()
+        ),
+    )
+}
+
+fn is_same(source: &Source, file: &Metadata) -> bool {
+    (source.size, source.mtime_ns, source.inode) == (file.len, file.mtime_ns, file.inode)
+}
+
+fn source_changed(path: &Path, how: &str) -> AttemptError {
+    let message = format!("`{}` changed: {how}; log it again if the new content is wanted", path.display());
+    AttemptError::permanent("source_changed", message)
+}
+
+/// Ends the attempt if it was asked to stop.
+pub(super) fn stop_if_asked(attempt: &Attempt) -> Result<()> {
+    if attempt.is_cancelled() { Err(AttemptError::Stopped) } else { Ok(()) }
+}

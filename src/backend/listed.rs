@@ -1,0 +1,96 @@
+//! What `list` writes: a line of JSON for each entry.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::errors::{Result, writing};
+use super::place::{Place, Staged};
+use super::{Attempt, AttemptError, Request};
+use crate::backend::files::stop_if_asked;
+use crate::disk::{Disk, FileKind};
+use crate::operation::Outcome;
+
+/// Longer listings do not fit into a receipt.
+const MAX_RECEIPT: usize = 64 << 10;
+
+/// One line.
+#[derive(Debug, Serialize)]
+pub(super) struct ListedLine {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<String>,
+    pub(super) kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pinned: Option<bool>,
+}
+
+/// Takes the lines as they are found.
+pub(super) type Emit<'a> = &'a mut dyn FnMut(&ListedLine) -> Result<()>;
+
+/// Writes what `list_to` finds to a file or, without a destination, into the receipt.
+pub(super) fn write_listing(
+    disk: &dyn Disk,
+    request: &Request,
+    attempt: &Attempt,
+    destination: Option<&Path>,
+    list_to: &mut dyn FnMut(Emit<'_>) -> Result<()>,
+) -> Result<Outcome> {
+    let mut count = 0;
+    let mut each = |sink: &mut dyn FnMut(String) -> Result<()>| {
+        list_to(&mut |line| {
+            stop_if_asked(attempt)?;
+            count += 1;
+            sink(json_line(line))
+        })
+    };
+    let Some(destination) = destination else {
+        let mut listing = String::new();
+        each(&mut |line| {
+            listing.push_str(&line);
+            if listing.len() <= MAX_RECEIPT {
+                return Ok(());
+            }
+            let message = "the listing is larger than 64 KiB; give a `destination` to write it to";
+            Err(AttemptError::permanent("listing_too_large", message))
+        })?;
+        let receipt = [("entries".to_owned(), count.to_string()), ("listing".to_owned(), listing)].into();
+        return Ok(Outcome { receipt, ..Outcome::default() });
+    };
+    if disk.metadata(destination).is_ok_and(|metadata| metadata.kind == FileKind::Directory) {
+        let message = format!("`{}` is a directory; name a file to write the listing to", destination.display());
+        return Err(AttemptError::permanent("destination_exists", message));
+    }
+    let place = Place::beside(disk, request, destination)?;
+    let mut file = Staged::create(disk, place.staging.clone()).map_err(writing)?;
+    let mut buffer = String::new();
+    each(&mut |line| {
+        buffer.push_str(&line);
+        if buffer.len() < MAX_RECEIPT {
+            return Ok(());
+        }
+        file.write(std::mem::take(&mut buffer).as_bytes()).map_err(writing)
+    })?;
+    file.write(buffer.as_bytes()).map_err(writing)?;
+    let size = file.len();
+    file.publish(destination).map_err(writing)?;
+    Ok(Outcome {
+        size: Some(size),
+        destination: Some(destination.display().to_string()),
+        receipt: [("entries".to_owned(), count.to_string())].into(),
+        ..Outcome::default()
+    })
+}
+
+/// A value as a line of its own.
+pub(super) fn json_line(value: &impl Serialize) -> String {
+    // Cannot fail for what is written here: no maps with other keys than strings.
+    let mut line = serde_json::to_string(value).unwrap_or_default();
+    line.push('\n');
+    line
+}

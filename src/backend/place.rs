@@ -1,0 +1,186 @@
+//! Writing files and trees where somebody can see them: each appears whole or not at all.
+
+use std::path::{Path, PathBuf};
+
+use super::errors::{Result, writing};
+use super::files::{check_depth, parent_of};
+use super::unixfs::{Child, Node};
+use super::{AttemptError, Request};
+use crate::disk::{Access, Disk, DiskFile, DiskResult, FileKind};
+
+/// Something to be written: a file, a directory or a link.
+pub(super) trait Tree: Sized {
+    /// Which of them it is.
+    fn shape(&self) -> Result<Shape<Self>>;
+    /// Hands the content of a file to `sink`, verified.
+    fn read(&self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Node>;
+    /// What a directory with these entries is.
+    fn node_of(&self, children: &[Child]) -> Result<Node>;
+    /// What a link to this target is.
+    fn link_node(&self, target: &str) -> Node;
+}
+
+/// What is to be written.
+pub(super) enum Shape<T> {
+    File,
+    Directory(Vec<(String, T)>),
+    Link(String),
+}
+
+/// A place to write to, and where to prepare what is written there: on the same file system.
+#[derive(Debug)]
+pub(super) struct Place<'a> {
+    pub(super) disk: &'a dyn Disk,
+    pub(super) staging: PathBuf,
+}
+
+impl<'a> Place<'a> {
+    /// A place beside a path outside the store; the operation's id makes it known again.
+    pub(super) fn beside(disk: &'a dyn Disk, request: &Request, destination: &Path) -> Result<Place<'a>> {
+        let staging = parent_of(destination).join(format!(".wal-cli-{}.tmp", request.id));
+        let place = Place { disk, staging };
+        // An earlier attempt may have been killed.
+        match disk.symlink_metadata(&place.staging) {
+            Ok(_) => remove_tree(disk, &place.staging).map_err(writing)?,
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(writing(error)),
+        }
+        Ok(place)
+    }
+
+    /// Writes a file, a link or a tree; a directory that is already there keeps what else is in it.
+    pub(super) fn put(&self, origin: &impl Tree, destination: &Path) -> Result<Node> {
+        let put = self.put_at(origin, destination, 0);
+        if put.is_err() && self.disk.symlink_metadata(&self.staging).is_ok() {
+            drop(remove_tree(self.disk, &self.staging));
+        }
+        put
+    }
+
+    fn put_at(&self, origin: &impl Tree, destination: &Path, depth: usize) -> Result<Node> {
+        let disk = self.disk;
+        let there = match disk.symlink_metadata(destination) {
+            Ok(metadata) => Some(metadata.kind),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => return Err(writing(error)),
+        };
+        let shape = origin.shape()?;
+        match (shape, there) {
+            (Shape::Directory(children), Some(FileKind::Directory)) => {
+                check_depth(destination, depth)?;
+                let mut nodes = Vec::with_capacity(children.len());
+                for (name, child) in children {
+                    let node = self.put_at(&child, &destination.join(&name), depth + 1)?;
+                    nodes.push(Child { name, node });
+                }
+                // It may be there because an earlier attempt was killed before it was durable.
+                disk.sync_dir(parent_of(destination)).map_err(writing)?;
+                origin.node_of(&nodes)
+            }
+            (Shape::Directory(_), Some(_)) => Err(occupied(destination, "it is no directory")),
+            (_, Some(FileKind::Directory)) => Err(occupied(destination, "it is a directory")),
+            (shape, _) => {
+                let node = self.make(origin, shape, &self.staging, depth)?;
+                disk.rename(&self.staging, destination).map_err(writing)?;
+                disk.sync_dir(parent_of(destination)).map_err(writing)?;
+                Ok(node)
+            }
+        }
+    }
+
+    /// Writes something where nothing is yet, its content durable but not its name.
+    fn make<T: Tree>(&self, origin: &T, shape: Shape<T>, path: &Path, depth: usize) -> Result<Node> {
+        let disk = self.disk;
+        match shape {
+            Shape::File => {
+                let mut file = Staged::create(disk, path.to_owned()).map_err(writing)?;
+                let node = origin.read(&mut |data| file.write(data).map_err(writing))?;
+                file.finish().map_err(writing)?;
+                Ok(node)
+            }
+            Shape::Link(target) => {
+                disk.symlink(Path::new(&target), path).map_err(writing)?;
+                Ok(origin.link_node(&target))
+            }
+            Shape::Directory(children) => {
+                check_depth(path, depth)?;
+                disk.create_dir(path).map_err(writing)?;
+                let mut nodes = Vec::with_capacity(children.len());
+                for (name, child) in children {
+                    let shape = child.shape()?;
+                    let node = self.make(&child, shape, &path.join(&name), depth + 1)?;
+                    nodes.push(Child { name, node });
+                }
+                disk.sync_dir(path).map_err(writing)?;
+                origin.node_of(&nodes)
+            }
+        }
+    }
+}
+
+fn occupied(destination: &Path, why: &str) -> AttemptError {
+    let message = format!("`{}` cannot be written: {why}; choose another destination", destination.display());
+    AttemptError::permanent("destination_exists", message)
+}
+
+/// Removes a file, a link or a directory with all that is in it, at leisure: nothing is synced.
+pub(super) fn remove_tree(disk: &dyn Disk, path: &Path) -> DiskResult<()> {
+    if disk.symlink_metadata(path)?.kind != FileKind::Directory {
+        return disk.remove_file(path);
+    }
+    for entry in disk.list(path)? {
+        remove_tree(disk, &path.join(entry.name))?;
+    }
+    disk.remove_dir(path)
+}
+
+/// A file that is being written; unless it is finished, it goes away again.
+#[derive(Debug)]
+pub(super) struct Staged<'a> {
+    disk: &'a dyn Disk,
+    path: PathBuf,
+    file: Box<dyn DiskFile>,
+    len: u64,
+    keep: bool,
+}
+
+impl<'a> Staged<'a> {
+    pub(super) fn create(disk: &'a dyn Disk, path: PathBuf) -> DiskResult<Staged<'a>> {
+        let file = disk.open(&path, Access::CreateNew)?;
+        Ok(Staged { disk, path, file, len: 0, keep: false })
+    }
+
+    pub(super) fn write(&mut self, data: &[u8]) -> DiskResult<()> {
+        self.file.write_at(data, self.len)?;
+        self.len += data.len() as u64;
+        Ok(())
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Makes the content durable and leaves it where it is.
+    pub(super) fn finish(mut self) -> DiskResult<()> {
+        self.file.sync_all()?;
+        self.keep = true;
+        Ok(())
+    }
+
+    /// Makes the content durable and gives it its name, durable too.
+    pub(super) fn publish(mut self, to: &Path) -> DiskResult<()> {
+        self.file.sync_all()?;
+        self.disk.rename(&self.path, to)?;
+        self.keep = true;
+        self.disk.sync_dir(parent_of(to))
+    }
+}
+
+impl Drop for Staged<'_> {
+    fn drop(&mut self) {
+        if !self.keep {
+            // What cannot be removed now is swept later.
+            drop(self.disk.remove_file(&self.path));
+        }
+    }
+}
