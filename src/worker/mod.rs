@@ -506,7 +506,11 @@ impl Worker<'_, '_, '_> {
                     lane.settled(now.saturating_sub(running.claimed_at));
                 }
             }
-            events.push((running.operation, done.settlement.event));
+            match done.settlement.event {
+                Some(event) => events.push((running.operation, event)),
+                // It stays claimed, like what a dead loop left.
+                None => self.unanswered = (self.unanswered.0 + 1, now + interval),
+            }
         }
         for operation in picked {
             events.push((operation, Event::Claimed { claim: claim.clone() }));

@@ -21,8 +21,8 @@ pub fn request_of(operation: &Operation, layout: &Layout) -> Request {
 /// What an attempt led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
-    /// The event to be recorded.
-    pub event: Event,
+    /// The event to be recorded; none: it is in doubt, and its backend cannot be asked now.
+    pub event: Option<Event>,
     /// Whether the backend turned out to be away.
     pub outage: bool,
 }
@@ -36,7 +36,7 @@ pub fn settle(
     clock: &dyn Clock,
     ask: impl FnOnce(&Request) -> Result<Answer, AttemptError>,
 ) -> Settlement {
-    let settled = |event| Settlement { event, outage: false };
+    let settled = |event| Settlement { event: Some(event), outage: false };
     match result {
         Ok(outcome) => settled(Event::Completed { outcome }),
         Err(AttemptError::Stopped) => settled(Event::Returned {
@@ -46,12 +46,19 @@ pub fn settle(
         }),
         Err(AttemptError::Failed { failure, retry_after_ms }) => Settlement {
             outage: failure.class == FailureClass::Outage,
-            event: policy.after_failure(operation, failure, retry_after_ms, clock.now(), clock.chance()),
+            event: Some(policy.after_failure(operation, failure, retry_after_ms, clock.now(), clock.chance())),
         },
         Err(AttemptError::Unanswered(failure)) => match ask(request) {
             Ok(Answer::Done(outcome)) => settled(Event::Completed { outcome }),
-            Ok(Answer::NotDone) => settled(policy.after_failure(operation, failure, None, clock.now(), clock.chance())),
+            Ok(Answer::NotDone) => Settlement {
+                outage: failure.class == FailureClass::Outage,
+                event: Some(policy.after_failure(operation, failure, None, clock.now(), clock.chance())),
+            },
             Ok(Answer::Unknown(why)) => settled(Event::Failed { failure: in_doubt(&why) }),
+            // It can be asked later, and nothing is repeated before.
+            Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Outage => {
+                Settlement { event: None, outage: true }
+            }
             Err(error) => settled(Event::Failed { failure: in_doubt(&message_of(&error)) }),
         },
     }

@@ -23,6 +23,8 @@ pub enum Act {
     Fail(FailureClass),
     RetryAfter(u64),
     Unanswered,
+    /// No answer comes, and the backend is away from then on.
+    Lost,
     /// The whole process dies in the middle of it.
     Die,
     /// Goes on until it is told to stop.
@@ -68,6 +70,10 @@ impl Backend for Script {
                 Err(AttemptError::Failed { failure: failure(FailureClass::Transient), retry_after_ms: Some(ms) })
             }
             Act::Unanswered => Err(AttemptError::Unanswered(failure(FailureClass::Transient))),
+            Act::Lost => {
+                self.away.store(true, Ordering::SeqCst);
+                Err(AttemptError::Unanswered(failure(FailureClass::Outage)))
+            }
             Act::Die => {
                 self.process.lock().unwrap().as_ref().unwrap().kill();
                 Err(AttemptError::Stopped)
@@ -82,6 +88,9 @@ impl Backend for Script {
     }
 
     fn ask(&self, request: &Request) -> Result<Answer, AttemptError> {
+        if self.away.load(Ordering::SeqCst) && !Script::name(request).starts_with("harmless") {
+            return Err(AttemptError::failed(FailureClass::Outage, "refused", "nobody listens"));
+        }
         Ok(self.answers.lock().unwrap().get(&Script::name(request)).cloned().unwrap_or(Answer::NotDone))
     }
 

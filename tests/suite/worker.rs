@@ -97,6 +97,34 @@ fn an_attempt_without_an_answer_is_settled_by_asking() {
 }
 
 #[test]
+fn what_was_sent_before_an_outage_is_asked_about_once_that_is_over() {
+    let scenario = Scenario::new();
+    let outcome = Outcome { cid: Some("found".into()), ..Outcome::default() };
+    scenario.scripts["a"].answers.lock().unwrap().insert("x".into(), Answer::Done(outcome));
+    scenario.act("a", "x", &[Act::Lost]).add("a", "x y z");
+    let job = ProcessOptions { jobs: Some(1), ..ProcessOptions::default() };
+    scenario.client().process(&job, &Stop::new(), &mut Silent).unwrap();
+    assert_eq!(scenario.get(1).status(), Status::Processing, "neither failed nor repeated");
+    assert_eq!((scenario.get(2).status(), scenario.calls("a")), (Status::Pending, "x".into()), "the lane is closed");
+    scenario.scripts["a"].away.store(false, Ordering::SeqCst);
+    let report = scenario.process();
+    assert_eq!((report.recovered, report.completed), (1, 2));
+    assert_eq!(scenario.get(1).status(), Status::Completed);
+    assert_eq!((scenario.get(1).retry_count, scenario.calls("a")), (0, "x y z".into()));
+}
+
+#[test]
+fn what_may_be_repeated_goes_back_at_an_outage_and_spends_no_attempt() {
+    let scenario = Scenario::new();
+    scenario.act("a", "harmless", &[Act::Lost]).add("a", "harmless y");
+    let job = ProcessOptions { jobs: Some(1), ..ProcessOptions::default() };
+    let report = scenario.client().process(&job, &Stop::new(), &mut Silent).unwrap();
+    let operation = scenario.get(1);
+    assert_eq!((operation.status(), operation.retry_count, operation.interruptions), (Status::Pending, 0, 0));
+    assert_eq!((report.postponed, scenario.calls("a")), (1, "harmless".into()), "the lane is closed");
+}
+
+#[test]
 fn what_a_dead_loop_left_claimed_is_asked_about_and_goes_on() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Die]).act("a", "y", &[Act::Die]).add("a", "x y");
