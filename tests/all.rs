@@ -19,6 +19,7 @@ mod suite {
     mod fuzzing;
     mod interleave;
     mod kill;
+    mod kubo;
     mod limits;
     mod model;
     mod mutations;

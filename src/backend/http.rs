@@ -209,12 +209,17 @@ impl Http {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Spell {
     /// With nothing moving.
-    pub idle: Duration,
+    idle: Duration,
     /// Until when it must be over.
-    pub until: Option<Instant>,
+    until: Option<Instant>,
 }
 
 impl Spell {
+    /// As long as the limits allow, from now on.
+    pub fn begin(limits: Limits) -> Spell {
+        Spell { idle: limits.idle, until: limits.total.map(|total| Instant::now() + total) }
+    }
+
     /// No longer than this, from now on.
     pub fn of(total: Duration) -> Spell {
         Spell { idle: total, until: Some(Instant::now() + total) }
@@ -227,22 +232,15 @@ fn is_this_machine(url: &Url) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// What is wrong, with its causes and without the address.
+/// What is wrong: the last cause, which says most. No layer above it names the address then, which may hold a password.
 fn text_of(error: &reqwest::Error) -> String {
     let mut cause = error.source();
-    let mut text = String::new();
+    let mut text = None;
     while let Some(error) = cause {
-        let said = error.to_string();
-        // Many errors repeat what lies below them.
-        if !text.contains(&said) {
-            text = if text.is_empty() { said } else { format!("{text}: {said}") };
-        }
+        text = Some(error.to_string());
         cause = error.source();
     }
-    if text.is_empty() {
-        text = "the request failed".into();
-    }
-    text
+    text.unwrap_or_else(|| "the request failed".into())
 }
 
 fn trouble_of(error: &reqwest::Error) -> Trouble {

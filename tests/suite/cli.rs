@@ -214,7 +214,7 @@ fn a_terminal_gets_colours_and_80_columns_and_a_pipe_neither() {
     place.file(&format!("{deep}a.txt"), "a");
     place.run(&format!("add --backend local {deep}a.txt"));
     for variables in ["NO_COLOR=1", ""] {
-        for command in ["list", "status", "health", "show 1", "process", "--help", "add --help"] {
+        for command in ["list", "status", "health --backend local", "show 1", "process", "--help", "add --help"] {
             let shown = on_a_terminal(&place, variables, command);
             let plain = without_colours(&shown);
             assert!(!plain.trim().is_empty(), "{command}");

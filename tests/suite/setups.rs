@@ -241,6 +241,11 @@ pub fn mock_offline(place: &Place) -> Option<File> {
     configured(place, "[backends.mock]\noffline = true\n")
 }
 
+/// Nobody is where the node should be.
+pub fn kubo_away(place: &Place) -> Option<File> {
+    configured(place, "[backends.ipfs]\nendpoint = \"http://127.0.0.1:1/api/v0\"\n")
+}
+
 /// What the original system left behind some time ago.
 pub fn original(place: &Place) -> Option<File> {
     nothing(place);

@@ -31,6 +31,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("arrow_schema", &["wal/schema", "wal/original"]),
     ("parquet", &["wal/schema", "wal/original"]),
     ("toml_edit", &["config"]),
+    ("reqwest", &["backend/http"]),
+    ("tokio", &["backend/http"]),
     ("clap", &["cli"]),
     ("schemars", &["report"]),
     ("comfy_table", &["report", "cli"]),

@@ -12,6 +12,16 @@ pub fn python() -> Command {
     }
 }
 
+/// Where Kubo's program is.
+///
+/// A test that needs it fails without it, as above.
+pub fn kubo() -> std::path::PathBuf {
+    match std::env::var_os("WAL_CLI_TEST_KUBO") {
+        Some(kubo) => kubo.into(),
+        None => panic!("WAL_CLI_TEST_KUBO is not set: run the tests with `tests/run`, which sets this up"),
+    }
+}
+
 /// Everything that a command wrote to stdout; fails with its stderr if the command failed.
 pub fn stdout_of(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));

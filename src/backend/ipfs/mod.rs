@@ -15,8 +15,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::errors::Result;
 use super::files::stop_if_asked;
 use super::http::{Credentials, Http, Limits, Spell, Trouble};
@@ -142,7 +140,9 @@ impl IpfsBackend {
                 let failed = errors::meaning(&refused, command, &self.node, self.clock.now());
                 match failed {
                     // A proxy lost the node in the middle of it.
-                    AttemptError::Failed { failure, .. } if matches!(refused.status, 502 | 504) => unanswered(failure),
+                    AttemptError::Failed { failure, .. } if acted && matches!(refused.status, 502 | 504) => {
+                        AttemptError::Unanswered(failure)
+                    }
                     failed => failed,
                 }
             }
@@ -196,9 +196,7 @@ impl Backend for IpfsBackend {
     fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome> {
         let task = Task::of(request, self.options.unixfs)?;
         stop_if_asked(attempt)?;
-        let limits = self.http.limits();
-        let until = limits.total.map(|total| Instant::now() + total);
-        let session = self.session(request, attempt, Spell { idle: limits.idle, until });
+        let session = self.session(request, attempt, Spell::begin(self.http.limits()));
         match task {
             Task::Add { path, recursive, options } => session.add(&path, recursive, options),
             Task::Upload { path, destination, recursive, options } => {

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::Session;
 use super::rpc::{Refused, RpcError};
+use super::{Session, same};
 use crate::backend::errors::Result;
 use crate::backend::unixfs::Cid;
 use crate::backend::{Answer, AttemptError};
@@ -25,7 +25,8 @@ impl Session<'_> {
         let mut pinned = false;
         // With progress, lines keep coming for as long as something is fetched.
         let result = self.rpc.lines("pin/add", &options, &mut |line| {
-            pinned |= line.get("Pins").and_then(Value::as_array).is_some_and(|pins| !pins.is_empty());
+            let pins = line.get("Pins").and_then(Value::as_array).into_iter().flatten();
+            pinned |= pins.filter_map(Value::as_str).any(|pin| Cid::try_from(pin).is_ok_and(|pin| same(&pin, cid)));
             Ok(())
         });
         let result = result.and_then(|()| match pinned {

@@ -70,13 +70,16 @@ impl<'a> Rpc<'a> {
     /// The whole answer of a command, which is one JSON value, or nothing at all if it may be `empty`.
     pub(super) fn object(&self, command: &str, options: &[(&str, &str)]) -> RpcResult<Value> {
         let bytes = self.bytes(command, options, ANSWER_MAX)?;
-        serde_json::from_slice(&bytes).map_err(|_| odd(command, &bytes))
+        read_line(command, &bytes)
     }
 
     /// A command that answers with nothing.
     pub(super) fn order(&self, command: &str, options: &[(&str, &str)]) -> RpcResult<()> {
         let bytes = self.bytes(command, options, ERROR_MAX)?;
-        if bytes.trim_ascii().is_empty() { Ok(()) } else { Err(odd(command, &bytes)) }
+        if bytes.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        read_line(command, &bytes).and_then(|_| Err(odd(command, &bytes)))
     }
 
     /// The bytes of an answer, of at most this many.
@@ -170,7 +173,7 @@ impl Lines {
         let rest = self.rest.split_off(end + 1);
         for line in std::mem::replace(&mut self.rest, rest).split(|byte| *byte == b'\n') {
             if !line.trim_ascii().is_empty() {
-                sink(read_line(line));
+                sink(read_line("it", line));
             }
         }
     }
@@ -181,8 +184,9 @@ impl Lines {
     }
 }
 
-fn read_line(line: &[u8]) -> RpcResult<Value> {
-    let value: Value = serde_json::from_slice(line).map_err(|_| odd("it", line))?;
+/// A value, unless it tells of an error.
+fn read_line(command: &str, line: &[u8]) -> RpcResult<Value> {
+    let value: Value = serde_json::from_slice(line).map_err(|_| odd(command, line))?;
     if value.get("Type").and_then(Value::as_str) != Some("error") {
         return Ok(value);
     }

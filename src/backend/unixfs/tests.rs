@@ -239,3 +239,29 @@ fn parameters_override_the_options_as_in_kubo() {
         assert!(with(&[bad]).unwrap_err().contains(bad.0));
     }
 }
+
+#[test]
+fn blocks_are_read_as_what_they_are_and_believed_only_with_their_hash() {
+    let leaf = super::node::raw(b"hello").cid;
+    assert_eq!(verify(&leaf, b"hello"), Ok(()));
+    assert_eq!(verify(&leaf, b"jello"), Err(BlockError::OtherContent));
+    let file = Block::File { data: b"hello".to_vec(), parts: Vec::new(), size: 5 };
+    assert_eq!(decode(&leaf, b"hello".to_vec()), Ok(file));
+
+    // A link, as Kubo writes it: type 4, its target as data.
+    let link = symlink(b"to", CidVersion::V0).cid;
+    let bytes = [&[0x0a, 6, 0x08, 4, 0x12, 2][..], b"to"].concat();
+    assert_eq!(verify(&link, &bytes), Ok(()));
+    assert_eq!(decode(&link, bytes.clone()), Ok(Block::Symlink("to".into())));
+    for cut in 1..bytes.len() {
+        assert!(decode(&link, bytes[..cut].to_vec()).is_err(), "{cut}");
+    }
+    for odd in [&[][..], &[0x0a, 0], &[0x0a, 2, 0x08, 9], &[0xff; 20]] {
+        assert!(matches!(decode(&link, odd.to_vec()), Err(BlockError::Malformed(_))), "{odd:?}");
+    }
+    let inline_cid = Cid::new_v1(RAW, cid::multihash::Multihash::wrap(0, b"small").unwrap());
+    assert_eq!(inline(&inline_cid), Some(&b"small"[..]));
+    assert_eq!(inline(&leaf), None);
+    let other = Cid::new_v1(0x71, *leaf.hash());
+    assert_eq!(decode(&other, Vec::new()), Err(BlockError::UnknownCodec(0x71)));
+}

@@ -1,0 +1,297 @@
+//! The backend `ipfs` on a real Kubo: every type of operation, the same results as `local`, every fault on the way.
+#![expect(clippy::disallowed_methods, reason = "it makes files as a user would, and measures")]
+
+mod behaviours;
+mod daemon;
+mod faults;
+mod proxy;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use behaviours::Bench;
+use daemon::{Kubo, endpoint};
+use wal_cli::backend::{Answer, Attempt, AttemptError, Backend, Credentials, IpfsBackend, IpfsOptions};
+use wal_cli::clock::SystemClock;
+use wal_cli::disk::OsDisk;
+use wal_cli::operation::FailureClass;
+
+use super::binary::Place;
+
+/// How tests reach a node: like a user with little patience.
+fn options(endpoint: String) -> IpfsOptions {
+    IpfsOptions {
+        name: "ipfs".into(),
+        endpoint,
+        credentials: Credentials::None,
+        connect: Duration::from_secs(2),
+        idle: Duration::from_secs(30),
+        total: None,
+        probe: Duration::from_secs(2),
+        unixfs: wal_cli::backend::unixfs::Options::default(),
+    }
+}
+
+fn backend(options: IpfsOptions) -> Arc<dyn Backend> {
+    Arc::new(IpfsBackend::new(Arc::new(OsDisk::new()), Arc::new(SystemClock::new()), options))
+}
+
+/// Settings for the program under which `ipfs` is this node.
+fn configure(place: &Place, kubo: &Kubo, more: &str) {
+    let text = format!("[backends.ipfs]\nendpoint = \"{}\"\n{more}", kubo.endpoint());
+    std::fs::create_dir_all(place.path("config/ipfs-kit")).unwrap();
+    place.file("config/ipfs-kit/wal.toml", &text);
+}
+
+/// Bytes that look like chance, the same ones for the same seed.
+fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut bytes = vec![0; length];
+    random.fill(&mut bytes);
+    bytes
+}
+
+/// The CIDs that the program prints for these arguments, in their order.
+fn added(place: &Place, arguments: &str) -> Vec<String> {
+    let text = place.run(&format!("add --wait {arguments}"));
+    text.lines().map(|line| line.split_whitespace().nth(2).unwrap().to_owned()).collect()
+}
+
+#[test]
+fn files_and_directories_have_the_same_cids_on_ipfs_as_on_local() {
+    // Thousands of files, each of them flushed three times: a real disk takes minutes for that.
+    let place = Place::in_memory();
+    let kubo = Kubo::shared();
+    configure(&place, kubo, "");
+    let sizes = [0, 1, 262_143, 262_144, 262_145, 3_000_000, 174 * 262_144 + 1];
+    for (nth, size) in sizes.into_iter().enumerate() {
+        std::fs::write(place.path(&format!("file-{nth}")), noise(size, nth as u64)).unwrap();
+    }
+    let files: Vec<String> = (0..sizes.len()).map(|nth| format!("file-{nth}")).collect();
+    for options in [
+        "",
+        "--param cid_version=1",
+        "--param cid_version=1 --param raw_leaves=false",
+        "--param raw_leaves=true",
+        "--param chunker=size-65536 --param max_links=100",
+        "--param profile=unixfs-v1-2025",
+    ] {
+        let [ipfs, local] =
+            ["ipfs", "local"].map(|on| added(&place, &format!("--backend {on} {options} {}", files.join(" "))));
+        assert_eq!(ipfs, local, "{options}");
+        assert_eq!(ipfs.len(), files.len());
+        assert!(kubo.has_pin(&ipfs[5]), "{options}");
+    }
+
+    // One directory of everything that is odd, and one so large that it is spread over blocks.
+    let odd = place.path("odd");
+    std::fs::create_dir_all(odd.join("empty")).unwrap();
+    std::fs::create_dir_all(odd.join("a b+c%20\"ü/deeper")).unwrap();
+    std::fs::write(odd.join("a b+c%20\"ü/deeper/it's & so=on?.txt"), "x").unwrap();
+    std::fs::write(odd.join("nothing"), "").unwrap();
+    std::os::unix::fs::symlink("nowhere/at all", odd.join("link")).unwrap();
+    let large = place.path("large");
+    std::fs::create_dir(&large).unwrap();
+    for nth in 0..4000 {
+        std::fs::write(large.join(format!("a file with a name of some length {nth:05}")), format!("{nth}\n")).unwrap();
+    }
+    for options in ["", "--param cid_version=1"] {
+        let directories = format!("--param recursive=true {options} odd large");
+        let [ipfs, local] = ["ipfs", "local"].map(|on| added(&place, &format!("--backend {on} {directories}")));
+        assert_eq!(ipfs, local, "{options}");
+        for (cid, name) in ipfs.iter().zip(["odd", "large"]) {
+            let back = format!("back of {name}{}", options.len()).replace(' ', "-");
+            place.run(&format!("submit get {cid} {back} --backend ipfs --wait"));
+            let mut diff = std::process::Command::new("diff");
+            diff.args(["-r", "--no-dereference", name, &back]).current_dir(place.path(""));
+            assert!(diff.status().unwrap().success(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn every_type_does_on_kubo_what_it_does_on_local() {
+    let home = tempfile::tempdir().unwrap();
+    behaviours::all(&Bench::new(backend(options(Kubo::shared().endpoint())), home.path().join("ipfs"), "/shared"));
+    let place = home.path().join("store");
+    let local = wal_cli::backend::LocalBackend::new(
+        Arc::new(OsDisk::new()),
+        Arc::new(SystemClock::new()),
+        place,
+        wal_cli::backend::unixfs::Options::default(),
+    );
+    behaviours::all(&Bench::new(Arc::new(local), home.path().join("local"), "/shared"));
+}
+
+#[test]
+fn pins_are_made_named_and_taken_away() {
+    let home = tempfile::tempdir().unwrap();
+    let kubo = Kubo::new(&[]);
+    let bench = Bench::new(backend(options(kubo.endpoint())), home.path().to_owned(), "/");
+    let file = bench.write("file", b"pinned or not\n");
+    let cid = bench.ok("add", &[("path", &file), ("pin", "false")]).cid.unwrap();
+    assert!(!kubo.has_pin(&cid));
+    bench.ok("pin", &[("cid", &cid), ("pin_name", "mine")]);
+    assert!(kubo.ipfs("pin ls --type=recursive --names").contains(&format!("{cid} recursive mine")));
+    bench.ok("unpin", &[("cid", &cid)]);
+    assert!(!kubo.has_pin(&cid));
+
+    bench.ok("add", &[("path", &file), ("pin_name", "at once"), ("to_files", "/named")]);
+    assert!(kubo.ipfs("pin ls --type=recursive --names").contains(&format!("{cid} recursive at once")));
+    assert_eq!(kubo.ipfs("files stat --hash /named"), cid);
+
+    // What is part of something pinned is still held.
+    let directory = bench.path("directory");
+    bench.write("directory/file", b"pinned or not\n");
+    let whole = bench.ok("add", &[("path", &directory), ("recursive", "true")]).cid.unwrap();
+    bench.ok("rm", &[("cid", &cid)]);
+    assert!(!kubo.has_pin(&cid) && kubo.has_pin(&whole));
+    let (error_type, message) = bench.refused("rm", &[("cid", &cid)]);
+    assert!(error_type == "pinned" && message.contains(&whole), "{message}");
+    let listed = bench.ok("list", &[]).receipt["listing"].clone();
+    assert!(listed.contains(&whole) && !listed.contains(&cid), "{listed}");
+    bench.ok("rm", &[("cid", &whole)]);
+    assert!(!kubo.has_pin(&whole));
+}
+
+#[test]
+fn what_the_node_has_not_got_is_said_and_can_come_later() {
+    let home = tempfile::tempdir().unwrap();
+    let bench = Bench::new(backend(options(Kubo::shared().endpoint())), home.path().to_owned(), "/");
+    let absent = "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWKPbdG";
+    let out = bench.path("out");
+    for (operation_type, parameters) in
+        [("get", &[("cid", absent), ("destination", &out[..])][..]), ("pin", &[("cid", absent)])]
+    {
+        let failure = bench.fails(operation_type, parameters);
+        assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Transient, "not_found"), "{failure:?}");
+        assert!(failure.message.contains(absent) && failure.message.contains("the node has not got it"));
+    }
+    assert_eq!(bench.refused("rm", &[("cid", absent)]).0, "not_found");
+    // dag-cbor: neither a file nor a directory.
+    let other = "bafyreigaknpexyvxt76zgkitavbwx6ejgfheup5oybpm77f3pxzrvwpfdi";
+    assert_eq!(bench.ask("pin", &[("cid", other)]), Answer::NotDone);
+    assert!(!Path::new(&out).exists());
+}
+
+#[test]
+fn secrets_open_the_door_and_are_told_to_nobody_else() {
+    const USERS: &str = r#"{
+        "ann": { "AuthSecret": "bearer:t0ken-of-ann", "AllowedPaths": ["/api/v0"] },
+        "bob": { "AuthSecret": "basic:bob:s3cret of bob", "AllowedPaths": ["/api/v0/add", "/api/v0/pin"] }
+    }"#;
+    let kubo = Kubo::new(&[("API.Authorizations", USERS)]);
+    let home = tempfile::tempdir().unwrap();
+    let with = |credentials| backend(IpfsOptions { credentials, ..options(kubo.endpoint()) });
+    let ann = with(Credentials::Bearer("t0ken-of-ann".into()));
+    let bob = with(Credentials::Basic("bob".into(), "s3cret of bob".into()));
+    // Larger than what the connection takes by itself: it is refused in the middle of it.
+    let large = home.path().join("large");
+    std::fs::write(&large, noise(30_000_000, 1)).unwrap();
+    for (nth, backend) in [ann, bob].into_iter().enumerate() {
+        backend.health().unwrap();
+        let bench = Bench::new(backend, home.path().join(nth.to_string()), "/");
+        bench.ok("add", &[("path", large.to_str().unwrap())]);
+    }
+    for credentials in
+        [Credentials::None, Credentials::Bearer("wr0ng".into()), Credentials::Basic("bob".into(), "wr0ng".into())]
+    {
+        let backend = with(credentials.clone());
+        let failure = backend.health().unwrap_err();
+        assert_eq!(failure.error_type, "access_denied", "{failure:?}");
+        let bench = Bench::new(backend.clone(), home.path().join("none"), "/");
+        for parameters in [[("path", large.to_str().unwrap())], [("path", &bench.write("small", b"x"))]] {
+            let (error_type, message) = bench.refused("add", &parameters);
+            assert_eq!(error_type, "access_denied", "{message}");
+        }
+        let told = format!("{credentials:?} {backend:?} {failure:?} {:?}", options(kubo.endpoint()));
+        assert!(!told.contains("wr0ng"), "{told}");
+    }
+
+    // The same by settings, and nothing of it in what the program shows or keeps.
+    let place = Place::new();
+    configure(&place, &kubo, "username = \"bob\"\npassword = \"s3cret of bob\"\n");
+    place.file("a.txt", "hello world\n");
+    assert_eq!(added(&place, "a.txt"), ["QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o"]);
+    let shown = place.run("config show") + &place.run("show 1 --history") + &place.run("health --backend ipfs --json");
+    assert!(shown.contains("********") && !shown.contains("s3cret"), "{shown}");
+    configure(&place, &kubo, "token = \"wr0ng\"\n");
+    let output = place.command("add a.txt --wait --debug").env("IPFS_KIT_WAL_LOG", "trace").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("access_denied") && !said.contains("wr0ng"), "{said}");
+}
+
+#[test]
+fn a_daemon_that_is_stopped_costs_no_attempt_and_nothing_is_lost() {
+    let mut kubo = Kubo::new(&[]);
+    let place = Place::in_memory();
+    configure(&place, &kubo, "");
+    let count = 40;
+    for nth in 0..count {
+        place.file(&format!("f{nth}"), &format!("content of {nth}\n"));
+    }
+    kubo.stop();
+    let files: Vec<String> = (0..count).map(|nth| format!("f{nth}")).collect();
+    place.run(&format!("add {}", files.join(" ")));
+    let output = place.output("process");
+    assert!(output.status.success() || output.status.code() == Some(1), "{output:?}");
+    let status = place.json("status");
+    assert_eq!(status["stats"]["pending"], count, "{status}");
+    let why = place.run("why 1");
+    assert!(why.contains("cannot be reached"), "{why}");
+    let health = place.output("health --backend ipfs");
+    assert_eq!(health.status.code(), Some(1));
+    kubo.start();
+    place.run("process");
+    let listed = place.json("list --limit 0");
+    let operations = listed["operations"].as_array().unwrap();
+    assert_eq!(operations.len(), count);
+    for operation in operations {
+        assert_eq!((&operation["status"], &operation["retry_count"]), (&"completed".into(), &0.into()), "{operation}");
+    }
+    assert!(operations.iter().all(|operation| kubo.has_pin(operation["result"]["cid"].as_str().unwrap())));
+}
+
+#[test]
+fn a_running_upload_stops_within_two_seconds_of_being_cancelled() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("endless");
+    // Takes room on no disk, and more time than this test has patience.
+    std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
+    let backend = backend(options(Kubo::shared().endpoint()));
+    let request = behaviours::request("add", &[("path", path.to_str().unwrap())]);
+    let attempt = Attempt::default();
+    let (result, took) = std::thread::scope(|scope| {
+        let running = scope.spawn(|| (backend.execute(&request, &attempt), Instant::now()));
+        while attempt.progress().0 < 10_000_000 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let since = Instant::now();
+        attempt.cancel();
+        let (result, ended) = running.join().unwrap();
+        (result, ended - since)
+    });
+    assert_eq!(result, Err(AttemptError::Stopped));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(attempt.progress().1, 1 << 40);
+}
+
+#[test]
+fn an_address_where_nobody_is_or_somebody_else_is_is_told_apart() {
+    let home = tempfile::tempdir().unwrap();
+    let kubo = Kubo::shared();
+    let base = format!("http://127.0.0.1:{}", kubo.port());
+    for (endpoint, class, error_type) in [
+        (endpoint(1), FailureClass::Outage, "unreachable"),
+        ("http://no-such-host.invalid/api/v0".to_owned(), FailureClass::Outage, "unreachable"),
+        (format!("https://127.0.0.1:{}/api/v0", kubo.port()), FailureClass::Outage, "unreachable"),
+        (format!("{base}/other"), FailureClass::Permanent, "not_kubo"),
+    ] {
+        let bench = Bench::new(backend(options(endpoint.clone())), home.path().to_owned(), "/");
+        let file = bench.write("f", b"x");
+        let failure = bench.fails("add", &[("path", &file)]);
+        assert_eq!((failure.class, &failure.error_type[..]), (class, error_type), "{endpoint}: {failure:?}");
+        assert!(bench.backend.health().is_err(), "{endpoint}");
+    }
+}

@@ -1,0 +1,261 @@
+//! What every backend that stores content does alike, whatever it stores it in.
+#![expect(clippy::disallowed_methods, reason = "it makes files as a user would")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use wal_cli::backend::{Answer, Attempt, AttemptError, Backend, Request};
+use wal_cli::operation::{BackendName, Failure, FailureClass, OperationId, OperationType, Outcome, Source, Time};
+
+/// A backend, a directory for a user's files, and a directory of names that nobody else uses.
+pub struct Bench {
+    pub backend: Arc<dyn Backend>,
+    pub home: PathBuf,
+    pub names: String,
+}
+
+/// A request with an id of its own.
+pub fn request(operation_type: &str, parameters: &[(&str, &str)]) -> Request {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+    Request {
+        id: OperationId::new(Time::from_millis(0), 0, u128::from(nth) << 64 | 1 << 100),
+        number: nth,
+        operation_type: OperationType::new(operation_type).unwrap(),
+        backend: BackendName::new("tested").unwrap(),
+        parameters: parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        source: None,
+        content: None,
+    }
+}
+
+impl Bench {
+    pub fn new(backend: Arc<dyn Backend>, home: PathBuf, names: &str) -> Bench {
+        std::fs::create_dir_all(&home).unwrap();
+        Bench { backend, home, names: names.to_owned() }
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.home.join(name).to_str().unwrap().to_owned()
+    }
+
+    pub fn write(&self, name: &str, content: &[u8]) -> String {
+        let path = self.home.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        self.path(name)
+    }
+
+    pub fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.home.join(name)).unwrap()
+    }
+
+    pub fn run(&self, operation_type: &str, parameters: &[(&str, &str)]) -> Result<Outcome, AttemptError> {
+        self.backend.execute(&request(operation_type, parameters), &Attempt::default())
+    }
+
+    pub fn ok(&self, operation_type: &str, parameters: &[(&str, &str)]) -> Outcome {
+        let result = self.run(operation_type, parameters);
+        result.unwrap_or_else(|error| panic!("{operation_type} {parameters:?} failed: {error:?}"))
+    }
+
+    pub fn fails(&self, operation_type: &str, parameters: &[(&str, &str)]) -> Failure {
+        match self.run(operation_type, parameters) {
+            Err(AttemptError::Failed { failure, .. }) => failure,
+            other => panic!("{operation_type} {parameters:?} gave {other:?}"),
+        }
+    }
+
+    /// Type and message of a failure that must be permanent.
+    pub fn refused(&self, operation_type: &str, parameters: &[(&str, &str)]) -> (String, String) {
+        let failure = self.fails(operation_type, parameters);
+        assert_eq!(failure.class, FailureClass::Permanent, "{operation_type} {parameters:?}: {failure:?}");
+        assert!(failure.message.len() > 20, "{failure:?}");
+        (failure.error_type, failure.message)
+    }
+
+    pub fn ask(&self, operation_type: &str, parameters: &[(&str, &str)]) -> Answer {
+        self.backend.ask(&request(operation_type, parameters)).unwrap()
+    }
+
+    /// A name below the one that is this bench's own.
+    fn name(&self, name: &str) -> String {
+        format!("{}/{name}", self.names)
+    }
+}
+
+const HELLO: &[u8] = b"hello world\n";
+const HELLO_CID: &str = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o";
+
+/// All of it.
+pub fn all(bench: &Bench) {
+    bench.backend.health().unwrap();
+    content(bench);
+    trees(bench);
+    sources(bench);
+    names(bench);
+    let litter = std::fs::read_dir(&bench.home).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let litter: Vec<String> = litter.filter(|name| name.starts_with(".wal-cli")).collect();
+    assert!(litter.is_empty(), "{litter:?}");
+}
+
+fn content(bench: &Bench) {
+    let hello = bench.write("hello.txt", HELLO);
+    let added = bench.ok("add", &[("path", &hello)]);
+    assert_eq!((added.cid.as_deref(), added.size), (Some(HELLO_CID), Some(12)));
+    assert_eq!(bench.ok("add", &[("path", &hello)]), added, "adding again changes nothing");
+    let raw = bench.ok("add", &[("path", &hello), ("cid_version", "1")]);
+    assert_eq!(raw.cid.as_deref(), Some("bafkreifjjcie6lypi6ny7amxnfftagclbuxndqonfipmb64f2km2devei4"));
+    for operation_type in ["get", "cat", "download"] {
+        let out = bench.path(operation_type);
+        for cid in [HELLO_CID, raw.cid.as_deref().unwrap()] {
+            let outcome = bench.ok(operation_type, &[("cid", cid), ("destination", &out)]);
+            assert_eq!((outcome.cid.as_deref(), outcome.size), (Some(cid), Some(12)));
+            assert_eq!(outcome.destination.as_deref(), Some(&out[..]));
+            assert_eq!(bench.read(operation_type), HELLO);
+        }
+    }
+    // What was there is replaced as a whole.
+    bench.write("get", b"something longer than that");
+    bench.ok("get", &[("source", HELLO_CID), ("destination", &bench.path("get"))]);
+    assert_eq!(bench.read("get"), HELLO);
+    assert_eq!(bench.refused("add", &[("path", &bench.path("absent"))]).0, "not_found");
+    assert_eq!(bench.refused("get", &[("cid", HELLO_CID), ("destination", &bench.path("no/such"))]).0, "not_found");
+
+    let long: Vec<u8> = (0..2_000_000u32).map(|n| (n % 251) as u8).collect();
+    let attempt = Attempt::default();
+    let add = request("add", &[("path", &bench.write("long", &long))]);
+    let cid = bench.backend.execute(&add, &attempt).unwrap().cid.unwrap();
+    assert_eq!(attempt.progress(), (2_000_000, 2_000_000));
+    bench.ok("cat", &[("cid", &cid), ("destination", &bench.path("long again"))]);
+    assert_eq!(bench.read("long again"), long);
+
+    for _ in 0..2 {
+        bench.ok("pin", &[("cid", HELLO_CID)]);
+    }
+    assert_eq!(bench.ask("unpin", &[("cid", HELLO_CID)]), Answer::NotDone);
+    for _ in 0..2 {
+        bench.ok("unpin", &[("cid", HELLO_CID)]);
+    }
+    attempt.cancel();
+    for (operation_type, parameters) in [
+        ("add", [("path", &hello[..]), ("destination", "")]),
+        ("get", [("cid", HELLO_CID), ("destination", &bench.path("stopped"))]),
+    ] {
+        let stopped = bench.backend.execute(&request(operation_type, &parameters), &attempt);
+        assert_eq!(stopped, Err(AttemptError::Stopped));
+    }
+}
+
+fn trees(bench: &Bench) {
+    bench.write("top/hello.txt", HELLO);
+    bench.write("top/sub/empty.bin", b"");
+    let top = bench.path("top");
+    assert_eq!(bench.refused("add", &[("path", &top)]).0, "is_directory");
+    let added = bench.ok("add", &[("path", &top), ("recursive", "true"), ("profile", "unixfs-v1-2025")]);
+    assert_eq!(added.cid.as_deref(), Some("bafybeifsyyisu7f7wzrfkyysa3im4svkvcul2m4dgpbpffpjn4lk7eygvm"));
+    let added = bench.ok("add", &[("path", &top), ("recursive", "true")]);
+    let cid = added.cid.unwrap();
+    assert_eq!((&cid[..], added.size), ("QmcjsgMM9PyYaRLG3JvUwrgR3wYMYJSf6UbqsnhnU5SWyf", Some(12)));
+
+    assert_eq!(bench.refused("cat", &[("cid", &cid), ("destination", &bench.path("x"))]).0, "is_directory");
+    for _ in 0..2 {
+        // The second time it is there already.
+        bench.ok("get", &[("cid", &cid), ("destination", &bench.path("copy"))]);
+        assert_eq!((bench.read("copy/hello.txt"), bench.read("copy/sub/empty.bin")), (HELLO.to_vec(), Vec::new()));
+    }
+    let part = format!("{cid}/hello.txt");
+    bench.ok("cat", &[("source", &part), ("destination", &bench.path("part"))]);
+    assert_eq!(bench.read("part"), HELLO);
+    let none = format!("/ipfs/{cid}/none");
+    assert_eq!(bench.refused("cat", &[("source", &none), ("destination", &bench.path("x"))]).0, "not_found");
+    let clash = [("cid", HELLO_CID), ("destination", &bench.path("copy")[..])];
+    assert_eq!(bench.refused("get", &clash).0, "destination_exists");
+    let listed = bench.ok("list", &[("cid", &cid)]).receipt["listing"].clone();
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    assert!(listed.contains("\"hello.txt\"") && listed.contains(HELLO_CID), "{listed}");
+}
+
+/// What is to be sent may have changed since it was logged; a copy of it is read in its place.
+fn sources(bench: &Bench) {
+    use std::os::unix::fs::MetadataExt;
+    let path = bench.write("changing", b"one");
+    let mut add = request("add", &[("path", &path)]);
+    let metadata = std::fs::metadata(&path).unwrap();
+    let mtime_ns = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
+    add.source = Some(Source { size: 3, mtime_ns, inode: metadata.ino(), sha256: None, spool: None });
+    let one = bench.backend.execute(&add, &Attempt::default()).unwrap();
+    bench.write("changing", b"two, and longer");
+    let changed = bench.backend.execute(&add, &Attempt::default());
+    assert!(matches!(changed, Err(AttemptError::Failed { failure, .. }) if failure.error_type == "source_changed"));
+    add.content = Some(bench.write("copy of changing", b"one").into());
+    assert_eq!(bench.backend.execute(&add, &Attempt::default()), Ok(one));
+    bench.write("copy of changing", b"of another size");
+    let damaged = bench.backend.execute(&add, &Attempt::default());
+    assert!(matches!(damaged, Err(AttemptError::Failed { failure, .. }) if failure.error_type == "damaged_content"));
+}
+
+fn names(bench: &Bench) {
+    let hello = bench.write("hello.txt", HELLO);
+    let named = bench.name("a/b/hello.txt");
+    for _ in 0..2 {
+        let outcome = bench.ok("upload", &[("path", &hello), ("destination", &named)]);
+        assert_eq!((outcome.cid.as_deref(), outcome.size), (Some(HELLO_CID), Some(12)));
+        assert_eq!(outcome.destination.as_deref(), Some(&named[..]));
+    }
+    let without_slash = named.trim_start_matches('/');
+    bench.ok("download", &[("source", without_slash), ("destination", &bench.path("back"))]);
+    assert_eq!(bench.read("back"), HELLO);
+    // A file is replaced.
+    let other = bench.write("other", b"other");
+    bench.ok("upload", &[("path", &other), ("destination", &named)]);
+    bench.ok("cat", &[("source", &named), ("destination", &bench.path("back"))]);
+    assert_eq!(bench.read("back"), b"other");
+
+    for _ in 0..2 {
+        bench.ok("mkdir", &[("path", &bench.name("new"))]);
+        bench.ok("copy", &[("source", &named), ("destination", &bench.name("new/copy.txt"))]);
+        bench.ok("copy", &[("source", &bench.name("a")), ("destination", &bench.name("new/tree"))]);
+    }
+    let listed = bench.ok("list", &[("path", &bench.name("new"))]).receipt["listing"].clone();
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    assert!(listed.contains("\"copy.txt\"") && listed.contains("\"tree\""), "{listed}");
+    let out = bench.path("listing.ndjson");
+    assert_eq!(bench.ok("list", &[("path", &bench.name("new")), ("destination", &out)]).destination, Some(out));
+    assert_eq!(bench.read("listing.ndjson"), listed.as_bytes());
+
+    let (from, to) = (bench.name("new/copy.txt"), bench.name("moved.txt"));
+    let step = [("source", &from[..]), ("destination", &to[..])];
+    assert_eq!(bench.ask("move", &step), Answer::NotDone);
+    bench.ok("move", &step);
+    assert!(matches!(bench.ask("move", &step), Answer::Done(_)));
+    let (nowhere, neither) = (bench.name("nowhere"), bench.name("neither"));
+    let nowhere = [("source", &nowhere[..]), ("destination", &neither[..])];
+    assert!(matches!(bench.ask("move", &nowhere), Answer::Unknown(_)));
+    assert_eq!(bench.refused("move", &nowhere).0, "not_found");
+    let tree = bench.name("tree");
+    bench.ok("move", &[("source", &bench.name("new/tree")), ("destination", &tree)]);
+    bench.ok("move", &[("source", &tree), ("destination", &bench.name("deep/er/tree"))]);
+    bench.ok("move", &[("source", &bench.name("deep/er/tree")), ("destination", &tree)]);
+    bench.ok("download", &[("source", &bench.name("tree/b/hello.txt")), ("destination", &bench.path("back2"))]);
+    assert_eq!(bench.read("back2"), b"other");
+    for operation_type in ["move", "copy"] {
+        let onto = [("source", &to[..]), ("destination", &tree[..])];
+        assert_eq!(bench.refused(operation_type, &onto).0, "destination_exists", "{operation_type}");
+        let below = [("source", &tree[..]), ("destination", &bench.name("tree/below"))];
+        assert_eq!(bench.refused(operation_type, &below).0, "bad_path", "{operation_type}");
+    }
+    assert_eq!(bench.refused("rm", &[("path", &tree)]).0, "is_directory");
+    assert_eq!(bench.ask("rm", &[("path", &tree)]), Answer::NotDone);
+    bench.ok("rm", &[("path", &tree), ("recursive", "true")]);
+    assert!(matches!(bench.ask("rm", &[("path", &tree)]), Answer::Done(_)));
+    bench.ok("rm", &[("path", &to)]);
+    assert_eq!(bench.refused("rm", &[("path", &to)]).0, "not_found");
+    for climbing in ["..", "/a/../../x", "a/.."] {
+        assert_eq!(bench.refused("mkdir", &[("path", climbing)]).0, "bad_path");
+        assert_eq!(bench.refused("upload", &[("path", &hello), ("destination", climbing)]).0, "bad_path");
+    }
+    assert_eq!(bench.refused("mkdir", &[("path", &named)]).0, "destination_exists");
+    assert_eq!(bench.refused("upload", &[("path", &hello), ("destination", &bench.name("a"))]).0, "destination_exists");
+}

@@ -1,0 +1,147 @@
+//! Kubo itself: a repository of its own, a daemon on a free port of this machine.
+#![expect(clippy::disallowed_methods, reason = "it waits for another program, in files and time of the real machine")]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use crate::suite::tools::{kubo, stdout_of};
+
+/// How long a daemon may take to start: much more than it does.
+const READY_MAX: Duration = Duration::from_secs(120);
+
+/// Ends the daemon when the test that started it ends, however that happens; then there is nobody left at the pipe.
+const GUARD: &str = r#"
+"$0" daemon --offline </dev/null >"$IPFS_PATH/daemon.log" 2>&1 &
+echo $!
+cat >/dev/null
+kill $! 2>/dev/null
+wait $!
+rm -rf "$IPFS_PATH"
+"#;
+
+/// A daemon with its repository.
+pub struct Kubo {
+    repository: PathBuf,
+    guard: Option<Child>,
+    pid: u32,
+    address: String,
+}
+
+impl Kubo {
+    /// One for all tests that leave it running and need nothing in it that others might remove.
+    pub fn shared() -> &'static Kubo {
+        static SHARED: OnceLock<Kubo> = OnceLock::new();
+        SHARED.get_or_init(|| Kubo::new(&[]))
+    }
+
+    /// A fresh one, which goes when this is dropped.
+    pub fn new(settings: &[(&str, &str)]) -> Kubo {
+        let memory = Path::new("/dev/shm");
+        let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let repository = directory.unwrap().keep();
+        let mut kubo = Kubo { repository, guard: None, pid: 0, address: String::new() };
+        stdout_of(kubo.command().args(["init", "--profile=test"]));
+        for (key, value) in settings {
+            stdout_of(kubo.command().args(["config", "--json", key, value]));
+        }
+        kubo.start();
+        kubo
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(kubo());
+        self.prepare(&mut command);
+        command
+    }
+
+    fn prepare(&self, command: &mut Command) {
+        command.env("IPFS_PATH", &self.repository).env("IPFS_TELEMETRY", "off").env("HOME", &self.repository);
+    }
+
+    /// Starts it, again or for the first time; once it has an address, it keeps that.
+    pub fn start(&mut self) {
+        let mut guard = Command::new("sh");
+        self.prepare(&mut guard);
+        guard.arg("-c").arg(GUARD).arg(kubo()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        guard.stderr(Stdio::null());
+        // What an earlier one said.
+        let log = self.repository.join("daemon.log");
+        drop(std::fs::remove_file(&log));
+        let mut guard = guard.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(guard.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        self.pid = line.trim().parse().unwrap();
+        self.guard = Some(guard);
+        let since = Instant::now();
+        loop {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            if said.contains("Daemon is ready") {
+                break;
+            }
+            let lives = Path::new(&format!("/proc/{}", self.pid)).exists();
+            assert!(lives && since.elapsed() < READY_MAX, "Kubo does not start:\n{said}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.address = std::fs::read_to_string(self.repository.join("api")).unwrap().trim().to_owned();
+    }
+
+    /// Ends it, and keeps its repository for a later start on the same port.
+    pub fn stop(&mut self) {
+        stdout_of(self.command().args(["config", "--json", "Addresses.API", &format!("{:?}", self.address)]));
+        let mut guard = self.guard.take().unwrap();
+        // The guard must not take the repository with it.
+        Command::new("kill").arg(self.pid.to_string()).status().unwrap();
+        self.gone();
+        guard.kill().unwrap();
+        guard.wait().unwrap();
+    }
+
+    fn gone(&self) {
+        let since = Instant::now();
+        // A zombie until its guard has noticed.
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        while !matches!(state().rsplit(") ").next(), Some(rest) if rest.is_empty() || rest.starts_with('Z')) {
+            assert!(since.elapsed() < READY_MAX, "Kubo does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The port of its RPC.
+    pub fn port(&self) -> u16 {
+        self.address.rsplit('/').next().unwrap().parse().unwrap()
+    }
+
+    /// The address of its RPC.
+    pub fn endpoint(&self) -> String {
+        endpoint(self.port())
+    }
+
+    /// What Kubo's own client says.
+    pub fn ipfs(&self, arguments: &str) -> String {
+        stdout_of(self.command().args(["--api", &self.address]).args(arguments.split_whitespace())).trim().to_owned()
+    }
+
+    /// Whether a CID is pinned, by Kubo's own account.
+    pub fn has_pin(&self, cid: &str) -> bool {
+        self.ipfs("pin ls --type=recursive --quiet").lines().any(|line| line == cid)
+    }
+}
+
+impl Drop for Kubo {
+    fn drop(&mut self) {
+        if let Some(mut guard) = self.guard.take() {
+            drop(guard.stdin.take());
+            guard.wait().unwrap();
+        } else {
+            std::fs::remove_dir_all(&self.repository).unwrap();
+        }
+    }
+}
+
+/// The address of an RPC on this machine.
+pub fn endpoint(port: u16) -> String {
+    format!("http://127.0.0.1:{port}/api/v0")
+}

@@ -1,0 +1,338 @@
+//! Every fault on the way × every type of operation: what becomes of it, why, and when it is tried again.
+#![expect(clippy::disallowed_methods, reason = "it makes files as a user would, and measures")]
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use wal_cli::client::{Client, ProcessOptions, Reference, Silent, Stop, Verb};
+use wal_cli::config::Settings;
+use wal_cli::operation::{BackendName, FailureClass, Fields, Logged, Operation, OperationType, State, Status};
+
+use super::daemon::{Kubo, endpoint};
+use super::proxy::{Fault, Full, Proxy};
+
+/// Each type, with the command of Kubo's that a fault hits, and what is known of it when no answer came.
+const TYPES: [(&str, &str, Lost); 14] = [
+    ("add", "add", Lost::Asked),
+    ("upload", "files/cp", Lost::Asked),
+    ("get", "block/get", Lost::Read),
+    ("cat", "block/get", Lost::Read),
+    ("download", "files/stat", Lost::Read),
+    ("pin", "pin/add", Lost::Asked),
+    ("unpin", "pin/rm", Lost::Asked),
+    ("rm cid", "pin/rm", Lost::Asked),
+    ("rm path", "files/rm", Lost::Asked),
+    ("list", "files/ls", Lost::Read),
+    ("mkdir", "files/mkdir", Lost::Repeated),
+    ("copy", "files/cp", Lost::Asked),
+    ("move", "files/mv", Lost::Asked),
+    ("move a directory", "files/mv", Lost::Asked),
+];
+
+/// What an answer that is lost leaves to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// To ask: it was done.
+    Asked,
+    /// To do it again: that does no harm.
+    Repeated,
+    /// To do it again: nothing was changed.
+    Read,
+}
+
+/// What is to become of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Completed,
+    /// Goes back, no attempt spent: an outage, with this type of error.
+    Pending(&'static str),
+    /// Tried again after the usual wait.
+    Retrying(&'static str),
+    /// Tried again after the wait that was asked for.
+    RetryingLater(&'static str),
+    Failed(&'static str),
+}
+
+/// What a fault that hits one command leads to.
+fn expected(fault: Fault, operation_type: &str, lost: Lost) -> Expected {
+    let asked_or = |error_type| if lost == Lost::Asked { Expected::Completed } else { Expected::Retrying(error_type) };
+    match fault {
+        Fault::None => Expected::Completed,
+        Fault::HangBeforeReading | Fault::HangBeforeHead => Expected::Retrying("timed_out"),
+        Fault::HangInBody => asked_or("timed_out"),
+        Fault::ResetInBody | Fault::Truncate | Fault::DropAnswer => asked_or("connection_lost"),
+        Fault::Status(429) => Expected::RetryingLater("rate_limited"),
+        Fault::Status(500) => Expected::RetryingLater("backend_error"),
+        // Kubo may have done it before the proxy lost it, so it is asked about; what it is asked to wait is for errors.
+        Fault::Status(502 | 504) if lost != Lost::Read => Expected::Retrying("unavailable"),
+        Fault::Status(_) => Expected::RetryingLater("unavailable"),
+        Fault::ErrorInside if operation_type == "get" || operation_type == "cat" => {
+            Expected::Retrying("damaged_content")
+        }
+        Fault::ErrorInside | Fault::ErrorBehind => Expected::Retrying("backend_error"),
+        Fault::Nonsense if operation_type == "get" || operation_type == "cat" => Expected::Retrying("damaged_content"),
+        Fault::Nonsense => Expected::Retrying("bad_answer"),
+        Fault::Other(..) | Fault::OtherSent(..) => panic!("these have a test of their own"),
+    }
+}
+
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// One log before one proxy, and a straight way to Kubo to prepare what operations need.
+struct Table {
+    directory: tempfile::TempDir,
+    faulty: Client,
+    straight: Client,
+}
+
+impl Table {
+    fn new(port: u16) -> Table {
+        let directory = tempfile::tempdir().unwrap();
+        let kubo = Kubo::shared();
+        let client = |name: &str, endpoint: String| {
+            let mut settings = Settings::at(directory.path().join(name));
+            settings.retry_delay = Duration::from_secs(2);
+            settings.max_retries = 3;
+            let ipfs = settings.backends.get_mut(&BackendName::new("ipfs").unwrap()).unwrap();
+            ipfs.endpoint = Some(endpoint);
+            ipfs.connection_timeout = PATIENCE;
+            ipfs.idle_timeout = PATIENCE;
+            Client::open(settings, "test")
+        };
+        let (faulty, straight) = (client("faulty", endpoint(port)), client("straight", kubo.endpoint()));
+        Table { faulty, straight, directory }
+    }
+
+    /// Logs one operation and carries it out once.
+    fn run(client: &Client, operation_type: &str, parameters: &[(&str, &str)]) -> Operation {
+        let parameters: Fields = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let (kind, on) = (OperationType::new(operation_type).unwrap(), BackendName::new("ipfs").unwrap());
+        let receipt = client.submit(Logged::new(kind, on, parameters, 3)).unwrap();
+        client.process(&ProcessOptions::default(), &Stop::new(), &mut Silent).unwrap();
+        client.operation(&Reference::Number(receipt.number)).unwrap()
+    }
+
+    fn prepared(&self, operation_type: &str, parameters: &[(&str, &str)]) -> Operation {
+        let operation = Table::run(&self.straight, operation_type, parameters);
+        assert_eq!(operation.status(), Status::Completed, "{operation:?}");
+        operation
+    }
+
+    fn write(&self, nth: u64) -> (PathBuf, String) {
+        let path = self.directory.path().join(format!("file-{nth}"));
+        std::fs::write(&path, format!("content {nth} of {}\n", self.directory.path().display())).unwrap();
+        let text = path.to_str().unwrap().to_owned();
+        (path, text)
+    }
+
+    /// One operation of a type, everything that it needs prepared; the proxy does its worst from `begin` on.
+    fn attempt(&self, operation_type: &str, begin: impl FnOnce()) -> Operation {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let nth = NEXT.fetch_add(1, Ordering::Relaxed);
+        let names = format!("/faults-{}-{nth}", std::process::id());
+        let (_, file) = self.write(nth);
+        let (from, to) = (format!("{names}/from"), format!("{names}/to"));
+        let cid = || {
+            let added = self.prepared("add", &[("path", &file)]);
+            let State::Completed { outcome, .. } = added.state else { panic!("{added:?}") };
+            outcome.cid.unwrap()
+        };
+        let upload = || drop(self.prepared("upload", &[("path", &file), ("destination", &from)]));
+        let out = self.directory.path().join("out").to_str().unwrap().to_owned();
+        let (kind, parameters): (&str, Vec<(&str, String)>) = match operation_type {
+            "add" => ("add", vec![("path", file.clone())]),
+            "upload" => ("upload", vec![("path", file.clone()), ("destination", to)]),
+            "get" | "cat" => (operation_type, vec![("cid", cid()), ("destination", out)]),
+            "download" => {
+                upload();
+                ("download", vec![("source", from), ("destination", out)])
+            }
+            "pin" => {
+                let cid = cid();
+                self.prepared("unpin", &[("cid", &cid)]);
+                ("pin", vec![("cid", cid)])
+            }
+            "unpin" => ("unpin", vec![("cid", cid())]),
+            "rm cid" => ("rm", vec![("cid", cid())]),
+            "mkdir" => ("mkdir", vec![("path", to)]),
+            "list" => {
+                upload();
+                ("list", vec![("path", names.clone())])
+            }
+            "rm path" => {
+                upload();
+                ("rm", vec![("path", from)])
+            }
+            "move a directory" => {
+                self.prepared("upload", &[("path", &file), ("destination", &format!("{from}/below"))]);
+                ("move", vec![("source", from), ("destination", to)])
+            }
+            "copy" | "move" => {
+                upload();
+                (operation_type, vec![("source", from), ("destination", to)])
+            }
+            other => panic!("{other}"),
+        };
+        begin();
+        let parameters: Vec<(&str, &str)> = parameters.iter().map(|(name, value)| (*name, &value[..])).collect();
+        Table::run(&self.faulty, kind, &parameters)
+    }
+
+    /// What became of an operation, and whether its message and its wait are as they should be.
+    fn outcome(operation: &Operation, expected: Expected, case: &str) {
+        let failure = operation.state.failure();
+        let status = operation.status();
+        let is = |wanted: Status, class: FailureClass, error_type: &str| {
+            let Some(failure) = failure else { panic!("{case}: {operation:?}") };
+            assert_eq!(
+                (status, failure.class, &failure.error_type[..]),
+                (wanted, class, error_type),
+                "{case}: {failure:?}"
+            );
+            let says_who = failure.message.contains("Kubo at http://127.0.0.1:");
+            assert!(says_who && failure.message.len() > 50, "{case}: {}", failure.message);
+        };
+        match expected {
+            Expected::Completed => assert_eq!(status, Status::Completed, "{case}: {failure:?}"),
+            Expected::Pending(error_type) => {
+                is(Status::Pending, FailureClass::Outage, error_type);
+                assert_eq!(operation.retry_count, 0, "{case}: an outage spends no attempt");
+            }
+            Expected::Failed(error_type) => is(Status::Failed, FailureClass::Permanent, error_type),
+            Expected::Retrying(error_type) | Expected::RetryingLater(error_type) => {
+                is(Status::Retrying, FailureClass::Transient, error_type);
+                let State::Retrying { wait, .. } = &operation.state else { panic!("{case}") };
+                let wait = wait.until.millis_since(operation.updated_at);
+                let (least, most) =
+                    if expected == Expected::Retrying(error_type) { (1_950, 2_200) } else { (6_950, 7_000) };
+                assert!((least..=most).contains(&wait), "{case}: it waits {wait} ms");
+            }
+        }
+    }
+}
+
+/// What no case takes longer than: a hanging command, a probe and a question, and all that is not hanging.
+const LIMIT: Duration = Duration::from_secs(10);
+
+fn every_type_with(fault: Fault) {
+    let proxy = Proxy::before(Kubo::shared().port());
+    let table = Table::new(proxy.port());
+    for (operation_type, command, lost) in TYPES {
+        let since = Instant::now();
+        let operation = table.attempt(operation_type, || proxy.plan(command, fault));
+        let case = format!("{fault:?} at {command} of `{operation_type}`");
+        Table::outcome(&operation, expected(fault, operation_type, lost), &case);
+        assert!(since.elapsed() < LIMIT, "{case} took {:?}", since.elapsed());
+        proxy.plan("*", Fault::None);
+        // What Kubo had done when it was made to say otherwise cannot be done again.
+        let is_gone = fault == Fault::ErrorBehind && matches!(operation_type, "rm path" | "move" | "move a directory");
+        if operation.status() == Status::Retrying && !is_gone {
+            table.ends_well(&operation, &case);
+        }
+    }
+}
+
+impl Table {
+    /// Once the fault is gone, a retry completes it.
+    fn ends_well(&self, operation: &Operation, case: &str) {
+        let reference = [Reference::Number(operation.number)];
+        self.faulty.change(&reference, &Verb::Retry { now: true }, true).unwrap();
+        self.faulty.process(&ProcessOptions::default(), &Stop::new(), &mut Silent).unwrap();
+        let done = self.faulty.operation(&reference[0]).unwrap();
+        assert_eq!(done.status(), Status::Completed, "{case}, then nothing: {:?}", done.state.failure());
+    }
+}
+
+#[test]
+fn without_a_fault_every_type_passes_the_proxy() {
+    every_type_with(Fault::None);
+}
+
+#[test]
+fn hangs_end_at_the_limit_and_are_settled() {
+    every_type_with(Fault::HangBeforeHead);
+    every_type_with(Fault::HangInBody);
+}
+
+#[test]
+fn what_is_not_even_read_ends_at_the_limit() {
+    every_type_with(Fault::HangBeforeReading);
+}
+
+#[test]
+fn answers_that_break_off_are_settled_by_asking() {
+    every_type_with(Fault::ResetInBody);
+    every_type_with(Fault::Truncate);
+    every_type_with(Fault::DropAnswer);
+}
+
+#[test]
+fn overload_is_waited_out_as_long_as_it_asks_for() {
+    for status in [429, 500, 502, 503, 504] {
+        every_type_with(Fault::Status(status));
+    }
+}
+
+#[test]
+fn errors_inside_and_behind_an_answer_are_errors() {
+    every_type_with(Fault::ErrorInside);
+    every_type_with(Fault::ErrorBehind);
+    every_type_with(Fault::Nonsense);
+}
+
+#[test]
+fn what_is_not_what_its_cid_says_is_not_taken() {
+    let proxy = Proxy::before(Kubo::shared().port());
+    let table = Table::new(proxy.port());
+    for (operation_type, command, from, to, wanted) in [
+        ("get", "block/get", "content", "Content", Expected::Retrying("damaged_content")),
+        ("cat", "block/get", "content", "Content", Expected::Retrying("damaged_content")),
+        ("download", "block/get", "content", "Content", Expected::Retrying("damaged_content")),
+        // It becomes another CID, or none at all.
+        ("add", "add", "Hash\":\"Qm", "Hash\":\"Qx", Expected::Completed),
+        ("pin", "pin/add", "[\"Qm", "[\"Qx", Expected::Completed),
+        ("copy", "files/stat", "\"Type\"", "\"Tip\" ", Expected::Retrying("bad_answer")),
+    ] {
+        let operation = table.attempt(operation_type, || proxy.plan(command, Fault::Other(from, to)));
+        let case = format!("{to} for {from} at {command} of `{operation_type}`");
+        proxy.plan("*", Fault::None);
+        Table::outcome(&operation, wanted, &case);
+        if operation.status() == Status::Retrying {
+            table.ends_well(&operation, &case);
+        }
+    }
+    // Changed on the way there: Kubo stores what it got, and that has another CID.
+    let operation = table.attempt("add", || proxy.plan("add", Fault::OtherSent("content", "Content")));
+    Table::outcome(&operation, Expected::Failed("cid_mismatch"), "other content");
+}
+
+#[test]
+fn a_node_that_is_away_costs_no_attempt_whatever_the_type() {
+    let full = Full::new();
+    let refused = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let silent = Proxy::before(Kubo::shared().port());
+    silent.plan("*", Fault::HangBeforeHead);
+    let deaf = Proxy::before(Kubo::shared().port());
+    deaf.plan("*", Fault::HangBeforeReading);
+    for (port, error_type) in
+        [(refused, "unreachable"), (full.port, "unreachable"), (silent.port(), "timed_out"), (deaf.port(), "timed_out")]
+    {
+        let table = Table::new(port);
+        for (operation_type, _, _) in TYPES {
+            // Each to a lane that was not closed by the one before.
+            let since = Instant::now();
+            let operation = table.attempt(operation_type, || {});
+            let case = format!("{error_type}, for `{operation_type}`");
+            Table::outcome(&operation, Expected::Pending(error_type), &case);
+            assert!(since.elapsed() < LIMIT, "{case} took {:?}", since.elapsed());
+            table
+                .faulty
+                .change(&[Reference::Number(operation.number)], &Verb::Cancel { permanent: false }, true)
+                .unwrap();
+        }
+    }
+}
