@@ -85,7 +85,7 @@ pub fn decode(cid: &Cid, bytes: Vec<u8>) -> Result<Block, BlockError> {
 /// The UnixFS message of a node.
 #[derive(Debug, Default)]
 struct Fields {
-    kind: u64,
+    kind: Option<u64>,
     data: Vec<u8>,
     size: Option<u64>,
     fanout: Option<u64>,
@@ -101,7 +101,7 @@ impl Fields {
                 0 => {
                     let value = varint(&mut bytes)?;
                     match field {
-                        1 => fields.kind = value,
+                        1 => fields.kind = Some(value),
                         3 => fields.size = Some(value),
                         6 => fields.fanout = Some(value),
                         _ => {}
@@ -125,7 +125,8 @@ impl Fields {
 
     fn block(self, links: Vec<(String, Cid)>) -> Result<Block, BlockError> {
         const RAW_KIND: u64 = 0;
-        match self.kind {
+        let kind = self.kind.ok_or(BlockError::Malformed("it does not say what it is"))?;
+        match kind {
             kind if kind == Kind::File as u64 || kind == RAW_KIND => {
                 let size = self.size.unwrap_or(self.data.len() as u64);
                 Ok(Block::File { data: self.data, parts: links.into_iter().map(|(_, cid)| cid).collect(), size })
