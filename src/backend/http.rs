@@ -474,22 +474,24 @@ fn wait<T>(runtime: &Runtime, attempt: &Attempt, limits: Spell, what: impl Futur
     runtime.block_on(async {
         let mut what = pin!(what);
         let since = Instant::now();
+        // Also before what does not let us wait: something may come without an end.
+        let mut now = since;
         loop {
-            tokio::select! {
-                biased;
-                out = &mut what => return Ok(out),
-                () = tokio::time::sleep(PATIENCE) => {}
-            }
             if attempt.is_cancelled() {
                 return Err(Trouble::Stopped);
             }
-            let now = Instant::now();
             if limits.until.is_some_and(|until| now >= until) {
                 return Err(Trouble::TimedOut("it took longer in all than it may".into()));
             }
             if now.duration_since(since) >= limits.idle {
                 return Err(Trouble::TimedOut(format!("nothing moved for {:?}", limits.idle)));
             }
+            tokio::select! {
+                biased;
+                out = &mut what => return Ok(out),
+                () = tokio::time::sleep(PATIENCE) => {}
+            }
+            now = Instant::now();
         }
     })
 }

@@ -4,6 +4,7 @@
 mod behaviours;
 mod daemon;
 mod faults;
+mod kills;
 mod proxy;
 
 use std::path::Path;
@@ -259,11 +260,11 @@ fn a_running_upload_stops_within_two_seconds_of_being_cancelled() {
     let path = home.path().join("endless");
     // Takes room on no disk, and more time than this test has patience.
     std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
-    let backend = backend(options(Kubo::shared().endpoint()));
+    let node = backend(options(Kubo::shared().endpoint()));
     let request = behaviours::request("add", &[("path", path.to_str().unwrap())]);
     let attempt = Attempt::default();
     let (result, took) = std::thread::scope(|scope| {
-        let running = scope.spawn(|| (backend.execute(&request, &attempt), Instant::now()));
+        let running = scope.spawn(|| (node.execute(&request, &attempt), Instant::now()));
         while attempt.progress().0 < 10_000_000 {
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -275,6 +276,40 @@ fn a_running_upload_stops_within_two_seconds_of_being_cancelled() {
     assert_eq!(result, Err(AttemptError::Stopped));
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert_eq!(attempt.progress().1, 1 << 40);
+
+    // So does one that has taken as long as it may.
+    let total = Some(Duration::from_secs(1));
+    let bench =
+        Bench::new(backend(IpfsOptions { total, ..options(Kubo::shared().endpoint()) }), home.path().to_owned(), "/");
+    let since = Instant::now();
+    let failure = bench.fails("add", &[("path", path.to_str().unwrap())]);
+    assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Transient, "timed_out"), "{failure:?}");
+    assert!((1..3).contains(&since.elapsed().as_secs()), "{:?}", since.elapsed());
+}
+
+#[test]
+fn memory_does_not_grow_with_what_is_sent_or_fetched() {
+    let place = Place::in_memory();
+    configure(&place, Kubo::shared(), "");
+    std::fs::File::create(place.path("large")).unwrap().set_len(400 << 20).unwrap();
+    let peak = |arguments: &str| {
+        let mut child = place.start(arguments);
+        let (status, mut peak) = (format!("/proc/{}/status", child.id()), 0);
+        while child.try_wait().unwrap().is_none() {
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            peak = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0).max(peak);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(child.wait().unwrap().success(), "{arguments}");
+        peak
+    };
+    let sent = peak("add large --wait");
+    let cid = place.json("show 1")["operation"]["result"]["cid"].as_str().unwrap().to_owned();
+    let fetched = peak(&format!("submit get {cid} back --wait"));
+    println!("peak KiB: {sent} for adding 400 MiB, {fetched} for getting it back");
+    assert!((1_000..64 << 10).contains(&sent) && (1_000..64 << 10).contains(&fetched), "{sent} {fetched}");
+    assert_eq!(std::fs::metadata(place.path("back")).unwrap().len(), 400 << 20);
 }
 
 #[test]

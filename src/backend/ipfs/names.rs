@@ -118,8 +118,14 @@ impl Session<'_> {
             // Does no harm however often it is done.
             self.read("files/mkdir", self.rpc.order("files/mkdir", &options))?;
         }
-        self.acted("files/mv", self.rpc.order("files/mv", &[("arg", &from), ("arg", &to)]))?;
-        Ok(at(destination))
+        match self.acted("files/mv", self.rpc.order("files/mv", &[("arg", &from), ("arg", &to)])) {
+            // What a dead process had sent may have come to pass only now.
+            Err(error) if is_not_found(&error) => match self.ask_moved(source, destination)? {
+                Answer::Done(outcome) => Ok(outcome),
+                _ => Err(error),
+            },
+            moved => moved.map(|()| at(destination)),
+        }
     }
 
     pub(super) fn ask_moved(&self, source: &Name, destination: &Name) -> Result<Answer> {
@@ -145,13 +151,21 @@ impl Session<'_> {
     }
 
     fn take_away(&self, name: &str) -> Result<()> {
-        self.acted("files/rm", self.rpc.order("files/rm", &[("arg", name), ("recursive", "true")]))
+        match self.acted("files/rm", self.rpc.order("files/rm", &[("arg", name), ("recursive", "true")])) {
+            // It was there a moment ago: what a dead process had sent may have come to pass.
+            Err(error) if is_not_found(&error) => Ok(()),
+            removed => removed,
+        }
     }
 
     pub(super) fn ask_removed(&self, name: &Name) -> Result<Answer> {
         let there = self.stat(&name.display())?.is_some();
         Ok(if there { Answer::NotDone } else { Answer::Done(Outcome::default()) })
     }
+}
+
+fn is_not_found(error: &AttemptError) -> bool {
+    matches!(error, AttemptError::Failed { failure, .. } if failure.error_type == "not_found")
 }
 
 fn at(name: &Name) -> Outcome {
