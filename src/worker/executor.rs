@@ -92,6 +92,18 @@ impl<'scope, 'env> Executor<'scope, 'env> {
         let _ = lane.jobs.send(job);
     }
 
+    /// Asks a backend whether it is there, without waiting for it.
+    pub fn probe(&self, backend: Arc<dyn Backend>) -> Receiver<bool> {
+        let (sender, answer) = channel();
+        self.scope.spawn(move || {
+            // A probe that panics says nothing good.
+            let health = catch_unwind(AssertUnwindSafe(|| backend.health()));
+            // The loop may have ended meanwhile.
+            let _ = sender.send(matches!(health, Ok(Ok(()))));
+        });
+        answer
+    }
+
     /// The attempts that ended, waiting for the first one no longer than `patience`.
     pub fn finished(&mut self, patience: Duration) -> Vec<Finished> {
         let mut finished = Vec::new();

@@ -1,10 +1,14 @@
 use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::operation::{Number, Operation};
 
 /// Claims of one lane at a time, at most.
 const BATCH_MAX: usize = 1000;
+
+/// How long the loop waits for a probe at a time: most answer at once.
+const PROBE_MOMENT: Duration = Duration::from_millis(20);
 
 /// How many operations of one backend are claimed ahead, and whether any are.
 #[derive(Debug)]
@@ -19,12 +23,22 @@ pub struct Lane {
     probation: Option<usize>,
     /// Whether a probe has found the backend since it was away.
     found: bool,
+    /// A probe under way: what it says.
+    probe: Option<Receiver<bool>>,
 }
 
 impl Lane {
     /// A lane with this many jobs at once.
     pub fn new(jobs: usize) -> Lane {
-        Lane { jobs: jobs.max(1), ahead: jobs.max(1), in_flight: 0, closed_until: None, probation: None, found: false }
+        Lane {
+            jobs: jobs.max(1),
+            ahead: jobs.max(1),
+            in_flight: 0,
+            closed_until: None,
+            probation: None,
+            found: false,
+            probe: None,
+        }
     }
 
     /// How many may be claimed now.
@@ -44,6 +58,22 @@ impl Lane {
     /// Whether its backend was away and has not been seen since.
     pub fn is_lost(&self) -> bool {
         self.probation.is_some() && !self.found
+    }
+
+    /// What a probe says, begun by `start` unless one is under way; none: nothing yet. A backend that hangs keeps
+    /// nobody waiting but for a moment.
+    pub fn is_back(&mut self, start: impl FnOnce() -> Option<Receiver<bool>>) -> Option<bool> {
+        if self.probe.is_none() {
+            self.probe = start();
+        }
+        let Some(probe) = &self.probe else { return Some(false) };
+        let answer = match probe.recv_timeout(PROBE_MOMENT) {
+            Ok(found) => found,
+            Err(RecvTimeoutError::Timeout) => return None,
+            Err(RecvTimeoutError::Disconnected) => false,
+        };
+        self.probe = None;
+        Some(answer)
     }
 
     /// A probe found the backend again.
@@ -118,6 +148,19 @@ mod tests {
         let mut lane = Lane::new(4);
         lane.in_flight = 3;
         assert_eq!(lane.room(MS), 1);
+    }
+
+    #[test]
+    fn a_probe_that_hangs_is_left_alone_until_it_says_something() {
+        let (sender, answer) = std::sync::mpsc::channel();
+        let (mut lane, mut answer) = (Lane::new(4), Some(answer));
+        lane.close(MS);
+        for _ in 0..3 {
+            assert_eq!(lane.is_back(|| Some(answer.take().expect("one probe at a time"))), None);
+        }
+        sender.send(true).unwrap();
+        assert_eq!(lane.is_back(|| None), Some(true));
+        assert_eq!(lane.is_back(|| None), Some(false), "nobody is there to be asked");
     }
 
     #[test]

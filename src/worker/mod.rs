@@ -431,12 +431,14 @@ impl Worker<'_, '_, '_> {
         // A backend that was away is asked whether it is back before anything is sent, so that an outage leaves
         // no trace in the histories of those who wait.
         if room > 0 && lane.is_lost() {
-            match self.tools.backends.get(backend).map(|backend| backend.health()) {
-                Some(Ok(())) => lane.found(),
-                Some(Err(_)) | None => {
+            let probe = || self.tools.backends.get(backend).map(|backend| self.executor.probe(backend.clone()));
+            match lane.is_back(probe) {
+                Some(true) => lane.found(),
+                Some(false) => {
                     lane.close(now + self.tools.settings.processing_interval);
                     room = 0;
                 }
+                None => room = 0,
             }
         }
         match self.options.limit {

@@ -48,7 +48,10 @@ pub struct IpfsOptions {
 }
 
 /// How long a question about an earlier attempt may take.
-const QUESTION_MAX: Duration = Duration::from_secs(30);
+const QUESTION_MAX: Duration = Duration::from_secs(10);
+
+/// For how long nobody asks a node that left a question unanswered: many questions may come in a row.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// Carries operations out on a Kubo node.
 pub struct IpfsBackend {
@@ -60,6 +63,8 @@ pub struct IpfsBackend {
     options: IpfsOptions,
     /// What was sent as a whole without an answer: the CID that it has, if it arrived.
     sent: Mutex<HashMap<OperationId, Outcome>>,
+    /// Until when it counts as away for questions, on the monotonic clock.
+    silent_until: Mutex<Duration>,
 }
 
 impl fmt::Debug for IpfsBackend {
@@ -74,7 +79,7 @@ impl IpfsBackend {
         let limits = Limits { connect: options.connect, idle: options.idle, total: options.total };
         let http = Http::new(options.endpoint.clone(), options.credentials.clone(), limits);
         let node = format!("Kubo at {}", crate::config::mask("endpoint", &options.endpoint));
-        IpfsBackend { disk, clock, http, node, options, sent: Mutex::default() }
+        IpfsBackend { disk, clock, http, node, options, sent: Mutex::default(), silent_until: Mutex::default() }
     }
 
     fn session<'a>(&'a self, request: &'a Request, attempt: &'a Attempt, limits: Spell) -> Session<'a> {
@@ -216,21 +221,32 @@ impl Backend for IpfsBackend {
     }
 
     fn ask(&self, request: &Request) -> Result<Answer> {
+        let silent_until = || self.silent_until.lock().unwrap_or_else(PoisonError::into_inner);
         let attempt = Attempt::default();
         let session = self.session(request, &attempt, Spell::of(self.options.idle.min(QUESTION_MAX)));
-        // What may be repeated without harm is repeated where nobody can be asked.
-        let harmless = |answer: Result<Answer>| Ok(answer.unwrap_or(Answer::NotDone));
-        match Task::of(request, self.options.unixfs)? {
-            Task::Add { .. } => harmless(session.ask_added()),
-            Task::Upload { destination, .. } => harmless(session.ask_uploaded(&destination)),
-            Task::Pin { cid } => harmless(session.ask_pinned(&cid)),
-            Task::Unpin { cid } => harmless(session.ask_unpinned(&cid)),
-            Task::Copy { source, destination } => harmless(session.ask_copied(&source, &destination)),
-            Task::RemoveContent { cid, .. } => session.ask_unpinned(&cid),
+        let task = Task::of(request, self.options.unixfs)?;
+        let does_harm = matches!(task, Task::RemoveContent { .. } | Task::RemoveName { .. } | Task::Move { .. });
+        let answer = match task {
+            Task::Get { .. } | Task::Cat { .. } | Task::List { .. } | Task::MakeDirectory { .. } => {
+                return Ok(Answer::NotDone);
+            }
+            _ if self.clock.elapsed() < *silent_until() => {
+                let failure = self.away("it left a question unanswered just now");
+                return if does_harm { Err(failure.into()) } else { Ok(Answer::NotDone) };
+            }
+            Task::Add { .. } => session.ask_added(),
+            Task::Upload { destination, .. } => session.ask_uploaded(&destination),
+            Task::Pin { cid } => session.ask_pinned(&cid),
+            Task::Unpin { cid } | Task::RemoveContent { cid, .. } => session.ask_unpinned(&cid),
+            Task::Copy { source, destination } => session.ask_copied(&source, &destination),
             Task::RemoveName { name, .. } => session.ask_removed(&name),
             Task::Move { source, destination } => session.ask_moved(&source, &destination),
-            Task::Get { .. } | Task::Cat { .. } | Task::List { .. } | Task::MakeDirectory { .. } => Ok(Answer::NotDone),
+        };
+        if matches!(&answer, Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Outage) {
+            *silent_until() = self.clock.elapsed() + SILENCE;
         }
+        // What may be repeated without harm is repeated where nobody can be asked.
+        if does_harm { answer } else { Ok(answer.unwrap_or(Answer::NotDone)) }
     }
 
     fn health(&self) -> std::result::Result<(), Failure> {

@@ -336,3 +336,49 @@ fn a_node_that_is_away_costs_no_attempt_whatever_the_type() {
         }
     }
 }
+
+#[test]
+fn a_node_that_hangs_holds_up_no_other_backend() {
+    let silent = Proxy::before(Kubo::shared().port());
+    silent.plan("*", Fault::HangBeforeHead);
+    let directory = tempfile::tempdir().unwrap();
+    let mut settings = Settings::at(directory.path().join("log"));
+    settings.processing_interval = Duration::from_millis(100);
+    let ipfs = settings.backends.get_mut(&BackendName::new("ipfs").unwrap()).unwrap();
+    ipfs.endpoint = Some(endpoint(silent.port()));
+    // Each probe hangs for so long.
+    ipfs.connection_timeout = Duration::from_secs(3);
+    ipfs.idle_timeout = Duration::from_millis(300);
+    let client = Client::open(settings, "test");
+    let log = |on: &str, name: String| {
+        let parameters = Fields::from([("path".to_owned(), name)]);
+        let kind = OperationType::new("mkdir").unwrap();
+        client.submit(Logged::new(kind, BackendName::new(on).unwrap(), parameters, 3)).unwrap()
+    };
+    log("ipfs", "/never".into());
+    let stop = Stop::new();
+    let worst = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let options = ProcessOptions { follow: true, ..ProcessOptions::default() };
+            client.process(&options, &stop, &mut Silent).unwrap();
+        });
+        // By then the node has let its first attempt down, and is probed again and again.
+        std::thread::sleep(Duration::from_secs(4));
+        let mut worst = Duration::ZERO;
+        for nth in 0..20 {
+            let since = Instant::now();
+            let number = log("local", format!("/made-{nth}")).number;
+            while client.status(&Reference::Number(number)).unwrap().status() != Status::Completed {
+                assert!(since.elapsed() < LIMIT, "{nth}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            worst = worst.max(since.elapsed());
+            std::thread::sleep(Duration::from_millis(150));
+        }
+        stop.request();
+        worst
+    });
+    println!("the longest wait for an operation beside a hanging node: {worst:?}");
+    assert!(worst < Duration::from_millis(1500), "{worst:?}");
+    assert_eq!(client.operation(&Reference::Number(1)).unwrap().status(), Status::Pending);
+}
