@@ -3,26 +3,30 @@
 //! It gets the operation as one JSON document on its standard input. What it prints is its result: a JSON object with any of
 //! `cid`, `size`, `destination` and `receipt`; anything else is kept as the receipt `output`. It says how it went by its
 //! exit status: 0 done, 75 (`EX_TEMPFAIL`) try again, anything else failed for good; the last line of its standard error
-//! becomes the message.
+//! becomes the message. It is asked to stop by SIGTERM, and killed a second later, with all that it has started.
 //!
 //! Its standard output is the file `run/<number>`, which is locked for as long as anybody has it open: whoever finds it
 //! locked after a crash knows that the program has outlived its drain loop.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::errors::ours;
+use super::files::check_source;
 use super::{Answer, Attempt, AttemptError, Backend, Request};
 use crate::clock::Clock;
+use crate::disk::Disk;
 use crate::operation::{Failure, FailureClass, Fields, Outcome};
 
 /// The exit status that asks for another attempt (`EX_TEMPFAIL` of sysexits.h).
@@ -33,6 +37,8 @@ const OUTPUT_MAX: u64 = 64 << 10;
 const ERRORS_MAX: usize = 4 << 10;
 /// How long a program that was asked to stop may take before it is killed.
 const GRACE: Duration = Duration::from_millis(1000);
+/// How long the rest of its standard error is waited for: what it leaves running may keep that open for ever.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Between two looks at whether it has ended: the first ones, and the later ones.
 const LOOK: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
 
@@ -44,6 +50,7 @@ pub struct CustomBackend {
     run: PathBuf,
     /// How long it may take.
     limit: Option<Duration>,
+    disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
 }
 
@@ -62,16 +69,22 @@ struct Said {
 }
 
 /// How a program ended.
-enum Ended {
-    ByItself(ExitStatus),
-    /// It was asked to, or its time was up.
-    Stopped(&'static str),
+struct Ended {
+    status: ExitStatus,
+    /// Why it was asked to, if it was.
+    stopped: Option<&'static str>,
 }
 
 impl CustomBackend {
     /// A program, the folder for the output of running ones, and how long each may take.
-    pub fn new(command: Vec<String>, run: PathBuf, limit: Option<Duration>, clock: Arc<dyn Clock>) -> CustomBackend {
-        CustomBackend { command, run, limit, clock }
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        command: Vec<String>,
+        run: PathBuf,
+        limit: Option<Duration>,
+    ) -> CustomBackend {
+        CustomBackend { command, run, limit, disk, clock }
     }
 
     fn output_of(&self, request: &Request) -> PathBuf {
@@ -83,9 +96,10 @@ impl CustomBackend {
         let failed = |error: io::Error| {
             AttemptError::transient("disk", format!("could not write `{}`: {error}", path.display()))
         };
-        std::fs::DirBuilder::new().recursive(true).create(&self.run).map_err(failed)?;
-        let file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
+        self.disk.create_dir_if_missing(&self.run).map_err(ours)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(still_running()),
@@ -118,72 +132,68 @@ impl CustomBackend {
         let mut pause = LOOK.0;
         let why = loop {
             if let Some(status) = child.try_wait()? {
-                return Ok(Ended::ByItself(status));
+                return Ok(Ended { status, stopped: None });
             }
             if attempt.is_cancelled() {
                 break "it was asked to stop";
             }
             if self.limit.is_some_and(|limit| self.clock.elapsed().saturating_sub(start) >= limit) {
-                break "its time was up";
+                break "its time (`total_timeout`) was up";
             }
             self.clock.sleep(pause);
             pause = (pause * 2).min(LOOK.1);
         };
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let signal = |signal| group.map(|group| kill_process_group(group, signal));
+        signal(Signal::TERM);
         let asked = self.clock.elapsed();
-        let _ = group.map(|group| kill_process_group(group, Signal::TERM));
-        while child.try_wait()?.is_none() {
-            if self.clock.elapsed().saturating_sub(asked) >= GRACE {
-                break;
-            }
+        while child.try_wait()?.is_none() && self.clock.elapsed().saturating_sub(asked) < GRACE {
             self.clock.sleep(LOOK.1);
         }
         // Whatever is left of the group goes with it.
-        let _ = group.map(|group| kill_process_group(group, Signal::KILL));
-        child.wait()?;
-        Ok(Ended::Stopped(why))
+        signal(Signal::KILL);
+        Ok(Ended { status: child.wait()?, stopped: Some(why) })
     }
 }
 
 impl Backend for CustomBackend {
     fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome, AttemptError> {
+        if attempt.is_cancelled() {
+            return Err(AttemptError::Stopped);
+        }
+        check_source(&*self.disk, request)?;
         let path = self.output_of(request);
         let mut output = self.claim(&path)?;
         let mut child = self.spawn(request, &output)?;
-        let told = tell(&mut child, &document_of(request));
-        let errors = listen(&mut child);
+        tell(&mut child, &document_of(request));
+        let errors = Errors::of(&mut child);
         let ended = self.wait(&mut child, attempt);
-        // They end with the program, or with the last of those that it has started.
-        drop(told);
-        let errors = errors.map_or_else(String::new, |thread| last_line(&thread.join().unwrap_or_default()));
         let ended = ended.map_err(|error| unanswered(format!("nobody knows how the program ended: {error}")))?;
         let printed = read_output(&mut output).unwrap_or_default();
-        let result = match ended {
-            Ended::Stopped(why) => return Err(unanswered(format!("the program was stopped: {why}"))),
-            Ended::ByItself(status) => settle(status, &printed, &errors),
-        };
-        // What it printed is in the result now. If this fails, the file stands there until the number runs again.
-        let _ = rustix::fs::unlink(&path);
+        let result = settle(&ended, &printed, &errors.last_line());
+        if !matches!(result, Err(AttemptError::Unanswered(_))) {
+            // What it printed is in the result. If this fails, the file stands there until the number runs again.
+            let _ = rustix::fs::unlink(&path);
+        }
         result
     }
 
     fn ask(&self, request: &Request) -> Result<Answer, AttemptError> {
         let path = self.output_of(request);
-        if let Ok(file) = File::options().read(true).open(&path)
-            && matches!(file.try_lock(), Err(TryLockError::WouldBlock))
-        {
+        let opened = OpenOptions::new().read(true).open(&path);
+        if opened.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock))) {
             return Err(still_running());
         }
-        let what = "nobody knows how the program ended; see what it does when it is run once more";
-        Ok(Answer::Unknown(what.to_owned()))
+        let what = format!(
+            "it was carried out by a program that cannot be asked, and that ended without an answer; what it printed is in `{}`",
+            path.display()
+        );
+        Ok(Answer::Unknown(what))
     }
 
     fn health(&self) -> Result<(), Failure> {
-        let failure = |message: String| Failure {
-            class: FailureClass::Outage,
-            error_type: "program_not_found".into(),
-            message,
-        };
+        let failure =
+            |message: String| Failure { class: FailureClass::Outage, error_type: "program_not_found".into(), message };
         let Some(program) = self.command.first() else {
             return Err(failure("no program is configured: set `command` of the backend".into()));
         };
@@ -213,31 +223,47 @@ fn document_of(request: &Request) -> String {
     .to_string()
 }
 
-/// Writes the document in a thread: a program that does not read holds up nobody.
-fn tell(child: &mut Child, document: &str) -> Option<JoinHandle<()>> {
-    let mut stdin = child.stdin.take()?;
+/// Writes the document in a thread: a program that does not read it holds up nobody.
+fn tell(child: &mut Child, document: &str) {
+    let Some(mut stdin) = child.stdin.take() else { return };
     let document = format!("{document}\n");
-    // Who does not want to know need not read it.
-    Some(std::thread::spawn(move || drop(stdin.write_all(document.as_bytes()))))
+    std::thread::spawn(move || drop(stdin.write_all(document.as_bytes())));
 }
 
-/// Reads its standard error to the end, and keeps the last of it.
-fn listen(child: &mut Child) -> Option<JoinHandle<Vec<u8>>> {
-    let mut stderr = child.stderr.take()?;
-    Some(std::thread::spawn(move || {
-        let (mut kept, mut buffer) = (Vec::new(), [0; 4096]);
-        while let Ok(read @ 1..) = stderr.read(&mut buffer) {
-            kept.extend_from_slice(&buffer[..read]);
-            let surplus = kept.len().saturating_sub(ERRORS_MAX);
-            kept.drain(..surplus);
+/// The last of what a program writes to its standard error.
+struct Errors {
+    kept: Arc<Mutex<Vec<u8>>>,
+    ended: Receiver<()>,
+}
+
+impl Errors {
+    fn of(child: &mut Child) -> Errors {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let (sender, ended) = channel();
+        if let Some(mut stderr) = child.stderr.take() {
+            let kept = kept.clone();
+            std::thread::spawn(move || {
+                let mut buffer = [0; 4096];
+                while let Ok(read @ 1..) = stderr.read(&mut buffer) {
+                    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                    kept.extend_from_slice(&buffer[..read]);
+                    let surplus = kept.len().saturating_sub(ERRORS_MAX);
+                    kept.drain(..surplus);
+                }
+                drop(sender);
+            });
         }
-        kept
-    }))
-}
+        Errors { kept, ended }
+    }
 
-fn last_line(text: &[u8]) -> String {
-    let text = String::from_utf8_lossy(text);
-    text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
+    /// The last line that says something, once the program has ended.
+    fn last_line(&self) -> String {
+        // The end comes as a disconnection.
+        let _ = self.ended.recv_timeout(LAST_WORDS);
+        let text = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(&text);
+        text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
+    }
 }
 
 fn read_output(output: &mut File) -> io::Result<String> {
@@ -248,10 +274,10 @@ fn read_output(output: &mut File) -> io::Result<String> {
 }
 
 /// What its exit status, and what it printed, amount to.
-fn settle(status: ExitStatus, printed: &str, errors: &str) -> Result<Outcome, AttemptError> {
+fn settle(ended: &Ended, printed: &str, errors: &str) -> Result<Outcome, AttemptError> {
     let said: Option<Said> = serde_json::from_str(printed.trim()).ok();
-    match status.code() {
-        Some(0) => Ok(match said {
+    match (ended.status.code(), ended.stopped) {
+        (Some(0), _) => Ok(match said {
             Some(said) => outcome_of(said),
             None if printed.trim().is_empty() => Outcome::default(),
             None => Outcome {
@@ -259,7 +285,9 @@ fn settle(status: ExitStatus, printed: &str, errors: &str) -> Result<Outcome, At
                 ..Outcome::default()
             },
         }),
-        Some(code) => {
+        (Some(TRY_AGAIN), Some(_)) => Err(AttemptError::Stopped),
+        (_, Some(why)) => Err(unanswered(format!("the program was stopped: {why}"))),
+        (Some(code), None) => {
             let said = said.unwrap_or_default();
             let error_type = said.error_type.unwrap_or_else(|| format!("exit_{code}"));
             let message = match (said.message, errors) {
@@ -272,7 +300,10 @@ fn settle(status: ExitStatus, printed: &str, errors: &str) -> Result<Outcome, At
             Err(AttemptError::Failed { failure: Failure { class, error_type, message }, retry_after_ms })
         }
         // In the middle of whatever it did.
-        None => Err(unanswered(format!("the program was killed by signal {}", status.signal().unwrap_or(0)))),
+        (None, None) => {
+            let signal = ended.status.signal().unwrap_or(0);
+            Err(unanswered(format!("the program was killed by signal {signal}")))
+        }
     }
 }
 
@@ -290,11 +321,12 @@ fn unanswered(message: String) -> AttemptError {
 }
 
 fn still_running() -> AttemptError {
-    AttemptError::transient("still_running", "the program that a dead drain loop started is still running")
+    AttemptError::transient("still_running", "the program that was started for it is still running")
 }
 
 fn not_configured() -> AttemptError {
-    AttemptError::failed(FailureClass::Outage, "program_not_found", "no program is configured: set `command` of the backend")
+    let message = "no program is configured: set `command` of the backend";
+    AttemptError::failed(FailureClass::Outage, "program_not_found", message)
 }
 
 /// Nothing was begun, and it is the machine that needs a hand: the operations wait.

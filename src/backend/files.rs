@@ -59,6 +59,23 @@ pub(super) fn find_user_file<'a>(
     Ok(UserFile { path: path.to_owned(), kind, expected })
 }
 
+/// Whether what is to be sent still is what was logged, where somebody else is about to read it.
+pub(super) fn check_source(disk: &dyn Disk, request: &Request) -> Result<()> {
+    match (&request.source, &request.content, request.parameters.get("path")) {
+        (Some(source), Some(copy), _) => {
+            let there = disk.metadata(copy).map_err(reading_copy)?;
+            if there.len == source.size { Ok(()) } else { Err(damaged_copy(copy)) }
+        }
+        (Some(source), None, Some(path)) => {
+            let path = Path::new(path);
+            let there = disk.metadata(path).map_err(reading)?;
+            let how = "it is not the file that was logged any more";
+            if is_same(source, &there) { Ok(()) } else { Err(source_changed(path, how)) }
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Reads a file on the disk, and computes its CID.
 pub(super) fn read_user_file(
     disk: &dyn Disk,

@@ -5,6 +5,7 @@
 
 #[cfg(test)]
 mod conformance;
+pub mod custom;
 mod errors;
 #[cfg(debug_assertions)]
 pub mod failpoint;
@@ -23,6 +24,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+pub use custom::CustomBackend;
 pub use http::Credentials;
 pub use ipfs::{IpfsBackend, IpfsOptions};
 pub use local::LocalBackend;

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::unixfs::{CidVersion, Options as UnixFs};
-use super::{Backend, Credentials, IpfsBackend, IpfsOptions, LocalBackend, MockBackend, MockOptions, parameters};
+use super::{
+    Backend, Credentials, CustomBackend, IpfsBackend, IpfsOptions, LocalBackend, MockBackend, MockOptions, parameters,
+};
 use crate::clock::Clock;
 use crate::config::{BackendSettings, BackendType, Secret, Settings};
 use crate::disk::Disk;
@@ -28,6 +31,14 @@ pub enum Refusal {
         name: BackendName,
         /// Its type.
         backend_type: &'static str,
+    },
+    /// The backend lacks a setting without which it cannot work.
+    #[error("backend `{name}` has no `{key}`")]
+    Unconfigured {
+        /// The name.
+        name: BackendName,
+        /// The setting.
+        key: &'static str,
     },
     /// The backend does not do this.
     #[error("backend `{name}` does not carry out `{operation_type}`")]
@@ -54,6 +65,8 @@ pub struct Backends {
 enum Known {
     Ready(Arc<dyn Backend>, Option<BackendType>),
     NotBuilt(BackendType),
+    /// It lacks this setting.
+    Unconfigured(&'static str),
 }
 
 impl Backends {
@@ -83,7 +96,7 @@ impl Backends {
     pub fn get(&self, name: &BackendName) -> Option<&Arc<dyn Backend>> {
         match self.known.get(name)? {
             Known::Ready(backend, _) => Some(backend),
-            Known::NotBuilt(_) => None,
+            Known::NotBuilt(_) | Known::Unconfigured(_) => None,
         }
     }
 
@@ -104,7 +117,8 @@ impl Backends {
             Some(Known::NotBuilt(backend_type)) => {
                 Err(Refusal::NotBuilt { name: name.clone(), backend_type: backend_type.as_str() })
             }
-            Some(Known::Ready(_, None)) => Ok(()),
+            Some(Known::Unconfigured(key)) => Err(Refusal::Unconfigured { name: name.clone(), key }),
+            Some(Known::Ready(_, None | Some(BackendType::Custom))) => Ok(()),
             // A rehearsal takes what the real backend would.
             Some(Known::Ready(_, Some(_))) => {
                 if !parameters::supports(operation_type.as_str()) {
@@ -145,6 +159,11 @@ fn unixfs_of(backend: &BackendSettings) -> UnixFs {
     }
 }
 
+/// How long one attempt may take in all.
+fn total_of(backend: &BackendSettings) -> Option<Duration> {
+    Some(backend.total_timeout).filter(|total| !total.is_zero())
+}
+
 fn make(
     name: &BackendName,
     backend: &BackendSettings,
@@ -165,14 +184,14 @@ fn make(
                 (None, Some(user)) => Credentials::Basic(user.clone(), text(&backend.password).unwrap_or_default()),
                 (None, None) => Credentials::None,
             };
-            let Some(endpoint) = backend.endpoint.clone() else { return Known::NotBuilt(BackendType::Ipfs) };
+            let Some(endpoint) = backend.endpoint.clone() else { return Known::Unconfigured("endpoint") };
             let options = IpfsOptions {
                 name: name.to_string(),
                 endpoint,
                 credentials,
                 connect: backend.connection_timeout,
                 idle: backend.idle_timeout,
-                total: Some(backend.total_timeout).filter(|total| !total.is_zero()),
+                total: total_of(backend),
                 probe: settings.health_check_timeout,
                 unixfs: unixfs_of(backend),
             };
@@ -187,6 +206,12 @@ fn make(
             };
             Known::Ready(Arc::new(MockBackend::new(clock.clone(), options)), Some(BackendType::Mock))
         }
-        other => Known::NotBuilt(other),
+        BackendType::Custom if backend.command.is_empty() => Known::Unconfigured("command"),
+        BackendType::Custom => {
+            let (command, run) = (backend.command.clone(), settings.base_path.join("run"));
+            let custom = CustomBackend::new(disk.clone(), clock.clone(), command, run, total_of(backend));
+            Known::Ready(Arc::new(custom), Some(BackendType::Custom))
+        }
+        other @ (BackendType::S3 | BackendType::Storacha) => Known::NotBuilt(other),
     }
 }

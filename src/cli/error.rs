@@ -231,6 +231,9 @@ fn refused(cli: CliError, refusal: &Refusal) -> CliError {
     match refusal {
         Refusal::Unknown { suggestion, .. } => suggested(cli, suggestion.as_ref()),
         Refusal::NotBuilt { .. } => cli.hint("pass `--backend local`, or `wal-cli config set default_backend local`"),
+        Refusal::Unconfigured { name, key } => {
+            cli.hint(format!("set it in the configuration: `[backends.{name}]`, `{key} = …`"))
+        }
         Refusal::Unsupported { supported, .. } => {
             let list = supported.join(", ");
             cli.hint(format!("it carries out {list}"))

@@ -88,6 +88,7 @@ fn of_refusal(refusal: &Refusal) -> ErrorType {
     match refusal {
         Refusal::Unknown { .. } => ErrorType::UnknownBackend,
         Refusal::NotBuilt { .. } => ErrorType::BackendNotBuilt,
+        Refusal::Unconfigured { .. } => ErrorType::BackendUnconfigured,
         Refusal::Unsupported { .. } => ErrorType::Unsupported,
         Refusal::BadParameters(_) => ErrorType::BadParameters,
     }
@@ -128,6 +129,7 @@ impl From<ErrorType> for Exit {
             | ErrorType::BadReference
             | ErrorType::UnknownBackend
             | ErrorType::BackendNotBuilt
+            | ErrorType::BackendUnconfigured
             | ErrorType::Unsupported
             | ErrorType::Disabled
             | ErrorType::NotApplicable

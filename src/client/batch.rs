@@ -423,6 +423,7 @@ fn word_of(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::Unknown { .. } => "unknown_backend",
         Refusal::NotBuilt { .. } => "backend_not_built",
+        Refusal::Unconfigured { .. } => "backend_unconfigured",
         Refusal::Unsupported { .. } => "unsupported",
         Refusal::BadParameters(_) => "bad_parameters",
     }

@@ -119,9 +119,13 @@ pub(super) static BACKEND: [Key<BackendSettings>; 21] = [
         "seconds for which nothing may move before an attempt is given up",
         |b| Slot::Seconds(&mut b.idle_timeout, 0.05..=86_400.0),
     ),
-    of(NETWORK, "total_timeout", "TOTAL_TIMEOUT", "seconds that an attempt may take in all; 0: no limit", |b| {
-        Slot::Seconds(&mut b.total_timeout, 0.0..=SECONDS_MAX)
-    }),
+    of(
+        &[Ipfs, S3, Storacha, Custom],
+        "total_timeout",
+        "TOTAL_TIMEOUT",
+        "seconds that an attempt may take in all; 0: no limit",
+        |b| Slot::Seconds(&mut b.total_timeout, 0.0..=SECONDS_MAX),
+    ),
     of(&[Ipfs], "token", "TOKEN", "bearer token, if the service wants one", |b| Slot::Secret(&mut b.token)),
     of(&[Ipfs], "username", "USERNAME", "user, if the service wants one and no token", |b| Slot::Text(&mut b.username)),
     of(&[Ipfs], "password", "PASSWORD", "that user's password", |b| Slot::Secret(&mut b.password)),

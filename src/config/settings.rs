@@ -196,7 +196,7 @@ pub struct BackendSettings {
     pub connection_timeout: Duration,
     /// How long nothing may move (ipfs, s3, storacha).
     pub idle_timeout: Duration,
-    /// How long one attempt may take (ipfs, s3, storacha); zero: as long as something moves.
+    /// How long one attempt may take (ipfs, s3, storacha, custom); zero: as long as it needs, if something moves.
     pub total_timeout: Duration,
     /// A bearer token (ipfs).
     pub token: Option<Secret>,

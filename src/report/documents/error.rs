@@ -45,6 +45,7 @@ error_types! {
     BadReference "bad_reference" "this is no way to name an operation"
     UnknownBackend "unknown_backend" "there is no such backend"
     BackendNotBuilt "backend_not_built" "the backend is known, but not built into this program"
+    BackendUnconfigured "backend_unconfigured" "the backend lacks a setting without which it cannot work"
     Unsupported "unsupported" "the backend does not carry out operations of this type"
     BadKey "bad_key" "this is no idempotency key, or one key for several operations; nothing was logged"
     KeyConflict "key_conflict" "the idempotency key stands for other work; nothing was logged"
