@@ -1,13 +1,14 @@
 //! Health of backends: probes, their history, and what it amounts to.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::Backends;
+use crate::backend::{Backend, Backends};
 use crate::clock::Clock;
 use crate::disk::{Access, Disk, DiskResult};
-use crate::operation::{BackendName, Failure, Time};
+use crate::operation::{BackendName, Failure, FailureClass, Time};
 use crate::wal::Layout;
 
 /// What the last probes amount to.
@@ -66,19 +67,45 @@ impl HealthStatus {
     }
 }
 
+/// A change of status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusChange {
+    /// When.
+    pub at: Time,
+    /// What it was.
+    pub from: HealthStatus,
+    /// What it became.
+    pub to: HealthStatus,
+}
+
 /// What is known of one backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendHealth {
     /// Its name.
     pub backend: BackendName,
-    /// What the last probes amount to.
+    /// What the last checks amount to.
     pub status: HealthStatus,
-    /// When it was last probed.
+    /// When it was last checked: by a probe, or by an operation that reached it or did not.
     pub last_check: Option<Time>,
-    /// Results of its probes, oldest first.
+    /// Results of its checks, oldest first.
     pub check_history: Vec<bool>,
-    /// Why the last probe failed, if it did.
+    /// The last changes of its status, oldest first.
+    pub changes: Vec<StatusChange>,
+    /// Why the last check failed, if it did.
     pub failure: Option<Failure>,
+}
+
+impl BackendHealth {
+    /// When it last came back from being offline.
+    pub fn recovered_at(&self) -> Option<Time> {
+        let back = |change: &&StatusChange| change.from == HealthStatus::Offline && change.to != HealthStatus::Offline;
+        self.changes.iter().rev().find(back).map(|change| change.at)
+    }
+
+    fn unchecked(backend: BackendName, status: HealthStatus) -> BackendHealth {
+        let (check_history, changes) = Default::default();
+        BackendHealth { backend, status, last_check: None, check_history, changes, failure: None }
+    }
 }
 
 /// `health.json`: a convenience shared by runs, not a promise.
@@ -91,16 +118,57 @@ struct Book {
 struct Page {
     last_check: Time,
     history: Vec<bool>,
+    #[serde(default)]
+    changes: Vec<StatusChange>,
+    #[serde(default)]
+    failure: Option<Failure>,
 }
 
-/// Where the history of probes is kept.
+impl Page {
+    fn note(&mut self, at: Time, checked: &Checked, history_size: usize) {
+        let from = HealthStatus::of(&self.history);
+        self.last_check = at;
+        self.history.push(checked.is_ok());
+        keep_last(&mut self.history, history_size);
+        self.failure = checked.as_ref().err().cloned();
+        let to = HealthStatus::of(&self.history);
+        if from != to {
+            self.changes.push(StatusChange { at, from, to });
+            keep_last(&mut self.changes, CHANGES_MAX);
+        }
+    }
+
+    fn of(self, backend: BackendName) -> BackendHealth {
+        BackendHealth {
+            backend,
+            status: HealthStatus::of(&self.history),
+            last_check: Some(self.last_check),
+            check_history: self.history,
+            changes: self.changes,
+            failure: self.failure,
+        }
+    }
+}
+
+/// Changes of status that are remembered.
+const CHANGES_MAX: usize = 20;
+
+fn keep_last<T>(all: &mut Vec<T>, most: usize) {
+    let surplus = all.len().saturating_sub(most);
+    all.drain(..surplus);
+}
+
+/// What a check says.
+pub type Checked = Result<(), Failure>;
+
+/// Where the history of checks is kept.
 #[derive(Debug, Clone, Copy)]
 pub struct Records<'a> {
     /// The log's disk.
     pub disk: &'a dyn Disk,
     /// The log's files.
     pub layout: &'a Layout,
-    /// How many probes are remembered for each backend.
+    /// How many checks are remembered for each backend.
     pub history_size: usize,
 }
 
@@ -116,67 +184,100 @@ fn save(Records { disk, layout, .. }: Records<'_>, book: &Book) -> DiskResult<()
         return Ok(());
     }
     let staged = layout.staged(&format!("health.{}.json", disk.identity().pid));
+    let _ = disk.remove_file(&staged);
     disk.open(&staged, Access::CreateNew)?.write_at(&bytes, 0)?;
     disk.rename(&staged, &layout.health())
 }
 
-/// Probes backends and tells what that, with their history, amounts to.
+/// Writes down what checks said, and tells what that amounts to.
+///
+/// Two processes that do so at the same instant may lose a check of one of them.
+pub fn note(records: Records<'_>, at: Time, checks: &[(BackendName, Checked)]) -> Vec<BackendHealth> {
+    let mut book = load(records);
+    for (backend, checked) in checks {
+        book.backends.entry(backend.clone()).or_default().note(at, checked, records.history_size);
+    }
+    // A read-only log is still told about; its history just does not grow.
+    let _ = save(records, &book);
+    let pages = checks.iter().filter_map(|(backend, _)| Some((backend, book.backends.remove(backend)?)));
+    pages.map(|(backend, page)| page.of(backend.clone())).collect()
+}
+
+/// Asks a backend whether it is there. One that panics says nothing good.
+pub fn check(backend: &dyn Backend) -> Checked {
+    catch_unwind(AssertUnwindSafe(|| backend.health())).unwrap_or_else(|_| {
+        Err(Failure {
+            class: FailureClass::Outage,
+            error_type: "backend_panicked".into(),
+            message: "it panicked when it was probed: a bug in it".into(),
+        })
+    })
+}
+
+/// Probes backends, all at once, and tells what that, with their history, amounts to.
 pub fn probe(
     records: Records<'_>,
     backends: &Backends,
     clock: &dyn Clock,
     only: Option<&BackendName>,
 ) -> Vec<BackendHealth> {
-    let mut book = load(records);
-    let mut all = Vec::new();
-    for (name, ready) in backends.names().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
-        let Some(backend) = backends.get(name).filter(|_| ready) else {
-            all.push(BackendHealth {
-                backend: name.clone(),
-                status: HealthStatus::NotConfigured,
-                last_check: None,
-                check_history: Vec::new(),
-                failure: None,
-            });
-            continue;
-        };
-        let result = backend.health();
-        let page = book.backends.entry(name.clone()).or_default();
-        page.last_check = clock.now();
-        page.history.push(result.is_ok());
-        let surplus = page.history.len().saturating_sub(records.history_size);
-        page.history.drain(..surplus);
-        all.push(BackendHealth {
-            backend: name.clone(),
-            status: HealthStatus::of(&page.history),
-            last_check: Some(page.last_check),
-            check_history: page.history.clone(),
-            failure: result.err(),
-        });
-    }
-    // A read-only log is still told about; its history just does not grow.
-    let _ = save(records, &book);
-    all
+    let asked: Vec<&BackendName> =
+        backends.names().map(|(name, _)| name).filter(|name| only.is_none_or(|only| only == *name)).collect();
+    let checks: Vec<(BackendName, Checked)> = std::thread::scope(|scope| {
+        let ready = asked.iter().filter_map(|name| Some((*name, backends.get(name)?)));
+        let probes: Vec<_> = ready.map(|(name, backend)| (name, scope.spawn(|| check(&**backend)))).collect();
+        probes.into_iter().filter_map(|(name, probe)| Some((name.clone(), probe.join().ok()?))).collect()
+    });
+    let mut known: BTreeMap<BackendName, BackendHealth> =
+        note(records, clock.now(), &checks).into_iter().map(|health| (health.backend.clone(), health)).collect();
+    let of = |name: &BackendName| {
+        known.remove(name).unwrap_or_else(|| BackendHealth::unchecked(name.clone(), HealthStatus::NotConfigured))
+    };
+    asked.into_iter().map(of).collect()
 }
 
 /// What is known without probing.
 pub fn known(records: Records<'_>) -> Vec<BackendHealth> {
-    let book = load(records);
-    book.backends
-        .into_iter()
-        .map(|(backend, page)| BackendHealth {
-            backend,
-            status: HealthStatus::of(&page.history),
-            last_check: Some(page.last_check),
-            check_history: page.history,
-            failure: None,
-        })
-        .collect()
+    load(records).backends.into_iter().map(|(backend, page)| page.of(backend)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Machine;
+
+    fn away() -> Checked {
+        Err(Failure { class: FailureClass::Outage, error_type: "refused".into(), message: "nobody listens".into() })
+    }
+
+    #[test]
+    fn changes_are_kept_and_tell_when_it_came_back() {
+        let machine = Machine::new();
+        let (disk, layout) = (machine.process(), Layout::new("/wal"));
+        disk.create_dir(layout.base()).unwrap();
+        disk.create_dir(&layout.tmp()).unwrap();
+        let records = Records { disk: &disk, layout: &layout, history_size: 5 };
+        let name = BackendName::new("a").unwrap();
+        let mut at = 0;
+        let mut check = |checked: Checked| {
+            at += 1000;
+            note(records, Time::from_millis(at), &[(name.clone(), checked)]).remove(0)
+        };
+        assert_eq!(check(Ok(())).status, HealthStatus::Online);
+        assert_eq!(check(away()).status, HealthStatus::Offline, "of two the last one decides");
+        assert_eq!(check(away()).status, HealthStatus::Degraded);
+        let offline = check(away());
+        assert_eq!((offline.status, offline.failure), (HealthStatus::Offline, away().err()));
+        let back = check(Ok(()));
+        assert_eq!((back.status, back.recovered_at()), (HealthStatus::Degraded, Some(Time::from_millis(5000))));
+        for _ in 0..10 {
+            check(Ok(()));
+        }
+        let known = known(records).remove(0);
+        assert_eq!((known.status, known.check_history.len()), (HealthStatus::Online, 5));
+        assert_eq!(known.changes.last().unwrap().at, Time::from_millis(7000));
+        assert_eq!(known.failure, None);
+    }
 
     #[test]
     fn the_last_three_probes_decide() {

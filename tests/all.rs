@@ -6,6 +6,7 @@ mod suite {
     mod adoption;
     mod adoption_crash;
     mod batches;
+    mod behaviours;
     mod binary;
     mod cli;
     mod clocks;
@@ -13,6 +14,7 @@ mod suite {
     mod corpora;
     mod crash;
     mod crowd;
+    mod custom;
     mod damage;
     mod failpoints;
     #[path = "../fuzzing/mod.rs"]

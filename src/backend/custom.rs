@@ -179,16 +179,20 @@ impl Backend for CustomBackend {
     }
 
     fn ask(&self, request: &Request) -> Result<Answer, AttemptError> {
-        let path = self.output_of(request);
-        let opened = OpenOptions::new().read(true).open(&path);
-        if opened.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock))) {
+        if self.is_still_running(request) {
             return Err(still_running());
         }
+        let path = self.output_of(request);
         let what = format!(
             "it was carried out by a program that cannot be asked, and that ended without an answer; what it printed is in `{}`",
             path.display()
         );
         Ok(Answer::Unknown(what))
+    }
+
+    fn is_still_running(&self, request: &Request) -> bool {
+        let opened = OpenOptions::new().read(true).open(self.output_of(request));
+        opened.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
     fn health(&self) -> Result<(), Failure> {

@@ -148,6 +148,11 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Says what became of an attempt without an answer.
     fn ask(&self, request: &Request) -> Result<Answer, AttemptError>;
 
+    /// Whether what a dead drain loop began is still under way, as far as that can be seen at once and without a network.
+    fn is_still_running(&self, _request: &Request) -> bool {
+        false
+    }
+
     /// Proves that the backend works; the text of a failure says what is wrong and what to do.
     fn health(&self) -> Result<(), Failure>;
 }

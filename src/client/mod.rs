@@ -29,7 +29,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Settings;
 use crate::disk::{Disk, OsDisk};
 use crate::health::Records;
-pub use crate::health::{BackendHealth, HealthStatus};
+pub use crate::health::{BackendHealth, HealthStatus, StatusChange};
 use crate::operation::BackendName;
 pub use crate::wal::{
     CheckpointReport, CleanupPlan, Damage, Finding, FindingKind, HolderNote, Loss, Repaired, Verified,

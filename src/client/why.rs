@@ -1,4 +1,4 @@
-use super::{Client, ClientError, HealthStatus, Reference};
+use super::{Client, ClientError, Reference};
 use crate::operation::{FailureClass, Operation, State, Status, Time, Wait, failure, retry};
 use crate::wal::Fate;
 use crate::worker;
@@ -156,6 +156,13 @@ impl Client {
             (true, true) => {
                 (Reason::Stopping, format!("process {} was asked to stop carrying it out", claim.pid), None)
             }
+            (false, _) if self.is_still_running(operation) => (
+                Reason::Running,
+                "the program that was started for it is still running, and the drain loop that waited for it is dead; \
+                 the next `wal-cli process` after its end sees what became of it"
+                    .into(),
+                None,
+            ),
             (false, _) => {
                 let ended = "the process that carried it out has ended without an answer";
                 let next = "the next `wal-cli process` asks its backend what became of it";
@@ -167,6 +174,12 @@ impl Client {
                 (Reason::LoopDied, format!("{ended}; {next}{away}"), None)
             }
         })
+    }
+
+    /// Whether something that a dead drain loop started for it goes on.
+    fn is_still_running(&self, operation: &Operation) -> bool {
+        let request = worker::request_of(operation, &self.layout);
+        self.backends.get(&operation.backend).is_some_and(|backend| backend.is_still_running(&request))
     }
 
     fn why_waiting(&self, operation: &Operation) -> Result<(Reason, String, Option<Time>), ClientError> {
@@ -213,8 +226,8 @@ impl Client {
             Some(failure) if failure.class == FailureClass::Outage => Some(failure.message.clone()),
             _ => {
                 let known = crate::health::known(self.records());
-                let offline = known.iter().any(|one| one.backend == *backend && one.status == HealthStatus::Offline);
-                offline.then(|| "its last probes failed".to_owned())
+                let failed = known.into_iter().find(|one| one.backend == *backend).and_then(|one| one.failure);
+                failed.map(|failure| failure.message)
             }
         };
         let next = match &running {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::settle::{Settlement, request_of, settle};
 use crate::backend::{Attempt, AttemptError, Backend};
 use crate::clock::Clock;
+use crate::health::{self, Checked};
 use crate::operation::retry::RetryPolicy;
 use crate::operation::{BackendName, Failure, FailureClass, Number, Operation};
 use crate::wal::Layout;
@@ -93,13 +94,11 @@ impl<'scope, 'env> Executor<'scope, 'env> {
     }
 
     /// Asks a backend whether it is there, without waiting for it.
-    pub fn probe(&self, backend: Arc<dyn Backend>) -> Receiver<bool> {
+    pub fn probe(&self, backend: Arc<dyn Backend>) -> Receiver<Checked> {
         let (sender, answer) = channel();
         self.scope.spawn(move || {
-            // A probe that panics says nothing good.
-            let health = catch_unwind(AssertUnwindSafe(|| backend.health()));
             // The loop may have ended meanwhile.
-            let _ = sender.send(matches!(health, Ok(Ok(()))));
+            let _ = sender.send(health::check(&*backend));
         });
         answer
     }

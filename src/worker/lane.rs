@@ -2,7 +2,8 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use crate::operation::{Number, Operation};
+use crate::health::Checked;
+use crate::operation::{Failure, FailureClass, Number, Operation};
 
 /// Claims of one lane at a time, at most.
 const BATCH_MAX: usize = 1000;
@@ -24,7 +25,7 @@ pub struct Lane {
     /// Whether a probe has found the backend since it was away.
     found: bool,
     /// A probe under way: what it says.
-    probe: Option<Receiver<bool>>,
+    probe: Option<Receiver<Checked>>,
 }
 
 impl Lane {
@@ -62,18 +63,23 @@ impl Lane {
 
     /// What a probe says, begun by `start` unless one is under way; none: nothing yet. A backend that hangs keeps
     /// nobody waiting but for a moment.
-    pub fn is_back(&mut self, start: impl FnOnce() -> Option<Receiver<bool>>) -> Option<bool> {
+    pub fn is_back(&mut self, start: impl FnOnce() -> Option<Receiver<Checked>>) -> Option<Checked> {
         if self.probe.is_none() {
             self.probe = start();
         }
-        let Some(probe) = &self.probe else { return Some(false) };
+        let Some(probe) = &self.probe else { return Some(Err(unprobed())) };
         let answer = match probe.recv_timeout(PROBE_MOMENT) {
-            Ok(found) => found,
+            Ok(checked) => checked,
             Err(RecvTimeoutError::Timeout) => return None,
-            Err(RecvTimeoutError::Disconnected) => false,
+            Err(RecvTimeoutError::Disconnected) => Err(unprobed()),
         };
         self.probe = None;
         Some(answer)
+    }
+
+    /// The backend was away when it was last seen: it is probed, and then one goes at first.
+    pub fn suspect(&mut self) {
+        self.probation = Some(1);
     }
 
     /// A probe found the backend again.
@@ -109,6 +115,10 @@ impl Lane {
             self.ahead = (self.ahead / 2).max(self.jobs);
         }
     }
+}
+
+fn unprobed() -> Failure {
+    Failure { class: FailureClass::Outage, error_type: "not_probed".into(), message: "it could not be probed".into() }
 }
 
 /// Operations to be claimed next, in the order in which they are to go.
@@ -158,9 +168,9 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(lane.is_back(|| Some(answer.take().expect("one probe at a time"))), None);
         }
-        sender.send(true).unwrap();
-        assert_eq!(lane.is_back(|| None), Some(true));
-        assert_eq!(lane.is_back(|| None), Some(false), "nobody is there to be asked");
+        sender.send(Ok(())).unwrap();
+        assert_eq!(lane.is_back(|| None), Some(Ok(())));
+        assert_eq!(lane.is_back(|| None), Some(Err(unprobed())), "nobody is there to be asked");
     }
 
     #[test]

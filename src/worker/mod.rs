@@ -5,6 +5,7 @@
 
 mod dependencies;
 mod executor;
+mod health;
 mod lane;
 mod options;
 mod settle;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use dependencies::{Dependents, still_fails};
 use executor::{Executor, Finished, Job};
+use health::Noted;
 use lane::{Lane, Picked};
 pub use options::{Observer, ProcessOptions, ProcessReport, Silent, Stop};
 use settle::honour_cancel;
@@ -93,6 +95,7 @@ pub fn run(
             last_wall: tools.clock.now(),
             alone: None,
             room: Room::default(),
+            noted: Noted::default(),
             report: ProcessReport::default(),
             claimed: 0,
             started: tools.clock.elapsed(),
@@ -136,6 +139,7 @@ struct Worker<'scope, 'env, 'a> {
     /// The operation that runs with nothing else running.
     alone: Option<Number>,
     room: Room,
+    noted: Noted,
     report: ProcessReport,
     claimed: u64,
     started: Duration,
@@ -177,6 +181,7 @@ impl Worker<'_, '_, '_> {
             let finished = self.wait_for_results(ended);
             if !ended && self.may_claim()? {
                 self.pick()?;
+                self.release_waiting()?;
             }
             let idle = finished.is_empty() && self.picked.order.is_empty() && !freed;
             self.write(finished, observer)?;
@@ -423,33 +428,6 @@ impl Worker<'_, '_, '_> {
         Ok(())
     }
 
-    /// How many operations of a backend may be claimed now.
-    fn room(&mut self, backend: &BackendName, now: Duration) -> usize {
-        let jobs = self.options.jobs.unwrap_or_else(|| self.tools.settings.jobs_of(backend));
-        let lane = self.lanes.entry(backend.clone()).or_insert_with(|| Lane::new(jobs));
-        let mut room = lane.room(now);
-        // A backend that was away is asked whether it is back before anything is sent, so that an outage leaves
-        // no trace in the histories of those who wait.
-        if room > 0 && lane.is_lost() {
-            let probe = || self.tools.backends.get(backend).map(|backend| self.executor.probe(backend.clone()));
-            match lane.is_back(probe) {
-                Some(true) => lane.found(),
-                Some(false) => {
-                    lane.close(now + self.tools.settings.processing_interval);
-                    room = 0;
-                }
-                None => room = 0,
-            }
-        }
-        match self.options.limit {
-            Some(limit) => {
-                let left = usize::try_from(limit.saturating_sub(self.claimed)).unwrap_or(usize::MAX);
-                room.min(left.saturating_sub(self.picked.order.len()))
-            }
-            None => room,
-        }
-    }
-
     /// Whether, of what may be carried out, nothing is due now.
     fn nothing_due(&mut self) -> WalResult<bool> {
         let (wall, now) = (self.tools.clock.now(), self.tools.clock.elapsed());
@@ -507,6 +485,9 @@ impl Worker<'_, '_, '_> {
                 } else {
                     lane.settled(now.saturating_sub(running.claimed_at));
                 }
+            }
+            if let Some(checked) = Self::signal(done.settlement.outage, done.settlement.event.as_ref()) {
+                self.note(&running.operation.backend, checked);
             }
             match done.settlement.event {
                 Some(event) => events.push((running.operation, event)),

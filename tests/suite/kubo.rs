@@ -1,7 +1,6 @@
 //! The backend `ipfs` on a real Kubo: every type of operation, the same results as `local`, every fault on the way.
 #![expect(clippy::disallowed_methods, reason = "it makes files as a user would, and measures")]
 
-mod behaviours;
 mod daemon;
 mod faults;
 mod kills;
@@ -11,13 +10,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use behaviours::Bench;
 use daemon::{Kubo, endpoint};
 use wal_cli::backend::{Answer, Attempt, AttemptError, Backend, Credentials, IpfsBackend, IpfsOptions};
 use wal_cli::clock::SystemClock;
 use wal_cli::disk::OsDisk;
 use wal_cli::operation::FailureClass;
 
+use super::behaviours::{self, Bench};
 use super::binary::Place;
 
 /// How tests reach a node: like a user with little patience.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::words::{Named, Shown, Word};
-use crate::client::{BackendHealth, HealthStatus};
+use crate::client::{BackendHealth, HealthStatus, StatusChange};
 use crate::operation::Time;
 
 /// What `health` prints.
@@ -24,12 +24,32 @@ pub struct HealthDoc<'a> {
     status: Named<HealthStatus>,
     /// When the last probe was; null: never.
     last_check: Option<Shown<Time>>,
-    /// Whether the last probes succeeded, oldest first.
+    /// Whether the last checks succeeded, oldest first: probes, and operations that reached it or did not.
     check_history: &'a [bool],
+    /// The last changes of its status, oldest first.
+    status_changes: Vec<StatusChangeDoc>,
     /// What the last probe said, if it failed.
     error: Option<&'a str>,
     /// A stable word for it.
     error_type: Option<Word<'a>>,
+}
+
+/// A change of a backend's status.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "StatusChange")]
+struct StatusChangeDoc {
+    /// When.
+    at: Shown<Time>,
+    /// What it was.
+    from: Named<HealthStatus>,
+    /// What it became.
+    to: Named<HealthStatus>,
+}
+
+impl StatusChangeDoc {
+    fn new(change: &StatusChange) -> StatusChangeDoc {
+        StatusChangeDoc { at: Shown(change.at), from: Named(change.from), to: Named(change.to) }
+    }
 }
 
 impl<'a> Health<'a> {
@@ -48,6 +68,7 @@ pub(super) fn by_name(all: &[BackendHealth]) -> BTreeMap<&str, HealthDoc<'_>> {
                 status: Named(health.status),
                 last_check: health.last_check.map(Shown),
                 check_history: &health.check_history,
+                status_changes: health.changes.iter().map(StatusChangeDoc::new).collect(),
                 error: failure.map(|failure| failure.message.as_str()),
                 error_type: failure.map(|failure| Word(&failure.error_type)),
             };
