@@ -19,7 +19,7 @@ fn shell(place: &Place, script: &str, limit: Option<Duration>) -> Bench {
     let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
     let (disk, clock) = (Arc::new(OsDisk::new()), Arc::new(SystemClock::new()));
     let custom = CustomBackend::new(disk, clock, command, place.path("run"), limit);
-    Bench::new(Arc::new(custom), place.path("home"), "/")
+    Bench::new(Arc::new(custom), place.path("home"), "/shared")
 }
 
 /// Settings under which `custom` is this shell script; it finds itself in the place's directory.
@@ -72,7 +72,7 @@ fn it_is_told_all_and_its_word_is_the_result() {
     let place = Place::new();
     configure(
         &place,
-        "cat > told.$WAL_CLI_OPERATION_NUMBER; env | grep ^WAL_CLI_ | sort > environment.$WAL_CLI_OPERATION_NUMBER\n\
+        "cat > told.$WAL_CLI_OPERATION_NUMBER; env | grep ^WAL_CLI_OPERATION_ | sort > environment.$WAL_CLI_OPERATION_NUMBER\n\
          echo '{\"cid\": \"bafy\", \"size\": 12, \"destination\": \"/x\", \"receipt\": {\"job\": 7, \"by\": \"us\"}}'",
         "",
     );

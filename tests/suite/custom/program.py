@@ -19,8 +19,10 @@ line = json.dumps({"operation_type": asked["operation_type"], "parameters": para
 ran = subprocess.run(command, input=line + "\n", text=True, stdout=subprocess.PIPE)
 said = json.loads(ran.stdout)
 if "operations" not in said:
+    # The store looks at names before it logs anything, and has no word of its own for those that climb.
     bad = said["error"]["bad_inputs"][0]
-    print(json.dumps({"error_type": bad["error_type"], "message": bad["message"]}))
+    climbs = any(".." in value.split("/") for value in parameters.values())
+    print(json.dumps({"error_type": "bad_path" if climbs else bad["error_type"], "message": bad["message"]}))
     sys.exit(1)
 operation = said["operations"][0]
 if operation["status"] != "completed":
