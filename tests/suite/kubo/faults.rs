@@ -113,6 +113,11 @@ impl Table {
         client.operation(&Reference::Number(receipt.number)).unwrap()
     }
 
+    /// What is known of the node's health is forgotten, so that it is tried and not only probed.
+    fn forget_health(&self) {
+        let _ = std::fs::remove_file(self.directory.path().join("faulty/health.json"));
+    }
+
     fn prepared(&self, operation_type: &str, parameters: &[(&str, &str)]) -> Operation {
         let operation = Table::run(&self.straight, operation_type, parameters);
         assert_eq!(operation.status(), Status::Completed, "{operation:?}");
@@ -323,9 +328,8 @@ fn a_node_that_is_away_costs_no_attempt_whatever_the_type() {
     {
         let table = Table::new(port);
         for (operation_type, _, _) in TYPES {
-            // Each to a lane that was not closed by the one before.
             let since = Instant::now();
-            let operation = table.attempt(operation_type, || {});
+            let operation = table.attempt(operation_type, || table.forget_health());
             let case = format!("{error_type}, for `{operation_type}`");
             Table::outcome(&operation, Expected::Pending(error_type), &case);
             assert!(since.elapsed() < LIMIT, "{case} took {:?}", since.elapsed());
@@ -334,6 +338,8 @@ fn a_node_that_is_away_costs_no_attempt_whatever_the_type() {
                 .change(&[Reference::Number(operation.number)], &Verb::Cancel { permanent: false }, true)
                 .unwrap();
         }
+        let operation = table.attempt("mkdir", || {});
+        assert_eq!((operation.status(), operation.history.len()), (Status::Pending, 1), "known to be away: not sent");
     }
 }
 
