@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, Backends};
 use crate::clock::Clock;
-use crate::disk::{Access, Disk, DiskResult};
+use crate::disk::{Disk, DiskResult, replace_unsynced};
 use crate::operation::{BackendName, Failure, FailureClass, Time};
 use crate::wal::Layout;
 
@@ -184,9 +184,7 @@ fn save(Records { disk, layout, .. }: Records<'_>, book: &Book) -> DiskResult<()
         return Ok(());
     }
     let staged = layout.staged(&format!("health.{}.json", disk.identity().pid));
-    let _ = disk.remove_file(&staged);
-    disk.open(&staged, Access::CreateNew)?.write_at(&bytes, 0)?;
-    disk.rename(&staged, &layout.health())
+    replace_unsynced(disk, &staged, &layout.health(), &bytes)
 }
 
 /// Writes down what checks said, and tells what that amounts to.

@@ -15,6 +15,7 @@ pub mod ipfs;
 mod listed;
 pub mod local;
 pub mod mock;
+mod pace;
 mod parameters;
 mod place;
 mod registry;
@@ -22,6 +23,7 @@ pub mod unixfs;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use custom::CustomBackend;
@@ -29,6 +31,7 @@ pub use http::Credentials;
 pub use ipfs::{IpfsBackend, IpfsOptions};
 pub use local::LocalBackend;
 pub use mock::{MockBackend, MockOptions};
+pub use pace::Pace;
 pub use registry::{Backends, Refusal};
 
 use crate::operation::{
@@ -60,9 +63,15 @@ pub struct Attempt {
     cancelled: AtomicBool,
     bytes_done: AtomicU64,
     bytes_total: AtomicU64,
+    pace: Option<Arc<Pace>>,
 }
 
 impl Attempt {
+    /// An attempt that moves no more bytes per second than this, if anything.
+    pub fn paced(pace: Option<Arc<Pace>>) -> Attempt {
+        Attempt { pace, ..Attempt::default() }
+    }
+
     /// Asks the attempt to stop as soon as it can.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
@@ -78,9 +87,12 @@ impl Attempt {
         self.bytes_total.store(total, Ordering::Relaxed);
     }
 
-    /// Tells that more bytes were moved.
+    /// Tells that more bytes were moved, and waits if that was faster than it may be.
     pub fn add_bytes(&self, moved: u64) {
         self.bytes_done.fetch_add(moved, Ordering::Relaxed);
+        if let Some(pace) = &self.pace {
+            pace.wait(moved, || self.is_cancelled());
+        }
     }
 
     /// Bytes moved so far, and bytes expected (0: unknown).

@@ -528,6 +528,12 @@ pub struct Health {
     /// Only this backend
     #[arg(long, short, value_name = "NAME", value_parser = backend)]
     pub backend: Option<BackendName>,
+    /// Go on probing, and tell what changes; ends with Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+    /// Time between two probes of --watch, such as 5s [default: health_check_interval]
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "watch")]
+    pub interval: Option<Duration>,
 }
 
 /// `config`

@@ -1,31 +1,111 @@
 //! `health`: probes the backends.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use unicode_width::UnicodeWidthStr;
+
 use super::Exit;
 use super::args::Health;
 use super::context::Context;
 use super::error::CliError;
-use crate::client::HealthStatus;
-use crate::report::{self, ErrorType, write_health};
+use super::signals::Interrupts;
+use super::terminal::Terminal;
+use crate::client::{BackendHealth, HealthStatus};
+use crate::operation::BackendName;
+use crate::report::{self, Document, ErrorType, health_line, write_health};
+
+/// How soon a request to stop is seen between two probes.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Health) -> Result<Exit, CliError> {
     context.check_backend(args.backend.as_ref())?;
+    if args.watch {
+        return watch(context, args);
+    }
     let all = context.client.backend_health(args.backend.as_ref())?;
-    let offline: Vec<&str> = all
-        .iter()
-        .filter(|health| health.status == HealthStatus::Offline)
-        .map(|health| health.backend.as_str())
-        .collect();
-    let error = (!offline.is_empty()).then(|| {
-        let (word, verb) = if offline.len() == 1 { ("backend", "is") } else { ("backends", "are") };
-        let message = format!("{word} `{}` {verb} offline", offline.join("`, `"));
-        CliError::new(ErrorType::Offline, message)
-            .hint("operations for it wait and are sent when it is back")
-            .with(|facts| facts.offline = Some(offline.iter().map(ToString::to_string).collect()))
-    });
+    let error = offline(&all);
     let now = context.client.clock().now();
     context.terminal.outcome(report::Health::new(&all), error.as_ref(), |terminal| {
         let style = report::Style { now, ..terminal.style };
         terminal.text(&write_health(&all, &style))
     })
+}
+
+fn offline(all: &[BackendHealth]) -> Option<CliError> {
+    let offline: Vec<&str> = all
+        .iter()
+        .filter(|health| health.status == HealthStatus::Offline)
+        .map(|health| health.backend.as_str())
+        .collect();
+    (!offline.is_empty()).then(|| {
+        let (word, verb) = if offline.len() == 1 { ("backend", "is") } else { ("backends", "are") };
+        let message = format!("{word} `{}` {verb} offline", offline.join("`, `"));
+        CliError::new(ErrorType::Offline, message)
+            .hint("operations for it wait and are sent when it is back")
+            .with(|facts| facts.offline = Some(offline.iter().map(ToString::to_string).collect()))
+    })
+}
+
+/// Probes until somebody wants it to end. On a terminal one table is kept up to date, elsewhere there is a line for each
+/// change, and with `--json` a document for each round.
+fn watch(context: &mut Context<'_>, args: &Health) -> Result<Exit, CliError> {
+    let interrupts = Interrupts::listen()?;
+    let clock = context.client.clock().clone();
+    let interval = args.interval.unwrap_or(context.client.settings().health_check_interval);
+    let mut screen = Screen::default();
+    while !interrupts.stop.is_requested() {
+        let began = clock.elapsed();
+        let all = context.client.backend_health(args.backend.as_ref())?;
+        let terminal = &mut *context.terminal;
+        if terminal.json {
+            let shown = offline(&all);
+            let shown = shown.as_ref().map(|error| error.shown(terminal.program));
+            terminal.document(&Document::with_error(report::Health::new(&all), shown))?;
+        } else {
+            terminal.style.now = clock.now();
+            screen.show(terminal, &all)?;
+        }
+        if terminal.out.get_ref().is_gone() {
+            break;
+        }
+        while !interrupts.stop.is_requested() && clock.elapsed().saturating_sub(began) < interval {
+            clock.sleep(LOOK.min(interval));
+        }
+    }
+    Ok(if interrupts.by_keyboard() { Exit::Interrupted } else { Exit::Done })
+}
+
+/// What was shown last.
+#[derive(Default)]
+struct Screen {
+    /// Rows of a terminal that it takes.
+    rows: usize,
+    statuses: BTreeMap<BackendName, HealthStatus>,
+}
+
+impl Screen {
+    fn show(&mut self, terminal: &mut Terminal, all: &[BackendHealth]) -> Result<(), CliError> {
+        let style = terminal.style;
+        match style.width {
+            Some(columns) => {
+                if self.rows > 0 {
+                    terminal.text(&format!("\x1b[{}A\x1b[J", self.rows))?;
+                }
+                let plain = write_health(all, &report::Style { color: false, ..style });
+                self.rows = plain.lines().map(|line| line.width().div_ceil(columns.max(1)).max(1)).sum();
+                terminal.text(&write_health(all, &style))?;
+            }
+            None => {
+                for health in all {
+                    let before = self.statuses.insert(health.backend.clone(), health.status);
+                    if before != Some(health.status) {
+                        terminal.text(&health_line(health, &style))?;
+                    }
+                }
+            }
+        }
+        terminal.flush()
+    }
 }

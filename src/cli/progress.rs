@@ -103,9 +103,11 @@ impl Bars {
                 shown += 1;
             }
             let Some(bar) = &running.bar else { continue };
-            if total > 0 && done > 0 && bar.length() != Some(total) {
+            if done > 0 && total > 0 && bar.length() != Some(total) {
                 bar.set_style(style(BAR));
                 bar.set_length(total);
+            } else if done > 0 && total == 0 && bar.position() == 0 {
+                bar.set_style(style(COUNT));
             }
             bar.set_position(done);
         }
@@ -124,8 +126,9 @@ impl Bars {
     }
 }
 
-const BAR: &str = "{msg} [{bar:12}] {bytes:>10}/{total_bytes:<10} {eta:>3}";
-const SPINNER: &str = "{msg} {spinner} {bytes}";
+const BAR: &str = "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta:>3}";
+const COUNT: &str = "{msg} {spinner} {bytes} {bytes_per_sec}";
+const SPINNER: &str = "{msg} {spinner}";
 
 fn style(template: &str) -> ProgressStyle {
     // The templates above are sound; without one a bar looks plain, which does no harm.

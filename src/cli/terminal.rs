@@ -106,7 +106,7 @@ impl Terminal {
     /// Prints a line and makes sure that it is out.
     pub fn line(&mut self, line: &str) -> Result<(), CliError> {
         writeln!(self.out, "{line}")?;
-        Ok(self.out.flush()?)
+        self.flush()
     }
 
     /// Shows what a command found, and what is wrong with it, if anything is: as one document, or as text.
@@ -131,6 +131,11 @@ impl Terminal {
     /// Prints text.
     pub fn text(&mut self, text: &str) -> Result<(), CliError> {
         Ok(self.out.write_all(text.as_bytes())?)
+    }
+
+    /// Makes sure that what was printed is out.
+    pub fn flush(&mut self) -> Result<(), CliError> {
+        Ok(self.out.flush()?)
     }
 
     /// Says something on stderr that nobody has to read.

@@ -6,6 +6,7 @@ use super::error::ClientError;
 use crate::disk::Access;
 use crate::operation::{BackendName, Failure, Number, Operation, OperationId, OperationType, Status, Time, cause};
 use crate::wal::{Damage, HolderNote, LockName, Order, View, WalError, note, original};
+use crate::worker::progress::{self, Progress};
 
 /// How a caller names an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -327,6 +328,13 @@ impl Client {
         };
         let note: Option<HolderNote> = note::read(&*file)?;
         Ok(note.filter(|note| note.boot == self.disk.identity().boot_id && self.disk.is_alive(note.pid, note.started)))
+    }
+
+    /// How far a running attempt has come, if it moves bytes and has run for a while.
+    pub fn progress(&self, operation: &Operation) -> Result<Option<Progress>, ClientError> {
+        let Some(claim) = operation.claim() else { return Ok(None) };
+        let alive = self.processing_active()?.is_some_and(|holder| holder.pid == claim.pid);
+        Ok(alive.then(|| progress::of(&*self.disk, &self.layout, claim.pid, operation.number)).flatten())
     }
 
     /// What of the log cannot be read, if anything.

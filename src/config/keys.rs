@@ -91,6 +91,9 @@ use BackendType::{Custom, Ipfs, Local, Mock, S3, Storacha};
 const NETWORK: &[BackendType] = &[Ipfs, S3, Storacha];
 const CONTENT: &[BackendType] = &[Local, Ipfs];
 
+/// Those through whose hands bytes go.
+const MOVING: &[BackendType] = &[Local, Ipfs, S3, Storacha];
+
 const fn of(
     types: &'static [BackendType],
     name: &'static str,
@@ -102,7 +105,7 @@ const fn of(
 }
 
 /// The keys of one backend, in the order of the manual.
-pub(super) static BACKEND: [Key<BackendSettings>; 21] = [
+pub(super) static BACKEND: [Key<BackendSettings>; 22] = [
     of(&BackendType::ALL, "type", "TYPE", "what kind of place it is", |b| Slot::Type(&mut b.backend_type)),
     of(NETWORK, "endpoint", "ENDPOINT", "address of the service", |b| Slot::Url(&mut b.endpoint)),
     of(&[S3], "region", "REGION", "region of the service", |b| Slot::Text(&mut b.region)),
@@ -132,6 +135,13 @@ pub(super) static BACKEND: [Key<BackendSettings>; 21] = [
     of(&BackendType::ALL, "jobs", "JOBS", "operations carried out at once, if not as `jobs` says", |b| {
         Slot::Whole(&mut b.jobs, 1..=1_024)
     }),
+    of(
+        MOVING,
+        "max_bytes_per_second",
+        "MAX_BYTES_PER_SECOND",
+        "bytes moved per second, by all of its operations together; 0: no limit",
+        |b| Slot::Bytes(&mut b.max_bytes_per_second, 0..=BYTES_MAX),
+    ),
     of(CONTENT, "cid_version", "CID_VERSION", "version of new CIDs", |b| Slot::Whole(&mut b.cid_version, 0..=1)),
     of(CONTENT, "raw_leaves", "RAW_LEAVES", "whether leaves are raw blocks", |b| Slot::MaybeBool(&mut b.raw_leaves)),
     // Kubo takes no larger chunk, and other nodes no larger block.

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -79,6 +80,11 @@ impl Settings {
             lock_timeout: Duration::from_secs(10),
             backends,
         }
+    }
+
+    /// Bytes that a backend may move per second; none: no limit.
+    pub fn bytes_per_second_of(&self, backend: &BackendName) -> Option<NonZeroU64> {
+        self.backends.get(backend).and_then(|settings| NonZeroU64::new(settings.max_bytes_per_second))
     }
 
     /// Operations that a backend carries out at once.
@@ -206,6 +212,8 @@ pub struct BackendSettings {
     pub password: Option<Secret>,
     /// Operations carried out at once; as many as `jobs` says if not set.
     pub jobs: Option<usize>,
+    /// Bytes moved per second, by all of its operations together (local, ipfs, s3, storacha); zero: no limit.
+    pub max_bytes_per_second: u64,
     /// Version of new CIDs (local, ipfs).
     pub cid_version: u32,
     /// Whether leaves are raw blocks (local, ipfs); with CIDs of version 1 only, if not set.
@@ -242,6 +250,7 @@ impl BackendSettings {
             username: None,
             password: None,
             jobs: None,
+            max_bytes_per_second: 0,
             cid_version: 0,
             raw_leaves: None,
             chunk_size: 262_144,

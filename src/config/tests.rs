@@ -114,6 +114,8 @@ const ROWS: &[Row] = &[
     ("backends.ipfs.username", "BACKENDS_IPFS_USERNAME", "\"ann\"", || json!("ann"), TEXT, &["a\nb"]),
     ("backends.ipfs.password", "BACKENDS_IPFS_PASSWORD", "\"p\"", || json!("********"), TEXT, &[]),
     ("backends.s3.jobs", "BACKENDS_S3_JOBS", "2", || json!(2), COUNT, COUNT_WORDS),
+    ("backends.ipfs.max_bytes_per_second", "BACKENDS_IPFS_MAX_BYTES_PER_SECOND", "\"1 MiB\"", || json!(1_048_576),
+        BYTES, BYTES_WORDS),
     ("backends.ipfs.cid_version", "BACKENDS_IPFS_CID_VERSION", "1", || json!(1), COUNT, &["2"]),
     ("backends.local.raw_leaves", "BACKENDS_LOCAL_RAW_LEAVES", "true", || json!(true), BOOL, BOOL_WORDS),
     ("backends.local.chunk_size", "BACKENDS_LOCAL_CHUNK_SIZE", "\"1 MiB\"", || json!(1_048_576), BYTES, &["2 MiB", "0"]),

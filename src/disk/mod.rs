@@ -76,6 +76,15 @@ impl DiskError {
 /// What disk operations return.
 pub type DiskResult<T> = Result<T, DiskError>;
 
+/// Replaces a small file whose loss costs nothing: who reads it sees the old one or the new one, but a power cut may
+/// leave neither.
+pub fn replace_unsynced(disk: &dyn Disk, staged: &Path, path: &Path, bytes: &[u8]) -> DiskResult<()> {
+    // A process with the same id may have left one.
+    let _ = disk.remove_file(staged);
+    disk.open(staged, Access::CreateNew)?.write_at(bytes, 0)?;
+    disk.rename(staged, path)
+}
+
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {

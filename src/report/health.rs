@@ -39,3 +39,10 @@ pub fn write_health(all: &[BackendHealth], style: &Style) -> String {
     }
     text
 }
+
+/// One backend's health in one line.
+pub fn health_line(health: &BackendHealth, style: &Style) -> String {
+    let status = paint_of(health.status).on(health.status.as_str(), style.color);
+    let why = health.failure.as_ref().map(|failure| format!(": {}", visible(&failure.message))).unwrap_or_default();
+    format!("{}  {} is {status}{why}\n", style.now, health.backend)
+}

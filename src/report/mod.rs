@@ -18,7 +18,7 @@ mod verify;
 pub use bench::{write_append, write_batch, write_bench_verify, write_floor};
 pub use documents::*;
 pub use failures::write_failures;
-pub use health::{history_marks, write_health};
+pub use health::{health_line, history_marks, write_health};
 pub use operation::write_operation;
 pub use plan::write_plan;
 pub use result::{subject, verdict, write_result};

@@ -1,13 +1,15 @@
 use std::io::{self, Write};
 
-use super::text::{ago, bytes, visible, wrapped};
+use super::text::{ago, bytes, span, visible, wrapped};
 use super::{Cell, Paint, Style, Table};
 use crate::operation::{HistoryEntry, Operation, OperationId, State, Status, Time};
+use crate::worker::progress::Progress;
 
 /// Everything about an operation, for people: only what is there. `known` tells of the operations that it names.
 pub fn write_operation(
     out: &mut impl Write,
     operation: &Operation,
+    progress: Option<Progress>,
     known: impl Fn(OperationId) -> Option<Operation>,
     history: bool,
     style: &Style,
@@ -45,6 +47,9 @@ pub fn write_operation(
         State::Processing { claim, .. } => {
             line("claimed by", format!("pid {} on {}", claim.pid, claim.host));
             line("claimed", when(claim.started));
+            if let Some(progress) = progress {
+                line("moved", moved(progress));
+            }
         }
         State::Retrying { wait, .. } => line("next attempt", when(wait.until)),
         State::Pending { .. } | State::Failed { .. } => {}
@@ -111,6 +116,20 @@ pub fn write_operation(
         out.write_all(history_table(&operation.history, style).as_bytes())?;
     }
     Ok(())
+}
+
+fn moved(progress: Progress) -> String {
+    let Progress { bytes_done, bytes_total, bytes_per_second } = progress;
+    let mut text = bytes(bytes_done);
+    if let Some(total) = bytes_total {
+        text +=
+            &format!(" of {} ({}%)", bytes(total), bytes_done.saturating_mul(100).checked_div(total).unwrap_or(100));
+    }
+    text += &format!(", {}/s", bytes(bytes_per_second));
+    if let Some(left) = progress.seconds_left() {
+        text += &format!(", {} left", span(i64::try_from(left.saturating_mul(1000)).unwrap_or(i64::MAX)));
+    }
+    text
 }
 
 /// An amount for people and, where that is another figure, in bytes.

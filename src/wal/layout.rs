@@ -137,7 +137,8 @@ impl Layout {
     /// Whether an entry of this name, in the log's folder, belongs to a log, or to a local backend beside it.
     pub fn is_part(name: &str) -> bool {
         let parts = ["MANIFEST.json", "journal", "partitions", "archives", "tmp", "quarantine", "spool", "local"];
-        parts.contains(&name) || name == "health.json" || name == "reserve" || name == "lock" || name.ends_with(".lock")
+        let beside = ["run", "health.json", "progress.json", "reserve"];
+        parts.contains(&name) || beside.contains(&name) || name == "lock" || name.ends_with(".lock")
     }
 
     /// Whether a file name ends like those of Parquet files.
@@ -202,6 +203,11 @@ impl Layout {
     /// The history of probes.
     pub fn health(&self) -> PathBuf {
         self.base.join("health.json")
+    }
+
+    /// How far running attempts have come.
+    pub fn progress(&self) -> PathBuf {
+        self.base.join("progress.json")
     }
 
     /// A lock's file.

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::lane::Lane;
 use super::{TRANSITIONS_MAX, Worker};
+use crate::backend::Pace;
 use crate::health::{self, BackendHealth, Checked, HealthStatus, Records};
 use crate::operation::{BackendName, Event, Failure, FailureClass, Operation, State, Status, Time};
 use crate::wal::{Order, WalResult};
@@ -93,6 +95,8 @@ impl Worker<'_, '_, '_> {
     fn open_lane(&mut self, backend: &BackendName) -> Lane {
         let jobs = self.options.jobs.unwrap_or_else(|| self.tools.settings.jobs_of(backend));
         let mut lane = Lane::new(jobs);
+        let limit = self.tools.settings.bytes_per_second_of(backend);
+        lane.pace = limit.map(|limit| Arc::new(Pace::new(limit, self.tools.clock.clone())));
         let known: Option<BackendHealth> =
             health::known(self.records()).into_iter().find(|health| health.backend == *backend);
         if let Some(health) = known {

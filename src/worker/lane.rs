@@ -1,7 +1,9 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use crate::backend::Pace;
 use crate::health::Checked;
 use crate::operation::{Failure, FailureClass, Number, Operation};
 
@@ -26,6 +28,8 @@ pub struct Lane {
     found: bool,
     /// A probe under way: what it says.
     probe: Option<Receiver<Checked>>,
+    /// How fast bytes may move, if that is limited.
+    pub pace: Option<Arc<Pace>>,
 }
 
 impl Lane {
@@ -39,6 +43,7 @@ impl Lane {
             probation: None,
             found: false,
             probe: None,
+            pace: None,
         }
     }
 

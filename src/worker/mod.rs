@@ -8,6 +8,7 @@ mod executor;
 mod health;
 mod lane;
 mod options;
+pub mod progress;
 mod settle;
 mod upkeep;
 
@@ -21,6 +22,7 @@ use executor::{Executor, Finished, Job};
 use health::Noted;
 use lane::{Lane, Picked};
 pub use options::{Observer, ProcessOptions, ProcessReport, Silent, Stop};
+use progress::Meter;
 use settle::honour_cancel;
 pub use settle::{LAST_ERROR, Settlement, after_crash, cancelled, is_cancelled, request_of, settle};
 use upkeep::Room;
@@ -96,6 +98,7 @@ pub fn run(
             alone: None,
             room: Room::default(),
             noted: Noted::default(),
+            meter: Meter::default(),
             report: ProcessReport::default(),
             claimed: 0,
             started: tools.clock.elapsed(),
@@ -140,6 +143,7 @@ struct Worker<'scope, 'env, 'a> {
     alone: Option<Number>,
     room: Room,
     noted: Noted,
+    meter: Meter,
     report: ProcessReport,
     claimed: u64,
     started: Duration,
@@ -189,6 +193,7 @@ impl Worker<'_, '_, '_> {
                 ticked = now;
                 observer.tick(&self.report, self.waiting());
             }
+            self.tell_progress(now);
             if self.running.is_empty() && idle {
                 if ended || self.has_nothing_left()? {
                     break;
@@ -209,6 +214,7 @@ impl Worker<'_, '_, '_> {
             }
         }
         self.maintain()?;
+        self.forget_progress();
         match self.damage.take() {
             Some(damage) => Err(WalError::Damaged(damage)),
             None => Ok(()),
@@ -574,7 +580,8 @@ impl Worker<'_, '_, '_> {
     fn start(&mut self, operation: Operation, observer: &mut dyn Observer) {
         let Some(backend) = self.tools.backends.get(&operation.backend).cloned() else { return };
         self.claimed += 1;
-        let attempt = Arc::new(Attempt::default());
+        let pace = self.lanes.get(&operation.backend).and_then(|lane| lane.pace.clone());
+        let attempt = Arc::new(Attempt::paced(pace));
         observer.started(&operation, &attempt);
         let jobs = self.options.jobs.unwrap_or_else(|| self.tools.settings.jobs_of(&operation.backend));
         self.executor.submit(Job { operation: operation.clone(), backend, attempt: attempt.clone() }, jobs);

@@ -12,6 +12,7 @@ use crate::operation::{
     BackendName, Claim, FailureClass, Fields, HistoryEntry, Operation, OperationId, OperationType, Outcome, Source,
     State, Status, Time,
 };
+use crate::worker::progress::Progress;
 
 /// Operations, in the order in which they were named.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -132,6 +133,8 @@ pub struct OperationDoc<'a> {
     source: Option<SourceDoc<'a>>,
     /// Who is carrying it out; null unless processing.
     claim: Option<ClaimDoc<'a>>,
+    /// How far it has come, if it moves bytes and has run for a second; `show` alone tells, elsewhere this is null.
+    progress: Option<ProgressDoc>,
     /// The operation that this one was made from.
     redirected_from: Option<Shown<OperationId>>,
     /// The operation that it went on as.
@@ -181,6 +184,20 @@ struct ClaimDoc<'a> {
     host: &'a str,
     /// When it claimed the operation.
     started: Shown<Time>,
+}
+
+/// How far a running attempt has come.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Progress")]
+struct ProgressDoc {
+    /// Bytes moved.
+    bytes_done: u64,
+    /// Bytes to be moved; null if that is not known.
+    bytes_total: Option<u64>,
+    /// Bytes per second over the last seconds.
+    bytes_per_second: u64,
+    /// Seconds until the rest is moved at this rate; null if that is not known.
+    seconds_left: Option<u64>,
 }
 
 /// One change of status.
@@ -241,11 +258,23 @@ impl<'a> OperationDoc<'a> {
             not_before: operation.not_before.map(Shown),
             source: operation.source.as_ref().map(SourceDoc::new),
             claim: claim.map(ClaimDoc::new),
+            progress: None,
             redirected_from: operation.redirected_from.map(Shown),
             redirected_to: operation.redirected_to.map(Shown),
             revision: operation.revision,
             history: operation.history.iter().map(HistoryDoc::new).collect(),
         }
+    }
+
+    /// The same with how far it has come.
+    pub fn with_progress(self, progress: Option<Progress>) -> OperationDoc<'a> {
+        let progress = progress.map(|progress| ProgressDoc {
+            bytes_done: progress.bytes_done,
+            bytes_total: progress.bytes_total,
+            bytes_per_second: progress.bytes_per_second,
+            seconds_left: progress.seconds_left(),
+        });
+        OperationDoc { progress, ..self }
     }
 }
 

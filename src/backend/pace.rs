@@ -1,0 +1,69 @@
+//! A limit on the bytes per second that the attempts on one backend move together.
+
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Clock;
+
+/// How long a wait may go on before it looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Makes whoever moves bytes wait until those before them have had their time.
+#[derive(Debug)]
+pub struct Pace {
+    per_second: NonZeroU64,
+    clock: Arc<dyn Clock>,
+    /// When all bytes moved so far have had their time, on the monotonic clock.
+    free_at: Mutex<Duration>,
+}
+
+impl Pace {
+    /// This many bytes per second, of all who share it.
+    pub fn new(per_second: NonZeroU64, clock: Arc<dyn Clock>) -> Pace {
+        Pace { per_second, clock, free_at: Mutex::default() }
+    }
+
+    /// Waits as long as these bytes take, behind those of others; no longer than until `is_over`.
+    pub(super) fn wait(&self, bytes: u64, is_over: impl Fn() -> bool) {
+        let takes = Duration::from_secs_f64(bytes as f64 / self.per_second.get() as f64);
+        let until = {
+            let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
+            *free_at = self.clock.elapsed().max(*free_at).saturating_add(takes);
+            *free_at
+        };
+        while !is_over() {
+            let left = until.saturating_sub(self.clock.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            self.clock.sleep(left.min(LOOK));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Attempt;
+    use crate::clock::ManualClock;
+    use crate::operation::Time;
+
+    #[test]
+    fn all_who_share_it_keep_to_it_together_and_end_when_asked_to() {
+        let clock = Arc::new(ManualClock::new(Time::from_millis(0), 1));
+        let pace = Arc::new(Pace::new(NonZeroU64::new(1000).unwrap(), clock.clone()));
+        let attempts = [Attempt::paced(Some(pace.clone())), Attempt::paced(Some(pace))];
+        for nth in 0..10 {
+            attempts[nth % 2].add_bytes(500);
+        }
+        assert_eq!(clock.elapsed(), Duration::from_secs(5));
+        assert_eq!(attempts[0].progress(), (2500, 0));
+        clock.advance(Duration::from_secs(60));
+        attempts[0].add_bytes(1000);
+        assert_eq!(clock.elapsed(), Duration::from_secs(66), "idle time is not saved up");
+        attempts[1].cancel();
+        attempts[1].add_bytes(1_000_000);
+        assert_eq!(clock.elapsed(), Duration::from_secs(66));
+    }
+}
