@@ -24,6 +24,7 @@ mod suite {
     mod kubo;
     mod limits;
     mod model;
+    mod moving;
     mod mutations;
     mod order;
     mod outcomes;

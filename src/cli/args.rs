@@ -265,7 +265,8 @@ pub struct Submit {
 
 const STATUS_EXAMPLES: &str = "\
 Conditions compare pending, processing, completed, failed, retrying, total, archived,
-oldest_pending (its age), free_bytes or journal_bytes with > >= < <= = != and a value.
+oldest_pending (its age), free_bytes, journal_bytes or offline (backends that were away
+when they were last checked) with > >= < <= = != and a value.
 
 Examples:
   wal-cli status

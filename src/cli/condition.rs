@@ -1,6 +1,6 @@
 //! Conditions on the log's figures, for `status --fail-if`.
 
-use crate::client::Stats;
+use crate::client::{HealthStatus, Stats};
 use crate::config::parse_seconds;
 use crate::operation::{Status, Time};
 
@@ -22,6 +22,8 @@ enum Figure {
     OldestPending,
     FreeBytes,
     JournalBytes,
+    /// Backends that were away when they were last checked.
+    Offline,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +37,7 @@ enum Comparison {
 }
 
 /// What may stand on the left, for messages.
-const FIGURES: &str =
-    "pending, processing, completed, failed, retrying, total, archived, oldest_pending, free_bytes or journal_bytes";
+const FIGURES: &str = "pending, processing, completed, failed, retrying, total, archived, oldest_pending, free_bytes, journal_bytes or offline";
 
 impl Condition {
     /// Reads conditions, joined by commas.
@@ -67,6 +68,7 @@ impl Condition {
             "oldest_pending" => Figure::OldestPending,
             "free_bytes" => Figure::FreeBytes,
             "journal_bytes" => Figure::JournalBytes,
+            "offline" => Figure::Offline,
             other => Figure::Count(Status::parse(other).ok_or_else(|| format!("`{other}` is none of {FIGURES}"))?),
         };
         let limit =
@@ -96,6 +98,9 @@ impl Condition {
             }
             Figure::FreeBytes => stats.free_bytes.unwrap_or(0),
             Figure::JournalBytes => stats.journal_bytes,
+            Figure::Offline => {
+                stats.health.iter().filter(|health| health.status == HealthStatus::Offline).count() as u64
+            }
         };
         let holds = match self.comparison {
             Comparison::More => value > self.limit,
@@ -117,7 +122,14 @@ impl Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::StatusCounts;
+    use crate::client::{BackendHealth, StatusCounts};
+    use crate::operation::BackendName;
+
+    fn health(status: HealthStatus) -> BackendHealth {
+        let (check_history, changes) = Default::default();
+        let backend = BackendName::new("a").unwrap();
+        BackendHealth { backend, status, last_check: None, check_history, changes, failure: None }
+    }
 
     fn stats() -> Stats {
         Stats {
@@ -129,7 +141,7 @@ mod tests {
             journal_bytes: 2_000_000,
             files: (0, 0),
             free_bytes: Some(1 << 30),
-            health: Vec::new(),
+            health: [HealthStatus::Offline, HealthStatus::Degraded].map(health).into(),
             unread: Vec::new(),
             damage: None,
         }
@@ -150,6 +162,8 @@ mod tests {
             ("oldest_pending>11min", false),
             ("free_bytes<2GiB", true),
             ("journal_bytes<=1MB", false),
+            ("offline>0", true),
+            ("offline>1", false),
         ] {
             let conditions = Condition::parse_all(text).unwrap();
             let holds = conditions.iter().any(|condition| condition.holds(&stats(), now).is_some());

@@ -36,6 +36,7 @@ pub use crate::wal::{
 };
 use crate::wal::{HeldLock, Layout, Options, Retention, View, Wal, WalError};
 use crate::worker::Tools;
+pub use crate::worker::progress::Progress;
 pub use crate::worker::{Observer, ProcessOptions, ProcessReport, Silent, Stop};
 
 /// A log and its backends.

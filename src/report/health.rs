@@ -1,4 +1,4 @@
-use super::text::{ago, visible};
+use super::text::{ago, visible, wrapped};
 use super::{Cell, Paint, Style, Table};
 use crate::client::{BackendHealth, HealthStatus};
 
@@ -20,13 +20,15 @@ pub(super) fn paint_of(status: HealthStatus) -> Paint {
 /// Health as a table.
 pub fn write_health(all: &[BackendHealth], style: &Style) -> String {
     let mut table = Table::new(*style);
-    table.row(["BACKEND", "STATUS", "CHECKED", "HISTORY"].map(|name| Cell::painted(name, Paint::Bold)).into());
+    table.row(["BACKEND", "STATUS", "SINCE", "CHECKED", "HISTORY"].map(|name| Cell::painted(name, Paint::Bold)).into());
     for health in all {
         let checked = health.last_check.map_or_else(|| "-".into(), |time| ago(style.now, time));
+        let since = health.changes.last().map_or_else(|| "-".into(), |change| ago(style.now, change.at));
         let history = history_marks(&health.check_history);
         table.row(vec![
             Cell::plain(health.backend.as_str()),
             Cell::painted(health.status.as_str(), paint_of(health.status)),
+            Cell::plain(since),
             Cell::plain(checked),
             Cell::plain(if history.is_empty() { "-" } else { &history }),
         ]);
@@ -34,7 +36,11 @@ pub fn write_health(all: &[BackendHealth], style: &Style) -> String {
     let mut text = table.render();
     for health in all {
         if let Some(failure) = &health.failure {
-            text += &format!("{}: {}\n", health.backend, visible(&failure.message));
+            let message = format!("{}: {}", health.backend, visible(&failure.message));
+            for line in wrapped(&message, style.width.unwrap_or(usize::MAX)) {
+                text += &line;
+                text.push('\n');
+            }
         }
     }
     text

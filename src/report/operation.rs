@@ -2,8 +2,8 @@ use std::io::{self, Write};
 
 use super::text::{ago, bytes, span, visible, wrapped};
 use super::{Cell, Paint, Style, Table};
+use crate::client::Progress;
 use crate::operation::{HistoryEntry, Operation, OperationId, State, Status, Time};
-use crate::worker::progress::Progress;
 
 /// Everything about an operation, for people: only what is there. `known` tells of the operations that it names.
 pub fn write_operation(

@@ -47,6 +47,12 @@ impl Place {
         path
     }
 
+    /// Its settings.
+    pub fn settings(&self, text: &str) -> PathBuf {
+        std::fs::create_dir_all(self.path("config/ipfs-kit")).unwrap();
+        self.file("config/ipfs-kit/wal.toml", text)
+    }
+
     /// The program with these arguments, separated by spaces.
     pub fn command(&self, arguments: &str) -> Command {
         self.prepare(Command::new(env!("CARGO_BIN_EXE_wal-cli")), arguments)

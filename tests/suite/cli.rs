@@ -278,8 +278,7 @@ fn signal(child: &Child, signal: Signal) {
 /// A drain loop with an attempt under way that takes its time, and more to come.
 fn loop_at_work(place: &Place) -> Child {
     nothing(place);
-    std::fs::create_dir_all(place.path("config/ipfs-kit")).unwrap();
-    place.file("config/ipfs-kit/wal.toml", "jobs = 1\n[backends.mock]\nlatency_ms = 60000\n");
+    place.settings("jobs = 1\n[backends.mock]\nlatency_ms = 60000\n");
     place.run("add --backend mock a.txt b.txt");
     let mut child = place
         .command("process --follow --json --grace 100ms")

@@ -26,13 +26,11 @@ fn shell(place: &Place, script: &str, limit: Option<Duration>) -> Bench {
 fn configure(place: &Place, script: &str, more: &str) {
     place.file("program.sh", &format!("#!/bin/sh\ncd '{}'\n{script}\n", place.path("").display()));
     let program = place.path("program.sh");
-    std::fs::create_dir_all(place.path("config/ipfs-kit")).unwrap();
-    let text = format!(
+    place.settings(&format!(
         "retry_delay = 0\nprocessing_interval = 0.2\ndefault_backend = \"custom\"\n[backends.custom]\n\
          command = [\"/bin/sh\", \"{}\"]\n{more}",
         program.display()
-    );
-    place.file("config/ipfs-kit/wal.toml", &text);
+    ));
 }
 
 /// Waits until something holds; for half a minute at most.
@@ -154,15 +152,14 @@ fn without_a_program_nothing_is_logged_and_with_a_missing_one_it_waits() {
     assert!(refused["error"]["hint"].as_str().unwrap().contains("[backends.custom]"), "{refused}");
 
     configure(&place, "", "");
-    let config = place.path("config/ipfs-kit/wal.toml");
-    let right = std::fs::read_to_string(&config).unwrap();
-    place.file("config/ipfs-kit/wal.toml", &right.replace("/bin/sh", "/bin/no-such-shell"));
+    let right = std::fs::read_to_string(place.path("config/ipfs-kit/wal.toml")).unwrap();
+    place.settings(&right.replace("/bin/sh", "/bin/no-such-shell"));
     place.run("submit backup");
     place.output("process");
     let operation = status(&place, 1);
     assert_eq!((&operation["status"], &operation["retry_count"]), (&json!("pending"), &json!(0)), "{operation}");
     assert!(place.run("why 1").contains("no-such-shell"), "{}", place.run("why 1"));
-    std::fs::write(&config, right).unwrap();
+    place.settings(&right);
     place.run("health --backend custom");
     place.run("process");
     assert_eq!(status(&place, 1)["status"], "completed");

@@ -1,7 +1,7 @@
 //! The backend `ipfs` on a real Kubo: every type of operation, the same results as `local`, every fault on the way.
 #![expect(clippy::disallowed_methods, reason = "it makes files as a user would, and measures")]
 
-mod daemon;
+pub mod daemon;
 mod faults;
 mod kills;
 mod proxy;
@@ -39,9 +39,7 @@ fn backend(options: IpfsOptions) -> Arc<dyn Backend> {
 
 /// Settings for the program under which `ipfs` is this node.
 fn configure(place: &Place, kubo: &Kubo, more: &str) {
-    let text = format!("[backends.ipfs]\nendpoint = \"{}\"\n{more}", kubo.endpoint());
-    std::fs::create_dir_all(place.path("config/ipfs-kit")).unwrap();
-    place.file("config/ipfs-kit/wal.toml", &text);
+    place.settings(&format!("[backends.ipfs]\nendpoint = \"{}\"\n{more}", kubo.endpoint()));
 }
 
 /// Bytes that look like chance, the same ones for the same seed.

@@ -214,8 +214,7 @@ pub fn newer_format(place: &Place) -> Option<File> {
 
 pub fn configured(place: &Place, text: &str) -> Option<File> {
     one_pending(place);
-    std::fs::create_dir_all(place.path("config/ipfs-kit")).unwrap();
-    place.file("config/ipfs-kit/wal.toml", text);
+    place.settings(text);
     None
 }
 

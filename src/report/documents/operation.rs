@@ -8,11 +8,11 @@ use serde::{Serialize, Serializer};
 use serde_json::json;
 
 use super::words::{Cid, Named, Sha256, Shown, Word};
+use crate::client::Progress;
 use crate::operation::{
     BackendName, Claim, FailureClass, Fields, HistoryEntry, Operation, OperationId, OperationType, Outcome, Source,
     State, Status, Time,
 };
-use crate::worker::progress::Progress;
 
 /// Operations, in the order in which they were named.
 #[derive(Debug, Serialize, JsonSchema)]

@@ -1,0 +1,97 @@
+//! Attempts that take long: how far they have come, how fast they may go, and how soon they stop.
+#![expect(clippy::disallowed_methods, reason = "it waits for real processes")]
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::binary::Place;
+use super::kubo::daemon::Kubo;
+
+/// Adds a file of 12 MiB to a backend that takes 2 MiB per second, looks, and cancels it.
+fn moves_at_its_pace_and_stops(place: &Place, backend: &str) {
+    let size = 12 << 20;
+    std::fs::write(place.path("large"), vec![7; size]).unwrap();
+    let number = place.json(&format!("add large --backend {backend} --spool never"))["operations"][0]["number"].clone();
+    let started = Instant::now();
+    let mut drain = place.start("process");
+    let show = || place.json(&format!("show {number}"))["operation"].clone();
+    let progress = loop {
+        let operation = show();
+        assert!(started.elapsed() < Duration::from_secs(30), "{operation}");
+        if !operation["progress"].is_null() {
+            assert_eq!(operation["status"], "processing");
+            break operation["progress"].clone();
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    let figure = |name: &str| progress[name].as_u64().unwrap();
+    assert_eq!(figure("bytes_total"), size as u64);
+    assert!((1..size as u64).contains(&figure("bytes_done")), "{progress}");
+    // What is moved first is not waited for; whoever looks may be late.
+    let (done, passed) = (figure("bytes_done") as f64, started.elapsed().as_secs_f64());
+    assert!(done <= (passed + 2.0) * f64::from(2 << 20), "{progress} after {passed} s");
+    assert!(figure("bytes_per_second") > 0 && figure("seconds_left") > 0, "{progress}");
+    let text = place.run(&format!("show {number}"));
+    assert!(text.contains("of 12.0 MiB") && text.contains("/s") && text.contains(" left\n"), "{text}");
+
+    let asked = Instant::now();
+    place.run(&format!("cancel {number}"));
+    assert_eq!(drain.wait().unwrap().code(), Some(0), "cancelled is what was wanted");
+    assert!(asked.elapsed() < Duration::from_secs(2), "it stopped after {:?}", asked.elapsed());
+    let operation = show();
+    assert_eq!(operation["error_type"], "cancelled", "{operation}");
+    assert!(operation["progress"].is_null() && !place.log().join("progress.json").exists());
+}
+
+#[test]
+fn attempts_tell_how_far_they_are_keep_to_their_pace_and_stop_in_time() {
+    let place = Place::new();
+    place.settings("[backends.local]\nmax_bytes_per_second = \"2 MiB\"\n");
+    moves_at_its_pace_and_stops(&place, "local");
+    let place = Place::new();
+    place.settings(&format!(
+        "[backends.ipfs]\nendpoint = \"{}\"\nmax_bytes_per_second = \"2 MiB\"\n",
+        Kubo::shared().endpoint()
+    ));
+    moves_at_its_pace_and_stops(&place, "ipfs");
+}
+
+#[test]
+fn whoever_watches_health_sees_every_change_until_he_has_enough() {
+    let place = Place::new();
+    let program = place.path("program");
+    place.file("file", "");
+    let nowhere = "[backends.ipfs]\nendpoint = \"http://127.0.0.1:1/api/v0\"\n";
+    place.settings(&format!("[backends.custom]\ncommand = [\"{}\"]\n{nowhere}", program.display()));
+    // What is known of health is kept with a log, once there is one.
+    place.run("add file --backend mock");
+    let mut watch =
+        place.command("health --watch --backend custom --interval 0.05").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    let mut next = || lines.next().unwrap().unwrap();
+    let first = next();
+    assert!(first.contains("custom is offline: ") && first.contains("program"), "{first}");
+    std::os::unix::fs::symlink("/bin/true", &program).unwrap();
+    let back = next();
+    assert!(back.ends_with("custom is degraded") || back.ends_with("custom is online"), "{back}");
+    while !next().ends_with("custom is online") {}
+    kill_process(Pid::from_child(&watch), Signal::INT).unwrap();
+    assert_eq!(watch.wait().unwrap().code(), Some(130));
+
+    let mut watch = place.command("--json health --watch --interval 0.05").stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
+    for _ in 0..3 {
+        let document: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        super::contract::check("health", &document);
+        assert_eq!(document["backends"]["custom"]["status"], "online", "{document}");
+        assert_eq!(document["backends"]["custom"]["status_changes"][0]["to"], "offline", "{document}");
+    }
+    kill_process(Pid::from_child(&watch), Signal::TERM).unwrap();
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+    let status = place.output("status --fail-if offline>0");
+    assert_eq!(status.status.code(), Some(1), "nobody serves `ipfs`");
+}
