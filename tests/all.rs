@@ -27,6 +27,7 @@ mod suite {
     mod moving;
     mod mutations;
     mod order;
+    mod outages;
     mod outcomes;
     mod readers;
     mod repair;

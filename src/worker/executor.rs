@@ -11,7 +11,7 @@ use crate::backend::{Attempt, AttemptError, Backend};
 use crate::clock::Clock;
 use crate::health::{self, Checked};
 use crate::operation::retry::RetryPolicy;
-use crate::operation::{BackendName, Failure, FailureClass, Number, Operation};
+use crate::operation::{BackendName, Event, Failure, FailureClass, Number, Operation};
 use crate::wal::Layout;
 
 /// An operation whose claim is durable.
@@ -48,6 +48,8 @@ pub struct Executor<'scope, 'env> {
 
 struct LaneThreads {
     jobs: Sender<Job>,
+    /// What the attempt said that found the backend away: what was claimed behind it goes back unsent.
+    away: Arc<Mutex<Option<Failure>>>,
     queue: Arc<Mutex<Receiver<Job>>>,
     threads: usize,
     submitted: usize,
@@ -69,12 +71,12 @@ impl<'scope, 'env> Executor<'scope, 'env> {
     pub fn submit(&mut self, job: Job, jobs: usize) {
         let lane = self.lanes.entry(job.operation.backend.clone()).or_insert_with(|| {
             let (jobs, queue) = channel();
-            LaneThreads { jobs, queue: Arc::new(Mutex::new(queue)), threads: 0, submitted: 0 }
+            LaneThreads { jobs, away: Arc::default(), queue: Arc::new(Mutex::new(queue)), threads: 0, submitted: 0 }
         });
         lane.submitted += 1;
         if lane.threads < jobs.min(lane.submitted) {
             lane.threads += 1;
-            let (queue, sender) = (lane.queue.clone(), self.sender.clone());
+            let (queue, sender, away) = (lane.queue.clone(), self.sender.clone(), lane.away.clone());
             let (held_back, policy, clock) = (self.held_back.clone(), self.policy, self.clock.clone());
             let layout = self.layout.clone();
             self.scope.spawn(move || {
@@ -82,7 +84,14 @@ impl<'scope, 'env> Executor<'scope, 'env> {
                     let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     // No sender is left: the loop has ended.
                     let Ok(job) = job else { return };
-                    let finished = carry_out(job, &held_back, &policy, &*clock, &layout);
+                    let known = away.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    let finished = match known {
+                        Some(failure) => unsent(&job, failure),
+                        None => carry_out(job, &held_back, &policy, &*clock, &layout),
+                    };
+                    if let Some(failure) = finished.settlement.outage.clone() {
+                        *away.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+                    }
                     if sender.send(finished).is_err() {
                         return;
                     }
@@ -116,6 +125,13 @@ impl<'scope, 'env> Executor<'scope, 'env> {
         finished
     }
 
+    /// The backend has been found again: its jobs are sent.
+    pub fn reopen(&mut self, backend: &BackendName) {
+        if let Some(lane) = self.lanes.get(backend) {
+            *lane.away.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
     /// From now on, jobs that have not begun come back untouched.
     pub fn hold_back(&self) {
         self.held_back.store(true, Ordering::Relaxed);
@@ -125,6 +141,13 @@ impl<'scope, 'env> Executor<'scope, 'env> {
     pub fn close(&mut self) {
         self.lanes.clear();
     }
+}
+
+/// A job that was claimed ahead, and whose backend turned out to be away before its turn came.
+fn unsent(job: &Job, failure: Failure) -> Finished {
+    let reason = "handed back before it was sent: its backend is away".into();
+    let event = Event::Returned { reason, interrupted: false, failure: Some(failure.clone()) };
+    Finished { number: job.operation.number, settlement: Settlement { event: Some(event), outage: Some(failure) } }
 }
 
 fn carry_out(job: Job, held_back: &AtomicBool, policy: &RetryPolicy, clock: &dyn Clock, layout: &Layout) -> Finished {

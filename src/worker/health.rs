@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lane::Lane;
-use super::{TRANSITIONS_MAX, Worker};
+use super::{Settlement, TRANSITIONS_MAX, Worker};
 use crate::backend::Pace;
-use crate::health::{self, BackendHealth, Checked, HealthStatus, Records};
-use crate::operation::{BackendName, Event, Failure, FailureClass, Operation, State, Status, Time};
+use crate::health::{self, BackendHealth, Checked, Records};
+use crate::operation::{BackendName, Event, Operation, State, Status, Time};
 use crate::wal::{Order, WalResult};
 
 /// When each backend was last written down, on the monotonic clock, and whether it was there.
@@ -41,16 +41,11 @@ impl Worker<'_, '_, '_> {
     }
 
     /// What an attempt that ended says of its backend; none: nothing.
-    pub(super) fn signal(outage: bool, event: Option<&Event>) -> Option<Checked> {
-        match event {
-            Some(Event::Completed { .. }) => Some(Ok(())),
-            Some(Event::Returned { failure: Some(failure), .. }) if outage => Some(Err(failure.clone())),
-            _ if outage => Some(Err(Failure {
-                class: FailureClass::Outage,
-                error_type: "no_answer".into(),
-                message: "what was sent was not answered, and it cannot be asked".into(),
-            })),
-            _ => None,
+    pub(super) fn signal(settlement: &Settlement) -> Option<Checked> {
+        match (&settlement.outage, &settlement.event) {
+            (Some(failure), _) => Some(Err(failure.clone())),
+            (None, Some(Event::Completed { .. })) => Some(Ok(())),
+            (None, _) => None,
         }
     }
 
@@ -70,6 +65,7 @@ impl Worker<'_, '_, '_> {
             match &answer {
                 Some(Ok(())) => {
                     lane.found();
+                    self.executor.reopen(backend);
                     self.noted.returned.push((backend.clone(), self.tools.clock.now()));
                 }
                 Some(Err(_)) => {
@@ -100,7 +96,7 @@ impl Worker<'_, '_, '_> {
         let known: Option<BackendHealth> =
             health::known(self.records()).into_iter().find(|health| health.backend == *backend);
         if let Some(health) = known {
-            if health.status == HealthStatus::Offline {
+            if health.failure.is_some() {
                 lane.suspect();
             }
             let returned = health.recovered_at().map(|at| (backend.clone(), at));
@@ -110,7 +106,9 @@ impl Worker<'_, '_, '_> {
     }
 
     /// What waits for its next attempt at backends that have come back since is due at once.
-    pub(super) fn release_waiting(&mut self) -> WalResult<()> {
+    /// True: there was something.
+    pub(super) fn release_waiting(&mut self) -> WalResult<bool> {
+        let mut released = false;
         for (backend, at) in std::mem::take(&mut self.noted.returned) {
             let mut events: Vec<(Operation, Event)> = Vec::new();
             let only = self.options.only.as_ref();
@@ -129,11 +127,12 @@ impl Worker<'_, '_, '_> {
                 },
             );
             self.tolerate(read)?;
+            released |= !events.is_empty();
             while !events.is_empty() {
                 let rest = events.split_off(events.len().min(TRANSITIONS_MAX));
                 self.record(std::mem::replace(&mut events, rest))?;
             }
         }
-        Ok(())
+        Ok(released)
     }
 }

@@ -185,7 +185,7 @@ impl Worker<'_, '_, '_> {
             let finished = self.wait_for_results(ended);
             if !ended && self.may_claim()? {
                 self.pick()?;
-                self.release_waiting()?;
+                freed |= self.release_waiting()?;
             }
             let idle = finished.is_empty() && self.picked.order.is_empty() && !freed;
             self.write(finished, observer)?;
@@ -484,15 +484,20 @@ impl Worker<'_, '_, '_> {
                 self.alone = None;
             }
             let interval = self.tools.settings.processing_interval;
+            let mut checked = Self::signal(&done.settlement);
             if let Some(lane) = self.lanes.get_mut(&running.operation.backend) {
                 lane.in_flight = lane.in_flight.saturating_sub(1);
-                if done.settlement.outage {
+                if done.settlement.outage.is_some() {
+                    // Of those that were sent at once the first one tells, and the others say no more.
+                    if lane.is_closed(now) {
+                        checked = None;
+                    }
                     lane.close(now + interval);
                 } else {
                     lane.settled(now.saturating_sub(running.claimed_at));
                 }
             }
-            if let Some(checked) = Self::signal(done.settlement.outage, done.settlement.event.as_ref()) {
+            if let Some(checked) = checked {
                 self.note(&running.operation.backend, checked);
             }
             match done.settlement.event {

@@ -23,8 +23,8 @@ pub fn request_of(operation: &Operation, layout: &Layout) -> Request {
 pub struct Settlement {
     /// The event to be recorded; none: it is in doubt, and its backend cannot be asked now.
     pub event: Option<Event>,
-    /// Whether the backend turned out to be away.
-    pub outage: bool,
+    /// If the backend turned out to be away: what was said of that.
+    pub outage: Option<Failure>,
 }
 
 /// What the result of an attempt leads to; `ask` is called only if no answer came.
@@ -36,7 +36,7 @@ pub fn settle(
     clock: &dyn Clock,
     ask: impl FnOnce(&Request) -> Result<Answer, AttemptError>,
 ) -> Settlement {
-    let settled = |event| Settlement { event: Some(event), outage: false };
+    let settled = |event| Settlement { event: Some(event), outage: None };
     match result {
         Ok(outcome) => settled(Event::Completed { outcome }),
         Err(AttemptError::Stopped) => settled(Event::Returned {
@@ -45,23 +45,27 @@ pub fn settle(
             failure: None,
         }),
         Err(AttemptError::Failed { failure, retry_after_ms }) => Settlement {
-            outage: failure.class == FailureClass::Outage,
+            outage: outage_of(&failure),
             event: Some(policy.after_failure(operation, failure, retry_after_ms, clock.now(), clock.chance())),
         },
         Err(AttemptError::Unanswered(failure)) => match ask(request) {
             Ok(Answer::Done(outcome)) => settled(Event::Completed { outcome }),
             Ok(Answer::NotDone) => Settlement {
-                outage: failure.class == FailureClass::Outage,
+                outage: outage_of(&failure),
                 event: Some(policy.after_failure(operation, failure, None, clock.now(), clock.chance())),
             },
             Ok(Answer::Unknown(why)) => settled(Event::Failed { failure: in_doubt(&why) }),
             // It can be asked later, and nothing is repeated before.
             Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Outage => {
-                Settlement { event: None, outage: true }
+                Settlement { event: None, outage: Some(failure) }
             }
             Err(error) => settled(Event::Failed { failure: in_doubt(&message_of(&error)) }),
         },
     }
+}
+
+fn outage_of(failure: &Failure) -> Option<Failure> {
+    (failure.class == FailureClass::Outage).then(|| failure.clone())
 }
 
 /// What becomes of an operation whose drain loop died while it was being carried out.

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -386,4 +386,27 @@ fn help_is_there_for_every_command_even_with_broken_settings() {
     }
     assert!(help.contains("Exit codes:"));
     assert!(place.run("--version").starts_with("wal-cli "));
+}
+
+#[test]
+fn the_configurations_that_the_backends_pages_show_are_right() {
+    let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/backends");
+    let pages: Vec<PathBuf> = std::fs::read_dir(pages).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(pages.len() >= 4);
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let (_, settings) = text.split_once("```toml\n").unwrap_or_else(|| panic!("{page:?} shows none"));
+        let place = Place::new();
+        place.settings(settings.split_once("```").unwrap().0);
+        place.run("config check");
+        let shown = place.json("config show");
+        let name = page.file_stem().unwrap().to_str().unwrap();
+        let (_, table) = text.split_once("| key | default | meaning |\n").unwrap();
+        for row in table.lines().take_while(|line| line.starts_with('|')).skip(1) {
+            for key in row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2) {
+                let key = format!("backends.{name}.{key}");
+                assert!(!shown["settings"][&key].is_null(), "{page:?} names `{key}`, which is no key");
+            }
+        }
+    }
 }

@@ -4,6 +4,7 @@
 pub mod daemon;
 mod faults;
 mod kills;
+mod outage;
 mod proxy;
 
 use std::path::Path;
@@ -218,37 +219,6 @@ fn secrets_open_the_door_and_are_told_to_nobody_else() {
     let output = place.command("add a.txt --wait --debug").env("IPFS_KIT_WAL_LOG", "trace").output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("access_denied") && !said.contains("wr0ng"), "{said}");
-}
-
-#[test]
-fn a_daemon_that_is_stopped_costs_no_attempt_and_nothing_is_lost() {
-    let mut kubo = Kubo::new(&[]);
-    let place = Place::in_memory();
-    configure(&place, &kubo, "");
-    let count = 40;
-    for nth in 0..count {
-        place.file(&format!("f{nth}"), &format!("content of {nth}\n"));
-    }
-    kubo.stop();
-    let files: Vec<String> = (0..count).map(|nth| format!("f{nth}")).collect();
-    place.run(&format!("add {}", files.join(" ")));
-    let output = place.output("process");
-    assert!(output.status.success() || output.status.code() == Some(1), "{output:?}");
-    let status = place.json("status");
-    assert_eq!(status["stats"]["pending"], count, "{status}");
-    let why = place.run("why 1");
-    assert!(why.contains("cannot be reached"), "{why}");
-    let health = place.output("health --backend ipfs");
-    assert_eq!(health.status.code(), Some(1));
-    kubo.start();
-    place.run("process");
-    let listed = place.json("list --limit 0");
-    let operations = listed["operations"].as_array().unwrap();
-    assert_eq!(operations.len(), count);
-    for operation in operations {
-        assert_eq!((&operation["status"], &operation["retry_count"]), (&"completed".into(), &0.into()), "{operation}");
-    }
-    assert!(operations.iter().all(|operation| kubo.has_pin(operation["result"]["cid"].as_str().unwrap())));
 }
 
 #[test]

@@ -9,7 +9,13 @@ use super::rpc::Refused;
 use crate::backend::AttemptError;
 use crate::operation::{Failure, FailureClass, Time};
 
-use FailureClass::{Permanent, Transient};
+use FailureClass::{Outage, Permanent, Transient};
+
+/// The type of what is not in the list.
+pub(super) const UNKNOWN: &str = "backend_error";
+
+/// The type of what a node says that is about to be away.
+pub(super) const GOING_DOWN: &str = "interrupted";
 
 /// Fragments of what Kubo says, in small letters, with what each means and what to do; the first one that fits decides.
 const MEANINGS: &[(&str, FailureClass, &str, &str)] = &[
@@ -17,7 +23,7 @@ const MEANINGS: &[(&str, FailureClass, &str, &str)] = &[
     ("storagemax", Transient, "disk_full", "raise `Datastore.StorageMax` of the node, or collect its garbage"),
     ("permission denied", Permanent, "permission_denied", "let the node's user write its repository"),
     ("context deadline exceeded", Transient, "timed_out", "the node found nobody who has it in time"),
-    ("context canceled", Transient, "interrupted", "the node gave up"),
+    ("context canceled", Transient, GOING_DOWN, "the node gave up"),
     ("file does not exist", Permanent, "not_found", "`list` shows what there is"),
     ("no link named", Permanent, "not_found", "`list` with `cid` shows what there is"),
     ("could not find", Transient, "not_found", "the node has not got it, or is offline"),
@@ -38,8 +44,14 @@ const MEANINGS: &[(&str, FailureClass, &str, &str)] = &[
     ("over 2mib", Permanent, "bad_parameters", "use smaller chunks"),
     ("pin name", Permanent, "bad_parameters", "use a shorter name"),
     ("unflushed mfs operations", Transient, "busy", "`ipfs files flush` on the node"),
-    ("shutting down", Transient, "busy", "the node is going down"),
-    ("shutdown", Transient, "busy", "the node is going down"),
+    // It can do nothing any more, though it still answers for a moment.
+    ("repo not open", Outage, GOING_DOWN, "the node is going down"),
+    ("datastore closed", Outage, GOING_DOWN, "the node is going down"),
+    ("database is closed", Outage, GOING_DOWN, "the node is going down"),
+    ("leveldb: closed", Outage, GOING_DOWN, "the node is going down"),
+    ("pebble: closed", Outage, GOING_DOWN, "the node is going down"),
+    ("shutting down", Transient, GOING_DOWN, "the node is going down"),
+    ("shutdown", Transient, GOING_DOWN, "the node is going down"),
     ("someone else has the lock", Transient, "busy", "another program uses the node's repository"),
 ];
 
@@ -83,7 +95,7 @@ fn of_status(status: u16, code: Option<i64>) -> Option<Meaning> {
 fn of_text(message: &str) -> Meaning {
     let message = message.to_ascii_lowercase();
     let known = MEANINGS.iter().find(|(fragment, ..)| message.contains(fragment));
-    known.map_or((Transient, "backend_error", "see the node's own messages"), |(_, class, error_type, advice)| {
+    known.map_or((Transient, UNKNOWN, "see the node's own messages"), |(_, class, error_type, advice)| {
         (*class, error_type, advice)
     })
 }
@@ -128,6 +140,8 @@ mod tests {
                 Permanent,
                 "destination_exists",
             ),
+            (500, Some(0), "cannot access config, repo not open", Outage, "interrupted"),
+            (500, Some(0), "context canceled", Transient, "interrupted"),
             (200, None, "write blocks/X.data: no space left on device", Transient, "disk_full"),
             (500, Some(0), "words that no release had before", Transient, "backend_error"),
             (500, Some(3), "slow down", Transient, "rate_limited"),

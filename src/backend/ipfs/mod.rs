@@ -144,6 +144,18 @@ impl IpfsBackend {
             RpcError::Refused(refused) => {
                 let failed = errors::meaning(&refused, command, &self.node, self.clock.now());
                 match failed {
+                    // Whether it goes down, or only gave up on this one, is seen by asking.
+                    AttemptError::Failed { mut failure, retry_after_ms }
+                        if [errors::GOING_DOWN, errors::UNKNOWN].contains(&&failure.error_type[..]) =>
+                    {
+                        if matches!(self.probe(), Err(RpcError::Trouble(_))) {
+                            failure.class = FailureClass::Outage;
+                        }
+                        match failure.error_type == errors::GOING_DOWN {
+                            true => unanswered(failure),
+                            false => AttemptError::Failed { failure, retry_after_ms },
+                        }
+                    }
                     // A proxy lost the node in the middle of it.
                     AttemptError::Failed { failure, .. } if acted && matches!(refused.status, 502 | 504) => {
                         AttemptError::Unanswered(failure)

@@ -1,0 +1,109 @@
+//! What a drain loop knows of backends that were away: from its own attempts, and from earlier runs.
+
+use std::sync::atomic::Ordering;
+
+use wal_cli::client::{HealthStatus, ProcessOptions, Silent, Stop};
+use wal_cli::operation::{FailureClass, Status};
+
+use super::scenario::{Act, Scenario, backend};
+
+fn away(scenario: &Scenario, away: bool) {
+    scenario.scripts["a"].away.store(away, Ordering::SeqCst);
+}
+
+fn health(scenario: &Scenario) -> HealthStatus {
+    let stats = scenario.client().stats().unwrap();
+    stats
+        .health
+        .iter()
+        .find(|health| health.backend == backend("a"))
+        .map_or(HealthStatus::Unknown, |health| health.status)
+}
+
+#[test]
+fn what_was_away_when_the_last_run_ended_is_probed_before_anything_is_sent() {
+    let scenario = Scenario::new();
+    away(&scenario, true);
+    scenario.add("a", "one two");
+    assert_eq!(scenario.process().postponed, 1);
+    assert_eq!(health(&scenario), HealthStatus::Offline, "an attempt that finds nobody is a check");
+    for _ in 0..3 {
+        scenario.wait(60);
+        let report = scenario.process();
+        assert_eq!((report.postponed, report.completed), (0, 0));
+    }
+    assert_eq!(scenario.calls("a"), "one", "the others were probes");
+    assert_eq!(scenario.get(1).history.len(), 3, "which leave no trace in it");
+    away(&scenario, false);
+    assert_eq!(scenario.process().completed, 2);
+    assert_eq!(scenario.calls("a"), "one one two");
+    assert_ne!(health(&scenario), HealthStatus::Offline);
+}
+
+#[test]
+fn what_waits_for_its_next_attempt_goes_at_once_when_its_backend_is_back() {
+    let mut scenario = Scenario::new();
+    scenario.settings.retry_delay = std::time::Duration::from_secs(3600);
+    scenario.act("a", "first", &[Act::Fail(FailureClass::Transient)]).add("a", "first");
+    assert_eq!(scenario.process().retrying, 1);
+    away(&scenario, true);
+    scenario.add("a", "second");
+    assert_eq!(scenario.process().postponed, 1);
+    assert_eq!(scenario.get(1).status(), Status::Retrying);
+    away(&scenario, false);
+    scenario.wait(1);
+    assert_eq!(scenario.process().completed, 2, "nobody waits out the hour");
+    let released = scenario.get(1).history.iter().any(|entry| {
+        entry.from == Some(Status::Retrying) && entry.reason.as_deref().is_some_and(|reason| reason.contains("is back"))
+    });
+    assert!(released, "{:#?}", scenario.get(1).history);
+    assert_eq!(scenario.get(1).retry_count, 1, "what was spent stays spent");
+}
+
+#[test]
+fn a_failure_after_the_return_waits_its_time() {
+    let mut scenario = Scenario::new();
+    scenario.settings.retry_delay = std::time::Duration::from_secs(3600);
+    away(&scenario, true);
+    scenario.act("a", "one", &[]).add("a", "one");
+    scenario.process();
+    away(&scenario, false);
+    scenario.wait(1);
+    scenario.act("a", "one", &[Act::Fail(FailureClass::Transient)]);
+    for _ in 0..3 {
+        assert_eq!(scenario.process().completed, 0);
+        scenario.wait(60);
+    }
+    assert_eq!(scenario.calls("a"), "one one", "it is back, but that is not why this failed");
+}
+
+#[test]
+fn a_probe_by_hand_opens_the_lane_for_the_next_run() {
+    let scenario = Scenario::new();
+    away(&scenario, true);
+    scenario.add("a", "one");
+    scenario.process();
+    away(&scenario, false);
+    let probed = scenario.client().backend_health(Some(&backend("a"))).unwrap();
+    assert_eq!(probed[0].status, HealthStatus::Online, "of two checks the last one decides");
+    assert!(probed[0].recovered_at().is_some());
+    assert_eq!(scenario.process().completed, 1);
+}
+
+#[test]
+fn only_named_operations_are_released() {
+    let mut scenario = Scenario::new();
+    scenario.settings.retry_delay = std::time::Duration::from_secs(3600);
+    for name in ["x", "y"] {
+        scenario.act("a", name, &[Act::Fail(FailureClass::Transient)]).add("a", name);
+    }
+    assert_eq!(scenario.process().retrying, 2);
+    away(&scenario, true);
+    scenario.add("a", "z");
+    scenario.process();
+    away(&scenario, false);
+    scenario.wait(1);
+    let options = ProcessOptions { only: Some([1].into_iter().collect()), ..ProcessOptions::default() };
+    let report = scenario.client().process(&options, &Stop::new(), &mut Silent).unwrap();
+    assert_eq!((report.completed, scenario.get(2).status()), (1, Status::Retrying));
+}
