@@ -154,7 +154,8 @@ fn end(
     first_failed: Option<&Operation>,
     interrupts: &Interrupts,
 ) -> Result<Exit, CliError> {
-    let ProcessReport { completed, failed, retrying, cancelled, postponed, handed_back, recovered, .. } = *report;
+    let ProcessReport { completed, failed, retrying, cancelled, postponed, handed_back, recovered, ref away, .. } =
+        *report;
     let no_room = report.out_of_room.map(|free| context.client.wal().map(|wal| wal.no_room_for_outcomes(free)));
     let error = match first_failed {
         _ if interrupts.by_keyboard() => {
@@ -181,12 +182,19 @@ fn end(
             (failed, "failed"),
             (retrying, "to be tried again"),
             (cancelled, "cancelled"),
-            (postponed, "postponed, the backend being away"),
+            (postponed, "postponed"),
             (handed_back, "handed back"),
             (recovered, "recovered from a drain loop that had died"),
         ];
         let told: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-        let told = if told.is_empty() { "nothing was due".to_owned() } else { told.join(", ") };
+        let names: Vec<String> = away.iter().map(|backend| format!("`{backend}`")).collect();
+        let verb = if names.len() == 1 { "is" } else { "are" };
+        let told = match (told.is_empty(), names.is_empty()) {
+            (true, true) => "nothing was due".to_owned(),
+            (false, true) => told.join(", "),
+            (true, false) => format!("nothing was sent: {} {verb} away", names.join(", ")),
+            (false, false) => format!("{}; {} {verb} away", told.join(", "), names.join(", ")),
+        };
         terminal.note(&told);
         if let Some(error) = &error {
             terminal.complain(error);

@@ -105,6 +105,12 @@ impl Worker<'_, '_, '_> {
         lane
     }
 
+    /// Backends that are away, and that something waits for.
+    pub(super) fn away(&self) -> Vec<BackendName> {
+        let is_lost = |backend: &BackendName| self.lanes.get(backend).is_some_and(Lane::is_lost);
+        self.queue.backends().into_iter().filter(is_lost).collect()
+    }
+
     /// What waits for its next attempt at backends that have come back since is due at once.
     /// True: there was something.
     pub(super) fn release_waiting(&mut self) -> WalResult<bool> {

@@ -215,6 +215,7 @@ impl Worker<'_, '_, '_> {
         }
         self.maintain()?;
         self.forget_progress();
+        self.report.away = self.away();
         match self.damage.take() {
             Some(damage) => Err(WalError::Damaged(damage)),
             None => Ok(()),

@@ -75,7 +75,7 @@ impl Stop {
 }
 
 /// What a drain loop did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProcessReport {
     /// Completed.
     pub completed: u64,
@@ -95,6 +95,8 @@ pub struct ProcessReport {
     pub stopped: bool,
     /// Free bytes of the disk, if it ended with work left because outcomes may find no room there.
     pub out_of_room: Option<u64>,
+    /// Backends that were away when it ended, and that something waits for.
+    pub away: Vec<BackendName>,
 }
 
 /// Who is told what a drain loop does.

@@ -30,7 +30,7 @@ fn what_was_away_when_the_last_run_ended_is_probed_before_anything_is_sent() {
     for _ in 0..3 {
         scenario.wait(60);
         let report = scenario.process();
-        assert_eq!((report.postponed, report.completed), (0, 0));
+        assert_eq!((report.postponed, report.completed, &report.away[..]), (0, 0, &[backend("a")][..]));
     }
     assert_eq!(scenario.calls("a"), "one", "the others were probes");
     assert_eq!(scenario.get(1).history.len(), 3, "which leave no trace in it");

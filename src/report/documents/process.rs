@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::OperationDoc;
 use super::words::Shown;
 use crate::client::{HolderNote, ProcessReport};
-use crate::operation::{Operation, Time};
+use crate::operation::{BackendName, Operation, Time};
 
 /// A line of `process`: an attempt ended.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -26,7 +26,7 @@ impl<'a> Settled<'a> {
 
 /// The last line of `process`.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Summary {
+pub struct Summary<'a> {
     #[schemars(extend("const" = "summary"))]
     event: &'static str,
     /// Operations that were completed.
@@ -47,11 +47,13 @@ pub struct Summary {
     stopped: bool,
     /// Whether work is left that was not begun, since the disk has no room for its outcome.
     out_of_room: bool,
+    /// Backends that were away when it ended, and that something waits for.
+    away: Vec<&'a BackendName>,
 }
 
-impl Summary {
+impl<'a> Summary<'a> {
     /// The summary of a run.
-    pub fn new(report: &ProcessReport) -> Summary {
+    pub fn new(report: &'a ProcessReport) -> Summary<'a> {
         let ProcessReport { completed, failed, retrying, cancelled, postponed, handed_back, recovered, .. } = *report;
         Summary {
             event: "summary",
@@ -64,6 +66,7 @@ impl Summary {
             recovered,
             stopped: report.stopped,
             out_of_room: report.out_of_room.is_some(),
+            away: report.away.iter().collect(),
         }
     }
 }

@@ -11,7 +11,8 @@ use serde_json::Value;
 use wal_cli::clock::{Clock, SystemClock};
 
 use super::configure;
-use super::daemon::Kubo;
+use super::daemon::{Kubo, endpoint};
+use super::proxy::{Fault, Proxy};
 use crate::suite::binary::Place;
 
 const OPERATIONS: usize = 500;
@@ -102,4 +103,48 @@ fn an_outage_under_a_queue_costs_nothing_but_time() {
          away for {away} s, all done {took:.1?} after its return; 0 attempts spent; operation {} went first",
         canary.2
     );
+}
+
+#[test]
+fn a_dead_backend_a_hanging_one_and_a_poisoned_operation_hold_up_nothing_else() {
+    let kubo = Kubo::shared();
+    let silent = Proxy::before(kubo.port());
+    silent.plan("*", Fault::HangBeforeHead);
+    let place = Place::in_memory();
+    let patience = 60;
+    place.settings(&format!(
+        "retry_delay = 0.2\nprocessing_interval = 0.2\n\
+         [backends.ipfs]\nendpoint = \"{}\"\njobs = 1\n\
+         [backends.hanging]\ntype = \"ipfs\"\nendpoint = \"{}\"\nidle_timeout = {patience}\n\
+         [backends.dead]\ntype = \"ipfs\"\nendpoint = \"http://127.0.0.1:1/api/v0\"\n",
+        kubo.endpoint(),
+        endpoint(silent.port())
+    ));
+    // What nobody has: Kubo says so each time.
+    place.run("submit pin bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy --backend ipfs --priority 9 --max-retries 2");
+    for on in ["hanging", "dead"] {
+        for name in ["a", "b"] {
+            place.run(&format!("submit mkdir /{name} --backend {on} --priority 9"));
+        }
+    }
+    let files: Vec<String> = (0..40).map(|nth| format!("file-{nth}")).collect();
+    for file in &files {
+        place.file(file, &format!("{file} in {}\n", place.path("").display()));
+    }
+    place.run(&format!("add --backend ipfs {}", files[..20].join(" ")));
+    place.run(&format!("add --backend local {}", files[20..].join(" ")));
+    let started = Instant::now();
+    let mut drain = place.start("process --follow --grace 0");
+    until(&place, "the others are done", |status| completed(status) == 40);
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(patience / 2), "nobody waits for those who hang: {took:?}");
+    let status = until(&place, "the poisoned one is given up", |status| status["stats"]["failed"] == 1);
+    let of = |backend: &str, status_word: &str| status["backends"][backend][status_word].as_u64().unwrap();
+    assert_eq!((of("hanging", "processing"), of("dead", "pending")), (2, 2), "{status:#}");
+    let why = place.run("why 1 2 4");
+    let says = ["not found locally", "has been carrying it out since", "`dead` is away"];
+    assert!(why.lines().zip(says).all(|(line, what)| line.contains(what)), "{why}");
+    print!("40 operations beside those took {took:.1?}; then `why 1 2 4`:\n{why}");
+    kill_process(Pid::from_child(&drain), Signal::TERM).unwrap();
+    drain.wait().unwrap();
 }
