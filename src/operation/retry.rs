@@ -1,6 +1,16 @@
 //! The arithmetic of retries: pure, with `now` and chance as arguments.
 
-use super::{Event, Failure, FailureClass, Operation, Time};
+use super::{Event, Failure, FailureClass, Operation, Status, Time};
+
+/// Why an operation goes back whose backend was away when it was sent.
+pub const AWAY: &str = "backend is away";
+
+/// Why an operation goes back whose backend turned out to be away before it was sent.
+pub const UNSENT: &str = "handed back before it was sent: its backend is away";
+
+/// Attempts in a row that may find a backend away which answered a probe just before. From then on it is the operation
+/// that is taken to be at fault: it spends attempts like others, and no longer goes first.
+pub const AWAY_MAX: usize = 3;
 
 /// Interruptions after which an operation runs alone and last.
 pub const ALONE_AFTER: u32 = 3;
@@ -43,16 +53,26 @@ impl RetryPolicy {
     ) -> Event {
         match failure.class {
             FailureClass::Permanent => Event::Failed { failure },
-            FailureClass::Outage => {
-                Event::Returned { reason: "backend is away".into(), interrupted: false, failure: Some(failure) }
+            FailureClass::Outage if found_away(operation) < AWAY_MAX => {
+                Event::Returned { reason: AWAY.into(), interrupted: false, failure: Some(failure) }
             }
-            FailureClass::Transient if operation.retry_count >= operation.max_retries => Event::Failed { failure },
-            FailureClass::Transient => {
+            FailureClass::Transient | FailureClass::Outage => {
+                let failure = Failure { class: FailureClass::Transient, ..failure };
+                if operation.retry_count >= operation.max_retries {
+                    return Event::Failed { failure };
+                }
                 let wait = self.backoff_ms(operation.retry_count, jitter, retry_after_ms);
                 Event::Retrying { until: now.plus_millis(i64::try_from(wait).unwrap_or(i64::MAX)), failure }
             }
         }
     }
+}
+
+/// How many attempts in a row, up to now, found the backend away.
+fn found_away(operation: &Operation) -> usize {
+    let steps = operation.history.iter().rev().filter(|entry| entry.to != Status::Processing);
+    let reasons = steps.map(|entry| entry.reason.as_deref().unwrap_or_default());
+    reasons.filter(|reason| *reason != UNSENT).take_while(|reason| *reason == AWAY).count()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::settle::{Settlement, request_of, settle};
 use crate::backend::{Attempt, AttemptError, Backend};
 use crate::clock::Clock;
 use crate::health::{self, Checked};
-use crate::operation::retry::RetryPolicy;
+use crate::operation::retry::{RetryPolicy, UNSENT};
 use crate::operation::{BackendName, Event, Failure, FailureClass, Number, Operation};
 use crate::wal::Layout;
 
@@ -145,8 +145,7 @@ impl<'scope, 'env> Executor<'scope, 'env> {
 
 /// A job that was claimed ahead, and whose backend turned out to be away before its turn came.
 fn unsent(job: &Job, failure: Failure) -> Finished {
-    let reason = "handed back before it was sent: its backend is away".into();
-    let event = Event::Returned { reason, interrupted: false, failure: Some(failure.clone()) };
+    let event = Event::Returned { reason: UNSENT.into(), interrupted: false, failure: Some(failure.clone()) };
     Finished { number: job.operation.number, settlement: Settlement { event: Some(event), outage: Some(failure) } }
 }
 

@@ -107,3 +107,19 @@ fn only_named_operations_are_released() {
     let report = scenario.client().process(&options, &Stop::new(), &mut Silent).unwrap();
     assert_eq!((report.completed, scenario.get(2).status()), (1, Status::Retrying));
 }
+
+#[test]
+fn what_alone_finds_its_backend_away_time_and_again_holds_up_nobody() {
+    let mut scenario = Scenario::new();
+    scenario.settings.retry_delay = std::time::Duration::from_secs(60);
+    // Each probe succeeds, and each attempt of this one says that nobody is there.
+    scenario.act("a", "poison", &vec![Act::Fail(FailureClass::Outage); 99]).add("a", "poison good better");
+    for _ in 0..60 {
+        scenario.process();
+        scenario.wait(10);
+    }
+    let poison = scenario.get(1);
+    assert_eq!((poison.status(), poison.retry_count), (Status::Failed, 2), "{:#?}", poison.history);
+    assert_eq!((scenario.get(2).status(), scenario.get(3).status()), (Status::Completed, Status::Completed));
+    assert!(scenario.calls("a").starts_with("poison poison poison poison good"), "{}", scenario.calls("a"));
+}
