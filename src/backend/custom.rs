@@ -14,11 +14,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -27,7 +28,7 @@ use super::files::check_source;
 use super::{Answer, Attempt, AttemptError, Backend, Request};
 use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::operation::{Failure, FailureClass, Fields, Outcome};
+use crate::operation::{Failure, FailureClass, Fields, Number, Outcome};
 
 /// The exit status that asks for another attempt (`EX_TEMPFAIL` of sysexits.h).
 const TRY_AGAIN: i32 = 75;
@@ -50,6 +51,8 @@ pub struct CustomBackend {
     run: PathBuf,
     /// How long it may take.
     limit: Option<Duration>,
+    /// Whether the folder for output is known to survive a power cut.
+    is_durable: AtomicBool,
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
 }
@@ -72,7 +75,23 @@ struct Said {
 struct Ended {
     status: ExitStatus,
     /// Why it was asked to, if it was.
-    stopped: Option<&'static str>,
+    stopped: Option<Stopped>,
+}
+
+/// Why we made it end.
+#[derive(Debug, Clone, Copy)]
+enum Stopped {
+    Asked,
+    Late,
+}
+
+impl Stopped {
+    fn why(self) -> &'static str {
+        match self {
+            Stopped::Asked => "it was asked to stop",
+            Stopped::Late => "its time (`total_timeout`) was up",
+        }
+    }
 }
 
 impl CustomBackend {
@@ -84,7 +103,7 @@ impl CustomBackend {
         run: PathBuf,
         limit: Option<Duration>,
     ) -> CustomBackend {
-        CustomBackend { command, run, limit, disk, clock }
+        CustomBackend { command, run, limit, is_durable: AtomicBool::new(false), disk, clock }
     }
 
     fn output_of(&self, request: &Request) -> PathBuf {
@@ -97,6 +116,12 @@ impl CustomBackend {
             AttemptError::transient("disk", format!("could not write `{}`: {error}", path.display()))
         };
         self.disk.create_dir_if_missing(&self.run).map_err(ours)?;
+        if let Some(log) = self.run.parent()
+            && !self.is_durable.load(Ordering::Relaxed)
+        {
+            self.disk.sync_dir(log).map_err(ours)?;
+            self.is_durable.store(true, Ordering::Relaxed);
+        }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(path).map_err(failed)?;
@@ -106,6 +131,8 @@ impl CustomBackend {
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         file.set_len(0).map_err(failed)?;
+        // Who finds it missing after a power cut takes the program for one that was never started.
+        self.disk.sync_dir(&self.run).map_err(ours)?;
         Ok(file)
     }
 
@@ -135,24 +162,34 @@ impl CustomBackend {
                 return Ok(Ended { status, stopped: None });
             }
             if attempt.is_cancelled() {
-                break "it was asked to stop";
+                break Stopped::Asked;
             }
             if self.limit.is_some_and(|limit| self.clock.elapsed().saturating_sub(start) >= limit) {
-                break "its time (`total_timeout`) was up";
+                break Stopped::Late;
             }
             self.clock.sleep(pause);
             pause = (pause * 2).min(LOOK.1);
         };
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let signal = |signal| group.map(|group| kill_process_group(group, signal));
+        let is_left = || group.is_some_and(|group| test_kill_process_group(group).is_ok());
         signal(Signal::TERM);
         let asked = self.clock.elapsed();
-        while child.try_wait()?.is_none() && self.clock.elapsed().saturating_sub(asked) < GRACE {
+        let mut status = None;
+        // Its children have as long as itself.
+        while (status.is_none() || is_left()) && self.clock.elapsed().saturating_sub(asked) < GRACE {
+            status = status.or(child.try_wait()?);
             self.clock.sleep(LOOK.1);
         }
-        // Whatever is left of the group goes with it.
         signal(Signal::KILL);
-        Ok(Ended { status: child.wait()?, stopped: Some(why) })
+        let killed = self.clock.elapsed();
+        while status.is_none() && self.clock.elapsed().saturating_sub(killed) < GRACE {
+            status = child.try_wait()?;
+            self.clock.sleep(LOOK.0);
+        }
+        // Not ours to kill, or busy with a device: nobody waits for that.
+        let status = status.ok_or_else(|| io::Error::other("it was asked to stop, and could not be killed"))?;
+        Ok(Ended { status, stopped: Some(why) })
     }
 }
 
@@ -170,24 +207,28 @@ impl Backend for CustomBackend {
         let ended = self.wait(&mut child, attempt);
         let ended = ended.map_err(|error| unanswered(format!("nobody knows how the program ended: {error}")))?;
         let printed = read_output(&mut output).unwrap_or_default();
-        let result = settle(&ended, &printed, &errors.last_line());
-        if !matches!(result, Err(AttemptError::Unanswered(_))) {
-            // What it printed is in the result. If this fails, the file stands there until the number runs again.
-            let _ = rustix::fs::unlink(&path);
-        }
-        result
+        settle(&ended, &printed, &errors.last_line())
     }
 
     fn ask(&self, request: &Request) -> Result<Answer, AttemptError> {
         if self.is_still_running(request) {
-            return Err(still_running());
+            return Ok(Answer::StillRunning);
         }
         let path = self.output_of(request);
+        if !self.disk.exists(&path).map_err(ours)? {
+            // It is there, and durable, before the program is started.
+            return Ok(Answer::NotDone);
+        }
         let what = format!(
             "it was carried out by a program that cannot be asked, and that ended without an answer; what it printed is in `{}`",
             path.display()
         );
         Ok(Answer::Unknown(what))
+    }
+
+    fn forget(&self, number: Number) {
+        // If this fails, the file stands there until the number runs again.
+        let _ = rustix::fs::unlink(self.run.join(number.to_string()));
     }
 
     fn is_still_running(&self, request: &Request) -> bool {
@@ -289,8 +330,11 @@ fn settle(ended: &Ended, printed: &str, errors: &str) -> Result<Outcome, Attempt
                 ..Outcome::default()
             },
         }),
-        (Some(TRY_AGAIN), Some(_)) => Err(AttemptError::Stopped),
-        (_, Some(why)) => Err(unanswered(format!("the program was stopped: {why}"))),
+        (Some(TRY_AGAIN), Some(Stopped::Asked)) => Err(AttemptError::Stopped),
+        (Some(TRY_AGAIN), Some(Stopped::Late)) => {
+            Err(AttemptError::transient("timed_out", format!("the program gave up: {}", Stopped::Late.why())))
+        }
+        (_, Some(stopped)) => Err(unanswered(format!("the program was stopped: {}", stopped.why()))),
         (Some(code), None) => {
             let said = said.unwrap_or_default();
             let error_type = said.error_type.unwrap_or_else(|| format!("exit_{code}"));

@@ -150,6 +150,8 @@ pub enum Answer {
     NotDone,
     /// Nobody can tell, and repeating it may do harm; the text says why.
     Unknown(String),
+    /// It still goes on, without the one who began it.
+    StillRunning,
 }
 
 /// A place where operations are carried out.
@@ -164,6 +166,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn is_still_running(&self, _request: &Request) -> bool {
         false
     }
+
+    /// The outcome of an attempt at this operation is durable: what was kept to tell of it may go.
+    fn forget(&self, _number: Number) {}
 
     /// Proves that the backend works; the text of a failure says what is wrong and what to do.
     fn health(&self) -> Result<(), Failure>;

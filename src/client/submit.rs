@@ -173,7 +173,7 @@ impl Client {
             retry_after_max_ms: self.settings.retry_after_max.as_millis() as u64,
         };
         let unknown = |_: &Request| Ok(Answer::Unknown("the function did not say whether it had been done".into()));
-        let settlement = crate::worker::settle(&policy, &processing, &request, result, &*self.clock, unknown);
+        let settlement = crate::worker::settle(&policy, &processing, &request, result, false, &*self.clock, unknown);
         if let Some(event) = settlement.event {
             let settled = Change::Next(Known::from(&processing), event);
             wal.transact_finishing(|_| Ok((vec![settled.clone()], ())))?;

@@ -159,7 +159,7 @@ fn carry_out(job: Job, held_back: &AtomicBool, policy: &RetryPolicy, clock: &dyn
         guarded(&operation.backend, || backend.execute(&request, &attempt))
     };
     let ask = |request: &_| guarded(&operation.backend, || backend.ask(request));
-    let settlement = settle(policy, &operation, &request, result, clock, ask);
+    let settlement = settle(policy, &operation, &request, result, attempt.is_cancelled(), clock, ask);
     Finished { number: operation.number, settlement }
 }
 

@@ -87,9 +87,15 @@ impl Lane {
         self.probation = Some(1);
     }
 
-    /// A probe found the backend again.
+    /// A probe, or an operation, found the backend again.
     pub fn found(&mut self) {
         self.found = true;
+        self.closed_until = None;
+    }
+
+    /// Whether a probe is under way.
+    pub fn is_being_probed(&self) -> bool {
+        self.probe.is_some()
     }
 
     /// Whether the lane is closed because its backend was away.

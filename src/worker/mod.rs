@@ -167,8 +167,10 @@ impl Worker<'_, '_, '_> {
             let now = self.tools.clock.elapsed();
             let ended = self.is_over(now);
             if self.stop.is_requested() || self.is_late(now) {
-                self.report.stopped |= self.stop.is_requested();
                 self.executor.hold_back();
+            }
+            if self.stop.is_requested() {
+                self.report.stopped = true;
                 let deadline = *over_at.get_or_insert(now + self.options.grace);
                 if self.stop.is_urgent() || now >= deadline {
                     self.running.values().for_each(|running| running.attempt.cancel());
@@ -439,8 +441,12 @@ impl Worker<'_, '_, '_> {
     fn nothing_due(&mut self) -> WalResult<bool> {
         let (wall, now) = (self.tools.clock.now(), self.tools.clock.elapsed());
         for backend in self.queue.backends() {
-            if self.lanes.get(&backend).is_some_and(|lane| lane.is_closed(now)) {
+            let lane = self.lanes.get(&backend);
+            if lane.is_some_and(|lane| lane.is_closed(now)) {
                 continue;
+            }
+            if lane.is_some_and(Lane::is_being_probed) {
+                return Ok(false);
             }
             loop {
                 match self.queue.next(&backend, wall) {
@@ -494,6 +500,12 @@ impl Worker<'_, '_, '_> {
                         checked = None;
                     }
                     lane.close(now + interval);
+                } else if lane.is_lost() {
+                    // Only a success shows that it is back before a probe does: other ends may have been our own doing.
+                    if matches!(checked, Some(Ok(()))) {
+                        lane.found();
+                        self.executor.reopen(&running.operation.backend);
+                    }
                 } else {
                     lane.settled(now.saturating_sub(running.claimed_at));
                 }
@@ -577,6 +589,15 @@ impl Worker<'_, '_, '_> {
             tracing::debug!(number = operation.number, status = %operation.status(), "recorded");
             if operation.status() == Status::Completed {
                 self.tools.wal.release_spool(&operation);
+            }
+            let is_known = operation.state.failure().is_none_or(|failure| failure.error_type != failure::IN_DOUBT);
+            if let Some(backend) = self
+                .tools
+                .backends
+                .get(&operation.backend)
+                .filter(|_| operation.status() != Status::Processing && is_known)
+            {
+                backend.forget(operation.number);
             }
             recorded.push((operation, transition.event));
         }

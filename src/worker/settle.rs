@@ -27,34 +27,33 @@ pub struct Settlement {
     pub outage: Option<Failure>,
 }
 
-/// What the result of an attempt leads to; `ask` is called only if no answer came.
+/// What the result of an attempt leads to, which we may have stopped ourselves; `ask` is called only if no answer came.
 pub fn settle(
     policy: &RetryPolicy,
     operation: &Operation,
     request: &Request,
     result: Result<Outcome, AttemptError>,
+    was_stopped: bool,
     clock: &dyn Clock,
     ask: impl FnOnce(&Request) -> Result<Answer, AttemptError>,
 ) -> Settlement {
     let settled = |event| Settlement { event: Some(event), outage: None };
     match result {
         Ok(outcome) => settled(Event::Completed { outcome }),
-        Err(AttemptError::Stopped) => settled(Event::Returned {
-            reason: "handed back: the drain loop was asked to stop, or its time was up".into(),
-            interrupted: false,
-            failure: None,
-        }),
+        Err(AttemptError::Stopped) => settled(handed_back()),
         Err(AttemptError::Failed { failure, retry_after_ms }) => Settlement {
             outage: outage_of(&failure),
             event: Some(policy.after_failure(operation, failure, retry_after_ms, clock.now(), clock.chance())),
         },
         Err(AttemptError::Unanswered(failure)) => match ask(request) {
             Ok(Answer::Done(outcome)) => settled(Event::Completed { outcome }),
+            Ok(Answer::NotDone) if was_stopped => settled(handed_back()),
             Ok(Answer::NotDone) => Settlement {
                 outage: outage_of(&failure),
                 event: Some(policy.after_failure(operation, failure, None, clock.now(), clock.chance())),
             },
             Ok(Answer::Unknown(why)) => settled(Event::Failed { failure: in_doubt(&why) }),
+            Ok(Answer::StillRunning) => Settlement { event: None, outage: None },
             // It can be asked later, and nothing is repeated before.
             Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Outage => {
                 Settlement { event: None, outage: Some(failure) }
@@ -62,6 +61,11 @@ pub fn settle(
             Err(error) => settled(Event::Failed { failure: in_doubt(&message_of(&error)) }),
         },
     }
+}
+
+fn handed_back() -> Event {
+    let reason = "handed back: the drain loop was asked to stop, or its time was up".into();
+    Event::Returned { reason, interrupted: false, failure: None }
 }
 
 fn outage_of(failure: &Failure) -> Option<Failure> {
@@ -90,7 +94,7 @@ pub fn after_crash(operation: &Operation, answer: Option<Result<Answer, AttemptE
             failure: None,
         }),
         Some(Ok(Answer::Unknown(why))) => Some(Event::Failed { failure: in_doubt(&why) }),
-        Some(Err(_)) | None => None,
+        Some(Ok(Answer::StillRunning) | Err(_)) | None => None,
     }
 }
 

@@ -267,3 +267,56 @@ fn a_program_that_outlives_its_drain_loop_is_neither_started_twice_nor_in_doubt(
     assert_eq!(status(&place, 1)["status"], "completed");
     assert_eq!(std::fs::read_to_string(place.path("started")).unwrap().lines().count(), 2);
 }
+
+#[test]
+fn what_was_claimed_and_never_started_is_not_in_doubt() {
+    let place = Place::new();
+    configure(
+        &place,
+        "echo $$ >> started; while [ ! -e go ]; do sleep 0.02; done; echo '{\"cid\": \"bafy\"}'",
+        "jobs = 1\n",
+    );
+    // The lane claims ahead once operations turn out to be short.
+    place.file("go", "");
+    for _ in 0..8 {
+        place.run("submit backup");
+    }
+    place.run("process");
+    std::fs::remove_file(place.path("go")).unwrap();
+    std::fs::remove_file(place.path("started")).unwrap();
+    for _ in 0..8 {
+        place.run("submit backup");
+    }
+    let mut drain = place.start("process");
+    until("one is started", || place.path("started").exists());
+    drain.kill().unwrap();
+    drain.wait().unwrap();
+    place.file("go", "");
+    let pid = std::fs::read_to_string(place.path("started")).unwrap();
+    until("it is gone", || !is_alive(&pid));
+    place.output("process");
+    let statuses: Vec<Value> = (9..=16).map(|number| status(&place, number)["error_type"].clone()).collect();
+    assert_eq!(statuses[0], "in_doubt", "that one was started: {statuses:?}");
+    assert!(statuses[1..].iter().all(Value::is_null), "the others were not: {statuses:?}");
+    assert_eq!(std::fs::read_to_string(place.path("started")).unwrap().lines().count(), 8, "each ran once");
+    assert_eq!(super::binary::names(&place.log().join("run")), ["9"], "what is in doubt can be looked at");
+}
+
+#[test]
+fn time_that_is_up_for_the_loop_ends_no_program_and_time_that_is_up_for_the_program_spends_an_attempt() {
+    let place = Place::new();
+    configure(&place, "sleep 0.6; echo '{\"size\": 7}'", "");
+    place.run("submit backup");
+    place.run("process --max-time 0.2s --grace 0.1s");
+    assert_eq!(status(&place, 1)["result"]["size"], 7, "it had begun in time");
+    configure(&place, "trap 'exit 75' TERM; sleep 60 & wait", "total_timeout = 0.2\n");
+    place.run("submit backup --max-retries 1");
+    assert_eq!(place.output("process").status.code(), Some(1), "it ends");
+    let operation = status(&place, 2);
+    assert_eq!(
+        (&operation["status"], &operation["error_type"]),
+        (&json!("failed"), &json!("timed_out")),
+        "{operation}"
+    );
+    assert_eq!(operation["retry_count"], 1);
+}

@@ -123,3 +123,22 @@ fn what_alone_finds_its_backend_away_time_and_again_holds_up_nobody() {
     assert_eq!((scenario.get(2).status(), scenario.get(3).status()), (Status::Completed, Status::Completed));
     assert!(scenario.calls("a").starts_with("poison poison poison poison good"), "{}", scenario.calls("a"));
 }
+
+#[test]
+fn an_attempt_that_was_stopped_and_not_done_spends_nothing() {
+    let scenario = Scenario::new();
+    scenario.act("a", "x", &[Act::HangUnanswered]).add("a", "x");
+    let (client, stop) = (scenario.client(), Stop::new());
+    std::thread::scope(|scope| {
+        let options = ProcessOptions { grace: std::time::Duration::ZERO, ..ProcessOptions::default() };
+        let (client, stop_too) = (&client, stop.clone());
+        let running = scope.spawn(move || client.process(&options, &stop_too, &mut Silent).unwrap());
+        while scenario.calls("a").is_empty() {
+            std::thread::yield_now();
+        }
+        stop.request();
+        assert_eq!(running.join().unwrap().handed_back, 1);
+    });
+    let operation = scenario.get(1);
+    assert_eq!((operation.status(), operation.retry_count, operation.interruptions), (Status::Pending, 0, 0));
+}

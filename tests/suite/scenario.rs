@@ -29,6 +29,8 @@ pub enum Act {
     Die,
     /// Goes on until it is told to stop.
     Hang,
+    /// The same, and then nobody knows whether it was done.
+    HangUnanswered,
 }
 
 /// A backend that does what it is told, and keeps a record of it.
@@ -78,11 +80,14 @@ impl Backend for Script {
                 self.process.lock().unwrap().as_ref().unwrap().kill();
                 Err(AttemptError::Stopped)
             }
-            Act::Hang => {
+            act @ (Act::Hang | Act::HangUnanswered) => {
                 while !attempt.is_cancelled() {
                     std::thread::yield_now();
                 }
-                Err(AttemptError::Stopped)
+                match act {
+                    Act::Hang => Err(AttemptError::Stopped),
+                    _ => Err(AttemptError::Unanswered(failure(FailureClass::Transient))),
+                }
             }
         }
     }

@@ -361,7 +361,7 @@ fn nothing_is_lost_by_a_kill_or_a_power_cut_at_any_point() {
                     match bench.backend.ask(request).unwrap() {
                         Answer::Done(_) => continue,
                         Answer::NotDone => {}
-                        Answer::Unknown(why) => panic!("{at} {request:?} {why}"),
+                        other @ (Answer::Unknown(_) | Answer::StillRunning) => panic!("{at} {request:?} {other:?}"),
                     }
                 }
                 let result = bench.backend.execute(request, &Attempt::default());
