@@ -499,7 +499,7 @@ pub struct Process {
     /// Carry out at most this many
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
-    /// Begin nothing new after this long
+    /// Begin nothing new after this long; what runs is carried through
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub max_time: Option<Duration>,
     /// End quietly with 0 if another `process` runs

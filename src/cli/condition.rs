@@ -1,6 +1,6 @@
 //! Conditions on the log's figures, for `status --fail-if`.
 
-use crate::client::{HealthStatus, Stats};
+use crate::client::Stats;
 use crate::config::parse_seconds;
 use crate::operation::{Status, Time};
 
@@ -98,9 +98,7 @@ impl Condition {
             }
             Figure::FreeBytes => stats.free_bytes.unwrap_or(0),
             Figure::JournalBytes => stats.journal_bytes,
-            Figure::Offline => {
-                stats.health.iter().filter(|health| health.status == HealthStatus::Offline).count() as u64
-            }
+            Figure::Offline => stats.health.iter().filter(|health| health.failure.is_some()).count() as u64,
         };
         let holds = match self.comparison {
             Comparison::More => value > self.limit,
@@ -122,13 +120,16 @@ impl Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::{BackendHealth, StatusCounts};
-    use crate::operation::BackendName;
+    use crate::client::{BackendHealth, HealthStatus, StatusCounts};
+    use crate::operation::{BackendName, Failure, FailureClass};
 
-    fn health(status: HealthStatus) -> BackendHealth {
+    fn health(is_there: bool) -> BackendHealth {
         let (check_history, changes) = Default::default();
         let backend = BackendName::new("a").unwrap();
-        BackendHealth { backend, status, last_check: None, check_history, changes, failure: None }
+        let failure = Failure { class: FailureClass::Outage, error_type: "refused".into(), message: "nobody".into() };
+        let failure = (!is_there).then_some(failure);
+        // One good check of the last three: what counts is the last one.
+        BackendHealth { backend, status: HealthStatus::Degraded, last_check: None, check_history, changes, failure }
     }
 
     fn stats() -> Stats {
@@ -141,7 +142,7 @@ mod tests {
             journal_bytes: 2_000_000,
             files: (0, 0),
             free_bytes: Some(1 << 30),
-            health: [HealthStatus::Offline, HealthStatus::Degraded].map(health).into(),
+            health: [false, true].map(health).into(),
             unread: Vec::new(),
             damage: None,
         }

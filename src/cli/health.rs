@@ -18,6 +18,9 @@ use crate::report::{self, Document, ErrorType, health_line, write_health};
 /// How soon a request to stop is seen between two probes.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Between two probes there is at least this.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Health) -> Result<Exit, CliError> {
     context.check_backend(args.backend.as_ref())?;
@@ -53,7 +56,7 @@ fn offline(all: &[BackendHealth]) -> Option<CliError> {
 fn watch(context: &mut Context<'_>, args: &Health) -> Result<Exit, CliError> {
     let interrupts = Interrupts::listen()?;
     let clock = context.client.clock().clone();
-    let interval = args.interval.unwrap_or(context.client.settings().health_check_interval);
+    let interval = args.interval.unwrap_or(context.client.settings().health_check_interval).max(INTERVAL_MIN);
     let mut screen = Screen::default();
     while !interrupts.stop.is_requested() {
         let began = clock.elapsed();

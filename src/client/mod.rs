@@ -209,6 +209,13 @@ impl Client {
         Ok(crate::health::probe(self.records(), &self.backends, &*self.clock, only))
     }
 
+    /// What is known of the backends that are configured, without asking them.
+    fn known_health(&self) -> Vec<BackendHealth> {
+        let mut known = crate::health::known(self.records());
+        known.retain(|health| self.backends.names().any(|(name, _)| *name == health.backend));
+        known
+    }
+
     pub(crate) fn records(&self) -> Records<'_> {
         Records { disk: &*self.disk, layout: &self.layout, history_size: self.settings.health_history_size }
     }

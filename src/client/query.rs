@@ -312,7 +312,7 @@ impl Client {
                 journal_bytes: view.journal_load().0,
                 files: view.file_counts(),
                 free_bytes,
-                health: crate::health::known(self.records()),
+                health: self.known_health(),
                 damage,
                 unread: view.unread()?,
             })

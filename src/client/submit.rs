@@ -11,6 +11,7 @@ use crate::operation::{
     BackendName, Claim, Event, Fields, Logged, Number, Operation, OperationId, OperationType, Outcome, Source, Status,
 };
 use crate::wal::{Admitted, Change, Known};
+use crate::worker::{End, Terms, request_of, settle};
 
 /// Bytes of an idempotency key, at most.
 const KEY_MAX: usize = 512;
@@ -166,15 +167,17 @@ impl Client {
         let claimed = Change::Next(Known::from(&pending), Event::Claimed { claim });
         wal.transact_finishing(|_| Ok((vec![claimed.clone()], ())))?;
         let processing = self.operation(&Reference::Number(number))?;
-        let request = crate::worker::request_of(&processing, &self.layout);
+        let request = request_of(&processing, &self.layout);
         let result = function(&request, &Attempt::default());
         let policy = RetryPolicy {
             delay_ms: self.settings.retry_delay.as_millis() as u64,
             retry_after_max_ms: self.settings.retry_after_max.as_millis() as u64,
         };
-        let unknown = |_: &Request| Ok(Answer::Unknown("the function did not say whether it had been done".into()));
-        let settlement = crate::worker::settle(&policy, &processing, &request, result, false, &*self.clock, unknown);
-        if let Some(event) = settlement.event {
+        let terms = Terms { policy: &policy, clock: &*self.clock, last_success: None };
+        let settlement = settle(&terms, &processing, result, false, || {
+            Ok(Answer::Unknown("the function did not say whether it had been done".into()))
+        });
+        if let End::Known(event) = settlement.end {
             let settled = Change::Next(Known::from(&processing), event);
             wal.transact_finishing(|_| Ok((vec![settled.clone()], ())))?;
         }

@@ -34,8 +34,8 @@ impl Client {
         let start = self.clock.elapsed();
         self.wait_or(references, timeout, stop, |client, unfinished| {
             let only = client.with_dependencies(unfinished.iter().map(|operation| operation.number))?;
-            let max_time = timeout.map(|timeout| timeout.saturating_sub(client.clock.elapsed().saturating_sub(start)));
-            client.carry_out(only.into_iter().collect(), max_time, stop, observer)
+            let deadline = timeout.map(|timeout| timeout.saturating_sub(client.clock.elapsed().saturating_sub(start)));
+            client.carry_out(only.into_iter().collect(), deadline, stop, observer)
         })
     }
 
@@ -70,10 +70,10 @@ impl Client {
             if timeout.is_some_and(|timeout| waited >= timeout) {
                 return Err(ClientError::TimedOut { unfinished: Vec::new() });
             }
-            let max_time = timeout.map(|timeout| timeout.saturating_sub(waited));
+            let deadline = timeout.map(|timeout| timeout.saturating_sub(waited));
             let only = self.with_dependencies(numbers.iter())?.into_iter().collect();
-            self.carry_out(only, max_time, stop, observer)?;
-            self.clock.sleep(PAUSE_MAX.min(max_time.unwrap_or(PAUSE_MAX)));
+            self.carry_out(only, deadline, stop, observer)?;
+            self.clock.sleep(PAUSE_MAX.min(deadline.unwrap_or(PAUSE_MAX)));
         }
     }
 
@@ -81,7 +81,7 @@ impl Client {
     fn carry_out(
         &self,
         only: NumberSet,
-        max_time: Option<Duration>,
+        deadline: Option<Duration>,
         stop: &Stop,
         observer: &mut dyn Observer,
     ) -> Result<(), ClientError> {
@@ -89,7 +89,7 @@ impl Client {
         let options = ProcessOptions {
             only: Some(only),
             follow: true,
-            max_time,
+            deadline,
             lock_timeout: Duration::ZERO,
             grace: Duration::from_secs(1),
             ..Default::default()

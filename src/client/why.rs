@@ -148,11 +148,16 @@ impl Client {
         let alive = self.processing_active()?.is_some_and(|holder| holder.pid == claim.pid);
         let stopping = worker::is_cancelled(operation);
         Ok(match (alive, stopping) {
-            (true, false) => (
-                Reason::Running,
-                format!("process {} has been carrying it out since {}", claim.pid, claim.started),
-                None,
-            ),
+            (true, false) => {
+                let health = self.known_health().into_iter().find(|health| health.backend == operation.backend);
+                let missed = health.filter(|health| health.last_check > Some(claim.started));
+                let away = missed.and_then(|health| health.failure).map_or_else(String::new, |failure| {
+                    let message = failure.message.trim_end_matches('.');
+                    format!("; its backend `{}` was away when it was last checked: {message}", operation.backend)
+                });
+                let text = format!("process {} has been carrying it out since {}{away}", claim.pid, claim.started);
+                (Reason::Running, text, None)
+            }
             (true, true) => {
                 (Reason::Stopping, format!("process {} was asked to stop carrying it out", claim.pid), None)
             }
@@ -222,14 +227,7 @@ impl Client {
                 || command.split_once("--backend ").is_some_and(|(_, name)| name != backend.as_str())
         };
         let running = self.processing_active()?.filter(|holder| !elsewhere(&holder.command));
-        let away = match operation.state.failure() {
-            Some(failure) if failure.class == FailureClass::Outage => Some(failure.message.clone()),
-            _ => {
-                let known = crate::health::known(self.records());
-                let failed = known.into_iter().find(|one| one.backend == *backend).and_then(|one| one.failure);
-                failed.map(|failure| failure.message)
-            }
-        };
+        let away = self.away(operation);
         let next = match &running {
             Some(holder) => format!("process {} tries again when it answers", holder.pid),
             None => "no drain loop runs: `wal-cli process` tries again".to_owned(),
@@ -245,12 +243,27 @@ impl Client {
                 None,
             ));
         }
-        let alone = if operation.interruptions >= retry::ALONE_AFTER {
+        let turn = if operation.interruptions >= retry::ALONE_AFTER {
             ", alone and last, since it has ended drain loops before"
+        } else if retry::goes_last(operation).is_some() {
+            ", after the others, since it keeps finding its backend away"
         } else {
             ""
         };
-        Ok((Reason::Queued, format!("it is due, and a drain loop runs: its turn comes{alone}"), Some(now)))
+        let is_limited =
+            running.is_some_and(|holder| ["--max-time", "--limit", "-n "].iter().any(|o| holder.command.contains(o)));
+        let or_later = if is_limited { ", now or in the next run, since this one is limited" } else { "" };
+        Ok((Reason::Queued, format!("it is due, and a drain loop runs: its turn comes{turn}{or_later}"), Some(now)))
+    }
+
+    /// What was said last of its backend, if that was that it is away: by a check, or by the operation itself.
+    fn away(&self, operation: &Operation) -> Option<String> {
+        let known = self.known_health().into_iter().find(|health| health.backend == operation.backend);
+        let (checked_at, missed) = known.map_or((None, None), |health| (health.last_check, health.failure));
+        let own = operation.state.failure().filter(|failure| failure.class == FailureClass::Outage);
+        let since = operation.history.iter().rev().find(|entry| entry.error.is_some()).map(|entry| entry.at);
+        let own = own.filter(|_| since > checked_at);
+        missed.as_ref().or(own).map(|failure| failure.message.clone())
     }
 
     fn why_dependent(&self, operation: &Operation) -> Result<(Reason, String, Option<Time>), ClientError> {

@@ -1,6 +1,6 @@
 //! The arithmetic of retries: pure, with `now` and chance as arguments.
 
-use super::{Event, Failure, FailureClass, Operation, Status, Time};
+use super::{Event, Failure, FailureClass, HistoryEntry, Operation, Status, Time};
 
 /// Why an operation goes back whose backend was away when it was sent.
 pub const AWAY: &str = "backend is away";
@@ -8,9 +8,12 @@ pub const AWAY: &str = "backend is away";
 /// Why an operation goes back whose backend turned out to be away before it was sent.
 pub const UNSENT: &str = "handed back before it was sent: its backend is away";
 
-/// Attempts in a row that may find a backend away which answered a probe just before. From then on it is the operation
-/// that is taken to be at fault: it spends attempts like others, and no longer goes first.
+/// Attempts in a row that may find a backend away which answered a probe just before. From then on the operation goes
+/// after all others of its backend; and if one of those succeeds, the fault is taken to be its own.
 pub const AWAY_MAX: usize = 3;
+
+/// What the message of an outage ends with that is taken to be the operation's own fault, and spends an attempt.
+const AT_FAULT: &str = "; others succeeded there meanwhile, so it is taken to be this operation's own fault";
 
 /// Interruptions after which an operation runs alone and last.
 pub const ALONE_AFTER: u32 = 3;
@@ -42,37 +45,84 @@ impl RetryPolicy {
 
     /// What a failed attempt of `operation` leads to.
     ///
-    /// `retry_after_ms` is what the backend asked for, `jitter` a number between 0 and 1.
+    /// `retry_after_ms` is what the backend asked for, `jitter` a number between 0 and 1. `last_success` is when another
+    /// operation last succeeded there, before this attempt: an outage that others do not see spends attempts.
     pub fn after_failure(
         &self,
         operation: &Operation,
         failure: Failure,
         retry_after_ms: Option<u64>,
+        last_success: Option<Time>,
         now: Time,
         jitter: f64,
     ) -> Event {
-        match failure.class {
-            FailureClass::Permanent => Event::Failed { failure },
-            FailureClass::Outage if found_away(operation) < AWAY_MAX => {
-                Event::Returned { reason: AWAY.into(), interrupted: false, failure: Some(failure) }
+        let failure = match failure.class {
+            FailureClass::Permanent => return Event::Failed { failure },
+            FailureClass::Transient => failure,
+            FailureClass::Outage if !Outages::of(operation).are_its_fault(last_success) => {
+                return Event::Returned { reason: AWAY.into(), interrupted: false, failure: Some(failure) };
             }
-            FailureClass::Transient | FailureClass::Outage => {
-                let failure = Failure { class: FailureClass::Transient, ..failure };
-                if operation.retry_count >= operation.max_retries {
-                    return Event::Failed { failure };
-                }
-                let wait = self.backoff_ms(operation.retry_count, jitter, retry_after_ms);
-                Event::Retrying { until: now.plus_millis(i64::try_from(wait).unwrap_or(i64::MAX)), failure }
+            FailureClass::Outage => {
+                let message = format!("{}{AT_FAULT}", failure.message.trim_end_matches('.'));
+                Failure { class: FailureClass::Transient, message, ..failure }
             }
+        };
+        if operation.retry_count >= operation.max_retries {
+            return Event::Failed { failure };
         }
+        let wait = self.backoff_ms(operation.retry_count, jitter, retry_after_ms);
+        Event::Retrying { until: now.plus_millis(i64::try_from(wait).unwrap_or(i64::MAX)), failure }
+    }
+
+    /// The longest that a next attempt is waited for after `retry_count` failures, unless the backend asks for more.
+    pub fn longest_backoff_ms(&self, retry_count: u32) -> u64 {
+        self.backoff_ms(retry_count.saturating_sub(1), 1.0, None)
     }
 }
 
-/// How many attempts in a row, up to now, found the backend away.
-fn found_away(operation: &Operation) -> usize {
-    let steps = operation.history.iter().rev().filter(|entry| entry.to != Status::Processing);
-    let reasons = steps.map(|entry| entry.reason.as_deref().unwrap_or_default());
-    reasons.filter(|reason| *reason != UNSENT).take_while(|reason| *reason == AWAY).count()
+/// How often in a row an operation has found its backend away, if that is so often that it goes after all others of that
+/// backend: among those, the one that has done so least goes first.
+pub fn goes_last(operation: &Operation) -> Option<usize> {
+    let outages = Outages::of(operation);
+    match outages.at_fault {
+        true => Some(usize::MAX),
+        false => Some(outages.in_a_row).filter(|in_a_row| *in_a_row >= AWAY_MAX),
+    }
+}
+
+/// What the history of an operation, since it was logged or retried by hand, says of outages.
+struct Outages {
+    /// The last attempts that found the backend away.
+    in_a_row: usize,
+    /// When the last one did.
+    last: Option<Time>,
+    /// Whether one was taken to be its own fault.
+    at_fault: bool,
+}
+
+impl Outages {
+    fn of(operation: &Operation) -> Outages {
+        let is_new = |entry: &HistoryEntry| entry.from == Some(Status::Failed) && entry.to == Status::Pending;
+        let steps = operation.history.iter().rev().take_while(|entry| !is_new(entry));
+        // What was not sent has found nothing.
+        let ends = steps.filter(|entry| {
+            entry.from == Some(Status::Processing)
+                && entry.to != Status::Processing
+                && entry.reason.as_deref() != Some(UNSENT)
+        });
+        let mut ends = ends.peekable();
+        let (mut in_a_row, mut last) = (0, None);
+        while let Some(entry) = ends.next_if(|entry| entry.reason.as_deref() == Some(AWAY)) {
+            in_a_row += 1;
+            last = last.or(Some(entry.at));
+        }
+        let at_fault = ends.any(|entry| entry.error.as_deref().is_some_and(|error| error.ends_with(AT_FAULT)));
+        Outages { in_a_row, last, at_fault }
+    }
+
+    fn are_its_fault(&self, last_success: Option<Time>) -> bool {
+        self.at_fault || (self.in_a_row >= AWAY_MAX && last_success > self.last)
+    }
 }
 
 #[cfg(test)]

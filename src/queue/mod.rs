@@ -18,8 +18,29 @@ pub struct Entry {
     pub priority: i32,
     /// What has to be sat out first.
     pub waits: Vec<Wait>,
-    /// Whether it has been interrupted so often that it runs alone and last.
-    pub alone: bool,
+    /// Before or after the others.
+    pub turn: Turn,
+}
+
+/// When an operation goes, beside others of its backend that are due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Turn {
+    /// By priority and number.
+    InOrder,
+    /// After those: it has found its backend away this often in a row, which may be its own fault.
+    AfterOthers(usize),
+    /// After all, and with nothing else running: it has been interrupted time and again.
+    AloneAndLast,
+}
+
+impl Turn {
+    fn of(operation: &Operation) -> Turn {
+        if operation.interruptions >= retry::ALONE_AFTER {
+            Turn::AloneAndLast
+        } else {
+            retry::goes_last(operation).map_or(Turn::InOrder, Turn::AfterOthers)
+        }
+    }
 }
 
 impl Entry {
@@ -38,7 +59,7 @@ impl Entry {
             backend: operation.backend.clone(),
             priority: operation.priority,
             waits: delay.into_iter().chain(backoff).collect(),
-            alone: operation.interruptions >= retry::ALONE_AFTER,
+            turn: Turn::of(operation),
         })
     }
 
@@ -47,12 +68,12 @@ impl Entry {
     }
 
     fn rank(&self) -> Rank {
-        (self.alone, std::cmp::Reverse(self.priority), self.number)
+        (self.turn, std::cmp::Reverse(self.priority), self.number)
     }
 }
 
-/// In which order entries of one lane go: those that run alone last, then by priority, then by number.
-type Rank = (bool, std::cmp::Reverse<i32>, Number);
+/// In which order entries of one lane go.
+type Rank = (Turn, std::cmp::Reverse<i32>, Number);
 
 /// A Parquet file that holds waiting operations of a lane and has not been loaded yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +101,10 @@ struct Lane {
 }
 
 impl Lane {
+    fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.waiting.is_empty() && self.unloaded.is_empty()
+    }
+
     fn make_ready(&mut self, entry: &Entry) {
         self.ranks.insert(entry.number, entry.rank());
         self.ready.insert(entry.rank());
@@ -127,7 +152,7 @@ impl Queue {
 
     /// The backends that have, or may have, something waiting.
     pub fn backends(&self) -> Vec<BackendName> {
-        self.lanes.keys().cloned().collect()
+        self.lanes.iter().filter(|(_, lane)| !lane.is_empty()).map(|(name, _)| name.clone()).collect()
     }
 
     /// Announces a file with waiting operations of a backend.
@@ -174,13 +199,13 @@ impl Queue {
             .filter(|file| file.pending > 0 || file.due.is_some_and(|due| due <= now))
             .min_by_key(|file| (std::cmp::Reverse(file.priority), file.first));
         if let Some(file) = best
-            && first.is_none_or(|rank| (false, std::cmp::Reverse(file.priority), file.first) < rank)
+            && first.is_none_or(|rank| (Turn::InOrder, std::cmp::Reverse(file.priority), file.first) < rank)
         {
             return Next::Load(file.file);
         }
-        let Some((alone, _, number)) = lane.ready.pop_first() else { return Next::Nothing };
+        let Some((turn, _, number)) = lane.ready.pop_first() else { return Next::Nothing };
         lane.ranks.remove(&number);
-        if alone { Next::TakeAlone(number) } else { Next::Take(number) }
+        if turn == Turn::AloneAndLast { Next::TakeAlone(number) } else { Next::Take(number) }
     }
 
     /// When something becomes due that is not due now, of what is known.
@@ -201,7 +226,7 @@ mod tests {
     }
 
     fn entry(number: Number, priority: i32) -> Entry {
-        Entry { number, backend: backend("a"), priority, waits: Vec::new(), alone: false }
+        Entry { number, backend: backend("a"), priority, waits: Vec::new(), turn: Turn::InOrder }
     }
 
     fn at(ms: i64) -> Time {
@@ -237,10 +262,15 @@ mod tests {
     #[test]
     fn what_crashed_the_drain_runs_alone_and_last() {
         let mut queue = Queue::new();
-        queue.offer(Entry { alone: true, ..entry(1, 9) }, at(0));
-        queue.offer(entry(2, 0), at(0));
+        queue.offer(Entry { turn: Turn::AloneAndLast, ..entry(1, 9) }, at(0));
+        queue.offer(Entry { turn: Turn::AfterOthers(4), ..entry(4, 9) }, at(0));
+        queue.offer(Entry { turn: Turn::AfterOthers(3), ..entry(2, 9) }, at(0));
+        queue.offer(entry(3, 0), at(0));
+        assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(3));
         assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(2));
+        assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(4));
         assert_eq!(queue.next(&backend("a"), at(0)), Next::TakeAlone(1));
+        assert_eq!(queue.backends(), []);
     }
 
     #[test]

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 use std::time::Duration;
 
-use super::settle::{Settlement, request_of, settle};
-use crate::backend::{Attempt, AttemptError, Backend};
+use super::lane::Epoch;
+use super::settle::{End, Settlement, Terms, Unanswered, after_crash, request_of, settle, settle_unanswered};
+use crate::backend::{Answer, Attempt, AttemptError, Backend};
 use crate::clock::Clock;
 use crate::health::{self, Checked};
 use crate::operation::retry::{RetryPolicy, UNSENT};
-use crate::operation::{BackendName, Event, Failure, FailureClass, Number, Operation};
+use crate::operation::{BackendName, Event, Failure, FailureClass, Number, Operation, Time};
 use crate::wal::Layout;
 
 /// An operation whose claim is durable.
@@ -22,14 +23,38 @@ pub struct Job {
     pub backend: Arc<dyn Backend>,
     /// What the attempt and the loop tell each other.
     pub attempt: Arc<Attempt>,
+    /// When it was claimed, in outages of its lane.
+    pub epoch: Epoch,
+    /// When another operation last succeeded at the backend.
+    pub last_success: Option<Time>,
 }
 
-/// An attempt that ended.
-pub struct Finished {
-    /// The operation's number.
-    pub number: Number,
-    /// What it leads to.
-    pub settlement: Settlement,
+/// An operation whose backend is to be asked what became of it.
+pub struct Question {
+    /// As it is in the log.
+    pub operation: Operation,
+    /// What is known of the attempt, if it was one of this run's; else its drain loop died.
+    pub unanswered: Option<Unanswered>,
+}
+
+/// What a thread says when it is done.
+pub enum Finished {
+    /// An attempt ended.
+    Attempt {
+        /// The operation's number.
+        number: Number,
+        /// What it leads to.
+        settlement: Settlement,
+    },
+    /// A question has been asked.
+    Question {
+        /// The operation's number.
+        number: Number,
+        /// What the answer leads to; none: there was none.
+        event: Option<Event>,
+        /// If the backend turned out to be away: what was said of that.
+        outage: Option<Failure>,
+    },
 }
 
 /// Threads that call backends: for each backend as many as it has jobs, started when first needed.
@@ -48,8 +73,9 @@ pub struct Executor<'scope, 'env> {
 
 struct LaneThreads {
     jobs: Sender<Job>,
-    /// What the attempt said that found the backend away: what was claimed behind it goes back unsent.
-    away: Arc<Mutex<Option<Failure>>>,
+    /// What the attempt said that found the backend away, and in which epoch it was claimed: what was claimed no later
+    /// goes back unsent.
+    away: Arc<Mutex<Option<(Epoch, Failure)>>>,
     queue: Arc<Mutex<Receiver<Job>>>,
     threads: usize,
     submitted: usize,
@@ -84,15 +110,21 @@ impl<'scope, 'env> Executor<'scope, 'env> {
                     let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     // No sender is left: the loop has ended.
                     let Ok(job) = job else { return };
-                    let known = away.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                    let finished = match known {
-                        Some(failure) => unsent(&job, failure),
+                    let (number, epoch) = (job.operation.number, job.epoch);
+                    let known = || away.lock().unwrap_or_else(PoisonError::into_inner);
+                    let earlier = known().clone().filter(|(of, _)| epoch <= *of);
+                    let settlement = match earlier {
+                        Some((_, failure)) => unsent(failure),
                         None => carry_out(job, &held_back, &policy, &*clock, &layout),
                     };
-                    if let Some(failure) = finished.settlement.outage.clone() {
-                        *away.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+                    if let Some(failure) = &settlement.outage {
+                        let mut known = known();
+                        // One that hung since an earlier outage tells nothing of what was sent since.
+                        if known.as_ref().is_none_or(|(of, _)| epoch > *of) {
+                            *known = Some((epoch, failure.clone()));
+                        }
                     }
-                    if sender.send(finished).is_err() {
+                    if sender.send(Finished::Attempt { number, settlement }).is_err() {
                         return;
                     }
                 }
@@ -112,7 +144,31 @@ impl<'scope, 'env> Executor<'scope, 'env> {
         answer
     }
 
-    /// The attempts that ended, waiting for the first one no longer than `patience`.
+    /// Asks a backend questions, one by one, up to the first one to which nobody answers.
+    pub fn ask(&self, backend: Arc<dyn Backend>, questions: Vec<Question>) {
+        let (sender, held_back, policy) = (self.sender.clone(), self.held_back.clone(), self.policy);
+        let (clock, layout) = (self.clock.clone(), self.layout.clone());
+        self.scope.spawn(move || {
+            let mut away = None;
+            for Question { operation, unanswered } in questions {
+                let number = operation.number;
+                let (event, outage) = if away.is_some() || held_back.load(Ordering::Relaxed) {
+                    (None, away.clone())
+                } else {
+                    let request = request_of(&operation, &layout);
+                    let answer = guarded(&operation.backend, || backend.ask(&request));
+                    let terms = Terms { policy: &policy, clock: &*clock, last_success: None };
+                    settle_question(&terms, &operation, unanswered, answer)
+                };
+                away = outage.clone();
+                if sender.send(Finished::Question { number, event, outage }).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// What has ended, waiting for the first end no longer than `patience`.
     pub fn finished(&mut self, patience: Duration) -> Vec<Finished> {
         let mut finished = Vec::new();
         if !patience.is_zero() {
@@ -123,13 +179,6 @@ impl<'scope, 'env> Executor<'scope, 'env> {
         }
         finished.extend(self.results.try_iter());
         finished
-    }
-
-    /// The backend has been found again: its jobs are sent.
-    pub fn reopen(&mut self, backend: &BackendName) {
-        if let Some(lane) = self.lanes.get(backend) {
-            *lane.away.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        }
     }
 
     /// From now on, jobs that have not begun come back untouched.
@@ -143,14 +192,14 @@ impl<'scope, 'env> Executor<'scope, 'env> {
     }
 }
 
-/// A job that was claimed ahead, and whose backend turned out to be away before its turn came.
-fn unsent(job: &Job, failure: Failure) -> Finished {
+/// What becomes of a job that was claimed ahead, and whose backend turned out to be away before its turn came.
+fn unsent(failure: Failure) -> Settlement {
     let event = Event::Returned { reason: UNSENT.into(), interrupted: false, failure: Some(failure.clone()) };
-    Finished { number: job.operation.number, settlement: Settlement { event: Some(event), outage: Some(failure) } }
+    Settlement { end: End::Known(event), outage: Some(failure) }
 }
 
-fn carry_out(job: Job, held_back: &AtomicBool, policy: &RetryPolicy, clock: &dyn Clock, layout: &Layout) -> Finished {
-    let Job { operation, backend, attempt } = job;
+fn carry_out(job: Job, held_back: &AtomicBool, policy: &RetryPolicy, clock: &dyn Clock, layout: &Layout) -> Settlement {
+    let Job { operation, backend, attempt, last_success, .. } = job;
     let request = request_of(&operation, layout);
     let result = if held_back.load(Ordering::Relaxed) || attempt.is_cancelled() {
         Err(AttemptError::Stopped)
@@ -158,9 +207,28 @@ fn carry_out(job: Job, held_back: &AtomicBool, policy: &RetryPolicy, clock: &dyn
         tracing::debug!(number = operation.number, backend = %operation.backend, "calling the backend");
         guarded(&operation.backend, || backend.execute(&request, &attempt))
     };
-    let ask = |request: &_| guarded(&operation.backend, || backend.ask(request));
-    let settlement = settle(policy, &operation, &request, result, attempt.is_cancelled(), clock, ask);
-    Finished { number: operation.number, settlement }
+    let terms = Terms { policy, clock, last_success };
+    settle(&terms, &operation, result, attempt.is_cancelled(), || guarded(&operation.backend, || backend.ask(&request)))
+}
+
+fn settle_question(
+    terms: &Terms<'_>,
+    operation: &Operation,
+    unanswered: Option<Unanswered>,
+    answer: Result<Answer, AttemptError>,
+) -> (Option<Event>, Option<Failure>) {
+    let Some(unanswered) = unanswered else {
+        let outage = match &answer {
+            Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Outage => Some(failure.clone()),
+            _ => None,
+        };
+        return (after_crash(operation, Some(answer)), outage);
+    };
+    let Settlement { end, outage } = settle_unanswered(terms, operation, unanswered, answer);
+    match end {
+        End::Known(event) => (Some(event), outage),
+        End::Open(_) => (None, outage),
+    }
 }
 
 /// A backend that panics has given no answer; the loop and the other backends go on.

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lane::Lane;
-use super::{Settlement, TRANSITIONS_MAX, Worker};
+use super::settle::End;
+use super::{Running, Settlement, TRANSITIONS_MAX, Worker};
 use crate::backend::Pace;
-use crate::health::{self, BackendHealth, Checked, Records};
+use crate::health::{self, BackendHealth, Checked, HealthStatus, Records};
+use crate::operation::retry::RetryPolicy;
 use crate::operation::{BackendName, Event, Operation, State, Status, Time};
 use crate::wal::{Order, WalResult};
 
@@ -17,7 +19,7 @@ use crate::wal::{Order, WalResult};
 pub(super) struct Noted {
     last: BTreeMap<BackendName, (Duration, bool)>,
     /// Backends that came back, and when: what waits for a next attempt at them since before that is due.
-    returned: Vec<(BackendName, Time)>,
+    returned: BTreeMap<BackendName, Time>,
 }
 
 impl Worker<'_, '_, '_> {
@@ -40,44 +42,58 @@ impl Worker<'_, '_, '_> {
         }
     }
 
-    /// What an attempt that ended says of its backend; none: nothing.
-    pub(super) fn signal(settlement: &Settlement) -> Option<Checked> {
-        match (&settlement.outage, &settlement.event) {
-            (Some(failure), _) => Some(Err(failure.clone())),
-            (None, Some(Event::Completed { .. })) => Some(Ok(())),
-            (None, _) => None,
+    /// What the end of an attempt says of its backend.
+    pub(super) fn learn(&mut self, running: &Running, settlement: &Settlement) {
+        let now = self.tools.clock.elapsed();
+        let (backend, epoch) = (running.operation.backend.clone(), running.epoch);
+        let pause = self.tools.settings.processing_interval;
+        let Some(lane) = self.lanes.get_mut(&backend) else { return };
+        match &settlement.outage {
+            // Of those that were sent at once the first one tells, and the others say no more.
+            Some(failure) => {
+                if lane.away(epoch, now, pause) {
+                    self.note(&backend, Err(failure.clone()));
+                }
+            }
+            None => {
+                let has_succeeded = matches!(settlement.end, End::Known(Event::Completed { .. }));
+                let success = has_succeeded.then(|| self.tools.clock.now());
+                let is_back = lane.settled(epoch, success, now.saturating_sub(running.claimed_at));
+                if has_succeeded {
+                    self.note(&backend, Ok(()));
+                }
+                if is_back {
+                    self.noted.returned.insert(backend, self.tools.clock.now());
+                }
+            }
         }
     }
 
-    /// How many operations of a backend may be claimed now.
-    pub(super) fn room(&mut self, backend: &BackendName, now: Duration) -> usize {
+    /// The lane of a backend: as earlier runs left it, if it is new.
+    pub(super) fn lane(&mut self, backend: &BackendName) -> &mut Lane {
         if !self.lanes.contains_key(backend) {
             let lane = self.open_lane(backend);
             self.lanes.insert(backend.clone(), lane);
         }
-        let Some(lane) = self.lanes.get_mut(backend) else { return 0 };
-        let mut room = lane.room(now);
+        self.lanes.entry(backend.clone()).or_insert_with(|| Lane::new(1))
+    }
+
+    /// How many operations of a backend may be claimed now.
+    pub(super) fn room(&mut self, backend: &BackendName, now: Duration) -> usize {
+        let lane = self.lane(backend);
+        if lane.is_closed(now) {
+            return 0;
+        }
         // A backend that was away is asked whether it is back before anything is sent, so that an outage leaves
         // no trace in the histories of those who wait.
-        if room > 0 && lane.is_lost() {
-            let probe = || self.tools.backends.get(backend).map(|backend| self.executor.probe(backend.clone()));
-            let answer = lane.is_back(probe);
-            match &answer {
-                Some(Ok(())) => {
-                    lane.found();
-                    self.executor.reopen(backend);
-                    self.noted.returned.push((backend.clone(), self.tools.clock.now()));
-                }
-                Some(Err(_)) => {
-                    lane.close(now + self.tools.settings.processing_interval);
-                    room = 0;
-                }
-                None => room = 0,
-            }
-            if let Some(checked) = answer {
-                self.note(backend, checked);
-            }
+        if lane.is_lost() {
+            self.look_for(backend, now);
         }
+        // What is in doubt goes first.
+        if self.doubts.are_asked_of(backend) {
+            return 0;
+        }
+        let room = self.lane(backend).room(now);
         match self.options.limit {
             Some(limit) => {
                 let left = usize::try_from(limit.saturating_sub(self.claimed)).unwrap_or(usize::MAX);
@@ -87,7 +103,23 @@ impl Worker<'_, '_, '_> {
         }
     }
 
-    /// A lane as earlier runs left it: of a backend that was away, closed until a probe finds it.
+    /// Probes a backend that was away.
+    fn look_for(&mut self, backend: &BackendName, now: Duration) {
+        let pause = self.tools.settings.processing_interval;
+        let Some(lane) = self.lanes.get_mut(backend) else { return };
+        let probe = || self.tools.backends.get(backend).map(|backend| self.executor.probe(backend.clone()));
+        let Some(checked) = lane.is_back(probe) else { return };
+        match &checked {
+            Ok(()) => {
+                if lane.found() {
+                    self.noted.returned.insert(backend.clone(), self.tools.clock.now());
+                }
+            }
+            Err(_) => lane.missed(now, pause),
+        }
+        self.note(backend, checked);
+    }
+
     fn open_lane(&mut self, backend: &BackendName) -> Lane {
         let jobs = self.options.jobs.unwrap_or_else(|| self.tools.settings.jobs_of(backend));
         let mut lane = Lane::new(jobs);
@@ -97,10 +129,12 @@ impl Worker<'_, '_, '_> {
             health::known(self.records()).into_iter().find(|health| health.backend == *backend);
         if let Some(health) = known {
             if health.failure.is_some() {
-                lane.suspect();
+                lane.suspect(health.status == HealthStatus::Offline);
             }
-            let returned = health.recovered_at().map(|at| (backend.clone(), at));
-            self.noted.returned.extend(returned);
+            // What lies ahead was written by a clock that has been set back since.
+            if let Some(at) = health.recovered_at().filter(|at| *at <= self.tools.clock.now()) {
+                self.noted.returned.insert(backend.clone(), at);
+            }
         }
         lane
     }
@@ -111,28 +145,33 @@ impl Worker<'_, '_, '_> {
         self.queue.backends().into_iter().filter(is_lost).collect()
     }
 
-    /// What waits for its next attempt at backends that have come back since is due at once.
-    /// True: there was something.
+    /// What waits for its next attempt at backends that have come back since is due at once, unless the backend asked
+    /// for that wait. True: there was something.
     pub(super) fn release_waiting(&mut self) -> WalResult<bool> {
         let mut released = false;
         for (backend, at) in std::mem::take(&mut self.noted.returned) {
             let mut events: Vec<(Operation, Event)> = Vec::new();
             let only = self.options.only.as_ref();
+            let policy = &self.policy;
             let read = self.view.visit(
                 Order::OldestFirst,
                 |file| file.counts.keys().any(|(status, name, _)| *status == Status::Retrying && *name == backend),
                 |glimpse| glimpse.status == Status::Retrying && glimpse.backend == backend,
                 |operation| {
-                    let waits = matches!(&operation.state, State::Retrying { wait, .. } if wait.since < at);
-                    if waits && operation.backend == backend && only.is_none_or(|only| only.contains(operation.number))
-                    {
+                    let is_wanted =
+                        operation.backend == backend && only.is_none_or(|only| only.contains(operation.number));
+                    if is_wanted && waits_for_the_backend_alone(policy, &operation, at) {
                         let reason = format!("its backend `{backend}` is back");
                         events.push((operation, Event::Released { reason }));
                     }
                     ControlFlow::Continue(())
                 },
             );
-            self.tolerate(read)?;
+            if self.tolerate(read)?.is_none() && self.stale {
+                // Files have changed meanwhile; the next turn looks at the new ones.
+                self.noted.returned.insert(backend, at);
+                continue;
+            }
             released |= !events.is_empty();
             while !events.is_empty() {
                 let rest = events.split_off(events.len().min(TRANSITIONS_MAX));
@@ -141,4 +180,11 @@ impl Worker<'_, '_, '_> {
         }
         Ok(released)
     }
+}
+
+/// Whether an operation has waited since before its backend came back, and for no longer than we would have it wait.
+fn waits_for_the_backend_alone(policy: &RetryPolicy, operation: &Operation, back_at: Time) -> bool {
+    let State::Retrying { wait, .. } = &operation.state else { return false };
+    let longest = i64::try_from(policy.longest_backoff_ms(operation.retry_count)).unwrap_or(i64::MAX);
+    wait.since < back_at && wait.until.millis_since(wait.since) <= longest
 }

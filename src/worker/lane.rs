@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::backend::Pace;
 use crate::health::Checked;
-use crate::operation::{Failure, FailureClass, Number, Operation};
+use crate::operation::{Failure, FailureClass, Number, Operation, Time};
 
 /// Claims of one lane at a time, at most.
 const BATCH_MAX: usize = 1000;
@@ -13,19 +13,34 @@ const BATCH_MAX: usize = 1000;
 /// How long the loop waits for a probe at a time: most answer at once.
 const PROBE_MOMENT: Duration = Duration::from_millis(20);
 
+/// The longest that a lane stays closed, as a multiple of the shortest.
+const CLOSED_MAX: u32 = 10;
+
+/// How many outages of a lane came before: attempts that began before the last one say nothing of what is now.
+pub type Epoch = u32;
+
 /// How many operations of one backend are claimed ahead, and whether any are.
 #[derive(Debug)]
 pub struct Lane {
     jobs: usize,
     ahead: usize,
-    /// Claimed and not yet settled.
-    pub in_flight: usize,
+    /// Claimed in this epoch, and not yet settled.
+    in_flight: usize,
+    /// The same of epochs before.
+    overdue: usize,
+    epoch: Epoch,
     /// Closed until then, on the monotonic clock, because the backend was away.
     closed_until: Option<Duration>,
     /// After an outage: how many may run at once, until that reaches `jobs`.
     probation: Option<usize>,
     /// Whether a probe has found the backend since it was away.
     found: bool,
+    /// Whether a probe has missed it since.
+    missed: bool,
+    /// Outages in a row that followed on a good probe.
+    betrayals: u32,
+    /// When an operation last succeeded.
+    last_success: Option<Time>,
     /// A probe under way: what it says.
     probe: Option<Receiver<Checked>>,
     /// How fast bytes may move, if that is limited.
@@ -39,9 +54,14 @@ impl Lane {
             jobs: jobs.max(1),
             ahead: jobs.max(1),
             in_flight: 0,
+            overdue: 0,
+            epoch: 0,
             closed_until: None,
             probation: None,
             found: false,
+            missed: false,
+            betrayals: 0,
+            last_success: None,
             probe: None,
             pace: None,
         }
@@ -49,16 +69,29 @@ impl Lane {
 
     /// How many may be claimed now.
     pub fn room(&self, now: Duration) -> usize {
-        if self.closed_until.is_some_and(|until| now < until) {
+        if self.is_closed(now) || self.is_lost() {
             return 0;
         }
-        let limit = self.probation.unwrap_or(self.ahead);
+        // What began before an outage, and hangs, takes its jobs, and is no reason to wait.
+        let jobs = self.jobs.saturating_sub(self.overdue);
+        let limit = self.probation.unwrap_or(self.ahead).min(self.ahead.saturating_sub(self.overdue));
         // Claims are written in batches: waiting for half of them to be done makes each flush serve many.
         if self.in_flight * 2 <= limit {
             return limit - self.in_flight;
         }
         // But no job stands idle for the sake of a batch.
-        self.jobs.min(limit).saturating_sub(self.in_flight)
+        jobs.min(limit).saturating_sub(self.in_flight)
+    }
+
+    /// One more is claimed; what it has to be settled with.
+    pub fn claimed(&mut self) -> Epoch {
+        self.in_flight += 1;
+        self.epoch
+    }
+
+    /// When an operation last succeeded.
+    pub fn last_success(&self) -> Option<Time> {
+        self.last_success
     }
 
     /// Whether its backend was away and has not been seen since.
@@ -82,15 +115,24 @@ impl Lane {
         Some(answer)
     }
 
-    /// The backend was away when it was last seen: it is probed, and then one goes at first.
-    pub fn suspect(&mut self) {
+    /// The backend was away when it was last seen, or even when it was last probed.
+    pub fn suspect(&mut self, missed: bool) {
         self.probation = Some(1);
+        self.missed = missed;
     }
 
-    /// A probe, or an operation, found the backend again.
-    pub fn found(&mut self) {
+    /// A probe, or an operation, found the backend again. True: a probe had missed it before.
+    pub fn found(&mut self) -> bool {
         self.found = true;
         self.closed_until = None;
+        std::mem::take(&mut self.missed)
+    }
+
+    /// A probe did not find the backend: nothing goes for that long.
+    pub fn missed(&mut self, now: Duration, pause: Duration) {
+        self.missed = true;
+        self.betrayals = 0;
+        self.closed_until = Some(now + pause);
     }
 
     /// Whether a probe is under way.
@@ -103,17 +145,61 @@ impl Lane {
         self.closed_until.is_some_and(|until| now < until)
     }
 
-    /// The backend was away: nothing goes until then, and then one at first.
-    pub fn close(&mut self, until: Duration) {
+    /// An attempt found the backend away: nothing goes for that long, or for longer if this goes on although probes
+    /// find it, and then one at first. False: that is no news, since it began before the last outage.
+    pub fn away(&mut self, epoch: Epoch, now: Duration, pause: Duration) -> bool {
+        self.leave(epoch);
+        if epoch < self.epoch {
+            return false;
+        }
+        let pause = pause.saturating_mul(1 << self.betrayals.min(8)).min(pause.saturating_mul(CLOSED_MAX));
+        self.betrayals += u32::from(self.found);
+        self.lose(now + pause);
+        true
+    }
+
+    /// A question found the backend away. False: that is no news.
+    pub fn unasked(&mut self, now: Duration, pause: Duration) -> bool {
+        let is_news = !self.is_lost();
+        if is_news {
+            self.lose(now + pause);
+        }
+        is_news
+    }
+
+    fn lose(&mut self, until: Duration) {
+        self.epoch += 1;
+        self.overdue += std::mem::take(&mut self.in_flight);
         self.closed_until = Some(until);
         self.probation = Some(1);
         self.found = false;
+        self.missed = false;
         self.ahead = self.jobs;
     }
 
-    /// A settlement that was no outage.
-    pub fn settled(&mut self, batch_took: Duration) {
-        self.closed_until = None;
+    fn leave(&mut self, epoch: Epoch) {
+        let claims = if epoch == self.epoch { &mut self.in_flight } else { &mut self.overdue };
+        *claims = claims.saturating_sub(1);
+    }
+
+    /// An attempt ended that did not find its backend away; with a success if that is when. True: a probe had missed the
+    /// backend before.
+    pub fn settled(&mut self, epoch: Epoch, success: Option<Time>, batch_took: Duration) -> bool {
+        self.leave(epoch);
+        let mut is_back = false;
+        if success.is_some() {
+            self.last_success = success;
+            self.betrayals = 0;
+            // It shows that the backend is back before a probe does; other ends may have been our own doing.
+            is_back = self.found();
+        }
+        if !self.is_lost() && epoch == self.epoch {
+            self.trust_more(batch_took);
+        }
+        is_back
+    }
+
+    fn trust_more(&mut self, batch_took: Duration) {
         match self.probation {
             Some(limit) if limit * 2 >= self.jobs => self.probation = None,
             Some(limit) => self.probation = Some(limit * 2),
@@ -152,14 +238,14 @@ mod tests {
         let mut lane = Lane::new(4);
         assert_eq!(lane.room(MS), 4);
         for _ in 0..20 {
-            lane.settled(MS);
+            lane.settled(0, None, MS);
         }
         assert_eq!(lane.room(MS), BATCH_MAX);
         lane.in_flight = BATCH_MAX / 2 + 1;
         assert_eq!(lane.room(MS), 0, "until half of them are done");
         lane.in_flight = 0;
         for _ in 0..20 {
-            lane.settled(MS * 1000);
+            lane.settled(0, None, MS * 1000);
         }
         assert_eq!(lane.room(MS), 4);
     }
@@ -167,7 +253,9 @@ mod tests {
     #[test]
     fn no_job_stands_idle_beside_long_ones() {
         let mut lane = Lane::new(4);
-        lane.in_flight = 3;
+        for _ in 0..3 {
+            lane.claimed();
+        }
         assert_eq!(lane.room(MS), 1);
     }
 
@@ -175,7 +263,7 @@ mod tests {
     fn a_probe_that_hangs_is_left_alone_until_it_says_something() {
         let (sender, answer) = std::sync::mpsc::channel();
         let (mut lane, mut answer) = (Lane::new(4), Some(answer));
-        lane.close(MS);
+        lane.suspect(false);
         for _ in 0..3 {
             assert_eq!(lane.is_back(|| Some(answer.take().expect("one probe at a time"))), None);
         }
@@ -187,13 +275,67 @@ mod tests {
     #[test]
     fn after_an_outage_one_goes_first_then_two_then_four() {
         let mut lane = Lane::new(8);
-        lane.close(MS * 10);
-        assert_eq!(lane.room(MS * 9), 0);
+        let epoch = lane.claimed();
+        assert!(lane.away(epoch, MS * 0, MS * 10));
+        assert!(lane.is_closed(MS * 9));
+        assert_eq!(lane.room(MS * 10), 0, "nobody has found it");
+        lane.found();
         let mut seen = Vec::new();
         for _ in 0..4 {
             seen.push(lane.room(MS * 10));
-            lane.settled(MS * 100);
+            let epoch = lane.claimed();
+            lane.settled(epoch, None, MS * 100);
         }
         assert_eq!(seen, [1, 2, 4, 8]);
+    }
+
+    #[test]
+    fn what_hangs_since_before_an_outage_takes_its_jobs_and_keeps_nothing_else_waiting() {
+        let mut lane = Lane::new(4);
+        let old: Vec<Epoch> = (0..4).map(|_| lane.claimed()).collect();
+        assert!(lane.away(old[0], MS, MS));
+        lane.found();
+        assert_eq!(lane.room(MS * 9), 1, "three hang, one job is free");
+        let canary = lane.claimed();
+        assert!(!lane.away(old[1], MS * 9, MS), "this one was sent before the outage, and tells nothing new");
+        assert!(!lane.is_lost());
+        lane.settled(canary, None, MS * 100);
+        assert_eq!(lane.room(MS * 9), 2, "and two hang");
+        lane.settled(old[2], None, MS * 9000);
+        assert!(!lane.away(old[3], MS * 9, MS));
+        assert_eq!(lane.room(MS * 9), 2, "what is old tells nothing of how many may run");
+    }
+
+    #[test]
+    fn a_backend_that_probes_find_and_operations_do_not_is_left_alone_for_longer_and_longer() {
+        let mut lane = Lane::new(1);
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            let epoch = lane.claimed();
+            lane.away(epoch, MS * 0, MS);
+            pauses.push((0..).find(|pause| !lane.is_closed(MS * *pause)).unwrap());
+            lane.found();
+        }
+        assert_eq!(pauses, [1, 1, 2, 4, 8, 10, 10, 10]);
+        let epoch = lane.claimed();
+        lane.settled(epoch, Some(Time::from_millis(1)), MS);
+        let epoch = lane.claimed();
+        lane.away(epoch, MS * 0, MS);
+        assert!(!lane.is_closed(MS), "it had come back");
+    }
+
+    #[test]
+    fn only_a_backend_that_a_probe_has_missed_comes_back() {
+        let mut lane = Lane::new(1);
+        let epoch = lane.claimed();
+        lane.away(epoch, MS * 0, MS);
+        assert!(!lane.found(), "one connection that broke off is no outage");
+        let epoch = lane.claimed();
+        lane.away(epoch, MS * 0, MS);
+        lane.missed(MS, MS);
+        assert!(lane.found());
+        let mut of_an_earlier_run = Lane::new(1);
+        of_an_earlier_run.suspect(true);
+        assert!(of_an_earlier_run.found());
     }
 }

@@ -9,22 +9,23 @@ mod health;
 mod lane;
 mod options;
 pub mod progress;
+mod recover;
 mod settle;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dependencies::{Dependents, still_fails};
 use executor::{Executor, Finished, Job};
 use health::Noted;
-use lane::{Lane, Picked};
+use lane::{Epoch, Lane, Picked};
 pub use options::{Observer, ProcessOptions, ProcessReport, Silent, Stop};
 use progress::Meter;
+use recover::Doubts;
 use settle::honour_cancel;
-pub use settle::{LAST_ERROR, Settlement, after_crash, cancelled, is_cancelled, request_of, settle};
+pub use settle::{End, LAST_ERROR, Settlement, Terms, cancelled, is_cancelled, request_of, settle};
 use upkeep::Room;
 
 use crate::backend::{Attempt, Backends};
@@ -34,7 +35,7 @@ use crate::disk::Disk;
 use crate::operation::retry::RetryPolicy;
 use crate::operation::{BackendName, Claim, Event, Number, Operation, Status, Time, Transition, apply, failure};
 use crate::queue::{Entry, Next, Queue, Unloaded};
-use crate::wal::{Change, Damage, HeldLock, Known, Order, View, Wal, WalError, WalResult, Written};
+use crate::wal::{Change, Damage, HeldLock, Known, View, Wal, WalError, WalResult, Written};
 
 /// How soon a loop that follows sees a new operation.
 const POLL: Duration = Duration::from_millis(100);
@@ -93,12 +94,13 @@ pub fn run(
             waits_outside: false,
             stale: false,
             damage: None,
-            unanswered: (0, Duration::ZERO),
+            doubts: Doubts::default(),
+            policy,
             last_wall: tools.clock.now(),
             alone: None,
             room: Room::default(),
             noted: Noted::default(),
-            meter: Meter::default(),
+            meter: Meter::new(),
             report: ProcessReport::default(),
             claimed: 0,
             started: tools.clock.elapsed(),
@@ -108,6 +110,7 @@ pub fn run(
             // What runs can no longer be settled; the next loop asks about it.
             worker.running.values().for_each(|running| running.attempt.cancel());
         }
+        worker.executor.hold_back();
         worker.executor.close();
         result.map(|()| worker.report)
     })
@@ -135,8 +138,8 @@ struct Worker<'scope, 'env, 'a> {
     stale: bool,
     /// What cannot be read; everything else is carried out before that is told.
     damage: Option<Damage>,
-    /// Operations of dead loops that no backend could be asked about yet, and when to ask again.
-    unanswered: (u64, Duration),
+    doubts: Doubts,
+    policy: RetryPolicy,
     /// Wall time of the last turn.
     last_wall: Time,
     /// The operation that runs with nothing else running.
@@ -154,11 +157,12 @@ struct Running {
     operation: Operation,
     attempt: Arc<Attempt>,
     claimed_at: Duration,
+    epoch: Epoch,
 }
 
 impl Worker<'_, '_, '_> {
     fn drain(&mut self, observer: &mut dyn Observer) -> WalResult<()> {
-        self.recover(observer)?;
+        self.ask_about_doubts()?;
         self.rebuild()?;
         let mut over_at = None;
         let mut maintained = self.tools.clock.elapsed();
@@ -169,8 +173,8 @@ impl Worker<'_, '_, '_> {
             if self.stop.is_requested() || self.is_late(now) {
                 self.executor.hold_back();
             }
-            if self.stop.is_requested() {
-                self.report.stopped = true;
+            self.report.stopped = self.stop.is_requested();
+            if self.report.stopped || self.options.deadline.is_some_and(|at| now.saturating_sub(self.started) >= at) {
                 let deadline = *over_at.get_or_insert(now + self.options.grace);
                 if self.stop.is_urgent() || now >= deadline {
                     self.running.values().for_each(|running| running.attempt.cancel());
@@ -196,7 +200,7 @@ impl Worker<'_, '_, '_> {
                 observer.tick(&self.report, self.waiting());
             }
             self.tell_progress(now);
-            if self.running.is_empty() && idle {
+            if self.running.is_empty() && idle && !self.doubts.are_asked() {
                 if ended || self.has_nothing_left()? {
                     break;
                 }
@@ -210,8 +214,8 @@ impl Worker<'_, '_, '_> {
             if now.saturating_sub(maintained) > Duration::from_millis(200) {
                 maintained = now;
                 self.maintain()?;
-                if self.unanswered.0 > 0 && now >= self.unanswered.1 {
-                    self.recover(observer)?;
+                if !ended && self.doubts.are_due(now) {
+                    self.ask_about_doubts()?;
                 }
             }
         }
@@ -269,9 +273,10 @@ impl Worker<'_, '_, '_> {
         self.running.contains_key(&number) || self.picked.numbers.contains(&number)
     }
 
-    /// Whether the time for this run is up.
+    /// Whether the time for beginning anything is up.
     fn is_late(&self, now: Duration) -> bool {
-        self.options.max_time.is_some_and(|max| now.saturating_sub(self.started) >= max)
+        let ends = [self.options.max_time, self.options.deadline];
+        ends.into_iter().flatten().min().is_some_and(|end| now.saturating_sub(self.started) >= end)
     }
 
     /// Whether nothing new may begin.
@@ -466,7 +471,7 @@ impl Worker<'_, '_, '_> {
     }
 
     fn wait_for_results(&mut self, ended: bool) -> Vec<Finished> {
-        let patience = match self.running.is_empty() {
+        let patience = match self.running.is_empty() && !self.doubts.are_asked() {
             true => Duration::ZERO,
             false if ended => Duration::from_millis(20),
             // A result ends the pause at once; a new operation waits for its end.
@@ -484,39 +489,20 @@ impl Worker<'_, '_, '_> {
         let identity = self.tools.disk.identity();
         let claim = Claim { pid: identity.pid, host: identity.host.clone(), started: self.tools.clock.now() };
         let mut events: Vec<(Operation, Event)> = Vec::with_capacity(finished.len() + picked.len());
-        let now = self.tools.clock.elapsed();
         for done in finished {
-            let Some(running) = self.running.remove(&done.number) else { continue };
-            if self.alone == Some(done.number) {
-                self.alone = None;
-            }
-            let interval = self.tools.settings.processing_interval;
-            let mut checked = Self::signal(&done.settlement);
-            if let Some(lane) = self.lanes.get_mut(&running.operation.backend) {
-                lane.in_flight = lane.in_flight.saturating_sub(1);
-                if done.settlement.outage.is_some() {
-                    // Of those that were sent at once the first one tells, and the others say no more.
-                    if lane.is_closed(now) {
-                        checked = None;
+            match done {
+                Finished::Attempt { number, settlement } => {
+                    let Some(running) = self.running.remove(&number) else { continue };
+                    if self.alone == Some(number) {
+                        self.alone = None;
                     }
-                    lane.close(now + interval);
-                } else if lane.is_lost() {
-                    // Only a success shows that it is back before a probe does: other ends may have been our own doing.
-                    if matches!(checked, Some(Ok(()))) {
-                        lane.found();
-                        self.executor.reopen(&running.operation.backend);
+                    self.learn(&running, &settlement);
+                    match settlement.end {
+                        End::Known(event) => events.push((running.operation, event)),
+                        End::Open(unanswered) => self.doubt(number, unanswered),
                     }
-                } else {
-                    lane.settled(now.saturating_sub(running.claimed_at));
                 }
-            }
-            if let Some(checked) = checked {
-                self.note(&running.operation.backend, checked);
-            }
-            match done.settlement.event {
-                Some(event) => events.push((running.operation, event)),
-                // It stays claimed, like what a dead loop left.
-                None => self.unanswered = (self.unanswered.0 + 1, now + interval),
+                Finished::Question { number, event, outage } => events.extend(self.answered(number, event, outage)),
             }
         }
         for operation in picked {
@@ -532,7 +518,8 @@ impl Worker<'_, '_, '_> {
         for (operation, event) in recorded {
             if operation.status() == Status::Processing {
                 self.start(operation, observer);
-            } else {
+            } else if !matches!(event, Event::Returned { interrupted: true, .. }) {
+                // What only goes back after a crash is told when it is done.
                 self.count(&operation, &event);
                 observer.settled(&operation);
             }
@@ -607,16 +594,15 @@ impl Worker<'_, '_, '_> {
     fn start(&mut self, operation: Operation, observer: &mut dyn Observer) {
         let Some(backend) = self.tools.backends.get(&operation.backend).cloned() else { return };
         self.claimed += 1;
-        let pace = self.lanes.get(&operation.backend).and_then(|lane| lane.pace.clone());
+        let lane = self.lane(&operation.backend);
+        let (pace, last_success, epoch) = (lane.pace.clone(), lane.last_success(), lane.claimed());
         let attempt = Arc::new(Attempt::paced(pace));
         observer.started(&operation, &attempt);
         let jobs = self.options.jobs.unwrap_or_else(|| self.tools.settings.jobs_of(&operation.backend));
-        self.executor.submit(Job { operation: operation.clone(), backend, attempt: attempt.clone() }, jobs);
+        let job = Job { operation: operation.clone(), backend, attempt: attempt.clone(), epoch, last_success };
+        self.executor.submit(job, jobs);
         let claimed_at = self.tools.clock.elapsed();
-        if let Some(lane) = self.lanes.get_mut(&operation.backend) {
-            lane.in_flight += 1;
-        }
-        self.running.insert(operation.number, Running { operation, attempt, claimed_at });
+        self.running.insert(operation.number, Running { operation, attempt, claimed_at, epoch });
     }
 
     fn count(&mut self, operation: &Operation, event: &Event) {
@@ -631,41 +617,6 @@ impl Worker<'_, '_, '_> {
             _ => &mut self.report.handed_back,
         };
         *counter += 1;
-    }
-
-    /// Settles what a dead drain loop left claimed: the backends are asked before anything is repeated.
-    fn recover(&mut self, observer: &mut dyn Observer) -> WalResult<()> {
-        let mut orphans = Vec::new();
-        let only = self.options.only.as_ref();
-        let read = self.view.visit(
-            Order::OldestFirst,
-            |file| file.count_of(Status::Processing) > 0,
-            |glimpse| glimpse.status == Status::Processing,
-            |operation| {
-                let ours = self.running.contains_key(&operation.number);
-                let wanted = !ours && only.is_none_or(|only| only.contains(operation.number));
-                if operation.status() == Status::Processing && wanted {
-                    orphans.push(operation);
-                }
-                ControlFlow::Continue(())
-            },
-        );
-        self.tolerate(read)?;
-        let found = orphans.len();
-        let mut events = Vec::with_capacity(orphans.len());
-        for orphan in orphans {
-            let request = request_of(&orphan, self.tools.wal.layout());
-            let answer = self.tools.backends.get(&orphan.backend).map(|backend| backend.ask(&request));
-            if let Some(event) = after_crash(&orphan, answer) {
-                events.push((orphan, event));
-            }
-        }
-        self.report.recovered += events.len() as u64;
-        let again = self.tools.clock.elapsed() + self.tools.settings.processing_interval;
-        self.unanswered = ((found - events.len()) as u64, again);
-        self.record_ends(events, observer)?;
-        self.stale = true;
-        Ok(())
     }
 
     /// Writes any number of events, and tells of those that end operations; what only goes back to pending is

@@ -20,13 +20,15 @@ pub struct ProcessOptions {
     pub jobs: Option<usize>,
     /// Carry out at most this many.
     pub limit: Option<u64>,
-    /// Begin nothing new after this time.
+    /// Begin nothing new after this time. What runs is carried through: who cuts it short every time never gets it done.
     pub max_time: Option<Duration>,
+    /// Be done by this time: after it, what runs is asked to stop as if a stop had been requested.
+    pub deadline: Option<Duration>,
     /// Only these operations.
     pub only: Option<NumberSet>,
     /// How long to try for the lock.
     pub lock_timeout: Duration,
-    /// How long running attempts may go on after a request to stop.
+    /// How long running attempts may go on after a request to stop, or after the deadline.
     pub grace: Duration,
 }
 
@@ -38,6 +40,7 @@ impl Default for ProcessOptions {
             jobs: None,
             limit: None,
             max_time: None,
+            deadline: None,
             only: None,
             lock_timeout: LOCK_TIMEOUT,
             grace: Duration::from_secs(10),

@@ -51,15 +51,20 @@ pub fn of(disk: &dyn Disk, layout: &Layout, pid: u32, number: Number) -> Option<
 }
 
 /// What was measured of running attempts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Meter {
     told_at: Duration,
-    /// Whether anything is written down.
+    /// Whether anything may be written down.
     is_told: bool,
     samples: BTreeMap<Number, VecDeque<(Duration, u64)>>,
 }
 
 impl Meter {
+    /// A meter before its first measurement: a dead loop with the same process id may have left something.
+    pub(super) fn new() -> Meter {
+        Meter { told_at: Duration::ZERO, is_told: true, samples: BTreeMap::new() }
+    }
+
     /// Looks at what runs; none: nothing has moved bytes for a while.
     fn measure(&mut self, now: Duration, running: &BTreeMap<Number, Running>) -> BTreeMap<Number, Progress> {
         self.samples.retain(|number, _| running.contains_key(number));

@@ -1,7 +1,7 @@
 use crate::backend::{Answer, AttemptError, Request};
 use crate::clock::Clock;
 use crate::operation::retry::{GIVEN_UP_AFTER, RetryPolicy};
-use crate::operation::{Event, Failure, FailureClass, Operation, Outcome, State, failure};
+use crate::operation::{Event, Failure, FailureClass, Operation, Outcome, State, Time, failure};
 use crate::wal::Layout;
 
 /// What an operation is to its backend, in the log that is laid out so.
@@ -21,55 +21,96 @@ pub fn request_of(operation: &Operation, layout: &Layout) -> Request {
 /// What an attempt led to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
-    /// The event to be recorded; none: it is in doubt, and its backend cannot be asked now.
-    pub event: Option<Event>,
+    /// What is to be recorded.
+    pub end: End,
     /// If the backend turned out to be away: what was said of that.
     pub outage: Option<Failure>,
 }
 
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// So.
+    Known(Event),
+    /// Nobody knows yet: it is in doubt, and its backend cannot be asked now.
+    Open(Unanswered),
+}
+
+/// An attempt without an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unanswered {
+    /// What came in place of the answer.
+    pub failure: Failure,
+    /// Whether we had stopped it ourselves.
+    pub was_stopped: bool,
+}
+
+/// What retries are decided by.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms<'a> {
+    /// How they are spaced.
+    pub policy: &'a RetryPolicy,
+    /// Time and chance.
+    pub clock: &'a dyn Clock,
+    /// When another operation last succeeded at the backend, before the attempt.
+    pub last_success: Option<Time>,
+}
+
+impl Terms<'_> {
+    fn after(&self, operation: &Operation, failure: Failure, retry_after_ms: Option<u64>) -> Settlement {
+        let outage = (failure.class == FailureClass::Outage).then(|| failure.clone());
+        let (now, jitter) = (self.clock.now(), self.clock.chance());
+        let event = self.policy.after_failure(operation, failure, retry_after_ms, self.last_success, now, jitter);
+        Settlement { end: End::Known(event), outage }
+    }
+}
+
 /// What the result of an attempt leads to, which we may have stopped ourselves; `ask` is called only if no answer came.
 pub fn settle(
-    policy: &RetryPolicy,
+    terms: &Terms<'_>,
     operation: &Operation,
-    request: &Request,
     result: Result<Outcome, AttemptError>,
     was_stopped: bool,
-    clock: &dyn Clock,
-    ask: impl FnOnce(&Request) -> Result<Answer, AttemptError>,
+    ask: impl FnOnce() -> Result<Answer, AttemptError>,
 ) -> Settlement {
-    let settled = |event| Settlement { event: Some(event), outage: None };
     match result {
-        Ok(outcome) => settled(Event::Completed { outcome }),
-        Err(AttemptError::Stopped) => settled(handed_back()),
-        Err(AttemptError::Failed { failure, retry_after_ms }) => Settlement {
-            outage: outage_of(&failure),
-            event: Some(policy.after_failure(operation, failure, retry_after_ms, clock.now(), clock.chance())),
-        },
-        Err(AttemptError::Unanswered(failure)) => match ask(request) {
-            Ok(Answer::Done(outcome)) => settled(Event::Completed { outcome }),
-            Ok(Answer::NotDone) if was_stopped => settled(handed_back()),
-            Ok(Answer::NotDone) => Settlement {
-                outage: outage_of(&failure),
-                event: Some(policy.after_failure(operation, failure, None, clock.now(), clock.chance())),
-            },
-            Ok(Answer::Unknown(why)) => settled(Event::Failed { failure: in_doubt(&why) }),
-            Ok(Answer::StillRunning) => Settlement { event: None, outage: None },
-            // It can be asked later, and nothing is repeated before.
-            Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Outage => {
-                Settlement { event: None, outage: Some(failure) }
-            }
-            Err(error) => settled(Event::Failed { failure: in_doubt(&message_of(&error)) }),
-        },
+        Ok(outcome) => known(Event::Completed { outcome }),
+        Err(AttemptError::Stopped) => known(handed_back()),
+        Err(AttemptError::Failed { failure, retry_after_ms }) => terms.after(operation, failure, retry_after_ms),
+        Err(AttemptError::Unanswered(failure)) => {
+            settle_unanswered(terms, operation, Unanswered { failure, was_stopped }, ask())
+        }
     }
+}
+
+/// What an attempt without an answer leads to, once its backend was asked.
+pub fn settle_unanswered(
+    terms: &Terms<'_>,
+    operation: &Operation,
+    unanswered: Unanswered,
+    answer: Result<Answer, AttemptError>,
+) -> Settlement {
+    match answer {
+        Ok(Answer::Done(outcome)) => known(Event::Completed { outcome }),
+        Ok(Answer::NotDone) if unanswered.was_stopped => known(handed_back()),
+        Ok(Answer::NotDone) => terms.after(operation, unanswered.failure, None),
+        Ok(Answer::Unknown(why)) => known(Event::Failed { failure: in_doubt(&why) }),
+        Ok(Answer::StillRunning) => Settlement { end: End::Open(unanswered), outage: None },
+        // It can be asked later, and nothing is repeated before.
+        Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Outage => {
+            Settlement { end: End::Open(unanswered), outage: Some(failure) }
+        }
+        Err(error) => known(Event::Failed { failure: in_doubt(&message_of(&error)) }),
+    }
+}
+
+fn known(event: Event) -> Settlement {
+    Settlement { end: End::Known(event), outage: None }
 }
 
 fn handed_back() -> Event {
     let reason = "handed back: the drain loop was asked to stop, or its time was up".into();
     Event::Returned { reason, interrupted: false, failure: None }
-}
-
-fn outage_of(failure: &Failure) -> Option<Failure> {
-    (failure.class == FailureClass::Outage).then(|| failure.clone())
 }
 
 /// What becomes of an operation whose drain loop died while it was being carried out.
@@ -94,6 +135,8 @@ pub fn after_crash(operation: &Operation, answer: Option<Result<Answer, AttemptE
             failure: None,
         }),
         Some(Ok(Answer::Unknown(why))) => Some(Event::Failed { failure: in_doubt(&why) }),
+        // It gives no answer at all: a bug in it, which asking again does not cure.
+        Some(Err(AttemptError::Unanswered(failure))) => Some(Event::Failed { failure: in_doubt(&failure.message) }),
         Some(Ok(Answer::StillRunning) | Err(_)) | None => None,
     }
 }

@@ -1,6 +1,7 @@
 //! What a drain loop knows of backends that were away: from its own attempts, and from earlier runs.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use wal_cli::client::{HealthStatus, ProcessOptions, Silent, Stop};
 use wal_cli::operation::{FailureClass, Status};
@@ -43,7 +44,7 @@ fn what_was_away_when_the_last_run_ended_is_probed_before_anything_is_sent() {
 #[test]
 fn what_waits_for_its_next_attempt_goes_at_once_when_its_backend_is_back() {
     let mut scenario = Scenario::new();
-    scenario.settings.retry_delay = std::time::Duration::from_secs(3600);
+    scenario.settings.retry_delay = Duration::from_secs(3600);
     scenario.act("a", "first", &[Act::Fail(FailureClass::Transient)]).add("a", "first");
     assert_eq!(scenario.process().retrying, 1);
     away(&scenario, true);
@@ -63,7 +64,7 @@ fn what_waits_for_its_next_attempt_goes_at_once_when_its_backend_is_back() {
 #[test]
 fn a_failure_after_the_return_waits_its_time() {
     let mut scenario = Scenario::new();
-    scenario.settings.retry_delay = std::time::Duration::from_secs(3600);
+    scenario.settings.retry_delay = Duration::from_secs(3600);
     away(&scenario, true);
     scenario.act("a", "one", &[]).add("a", "one");
     scenario.process();
@@ -93,7 +94,7 @@ fn a_probe_by_hand_opens_the_lane_for_the_next_run() {
 #[test]
 fn only_named_operations_are_released() {
     let mut scenario = Scenario::new();
-    scenario.settings.retry_delay = std::time::Duration::from_secs(3600);
+    scenario.settings.retry_delay = Duration::from_secs(3600);
     for name in ["x", "y"] {
         scenario.act("a", name, &[Act::Fail(FailureClass::Transient)]).add("a", name);
     }
@@ -111,7 +112,7 @@ fn only_named_operations_are_released() {
 #[test]
 fn what_alone_finds_its_backend_away_time_and_again_holds_up_nobody() {
     let mut scenario = Scenario::new();
-    scenario.settings.retry_delay = std::time::Duration::from_secs(60);
+    scenario.settings.retry_delay = Duration::from_secs(60);
     // Each probe succeeds, and each attempt of this one says that nobody is there.
     scenario.act("a", "poison", &vec![Act::Fail(FailureClass::Outage); 99]).add("a", "poison good better");
     for _ in 0..60 {
@@ -121,7 +122,145 @@ fn what_alone_finds_its_backend_away_time_and_again_holds_up_nobody() {
     let poison = scenario.get(1);
     assert_eq!((poison.status(), poison.retry_count), (Status::Failed, 2), "{:#?}", poison.history);
     assert_eq!((scenario.get(2).status(), scenario.get(3).status()), (Status::Completed, Status::Completed));
-    assert!(scenario.calls("a").starts_with("poison poison poison poison good"), "{}", scenario.calls("a"));
+    assert!(scenario.calls("a").starts_with("poison poison poison good better poison"), "{}", scenario.calls("a"));
+    assert!(poison.state.failure().unwrap().message.contains("own fault"), "{poison:?}");
+}
+
+#[test]
+fn an_outage_that_only_operations_notice_spends_nothing() {
+    let scenario = Scenario::new();
+    // Each probe succeeds, and whatever is sent finds nobody: a program without its interpreter, say.
+    for name in ["one", "two", "three"] {
+        scenario.act("a", name, &vec![Act::Fail(FailureClass::Outage); 20]);
+    }
+    scenario.add("a", "one two three");
+    for _ in 0..30 {
+        assert_eq!(scenario.process().away, [backend("a")]);
+        scenario.wait(60);
+    }
+    for number in 1..=3 {
+        let operation = scenario.get(number);
+        assert_eq!((operation.status(), operation.retry_count), (Status::Pending, 0), "{:#?}", operation.history);
+    }
+    let calls = scenario.calls("a");
+    assert!(["one", "two", "three"].iter().all(|name| calls.matches(name).count() >= 3), "all had their turn: {calls}");
+    for name in ["one", "two", "three"] {
+        scenario.act("a", name, &[]);
+    }
+    assert_eq!(scenario.process().completed, 3);
+}
+
+/// A drain loop in a thread of its own that follows, until `then` is through.
+fn following(scenario: &Scenario, then: impl FnOnce()) -> wal_cli::client::ProcessReport {
+    let (client, stop) = (scenario.client(), Stop::new());
+    std::thread::scope(|scope| {
+        let options = ProcessOptions { follow: true, grace: Duration::ZERO, ..ProcessOptions::default() };
+        let (client, stop_too) = (&client, stop.clone());
+        let running = scope.spawn(move || client.process(&options, &stop_too, &mut Silent).unwrap());
+        then();
+        stop.request();
+        running.join().unwrap()
+    })
+}
+
+/// Lets time pass until something has come about.
+fn until(scenario: &Scenario, come_about: impl Fn() -> bool) {
+    while !come_about() {
+        scenario.clock.advance(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn what_hangs_since_before_an_outage_keeps_nobody_from_looking_for_its_end() {
+    let mut scenario = Scenario::new();
+    scenario.settings.jobs = 2;
+    scenario.act("a", "hangs", &[Act::Hang]).act("a", "two", &[Act::Fail(FailureClass::Outage)]);
+    scenario.add("a", "hangs two three four");
+    let report = following(&scenario, || until(&scenario, || scenario.get(4).status() == Status::Completed));
+    assert_eq!((report.completed, report.handed_back), (3, 1), "{report:?}");
+    assert_eq!(scenario.get(1).status(), Status::Pending);
+}
+
+#[test]
+fn a_wait_ends_in_time_whatever_hangs() {
+    let scenario = Scenario::new();
+    scenario.act("a", "x", &[Act::Hang]).add("a", "x");
+    let client = scenario.client();
+    std::thread::scope(|scope| {
+        let timeout = Some(Duration::from_secs(5));
+        let references = [wal_cli::client::Reference::Number(1)];
+        let client = &client;
+        let waiting = scope.spawn(move || client.wait_carrying_out(&references, timeout, &Stop::new(), &mut Silent));
+        until(&scenario, || waiting.is_finished());
+        let ended = waiting.join().unwrap();
+        assert!(matches!(ended, Err(wal_cli::client::ClientError::TimedOut { .. })), "{ended:?}");
+    });
+    let operation = scenario.get(1);
+    assert_eq!((operation.status(), operation.retry_count, operation.interruptions), (Status::Pending, 0, 0));
+}
+
+#[test]
+fn what_nobody_could_be_asked_about_is_no_crash() {
+    let scenario = Scenario::new();
+    scenario.act("a", "x", &[Act::Lost]).add("a", "x");
+    following(&scenario, || {
+        until(&scenario, || !scenario.calls("a").is_empty() && health(&scenario) == HealthStatus::Offline);
+        assert_eq!(scenario.get(1).status(), Status::Processing, "nobody knows what became of it");
+        away(&scenario, false);
+        until(&scenario, || scenario.get(1).status() == Status::Completed);
+    });
+    let operation = scenario.get(1);
+    assert_eq!((operation.interruptions, operation.retry_count), (0, 0), "{:#?}", operation.history);
+    assert_eq!(scenario.calls("a"), "x x");
+}
+
+#[test]
+fn one_connection_that_breaks_off_releases_nobody() {
+    let mut scenario = Scenario::new();
+    scenario.settings.retry_delay = Duration::from_secs(3600);
+    for _ in 0..3 {
+        scenario.client().backend_health(None).unwrap();
+    }
+    scenario.act("a", "first", &[Act::Fail(FailureClass::Transient)]).add("a", "first");
+    assert_eq!(scenario.process().retrying, 1);
+    scenario.act("a", "second", &[Act::Fail(FailureClass::Outage)]).add("a", "second");
+    assert_eq!((scenario.process().postponed, scenario.process().completed), (1, 1));
+    scenario.wait(1);
+    scenario.process();
+    assert_eq!(scenario.get(1).status(), Status::Retrying);
+}
+
+#[test]
+fn who_was_asked_to_wait_does_so_whatever_else_happens() {
+    let scenario = Scenario::new();
+    scenario.act("a", "asked", &[Act::RetryAfter(1_800_000)]).add("a", "asked");
+    assert_eq!(scenario.process().retrying, 1);
+    away(&scenario, true);
+    scenario.add("a", "second");
+    scenario.process();
+    away(&scenario, false);
+    scenario.wait(60);
+    assert_eq!(scenario.process().completed, 1);
+    assert_eq!(scenario.get(1).status(), Status::Retrying, "it asked for half an hour");
+    scenario.wait(1800);
+    assert_eq!(scenario.process().completed, 1);
+}
+
+#[test]
+fn why_believes_what_was_said_last() {
+    let scenario = Scenario::new();
+    scenario.act("a", "x", &[Act::Fail(FailureClass::Outage)]).add("a", "x");
+    scenario.process();
+    let why = || scenario.client().why(&wal_cli::client::Reference::Number(1)).unwrap().reason;
+    assert_eq!(why(), wal_cli::client::Reason::BackendAway);
+    scenario.wait(5);
+    scenario.client().backend_health(None).unwrap();
+    assert_eq!(why(), wal_cli::client::Reason::NoDrainLoop, "a later check was good");
+    away(&scenario, true);
+    scenario.wait(5);
+    scenario.client().backend_health(None).unwrap();
+    assert_eq!(why(), wal_cli::client::Reason::BackendAway);
 }
 
 #[test]
@@ -130,7 +269,7 @@ fn an_attempt_that_was_stopped_and_not_done_spends_nothing() {
     scenario.act("a", "x", &[Act::HangUnanswered]).add("a", "x");
     let (client, stop) = (scenario.client(), Stop::new());
     std::thread::scope(|scope| {
-        let options = ProcessOptions { grace: std::time::Duration::ZERO, ..ProcessOptions::default() };
+        let options = ProcessOptions { grace: Duration::ZERO, ..ProcessOptions::default() };
         let (client, stop_too) = (&client, stop.clone());
         let running = scope.spawn(move || client.process(&options, &stop_too, &mut Silent).unwrap());
         while scenario.calls("a").is_empty() {
