@@ -3,8 +3,6 @@
 //! A backend knows its own protocol, and neither the log nor the retry policy: it carries out one
 //! operation, says what came of an earlier attempt, and proves that it is there.
 
-#[cfg(test)]
-mod conformance;
 pub mod custom;
 mod errors;
 #[cfg(debug_assertions)]

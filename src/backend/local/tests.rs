@@ -1,13 +1,13 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::backend::conformance::{self, Bench, request};
 use crate::backend::parameters::{TYPES, check, supports};
 use crate::clock::ManualClock;
-use crate::disk::{FileKind, Machine, MemoryDisk, OsDisk};
-use crate::operation::{Fields, Time};
+use crate::disk::{Access, FileKind, Machine, MemoryDisk, OsDisk};
+use crate::operation::{BackendName, FailureClass, Fields, OperationId, OperationType, Source, Time};
 
 const DAY: i64 = 86_400_000;
 
@@ -34,6 +34,86 @@ fn on_disk() -> (Bench, tempfile::TempDir) {
     (Bench { backend: backend(disk.clone(), &directory.path().join("deep/store")), disk, home }, directory)
 }
 
+/// A store, and the disk on which the files of its user are.
+struct Bench {
+    backend: Arc<dyn Backend>,
+    disk: Arc<dyn Disk>,
+    /// An empty directory for the user's files.
+    home: PathBuf,
+}
+
+/// A request with an id of its own.
+fn request(operation_type: &str, parameters: &[(&str, &str)]) -> Request {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let parameters: Fields = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    Request {
+        id: OperationId::new(Time::from_millis(0), 0, (NEXT.fetch_add(1, Ordering::Relaxed) as u128) << 64 | 1 << 100),
+        number: 1,
+        operation_type: OperationType::new(operation_type).unwrap(),
+        backend: BackendName::new("tested").unwrap(),
+        parameters,
+        source: None,
+        content: None,
+    }
+}
+
+impl Bench {
+    fn path(&self, name: &str) -> String {
+        self.home.join(name).to_str().unwrap().to_owned()
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> String {
+        let path = self.path(name);
+        self.disk.create_dir_all_synced(Path::new(&path).parent().unwrap()).unwrap();
+        self.disk.open(Path::new(&path), Access::OpenOrCreate).unwrap().write_at(content, 0).unwrap();
+        path
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        self.disk.read(&self.home.join(name)).unwrap()
+    }
+
+    fn there(&self, name: &str) -> bool {
+        self.disk.symlink_metadata(&self.home.join(name)).is_ok()
+    }
+
+    fn source(&self, path: &str) -> Source {
+        let metadata = self.disk.metadata(Path::new(path)).unwrap();
+        Source { size: metadata.len, mtime_ns: metadata.mtime_ns, inode: metadata.inode, sha256: None, spool: None }
+    }
+
+    fn run(&self, operation_type: &str, parameters: &[(&str, &str)]) -> Result<Outcome> {
+        self.backend.execute(&request(operation_type, parameters), &Attempt::default())
+    }
+
+    fn ok(&self, operation_type: &str, parameters: &[(&str, &str)]) -> Outcome {
+        self.run(operation_type, parameters)
+            .unwrap_or_else(|error| panic!("{operation_type} {parameters:?} failed: {error:?}"))
+    }
+
+    /// The `error_type` of a failure that must be permanent, and must say more than a word.
+    fn refused(&self, operation_type: &str, parameters: &[(&str, &str)]) -> String {
+        match self.run(operation_type, parameters) {
+            Err(AttemptError::Failed { failure, .. }) => {
+                assert_eq!(failure.class, FailureClass::Permanent, "{failure:?}");
+                assert!(failure.message.len() > 20, "{failure:?}");
+                failure.error_type
+            }
+            other => panic!("{operation_type} {parameters:?} gave {other:?}"),
+        }
+    }
+
+    fn ask(&self, operation_type: &str, parameters: &[(&str, &str)]) -> Answer {
+        self.backend.ask(&request(operation_type, parameters)).unwrap()
+    }
+
+    /// Names left lying around by unfinished work, in the user's directory.
+    fn litter(&self) -> Vec<String> {
+        let names = self.disk.list(&self.home).unwrap().into_iter().map(|entry| entry.name.into_string().unwrap());
+        names.filter(|name| name.starts_with(".wal-cli")).collect()
+    }
+}
+
 /// All files below a directory.
 fn files(disk: &dyn Disk, directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -48,17 +128,80 @@ fn files(disk: &dyn Disk, directory: &Path) -> Vec<PathBuf> {
     found
 }
 
+const HELLO_CID: &str = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o";
+
 #[test]
-fn it_conforms_on_a_simulated_disk() {
-    conformance::content(&on_memory(&Machine::new()).0);
-    conformance::names(&on_memory(&Machine::new()).0);
+fn content_goes_when_nothing_holds_it() {
+    let (bench, _) = on_memory(&Machine::new());
+    let absent = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH";
+    assert_eq!(bench.refused("get", &[("cid", absent), ("destination", &bench.path("x"))]), "not_found");
+    assert_eq!(bench.refused("rm", &[("cid", absent)]), "not_found");
+
+    bench.ok("add", &[("path", &bench.write("hello.txt", b"hello world\n"))]);
+    bench.ok("pin", &[("cid", HELLO_CID)]);
+    assert_eq!(bench.refused("rm", &[("cid", HELLO_CID)]), "pinned");
+    bench.ok("unpin", &[("cid", HELLO_CID)]);
+    assert_eq!(bench.ask("rm", &[("cid", HELLO_CID)]), Answer::NotDone);
+    bench.ok("rm", &[("cid", HELLO_CID)]);
+    assert!(matches!(bench.ask("rm", &[("cid", HELLO_CID)]), Answer::Done(_)));
+    assert_eq!(bench.refused("pin", &[("cid", HELLO_CID)]), "not_found");
+    assert_eq!(bench.refused("cat", &[("cid", HELLO_CID), ("destination", &bench.path("x"))]), "not_found");
 }
 
 #[test]
-fn it_conforms_on_the_real_disk() {
+fn a_pin_protects_what_is_in_a_pinned_directory() {
+    let (bench, _) = on_memory(&Machine::new());
+    bench.write("top/hello.txt", b"hello world\n");
+    let cid = bench.ok("add", &[("path", &bench.path("top")), ("recursive", "true")]).cid.unwrap();
+    bench.ok("pin", &[("cid", &cid)]);
+    assert_eq!(bench.refused("rm", &[("cid", HELLO_CID)]), "pinned");
+    assert_eq!(bench.refused("rm", &[("cid", &cid), ("recursive", "true")]), "pinned");
+    bench.ok("unpin", &[("cid", &cid)]);
+    bench.ok("rm", &[("cid", &cid), ("recursive", "true")]);
+    assert_eq!(bench.refused("get", &[("cid", HELLO_CID), ("destination", &bench.path("x"))]), "not_found");
+}
+
+#[test]
+fn a_copy_is_read_in_place_of_its_source_which_may_be_anything_by_now() {
+    let (bench, _) = on_memory(&Machine::new());
+    let path = bench.write("changing", b"one");
+    let mut add = request("add", &[("path", &path)]);
+    add.source = Some(bench.source(&path));
+    let one = bench.backend.execute(&add, &Attempt::default()).unwrap();
+    bench.write("changing", b"two, and longer");
+    let refused = |add: &Request| match bench.backend.execute(add, &Attempt::default()) {
+        Err(AttemptError::Failed { failure, .. }) => (failure.class, failure.error_type),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(&add), (FailureClass::Permanent, "source_changed".into()));
+    add.content = Some(bench.write("copy.of.changing", b"one").into());
+    for path in ["changing", "that is gone"] {
+        add.parameters.insert("path".into(), bench.path(path));
+        assert_eq!(bench.backend.execute(&add, &Attempt::default()), Ok(one.clone()));
+        let mut upload = Request { operation_type: OperationType::new("upload").unwrap(), ..add.clone() };
+        upload.parameters.insert("destination".into(), "/named".into());
+        assert_eq!(bench.backend.execute(&upload, &Attempt::default()).unwrap().cid, one.cid);
+        bench.ok("rm", &[("path", "/named")]);
+    }
+    bench.write("copy.of.changing", b"of another size");
+    assert_eq!(refused(&add), (FailureClass::Permanent, "damaged_content".into()));
+    add.content = Some(bench.path("no copy").into());
+    assert_eq!(refused(&add), (FailureClass::Permanent, "not_found".into()));
+}
+
+#[test]
+fn nothing_is_left_lying_about() {
     let (bench, directory) = on_disk();
-    conformance::content(&bench);
-    conformance::names(&bench);
+    let hello = bench.write("hello.txt", b"hello world\n");
+    bench.ok("upload", &[("path", &hello), ("destination", "/a/b/hello.txt")]);
+    bench.ok("add", &[("path", &hello)]);
+    bench.ok("get", &[("cid", HELLO_CID), ("destination", &bench.path("back"))]);
+    let attempt = Attempt::default();
+    attempt.cancel();
+    let get = request("get", &[("cid", HELLO_CID), ("destination", &bench.path("stopped"))]);
+    assert_eq!(bench.backend.execute(&get, &attempt), Err(AttemptError::Stopped));
+    assert!(!bench.there("stopped"));
+    assert_eq!(bench.litter(), Vec::<String>::new());
     assert!(bench.disk.list(&directory.path().join("deep/store/tmp")).unwrap().is_empty());
 }
 
@@ -67,7 +210,7 @@ fn bad_parameters_are_found_before_anything_is_logged() {
     let fields = |pairs: &[(&str, &str)]| -> Fields {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     };
-    const CID: &str = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o";
+    const CID: &str = HELLO_CID;
     for (operation_type, parameters, complaint) in [
         ("add", &[][..], "`path`"),
         ("add", &[("path", "/a"), ("recursive", "yes")], "recursive"),
