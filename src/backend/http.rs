@@ -70,6 +70,8 @@ impl fmt::Debug for Credentials {
 pub(super) enum Trouble {
     /// The attempt was cancelled.
     Stopped,
+    /// This machine can make no calls now, so nothing was sent; the text says why, and what to do.
+    NoNetwork(String),
     /// No connection came about, so nothing was sent.
     NoConnection(String),
     /// Something was sent, or may have been, and no whole answer came; the text says how it ended.
@@ -92,7 +94,8 @@ pub(super) struct Http {
     endpoint: String,
     credentials: Credentials,
     limits: Limits,
-    engine: OnceLock<Result<Engine, String>>,
+    /// Once it could be started: what stood in its way before may be gone the next time.
+    engine: OnceLock<Engine>,
 }
 
 impl fmt::Debug for Http {
@@ -128,14 +131,23 @@ impl Http {
     }
 
     fn engine(&self) -> Result<(&Runtime, &Client), Trouble> {
-        match self.engine.get_or_init(|| self.start()) {
-            Ok(Engine { runtime: Some(runtime), client }) => Ok((runtime, client)),
-            Ok(Engine { runtime: None, .. }) => Err(Trouble::Unusable("it has ended".into())),
-            Err(message) => Err(Trouble::Unusable(message.clone())),
-        }
+        self.engine_by(|| self.start())
     }
 
-    fn start(&self) -> Result<Engine, String> {
+    fn engine_by(&self, start: impl FnOnce() -> Result<Engine, Trouble>) -> Result<(&Runtime, &Client), Trouble> {
+        let engine = match self.engine.get() {
+            Some(engine) => engine,
+            None => {
+                let started = start()?;
+                // If another thread was faster, its engine stays.
+                self.engine.get_or_init(|| started)
+            }
+        };
+        let runtime = engine.runtime.as_ref().ok_or_else(|| Trouble::NoNetwork("it has ended".into()))?;
+        Ok((runtime, &engine.client))
+    }
+
+    fn start(&self) -> Result<Engine, Trouble> {
         static PROVIDER: Once = Once::new();
         // Fails where the program around us has already chosen one, which is as good.
         PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
@@ -145,7 +157,7 @@ impl Http {
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false);
-        let url = self.url("", &[])?;
+        let url = self.url("", &[]).map_err(Trouble::Unusable)?;
         if url.scheme() == "http" {
             // A machine without any certificates can still talk to its own node.
             client = client.tls_certs_only([]);
@@ -153,13 +165,20 @@ impl Http {
         if is_this_machine(&url) {
             client = client.no_proxy();
         }
-        let client = client.build().map_err(|error| text_of(&error))?;
+        let client = client.build().map_err(|error| {
+            let said = text_of(&error);
+            let advice = "see that the system's certificates (`ca-certificates`) are installed, and may be read";
+            Trouble::NoNetwork(format!("no client could be made: {said}; {advice}"))
+        })?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("http")
             .enable_all()
             .build()
-            .map_err(|error| format!("no threads for the network: {error}"))?;
+            .map_err(|error| {
+                let advice = "see how many files and processes it may have (`ulimit -n`, `ulimit -u`)";
+                Trouble::NoNetwork(format!("there are no means for the network: {error}; {advice}"))
+            })?;
         Ok(Engine { runtime: Some(runtime), client })
     }
 
@@ -201,7 +220,18 @@ impl Http {
         let request = request.build().map_err(|error| Trouble::Unusable(text_of(&error)))?;
         let (events, incoming) = mpsc::channel(8);
         let task = runtime.spawn(exchange(client.clone(), request, events)).abort_handle();
-        Ok(Call { runtime, attempt, limits, body, incoming, task, head: None, early: VecDeque::new(), end: None })
+        Ok(Call {
+            runtime,
+            attempt,
+            limits,
+            body,
+            incoming,
+            task,
+            head: None,
+            early: VecDeque::new(),
+            end: None,
+            moved_at: None,
+        })
     }
 }
 
@@ -354,6 +384,8 @@ pub(super) struct Call<'a> {
     /// What came while something else was waited for.
     early: VecDeque<Bytes>,
     end: Option<End>,
+    /// When something last moved, where that is told and not seen.
+    moved_at: Option<Instant>,
 }
 
 impl Drop for Call<'_> {
@@ -375,6 +407,11 @@ impl Call<'_> {
         self.push(Piece::End, answer)?;
         self.body = None;
         Ok(())
+    }
+
+    /// Tells that something moves: from the first time on, what comes does not count as movement by itself.
+    pub fn moved(&mut self) {
+        self.moved_at = Some(Instant::now());
     }
 
     fn push(&mut self, piece: Piece, answer: &mut dyn FnMut(&[u8])) -> Result<bool, Trouble> {
@@ -401,7 +438,7 @@ impl Call<'_> {
                     },
                 }
             };
-            match wait(self.runtime, self.attempt, self.limits, step)? {
+            match wait(self.runtime, self.attempt, self.limits, self.moved_at, step)? {
                 Next::Sent => return Ok(true),
                 Next::Unwanted => self.body = None,
                 Next::Event(event) => {
@@ -428,7 +465,7 @@ impl Call<'_> {
     }
 
     fn listen(&mut self) -> Result<Option<Bytes>, Trouble> {
-        let event = wait(self.runtime, self.attempt, self.limits, self.incoming.recv())?;
+        let event = wait(self.runtime, self.attempt, self.limits, self.moved_at, self.incoming.recv())?;
         Ok(self.note(event))
     }
 
@@ -469,13 +506,19 @@ impl Call<'_> {
     }
 }
 
-/// Waits for something, no longer than the limits and the attempt allow.
-fn wait<T>(runtime: &Runtime, attempt: &Attempt, limits: Spell, what: impl Future<Output = T>) -> Result<T, Trouble> {
+/// Waits for something, no longer than the limits and the attempt allow; something last moved then, or moves now.
+fn wait<T>(
+    runtime: &Runtime,
+    attempt: &Attempt,
+    limits: Spell,
+    moved_at: Option<Instant>,
+    what: impl Future<Output = T>,
+) -> Result<T, Trouble> {
     runtime.block_on(async {
         let mut what = pin!(what);
-        let since = Instant::now();
         // Also before what does not let us wait: something may come without an end.
-        let mut now = since;
+        let mut now = Instant::now();
+        let since = moved_at.unwrap_or(now);
         loop {
             if attempt.is_cancelled() {
                 return Err(Trouble::Stopped);
@@ -494,4 +537,29 @@ fn wait<T>(runtime: &Runtime, attempt: &Attempt, limits: Spell, what: impl Futur
             now = Instant::now();
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(endpoint: &str) -> Http {
+        let limits = Limits { connect: Duration::from_secs(1), idle: Duration::from_secs(1), total: None };
+        Http::new(endpoint.into(), Credentials::None, limits)
+    }
+
+    #[test]
+    fn what_stood_in_the_way_of_a_start_is_not_kept() {
+        let http = service("http://127.0.0.1:1/");
+        let trouble = Trouble::NoNetwork("no descriptors".into());
+        let failed = http.engine_by(|| Err(trouble.clone()));
+        assert_eq!(failed.err(), Some(trouble));
+        assert!(http.engine().is_ok());
+        assert!(http.engine_by(|| panic!("it has started already")).is_ok());
+    }
+
+    #[test]
+    fn a_wrong_address_is_told_as_such() {
+        assert!(matches!(service("http://host:port/").engine(), Err(Trouble::Unusable(_))));
+    }
 }

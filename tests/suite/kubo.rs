@@ -163,15 +163,82 @@ fn what_the_node_has_not_got_is_said_and_can_come_later() {
     for (operation_type, parameters) in
         [("get", &[("cid", absent), ("destination", &out[..])][..]), ("pin", &[("cid", absent)])]
     {
-        let failure = bench.fails(operation_type, parameters);
+        let failure = match bench.run(operation_type, parameters) {
+            Err(AttemptError::Failed { failure, .. }) if operation_type == "get" => failure,
+            // Whether nothing came of it is seen by asking.
+            Err(AttemptError::Unanswered(failure)) if operation_type == "pin" => failure,
+            other => panic!("{operation_type} gave {other:?}"),
+        };
         assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Transient, "not_found"), "{failure:?}");
         assert!(failure.message.contains(absent) && failure.message.contains("the node has not got it"));
     }
+    assert_eq!(bench.ask("pin", &[("cid", absent)]), Answer::NotDone);
     assert_eq!(bench.refused("rm", &[("cid", absent)]).0, "not_found");
     // dag-cbor: neither a file nor a directory.
     let other = "bafyreigaknpexyvxt76zgkitavbwx6ejgfheup5oybpm77f3pxzrvwpfdi";
     assert_eq!(bench.ask("pin", &[("cid", other)]), Answer::NotDone);
     assert!(!Path::new(&out).exists());
+}
+
+#[test]
+fn a_node_that_asks_others_in_vain_gives_a_pin_up_at_the_limit() {
+    let home = tempfile::tempdir().unwrap();
+    let kubo = Kubo::alone();
+    let idle = Duration::from_millis(1500);
+    let bench = Bench::new(backend(IpfsOptions { idle, ..options(kubo.endpoint()) }), home.path().to_owned(), "/");
+    let absent = "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWKPbdG";
+    let since = Instant::now();
+    let attempt = Attempt::default();
+    let request = behaviours::request("pin", &[("cid", absent)]);
+    let result = std::thread::scope(|scope| {
+        let running = scope.spawn(|| bench.backend.execute(&request, &attempt));
+        while !running.is_finished() && since.elapsed() < idle * 6 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        attempt.cancel();
+        running.join().unwrap()
+    });
+    let took = since.elapsed();
+    println!("a pin of what nobody has ended after {took:.1?}, where {idle:?} may pass without movement");
+    let Err(AttemptError::Unanswered(failure)) = result else { panic!("{result:?}") };
+    assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Transient, "timed_out"), "{failure:?}");
+    assert!(failure.message.contains(absent), "{}", failure.message);
+    assert!((idle..idle * 2).contains(&took), "{took:?}");
+    assert_eq!(bench.ask("pin", &[("cid", absent)]), Answer::NotDone);
+
+    // What it has is pinned as ever.
+    let file = bench.write("file", b"here\n");
+    let cid = bench.ok("add", &[("path", &file), ("pin", "false")]).cid.unwrap();
+    bench.ok("pin", &[("cid", &cid)]);
+    assert!(kubo.has_pin(&cid));
+}
+
+#[test]
+fn a_machine_that_cannot_make_calls_now_costs_nothing_and_a_wrong_address_does() {
+    for (endpoint, status, class, error_type, says) in [
+        ("https://127.0.0.1:1/api/v0", "pending", "outage", "no_network", "certificates"),
+        ("https://127.0.0.1:port/api/v0", "failed", "permanent", "misconfigured", "`backends.ipfs.endpoint`"),
+    ] {
+        let place = Place::new();
+        place.file("a.txt", "hello world\n");
+        place.settings(&format!("[backends.ipfs]\nendpoint = \"{endpoint}\"\n"));
+        // As on a machine where nobody has installed any.
+        let run = |arguments: &str| {
+            let nowhere = place.path("nowhere");
+            place.command(arguments).env("SSL_CERT_FILE", &nowhere).env("SSL_CERT_DIR", &nowhere).output().unwrap()
+        };
+        place.run("add a.txt --backend ipfs");
+        run("process");
+        let shown = place.json("show 1");
+        let operation = &shown["operation"];
+        let seen = ["status", "failure_class", "error_type"].map(|name| operation[name].as_str().unwrap());
+        assert_eq!(seen, [status, class, error_type], "{endpoint}: {shown:#}");
+        assert_eq!(operation["retry_count"], 0, "{shown:#}");
+        assert!(operation["error"].as_str().unwrap().contains(says), "{shown:#}");
+        let health = run("health --backend ipfs");
+        let said = String::from_utf8_lossy(&health.stdout) + String::from_utf8_lossy(&health.stderr);
+        assert!(!health.status.success() && said.contains(says), "{said}");
+    }
 }
 
 #[test]

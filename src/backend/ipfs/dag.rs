@@ -7,7 +7,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::Session;
-use super::rpc::RpcError;
+use super::rpc::{Movement, RpcError};
+use super::walk::Blocks;
 use crate::backend::AttemptError;
 use crate::backend::errors::Result;
 use crate::backend::files::stop_if_asked;
@@ -19,9 +20,6 @@ use crate::operation::Outcome;
 
 /// No node keeps larger blocks.
 const BLOCK_MAX: usize = 4 << 20;
-
-/// Blocks are not nested deeper than this.
-const DEPTH_MAX: usize = 128;
 
 impl Session<'_> {
     /// A block, from the node or, through it, from others.
@@ -40,12 +38,25 @@ impl Session<'_> {
             .map_err(|error| self.bad_block(cid, &error))
     }
 
+    /// A block of something that may have many.
+    fn part(&self, cid: &Cid) -> Result<Block> {
+        stop_if_asked(self.attempt)?;
+        self.block(cid)
+    }
+
     fn bad_block(&self, cid: &Cid, error: &BlockError) -> AttemptError {
-        let message = format!("{} gave something else for the block {cid}: {error}", self.backend.node);
+        let node = &self.backend.node;
         match error {
             // It may have been spoilt on the way.
-            BlockError::OtherContent => AttemptError::transient("damaged_content", message),
-            _ => AttemptError::permanent("unsupported_content", message),
+            BlockError::OtherContent => {
+                let message = format!("{node} gave something else for the block {cid}: {error}; it is tried again");
+                AttemptError::transient("damaged_content", message)
+            }
+            _ => {
+                let advice = "it is what was asked for, and no other node has it otherwise: see who made it";
+                let message = format!("{cid}, from {node}, cannot be fetched: {error}; {advice}");
+                AttemptError::permanent("unsupported_content", message)
+            }
         }
     }
 
@@ -55,21 +66,14 @@ impl Session<'_> {
 
     /// What is in a directory, in the order of its blocks.
     fn entries(&self, cid: &Cid, block: Block) -> Result<Vec<(String, Cid)>> {
-        let (mut entries, mut parts) = match block {
-            Block::Directory(entries) => (entries, Vec::new()),
-            Block::Shard { entries, parts } => (entries, parts),
+        let entries = match block {
+            Block::Directory(entries) => entries,
+            Block::Shard { entries, parts } => {
+                let malformed = |what| self.bad_block(cid, &BlockError::Malformed(what));
+                Blocks { fetch: &|part| self.part(part), malformed: &malformed }.shards(entries, parts)?
+            }
             Block::File { .. } | Block::Symlink(_) => return Err(not_found(&format!("{cid} is no directory"))),
         };
-        while let Some(part) = parts.pop() {
-            stop_if_asked(self.attempt)?;
-            match self.block(&part)? {
-                Block::Shard { entries: more, parts: below } => {
-                    entries.extend(more);
-                    parts.extend(below);
-                }
-                _ => return Err(self.bad_block(&part, &BlockError::Malformed("it is no part of a directory"))),
-            }
-        }
         let mut names = HashSet::new();
         for (name, _) in &entries {
             // Whoever made it may have meant harm: these would lead somewhere else on our disk.
@@ -166,7 +170,7 @@ impl Session<'_> {
         let options = [("type", "recursive"), ("stream", "true"), ("names", "true")];
         let result = self.rpc.lines("pin/ls", &options, &mut |line| {
             let text = |name| line.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
-            let Some(cid) = text("Cid") else { return Ok(()) };
+            let Some(cid) = text("Cid") else { return Ok(Movement::None) };
             let line = ListedLine {
                 name: text("Name"),
                 kind: "pin",
@@ -175,7 +179,7 @@ impl Session<'_> {
                 target: None,
                 pinned: Some(true),
             };
-            emit(&line).map_err(|error| {
+            emit(&line).map(|()| Movement::Some).map_err(|error| {
                 failed = Some(error);
                 RpcError::Odd("given up".into())
             })
@@ -222,41 +226,19 @@ impl Tree for Content<'_> {
     }
 
     fn read(&self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Node> {
-        let Block::File { size, .. } = self.block()? else {
+        let first = self.block()?.clone();
+        if !matches!(first, Block::File { .. }) {
             return Err(not_found(&format!("{} is no file", self.cid)));
-        };
-        let mut read = 0;
-        // What is still to be read, the next one last; each level has the rest of one block's parts.
-        let mut levels = Vec::new();
-        let mut next = Some(self.block()?.clone());
-        loop {
-            if let Some(block) = next.take() {
-                let Block::File { data, parts, .. } = block else {
-                    return Err(self
-                        .session
-                        .bad_block(&self.cid, &BlockError::Malformed("a part of it is no part of a file")));
-                };
-                sink(&data)?;
-                self.session.attempt.add_bytes(data.len() as u64);
-                read += data.len() as u64;
-                levels.push(parts.into_iter());
-            }
-            stop_if_asked(self.session.attempt)?;
-            let Some(level) = levels.last_mut() else { break };
-            match level.next() {
-                Some(_) if levels.len() > DEPTH_MAX || read > *size => {
-                    return Err(self
-                        .session
-                        .bad_block(&self.cid, &BlockError::Malformed("it is not what its size says")));
-                }
-                Some(cid) => next = Some(self.session.block(&cid)?),
-                None => drop(levels.pop()),
-            }
         }
-        if read != *size {
-            return Err(self.session.bad_block(&self.cid, &BlockError::Malformed("it is not what its size says")));
-        }
-        Ok(Node { cid: self.cid, size: read, dag_size: 0 })
+        let session = self.session;
+        let malformed = |what| session.bad_block(&self.cid, &BlockError::Malformed(what));
+        let blocks = Blocks { fetch: &|part| session.part(part), malformed: &malformed };
+        let size = blocks.file(first, &mut |data| {
+            sink(data)?;
+            session.attempt.add_bytes(data.len() as u64);
+            Ok(())
+        })?;
+        Ok(Node { cid: self.cid, size, dag_size: 0 })
     }
 
     fn node_of(&self, children: &[Child]) -> Result<Node> {

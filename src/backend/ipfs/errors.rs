@@ -17,6 +17,9 @@ pub(super) const UNKNOWN: &str = "backend_error";
 /// The type of what a node says that is about to be away.
 pub(super) const GOING_DOWN: &str = "interrupted";
 
+/// The type of what a node says, or a proxy before it, that has too much to do.
+pub(super) const RATE_LIMITED: &str = "rate_limited";
+
 /// Fragments of what Kubo says, in small letters, with what each means and what to do; the first one that fits decides.
 const MEANINGS: &[(&str, FailureClass, &str, &str)] = &[
     ("no space left on device", Transient, "disk_full", "free some space on the disk of the node"),
@@ -74,7 +77,7 @@ type Meaning = (FailureClass, &'static str, &'static str);
 
 fn of_status(status: u16, code: Option<i64>) -> Option<Meaning> {
     Some(match (status, code) {
-        (_, Some(3)) | (429, _) => (Transient, "rate_limited", "it is tried again later"),
+        (_, Some(3)) | (429, _) => (Transient, RATE_LIMITED, "it is tried again later"),
         (_, Some(4)) | (401 | 403, _) => {
             (Permanent, "access_denied", "check `token`, or `username` and `password`, of this backend")
         }

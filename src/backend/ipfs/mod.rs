@@ -9,6 +9,7 @@ mod names;
 mod pins;
 mod rpc;
 mod send;
+mod walk;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,7 +25,7 @@ use super::{Answer, Attempt, AttemptError, Backend, Request};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::operation::{Failure, FailureClass, OperationId, Outcome};
-use rpc::{Rpc, RpcError, RpcResult};
+use rpc::{Refused, Rpc, RpcError, RpcResult};
 
 /// How a node is reached, and what is asked of it.
 #[derive(Debug, Clone)]
@@ -133,37 +134,39 @@ impl IpfsBackend {
             )),
             RpcError::Trouble(Trouble::Stopped) => AttemptError::Stopped,
             RpcError::Trouble(Trouble::NoConnection(what)) => self.away(&what).into(),
+            RpcError::Trouble(Trouble::NoNetwork(what)) => {
+                let message = format!("{} cannot be called from this machine now: {what}", self.node);
+                AttemptError::failed(FailureClass::Outage, "no_network", message)
+            }
             RpcError::Trouble(Trouble::Unusable(what)) => {
-                let message =
-                    format!("{} cannot be called: {what}; correct the settings of `{}`", self.node, self.options.name);
+                let message = format!(
+                    "{} cannot be called: {what}; correct `backends.{}.endpoint`, or its `token`, `username` and `password`",
+                    self.node, self.options.name
+                );
                 AttemptError::permanent("misconfigured", message)
             }
             RpcError::Trouble(Trouble::BrokenOff(what)) => self.lost(command, "connection_lost", &what, unanswered),
             RpcError::Trouble(Trouble::TimedOut(what)) => self.lost(command, "timed_out", &what, unanswered),
             RpcError::Odd(what) => unanswered(self.failure(FailureClass::Transient, "bad_answer", command, &what)),
-            RpcError::Refused(refused) => {
-                let failed = errors::meaning(&refused, command, &self.node, self.clock.now());
-                match failed {
-                    // Whether it goes down, or only gave up on this one, is seen by asking.
-                    AttemptError::Failed { mut failure, retry_after_ms }
-                        if [errors::GOING_DOWN, errors::UNKNOWN].contains(&&failure.error_type[..]) =>
-                    {
-                        if matches!(self.probe(), Err(RpcError::Trouble(_))) {
-                            failure.class = FailureClass::Outage;
-                        }
-                        match failure.error_type == errors::GOING_DOWN {
-                            true => unanswered(failure),
-                            false => AttemptError::Failed { failure, retry_after_ms },
-                        }
-                    }
-                    // A proxy lost the node in the middle of it.
-                    AttemptError::Failed { failure, .. } if acted && matches!(refused.status, 502 | 504) => {
-                        AttemptError::Unanswered(failure)
-                    }
-                    failed => failed,
-                }
-            }
+            RpcError::Refused(refused) => self.refused(command, &refused, acted),
         }
+    }
+
+    /// What a refusal means for an attempt.
+    fn refused(&self, command: &str, refused: &Refused, acted: bool) -> AttemptError {
+        let failed = errors::meaning(refused, command, &self.node, self.clock.now());
+        let AttemptError::Failed { mut failure, retry_after_ms } = failed else { return failed };
+        // Whether it goes down, or only gave up on this one, is seen by asking.
+        let may_be_away = [errors::GOING_DOWN, errors::UNKNOWN].contains(&&failure.error_type[..]);
+        if may_be_away && matches!(self.probe(), Err(RpcError::Trouble(_))) {
+            failure.class = FailureClass::Outage;
+        }
+        // Who has too much to do has not begun. Anything else that may pass may have come up after it was done.
+        let not_begun = refused.status == 503 || failure.error_type == errors::RATE_LIMITED;
+        if acted && !not_begun && failure.class != FailureClass::Permanent {
+            return AttemptError::Unanswered(failure);
+        }
+        AttemptError::Failed { failure, retry_after_ms }
     }
 
     /// An exchange that broke off: whether the node is still there decides whose fault it is.

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use super::rpc::{Refused, RpcError};
+use super::rpc::{Movement, Refused, RpcError};
 use super::{Session, same};
 use crate::backend::errors::Result;
+use crate::backend::http::Trouble;
 use crate::backend::unixfs::Cid;
 use crate::backend::{Answer, AttemptError};
 use crate::operation::Outcome;
@@ -22,12 +23,22 @@ impl Session<'_> {
         let mut options = vec![("arg", &text[..]), ("recursive", "true"), ("progress", "true")];
         let name = self.request.parameters.get("pin_name").filter(|name| !name.is_empty());
         options.extend(name.map(|name| ("name", name.as_str())));
-        let mut pinned = false;
-        // With progress, lines keep coming for as long as something is fetched.
+        let (mut pinned, mut figures) = (false, None);
+        // Lines keep coming, also while nobody has what is asked for: only what they tell shows whether it comes.
         let result = self.rpc.lines("pin/add", &options, &mut |line| {
             let pins = line.get("Pins").and_then(Value::as_array).into_iter().flatten();
             pinned |= pins.filter_map(Value::as_str).any(|pin| Cid::try_from(pin).is_ok_and(|pin| same(&pin, cid)));
-            Ok(())
+            // Kubo leaves a figure out where it is 0.
+            let now = ["Progress", "Bytes"].map(|name| line.get(name).and_then(Value::as_u64).unwrap_or(0));
+            let before = figures.replace(now).unwrap_or_default();
+            Ok(if now == before && !pinned { Movement::None } else { Movement::Some })
+        });
+        let result = result.map_err(|error| match error {
+            RpcError::Trouble(Trouble::TimedOut(what)) => RpcError::Trouble(Trouble::TimedOut(format!(
+                "{what}, while it fetched {cid}: find somebody who has all of it and can be reached, or raise \
+                 `idle_timeout` (or `total_timeout`) of this backend"
+            ))),
+            error => error,
         });
         let result = result.and_then(|()| match pinned {
             true => Ok(()),

@@ -11,6 +11,9 @@ use crate::backend::http::{Call, Head, Http, Spell, Trouble};
 /// Answers that are kept in memory are not longer than this.
 const ANSWER_MAX: usize = 256 << 20;
 
+/// A line of an answer is not longer than this; a line tells of one file, or one pin.
+const LINE_MAX: usize = 1 << 20;
+
 /// An error's text is not read further than this.
 const ERROR_MAX: usize = 64 << 10;
 
@@ -48,6 +51,15 @@ impl From<Trouble> for RpcError {
 }
 
 pub(super) type RpcResult<T> = Result<T, RpcError>;
+
+/// Whether what came shows that something is moving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Movement {
+    /// It does.
+    Some,
+    /// It tells nothing new: a node that waits without an end may go on saying so.
+    None,
+}
 
 /// Sends commands for one attempt.
 #[derive(Debug, Clone, Copy)]
@@ -88,40 +100,49 @@ impl<'a> Rpc<'a> {
         let mut bytes = Vec::new();
         self.receive(&mut call, &mut |data| {
             bytes.extend_from_slice(data);
-            if bytes.len() <= max { Ok(()) } else { Err(RpcError::Odd(format!("`{command}` answers without an end"))) }
+            match bytes.len() <= max {
+                true => Ok(Movement::Some),
+                false => Err(RpcError::Odd(format!("`{command}` answers without an end"))),
+            }
         })?;
         Ok(bytes)
     }
 
-    /// Hands each line of an answer on, read as JSON.
+    /// Hands each line of an answer on, read as JSON. The limit of time ends what the lines show no movement of.
     pub(super) fn lines(
         &self,
         command: &str,
         options: &[(&str, &str)],
-        sink: &mut dyn FnMut(Value) -> RpcResult<()>,
+        sink: &mut dyn FnMut(Value) -> RpcResult<Movement>,
     ) -> RpcResult<()> {
         let mut call = self.start(command, options, None)?;
+        call.moved();
         let mut lines = Lines::default();
-        let mut failed = Ok(());
         self.receive(&mut call, &mut |data| {
+            let mut movement = Ok(Movement::None);
             lines.push(data, &mut |line| {
-                if failed.is_ok() {
-                    failed = line.and_then(&mut *sink);
-                }
+                let Ok(before) = movement else { return };
+                movement = line.and_then(&mut *sink).map(|now| if now == Movement::Some { now } else { before });
             });
-            std::mem::replace(&mut failed, Ok(()))
+            movement
         })?;
         lines.finish()
     }
 
     /// Reads an answer to its clean end.
-    pub(super) fn receive(&self, call: &mut Call<'_>, sink: &mut dyn FnMut(&[u8]) -> RpcResult<()>) -> RpcResult<()> {
+    pub(super) fn receive(
+        &self,
+        call: &mut Call<'_>,
+        sink: &mut dyn FnMut(&[u8]) -> RpcResult<Movement>,
+    ) -> RpcResult<()> {
         let head = call.head()?;
         if head.status != 200 {
             return Err(refusal(call));
         }
         while let Some(data) = call.next()? {
-            sink(&data)?;
+            if sink(&data)? == Movement::Some {
+                call.moved();
+            }
         }
         match call.trailer(STREAM_ERROR).filter(|text| !text.is_empty()) {
             None => Ok(()),
@@ -160,7 +181,7 @@ fn refusal(call: &mut Call<'_>) -> RpcError {
     RpcError::Refused(Refused { status, message, code: word("Code").and_then(Value::as_i64), retry_after })
 }
 
-/// Cuts what streams in into lines of JSON.
+/// Cuts what streams in into lines of JSON, and keeps no more than one that is not whole yet.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     rest: Vec<u8>,
@@ -168,13 +189,24 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn push(&mut self, data: &[u8], sink: &mut dyn FnMut(RpcResult<Value>)) {
-        self.rest.extend_from_slice(data);
-        let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else { return };
-        let rest = self.rest.split_off(end + 1);
-        for line in std::mem::replace(&mut self.rest, rest).split(|byte| *byte == b'\n') {
+        let mut pieces = data.split(|byte| *byte == b'\n');
+        // Behind the last end of a line.
+        let open = pieces.next_back().unwrap_or_default();
+        for piece in pieces {
+            self.keep(piece, sink);
+            let line = std::mem::take(&mut self.rest);
             if !line.trim_ascii().is_empty() {
-                sink(read_line("it", line));
+                sink(read_line("it", &line));
             }
+        }
+        self.keep(open, sink);
+    }
+
+    fn keep(&mut self, piece: &[u8], sink: &mut dyn FnMut(RpcResult<Value>)) {
+        self.rest.extend_from_slice(piece);
+        if self.rest.len() > LINE_MAX {
+            self.rest = Vec::new();
+            sink(Err(RpcError::Odd(format!("a line of it is longer than {} MiB", LINE_MAX >> 20))));
         }
     }
 
@@ -193,4 +225,36 @@ fn read_line(command: &str, line: &[u8]) -> RpcResult<Value> {
     let message = value.get("Message").and_then(Value::as_str).unwrap_or("an error without words").to_owned();
     let code = value.get("Code").and_then(Value::as_i64);
     Err(RpcError::Refused(Refused { status: 200, message, code, retry_after: None }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_whole_however_they_are_cut_and_none_grows_without_an_end() {
+        let text = b"{\"a\":1}\n\n{\"b\":[2,3]}\r\n{\"c\":\"\xc3\xa4\"}\n";
+        for size in 1..text.len() {
+            let (mut lines, mut read) = (Lines::default(), Vec::new());
+            for piece in text.chunks(size) {
+                lines.push(piece, &mut |line| read.push(line.unwrap().to_string()));
+            }
+            assert_eq!(read, ["{\"a\":1}", "{\"b\":[2,3]}", "{\"c\":\"ä\"}"], "{size}");
+            assert_eq!(lines.finish(), Ok(()));
+        }
+
+        let (mut lines, mut errors, mut most) = (Lines::default(), Vec::new(), 0);
+        for _ in 0..100 {
+            lines.push(&[b'x'; 64 << 10], &mut |line| errors.push(line.unwrap_err()));
+            most = most.max(lines.rest.capacity());
+        }
+        assert!(matches!(&errors[0], RpcError::Odd(what) if what.contains("longer than")), "{errors:?}");
+        assert!(most <= 4 * LINE_MAX, "{most}");
+        // Neither does one that ends at last.
+        let (mut lines, mut errors) = (Lines::default(), 0);
+        let long = [vec![b'"'], vec![b'x'; LINE_MAX], b"\"\n".to_vec()].concat();
+        lines.push(&long, &mut |line| errors += usize::from(line.is_err()));
+        assert_eq!(errors, 1);
+        assert!(lines.finish().is_ok());
+    }
 }

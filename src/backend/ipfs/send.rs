@@ -5,7 +5,7 @@ use std::path::Path;
 use bytes::Bytes;
 use serde_json::Value;
 
-use super::rpc::{Lines, RpcError, RpcResult};
+use super::rpc::{Lines, Movement, RpcError, RpcResult};
 use super::{Session, same};
 use crate::backend::errors::Result;
 use crate::backend::files::{
@@ -112,13 +112,14 @@ impl Session<'_> {
             // It ends before it was whole, so nothing came of it.
             (Err(_), Some(BodyEnd::Trouble(trouble))) => return Err(self.backend.fail("add", trouble.into(), false)),
             (Err(_), Some(BodyEnd::Unwanted)) => {
-                let refused = self.rpc.receive(&mut call, &mut |_| Ok(()));
+                let refused = self.rpc.receive(&mut call, &mut |_| Ok(Movement::Some));
                 let early = || RpcError::Odd("it says that it has all before everything was sent".into());
                 return Err(self.backend.fail("add", refused.err().unwrap_or_else(early), false));
             }
             (Err(error), None) => return Err(error),
         };
-        let received = self.rpc.receive(&mut call, &mut |data| answer.push(data)).and_then(|()| answer.finish());
+        let received = self.rpc.receive(&mut call, &mut |data| answer.push(data).map(|()| Movement::Some));
+        let received = received.and_then(|()| answer.finish());
         let root = self.acted("add", received).inspect_err(|error| {
             if matches!(error, AttemptError::Unanswered(_)) {
                 let outcome = Outcome { cid: Some(node.cid.to_string()), size: Some(node.size), ..Outcome::default() };

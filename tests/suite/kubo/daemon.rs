@@ -14,7 +14,7 @@ const READY_MAX: Duration = Duration::from_secs(120);
 
 /// Ends the daemon when the test that started it ends, however that happens; then there is nobody left at the pipe.
 const GUARD: &str = r#"
-"$0" daemon --offline </dev/null >"$IPFS_PATH/daemon.log" 2>&1 &
+"$0" daemon $1 </dev/null >"$IPFS_PATH/daemon.log" 2>&1 &
 echo $!
 cat >/dev/null
 kill $! 2>/dev/null
@@ -26,6 +26,8 @@ rm -rf "$IPFS_PATH"
 pub struct Kubo {
     repository: PathBuf,
     guard: Option<Child>,
+    /// How it starts.
+    flags: &'static str,
     pid: u32,
     address: String,
 }
@@ -39,10 +41,19 @@ impl Kubo {
 
     /// A fresh one, which goes when this is dropped.
     pub fn new(settings: &[(&str, &str)]) -> Kubo {
+        Kubo::with("--offline", settings)
+    }
+
+    /// One that would ask others for what it has not got; but it knows nobody, and nobody knows it.
+    pub fn alone() -> Kubo {
+        Kubo::with("--enable-gc=false", &[("AutoConf.Enabled", "false"), ("Routing.Type", "\"none\"")])
+    }
+
+    fn with(flags: &'static str, settings: &[(&str, &str)]) -> Kubo {
         let memory = Path::new("/dev/shm");
         let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let repository = directory.unwrap().keep();
-        let mut kubo = Kubo { repository, guard: None, pid: 0, address: String::new() };
+        let mut kubo = Kubo { repository, guard: None, flags, pid: 0, address: String::new() };
         stdout_of(kubo.command().args(["init", "--profile=test"]));
         for (key, value) in settings {
             stdout_of(kubo.command().args(["config", "--json", key, value]));
@@ -65,7 +76,7 @@ impl Kubo {
     pub fn start(&mut self) {
         let mut guard = Command::new("sh");
         self.prepare(&mut guard);
-        guard.arg("-c").arg(GUARD).arg(kubo()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        guard.arg("-c").arg(GUARD).arg(kubo()).arg(self.flags).stdin(Stdio::piped()).stdout(Stdio::piped());
         guard.stderr(Stdio::null());
         // What an earlier one said.
         let log = self.repository.join("daemon.log");

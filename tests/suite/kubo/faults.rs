@@ -63,17 +63,22 @@ fn expected(fault: Fault, operation_type: &str, lost: Lost) -> Expected {
         Fault::HangInBody => asked_or("timed_out"),
         Fault::ResetInBody | Fault::Truncate | Fault::DropAnswer => asked_or("connection_lost"),
         Fault::Status(429) => Expected::RetryingLater("rate_limited"),
+        // Kubo may have done it before it went wrong, so it is asked about; what it is asked to wait is for errors.
+        Fault::Status(500) if lost != Lost::Read => Expected::Retrying("backend_error"),
         Fault::Status(500) => Expected::RetryingLater("backend_error"),
-        // Kubo may have done it before the proxy lost it, so it is asked about; what it is asked to wait is for errors.
         Fault::Status(502 | 504) if lost != Lost::Read => Expected::Retrying("unavailable"),
         Fault::Status(_) => Expected::RetryingLater("unavailable"),
         Fault::ErrorInside if operation_type == "get" || operation_type == "cat" => {
             Expected::Retrying("damaged_content")
         }
-        Fault::ErrorInside | Fault::ErrorBehind => Expected::Retrying("backend_error"),
+        Fault::ErrorInside => Expected::Retrying("backend_error"),
+        // Whatever it says: what is seen to be done is done.
+        Fault::ErrorBehind | Fault::RefuseBehind => asked_or("backend_error"),
         Fault::Nonsense if operation_type == "get" || operation_type == "cat" => Expected::Retrying("damaged_content"),
         Fault::Nonsense => Expected::Retrying("bad_answer"),
-        Fault::Other(..) | Fault::OtherSent(..) => panic!("these have a test of their own"),
+        Fault::Other(..) | Fault::OtherSent(..) | Fault::StandStill | Fault::Count => {
+            panic!("these have a test of their own")
+        }
     }
 }
 
@@ -230,9 +235,7 @@ fn every_type_with(fault: Fault) {
         Table::outcome(&operation, expected(fault, operation_type, lost), &case);
         assert!(since.elapsed() < LIMIT, "{case} took {:?}", since.elapsed());
         proxy.plan("*", Fault::None);
-        // What Kubo had done when it was made to say otherwise cannot be done again.
-        let is_gone = fault == Fault::ErrorBehind && matches!(operation_type, "rm path" | "move" | "move a directory");
-        if operation.status() == Status::Retrying && !is_gone {
+        if operation.status() == Status::Retrying {
             table.ends_well(&operation, &case);
         }
     }
@@ -283,7 +286,44 @@ fn overload_is_waited_out_as_long_as_it_asks_for() {
 fn errors_inside_and_behind_an_answer_are_errors() {
     every_type_with(Fault::ErrorInside);
     every_type_with(Fault::ErrorBehind);
+    every_type_with(Fault::RefuseBehind);
     every_type_with(Fault::Nonsense);
+}
+
+#[test]
+fn lines_that_tell_nothing_new_keep_no_pin_waiting_and_those_that_count_do() {
+    let proxy = Proxy::before(Kubo::shared().port());
+    let table = Table::new(proxy.port());
+    let since = Instant::now();
+    let operation = table.attempt("pin", || proxy.plan("pin/add", Fault::StandStill));
+    Table::outcome(&operation, Expected::Retrying("timed_out"), "nothing moves");
+    assert!((PATIENCE..LIMIT).contains(&since.elapsed()), "{:?}", since.elapsed());
+    let message = &operation.state.failure().unwrap().message;
+    assert!(message.contains(&operation.parameters["cid"]) && message.contains("idle_timeout"), "{message}");
+    proxy.plan("*", Fault::None);
+    table.ends_well(&operation, "nothing moves");
+
+    let operation = table.attempt("pin", || proxy.plan("pin/add", Fault::Count));
+    Table::outcome(&operation, Expected::Completed, "something moves");
+    assert_eq!(operation.history.len(), 3, "at once, and by its answer: {operation:?}");
+}
+
+#[test]
+fn a_refusal_by_a_node_that_is_gone_then_costs_no_attempt_and_what_is_seen_to_be_done_is_done() {
+    let proxy = Proxy::before(Kubo::shared().port());
+    for (fault, wanted) in
+        [(Fault::RefuseBehind, Expected::Completed), (Fault::ErrorInside, Expected::Pending("backend_error"))]
+    {
+        for (operation_type, command) in [("rm path", "files/rm"), ("move", "files/mv"), ("pin", "pin/add")] {
+            let table = Table::new(proxy.port());
+            let operation = table.attempt(operation_type, || {
+                proxy.plan(command, fault);
+                proxy.also("version", Fault::HangBeforeHead);
+            });
+            proxy.plan("*", Fault::None);
+            Table::outcome(&operation, wanted, &format!("{fault:?} at {command}, and no probe succeeds"));
+        }
+    }
 }
 
 #[test]

@@ -31,8 +31,14 @@ pub enum Fault {
     ErrorInside,
     /// Kubo does it; an error comes after its answer.
     ErrorBehind,
+    /// Kubo does it; in place of its answer comes a status of 500, with words that nobody knows.
+    RefuseBehind,
     /// A status of 200, with something that no Kubo says.
     Nonsense,
+    /// Lines without an end, which tell of no progress; Kubo hears nothing of it.
+    StandStill,
+    /// Kubo does it; before its answer come lines that count, for longer than nothing may move.
+    Count,
     /// In Kubo's answer, the second text stands in place of the first, which is as long.
     Other(&'static str, &'static str),
     /// The same in what is sent to Kubo.
@@ -72,6 +78,11 @@ impl Proxy {
     pub fn plan(&self, command: &str, fault: Fault) {
         *self.plan.lock().unwrap() = Plan::from([(command.to_owned(), fault)]);
     }
+
+    /// Beside what is planned already, this is done to a command.
+    pub fn also(&self, command: &str, fault: Fault) {
+        self.plan.lock().unwrap().insert(command.to_owned(), fault);
+    }
 }
 
 /// A port at which connections do not come about: its queue is full, and nobody empties it.
@@ -106,6 +117,17 @@ fn hang(client: &TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
+/// How often lines of progress come, and how many there are of them where they end.
+const BEAT: Duration = Duration::from_millis(50);
+const BEATS: usize = 30;
+
+/// A line of progress as a chunk of an answer.
+fn beat(mut client: &TcpStream, line: &str) -> std::io::Result<()> {
+    client.write_all(format!("{:x}\r\n{line}\n\r\n", line.len() + 1).as_bytes())?;
+    std::thread::park_timeout(BEAT);
+    Ok(())
+}
+
 fn reset(client: &TcpStream) -> std::io::Result<()> {
     SockRef::from(client).set_linger(Some(Duration::ZERO))
 }
@@ -126,6 +148,9 @@ fn exchange(client: &TcpStream, port: u16, plan: &Mutex<Plan>) -> std::io::Resul
     }
     let canned = match fault {
         Fault::HangBeforeHead => Some(String::new()),
+        Fault::StandStill => {
+            Some("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned())
+        }
         Fault::Status(status) => {
             let text = "it is too much\n";
             let length = text.len();
@@ -179,6 +204,30 @@ fn exchange(client: &TcpStream, port: u16, plan: &Mutex<Plan>) -> std::io::Resul
             reset(client)
         }
         Fault::Truncate => client.write_all(&answer[..middle]),
+        Fault::StandStill => {
+            client.write_all(&answer)?;
+            loop {
+                beat(client, "{\"Progress\":7,\"Bytes\":1000}")?;
+            }
+        }
+        Fault::Count => {
+            client.write_all(&answer[..body])?;
+            for nth in 0..BEATS {
+                beat(client, &format!("{{\"Progress\":{}}}", nth / 2))?;
+            }
+            client.write_all(&answer[body..])
+        }
+        Fault::RefuseBehind => {
+            let text = "{\"Message\":\"words that no release had before\",\"Code\":0,\"Type\":\"error\"}\n";
+            let length = text.len();
+            client.write_all(
+                format!(
+                    "HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\nConnection: close\r\n\
+                     Content-Length: {length}\r\n\r\n{text}"
+                )
+                .as_bytes(),
+            )
+        }
         Fault::DropAnswer => Ok(()),
         Fault::ErrorBehind => {
             let end = answer.len() - 2;
