@@ -276,7 +276,7 @@ mod tests {
     fn after_an_outage_one_goes_first_then_two_then_four() {
         let mut lane = Lane::new(8);
         let epoch = lane.claimed();
-        assert!(lane.away(epoch, MS * 0, MS * 10));
+        assert!(lane.away(epoch, Duration::ZERO, MS * 10));
         assert!(lane.is_closed(MS * 9));
         assert_eq!(lane.room(MS * 10), 0, "nobody has found it");
         lane.found();
@@ -312,7 +312,7 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..8 {
             let epoch = lane.claimed();
-            lane.away(epoch, MS * 0, MS);
+            lane.away(epoch, Duration::ZERO, MS);
             pauses.push((0..).find(|pause| !lane.is_closed(MS * *pause)).unwrap());
             lane.found();
         }
@@ -320,7 +320,7 @@ mod tests {
         let epoch = lane.claimed();
         lane.settled(epoch, Some(Time::from_millis(1)), MS);
         let epoch = lane.claimed();
-        lane.away(epoch, MS * 0, MS);
+        lane.away(epoch, Duration::ZERO, MS);
         assert!(!lane.is_closed(MS), "it had come back");
     }
 
@@ -328,10 +328,10 @@ mod tests {
     fn only_a_backend_that_a_probe_has_missed_comes_back() {
         let mut lane = Lane::new(1);
         let epoch = lane.claimed();
-        lane.away(epoch, MS * 0, MS);
+        lane.away(epoch, Duration::ZERO, MS);
         assert!(!lane.found(), "one connection that broke off is no outage");
         let epoch = lane.claimed();
-        lane.away(epoch, MS * 0, MS);
+        lane.away(epoch, Duration::ZERO, MS);
         lane.missed(MS, MS);
         assert!(lane.found());
         let mut of_an_earlier_run = Lane::new(1);

@@ -167,7 +167,7 @@ fn following(scenario: &Scenario, then: impl FnOnce()) -> wal_cli::client::Proce
 fn until(scenario: &Scenario, come_about: impl Fn() -> bool) {
     while !come_about() {
         scenario.clock.advance(Duration::from_millis(100));
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::yield_now();
     }
 }
 
