@@ -68,7 +68,10 @@ impl CustomBackend {
         let failed = |error: io::Error| {
             AttemptError::transient(
                 "disk",
-                format!("could not write `{}`, where a program's output goes: {error}; mend that", path.display()),
+                format!(
+                    "could not write `{}`, where a program's output goes: {error}; see that it may be written",
+                    path.display()
+                ),
             )
         };
         self.disk.create_dir_if_missing(&self.run).map_err(ours)?;

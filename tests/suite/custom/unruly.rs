@@ -215,6 +215,24 @@ fn what_goes_on_after_its_program_keeps_the_operation_until_it_ends_or_somebody_
 }
 
 #[test]
+fn who_cancels_what_gets_away_from_its_program_need_not_wait_for_it() {
+    let place = Place::new();
+    let _left = Left(place.path("left"));
+    // In a session of its own it is not killed with the program.
+    configure(&place, "setsid sleep 60 & echo $! > left; touch started; sleep 60", "");
+    place.run("submit backup");
+    let mut drain = place.start("process --follow");
+    until("it started", || place.path("started").exists());
+    place.run("cancel 1");
+    until("it is settled", || status(&place, 1)["status"] == "failed");
+    drain.kill().unwrap();
+    drain.wait().unwrap();
+    let operation = status(&place, 1);
+    assert_eq!(operation["error_type"], "in_doubt");
+    assert!(operation["error"].as_str().unwrap().contains("fuser"), "{operation}");
+}
+
+#[test]
 fn a_program_that_says_how_it_went_is_believed_whatever_it_leaves_running() {
     let place = Place::new();
     let _left = Left(place.path("left"));
