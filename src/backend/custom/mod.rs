@@ -106,6 +106,16 @@ impl CustomBackend {
         let document = format!("{}\n", document_of(request)).into_bytes();
         Process::start(command, document, output, &*self.clock).map_err(|error| program::cannot_start(program, &error))
     }
+
+    /// Runs the program; its output is closed when this returns.
+    fn run(&self, request: &Request, attempt: &Attempt) -> Result<Outcome, AttemptError> {
+        let output = self.claim(&self.output_of(request))?;
+        let mut process = self.start(request, &output)?;
+        let ended = process.wait(attempt, self.limit);
+        let ended = ended.map_err(|error| unanswered(format!("nobody knows how the program ended: {error}")))?;
+        let printed = Printed::new(output::read(&output, RESULT_MAX).unwrap_or_default());
+        settle(&ended, &printed, &process.last_line())
+    }
 }
 
 impl Backend for CustomBackend {
@@ -114,13 +124,12 @@ impl Backend for CustomBackend {
             return Err(AttemptError::Stopped);
         }
         check_source(&*self.disk, request)?;
-        let path = self.output_of(request);
-        let output = self.claim(&path)?;
-        let mut process = self.start(request, &output)?;
-        let ended = process.wait(attempt, self.limit);
-        let ended = ended.map_err(|error| unanswered(format!("nobody knows how the program ended: {error}")))?;
-        let printed = Printed::new(output::read(&output, RESULT_MAX).unwrap_or_default());
-        settle(&ended, &printed, &process.last_line())
+        let result = self.run(request, attempt);
+        if matches!(result, Err(AttemptError::Unanswered(_))) {
+            // Whoever asks next is not to take for it what is about to end, or what only begins.
+            output::wait_until_free(&self.output_of(request), &*self.clock);
+        }
+        result
     }
 
     fn ask(&self, request: &Request) -> Result<Answer, AttemptError> {

@@ -13,6 +13,10 @@ use crate::operation::Number;
 /// How long a file may be locked by those who only look whether it is.
 const LOOKED_AT: Duration = Duration::from_millis(100);
 
+/// How long a file may be locked by what is about to let go of it: processes that were killed, and programs that are being
+/// started, which have copies of all files that we have open until they have begun.
+const LET_GO: Duration = Duration::from_secs(1);
+
 /// The folder in which the log in this directory keeps them.
 pub fn folder_of(base: &Path) -> PathBuf {
     base.join("run")
@@ -53,6 +57,14 @@ pub(super) fn remove(path: &Path) {
 pub(super) fn is_held(path: &Path) -> bool {
     let opened = OpenOptions::new().read(true).open(path);
     opened.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
+/// Waits until nobody has it open, but not for what goes on.
+pub(super) fn wait_until_free(path: &Path, clock: &dyn Clock) {
+    let start = clock.elapsed();
+    while is_held(path) && clock.elapsed().saturating_sub(start) < LET_GO {
+        clock.sleep(Duration::from_millis(2));
+    }
 }
 
 /// The file that becomes a program's standard output, empty and locked; none: another one still has it.
