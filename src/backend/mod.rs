@@ -148,8 +148,8 @@ pub enum Answer {
     NotDone,
     /// Nobody can tell, and repeating it may do harm; the text says why.
     Unknown(String),
-    /// It still goes on, without the one who began it.
-    StillRunning,
+    /// It still goes on, without the one who began it; the text says what goes on, and what to do.
+    StillRunning(String),
 }
 
 /// A place where operations are carried out.
@@ -161,8 +161,13 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn ask(&self, request: &Request) -> Result<Answer, AttemptError>;
 
     /// Whether what a dead drain loop began is still under way, as far as that can be seen at once and without a network.
-    fn is_still_running(&self, _request: &Request) -> bool {
-        false
+    fn is_still_running(&self, request: &Request) -> bool {
+        self.still_running(request).is_some()
+    }
+
+    /// The same, in words: what goes on, and what to do.
+    fn still_running(&self, _request: &Request) -> Option<String> {
+        None
     }
 
     /// The outcome of an attempt at this operation is durable: what was kept to tell of it may go.

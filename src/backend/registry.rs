@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::custom::output;
 use super::unixfs::{CidVersion, Options as UnixFs};
 use super::{
     Backend, Credentials, CustomBackend, IpfsBackend, IpfsOptions, LocalBackend, MockBackend, MockOptions, parameters,
@@ -208,7 +209,7 @@ fn make(
         }
         BackendType::Custom if backend.command.is_empty() => Known::Unconfigured("command"),
         BackendType::Custom => {
-            let (command, run) = (backend.command.clone(), settings.base_path.join("run"));
+            let (command, run) = (backend.command.clone(), output::folder_of(&settings.base_path));
             let custom = CustomBackend::new(disk.clone(), clock.clone(), command, run, total_of(backend));
             Known::Ready(Arc::new(custom), Some(BackendType::Custom))
         }

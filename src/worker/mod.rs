@@ -164,6 +164,7 @@ impl Worker<'_, '_, '_> {
     fn drain(&mut self, observer: &mut dyn Observer) -> WalResult<()> {
         self.ask_about_doubts()?;
         self.rebuild()?;
+        self.sweep_outputs();
         let mut over_at = None;
         let mut maintained = self.tools.clock.elapsed();
         let mut ticked = Duration::ZERO;

@@ -94,8 +94,12 @@ pub fn settle_unanswered(
         Ok(Answer::Done(outcome)) => known(Event::Completed { outcome }),
         Ok(Answer::NotDone) if unanswered.was_stopped => known(handed_back()),
         Ok(Answer::NotDone) => terms.after(operation, unanswered.failure, None),
-        Ok(Answer::Unknown(why)) => known(Event::Failed { failure: in_doubt(&why) }),
-        Ok(Answer::StillRunning) => Settlement { end: End::Open(unanswered), outage: None },
+        Ok(Answer::Unknown(why)) => {
+            known(Event::Failed { failure: in_doubt(&format!("{}; {why}", unanswered.failure.message)) })
+        }
+        // Who does not want it any more need not wait for its end.
+        Ok(Answer::StillRunning(what)) if is_cancelled(operation) => known(Event::Failed { failure: in_doubt(&what) }),
+        Ok(Answer::StillRunning(_)) => Settlement { end: End::Open(unanswered), outage: None },
         // It can be asked later, and nothing is repeated before.
         Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Outage => {
             Settlement { end: End::Open(unanswered), outage: Some(failure) }
@@ -137,7 +141,10 @@ pub fn after_crash(operation: &Operation, answer: Option<Result<Answer, AttemptE
         Some(Ok(Answer::Unknown(why))) => Some(Event::Failed { failure: in_doubt(&why) }),
         // It gives no answer at all: a bug in it, which asking again does not cure.
         Some(Err(AttemptError::Unanswered(failure))) => Some(Event::Failed { failure: in_doubt(&failure.message) }),
-        Some(Ok(Answer::StillRunning) | Err(_)) | None => None,
+        Some(Ok(Answer::StillRunning(what))) if is_cancelled(operation) => {
+            Some(Event::Failed { failure: in_doubt(&what) })
+        }
+        Some(Ok(Answer::StillRunning(_)) | Err(_)) | None => None,
     }
 }
 

@@ -3,10 +3,15 @@
 use std::time::Duration;
 
 use super::Worker;
+use crate::backend::custom::output;
+use crate::operation::{Operation, failure};
 use crate::wal::{Retention, WalError, WalResult};
 
 /// How often a loop without room for outcomes folds the journal to get some.
 const FOLD_AGAIN: Duration = Duration::from_secs(10);
+
+/// Outputs of programs that one sweep looks at, at most: with more than these, each looks at others.
+const SWEPT_AT_ONCE: usize = 500;
 
 /// Whether outcomes of new claims have room.
 #[derive(Debug, Default)]
@@ -29,7 +34,7 @@ impl Worker<'_, '_, '_> {
         }
     }
 
-    fn cleanup_if_due(&self) -> WalResult<()> {
+    fn cleanup_if_due(&mut self) -> WalResult<()> {
         let Some(manifest) = self.view.manifest() else { return Ok(()) };
         let interval = i64::try_from(self.tools.settings.cleanup_interval.as_millis()).unwrap_or(i64::MAX);
         let last = manifest.last_cleanup.or_else(|| manifest.files.iter().map(|file| file.times.0).min());
@@ -37,9 +42,36 @@ impl Worker<'_, '_, '_> {
         // A clock that stands before the last cleanup was set back: from now on, that is what it says.
         if since.is_some_and(|since| since >= interval || (since < 0 && manifest.last_cleanup.is_some())) {
             let max_age_days = u64::from(self.tools.settings.max_age_days);
-            self.tools.wal.cleanup_if_free(Retention { max_age_days, failed: false })?;
+            if self.tools.wal.cleanup_if_free(Retention { max_age_days, failed: false })?.is_some() {
+                self.stale |= self.view.catch_up()?;
+                self.sweep_outputs();
+            }
         }
         Ok(())
+    }
+
+    /// Removes what programs have printed for operations that are over or gone. What is in doubt can still be looked
+    /// at. Only drain loops start programs, and this is the only one: nothing is started between looking and removing.
+    pub(super) fn sweep_outputs(&mut self) {
+        let folder = output::folder_of(&self.tools.settings.base_path);
+        let mut numbers = match output::kept(&**self.tools.disk, &folder) {
+            Ok(numbers) => numbers,
+            Err(error) => return tracing::warn!(%error, "could not look through what programs have printed"),
+        };
+        numbers.sort_unstable();
+        if numbers.len() > SWEPT_AT_ONCE {
+            let start = self.tools.clock.random() as usize % numbers.len();
+            numbers.rotate_left(start);
+            numbers.truncate(SWEPT_AT_ONCE);
+        }
+        for number in numbers.into_iter().filter(|number| !self.is_taken(*number)).collect::<Vec<_>>() {
+            match self.view.operation(number) {
+                Ok(operation) if operation.as_ref().is_some_and(needs_output) => {}
+                Ok(_) => output::remove_unless_held(&folder, number),
+                // What cannot be read may need it.
+                Err(error) => tracing::debug!(%error, number, "what a program printed stays for now"),
+            }
+        }
     }
 
     /// Whether something may be claimed: its outcome must have room. Folding the journal may make some.
@@ -65,4 +97,10 @@ impl Worker<'_, '_, '_> {
     pub(super) fn ends_for_room(&self) -> bool {
         self.room.lacking.is_some() && (!self.options.follow || self.options.only.is_some())
     }
+}
+
+/// Whether what a program has printed for an operation may still be asked for.
+fn needs_output(operation: &Operation) -> bool {
+    let is_in_doubt = |failure: &crate::operation::Failure| failure.error_type == failure::IN_DOUBT;
+    !operation.status().is_terminal() || operation.state.failure().is_some_and(is_in_doubt)
 }

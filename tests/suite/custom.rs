@@ -1,6 +1,8 @@
 //! The backend `custom`: programs that do well, badly, too long, and longer than their drain loop.
 #![expect(clippy::disallowed_methods, reason = "it waits for real processes, and looks at what they did")]
 
+mod unruly;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

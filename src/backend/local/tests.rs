@@ -504,7 +504,7 @@ fn nothing_is_lost_by_a_kill_or_a_power_cut_at_any_point() {
                     match bench.backend.ask(request).unwrap() {
                         Answer::Done(_) => continue,
                         Answer::NotDone => {}
-                        other @ (Answer::Unknown(_) | Answer::StillRunning) => panic!("{at} {request:?} {other:?}"),
+                        other @ (Answer::Unknown(_) | Answer::StillRunning(_)) => panic!("{at} {request:?} {other:?}"),
                     }
                 }
                 let result = bench.backend.execute(request, &Attempt::default());

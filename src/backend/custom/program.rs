@@ -1,0 +1,131 @@
+//! Whether a program can be started, and what it means that it could not.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use crate::backend::AttemptError;
+use crate::disk::{Access, Disk};
+use crate::operation::{Failure, FailureClass};
+
+/// As much of a script as is read to find its interpreter: the kernel reads no more, either.
+const FIRST_LINE_MAX: usize = 256;
+
+/// Proves that a program is there and may be run, with its interpreter if it is a script.
+pub(super) fn check(disk: &dyn Disk, program: Option<&String>) -> Result<(), Failure> {
+    let path = find(program.ok_or_else(not_configured)?)?;
+    let Some((interpreter, argument)) = interpreter_of(disk, &path) else { return Ok(()) };
+    let shown = path.display();
+    find_path(&interpreter).map_err(|what| {
+        not_found(format!(
+            "the script `{shown}` cannot be run: `{interpreter}`, which its first line names, {what}; install that, or \
+             correct the line"
+        ))
+    })?;
+    let is_env = Path::new(&interpreter).file_name().is_some_and(|name| name == "env");
+    if is_env && !argument.is_empty() && !argument.starts_with('-') && !argument.contains(['=', ' ', '\t', '/']) {
+        find_in_path(&argument).map_err(|what| {
+            not_found(format!(
+                "the script `{shown}` cannot be run: `{argument}`, which its first line asks `env` for, {what}; install \
+                 that, or correct the line"
+            ))
+        })?;
+    }
+    Ok(())
+}
+
+fn find(program: &str) -> Result<PathBuf, Failure> {
+    let found = if program.contains('/') { find_path(program) } else { find_in_path(program) };
+    found.map_err(|what| {
+        not_found(format!("the program `{program}` {what}: put it there, or correct `command` of the backend"))
+    })
+}
+
+/// A program by its path, or why it is none.
+fn find_path(program: &str) -> Result<PathBuf, &'static str> {
+    let path = Path::new(program);
+    if path.is_dir() {
+        return Err("is a folder");
+    }
+    if !path.exists() {
+        return Err("is not there");
+    }
+    match is_program(path) {
+        true => Ok(path.to_owned()),
+        false => Err("may not be run (`chmod +x` allows it, unless its disk is mounted with `noexec`)"),
+    }
+}
+
+fn find_in_path(program: &str) -> Result<PathBuf, &'static str> {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| is_program(path));
+    found.ok_or("is in no folder of PATH")
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+/// The interpreter that the first line of a script names, with its argument; none: it is no script, or cannot be read.
+fn interpreter_of(disk: &dyn Disk, path: &Path) -> Option<(String, String)> {
+    let mut first = [0; FIRST_LINE_MAX];
+    let read = disk.open(path, Access::Read).ok()?.read_at(&mut first, 0).ok()?;
+    let line = first.get(..read)?.strip_prefix(b"#!")?.split(|byte| *byte == b'\n').next()?;
+    let line = String::from_utf8_lossy(line);
+    let line = line.trim_matches([' ', '\t']);
+    let (interpreter, argument) = line.split_once([' ', '\t']).unwrap_or((line, ""));
+    Some((interpreter.to_owned(), argument.trim_matches([' ', '\t']).to_owned()))
+}
+
+fn not_found(message: String) -> Failure {
+    Failure { class: FailureClass::Outage, error_type: "program_not_found".into(), message }
+}
+
+pub(super) fn not_configured() -> Failure {
+    not_found("no program is configured: set `command` of the backend".into())
+}
+
+/// Nothing was begun. If the machine lacks something at the moment, that passes; else it is the program that needs a
+/// hand, and the operations wait for it.
+pub(super) fn cannot_start(program: &str, error: &io::Error) -> AttemptError {
+    let message = |advice| format!("the program `{program}` could not be started: {error}; {advice}");
+    let advice = match Errno::from_io_error(error) {
+        Some(Errno::AGAIN | Errno::NOMEM) => "the machine has too little memory, or too many processes, at the moment",
+        Some(Errno::MFILE | Errno::NFILE) => {
+            "too many files are open at the moment: raise `ulimit -n`, or lower `jobs`"
+        }
+        Some(Errno::TXTBSY) => "somebody is writing it at the moment",
+        Some(Errno::TOOBIG) => "shorten its arguments in `command`, or the environment of `wal-cli`",
+        _ => {
+            return not_found(message("see that it is there and may be run, or correct `command` of the backend"))
+                .into();
+        }
+    };
+    AttemptError::transient("cannot_start", message(advice))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_machine_lacks_at_the_moment_is_no_outage() {
+        for (errno, class) in [
+            (Errno::NOENT, FailureClass::Outage),
+            (Errno::ACCESS, FailureClass::Outage),
+            (Errno::NOEXEC, FailureClass::Outage),
+            (Errno::NOTDIR, FailureClass::Outage),
+            (Errno::TOOBIG, FailureClass::Transient),
+            (Errno::NOMEM, FailureClass::Transient),
+            (Errno::AGAIN, FailureClass::Transient),
+            (Errno::MFILE, FailureClass::Transient),
+            (Errno::TXTBSY, FailureClass::Transient),
+        ] {
+            let error = cannot_start("/bin/x", &errno.into());
+            let AttemptError::Failed { failure, .. } = error else { panic!("{error:?}") };
+            assert_eq!(failure.class, class, "{errno:?}");
+            assert!(failure.message.contains("`/bin/x`") && failure.message.contains(';'), "{}", failure.message);
+        }
+    }
+}
