@@ -160,12 +160,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Says what became of an attempt without an answer.
     fn ask(&self, request: &Request) -> Result<Answer, AttemptError>;
 
-    /// Whether what a dead drain loop began is still under way, as far as that can be seen at once and without a network.
-    fn is_still_running(&self, request: &Request) -> bool {
-        self.still_running(request).is_some()
-    }
-
-    /// The same, in words: what goes on, and what to do.
+    /// What goes on of what a dead drain loop began, and what to do, as far as that can be seen at once and without a
+    /// network; none: nothing.
     fn still_running(&self, _request: &Request) -> Option<String> {
         None
     }

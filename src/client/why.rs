@@ -161,13 +161,14 @@ impl Client {
             (true, true) => {
                 (Reason::Stopping, format!("process {} was asked to stop carrying it out", claim.pid), None)
             }
-            (false, _) if self.is_still_running(operation) => (
-                Reason::Running,
-                "the program that was started for it is still running, and the drain loop that waited for it is dead; \
-                 the next `wal-cli process` after its end sees what became of it"
-                    .into(),
-                None,
-            ),
+            (false, _) if let Some(what) = self.still_running(operation) => {
+                let n = operation.number;
+                let next = format!(
+                    "its drain loop is dead, and the next `wal-cli process` after its end sees what became of it; \
+                     `wal-cli cancel {n}` gives it up"
+                );
+                (Reason::Running, format!("{what}; {next}"), None)
+            }
             (false, _) => {
                 let ended = "the process that carried it out has ended without an answer";
                 let next = "the next `wal-cli process` asks its backend what became of it";
@@ -181,10 +182,10 @@ impl Client {
         })
     }
 
-    /// Whether something that a dead drain loop started for it goes on.
-    fn is_still_running(&self, operation: &Operation) -> bool {
+    /// What goes on of what a dead drain loop started for it, if anything does.
+    fn still_running(&self, operation: &Operation) -> Option<String> {
         let request = worker::request_of(operation, &self.layout);
-        self.backends.get(&operation.backend).is_some_and(|backend| backend.is_still_running(&request))
+        self.backends.get(&operation.backend)?.still_running(&request)
     }
 
     fn why_waiting(&self, operation: &Operation) -> Result<(Reason, String, Option<Time>), ClientError> {

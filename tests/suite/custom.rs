@@ -254,7 +254,7 @@ fn a_program_that_outlives_its_drain_loop_is_neither_started_twice_nor_in_doubt(
         assert_eq!(operation["status"], "processing", "{operation}");
     }
     let why = place.run("why 1");
-    assert!(why.contains("still running"), "{why}");
+    assert!(why.contains("still goes on"), "{why}");
     place.file("go", "");
     until("it ended", || place.path("ended").exists());
     let pid = std::fs::read_to_string(place.path("started")).unwrap();
