@@ -154,8 +154,18 @@ fn end(
     first_failed: Option<&Operation>,
     interrupts: &Interrupts,
 ) -> Result<Exit, CliError> {
-    let ProcessReport { completed, failed, retrying, cancelled, postponed, handed_back, recovered, ref away, .. } =
-        *report;
+    let ProcessReport {
+        completed,
+        failed,
+        retrying,
+        cancelled,
+        postponed,
+        handed_back,
+        recovered,
+        in_doubt,
+        ref away,
+        ..
+    } = *report;
     let no_room = report.out_of_room.map(|free| context.client.wal().map(|wal| wal.no_room_for_outcomes(free)));
     let error = match first_failed {
         _ if interrupts.by_keyboard() => {
@@ -185,6 +195,7 @@ fn end(
             (postponed, "postponed"),
             (handed_back, "handed back"),
             (recovered, "recovered from a drain loop that had died"),
+            (in_doubt, "in doubt (`why` tells of each)"),
         ];
         let told: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
         let names: Vec<String> = away.iter().map(|backend| format!("`{backend}`")).collect();

@@ -330,11 +330,22 @@ impl Client {
         Ok(note.filter(|note| note.boot == self.disk.identity().boot_id && self.disk.is_alive(note.pid, note.started)))
     }
 
+    /// Whether the process that claimed an operation is the one that drains the log now. In a container, others before it
+    /// had the same number.
+    pub(super) fn is_carried_out(&self, operation: &Operation) -> Result<bool, ClientError> {
+        let Some(claim) = operation.claim() else { return Ok(false) };
+        let is_holder =
+            |holder: &HolderNote| holder.pid == claim.pid && holder.host == claim.host && holder.since <= claim.started;
+        Ok(self.processing_active()?.as_ref().is_some_and(is_holder))
+    }
+
     /// How far a running attempt has come, if it moves bytes and has run for a while.
     pub fn progress(&self, operation: &Operation) -> Result<Option<Progress>, ClientError> {
         let Some(claim) = operation.claim() else { return Ok(None) };
-        let alive = self.processing_active()?.is_some_and(|holder| holder.pid == claim.pid);
-        Ok(alive.then(|| progress::of(&*self.disk, &self.layout, claim.pid, operation.number)).flatten())
+        Ok(self
+            .is_carried_out(operation)?
+            .then(|| progress::of(&*self.disk, &self.layout, claim.pid, operation.number))
+            .flatten())
     }
 
     /// What of the log cannot be read, if anything.

@@ -145,7 +145,7 @@ impl Client {
 
     fn why_processing(&self, operation: &Operation) -> Result<(Reason, String, Option<Time>), ClientError> {
         let Some(claim) = operation.claim() else { return Ok((Reason::Running, "it runs".into(), None)) };
-        let alive = self.processing_active()?.is_some_and(|holder| holder.pid == claim.pid);
+        let alive = self.is_carried_out(operation)?;
         let stopping = worker::is_cancelled(operation);
         Ok(match (alive, stopping) {
             (true, false) => {

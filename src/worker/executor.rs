@@ -7,7 +7,9 @@ use std::thread::Scope;
 use std::time::Duration;
 
 use super::lane::Epoch;
-use super::settle::{End, Settlement, Terms, Unanswered, after_crash, request_of, settle, settle_unanswered};
+use super::settle::{
+    End, Settlement, Terms, Unanswered, after_crash, outage_of, request_of, settle, settle_unanswered,
+};
 use crate::backend::{Answer, Attempt, AttemptError, Backend};
 use crate::clock::Clock;
 use crate::health::{self, Checked};
@@ -218,11 +220,8 @@ fn settle_question(
     answer: Result<Answer, AttemptError>,
 ) -> (Option<Event>, Option<Failure>) {
     let Some(unanswered) = unanswered else {
-        let outage = match &answer {
-            Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Outage => Some(failure.clone()),
-            _ => None,
-        };
-        return (after_crash(operation, Some(answer)), outage);
+        let outage = outage_of(&answer);
+        return (after_crash(operation, answer), outage);
     };
     let Settlement { end, outage } = settle_unanswered(terms, operation, unanswered, answer);
     match end {

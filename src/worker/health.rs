@@ -1,6 +1,6 @@
 //! What a drain loop knows of its backends: whether they are there, and what is due since they came back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,13 +84,17 @@ impl Worker<'_, '_, '_> {
         if lane.is_closed(now) {
             return 0;
         }
+        let is_lost = lane.is_lost();
+        if self.doubts.are_asked_of(backend) {
+            return 0;
+        }
         // A backend that was away is asked whether it is back before anything is sent, so that an outage leaves
         // no trace in the histories of those who wait.
-        if lane.is_lost() {
+        if is_lost {
             self.look_for(backend, now);
         }
-        // What is in doubt goes first.
-        if self.doubts.are_asked_of(backend) {
+        // What is in doubt goes first: what is sent now may look like the result of that.
+        if self.doubts.go_first_at(backend) {
             return 0;
         }
         let room = self.lane(backend).room(now);
@@ -111,6 +115,7 @@ impl Worker<'_, '_, '_> {
         let Some(checked) = lane.is_back(probe) else { return };
         match &checked {
             Ok(()) => {
+                self.doubts.found(backend, now);
                 if lane.found() {
                     self.noted.returned.insert(backend.clone(), self.tools.clock.now());
                 }
@@ -142,7 +147,9 @@ impl Worker<'_, '_, '_> {
     /// Backends that are away, and that something waits for.
     pub(super) fn away(&self) -> Vec<BackendName> {
         let is_lost = |backend: &BackendName| self.lanes.get(backend).is_some_and(Lane::is_lost);
-        self.queue.backends().into_iter().filter(is_lost).collect()
+        let mut away: BTreeSet<BackendName> = self.queue.backends().into_iter().filter(is_lost).collect();
+        away.extend(self.doubts.unasked().cloned());
+        away.into_iter().collect()
     }
 
     /// What waits for its next attempt at backends that have come back since is due at once, unless the backend asked

@@ -162,7 +162,7 @@ struct Running {
 
 impl Worker<'_, '_, '_> {
     fn drain(&mut self, observer: &mut dyn Observer) -> WalResult<()> {
-        self.ask_about_doubts()?;
+        self.ask_about_doubts(observer)?;
         self.rebuild()?;
         self.sweep_outputs();
         let mut over_at = None;
@@ -184,6 +184,9 @@ impl Worker<'_, '_, '_> {
             let mut freed = false;
             if !ended {
                 self.catch_up()?;
+                if self.doubts.are_due(now) {
+                    self.ask_about_doubts(observer)?;
+                }
                 freed = self.settle_dependents(observer)?;
             } else if !self.running.is_empty() && !self.stop.is_requested() {
                 // What runs may still be cancelled.
@@ -215,14 +218,12 @@ impl Worker<'_, '_, '_> {
             if now.saturating_sub(maintained) > Duration::from_millis(200) {
                 maintained = now;
                 self.maintain()?;
-                if !ended && self.doubts.are_due(now) {
-                    self.ask_about_doubts()?;
-                }
             }
         }
         self.maintain()?;
         self.forget_progress();
         self.report.away = self.away();
+        self.report.in_doubt = self.doubts.count();
         match self.damage.take() {
             Some(damage) => Err(WalError::Damaged(damage)),
             None => Ok(()),
@@ -445,6 +446,9 @@ impl Worker<'_, '_, '_> {
 
     /// Whether, of what may be carried out, nothing is due now.
     fn nothing_due(&mut self) -> WalResult<bool> {
+        if self.stale {
+            return Ok(false);
+        }
         let (wall, now) = (self.tools.clock.now(), self.tools.clock.elapsed());
         for backend in self.queue.backends() {
             let lane = self.lanes.get(&backend);
@@ -468,7 +472,7 @@ impl Worker<'_, '_, '_> {
                 }
             }
         }
-        Ok(true)
+        Ok(!self.stale)
     }
 
     fn wait_for_results(&mut self, ended: bool) -> Vec<Finished> {
@@ -500,7 +504,9 @@ impl Worker<'_, '_, '_> {
                     self.learn(&running, &settlement);
                     match settlement.end {
                         End::Known(event) => events.push((running.operation, event)),
-                        End::Open(unanswered) => self.doubt(number, unanswered),
+                        End::Open(unanswered) => {
+                            self.doubt(&running.operation, unanswered, settlement.outage.is_some());
+                        }
                     }
                 }
                 Finished::Question { number, event, outage } => events.extend(self.answered(number, event, outage)),
@@ -517,6 +523,7 @@ impl Worker<'_, '_, '_> {
             self.alone = None;
         }
         for (operation, event) in recorded {
+            self.report.recovered += u64::from(self.doubts.is_recovered(operation.number));
             if operation.status() == Status::Processing {
                 self.start(operation, observer);
             } else if !matches!(event, Event::Returned { interrupted: true, .. }) {

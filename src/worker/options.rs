@@ -92,8 +92,10 @@ pub struct ProcessReport {
     pub postponed: u64,
     /// Given back because of a request to stop.
     pub handed_back: u64,
-    /// Found claimed by a dead drain loop.
+    /// Found claimed by a dead drain loop, and settled.
     pub recovered: u64,
+    /// Of which nobody knows yet what became of them: left as they are.
+    pub in_doubt: u64,
     /// Whether a request to stop ended it.
     pub stopped: bool,
     /// Free bytes of the disk, if it ended with work left because outcomes may find no room there.

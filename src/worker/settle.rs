@@ -58,9 +58,11 @@ pub struct Terms<'a> {
 
 impl Terms<'_> {
     fn after(&self, operation: &Operation, failure: Failure, retry_after_ms: Option<u64>) -> Settlement {
-        let outage = (failure.class == FailureClass::Outage).then(|| failure.clone());
+        let mut outage = (failure.class == FailureClass::Outage).then(|| failure.clone());
         let (now, jitter) = (self.clock.now(), self.clock.chance());
         let event = self.policy.after_failure(operation, failure, retry_after_ms, self.last_success, now, jitter);
+        // What is its own fault says nothing of its backend.
+        outage.take_if(|_| !matches!(event, Event::Returned { .. }));
         Settlement { end: End::Known(event), outage }
     }
 }
@@ -97,14 +99,35 @@ pub fn settle_unanswered(
         Ok(Answer::Unknown(why)) => {
             known(Event::Failed { failure: in_doubt(&format!("{}; {why}", unanswered.failure.message)) })
         }
-        // Who does not want it any more need not wait for its end.
-        Ok(Answer::StillRunning(what)) if is_cancelled(operation) => known(Event::Failed { failure: in_doubt(&what) }),
-        Ok(Answer::StillRunning(_)) => Settlement { end: End::Open(unanswered), outage: None },
-        // It can be asked later, and nothing is repeated before.
-        Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Outage => {
-            Settlement { end: End::Open(unanswered), outage: Some(failure) }
+        unknown => match give_up(operation, &unknown) {
+            Some(event) => known(event),
+            // It can be asked later, and nothing is repeated before.
+            None => Settlement { end: End::Open(unanswered), outage: outage_of(&unknown) },
+        },
+    }
+}
+
+/// What becomes of an operation of which its backend can say nothing now; none: it is asked again later.
+fn give_up(operation: &Operation, answer: &Result<Answer, AttemptError>) -> Option<Event> {
+    let (why, may_change) = match answer {
+        Ok(Answer::StillRunning(what)) => (what.as_str(), true),
+        Err(AttemptError::Failed { failure, .. }) => {
+            (failure.message.as_str(), failure.class != FailureClass::Permanent)
         }
-        Err(error) => known(Event::Failed { failure: in_doubt(&message_of(&error)) }),
+        Err(AttemptError::Stopped) => ("the question was interrupted", true),
+        // It gives no answer at all: a bug in it, which asking again does not cure.
+        Err(AttemptError::Unanswered(failure)) => (failure.message.as_str(), false),
+        Ok(Answer::Done(_) | Answer::NotDone | Answer::Unknown(_)) => return None,
+    };
+    // Who does not want it any more need not wait for that.
+    (is_cancelled(operation) || !may_change).then(|| Event::Failed { failure: in_doubt(why) })
+}
+
+/// If a question found nobody: what was said of that.
+pub(super) fn outage_of(answer: &Result<Answer, AttemptError>) -> Option<Failure> {
+    match answer {
+        Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Outage => Some(failure.clone()),
+        _ => None,
     }
 }
 
@@ -117,13 +140,13 @@ fn handed_back() -> Event {
     Event::Returned { reason, interrupted: false, failure: None }
 }
 
-/// What becomes of an operation whose drain loop died while it was being carried out.
+/// What becomes of an operation whose drain loop died while it was being carried out, by what its backend answers.
 ///
 /// None: the backend cannot be asked now, so it stays as it is until it can.
-pub fn after_crash(operation: &Operation, answer: Option<Result<Answer, AttemptError>>) -> Option<Event> {
+pub(super) fn after_crash(operation: &Operation, answer: Result<Answer, AttemptError>) -> Option<Event> {
     match answer {
-        Some(Ok(Answer::Done(outcome))) => Some(Event::Completed { outcome }),
-        Some(Ok(Answer::NotDone)) if operation.interruptions + 1 >= GIVEN_UP_AFTER => {
+        Ok(Answer::Done(outcome)) => Some(Event::Completed { outcome }),
+        Ok(Answer::NotDone) if operation.interruptions + 1 >= GIVEN_UP_AFTER => {
             let message = format!(
                 "{} drain loops died while it was being carried out, the last ones with nothing else running; \
                  find out why before retrying it",
@@ -133,18 +156,13 @@ pub fn after_crash(operation: &Operation, answer: Option<Result<Answer, AttemptE
                 failure: Failure { class: FailureClass::Permanent, error_type: failure::CRASHES_DRAIN.into(), message },
             })
         }
-        Some(Ok(Answer::NotDone)) => Some(Event::Returned {
+        Ok(Answer::NotDone) => Some(Event::Returned {
             reason: "its drain loop died; the backend says that it was not done, or may be repeated".into(),
             interrupted: true,
             failure: None,
         }),
-        Some(Ok(Answer::Unknown(why))) => Some(Event::Failed { failure: in_doubt(&why) }),
-        // It gives no answer at all: a bug in it, which asking again does not cure.
-        Some(Err(AttemptError::Unanswered(failure))) => Some(Event::Failed { failure: in_doubt(&failure.message) }),
-        Some(Ok(Answer::StillRunning(what))) if is_cancelled(operation) => {
-            Some(Event::Failed { failure: in_doubt(&what) })
-        }
-        Some(Ok(Answer::StillRunning(_)) | Err(_)) | None => None,
+        Ok(Answer::Unknown(why)) => Some(Event::Failed { failure: in_doubt(&why) }),
+        unknown => give_up(operation, &unknown),
     }
 }
 
@@ -179,17 +197,10 @@ pub fn cancelled(last_error: Option<&str>) -> Failure {
     }
 }
 
-fn in_doubt(why: &str) -> Failure {
+pub(super) fn in_doubt(why: &str) -> Failure {
     Failure {
         class: FailureClass::Permanent,
         error_type: failure::IN_DOUBT.into(),
         message: format!("it may have been done, and repeating it may do harm: {why}; look, then retry or cancel it"),
-    }
-}
-
-fn message_of(error: &AttemptError) -> String {
-    match error {
-        AttemptError::Failed { failure, .. } | AttemptError::Unanswered(failure) => failure.message.clone(),
-        AttemptError::Stopped => "the question was interrupted".into(),
     }
 }

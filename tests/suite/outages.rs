@@ -281,3 +281,43 @@ fn an_attempt_that_was_stopped_and_not_done_spends_nothing() {
     let operation = scenario.get(1);
     assert_eq!((operation.status(), operation.retry_count, operation.interruptions), (Status::Pending, 0, 0));
 }
+
+#[test]
+fn what_is_in_doubt_goes_before_what_was_logged_after_it() {
+    let scenario = Scenario::new();
+    scenario.act("a", "x", &[Act::Lost]).add("a", "x y");
+    following(&scenario, || {
+        until(&scenario, || health(&scenario) == HealthStatus::Offline);
+        away(&scenario, false);
+        until(&scenario, || scenario.get(2).status() == Status::Completed);
+    });
+    assert_eq!(scenario.calls("a"), "x x y");
+}
+
+#[test]
+fn who_cannot_be_asked_now_is_asked_later_and_a_run_tells_of_it() {
+    let scenario = Scenario::new();
+    scenario.act("a", "x", &[Act::Unanswered]).add("a", "x");
+    scenario.scripts["a"].busy.store(true, Ordering::SeqCst);
+    for recovered in [0, 0] {
+        let report = scenario.process();
+        assert_eq!((report.in_doubt, report.recovered, report.failed), (1, recovered, 0), "{report:?}");
+        assert_eq!(scenario.get(1).status(), Status::Processing);
+    }
+    scenario.scripts["a"].busy.store(false, Ordering::SeqCst);
+    let report = scenario.process();
+    assert_eq!((report.in_doubt, report.recovered, report.completed), (0, 1, 1), "{report:?}");
+}
+
+#[test]
+fn what_nobody_can_be_asked_about_ends_when_somebody_cancels_it() {
+    let scenario = Scenario::new();
+    scenario.act("a", "x", &[Act::Lost]).add("a", "x");
+    let report = scenario.process();
+    assert_eq!((report.in_doubt, &report.away[..]), (1, &[backend("a")][..]), "{report:?}");
+    assert_eq!(scenario.process().in_doubt, 1);
+    let cancel = wal_cli::client::Verb::Cancel { permanent: false };
+    scenario.client().change(&[wal_cli::client::Reference::Number(1)], &cancel, true).unwrap();
+    assert_eq!(scenario.process().failed, 1);
+    assert_eq!(scenario.get(1).state.failure().unwrap().error_type, "in_doubt");
+}

@@ -40,6 +40,8 @@ pub struct Script {
     pub calls: Mutex<Vec<String>>,
     pub answers: Mutex<BTreeMap<String, Answer>>,
     pub away: AtomicBool,
+    /// Whether it has no time for questions.
+    pub busy: AtomicBool,
     pub process: Mutex<Option<MemoryDisk>>,
 }
 
@@ -95,6 +97,9 @@ impl Backend for Script {
     fn ask(&self, request: &Request) -> Result<Answer, AttemptError> {
         if self.away.load(Ordering::SeqCst) && !Script::name(request).starts_with("harmless") {
             return Err(AttemptError::failed(FailureClass::Outage, "refused", "nobody listens"));
+        }
+        if self.busy.load(Ordering::SeqCst) {
+            return Err(AttemptError::transient("busy", "ask me later"));
         }
         Ok(self.answers.lock().unwrap().get(&Script::name(request)).cloned().unwrap_or(Answer::NotDone))
     }

@@ -14,6 +14,9 @@ use FailureClass::{Outage, Permanent, Transient};
 /// The type of what is not in the list.
 pub(super) const UNKNOWN: &str = "backend_error";
 
+/// The type of what is said in place of a node, or by one that has too much to do.
+pub(super) const UNAVAILABLE: &str = "unavailable";
+
 /// The type of what a node says that is about to be away.
 pub(super) const GOING_DOWN: &str = "interrupted";
 
@@ -91,7 +94,7 @@ fn of_status(status: u16, code: Option<i64>) -> Option<Meaning> {
             "check that `endpoint` is the address of Kubo's RPC, such as http://localhost:5001/api/v0",
         ),
         (400..=499, _) => (Permanent, "rejected", "correct the parameters"),
-        _ => (Transient, "unavailable", "it is tried again later"),
+        _ => (Transient, UNAVAILABLE, "it is tried again later"),
     })
 }
 

@@ -157,8 +157,8 @@ impl IpfsBackend {
         let failed = errors::meaning(refused, command, &self.node, self.clock.now());
         let AttemptError::Failed { mut failure, retry_after_ms } = failed else { return failed };
         // Whether it goes down, or only gave up on this one, is seen by asking.
-        let may_be_away = [errors::GOING_DOWN, errors::UNKNOWN].contains(&&failure.error_type[..]);
-        if may_be_away && matches!(self.probe(), Err(RpcError::Trouble(_))) {
+        let may_be_away = [errors::GOING_DOWN, errors::UNKNOWN, errors::UNAVAILABLE];
+        if may_be_away.contains(&&failure.error_type[..]) && is_away(&self.probe()) {
             failure.class = FailureClass::Outage;
         }
         // Who has too much to do has not begun. Anything else that may pass may have come up after it was done.
@@ -178,7 +178,7 @@ impl IpfsBackend {
         unanswered: impl FnOnce(Failure) -> AttemptError,
     ) -> AttemptError {
         match self.probe() {
-            Err(RpcError::Trouble(_)) => {
+            probed if is_away(&probed) => {
                 let what = format!("{what}, and it does not answer a probe either");
                 unanswered(self.failure(FailureClass::Outage, error_type, command, &what))
             }
@@ -252,7 +252,8 @@ impl Backend for IpfsBackend {
             Task::Add { .. } => session.ask_added(),
             Task::Upload { destination, .. } => session.ask_uploaded(&destination),
             Task::Pin { cid } => session.ask_pinned(&cid),
-            Task::Unpin { cid } | Task::RemoveContent { cid, .. } => session.ask_unpinned(&cid),
+            Task::Unpin { cid } => session.ask_unpinned(&cid),
+            Task::RemoveContent { cid, .. } => session.ask_removed_content(&cid),
             Task::Copy { source, destination } => session.ask_copied(&source, &destination),
             Task::RemoveName { name, .. } => session.ask_removed(&name),
             Task::Move { source, destination } => session.ask_moved(&source, &destination),
@@ -282,6 +283,15 @@ impl Backend for IpfsBackend {
                 AttemptError::Stopped => Ok(()),
             },
         }
+    }
+}
+
+/// Whether a probe finds nobody, or only a proxy that finds nobody.
+fn is_away(probed: &RpcResult<()>) -> bool {
+    match probed {
+        Err(RpcError::Trouble(_)) => true,
+        Err(RpcError::Refused(refused)) => matches!(refused.status, 502..=504),
+        _ => false,
     }
 }
 

@@ -119,6 +119,11 @@ impl Session<'_> {
         Ok(if pinned && !named { Answer::Done(done(cid)) } else { Answer::NotDone })
     }
 
+    pub(super) fn ask_removed_content(&self, cid: &Cid) -> Result<Answer> {
+        // Part of something that is pinned: it has to be refused, not taken for removed.
+        if self.held_by(cid)?.is_some() { Ok(Answer::NotDone) } else { self.ask_unpinned(cid) }
+    }
+
     pub(super) fn ask_unpinned(&self, cid: &Cid) -> Result<Answer> {
         Ok(if self.pin_of(cid)?.is_none() { Answer::Done(done(cid)) } else { Answer::NotDone })
     }

@@ -43,6 +43,8 @@ pub struct Summary<'a> {
     handed_back: u64,
     /// Operations that were taken over from a drain loop that had died.
     recovered: u64,
+    /// Operations of which nobody knows yet what became of them: their backend is asked again by the next run.
+    in_doubt: u64,
     /// Whether it ended because it was asked to.
     stopped: bool,
     /// Whether work is left that was not begun, since the disk has no room for its outcome.
@@ -54,7 +56,9 @@ pub struct Summary<'a> {
 impl<'a> Summary<'a> {
     /// The summary of a run.
     pub fn new(report: &'a ProcessReport) -> Summary<'a> {
-        let ProcessReport { completed, failed, retrying, cancelled, postponed, handed_back, recovered, .. } = *report;
+        let ProcessReport {
+            completed, failed, retrying, cancelled, postponed, handed_back, recovered, in_doubt, ..
+        } = *report;
         Summary {
             event: "summary",
             completed,
@@ -64,6 +68,7 @@ impl<'a> Summary<'a> {
             postponed,
             handed_back,
             recovered,
+            in_doubt,
             stopped: report.stopped,
             out_of_room: report.out_of_room.is_some(),
             away: report.away.iter().collect(),
