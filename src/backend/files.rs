@@ -53,7 +53,7 @@ pub(super) fn find_user_file<'a>(
     if kind == FileKind::Directory && !recursive {
         return Err(AttemptError::permanent(
             "is_directory",
-            format!("`{}` is a directory; add it with `recursive=true`", path.display()),
+            format!("`{}` is a directory; add it with `--recursive`", path.display()),
         ));
     }
     Ok(UserFile { path: path.to_owned(), kind, expected })

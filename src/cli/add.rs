@@ -21,7 +21,10 @@ const SHORT: usize = 1000;
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Add) -> Result<Exit, CliError> {
-    let options = options(&args.logging)?;
+    let mut options = options(&args.logging)?;
+    if args.recursive {
+        options.parameters.insert("recursive".into(), "true".into());
+    }
     let is_short = args.from_file.is_none() && args.path.len() <= SHORT;
     let interrupts = if is_short { Interrupts::none() } else { Interrupts::listen()? };
     let mut batch = context.client.batch(&options, args.logging.keep_going)?;

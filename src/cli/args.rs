@@ -153,6 +153,9 @@ pub struct Add {
     /// Files and directories
     #[arg(required_unless_present = "from_file", value_hint = ValueHint::AnyPath)]
     pub path: Vec<PathBuf>,
+    /// Directories, too, with all that is in them
+    #[arg(long, short)]
+    pub recursive: bool,
     /// Read paths from a file, one per line (`-`: from stdin)
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub from_file: Option<PathBuf>,
@@ -523,8 +526,14 @@ pub struct Cleanup {
     pub dry_run: bool,
 }
 
+const HEALTH_HELP: &str = "\
+A backend is online if its last three checks were good, degraded if some were, offline if none
+was; with fewer checks, the last one decides. Operations that reach it or not are checks, too.
+The exit code is 1 if a check fails now.";
+
 /// `health`
 #[derive(Debug, Args)]
+#[command(after_help = HEALTH_HELP)]
 pub struct Health {
     /// Only this backend
     #[arg(long, short, value_name = "NAME", value_parser = backend)]

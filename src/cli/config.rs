@@ -109,6 +109,8 @@ pub fn set(terminal: &mut Terminal, global: &Global, key: &str, value: &str) -> 
     let value = absolute.as_deref().filter(|_| is_relative).unwrap_or(value);
     let changed = config::set(&text, &path, key, value)?;
     write(disk, &path, &changed).map_err(ConfigError::from)?;
+    let shown = config::mask(key, value);
+    let value = shown.as_str();
     if terminal.json {
         terminal.document(&Document::done(ConfigSet { key, value, path: path.display().to_string() }))?;
     } else {

@@ -39,12 +39,12 @@ pub fn run(context: &mut Context<'_>, args: &Health) -> Result<Exit, CliError> {
 fn offline(all: &[BackendHealth]) -> Option<CliError> {
     let offline: Vec<&str> = all
         .iter()
-        .filter(|health| health.status == HealthStatus::Offline)
+        .filter(|health| health.status == HealthStatus::Offline || health.failure.is_some())
         .map(|health| health.backend.as_str())
         .collect();
     (!offline.is_empty()).then(|| {
         let (word, verb) = if offline.len() == 1 { ("backend", "is") } else { ("backends", "are") };
-        let message = format!("{word} `{}` {verb} offline", offline.join("`, `"));
+        let message = format!("{word} `{}` {verb} away", offline.join("`, `"));
         CliError::new(ErrorType::Offline, message)
             .hint("operations for it wait and are sent when it is back")
             .with(|facts| facts.offline = Some(offline.iter().map(ToString::to_string).collect()))

@@ -169,7 +169,8 @@ fn end(
     let no_room = report.out_of_room.map(|free| context.client.wal().map(|wal| wal.no_room_for_outcomes(free)));
     let error = match first_failed {
         _ if interrupts.by_keyboard() => {
-            Some(CliError::new(ErrorType::Interrupted, "interrupted; what had not been sent was handed back"))
+            let back = if handed_back > 0 { "; what was not done was handed back" } else { "" };
+            Some(CliError::new(ErrorType::Interrupted, format!("interrupted{back}")))
         }
         _ if no_room.is_some() => no_room.transpose()?.map(CliError::from),
         Some(first) if failed > 0 => {
@@ -206,7 +207,8 @@ fn end(
             (true, false) => format!("nothing was sent: {} {verb} away", names.join(", ")),
             (false, false) => format!("{}; {} {verb} away", told.join(", "), names.join(", ")),
         };
-        terminal.note(&told);
+        let late = if report.out_of_time { "; its time was up, and more is waiting" } else { "" };
+        terminal.note(&format!("{told}{late}"));
         if let Some(error) = &error {
             terminal.complain(error);
         }

@@ -41,6 +41,7 @@ impl<'a> Progress<'a> {
     pub fn end(&mut self) {
         if let Some(bars) = self.bars.take() {
             // A terminal that is gone needs no clearing.
+            bars.running.values().filter_map(|running| running.bar.as_ref()).for_each(ProgressBar::finish_and_clear);
             let _ = bars.all.clear();
         }
     }
@@ -111,16 +112,19 @@ impl Bars {
             }
             bar.set_position(done);
         }
-        let busy = !self.running.is_empty();
-        if busy && self.total.is_none() {
+        if (!self.running.is_empty() || waiting > 0) && self.total.is_none() {
             let bar = self.all.add(ProgressBar::no_length());
             bar.set_style(style("{msg}"));
             self.total = Some(bar);
         }
         if let Some(bar) = &self.total {
             let mut words = vec![format!("{} completed", report.completed)];
-            let more = [(report.failed, "failed"), (report.retrying, "to retry"), (waiting, "waiting")];
+            let more = [(report.failed, "failed"), (report.cancelled, "cancelled"), (waiting, "waiting")];
             words.extend(more.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")));
+            words.extend(report.away.iter().map(|backend| format!("`{backend}` is away")));
+            if report.stopped {
+                words.push("stopping (once more: at once)".into());
+            }
             bar.set_message(format!("{:>5}  {}", "", words.join(", ")));
         }
     }

@@ -29,7 +29,7 @@ pub fn run(context: &mut Context<'_>, args: &Retry) -> Result<Exit, CliError> {
 }
 
 /// The failed and retrying operations that the filters leave, oldest first. What was cancelled, given up or
-/// redirected by hand comes back only when it is named.
+/// redirected by hand, or is in doubt, comes back only when it is named.
 fn select(context: &Context<'_>, args: &Retry) -> Result<Selection, CliError> {
     let statuses: &[Status] = match (args.failed, args.now) {
         (true, _) => &[Status::Failed],
@@ -47,7 +47,9 @@ fn select(context: &Context<'_>, args: &Retry) -> Result<Selection, CliError> {
             ..Filter::default()
         };
         let page = context.client.list(&filter, 0)?;
-        numbers.extend(page.operations.iter().filter(|one| !one.is_given_up()).map(|one| one.number));
+        numbers.extend(
+            page.operations.iter().filter(|one| !one.is_given_up() && !one.is_in_doubt()).map(|one| one.number),
+        );
     }
     numbers.sort_unstable();
     Ok(Selection { references: numbers.into_iter().map(Reference::Number).collect(), named: false })

@@ -196,8 +196,11 @@ pub fn failure(first: &Operation, failed: usize, all: usize) -> CliError {
         (failed, all) => format!("{failed} of {all} operations failed"),
     };
     let which = if failed == 1 { number.to_string() } else { "@failed".into() };
-    CliError::operations_failed(message)
-        .hint(format!("`wal-cli show {which}` tells more; `wal-cli retry {which}` tries again once the cause is gone"))
+    let then = match first.is_in_doubt() {
+        true if failed == 1 => format!("if it was not done, `wal-cli retry {which}` does it"),
+        _ => format!("`wal-cli retry {which}` tries again once the cause is gone"),
+    };
+    CliError::operations_failed(message).hint(format!("`wal-cli show {which}` tells more; {then}"))
 }
 
 fn stopped(context: &Context<'_>, operations: &[Operation], error: ClientError, timeout: Option<Duration>) -> CliError {
@@ -229,13 +232,13 @@ fn stopped(context: &Context<'_>, operations: &[Operation], error: ClientError, 
     error.message =
         if interrupted { format!("interrupted: {waiting}") } else { format!("timed out{after}: {waiting}") };
     let number = unfinished[0].number;
-    let (stay, them) = if unfinished.len() == 1 { ("it stays", "it") } else { ("they stay", "them") };
-    let running = context.client.processing_active().is_ok_and(|running| running.is_some());
-    if running {
-        error.hint(format!("{stay} logged; `wal-cli wait {number} --timeout 10min` waits longer"))
-    } else {
-        error.hint(format!("{stay} logged, but no drain loop is at work: `wal-cli process` carries {them} out"))
-    }
+    let stay = if unfinished.len() == 1 { "it stays" } else { "they stay" };
+    // What keeps the first one tells what keeps most of them.
+    error.hint(match context.client.why(&Reference::Number(number)) {
+        Ok(why) if unfinished.len() == 1 => format!("{stay} logged: {}", why.sentence),
+        Ok(why) => format!("{stay} logged; of operation {number}: {}", why.sentence),
+        Err(_) => format!("{stay} logged; `wal-cli wait {number} --timeout 10min` waits longer"),
+    })
 }
 
 /// Prints operations, a line for each or one document, and what went wrong with them.

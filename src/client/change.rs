@@ -127,6 +127,11 @@ impl Client {
                 changed.skipped.push(skipped(&operation, "it was given up by hand; name it to bring it back".into()));
                 continue;
             }
+            if !strict && tries_again && operation.is_in_doubt() {
+                let why = "it may have been done, and doing it again may do harm; look, then name it to bring it back";
+                changed.skipped.push(skipped(&operation, why.into()));
+                continue;
+            }
             match self.effect(verb, &operation, dependents.get(&operation.id).copied()) {
                 Effect::Event(_) => wanted.push(operation),
                 Effect::Unchanged => changed.unchanged.push(operation),
@@ -254,7 +259,9 @@ impl Client {
                 Effect::Event(Event::CancelRequested { reason: "cancelled by hand".into() })
             }
             (Verb::Cancel { .. }, Status::Completed) => refused("it is completed already"),
-            (Verb::Cancel { .. }, Status::Failed) => refused("it has failed already"),
+            (Verb::Cancel { .. }, Status::Failed) => {
+                refused("it has failed already; `cancel --permanent` marks it as never to be tried again")
+            }
             (Verb::Hold, Status::Completed | Status::Failed) => {
                 refused("it has ended, so there is nothing to set aside")
             }

@@ -319,7 +319,7 @@ impl Resolver<'_> {
                 if refused.insert(text) {
                     let of_predeclared = BackendType::ALL.map(|kind| kind.as_str().to_owned());
                     let hint = keys::did_you_mean(text, of_predeclared)
-                        .or_else(|| Some(format!("give it one with `backends.{text}.type`, \"s3\" for example")));
+                        .or_else(|| Some(format!("give it one with `backends.{text}.type`, \"ipfs\" for example")));
                     let backend = text.to_owned();
                     self.errors.push(ConfigError::NoType { backend, origin: given.origin.clone(), hint });
                 }

@@ -238,7 +238,7 @@ fn unknown_keys_come_with_a_guess_and_the_place() {
         ("[backends.ipfs]\nendpont = 'x'", "backends.ipfs.endpont", "did you mean `backends.ipfs.endpoint`?"),
         ("endpoint = 'http://a'", "endpoint", "`endpoint` is set for one backend: backends.NAME.endpoint"),
         ("[backends.ipfss]\nendpoint = 'http://a'", "ipfss", "did you mean `ipfs`?"),
-        ("[backends.mine]\nbucket = 'b'", "mine", "give it one with `backends.mine.type`, \"s3\" for example"),
+        ("[backends.mine]\nbucket = 'b'", "mine", "give it one with `backends.mine.type`, \"ipfs\" for example"),
         ("[backends.ipfs]\nbucket = 'b'", "backends.ipfs.bucket", "a backend of type `ipfs` has `type`, `endpoint`"),
         ("[backends.mine]\ntype = 's4'\nbucket = 'b'", "backends.mine.type", "did you mean `s3`?"),
         ("default_backend = 'lokal'", "default_backend", "did you mean `local`?"),

@@ -353,6 +353,11 @@ impl Operation {
             || matches!(&self.state, State::Failed { failure, .. } if words.contains(&failure.error_type.as_str()))
     }
 
+    /// Whether it may have been done, and nobody knows: it is done again only if somebody names it.
+    pub fn is_in_doubt(&self) -> bool {
+        matches!(&self.state, State::Failed { failure, .. } if failure.error_type == failure::IN_DOUBT)
+    }
+
     /// Whether a drain loop may claim it now.
     pub fn is_due(&self, now: Time) -> bool {
         if self.hold || !self.depends_on.is_empty() {

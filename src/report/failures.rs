@@ -33,7 +33,7 @@ pub fn write_failures(groups: &[CauseGroup], style: &Style) -> String {
             Cell::plain(&group.error_type),
         ];
         if narrow.is_none() {
-            cells.push(Cell::shrinking(&group.cause));
+            cells.push(Cell::shrinking(visible(&group.message)));
         }
         table.row(cells);
     }
@@ -43,7 +43,7 @@ pub fn write_failures(groups: &[CauseGroup], style: &Style) -> String {
     for (at, line) in rendered.lines().enumerate() {
         text.push_str(&format!("{line}\n"));
         let Some(group) = at.checked_sub(1).and_then(|at| groups.get(at)) else { continue };
-        for part in wrapped(&visible(&group.cause), columns.saturating_sub(INDENT)) {
+        for part in wrapped(&visible(&group.message), columns.saturating_sub(INDENT)) {
             text.push_str(&format!("{:INDENT$}{part}\n", ""));
         }
     }
@@ -60,7 +60,7 @@ mod tests {
         let time = Time::from_millis(0);
         let group = CauseGroup {
             fingerprint: "09f76b4a".into(),
-            cause: "the connection to the backend was refused while the third part of a large file was sent".into(),
+            cause: String::new(),
             error_type: "dependency_failed".into(),
             class: FailureClass::Permanent,
             backend: BackendName::new("local").unwrap(),
@@ -69,7 +69,7 @@ mod tests {
             first: time,
             last: time,
             example: 99_999,
-            message: String::new(),
+            message: "the connection to the backend was refused while the third part of a large file was sent".into(),
         };
         let style = |width| Style { color: false, width, now: time };
         let narrow = write_failures(std::slice::from_ref(&group), &style(Some(80)));

@@ -201,6 +201,7 @@ impl Worker<'_, '_, '_> {
             self.write(finished, observer)?;
             if now.saturating_sub(ticked) >= TICK {
                 ticked = now;
+                self.report.away = self.away();
                 observer.tick(&self.report, self.waiting());
             }
             self.tell_progress(now);
@@ -224,6 +225,7 @@ impl Worker<'_, '_, '_> {
         self.forget_progress();
         self.report.away = self.away();
         self.report.in_doubt = self.doubts.count();
+        self.report.out_of_time = self.is_late(self.tools.clock.elapsed()) && !self.queue.backends().is_empty();
         match self.damage.take() {
             Some(damage) => Err(WalError::Damaged(damage)),
             None => Ok(()),
@@ -288,7 +290,8 @@ impl Worker<'_, '_, '_> {
 
     fn waiting(&self) -> u64 {
         let counts = self.view.counts();
-        counts.iter().filter(|((status, _, _), _)| status.is_waiting()).map(|(_, n)| n).sum()
+        let is_ours = |status: Status, backend| status.is_waiting() && self.wants(backend);
+        counts.iter().filter(|((status, backend, _), _)| is_ours(*status, backend)).map(|(_, n)| n).sum()
     }
 
     fn wants(&self, backend: &BackendName) -> bool {

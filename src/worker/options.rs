@@ -100,7 +100,9 @@ pub struct ProcessReport {
     pub stopped: bool,
     /// Free bytes of the disk, if it ended with work left because outcomes may find no room there.
     pub out_of_room: Option<u64>,
-    /// Backends that were away when it ended, and that something waits for.
+    /// Whether it ended with work left because its time was up.
+    pub out_of_time: bool,
+    /// Backends that are away, or were when it ended, and that something waits for.
     pub away: Vec<BackendName>,
 }
 

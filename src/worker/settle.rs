@@ -187,13 +187,18 @@ pub fn is_cancelled(operation: &Operation) -> bool {
 /// What stands before the last error of an operation that was cancelled or given up.
 pub const LAST_ERROR: &str = "; its last error was: ";
 
+/// How the message of what was cancelled begins.
+const BY_HAND: &str = "cancelled by hand";
+
 /// The failure of an operation that was cancelled.
 pub fn cancelled(last_error: Option<&str>) -> Failure {
+    // Cancelled twice, it says so once.
+    let last_error = last_error.filter(|error| !error.starts_with(BY_HAND));
     let last = last_error.map_or_else(String::new, |error| format!("{LAST_ERROR}{error}"));
     Failure {
         class: FailureClass::Permanent,
         error_type: failure::CANCELLED.into(),
-        message: format!("cancelled by hand{last}"),
+        message: format!("{BY_HAND}{last}"),
     }
 }
 
@@ -201,6 +206,8 @@ pub(super) fn in_doubt(why: &str) -> Failure {
     Failure {
         class: FailureClass::Permanent,
         error_type: failure::IN_DOUBT.into(),
-        message: format!("it may have been done, and repeating it may do harm: {why}; look, then retry or cancel it"),
+        message: format!(
+            "it may have been done, and repeating it may do harm: {why}; look whether it was, and retry it if not"
+        ),
     }
 }

@@ -54,6 +54,18 @@ impl Printed {
         (fits(&said.cid) && fits(&said.destination)).then_some(said)
     }
 
+    /// What is said by one that failed: what can be read of it.
+    fn complaint(&self) -> Said {
+        let Ok(Value::Object(said)) = serde_json::from_str(self.text.trim()) else { return Said::default() };
+        let text = |name: &str| said.get(name).and_then(Value::as_str).map(str::to_owned);
+        Said {
+            retry_after: said.get("retry_after").and_then(Value::as_f64),
+            error_type: text("error_type"),
+            message: text("message"),
+            ..Said::default()
+        }
+    }
+
     /// What was done, by one that ended well: that it said too much, or nothing that can be read, undoes nothing.
     fn outcome(&self) -> Outcome {
         if let Some(said) = self.said() {
@@ -138,10 +150,12 @@ pub(super) fn settle(ended: &Ended, printed: &Printed, errors: &str) -> Result<O
             Err(AttemptError::transient("timed_out", format!("the program gave up: {late}")))
         }
         (Some(TRY_AGAIN), Some(Stopped::Flooded)) => Err(AttemptError::transient("printed_too_much", flooded)),
-        (_, Some(Stopped::Asked)) => Err(unanswered("the program was stopped: it was asked to stop")),
+        (_, Some(Stopped::Asked)) => Err(unanswered(
+            "the program was asked to stop, and did not say how far it had come (by ending with 75 or 0)",
+        )),
         (_, Some(Stopped::Late)) => Err(unanswered(format!("the program was stopped: {late}"))),
         (_, Some(Stopped::Flooded)) => Err(unanswered(flooded)),
-        (Some(code), None) => Err(failed(code, printed.said().unwrap_or_default(), errors)),
+        (Some(code), None) => Err(failed(code, printed.complaint(), errors)),
         // In the middle of whatever it did.
         (None, None) => {
             let signal = ended.status.signal().unwrap_or(0);

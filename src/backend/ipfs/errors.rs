@@ -14,6 +14,9 @@ use FailureClass::{Outage, Permanent, Transient};
 /// The type of what is not in the list.
 pub(super) const UNKNOWN: &str = "backend_error";
 
+/// Types of what may be refused to everybody who is configured as we are.
+pub(super) const OF_SETTINGS: [&str; 3] = ["access_denied", "not_kubo", "redirected"];
+
 /// The type of what is said in place of a node, or by one that has too much to do.
 pub(super) const UNAVAILABLE: &str = "unavailable";
 

@@ -112,10 +112,16 @@ impl IpfsBackend {
     }
 
     fn away(&self, what: &str) -> Failure {
-        let message = format!(
-            "{} cannot be reached: {what}; start it (`ipfs daemon`), or correct `backends.{}.endpoint`",
-            self.node, self.options.name
-        );
+        let (node, name) = (&self.node, &self.options.name);
+        // What a port says that speaks no TLS.
+        let message = match what.contains("InvalidContentType") {
+            true => format!(
+                "{node} cannot be reached: it speaks no TLS; `backends.{name}.endpoint` may have to begin with `http:`"
+            ),
+            false => format!(
+                "{node} cannot be reached: {what}; start it (`ipfs daemon`), or correct `backends.{name}.endpoint`"
+            ),
+        };
         Failure { class: FailureClass::Outage, error_type: "unreachable".into(), message }
     }
 
@@ -143,7 +149,7 @@ impl IpfsBackend {
                     "{} cannot be called: {what}; correct `backends.{}.endpoint`, or its `token`, `username` and `password`",
                     self.node, self.options.name
                 );
-                AttemptError::permanent("misconfigured", message)
+                AttemptError::failed(FailureClass::Outage, "misconfigured", message)
             }
             RpcError::Trouble(Trouble::BrokenOff(what)) => self.lost(command, "connection_lost", &what, unanswered),
             RpcError::Trouble(Trouble::TimedOut(what)) => self.lost(command, "timed_out", &what, unanswered),
@@ -158,11 +164,15 @@ impl IpfsBackend {
         let AttemptError::Failed { mut failure, retry_after_ms } = failed else { return failed };
         // Whether it goes down, or only gave up on this one, is seen by asking.
         let may_be_away = [errors::GOING_DOWN, errors::UNKNOWN, errors::UNAVAILABLE];
-        if may_be_away.contains(&&failure.error_type[..]) && is_away(&self.probe()) {
+        // Whether it refuses this, or us: that is no fault of the operation's, and passes when the settings are corrected.
+        let may_be_closed = errors::OF_SETTINGS.contains(&&failure.error_type[..]);
+        if may_be_away.contains(&&failure.error_type[..]) && is_away(&self.probe())
+            || may_be_closed && is_closed(&self.probe())
+        {
             failure.class = FailureClass::Outage;
         }
         // Who has too much to do has not begun. Anything else that may pass may have come up after it was done.
-        let not_begun = refused.status == 503 || failure.error_type == errors::RATE_LIMITED;
+        let not_begun = refused.status == 503 || may_be_closed || failure.error_type == errors::RATE_LIMITED;
         if acted && !not_begun && failure.class != FailureClass::Permanent {
             return AttemptError::Unanswered(failure);
         }
@@ -184,7 +194,10 @@ impl IpfsBackend {
             }
             // Kubo refuses before it has read what is sent, and that then ends in a reset.
             Err(RpcError::Refused(refused)) if matches!(refused.status, 401 | 403) => {
-                errors::meaning(&refused, command, &self.node, self.clock.now())
+                match errors::meaning(&refused, command, &self.node, self.clock.now()) {
+                    AttemptError::Failed { failure, .. } => Failure { class: FailureClass::Outage, ..failure }.into(),
+                    other => other,
+                }
             }
             Ok(()) | Err(_) => unanswered(self.failure(FailureClass::Transient, error_type, command, what)),
         }
@@ -293,6 +306,11 @@ fn is_away(probed: &RpcResult<()>) -> bool {
         Err(RpcError::Refused(refused)) => matches!(refused.status, 502..=504),
         _ => false,
     }
+}
+
+/// Whether nobody like us gets in, or it is not Kubo that answers.
+fn is_closed(probed: &RpcResult<()>) -> bool {
+    matches!(probed, Err(RpcError::Refused(refused)) if (300..500).contains(&refused.status))
 }
 
 /// Whether two CIDs name the same block, however they are written.

@@ -49,6 +49,8 @@ pub struct Summary<'a> {
     stopped: bool,
     /// Whether work is left that was not begun, since the disk has no room for its outcome.
     out_of_room: bool,
+    /// Whether work is left that was not begun, since the time of `--max-time` was up.
+    out_of_time: bool,
     /// Backends that were away when it ended, and that something waits for.
     away: Vec<&'a BackendName>,
 }
@@ -71,6 +73,7 @@ impl<'a> Summary<'a> {
             in_doubt,
             stopped: report.stopped,
             out_of_room: report.out_of_room.is_some(),
+            out_of_time: report.out_of_time,
             away: report.away.iter().collect(),
         }
     }
