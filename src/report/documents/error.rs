@@ -37,7 +37,7 @@ macro_rules! error_types {
 
 error_types! {
     OperationFailed "operation_failed" "operations that were waited for or drained failed"
-    Offline "offline" "backends are offline"
+    Offline "offline" "backends did not pass their check"
     Usage "usage" "the command line makes no sense"
     Config "config" "the settings make no sense, or cannot be read"
     BadInputs "bad_inputs" "inputs cannot be used; nothing was logged, or, with --keep-going, all but those"
