@@ -147,6 +147,14 @@ impl Client {
         let Some(claim) = operation.claim() else { return Ok((Reason::Running, "it runs".into(), None)) };
         let alive = self.is_carried_out(operation)?;
         let stopping = worker::is_cancelled(operation);
+        if !alive && let Some(what) = self.still_running(operation) {
+            let n = operation.number;
+            let next = format!(
+                "its drain loop is dead, and the next `wal-cli process` after its end sees what became of it; \
+                 `wal-cli cancel {n}` gives it up"
+            );
+            return Ok((Reason::Running, format!("{what}; {next}"), None));
+        }
         Ok(match (alive, stopping) {
             (true, false) => {
                 let health = self.known_health().into_iter().find(|health| health.backend == operation.backend);
@@ -160,14 +168,6 @@ impl Client {
             }
             (true, true) => {
                 (Reason::Stopping, format!("process {} was asked to stop carrying it out", claim.pid), None)
-            }
-            (false, _) if let Some(what) = self.still_running(operation) => {
-                let n = operation.number;
-                let next = format!(
-                    "its drain loop is dead, and the next `wal-cli process` after its end sees what became of it; \
-                     `wal-cli cancel {n}` gives it up"
-                );
-                (Reason::Running, format!("{what}; {next}"), None)
             }
             (false, _) => {
                 let ended = "the process that carried it out has ended without an answer";

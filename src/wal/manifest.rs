@@ -205,6 +205,11 @@ impl NumberSet {
         self.ranges.is_empty()
     }
 
+    /// How many there are.
+    pub fn len(&self) -> u64 {
+        self.ranges.iter().map(|(first, last)| last - first + 1).sum()
+    }
+
     /// Whether this number is in it.
     pub fn contains(&self, number: Number) -> bool {
         let after = self.ranges.partition_point(|(first, _)| *first <= number);

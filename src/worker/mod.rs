@@ -35,6 +35,7 @@ use crate::disk::Disk;
 use crate::operation::retry::RetryPolicy;
 use crate::operation::{BackendName, Claim, Event, Number, Operation, Status, Time, Transition, apply, failure};
 use crate::queue::{Entry, Next, Queue, Unloaded};
+use crate::wal::manifest::NumberSet;
 use crate::wal::{Change, Damage, HeldLock, Known, View, Wal, WalError, WalResult, Written};
 
 /// How soon a loop that follows sees a new operation.
@@ -288,10 +289,14 @@ impl Worker<'_, '_, '_> {
         self.stop.is_requested() || self.options.limit.is_some_and(|limit| self.claimed >= limit) || self.is_late(now)
     }
 
+    /// Operations that this loop may carry out, and that wait.
     fn waiting(&self) -> u64 {
         let counts = self.view.counts();
         let is_ours = |status: Status, backend| status.is_waiting() && self.wants(backend);
-        counts.iter().filter(|((status, backend, _), _)| is_ours(*status, backend)).map(|(_, n)| n).sum()
+        let all = counts.iter().filter(|((status, backend, _), _)| is_ours(*status, backend)).map(|(_, n)| n).sum();
+        let ended = self.report.completed + self.report.failed + self.report.cancelled;
+        let left = |only: &NumberSet| only.len().saturating_sub(ended + self.running.len() as u64);
+        self.options.only.as_ref().map_or(all, |only| left(only).min(all))
     }
 
     fn wants(&self, backend: &BackendName) -> bool {
