@@ -31,6 +31,7 @@ mod suite {
     mod outcomes;
     mod readers;
     mod repair;
+    mod s3;
     mod scenario;
     mod setups;
     mod spool;

@@ -85,29 +85,61 @@ pub(super) fn read_user_file(
     options: Options,
     sink: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<Node> {
-    let failed = if matches!(expected, Expected::CopyOf(_)) { reading_copy } else { reading };
-    let file = disk.open(path, Access::Read).map_err(failed)?;
-    let before = file.metadata().map_err(failed)?;
-    if before.kind != FileKind::File {
-        return Err(unsupported_file(path));
-    }
-    match expected {
-        Expected::AsLogged(source) if !is_same(source, &before) => {
-            return Err(source_changed(path, "it is not the file that was logged any more"));
-        }
-        Expected::CopyOf(source) if source.size != before.len => return Err(damaged_copy(path)),
-        _ => {}
-    }
+    let opened = Opened::new(disk, path, expected)?;
     let mut hasher = FileHasher::new(options);
-    let read = pump(attempt, &*file, failed, &mut |data| {
+    let read = pump(attempt, &*opened.file, opened.failed, &mut |data| {
         hasher.update(data);
         sink(data)
     })?;
-    let after = file.metadata().map_err(failed)?;
-    if read != before.len || after != before {
-        return Err(source_changed(path, "it was written to while it was read"));
-    }
+    opened.check_read(read)?;
     Ok(hasher.finish())
+}
+
+/// A file of the user's while it is read.
+pub(super) struct Opened {
+    pub(super) file: Box<dyn DiskFile>,
+    /// As it was when it was opened.
+    before: Metadata,
+    path: PathBuf,
+    failed: fn(crate::disk::DiskError) -> AttemptError,
+}
+
+impl Opened {
+    /// Opens it, if it is what it has to be.
+    pub(super) fn new(disk: &dyn Disk, path: &Path, expected: Expected<'_>) -> Result<Opened> {
+        let failed = if matches!(expected, Expected::CopyOf(_)) { reading_copy } else { reading };
+        let file = disk.open(path, Access::Read).map_err(failed)?;
+        let before = file.metadata().map_err(failed)?;
+        if before.kind != FileKind::File {
+            return Err(unsupported_file(path));
+        }
+        match expected {
+            Expected::AsLogged(source) if !is_same(source, &before) => {
+                Err(source_changed(path, "it is not the file that was logged any more"))
+            }
+            Expected::CopyOf(source) if source.size != before.len => Err(damaged_copy(path)),
+            _ => Ok(Opened { file, before, path: path.to_owned(), failed }),
+        }
+    }
+
+    /// Its size in bytes.
+    pub(super) fn len(&self) -> u64 {
+        self.before.len
+    }
+
+    /// Reads at an offset.
+    pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
+        self.file.read_at(buffer, offset).map_err(self.failed)
+    }
+
+    /// That so many bytes were read is right only if nobody has written to it meanwhile.
+    pub(super) fn check_read(&self, read: u64) -> Result<()> {
+        let after = self.file.metadata().map_err(self.failed)?;
+        if read != self.before.len || after != self.before {
+            return Err(source_changed(&self.path, "it was written to while it was read"));
+        }
+        Ok(())
+    }
 }
 
 /// The names in a directory on the disk, sorted.

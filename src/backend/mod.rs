@@ -17,6 +17,7 @@ mod pace;
 mod parameters;
 mod place;
 mod registry;
+mod s3;
 pub mod unixfs;
 
 use std::fmt;
@@ -31,6 +32,7 @@ pub use local::LocalBackend;
 pub use mock::{MockBackend, MockOptions};
 pub use pace::Pace;
 pub use registry::{Backends, Refusal};
+pub use s3::{AccessKeys, S3Backend, S3Options};
 
 use crate::operation::{
     BackendName, Failure, FailureClass, Fields, Number, OperationId, OperationType, Outcome, Source,

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::custom::output;
+use super::s3::task;
 use super::unixfs::{CidVersion, Options as UnixFs};
 use super::{
-    Backend, Credentials, CustomBackend, IpfsBackend, IpfsOptions, LocalBackend, MockBackend, MockOptions, parameters,
+    AccessKeys, Backend, Credentials, CustomBackend, IpfsBackend, IpfsOptions, LocalBackend, MockBackend, MockOptions,
+    S3Backend, S3Options, parameters,
 };
 use crate::clock::Clock;
 use crate::config::{BackendSettings, BackendType, Secret, Settings};
@@ -120,6 +122,16 @@ impl Backends {
             }
             Some(Known::Unconfigured(key)) => Err(Refusal::Unconfigured { name: name.clone(), key }),
             Some(Known::Ready(_, None | Some(BackendType::Custom))) => Ok(()),
+            Some(Known::Ready(_, Some(BackendType::S3))) => {
+                if !task::TYPES.contains(&operation_type.as_str()) {
+                    return Err(Refusal::Unsupported {
+                        name: name.clone(),
+                        operation_type: operation_type.clone(),
+                        supported: task::TYPES.iter().map(|name| (*name).to_owned()).collect(),
+                    });
+                }
+                task::check(operation_type.as_str(), parameters).map_err(Refusal::BadParameters)
+            }
             // A rehearsal takes what the real backend would.
             Some(Known::Ready(_, Some(_))) => {
                 if !parameters::supports(operation_type.as_str()) {
@@ -213,6 +225,30 @@ fn make(
             let custom = CustomBackend::new(disk.clone(), clock.clone(), command, run, total_of(backend));
             Known::Ready(Arc::new(custom), Some(BackendType::Custom))
         }
-        other @ (BackendType::S3 | BackendType::Storacha) => Known::NotBuilt(other),
+        // Without a bucket or an address nothing says that anybody means to use it.
+        BackendType::S3 if backend.bucket.is_none() && backend.endpoint.is_none() => Known::Unconfigured("bucket"),
+        BackendType::S3 => {
+            let text = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
+            let keys = match (text(&backend.access_key_id), text(&backend.secret_access_key)) {
+                (Some(id), Some(secret)) => Some(AccessKeys { id, secret, token: text(&backend.session_token) }),
+                (Some(_), None) => return Known::Unconfigured("secret_access_key"),
+                (None, _) => None,
+            };
+            let options = S3Options {
+                name: name.to_string(),
+                endpoint: backend.endpoint.clone(),
+                region: backend.region.clone().unwrap_or_default(),
+                bucket: backend.bucket.clone(),
+                path_style: backend.path_style.unwrap_or(backend.endpoint.is_some()),
+                keys,
+                checksums: backend.checksums,
+                connect: backend.connection_timeout,
+                idle: backend.idle_timeout,
+                total: total_of(backend),
+                probe: settings.health_check_timeout,
+            };
+            Known::Ready(Arc::new(S3Backend::new(disk.clone(), options)), Some(BackendType::S3))
+        }
+        other @ BackendType::Storacha => Known::NotBuilt(other),
     }
 }

@@ -105,11 +105,30 @@ const fn of(
 }
 
 /// The keys of one backend, in the order of the manual.
-pub(super) static BACKEND: [Key<BackendSettings>; 22] = [
+pub(super) static BACKEND: [Key<BackendSettings>; 27] = [
     of(&BackendType::ALL, "type", "TYPE", "what kind of place it is", |b| Slot::Type(&mut b.backend_type)),
     of(NETWORK, "endpoint", "ENDPOINT", "address of the service", |b| Slot::Url(&mut b.endpoint)),
     of(&[S3], "region", "REGION", "region of the service", |b| Slot::Text(&mut b.region)),
     of(&[S3], "bucket", "BUCKET", "bucket of operations that name none", |b| Slot::Text(&mut b.bucket)),
+    of(&[S3], "access_key_id", "ACCESS_KEY_ID", "who we are; if not set, AWS's usual places tell", |b| {
+        Slot::Secret(&mut b.access_key_id)
+    }),
+    of(&[S3], "secret_access_key", "SECRET_ACCESS_KEY", "the secret of that key", |b| {
+        Slot::Secret(&mut b.secret_access_key)
+    }),
+    of(&[S3], "session_token", "SESSION_TOKEN", "the token of a session, if it is one", |b| {
+        Slot::Secret(&mut b.session_token)
+    }),
+    of(
+        &[S3],
+        "path_style",
+        "PATH_STYLE",
+        "whether addresses name the bucket in their path; with an endpoint, yes",
+        |b| Slot::MaybeBool(&mut b.path_style),
+    ),
+    of(&[S3], "checksums", "CHECKSUMS", "whether the service takes checksums behind what is sent", |b| {
+        Slot::Bool(&mut b.checksums)
+    }),
     of(&[Custom], "command", "COMMAND", "the program and its arguments", |b| Slot::Command(&mut b.command)),
     of(&[Local], "path", "PATH", "the folder", |b| Slot::MaybePath(&mut b.path)),
     of(NETWORK, "connection_timeout", "CONNECTION_TIMEOUT", "seconds that a connection may take to come about", |b| {

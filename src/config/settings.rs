@@ -194,6 +194,16 @@ pub struct BackendSettings {
     pub region: Option<String>,
     /// Bucket of operations that name none (s3).
     pub bucket: Option<String>,
+    /// The id of an access key (s3); not set: AWS's usual places tell.
+    pub access_key_id: Option<Secret>,
+    /// The secret of that key (s3).
+    pub secret_access_key: Option<Secret>,
+    /// The token of a session (s3).
+    pub session_token: Option<Secret>,
+    /// Whether addresses name the bucket in their path (s3); not set: if there is an endpoint.
+    pub path_style: Option<bool>,
+    /// Whether the service takes checksums behind what is sent (s3).
+    pub checksums: bool,
     /// The program and its arguments (custom).
     pub command: Vec<String>,
     /// The folder (local).
@@ -241,6 +251,11 @@ impl BackendSettings {
             endpoint,
             region,
             bucket: None,
+            access_key_id: None,
+            secret_access_key: None,
+            session_token: None,
+            path_style: None,
+            checksums: true,
             command: Vec::new(),
             path: None,
             connection_timeout,

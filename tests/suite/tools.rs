@@ -22,6 +22,11 @@ pub fn kubo() -> std::path::PathBuf {
     }
 }
 
+/// Where SeaweedFS's program is: beside the Python that it comes with.
+pub fn weed() -> std::path::PathBuf {
+    std::path::Path::new(python().get_program()).with_file_name("weed")
+}
+
 /// Everything that a command wrote to stdout; fails with its stderr if the command failed.
 pub fn stdout_of(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));

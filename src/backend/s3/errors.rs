@@ -1,0 +1,121 @@
+//! What errors of S3 mean: whose fault they are, whether to try again, and what a person can do.
+
+use std::error::Error;
+
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_types::error::display::DisplayErrorContext;
+
+use crate::operation::FailureClass;
+
+use FailureClass::{Outage, Permanent, Transient};
+
+/// Why a call brought no result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// The attempt was cancelled.
+    Stopped,
+    /// No connection came about, it broke off, or a limit was reached; the text says which.
+    NoAnswer(String),
+    /// The call cannot even be made: no credentials, for example.
+    Unusable(String),
+    /// The service said no.
+    Refused(Refused),
+}
+
+/// What the service said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// The HTTP status.
+    pub(super) status: u16,
+    /// The word for it, such as `NoSuchKey`; empty where none came.
+    pub(super) code: String,
+    pub(super) message: String,
+    /// The header `Retry-After`, in seconds.
+    pub(super) retry_after: Option<u64>,
+}
+
+impl Refused {
+    /// Whether there is no such object.
+    pub(super) fn is_not_found(&self) -> bool {
+        self.code == "NoSuchKey" || self.code == "NotFound" || (self.status == 404 && self.code.is_empty())
+    }
+}
+
+impl<E> From<SdkError<E>> for Trouble
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    fn from(error: SdkError<E>) -> Trouble {
+        match &error {
+            SdkError::ServiceError(service) => {
+                let meta = service.err().meta();
+                let raw = service.raw();
+                let retry_after = raw.headers().get("retry-after").and_then(|text| text.trim().parse().ok());
+                Trouble::Refused(Refused {
+                    status: raw.status().as_u16(),
+                    code: meta.code().unwrap_or_default().to_owned(),
+                    message: meta.message().unwrap_or_default().to_owned(),
+                    retry_after,
+                })
+            }
+            SdkError::ResponseError(response) => Trouble::Refused(Refused {
+                status: response.raw().status().as_u16(),
+                code: "BadAnswer".into(),
+                message: last_cause(&error),
+                retry_after: None,
+            }),
+            SdkError::ConstructionFailure(_) => Trouble::Unusable(last_cause(&error)),
+            SdkError::DispatchFailure(failure) if failure.is_user() || failure.is_other() => {
+                Trouble::Unusable(last_cause(&error))
+            }
+            _ => Trouble::NoAnswer(last_cause(&error)),
+        }
+    }
+}
+
+/// The innermost cause, which says most.
+fn last_cause(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    let text = cause.to_string();
+    if text.is_empty() { DisplayErrorContext(error).to_string() } else { text }
+}
+
+/// What a refusal means: class, type, and what to do.
+pub(super) fn meaning(refused: &Refused) -> (FailureClass, &'static str, &'static str) {
+    match (refused.code.as_str(), refused.status) {
+        // About who we are and where we look: no fault of any operation's.
+        ("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidSecurity" | "ExpiredToken" | "InvalidToken", _) => {
+            (Outage, "bad_credentials", "correct the access key, its secret or the session token of this backend")
+        }
+        ("RequestTimeTooSkewed" | "RequestExpired", _) => (
+            Outage,
+            "clock_skew",
+            "set the clock of this machine, or of the service: they differ by more than 15 minutes",
+        ),
+        ("NoSuchBucket", _) => (Outage, "no_such_bucket", "make the bucket, or correct `bucket` of this backend"),
+        ("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _) => {
+            (Outage, "wrong_region", "set `region` of this backend to the bucket's")
+        }
+        ("AccessDenied" | "AllAccessDisabled" | "AccountProblem", _) | (_, 401 | 403) => {
+            (Permanent, "access_denied", "allow this key to do that, or use another one")
+        }
+        ("NoSuchKey" | "NotFound", _) | (_, 404) => (Permanent, "not_found", "`list` shows what there is"),
+        ("NoSuchUpload", _) => (Transient, "upload_lost", "it is begun anew"),
+        ("PreconditionFailed", _) | (_, 412) => (Permanent, "destination_exists", "choose another key"),
+        ("BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch", _) => {
+            (Transient, "damaged_content", "it was spoilt on the way, and is sent again")
+        }
+        ("SlowDown" | "TooManyRequests" | "RequestLimitExceeded", _) | (_, 429) => {
+            (Transient, "rate_limited", "it is tried again later")
+        }
+        ("EntityTooLarge" | "EntityTooSmall", _) => (Permanent, "bad_size", "see what sizes the service takes"),
+        ("BadAnswer", _) => (Transient, "bad_answer", "see whether `endpoint` is the address of an S3 service"),
+        ("RequestTimeout", _) | (_, 408) => (Transient, "timed_out", "it is tried again later"),
+        (_, 300..=399) => (Outage, "wrong_region", "set `region` and `endpoint` of this backend to the bucket's"),
+        (_, 400 | 405..=499) => (Permanent, "rejected", "correct the parameters"),
+        _ => (Transient, "unavailable", "it is tried again later"),
+    }
+}

@@ -1,0 +1,110 @@
+//! Where an object is: its bucket and its key.
+
+use crate::backend::AttemptError;
+use crate::backend::errors::Result;
+
+/// Bytes of a key, at most.
+const KEY_MAX: usize = 1024;
+
+/// An object's place, or, without a key, that of a whole bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    /// None: the bucket of the settings.
+    pub(super) bucket: Option<String>,
+    /// Without a `/` before it.
+    pub(super) key: String,
+}
+
+impl Place {
+    /// Reads `s3://bucket/key`, or `/key` and `key` of the bucket of the settings.
+    pub(super) fn parse(text: &str) -> std::result::Result<Place, String> {
+        let place = match text.strip_prefix("s3://") {
+            Some(rest) => {
+                let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+                if bucket.is_empty() {
+                    return Err(format!("`{text}` names no bucket: write s3://BUCKET/KEY"));
+                }
+                Place { bucket: Some(bucket.to_owned()), key: key.to_owned() }
+            }
+            None => Place { bucket: None, key: text.trim_start_matches('/').to_owned() },
+        };
+        if place.key.len() > KEY_MAX {
+            return Err(format!("`{}…` is longer than {KEY_MAX} bytes, as no key may be", &cut(&place.key)));
+        }
+        // Some services take such parts for what they are on a disk, others refuse them.
+        if place.key.split('/').any(|part| matches!(part, "." | "..")) {
+            return Err(format!("`{text}` is no key that every service takes: `.` and `..` may not be parts of it"));
+        }
+        Ok(place)
+    }
+
+    /// The same of one object.
+    pub(super) fn of_object(text: &str) -> std::result::Result<Place, String> {
+        let place = Place::parse(text)?;
+        match place.key.is_empty() {
+            true => Err(format!("`{text}` names no object: write s3://BUCKET/KEY, or the key alone")),
+            false => Ok(place),
+        }
+    }
+
+    /// Where something in it is, if it is a folder.
+    pub(super) fn join(&self, name: &str) -> Place {
+        let folder = self.key.trim_end_matches('/');
+        let key = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
+        Place { bucket: self.bucket.clone(), key }
+    }
+
+    /// What the keys of all that is in it begin with.
+    pub(super) fn prefix(&self) -> String {
+        match self.key.trim_end_matches('/') {
+            "" => String::new(),
+            folder => format!("{folder}/"),
+        }
+    }
+
+    /// Whether it lies in the other one, or is the same, both being of one bucket.
+    pub(super) fn is_below(&self, other: &Place) -> bool {
+        self.bucket == other.bucket && (self.key == other.key || self.key.starts_with(&other.prefix()))
+    }
+}
+
+fn cut(text: &str) -> String {
+    text.chars().take(60).collect()
+}
+
+/// Refuses to put something into itself.
+pub(super) fn refuse_into_itself(source: &Place, destination: &Place) -> Result<()> {
+    if destination.is_below(source) {
+        let message = format!("`{}` lies in `{}` itself; choose another key", destination.key, source.key);
+        return Err(AttemptError::permanent("bad_path", message));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_read_as_people_write_them() {
+        let place =
+            |bucket: Option<&str>, key: &str| Ok(Place { bucket: bucket.map(str::to_owned), key: key.to_owned() });
+        for (text, expected) in [
+            ("s3://b/a/b.txt", place(Some("b"), "a/b.txt")),
+            ("s3://b", place(Some("b"), "")),
+            ("s3://b//a", place(Some("b"), "/a")),
+            ("/a/b", place(None, "a/b")),
+            ("a b", place(None, "a b")),
+            ("", place(None, "")),
+        ] {
+            assert_eq!(Place::parse(text), expected, "{text}");
+        }
+        for bad in ["s3://", "s3:///a", "a/../b", "s3://b/.", &"x".repeat(1025)] {
+            assert!(Place::parse(bad).is_err(), "{bad}");
+        }
+        assert!(Place::of_object("s3://b/").is_err());
+        let folder = Place::parse("s3://b/a/").unwrap();
+        assert_eq!((folder.join("x").key, folder.prefix()), ("a/x".into(), "a/".into()));
+        assert!(folder.join("x").is_below(&folder) && !Place::parse("s3://b/ab").unwrap().is_below(&folder));
+    }
+}

@@ -1,0 +1,134 @@
+//! A service that speaks S3, SeaweedFS: a folder of its own, on free ports of this machine.
+#![expect(clippy::disallowed_methods, reason = "it waits for another program, in files and time of the real machine")]
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use crate::suite::tools::{python, weed};
+
+/// Who the tests are.
+pub const KEY: &str = "testaccesskey0001";
+/// The secret of that.
+pub const SECRET: &str = "testsecretkey0000000000000000000001";
+/// The bucket that is there from the beginning.
+pub const BUCKET: &str = "wal-test";
+
+/// How long it may take to start: much more than it does.
+const READY_MAX: Duration = Duration::from_secs(120);
+
+/// Ends the service when the test that started it ends, however that happens; then there is nobody left at the pipe.
+/// It is killed: asked to end, it would wait for connections that stand idle.
+const GUARD: &str = r#"
+"$0" "$@" </dev/null >"$FOLDER/weed.log" 2>&1 &
+echo $!
+cat >/dev/null
+kill -9 $! 2>/dev/null
+wait $! 2>/dev/null
+rm -rf "$FOLDER"
+"#;
+
+/// A service with its folder.
+pub struct S3 {
+    guard: Child,
+    port: u16,
+}
+
+impl S3 {
+    /// One for all tests that leave it running; each takes keys of its own.
+    pub fn shared() -> &'static S3 {
+        static SHARED: OnceLock<S3> = OnceLock::new();
+        SHARED.get_or_init(S3::new)
+    }
+
+    /// A fresh one, which goes when this is dropped.
+    pub fn new() -> S3 {
+        let memory = Path::new("/dev/shm");
+        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let folder = folder.unwrap().keep();
+        let ports: Vec<u16> = free_ports(5);
+        let mut guard = Command::new("sh");
+        guard.arg("-c").arg(GUARD).arg(weed()).arg("mini").arg(format!("-dir={}", folder.display()));
+        for (name, port) in ["master", "volume", "filer", "s3", "admin"].iter().zip(&ports) {
+            guard.arg(format!("-{name}.port={port}")).arg(format!("-{name}.port.grpc={}", port + 10_000));
+        }
+        guard.args([
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            &format!("-bucket={BUCKET}"),
+            "-webdav=false",
+            "-admin.ui=false",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-master.telemetry=false",
+            "-s3.autoCreateBucket=false",
+        ]);
+        guard.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", SECRET);
+        guard.env("FOLDER", &folder).env("HOME", &folder).env("TMPDIR", &folder);
+        guard.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut guard = guard.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(guard.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let pid: u32 = line.trim().parse().unwrap();
+        let s3 = S3 { guard, port: ports[3] };
+        let since = Instant::now();
+        // The bucket is made a little after the service answers.
+        while s3.try_python(&format!("s3.head_bucket(Bucket={BUCKET:?})")).is_err() {
+            let lives = Path::new(&format!("/proc/{pid}")).exists();
+            let said = || std::fs::read_to_string(folder.join("weed.log")).unwrap_or_default();
+            assert!(lives && since.elapsed() < READY_MAX, "SeaweedFS does not start:\n{}", said());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        s3
+    }
+
+    /// Its address.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What another client, `s3` in these lines of Python, prints.
+    pub fn python(&self, lines: &str) -> String {
+        self.try_python(lines).unwrap_or_else(|said| panic!("{lines}\n{said}"))
+    }
+
+    fn try_python(&self, lines: &str) -> Result<String, String> {
+        let preamble = format!(
+            "import boto3, botocore.config, hashlib\n\
+             config = botocore.config.Config(s3={{'addressing_style': 'path'}}, retries={{'total_max_attempts': 1}})\n\
+             s3 = boto3.client('s3', endpoint_url='{}', region_name='us-east-1', config=config,\n\
+                 aws_access_key_id='{KEY}', aws_secret_access_key='{SECRET}')\n",
+            self.endpoint()
+        );
+        let output = python().arg("-c").arg(preamble + lines).output().unwrap();
+        match output.status.success() {
+            true => Ok(String::from_utf8(output.stdout).unwrap().trim().to_owned()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+}
+
+impl Drop for S3 {
+    fn drop(&mut self) {
+        drop(self.guard.stdin.take());
+        self.guard.wait().unwrap();
+    }
+}
+
+/// Ports that are free, with the ones 10,000 above them.
+fn free_ports(count: usize) -> Vec<u16> {
+    let mut held = Vec::new();
+    let mut ports = Vec::new();
+    while ports.len() < count {
+        let port = 15_000 + fastrand::u16(..30_000);
+        let pair = [port, port + 10_000].map(|port| TcpListener::bind(("127.0.0.1", port)));
+        if let [Ok(one), Ok(other)] = pair {
+            held.push((one, other));
+            ports.push(port);
+        }
+    }
+    ports
+}
