@@ -127,6 +127,11 @@ impl Opened {
         self.before.len
     }
 
+    /// When it was last written to, in nanoseconds since 1970.
+    pub(super) fn mtime_ns(&self) -> i64 {
+        self.before.mtime_ns
+    }
+
     /// Reads at an offset.
     pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         self.file.read_at(buffer, offset).map_err(self.failed)

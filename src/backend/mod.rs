@@ -32,7 +32,7 @@ pub use local::LocalBackend;
 pub use mock::{MockBackend, MockOptions};
 pub use pace::Pace;
 pub use registry::{Backends, Refusal};
-pub use s3::{AccessKeys, S3Backend, S3Options};
+pub use s3::{AccessKeys, Notes as UploadNotes, S3Backend, S3Options};
 
 use crate::operation::{
     BackendName, Failure, FailureClass, Fields, Number, OperationId, OperationType, Outcome, Source,

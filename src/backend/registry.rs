@@ -9,7 +9,7 @@ use super::s3::task;
 use super::unixfs::{CidVersion, Options as UnixFs};
 use super::{
     AccessKeys, Backend, Credentials, CustomBackend, IpfsBackend, IpfsOptions, LocalBackend, MockBackend, MockOptions,
-    S3Backend, S3Options, parameters,
+    S3Backend, S3Options, UploadNotes, parameters,
 };
 use crate::clock::Clock;
 use crate::config::{BackendSettings, BackendType, Secret, Settings};
@@ -242,12 +242,17 @@ fn make(
                 path_style: backend.path_style.unwrap_or(backend.endpoint.is_some()),
                 keys,
                 checksums: backend.checksums,
+                part_size: backend.part_size,
+                part_jobs: backend.part_jobs,
                 connect: backend.connection_timeout,
                 idle: backend.idle_timeout,
                 total: total_of(backend),
                 probe: settings.health_check_timeout,
             };
-            Known::Ready(Arc::new(S3Backend::new(disk.clone(), options)), Some(BackendType::S3))
+            Known::Ready(
+                Arc::new(S3Backend::new(disk.clone(), UploadNotes::of(&settings.base_path), options)),
+                Some(BackendType::S3),
+            )
         }
         other @ BackendType::Storacha => Known::NotBuilt(other),
     }

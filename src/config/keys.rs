@@ -105,7 +105,7 @@ const fn of(
 }
 
 /// The keys of one backend, in the order of the manual.
-pub(super) static BACKEND: [Key<BackendSettings>; 27] = [
+pub(super) static BACKEND: [Key<BackendSettings>; 29] = [
     of(&BackendType::ALL, "type", "TYPE", "what kind of place it is", |b| Slot::Type(&mut b.backend_type)),
     of(NETWORK, "endpoint", "ENDPOINT", "address of the service", |b| Slot::Url(&mut b.endpoint)),
     of(&[S3], "region", "REGION", "region of the service", |b| Slot::Text(&mut b.region)),
@@ -128,6 +128,13 @@ pub(super) static BACKEND: [Key<BackendSettings>; 27] = [
     ),
     of(&[S3], "checksums", "CHECKSUMS", "whether the service takes checksums behind what is sent", |b| {
         Slot::Bool(&mut b.checksums)
+    }),
+    // No service takes smaller ones, or larger ones.
+    of(&[S3], "part_size", "PART_SIZE", "bytes of a part of a large file", |b| {
+        Slot::Bytes(&mut b.part_size, 5 << 20..=5 << 30)
+    }),
+    of(&[S3], "part_jobs", "PART_JOBS", "parts of one file that are sent at once", |b| {
+        Slot::Whole(&mut b.part_jobs, 1..=64)
     }),
     of(&[Custom], "command", "COMMAND", "the program and its arguments", |b| Slot::Command(&mut b.command)),
     of(&[Local], "path", "PATH", "the folder", |b| Slot::MaybePath(&mut b.path)),

@@ -204,6 +204,10 @@ pub struct BackendSettings {
     pub path_style: Option<bool>,
     /// Whether the service takes checksums behind what is sent (s3).
     pub checksums: bool,
+    /// Bytes of a part of a large file (s3).
+    pub part_size: u64,
+    /// Parts of one file that are sent at once (s3).
+    pub part_jobs: usize,
     /// The program and its arguments (custom).
     pub command: Vec<String>,
     /// The folder (local).
@@ -256,6 +260,8 @@ impl BackendSettings {
             session_token: None,
             path_style: None,
             checksums: true,
+            part_size: 16 << 20,
+            part_jobs: 4,
             command: Vec::new(),
             path: None,
             connection_timeout,

@@ -5,6 +5,7 @@
 
 mod client;
 mod errors;
+mod multipart;
 mod objects;
 mod place;
 mod send;
@@ -23,6 +24,7 @@ use crate::disk::Disk;
 use crate::operation::{Failure, FailureClass, Outcome};
 use client::{Caller, Spell, wait};
 use errors::{Refused, Trouble};
+pub use multipart::Notes;
 use place::Place;
 use task::Task;
 
@@ -60,6 +62,10 @@ pub struct S3Options {
     pub keys: Option<AccessKeys>,
     /// Whether the service takes checksums behind what is streamed.
     pub checksums: bool,
+    /// Bytes of a part of a large file; smaller files are sent as they are.
+    pub part_size: u64,
+    /// Parts of one file that are sent at once.
+    pub part_jobs: usize,
     /// How long a connection may take to come about.
     pub connect: Duration,
     /// How long nothing may move.
@@ -76,6 +82,7 @@ const QUESTION_MAX: Duration = Duration::from_secs(10);
 /// Carries operations out on a service for objects.
 pub struct S3Backend {
     disk: Arc<dyn Disk>,
+    notes: Notes,
     caller: Caller,
     options: S3Options,
     /// How messages call it.
@@ -90,12 +97,12 @@ impl fmt::Debug for S3Backend {
 
 impl S3Backend {
     /// A backend for one service; nothing is started, and nobody called, before it is first needed.
-    pub fn new(disk: Arc<dyn Disk>, options: S3Options) -> S3Backend {
+    pub fn new(disk: Arc<dyn Disk>, notes: Notes, options: S3Options) -> S3Backend {
         let service = match &options.endpoint {
             Some(endpoint) => format!("S3 at {}", crate::config::mask("endpoint", endpoint)),
             None => format!("S3 in {}", options.region),
         };
-        S3Backend { disk, caller: Caller::new(options.clone()), options, service }
+        S3Backend { disk, notes, caller: Caller::new(options.clone()), options, service }
     }
 
     fn session<'a>(&'a self, request: &'a Request, attempt: &'a Attempt, spell: Spell) -> Session<'a> {

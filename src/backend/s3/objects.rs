@@ -1,11 +1,15 @@
 //! Objects: put, fetched, listed, copied, removed.
 
+use std::ops::Range;
 use std::path::Path;
 
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::operation::put_object::PutObjectOutput;
+use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::task::JoinHandle;
 
 use super::Session;
 use super::client::wait;
@@ -23,7 +27,7 @@ use crate::disk::FileKind;
 use crate::operation::{Fields, Outcome};
 
 /// The metadata by which an object names the operation that put it.
-const OPERATION: &str = "wal-cli-operation";
+pub(super) const OPERATION: &str = "wal-cli-operation";
 
 /// What is read at a time.
 const PIECE: usize = 256 << 10;
@@ -68,63 +72,79 @@ impl Session<'_> {
 
     fn put_file(&self, path: &Path, expected: Expected<'_>, destination: &Place) -> Result<Outcome> {
         let opened = Opened::new(&*self.backend.disk, path, expected)?;
+        // Of a directory's files none is so large that it has to be resumed: they share one number.
+        let is_one = !matches!(expected, Expected::Anything) || self.request.parameters.get("recursive").is_none();
+        if opened.len() > self.backend.options.part_size && is_one {
+            return self.put_in_parts(&opened, destination);
+        }
         let bucket = self.bucket(destination)?.to_owned();
-        let (runtime, client) = self.read("PutObject", self.backend.caller.engine())?;
-        let (pieces, body) = send::body(opened.len());
-        let put = client
-            .put_object()
-            .bucket(&bucket)
-            .key(&destination.key)
-            .content_length(i64::try_from(opened.len()).unwrap_or(i64::MAX))
-            .metadata(OPERATION, self.request.id.to_string())
-            .body(body);
-        let mut call = runtime.spawn(put.send());
-        let read = self.feed(&opened, pieces);
-        if let Err(Fed::Failed(error)) = read {
-            call.abort();
+        let (_, client) = self.read("PutObject", self.backend.caller.engine())?;
+        let put = self.streamed("PutObject", &opened, 0..opened.len(), |body| {
+            let put = client.put_object().bucket(&bucket).key(&destination.key);
+            let put = put.content_length(i64::try_from(opened.len()).unwrap_or(i64::MAX));
+            put.metadata(OPERATION, self.request.id.to_string()).body(body).send()
+        })?;
+        opened.check_read(opened.len())?;
+        let receipt = receipt_of(&bucket, destination, &put);
+        Ok(Outcome { size: Some(opened.len()), receipt, ..self.outcome_at(destination)? })
+    }
+
+    /// Sends a part of a file as the body of a call.
+    pub(super) fn streamed<T, E, F>(
+        &self,
+        name: &str,
+        opened: &Opened,
+        range: Range<u64>,
+        start: impl FnOnce(ByteStream) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = std::result::Result<T, SdkError<E>>> + Send + 'static,
+        T: Send + 'static,
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let (runtime, _) = self.read(name, self.backend.caller.engine())?;
+        let (pieces, body) = send::body(range.end - range.start);
+        let mut call = Call(runtime.spawn(start(body)));
+        if let Err(Fed::Failed(error)) = self.feed(name, opened, range, pieces) {
             return Err(error);
         }
-        let answer = wait(runtime, self.attempt, self.spell, &mut call);
-        if answer.is_err() {
-            call.abort();
-        }
-        let answer = answer.and_then(|joined| match joined {
+        let answer = wait(runtime, self.attempt, self.spell, &mut call.0).and_then(|joined| match joined {
             Ok(answer) => answer.map_err(Trouble::from),
             Err(error) => Err(Trouble::NoAnswer(error.to_string())),
         });
-        let put = self.acted("PutObject", answer)?;
-        if let Ok(read) = read {
-            opened.check_read(read)?;
-        }
-        Ok(Outcome {
-            size: Some(opened.len()),
-            receipt: receipt_of(&bucket, destination, &put),
-            ..self.outcome_at(destination)?
-        })
+        self.acted(name, answer)
     }
 
-    /// Reads a file and hands its pieces on.
-    fn feed(&self, opened: &Opened, pieces: send::Pieces) -> std::result::Result<u64, Fed> {
+    /// Reads a part of a file and hands its pieces on.
+    fn feed(
+        &self,
+        name: &str,
+        opened: &Opened,
+        range: Range<u64>,
+        pieces: send::Pieces,
+    ) -> std::result::Result<(), Fed> {
         let (runtime, _) = self.backend.caller.engine().map_err(|_| Fed::Unwanted)?;
         let mut buffer = vec![0; PIECE];
-        let mut offset = 0;
-        while offset < opened.len() {
+        let mut offset = range.start;
+        while offset < range.end {
             stop_if_asked(self.attempt).map_err(Fed::Failed)?;
-            let read = opened.read_at(&mut buffer, offset).map_err(Fed::Failed)?;
+            let wanted = PIECE.min(usize::try_from(range.end - offset).unwrap_or(PIECE));
+            let read = opened.read_at(&mut buffer[..wanted], offset).map_err(Fed::Failed)?;
             if read == 0 {
-                break;
+                // It has become shorter: the call cannot succeed, and what is said of it is that.
+                return Err(Fed::Failed(opened.check_read(offset).err().unwrap_or(AttemptError::Stopped)));
             }
             let sent = wait(runtime, self.attempt, self.spell, pieces.send(Bytes::copy_from_slice(&buffer[..read])));
             match sent {
                 Ok(Ok(())) => {}
                 // The call has ended: what it says is what counts.
                 Ok(Err(_)) => return Err(Fed::Unwanted),
-                Err(trouble) => return Err(Fed::Failed(self.backend.fail("PutObject", trouble, false))),
+                Err(trouble) => return Err(Fed::Failed(self.backend.fail(name, trouble, false))),
             }
             self.attempt.add_bytes(read as u64);
             offset += read as u64;
         }
-        Ok(offset)
+        Ok(())
     }
 
     pub(super) fn ask_put(&self, destination: &Place) -> Result<Answer> {
@@ -344,9 +364,18 @@ impl Session<'_> {
         })
     }
 
-    fn outcome_at(&self, place: &Place) -> Result<Outcome> {
+    pub(super) fn outcome_at(&self, place: &Place) -> Result<Outcome> {
         let destination = Some(format!("s3://{}/{}", self.bucket(place)?, place.key));
         Ok(Outcome { destination, ..Outcome::default() })
+    }
+}
+
+/// A call under way; dropping it breaks it off.
+struct Call<T>(JoinHandle<T>);
+
+impl<T> Drop for Call<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
