@@ -11,6 +11,7 @@ use super::error::CliError;
 use super::inputs;
 use super::signals::Interrupts;
 use crate::client::Batch;
+use crate::config::BackendType;
 use crate::operation::{Fields, OperationType};
 
 /// Runs the command.
@@ -20,10 +21,18 @@ pub fn run(context: &mut Context<'_>, args: &Submit) -> Result<Exit, CliError> {
         options.parameters.insert("recursive".into(), "true".into());
     }
     let interrupts = if args.from_file.is_some() { Interrupts::listen()? } else { Interrupts::none() };
+    let settings = context.client.settings();
+    let backend = options.backend.as_ref().unwrap_or(&settings.default_backend);
+    // What it stores has keys, and no CIDs.
+    let by_key = settings.backends.get(backend).is_some_and(|backend| backend.backend_type == BackendType::S3);
     let mut batch = context.client.batch(&options, args.logging.keep_going)?;
     match (&args.operation_type, &args.from_file) {
         (Some(operation_type), _) => {
-            one(&mut batch, operation_type, &args.arg, options.parameters, args.logging.spool.is_some())?
+            if args.logging.spool.is_some() && !matches!(operation_type.as_str(), "add" | "upload") {
+                let what = format!("nothing was logged: `{operation_type}` has no file that could be copied");
+                return Err(CliError::usage(what).hint("`--spool` goes with `add` and `upload`"));
+            }
+            one(&mut batch, operation_type, &args.arg, options.parameters, by_key)?
         }
         (None, Some(file)) => inputs::for_each_line(file, false, &interrupts.stop, |line| {
             let submitted = match line.text {
@@ -48,22 +57,17 @@ fn one(
     operation_type: &OperationType,
     words: &[OsString],
     mut parameters: Fields,
-    spool_given: bool,
+    by_key: bool,
 ) -> Result<(), CliError> {
     if let ("add", [path]) = (operation_type.as_str(), words) {
         return Ok(batch.add(Path::new(path), None)?);
     }
-    let name = operation_type.as_str();
-    if name != "upload" && spool_given {
-        return Err(CliError::usage(format!("nothing was logged: `{name}` has no file that could be copied"))
-            .hint("`--spool` goes with `add` and `upload`"));
-    }
-    place(name, words, &mut parameters)?;
+    place(operation_type.as_str(), words, by_key, &mut parameters)?;
     Ok(batch.operation(operation_type, parameters)?)
 }
 
 /// What the arguments of each type are.
-fn place(operation_type: &str, words: &[OsString], parameters: &mut Fields) -> Result<(), CliError> {
+fn place(operation_type: &str, words: &[OsString], by_key: bool, parameters: &mut Fields) -> Result<(), CliError> {
     let names: &[&str] = match operation_type {
         "add" => &["path"],
         "upload" => &["path", "destination"],
@@ -94,7 +98,9 @@ fn place(operation_type: &str, words: &[OsString], parameters: &mut Fields) -> R
             ("add" | "upload", "path") | ("get" | "cat" | "download" | "list", "destination") => {
                 (*name, absolute(text)?)
             }
-            (_, "cid or path") if text.starts_with('/') && !text.starts_with("/ipfs/") => ("path", text.to_owned()),
+            (_, "cid or path") if by_key || (text.starts_with('/') && !text.starts_with("/ipfs/")) => {
+                ("path", text.to_owned())
+            }
             (_, "cid or path") => ("cid", text.to_owned()),
             _ => (*name, text.to_owned()),
         };

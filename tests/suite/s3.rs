@@ -24,10 +24,10 @@ fn what_is_put_is_there_for_others_and_comes_back() {
     place.file("hello.txt", "hello world\n");
     place.run(&format!("submit upload hello.txt s3://{BUCKET}/first/hello.txt --wait"));
     let shown = place.json("show 1");
-    let result = &shown["operation"]["result"];
-    assert_eq!(result["size"], 12, "{shown:#}");
-    assert_eq!(result["receipt"]["key"], "first/hello.txt", "{shown:#}");
-    assert_eq!(result["receipt"]["etag"], "\"6f5902ac237024bdd0c176cb93063dc4\"", "{shown:#}");
+    let operation = &shown["operation"];
+    assert_eq!(operation["result"]["size"], 12, "{shown:#}");
+    assert_eq!(operation["receipt"]["key"], "first/hello.txt", "{shown:#}");
+    assert_eq!(operation["receipt"]["etag"], "\"6f5902ac237024bdd0c176cb93063dc4\"", "{shown:#}");
     let body =
         format!("print(s3.get_object(Bucket={BUCKET:?}, Key='first/hello.txt')['Body'].read().decode(), end='')");
     assert_eq!(s3.python(&body), "hello world");
@@ -36,7 +36,7 @@ fn what_is_put_is_there_for_others_and_comes_back() {
     place.run("submit copy first/hello.txt first/copy.txt --wait");
     place.run("submit move first/copy.txt first/moved.txt --wait");
     place.run("submit list first --wait");
-    let listing = place.json("show 5")["operation"]["result"]["receipt"]["listing"].clone();
+    let listing = place.json("show 5")["operation"]["receipt"]["listing"].clone();
     let names: Vec<String> = listing.as_str().unwrap().lines().map(str::to_owned).collect();
     assert_eq!(names.len(), 2, "{listing}");
     assert!(names[0].contains("hello.txt") && names[1].contains("moved.txt"), "{listing}");
