@@ -17,6 +17,7 @@ mod suite {
     mod custom;
     mod damage;
     mod failpoints;
+    mod faults;
     #[path = "../fuzzing/mod.rs"]
     mod fuzzing;
     mod interleave;
@@ -29,6 +30,7 @@ mod suite {
     mod order;
     mod outages;
     mod outcomes;
+    mod proxy;
     mod readers;
     mod repair;
     mod s3;

@@ -171,6 +171,17 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// The outcome of an attempt at this operation is durable: what was kept to tell of it may go.
     fn forget(&self, _number: Number) {}
 
+    /// Operations of which attempts may have left something at the backend that nobody sees and that costs: half an
+    /// upload, say. Seen without a network.
+    fn leftovers(&self) -> Vec<(Number, OperationId)> {
+        Vec::new()
+    }
+
+    /// Removes from the backend what attempts have left there of an operation that is over, or not there any more.
+    fn give_up(&self, _number: Number, _id: OperationId) -> Result<(), AttemptError> {
+        Ok(())
+    }
+
     /// Proves that the backend works; the text of a failure says what is wrong and what to do.
     fn health(&self) -> Result<(), Failure>;
 }

@@ -36,7 +36,7 @@ impl From<String> for BadParameter {
     }
 }
 
-type Parsed<T> = std::result::Result<T, BadParameter>;
+pub(super) type Parsed<T> = std::result::Result<T, BadParameter>;
 
 /// One operation, understood.
 #[derive(Debug)]
@@ -178,17 +178,18 @@ pub(super) fn refuse_into_itself(source: &Name, destination: &Name) -> Result<()
     Ok(())
 }
 
-struct Reader<'a> {
-    operation_type: &'a str,
-    parameters: &'a Fields,
+/// Parameters, with what to say of those that are missing or wrong.
+pub(super) struct Reader<'a> {
+    pub(super) operation_type: &'a str,
+    pub(super) parameters: &'a Fields,
 }
 
 impl<'a> Reader<'a> {
-    fn get(&self, name: &str) -> Option<&'a str> {
+    pub(super) fn get(&self, name: &str) -> Option<&'a str> {
         self.parameters.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    fn required(&self, name: &str) -> Parsed<&'a str> {
+    pub(super) fn required(&self, name: &str) -> Parsed<&'a str> {
         self.get(name).ok_or_else(|| format!("`{}` needs the parameter `{name}`", self.operation_type).into())
     }
 
@@ -201,7 +202,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn flag(&self, name: &str) -> Parsed<bool> {
+    pub(super) fn flag(&self, name: &str) -> Parsed<bool> {
         match self.get(name) {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
@@ -209,7 +210,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn path(&self, name: &str) -> Parsed<PathBuf> {
+    pub(super) fn path(&self, name: &str) -> Parsed<PathBuf> {
         let path = self.required(name)?;
         if path.contains('\0') {
             return Err(format!("{name} contains a zero byte").into());

@@ -118,7 +118,7 @@ impl<'a> Place<'a> {
     }
 }
 
-fn occupied(destination: &Path, why: &str) -> AttemptError {
+pub(super) fn occupied(destination: &Path, why: &str) -> AttemptError {
     let message = format!("`{}` cannot be written: {why}; choose another destination", destination.display());
     AttemptError::permanent("destination_exists", message)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::custom::output;
-use super::s3::task;
+use super::s3::{COPY_MAX, task};
 use super::unixfs::{CidVersion, Options as UnixFs};
 use super::{
     AccessKeys, Backend, Credentials, CustomBackend, IpfsBackend, IpfsOptions, LocalBackend, MockBackend, MockOptions,
@@ -235,7 +235,7 @@ fn make(
                 (None, _) => None,
             };
             let options = S3Options {
-                name: name.to_string(),
+                name: name.clone(),
                 endpoint: backend.endpoint.clone(),
                 region: backend.region.clone().unwrap_or_default(),
                 bucket: backend.bucket.clone(),
@@ -244,15 +244,15 @@ fn make(
                 checksums: backend.checksums,
                 part_size: backend.part_size,
                 part_jobs: backend.part_jobs,
+                copy_max: COPY_MAX,
                 connect: backend.connection_timeout,
                 idle: backend.idle_timeout,
                 total: total_of(backend),
                 probe: settings.health_check_timeout,
             };
-            Known::Ready(
-                Arc::new(S3Backend::new(disk.clone(), UploadNotes::of(&settings.base_path), options)),
-                Some(BackendType::S3),
-            )
+            let notes = UploadNotes::of(&settings.base_path);
+            let s3 = S3Backend::new(disk.clone(), clock.clone(), notes, options);
+            Known::Ready(Arc::new(s3), Some(BackendType::S3))
         }
         other @ BackendType::Storacha => Known::NotBuilt(other),
     }

@@ -9,11 +9,15 @@ use crate::report::{self, Cell, Document, Table, bytes};
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Cleanup) -> Result<Exit, CliError> {
     let plan = context.client.cleanup(args.age, args.failed, args.dry_run)?;
+    let leftovers = context.client.remove_leftovers(args.dry_run)?;
     let days = args.age.unwrap_or_else(|| u64::from(context.client.settings().max_age_days));
     let terminal = &mut *context.terminal;
+    for (number, backend, why) in &leftovers.kept {
+        terminal.warn(&format!("an unfinished upload of operation {number} stays at `{backend}` for now: {why}"), None);
+    }
     let archived: u64 = plan.archives.iter().map(|(_, operations, _)| operations).sum();
     if terminal.json {
-        terminal.document(&Document::done(report::Cleanup::new(&plan, args.dry_run, days)))?;
+        terminal.document(&Document::done(report::Cleanup::new(&plan, &leftovers, args.dry_run, days)))?;
         return Ok(Exit::Done);
     }
     let mut table = Table::new(terminal.style);
@@ -34,11 +38,13 @@ pub fn run(context: &mut Context<'_>, args: &Cleanup) -> Result<Exit, CliError> 
         terminal.text(&format!("no {what} operation ended before {day} (UTC)\n"))?;
     }
     let joined = if args.dry_run { "would be joined" } else { "joined" };
+    let aborted = if args.dry_run { "would be aborted" } else { "aborted" };
     let parts = [
         (total, format!("completed operations {verb}")),
         (plan.failed, format!("failed operations {verb}")),
         (plan.kept, "operations of that age stay: others wait for them, or for what shares their archive".into()),
         (plan.joined, format!("small archives {joined} with others of their day")),
+        (leftovers.removed.len() as u64, format!("operations' unfinished uploads {aborted}")),
     ];
     for (n, what) in parts.into_iter().filter(|(n, _)| *n > 0) {
         terminal.text(&format!("{n} {what}\n"))?;

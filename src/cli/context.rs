@@ -5,6 +5,11 @@ use std::path::{Path, PathBuf};
 use super::args::Global;
 use super::error::{CliError, suggested};
 use super::terminal::Terminal;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
 use crate::client::{Client, ClientError, Reference};
 use crate::config::{self, Loaded, VARIABLE_PREFIX, Warning};
 use crate::disk::OsDisk;
@@ -141,7 +146,10 @@ fn trace(global: &Global) -> Result<(), CliError> {
     let filters = filters.unwrap_or_else(|| "wal_cli=debug".into());
     let filter = tracing_subscriber::EnvFilter::try_new(&filters)
         .map_err(|error| CliError::usage(format!("{variable} is `{filters}`: {error}")).hint("try `wal_cli=debug`"))?;
+    // What other crates trace may hold keys and tokens, whatever was asked for.
+    let ours = filter_fn(|event| event.target().starts_with("wal_cli"));
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter.and(ours));
     // Somebody else may have started it in this process; then that one stands.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::registry().with(layer).try_init();
     Ok(())
 }

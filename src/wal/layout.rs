@@ -137,7 +137,7 @@ impl Layout {
     /// Whether an entry of this name, in the log's folder, belongs to a log, or to a local backend beside it.
     pub fn is_part(name: &str) -> bool {
         let parts = ["MANIFEST.json", "journal", "partitions", "archives", "tmp", "quarantine", "spool", "local"];
-        let beside = ["run", "health.json", "progress.json", "reserve"];
+        let beside = ["run", "uploads", "health.json", "progress.json", "reserve"];
         parts.contains(&name) || beside.contains(&name) || name == "lock" || name.ends_with(".lock")
     }
 

@@ -14,7 +14,7 @@ use crate::backend::{Answer, Attempt, AttemptError, Backend};
 use crate::clock::Clock;
 use crate::health::{self, Checked};
 use crate::operation::retry::{RetryPolicy, UNSENT};
-use crate::operation::{BackendName, Event, Failure, FailureClass, Number, Operation, Time};
+use crate::operation::{BackendName, Event, Failure, FailureClass, Number, Operation, OperationId, Time};
 use crate::wal::Layout;
 
 /// An operation whose claim is durable.
@@ -164,6 +164,20 @@ impl<'scope, 'env> Executor<'scope, 'env> {
                 };
                 away = outage.clone();
                 if sender.send(Finished::Question { number, event, outage }).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Has a backend give up what is left at it of operations that are over, without waiting for it. What does not succeed
+    /// is left to another time.
+    pub fn give_up(&self, name: BackendName, backend: Arc<dyn Backend>, over: Vec<(Number, OperationId)>) {
+        self.scope.spawn(move || {
+            for (number, id) in over {
+                let given_up = guarded(&name, || backend.give_up(number, id));
+                if let Err(error) = given_up {
+                    tracing::warn!(number, backend = %name, ?error, "what is left of it at the backend stays for now");
                     return;
                 }
             }

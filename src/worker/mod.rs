@@ -27,6 +27,7 @@ use recover::Doubts;
 use settle::honour_cancel;
 pub use settle::{End, LAST_ERROR, Settlement, Terms, cancelled, is_cancelled, request_of, settle};
 use upkeep::Room;
+pub use upkeep::is_over;
 
 use crate::backend::{Attempt, Backends};
 use crate::clock::Clock;
@@ -100,6 +101,7 @@ pub fn run(
             last_wall: tools.clock.now(),
             alone: None,
             room: Room::default(),
+            leftovers_due: true,
             noted: Noted::default(),
             meter: Meter::new(),
             report: ProcessReport::default(),
@@ -146,6 +148,8 @@ struct Worker<'scope, 'env, 'a> {
     /// The operation that runs with nothing else running.
     alone: Option<Number>,
     room: Room,
+    /// Whether something has ended without success, and may have left something at its backend.
+    leftovers_due: bool,
     noted: Noted,
     meter: Meter,
     report: ProcessReport,
@@ -220,9 +224,15 @@ impl Worker<'_, '_, '_> {
             if now.saturating_sub(maintained) > Duration::from_millis(200) {
                 maintained = now;
                 self.maintain()?;
+                if self.leftovers_due {
+                    self.give_up_leftovers();
+                }
             }
         }
         self.maintain()?;
+        if !self.stop.is_urgent() {
+            self.give_up_leftovers();
+        }
         self.forget_progress();
         self.report.away = self.away();
         self.report.in_doubt = self.doubts.count();
@@ -531,6 +541,7 @@ impl Worker<'_, '_, '_> {
             self.alone = None;
         }
         for (operation, event) in recorded {
+            self.leftovers_due |= operation.status() == Status::Failed;
             self.report.recovered += u64::from(self.doubts.is_recovered(operation.number));
             if operation.status() == Status::Processing {
                 self.start(operation, observer);

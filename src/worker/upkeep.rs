@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Worker;
 use crate::backend::custom::output;
-use crate::operation::{Operation, failure};
-use crate::wal::{Retention, WalError, WalResult};
+use crate::operation::{Number, Operation, OperationId, failure};
+use crate::wal::{Retention, View, WalError, WalResult};
 
 /// How often a loop without room for outcomes folds the journal to get some.
 const FOLD_AGAIN: Duration = Duration::from_secs(10);
@@ -74,6 +74,25 @@ impl Worker<'_, '_, '_> {
         }
     }
 
+    /// Has the backends give up what is left at them of operations that are over or gone.
+    pub(super) fn give_up_leftovers(&mut self) {
+        self.leftovers_due = false;
+        let now = self.tools.clock.elapsed();
+        let names: Vec<_> = self.tools.backends.names().map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let Some(backend) = self.tools.backends.get(&name) else { continue };
+            // One that is away would only be waited for.
+            if self.lanes.get(&name).is_some_and(|lane| lane.is_closed(now)) {
+                continue;
+            }
+            let mut over = backend.leftovers();
+            over.retain(|(number, id)| !self.is_taken(*number) && is_over(&self.view, *number, *id));
+            if !over.is_empty() {
+                self.executor.give_up(name, backend.clone(), over);
+            }
+        }
+    }
+
     /// Whether something may be claimed: its outcome must have room. Folding the journal may make some.
     pub(super) fn may_claim(&mut self) -> WalResult<bool> {
         let wal = self.tools.wal;
@@ -96,6 +115,15 @@ impl Worker<'_, '_, '_> {
     /// Whether the loop ends because nothing may be claimed: one that runs for good waits until there is room.
     pub(super) fn ends_for_room(&self) -> bool {
         self.room.lacking.is_some() && (!self.options.follow || self.options.only.is_some())
+    }
+}
+
+/// Whether nobody will carry an operation on. What cannot be read may be.
+pub fn is_over(view: &View, number: Number, id: OperationId) -> bool {
+    match view.standing(number, id) {
+        Ok(Some((_, status))) => status.is_terminal(),
+        Ok(None) => true,
+        Err(_) => false,
     }
 }
 

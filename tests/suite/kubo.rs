@@ -5,7 +5,6 @@ pub mod daemon;
 mod faults;
 mod kills;
 mod outage;
-mod proxy;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +18,8 @@ use wal_cli::operation::FailureClass;
 
 use super::behaviours::{self, Bench};
 use super::binary::Place;
+use super::proxy::{Proxy, Service};
+use super::tools::peak_of;
 
 /// How tests reach a node: like a user with little patience.
 fn options(endpoint: String) -> IpfsOptions {
@@ -36,6 +37,19 @@ fn options(endpoint: String) -> IpfsOptions {
 
 fn backend(options: IpfsOptions) -> Arc<dyn Backend> {
     Arc::new(IpfsBackend::new(Arc::new(OsDisk::new()), Arc::new(SystemClock::new()), options))
+}
+
+/// A proxy before a node.
+fn before(kubo: &Kubo) -> Proxy {
+    let service = Service {
+        command: |head| {
+            let path = head.split(' ').nth(1).unwrap_or_default();
+            path.strip_prefix("/api/v0/").unwrap_or_default().split('?').next().unwrap_or_default().to_owned()
+        },
+        error_inside: "{\"Message\":\"it went wrong inside\",\"Code\":0,\"Type\":\"error\"}\n",
+        refusal: "{\"Message\":\"words that no release had before\",\"Code\":0,\"Type\":\"error\"}\n",
+    };
+    Proxy::before(kubo.port(), service)
 }
 
 /// Settings for the program under which `ipfs` is this node.
@@ -337,15 +351,8 @@ fn memory_does_not_grow_with_what_is_sent_or_fetched() {
     configure(&place, Kubo::shared(), "");
     std::fs::File::create(place.path("large")).unwrap().set_len(400 << 20).unwrap();
     let peak = |arguments: &str| {
-        let mut child = place.start(arguments);
-        let (status, mut peak) = (format!("/proc/{}/status", child.id()), 0);
-        while child.try_wait().unwrap().is_none() {
-            let text = std::fs::read_to_string(&status).unwrap_or_default();
-            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            peak = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0).max(peak);
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        assert!(child.wait().unwrap().success(), "{arguments}");
+        let (status, peak) = peak_of(place.start(arguments));
+        assert!(status.success(), "{arguments}");
         peak
     };
     let sent = peak("add large --wait");

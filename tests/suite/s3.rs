@@ -1,47 +1,257 @@
 //! The backend `s3`, on SeaweedFS; what is there is looked at with another client.
-#![expect(clippy::disallowed_methods, reason = "it makes files as a user would")]
+#![expect(clippy::disallowed_methods, reason = "it makes files as a user would, and measures")]
 
-mod server;
+mod faults;
+mod kills;
+mod large;
+mod refusals;
+mod secrets;
+pub mod server;
 
-use server::{BUCKET, KEY, S3, SECRET};
+use std::sync::Arc;
+use std::time::Duration;
 
+use serde_json::Value;
+use server::{BUCKET, Identity, OWNER, S3};
+use wal_cli::backend::{AccessKeys, Answer, Attempt, AttemptError, Backend, S3Backend, S3Options, UploadNotes};
+use wal_cli::clock::{Clock, SystemClock};
+use wal_cli::disk::OsDisk;
+use wal_cli::operation::BackendName;
+
+use super::behaviours::{self, Bench, request};
 use super::binary::Place;
+use super::proxy::{Proxy, Service};
 
-/// A log whose backend `s3` is this service.
-fn configure(place: &Place, s3: &S3, more: &str) {
+/// Settings under which `s3` is this service, and what operations go to.
+fn configure(place: &Place, endpoint: &str, who: Identity, more: &str) {
+    let bucket = if more.contains("bucket =") { String::new() } else { format!("bucket = \"{BUCKET}\"\n") };
     place.settings(&format!(
-        "default_backend = \"s3\"\n[backends.s3]\nendpoint = \"{}\"\nregion = \"us-east-1\"\nbucket = \"{BUCKET}\"\n\
-         access_key_id = \"{KEY}\"\nsecret_access_key = \"{SECRET}\"\n{more}",
-        s3.endpoint()
+        "default_backend = \"s3\"\nretry_delay = 0.01\n[backends.s3]\nendpoint = \"{endpoint}\"\nregion = \"us-east-1\"\n\
+         {bucket}access_key_id = \"{}\"\nsecret_access_key = \"{}\"\n{more}",
+        who.key, who.secret
     ));
+}
+
+/// How tests reach a service without the program: like a user with little patience.
+fn options(s3: &S3) -> S3Options {
+    S3Options {
+        name: BackendName::new("s3").unwrap(),
+        endpoint: Some(s3.endpoint()),
+        region: "us-east-1".into(),
+        bucket: Some(BUCKET.into()),
+        path_style: true,
+        keys: Some(AccessKeys { id: OWNER.key.into(), secret: OWNER.secret.into(), token: None }),
+        checksums: true,
+        part_size: 5 << 20,
+        part_jobs: 2,
+        copy_max: 5 << 30,
+        connect: Duration::from_secs(2),
+        idle: Duration::from_secs(30),
+        total: None,
+        probe: Duration::from_secs(2),
+    }
+}
+
+/// A backend whose log is in this directory.
+fn backend(log: &std::path::Path, options: S3Options) -> Arc<dyn Backend> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    Arc::new(S3Backend::new(Arc::new(OsDisk::new()), clock, UploadNotes::of(log), options))
+}
+
+/// A proxy before a service. Its commands are called as S3 calls them.
+fn before(s3: &S3) -> Proxy {
+    fn command(head: &str) -> String {
+        let mut words = head.split(' ');
+        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+        let is_copy = head.to_ascii_lowercase().contains("\r\nx-amz-copy-source:");
+        let is_bucket = !path.trim_matches('/').contains('/');
+        match method {
+            "GET" if has("list-type") => "ListObjectsV2",
+            "GET" if has("uploads") => "ListMultipartUploads",
+            "GET" if has("uploadId") => "ListParts",
+            "GET" => "GetObject",
+            "HEAD" if is_bucket => "HeadBucket",
+            "HEAD" => "HeadObject",
+            "PUT" if has("partNumber") && is_copy => "UploadPartCopy",
+            "PUT" if has("partNumber") => "UploadPart",
+            "PUT" if is_copy => "CopyObject",
+            "PUT" => "PutObject",
+            "POST" if has("uploads") => "CreateMultipartUpload",
+            "POST" if has("uploadId") => "CompleteMultipartUpload",
+            "DELETE" if has("uploadId") => "AbortMultipartUpload",
+            "DELETE" => "DeleteObject",
+            other => other,
+        }
+        .to_owned()
+    }
+    let service = Service {
+        command,
+        error_inside: "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>InternalError</Code>\
+                       <Message>it went wrong inside</Message></Error>",
+        refusal: "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>SomethingNew</Code>\
+                  <Message>words that no release had before</Message></Error>",
+    };
+    Proxy::before(s3.port(), service)
+}
+
+/// An operation as the program shows it.
+fn shown(place: &Place, number: u64) -> Value {
+    place.json(&format!("show {number}"))["operation"].clone()
+}
+
+#[test]
+fn every_type_does_what_it_does_elsewhere() {
+    let home = tempfile::tempdir().unwrap();
+    for (names, checksums) in [("/shared", true), ("/shared-plain", false)] {
+        let s3 = backend(home.path(), S3Options { checksums, ..options(S3::shared()) });
+        let mut bench = Bench::new(s3, home.path().join(&names[1..]), names);
+        bench.has_cids = false;
+        bench.origin = format!("s3://{BUCKET}");
+        behaviours::all(&bench);
+    }
 }
 
 #[test]
 fn what_is_put_is_there_for_others_and_comes_back() {
     let (place, s3) = (Place::new(), S3::shared());
-    configure(&place, s3, "");
+    configure(&place, &s3.endpoint(), OWNER, "");
     place.run("health --backend s3");
     place.file("hello.txt", "hello world\n");
     place.run(&format!("submit upload hello.txt s3://{BUCKET}/first/hello.txt --wait"));
-    let shown = place.json("show 1");
-    let operation = &shown["operation"];
-    assert_eq!(operation["result"]["size"], 12, "{shown:#}");
-    assert_eq!(operation["receipt"]["key"], "first/hello.txt", "{shown:#}");
-    assert_eq!(operation["receipt"]["etag"], "\"6f5902ac237024bdd0c176cb93063dc4\"", "{shown:#}");
+    let operation = shown(&place, 1);
+    assert_eq!(operation["result"]["size"], 12, "{operation:#}");
+    assert_eq!(operation["receipt"]["key"], "first/hello.txt", "{operation:#}");
+    assert_eq!(operation["receipt"]["etag"], "\"6f5902ac237024bdd0c176cb93063dc4\"", "{operation:#}");
     let body =
         format!("print(s3.get_object(Bucket={BUCKET:?}, Key='first/hello.txt')['Body'].read().decode(), end='')");
     assert_eq!(s3.python(&body), "hello world");
+    // Into a folder, under its own name; a key by itself is one of the settings' bucket.
+    place.run("submit upload hello.txt first/ --wait");
+    assert_eq!(shown(&place, 2)["receipt"]["key"], "first/hello.txt");
     place.run("submit get first/hello.txt back.txt --wait");
     assert_eq!(std::fs::read_to_string(place.path("back.txt")).unwrap(), "hello world\n");
     place.run("submit copy first/hello.txt first/copy.txt --wait");
     place.run("submit move first/copy.txt first/moved.txt --wait");
+    assert_eq!(shown(&place, 5)["receipt"]["etag"], operation["receipt"]["etag"]);
     place.run("submit list first --wait");
-    let listing = place.json("show 5")["operation"]["receipt"]["listing"].clone();
-    let names: Vec<String> = listing.as_str().unwrap().lines().map(str::to_owned).collect();
+    let listing = shown(&place, 6)["receipt"]["listing"].clone();
+    let names: Vec<&str> = listing.as_str().unwrap().lines().collect();
     assert_eq!(names.len(), 2, "{listing}");
     assert!(names[0].contains("hello.txt") && names[1].contains("moved.txt"), "{listing}");
     place.run("submit rm first/moved.txt --wait");
     place.run("submit rm first/hello.txt --wait");
     let left = format!("print(s3.list_objects_v2(Bucket={BUCKET:?}, Prefix='first/')['KeyCount'])");
     assert_eq!(s3.python(&left), "0");
+}
+
+#[test]
+fn what_goes_with_an_object_is_there_with_it() {
+    let (place, s3) = (Place::new(), S3::shared());
+    configure(&place, &s3.endpoint(), OWNER, "part_size = \"5 MiB\"\n");
+    place.file("small", "{}\n");
+    std::fs::write(place.path("large"), vec![7; 6 << 20]).unwrap();
+    for name in ["small", "large"] {
+        place.run(&format!(
+            "submit upload {name} with/{name} --param content_type=application/json --param metadata.by=ann \
+             --param metadata.for=tests --param storage_class=STANDARD_IA --wait"
+        ));
+    }
+    let print = format!(
+        "for name in ('small', 'large'):\n h = s3.head_object(Bucket={BUCKET:?}, Key='with/' + name)\n \
+         print(h['ContentType'], h['Metadata']['by'], h['Metadata']['for'], 'wal-cli-operation' in h['Metadata'], \
+         h.get('StorageClass'))"
+    );
+    let line = "application/json ann tests True STANDARD_IA";
+    assert_eq!(s3.python(&print), format!("{line}\n{line}"));
+    for bad in ["if_none_match=1", "metadata.By=x", "metadata.wal-cli-operation=1"] {
+        let refused = place.output(&format!("submit upload small with/bad --param {bad}"));
+        assert_eq!(refused.status.code(), Some(2), "{bad}: {refused:?}");
+    }
+}
+
+#[test]
+fn only_where_nothing_is_yet_means_that() {
+    let (place, s3) = (Place::new(), S3::shared());
+    configure(&place, &s3.endpoint(), OWNER, "part_size = \"5 MiB\"\n");
+    place.file("small", "first\n");
+    std::fs::write(place.path("large"), vec![7; 6 << 20]).unwrap();
+    for (nth, name) in [(1, "small"), (3, "large")] {
+        place.run(&format!("submit upload {name} once/{name} --param if_none_match=* --wait"));
+        let again = place.output(&format!("submit upload {name} once/{name} --param if_none_match=* --wait"));
+        assert_eq!(again.status.code(), Some(1), "{again:?}");
+        let failed = shown(&place, nth + 1);
+        assert_eq!(
+            (&failed["error_type"], &failed["failure_class"]),
+            (&"destination_exists".into(), &"permanent".into())
+        );
+    }
+    // What was begun for it is given up.
+    assert_eq!(s3.uploads("once/"), "");
+    // Its own earlier attempt is not in its way.
+    let s3 = backend(&place.log(), options(s3));
+    let path = place.path("small").to_str().unwrap().to_owned();
+    let once = request("upload", &[("path", &path), ("destination", "once/by itself"), ("if_none_match", "*")]);
+    let first = s3.execute(&once, &Attempt::default()).unwrap();
+    let second = s3.execute(&once, &Attempt::default()).unwrap();
+    assert_eq!((first.size, &first.receipt["etag"]), (second.size, &second.receipt["etag"]));
+}
+
+#[test]
+fn long_listings_come_in_pages() {
+    let (place, s3) = (Place::in_memory(), S3::shared());
+    configure(&place, &s3.endpoint(), OWNER, "");
+    let many = format!("for n in range(1203):\n s3.put_object(Bucket={BUCKET:?}, Key=f'pages/{{n:04}}', Body=b'x')");
+    s3.python(&many);
+    place.run("submit list pages listing --wait");
+    let listing = std::fs::read_to_string(place.path("listing")).unwrap();
+    assert_eq!(listing.lines().count(), 1203);
+    place.run("submit move pages moved-pages --wait");
+    place.run("submit get moved-pages fetched --wait");
+    assert_eq!(std::fs::read_dir(place.path("fetched")).unwrap().count(), 1203);
+    place.run("submit rm moved-pages --param recursive=true --wait");
+    let left = format!("print(s3.list_objects_v2(Bucket={BUCKET:?}, Prefix='moved-pages')['KeyCount'])");
+    assert_eq!(s3.python(&left), "0");
+}
+
+#[test]
+fn who_is_asked_about_an_attempt_knows_whose_it_was() {
+    let home = tempfile::tempdir().unwrap();
+    let s3 = backend(home.path(), options(S3::shared()));
+    let bench = Bench::new(s3.clone(), home.path().join("files"), "/asked");
+    let hello = bench.write("hello", b"hello\n");
+    let put = || request("upload", &[("path", &hello), ("destination", "/asked/hello")]);
+    let (ours, other) = (put(), put());
+    assert_eq!(s3.ask(&ours), Ok(Answer::NotDone));
+    s3.execute(&ours, &Attempt::default()).unwrap();
+    assert!(matches!(s3.ask(&ours), Ok(Answer::Done(outcome)) if outcome.size == Some(6)));
+    assert_eq!(s3.ask(&other), Ok(Answer::NotDone), "the same content, put by another operation");
+    s3.execute(&other, &Attempt::default()).unwrap();
+    assert_eq!(s3.ask(&ours), Ok(Answer::NotDone), "put, and put over since");
+    assert!(matches!(s3.execute(&request("get", &[("source", "s3://no-such-bucket/x"), ("destination", &hello)]),
+        &Attempt::default()), Err(AttemptError::Failed { failure, .. }) if failure.error_type == "no_such_bucket"));
+}
+
+#[test]
+fn keys_are_taken_as_they_are_written() {
+    let (place, s3) = (Place::new(), S3::shared());
+    configure(&place, &s3.endpoint(), OWNER, "");
+    place.file("x", "odd\n");
+    for (nth, key) in ["odd/a b+c%20\"ü.txt", "odd/it's & so=on?#.txt", "odd/ünïcödé/日本"].into_iter().enumerate()
+    {
+        let mut command = place.command("submit upload x");
+        assert!(command.args([key, "--wait"]).status().unwrap().success());
+        let mut command = place.command("submit copy");
+        assert!(command.args([key, &format!("odd copy/{nth}"), "--wait"]).status().unwrap().success());
+    }
+    let print = format!(
+        "print([o['Key'] for o in s3.list_objects_v2(Bucket={BUCKET:?}, Prefix='odd/')['Contents']], \
+         s3.list_objects_v2(Bucket={BUCKET:?}, Prefix='odd copy/')['KeyCount'])"
+    );
+    let keys = s3.python(&print);
+    for key in ["a b+c%20\"ü.txt", "it's & so=on?#.txt", "ünïcödé/日本"] {
+        assert!(keys.contains(key), "{key}: {keys}");
+    }
+    assert!(keys.ends_with(" 3"), "{keys}");
 }

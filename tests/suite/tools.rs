@@ -1,6 +1,7 @@
 //! The programs that tests use beside our own; `tests/run` sets them up.
 
-use std::process::Command;
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
 
 /// The Python that has pyarrow, duckdb and polars.
 ///
@@ -45,4 +46,16 @@ fn the_other_readers_of_parquet_are_those_we_name() {
         assert!(wanted.lines().any(|wanted| wanted == line), "{line} is installed");
     }
     assert_eq!(installed.lines().count(), 3, "{installed}");
+}
+
+/// How a process ends, and the most memory that it had, in KiB.
+pub fn peak_of(mut child: Child) -> (ExitStatus, u64) {
+    let (status, mut peak) = (format!("/proc/{}/status", child.id()), 0);
+    while child.try_wait().unwrap().is_none() {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0).max(peak);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    (child.wait().unwrap(), peak)
 }

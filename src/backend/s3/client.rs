@@ -1,8 +1,9 @@
 //! The SDK's client, and how its calls are waited for: no longer than the limits and the attempt allow.
+#![expect(clippy::disallowed_methods, reason = "limits of calls are in time of the real network")]
 
 use std::pin::pin;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::BehaviorVersion;
 use aws_sdk_s3::Client;
@@ -12,12 +13,14 @@ use aws_sdk_s3::config::{
     Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
     StalledStreamProtectionConfig,
 };
+use aws_smithy_async::time::TimeSource;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use tokio::runtime::Runtime;
 
 use super::S3Options;
 use super::errors::Trouble;
 use crate::backend::Attempt;
+use crate::clock::Clock;
 
 /// How often a call that is waited for looks whether it is to stop.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -25,7 +28,19 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// A client, made when it is first needed.
 pub(super) struct Caller {
     options: S3Options,
+    clock: Arc<dyn Clock>,
     engine: OnceLock<Engine>,
+}
+
+/// The time that calls are signed with.
+#[derive(Debug)]
+struct SignedAt(Arc<dyn Clock>);
+
+impl TimeSource for SignedAt {
+    fn now(&self) -> SystemTime {
+        let since = Duration::from_millis(u64::try_from(self.0.now().as_millis()).unwrap_or(0));
+        SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
 }
 
 struct Engine {
@@ -57,8 +72,8 @@ impl Spell {
 }
 
 impl Caller {
-    pub(super) fn new(options: S3Options) -> Caller {
-        Caller { options, engine: OnceLock::new() }
+    pub(super) fn new(options: S3Options, clock: Arc<dyn Clock>) -> Caller {
+        Caller { options, clock, engine: OnceLock::new() }
     }
 
     /// The client and the threads that its calls run on.
@@ -104,6 +119,7 @@ impl Caller {
         config = config
             .http_client(http)
             .region(region)
+            .time_source(SignedAt(self.clock.clone()))
             .force_path_style(options.path_style)
             .request_checksum_calculation(calculation)
             .response_checksum_validation(validation)
@@ -134,14 +150,14 @@ pub(super) fn wait<T>(
                 return Err(Trouble::Stopped);
             }
             if spell.until.is_some_and(|until| now >= until) {
-                return Err(Trouble::NoAnswer("it took longer in all than it may".into()));
+                return Err(Trouble::TimedOut("it took longer in all than it may".into()));
             }
             let done = attempt.progress().0;
             if done != moved {
                 (since, moved) = (now, done);
             }
             if now.duration_since(since) >= spell.idle {
-                return Err(Trouble::NoAnswer(format!("nothing moved for {:?}", spell.idle)));
+                return Err(Trouble::TimedOut(format!("nothing moved for {:?}", spell.idle)));
             }
             tokio::select! {
                 biased;

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_types::error::display::DisplayErrorContext;
 
@@ -14,8 +15,10 @@ use FailureClass::{Outage, Permanent, Transient};
 pub(super) enum Trouble {
     /// The attempt was cancelled.
     Stopped,
-    /// No connection came about, it broke off, or a limit was reached; the text says which.
+    /// No connection came about, or it broke off; the text says which.
     NoAnswer(String),
+    /// A limit was reached; the text says which.
+    TimedOut(String),
     /// The call cannot even be made: no credentials, for example.
     Unusable(String),
     /// The service said no.
@@ -34,7 +37,29 @@ pub(super) struct Refused {
     pub(super) retry_after: Option<u64>,
 }
 
+impl Trouble {
+    /// Whether it says that there is no such bucket.
+    pub(super) fn is_no_bucket(&self) -> bool {
+        matches!(self, Trouble::Refused(refused) if refused.code == "NoSuchBucket")
+    }
+}
+
 impl Refused {
+    /// An answer that no service of this kind gives.
+    pub(super) fn nonsense(message: &str) -> Refused {
+        Refused { status: 200, code: "BadAnswer".into(), message: message.into(), retry_after: None }
+    }
+
+    /// Whether something is there already, where nothing was to be.
+    pub(super) fn is_occupied(&self) -> bool {
+        self.code == "PreconditionFailed" || self.status == 412
+    }
+
+    /// Whether an upload is not there any more, for whatever reason.
+    pub(super) fn is_gone(&self) -> bool {
+        self.code == "NoSuchUpload" || self.code == "NoSuchBucket"
+    }
+
     /// Whether there is no such object.
     pub(super) fn is_not_found(&self) -> bool {
         self.code == "NoSuchKey" || self.code == "NotFound" || (self.status == 404 && self.code.is_empty())
@@ -58,14 +83,13 @@ where
                     retry_after,
                 })
             }
-            SdkError::ResponseError(response) => Trouble::Refused(Refused {
-                status: response.raw().status().as_u16(),
-                code: "BadAnswer".into(),
-                message: last_cause(&error),
-                retry_after: None,
-            }),
+            // It broke off before all of it was there.
+            SdkError::ResponseError(response) if response.raw().body().bytes().is_none() => {
+                Trouble::NoAnswer(last_cause(&error))
+            }
+            SdkError::ResponseError(_) => Trouble::Refused(Refused::nonsense(&last_cause(&error))),
             SdkError::ConstructionFailure(_) => Trouble::Unusable(last_cause(&error)),
-            SdkError::DispatchFailure(failure) if failure.is_user() || failure.is_other() => {
+            SdkError::DispatchFailure(failure) if failure.is_user() || has_cause::<CredentialsError>(&error) => {
                 Trouble::Unusable(last_cause(&error))
             }
             _ => Trouble::NoAnswer(last_cause(&error)),
@@ -73,9 +97,21 @@ where
     }
 }
 
+/// Whether one of the causes is of this kind.
+pub(super) fn has_cause<C: Error + 'static>(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<C>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// The innermost cause, which says most.
-fn last_cause(error: &dyn Error) -> String {
-    let mut cause = error;
+pub(super) fn last_cause(error: &(dyn Error + 'static)) -> String {
+    let mut cause: &dyn Error = error;
     while let Some(next) = cause.source() {
         cause = next;
     }
@@ -103,6 +139,14 @@ pub(super) fn meaning(refused: &Refused) -> (FailureClass, &'static str, &'stati
             (Permanent, "access_denied", "allow this key to do that, or use another one")
         }
         ("NoSuchKey" | "NotFound", _) | (_, 404) => (Permanent, "not_found", "`list` shows what there is"),
+        ("ConditionalRequestConflict" | "OperationAborted", _) => {
+            (Transient, "conflict", "somebody else changes the same object; it is tried again later")
+        }
+        ("InvalidObjectState", _) => (Permanent, "archived", "it is in cold storage: have it restored first"),
+        ("NotImplemented", _) | (_, 501) => (Permanent, "unsupported", "this service cannot do that"),
+        ("XMinioStorageFull" | "QuotaExceeded" | "InsufficientStorage", _) | (_, 507) => {
+            (Transient, "storage_full", "make room there, or raise the quota; it is tried again later")
+        }
         ("NoSuchUpload", _) => (Transient, "upload_lost", "it is begun anew"),
         ("PreconditionFailed", _) | (_, 412) => (Permanent, "destination_exists", "choose another key"),
         ("BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch", _) => {

@@ -3,28 +3,36 @@
 //! What is put carries the id of its operation, so that an attempt without an answer can be asked about: an object that
 //! carries it was put by it.
 
+mod change;
+mod checks;
 mod client;
 mod errors;
+mod get;
 mod multipart;
+mod notes;
 mod objects;
 mod place;
+mod put;
 mod send;
+mod stream;
 pub(super) mod task;
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
-use super::errors::Result;
+use super::errors::{Result, ours};
 use super::files::stop_if_asked;
 use super::{Answer, Attempt, AttemptError, Backend, Request};
+use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::operation::{Failure, FailureClass, Outcome};
+use crate::operation::{BackendName, Failure, FailureClass, Number, OperationId, Outcome};
 use client::{Caller, Spell, wait};
 use errors::{Refused, Trouble};
-pub use multipart::Notes;
+pub use notes::Notes;
 use place::Place;
 use task::Task;
 
@@ -48,8 +56,8 @@ impl fmt::Debug for AccessKeys {
 /// How a service is reached, and what is asked of it.
 #[derive(Debug, Clone)]
 pub struct S3Options {
-    /// The backend's configured name, for messages.
-    pub name: String,
+    /// The backend's configured name.
+    pub name: BackendName,
     /// The address of the service; none: AWS's own of the region.
     pub endpoint: Option<String>,
     /// The region.
@@ -66,6 +74,8 @@ pub struct S3Options {
     pub part_size: u64,
     /// Parts of one file that are sent at once.
     pub part_jobs: usize,
+    /// Bytes of an object that is copied in one call; larger ones are copied in parts.
+    pub copy_max: u64,
     /// How long a connection may take to come about.
     pub connect: Duration,
     /// How long nothing may move.
@@ -76,12 +86,16 @@ pub struct S3Options {
     pub probe: Duration,
 }
 
+/// Bytes that AWS copies in one call, at most.
+pub const COPY_MAX: u64 = 5 << 30;
+
 /// How long a question about an earlier attempt may take.
 const QUESTION_MAX: Duration = Duration::from_secs(10);
 
 /// Carries operations out on a service for objects.
 pub struct S3Backend {
     disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
     notes: Notes,
     caller: Caller,
     options: S3Options,
@@ -97,49 +111,78 @@ impl fmt::Debug for S3Backend {
 
 impl S3Backend {
     /// A backend for one service; nothing is started, and nobody called, before it is first needed.
-    pub fn new(disk: Arc<dyn Disk>, notes: Notes, options: S3Options) -> S3Backend {
+    pub fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, notes: Notes, options: S3Options) -> S3Backend {
         let service = match &options.endpoint {
             Some(endpoint) => format!("S3 at {}", crate::config::mask("endpoint", endpoint)),
             None => format!("S3 in {}", options.region),
         };
-        S3Backend { disk, notes, caller: Caller::new(options.clone()), options, service }
+        S3Backend { disk, notes, caller: Caller::new(options.clone(), clock.clone()), clock, options, service }
     }
 
     fn session<'a>(&'a self, request: &'a Request, attempt: &'a Attempt, spell: Spell) -> Session<'a> {
-        Session { backend: self, request, attempt, spell }
+        Session { line: Line { backend: self, attempt, spell }, request }
     }
 
     /// Asks the service whether it is there, and knows us and the bucket.
     fn probe(&self) -> std::result::Result<(), Trouble> {
-        let attempt = Attempt::default();
-        let limit = self.options.probe.min(self.options.connect);
-        let (runtime, client) = self.caller.engine()?;
-        let spell = Spell::begin(limit, Some(limit));
-        match &self.options.bucket {
-            Some(bucket) => match wait(runtime, &attempt, spell, client.head_bucket().bucket(bucket).send())? {
-                Ok(_) => Ok(()),
-                // An answer without a body: there is no word in it.
-                Err(error) => Err(match Trouble::from(error) {
-                    Trouble::Refused(refused) if refused.status == 404 => {
-                        Trouble::Refused(Refused { code: "NoSuchBucket".into(), ..refused })
-                    }
-                    other => other,
-                }),
-            },
-            None => wait(runtime, &attempt, spell, client.list_buckets().send())?.map(drop).map_err(Trouble::from),
+        if let Some(bucket) = &self.options.bucket {
+            return self.probe_bucket(bucket);
         }
+        let (runtime, client) = self.caller.engine()?;
+        let listed = wait(runtime, &Attempt::default(), self.probe_spell(), client.list_buckets().send())?;
+        listed.map(drop).map_err(Trouble::from)
+    }
+
+    fn probe_bucket(&self, bucket: &str) -> std::result::Result<(), Trouble> {
+        let (runtime, client) = self.caller.engine()?;
+        let head = client.head_bucket().bucket(bucket).send();
+        match wait(runtime, &Attempt::default(), self.probe_spell(), head)?.map_err(Trouble::from) {
+            Ok(_) => Ok(()),
+            Err(Trouble::Refused(refused)) if refused.status == 404 => {
+                Err(Trouble::Refused(Refused { code: "NoSuchBucket".into(), ..refused }))
+            }
+            Err(Trouble::Refused(refused)) => self.worded(refused, bucket),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// The same refusal in words, which answers to calls that ask for a head alone have none of. It may be that nothing is
+    /// refused any more: the first answer tells the SDK how far our clock is off, for the calls that follow.
+    fn worded(&self, refused: Refused, bucket: &str) -> std::result::Result<(), Trouble> {
+        if !refused.code.is_empty() || refused.status >= 500 {
+            return Err(Trouble::Refused(refused));
+        }
+        let (runtime, client) = self.caller.engine()?;
+        let list = client.list_objects_v2().bucket(bucket).max_keys(1).send();
+        wait(runtime, &Attempt::default(), self.probe_spell(), list)?.map(drop).map_err(Trouble::from)
+    }
+
+    fn probe_spell(&self) -> Spell {
+        let limit = self.options.probe.min(self.options.connect);
+        Spell::begin(limit, Some(limit))
     }
 
     fn failure(&self, class: FailureClass, error_type: &str, message: String) -> Failure {
         Failure { class, error_type: error_type.into(), message }
     }
 
-    fn away(&self, what: &str) -> Failure {
+    /// No answer came: to this one call, or, if a probe gets none either, to any.
+    fn unanswered(&self, call: &str, alone: &str, away: &str, what: &str) -> Failure {
+        match self.probe() {
+            Err(Trouble::NoAnswer(_) | Trouble::TimedOut(_)) => self.away(away, what),
+            _ => {
+                let message = format!("{} gave `{call}` no answer: {what}; it is tried again", self.service);
+                self.failure(FailureClass::Transient, alone, message)
+            }
+        }
+    }
+
+    fn away(&self, error_type: &str, what: &str) -> Failure {
         let message = format!(
             "{} cannot be reached: {what}; see that it runs, or correct `backends.{}.endpoint`",
             self.service, self.options.name
         );
-        self.failure(FailureClass::Outage, "unreachable", message)
+        self.failure(FailureClass::Outage, error_type, message)
     }
 
     fn refusal(&self, call: &str, refused: &Refused) -> (Failure, Option<u64>) {
@@ -169,19 +212,11 @@ impl S3Backend {
                 );
                 AttemptError::from(self.failure(FailureClass::Outage, "misconfigured", message))
             }
-            Trouble::NoAnswer(what) => match self.probe() {
-                Err(Trouble::NoAnswer(_)) => unanswered(self.away(&what)),
-                _ => {
-                    let message = format!("{} gave `{call}` no answer: {what}; it is tried again", self.service);
-                    unanswered(self.failure(FailureClass::Transient, "connection_lost", message))
-                }
-            },
+            Trouble::NoAnswer(what) => unanswered(self.unanswered(call, "connection_lost", "unreachable", &what)),
+            Trouble::TimedOut(what) => unanswered(self.unanswered(call, "timed_out", "timed_out", &what)),
             Trouble::Refused(refused) => {
                 let (mut failure, retry_after_ms) = self.refusal(call, &refused);
-                // Whether that is said to everybody like us, or of this object, is seen by asking.
-                if failure.error_type == "access_denied" && matches!(self.probe(), Err(Trouble::Refused(_))) {
-                    failure.class = FailureClass::Outage;
-                }
+                failure.class = self.class_seen(&failure);
                 let is_unclear = failure.class == FailureClass::Transient && refused.status != 503;
                 if acted && is_unclear && failure.error_type != "rate_limited" {
                     return AttemptError::Unanswered(failure);
@@ -190,18 +225,45 @@ impl S3Backend {
             }
         }
     }
+
+    /// Whose fault a refusal is: that of the settings or the service if a probe is refused, too; else of this one call.
+    fn class_seen(&self, failure: &Failure) -> FailureClass {
+        let alone = match failure.error_type.as_str() {
+            "bad_credentials" | "no_such_bucket" | "wrong_region" | "access_denied" => FailureClass::Permanent,
+            "unavailable" => FailureClass::Transient,
+            _ => return failure.class,
+        };
+        match self.probe() {
+            Err(Trouble::Refused(_) | Trouble::NoAnswer(_) | Trouble::TimedOut(_)) => FailureClass::Outage,
+            _ => alone,
+        }
+    }
 }
 
-/// One attempt, or one question about one.
+/// Calls, with what may end them.
 #[derive(Clone, Copy)]
-struct Session<'a> {
+struct Line<'a> {
     backend: &'a S3Backend,
-    request: &'a Request,
     attempt: &'a Attempt,
     spell: Spell,
 }
 
-impl Session<'_> {
+/// One attempt at an operation, or one question about one: a line, and what it is for.
+#[derive(Clone, Copy)]
+struct Session<'a> {
+    line: Line<'a>,
+    request: &'a Request,
+}
+
+impl<'a> Deref for Session<'a> {
+    type Target = Line<'a>;
+
+    fn deref(&self) -> &Line<'a> {
+        &self.line
+    }
+}
+
+impl Line<'_> {
     /// Sends a call and waits for its answer.
     fn call<T, E>(
         &self,
@@ -222,6 +284,17 @@ impl Session<'_> {
         result.map_err(|trouble| self.backend.fail(call, trouble, true))
     }
 
+    /// What a service says of every object that it has or takes; an answer without it is no answer of such a service.
+    fn has_etag<T>(&self, call: &str, answer: T, etag: impl Fn(&T) -> Option<&str>, acted: bool) -> Result<T> {
+        match etag(&answer) {
+            Some(_) => Ok(answer),
+            None => {
+                let trouble = Trouble::Refused(Refused::nonsense("there is no etag in its answer"));
+                Err(self.backend.fail(call, trouble, acted))
+            }
+        }
+    }
+
     /// The bucket that a place is in.
     fn bucket<'b>(&'b self, place: &'b Place) -> Result<&'b str> {
         place.bucket.as_deref().or(self.backend.options.bucket.as_deref()).ok_or_else(|| {
@@ -239,8 +312,10 @@ impl Backend for S3Backend {
         stop_if_asked(attempt)?;
         let session = self.session(request, attempt, Spell::begin(self.options.idle, self.options.total));
         match task {
-            Task::Put { path, destination, recursive } => session.put(&path, &destination, recursive),
-            Task::Get { source, destination } => session.get(&source, &destination),
+            Task::Put { path, destination, recursive, options } => {
+                session.put(&path, &destination, recursive, &options)
+            }
+            Task::Get { source, destination, folders } => session.get(&source, &destination, folders),
             Task::Remove { place, recursive } => session.remove(&place, recursive),
             Task::List { place, destination } => session.list(&place, destination.as_deref()),
             Task::MakeFolder { place } => session.make_folder(&place),
@@ -264,10 +339,26 @@ impl Backend for S3Backend {
         Ok(answer.unwrap_or(Answer::NotDone))
     }
 
+    fn leftovers(&self) -> Vec<(Number, OperationId)> {
+        let notes = self.notes.all(&*self.disk, &self.options.name);
+        let notes = notes.inspect_err(|error| tracing::debug!(%error, "notes on uploads cannot be read now"));
+        notes.unwrap_or_default().into_iter().map(|note| (note.number, note.operation)).collect()
+    }
+
+    fn give_up(&self, number: Number, id: OperationId) -> Result<()> {
+        let attempt = Attempt::default();
+        let limit = self.options.idle.min(QUESTION_MAX);
+        let line = Line { backend: self, attempt: &attempt, spell: Spell::begin(limit, Some(limit)) };
+        let notes = self.notes.all(&*self.disk, &self.options.name).map_err(ours)?;
+        let of_it = notes.iter().filter(|note| (note.number, note.operation) == (number, id));
+        of_it.into_iter().try_for_each(|note| line.abort(note))
+    }
+
     fn health(&self) -> std::result::Result<(), Failure> {
         match self.probe() {
             Ok(()) | Err(Trouble::Stopped) => Ok(()),
-            Err(Trouble::NoAnswer(what)) => Err(self.away(&what)),
+            Err(Trouble::NoAnswer(what)) => Err(self.away("unreachable", &what)),
+            Err(Trouble::TimedOut(what)) => Err(self.away("timed_out", &what)),
             Err(Trouble::Refused(refused)) => Err(self.refusal("HeadBucket", &refused).0),
             Err(trouble @ Trouble::Unusable(_)) => match self.fail("HeadBucket", trouble, false) {
                 AttemptError::Failed { failure, .. } | AttemptError::Unanswered(failure) => Err(failure),
@@ -279,5 +370,5 @@ impl Backend for S3Backend {
 
 fn task_of(request: &Request) -> Result<Task> {
     Task::read(request.operation_type.as_str(), &request.parameters)
-        .map_err(|message| AttemptError::permanent("bad_parameters", message))
+        .map_err(|bad| AttemptError::permanent(bad.error_type, bad.message))
 }

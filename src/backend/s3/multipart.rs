@@ -1,157 +1,158 @@
-//! Large files, sent in parts, several at once.
-//!
-//! The upload's id is noted in the log's folder before the first part is sent. So an attempt that breaks off, or dies,
-//! is resumed by the next one, which sends the parts that are missing; and what nobody resumes can be found and aborted.
+//! Large objects, sent or copied in parts, several at once, and carried on with where an earlier attempt broke off.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
-use serde::{Deserialize, Serialize};
 
-use super::Session;
-use super::errors::Trouble;
+use super::checks::{Digest, Said, crc32_of_parts};
+use super::client::wait;
+use super::errors::{Refused, Trouble};
+use super::notes::Note;
+use super::objects::{OPERATION, size_of};
 use super::place::Place;
+use super::task::PutOptions;
+use super::{Line, Session};
 use crate::backend::AttemptError;
 use crate::backend::errors::{Result, ours};
 use crate::backend::files::Opened;
-use crate::disk::{Access, Disk, DiskResult};
-use crate::operation::{FailureClass, Fields, Number, OperationId, Outcome};
+use crate::operation::{FailureClass, Outcome};
 
 /// Parts of one upload, at most: no service takes more.
 const PARTS_MAX: u64 = 10_000;
 
-/// How often a part is sent before the attempt is over: the next one resumes with that part.
-const TRIES: u32 = 3;
+/// Bytes of a part that is copied: these do not pass through us.
+const COPIED_PART: u64 = 512 << 20;
 
-/// Where notes on uploads are, and what they say.
-#[derive(Debug, Clone)]
-pub struct Notes {
-    folder: PathBuf,
+/// Pauses before a part is sent again within an attempt; then the attempt is over, and the next one resumes.
+const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
+
+/// How far the clock of a service may be off ours: none that knows us lets it be more.
+const SKEW_MAX_MS: i64 = 15 * 60_000;
+
+/// Where the parts come from.
+pub(super) enum Origin<'a> {
+    /// A file of the user's.
+    File(&'a Opened),
+    /// An object of the service.
+    Object(&'a Original<'a>),
 }
 
-/// An upload that has been begun.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Note {
-    /// The operation that it is for.
-    pub(super) operation: OperationId,
-    pub(super) bucket: String,
-    pub(super) key: String,
-    /// What the service calls it; none: it was about to be begun.
-    pub(super) upload: Option<String>,
-    /// Bytes of each part but the last.
-    pub(super) part_size: u64,
-    /// The file that is sent: its size and time of change.
+/// An object that is copied.
+pub(super) struct Original<'a> {
+    /// Bucket and key, as services want them.
+    pub(super) origin: String,
     pub(super) size: u64,
-    pub(super) mtime_ns: i64,
+    pub(super) head: &'a HeadObjectOutput,
 }
 
-impl Notes {
-    /// Notes in the log in this directory.
-    pub fn of(base: &std::path::Path) -> Notes {
-        Notes { folder: base.join("uploads") }
+impl Original<'_> {
+    /// What goes with the copy, which a copy in parts does not bring along by itself.
+    pub(super) fn options(&self) -> PutOptions {
+        let metadata = self.head.metadata().into_iter().flatten();
+        let metadata = metadata.filter(|(name, _)| *name != OPERATION);
+        PutOptions {
+            content_type: self.head.content_type().map(str::to_owned),
+            storage_class: self.head.storage_class().map(|class| class.as_str().to_owned()),
+            if_none_match: None,
+            metadata: metadata.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        }
     }
+}
 
-    fn path(&self, number: Number) -> PathBuf {
-        self.folder.join(format!("{number}.json"))
-    }
-
-    /// What is noted of an operation. One that cannot be read is none: it was not synced, so nothing had been begun.
-    pub(super) fn read(&self, disk: &dyn Disk, number: Number) -> DiskResult<Option<Note>> {
-        match disk.read(&self.path(number)) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
+impl Origin<'_> {
+    fn size(&self) -> u64 {
+        match self {
+            Origin::File(opened) => opened.len(),
+            Origin::Object(original) => original.size,
         }
     }
 
-    /// Makes a note durable, in place of an earlier one.
-    pub(super) fn write(&self, disk: &dyn Disk, number: Number, note: &Note) -> DiskResult<()> {
-        disk.create_dir_if_missing(&self.folder)?;
-        if let Some(log) = self.folder.parent() {
-            disk.sync_dir(log)?;
-        }
-        let (path, staged) = (self.path(number), self.folder.join(format!("{number}.tmp")));
-        match disk.remove_file(&staged) {
-            Err(error) if !error.is_not_found() => return Err(error),
-            _ => {}
-        }
-        let file = disk.open(&staged, Access::CreateNew)?;
-        // Strings and numbers: this cannot fail.
-        file.write_at(&serde_json::to_vec(note).unwrap_or_default(), 0)?;
-        file.sync_all()?;
-        disk.rename(&staged, &path)?;
-        disk.sync_dir(&self.folder)
-    }
-
-    /// Forgets an operation's upload.
-    pub(super) fn remove(&self, disk: &dyn Disk, number: Number) -> DiskResult<()> {
-        match disk.remove_file(&self.path(number)) {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
+    /// What changes when it does.
+    fn version(&self) -> String {
+        match self {
+            Origin::File(opened) => opened.mtime_ns().to_string(),
+            Origin::Object(original) => original.head.e_tag().unwrap_or_default().to_owned(),
         }
     }
 }
 
 /// A part that the service has.
 #[derive(Debug, Clone)]
-struct Sent {
+struct Part {
     etag: Option<String>,
     crc32: Option<String>,
 }
 
 impl Session<'_> {
-    /// Sends a file in parts.
-    pub(super) fn put_in_parts(&self, opened: &Opened, destination: &Place) -> Result<Outcome> {
-        let (disk, number) = (&*self.backend.disk, self.request.number);
-        let bucket = self.bucket(destination)?.to_owned();
-        let part_size = self.backend.options.part_size.max(opened.len().div_ceil(PARTS_MAX));
-        let begun = self.backend.notes.read(disk, number).map_err(ours)?;
+    /// Brings an object about in parts.
+    pub(super) fn put_in_parts(
+        &self,
+        origin: &Origin<'_>,
+        destination: &Place,
+        options: &PutOptions,
+    ) -> Result<Outcome> {
+        let (disk, notes) = (&*self.backend.disk, &self.backend.notes);
+        let size = origin.size();
+        let part_size = match origin {
+            Origin::File(_) => self.backend.options.part_size,
+            Origin::Object(_) => COPIED_PART.min(self.backend.options.copy_max),
+        };
         let wanted = Note {
+            backend: self.backend.options.name.clone(),
             operation: self.request.id,
-            bucket,
+            number: self.request.number,
+            bucket: self.bucket(destination)?.to_owned(),
             key: destination.key.clone(),
             upload: None,
-            part_size,
-            size: opened.len(),
-            mtime_ns: opened.mtime_ns(),
+            since: self.backend.clock.now().as_millis(),
+            part_size: part_size.max(size.div_ceil(PARTS_MAX)),
+            size,
+            version: origin.version(),
         };
-        let is_same =
-            |note: &Note| Note { upload: None, ..note.clone() } == Note { part_size: note.part_size, ..wanted.clone() };
-        let (note, mut sent) = match begun {
-            Some(note) if is_same(&note) => match self.parts_of(&note)? {
-                Some(sent) => (note, sent),
-                None => (self.begin(wanted)?, BTreeMap::new()),
+        let (note, there) = match notes.read(disk, wanted.number, &wanted.bucket, &wanted.key).map_err(ours)? {
+            Some(note) if note.is_of(&wanted) => match self.parts_of(&note)? {
+                Some(parts) => (note, parts),
+                None => (self.begin(wanted, options)?, BTreeMap::new()),
             },
             Some(other) => {
                 self.abort(&other)?;
-                (self.begin(wanted)?, BTreeMap::new())
+                (self.begin(wanted, options)?, BTreeMap::new())
             }
-            None => (self.begin(wanted)?, BTreeMap::new()),
+            None => (self.begin(wanted, options)?, BTreeMap::new()),
         };
-        let count = usize::try_from(opened.len().div_ceil(note.part_size)).unwrap_or(usize::MAX);
-        sent.retain(|part, _| *part <= count);
-        for part in sent.keys() {
-            self.attempt.add_bytes(range_of(&note, *part).end - range_of(&note, *part).start);
+        let mut parts = BTreeMap::new();
+        for (number, part) in there {
+            if let Some(part) = self.right_part(origin, &note, number, part)? {
+                self.attempt.add_bytes(note.range(number).end - note.range(number).start);
+                parts.insert(number, part);
+            }
         }
-        self.send_parts(opened, &note, count, &mut sent)?;
-        opened.check_read(opened.len())?;
-        let outcome = self.complete(&note, &sent, destination)?;
-        self.backend.notes.remove(disk, number).map_err(ours)?;
-        Ok(Outcome { size: Some(opened.len()), ..outcome })
+        self.send_parts(origin, &note, &mut parts)?;
+        if let Origin::File(opened) = origin {
+            opened.check_read(size)?;
+        }
+        let outcome = self.complete(&note, &parts, destination, options)?;
+        notes.remove(disk, &note).map_err(ours)?;
+        Ok(outcome)
     }
 
     /// Begins an upload, and notes that.
-    fn begin(&self, note: Note) -> Result<Note> {
-        let (disk, number) = (&*self.backend.disk, self.request.number);
-        self.backend.notes.write(disk, number, &note).map_err(ours)?;
+    fn begin(&self, note: Note, options: &PutOptions) -> Result<Note> {
+        let (disk, notes) = (&*self.backend.disk, &self.backend.notes);
+        notes.write(disk, &note).map_err(ours)?;
         let created = self.call(async |client| {
             let create = client.create_multipart_upload().bucket(&note.bucket).key(&note.key);
             let algorithm = self.backend.options.checksums.then_some(ChecksumAlgorithm::Crc32);
-            let create = create.metadata(super::objects::OPERATION, self.request.id.to_string());
-            create.set_checksum_algorithm(algorithm).send().await
+            let create = create.set_metadata(Some(self.metadata(options))).set_checksum_algorithm(algorithm);
+            create
+                .set_content_type(options.content_type.clone())
+                .set_storage_class(options.storage_class.as_deref().map(Into::into))
+                .send()
+                .await
         });
         let created = self.read("CreateMultipartUpload", created)?;
         let upload = created.upload_id.ok_or_else(|| {
@@ -159,12 +160,12 @@ impl Session<'_> {
             AttemptError::transient("bad_answer", message)
         })?;
         let note = Note { upload: Some(upload), ..note };
-        self.backend.notes.write(disk, number, &note).map_err(ours)?;
+        notes.write(disk, &note).map_err(ours)?;
         Ok(note)
     }
 
     /// The parts that the service has of an upload; none: it does not know that one any more.
-    fn parts_of(&self, note: &Note) -> Result<Option<BTreeMap<usize, Sent>>> {
+    fn parts_of(&self, note: &Note) -> Result<Option<BTreeMap<usize, Part>>> {
         let Some(upload) = &note.upload else {
             self.abort(note)?;
             return Ok(None);
@@ -181,13 +182,11 @@ impl Session<'_> {
             };
             for part in listed.parts() {
                 let number = part.part_number().and_then(|number| usize::try_from(number).ok()).unwrap_or(0);
-                let range = range_of(note, number.max(1));
+                let (range, size) = (note.range(number), part.size().and_then(|size| u64::try_from(size).ok()));
                 // One that was cut short is sent again.
-                if number > 0 && part.size().and_then(|size| u64::try_from(size).ok()) == Some(range.end - range.start)
-                {
-                    let sent =
-                        Sent { etag: part.e_tag().map(str::to_owned), crc32: part.checksum_crc32().map(str::to_owned) };
-                    parts.insert(number, sent);
+                if (1..=note.parts()).contains(&number) && size == Some(range.end - range.start) {
+                    let (etag, crc32) = (part.e_tag().map(str::to_owned), part.checksum_crc32().map(str::to_owned));
+                    parts.insert(number, Part { etag, crc32 });
                 }
             }
             marker =
@@ -198,20 +197,36 @@ impl Session<'_> {
         }
     }
 
+    /// A part that an earlier attempt sent, with the checksum that the service wants to be told of it in the end; none:
+    /// it is not what is there now, or cannot be compared, and sending it again does no harm.
+    fn right_part(&self, origin: &Origin<'_>, note: &Note, number: usize, part: Part) -> Result<Option<Part>> {
+        let wants_crc32 = self.backend.options.checksums;
+        let Origin::File(opened) = origin else {
+            return Ok(Some(part).filter(|part| part.crc32.is_some() || !wants_crc32));
+        };
+        let mut digests = [Digest::new(true), Digest::new(false)];
+        self.digest(opened, note.range(number), &mut digests)?;
+        let said = Said { crc32: part.crc32.as_deref(), etag: part.etag.as_deref(), encryption: None };
+        let [crc32, md5] = digests;
+        let ours = crc32.clone().crc32().filter(|_| wants_crc32);
+        let is_right = crc32.agrees(said).or_else(|| md5.agrees(said)) == Some(true);
+        Ok(is_right.then_some(Part { crc32: ours, ..part }))
+    }
+
     /// Sends the parts that are missing, several at once.
-    fn send_parts(&self, opened: &Opened, note: &Note, count: usize, sent: &mut BTreeMap<usize, Sent>) -> Result<()> {
-        let missing: Vec<usize> = (1..=count).filter(|part| !sent.contains_key(part)).collect();
+    fn send_parts(&self, origin: &Origin<'_>, note: &Note, parts: &mut BTreeMap<usize, Part>) -> Result<()> {
+        let missing: Vec<usize> = (1..=note.parts()).filter(|part| !parts.contains_key(part)).collect();
         let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let results: Mutex<(BTreeMap<usize, Sent>, Option<AttemptError>)> = Mutex::default();
+        let results: Mutex<(BTreeMap<usize, Part>, Option<AttemptError>)> = Mutex::default();
         let work = || {
-            while let Some(part) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some(number) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
                 if is_over.load(Ordering::Relaxed) {
                     return;
                 }
-                let result = self.send_part(opened, note, *part);
+                let result = self.send_part(origin, note, *number);
                 let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
                 match result {
-                    Ok(done) => drop(results.0.insert(*part, done)),
+                    Ok(done) => drop(results.0.insert(*number, done)),
                     Err(error) => {
                         is_over.store(true, Ordering::Relaxed);
                         results.1.get_or_insert(error);
@@ -226,94 +241,169 @@ impl Session<'_> {
             work();
         });
         let (more, error) = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-        sent.extend(more);
+        parts.extend(more);
         error.map_or(Ok(()), Err)
     }
 
-    fn send_part(&self, opened: &Opened, note: &Note, part: usize) -> Result<Sent> {
-        let range = range_of(note, part);
-        let (_, client) = self.read("UploadPart", self.backend.caller.engine())?;
-        let mut tries = 0;
+    /// A part is no object yet: sending it again does no harm, and nobody has to be asked.
+    fn send_part(&self, origin: &Origin<'_>, note: &Note, number: usize) -> Result<Part> {
+        let mut pauses = PAUSES.iter();
         loop {
-            tries += 1;
-            let result = self.streamed("UploadPart", opened, range.clone(), |body| {
-                let upload =
-                    client.upload_part().bucket(&note.bucket).key(&note.key).set_upload_id(note.upload.clone());
-                let upload = upload.part_number(i32::try_from(part).unwrap_or(i32::MAX));
-                upload.content_length(i64::try_from(range.end - range.start).unwrap_or(i64::MAX)).body(body).send()
-            });
-            match result {
-                Ok(done) => return Ok(Sent { etag: done.e_tag, crc32: done.checksum_crc32 }),
-                // A part is no object yet: sending it again does no harm, and nobody has to be asked.
-                Err(AttemptError::Unanswered(failure)) if tries >= TRIES || failure.class == FailureClass::Outage => {
-                    return Err(failure.into());
-                }
-                Err(AttemptError::Failed { failure, .. })
-                    if failure.class == FailureClass::Transient && tries < TRIES => {}
-                Err(AttemptError::Unanswered(_)) => {}
-                Err(error) => return Err(error),
+            let sent = match origin {
+                Origin::File(opened) => self.upload_part(opened, note, number)?,
+                Origin::Object(original) => self.copy_part(original, note, number),
+            };
+            let failure = match sent {
+                Ok(part) => return Ok(part),
+                Err(trouble) => self.backend.fail("UploadPart", trouble, false),
+            };
+            let may_pass = matches!(&failure, AttemptError::Failed { failure, retry_after_ms: None }
+                if failure.class == FailureClass::Transient && failure.error_type != "upload_lost");
+            match pauses.next().filter(|_| may_pass) {
+                Some(pause) => self.pause(*pause)?,
+                None => return Err(failure),
             }
         }
     }
 
-    fn complete(&self, note: &Note, sent: &BTreeMap<usize, Sent>, destination: &Place) -> Result<Outcome> {
-        let parts = sent.iter().map(|(part, sent)| {
-            CompletedPart::builder()
-                .part_number(i32::try_from(*part).unwrap_or(i32::MAX))
-                .set_e_tag(sent.etag.clone())
-                .set_checksum_crc32(sent.crc32.clone())
-                .build()
-        });
-        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build();
-        let completed = self.call(async |client| {
-            let complete = client.complete_multipart_upload().bucket(&note.bucket).key(&note.key);
-            complete.set_upload_id(note.upload.clone()).multipart_upload(parts).send().await
-        });
-        let completed = self.acted("CompleteMultipartUpload", completed)?;
-        let mut receipt = Fields::from([
-            ("bucket".into(), note.bucket.clone()),
-            ("key".into(), note.key.clone()),
-            ("parts".into(), sent.len().to_string()),
-        ]);
-        let more = [
-            ("etag", completed.e_tag()),
-            ("version_id", completed.version_id()),
-            ("checksum_crc32", completed.checksum_crc32()),
-        ];
-        receipt.extend(more.iter().filter_map(|(name, value)| Some(((*name).to_owned(), (*value)?.to_owned()))));
-        Ok(Outcome { receipt, ..self.outcome_at(destination)? })
+    fn pause(&self, pause: Duration) -> Result<()> {
+        let (runtime, _) = self.read("UploadPart", self.backend.caller.engine())?;
+        self.read("UploadPart", wait(runtime, self.attempt, self.spell, async { tokio::time::sleep(pause).await }))
     }
 
+    fn upload_part(&self, opened: &Opened, note: &Note, number: usize) -> Result<std::result::Result<Part, Trouble>> {
+        let range = note.range(number);
+        let (_, client) = self.read("UploadPart", self.backend.caller.engine())?;
+        let sent = self.streamed(opened, range.clone(), |body| {
+            let upload = client.upload_part().bucket(&note.bucket).key(&note.key).set_upload_id(note.upload.clone());
+            let upload = upload.part_number(i32::try_from(number).unwrap_or(i32::MAX));
+            upload.content_length(i64::try_from(range.end - range.start).unwrap_or(i64::MAX)).body(body).send()
+        })?;
+        let part = match sent.answer {
+            Ok(part) if part.e_tag().is_none() => {
+                return Ok(Err(Trouble::Refused(Refused::nonsense("there is no etag in its answer"))));
+            }
+            Ok(part) => part,
+            Err(trouble) => return Ok(Err(trouble)),
+        };
+        let said = Said { crc32: part.checksum_crc32(), etag: part.e_tag(), encryption: part.server_side_encryption() };
+        if sent.digest.agrees(said) == Some(false) {
+            let message = format!(
+                "what {} has of part {number} of `{}` is not what was sent; it is sent again",
+                self.backend.service, note.key
+            );
+            return Err(AttemptError::transient("damaged_content", message));
+        }
+        Ok(Ok(Part { etag: part.e_tag, crc32: part.checksum_crc32 }))
+    }
+
+    fn copy_part(&self, original: &Original<'_>, note: &Note, number: usize) -> std::result::Result<Part, Trouble> {
+        let range = note.range(number);
+        let copied = self.call(async |client| {
+            let copy = client.upload_part_copy().bucket(&note.bucket).key(&note.key).copy_source(&original.origin);
+            copy.set_upload_id(note.upload.clone())
+                .part_number(i32::try_from(number).unwrap_or(i32::MAX))
+                .copy_source_range(format!("bytes={}-{}", range.start, range.end.saturating_sub(1)))
+                .set_copy_source_if_match(original.head.e_tag().map(str::to_owned))
+                .send()
+                .await
+        })?;
+        self.attempt.add_bytes(range.end - range.start);
+        let result = copied.copy_part_result;
+        let (etag, crc32) = result.map(|part| (part.e_tag, part.checksum_crc32)).unwrap_or_default();
+        Ok(Part { etag, crc32 })
+    }
+
+    fn complete(
+        &self,
+        note: &Note,
+        parts: &BTreeMap<usize, Part>,
+        destination: &Place,
+        options: &PutOptions,
+    ) -> Result<Outcome> {
+        let named = parts.iter().map(|(number, part)| {
+            CompletedPart::builder()
+                .part_number(i32::try_from(*number).unwrap_or(i32::MAX))
+                .set_e_tag(part.etag.clone())
+                .set_checksum_crc32(part.crc32.clone())
+                .build()
+        });
+        let named = CompletedMultipartUpload::builder().set_parts(Some(named.collect())).build();
+        let completed = self.call(async |client| {
+            let complete = client.complete_multipart_upload().bucket(&note.bucket).key(&note.key);
+            let complete = complete.set_upload_id(note.upload.clone()).multipart_upload(named);
+            complete.set_if_none_match(options.if_none_match.clone()).send().await
+        });
+        let completed = match completed {
+            Err(Trouble::Refused(refused)) if refused.is_occupied() => {
+                return self.occupied(destination, Trouble::Refused(refused), "CompleteMultipartUpload");
+            }
+            completed => self.acted("CompleteMultipartUpload", completed)?,
+        };
+        let ours = crc32_of_parts(parts.values().map(|part| part.crc32.as_deref()));
+        let theirs = completed.checksum_crc32().filter(|checksum| checksum.contains('-'));
+        if ours.as_deref().zip(theirs).is_some_and(|(ours, theirs)| ours != theirs) {
+            return Err(self.damaged(destination));
+        }
+        let there = self.existing(destination)?;
+        if size_of(&there) != Some(note.size) {
+            return Err(self.damaged(destination));
+        }
+        let mut outcome = self.outcome_of(destination, &there)?;
+        outcome.receipt.insert("parts".into(), parts.len().to_string());
+        Ok(outcome)
+    }
+}
+
+impl Line<'_> {
     /// Gives an upload up, with what has been sent of it.
     pub(super) fn abort(&self, note: &Note) -> Result<()> {
+        let (disk, notes) = (&*self.backend.disk, &self.backend.notes);
         let uploads = match &note.upload {
             Some(upload) => vec![upload.clone()],
-            // It died between the two notes: whatever has been begun under this key.
-            None => self.uploads_under(note)?,
+            // It died between the two notes.
+            None => self.uploads_like(note)?,
         };
         for upload in uploads {
             let aborted = self.call(async |client| {
                 client.abort_multipart_upload().bucket(&note.bucket).key(&note.key).upload_id(&upload).send().await
             });
             match aborted {
-                Err(Trouble::Refused(refused)) if refused.code == "NoSuchUpload" => {}
+                Err(Trouble::Refused(refused)) if refused.is_gone() => {}
                 other => drop(self.read("AbortMultipartUpload", other)?),
             }
         }
-        self.backend.notes.remove(&*self.backend.disk, self.request.number).map_err(ours)
+        notes.remove(disk, note).map_err(ours)
     }
 
-    fn uploads_under(&self, note: &Note) -> Result<Vec<String>> {
-        let listed = self
-            .call(async |client| client.list_multipart_uploads().bucket(&note.bucket).prefix(&note.key).send().await);
-        let listed = self.read("ListMultipartUploads", listed)?;
-        let under = listed.uploads().iter().filter(|upload| upload.key() == Some(&note.key));
-        Ok(under.filter_map(|upload| upload.upload_id().map(str::to_owned)).collect())
+    /// Uploads that may be the one that was about to be begun: of its key, begun since, and no other operation's of ours.
+    fn uploads_like(&self, note: &Note) -> Result<Vec<String>> {
+        let others = self.backend.notes.all(&*self.backend.disk, &note.backend).map_err(ours)?;
+        let (mut found, mut markers) = (Vec::new(), (None, None));
+        loop {
+            let listed = self.call(async |client| {
+                let list = client.list_multipart_uploads().bucket(&note.bucket).prefix(&note.key);
+                let list = list.set_key_marker(markers.0.take()).set_upload_id_marker(markers.1.take());
+                list.send().await
+            });
+            let listed = match listed {
+                Err(Trouble::Refused(refused)) if refused.is_gone() => return Ok(found),
+                other => self.read("ListMultipartUploads", other)?,
+            };
+            for upload in listed.uploads() {
+                let (Some(id), Some(key)) = (upload.upload_id(), upload.key()) else { continue };
+                let is_since = upload
+                    .initiated()
+                    .and_then(|time| time.to_millis().ok())
+                    .is_none_or(|at| at >= note.since.saturating_sub(SKEW_MAX_MS));
+                if key == note.key && is_since && !others.iter().any(|other| other.upload.as_deref() == Some(id)) {
+                    found.push(id.to_owned());
+                }
+            }
+            if listed.is_truncated() != Some(true) {
+                return Ok(found);
+            }
+            markers = (listed.next_key_marker().map(str::to_owned), listed.next_upload_id_marker().map(str::to_owned));
+        }
     }
-}
-
-/// The bytes of a part, the first of which is part 1.
-fn range_of(note: &Note, part: usize) -> std::ops::Range<u64> {
-    let begin = (part as u64 - 1).saturating_mul(note.part_size);
-    begin.min(note.size)..begin.saturating_add(note.part_size).min(note.size)
 }

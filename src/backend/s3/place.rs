@@ -1,7 +1,10 @@
 //! Where an object is: its bucket and its key.
 
+use std::path::Path;
+
 use crate::backend::AttemptError;
 use crate::backend::errors::Result;
+use crate::backend::parameters::BadParameter;
 
 /// Bytes of a key, at most.
 const KEY_MAX: usize = 1024;
@@ -17,41 +20,56 @@ pub(super) struct Place {
 
 impl Place {
     /// Reads `s3://bucket/key`, or `/key` and `key` of the bucket of the settings.
-    pub(super) fn parse(text: &str) -> std::result::Result<Place, String> {
+    pub(super) fn parse(text: &str) -> std::result::Result<Place, BadParameter> {
+        let bad = |message| Err(BadParameter { error_type: "bad_path", message });
         let place = match text.strip_prefix("s3://") {
             Some(rest) => {
                 let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
                 if bucket.is_empty() {
-                    return Err(format!("`{text}` names no bucket: write s3://BUCKET/KEY"));
+                    return bad(format!("`{text}` names no bucket: write s3://BUCKET/KEY"));
                 }
                 Place { bucket: Some(bucket.to_owned()), key: key.to_owned() }
             }
             None => Place { bucket: None, key: text.trim_start_matches('/').to_owned() },
         };
         if place.key.len() > KEY_MAX {
-            return Err(format!("`{}…` is longer than {KEY_MAX} bytes, as no key may be", &cut(&place.key)));
+            return bad(format!("`{}…` is longer than {KEY_MAX} bytes, as no key may be", cut(&place.key)));
         }
         // Some services take such parts for what they are on a disk, others refuse them.
         if place.key.split('/').any(|part| matches!(part, "." | "..")) {
-            return Err(format!("`{text}` is no key that every service takes: `.` and `..` may not be parts of it"));
+            return bad(format!("`{text}` is no key that every service takes: `.` and `..` may not be parts of it"));
         }
         Ok(place)
     }
 
-    /// The same of one object.
-    pub(super) fn of_object(text: &str) -> std::result::Result<Place, String> {
+    /// The same of one object, or of a folder.
+    pub(super) fn of_object(text: &str) -> std::result::Result<Place, BadParameter> {
         let place = Place::parse(text)?;
         match place.key.is_empty() {
-            true => Err(format!("`{text}` names no object: write s3://BUCKET/KEY, or the key alone")),
+            true => {
+                let message = format!("`{text}` names no object: write s3://BUCKET/KEY, or the key alone");
+                Err(BadParameter { error_type: "bad_path", message })
+            }
             false => Ok(place),
+        }
+    }
+
+    /// Where a file goes: into a folder, which ends with a slash, or a bucket, under its own name.
+    pub(super) fn for_file(text: &str, file: &Path) -> std::result::Result<Place, BadParameter> {
+        let place = Place::parse(text)?;
+        match (place.key.is_empty() || place.key.ends_with('/'), file.file_name()) {
+            (true, Some(name)) => {
+                let place = place.join(&name.to_string_lossy());
+                Place::of_object(&place.key)?;
+                Ok(place)
+            }
+            _ => Place::of_object(text),
         }
     }
 
     /// Where something in it is, if it is a folder.
     pub(super) fn join(&self, name: &str) -> Place {
-        let folder = self.key.trim_end_matches('/');
-        let key = if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") };
-        Place { bucket: self.bucket.clone(), key }
+        Place { bucket: self.bucket.clone(), key: format!("{}{name}", self.prefix()) }
     }
 
     /// What the keys of all that is in it begin with.
@@ -85,26 +103,38 @@ pub(super) fn refuse_into_itself(source: &Place, destination: &Place) -> Result<
 mod tests {
     use super::*;
 
+    fn key_of(place: std::result::Result<Place, BadParameter>) -> Option<String> {
+        place.ok().map(|place| place.key)
+    }
+
     #[test]
     fn places_are_read_as_people_write_them() {
-        let place =
-            |bucket: Option<&str>, key: &str| Ok(Place { bucket: bucket.map(str::to_owned), key: key.to_owned() });
-        for (text, expected) in [
-            ("s3://b/a/b.txt", place(Some("b"), "a/b.txt")),
-            ("s3://b", place(Some("b"), "")),
-            ("s3://b//a", place(Some("b"), "/a")),
-            ("/a/b", place(None, "a/b")),
-            ("a b", place(None, "a b")),
-            ("", place(None, "")),
+        for (text, bucket, key) in [
+            ("s3://b/a/b.txt", Some("b"), "a/b.txt"),
+            ("s3://b", Some("b"), ""),
+            ("s3://b//a", Some("b"), "/a"),
+            ("/a/b", None, "a/b"),
+            ("a b", None, "a b"),
+            ("", None, ""),
         ] {
-            assert_eq!(Place::parse(text), expected, "{text}");
+            let place = Place::parse(text).unwrap();
+            assert_eq!((place.bucket.as_deref(), &place.key[..]), (bucket, key), "{text}");
         }
         for bad in ["s3://", "s3:///a", "a/../b", "s3://b/.", &"x".repeat(1025)] {
-            assert!(Place::parse(bad).is_err(), "{bad}");
+            assert_eq!(Place::parse(bad).unwrap_err().error_type, "bad_path", "{bad}");
         }
         assert!(Place::of_object("s3://b/").is_err());
         let folder = Place::parse("s3://b/a/").unwrap();
         assert_eq!((folder.join("x").key, folder.prefix()), ("a/x".into(), "a/".into()));
         assert!(folder.join("x").is_below(&folder) && !Place::parse("s3://b/ab").unwrap().is_below(&folder));
+    }
+
+    #[test]
+    fn a_file_goes_into_a_folder_under_its_own_name() {
+        let file = Path::new("/home/x.txt");
+        for (text, key) in [("s3://b/a", "a"), ("s3://b/a/", "a/x.txt"), ("s3://b/", "x.txt"), ("s3://b", "x.txt")] {
+            assert_eq!(key_of(Place::for_file(text, file)).as_deref(), Some(key), "{text}");
+        }
+        assert_eq!(key_of(Place::for_file("/", Path::new("/"))), None);
     }
 }

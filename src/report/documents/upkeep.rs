@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::client::{CheckpointReport, CleanupPlan};
+use crate::client::{CheckpointReport, CleanupPlan, Leftovers};
 
 /// What a checkpoint did.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -53,6 +53,10 @@ pub struct Cleanup<'a> {
     kept: u64,
     /// Small archives that are joined with others of their day.
     joined: u64,
+    /// Numbers of operations that are over, and whose unfinished uploads were aborted at their backends.
+    uploads_aborted: &'a [u64],
+    /// Numbers of those whose unfinished uploads stay for now: their backends cannot be reached, for example.
+    uploads_kept: Vec<u64>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -69,7 +73,7 @@ struct ArchiveDoc<'a> {
 
 impl<'a> Cleanup<'a> {
     /// The document of a plan.
-    pub fn new(plan: &'a CleanupPlan, dry_run: bool, age_days: u64) -> Cleanup<'a> {
+    pub fn new(plan: &'a CleanupPlan, leftovers: &'a Leftovers, dry_run: bool, age_days: u64) -> Cleanup<'a> {
         let archives = &plan.archives;
         Cleanup {
             dry_run,
@@ -83,6 +87,8 @@ impl<'a> Cleanup<'a> {
             failed: plan.failed,
             kept: plan.kept,
             joined: plan.joined,
+            uploads_aborted: &leftovers.removed,
+            uploads_kept: leftovers.kept.iter().map(|(number, _, _)| *number).collect(),
         }
     }
 }

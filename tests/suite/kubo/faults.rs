@@ -1,16 +1,16 @@
 //! Every fault on the way × every type of operation: what becomes of it, why, and when it is tried again.
 #![expect(clippy::disallowed_methods, reason = "it makes files as a user would, and measures")]
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use wal_cli::client::{Client, ProcessOptions, Reference, Silent, Stop, Verb};
+use wal_cli::client::{Client, ProcessOptions, Reference, Silent, Stop};
 use wal_cli::config::Settings;
-use wal_cli::operation::{BackendName, FailureClass, Fields, Logged, Operation, OperationType, State, Status};
+use wal_cli::operation::{BackendName, Fields, Logged, Operation, OperationType, State, Status};
 
+use super::before;
 use super::daemon::{Kubo, endpoint};
-use super::proxy::{Fault, Full, Proxy};
+use crate::suite::faults::{Expected, LIMIT, Lost, PATIENCE, Table};
+use crate::suite::proxy::{Fault, Full};
 
 /// Each type, with the command of Kubo's that a fault hits, and what is known of it when no answer came.
 const TYPES: [(&str, &str, Lost); 14] = [
@@ -29,30 +29,6 @@ const TYPES: [(&str, &str, Lost); 14] = [
     ("move", "files/mv", Lost::Asked),
     ("move a directory", "files/mv", Lost::Asked),
 ];
-
-/// What an answer that is lost leaves to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lost {
-    /// To ask: it was done.
-    Asked,
-    /// To do it again: that does no harm.
-    Repeated,
-    /// To do it again: nothing was changed.
-    Read,
-}
-
-/// What is to become of an operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Expected {
-    Completed,
-    /// Goes back, no attempt spent: an outage, with this type of error.
-    Pending(&'static str),
-    /// Tried again after the usual wait.
-    Retrying(&'static str),
-    /// Tried again after the wait that was asked for.
-    RetryingLater(&'static str),
-    Failed(&'static str),
-}
 
 /// What a fault that hits one command leads to.
 fn expected(fault: Fault, operation_type: &str, lost: Lost) -> Expected {
@@ -82,173 +58,79 @@ fn expected(fault: Fault, operation_type: &str, lost: Lost) -> Expected {
     }
 }
 
-const PATIENCE: Duration = Duration::from_millis(500);
-
-/// One log before one proxy, and a straight way to Kubo to prepare what operations need.
-struct Table {
-    directory: tempfile::TempDir,
-    faulty: Client,
-    straight: Client,
+/// A log whose node is behind this port.
+fn table(port: u16) -> Table {
+    let straight = Kubo::shared().endpoint();
+    Table::new("ipfs", "Kubo at http://127.0.0.1:", |ipfs, is_faulty| {
+        ipfs.endpoint = Some(if is_faulty { endpoint(port) } else { straight.clone() });
+    })
 }
 
-impl Table {
-    fn new(port: u16) -> Table {
-        let directory = tempfile::tempdir().unwrap();
-        let kubo = Kubo::shared();
-        let client = |name: &str, endpoint: String| {
-            let mut settings = Settings::at(directory.path().join(name));
-            settings.retry_delay = Duration::from_secs(2);
-            settings.max_retries = 3;
-            let ipfs = settings.backends.get_mut(&BackendName::new("ipfs").unwrap()).unwrap();
-            ipfs.endpoint = Some(endpoint);
-            ipfs.connection_timeout = PATIENCE;
-            ipfs.idle_timeout = PATIENCE;
-            Client::open(settings, "test")
-        };
-        let (faulty, straight) = (client("faulty", endpoint(port)), client("straight", kubo.endpoint()));
-        Table { faulty, straight, directory }
-    }
-
-    /// Logs one operation and carries it out once.
-    fn run(client: &Client, operation_type: &str, parameters: &[(&str, &str)]) -> Operation {
-        let parameters: Fields = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-        let (kind, on) = (OperationType::new(operation_type).unwrap(), BackendName::new("ipfs").unwrap());
-        let receipt = client.submit(Logged::new(kind, on, parameters, 3)).unwrap();
-        client.process(&ProcessOptions::default(), &Stop::new(), &mut Silent).unwrap();
-        client.operation(&Reference::Number(receipt.number)).unwrap()
-    }
-
-    /// What is known of the node's health is forgotten, so that it is tried and not only probed.
-    fn forget_health(&self) {
-        let _ = std::fs::remove_file(self.directory.path().join("faulty/health.json"));
-    }
-
-    fn prepared(&self, operation_type: &str, parameters: &[(&str, &str)]) -> Operation {
-        let operation = Table::run(&self.straight, operation_type, parameters);
-        assert_eq!(operation.status(), Status::Completed, "{operation:?}");
-        operation
-    }
-
-    fn write(&self, nth: u64) -> (PathBuf, String) {
-        let path = self.directory.path().join(format!("file-{nth}"));
-        std::fs::write(&path, format!("content {nth} of {}\n", self.directory.path().display())).unwrap();
-        let text = path.to_str().unwrap().to_owned();
-        (path, text)
-    }
-
-    /// One operation of a type, everything that it needs prepared; the proxy does its worst from `begin` on.
-    fn attempt(&self, operation_type: &str, begin: impl FnOnce()) -> Operation {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let nth = NEXT.fetch_add(1, Ordering::Relaxed);
-        let names = format!("/faults-{}-{nth}", std::process::id());
-        let (_, file) = self.write(nth);
-        let (from, to) = (format!("{names}/from"), format!("{names}/to"));
-        let cid = || {
-            let added = self.prepared("add", &[("path", &file)]);
-            let State::Completed { outcome, .. } = added.state else { panic!("{added:?}") };
-            outcome.cid.unwrap()
-        };
-        let upload = || drop(self.prepared("upload", &[("path", &file), ("destination", &from)]));
-        let out = self.directory.path().join("out").to_str().unwrap().to_owned();
-        let (kind, parameters): (&str, Vec<(&str, String)>) = match operation_type {
-            "add" => ("add", vec![("path", file.clone())]),
-            "upload" => ("upload", vec![("path", file.clone()), ("destination", to)]),
-            "get" | "cat" => (operation_type, vec![("cid", cid()), ("destination", out)]),
-            "download" => {
-                upload();
-                ("download", vec![("source", from), ("destination", out)])
-            }
-            "pin" => {
-                let cid = cid();
-                self.prepared("unpin", &[("cid", &cid)]);
-                ("pin", vec![("cid", cid)])
-            }
-            "unpin" => ("unpin", vec![("cid", cid())]),
-            "rm cid" => ("rm", vec![("cid", cid())]),
-            "mkdir" => ("mkdir", vec![("path", to)]),
-            "list" => {
-                upload();
-                ("list", vec![("path", names.clone())])
-            }
-            "rm path" => {
-                upload();
-                ("rm", vec![("path", from)])
-            }
-            "move a directory" => {
-                self.prepared("upload", &[("path", &file), ("destination", &format!("{from}/below"))]);
-                ("move", vec![("source", from), ("destination", to)])
-            }
-            "copy" | "move" => {
-                upload();
-                (operation_type, vec![("source", from), ("destination", to)])
-            }
-            other => panic!("{other}"),
-        };
-        begin();
-        let parameters: Vec<(&str, &str)> = parameters.iter().map(|(name, value)| (*name, &value[..])).collect();
-        Table::run(&self.faulty, kind, &parameters)
-    }
-
-    /// What became of an operation, and whether its message and its wait are as they should be.
-    fn outcome(operation: &Operation, expected: Expected, case: &str) {
-        let failure = operation.state.failure();
-        let status = operation.status();
-        let is = |wanted: Status, class: FailureClass, error_type: &str| {
-            let Some(failure) = failure else { panic!("{case}: {operation:?}") };
-            assert_eq!(
-                (status, failure.class, &failure.error_type[..]),
-                (wanted, class, error_type),
-                "{case}: {failure:?}"
-            );
-            let says_who = failure.message.contains("Kubo at http://127.0.0.1:");
-            assert!(says_who && failure.message.len() > 50, "{case}: {}", failure.message);
-        };
-        match expected {
-            Expected::Completed => assert_eq!(status, Status::Completed, "{case}: {failure:?}"),
-            Expected::Pending(error_type) => {
-                is(Status::Pending, FailureClass::Outage, error_type);
-                assert_eq!(operation.retry_count, 0, "{case}: an outage spends no attempt");
-            }
-            Expected::Failed(error_type) => is(Status::Failed, FailureClass::Permanent, error_type),
-            Expected::Retrying(error_type) | Expected::RetryingLater(error_type) => {
-                is(Status::Retrying, FailureClass::Transient, error_type);
-                let State::Retrying { wait, .. } = &operation.state else { panic!("{case}") };
-                let wait = wait.until.millis_since(operation.updated_at);
-                let (least, most) =
-                    if expected == Expected::Retrying(error_type) { (1_950, 2_200) } else { (6_950, 7_000) };
-                assert!((least..=most).contains(&wait), "{case}: it waits {wait} ms");
-            }
+/// One operation of a type, everything that it needs prepared; the proxy does its worst from `begin` on.
+fn attempt(table: &Table, operation_type: &str, begin: impl FnOnce()) -> Operation {
+    let nth = Table::next();
+    let names = format!("/faults-{}-{nth}", std::process::id());
+    let (_, file) = table.write(nth);
+    let (from, to) = (format!("{names}/from"), format!("{names}/to"));
+    let cid = || {
+        let added = table.prepared("add", &[("path", &file)]);
+        let State::Completed { outcome, .. } = added.state else { panic!("{added:?}") };
+        outcome.cid.unwrap()
+    };
+    let upload = || drop(table.prepared("upload", &[("path", &file), ("destination", &from)]));
+    let out = table.directory.path().join("out").to_str().unwrap().to_owned();
+    let (kind, parameters): (&str, Vec<(&str, String)>) = match operation_type {
+        "add" => ("add", vec![("path", file.clone())]),
+        "upload" => ("upload", vec![("path", file.clone()), ("destination", to)]),
+        "get" | "cat" => (operation_type, vec![("cid", cid()), ("destination", out)]),
+        "download" => {
+            upload();
+            ("download", vec![("source", from), ("destination", out)])
         }
-    }
+        "pin" => {
+            let cid = cid();
+            table.prepared("unpin", &[("cid", &cid)]);
+            ("pin", vec![("cid", cid)])
+        }
+        "unpin" => ("unpin", vec![("cid", cid())]),
+        "rm cid" => ("rm", vec![("cid", cid())]),
+        "mkdir" => ("mkdir", vec![("path", to)]),
+        "list" => {
+            upload();
+            ("list", vec![("path", names.clone())])
+        }
+        "rm path" => {
+            upload();
+            ("rm", vec![("path", from)])
+        }
+        "move a directory" => {
+            table.prepared("upload", &[("path", &file), ("destination", &format!("{from}/below"))]);
+            ("move", vec![("source", from), ("destination", to)])
+        }
+        "copy" | "move" => {
+            upload();
+            (operation_type, vec![("source", from), ("destination", to)])
+        }
+        other => panic!("{other}"),
+    };
+    begin();
+    let parameters: Vec<(&str, &str)> = parameters.iter().map(|(name, value)| (*name, &value[..])).collect();
+    table.run(kind, &parameters)
 }
-
-/// What no case takes longer than: a hanging command, a probe and a question, and all that is not hanging.
-const LIMIT: Duration = Duration::from_secs(10);
 
 fn every_type_with(fault: Fault) {
-    let proxy = Proxy::before(Kubo::shared().port());
-    let table = Table::new(proxy.port());
+    let proxy = before(Kubo::shared());
+    let table = table(proxy.port());
     for (operation_type, command, lost) in TYPES {
         let since = Instant::now();
-        let operation = table.attempt(operation_type, || proxy.plan(command, fault));
+        let operation = attempt(&table, operation_type, || proxy.plan(command, fault));
         let case = format!("{fault:?} at {command} of `{operation_type}`");
-        Table::outcome(&operation, expected(fault, operation_type, lost), &case);
+        table.check(&operation, expected(fault, operation_type, lost), &case);
         assert!(since.elapsed() < LIMIT, "{case} took {:?}", since.elapsed());
         proxy.plan("*", Fault::None);
         if operation.status() == Status::Retrying {
             table.ends_well(&operation, &case);
         }
-    }
-}
-
-impl Table {
-    /// Once the fault is gone, a retry completes it.
-    fn ends_well(&self, operation: &Operation, case: &str) {
-        let reference = [Reference::Number(operation.number)];
-        self.faulty.change(&reference, &Verb::Retry { now: true }, true).unwrap();
-        self.faulty.process(&ProcessOptions::default(), &Stop::new(), &mut Silent).unwrap();
-        let done = self.faulty.operation(&reference[0]).unwrap();
-        assert_eq!(done.status(), Status::Completed, "{case}, then nothing: {:?}", done.state.failure());
     }
 }
 
@@ -292,44 +174,44 @@ fn errors_inside_and_behind_an_answer_are_errors() {
 
 #[test]
 fn lines_that_tell_nothing_new_keep_no_pin_waiting_and_those_that_count_do() {
-    let proxy = Proxy::before(Kubo::shared().port());
-    let table = Table::new(proxy.port());
+    let proxy = before(Kubo::shared());
+    let table = table(proxy.port());
     let since = Instant::now();
-    let operation = table.attempt("pin", || proxy.plan("pin/add", Fault::StandStill));
-    Table::outcome(&operation, Expected::Retrying("timed_out"), "nothing moves");
+    let operation = attempt(&table, "pin", || proxy.plan("pin/add", Fault::StandStill));
+    table.check(&operation, Expected::Retrying("timed_out"), "nothing moves");
     assert!((PATIENCE..LIMIT).contains(&since.elapsed()), "{:?}", since.elapsed());
     let message = &operation.state.failure().unwrap().message;
     assert!(message.contains(&operation.parameters["cid"]) && message.contains("idle_timeout"), "{message}");
     proxy.plan("*", Fault::None);
     table.ends_well(&operation, "nothing moves");
 
-    let operation = table.attempt("pin", || proxy.plan("pin/add", Fault::Count));
-    Table::outcome(&operation, Expected::Completed, "something moves");
+    let operation = attempt(&table, "pin", || proxy.plan("pin/add", Fault::Count));
+    table.check(&operation, Expected::Completed, "something moves");
     assert_eq!(operation.history.len(), 3, "at once, and by its answer: {operation:?}");
 }
 
 #[test]
 fn a_refusal_by_a_node_that_is_gone_then_costs_no_attempt_and_what_is_seen_to_be_done_is_done() {
-    let proxy = Proxy::before(Kubo::shared().port());
+    let proxy = before(Kubo::shared());
     for (fault, wanted) in
         [(Fault::RefuseBehind, Expected::Completed), (Fault::ErrorInside, Expected::Pending("backend_error"))]
     {
         for (operation_type, command) in [("rm path", "files/rm"), ("move", "files/mv"), ("pin", "pin/add")] {
-            let table = Table::new(proxy.port());
-            let operation = table.attempt(operation_type, || {
+            let table = table(proxy.port());
+            let operation = attempt(&table, operation_type, || {
                 proxy.plan(command, fault);
                 proxy.also("version", Fault::HangBeforeHead);
             });
             proxy.plan("*", Fault::None);
-            Table::outcome(&operation, wanted, &format!("{fault:?} at {command}, and no probe succeeds"));
+            table.check(&operation, wanted, &format!("{fault:?} at {command}, and no probe succeeds"));
         }
     }
 }
 
 #[test]
 fn what_is_not_what_its_cid_says_is_not_taken() {
-    let proxy = Proxy::before(Kubo::shared().port());
-    let table = Table::new(proxy.port());
+    let proxy = before(Kubo::shared());
+    let table = table(proxy.port());
     for (operation_type, command, from, to, wanted) in [
         ("get", "block/get", "content", "Content", Expected::Retrying("damaged_content")),
         ("cat", "block/get", "content", "Content", Expected::Retrying("damaged_content")),
@@ -339,17 +221,17 @@ fn what_is_not_what_its_cid_says_is_not_taken() {
         ("pin", "pin/add", "[\"Qm", "[\"Qx", Expected::Completed),
         ("copy", "files/stat", "\"Type\"", "\"Tip\" ", Expected::Retrying("bad_answer")),
     ] {
-        let operation = table.attempt(operation_type, || proxy.plan(command, Fault::Other(from, to)));
+        let operation = attempt(&table, operation_type, || proxy.plan(command, Fault::Other(from, to)));
         let case = format!("{to} for {from} at {command} of `{operation_type}`");
         proxy.plan("*", Fault::None);
-        Table::outcome(&operation, wanted, &case);
+        table.check(&operation, wanted, &case);
         if operation.status() == Status::Retrying {
             table.ends_well(&operation, &case);
         }
     }
     // Changed on the way there: Kubo stores what it got, and that has another CID.
-    let operation = table.attempt("add", || proxy.plan("add", Fault::OtherSent("content", "Content")));
-    Table::outcome(&operation, Expected::Failed("cid_mismatch"), "other content");
+    let operation = attempt(&table, "add", || proxy.plan("add", Fault::OtherSent("content", "Content")));
+    table.check(&operation, Expected::Failed("cid_mismatch"), "other content");
 }
 
 #[test]
@@ -359,33 +241,30 @@ fn a_node_that_is_away_costs_no_attempt_whatever_the_type() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.local_addr().unwrap().port()
     };
-    let silent = Proxy::before(Kubo::shared().port());
+    let silent = before(Kubo::shared());
     silent.plan("*", Fault::HangBeforeHead);
-    let deaf = Proxy::before(Kubo::shared().port());
+    let deaf = before(Kubo::shared());
     deaf.plan("*", Fault::HangBeforeReading);
     for (port, error_type) in
         [(refused, "unreachable"), (full.port, "unreachable"), (silent.port(), "timed_out"), (deaf.port(), "timed_out")]
     {
-        let table = Table::new(port);
+        let table = table(port);
         for (operation_type, _, _) in TYPES {
             let since = Instant::now();
-            let operation = table.attempt(operation_type, || table.forget_health());
+            let operation = attempt(&table, operation_type, || table.forget_health());
             let case = format!("{error_type}, for `{operation_type}`");
-            Table::outcome(&operation, Expected::Pending(error_type), &case);
+            table.check(&operation, Expected::Pending(error_type), &case);
             assert!(since.elapsed() < LIMIT, "{case} took {:?}", since.elapsed());
-            table
-                .faulty
-                .change(&[Reference::Number(operation.number)], &Verb::Cancel { permanent: false }, true)
-                .unwrap();
+            table.cancel(&operation);
         }
-        let operation = table.attempt("mkdir", || {});
+        let operation = attempt(&table, "mkdir", || {});
         assert_eq!((operation.status(), operation.history.len()), (Status::Pending, 1), "known to be away: not sent");
     }
 }
 
 #[test]
 fn a_node_that_hangs_holds_up_no_other_backend() {
-    let silent = Proxy::before(Kubo::shared().port());
+    let silent = before(Kubo::shared());
     silent.plan("*", Fault::HangBeforeHead);
     let directory = tempfile::tempdir().unwrap();
     let mut settings = Settings::at(directory.path().join("log"));

@@ -10,10 +10,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use wal_cli::clock::{Clock, SystemClock};
 
+use super::before;
 use super::configure;
 use super::daemon::{Kubo, endpoint};
-use super::proxy::{Fault, Proxy};
 use crate::suite::binary::Place;
+use crate::suite::proxy::Fault;
 
 const OPERATIONS: usize = 500;
 
@@ -108,7 +109,7 @@ fn an_outage_under_a_queue_costs_nothing_but_time() {
 #[test]
 fn a_dead_backend_a_hanging_one_and_a_poisoned_operation_hold_up_nothing_else() {
     let kubo = Kubo::shared();
-    let silent = Proxy::before(kubo.port());
+    let silent = before(kubo);
     silent.plan("*", Fault::HangBeforeHead);
     let place = Place::in_memory();
     let patience = 60;

@@ -8,12 +8,23 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::suite::tools::{python, weed};
 
-/// Who the tests are.
-pub const KEY: &str = "testaccesskey0001";
-/// The secret of that.
-pub const SECRET: &str = "testsecretkey0000000000000000000001";
+/// Somebody whom the service knows.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    pub key: &'static str,
+    pub secret: &'static str,
+}
+
+/// May do everything.
+pub const OWNER: Identity = Identity { key: "testaccesskey0001", secret: "testsecretkey0000000000000000000001" };
+
+/// May only read.
+pub const READER: Identity = Identity { key: "testaccesskey0002", secret: "testsecretkey0000000000000000000002" };
+
 /// The bucket that is there from the beginning.
 pub const BUCKET: &str = "wal-test";
 
@@ -66,7 +77,12 @@ impl S3 {
             "-master.telemetry=false",
             "-s3.autoCreateBucket=false",
         ]);
-        guard.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", SECRET);
+        let who = |name: &str, Identity { key, secret }: Identity, actions: &[&str]| json!({"name": name, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions});
+        let all = ["Admin", "Read", "Write", "List", "Tagging"];
+        let identities = json!({"identities": [who("owner", OWNER, &all), who("reader", READER, &["Read", "List"])]});
+        let config = folder.join("identities.json");
+        std::fs::write(&config, identities.to_string()).unwrap();
+        guard.arg(format!("-s3.config={}", config.display()));
         guard.env("FOLDER", &folder).env("HOME", &folder).env("TMPDIR", &folder);
         guard.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut guard = guard.spawn().unwrap();
@@ -85,9 +101,20 @@ impl S3 {
         s3
     }
 
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Its address.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The keys of unfinished uploads that begin so, a line each.
+    pub fn uploads(&self, prefix: &str) -> String {
+        self.python(&format!(
+            "for u in s3.list_multipart_uploads(Bucket={BUCKET:?}, Prefix={prefix:?}).get('Uploads', []): print(u['Key'])"
+        ))
     }
 
     /// What another client, `s3` in these lines of Python, prints.
@@ -100,8 +127,10 @@ impl S3 {
             "import boto3, botocore.config, hashlib\n\
              config = botocore.config.Config(s3={{'addressing_style': 'path'}}, retries={{'total_max_attempts': 1}})\n\
              s3 = boto3.client('s3', endpoint_url='{}', region_name='us-east-1', config=config,\n\
-                 aws_access_key_id='{KEY}', aws_secret_access_key='{SECRET}')\n",
-            self.endpoint()
+                 aws_access_key_id='{}', aws_secret_access_key='{}')\n",
+            self.endpoint(),
+            OWNER.key,
+            OWNER.secret
         );
         let output = python().arg("-c").arg(preamble + lines).output().unwrap();
         match output.status.success() {

@@ -1,4 +1,4 @@
-//! A proxy that does to one command what networks and overloaded services do.
+//! A proxy before a service that speaks HTTP, which does to one command what networks and overloaded services do.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -17,32 +17,43 @@ pub enum Fault {
     HangBeforeReading,
     /// The request is read, and nothing comes of it.
     HangBeforeHead,
-    /// Kubo does it; its answer stops in the middle.
+    /// The service does it; its answer stops in the middle.
     HangInBody,
-    /// Kubo does it; its answer ends in the middle, with a reset.
+    /// The service does it; its answer ends in the middle, with a reset.
     ResetInBody,
-    /// Kubo does it; its answer ends in the middle, as if that were its end.
+    /// The service does it; its answer ends in the middle, as if that were its end.
     Truncate,
-    /// Kubo does it; nothing of its answer arrives.
+    /// The service does it; nothing of its answer arrives.
     DropAnswer,
-    /// This status, with `Retry-After: 7`, in place of Kubo's answer.
+    /// This status, with `Retry-After: 7`, in place of the service's answer.
     Status(u16),
-    /// A status of 200, with an error in its body, in place of Kubo's answer.
+    /// A status of 200, with an error in its body, in place of the service's answer.
     ErrorInside,
-    /// Kubo does it; an error comes after its answer.
+    /// The service does it; an error comes after its answer.
     ErrorBehind,
-    /// Kubo does it; in place of its answer comes a status of 500, with words that nobody knows.
+    /// The service does it; in place of its answer comes a status of 500, with words that nobody knows.
     RefuseBehind,
-    /// A status of 200, with something that no Kubo says.
+    /// A status of 200, with something that no such service says.
     Nonsense,
-    /// Lines without an end, which tell of no progress; Kubo hears nothing of it.
+    /// Lines without an end, which tell of no progress; the service hears nothing of it.
     StandStill,
-    /// Kubo does it; before its answer come lines that count, for longer than nothing may move.
+    /// The service does it; before its answer come lines that count, for longer than nothing may move.
     Count,
-    /// In Kubo's answer, the second text stands in place of the first, which is as long.
+    /// In its answer, the second text stands in place of the first, which is as long.
     Other(&'static str, &'static str),
-    /// The same in what is sent to Kubo.
+    /// The same in what is sent to it.
     OtherSent(&'static str, &'static str),
+}
+
+/// What a service's commands are called, and the words that it says no with.
+#[derive(Debug, Clone, Copy)]
+pub struct Service {
+    /// The command that a request with this head asks for.
+    pub command: fn(&str) -> String,
+    /// An error in the body of a status of 200.
+    pub error_inside: &'static str,
+    /// One that no release had before.
+    pub refusal: &'static str,
 }
 
 /// The proxy; it ends with the test.
@@ -56,7 +67,7 @@ type Plan = BTreeMap<String, Fault>;
 
 impl Proxy {
     /// One before the service at this port.
-    pub fn before(port: u16) -> Proxy {
+    pub fn before(port: u16, service: Service) -> Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let (address, plan) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Plan::new())));
         let known = plan.clone();
@@ -64,7 +75,7 @@ impl Proxy {
             for client in listener.incoming() {
                 let (client, plan) = (client.unwrap(), known.clone());
                 // How an exchange ends is what the other side makes of it.
-                std::thread::spawn(move || drop(exchange(&client, port, &plan)));
+                std::thread::spawn(move || drop(exchange(&client, port, &plan, service)));
             }
         });
         Proxy { address, plan }
@@ -132,14 +143,13 @@ fn reset(client: &TcpStream) -> std::io::Result<()> {
     SockRef::from(client).set_linger(Some(Duration::ZERO))
 }
 
-fn exchange(client: &TcpStream, port: u16, plan: &Mutex<Plan>) -> std::io::Result<()> {
+fn exchange(client: &TcpStream, port: u16, plan: &Mutex<Plan>, service: Service) -> std::io::Result<()> {
     let mut from_client = BufReader::new(client);
     let head = read_head(&mut from_client)?;
-    let path = head.split(' ').nth(1).unwrap_or_default();
-    let command = path.strip_prefix("/api/v0/").unwrap_or_default().split('?').next().unwrap_or_default();
+    let command = (service.command)(&head);
     let fault = {
         let plan = plan.lock().unwrap();
-        *plan.get(command).or_else(|| plan.get("*")).unwrap_or(&Fault::None)
+        *plan.get(&command).or_else(|| plan.get("*")).unwrap_or(&Fault::None)
     };
     if fault == Fault::HangBeforeReading {
         // Nor are later bytes taken: the sender's window fills.
@@ -158,17 +168,17 @@ fn exchange(client: &TcpStream, port: u16, plan: &Mutex<Plan>) -> std::io::Resul
                 "HTTP/1.1 {status} No\r\nRetry-After: 7\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{text}"
             ))
         }
-        Fault::ErrorInside => Some(whole("{\"Message\":\"it went wrong inside\",\"Code\":0,\"Type\":\"error\"}\n")),
+        Fault::ErrorInside => Some(whole(service.error_inside)),
         Fault::Nonsense => Some(whole("<html>Please log in</html>\n")),
         _ => None,
     };
-    let mut kubo = match canned {
+    let mut there = match canned {
         Some(_) => None,
         None => Some(TcpStream::connect((Ipv4Addr::LOCALHOST, port))?),
     };
     let mut sink = std::io::sink();
-    let upstream: &mut dyn Write = match &mut kubo {
-        Some(kubo) => kubo,
+    let upstream: &mut dyn Write = match &mut there {
+        Some(there) => there,
         None => &mut sink,
     };
     upstream.write_all(head.replacen("\r\n", "\r\nConnection: close\r\n", 1).as_bytes())?;
@@ -183,10 +193,10 @@ fn exchange(client: &TcpStream, port: u16, plan: &Mutex<Plan>) -> std::io::Resul
     }
     let mut client = client;
     let mut answer = Vec::new();
-    match (canned, kubo) {
+    match (canned, there) {
         (Some(canned), _) if canned.is_empty() => return hang(client),
         (Some(canned), _) => answer = canned.into_bytes(),
-        (None, Some(mut kubo)) => drop(kubo.read_to_end(&mut answer)?),
+        (None, Some(mut there)) => drop(there.read_to_end(&mut answer)?),
         (None, None) => return Err(ErrorKind::Other.into()),
     }
     let body = answer.windows(4).position(|four| four == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
@@ -218,7 +228,7 @@ fn exchange(client: &TcpStream, port: u16, plan: &Mutex<Plan>) -> std::io::Resul
             client.write_all(&answer[body..])
         }
         Fault::RefuseBehind => {
-            let text = "{\"Message\":\"words that no release had before\",\"Code\":0,\"Type\":\"error\"}\n";
+            let text = service.refusal;
             let length = text.len();
             client.write_all(
                 format!(

@@ -1,0 +1,132 @@
+//! Content of a file on its way to the service, in constant memory.
+
+use std::ops::Range;
+use std::result::Result as StdResult;
+
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::ByteStream;
+use bytes::Bytes;
+use tokio::task::JoinHandle;
+
+use super::Session;
+use super::checks::Digest;
+use super::client::wait;
+use super::errors::Trouble;
+use super::send;
+use crate::backend::AttemptError;
+use crate::backend::errors::Result;
+use crate::backend::files::{Opened, stop_if_asked};
+
+/// What is read at a time.
+const PIECE: usize = 256 << 10;
+
+/// What came of a call that sent content.
+pub(super) struct Sent<T> {
+    /// What the service said.
+    pub(super) answer: StdResult<T, Trouble>,
+    /// Of what was sent.
+    pub(super) digest: Digest,
+}
+
+/// A call under way; dropping it breaks it off.
+struct Call<T>(JoinHandle<T>);
+
+impl<T> Drop for Call<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Why what was read was not sent.
+enum Unsent {
+    /// The call has ended before all of it was sent.
+    Unwanted,
+    /// It does not move, or is to stop.
+    Trouble(Trouble),
+    /// Reading failed.
+    Unread(AttemptError),
+}
+
+impl Session<'_> {
+    /// Sends a part of a file as the body of a call; the error is one of ours.
+    pub(super) fn streamed<T, E, F>(
+        &self,
+        opened: &Opened,
+        range: Range<u64>,
+        start: impl FnOnce(ByteStream) -> F,
+    ) -> Result<Sent<T>>
+    where
+        F: Future<Output = StdResult<T, SdkError<E>>> + Send + 'static,
+        T: Send + 'static,
+        E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+    {
+        let mut digest = Digest::new(self.backend.options.checksums);
+        let runtime = match self.backend.caller.engine() {
+            Ok((runtime, _)) => runtime,
+            Err(trouble) => return Ok(Sent { answer: Err(trouble), digest }),
+        };
+        let (pieces, body) = send::body(range.end - range.start);
+        let mut call = Call(runtime.spawn(start(body)));
+        match self.feed(opened, range, &pieces, &mut digest) {
+            Ok(()) | Err(Unsent::Unwanted) => {}
+            Err(Unsent::Trouble(trouble)) => return Ok(Sent { answer: Err(trouble), digest }),
+            Err(Unsent::Unread(error)) => return Err(error),
+        }
+        let answer = wait(runtime, self.attempt, self.spell, &mut call.0).and_then(|joined| match joined {
+            Ok(answer) => answer.map_err(Trouble::from),
+            Err(error) => Err(Trouble::NoAnswer(error.to_string())),
+        });
+        Ok(Sent { answer, digest })
+    }
+
+    /// Reads a part of a file and hands its pieces on.
+    fn feed(
+        &self,
+        opened: &Opened,
+        range: Range<u64>,
+        pieces: &send::Pieces,
+        digest: &mut Digest,
+    ) -> StdResult<(), Unsent> {
+        let (runtime, _) = self.backend.caller.engine().map_err(Unsent::Trouble)?;
+        let mut offset = range.start;
+        while offset < range.end {
+            stop_if_asked(self.attempt).map_err(|_| Unsent::Trouble(Trouble::Stopped))?;
+            let wanted = PIECE.min(usize::try_from(range.end - offset).unwrap_or(PIECE));
+            let mut buffer = vec![0; wanted];
+            let read = opened.read_at(&mut buffer, offset).map_err(Unsent::Unread)?;
+            if read == 0 {
+                // It has become shorter: the call cannot succeed, and what is said of it is that.
+                let changed = opened.check_read(offset).err();
+                return Err(changed.map_or(Unsent::Trouble(Trouble::Stopped), Unsent::Unread));
+            }
+            buffer.truncate(read);
+            digest.update(&buffer);
+            match wait(runtime, self.attempt, self.spell, pieces.send(Bytes::from(buffer))) {
+                Ok(Ok(())) => {}
+                // What the call says is what counts.
+                Ok(Err(_)) => return Err(Unsent::Unwanted),
+                Err(trouble) => return Err(Unsent::Trouble(trouble)),
+            }
+            self.attempt.add_bytes(read as u64);
+            offset += read as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads a part of a file for what goes over it alone.
+    pub(super) fn digest(&self, opened: &Opened, range: Range<u64>, digests: &mut [Digest]) -> Result<()> {
+        let mut buffer = vec![0; PIECE];
+        let mut offset = range.start;
+        while offset < range.end {
+            stop_if_asked(self.attempt)?;
+            let wanted = PIECE.min(usize::try_from(range.end - offset).unwrap_or(PIECE));
+            let read = opened.read_at(&mut buffer[..wanted], offset)?;
+            if read == 0 {
+                break;
+            }
+            digests.iter_mut().for_each(|digest| digest.update(&buffer[..read]));
+            offset += read as u64;
+        }
+        Ok(())
+    }
+}

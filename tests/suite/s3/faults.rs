@@ -1,0 +1,269 @@
+//! Every fault on the way × every type of operation: what becomes of it, why, and when it is tried again.
+
+use std::time::Instant;
+
+use wal_cli::backend::{Attempt, AttemptError, S3Options};
+use wal_cli::config::Secret;
+use wal_cli::operation::{FailureClass, Operation, Status};
+
+use super::before;
+use super::server::{BUCKET, OWNER, S3};
+use crate::suite::behaviours::request;
+use crate::suite::faults::{Expected, LIMIT, Lost, PATIENCE, Table};
+use crate::suite::proxy::{Fault, Full};
+
+/// Each type, with the call that a fault hits, and what is known of it when no answer came.
+const TYPES: [(&str, &str, Lost, Answer); 17] = [
+    ("add", "PutObject", Lost::Asked, Answer::Bare),
+    ("upload", "PutObject", Lost::Asked, Answer::Bare),
+    ("upload in parts", "CreateMultipartUpload", Lost::Read, Answer::Text),
+    ("upload in parts", "UploadPart", Lost::Read, Answer::Bare),
+    ("upload in parts", "CompleteMultipartUpload", Lost::Asked, Answer::Text),
+    ("get", "GetObject", Lost::Read, Answer::Content),
+    ("cat", "GetObject", Lost::Read, Answer::Content),
+    ("download a folder", "ListObjectsV2", Lost::Read, Answer::Text),
+    ("rm", "HeadObject", Lost::Read, Answer::Head),
+    ("rm", "DeleteObject", Lost::Asked, Answer::Bare),
+    ("rm a folder", "DeleteObject", Lost::Asked, Answer::Bare),
+    ("list", "ListObjectsV2", Lost::Read, Answer::Text),
+    ("mkdir", "PutObject", Lost::Repeated, Answer::Bare),
+    ("copy", "CopyObject", Lost::Repeated, Answer::Text),
+    ("move", "CopyObject", Lost::Repeated, Answer::Text),
+    ("move", "DeleteObject", Lost::Asked, Answer::Bare),
+    ("move a folder", "DeleteObject", Lost::Asked, Answer::Bare),
+];
+
+/// What an answer consists of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// A head, and nothing behind it: it cannot break off in the middle.
+    Bare,
+    /// The same, to a call that asks for no more.
+    Head,
+    /// XML.
+    Text,
+    /// What is stored.
+    Content,
+}
+
+/// What a fault that hits one call leads to.
+fn expected(fault: Fault, lost: Lost, answer: Answer) -> Expected {
+    let asked_or = |error_type| if lost == Lost::Asked { Expected::Completed } else { Expected::Retrying(error_type) };
+    let has_middle = matches!(answer, Answer::Text | Answer::Content);
+    match fault {
+        Fault::None => Expected::Completed,
+        Fault::HangBeforeReading | Fault::HangBeforeHead => Expected::Retrying("timed_out"),
+        Fault::HangInBody | Fault::ResetInBody | Fault::Truncate if !has_middle => Expected::Completed,
+        Fault::HangInBody => asked_or("timed_out"),
+        Fault::ResetInBody | Fault::Truncate | Fault::DropAnswer => asked_or("connection_lost"),
+        Fault::Status(429) => Expected::RetryingLater("rate_limited"),
+        // The service may have done it before it went wrong, so it is asked about; what it asks to wait is for errors.
+        Fault::Status(500 | 502 | 504) if lost != Lost::Read => Expected::Retrying("unavailable"),
+        Fault::Status(_) => Expected::RetryingLater("unavailable"),
+        // What stands in place of content could be content, and what is not read says nothing.
+        Fault::ErrorInside if matches!(answer, Answer::Content | Answer::Head) => Expected::Retrying("bad_answer"),
+        Fault::ErrorInside => Expected::Retrying("unavailable"),
+        // Whatever it says: what is seen to be done is done.
+        Fault::RefuseBehind => asked_or("unavailable"),
+        Fault::Nonsense => Expected::Retrying("bad_answer"),
+        other => panic!("{other:?} has a test of its own"),
+    }
+}
+
+/// A log whose service is behind this port.
+fn table(port: u16) -> Table {
+    let straight = S3::shared().endpoint();
+    Table::new("s3", "S3 at http://127.0.0.1:", |s3, is_faulty| {
+        s3.endpoint = Some(if is_faulty { format!("http://127.0.0.1:{port}") } else { straight.clone() });
+        s3.bucket = Some(BUCKET.into());
+        s3.region = Some("us-east-1".into());
+        s3.access_key_id = Some(Secret::new(OWNER.key.into()));
+        s3.secret_access_key = Some(Secret::new(OWNER.secret.into()));
+        s3.part_size = 5 << 20;
+        s3.part_jobs = 2;
+        // Longer than connecting may take: which of them ends a call is then no matter of luck.
+        s3.idle_timeout = 2 * PATIENCE;
+    })
+}
+
+/// One operation of a type, everything that it needs prepared; the proxy does its worst from `begin` on.
+fn attempt(table: &Table, operation_type: &str, begin: impl FnOnce()) -> Operation {
+    let nth = Table::next();
+    let names = format!("faults-{}-{nth}", std::process::id());
+    let (path, file) = table.write(nth);
+    let (from, to) = (format!("{names}/from"), format!("{names}/to"));
+    let upload = |to: &str| drop(table.prepared("upload", &[("path", &file), ("destination", to)]));
+    let out = table.directory.path().join(format!("out-{nth}")).to_str().unwrap().to_owned();
+    let (kind, parameters): (&str, Vec<(&str, String)>) = match operation_type {
+        "add" | "upload" => (operation_type, vec![("path", file.clone()), ("destination", to)]),
+        "upload in parts" => {
+            super::large::noise(&path, 6 << 20, nth);
+            ("upload", vec![("path", file.clone()), ("destination", to)])
+        }
+        "get" | "cat" => {
+            upload(&from);
+            (operation_type, vec![("source", from), ("destination", out)])
+        }
+        "download a folder" => {
+            upload(&format!("{from}/a"));
+            ("download", vec![("source", from), ("destination", out)])
+        }
+        "mkdir" => ("mkdir", vec![("path", to)]),
+        "list" => {
+            upload(&from);
+            ("list", vec![("path", names.clone())])
+        }
+        "rm" => {
+            upload(&from);
+            ("rm", vec![("path", from)])
+        }
+        "rm a folder" => {
+            upload(&format!("{from}/a"));
+            ("rm", vec![("path", from), ("recursive", "true".into())])
+        }
+        "move a folder" => {
+            upload(&format!("{from}/a"));
+            ("move", vec![("source", from), ("destination", to)])
+        }
+        "copy" | "move" => {
+            upload(&from);
+            (operation_type, vec![("source", from), ("destination", to)])
+        }
+        other => panic!("{other}"),
+    };
+    begin();
+    let parameters: Vec<(&str, &str)> = parameters.iter().map(|(name, value)| (*name, &value[..])).collect();
+    table.run(kind, &parameters)
+}
+
+fn every_type_with(fault: Fault) {
+    let proxy = before(S3::shared());
+    let table = table(proxy.port());
+    for (operation_type, call, lost, answer) in TYPES {
+        let since = Instant::now();
+        let operation = attempt(&table, operation_type, || proxy.plan(call, fault));
+        let case = format!("{fault:?} at {call} of `{operation_type}`");
+        table.check(&operation, expected(fault, lost, answer), &case);
+        assert!(since.elapsed() < LIMIT, "{case} took {:?}", since.elapsed());
+        proxy.plan("*", Fault::None);
+        if operation.status() == Status::Retrying {
+            table.ends_well(&operation, &case);
+        }
+    }
+}
+
+#[test]
+fn without_a_fault_every_type_passes_the_proxy() {
+    every_type_with(Fault::None);
+}
+
+#[test]
+fn hangs_end_at_the_limit_and_are_settled() {
+    every_type_with(Fault::HangBeforeHead);
+    every_type_with(Fault::HangInBody);
+}
+
+#[test]
+fn what_is_not_even_read_ends_at_the_limit() {
+    every_type_with(Fault::HangBeforeReading);
+}
+
+#[test]
+fn answers_that_break_off_are_settled_by_asking() {
+    every_type_with(Fault::ResetInBody);
+    every_type_with(Fault::Truncate);
+    every_type_with(Fault::DropAnswer);
+}
+
+#[test]
+fn overload_is_waited_out_as_long_as_it_asks_for() {
+    for status in [429, 500, 502, 503, 504] {
+        every_type_with(Fault::Status(status));
+    }
+}
+
+#[test]
+fn errors_inside_and_behind_an_answer_are_errors() {
+    every_type_with(Fault::ErrorInside);
+    every_type_with(Fault::RefuseBehind);
+    every_type_with(Fault::Nonsense);
+}
+
+#[test]
+fn what_is_spoilt_on_the_way_is_not_taken() {
+    let proxy = before(S3::shared());
+    let table = table(proxy.port());
+    // There and back: the service, and then we, see that it does not match its checksum.
+    for (operation_type, call, fault, error_type) in [
+        ("get", "GetObject", Fault::Other("content", "Content"), "damaged_content"),
+        ("cat", "GetObject", Fault::Other("content", "Content"), "damaged_content"),
+        // SeaweedFS says of it that it made an error itself.
+        ("upload", "PutObject", Fault::OtherSent("content", "Content"), "unavailable"),
+        ("add", "PutObject", Fault::OtherSent("content", "Content"), "unavailable"),
+    ] {
+        let operation = attempt(&table, operation_type, || proxy.plan(call, fault));
+        let case = format!("{fault:?} at {call} of `{operation_type}`");
+        proxy.plan("*", Fault::None);
+        table.check(&operation, Expected::Retrying(error_type), &case);
+        table.ends_well(&operation, &case);
+    }
+}
+
+#[test]
+fn what_a_service_without_checksums_has_is_compared_with_what_was_sent() {
+    let (proxy, home) = (before(S3::shared()), tempfile::tempdir().unwrap());
+    let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));
+    let options = S3Options { checksums: false, endpoint, ..super::options(S3::shared()) };
+    let there = super::backend(home.path(), options);
+    let path = home.path().join("file");
+    for (call, size) in [("PutObject", 1000), ("UploadPart", 6_000_000)] {
+        std::fs::write(&path, "content".repeat(size / 7)).unwrap();
+        let parameters = [("path", path.to_str().unwrap()), ("destination", "unchecked")];
+        proxy.plan(call, Fault::OtherSent("content", "Content"));
+        let refused = there.execute(&request("upload", &parameters), &Attempt::default());
+        let Err(AttemptError::Failed { failure, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(
+            (failure.class, &failure.error_type[..]),
+            (FailureClass::Transient, "damaged_content"),
+            "{failure:?}"
+        );
+        proxy.plan("*", Fault::None);
+        there.execute(&request("upload", &parameters), &Attempt::default()).unwrap();
+        let out = home.path().join("out");
+        let get = [("source", "unchecked"), ("destination", out.to_str().unwrap())];
+        proxy.plan("GetObject", Fault::Other("content", "Content"));
+        let spoilt = there.execute(&request("get", &get), &Attempt::default());
+        // An object in parts has no MD5 as its etag: there is nothing to compare it with.
+        assert_eq!(spoilt.is_err(), call == "PutObject", "{spoilt:?}");
+        proxy.plan("*", Fault::None);
+    }
+}
+
+#[test]
+fn a_service_that_is_away_costs_no_attempt_whatever_the_type() {
+    let full = Full::new();
+    let refused = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    let silent = before(S3::shared());
+    silent.plan("*", Fault::HangBeforeHead);
+    let broken = before(S3::shared());
+    broken.plan("*", Fault::Status(500));
+    for (port, error_type) in [
+        (refused, "unreachable"),
+        (full.port, "unreachable"),
+        (silent.port(), "timed_out"),
+        (broken.port(), "unavailable"),
+    ] {
+        let table = table(port);
+        for (operation_type, _, _, _) in TYPES {
+            let since = Instant::now();
+            let operation = attempt(&table, operation_type, || table.forget_health());
+            let case = format!("{error_type}, for `{operation_type}`");
+            table.check(&operation, Expected::Pending(error_type), &case);
+            assert!(since.elapsed() < LIMIT, "{case} took {:?}", since.elapsed());
+            table.cancel(&operation);
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! What goes in parts: whole and unspoilt at the other end, carried on with after a crash, aborted when nobody wants it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use wal_cli::backend::{Attempt, AttemptError, Backend, S3Options};
+
+use super::server::{BUCKET, OWNER, S3};
+use super::{backend, before, configure, options, shown};
+use crate::suite::behaviours::request;
+use crate::suite::binary::Place;
+use crate::suite::proxy::Fault;
+use crate::suite::tools::peak_of;
+
+/// Bytes that look like chance, in pieces that a service could confuse.
+pub fn noise(path: &Path, length: usize, seed: u64) {
+    let mut bytes = vec![0; length];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// The SHA-256 of an object, and its size, as another client reads it.
+fn seen(s3: &S3, key: &str) -> String {
+    s3.python(&format!(
+        "body = s3.get_object(Bucket={BUCKET:?}, Key={key:?})['Body']\nh = hashlib.sha256()\nn = 0\n\
+         for piece in body.iter_chunks(1 << 20):\n h.update(piece)\n n += len(piece)\nprint(n, h.hexdigest())"
+    ))
+}
+
+/// The same of a file.
+fn sum(path: &Path) -> String {
+    let output = std::process::Command::new("sha256sum").arg(path).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    format!("{} {}", std::fs::metadata(path).unwrap().len(), text.split_whitespace().next().unwrap())
+}
+
+fn notes(log: &Path) -> usize {
+    std::fs::read_dir(log.join("uploads")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn large_files_arrive_whole_and_memory_does_not_grow_with_them() {
+    let (place, s3) = (Place::in_memory(), S3::shared());
+    for (key, checksums) in [("large/checked", true), ("large/plain", false)] {
+        configure(&place, &s3.endpoint(), OWNER, &format!("checksums = {checksums}\n"));
+        noise(&place.path("large"), (200 << 20) + 12_345, 7);
+        let (status, sent) = peak_of(place.start(&format!("submit upload large {key} --wait")));
+        assert!(status.success());
+        assert_eq!(seen(s3, key), sum(&place.path("large")));
+        let (status, fetched) = peak_of(place.start(&format!("submit get {key} back --wait")));
+        assert!(status.success());
+        assert_eq!(sum(&place.path("back")), sum(&place.path("large")));
+        println!("peak KiB: {sent} for putting 200 MiB, {fetched} for getting it back; checksums {checksums}");
+        assert!((1_000..96 << 10).contains(&sent) && (1_000..96 << 10).contains(&fetched), "{sent} {fetched}");
+    }
+    assert_eq!(shown(&place, 1)["receipt"]["parts"], "13");
+    assert_eq!((notes(&place.log()), s3.uploads("large/")), (0, String::new()));
+}
+
+#[test]
+fn a_directory_may_hold_large_files() {
+    let (place, s3) = (Place::in_memory(), S3::shared());
+    configure(&place, &s3.endpoint(), OWNER, "part_size = \"5 MiB\"\n");
+    std::fs::create_dir_all(place.path("dir/sub")).unwrap();
+    for (nth, name) in ["one", "sub/two", "sub/small"].into_iter().enumerate() {
+        noise(&place.path("dir").join(name), if name == "sub/small" { 10 } else { 6 << 20 }, nth as u64);
+    }
+    place.run("submit upload dir large-dir --param recursive=true --wait");
+    assert_eq!(shown(&place, 1)["receipt"]["objects"], "3");
+    for name in ["one", "sub/two", "sub/small"] {
+        assert_eq!(seen(s3, &format!("large-dir/{name}")), sum(&place.path("dir").join(name)));
+    }
+    assert_eq!(notes(&place.log()), 0);
+}
+
+/// An upload of 12 MB in parts of 5, of which the last part meets a fault at the proxy.
+fn interrupted(s3: &S3, log: &Path, key: &str) -> (Arc<dyn Backend>, wal_cli::backend::Request) {
+    noise(&log.join("file"), 12_000_000, 3);
+    let proxy = before(s3);
+    let through = S3Options {
+        endpoint: Some(format!("http://127.0.0.1:{}", proxy.port())),
+        part_jobs: 1,
+        idle: Duration::from_millis(800),
+        ..options(s3)
+    };
+    let path = log.join("file").to_str().unwrap().to_owned();
+    let upload = request("upload", &[("path", &path), ("destination", key)]);
+    let attempt = Attempt::default();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while attempt.progress().0 < 10 << 20 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            proxy.plan("UploadPart", Fault::HangBeforeReading);
+        });
+        let broken = backend(log, through).execute(&upload, &attempt);
+        assert!(matches!(broken, Err(AttemptError::Failed { .. })), "{broken:?}");
+    });
+    assert_eq!((notes(log), s3.uploads(key)), (1, key.to_owned()));
+    (backend(log, options(s3)), upload)
+}
+
+#[test]
+fn an_upload_that_broke_off_is_carried_on_with_and_only_what_is_missing_is_sent() {
+    let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
+    let (there, upload) = interrupted(s3, home.path(), "resumed");
+    let attempt = Attempt::default();
+    let proxy = before(s3);
+    let counting = S3Options { endpoint: Some(format!("http://127.0.0.1:{}", proxy.port())), ..options(s3) };
+    // It cannot begin anew, nor send what is there already.
+    proxy.plan("CreateMultipartUpload", Fault::Status(503));
+    let outcome = backend(home.path(), counting).execute(&upload, &attempt).unwrap();
+    assert_eq!((outcome.size, &outcome.receipt["parts"][..]), (Some(12_000_000), "3"));
+    assert_eq!(seen(s3, "resumed"), sum(&home.path().join("file")));
+    assert_eq!((notes(home.path()), s3.uploads("resumed")), (0, String::new()));
+    assert!(there.leftovers().is_empty());
+}
+
+#[test]
+fn what_is_not_what_was_sent_before_begins_anew() {
+    let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
+    let (there, upload) = interrupted(s3, home.path(), "anew");
+    // As long as before, and at the same time: only reading tells.
+    let (path, before) = (home.path().join("file"), std::fs::metadata(home.path().join("file")).unwrap());
+    noise(&path, 12_000_000, 4);
+    std::fs::File::options().write(true).open(&path).unwrap().set_modified(before.modified().unwrap()).unwrap();
+    there.execute(&upload, &Attempt::default()).unwrap();
+    assert_eq!(seen(s3, "anew"), sum(&path));
+    // Written to since: another upload altogether.
+    let (there, upload) = interrupted(s3, home.path(), "anew too");
+    noise(&path, 13_000_000, 5);
+    there.execute(&upload, &Attempt::default()).unwrap();
+    assert_eq!(seen(s3, "anew too"), sum(&path));
+    assert_eq!((notes(home.path()), s3.uploads("anew")), (0, String::new()));
+}
+
+#[test]
+fn what_nobody_carries_on_is_given_up_and_what_others_have_begun_is_not() {
+    let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
+    let (there, upload) = interrupted(s3, home.path(), "given-up");
+    assert_eq!(there.leftovers(), [(upload.number, upload.id)]);
+    there.give_up(upload.number, upload.id).unwrap();
+    there.give_up(upload.number, upload.id).unwrap();
+    assert_eq!((there.leftovers().len(), notes(home.path()), s3.uploads("given-up")), (0, 0, String::new()));
+
+    // It died before it was told what its upload is called: it is the one of its key that nobody knows of.
+    let (there, lost) = interrupted(s3, home.path(), "unnamed");
+    let (_, other) = interrupted(s3, home.path(), "unnamed");
+    for entry in std::fs::read_dir(home.path().join("uploads")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut note: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        if note["number"] == lost.number {
+            note["upload"] = serde_json::Value::Null;
+            std::fs::write(&path, note.to_string()).unwrap();
+        }
+    }
+    there.give_up(lost.number, lost.id).unwrap();
+    assert_eq!(s3.uploads("unnamed"), "unnamed", "the other operation's is still there");
+    there.execute(&other, &Attempt::default()).unwrap();
+    assert_eq!((notes(home.path()), s3.uploads("unnamed")), (0, String::new()));
+}
+
+#[test]
+fn an_upload_is_aborted_when_its_operation_is_cancelled_and_what_is_left_by_cleanup() {
+    let s3 = S3::shared();
+    for (key, at_work) in [("cancelled/running", true), ("cancelled/left", false)] {
+        let place = Place::in_memory();
+        configure(&place, &s3.endpoint(), OWNER, "part_size = \"5 MiB\"\nmax_bytes_per_second = \"8 MiB\"\n");
+        noise(&place.path("large"), 60 << 20, 1);
+        place.run(&format!("submit upload large {key}"));
+        let mut child = place.start("process");
+        let begun = Instant::now();
+        while s3.uploads("cancelled/") != key {
+            assert!(begun.elapsed() < Duration::from_secs(60), "nothing was begun");
+        }
+        if !at_work {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let asked = Instant::now();
+        place.run("cancel 1");
+        if at_work {
+            child.wait().unwrap();
+            assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
+        } else {
+            // It is asked to stop; nobody is there to hear it.
+            let rehearsed = place.json("cleanup --dry-run");
+            assert_eq!(rehearsed["uploads_aborted"], serde_json::json!([]), "{rehearsed}");
+            place.output("process");
+        }
+        assert_eq!(shown(&place, 1)["status"], "failed");
+        assert_eq!((notes(&place.log()), s3.uploads("cancelled/")), (0, String::new()));
+    }
+    // Cancelled while no loop runs: `cleanup` finds it.
+    let place = Place::in_memory();
+    configure(&place, &s3.endpoint(), OWNER, "part_size = \"5 MiB\"\nmax_bytes_per_second = \"8 MiB\"\n");
+    noise(&place.path("large"), 60 << 20, 1);
+    place.run("submit upload large cancelled/swept");
+    let mut child = place.start("process");
+    while s3.uploads("cancelled/").is_empty() {}
+    // Asked to stop, it hands the operation back, to be carried on with later.
+    for _ in 0..2 {
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    child.wait().unwrap();
+    assert_eq!(
+        (shown(&place, 1)["status"].as_str(), s3.uploads("cancelled/")),
+        (Some("pending"), "cancelled/swept".into())
+    );
+    place.run("cancel 1");
+    let rehearsed = place.json("cleanup --dry-run");
+    assert_eq!(rehearsed["uploads_aborted"], serde_json::json!([1]), "{rehearsed}");
+    assert_eq!(s3.uploads("cancelled/"), "cancelled/swept");
+    let text = place.run("cleanup");
+    assert!(text.contains("1 operations' unfinished uploads aborted"), "{text}");
+    assert_eq!((notes(&place.log()), s3.uploads("cancelled/")), (0, String::new()));
+}
+
+#[test]
+fn large_objects_are_copied_in_parts() {
+    let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
+    let there = backend(home.path(), S3Options { copy_max: 6 << 20, ..options(s3) });
+    noise(&home.path().join("file"), 14_000_000, 9);
+    let path = home.path().join("file").to_str().unwrap().to_owned();
+    let upload =
+        [("path", &path[..]), ("destination", "copied/from"), ("content_type", "text/x"), ("metadata.by", "ann")];
+    there.execute(&request("upload", &upload), &Attempt::default()).unwrap();
+    for (operation_type, to) in [("copy", "copied/to"), ("move", "copied/away")] {
+        let copy = request(operation_type, &[("source", "copied/from"), ("destination", to)]);
+        let outcome = there.execute(&copy, &Attempt::default()).unwrap();
+        assert_eq!((outcome.size, &outcome.receipt["parts"][..]), (Some(14_000_000), "3"));
+        assert_eq!(seen(s3, to), sum(&home.path().join("file")));
+        let print =
+            format!("h = s3.head_object(Bucket={BUCKET:?}, Key={to:?})\nprint(h['ContentType'], h['Metadata']['by'])");
+        assert_eq!(s3.python(&print), "text/x ann");
+    }
+    assert_eq!(
+        s3.python(&format!("print(s3.list_objects_v2(Bucket={BUCKET:?}, Prefix='copied/from')['KeyCount'])")),
+        "0"
+    );
+    assert_eq!((notes(home.path()), s3.uploads("copied/")), (0, String::new()));
+}
+
+#[test]
+fn an_error_inside_the_answer_to_the_last_call_is_an_error() {
+    let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
+    let proxy = before(s3);
+    proxy.plan("CompleteMultipartUpload", Fault::ErrorInside);
+    let through = S3Options { endpoint: Some(format!("http://127.0.0.1:{}", proxy.port())), ..options(s3) };
+    noise(&home.path().join("file"), 6_000_000, 2);
+    let path = home.path().join("file").to_str().unwrap().to_owned();
+    let upload = request("upload", &[("path", &path), ("destination", "inside")]);
+    let there = backend(home.path(), through);
+    let refused = there.execute(&upload, &Attempt::default());
+    let Err(AttemptError::Unanswered(failure)) = refused else { panic!("{refused:?}") };
+    assert!(failure.message.contains("it went wrong inside"), "{failure:?}");
+    assert_eq!(there.ask(&upload), Ok(wal_cli::backend::Answer::NotDone));
+    proxy.plan("*", Fault::None);
+    there.execute(&upload, &Attempt::default()).unwrap();
+    assert_eq!((seen(s3, "inside"), notes(home.path())), (sum(&home.path().join("file")), 0));
+}
