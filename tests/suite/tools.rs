@@ -49,6 +49,7 @@ fn the_other_readers_of_parquet_are_those_we_name() {
 }
 
 /// How a process ends, and the most memory that it had, in KiB.
+#[expect(clippy::disallowed_methods, reason = "it looks at another process, in real time")]
 pub fn peak_of(mut child: Child) -> (ExitStatus, u64) {
     let (status, mut peak) = (format!("/proc/{}/status", child.id()), 0);
     while child.try_wait().unwrap().is_none() {

@@ -156,7 +156,9 @@ pub(super) fn meaning(refused: &Refused) -> (FailureClass, &'static str, &'stati
             (Transient, "rate_limited", "it is tried again later")
         }
         ("EntityTooLarge" | "EntityTooSmall", _) => (Permanent, "bad_size", "see what sizes the service takes"),
-        ("BadAnswer", _) => (Transient, "bad_answer", "see whether `endpoint` is the address of an S3 service"),
+        ("BadAnswer", _) | ("", 200..=299) => {
+            (Transient, "bad_answer", "see whether `endpoint` is the address of an S3 service")
+        }
         ("RequestTimeout", _) | (_, 408) => (Transient, "timed_out", "it is tried again later"),
         (_, 300..=399) => (Outage, "wrong_region", "set `region` and `endpoint` of this backend to the bucket's"),
         (_, 400 | 405..=499) => (Permanent, "rejected", "correct the parameters"),

@@ -98,7 +98,7 @@ fn interrupted(s3: &S3, log: &Path, key: &str) -> (Arc<dyn Backend>, wal_cli::ba
         let broken = backend(log, through).execute(&upload, &attempt);
         assert!(matches!(broken, Err(AttemptError::Failed { .. })), "{broken:?}");
     });
-    assert_eq!((notes(log), s3.uploads(key)), (1, key.to_owned()));
+    assert!(notes(log) > 0 && s3.uploads(key).lines().any(|begun| begun == key));
     (backend(log, options(s3)), upload)
 }
 
@@ -175,16 +175,15 @@ fn an_upload_is_aborted_when_its_operation_is_cancelled_and_what_is_left_by_clea
         while s3.uploads("cancelled/") != key {
             assert!(begun.elapsed() < Duration::from_secs(60), "nothing was begun");
         }
-        if !at_work {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
-        let asked = Instant::now();
-        place.run("cancel 1");
         if at_work {
+            let asked = Instant::now();
+            place.run("cancel 1");
             child.wait().unwrap();
             assert!(asked.elapsed() < Duration::from_secs(4), "{:?}", asked.elapsed());
         } else {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            place.run("cancel 1");
             // It is asked to stop; nobody is there to hear it.
             let rehearsed = place.json("cleanup --dry-run");
             assert_eq!(rehearsed["uploads_aborted"], serde_json::json!([]), "{rehearsed}");
