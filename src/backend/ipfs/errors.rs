@@ -54,6 +54,7 @@ const MEANINGS: &[(&str, FailureClass, &str, &str)] = &[
     ("pin name", Permanent, "bad_parameters", "use a shorter name"),
     ("unflushed mfs operations", Transient, "busy", "`ipfs files flush` on the node"),
     // It can do nothing any more, though it still answers for a moment.
+    ("pinner closed", Outage, GOING_DOWN, "the node is going down"),
     ("repo not open", Outage, GOING_DOWN, "the node is going down"),
     ("datastore closed", Outage, GOING_DOWN, "the node is going down"),
     ("database is closed", Outage, GOING_DOWN, "the node is going down"),
@@ -151,6 +152,7 @@ mod tests {
             ),
             (500, Some(0), "cannot access config, repo not open", Outage, "interrupted"),
             (500, Some(0), "context canceled", Transient, "interrupted"),
+            (500, Some(0), "pinner closed", Outage, "interrupted"),
             (200, None, "write blocks/X.data: no space left on device", Transient, "disk_full"),
             (500, Some(0), "words that no release had before", Transient, "backend_error"),
             (500, Some(3), "slow down", Transient, "rate_limited"),
