@@ -177,7 +177,14 @@ mod tests {
             // What it was when it was put counts, whatever the settings say now.
             ("s3", "upload", &[("path", "/x/f"), ("destination", "k")], &at("s3://old/k"), "+key/old/k".into()),
             ("s3", "add", &[("path", "/x/f")], &nothing, "+key/own/f".into()),
-            ("s3", "upload", &[("path", "/x"), ("destination", "d/")], &parts, "+key/own/d/?".into()),
+            ("s3", "add", &[("path", "/x"), ("destination", "d/")], &nothing, "+key/own/d/x".into()),
+            (
+                "s3",
+                "upload",
+                &[("path", "/x"), ("destination", "d/"), ("recursive", "true")],
+                &parts,
+                "+key/own/d/?".into(),
+            ),
             ("s3", "mkdir", &[("path", "d/")], &nothing, "+key/own/d/".into()),
             ("s3", "rm", &[("path", "d"), ("recursive", "true")], &nothing, "-key/own/d/?".into()),
             ("s3", "copy", &[("source", "a"), ("destination", "s3://b/c")], &nothing, "+key/b/c/?".into()),
