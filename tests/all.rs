@@ -5,6 +5,7 @@
 mod suite {
     mod adoption;
     mod adoption_crash;
+    mod audit;
     mod batches;
     mod behaviours;
     mod binary;

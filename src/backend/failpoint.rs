@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Answer, Attempt, AttemptError, Backend, Request};
+use super::{Answer, Attempt, AttemptError, Audit, Backend, Request};
 use crate::disk::Failpoints;
 use crate::operation::{Failure, Outcome};
 
@@ -30,6 +30,10 @@ impl Backend for FailpointBackend {
 
     fn ask(&self, request: &Request) -> Result<Answer, AttemptError> {
         self.backend.ask(request)
+    }
+
+    fn audit(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<Audit, AttemptError> {
+        self.backend.audit(request, outcome, attempt)
     }
 
     fn health(&self) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 //! A backend knows its own protocol, and neither the log nor the retry policy: it carries out one
 //! operation, says what came of an earlier attempt, and proves that it is there.
 
+mod audit;
 pub mod custom;
 mod errors;
 #[cfg(debug_assertions)]
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+pub use audit::{Audit, Effect, Reach, effects, is_looked_at};
 pub use custom::CustomBackend;
 pub use http::Credentials;
 pub use ipfs::{IpfsBackend, IpfsOptions};
@@ -161,6 +163,13 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Says what became of an attempt without an answer.
     fn ask(&self, request: &Request) -> Result<Answer, AttemptError>;
+
+    /// Whether what a completed operation brought about is still there, and still is what it was.
+    ///
+    /// An error: that could not be found out.
+    fn audit(&self, _request: &Request, _outcome: &Outcome, _attempt: &Attempt) -> Result<Audit, AttemptError> {
+        Ok(Audit::Nothing)
+    }
 
     /// What goes on of what a dead drain loop began, and what to do, as far as that can be seen at once and without a
     /// network; none: nothing.

@@ -121,7 +121,7 @@ pub enum Command {
     Cleanup(Cleanup),
     /// Fold the journal into Parquet files now
     Checkpoint,
-    /// Check every byte of the log, repair it, or check the disk under it
+    /// Check every byte of the log, repair it, check its disk, or ask the backends
     Verify(Verify),
     /// What `verify --durability` starts
     #[command(hide = true)]

@@ -37,7 +37,8 @@ Exit codes:
   0    done
   1    an operation waited for or drained failed; a backend is offline (health);
        inputs were left out (--keep-going); a disk is not safe (verify --durability);
-       a repair could not save everything (verify --repair)
+       a repair could not save everything (verify --repair);
+       something completed is gone, altered or out of reach (verify --remote)
   2    wrong usage or settings, or a change that is not allowed
   3    no such operation
   4    timed out
@@ -121,6 +122,7 @@ impl From<ErrorType> for Exit {
             | ErrorType::Offline
             | ErrorType::UnsafeDisk
             | ErrorType::Lost
+            | ErrorType::NotIntact
             | ErrorType::ConditionHolds => Exit::Failed,
             ErrorType::Usage
             | ErrorType::Config

@@ -2,6 +2,7 @@
 
 mod add;
 mod args;
+mod audit;
 mod bench;
 mod checkpoint;
 mod cleanup;

@@ -1,4 +1,4 @@
-//! `verify`: checks every byte of the log, repairs it, or checks the disk under it.
+//! `verify`: checks every byte of the log, repairs it, checks the disk under it, or asks the backends.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -22,6 +22,7 @@ use crate::report::{
 pub fn run(context: &mut Context<'_>, args: &Verify) -> Result<Exit, CliError> {
     match &args.durability {
         Some(directory) => durability(context, directory.as_deref(), args.rounds),
+        None if args.remote => super::audit::run(context, args),
         None if args.repair => repair(context),
         None => check(context),
     }

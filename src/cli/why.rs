@@ -27,7 +27,9 @@ pub fn run(context: &mut Context<'_>, args: &args::Why) -> Result<Exit, CliError
             let number = why.operation.number;
             let sentence = terminal.program.named(&why.sentence);
             let told = match why.operation.status() {
-                Status::Completed => format!("operation {number} is completed"),
+                Status::Completed if why.operation.redirected_to.is_none() => {
+                    format!("operation {number} is completed")
+                }
                 Status::Failed => format!("operation {number} failed: {sentence}"),
                 status => format!("operation {number} is {status}: {sentence}"),
             };

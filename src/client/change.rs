@@ -11,7 +11,7 @@ use crate::worker;
 const AT_ONCE: usize = 500;
 
 /// Bytes of redirected operations written at a time: each is a pair that has to stand in one frame.
-const REDIRECTED_BYTES: usize = 512 << 10;
+pub(super) const REDIRECTED_BYTES: usize = 512 << 10;
 
 /// What somebody asks of operations that are there already.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,8 +209,7 @@ impl Client {
                         logged = *admitted;
                     }
                     wal.share_spool(&operation, id)?;
-                    changes.push(Change::NewAs(id, logged));
-                    changes.push(Change::Next(Known::from(&operation), Event::Redirected { to: id, failure }));
+                    changes.extend(goes_on_as(&operation, id, logged, Event::Redirected { to: id, failure }));
                     created.push(id);
                     done.push(operation);
                 }
@@ -379,8 +378,13 @@ fn others_that_wait(
         meant.entry(operation.id).or_default().push(operation.id);
         let mut before = operation.redirected_from;
         while let Some(id) = before {
+            let older = view.operation_by_id(id)?;
+            // Of what was completed, nobody waits for what it went on as when that was not there any more.
+            if older.as_ref().is_some_and(|older| older.status() == Status::Completed) {
+                break;
+            }
             meant.entry(id).or_default().push(operation.id);
-            before = view.operation_by_id(id)?.and_then(|operation| operation.redirected_from);
+            before = older.and_then(|operation| operation.redirected_from);
         }
     }
     let waiting = view.dependents_of(&meant.keys().copied().collect())?;
@@ -390,7 +394,14 @@ fn others_that_wait(
 
 /// The operations in portions, each of which makes one frame.
 fn batches<'a>(verb: &Verb, operations: &'a [Operation]) -> Vec<&'a [Operation]> {
-    let Verb::Redirect(_) = verb else { return operations.chunks(AT_ONCE).collect() };
+    match verb {
+        Verb::Redirect(_) => batches_of_pairs(operations),
+        _ => operations.chunks(AT_ONCE).collect(),
+    }
+}
+
+/// The same of operations each of which goes on as a new one: both have to stand in one frame.
+pub(super) fn batches_of_pairs(operations: &[Operation]) -> Vec<&[Operation]> {
     let mut portions = Vec::new();
     let (mut start, mut bytes) = (0, 0);
     for (at, operation) in operations.iter().enumerate() {
@@ -407,8 +418,13 @@ fn batches<'a>(verb: &Verb, operations: &'a [Operation]) -> Vec<&'a [Operation]>
     portions
 }
 
+/// The new operation that an older one goes on as, and what is noted of the older one.
+pub(super) fn goes_on_as(operation: &Operation, id: OperationId, logged: Logged, event: Event) -> [Change; 2] {
+    [Change::NewAs(id, logged), Change::Next(Known::from(operation), event)]
+}
+
 /// Bytes that a redirect of it takes in the journal, at most: the new operation, and the note on the old one.
-fn size_of(operation: &Operation) -> usize {
+pub(super) fn size_of(operation: &Operation) -> usize {
     let logged = Event::Logged(Box::new(again(operation, operation.backend.clone())));
     2048 + journal::record_len(&operation.operation_type, &operation.backend, &logged)
 }
@@ -450,8 +466,8 @@ fn went_on(backend: &BackendName) -> Failure {
     }
 }
 
-/// The same work, to be done elsewhere.
-fn again(operation: &Operation, backend: BackendName) -> Logged {
+/// The same work, to be done elsewhere, or once more.
+pub(super) fn again(operation: &Operation, backend: BackendName) -> Logged {
     let kind = operation.operation_type.clone();
     let mut logged = Logged::new(kind, backend, operation.parameters.clone(), operation.max_retries);
     logged.priority = operation.priority;

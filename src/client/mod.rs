@@ -1,5 +1,6 @@
 //! The library's face: what the commands do, as functions.
 
+mod audit;
 mod batch;
 mod change;
 mod durability;
@@ -8,6 +9,7 @@ mod failures;
 mod leftovers;
 mod plan;
 mod query;
+mod reopen;
 mod spool;
 mod submit;
 mod wait;
@@ -15,6 +17,7 @@ mod why;
 
 use std::sync::{Arc, Mutex, OnceLock};
 
+pub use audit::{AuditFinding, AuditOptions, AuditReport, Followed, Unasked};
 pub use batch::{BadInputs, Batch, DELAY_MAX, NumberOrText, OperationLine, Receipts, SecondsOrText};
 pub use change::{Changed, Skipped, Verb};
 pub use durability::{Check, Durability, Processes, Tried};

@@ -116,8 +116,9 @@ impl Client {
                 continue;
             }
             let operation = self.operation(&Reference::Number(number))?;
-            let others: Vec<OperationId> =
-                operation.depends_on.iter().copied().chain(operation.redirected_to).collect();
+            // What is completed waits for nothing, also if it was made good by another one since.
+            let next = operation.redirected_to.filter(|_| operation.status() != Status::Completed);
+            let others: Vec<OperationId> = operation.depends_on.iter().copied().chain(next).collect();
             for id in others {
                 if let Some(other) = self.look(|view| view.operation_by_id(id))? {
                     left.push(other.number);

@@ -1,5 +1,5 @@
 use super::{Client, ClientError, Reference};
-use crate::operation::{FailureClass, Operation, State, Status, Time, Wait, failure, retry};
+use crate::operation::{FailureClass, Operation, OperationId, State, Status, Time, Wait, failure, retry};
 use crate::wal::Fate;
 use crate::worker;
 
@@ -106,7 +106,7 @@ impl Client {
     pub fn why(&self, reference: &Reference) -> Result<Why, ClientError> {
         let operation = self.operation(reference)?;
         let (reason, sentence, next_attempt_at) = match operation.status() {
-            Status::Completed => (Reason::Completed, "it is done".to_owned(), None),
+            Status::Completed => (Reason::Completed, self.why_completed(&operation)?, None),
             Status::Failed => self.why_failed(&operation)?,
             Status::Processing => self.why_processing(&operation)?,
             Status::Pending | Status::Retrying => self.why_waiting(&operation)?,
@@ -114,12 +114,25 @@ impl Client {
         Ok(Why { operation, reason, sentence, next_attempt_at })
     }
 
+    fn why_completed(&self, operation: &Operation) -> Result<String, ClientError> {
+        Ok(match operation.redirected_to {
+            Some(id) => format!(
+                "it was done; what it had brought about was not there any more, so it went on as {}",
+                self.named_with_status(id)?
+            ),
+            None => "it is done".to_owned(),
+        })
+    }
+
+    fn named_with_status(&self, id: OperationId) -> Result<String, ClientError> {
+        let to = self.look(|view| view.operation_by_id(id))?;
+        Ok(to.map_or_else(|| id.to_string(), |to| format!("operation {} ({})", to.number, to.status())))
+    }
+
     fn why_failed(&self, operation: &Operation) -> Result<(Reason, String, Option<Time>), ClientError> {
         let n = operation.number;
         if let Some(id) = operation.redirected_to {
-            let to = self.look(|view| view.operation_by_id(id))?;
-            let to = to.map_or_else(|| id.to_string(), |to| format!("operation {} ({})", to.number, to.status()));
-            return Ok((Reason::Redirected, format!("it went on as {to}"), None));
+            return Ok((Reason::Redirected, format!("it went on as {}", self.named_with_status(id)?), None));
         }
         let State::Failed { failure, .. } = &operation.state else {
             return Ok((Reason::Failed, "it failed".into(), None));

@@ -158,6 +158,11 @@ pub enum Event {
         /// What it says of itself if it had not failed already.
         failure: Failure,
     },
+    /// What it had brought about is not there any more: it stays completed, and goes on as another operation.
+    Reopened {
+        /// The other operation.
+        to: OperationId,
+    },
     /// The operator says that it will never succeed.
     GivenUp {
         /// What stands for it from now on.
@@ -185,7 +190,8 @@ impl Event {
             | Event::Unheld { .. }
             | Event::Prioritized { .. }
             | Event::CancelRequested { .. }
-            | Event::DependenciesDone { .. } => return from,
+            | Event::DependenciesDone { .. }
+            | Event::Reopened { .. } => return from,
             Event::Deleted { .. } => return None,
         })
     }
@@ -206,6 +212,7 @@ impl Event {
             Event::Released { .. } => from == Status::Retrying,
             Event::Retried { .. } => matches!(from, Status::Failed | Status::Retrying),
             Event::Redirected { .. } | Event::GivenUp { .. } => from.is_waiting() || from == Status::Failed,
+            Event::Reopened { .. } => from == Status::Completed,
             Event::Deleted { .. } => from != Status::Processing,
         }
     }
@@ -227,6 +234,7 @@ impl Event {
             Event::CancelRequested { .. } => "cancelled",
             Event::DependenciesDone { .. } => "freed of what it waits for",
             Event::Redirected { .. } => "redirected",
+            Event::Reopened { .. } => "reopened",
             Event::GivenUp { .. } => "given up",
             Event::Deleted { .. } => "deleted",
         }
@@ -248,6 +256,7 @@ impl Event {
                 several => format!("{} operations that it waited for are completed", several.len()),
             },
             Event::Redirected { to, .. } => format!("went on as {to}"),
+            Event::Reopened { to } => format!("not there any more as it was; went on as {to}"),
             Event::GivenUp { .. } => "marked as permanently failed".to_owned(),
             _ => return None,
         })

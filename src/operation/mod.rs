@@ -78,7 +78,7 @@ impl Status {
             Processing => true,
             Retrying => matches!(next, Retrying | Processing | Pending | Failed),
             Failed => matches!(next, Failed | Pending),
-            Completed => false,
+            Completed => next == Completed,
         }
     }
 
@@ -349,8 +349,8 @@ impl Operation {
     /// Whether it failed because somebody decided so: it comes back only when it is asked for by name.
     pub fn is_given_up(&self) -> bool {
         let words = [failure::CANCELLED, failure::PERMANENT, failure::REDIRECTED];
-        self.redirected_to.is_some()
-            || matches!(&self.state, State::Failed { failure, .. } if words.contains(&failure.error_type.as_str()))
+        matches!(&self.state, State::Failed { failure, .. }
+            if self.redirected_to.is_some() || words.contains(&failure.error_type.as_str()))
     }
 
     /// Whether it may have been done, and nobody knows: it is done again only if somebody names it.

@@ -189,6 +189,10 @@ fn next_state(operation: &mut Operation, transition: &Transition) -> State {
                 _ => State::Failed { at, failure: failure.clone() },
             }
         }
+        Event::Reopened { to } => {
+            operation.redirected_to = Some(*to);
+            operation.state.clone()
+        }
         Event::GivenUp { failure } => {
             let at = match &operation.state {
                 State::Failed { at, .. } => *at,
@@ -251,6 +255,7 @@ mod tests {
             Event::DependenciesDone { ids: vec![OperationId::from_bytes([9; 16])] },
             Event::Redirected { to: OperationId::from_bytes([8; 16]), failure: failure() },
             Event::GivenUp { failure: failure() },
+            Event::Reopened { to: OperationId::from_bytes([8; 16]) },
             Event::Deleted { reason: "by hand".into() },
         ]
     }
@@ -276,6 +281,7 @@ mod tests {
             (Some(Processing), Some(Processing)),
             (Some(Retrying), Some(Retrying)),
             (Some(Failed), Some(Failed)),
+            (Some(Completed), Some(Completed)),
             (Some(Pending), None),
             (Some(Retrying), None),
             (Some(Completed), None),
@@ -374,6 +380,26 @@ mod tests {
         let failed = fold(Some(op), transition(2, Some(Status::Pending), Event::Failed { failure: failure() }));
         let went_on = fold(Some(failed.clone()), transition(3, Some(Status::Failed), event));
         assert_eq!((went_on.state, went_on.redirected_to), (failed.state, Some(to)));
+    }
+
+    #[test]
+    fn what_is_reopened_stays_completed_and_says_as_what_it_went_on() {
+        let to = OperationId::from_bytes([8; 16]);
+        let op = fold(None, transition(1, None, events().remove(0)));
+        let early = apply(Some(op.clone()), &transition(2, Some(Status::Pending), Event::Reopened { to }));
+        assert!(matches!(early, Err(IllegalTransition::Status { .. })));
+        let op = fold(Some(op), transition(2, Some(Status::Pending), events().remove(1)));
+        let done = Event::Completed { outcome: Outcome { cid: Some("x".into()), ..Outcome::default() } };
+        let op = fold(Some(op), transition(3, Some(Status::Processing), done));
+        let reopened = fold(Some(op.clone()), transition(4, Some(Status::Completed), Event::Reopened { to }));
+        assert_eq!((&reopened.state, reopened.redirected_to), (&op.state, Some(to)), "its result and its day stay");
+        assert_eq!((reopened.revision, reopened.history.len()), (4, 4));
+        assert!(!reopened.is_given_up());
+        // What it went on as may have failed: then it may go on as yet another one.
+        let third = OperationId::from_bytes([9; 16]);
+        let again = Event::Reopened { to: third };
+        let again = fold(Some(reopened), transition(5, Some(Status::Completed), again));
+        assert_eq!(again.redirected_to, Some(third));
     }
 
     #[test]

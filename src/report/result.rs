@@ -2,17 +2,22 @@ use std::io::{self, Write};
 
 use super::text::{shortened, visible, width};
 use super::{Paint, Style};
-use crate::operation::{Failure, FailureClass, Operation, State, Status};
+use crate::operation::{Failure, FailureClass, Fields, Operation, State, Status};
 
 /// What an operation is about, in one line: its path, CID or source, and where that goes.
 pub fn subject(operation: &Operation) -> String {
-    let get = |name: &str| operation.parameters.get(name).map(|text| visible(text));
+    subject_of(&operation.parameters)
+}
+
+/// The same, read from its parameters.
+pub fn subject_of(parameters: &Fields) -> String {
+    let get = |name: &str| parameters.get(name).map(|text| visible(text));
     let what = get("path").or_else(|| get("cid")).or_else(|| get("source"));
     match (what, get("destination")) {
         (Some(what), Some(destination)) => format!("{what} → {destination}"),
         (Some(only), None) | (None, Some(only)) => only,
         (None, None) => {
-            let all: Vec<_> = operation.parameters.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let all: Vec<_> = parameters.iter().map(|(key, value)| format!("{key}={value}")).collect();
             visible(&all.join(" "))
         }
     }

@@ -114,7 +114,7 @@ pub const COMMANDS: &[CommandSchema] = &[
     command("checkpoint", "what was folded", &[done::<doc::Checkpoint<'_>>()]),
     command(
         "verify",
-        "what a look at every byte found; what a repair saved and lost; what a disk is like",
+        "what a look at every byte found; what a repair saved and lost; what a disk is like; what backends still have",
         &[
             done::<doc::VerifiedDoc<'_>>(),
             with_error::<doc::VerifiedDoc<'_>>(),
@@ -122,6 +122,8 @@ pub const COMMANDS: &[CommandSchema] = &[
             with_error::<doc::RepairedDoc<'_>>(),
             done::<doc::DurabilityDoc<'_>>(),
             with_error::<doc::DurabilityDoc<'_>>(),
+            done::<doc::AuditDoc<'_>>(),
+            with_error::<doc::AuditDoc<'_>>(),
         ],
     ),
     command(

@@ -42,7 +42,7 @@ pub use manifest::FileEntry;
 pub use note::HolderNote;
 pub use receipts::Entry;
 pub use repair::{Loss, Repaired, repair};
-pub use spool::{NotTaken, Stage, Staged};
+pub use spool::{NotTaken, Stage, Staged, hash_of};
 pub use verify::{Finding, FindingKind, Progress, Verified, decode_files, verify};
 pub use view::{Glimpse, View};
 pub use visit::Order;

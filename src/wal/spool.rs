@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 
-use super::change::{Admitted, Change};
+use super::change::{Admitted, Change, Written};
 use super::error::{WalError, WalResult};
 use super::layout::Layout;
 use super::log::Wal;
@@ -108,15 +108,41 @@ impl Wal {
             content.extend(staged.map(|staged| (id, staged)));
             changes.push(Change::NewAs(id, logged));
         }
+        self.with_staged(content, || {
+            let admitted = self.append_admitted(changes.clone())?;
+            let known = admitted.iter().map(Admitted::id).collect();
+            Ok((known, admitted))
+        })
+    }
+
+    /// Like [`Wal::transact`], for changes some of which log operations with staged content. Content of operations that
+    /// `decide` does not log after all is given back.
+    pub fn transact_staged<T>(
+        &self,
+        content: Vec<(OperationId, Staged)>,
+        mut decide: impl FnMut(&mut View) -> WalResult<(Vec<Change>, T)>,
+    ) -> WalResult<(Vec<Written>, T)> {
+        self.check_room(0)?;
+        self.with_staged(content, || {
+            let done = self.transact(&mut decide)?;
+            Ok((done.0.iter().map(|written| written.id).collect(), done))
+        })
+    }
+
+    /// Publishes staged content and then has the frame written that names it; `write` says which operations are in the log.
+    fn with_staged<T>(
+        &self,
+        mut content: Vec<(OperationId, Staged)>,
+        mut write: impl FnMut() -> WalResult<(BTreeSet<OperationId>, T)>,
+    ) -> WalResult<T> {
         for attempt in 1.. {
             let published = self.publish_staged(&content).map_err(WalError::NotLogged);
-            match published.and_then(|()| self.append_admitted(changes.clone())) {
-                Ok(admitted) => {
-                    let known: BTreeSet<OperationId> = admitted.iter().map(Admitted::id).collect();
-                    // Those whose idempotency key was there already.
+            match published.and_then(|()| write()) {
+                Ok((known, done)) => {
+                    // Those whose idempotency key was there already, or that were not wanted any more.
                     content.retain(|(id, _)| !known.contains(id));
                     self.take_back(&content);
-                    return Ok(admitted);
+                    return Ok(done);
                 }
                 // Whatever stands needs its content; a sweep finds out what that is.
                 Err(error @ WalError::Unconfirmed { .. }) => return Err(error),
@@ -128,7 +154,7 @@ impl Wal {
                 }
             }
         }
-        Ok(Vec::new())
+        Err(WalError::Unconfirmed { why: "it was tried too often".into(), ids: Vec::new() })
     }
 
     /// Links staged content into the spool, each for its operation, and makes that durable.
@@ -480,7 +506,8 @@ fn pump(
     }
 }
 
-pub(super) fn hash_of(file: &dyn DiskFile) -> DiskResult<String> {
+/// The SHA-256 of a file's content.
+pub fn hash_of(file: &dyn DiskFile) -> DiskResult<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; BUFFER as usize];
     let mut offset = 0;

@@ -30,8 +30,21 @@ impl View {
         order: Order,
         wanted_file: impl Fn(&FileEntry) -> bool,
         wanted: impl Fn(&Glimpse) -> bool,
+        visitor: impl FnMut(Operation) -> ControlFlow<()>,
+    ) -> WalResult<()> {
+        self.visit_between((0, Number::MAX), order, wanted_file, wanted, visitor)
+    }
+
+    /// The same of operations with these numbers, the last one included: for walks in portions.
+    pub fn visit_between(
+        &self,
+        (first, last): (Number, Number),
+        order: Order,
+        wanted_file: impl Fn(&FileEntry) -> bool,
+        wanted: impl Fn(&Glimpse) -> bool,
         mut visitor: impl FnMut(Operation) -> ControlFlow<()>,
     ) -> WalResult<()> {
+        let between = |numbers: (Number, Number)| numbers.1 >= first && numbers.0 <= last;
         enum Source<'a> {
             File(&'a FileEntry),
             Group(&'a FileEntry, Arc<Table>, usize),
@@ -64,14 +77,14 @@ impl View {
             Order::OldestFirst => (u64::MAX - first, unfolds),
         };
         let mut heap = BinaryHeap::new();
-        for file in self.files().iter().filter(|file| wanted_file(file)) {
+        for file in self.files().iter().filter(|file| between(file.numbers) && wanted_file(file)) {
             heap.push(Item { key: key(file.numbers, true), source: Source::File(file) });
         }
-        for glimpse in self.touched().filter(|glimpse| wanted(glimpse)) {
+        for glimpse in self.touched().filter(|glimpse| between((glimpse.number, glimpse.number)) && wanted(glimpse)) {
             heap.push(Item { key: key((glimpse.number, glimpse.number), false), source: Source::Touched });
         }
         for row in self.original_rows().into_iter().flat_map(Rows::operations) {
-            if !self.is_touched(row.number) {
+            if between((row.number, row.number)) && !self.is_touched(row.number) {
                 let source = Source::Row(Box::new(row.clone()));
                 heap.push(Item { key: key((row.number, row.number), false), source });
             }
@@ -95,7 +108,7 @@ impl View {
                             continue;
                         }
                     };
-                    for group in table.groups() {
+                    for group in table.groups().iter().filter(|group| between(group.numbers)) {
                         let source = Source::Group(file, table.clone(), group.index);
                         heap.push(Item { key: key(group.numbers, true), source });
                     }
@@ -111,7 +124,7 @@ impl View {
                     };
                     for row in rows.iter() {
                         let live = !file.superseded.contains(row.number) && !self.is_touched(row.number);
-                        if live {
+                        if live && between((row.number, row.number)) {
                             let source = Source::Row(Box::new(row.clone()));
                             heap.push(Item { key: key((row.number, row.number), false), source });
                         }

@@ -96,6 +96,20 @@ const WORKLOADS: &[Workload] = &[
         ..PLAIN
     },
     Workload {
+        name: "reopen",
+        before: &[Deed::Add("a b"), Deed::Claim("a b"), Deed::Complete("a b"), Deed::Checkpoint],
+        deeds: &[
+            Deed::Reopen("a"),
+            Deed::Checkpoint,
+            Deed::Reopen("b"),
+            Deed::Claim("a+"),
+            Deed::Complete("a+"),
+            Deed::Checkpoint,
+        ],
+        beside: &[(1, Deed::Add("x")), (3, Deed::Checkpoint)],
+        ..PLAIN
+    },
+    Workload {
         name: "keys",
         before: &[Deed::Keyed("theirs"), Deed::Checkpoint],
         deeds: &[Deed::Keyed("mine"), Deed::Keyed("theirs"), Deed::Keyed("mine")],

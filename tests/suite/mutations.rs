@@ -37,6 +37,8 @@ const NULLABLE: &[&str] = &[
     "claim",
     "redirected_from",
     "redirected_to",
+    "went_on_as",
+    "refused",
     "cid",
     "size",
     "destination",

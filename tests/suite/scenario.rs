@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use wal_cli::backend::{Answer, Attempt, AttemptError, Backend, Request};
+use wal_cli::backend::{Answer, Attempt, AttemptError, Audit, Backend, Request};
 use wal_cli::client::{Client, ProcessOptions, ProcessReport, Reference, Silent, Stop};
 use wal_cli::clock::ManualClock;
 use wal_cli::config::Settings;
@@ -39,6 +39,10 @@ pub struct Script {
     pub acts: Mutex<BTreeMap<String, Vec<Act>>>,
     pub calls: Mutex<Vec<String>>,
     pub answers: Mutex<BTreeMap<String, Answer>>,
+    /// What a look at completed operations finds; all others are intact, and of `hangs` none finds anything.
+    pub audits: Mutex<BTreeMap<String, Audit>>,
+    /// Those that were looked at.
+    pub audited: Mutex<Vec<String>>,
     pub away: AtomicBool,
     /// Whether it has no time for questions.
     pub busy: AtomicBool,
@@ -102,6 +106,24 @@ impl Backend for Script {
             return Err(AttemptError::transient("busy", "ask me later"));
         }
         Ok(self.answers.lock().unwrap().get(&Script::name(request)).cloned().unwrap_or(Answer::NotDone))
+    }
+
+    fn audit(&self, request: &Request, _: &Outcome, attempt: &Attempt) -> Result<Audit, AttemptError> {
+        let name = Script::name(request);
+        self.audited.lock().unwrap().push(name.clone());
+        if self.away.load(Ordering::SeqCst) {
+            return Err(AttemptError::failed(FailureClass::Outage, "refused", "nobody listens"));
+        }
+        if self.busy.load(Ordering::SeqCst) {
+            return Err(AttemptError::transient("busy", "ask me later"));
+        }
+        if name == "hangs" {
+            while !attempt.is_cancelled() {
+                std::thread::yield_now();
+            }
+            return Err(AttemptError::Stopped);
+        }
+        Ok(self.audits.lock().unwrap().get(&name).cloned().unwrap_or(Audit::Intact))
     }
 
     fn health(&self) -> Result<(), Failure> {

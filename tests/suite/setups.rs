@@ -38,6 +38,35 @@ pub fn one_completed(place: &Place) -> Option<File> {
     None
 }
 
+/// The files are added; the content of the first is gone.
+pub fn one_gone(place: &Place) -> Option<File> {
+    nothing(place);
+    place.run("add --backend local a.txt b.txt --wait");
+    let cid = place.json("show 1")["operation"]["result"]["cid"].as_str().unwrap().to_owned();
+    let store = place.log().join("local/content");
+    let shards = std::fs::read_dir(store).unwrap().map(|shard| shard.unwrap().path().join(&cid));
+    let content: Vec<_> = shards.filter(|path| path.exists()).collect();
+    assert_eq!(content.len(), 1);
+    std::fs::remove_file(&content[0]).unwrap();
+    None
+}
+
+/// And so is the file.
+pub fn one_gone_with_its_file(place: &Place) -> Option<File> {
+    one_gone(place);
+    std::fs::remove_file(place.path("a.txt")).unwrap();
+    None
+}
+
+/// The first one was added to a backend that the settings do not name any more.
+pub fn one_of_a_backend_of_old(place: &Place) -> Option<File> {
+    place.settings("[backends.old]\ntype = \"local\"\n");
+    nothing(place);
+    place.run("add --backend old a.txt --wait");
+    place.settings("");
+    None
+}
+
 /// The first was there when it was logged, and is gone; the second one is fine.
 pub fn one_failed(place: &Place) -> Option<File> {
     nothing(place);

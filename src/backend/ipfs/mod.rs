@@ -3,6 +3,7 @@
 //! Nothing that the node says is believed that can be computed here: the CID of what is sent is computed while it
 //! streams by, and what is fetched comes block by block, each checked against its hash.
 
+mod audit;
 mod dag;
 mod errors;
 mod names;
@@ -21,7 +22,7 @@ use super::files::stop_if_asked;
 use super::http::{Credentials, Http, Limits, Spell, Trouble};
 use super::parameters::Task;
 use super::unixfs::{Cid, Options};
-use super::{Answer, Attempt, AttemptError, Backend, Request};
+use super::{Answer, Attempt, AttemptError, Audit, Backend, Request};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::operation::{Failure, FailureClass, OperationId, Outcome};
@@ -276,6 +277,11 @@ impl Backend for IpfsBackend {
         }
         // What may be repeated without harm is repeated where nobody can be asked.
         if does_harm { answer } else { Ok(answer.unwrap_or(Answer::NotDone)) }
+    }
+
+    fn audit(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<Audit> {
+        let task = Task::of(request, self.options.unixfs)?;
+        self.session(request, attempt, Spell::of(self.options.idle.min(QUESTION_MAX))).look_again(&task, outcome)
     }
 
     fn health(&self) -> std::result::Result<(), Failure> {

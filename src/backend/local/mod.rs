@@ -16,6 +16,7 @@
 //! process that put it there may have been killed before it could do so.
 
 mod add;
+mod audit;
 mod errors;
 mod listing;
 mod names;
@@ -37,7 +38,7 @@ use super::files::{parent_of, stop_if_asked};
 use super::parameters::Task;
 use super::place::remove_tree;
 use super::unixfs::Options;
-use super::{Answer, Attempt, AttemptError, Backend, Request};
+use super::{Answer, Attempt, AttemptError, Audit, Backend, Request};
 use crate::clock::Clock;
 use crate::disk::{Access, Disk, DiskFile, DiskResult};
 use crate::operation::{Failure, FailureClass, Outcome};
@@ -211,6 +212,15 @@ impl Backend for LocalBackend {
             // Everything else ends in the same state however often it is done.
             _ => Ok(Answer::NotDone),
         }
+    }
+
+    fn audit(
+        &self,
+        request: &Request,
+        outcome: &Outcome,
+        attempt: &Attempt,
+    ) -> std::result::Result<Audit, AttemptError> {
+        self.look_again(request, outcome, attempt)
     }
 
     fn health(&self) -> std::result::Result<(), Failure> {

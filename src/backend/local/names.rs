@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use super::audit::MERGED;
 use super::place::{Origin, Reading};
 use super::{Answer, Attempt, AttemptError, LocalBackend, Outcome};
 use crate::backend::errors::{Result, ours, writing};
@@ -62,12 +63,15 @@ impl LocalBackend {
         let path = self.locate(name)?;
         self.make_parent(name, &path)?;
         let place = Place { disk: &*self.disk, staging: self.tmp_path().map_err(ours)? };
+        let there = self.disk.symlink_metadata(&path).ok();
+        let is_merged = there.is_some_and(|there| there.kind == FileKind::Directory);
         let node = place.put(&Reading { backend: self, attempt, origin }, &path)?;
+        let receipt = is_merged.then(|| (MERGED.to_owned(), "true".to_owned())).into_iter().collect();
         Ok(Outcome {
             cid: Some(node.cid.to_string()),
             size: Some(node.size),
             destination: Some(name.display()),
-            ..Outcome::default()
+            receipt,
         })
     }
 

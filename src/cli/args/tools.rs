@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
+use super::{Since, backend, since};
+use crate::operation::BackendName;
+
 /// `bench`
 #[derive(Debug, Subcommand)]
 pub enum Bench {
@@ -53,12 +56,17 @@ Without flags nothing is changed and nobody is kept waiting: it works beside wri
 and on a read-only file system. --repair needs the log for itself for a moment, and
 sets damaged files aside in quarantine/. --durability kills processes, but no machine:
 whether the disk keeps its promises when the power goes cannot be tried out.
+--remote asks each backend whether what was completed is still there, and the same;
+what later operations replaced or removed is passed over. --reopen logs anew, with the
+same parameters, what is gone or altered; `wal-cli process` then carries that out.
 
 Examples:
   wal-cli verify
   wal-cli verify --json | jq '.findings[] | select(.kind == \"damage\")'
   wal-cli verify --repair
-  wal-cli verify --durability /mnt/data     # safe to keep a log there?";
+  wal-cli verify --durability /mnt/data     # safe to keep a log there?
+  wal-cli verify --remote                   # is it all still there?
+  wal-cli verify --remote --since 7d --backend s3 --reopen";
 
 /// `verify`
 #[derive(Debug, Args)]
@@ -67,6 +75,18 @@ pub struct Verify {
     /// Save every record that can be read, and say what is lost
     #[arg(long)]
     pub repair: bool,
+    /// Ask the backends instead whether what was completed is still there, and the same
+    #[arg(long, conflicts_with_all = ["repair", "durability"])]
+    pub remote: bool,
+    /// With --remote: what was completed since then: 2h, 3d, 2026-01-31
+    #[arg(long, value_name = "TIME", requires = "remote", value_parser = since)]
+    pub since: Option<Since>,
+    /// With --remote: of this backend
+    #[arg(long, short, value_name = "NAME", requires = "remote", value_parser = backend)]
+    pub backend: Option<BackendName>,
+    /// With --remote: log once more what is gone or altered
+    #[arg(long, requires = "remote")]
+    pub reopen: bool,
     /// Try out the disk instead, below this directory [default: that of the log]
     #[arg(long, value_name = "DIR", num_args = 0..=1, conflicts_with = "repair", value_hint = ValueHint::DirPath)]
     pub durability: Option<Option<PathBuf>>,

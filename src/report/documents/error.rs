@@ -54,6 +54,7 @@ error_types! {
     Disabled "disabled" "logging is switched off; nothing was logged"
     UnsafeDisk "unsafe_disk" "the disk does not keep what the log relies on (verify --durability)"
     Lost "lost" "not everything of a damaged log could be saved (verify --repair)"
+    NotIntact "not_intact" "what was completed is gone or altered, or could not be looked at (verify --remote)"
     ConditionHolds "condition_holds" "a condition of --fail-if holds"
     NotApplicable "not_applicable" "it does not apply to some of the operations; nothing was changed"
     IllegalChange "illegal_change" "the status of the operation does not allow the change"

@@ -42,6 +42,8 @@ pub enum Deed {
     Delay(&'static str),
     Again(&'static str),
     Hold(&'static str),
+    /// What it had brought about is gone: it goes on as another one, whose text ends with a `+`.
+    Reopen(&'static str),
     Delete(&'static str),
     Checkpoint,
     Maintain,
@@ -277,6 +279,10 @@ impl World {
             Deed::Delay(list) => next(list, &["processing"], "retrying"),
             Deed::Again(list) => next(list, &["failed"], "pending"),
             Deed::Hold(list) => next(list, &["pending", "retrying"], ""),
+            Deed::Reopen(text) => {
+                next(text, &["completed"], "");
+                state.entry(format!("{text}+")).or_insert_with(|| vec![("", "pending")]);
+            }
             Deed::Delete(list) => texts(list).iter().for_each(|text| drop(state.remove(text))),
             Deed::Cleanup(_) => {
                 let completed = |history: &History| history.last().is_some_and(|(_, to)| *to == "completed");
@@ -337,6 +343,17 @@ impl World {
                 self.next(wal, list, |_| Event::Retried { reason: "by hand".into(), forget: Vec::new() })?;
             }
             Deed::Hold(list) => drop(self.next(wal, list, |_| Event::Held { reason: "by hand".into() })?),
+            Deed::Reopen(text) => {
+                let id = wal.new_id(now, 0);
+                wal.transact(|view| {
+                    let named = |operation: &Operation| text_of(operation) == text;
+                    let old = all(view)?.into_iter().find(named).expect("it is there");
+                    let mut new = logged(&format!("{text}+"));
+                    new.redirected_from = Some(old.id);
+                    let reopened = Change::Next(Known::from(&old), Event::Reopened { to: id });
+                    Ok((vec![Change::NewAs(id, new), reopened], ()))
+                })?;
+            }
             Deed::Delete(list) => {
                 let gone = self.next(wal, list, |_| Event::Deleted { reason: "by hand".into() })?;
                 gone.iter().for_each(|operation| wal.release_spool(operation));

@@ -1,0 +1,194 @@
+//! Looking again at what was put: an object by its size and checksum, a folder by the marks of its objects.
+
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+
+use super::client::Spell;
+use super::objects::{OPERATION, size_of};
+use super::place::Place;
+use super::task::Task;
+use super::{QUESTION_MAX, S3Backend, Session, task_of};
+use crate::backend::audit::{Audit, Effect, Reach};
+use crate::backend::errors::Result;
+use crate::backend::files::stop_if_asked;
+use crate::backend::{Attempt, Request};
+use crate::operation::{Fields, Outcome};
+
+/// The name under which a receipt tells how many objects a folder came to.
+const OBJECTS: &str = "objects";
+
+/// The places that a completed operation touches; `bucket` is that of the settings.
+pub(in crate::backend) fn effects(
+    bucket: Option<&str>,
+    operation_type: &str,
+    parameters: &Fields,
+    outcome: &Outcome,
+) -> Vec<Effect> {
+    let Ok(task) = Task::read(operation_type, parameters) else { return Vec::new() };
+    let named = |place: &Place| {
+        let bucket = place.bucket.as_deref().or(bucket).unwrap_or_default();
+        format!("key/{bucket}/{}", place.key.trim_end_matches('/'))
+    };
+    let put = |place: &Place, reach| Effect { place: named(&as_put(place, outcome)), reach, puts: true };
+    // An object may have the name of a folder: that all below goes with it is not certain.
+    let taken = |place: &Place| Effect { place: named(place), reach: Reach::Tree, puts: false };
+    let is_folder = outcome.receipt.contains_key(OBJECTS);
+    let copied = if outcome.receipt.contains_key("etag") { Reach::One } else { Reach::Tree };
+    match task {
+        Task::Put { destination, .. } => vec![put(&destination, if is_folder { Reach::Tree } else { Reach::One })],
+        Task::Copy { destination, .. } => vec![put(&destination, copied)],
+        Task::Move { source, destination } => vec![taken(&source), put(&destination, copied)],
+        Task::MakeFolder { place } => vec![put(&place, Reach::Ensured)],
+        Task::Remove { place, .. } => vec![taken(&place)],
+        Task::Get { .. } | Task::List { .. } => Vec::new(),
+    }
+}
+
+/// Where it was put, which the settings may not say any more.
+fn as_put(place: &Place, outcome: &Outcome) -> Place {
+    let noted = outcome.destination.as_deref().filter(|noted| noted.starts_with("s3://"));
+    noted.and_then(|noted| Place::parse(noted).ok()).unwrap_or_else(|| place.clone())
+}
+
+impl S3Backend {
+    pub(super) fn look_again(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<Audit> {
+        // Of a large folder many objects are looked at: none may take long, and all together as long as they need.
+        let session = self.session(request, attempt, Spell::begin(self.options.idle.min(QUESTION_MAX), None));
+        let objects = outcome.receipt.get(OBJECTS).and_then(|objects| objects.parse().ok());
+        match task_of(request)? {
+            Task::Put { destination, .. } => {
+                let place = as_put(&destination, outcome);
+                match objects {
+                    Some(objects) => session.audit_folder(&place, objects, outcome),
+                    None => session.audit_object(&place, outcome),
+                }
+            }
+            Task::Copy { destination, .. } | Task::Move { destination, .. } => {
+                let place = as_put(&destination, outcome);
+                match objects {
+                    Some(objects) => session.audit_copies(&place, objects),
+                    None => session.audit_object(&place, outcome),
+                }
+            }
+            Task::MakeFolder { place } => {
+                let place = as_put(&place, outcome);
+                let mark = Place { key: place.prefix(), ..place.clone() };
+                Ok(match session.head(&mark)? {
+                    Some(_) => Audit::Intact,
+                    None => Audit::Gone(format!("the mark of the folder `{}` is gone", session.name_of(&place)?)),
+                })
+            }
+            Task::Get { .. } | Task::Remove { .. } | Task::List { .. } => Ok(Audit::Nothing),
+        }
+    }
+}
+
+impl Session<'_> {
+    fn name_of(&self, place: &Place) -> Result<String> {
+        Ok(format!("s3://{}/{}", self.bucket(place)?, place.key))
+    }
+
+    fn audit_object(&self, place: &Place, outcome: &Outcome) -> Result<Audit> {
+        let name = self.name_of(place)?;
+        Ok(match self.head(place)? {
+            None => Audit::Gone(format!("`{name}` is not there any more")),
+            Some(there) => compare(&name, &there, outcome),
+        })
+    }
+
+    fn audit_folder(&self, place: &Place, objects: u64, outcome: &Outcome) -> Result<Audit> {
+        let (id, name) = (self.request.id.to_string(), self.name_of(place)?);
+        let (mut count, mut bytes) = (0, 0);
+        for object in self.objects_in(place)? {
+            stop_if_asked(self.attempt)?;
+            let place = Place { bucket: place.bucket.clone(), key: object.key };
+            let Some(there) = self.head(&place)? else { continue };
+            if there.metadata().and_then(|metadata| metadata.get(OPERATION)) == Some(&id) {
+                count += 1;
+                bytes += size_of(&there).unwrap_or(0);
+            }
+        }
+        Ok(match outcome.size {
+            _ if count == 0 && objects > 0 => {
+                Audit::Gone(format!("none of the {objects} objects put in `{name}` is there any more"))
+            }
+            _ if count < objects => {
+                Audit::Altered(format!("{count} of {objects} objects in `{name}` are as they were put"))
+            }
+            Some(size) if size != bytes => {
+                Audit::Altered(format!("the {objects} objects in `{name}` have {bytes} bytes, not {size}"))
+            }
+            _ => Audit::Intact,
+        })
+    }
+
+    /// Of copies nothing tells who made them: there have to be as many.
+    fn audit_copies(&self, place: &Place, objects: u64) -> Result<Audit> {
+        let (count, name) = (self.objects_in(place)?.len() as u64, self.name_of(place)?);
+        Ok(match count {
+            0 if objects > 0 => Audit::Gone(format!("nothing is in `{name}` any more")),
+            count if count < objects => {
+                Audit::Altered(format!("{count} of {objects} objects in `{name}` are still there"))
+            }
+            _ => Audit::Intact,
+        })
+    }
+}
+
+/// Whether an object is what was put: of its size, and of its checksum or, where there is none on both sides, its etag.
+fn compare(name: &str, there: &HeadObjectOutput, outcome: &Outcome) -> Audit {
+    if let (Some(put), Some(now)) = (outcome.size, size_of(there))
+        && put != now
+    {
+        return Audit::Altered(format!("`{name}` has {now} bytes, not {put}"));
+    }
+    let checksums = [
+        ("checksum_sha256", there.checksum_sha256()),
+        ("checksum_crc64nvme", there.checksum_crc64_nvme()),
+        ("checksum_crc32c", there.checksum_crc32_c()),
+        ("checksum_crc32", there.checksum_crc32()),
+        ("checksum_sha1", there.checksum_sha1()),
+    ];
+    for (kind, now) in checksums {
+        let (Some(put), Some(now)) = (outcome.receipt.get(kind), now) else { continue };
+        // One of parts and one of the whole cannot be compared.
+        if put.contains('-') == now.contains('-') {
+            let what = format!("the content of `{name}` is not what was put: its {kind} is {now}, not {put}");
+            return if put == now { Audit::Intact } else { Audit::Altered(what) };
+        }
+    }
+    match (outcome.receipt.get("etag"), there.e_tag()) {
+        (Some(put), Some(now)) if put.trim_matches('"') != now.trim_matches('"') => {
+            Audit::Altered(format!("`{name}` is not what was put: its etag is {now}, not {put}"))
+        }
+        _ => Audit::Intact,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn size_then_checksum_then_etag_decide() {
+        let head = |size: i64, crc32: Option<&str>, etag: &str| {
+            let head = HeadObjectOutput::builder().content_length(size).e_tag(etag);
+            head.set_checksum_crc32(crc32.map(str::to_owned)).build()
+        };
+        let put = |crc32: Option<&str>| {
+            let mut receipt = Fields::from([("etag".to_owned(), "\"a\"".to_owned())]);
+            receipt.extend(crc32.map(|crc32| ("checksum_crc32".to_owned(), crc32.to_owned())));
+            Outcome { size: Some(3), receipt, ..Outcome::default() }
+        };
+        let is_intact = |there: &HeadObjectOutput, outcome: &Outcome| compare("x", there, outcome) == Audit::Intact;
+        assert!(is_intact(&head(3, None, "a"), &put(None)), "quotes mean nothing");
+        assert!(!is_intact(&head(3, None, "b"), &put(None)));
+        assert!(!is_intact(&head(4, Some("c"), "a"), &put(Some("c"))));
+        // Copied to another key, or encrypted with another one, it has another etag.
+        assert!(is_intact(&head(3, Some("c"), "b"), &put(Some("c"))));
+        assert!(!is_intact(&head(3, Some("d"), "a"), &put(Some("c"))));
+        // Checksums of parts say nothing of one of the whole.
+        assert!(is_intact(&head(3, Some("d-2"), "a"), &put(Some("c"))));
+        assert!(is_intact(&head(3, Some("d"), "a"), &put(None)));
+        assert!(is_intact(&head(3, None, "b"), &Outcome { size: Some(3), ..Outcome::default() }), "nothing but a size");
+    }
+}

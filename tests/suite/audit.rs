@@ -1,0 +1,558 @@
+//! `verify --remote`: whether what was completed is still there, and logged once more where it is not.
+#![expect(clippy::disallowed_methods, reason = "it removes and damages files as others would")]
+
+use std::fmt;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use wal_cli::backend::unixfs::Options;
+use wal_cli::backend::{Answer, Attempt, AttemptError, Audit, Backend, LocalBackend, Request};
+use wal_cli::client::{AuditOptions, AuditReport, Client, ClientError, Followed, Reference, Stop};
+use wal_cli::disk::Disk;
+use wal_cli::operation::{Failure, Fields, Logged, OperationType, Outcome, Status};
+
+use super::binary::Place;
+use super::cli::{code, text};
+use super::contract;
+use super::kubo::daemon::{Kubo, endpoint};
+use super::s3::server::{BUCKET, OWNER, S3};
+use super::scenario::{Scenario, backend};
+
+fn look(client: &Client, reopen: bool) -> AuditReport {
+    let options = AuditOptions { reopen, ..AuditOptions::default() };
+    let report = client.audit(&options, &Stop::new(), &|_, _| {}).unwrap();
+    assert!(report.trouble.is_none(), "{report:?}");
+    report
+}
+
+fn numbers(report: &AuditReport) -> (Vec<u64>, Vec<u64>) {
+    let numbers = |findings: &[wal_cli::client::AuditFinding]| findings.iter().map(|finding| finding.number).collect();
+    (numbers(&report.gone), numbers(&report.altered))
+}
+
+fn finds(scenario: &Scenario, on: &str, name: &str, found: Audit) {
+    scenario.scripts[on].audits.lock().unwrap().insert(name.to_owned(), found);
+}
+
+fn assert_sound(client: &Client) {
+    let verified = client.verify(&|_, _| {}).unwrap();
+    assert!(verified.is_sound(), "{:?}", verified.findings);
+}
+
+#[test]
+fn what_is_gone_goes_on_as_a_new_operation_also_from_an_archive() {
+    let scenario = Scenario::new();
+    scenario.add("a", "one two three").process();
+    scenario.client().checkpoint().unwrap();
+    finds(&scenario, "a", "one", Audit::Gone("it is gone".into()));
+    finds(&scenario, "a", "two", Audit::Altered("it is another one".into()));
+
+    let client = scenario.client();
+    let before = client.stats().unwrap();
+    let report = look(&client, false);
+    assert_eq!((report.checked, report.intact, numbers(&report)), (3, 1, (vec![1], vec![2])));
+    assert_eq!((&report.gone[0].what[..], &report.gone[0].followed), ("it is gone", &None));
+    assert_eq!(client.stats().unwrap(), before, "a look changes nothing");
+
+    let report = look(&client, true);
+    assert_eq!((report.reopened, numbers(&report)), (2, (vec![1], vec![2])));
+    let (old, new) = (scenario.get(1), scenario.get(4));
+    assert_eq!(report.gone[0].followed, Some(Followed::Reopened { number: 4, id: new.id }));
+    assert_eq!((old.status(), old.redirected_to, new.redirected_from), (Status::Completed, Some(new.id), Some(old.id)));
+    assert_eq!((new.status(), &new.parameters, new.max_retries), (Status::Pending, &old.parameters, old.max_retries));
+    assert_sound(&client);
+
+    // What goes on is not logged twice, whoever asks.
+    let report = look(&scenario.client(), true);
+    assert_eq!((report.reopened, client.stats().unwrap().counts.total()), (0, 5));
+    assert_eq!(report.gone[0].followed, Some(Followed::GoesOn { number: 4, id: new.id }));
+
+    // Its old row is superseded; its new one is in an archive of the day on which it was completed.
+    client.checkpoint().unwrap();
+    assert_sound(&client);
+    let stats = client.stats().unwrap();
+    assert_eq!((stats.archived, stats.counts.completed, stats.counts.pending), (3, 3, 2));
+    assert_eq!(scenario.get(1), old);
+
+    scenario.scripts["a"].audits.lock().unwrap().clear();
+    assert_eq!(scenario.process().completed, 2);
+    client.checkpoint().unwrap();
+    let report = look(&client, true);
+    assert!(report.is_clean());
+    assert_eq!((report.checked, report.superseded), (3, 2), "what they went on as is looked at in their place");
+    assert_sound(&client);
+}
+
+#[test]
+fn what_failed_again_or_was_deleted_is_logged_once_more() {
+    let scenario = Scenario::new();
+    scenario.add("a", "one").process();
+    finds(&scenario, "a", "one", Audit::Gone("it is gone".into()));
+    assert_eq!(look(&scenario.client(), true).reopened, 1);
+    scenario.client().change(&[Reference::Number(2)], &wal_cli::client::Verb::Delete, true).unwrap();
+    let report = look(&scenario.client(), true);
+    assert!(matches!(report.gone[0].followed, Some(Followed::Reopened { number: 3, .. })), "{report:?}");
+    scenario
+        .client()
+        .change(&[Reference::Number(3)], &wal_cli::client::Verb::Cancel { permanent: false }, true)
+        .unwrap();
+    let report = look(&scenario.client(), true);
+    assert!(matches!(report.gone[0].followed, Some(Followed::Reopened { number: 4, .. })), "{report:?}");
+    let history = scenario.get(1).history;
+    assert_eq!(history.iter().filter(|entry| entry.from == Some(Status::Completed)).count(), 3);
+    assert_sound(&scenario.client());
+}
+
+#[test]
+fn a_repair_keeps_what_was_reopened() {
+    let scenario = Scenario::new();
+    scenario.add("a", "one two").process();
+    scenario.client().checkpoint().unwrap();
+    finds(&scenario, "a", "one", Audit::Gone("it is gone".into()));
+    look(&scenario.client(), true);
+    let old = scenario.get(1);
+    for folded in [false, true] {
+        let machine = scenario.machine.fork();
+        let disk = machine.process();
+        let client = Client::with(Arc::new(disk.clone()), scenario.clock.clone(), scenario.settings.clone(), "verify");
+        if folded {
+            client.checkpoint().unwrap();
+        }
+        assert!(!client.repair().unwrap().changed, "it is sound");
+        disk.remove_file(Path::new("/wal/MANIFEST.json")).unwrap();
+        let repaired = client.repair().unwrap();
+        assert!(repaired.changed && repaired.lost.iter().count() == 0, "{repaired:?}");
+        assert_sound(&client);
+        let now = client.operation(&Reference::Number(1)).unwrap();
+        assert_eq!((now.status(), now.redirected_to), (Status::Completed, old.redirected_to), "{folded}");
+    }
+}
+
+#[test]
+fn a_backend_that_is_away_is_asked_once_and_told_once() {
+    let scenario = Scenario::new();
+    scenario.add("a", "one two three four five").add("b", "six seven").process();
+    finds(&scenario, "b", "seven", Audit::Nothing);
+    scenario.scripts["a"].away.store(true, Ordering::SeqCst);
+    let report = look(&scenario.client(), true);
+    let [unasked] = &report.unasked[..] else { panic!("{report:?}") };
+    assert_eq!(
+        (unasked.backend.as_str(), unasked.operations, &unasked.failure.message[..]),
+        ("a", 5, "nobody listens")
+    );
+    assert_eq!((report.checked, report.intact, report.nothing), (1, 1, 1));
+    assert_eq!(scenario.scripts["a"].audited.lock().unwrap().len(), 1);
+    // One that only has no time may have it for the next one, but not for ever.
+    scenario.scripts["a"].away.store(false, Ordering::SeqCst);
+    scenario.scripts["a"].busy.store(true, Ordering::SeqCst);
+    assert_eq!(look(&scenario.client(), true).unasked[0].operations, 5);
+    assert_eq!(scenario.scripts["a"].audited.lock().unwrap().len(), 1 + 3);
+}
+
+#[test]
+fn a_request_to_stop_ends_it_soon_with_what_was_found() {
+    let scenario = Scenario::new();
+    scenario.add("a", "gone hangs never").process();
+    finds(&scenario, "a", "gone", Audit::Gone("it is gone".into()));
+    let (stop, client) = (Stop::new(), scenario.client());
+    let report = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while scenario.scripts["a"].audited.lock().unwrap().len() < 2 {
+                std::thread::yield_now();
+            }
+            stop.request();
+        });
+        client.audit(&AuditOptions { reopen: true, ..AuditOptions::default() }, &stop, &|_, _| {}).unwrap()
+    });
+    assert!(report.stopped && report.unasked.is_empty(), "{report:?}");
+    assert_eq!((numbers(&report), report.reopened), ((vec![1], vec![]), 0));
+    assert_eq!(*scenario.scripts["a"].audited.lock().unwrap(), ["gone", "hangs"]);
+}
+
+#[test]
+fn only_what_was_asked_for_is_looked_at() {
+    let scenario = Scenario::new();
+    scenario.add("a", "old").process();
+    scenario.client().checkpoint().unwrap();
+    scenario.wait(100_000);
+    scenario.add("a", "new").add("b", "other").process();
+    let since = scenario.get(2).logged_at;
+    let options = AuditOptions { since: Some(since), backend: Some(backend("a")), reopen: false };
+    let report = scenario.client().audit(&options, &Stop::new(), &|_, _| {}).unwrap();
+    assert_eq!((report.checked, report.intact), (1, 1));
+    assert_eq!(*scenario.scripts["a"].audited.lock().unwrap(), ["new"]);
+    assert!(scenario.scripts["b"].audited.lock().unwrap().is_empty());
+    let mut settings = scenario.settings.clone();
+    settings.enabled = false;
+    let off = Client::with(Arc::new(scenario.machine.process()), scenario.clock.clone(), settings, "verify");
+    let refused = off.audit(&AuditOptions { reopen: true, ..options }, &Stop::new(), &|_, _| {});
+    assert!(matches!(refused, Err(ClientError::Disabled)));
+}
+
+/// The local store, and something that happens while it is looked at.
+struct Meddled {
+    store: LocalBackend,
+    meanwhile: Box<dyn Fn() + Send + Sync>,
+    done: AtomicBool,
+}
+
+impl fmt::Debug for Meddled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.store.fmt(f)
+    }
+}
+
+impl Backend for Meddled {
+    fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome, AttemptError> {
+        self.store.execute(request, attempt)
+    }
+
+    fn ask(&self, request: &Request) -> Result<Answer, AttemptError> {
+        self.store.ask(request)
+    }
+
+    fn audit(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<Audit, AttemptError> {
+        if !self.done.swap(true, Ordering::SeqCst) {
+            (self.meanwhile)();
+        }
+        self.store.audit(request, outcome, attempt)
+    }
+
+    fn health(&self) -> Result<(), Failure> {
+        self.store.health()
+    }
+}
+
+#[test]
+fn what_an_operation_removes_meanwhile_is_not_logged_once_more() {
+    let scenario = Arc::new(Scenario::new());
+    let disk = Arc::new(scenario.machine.process());
+    disk.create_dir(Path::new("/home")).unwrap();
+    (&*disk as &dyn Disk).write_new_synced(Path::new("/home/f"), b"hello").unwrap();
+    let submit = |operation_type: &str, parameters: &[(&str, &str)]| {
+        let parameters: Fields =
+            parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let kind = OperationType::new(operation_type).unwrap();
+        scenario.client().submit(Logged::new(kind, backend("local"), parameters, 0)).unwrap();
+    };
+    submit("upload", &[("path", "/home/f"), ("destination", "/n/f")]);
+    submit("upload", &[("path", "/home/f"), ("destination", "/n/g")]);
+    assert_eq!(scenario.process().completed, 2);
+    submit("rm", &[("path", "/n/f")]);
+    let store =
+        LocalBackend::new(disk.clone(), scenario.clock.clone(), PathBuf::from("/wal/local"), Options::default());
+    let other = scenario.clone();
+    let meanwhile = Box::new(move || assert_eq!(other.process().completed, 1));
+    let mut client = scenario.client();
+    client.register(backend("local"), Arc::new(Meddled { store, meanwhile, done: AtomicBool::new(false) }));
+    let report = look(&client, true);
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!((report.intact, report.superseded, report.reopened), (1, 1, 0));
+    // Somebody else's removal is a loss.
+    disk.remove_file(Path::new("/wal/local/files/n/g")).unwrap();
+    assert_eq!(numbers(&look(&scenario.client(), false)), (vec![2], vec![]));
+}
+
+/// What the command prints, checked against its schema, with its exit code.
+fn told(place: &Place, arguments: &str) -> (i32, Value) {
+    let output = place.output(&format!("--json {arguments}"));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+    contract::check(arguments, &document);
+    (code(&output).unwrap_or(-1), document)
+}
+
+fn numbers_in(document: &Value, kind: &str) -> Vec<u64> {
+    document[kind].as_array().unwrap().iter().map(|finding| finding["number"].as_u64().unwrap()).collect()
+}
+
+fn assert_found(document: &Value, gone: &[u64], altered: &[u64]) {
+    assert_eq!(
+        (numbers_in(document, "gone"), numbers_in(document, "altered")),
+        (gone.into(), altered.into()),
+        "{document:#}"
+    );
+}
+
+/// Reopens, drains, and sees that all is well again.
+fn put_back(place: &Place, count: u64) {
+    let (exit, document) = told(place, "verify --remote --reopen");
+    assert_eq!((exit, document["reopened"].as_u64()), (1, Some(count)), "{document:#}");
+    place.run("process");
+    let (exit, document) = told(place, "verify --remote");
+    assert_eq!((exit, &document["clean"]), (0, &Value::Bool(true)), "{document:#}");
+    place.run("checkpoint");
+    place.run("verify");
+}
+
+/// The file of the local store with this content.
+fn stored(place: &Place, content: &str) -> PathBuf {
+    let mut folders = vec![place.log().join("local/content")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if std::fs::read(&path).unwrap() == content.as_bytes() {
+                return path;
+            }
+        }
+    }
+    panic!("no `{content}` in the store");
+}
+
+#[test]
+fn what_is_missing_or_damaged_in_the_local_store_is_found_and_put_back() {
+    let place = Place::new();
+    place.settings("default_backend = \"local\"\n");
+    for name in ["one", "two", "three", "four"] {
+        place.file(name, &format!("{name}\n"));
+    }
+    std::fs::create_dir(place.path("d")).unwrap();
+    place.file("d/five", "five\n");
+    place.run("add one two three --wait"); // 1 to 3
+    place.run("add d --recursive --wait"); // 4
+    place.run("submit upload four /n/four --wait"); // 5
+    place.run("submit copy /n/four /n/copy --wait"); // 6
+    place.run("submit mkdir /m --wait"); // 7
+    place.run("submit upload d /tree --wait"); // 8
+    place.run("submit list --wait"); // 9
+    let (exit, document) = told(&place, "verify --remote");
+    assert_eq!((exit, &document["checked"], &document["nothing"]), (0, &8.into(), &1.into()), "{document:#}");
+
+    std::fs::remove_file(stored(&place, "one\n")).unwrap();
+    std::fs::write(stored(&place, "two\n"), "twx\n").unwrap();
+    std::fs::remove_file(stored(&place, "five\n")).unwrap();
+    let files = place.log().join("local/files");
+    std::fs::remove_file(files.join("n/four")).unwrap();
+    std::fs::write(files.join("n/copy"), "other").unwrap();
+    std::fs::remove_dir(files.join("m")).unwrap();
+    std::fs::write(files.join("tree/more"), "more").unwrap();
+    let (exit, document) = told(&place, "verify --remote");
+    assert_eq!(exit, 1);
+    assert_found(&document, &[1, 5, 7], &[2, 4, 6, 8]);
+    assert_eq!(document["intact"], 1, "{document:#}");
+
+    let output = place.output("verify --remote");
+    let (shown, said) = (text(&output.stdout), text(&output.stderr));
+    assert!(shown.contains(&format!("gone     1  local  add     {}", place.path("one").display())), "{shown}");
+    assert!(shown.contains("there is no `/n/four` any more"), "{shown}");
+    assert!(shown.contains("of 9 completed operations, 1 intact, 3 gone, 4 altered, 1 with nothing"), "{shown}");
+    assert!(said.contains("of what was completed, 3 gone, 4 altered"), "{said}");
+    assert!(said.contains("--reopen"), "{said}");
+
+    // A tree in which there is more than was put there is removed first: putting it there again would not change that.
+    place.run("submit rm /tree --param recursive=true --wait"); // 10
+    let output = place.output("verify --remote --reopen");
+    let shown = text(&output.stdout);
+    assert_eq!(code(&output), Some(1), "{shown}");
+    assert!(shown.contains("logged once more, as operation 11"), "{shown}");
+    assert!(text(&output.stderr).contains("wal-cli process"));
+    let (_, document) = told(&place, "verify --remote --reopen");
+    assert_eq!((&document["reopened"], &document["gone"][0]["went_on_as"]["new"]), (&0.into(), &false.into()));
+    let shown = place.run("show 1");
+    assert!(shown.contains("went on as") && shown.contains("completed"), "{shown}");
+    assert!(place.run("show 11").contains("made from"));
+    assert!(place.run("why 1").contains("so it went on as operation 11 (pending)"));
+    // What is copied from there waits for it.
+    let copy = place.json("show 15");
+    assert_eq!(copy["operation"]["operation_type"], "copy");
+    assert_eq!(copy["operation"]["depends_on"][0], place.json("show 14")["operation"]["operation_id"]);
+    place.run("process");
+    let (exit, document) = told(&place, "verify --remote");
+    assert_eq!((exit, &document["clean"]), (0, &true.into()), "{document:#}");
+    assert_eq!(std::fs::read_to_string(files.join("n/copy")).unwrap(), "four\n");
+    assert!(place.run("list failed").is_empty());
+    place.run("verify");
+}
+
+#[test]
+fn what_cannot_be_sent_again_is_refused_with_the_reason_and_the_others_go_on() {
+    let place = Place::new();
+    place.settings("default_backend = \"local\"\n");
+    for name in ["same", "gone", "changed", "touched"] {
+        place.file(name, &format!("{name}\n"));
+    }
+    place.run("add same gone changed touched --wait"); // 1 to 4
+    place.run("submit upload same /n/a --wait"); // 5
+    place.run("submit move /n/a /n/b --wait"); // 6
+    for name in ["same", "gone", "changed", "touched"] {
+        std::fs::remove_file(stored(&place, &format!("{name}\n"))).unwrap();
+    }
+    std::fs::remove_file(place.log().join("local/files/n/b")).unwrap();
+    std::fs::remove_file(place.path("gone")).unwrap();
+    place.file("changed", "chanGed\n");
+    // The same bytes in another file: the copy in the log told what they were.
+    std::fs::remove_file(place.path("touched")).unwrap();
+    place.file("touched", "touched\n");
+    let (exit, document) = told(&place, "verify --remote --reopen");
+    assert_eq!(exit, 1);
+    assert_found(&document, &[1, 2, 3, 4, 6], &[]);
+    let refused: Vec<&str> =
+        document["gone"].as_array().unwrap().iter().map(|found| found["refused"].as_str().unwrap_or("")).collect();
+    assert!(refused[0].is_empty() && refused[3].is_empty(), "{refused:?}");
+    assert!(refused[1].ends_with("gone` is not there any more"), "{refused:?}");
+    assert!(refused[2].ends_with("changed` is not what was sent any more"), "{refused:?}");
+    assert!(refused[4].contains("taken away by this very move"), "{refused:?}");
+    assert_eq!((&document["reopened"], place.run("list all -q --limit 0").lines().count()), (&2.into(), 8));
+    // Copied afresh: from now on the file may go.
+    std::fs::remove_file(place.path("touched")).unwrap();
+    place.run("process");
+    stored(&place, "touched\n");
+    place.run("verify");
+}
+
+#[test]
+fn what_later_operations_replaced_or_removed_is_no_finding() {
+    let place = Place::new();
+    place.settings("default_backend = \"local\"\n");
+    place.file("a", "a\n");
+    place.file("b", "b\n");
+    std::fs::create_dir(place.path("d")).unwrap();
+    place.file("d/x", "x\n");
+    place.run("add a --wait"); // 1
+    let cid = place.json("show 1")["operation"]["result"]["cid"].as_str().unwrap().to_owned();
+    place.run(&format!("submit rm {cid} --wait"));
+    place.run("submit upload a /n/f --wait"); // 3: replaced
+    place.run("submit upload b /n/f --wait");
+    place.run("submit upload a /n/g --wait"); // 5: moved
+    place.run("submit move /n/g /o/g --wait");
+    place.run("submit upload d /t --wait"); // 7: something in it is replaced
+    place.run("submit upload a /t/x --wait");
+    place.run("submit upload a /gone/deep/f --wait"); // 9: removed with what it is in
+    place.run("submit rm /gone --param recursive=true --wait");
+    place.run("add d/x --wait"); // 11: removed with the directory that it is in as well
+    place.run("add d --recursive --wait"); // 12
+    let cid = place.json("show 12")["operation"]["result"]["cid"].as_str().unwrap().to_owned();
+    place.run(&format!("submit rm {cid} --param recursive=true --wait"));
+    let (exit, document) = told(&place, "verify --remote");
+    assert_eq!(exit, 0, "{document:#}");
+    assert_eq!((&document["superseded"], &document["checked"]), (&7.into(), &3.into()), "{document:#}");
+}
+
+#[test]
+fn a_store_that_is_not_mounted_is_not_taken_for_lost() {
+    let place = Place::new();
+    place.settings("default_backend = \"local\"\n");
+    place.file("a", "a\n");
+    place.run("add a --wait");
+    std::fs::rename(place.log().join("local"), place.path("elsewhere")).unwrap();
+    std::fs::create_dir(place.log().join("local")).unwrap();
+    let (exit, document) = told(&place, "verify --remote --reopen");
+    assert_eq!((exit, &document["reopened"]), (1, &0.into()), "{document:#}");
+    assert_found(&document, &[], &[]);
+    assert!(document["unasked"][0]["error"].as_str().unwrap().contains("mount its disk"), "{document:#}");
+}
+
+#[test]
+fn what_a_kubo_node_lost_is_found_and_put_back_and_one_that_is_away_is_told_once() {
+    let place = Place::new();
+    let mut kubo = Kubo::new(&[]);
+    place.settings(&format!("default_backend = \"ipfs\"\n[backends.ipfs]\nendpoint = \"{}\"\n", kubo.endpoint()));
+    for name in ["one", "two", "three", "four"] {
+        place.file(name, &format!("{name}\n"));
+    }
+    place.run("add one two --wait"); // 1, 2
+    let cid = |number: u64| {
+        let shown = place.json(&format!("show {number}"));
+        shown["operation"]["result"]["cid"].as_str().unwrap().to_owned()
+    };
+    place.run("submit upload three /n/three --wait"); // 3
+    place.run("submit upload four /n/four --wait"); // 4
+    place.run("submit mkdir /m --wait"); // 5
+    place.run("add four --param pin=false --wait"); // 6
+    place.run("add four --param to_files=/named --wait"); // 7
+    place.run(&format!("submit pin {} --wait", cid(3))); // 8
+    place.run("submit copy /n/three /n/copy --wait"); // 9
+    let (exit, document) = told(&place, "verify --remote");
+    assert_eq!((exit, &document["intact"]), (0, &8.into()), "{document:#}");
+
+    kubo.ipfs(&format!("pin rm {}", cid(1)));
+    kubo.ipfs(&format!("pin rm {}", cid(3)));
+    kubo.ipfs("files rm /n/three");
+    kubo.ipfs("files rm /n/four");
+    kubo.ipfs(&format!("files cp /ipfs/{} /n/four", cid(2)));
+    kubo.ipfs("files rm -r /m");
+    kubo.ipfs("files rm /named");
+    let (exit, document) = told(&place, "verify --remote");
+    assert_eq!(exit, 1);
+    assert_found(&document, &[1, 3, 5, 7, 8], &[4]);
+    put_back(&place, 6);
+    assert!(kubo.has_pin(&cid(1)) && kubo.has_pin(&cid(3)));
+    assert_eq!(kubo.ipfs("files read /n/four"), "four");
+
+    place.run("add one --backend local --wait");
+    kubo.stop();
+    let (exit, document) = told(&place, "verify --remote --reopen");
+    assert_eq!((exit, &document["intact"], &document["reopened"]), (1, &1.into(), &0.into()), "{document:#}");
+    let [unasked] = &document["unasked"].as_array().unwrap()[..] else { panic!("{document:#}") };
+    assert_eq!((&unasked["backend"], &unasked["error_type"]), (&"ipfs".into(), &"unreachable".into()), "{document:#}");
+    let shown = text(&place.output("verify --remote").stdout);
+    assert_eq!(shown.matches("cannot be reached").count(), 1, "{shown}");
+
+    // Somebody who takes calls and never answers: who does not want to wait for that need not.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = endpoint(silent.local_addr().unwrap().port());
+    place.settings(&format!("[backends.ipfs]\nendpoint = \"{endpoint}\"\n"));
+    let mut command = place.command("--json verify --remote --backend ipfs");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    silent.accept().unwrap();
+    let begun = Instant::now();
+    Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    contract::check("verify", &document);
+    assert_eq!((code(&output), &document["stopped"]), (Some(130), &true.into()), "{document:#}");
+}
+
+#[test]
+fn what_a_bucket_lost_is_found_and_put_back() {
+    let (place, s3) = (Place::new(), S3::shared());
+    place.settings(&format!(
+        "default_backend = \"s3\"\n[backends.s3]\nendpoint = \"{}\"\nregion = \"us-east-1\"\nbucket = \"{BUCKET}\"\n\
+         access_key_id = \"{}\"\nsecret_access_key = \"{}\"\n",
+        s3.endpoint(),
+        OWNER.key,
+        OWNER.secret
+    ));
+    for name in ["one", "two", "three"] {
+        place.file(name, &format!("{name}\n"));
+    }
+    std::fs::create_dir(place.path("d")).unwrap();
+    place.file("d/x", "x\n");
+    place.file("d/y", "y\n");
+    place.run("submit upload one audit/one --wait"); // 1
+    place.run("submit upload two audit/two --wait"); // 2
+    place.run(&format!("submit upload three s3://{BUCKET}/audit/three --wait")); // 3
+    place.run("submit upload d audit/d --wait"); // 4
+    place.run("submit mkdir audit/m --wait"); // 5
+    place.run("submit copy audit/three audit/copy --wait"); // 6
+    place.run("submit upload one audit/old --wait"); // 7: superseded
+    place.run("submit rm audit/old --wait"); // 8
+    let (exit, document) = told(&place, "verify --remote");
+    assert_eq!((exit, &document["intact"], &document["superseded"]), (0, &6.into(), &1.into()), "{document:#}");
+
+    s3.python(&format!(
+        "s3.delete_object(Bucket={BUCKET:?}, Key='audit/one')\n\
+         s3.put_object(Bucket={BUCKET:?}, Key='audit/two', Body=b'TWO\\n')\n\
+         s3.put_object(Bucket={BUCKET:?}, Key='audit/three', Body=b'longer than three\\n')\n\
+         s3.delete_object(Bucket={BUCKET:?}, Key='audit/d/x')\n\
+         s3.delete_object(Bucket={BUCKET:?}, Key='audit/m/')\n\
+         s3.delete_object(Bucket={BUCKET:?}, Key='audit/copy')"
+    ));
+    let (exit, document) = told(&place, "verify --remote");
+    assert_eq!(exit, 1);
+    assert_found(&document, &[1, 5, 6], &[2, 3, 4]);
+    let what = |nth: usize| document["altered"][nth]["what"].as_str().unwrap();
+    assert!(what(0).contains("is not what was put"), "{document:#}");
+    assert!(what(1).ends_with("has 18 bytes, not 6"), "{document:#}");
+    assert!(what(2).starts_with("1 of 2 objects"), "{document:#}");
+    put_back(&place, 6);
+    let body = format!("print(s3.get_object(Bucket={BUCKET:?}, Key='audit/two')['Body'].read().decode(), end='')");
+    assert_eq!(s3.python(&body), "two");
+}
