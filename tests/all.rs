@@ -18,6 +18,7 @@ mod suite {
     mod damage;
     mod failpoints;
     mod faults;
+    mod fleet;
     #[path = "../fuzzing/mod.rs"]
     mod fuzzing;
     mod interleave;
@@ -31,6 +32,7 @@ mod suite {
     mod outages;
     mod outcomes;
     mod proxy;
+    mod pushes;
     mod readers;
     mod repair;
     mod s3;

@@ -194,7 +194,7 @@ impl From<ClientError> for CliError {
             ClientError::BadPush(BadPush::Host { .. }) => {
                 cli.hint("`--host NAME` or the setting archive_host name it otherwise")
             }
-            ClientError::BadPush(BadPush::Destination { .. }) => cli,
+            ClientError::BadPush(BadPush::Destination { .. }) => cli.hint("`wal-cli archive push --help` has examples"),
             ClientError::OneKey { .. } => cli.hint("leave out `--key`, or log them one by one"),
             ClientError::Illegal(_) | ClientError::Interrupted | ClientError::BadKey { .. } => cli,
         }

@@ -2,6 +2,7 @@
 
 use super::error::ClientError;
 use super::{Client, Retention};
+use crate::config::BackendType;
 use crate::operation::BackendName;
 use crate::wal::{ARCHIVE_PARTITIONS, Archive, BadPush, CleanupPlan, Push, PushReport};
 
@@ -25,6 +26,11 @@ impl Client {
         let backend = options.backend.clone().unwrap_or_else(|| settings.archive_backend());
         let host = options.host.as_ref().or(settings.archive_host.as_ref());
         let own = &self.disk.identity().host;
+        let kind = settings.backends.get(&backend).map(|backend| backend.backend_type);
+        if matches!(kind, Some(BackendType::Local | BackendType::Ipfs)) && !destination.starts_with('/') {
+            let why = "names on this backend start with `/`";
+            return Err(BadPush::Destination { destination: destination.clone(), why }.into());
+        }
         let push = Push::new(destination, host.unwrap_or(own), backend, settings.max_retries)?;
         self.backends.check(push.backend(), &Push::operation_type(), &push.sample_parameters())?;
         Ok(push)
@@ -59,10 +65,15 @@ impl Client {
     /// that is asked for. Archives that are to be pushed stay until they are; this pushes none itself.
     pub fn cleanup(&self, max_age_days: Option<u64>, failed: bool, dry_run: bool) -> Result<CleanupPlan, ClientError> {
         let max_age_days = max_age_days.unwrap_or_else(|| u64::from(self.settings.max_age_days));
-        if dry_run && let Some(plan) = self.look(|view| Ok(view.plan_of_originals(max_age_days, self.clock.now())))? {
+        let keep_unpushed = self.settings.archive_push.is_some();
+        if dry_run
+            && let Some(mut plan) = self.look(|view| Ok(view.plan_of_originals(max_age_days, self.clock.now())))?
+        {
+            if keep_unpushed {
+                plan.unpushed = std::mem::take(&mut plan.operations);
+            }
             return Ok(plan);
         }
-        let keep_unpushed = self.settings.archive_push.is_some();
         Ok(self.wal()?.cleanup(Retention { max_age_days, failed, keep_unpushed }, dry_run)?)
     }
 }

@@ -217,7 +217,9 @@ pub struct PushReport {
 impl PushReport {
     /// How many operations were logged, or would be.
     pub fn logged(&self) -> u64 {
-        self.archives.iter().filter(|archive| !archive.existing).count() as u64
+        // In a dry run, those that are joined first have one folder.
+        let new = self.archives.iter().filter(|archive| !archive.existing);
+        new.map(|archive| &archive.to).collect::<BTreeSet<_>>().len() as u64
     }
 }
 

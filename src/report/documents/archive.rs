@@ -1,7 +1,8 @@
 //! What `archive push` and `archive list` print.
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::words::{Named, Shown, Word};
 use crate::client::{Archive, Push, PushReport};
@@ -9,6 +10,7 @@ use crate::operation::{BackendName, OperationId, Status, Time};
 
 /// What a push logged, or would log.
 #[derive(Debug, Serialize, JsonSchema)]
+#[schemars(transform = dry_runs_log_nothing)]
 pub struct ArchivePush<'a> {
     /// Whether this only says what would be pushed.
     dry_run: bool,
@@ -40,14 +42,23 @@ struct PushedDoc<'a> {
     bytes: u64,
     /// Where it goes. In a dry run with a `/` at the end: it is joined with others of its day first.
     destination: &'a str,
-    /// The operation that pushes it; none in a dry run.
-    operation_id: Option<Shown<OperationId>>,
-    /// Its number.
-    number: Option<u64>,
-    /// Where it stands.
-    status: Option<Named<Status>>,
+    /// The operation that pushes it; in a dry run, only if it was logged before.
+    operation: Option<PushDoc>,
     /// Whether it was logged before.
     existing: bool,
+}
+
+/// The operation that pushes an archive.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "PushOperation")]
+struct PushDoc {
+    /// Its id.
+    operation_id: Shown<OperationId>,
+    /// Its number in this log.
+    #[schemars(range(min = 1))]
+    number: u64,
+    /// Where it stands.
+    status: Named<Status>,
 }
 
 impl<'a> ArchivePush<'a> {
@@ -59,9 +70,11 @@ impl<'a> ArchivePush<'a> {
             operations: archive.rows,
             bytes: archive.bytes,
             destination: &archive.to,
-            operation_id: archive.operation.map(|(_, id, _)| Shown(id)),
-            number: archive.operation.map(|(number, _, _)| number),
-            status: archive.operation.map(|(_, _, status)| Named(status)),
+            operation: archive.operation.map(|(number, id, status)| PushDoc {
+                operation_id: Shown(id),
+                number,
+                status: Named(status),
+            }),
             existing: archive.existing,
         });
         ArchivePush {
@@ -84,7 +97,7 @@ pub struct ArchiveList<'a> {
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "ListedArchive")]
+#[schemars(rename = "ListedArchive", transform = what_is_under_way_has_an_operation)]
 struct ListedDoc<'a> {
     /// Its path in the folder of the log.
     #[schemars(regex(pattern = r"^archives/archive_.+\.parquet$"))]
@@ -97,22 +110,23 @@ struct ListedDoc<'a> {
     bytes: u64,
     /// How far it has come: `open` (its day is not over), `closed` (it can be pushed), `pushing`, `failed`, `pushed`,
     /// or `bare` (it only says that others were pushed, and stays).
+    #[schemars(extend("enum" = ["open", "closed", "pushing", "failed", "pushed", "bare"]))]
     state: Word<'a>,
     /// Where it goes or went, once that is decided.
     destination: Option<&'a str>,
     /// The operation that pushes it, as long as that is not completed.
-    operation_id: Option<Shown<OperationId>>,
-    /// Its number.
-    number: Option<u64>,
-    /// Where it stands.
-    status: Option<Named<Status>>,
+    operation: Option<PushDoc>,
 }
 
 impl<'a> ArchiveList<'a> {
     /// The document of these.
     pub fn new(archives: &'a [Archive]) -> ArchiveList<'a> {
         let archives = archives.iter().map(|archive| {
-            let operation = archive.standing.operation();
+            let operation = archive.standing.operation().map(|operation| PushDoc {
+                operation_id: Shown(operation.id),
+                number: operation.number,
+                status: Named(operation.status()),
+            });
             ListedDoc {
                 name: &archive.file.name,
                 day: date(archive.day),
@@ -120,13 +134,28 @@ impl<'a> ArchiveList<'a> {
                 bytes: archive.file.bytes,
                 state: Word(archive.standing.as_str()),
                 destination: archive.to.as_deref(),
-                operation_id: operation.map(|operation| Shown(operation.id)),
-                number: operation.map(|operation| operation.number),
-                status: operation.map(|operation| Named(operation.status())),
+                operation,
             }
         });
         ArchiveList { archives: archives.collect() }
     }
+}
+
+/// Only what was logged has an operation.
+fn dry_runs_log_nothing(schema: &mut Schema) {
+    let each = |operation: Value| json!({ "properties": { "archives": { "items": operation } } });
+    let logged = json!({ "properties": { "operation": { "type": "object" } } });
+    let not_logged = json!({ "properties": { "operation": { "type": "null" } } });
+    let logged_before = json!({ "properties": { "existing": { "const": true } } });
+    schema.insert("if".into(), json!({ "properties": { "dry_run": { "const": true } } }));
+    schema.insert("then".into(), each(json!({ "if": logged_before, "then": &logged, "else": not_logged })));
+    schema.insert("else".into(), each(logged));
+}
+
+fn what_is_under_way_has_an_operation(schema: &mut Schema) {
+    schema.insert("if".into(), json!({ "properties": { "state": { "enum": ["pushing", "failed"] } } }));
+    schema.insert("then".into(), json!({ "properties": { "operation": { "type": "object" } } }));
+    schema.insert("else".into(), json!({ "properties": { "operation": { "type": "null" } } }));
 }
 
 /// The UTC date of an instant.

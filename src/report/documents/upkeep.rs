@@ -68,8 +68,8 @@ pub struct Cleanup<'a> {
 struct ArchiveDoc<'a> {
     /// Its size.
     bytes: u64,
-    /// The name of its file.
-    #[schemars(regex(pattern = r"^archive_\d{8}_\d+\.parquet$"))]
+    /// The path of its file in the folder of the log.
+    #[schemars(regex(pattern = r"^archives/archive_.+\.parquet$"))]
     name: &'a str,
     /// Operations in it.
     operations: u64,
