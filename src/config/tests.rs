@@ -502,3 +502,16 @@ fn loading_without_a_file_is_quick() {
     println!("loading settings without a file: median {:?}", times[100]);
     assert!(times[100] < std::time::Duration::from_millis(2), "{:?}", times[100]);
 }
+
+#[test]
+fn archives_go_by_the_only_backend_for_s3_unless_another_is_named() {
+    for (text, expected) in [
+        ("", "s3"),
+        ("[backends.s3]\nbucket = \"b\"\n", "s3"),
+        ("[backends.cold]\ntype = \"s3\"\nbucket = \"b\"\n", "cold"),
+        ("[backends.cold]\ntype = \"s3\"\nbucket = \"b\"\n[backends.warm]\ntype = \"s3\"\nbucket = \"b\"\n", "s3"),
+        ("archive_backend = \"local\"\n[backends.cold]\ntype = \"s3\"\nbucket = \"b\"\n", "local"),
+    ] {
+        assert_eq!(file(text).load().settings.archive_backend().as_str(), expected, "{text}");
+    }
+}

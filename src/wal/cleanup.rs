@@ -123,15 +123,16 @@ impl Wal {
         let Some(manifest) = view.manifest() else { return Ok((plan, exchange)) };
         let days = days_of_archives(&manifest.files, age.today);
         let needed = view.dependencies()?;
+        let pushes = view.marked_pushes()?;
         for file in &manifest.files {
             if file.is_archive() {
-                if let Some(entry) = view.newly_pushed(file)? {
+                if let Some(entry) = view.newly_pushed(file, &pushes)? {
                     exchange.changed.insert(entry.name.clone(), entry);
                 }
                 if !days.get(file.name.as_str()).is_some_and(|day| age.is_old(*day)) {
                     continue;
                 }
-                if view.must_stay(file, age.keep_unpushed)? {
+                if view.must_stay(file, age.keep_unpushed, &pushes)? {
                     plan.unpushed += file.live();
                     continue;
                 }

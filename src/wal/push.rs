@@ -4,11 +4,11 @@
 //! operations into the journal. A mark keeps its file as it is until its operation is completed, so that the operation
 //! finds the bytes it was logged for. What is marked and has no operation is logged again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::absolute;
 
 use super::admit::Fate;
-use super::change::{Admitted, Change};
+use super::change::Change;
 use super::checkpoint::{CheckpointReport, Exchange};
 use super::cleanup::{days_of_archives, small_archives};
 use super::error::{WalError, WalResult};
@@ -132,6 +132,9 @@ fn parameters(path: String, destination: String) -> Fields {
     [("path".to_owned(), path), ("destination".to_owned(), destination)].into_iter().collect()
 }
 
+/// Operations that push archives, by their destinations.
+pub(super) type Pushes = BTreeMap<String, Operation>;
+
 /// Where an archive stands on its way out.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Standing {
@@ -227,11 +230,18 @@ impl View {
     /// All archives, in the order of the log, and where they stand; with `push`, where they are to go by it.
     pub fn archives(&self, now: Time, push: Option<&Push>) -> WalResult<Vec<Archive>> {
         let days = days_of_archives(self.files(), now.day());
+        let is_over = |file: &FileEntry| days.get(file.name.as_str()).is_some_and(|day| *day < now.day());
+        let wanted = |file: &FileEntry| push.zip(file.day).map(|(push, day)| push.destination_of(file, day));
+        let left = self.files().iter().filter(|file| match &file.pushed {
+            Some(pushed) => !pushed.done,
+            None => is_over(file),
+        });
+        let marked = left.clone().filter_map(|file| file.pushed.as_ref().map(|pushed| pushed.to.clone()));
+        let pushes = self.pushes_to(marked.chain(left.filter_map(wanted)))?;
         let mut archives = Vec::new();
         for file in self.files() {
             let Some(day) = file.day else { continue };
-            let is_over = days.get(file.name.as_str()).is_some_and(|day| *day < now.day());
-            let (to, standing) = self.standing_of_archive(file, day, is_over, push)?;
+            let (to, standing) = self.standing_of_archive(file, is_over(file), wanted(file), &pushes)?;
             archives.push(Archive { file: file.clone(), day, to, standing });
         }
         Ok(archives)
@@ -240,36 +250,73 @@ impl View {
     fn standing_of_archive(
         &self,
         file: &FileEntry,
-        day: Time,
         is_over: bool,
-        push: Option<&Push>,
+        wanted: Option<String>,
+        pushes: &Pushes,
     ) -> WalResult<(Option<String>, Standing)> {
-        let wanted = push.map(|push| push.destination_of(file, day));
-        match &file.pushed {
-            Some(pushed) => {
-                let standing = self.standing_of_mark(pushed)?;
+        match (&file.pushed, wanted) {
+            (Some(pushed), wanted) => {
+                let standing = self.standing_of_mark(pushed, pushes)?;
                 // What nothing carries there, or could not, may go elsewhere now.
                 let may_turn = matches!(standing, Standing::Closed | Standing::Failed(_));
                 match wanted.filter(|wanted| may_turn && *wanted != pushed.to) {
-                    Some(to) => Ok((Some(to.clone()), self.standing_of_mark(&Pushed { to, done: false })?)),
+                    Some(to) => Ok((Some(to.clone()), self.standing_of_mark(&Pushed { to, done: false }, pushes)?)),
                     None => Ok((Some(pushed.to.clone()), standing)),
                 }
             }
-            None if !is_over => Ok((None, Standing::Open)),
-            None if self.is_bare(file)? => Ok((None, Standing::Bare)),
-            None => match wanted {
-                Some(to) => Ok((Some(to.clone()), self.standing_of_mark(&Pushed { to, done: false })?)),
-                None => Ok((None, Standing::Closed)),
-            },
+            (None, _) if !is_over => Ok((None, Standing::Open)),
+            (None, _) if self.is_bare(file)? => Ok((None, Standing::Bare)),
+            (None, Some(to)) => Ok((Some(to.clone()), self.standing_of_mark(&Pushed { to, done: false }, pushes)?)),
+            (None, None) => Ok((None, Standing::Closed)),
         }
     }
 
+    /// The operations that push to these destinations: each file is opened once for all of them.
+    fn pushes_to(&self, destinations: impl Iterator<Item = String>) -> WalResult<Pushes> {
+        let mut found = Pushes::new();
+        let mut left = BTreeMap::new();
+        for to in destinations {
+            let key = key_of(&to);
+            match self.logged_with_key(&key).map(|number| self.operation(number)).transpose()?.flatten() {
+                Some(operation) => drop(found.insert(to, operation)),
+                None => drop(left.insert(key, to)),
+            }
+        }
+        for file in self.files().iter().rev().filter(|file| file.keys > 0) {
+            if left.is_empty() {
+                break;
+            }
+            let table = self.table(file)?;
+            for group in table.groups() {
+                if !left.keys().any(|key| table.may_hold_key(group, key)) {
+                    continue;
+                }
+                for row in self.group(file, &table, group.index)?.iter() {
+                    let key = row.idempotency_key.as_deref().filter(|key| left.contains_key(*key));
+                    let Some(key) = key.filter(|_| !file.superseded.contains(row.number)) else { continue };
+                    // One that was deleted may still have its row.
+                    if let (Some(operation), Some(to)) = (self.operation(row.number)?, left.get(key)) {
+                        found.insert(to.clone(), operation);
+                        left.remove(key);
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The operations of all marks that are not known to be done.
+    pub(super) fn marked_pushes(&self) -> WalResult<Pushes> {
+        let marks = self.files().iter().filter_map(|file| file.pushed.as_ref());
+        self.pushes_to(marks.filter(|pushed| !pushed.done).map(|pushed| pushed.to.clone()))
+    }
+
     /// What came of the operation that a mark stands for.
-    fn standing_of_mark(&self, pushed: &Pushed) -> WalResult<Standing> {
+    fn standing_of_mark(&self, pushed: &Pushed, pushes: &Pushes) -> WalResult<Standing> {
         if pushed.done {
             return Ok(Standing::Pushed);
         }
-        let Some(operation) = self.operation_by_key(&key_of(&pushed.to))? else { return Ok(Standing::Closed) };
+        let Some(operation) = pushes.get(&pushed.to).cloned() else { return Ok(Standing::Closed) };
         Ok(match self.fate(operation.id)? {
             Fate::Done => Standing::Pushed,
             Fate::Failed(failed) => Standing::Failed(failed),
@@ -280,18 +327,18 @@ impl View {
         })
     }
 
-    /// Whether a file that retention would drop has to be kept for a push; and whether its push is seen to be done.
-    pub(super) fn must_stay(&self, file: &FileEntry, keep_unpushed: bool) -> WalResult<bool> {
+    /// Whether a file that retention would drop has to be kept for a push.
+    pub(super) fn must_stay(&self, file: &FileEntry, keep_unpushed: bool, pushes: &Pushes) -> WalResult<bool> {
         match &file.pushed {
-            Some(pushed) => Ok(self.standing_of_mark(pushed)? != Standing::Pushed),
+            Some(pushed) => Ok(self.standing_of_mark(pushed, pushes)? != Standing::Pushed),
             None => Ok(keep_unpushed && !self.is_bare(file)?),
         }
     }
 
     /// The entry of a file whose push has been completed since its mark was written.
-    pub(super) fn newly_pushed(&self, file: &FileEntry) -> WalResult<Option<FileEntry>> {
+    pub(super) fn newly_pushed(&self, file: &FileEntry, pushes: &Pushes) -> WalResult<Option<FileEntry>> {
         let Some(pushed) = file.pushed.as_ref().filter(|pushed| !pushed.done) else { return Ok(None) };
-        if self.standing_of_mark(pushed)? != Standing::Pushed {
+        if self.standing_of_mark(pushed, pushes)? != Standing::Pushed {
             return Ok(None);
         }
         Ok(Some(FileEntry { pushed: Some(Pushed { to: pushed.to.clone(), done: true }), ..file.clone() }))
@@ -300,12 +347,18 @@ impl View {
     /// Whether an archive says nothing but that others were pushed. Pushed itself, it would make the next one,
     /// day after day, on a log where nothing else happens.
     fn is_bare(&self, file: &FileEntry) -> WalResult<bool> {
-        if file.keys < file.live() {
-            return Ok(false);
+        if file.keys < file.live() || file.live() == 0 {
+            return Ok(file.live() == 0);
         }
         let is_push = |row: &Operation| row.idempotency_key.as_deref().is_some_and(|key| key.starts_with(KEY_START));
-        let rows = if file.live() == 0 { Vec::new() } else { self.table(file)?.read_all()? };
-        Ok(rows.iter().filter(|row| !file.superseded.contains(row.number)).all(is_push))
+        let table = self.table(file)?;
+        for group in table.groups() {
+            let rows = self.group(file, &table, group.index)?;
+            if !rows.iter().filter(|row| !file.superseded.contains(row.number)).all(is_push) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// What a push would log, by what the files say at this moment; `archive_rows`: the most that one archive holds.
@@ -401,16 +454,29 @@ impl Wal {
             operations.push((archive.file.name.clone(), self.operation_for(push, archive)?));
         }
         for chunk in operations.chunks(AT_ONCE) {
-            let changes = chunk.iter().map(|(_, logged)| Change::New(logged.clone())).collect();
-            let admitted = self.append_admitted(changes)?;
-            for ((name, _), admitted) in chunk.iter().zip(admitted) {
+            let (written, existing) = self.transact(|view| {
+                let (mut changes, mut existing) = (Vec::new(), Vec::new());
+                for (_, logged) in chunk {
+                    // No file gains a row as long as we hold `checkpoint.lock`: the journal alone may know the key by now.
+                    let number = logged.idempotency_key.as_ref().and_then(|key| view.logged_with_key(key));
+                    let there = number.map(|number| view.operation(number)).transpose()?.flatten();
+                    if there.is_none() {
+                        changes.push(Change::New(logged.clone()));
+                    }
+                    existing.push(there.map(|operation| (operation.number, operation.id, operation.status())));
+                }
+                Ok((changes, existing))
+            })?;
+            if existing.iter().any(Option::is_some) {
+                // What somebody else logged is promised again by us, so it has to be durable.
+                self.confirm()?;
+            }
+            let mut written = written.into_iter();
+            for ((name, _), existing) in chunk.iter().zip(existing) {
                 let Some(archive) = report.archives.iter_mut().find(|archive| archive.name == *name) else { continue };
-                archive.existing = matches!(admitted, Admitted::Existing(_));
-                let status = match &admitted {
-                    Admitted::Logged(_) => Status::Pending,
-                    Admitted::Existing(operation) => operation.status(),
-                };
-                archive.operation = Some((admitted.number(), admitted.id(), status));
+                archive.existing = existing.is_some();
+                let logged = || written.next().map(|written| (written.number, written.id, Status::Pending));
+                archive.operation = existing.or_else(logged);
             }
         }
         Ok(())

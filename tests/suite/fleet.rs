@@ -21,6 +21,9 @@ use super::tools::{python, stdout_of};
 
 const DAY: i64 = 86_400_000;
 
+/// Host, backend and cause.
+type Cause = (String, String, String);
+
 /// The bucket that the page names.
 const BUCKET: &str = "history";
 
@@ -178,7 +181,7 @@ fn the_queries_of_the_page_say_what_the_logs_of_two_hosts_say() {
     assert_eq!(answers["The slowest"], expected);
     assert!(took(&slowest[0].1) >= 7000, "some waited to be tried again");
 
-    let mut causes: BTreeMap<(String, String, String), (u64, BTreeSet<String>, i64)> = BTreeMap::new();
+    let mut causes: BTreeMap<Cause, (u64, BTreeSet<String>, i64)> = BTreeMap::new();
     for (host, one) in &rows {
         let failed = |change: &&Value| change["from"] == "processing" && change["to"] != "completed";
         for change in changes(one).iter().filter(failed) {
@@ -250,7 +253,7 @@ fn with_the_setting_a_drain_loop_pushes_what_a_cleanup_may_drop_afterwards() {
     let place = Place::new();
     live(&place, 3);
     let settings =
-        "archive_push = \"s3://drained/all\"\narchive_host = \"web3\"\nmax_age_days = 1\ncleanup_interval = 1";
+        "archive_push = \"s3://drained/all\"\narchive_host = \"web3\"\nmax_age_days = 1\ncleanup_interval = 3600";
     configure(&place, s3, settings);
     let kept = place.json("cleanup --dry-run");
     assert_eq!((&kept["operations"], &kept["unpushed"]), (&json!(0), &json!(18)), "{kept:#}");

@@ -487,6 +487,34 @@ fn a_push_that_dies_or_fails_anywhere_is_mended_by_the_next_one() {
     assert!(marked_only > 0, "no kill hit the moment between the mark and the operation");
 }
 
+#[test]
+fn the_first_push_of_a_long_history_does_not_look_through_it_for_each_archive() {
+    let disk_operations = |days: u64| {
+        let mut world = World::new();
+        let wal = world.wal();
+        for day in 0..days {
+            let logged = (0..2).map(|nth| {
+                let parameters = Fields::from([("path".to_owned(), format!("/{nth}"))]);
+                let mut logged = Logged::new(OperationType::new("add").unwrap(), name("local"), parameters, 5);
+                logged.idempotency_key = Some(format!("{day} {nth}"));
+                logged
+            });
+            wal.append_new(logged.collect()).unwrap();
+            world.end(&wal, |_| true, true).unwrap();
+            wal.checkpoint().unwrap();
+            world.pass(1);
+        }
+        drop(wal);
+        let wal = world.wal();
+        let before = world.machine.operations();
+        assert_eq!(wal.push(&push_to("/h")).unwrap().logged(), days);
+        world.machine.operations() - before
+    };
+    let (short, long) = (disk_operations(30), disk_operations(90));
+    println!("30 days: {short} disk operations, 90 days: {long}");
+    assert!(long < short * 4, "{short} for 30 days, {long} for 90");
+}
+
 /// Logs, pushes, cleanups, failures, deletions, clocks that jump, kills and power cuts, in any order.
 #[test]
 fn nothing_is_lost_between_here_and_there_in_random_lives() {
