@@ -19,6 +19,7 @@ mod suite {
     mod damage;
     mod failpoints;
     mod faults;
+    mod fleet;
     #[path = "../fuzzing/mod.rs"]
     mod fuzzing;
     mod interleave;
@@ -32,6 +33,7 @@ mod suite {
     mod outages;
     mod outcomes;
     mod proxy;
+    mod pushes;
     mod readers;
     mod repair;
     mod s3;

@@ -1,5 +1,6 @@
 //! What was typed, checked as far as that is possible without looking at anything else.
 
+mod archive;
 mod tools;
 
 use std::ffi::OsString;
@@ -7,6 +8,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use archive::{Archive, ArchivePush};
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
@@ -117,6 +119,9 @@ pub enum Command {
     Prioritize(Prioritize),
     /// Carry out what is due
     Process(Process),
+    /// Push the archives of past days, and list them
+    #[command(subcommand)]
+    Archive(Archive),
     /// Drop completed operations that are old enough
     Cleanup(Cleanup),
     /// Fold the journal into Parquet files now

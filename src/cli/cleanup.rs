@@ -4,10 +4,13 @@ use super::Exit;
 use super::args::Cleanup;
 use super::context::Context;
 use super::error::CliError;
+use crate::client::ClientError;
 use crate::report::{self, Cell, Document, Table, bytes};
+use crate::wal::WalError;
 
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Cleanup) -> Result<Exit, CliError> {
+    let pushes = if args.dry_run { 0 } else { push(context)? };
     let plan = context.client.cleanup(args.age, args.failed, args.dry_run)?;
     let leftovers = context.client.remove_leftovers(args.dry_run)?;
     let days = args.age.unwrap_or_else(|| u64::from(context.client.settings().max_age_days));
@@ -17,7 +20,7 @@ pub fn run(context: &mut Context<'_>, args: &Cleanup) -> Result<Exit, CliError> 
     }
     let archived: u64 = plan.archives.iter().map(|(_, operations, _)| operations).sum();
     if terminal.json {
-        terminal.document(&Document::done(report::Cleanup::new(&plan, &leftovers, args.dry_run, days)))?;
+        terminal.document(&Document::done(report::Cleanup::new(&plan, &leftovers, args.dry_run, days, pushes)))?;
         return Ok(Exit::Done);
     }
     let mut table = Table::new(terminal.style);
@@ -43,6 +46,8 @@ pub fn run(context: &mut Context<'_>, args: &Cleanup) -> Result<Exit, CliError> 
         (total, format!("completed operations {verb}")),
         (plan.failed, format!("failed operations {verb}")),
         (plan.kept, "operations of that age stay: others wait for them, or for what shares their archive".into()),
+        (plan.unpushed, "operations of that age stay until their archive is pushed".into()),
+        (pushes, "archives are to be pushed; `wal-cli process` carries that out".into()),
         (plan.joined, format!("small archives {joined} with others of their day")),
         (leftovers.removed.len() as u64, format!("operations' unfinished uploads {aborted}")),
     ];
@@ -50,4 +55,19 @@ pub fn run(context: &mut Context<'_>, args: &Cleanup) -> Result<Exit, CliError> 
         terminal.text(&format!("{n} {what}\n"))?;
     }
     Ok(Exit::Done)
+}
+
+/// Pushes archives first, if the settings say where to. What stands in its way must not keep a full disk from being
+/// cleaned: the archives stay, and all else goes.
+fn push(context: &mut Context<'_>) -> Result<u64, CliError> {
+    match context.client.push_before_cleanup() {
+        Ok(report) => Ok(report.map_or(0, |report| report.logged())),
+        Err(error @ ClientError::Wal(WalError::Damaged(_) | WalError::NewerFormat { .. } | WalError::Busy { .. })) => {
+            Err(error.into())
+        }
+        Err(error) => {
+            context.terminal.warn(&format!("no archive was pushed: {error}"), None);
+            Ok(0)
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::io;
 
 use super::{Exit, Program};
 use crate::backend::Refusal;
-use crate::client::{BadInput, BadInputs, ClientError};
+use crate::client::{BadInput, BadInputs, BadPush, ClientError};
 use crate::config::ConfigError;
 use crate::disk::DiskError;
 use crate::operation::{BackendName, Operation};
@@ -188,6 +188,13 @@ impl From<ClientError> for CliError {
                 };
                 cli.with(|facts| facts.unfinished = Some(unfinished.iter().map(doc).collect()))
             }
+            ClientError::BadPush(BadPush::NoDestination) => cli
+                .hint("`wal-cli archive push s3://BUCKET/PREFIX` pushes there once")
+                .hint("`wal-cli config set archive_push s3://BUCKET/PREFIX` does so with every cleanup"),
+            ClientError::BadPush(BadPush::Host { .. }) => {
+                cli.hint("`--host NAME` or the setting archive_host name it otherwise")
+            }
+            ClientError::BadPush(BadPush::Destination { .. }) => cli.hint("`wal-cli archive push --help` has examples"),
             ClientError::OneKey { .. } => cli.hint("leave out `--key`, or log them one by one"),
             ClientError::Illegal(_) | ClientError::Interrupted | ClientError::BadKey { .. } => cli,
         }

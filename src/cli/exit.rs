@@ -76,6 +76,7 @@ pub fn error_type(error: &ClientError) -> ErrorType {
         ClientError::BadReference(_) => ErrorType::BadReference,
         ClientError::BadInputs { .. } => ErrorType::BadInputs,
         ClientError::Refused(refusal) => of_refusal(refusal),
+        ClientError::BadPush(_) => ErrorType::BadParameters,
         ClientError::OneKey { .. } | ClientError::BadKey { .. } => ErrorType::BadKey,
         ClientError::Disabled => ErrorType::Disabled,
         ClientError::NotApplicable { .. } => ErrorType::NotApplicable,

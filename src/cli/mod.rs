@@ -1,6 +1,7 @@
 //! The command line: the only part that knows clap, the terminal and exit codes. A file per command.
 
 mod add;
+mod archive;
 mod args;
 mod audit;
 mod bench;
@@ -41,7 +42,7 @@ use std::process::ExitCode;
 
 use clap::FromArgMatches;
 
-use args::{Cli, Command, Config};
+use args::{Archive, Cli, Command, Config};
 use context::Context;
 use error::CliError;
 pub use exit::Exit;
@@ -134,6 +135,7 @@ fn dispatch(terminal: &mut Terminal, cli: &Cli) -> Result<Exit, CliError> {
         Command::Delete(args) => verbs::run(context, &args.id, &Verb::Delete),
         Command::Prioritize(args) => verbs::run(context, &args.id, &Verb::Prioritize(args.priority)),
         Command::Process(args) => process::run(context, args),
+        Command::Archive(command) => archive::run(context, command),
         Command::Cleanup(args) => cleanup::run(context, args),
         Command::Checkpoint => checkpoint::run(context),
         Command::Verify(args) => verify::run(context, args),
@@ -170,6 +172,8 @@ fn name_of(command: &Command) -> Cow<'static, str> {
             let backend = args.backend.as_ref().map_or_else(String::new, |name| format!(" --backend {name}"));
             return format!("process{follow}{backend}").into();
         }
+        Command::Archive(Archive::Push(_)) => "archive push",
+        Command::Archive(Archive::List) => "archive list",
         Command::Cleanup(_) => "cleanup",
         Command::Checkpoint => "checkpoint",
         Command::Verify(_) | Command::SecondProcess(_) => "verify",

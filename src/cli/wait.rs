@@ -70,6 +70,19 @@ pub fn for_batch(
     report(context, &mut waited, result)
 }
 
+/// Carries out what is logged, or waits until somebody else has.
+pub fn carrying_out(
+    context: &mut Context<'_>,
+    references: &[Reference],
+    timeout: Option<Duration>,
+) -> Result<Exit, CliError> {
+    let interrupts = Interrupts::listen()?;
+    let mut progress = Progress::bars(context.terminal);
+    let result = context.client.wait_carrying_out(references, timeout, &interrupts.stop, &mut progress);
+    progress.end();
+    report(context, &mut Waited { references, receipts: None, left_out: None, timeout }, result)
+}
+
 /// The same for more operations than memory should hold: what came of them is told as it is read.
 fn for_many(
     context: &mut Context<'_>,

@@ -3,7 +3,7 @@ use super::batch::BadInputs;
 use crate::backend::Refusal;
 use crate::disk::DiskError;
 use crate::operation::{IllegalTransition, Operation};
-use crate::wal::WalError;
+use crate::wal::{BadPush, WalError};
 
 /// One input that was refused, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,9 @@ pub enum ClientError {
     /// The backend or the parameters were refused.
     #[error("nothing was logged: {0}")]
     Refused(#[from] Refusal),
+    /// Archives cannot be pushed like that.
+    #[error("nothing was logged: {0}")]
+    BadPush(#[from] BadPush),
     /// One key for several operations.
     #[error("nothing was logged: a key stands for one operation, and these are {operations}")]
     OneKey {

@@ -1,5 +1,6 @@
 //! The library's face: what the commands do, as functions.
 
+mod archive;
 mod audit;
 mod batch;
 mod change;
@@ -17,6 +18,7 @@ mod why;
 
 use std::sync::{Arc, Mutex, OnceLock};
 
+pub use archive::PushOptions;
 pub use audit::{AuditFinding, AuditOptions, AuditReport, Followed, Unasked};
 pub use batch::{BadInputs, Batch, DELAY_MAX, NumberOrText, OperationLine, Receipts, SecondsOrText};
 pub use change::{Changed, Skipped, Verb};
@@ -37,7 +39,8 @@ use crate::health::Records;
 pub use crate::health::{BackendHealth, HealthStatus, StatusChange};
 use crate::operation::BackendName;
 pub use crate::wal::{
-    CheckpointReport, CleanupPlan, Damage, Finding, FindingKind, HolderNote, Loss, Repaired, Verified,
+    Archive, BadPush, CheckpointReport, CleanupPlan, Damage, Finding, FindingKind, HolderNote, Loss, Push, PushReport,
+    PushedArchive, Repaired, Standing, Verified,
 };
 use crate::wal::{HeldLock, Layout, Options, Retention, View, Wal, WalError};
 use crate::worker::Tools;
@@ -192,16 +195,6 @@ impl Client {
     /// Decodes all Parquet files of the log and does nothing with them: what checking them is measured against.
     pub fn decode_files(&self) -> Result<u64, ClientError> {
         Ok(crate::wal::decode_files(&self.disk, &self.layout)?)
-    }
-
-    /// Drops completed operations older than the configured, or the given, number of days; failed ones only if
-    /// that is asked for.
-    pub fn cleanup(&self, max_age_days: Option<u64>, failed: bool, dry_run: bool) -> Result<CleanupPlan, ClientError> {
-        let max_age_days = max_age_days.unwrap_or_else(|| u64::from(self.settings.max_age_days));
-        if dry_run && let Some(plan) = self.look(|view| Ok(view.plan_of_originals(max_age_days, self.clock.now())))? {
-            return Ok(plan);
-        }
-        Ok(self.wal()?.cleanup(Retention { max_age_days, failed }, dry_run)?)
     }
 
     /// Probes backends (none named: all that this program can carry operations out on) and tells their health.

@@ -36,7 +36,7 @@ const fn key(
 }
 
 /// The keys of the log as a whole, in the order of the manual.
-pub(super) static GENERAL: [Key<Settings>; 19] = [
+pub(super) static GENERAL: [Key<Settings>; 22] = [
     key("enabled", "ENABLED", "whether operations are accepted", |s| Slot::Bool(&mut s.enabled)),
     key("base_path", "PATH", "folder of the log", |s| Slot::Path(&mut s.base_path)),
     key("partition_size", "PARTITION_SIZE", "live operations in one partition", |s| {
@@ -60,6 +60,18 @@ pub(super) static GENERAL: [Key<Settings>; 19] = [
     }),
     key("max_age_days", "MAX_AGE_DAYS", "days for which completed operations are kept", |s| {
         Slot::Whole(&mut s.max_age_days, 0..=36_500)
+    }),
+    key(
+        "archive_push",
+        "ARCHIVE_PUSH",
+        "where cleanups push archives before they may go, s3://BUCKET/PREFIX for example",
+        |s| Slot::Text(&mut s.archive_push),
+    ),
+    key("archive_host", "ARCHIVE_HOST", "name of this machine in the history that is pushed, if not its own", |s| {
+        Slot::HostName(&mut s.archive_host)
+    }),
+    key("archive_backend", "ARCHIVE_BACKEND", "backend that pushes archives; if not set, the one for S3", |s| {
+        Slot::MaybeBackend(&mut s.archive_backend)
     }),
     key("health_check_interval", "HEALTH_CHECK_INTERVAL", "seconds until a backend is probed again", |s| {
         Slot::Seconds(&mut s.health_check_interval, 0.05..=SECONDS_MAX)

@@ -397,15 +397,21 @@ impl Resolver<'_> {
             };
             local.path = Some(folder.join("local"));
         }
-        if !settings.backends.contains_key(&settings.default_backend) {
-            let wrong = std::mem::replace(&mut settings.default_backend, BackendType::Ipfs.name());
-            let names: Vec<String> = settings.backends.keys().map(BackendName::to_string).collect();
+        let names: Vec<String> = settings.backends.keys().map(BackendName::to_string).collect();
+        let is_there = |name: &BackendName| settings.backends.contains_key(name);
+        let mut wrong = Vec::new();
+        if !is_there(&settings.default_backend) {
+            let name = std::mem::replace(&mut settings.default_backend, BackendType::Ipfs.name());
+            wrong.push(("default_backend", name));
+        }
+        wrong.extend(settings.archive_backend.take_if(|name| !is_there(name)).map(|name| ("archive_backend", name)));
+        for (key, wrong) in wrong {
             self.errors.push(ConfigError::Value {
-                key: "default_backend".into(),
+                key: key.into(),
                 value: wrong.as_str().into(),
                 expected: format!("the name of a backend: {}", names.join(", ")).into(),
-                origin: self.origins.remove("default_backend").unwrap_or(Origin::Default),
-                hint: keys::did_you_mean(wrong.as_str(), names),
+                origin: self.origins.remove(key).unwrap_or(Origin::Default),
+                hint: keys::did_you_mean(wrong.as_str(), names.clone()),
             });
         }
         (self.settings, self.origins)

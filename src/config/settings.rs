@@ -28,6 +28,12 @@ pub struct Settings {
     pub cleanup_interval: Duration,
     /// Days for which completed operations are kept.
     pub max_age_days: u32,
+    /// Where archives are pushed before they may go; none: nowhere by itself.
+    pub archive_push: Option<String>,
+    /// The name of this machine in the history that is pushed; none: its host name.
+    pub archive_host: Option<String>,
+    /// The backend that pushes archives; none: see [`Settings::archive_backend`].
+    pub archive_backend: Option<BackendName>,
     /// How long a backend's health holds before it is probed again.
     pub health_check_interval: Duration,
     /// How long a probe may take.
@@ -69,6 +75,9 @@ impl Settings {
             archive_completed: true,
             cleanup_interval: Duration::from_secs(86_400),
             max_age_days: 30,
+            archive_push: None,
+            archive_host: None,
+            archive_backend: None,
             health_check_interval: Duration::from_secs(60),
             health_check_timeout: Duration::from_secs(10),
             health_history_size: 25,
@@ -80,6 +89,16 @@ impl Settings {
             lock_timeout: Duration::from_secs(10),
             backends,
         }
+    }
+
+    /// The backend that pushes archives: the one that is set, or the only one of type `s3` of which anything is set,
+    /// or `s3`.
+    pub fn archive_backend(&self) -> BackendName {
+        let unset = BackendSettings::new(BackendType::S3);
+        let is_set = |settings: &BackendSettings| settings.backend_type == BackendType::S3 && *settings != unset;
+        let mut named = self.backends.iter().filter(|(_, settings)| is_set(settings)).map(|(name, _)| name);
+        let only = named.next().filter(|_| named.next().is_none());
+        self.archive_backend.as_ref().or(only).cloned().unwrap_or_else(|| BackendType::S3.name())
     }
 
     /// Bytes that a backend may move per second; none: no limit.

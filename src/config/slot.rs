@@ -141,6 +141,8 @@ pub(super) enum Slot<'a> {
     Ratio(&'a mut f64),
     /// Any text.
     Text(&'a mut Option<String>),
+    /// The name of a machine.
+    HostName(&'a mut Option<String>),
     /// Text that is not to be seen.
     Secret(&'a mut Option<Secret>),
     /// The address of an HTTP service.
@@ -155,6 +157,8 @@ pub(super) enum Slot<'a> {
     Spool(&'a mut SpoolMode),
     /// The name of a backend.
     Backend(&'a mut BackendName),
+    /// The name of a backend or nothing.
+    MaybeBackend(&'a mut Option<BackendName>),
     /// A type of backend.
     Type(&'a mut BackendType),
 }
@@ -182,6 +186,10 @@ impl Slot<'_> {
             }
             Slot::Ratio(field) => *field = raw.number().filter(|value| (0.0..=1.0).contains(value))?,
             Slot::Text(field) => *field = Some(plain(raw)?.to_owned()),
+            Slot::HostName(field) => {
+                let is_part = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+                *field = Some(plain(raw).filter(|text| text.bytes().all(is_part))?.to_owned());
+            }
             Slot::Secret(field) => *field = Some(Secret::new(plain(raw)?.to_owned())),
             Slot::Url(field) => *field = Some(url(plain(raw)?)?),
             Slot::Path(field) => *field = base.path(raw.text()?)?,
@@ -189,6 +197,7 @@ impl Slot<'_> {
             Slot::Command(field) => *field = command(raw, base)?,
             Slot::Spool(field) => *field = SpoolMode::parse(raw.text()?)?,
             Slot::Backend(field) => *field = BackendName::new(raw.text()?).ok()?,
+            Slot::MaybeBackend(field) => *field = Some(BackendName::new(raw.text()?).ok()?),
             Slot::Type(field) => *field = BackendType::parse(raw.text()?)?,
         }
         Some(())
@@ -208,11 +217,12 @@ impl Slot<'_> {
             }
             Slot::Ratio(_) => "a number from 0 to 1".into(),
             Slot::Text(_) | Slot::Secret(_) => "text".into(),
+            Slot::HostName(_) => "letters, digits, `.`, `_` and `-`".into(),
             Slot::Url(_) => "an address such as http://localhost:5001/api/v0".into(),
             Slot::Path(_) | Slot::MaybePath(_) => "a path, in which a leading ~/ is the home directory".into(),
             Slot::Command(_) => "a program with its arguments, as one text or a list of texts".into(),
             Slot::Spool(_) => format!("one of {}", SpoolMode::ALL.map(SpoolMode::as_str).join(", ")),
-            Slot::Backend(_) => "the name of a backend".into(),
+            Slot::Backend(_) | Slot::MaybeBackend(_) => "the name of a backend".into(),
             Slot::Type(_) => format!("one of {}", BackendType::ALL.map(BackendType::as_str).join(", ")),
         }
     }
@@ -236,7 +246,7 @@ impl Slot<'_> {
             Slot::Seconds(field, _) if field.subsec_nanos() == 0 => json!(field.as_secs()),
             Slot::Seconds(field, _) => json!(field.as_secs_f64()),
             Slot::Ratio(field) => json!(*field),
-            Slot::Text(field) | Slot::Url(field) => json!(field),
+            Slot::Text(field) | Slot::HostName(field) | Slot::Url(field) => json!(field),
             // Only whether there is one; whoever shows it masks it by its key as well.
             Slot::Secret(field) => json!(field.as_ref().map(|secret| format!("{secret:?}"))),
             Slot::Path(field) => json!(field.to_string_lossy()),
@@ -245,6 +255,7 @@ impl Slot<'_> {
             Slot::Command(field) => json!(field),
             Slot::Spool(field) => json!(field.as_str()),
             Slot::Backend(field) => json!(field.as_str()),
+            Slot::MaybeBackend(field) => json!(field.as_ref().map(BackendName::as_str)),
             Slot::Type(field) => json!(field.as_str()),
         }
     }

@@ -91,6 +91,9 @@ const ROWS: &[Row] = &[
     ("archive_completed", "ARCHIVE_COMPLETED", "false", || json!(false), BOOL, BOOL_WORDS),
     ("cleanup_interval", "CLEANUP_INTERVAL", "3600", || json!(3600), SECONDS, SECONDS_WORDS),
     ("max_age_days", "MAX_AGE_DAYS", "7", || json!(7), COUNT, COUNT_WORDS),
+    ("archive_push", "ARCHIVE_PUSH", "\"s3://b/h\"", || json!("s3://b/h"), TEXT, &["a\nb"]),
+    ("archive_host", "ARCHIVE_HOST", "\"web1\"", || json!("web1"), TEXT, &["a b", "a/b"]),
+    ("archive_backend", "ARCHIVE_BACKEND", "\"s3\"", || json!("s3"), &["1", "\"S3\"", "\"s33\""], &["S3", "nowhere"]),
     ("health_check_interval", "HEALTH_CHECK_INTERVAL", "\"250 ms\"", || json!(0.25), SECONDS, SECONDS_WORDS),
     ("health_check_timeout", "HEALTH_CHECK_TIMEOUT", "1.5", || json!(1.5), SECONDS, &["0", "3601"]),
     ("health_history_size", "HEALTH_HISTORY_SIZE", "50", || json!(50), COUNT, &["2", "10001"]),
@@ -205,7 +208,7 @@ fn the_defaults_are_those_of_the_manual() {
     let expected = json!({
         "enabled": true, "base_path": "/home/ann/.ipfs_kit/wal", "partition_size": 1000, "max_retries": 5,
         "retry_delay": 60, "retry_after_max": 3600, "processing_interval": 10, "archive_completed": true,
-        "cleanup_interval": 86400, "max_age_days": 30, "health_check_interval": 60, "health_check_timeout": 10,
+        "cleanup_interval": 86400, "max_age_days": 30, "archive_push": null, "archive_host": null, "archive_backend": null, "health_check_interval": 60, "health_check_timeout": 10,
         "health_history_size": 25, "default_backend": "ipfs", "jobs": 4, "spool": "auto",
         "spool_max_bytes": 67_108_864, "min_free_bytes": 67_108_864, "lock_timeout": 10,
         "backends.ipfs.endpoint": "http://localhost:5001/api/v0", "backends.ipfs.connection_timeout": 5,
@@ -498,4 +501,17 @@ fn loading_without_a_file_is_quick() {
     times.sort();
     println!("loading settings without a file: median {:?}", times[100]);
     assert!(times[100] < std::time::Duration::from_millis(2), "{:?}", times[100]);
+}
+
+#[test]
+fn archives_go_by_the_only_backend_for_s3_unless_another_is_named() {
+    for (text, expected) in [
+        ("", "s3"),
+        ("[backends.s3]\nbucket = \"b\"\n", "s3"),
+        ("[backends.cold]\ntype = \"s3\"\nbucket = \"b\"\n", "cold"),
+        ("[backends.cold]\ntype = \"s3\"\nbucket = \"b\"\n[backends.warm]\ntype = \"s3\"\nbucket = \"b\"\n", "s3"),
+        ("archive_backend = \"local\"\n[backends.cold]\ntype = \"s3\"\nbucket = \"b\"\n", "local"),
+    ] {
+        assert_eq!(file(text).load().settings.archive_backend().as_str(), expected, "{text}");
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Pure: everything, the time included, is handed in, and everything is written to an `impl Write`.
 
+mod archive;
 mod audit;
 mod bench;
 mod documents;
@@ -16,6 +17,7 @@ mod table;
 mod text;
 mod verify;
 
+pub use archive::{archive_table, pushed_table};
 pub use audit::write_audit;
 pub use bench::{write_append, write_batch, write_bench_verify, write_floor};
 pub use documents::*;

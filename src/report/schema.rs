@@ -110,6 +110,12 @@ pub const COMMANDS: &[CommandSchema] = &[
             with_error::<doc::DryRun<'_>>(),
         ],
     ),
+    command(
+        "archive push",
+        "what was logged, or would be; with --wait, what came of it",
+        &[done::<doc::ArchivePush<'_>>(), done::<doc::Operations<'_>>(), with_error::<doc::Operations<'_>>()],
+    ),
+    command("archive list", "the archives, and whether they are pushed", &[done::<doc::ArchiveList<'_>>()]),
     command("cleanup", "what was dropped, or would be", &[done::<doc::Cleanup<'_>>()]),
     command("checkpoint", "what was folded", &[done::<doc::Checkpoint<'_>>()]),
     command(

@@ -14,7 +14,7 @@ use crate::disk::FileKind;
 use crate::operation::{Number, Operation, State, Time};
 
 /// An archive holds at most this many partitions' worth of operations.
-pub(super) const ARCHIVE_PARTITIONS: usize = 8;
+pub const ARCHIVE_PARTITIONS: usize = 8;
 
 /// Generations folded at a time: what bounds the memory of a checkpoint.
 const GENERATIONS_AT_ONCE: usize = 2;
@@ -320,7 +320,7 @@ impl Wal {
             return Ok(());
         };
         let limit = self.options.partition_size * ARCHIVE_PARTITIONS;
-        let same_day = |file: &FileEntry| file.day.is_some_and(|of| of.day() == day.day());
+        let same_day = |file: &FileEntry| file.pushed.is_none() && file.day.is_some_and(|of| of.day() == day.day());
         self.absorb_small(manifest, view, &mut rows, limit, exchange, same_day)?;
         self.stage(rows, limit, Some(day), exchange, || {
             *counter += 1;

@@ -17,6 +17,8 @@ pub struct Retention {
     pub max_age_days: u64,
     /// Whether failed ones of that age go, too.
     pub failed: bool,
+    /// Whether archives stay until they are pushed; those whose push is logged always do.
+    pub keep_unpushed: bool,
 }
 
 /// What a cleanup drops, or would drop.
@@ -30,6 +32,8 @@ pub struct CleanupPlan {
     pub failed: u64,
     /// Operations old enough that stay because others wait for them, with what shares their archive.
     pub kept: u64,
+    /// Operations old enough that stay because their archive is not pushed yet.
+    pub unpushed: u64,
     /// Small archives that are joined with others of their day.
     pub joined: u64,
 }
@@ -48,6 +52,7 @@ struct Age {
     /// The day that the clock shows.
     today: i64,
     failed: bool,
+    keep_unpushed: bool,
 }
 
 impl Age {
@@ -74,7 +79,7 @@ impl Wal {
             return self.read(|view| {
                 let (mut plan, exchange) = self.plan_cleanup(view, &age)?;
                 plan.count(&exchange);
-                let small = self.small_archives(view.files(), &exchange.removed, &age);
+                let small = small_archives(view.files(), &exchange.removed, age.today, self.archive_rows() as u64);
                 plan.joined = small.iter().map(|(_, files)| files.len() as u64).sum();
                 Ok(plan)
             });
@@ -108,7 +113,7 @@ impl Wal {
         self.sweep_spool_again();
         plan.archives.retain(|(name, _, _)| exchange.dropped.contains_key(name));
         plan.count(&exchange);
-        plan.joined = self.join_archives(age, &mut report)?;
+        plan.joined = self.join_archives(age.today, &mut report)?;
         Ok(plan)
     }
 
@@ -118,9 +123,17 @@ impl Wal {
         let Some(manifest) = view.manifest() else { return Ok((plan, exchange)) };
         let days = days_of_archives(&manifest.files, age.today);
         let needed = view.dependencies()?;
+        let pushes = view.marked_pushes()?;
         for file in &manifest.files {
             if file.is_archive() {
+                if let Some(entry) = view.newly_pushed(file, &pushes)? {
+                    exchange.changed.insert(entry.name.clone(), entry);
+                }
                 if !days.get(file.name.as_str()).is_some_and(|day| age.is_old(*day)) {
+                    continue;
+                }
+                if view.must_stay(file, age.keep_unpushed, &pushes)? {
+                    plan.unpushed += file.live();
                     continue;
                 }
                 if self.holds_any(view, file, &needed)? {
@@ -142,6 +155,11 @@ impl Wal {
             for row in rows.iter().filter(|row| !file.superseded.contains(row.number) && age.drops(row)) {
                 // What the journal says of it is newer: somebody may have retried it.
                 if view.is_touched(row.number) {
+                    continue;
+                }
+                // What no archive holds cannot be pushed before it goes.
+                if age.keep_unpushed && row.status() == Status::Completed {
+                    plan.unpushed += 1;
                     continue;
                 }
                 if needed.contains(&row.id) {
@@ -175,32 +193,15 @@ impl Wal {
         Ok(inside.any(|id| rows.binary_search_by_key(id, |row| row.id).is_ok()))
     }
 
-    /// Days that are over with several archives which are not half full, and those archives.
-    fn small_archives(
-        &self,
-        files: &[FileEntry],
-        removed: &BTreeSet<String>,
-        age: &Age,
-    ) -> Vec<(Time, Vec<FileEntry>)> {
-        let limit = self.archive_rows() as u64;
-        let mut days: BTreeMap<i64, (Time, Vec<FileEntry>)> = BTreeMap::new();
-        for file in files.iter().filter(|file| !removed.contains(&file.name) && file.live() * 2 <= limit) {
-            if let Some(day) = file.day.filter(|day| day.day() < age.today) {
-                days.entry(day.day()).or_insert_with(|| (day, Vec::new())).1.push(file.clone());
-            }
-        }
-        days.into_values().filter(|(_, files)| files.len() > 1).collect()
-    }
-
     fn archive_rows(&self) -> usize {
         self.options.partition_size * ARCHIVE_PARTITIONS
     }
 
     /// Joins the small archives of each day that is over; a commit for each, so that memory stays bounded.
-    fn join_archives(&self, age: &Age, report: &mut CheckpointReport) -> WalResult<u64> {
+    pub(super) fn join_archives(&self, today: i64, report: &mut CheckpointReport) -> WalResult<u64> {
         let manifest = self.manifest()?;
         let mut joined = 0;
-        for (day, files) in self.small_archives(&manifest.files, &BTreeSet::new(), age) {
+        for (day, files) in small_archives(&manifest.files, &BTreeSet::new(), today, self.archive_rows() as u64) {
             let mut counter = self.highest_counter(&self.manifest()?)?;
             let mut exchange = Exchange::default();
             let mut rows = Vec::new();
@@ -224,9 +225,32 @@ impl Wal {
     }
 }
 
+/// Days that are over with several archives which are not half full of the `limit` rows that one may hold, and those
+/// archives. One that is pushed, or about to be, stays as it is.
+pub(super) fn small_archives(
+    files: &[FileEntry],
+    removed: &BTreeSet<String>,
+    today: i64,
+    limit: u64,
+) -> Vec<(Time, Vec<FileEntry>)> {
+    let mut days: BTreeMap<i64, (Time, Vec<FileEntry>)> = BTreeMap::new();
+    let small = |file: &&FileEntry| file.pushed.is_none() && file.live() * 2 <= limit;
+    for file in files.iter().filter(|file| !removed.contains(&file.name)).filter(small) {
+        if let Some(day) = file.day.filter(|day| day.day() < today) {
+            days.entry(day.day()).or_insert_with(|| (day, Vec::new())).1.push(file.clone());
+        }
+    }
+    days.into_values().filter(|(_, files)| files.len() > 1).collect()
+}
+
 fn age(retention: Retention, believed: Time, now: Time) -> Age {
     let days = i64::try_from(retention.max_age_days).unwrap_or(i64::MAX);
-    Age { oldest_kept: believed.day().saturating_sub(days), today: now.day(), failed: retention.failed }
+    Age {
+        oldest_kept: believed.day().saturating_sub(days),
+        today: now.day(),
+        failed: retention.failed,
+        keep_unpushed: retention.keep_unpushed,
+    }
 }
 
 /// The day that each archive counts as: its own, unless the clock was wrong on that day.
@@ -234,7 +258,7 @@ fn age(retention: Retention, believed: Time, now: Time) -> Age {
 /// What was completed later in the order of the log cannot be older, so a day that lies before that of an
 /// earlier archive counts as that one; and a day that has not come yet counts as that of the next archive
 /// whose day has, if there is one.
-fn days_of_archives(files: &[FileEntry], today: i64) -> BTreeMap<&str, i64> {
+pub(super) fn days_of_archives(files: &[FileEntry], today: i64) -> BTreeMap<&str, i64> {
     let mut archives: Vec<(&FileEntry, i64)> = files.iter().filter_map(|file| Some((file, file.day?.day()))).collect();
     archives.sort_by_key(|(file, _)| file.revisions.1);
     let mut floor = i64::MIN;

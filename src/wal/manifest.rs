@@ -116,6 +116,18 @@ pub struct FileEntry {
     /// Numbers of rows that a higher revision elsewhere replaced.
     #[serde(default, skip_serializing_if = "NumberSet::is_empty")]
     pub superseded: NumberSet,
+    /// For archives: where it is pushed to. From then on it is never joined with others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pushed: Option<Pushed>,
+}
+
+/// Where an archive is pushed to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pushed {
+    /// The full destination.
+    pub to: String,
+    /// Whether it is known to be there; until then the file stays as it is.
+    pub done: bool,
 }
 
 fn is_zero(n: &u64) -> bool {
@@ -144,6 +156,7 @@ impl FileEntry {
             priority: None,
             due: None,
             superseded: NumberSet::default(),
+            pushed: None,
         };
         entry.count_rows(operations.iter());
         Some(entry)

@@ -95,6 +95,7 @@ pub fn run(
             dependents: Dependents::default(),
             waits_outside: false,
             stale: false,
+            pushed: false,
             damage: None,
             doubts: Doubts::default(),
             policy,
@@ -139,6 +140,8 @@ struct Worker<'scope, 'env, 'a> {
     waits_outside: bool,
     /// Whether the queue has to be filled anew, because files changed under it.
     stale: bool,
+    /// Whether a cleanup has logged pushes of archives.
+    pushed: bool,
     /// What cannot be read; everything else is carried out before that is told.
     damage: Option<Damage>,
     doubts: Doubts,
@@ -211,7 +214,7 @@ impl Worker<'_, '_, '_> {
             }
             self.tell_progress(now);
             if self.running.is_empty() && idle && !self.doubts.are_asked() {
-                if ended || self.has_nothing_left()? {
+                if ended || (self.has_nothing_left()? && !self.has_more_to_push()?) {
                     break;
                 }
                 if self.ends_for_room() {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::Worker;
+use super::{Tools, Worker};
 use crate::backend::custom::output;
 use crate::operation::{Number, Operation, OperationId, failure};
-use crate::wal::{Retention, View, WalError, WalResult};
+use crate::wal::{Push, Retention, View, WalError, WalResult};
 
 /// How often a loop without room for outcomes folds the journal to get some.
 const FOLD_AGAIN: Duration = Duration::from_secs(10);
@@ -41,13 +41,51 @@ impl Worker<'_, '_, '_> {
         let since = last.map(|last| self.tools.clock.now().millis_since(last));
         // A clock that stands before the last cleanup was set back: from now on, that is what it says.
         if since.is_some_and(|since| since >= interval || (since < 0 && manifest.last_cleanup.is_some())) {
-            let max_age_days = u64::from(self.tools.settings.max_age_days);
-            if self.tools.wal.cleanup_if_free(Retention { max_age_days, failed: false })?.is_some() {
+            self.push_archives()?;
+            let settings = self.tools.settings;
+            let retention = Retention {
+                max_age_days: u64::from(settings.max_age_days),
+                failed: false,
+                keep_unpushed: settings.archive_push.is_some(),
+            };
+            if self.tools.wal.cleanup_if_free(retention)?.is_some() {
                 self.stale |= self.view.catch_up()?;
                 self.sweep_outputs();
             }
         }
         Ok(())
+    }
+
+    /// Logs the pushes of archives, if the settings say where to. Only damage stands in the way of a cleanup.
+    fn push_archives(&mut self) -> WalResult<()> {
+        let Some(push) = self.push() else { return Ok(()) };
+        match self.tools.wal.push_if_free(&push) {
+            Ok(report) => self.pushed |= report.is_some_and(|report| report.logged() > 0),
+            Err(error @ (WalError::Damaged(_) | WalError::NewerFormat { .. })) => return Err(error),
+            Err(error) => tracing::warn!(%error, "could not push archives; the next cleanup tries again"),
+        }
+        Ok(())
+    }
+
+    fn push(&self) -> Option<Push> {
+        let Tools { settings, disk, backends, .. } = &self.tools;
+        let destination = settings.archive_push.as_ref().filter(|_| settings.enabled)?;
+        let host = settings.archive_host.as_ref().unwrap_or(&disk.identity().host).clone();
+        let push = Push::new(destination, &host, settings.archive_backend(), settings.max_retries);
+        let push = push.map_err(|error| tracing::warn!(%error, "no archive is pushed")).ok()?;
+        let taken = backends.check(push.backend(), &Push::operation_type(), &push.sample_parameters());
+        taken.map_err(|error| tracing::warn!(%error, "no archive is pushed")).ok()?;
+        Some(push)
+    }
+
+    /// Whether a cleanup that is due logs pushes, so that a loop which was about to end goes on.
+    pub(super) fn has_more_to_push(&mut self) -> WalResult<bool> {
+        if self.tools.settings.archive_push.is_none() || self.options.only.is_some() {
+            return Ok(false);
+        }
+        self.pushed = false;
+        self.maintain()?;
+        Ok(self.pushed)
     }
 
     /// Removes what programs have printed for operations that are over or gone. What is in doubt can still be looked

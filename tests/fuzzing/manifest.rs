@@ -37,8 +37,8 @@ fn check(image: &Image) {
         let _ = wal.append_new(vec![image::logged("/new"); 3]);
         let _ = wal.append_new(vec![image::logged("/new"); 1]);
         let _ = wal.checkpoint();
-        let _ = wal.cleanup(wal_cli::wal::Retention { max_age_days: 0, failed: true }, true);
-        let _ = wal.cleanup(wal_cli::wal::Retention { max_age_days: 0, failed: true }, false);
+        let _ = wal.cleanup(wal_cli::wal::Retention { max_age_days: 0, failed: true, keep_unpushed: false }, true);
+        let _ = wal.cleanup(wal_cli::wal::Retention { max_age_days: 0, failed: true, keep_unpushed: false }, false);
     }
     Seen::by(&disk);
     assert!(machine.read(&outside.join("file")).is_ok(), "a file outside of the log is gone");

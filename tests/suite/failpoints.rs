@@ -58,6 +58,8 @@ const WORKLOADS: &[Workload] = &[
     workload("checkpoint-again", &["add --backend local f0 f1", "checkpoint", "process"], "checkpoint"),
     workload("cleanup", &["original", "checkpoint", "add --backend local f0"], "cleanup --age 30"),
     workload("cleanup-failed", &["original", "checkpoint"], "cleanup --age 0 --failed"),
+    workload("archive-push", &["original", "checkpoint"], "archive push /history --backend local --host h"),
+    workload("archive-push-wait", &["original", "checkpoint"], "archive push /history --backend local --host h --wait"),
     workload("adoption", &["original"], "add --backend local f0"),
     workload("adoption-checkpoint", &["original"], "checkpoint"),
     workload(

@@ -360,7 +360,7 @@ fn what_a_cleanup_dropped_is_found_neither_by_number_nor_by_id() {
         .unwrap();
     }
     clock.advance(Duration::from_secs(10 * 86_400));
-    wal.cleanup(Retention { max_age_days: 1, failed: false }, false).unwrap();
+    wal.cleanup(Retention { max_age_days: 1, failed: false, keep_unpushed: false }, false).unwrap();
     let view = View::open(Arc::new(machine.process()), layout()).unwrap();
     assert_eq!(view.operation(1).unwrap(), None);
     assert_eq!(view.operation_by_id(one).unwrap(), None);
@@ -412,7 +412,7 @@ fn a_cleanup_leaves_alone_what_is_retried_or_deleted_meanwhile() {
             None
         });
         let cleaner = open(Arc::new(Hooked { disk: machine.process(), hook }), delete);
-        cleaner.cleanup(Retention { max_age_days: 1, failed: true }, false).unwrap();
+        cleaner.cleanup(Retention { max_age_days: 1, failed: true, keep_unpushed: false }, false).unwrap();
         other.checkpoint().expect("the log is sound");
         let view = View::open(Arc::new(machine.process()), layout()).unwrap();
         assert_eq!(view.damage(), None);

@@ -260,8 +260,10 @@ impl Life {
             8 => {
                 let days = self.random.u64(..3);
                 self.trace.push(format!("writer {which}: cleanup of {days} days"));
-                let result =
-                    self.wal(which).cleanup(Retention { max_age_days: days, failed: false }, false).map(|_| ());
+                let result = self
+                    .wal(which)
+                    .cleanup(Retention { max_age_days: days, failed: false, keep_unpushed: false }, false)
+                    .map(|_| ());
                 let oldest = now.div_euclid(DAY_MS) - days as i64;
                 self.model.retain(|_, row| row.status != "completed" || row.done_at.div_euclid(DAY_MS) >= oldest);
                 result

@@ -281,6 +281,33 @@ pub fn original(place: &Place) -> Option<File> {
     None
 }
 
+/// Archives of days that are long over.
+pub fn past_archives(place: &Place) -> Option<File> {
+    original(place);
+    place.run("checkpoint");
+    None
+}
+
+/// They are logged to be pushed.
+pub fn past_archives_pushed(place: &Place) -> Option<File> {
+    past_archives(place);
+    place.run("archive push /h --backend local --host web1");
+    None
+}
+
+/// A file is where they would go.
+pub fn past_archives_in_the_way(place: &Place) -> Option<File> {
+    past_archives(place);
+    place.run("submit upload a.txt /h --backend local --wait");
+    None
+}
+
+/// A drain loop seems to run, which takes nothing.
+pub fn past_archives_drain_locked(place: &Place) -> Option<File> {
+    past_archives(place);
+    drain_locked(place)
+}
+
 /// It is still at work.
 pub fn original_at_work(place: &Place) -> Option<File> {
     nothing(place);

@@ -224,7 +224,7 @@ fn the_tour_passes_by_every_verb() {
     let steps = told.iter().filter_map(|part| if let Part::Console(steps) = part { Some(steps) } else { None });
     let commands: String = steps.flatten().map(Step::command).collect();
     for verb in
-        "add submit status list show wait why failures retry cancel hold release delete prioritize process cleanup"
+        "add submit status list show wait why failures retry cancel hold release delete prioritize process cleanup archive"
             .split_whitespace()
     {
         assert!(commands.contains(&format!("wal-cli {verb}")), "docs/tour.md lacks `{verb}`");

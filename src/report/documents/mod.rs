@@ -3,6 +3,7 @@
 //! A result is a struct with the fields of one command's document, but for `success` and `error`, which
 //! [`Document`] puts around it. Which command prints which is said in [`COMMANDS`](super::COMMANDS).
 
+mod archive;
 mod audit;
 mod bench;
 mod change;
@@ -23,6 +24,7 @@ mod words;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+pub use archive::{ArchiveList, ArchivePush, date};
 pub use audit::AuditDoc;
 pub use bench::{Append, BatchDoc, BenchVerifyDoc, Floor};
 pub use change::{Change, LeftOut};

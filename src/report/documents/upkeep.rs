@@ -51,12 +51,16 @@ pub struct Cleanup<'a> {
     failed: u64,
     /// Operations old enough that stay because others wait for them, with what shares their archive.
     kept: u64,
+    /// Operations old enough that stay because their archive is not pushed yet.
+    unpushed: u64,
     /// Small archives that are joined with others of their day.
     joined: u64,
     /// Numbers of operations that are over, and whose unfinished uploads were aborted at their backends.
     uploads_aborted: &'a [u64],
     /// Numbers of those whose unfinished uploads stay for now: their backends cannot be reached, for example.
     uploads_kept: Vec<u64>,
+    /// Archives whose push was logged before anything went; 0 in a dry run.
+    pushes: u64,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -64,8 +68,8 @@ pub struct Cleanup<'a> {
 struct ArchiveDoc<'a> {
     /// Its size.
     bytes: u64,
-    /// The name of its file.
-    #[schemars(regex(pattern = r"^archive_\d{8}_\d+\.parquet$"))]
+    /// The path of its file in the folder of the log.
+    #[schemars(regex(pattern = r"^archives/archive_.+\.parquet$"))]
     name: &'a str,
     /// Operations in it.
     operations: u64,
@@ -73,7 +77,13 @@ struct ArchiveDoc<'a> {
 
 impl<'a> Cleanup<'a> {
     /// The document of a plan.
-    pub fn new(plan: &'a CleanupPlan, leftovers: &'a Leftovers, dry_run: bool, age_days: u64) -> Cleanup<'a> {
+    pub fn new(
+        plan: &'a CleanupPlan,
+        leftovers: &'a Leftovers,
+        dry_run: bool,
+        age_days: u64,
+        pushes: u64,
+    ) -> Cleanup<'a> {
         let archives = &plan.archives;
         Cleanup {
             dry_run,
@@ -86,9 +96,11 @@ impl<'a> Cleanup<'a> {
             from_partitions: plan.operations,
             failed: plan.failed,
             kept: plan.kept,
+            unpushed: plan.unpushed,
             joined: plan.joined,
             uploads_aborted: &leftovers.removed,
             uploads_kept: leftovers.kept.iter().map(|(number, _, _)| *number).collect(),
+            pushes,
         }
     }
 }

@@ -67,6 +67,9 @@ impl FileEntry {
         if self.superseded.ranges.iter().any(|(first, last)| *first < self.numbers.0 || *last > self.numbers.1) {
             return Err("rows of it were superseded that it never had".into());
         }
+        if self.pushed.as_ref().is_some_and(|pushed| !self.is_archive() || pushed.to.is_empty()) {
+            return Err("it is pushed, which only archives are, to a place with a name".into());
+        }
         if live.is_none_or(|live| self.keys.max(self.dependents) > live) {
             return Err("it has more keys, or more rows that wait for others, than rows".into());
         }

@@ -360,7 +360,9 @@ impl World {
             }
             Deed::Checkpoint => drop(wal.checkpoint()?),
             Deed::Maintain => drop(wal.maintain()?),
-            Deed::Cleanup(days) => drop(wal.cleanup(Retention { max_age_days: days, failed: false }, false)?),
+            Deed::Cleanup(days) => {
+                drop(wal.cleanup(Retention { max_age_days: days, failed: false, keep_unpushed: false }, false)?)
+            }
         }
         Ok(Vec::new())
     }

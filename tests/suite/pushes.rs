@@ -1,0 +1,585 @@
+//! Pushing archives: nothing that was completed is missing both here and there, whatever happens in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use wal_cli::clock::{Clock, ManualClock};
+use wal_cli::disk::{Disk, Fault, Machine, MemoryDisk};
+use wal_cli::operation::{
+    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Number, Operation, OperationId, OperationType,
+    Outcome, Status, Time,
+};
+use wal_cli::wal::schema::Table;
+use wal_cli::wal::{
+    BadPush, Change, Known, Layout, Options, Order, Push, PushReport, Retention, Standing, View, Wal, WalError,
+};
+
+const START: &str = "2026-11-20T12:00:00Z";
+const DAY: u64 = 86_400;
+
+fn layout() -> Layout {
+    Layout::new("/home/wal")
+}
+
+fn name(name: &str) -> BackendName {
+    BackendName::new(name).unwrap()
+}
+
+fn push_to(destination: &str) -> Push {
+    Push::new(destination, "web1", name("local"), 5).unwrap()
+}
+
+fn is_push(operation: &Operation) -> bool {
+    operation.idempotency_key.as_deref().is_some_and(|key| key.starts_with("archive push "))
+}
+
+/// A log, and the place where its archives go.
+struct World {
+    machine: Machine,
+    clock: Arc<ManualClock>,
+    /// Rows by destination.
+    there: BTreeMap<String, Vec<Operation>>,
+    /// The revision with which each operation was completed that was acknowledged so.
+    completed: BTreeMap<OperationId, u64>,
+}
+
+impl World {
+    fn new() -> World {
+        World {
+            machine: Machine::new(),
+            clock: Arc::new(ManualClock::new(Time::parse_rfc3339(START).unwrap(), 1)),
+            there: BTreeMap::new(),
+            completed: BTreeMap::new(),
+        }
+    }
+
+    fn fork(&self) -> World {
+        World {
+            machine: self.machine.fork(),
+            clock: Arc::new(ManualClock::new(self.clock.now(), 2)),
+            there: self.there.clone(),
+            completed: self.completed.clone(),
+        }
+    }
+
+    fn open(&self, disk: MemoryDisk) -> Result<Wal, WalError> {
+        let options = Options {
+            partition_size: 2,
+            generation_bytes: 4000,
+            min_free_bytes: 1 << 20,
+            reserve_bytes: 4096,
+            lock_timeout: Duration::from_millis(50),
+            ..Options::default()
+        };
+        Wal::open(Arc::new(disk), self.clock.clone(), layout(), options)
+    }
+
+    fn wal(&self) -> Wal {
+        self.open(self.machine.process()).unwrap()
+    }
+
+    fn view(&self) -> View {
+        View::open(Arc::new(self.machine.process()), layout()).unwrap()
+    }
+
+    fn set(&self, text: &str) {
+        self.clock.set(Time::parse_rfc3339(text).unwrap());
+    }
+
+    /// Days pass.
+    fn pass(&self, days: u64) {
+        self.clock.advance(Duration::from_secs(days * DAY));
+    }
+
+    /// So many operations are logged and completed.
+    fn complete(&mut self, wal: &Wal, count: usize) -> Result<(), WalError> {
+        let logged = (0..count).map(|nth| {
+            let parameters = Fields::from([("path".to_owned(), format!("/{nth}"))]);
+            Logged::new(OperationType::new("add").unwrap(), name("local"), parameters, 5)
+        });
+        let logged: Vec<Logged> = logged.collect();
+        let numbers: BTreeSet<Number> = wal.append_new(logged)?.iter().map(|admitted| admitted.number()).collect();
+        self.end(wal, |operation| numbers.contains(&operation.number), true)?;
+        Ok(())
+    }
+
+    /// Claims operations and ends them; how many there were.
+    fn end(&mut self, wal: &Wal, which: impl Fn(&Operation) -> bool, well: bool) -> Result<usize, WalError> {
+        let claim = || Claim { pid: 7, host: "here".into(), started: self.clock.now() };
+        let claim = |_: &Operation| Event::Claimed { claim: claim() };
+        let waiting: Vec<Operation> = all(wal)?
+            .into_iter()
+            .filter(|operation| operation.status() == Status::Pending && which(operation))
+            .collect();
+        let numbers: BTreeSet<Number> = waiting.iter().map(|operation| operation.number).collect();
+        next(wal, &numbers, claim)?;
+        let failure = Failure { class: FailureClass::Permanent, error_type: "no_bucket".into(), message: "no".into() };
+        let written = next(wal, &numbers, |_| match well {
+            true => Event::Completed { outcome: Outcome::default() },
+            false => Event::Failed { failure: failure.clone() },
+        })?;
+        let pushes: BTreeSet<OperationId> = waiting.iter().filter(|one| is_push(one)).map(|one| one.id).collect();
+        if well {
+            self.completed.extend(written.into_iter().filter(|(id, _)| !pushes.contains(id)));
+        }
+        Ok(numbers.len())
+    }
+
+    /// What a drain loop does with pushes: it sends the bytes that were promised when they were logged.
+    fn carry_out(&mut self, wal: &Wal) -> Result<usize, WalError> {
+        let disk: Arc<dyn Disk> = Arc::new(self.machine.process());
+        for operation in all(wal)?.iter().filter(|operation| is_push(operation)) {
+            if operation.status() == Status::Pending {
+                let path = Path::new(&operation.parameters["path"]);
+                let source = operation.source.as_ref().unwrap();
+                let sha256 = source.sha256.clone().unwrap();
+                let metadata = disk.metadata(path).expect("what is to be pushed is there");
+                assert_eq!(
+                    (metadata.len, metadata.mtime_ns, metadata.inode),
+                    (source.size, source.mtime_ns, source.inode)
+                );
+                let rows = Table::open(&*disk, path, &sha256).expect("as it was").read_all().unwrap();
+                let to = operation.parameters["destination"].clone();
+                assert!(to.contains(&sha256[..8]), "{to}");
+                if let Some(before) = self.there.insert(to.clone(), rows) {
+                    assert_eq!(before, self.there[&to], "the same name for the same bytes");
+                }
+            }
+        }
+        self.end(wal, is_push, true)
+    }
+
+    /// Pushes and carries out until nothing is left to push.
+    fn push_all(&mut self, wal: &Wal, to: &str) {
+        for _ in 0..4 {
+            let report = wal.push(&push_to(to)).unwrap();
+            if report.archives.is_empty() {
+                return;
+            }
+            self.carry_out(wal).unwrap();
+        }
+        panic!("there is always something to push");
+    }
+
+    /// Whatever was completed is here or there, and what is marked is here until it is there.
+    fn check(&self, when: &str) {
+        let view = self.view();
+        assert_eq!(view.damage(), None, "{when}");
+        let mut here: BTreeMap<OperationId, u64> = BTreeMap::new();
+        let visited = view.visit(
+            Order::OldestFirst,
+            |_| true,
+            |_| true,
+            |operation| {
+                here.insert(operation.id, operation.revision);
+                ControlFlow::Continue(())
+            },
+        );
+        visited.unwrap();
+        let there: BTreeMap<OperationId, u64> =
+            self.there.values().flatten().map(|operation| (operation.id, operation.revision)).collect();
+        for (id, revision) in &self.completed {
+            let found = here.get(id).max(there.get(id));
+            assert_eq!(found, Some(revision), "{when}: {id}");
+        }
+        let mut keys = BTreeSet::new();
+        for operation in everything(&view) {
+            if let Some(key) = &operation.idempotency_key {
+                assert!(keys.insert(key.clone()), "{when}: {key} is logged twice");
+            }
+        }
+    }
+}
+
+fn everything(view: &View) -> Vec<Operation> {
+    let mut found = Vec::new();
+    let take = |operation| {
+        found.push(operation);
+        ControlFlow::Continue(())
+    };
+    view.visit(Order::OldestFirst, |_| true, |_| true, take).unwrap();
+    found
+}
+
+fn all(wal: &Wal) -> Result<Vec<Operation>, WalError> {
+    wal.read(|view| {
+        let mut found = Vec::new();
+        let take = |operation| {
+            found.push(operation);
+            ControlFlow::Continue(())
+        };
+        view.visit(Order::OldestFirst, |_| true, |_| true, take)?;
+        Ok(found)
+    })
+}
+
+/// The next event of operations; their ids and new revisions.
+fn next(
+    wal: &Wal,
+    numbers: &BTreeSet<Number>,
+    event: impl Fn(&Operation) -> Event,
+) -> Result<Vec<(OperationId, u64)>, WalError> {
+    if numbers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (written, ()) = wal.transact(|view| {
+        let mut changes = Vec::new();
+        for number in numbers {
+            if let Some(operation) = view.operation(*number)? {
+                changes.push(Change::Next(Known::from(&operation), event(&operation)));
+            }
+        }
+        Ok((changes, ()))
+    })?;
+    Ok(written.iter().map(|written| (written.id, written.revision)).collect())
+}
+
+fn states(world: &World) -> Vec<&'static str> {
+    let archives = world.view().archives(world.clock.now(), None).unwrap();
+    archives.iter().map(|archive| archive.standing.as_str()).collect()
+}
+
+fn destinations(report: &PushReport) -> Vec<&str> {
+    report.archives.iter().map(|archive| archive.to.as_str()).collect()
+}
+
+const KEEP: Retention = Retention { max_age_days: 0, failed: false, keep_unpushed: true };
+
+#[test]
+fn days_that_are_over_are_pushed_once_and_joined_before() {
+    let mut world = World::new();
+    let wal = world.wal();
+    // Three small archives of one day, since each fold finds the last one larger than what it brings.
+    for count in [3, 2, 1] {
+        world.complete(&wal, count).unwrap();
+        wal.checkpoint().unwrap();
+    }
+    assert_eq!(states(&world), ["open", "open", "open"]);
+    assert_eq!(wal.push(&push_to("/h")).unwrap(), PushReport { open: 3, ..PushReport::default() });
+    world.pass(1);
+    // Two of the journal, of the new day.
+    world.complete(&wal, 2).unwrap();
+    let planned = world.view().plan_push(&push_to("/h"), world.clock.now(), 16).unwrap();
+    assert_eq!(destinations(&planned), ["/h/host=web1/date=2026-11-20/"; 3], "they are joined first");
+    let report = wal.push(&push_to("/h/")).unwrap();
+    assert_eq!((report.logged(), report.pushed, report.open), (1, 0, 1));
+    let archive = &report.archives[0];
+    let view = world.view();
+    let file = view.manifest().unwrap().files.iter().find(|file| file.name == archive.name).cloned().unwrap();
+    let stem = archive.name.strip_prefix("archives/").unwrap().strip_suffix(".parquet").unwrap();
+    let to = format!("/h/host=web1/date=2026-11-20/{stem}_{}.parquet", &file.sha256[..8]);
+    assert_eq!((archive.to.as_str(), archive.rows, archive.existing), (to.as_str(), 6, false));
+    let logged = view.operation_by_key(&format!("archive push {to}")).unwrap().unwrap();
+    assert_eq!((logged.operation_type.as_str(), logged.max_retries), ("upload", 5));
+    assert_eq!(states(&world), ["open", "pushing"]);
+    // A second push logs nothing, before and after it is carried out.
+    let again = wal.push(&push_to("/h")).unwrap();
+    assert_eq!((again.logged(), again.archives[0].existing, again.archives[0].operation), (0, true, archive.operation));
+    assert_eq!(world.carry_out(&wal).unwrap(), 1);
+    let bytes = world.machine.process();
+    let manifest = |disk: &MemoryDisk| (disk as &dyn Disk).read(&layout().manifest()).unwrap();
+    assert_eq!(wal.push(&push_to("/h")).unwrap(), PushReport { pushed: 1, open: 2, ..PushReport::default() });
+    let before = manifest(&bytes);
+    assert_eq!(wal.push(&push_to("/elsewhere")).unwrap(), PushReport { pushed: 1, open: 2, ..PushReport::default() });
+    assert_eq!(manifest(&bytes), before, "nothing is written if nothing is to be pushed");
+    assert_eq!(world.there[&to].len(), 6);
+    world.check("at the end");
+}
+
+#[test]
+fn what_arrives_late_goes_beside_and_a_pushed_file_is_never_joined() {
+    let mut world = World::new();
+    let wal = world.wal();
+    world.complete(&wal, 1).unwrap();
+    world.pass(1);
+    world.push_all(&wal, "/h");
+    // Set back, as a machine whose clock was wrong. It came after what is of a later day, so it is as old as that.
+    for (count, then) in [(1, "2026-11-22T13:00:00Z"), (1, "2026-11-23T13:00:00Z"), (2, "2026-11-24T13:00:00Z")] {
+        world.set("2026-11-20T13:00:00Z");
+        world.complete(&wal, count).unwrap();
+        wal.checkpoint().unwrap();
+        world.set(then);
+        world.push_all(&wal, "/h");
+        world.check("late");
+    }
+    let there: Vec<usize> = world.there.values().map(Vec::len).collect();
+    assert_eq!(there.iter().sum::<usize>(), 5, "{there:?}");
+    assert!(world.there.keys().all(|to| to.starts_with("/h/host=web1/date=2026-11-20/")), "{:?}", world.there.keys());
+    assert_eq!(world.there.len(), 4);
+    wal.cleanup(Retention { keep_unpushed: false, max_age_days: 30, failed: false }, false).unwrap();
+    assert_eq!(states(&world).iter().filter(|state| **state == "pushed").count(), 4);
+}
+
+#[test]
+fn retention_waits_for_the_push_and_a_failed_one_keeps_its_file() {
+    let mut world = World::new();
+    let wal = world.wal();
+    world.complete(&wal, 3).unwrap();
+    wal.checkpoint().unwrap();
+    world.pass(5);
+    // Not marked: kept only if archives are to be pushed.
+    assert_eq!(wal.cleanup(KEEP, true).unwrap().unpushed, 3);
+    assert_eq!(wal.cleanup(KEEP, false).unwrap().unpushed, 3);
+    let plain = Retention { keep_unpushed: false, ..KEEP };
+    assert_eq!(wal.cleanup(plain, true).unwrap().archives.len(), 1);
+    wal.push(&push_to("/h")).unwrap();
+    // Marked: kept in any case.
+    assert_eq!(wal.cleanup(plain, false).unwrap().unpushed, 3);
+    world.end(&wal, is_push, false).unwrap();
+    assert_eq!(states(&world), ["failed"]);
+    let report = wal.push(&push_to("/h")).unwrap();
+    assert_eq!((report.logged(), report.archives[0].operation.unwrap().2), (0, Status::Failed));
+    assert_eq!(wal.cleanup(plain, false).unwrap().unpushed, 3);
+    let number = report.archives[0].operation.unwrap().0;
+    next(&wal, &BTreeSet::from([number]), |_| Event::Retried { reason: "by hand".into(), forget: Vec::new() }).unwrap();
+    assert_eq!(world.carry_out(&wal).unwrap(), 1);
+    // The cleanup itself sees that it is done.
+    let plan = wal.cleanup(KEEP, false).unwrap();
+    assert_eq!((plan.archives.len(), plan.unpushed), (1, 0));
+    world.check("dropped here, there for good");
+    // The push itself is in an archive of today; tomorrow that says nothing but that, and is not pushed.
+    world.pass(1);
+    wal.checkpoint().unwrap();
+    assert_eq!(states(&world), ["bare"]);
+    assert_eq!(wal.push(&push_to("/h")).unwrap(), PushReport::default());
+    assert_eq!(wal.cleanup(KEEP, false).unwrap().archives.len(), 1, "it holds nothing up either");
+}
+
+#[test]
+fn a_failed_push_may_go_elsewhere_and_a_deleted_one_is_logged_again() {
+    let mut world = World::new();
+    let wal = world.wal();
+    world.complete(&wal, 3).unwrap();
+    world.pass(1);
+    let wrong = wal.push(&push_to("/wrong")).unwrap();
+    let waiting = wal.push(&push_to("/right")).unwrap();
+    assert_eq!((waiting.logged(), destinations(&waiting)), (0, destinations(&wrong)), "what is on its way stays so");
+    world.end(&wal, is_push, false).unwrap();
+    let right = wal.push(&push_to("/right")).unwrap();
+    assert_eq!(right.logged(), 1);
+    assert!(right.archives[0].to.starts_with("/right/"), "{right:?}");
+    let number = right.archives[0].operation.unwrap().0;
+    next(&wal, &BTreeSet::from([number]), |_| Event::Deleted { reason: "by hand".into() }).unwrap();
+    assert_eq!(states(&world), ["closed"]);
+    assert_eq!(wal.cleanup(Retention { keep_unpushed: false, ..KEEP }, false).unwrap().unpushed, 3);
+    let again = wal.push(&push_to("/right")).unwrap();
+    assert_eq!((again.logged(), destinations(&again)), (1, destinations(&right)));
+    world.carry_out(&wal).unwrap();
+    assert_eq!(states(&world), ["pushed"]);
+    world.check("at the end");
+}
+
+#[test]
+fn no_clock_is_believed_about_what_is_over() {
+    let mut world = World::new();
+    let wal = world.wal();
+    // Completed with a clock in 3010, then with a right one: by what came after it, it is of that day.
+    world.set("3010-06-01T12:00:00Z");
+    world.complete(&wal, 1).unwrap();
+    wal.checkpoint().unwrap();
+    world.set(START);
+    assert_eq!(states(&world), ["open"]);
+    world.complete(&wal, 1).unwrap();
+    wal.checkpoint().unwrap();
+    // With one of 1970, it is as old as what came before it.
+    world.set("1970-01-01T12:00:00Z");
+    world.complete(&wal, 1).unwrap();
+    wal.checkpoint().unwrap();
+    world.set(START);
+    assert_eq!(states(&world), ["open", "open", "open"]);
+    world.pass(1);
+    let report = wal.push(&push_to("/h")).unwrap();
+    let mut dates: Vec<_> = destinations(&report).iter().map(|to| to.split('/').nth(3).unwrap().to_owned()).collect();
+    dates.sort();
+    assert_eq!(dates, ["date=1970-01-01", "date=2026-11-20", "date=3010-06-01"]);
+    world.carry_out(&wal).unwrap();
+    world.check("every clock");
+    // Set back, nothing is over; nothing is taken back either.
+    world.set("1970-01-02T12:00:00Z");
+    assert_eq!(wal.push(&push_to("/h")).unwrap().logged(), 0);
+    assert_eq!(states(&world).iter().filter(|state| **state == "pushed").count(), 3);
+}
+
+#[test]
+fn names_that_queries_would_not_understand_are_refused() {
+    let push = |to: &str, host: &str| Push::new(to, host, name("s3"), 5).map(|_| ());
+    for host in ["", "a b", "a/b", "a=b", "ä", "a%b"] {
+        assert_eq!(push("s3://b/p", host), Err(BadPush::Host { host: host.to_owned() }), "{host}");
+    }
+    for host in ["web1", "db-2.example_x", "10.0.0.1"] {
+        push("s3://b/p", host).unwrap();
+    }
+    for bad in ["", "s3://", "s3:///", "a\nb", &format!("s3://b/{}", "x".repeat(450))] {
+        assert!(matches!(push(bad, "h"), Err(BadPush::Destination { .. })), "{bad}");
+    }
+    for good in ["s3://b", "s3://b/", "s3://b/a/b/", "/", "/history"] {
+        push(good, "h").unwrap();
+    }
+}
+
+#[test]
+fn a_push_that_dies_or_fails_anywhere_is_mended_by_the_next_one() {
+    let mut before = World::new();
+    let wal = before.wal();
+    for count in [3, 2] {
+        before.complete(&wal, count).unwrap();
+        wal.checkpoint().unwrap();
+    }
+    before.pass(1);
+    before.push_all(&wal, "/h");
+    before.complete(&wal, 3).unwrap();
+    before.pass(1);
+    // One archive is pushed already; one is to be, and one more comes out of the journal.
+    before.complete(&wal, 2).unwrap();
+    before.pass(1);
+    drop(wal);
+    let mut marked_only = 0;
+    let mut finished = false;
+    for at in 0.. {
+        for fault in [None, Some(Fault::Full), Some(Fault::Medium), Some(Fault::Flush)] {
+            let mut world = before.fork();
+            let mut random = fastrand::Rng::with_seed(at);
+            let disk = world.machine.process();
+            let wal = world.open(disk.clone()).unwrap();
+            match fault {
+                None => disk.kill_after(at),
+                Some(fault) => disk.fail_after(at, fault, at.is_multiple_of(2)),
+            }
+            let result = wal.push(&push_to("/h"));
+            if fault.is_none() {
+                finished = disk.operations_left().is_some_and(|left| left > 0);
+            }
+            disk.stop_failing();
+            drop(wal);
+            if at.is_multiple_of(3) || fault.is_none() {
+                world.machine.power_cut(|| random.bool());
+            } else {
+                disk.kill();
+            }
+            let when = format!("{at} {fault:?}: {:?}", result.map(|report| report.logged()));
+            world.check(&when);
+            let view = world.view();
+            for archive in view.archives(world.clock.now(), None).unwrap() {
+                marked_only += u64::from(archive.file.pushed.is_some() && archive.standing == Standing::Closed);
+            }
+            let wal = world.wal();
+            // A cleanup may come before the next push.
+            if random.bool() {
+                wal.cleanup(KEEP, false).unwrap();
+            }
+            world.push_all(&wal, "/h");
+            world.check(&when);
+            wal.cleanup(KEEP, false).unwrap();
+            world.check(&when);
+            let rows: usize = world.there.values().map(Vec::len).sum();
+            assert!(world.there.values().flatten().any(|row| !is_push(row)) && rows >= 10, "{when}: {rows}");
+            let files = world.view().manifest().unwrap().files.clone();
+            assert!(files.iter().all(|file| file.pushed.is_none()), "{when}: all that is pushed may go");
+        }
+        if finished {
+            println!("died at {at} disk operations, {marked_only} times between mark and operation");
+            break;
+        }
+    }
+    assert!(marked_only > 0, "no kill hit the moment between the mark and the operation");
+}
+
+#[test]
+fn the_first_push_of_a_long_history_does_not_look_through_it_for_each_archive() {
+    let disk_operations = |days: u64| {
+        let mut world = World::new();
+        let wal = world.wal();
+        for day in 0..days {
+            let logged = (0..2).map(|nth| {
+                let parameters = Fields::from([("path".to_owned(), format!("/{nth}"))]);
+                let mut logged = Logged::new(OperationType::new("add").unwrap(), name("local"), parameters, 5);
+                logged.idempotency_key = Some(format!("{day} {nth}"));
+                logged
+            });
+            wal.append_new(logged.collect()).unwrap();
+            world.end(&wal, |_| true, true).unwrap();
+            wal.checkpoint().unwrap();
+            world.pass(1);
+        }
+        drop(wal);
+        let wal = world.wal();
+        let before = world.machine.operations();
+        assert_eq!(wal.push(&push_to("/h")).unwrap().logged(), days);
+        world.machine.operations() - before
+    };
+    let (short, long) = (disk_operations(30), disk_operations(90));
+    println!("30 days: {short} disk operations, 90 days: {long}");
+    assert!(long < short * 4, "{short} for 30 days, {long} for 90");
+}
+
+/// Logs, pushes, cleanups, failures, deletions, clocks that jump, kills and power cuts, in any order.
+#[test]
+fn nothing_is_lost_between_here_and_there_in_random_lives() {
+    let seeds = match std::env::var("WAL_CLI_SEED") {
+        Ok(seed) => seed.parse().unwrap()..=seed.parse().unwrap(),
+        Err(_) => 1..=20,
+    };
+    for seed in seeds {
+        println!("WAL_CLI_SEED={seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut world = World::new();
+        let mut disk = world.machine.process();
+        let mut wal = world.open(disk.clone()).unwrap();
+        for step in 0..60 {
+            let dies = random.u8(..8) == 0;
+            if dies {
+                disk.kill_after(random.u64(..120));
+            }
+            let action = random.u8(..10);
+            let result = match action {
+                0..=2 => {
+                    let count = random.usize(1..7);
+                    world.complete(&wal, count)
+                }
+                3 => {
+                    world.pass(random.u64(..3));
+                    wal.checkpoint().map(drop)
+                }
+                4 => {
+                    let days = random.i64(-40..40);
+                    let now = world.clock.now();
+                    world.clock.set(now.plus_millis(days * 86_400_000));
+                    let done = wal.checkpoint().map(drop);
+                    world.clock.set(now);
+                    done
+                }
+                5 | 6 => wal.push(&push_to(["/h", "/g"][random.usize(..2)])).map(drop),
+                7 => wal.cleanup(Retention { max_age_days: random.u64(..3), ..KEEP }, false).map(drop),
+                8 if random.bool() => world.end(&wal, is_push, false).map(drop),
+                8 => all(&wal).and_then(|all| {
+                    let pushes = all.iter().filter(|operation| is_push(operation));
+                    let one: BTreeSet<Number> = pushes.map(|operation| operation.number).take(1).collect();
+                    // Whoever deletes one that is done forgets that it was pushed, no more.
+                    next(&wal, &one, |_| Event::Deleted { reason: "by hand".into() }).map(drop)
+                }),
+                _ => world.carry_out(&wal).map(drop),
+            };
+            if dies || result.is_err() {
+                disk.kill();
+                if random.bool() {
+                    world.machine.power_cut(|| random.bool());
+                }
+                disk = world.machine.process();
+                wal = world.open(disk.clone()).unwrap();
+                // What was not acknowledged may have gone either way.
+                forget_unsure(&mut world);
+            }
+            world.check(&format!("seed {seed}, step {step}, action {action}"));
+        }
+    }
+}
+
+/// Of what died half way, what stands counts from now on.
+fn forget_unsure(world: &mut World) {
+    let completed =
+        everything(&world.view()).into_iter().filter(|one| one.status() == Status::Completed && !is_push(one));
+    world.completed.extend(completed.map(|operation| (operation.id, operation.revision)).collect::<Vec<_>>());
+}
