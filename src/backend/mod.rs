@@ -97,6 +97,11 @@ impl Attempt {
         }
     }
 
+    /// Tells of bytes that need not be moved: they are where they are to go already.
+    pub fn skip_bytes(&self, there: u64) {
+        self.bytes_done.fetch_add(there, Ordering::Relaxed);
+    }
+
     /// Bytes moved so far, and bytes expected (0: unknown).
     pub fn progress(&self) -> (u64, u64) {
         (self.bytes_done.load(Ordering::Relaxed), self.bytes_total.load(Ordering::Relaxed))

@@ -212,7 +212,7 @@ impl Batch<'_> {
         if !self.checked_add {
             // What the backend refuses, it refuses for every path alike: say it once, before the paths.
             let mut stand_in = self.options.parameters.clone();
-            stand_in.insert("path".into(), "/".into());
+            stand_in.insert("path".into(), "/file".into());
             self.client.backends.check(&self.backend, &operation_type, &stand_in)?;
             self.checked_add = true;
         }

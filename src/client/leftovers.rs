@@ -27,10 +27,20 @@ impl Client {
             left.dedup();
             let over: Vec<(Number, OperationId)> = self
                 .look(|view| Ok(left.iter().copied().filter(|(number, id)| is_over(view, *number, *id)).collect()))?;
+            let mut trouble = None;
             for (number, id) in over {
-                match if dry_run { Ok(()) } else { backend.give_up(number, id) } {
+                // A backend that does not answer is not waited for again and again.
+                let gone = match (&trouble, dry_run) {
+                    (None, false) => backend.give_up(number, id).map_err(words),
+                    (None, true) => Ok(()),
+                    (Some(why), _) => Err(String::clone(why)),
+                };
+                match gone {
                     Ok(()) => found.removed.push(number),
-                    Err(error) => found.kept.push((number, name.clone(), words(error))),
+                    Err(why) => {
+                        found.kept.push((number, name.clone(), why.clone()));
+                        trouble = Some(why);
+                    }
                 }
             }
         }

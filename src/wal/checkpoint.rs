@@ -272,7 +272,8 @@ impl Wal {
             entry.superseded.extend(moved);
             entry.count_rows(rows.iter());
             // A file that lost most of its rows gives up the rest, too; an archive goes only when nothing of it is left.
-            if entry.live() * 2 <= entry.rows && (!entry.is_archive() || entry.live() == 0) {
+            let may_go = !entry.is_archive() || (entry.live() == 0 && !entry.is_being_pushed());
+            if entry.live() * 2 <= entry.rows && may_go {
                 rows.into_iter().filter(|row| !entry.superseded.contains(row.number)).for_each(&mut put);
                 exchange.removed.insert(entry.name);
             } else {

@@ -185,6 +185,11 @@ impl FileEntry {
         self.day.is_some()
     }
 
+    /// Whether it is to be sent somewhere, and may not have been yet: until then it stays as it is.
+    pub fn is_being_pushed(&self) -> bool {
+        self.pushed.as_ref().is_some_and(|pushed| !pushed.done)
+    }
+
     /// Rows that are not superseded.
     pub fn live(&self) -> u64 {
         self.counts.values().sum()

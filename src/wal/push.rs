@@ -432,19 +432,19 @@ impl Wal {
 
     /// Writes into the manifest where each archive goes, or that it is there.
     fn mark(&self, archives: &[Archive]) -> WalResult<()> {
-        let mut exchange = Exchange::default();
+        let mut changed = BTreeMap::new();
         for archive in archives {
             let done = archive.standing == Standing::Pushed;
             let pushed = archive.to.clone().map(|to| Pushed { to, done });
             if pushed != archive.file.pushed {
-                let entry = FileEntry { pushed, ..archive.file.clone() };
-                exchange.changed.insert(entry.name.clone(), entry);
+                changed.insert(archive.file.name.clone(), FileEntry { pushed, ..archive.file.clone() });
             }
         }
-        if exchange.changed.is_empty() {
+        if changed.is_empty() {
             return Ok(());
         }
-        self.finishing(|| self.commit(&mut exchange, None))
+        // A commit uses its exchange up, whether or not it comes about.
+        self.finishing(|| self.commit(&mut Exchange { changed: changed.clone(), ..Exchange::default() }, None))
     }
 
     /// Logs what nothing carries away yet.

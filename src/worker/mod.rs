@@ -103,6 +103,7 @@ pub fn run(
             alone: None,
             room: Room::default(),
             leftovers_due: true,
+            leftovers_at: Duration::ZERO,
             noted: Noted::default(),
             meter: Meter::new(),
             report: ProcessReport::default(),
@@ -153,6 +154,7 @@ struct Worker<'scope, 'env, 'a> {
     room: Room,
     /// Whether something has ended without success, and may have left something at its backend.
     leftovers_due: bool,
+    leftovers_at: Duration,
     noted: Noted,
     meter: Meter,
     report: ProcessReport,
@@ -227,7 +229,7 @@ impl Worker<'_, '_, '_> {
             if now.saturating_sub(maintained) > Duration::from_millis(200) {
                 maintained = now;
                 self.maintain()?;
-                if self.leftovers_due {
+                if self.leftovers_due || now.saturating_sub(self.leftovers_at) >= upkeep::LEFTOVERS_AGAIN {
                     self.give_up_leftovers();
                 }
             }

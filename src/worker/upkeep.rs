@@ -10,6 +10,9 @@ use crate::wal::{Push, Retention, View, WalError, WalResult};
 /// How often a loop without room for outcomes folds the journal to get some.
 const FOLD_AGAIN: Duration = Duration::from_secs(10);
 
+/// How often a loop looks what is left at backends of operations that others have ended.
+pub(super) const LEFTOVERS_AGAIN: Duration = Duration::from_secs(60);
+
 /// Outputs of programs that one sweep looks at, at most: with more than these, each looks at others.
 const SWEPT_AT_ONCE: usize = 500;
 
@@ -116,11 +119,13 @@ impl Worker<'_, '_, '_> {
     pub(super) fn give_up_leftovers(&mut self) {
         self.leftovers_due = false;
         let now = self.tools.clock.elapsed();
+        self.leftovers_at = now;
         let names: Vec<_> = self.tools.backends.names().map(|(name, _)| name.clone()).collect();
         for name in names {
             let Some(backend) = self.tools.backends.get(&name) else { continue };
             // One that is away would only be waited for.
             if self.lanes.get(&name).is_some_and(|lane| lane.is_closed(now)) {
+                self.leftovers_due |= !backend.leftovers().is_empty();
                 continue;
             }
             let mut over = backend.leftovers();

@@ -187,6 +187,13 @@ impl World {
         }
         let mut keys = BTreeSet::new();
         for operation in everything(&view) {
+            // What carries an archive away needs it where it is.
+            if is_push(&operation) && !operation.status().is_terminal() {
+                let to = &operation.parameters["destination"];
+                let marks = view.manifest().unwrap().files.iter().filter(|file| file.is_being_pushed());
+                let mut marks = marks.filter_map(|file| file.pushed.as_ref());
+                assert!(marks.any(|pushed| pushed.to == *to), "{when}: nothing holds {operation:?}");
+            }
             if let Some(key) = &operation.idempotency_key {
                 assert!(keys.insert(key.clone()), "{when}: {key} is logged twice");
             }

@@ -127,16 +127,22 @@ fn what_is_put_is_there_for_others_and_comes_back() {
     let body =
         format!("print(s3.get_object(Bucket={BUCKET:?}, Key='first/hello.txt')['Body'].read().decode(), end='')");
     assert_eq!(s3.python(&body), "hello world");
+    // Without a place, under its own name.
+    place.file("by its own name", "hello\n");
+    let mut add = place.command("add --wait");
+    assert!(add.arg("by its own name").status().unwrap().success());
+    assert_eq!(shown(&place, 2)["receipt"]["key"], "by its own name");
+    place.run("delete 2");
     // Into a folder, under its own name; a key by itself is one of the settings' bucket.
     place.run("submit upload hello.txt first/ --wait");
-    assert_eq!(shown(&place, 2)["receipt"]["key"], "first/hello.txt");
+    assert_eq!(shown(&place, 3)["receipt"]["key"], "first/hello.txt");
     place.run("submit get first/hello.txt back.txt --wait");
     assert_eq!(std::fs::read_to_string(place.path("back.txt")).unwrap(), "hello world\n");
     place.run("submit copy first/hello.txt first/copy.txt --wait");
     place.run("submit move first/copy.txt first/moved.txt --wait");
-    assert_eq!(shown(&place, 5)["receipt"]["etag"], operation["receipt"]["etag"]);
+    assert_eq!(shown(&place, 6)["receipt"]["etag"], operation["receipt"]["etag"]);
     place.run("submit list first --wait");
-    let listing = shown(&place, 6)["receipt"]["listing"].clone();
+    let listing = shown(&place, 7)["receipt"]["listing"].clone();
     let names: Vec<&str> = listing.as_str().unwrap().lines().collect();
     assert_eq!(names.len(), 2, "{listing}");
     assert!(names[0].contains("hello.txt") && names[1].contains("moved.txt"), "{listing}");
@@ -254,4 +260,68 @@ fn keys_are_taken_as_they_are_written() {
         assert!(keys.contains(key), "{key}: {keys}");
     }
     assert!(keys.ends_with(" 3"), "{keys}");
+}
+
+#[test]
+fn a_whole_bucket_is_no_place_and_a_place_is_known_however_it_is_written() {
+    let home = tempfile::tempdir().unwrap();
+    let s3 = backend(home.path(), options(S3::shared()));
+    let bench = Bench::new(s3, home.path().join("files"), "/same");
+    let hello = bench.write("hello", b"hello\n");
+    bench.ok("upload", &[("path", &hello), ("destination", "same/photos/a")]);
+    for bucket in [format!("s3://{BUCKET}/"), format!("s3://{BUCKET}//"), "/".into(), "//".into()] {
+        assert_eq!(bench.refused("rm", &[("path", &bucket), ("recursive", "true")]).0, "bad_path", "{bucket}");
+        assert_eq!(bench.refused("move", &[("source", &bucket), ("destination", "x")]).0, "bad_path", "{bucket}");
+    }
+    let itself = format!("s3://{BUCKET}/same/photos/a");
+    let within = format!("s3://{BUCKET}/same/photos/2026");
+    for operation_type in ["move", "copy"] {
+        let onto = [("source", "same/photos/a"), ("destination", &itself[..])];
+        assert_eq!(bench.refused(operation_type, &onto).0, "bad_path");
+        let below = [("source", "same/photos"), ("destination", &within[..])];
+        assert_eq!(bench.refused(operation_type, &below).0, "bad_path");
+    }
+    bench.ok("cat", &[("source", "same/photos/a"), ("destination", &bench.path("still there"))]);
+}
+
+#[test]
+fn an_object_and_a_folder_of_one_name_are_two_things() {
+    let home = tempfile::tempdir().unwrap();
+    let s3 = backend(home.path(), options(S3::shared()));
+    let bench = Bench::new(s3, home.path().join("files"), "/twins");
+    let names = |folder: &str| {
+        let listed = bench.ok("list", &[("path", folder)]).receipt["listing"].clone();
+        listed.lines().map(|line| line.split('"').nth(3).unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let put = |name: &str, content: &[u8]| {
+        let path = bench.write("content", content);
+        bench.ok("upload", &[("path", &path), ("destination", name)]);
+    };
+    put("twins/a", b"object");
+    put("twins/a/x", b"in the folder");
+    bench.ok("move", &[("source", "twins/a"), ("destination", "twins/b")]);
+    assert_eq!(names("twins/a"), ["x"], "the folder stays where it is");
+    // Whether the object or the folder was to be moved, nobody can tell now.
+    let moved = [("source", "twins/a"), ("destination", "twins/b")];
+    assert!(matches!(bench.ask("move", &moved), Answer::Unknown(_)));
+    put("twins/a", b"object");
+    bench.ok("rm", &[("path", "twins/a")]);
+    assert_eq!(names("twins/a"), ["x"]);
+    // With its slash it is the folder, whatever mark there is.
+    bench.ok("mkdir", &[("path", "twins/album")]);
+    put("twins/album/one", b"1");
+    bench.ok("copy", &[("source", "twins/album/"), ("destination", "twins/copy")]);
+    assert_eq!(names("twins/copy"), ["one"]);
+    bench.ok("get", &[("source", "twins/album/"), ("destination", &bench.path("album"))]);
+    assert_eq!(bench.read("album/one"), b"1");
+    bench.ok("copy", &[("source", "twins/album/one"), ("destination", "twins/copy/")]);
+    bench.ok("move", &[("source", "twins/b"), ("destination", "twins/copy/")]);
+    assert_eq!(names("twins/copy"), ["b", "one"]);
+    bench.ok("rm", &[("path", "twins/album/"), ("recursive", "true")]);
+    assert_eq!(bench.refused("list", &[("path", "twins/album")]).0, "not_found");
+    // Out of a nest upwards, where one object would take the place of another before that is copied.
+    put("twins/n/n/n/x", b"deep");
+    put("twins/n/n/x", b"less");
+    let up = [("source", "twins/n/n"), ("destination", "twins/n")];
+    assert_eq!(bench.refused("move", &up).0, "bad_path");
 }

@@ -280,7 +280,8 @@ impl Backend for IpfsBackend {
     }
 
     fn audit(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<Audit> {
-        let task = Task::of(request, self.options.unixfs)?;
+        // A directory of the original may have been adopted without its operations' parameters.
+        let Ok(task) = Task::of(request, self.options.unixfs) else { return Ok(Audit::Nothing) };
         self.session(request, attempt, Spell::of(self.options.idle.min(QUESTION_MAX))).look_again(&task, outcome)
     }
 

@@ -19,7 +19,8 @@ pub(super) const MERGED: &str = "merged";
 
 impl LocalBackend {
     pub(super) fn look_again(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<Audit> {
-        let task = Task::of(request, self.options)?;
+        // A directory of the original may have been adopted without its operations' parameters.
+        let Ok(task) = Task::of(request, self.options) else { return Ok(Audit::Nothing) };
         // A disk that is not mounted must not look like one from which everything was removed.
         let mut parts = [self.content_dir(), self.files_dir(), self.pins_dir()].into_iter();
         if !parts.try_fold(false, |there, part| Ok(there || self.disk.exists(&part)?)).map_err(ours)? {

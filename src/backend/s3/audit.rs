@@ -6,7 +6,7 @@ use super::client::Spell;
 use super::objects::{OPERATION, size_of};
 use super::place::Place;
 use super::task::Task;
-use super::{QUESTION_MAX, S3Backend, Session, task_of};
+use super::{QUESTION_MAX, S3Backend, Session};
 use crate::backend::audit::{Audit, Effect, Reach};
 use crate::backend::errors::Result;
 use crate::backend::files::stop_if_asked;
@@ -34,7 +34,9 @@ pub(in crate::backend) fn effects(
     let is_folder = outcome.receipt.contains_key(OBJECTS);
     let copied = if outcome.receipt.contains_key("etag") { Reach::One } else { Reach::Tree };
     match task {
-        Task::Put { destination, .. } => vec![put(&destination, if is_folder { Reach::Tree } else { Reach::One })],
+        Task::Put { destination, recursive, .. } => {
+            vec![put(&destination, if is_folder || recursive { Reach::Tree } else { Reach::One })]
+        }
         Task::Copy { destination, .. } => vec![put(&destination, copied)],
         Task::Move { source, destination } => vec![taken(&source), put(&destination, copied)],
         Task::MakeFolder { place } => vec![put(&place, Reach::Ensured)],
@@ -54,7 +56,9 @@ impl S3Backend {
         // Of a large folder many objects are looked at: none may take long, and all together as long as they need.
         let session = self.session(request, attempt, Spell::begin(self.options.idle.min(QUESTION_MAX), None));
         let objects = outcome.receipt.get(OBJECTS).and_then(|objects| objects.parse().ok());
-        match task_of(request)? {
+        // A directory of the original may have been adopted without its operations' parameters.
+        let Ok(task) = self.task_of(request) else { return Ok(Audit::Nothing) };
+        match task {
             Task::Put { destination, .. } => {
                 let place = as_put(&destination, outcome);
                 match objects {

@@ -1,12 +1,17 @@
 //! Folders made, objects copied, moved and removed.
 
+use std::collections::BTreeSet;
+
+use aws_sdk_s3::operation::copy_object::CopyObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use aws_sdk_s3::operation::put_object::PutObjectOutput;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::Session;
+use super::checks::same_etag;
 use super::errors::{Refused, Trouble};
 use super::multipart::{Origin, Original};
-use super::objects::{Listed, OPERATION, not_found, size_of};
+use super::objects::{Listed, OPERATION, not_found, receipt, size_of};
 use super::place::{Place, refuse_into_itself};
 use crate::backend::errors::Result;
 use crate::backend::files::stop_if_asked;
@@ -19,43 +24,57 @@ const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').
 impl Session<'_> {
     pub(super) fn make_folder(&self, place: &Place) -> Result<Outcome> {
         let bare = Place { key: place.key.trim_end_matches('/').to_owned(), ..place.clone() };
+        let mark = Place { key: place.prefix(), ..place.clone() };
+        let occupied = |key: &str| {
+            AttemptError::permanent("destination_exists", format!("`{key}` is an object; choose another key"))
+        };
         if self.head(&bare)?.is_some() {
-            let message = format!("`{}` is an object; choose another key", bare.key);
-            return Err(AttemptError::permanent("destination_exists", message));
+            return Err(occupied(&bare.key));
         }
-        let (bucket, mark) = (self.bucket(place)?, place.prefix());
-        let put = self.call(async |client| {
-            let put = client.put_object().bucket(bucket).key(&mark).content_length(0);
-            put.metadata(OPERATION, self.request.id.to_string()).send().await
-        });
-        self.has_etag("PutObject", self.acted("PutObject", put)?, |put| put.e_tag(), true)?;
+        // Somebody may keep something under a key like that of a folder.
+        if self.head(&mark)?.is_some_and(|there| size_of(&there).is_some_and(|size| size > 0)) {
+            return Err(occupied(&mark.key));
+        }
+        self.put_mark(&mark)?;
         self.outcome_at(place)
     }
 
+    fn put_mark(&self, mark: &Place) -> Result<PutObjectOutput> {
+        let bucket = self.bucket(mark)?;
+        let put = self.call(async |client| {
+            let put = client.put_object().bucket(bucket).key(&mark.key).content_length(0);
+            put.metadata(OPERATION, self.request.id.to_string()).send().await
+        });
+        self.has_etag("PutObject", self.acted("PutObject", put)?, |put| put.e_tag(), true)
+    }
+
+    /// Removes an object; with `recursive`, and of what is written as a folder, also all that is below.
     pub(super) fn remove(&self, place: &Place, recursive: bool) -> Result<Outcome> {
-        if self.head(place)?.is_some() {
-            self.delete(place, &place.key)?;
-            return match self.head(place)? {
-                None => Ok(Outcome::default()),
-                Some(_) => Err(self.still_there()),
-            };
+        let is_object = !place.is_folder_name() && self.head(place)?.is_some();
+        if !recursive {
+            if is_object {
+                self.delete(place, &place.key)?;
+                return if self.head(place)?.is_some() { Err(self.still_there()) } else { Ok(Outcome::default()) };
+            }
+            if !self.is_folder(place)? {
+                return Err(not_found(place));
+            }
+            let message = format!("`{}` is a folder; remove it with `recursive=true`", place.key);
+            return Err(AttemptError::permanent("is_directory", message));
         }
         let objects = self.objects_in(place)?;
-        match (objects.is_empty(), recursive) {
-            (true, _) => Err(not_found(place)),
-            (false, false) => {
-                let message = format!("`{}` is a folder; remove it with `recursive=true`", place.key);
-                Err(AttemptError::permanent("is_directory", message))
-            }
-            (false, true) => {
-                objects.iter().try_for_each(|object| self.delete(place, &object.key))?;
-                if self.is_folder(place)? {
-                    return Err(self.still_there());
-                }
-                let receipt = Fields::from([("objects".into(), objects.len().to_string())]);
-                Ok(Outcome { receipt, ..Outcome::default() })
-            }
+        if objects.is_empty() && !is_object {
+            return Err(not_found(place));
         }
+        objects.iter().try_for_each(|object| self.delete(place, &object.key))?;
+        if is_object {
+            self.delete(place, &place.key)?;
+        }
+        if self.is_there(place)? {
+            return Err(self.still_there());
+        }
+        let count = objects.len() + usize::from(is_object);
+        Ok(Outcome { receipt: Fields::from([("objects".into(), count.to_string())]), ..Outcome::default() })
     }
 
     fn still_there(&self) -> AttemptError {
@@ -71,46 +90,76 @@ impl Session<'_> {
     }
 
     pub(super) fn ask_removed(&self, place: &Place) -> Result<Answer> {
-        let is_there = self.is_there(place)?;
-        Ok(if is_there { Answer::NotDone } else { Answer::Done(Outcome::default()) })
+        Ok(if self.is_there(place)? { Answer::NotDone } else { Answer::Done(Outcome::default()) })
     }
 
     pub(super) fn copy(&self, source: &Place, destination: &Place) -> Result<Outcome> {
         refuse_into_itself(source, destination)?;
-        Ok(self.copy_all(source, destination)?.0)
+        match self.object_at(source)? {
+            Some(there) => self.copy_object(source, &there, &destination.for_object(source)),
+            None => self.copy_folder(source, destination).map(|(outcome, _)| outcome),
+        }
     }
 
     pub(super) fn move_object(&self, source: &Place, destination: &Place) -> Result<Outcome> {
         refuse_into_itself(source, destination)?;
-        let (outcome, keys) = self.copy_all(source, destination)?;
-        keys.iter().try_for_each(|key| self.delete(source, key))?;
-        if self.is_there(source)? {
-            return Err(self.still_there());
+        if let Some(there) = self.object_at(source)? {
+            let outcome = self.copy_object(source, &there, &destination.for_object(source))?;
+            self.delete(source, &source.key)?;
+            return if self.head(source)?.is_some() { Err(self.still_there()) } else { Ok(outcome) };
         }
-        Ok(outcome)
+        let (outcome, copied) = self.copy_folder(source, destination)?;
+        for (key, etag) in copied {
+            let origin = Place { bucket: source.bucket.clone(), key };
+            // What somebody has put there since was not copied.
+            match self.head(&origin)? {
+                Some(now) if !same_etag(now.e_tag(), etag.as_deref()) => {
+                    let message =
+                        format!("`{}` was replaced while its folder was moved; it is tried again", origin.key);
+                    return Err(AttemptError::transient("conflict", message));
+                }
+                Some(_) => self.delete(&origin, &origin.key)?,
+                None => {}
+            }
+        }
+        if self.is_folder(source)? { Err(self.still_there()) } else { Ok(outcome) }
     }
 
-    /// Copies an object, or all that is in a folder; with the keys of what was copied.
-    fn copy_all(&self, source: &Place, destination: &Place) -> Result<(Outcome, Vec<String>)> {
-        if let Some(there) = self.head(source)? {
-            return Ok((self.copy_object(source, &there, destination)?, vec![source.key.clone()]));
-        }
+    /// The object of that key, if it can be one.
+    fn object_at(&self, place: &Place) -> Result<Option<HeadObjectOutput>> {
+        if place.is_folder_name() { Ok(None) } else { self.head(place) }
+    }
+
+    /// Copies all that is in a folder; with the keys and etags of what was copied.
+    fn copy_folder(&self, source: &Place, destination: &Place) -> Result<(Outcome, Vec<(String, Option<String>)>)> {
         let objects = self.objects_in(source)?;
         if objects.is_empty() {
             return Err(not_found(source));
         }
         let bytes = objects.iter().map(|object| object.size).sum();
         let (from, to) = (source.prefix(), destination.prefix());
-        let mut keys = Vec::with_capacity(objects.len());
-        for Listed { key, .. } in objects {
-            let origin = Place { bucket: source.bucket.clone(), key: key.clone() };
-            let rest = key.strip_prefix(&from).unwrap_or(&key);
-            let place = Place { bucket: destination.bucket.clone(), key: format!("{to}{rest}") };
-            let there = self.existing(&origin)?;
-            self.copy_object(&origin, &there, &place)?;
-            keys.push(key);
+        let target = |key: &str| format!("{to}{}", key.strip_prefix(&from).unwrap_or(key));
+        let keys: BTreeSet<&str> = objects.iter().map(|object| &object.key[..]).collect();
+        if source.bucket == destination.bucket
+            && let Some(object) = objects.iter().find(|object| keys.contains(&target(&object.key)[..]))
+        {
+            let (key, onto) = (&object.key, target(&object.key));
+            let message = format!("`{key}` would go to `{onto}`, which is in the same folder; choose another key");
+            return Err(AttemptError::permanent("bad_path", message));
         }
-        Ok((self.outcome_of_many(destination, keys.len() as u64, bytes)?, keys))
+        let mut copied = Vec::with_capacity(objects.len());
+        for Listed { key, .. } in &objects {
+            let origin = Place { bucket: source.bucket.clone(), key: key.clone() };
+            let place = Place { bucket: destination.bucket.clone(), key: target(key) };
+            let there = self.existing(&origin)?;
+            match key.ends_with('/') {
+                // A folder's mark, which not every service copies.
+                true => drop(self.put_mark(&place)?),
+                false => drop(self.copy_object(&origin, &there, &place)?),
+            }
+            copied.push((key.clone(), there.e_tag().map(str::to_owned)));
+        }
+        Ok((self.outcome_of_many(destination, copied.len() as u64, bytes)?, copied))
     }
 
     /// Copies an object on the service, and looks whether all of it is there.
@@ -127,32 +176,65 @@ impl Session<'_> {
             let copy = client.copy_object().bucket(bucket).key(&destination.key).copy_source(&origin);
             copy.set_copy_source_if_match(there.e_tag().map(str::to_owned)).send().await
         });
-        self.acted("CopyObject", copied)?;
-        let copy = self.existing(destination)?;
-        if size_of(&copy) != Some(size) {
-            return Err(self.damaged(destination));
+        let copied = match copied {
+            // It was replaced since we looked at it.
+            Err(Trouble::Refused(refused)) if refused.is_occupied() => {
+                let trouble = Trouble::Refused(Refused { code: "OperationAborted".into(), ..refused });
+                return Err(self.backend.fail("CopyObject", trouble, false));
+            }
+            copied => self.acted("CopyObject", copied)?,
+        };
+        let given = |copied: &CopyObjectOutput| copied.copy_object_result()?.e_tag().map(str::to_owned);
+        let etag = given(&copied);
+        match self.head(destination) {
+            Ok(Some(copy)) if etag.is_none() || same_etag(copy.e_tag(), etag.as_deref()) => {
+                match size_of(&copy) == Some(size) {
+                    true => self.outcome_of(destination, &copy),
+                    false => Err(self.damaged(destination)),
+                }
+            }
+            // It was there; that it is gone, is another one or cannot be looked at now changes nothing of that.
+            _ if etag.is_some() => {
+                let given = [("etag", etag.as_deref()), ("version_id", copied.version_id())];
+                let receipt = receipt(bucket, destination, given);
+                Ok(Outcome { size: Some(size), receipt, ..self.outcome_at(destination)? })
+            }
+            _ => {
+                let trouble = Trouble::Refused(Refused::nonsense("there is no etag in its answer"));
+                Err(self.backend.fail("CopyObject", trouble, true))
+            }
         }
-        self.outcome_of(destination, &copy)
     }
 
     pub(super) fn ask_moved(&self, source: &Place, destination: &Place) -> Result<Answer> {
-        if self.is_there(source)? {
+        if self.object_at(source)?.is_some() {
             return Ok(Answer::NotDone);
         }
-        if let Some(there) = self.head(destination)? {
-            return Ok(Answer::Done(self.outcome_of(destination, &there)?));
+        let is_folder = self.is_folder(source)?;
+        let object = if source.is_folder_name() { None } else { Some(destination.for_object(source)) };
+        let there = object.map(|object| Ok::<_, AttemptError>((self.head(&object)?, object))).transpose()?;
+        match there {
+            Some((Some(there), object)) if !is_folder => Ok(Answer::Done(self.outcome_of(&object, &there)?)),
+            Some((Some(_), object)) => Ok(Answer::Unknown(format!(
+                "the object `{}` is not there any more and `{}` is, but so is a folder `{}`",
+                source.key,
+                object.key,
+                source.prefix()
+            ))),
+            _ if is_folder => Ok(Answer::NotDone),
+            // Of a large folder nobody waits for the whole listing: so many at least.
+            _ => match self.some_in(destination)? {
+                0 => Ok(Answer::Unknown(format!("neither `{}` nor `{}` is there", source.key, destination.key))),
+                count => {
+                    let outcome = self.outcome_of_many(destination, count, 0)?;
+                    Ok(Answer::Done(Outcome { size: None, ..outcome }))
+                }
+            },
         }
-        let objects = self.objects_in(destination)?;
-        if objects.is_empty() {
-            let why = format!("neither `{}` nor `{}` is there", source.key, destination.key);
-            return Ok(Answer::Unknown(why));
-        }
-        let bytes = objects.iter().map(|object| object.size).sum();
-        Ok(Answer::Done(self.outcome_of_many(destination, objects.len() as u64, bytes)?))
     }
 
     /// Whether there is an object or a folder.
     fn is_there(&self, place: &Place) -> Result<bool> {
-        Ok(self.head(place)?.is_some() || self.is_folder(place)?)
+        Ok(self.object_at(place)?.is_some() || self.is_folder(place)?)
     }
 }

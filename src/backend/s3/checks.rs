@@ -58,6 +58,12 @@ impl Digest {
     }
 }
 
+/// Whether two etags are the same: some answers give them without their quotes.
+pub(super) fn same_etag(one: Option<&str>, other: Option<&str>) -> bool {
+    let bare = |etag: Option<&str>| etag.map(|etag| etag.trim_matches('"').to_owned());
+    bare(one) == bare(other)
+}
+
 /// The MD5 in an etag, where it is one: not of what was put in parts, or is encrypted with a key of its own.
 fn md5_of(said: Said<'_>) -> Option<&str> {
     let plain = said.encryption.is_none_or(|encryption| *encryption == ServerSideEncryption::Aes256);

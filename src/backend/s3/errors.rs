@@ -50,6 +50,11 @@ impl Refused {
         Refused { status: 200, code: "BadAnswer".into(), message: message.into(), retry_after: None }
     }
 
+    /// Whether it says what is wrong in a word of S3's own.
+    pub(super) fn is_worded(&self) -> bool {
+        !self.code.is_empty() && self.code != "NotFound"
+    }
+
     /// Whether something is there already, where nothing was to be.
     pub(super) fn is_occupied(&self) -> bool {
         self.code == "PreconditionFailed" || self.status == 412
@@ -120,48 +125,116 @@ pub(super) fn last_cause(error: &(dyn Error + 'static)) -> String {
 }
 
 /// What a refusal means: class, type, and what to do.
-pub(super) fn meaning(refused: &Refused) -> (FailureClass, &'static str, &'static str) {
-    match (refused.code.as_str(), refused.status) {
-        // About who we are and where we look: no fault of any operation's.
-        ("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidSecurity" | "ExpiredToken" | "InvalidToken", _) => {
+pub(super) fn meaning(refused: &Refused) -> Meaning {
+    // An error inside an answer of success is one of the service's own.
+    let status = if refused.is_worded() && refused.status < 300 { 500 } else { refused.status };
+    by_word(&refused.code).unwrap_or_else(|| by_status(status))
+}
+
+type Meaning = (FailureClass, &'static str, &'static str);
+
+/// By the services' own words. Those of MinIO and Ceph stand among them.
+fn by_word(code: &str) -> Option<Meaning> {
+    Some(match code {
+        // About who we are and where we look: no fault of any operation's, unless a probe says otherwise.
+        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidSecurity" | "ExpiredToken" | "InvalidToken" => {
             (Outage, "bad_credentials", "correct the access key, its secret or the session token of this backend")
         }
-        ("RequestTimeTooSkewed" | "RequestExpired", _) => (
+        "RequestTimeTooSkewed" | "RequestExpired" => (
             Outage,
             "clock_skew",
             "set the clock of this machine, or of the service: they differ by more than 15 minutes",
         ),
-        ("NoSuchBucket", _) => (Outage, "no_such_bucket", "make the bucket, or correct `bucket` of this backend"),
-        ("PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException", _) => {
+        "NoSuchBucket" => (Outage, "no_such_bucket", "make the bucket, or correct `bucket` of this backend"),
+        "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
             (Outage, "wrong_region", "set `region` of this backend to the bucket's")
         }
-        ("AccessDenied" | "AllAccessDisabled" | "AccountProblem", _) | (_, 401 | 403) => {
+        "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => {
             (Permanent, "access_denied", "allow this key to do that, or use another one")
         }
-        ("NoSuchKey" | "NotFound", _) | (_, 404) => (Permanent, "not_found", "`list` shows what there is"),
-        ("ConditionalRequestConflict" | "OperationAborted", _) => {
+        "NoSuchKey" => (Permanent, "not_found", "`list` shows what there is"),
+        "PreconditionFailed" => (Permanent, "destination_exists", "choose another key"),
+        "InvalidObjectState" => (Permanent, "archived", "it is in cold storage: have it restored first"),
+        "EntityTooLarge" | "EntityTooSmall" => (Permanent, "bad_size", "see what sizes the service takes"),
+        "NotImplemented" => (Permanent, "unsupported", "this service cannot do that"),
+        "NoSuchUpload" => (Transient, "upload_lost", "it is begun anew"),
+        "ConditionalRequestConflict" | "OperationAborted" => {
             (Transient, "conflict", "somebody else changes the same object; it is tried again later")
         }
-        ("InvalidObjectState", _) => (Permanent, "archived", "it is in cold storage: have it restored first"),
-        ("NotImplemented", _) | (_, 501) => (Permanent, "unsupported", "this service cannot do that"),
-        ("XMinioStorageFull" | "QuotaExceeded" | "InsufficientStorage", _) | (_, 507) => {
+        "QuotaExceeded" | "InsufficientStorage" | "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded" => {
             (Transient, "storage_full", "make room there, or raise the quota; it is tried again later")
         }
-        ("NoSuchUpload", _) => (Transient, "upload_lost", "it is begun anew"),
-        ("PreconditionFailed", _) | (_, 412) => (Permanent, "destination_exists", "choose another key"),
-        ("BadDigest" | "InvalidDigest" | "XAmzContentSHA256Mismatch" | "XAmzContentChecksumMismatch", _) => {
+        "BadDigest"
+        | "InvalidDigest"
+        | "IncompleteBody"
+        | "XAmzContentSHA256Mismatch"
+        | "XAmzContentChecksumMismatch" => {
             (Transient, "damaged_content", "it was spoilt on the way, and is sent again")
         }
-        ("SlowDown" | "TooManyRequests" | "RequestLimitExceeded", _) | (_, 429) => {
+        "SlowDown" | "TooManyRequests" | "RequestLimitExceeded" => {
             (Transient, "rate_limited", "it is tried again later")
         }
-        ("EntityTooLarge" | "EntityTooSmall", _) => (Permanent, "bad_size", "see what sizes the service takes"),
-        ("BadAnswer", _) | ("", 200..=299) => {
-            (Transient, "bad_answer", "see whether `endpoint` is the address of an S3 service")
-        }
-        ("RequestTimeout", _) | (_, 408) => (Transient, "timed_out", "it is tried again later"),
-        (_, 300..=399) => (Outage, "wrong_region", "set `region` and `endpoint` of this backend to the bucket's"),
-        (_, 400 | 405..=499) => (Permanent, "rejected", "correct the parameters"),
+        "RequestTimeout" => (Transient, "timed_out", "it is tried again later"),
+        "BadAnswer" => (Transient, "bad_answer", "see whether `endpoint` is the address of an S3 service"),
+        _ => return None,
+    })
+}
+
+/// Where there is no word that we know.
+fn by_status(status: u16) -> Meaning {
+    match status {
+        200..=299 => (Transient, "bad_answer", "see whether `endpoint` is the address of an S3 service"),
+        300..=399 => (Outage, "wrong_region", "set `region` and `endpoint` of this backend to the bucket's"),
+        401 | 403 => (Permanent, "access_denied", "allow this key to do that, or use another one"),
+        404 => (Permanent, "not_found", "`list` shows what there is"),
+        408 => (Transient, "timed_out", "it is tried again later"),
+        412 => (Permanent, "destination_exists", "choose another key"),
+        429 => (Transient, "rate_limited", "it is tried again later"),
+        501 => (Permanent, "unsupported", "this service cannot do that"),
+        507 => (Transient, "storage_full", "make room there, or raise the quota; it is tried again later"),
+        400..=499 => (Permanent, "rejected", "correct the parameters"),
         _ => (Transient, "unavailable", "it is tried again later"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_counts_before_the_status() {
+        for (status, code, class, error_type) in [
+            (404, "NoSuchUpload", Transient, "upload_lost"),
+            (404, "NoSuchKey", Permanent, "not_found"),
+            (404, "NoSuchBucket", Outage, "no_such_bucket"),
+            (404, "", Permanent, "not_found"),
+            (403, "InvalidObjectState", Permanent, "archived"),
+            (403, "QuotaExceeded", Transient, "storage_full"),
+            (400, "XMinioAdminBucketQuotaExceeded", Transient, "storage_full"),
+            (403, "AccessDenied", Permanent, "access_denied"),
+            (403, "", Permanent, "access_denied"),
+            (403, "SignatureDoesNotMatch", Outage, "bad_credentials"),
+            (403, "RequestTimeTooSkewed", Outage, "clock_skew"),
+            (400, "AuthorizationHeaderMalformed", Outage, "wrong_region"),
+            (301, "", Outage, "wrong_region"),
+            (400, "IncompleteBody", Transient, "damaged_content"),
+            (400, "RequestTimeout", Transient, "timed_out"),
+            (400, "SomethingNew", Permanent, "rejected"),
+            (405, "", Permanent, "rejected"),
+            (409, "OperationAborted", Transient, "conflict"),
+            (412, "", Permanent, "destination_exists"),
+            (429, "", Transient, "rate_limited"),
+            (503, "SlowDown", Transient, "rate_limited"),
+            (503, "", Transient, "unavailable"),
+            (500, "InternalError", Transient, "unavailable"),
+            (200, "InternalError", Transient, "unavailable"),
+            (200, "", Transient, "bad_answer"),
+            (501, "NotImplemented", Permanent, "unsupported"),
+            (507, "", Transient, "storage_full"),
+        ] {
+            let refused = Refused { status, code: code.into(), message: String::new(), retry_after: None };
+            let (found, name, _) = meaning(&refused);
+            assert_eq!((found, name), (class, error_type), "{status} {code}");
+        }
     }
 }

@@ -22,7 +22,9 @@ use crate::operation::Outcome;
 impl Session<'_> {
     /// Writes an object to a file or, where none has that key and `folders`, all that is in the folder of that name.
     pub(super) fn get(&self, source: &Place, destination: &Path, folders: bool) -> Result<Outcome> {
-        if let Some(outcome) = self.get_object(source, destination)? {
+        if !source.is_folder_name()
+            && let Some(outcome) = self.get_object(source, destination)?
+        {
             return Ok(outcome);
         }
         let objects = self.objects_in(source)?;

@@ -163,6 +163,13 @@ impl S3Backend {
         Spell::begin(limit, Some(limit))
     }
 
+    /// What is asked for, with the bucket of the settings where none is named.
+    fn task_of(&self, request: &Request) -> Result<Task> {
+        let task = Task::read(request.operation_type.as_str(), &request.parameters)
+            .map_err(|bad| AttemptError::permanent(bad.error_type, bad.message))?;
+        Ok(task.in_bucket(self.options.bucket.as_deref()))
+    }
+
     fn failure(&self, class: FailureClass, error_type: &str, message: String) -> Failure {
         Failure { class, error_type: error_type.into(), message }
     }
@@ -170,7 +177,7 @@ impl S3Backend {
     /// No answer came: to this one call, or, if a probe gets none either, to any.
     fn unanswered(&self, call: &str, alone: &str, away: &str, what: &str) -> Failure {
         match self.probe() {
-            Err(Trouble::NoAnswer(_) | Trouble::TimedOut(_)) => self.away(away, what),
+            Err(Trouble::NoAnswer(_) | Trouble::TimedOut(_) | Trouble::Refused(_)) => self.away(away, what),
             _ => {
                 let message = format!("{} gave `{call}` no answer: {what}; it is tried again", self.service);
                 self.failure(FailureClass::Transient, alone, message)
@@ -217,9 +224,10 @@ impl S3Backend {
             Trouble::TimedOut(what) => unanswered(self.unanswered(call, "timed_out", "timed_out", &what)),
             Trouble::Refused(refused) => {
                 let (mut failure, retry_after_ms) = self.refusal(call, &refused);
-                failure.class = self.class_seen(&failure);
-                let is_unclear = failure.class == FailureClass::Transient && refused.status != 503;
-                if acted && is_unclear && failure.error_type != "rate_limited" {
+                // It may have been said of what was done all the same, whatever becomes of the service then.
+                let may_pass = failure.class == FailureClass::Transient && failure.error_type != "rate_limited";
+                failure.class = self.class_seen(&failure, &refused);
+                if acted && may_pass && refused.status != 503 {
                     return AttemptError::Unanswered(failure);
                 }
                 AttemptError::Failed { failure, retry_after_ms }
@@ -228,8 +236,11 @@ impl S3Backend {
     }
 
     /// Whose fault a refusal is: that of the settings or the service if a probe is refused, too; else of this one call.
-    fn class_seen(&self, failure: &Failure) -> FailureClass {
+    fn class_seen(&self, failure: &Failure, refused: &Refused) -> FailureClass {
         let alone = match failure.error_type.as_str() {
+            // Whoever says it need not be a service of this kind.
+            "not_found" if !refused.is_worded() => FailureClass::Permanent,
+            "rejected" => FailureClass::Permanent,
             "bad_credentials" | "no_such_bucket" | "wrong_region" | "access_denied" => FailureClass::Permanent,
             "unavailable" => FailureClass::Transient,
             _ => return failure.class,
@@ -309,7 +320,7 @@ impl Line<'_> {
 
 impl Backend for S3Backend {
     fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome> {
-        let task = task_of(request)?;
+        let task = self.task_of(request)?;
         stop_if_asked(attempt)?;
         let session = self.session(request, attempt, Spell::begin(self.options.idle, self.options.total));
         match task {
@@ -329,7 +340,7 @@ impl Backend for S3Backend {
         let attempt = Attempt::default();
         let limit = self.options.idle.min(QUESTION_MAX);
         let session = self.session(request, &attempt, Spell::begin(limit, Some(limit)));
-        let answer = match task_of(request)? {
+        let answer = match self.task_of(request)? {
             Task::Put { destination, .. } => session.ask_put(&destination),
             Task::Remove { place, .. } => return session.ask_removed(&place),
             Task::Move { source, destination } => return session.ask_moved(&source, &destination),
@@ -341,7 +352,7 @@ impl Backend for S3Backend {
     }
 
     fn leftovers(&self) -> Vec<(Number, OperationId)> {
-        let notes = self.notes.all(&*self.disk, &self.options.name);
+        let notes = self.notes.of_backend(&*self.disk, &self.options.name);
         let notes = notes.inspect_err(|error| tracing::debug!(%error, "notes on uploads cannot be read now"));
         notes.unwrap_or_default().into_iter().map(|note| (note.number, note.operation)).collect()
     }
@@ -350,7 +361,7 @@ impl Backend for S3Backend {
         let attempt = Attempt::default();
         let limit = self.options.idle.min(QUESTION_MAX);
         let line = Line { backend: self, attempt: &attempt, spell: Spell::begin(limit, Some(limit)) };
-        let notes = self.notes.all(&*self.disk, &self.options.name).map_err(ours)?;
+        let notes = self.notes.of_backend(&*self.disk, &self.options.name).map_err(ours)?;
         let of_it = notes.iter().filter(|note| (note.number, note.operation) == (number, id));
         of_it.into_iter().try_for_each(|note| line.abort(note))
     }
@@ -371,9 +382,4 @@ impl Backend for S3Backend {
             },
         }
     }
-}
-
-fn task_of(request: &Request) -> Result<Task> {
-    Task::read(request.operation_type.as_str(), &request.parameters)
-        .map_err(|bad| AttemptError::permanent(bad.error_type, bad.message))
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 
-use super::checks::{Digest, Said, crc32_of_parts};
+use super::checks::{Digest, Said, crc32_of_parts, same_etag};
 use super::client::wait;
 use super::errors::{Refused, Trouble};
 use super::notes::Note;
-use super::objects::{OPERATION, size_of};
+use super::objects::{OPERATION, receipt, size_of};
 use super::place::Place;
 use super::task::PutOptions;
 use super::{Line, Session};
@@ -109,6 +109,7 @@ impl Session<'_> {
             key: destination.key.clone(),
             upload: None,
             since: self.backend.clock.now().as_millis(),
+            checksums: self.backend.options.checksums,
             part_size: part_size.max(size.div_ceil(PARTS_MAX)),
             size,
             version: origin.version(),
@@ -127,7 +128,7 @@ impl Session<'_> {
         let mut parts = BTreeMap::new();
         for (number, part) in there {
             if let Some(part) = self.right_part(origin, &note, number, part)? {
-                self.attempt.add_bytes(note.range(number).end - note.range(number).start);
+                self.attempt.skip_bytes(note.range(number).end - note.range(number).start);
                 parts.insert(number, part);
             }
         }
@@ -307,8 +308,14 @@ impl Session<'_> {
                 .set_copy_source_if_match(original.head.e_tag().map(str::to_owned))
                 .send()
                 .await
-        })?;
-        self.attempt.add_bytes(range.end - range.start);
+        });
+        let copied = match copied {
+            Err(Trouble::Refused(refused)) if refused.is_occupied() => {
+                Err(Trouble::Refused(Refused { code: "OperationAborted".into(), ..refused }))
+            }
+            copied => copied,
+        }?;
+        self.attempt.skip_bytes(range.end - range.start);
         let result = copied.copy_part_result;
         let (etag, crc32) = result.map(|part| (part.e_tag, part.checksum_crc32)).unwrap_or_default();
         Ok(Part { etag, crc32 })
@@ -336,20 +343,39 @@ impl Session<'_> {
         });
         let completed = match completed {
             Err(Trouble::Refused(refused)) if refused.is_occupied() => {
-                return self.occupied(destination, Trouble::Refused(refused), "CompleteMultipartUpload");
+                let outcome = self.occupied(destination, Trouble::Refused(refused), "CompleteMultipartUpload")?;
+                // An earlier attempt's upload became the object: this one is one too many.
+                self.abort(note)?;
+                return Ok(outcome);
             }
-            completed => self.acted("CompleteMultipartUpload", completed)?,
+            completed => {
+                let completed = self.acted("CompleteMultipartUpload", completed)?;
+                self.has_etag("CompleteMultipartUpload", completed, |completed| completed.e_tag(), true)?
+            }
         };
         let ours = crc32_of_parts(parts.values().map(|part| part.crc32.as_deref()));
         let theirs = completed.checksum_crc32().filter(|checksum| checksum.contains('-'));
         if ours.as_deref().zip(theirs).is_some_and(|(ours, theirs)| ours != theirs) {
             return Err(self.damaged(destination));
         }
-        let there = self.existing(destination)?;
-        if size_of(&there) != Some(note.size) {
-            return Err(self.damaged(destination));
-        }
-        let mut outcome = self.outcome_of(destination, &there)?;
+        let mut outcome = match self.head(destination) {
+            Ok(Some(there)) if same_etag(there.e_tag(), completed.e_tag()) => {
+                match size_of(&there) == Some(note.size) {
+                    true => self.outcome_of(destination, &there)?,
+                    false => return Err(self.damaged(destination)),
+                }
+            }
+            // It was there; that it is gone, is another one or cannot be looked at now changes nothing of that.
+            _ => {
+                let given = [
+                    ("etag", completed.e_tag()),
+                    ("version_id", completed.version_id()),
+                    ("checksum_crc32", completed.checksum_crc32()),
+                ];
+                let receipt = receipt(&note.bucket, destination, given);
+                Outcome { size: Some(note.size), receipt, ..self.outcome_at(destination)? }
+            }
+        };
         outcome.receipt.insert("parts".into(), parts.len().to_string());
         Ok(outcome)
     }
@@ -378,7 +404,7 @@ impl Line<'_> {
 
     /// Uploads that may be the one that was about to be begun: of its key, begun since, and no other operation's of ours.
     fn uploads_like(&self, note: &Note) -> Result<Vec<String>> {
-        let others = self.backend.notes.all(&*self.backend.disk, &note.backend).map_err(ours)?;
+        let others = self.backend.notes.all(&*self.backend.disk).map_err(ours)?;
         let (mut found, mut markers) = (Vec::new(), (None, None));
         loop {
             let listed = self.call(async |client| {
@@ -400,7 +426,7 @@ impl Line<'_> {
                     found.push(id.to_owned());
                 }
             }
-            if listed.is_truncated() != Some(true) {
+            if listed.is_truncated() != Some(true) || listed.next_key_marker().is_none() {
                 return Ok(found);
             }
             markers = (listed.next_key_marker().map(str::to_owned), listed.next_upload_id_marker().map(str::to_owned));

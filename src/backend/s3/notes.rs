@@ -30,6 +30,8 @@ pub(super) struct Note {
     pub(super) upload: Option<String>,
     /// When it was about to be begun, in milliseconds since 1970.
     pub(super) since: i64,
+    /// Whether its parts have checksums.
+    pub(super) checksums: bool,
     /// Bytes of each part but the last.
     pub(super) part_size: u64,
     /// What is sent: bytes, and what changes with it.
@@ -94,13 +96,23 @@ impl Notes {
         disk.sync_dir(&self.folder)
     }
 
-    /// Forgets an upload.
+    /// Forgets an upload, unless another one is noted in its place by now.
     pub(super) fn remove(&self, disk: &dyn Disk, note: &Note) -> DiskResult<()> {
+        if self.read(disk, note.number, &note.bucket, &note.key)?.is_some_and(|now| now != *note) {
+            return Ok(());
+        }
         remove_if_there(disk, &self.path(note.number, &note.bucket, &note.key))
     }
 
-    /// All notes of uploads at a backend. Files that are none are passed over.
-    pub(super) fn all(&self, disk: &dyn Disk, backend: &BackendName) -> DiskResult<Vec<Note>> {
+    /// The notes of uploads at a backend.
+    pub(super) fn of_backend(&self, disk: &dyn Disk, backend: &BackendName) -> DiskResult<Vec<Note>> {
+        let mut notes = self.all(disk)?;
+        notes.retain(|note| note.backend == *backend);
+        Ok(notes)
+    }
+
+    /// All notes. Files that are none are passed over.
+    pub(super) fn all(&self, disk: &dyn Disk) -> DiskResult<Vec<Note>> {
         let entries = match disk.list(&self.folder) {
             Err(error) if error.is_not_found() => return Ok(Vec::new()),
             entries => entries?,
@@ -117,7 +129,6 @@ impl Notes {
                 Err(error) => return Err(error),
             }
         }
-        notes.retain(|note: &Note| note.backend == *backend);
         Ok(notes)
     }
 }
@@ -148,27 +159,31 @@ mod tests {
             key: "k".into(),
             upload: None,
             since: 1,
+            checksums: true,
             part_size: 10,
             size: 25,
             version: "1".into(),
         };
-        assert_eq!(notes.all(&disk, &name).unwrap(), []);
+        assert_eq!(notes.of_backend(&disk, &name).unwrap(), []);
         notes.write(&disk, &note).unwrap();
         let begun = Note { upload: Some("u".into()), ..note.clone() };
         notes.write(&disk, &begun).unwrap();
         let other = Note { key: "other".into(), ..note.clone() };
         notes.write(&disk, &other).unwrap();
         assert_eq!(notes.read(&disk, 7, "b", "k").unwrap(), Some(begun.clone()));
-        assert_eq!(notes.all(&disk, &name).unwrap().len(), 2);
-        assert_eq!(notes.all(&disk, &BackendName::new("s4").unwrap()).unwrap(), []);
+        assert_eq!(notes.of_backend(&disk, &name).unwrap().len(), 2);
+        assert_eq!(notes.of_backend(&disk, &BackendName::new("s4").unwrap()).unwrap(), []);
         assert!(begun.is_of(&Note { since: 9, part_size: 5, ..note.clone() }));
         for changed in [Note { version: "2".into(), ..note.clone() }, Note { size: 26, ..note.clone() }, other.clone()]
         {
             assert!(!begun.is_of(&changed), "{changed:?}");
         }
         assert_eq!((note.parts(), note.range(1), note.range(3)), (3, 0..10, 20..25));
+        // Another one is noted in its place.
         notes.remove(&disk, &note).unwrap();
-        notes.remove(&disk, &note).unwrap();
-        assert_eq!(notes.all(&disk, &name).unwrap(), [other]);
+        assert_eq!(notes.of_backend(&disk, &name).unwrap().len(), 2);
+        notes.remove(&disk, &begun).unwrap();
+        notes.remove(&disk, &begun).unwrap();
+        assert_eq!(notes.of_backend(&disk, &name).unwrap(), [other]);
     }
 }

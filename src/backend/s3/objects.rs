@@ -76,10 +76,14 @@ impl Session<'_> {
 
     /// Whether anything is in a folder.
     pub(super) fn is_folder(&self, place: &Place) -> Result<bool> {
+        Ok(self.some_in(place)? > 0)
+    }
+
+    /// How many objects are in a folder, or, of a large one, as many as one page tells of.
+    pub(super) fn some_in(&self, place: &Place) -> Result<u64> {
         let (bucket, prefix) = (self.bucket(place)?, place.prefix());
-        let listed =
-            self.call(async |client| client.list_objects_v2().bucket(bucket).prefix(&prefix).max_keys(1).send().await);
-        Ok(!self.read("ListObjectsV2", listed)?.contents().is_empty())
+        let listed = self.call(async |client| client.list_objects_v2().bucket(bucket).prefix(&prefix).send().await);
+        Ok(self.read("ListObjectsV2", listed)?.contents().len() as u64)
     }
 
     /// Hands each page of a listing on.

@@ -42,16 +42,31 @@ impl Place {
         Ok(place)
     }
 
-    /// The same of one object, or of a folder.
+    /// The same of one object, or of a folder: never of a whole bucket.
     pub(super) fn of_object(text: &str) -> std::result::Result<Place, BadParameter> {
         let place = Place::parse(text)?;
-        match place.key.is_empty() {
-            true => {
-                let message = format!("`{text}` names no object: write s3://BUCKET/KEY, or the key alone");
-                Err(BadParameter { error_type: "bad_path", message })
-            }
-            false => Ok(place),
+        // What ends with an empty part would be read as what lies above it.
+        if place.prefix().is_empty() || place.key.ends_with("//") {
+            let message = format!("`{text}` names no object: write s3://BUCKET/KEY, or the key alone");
+            return Err(BadParameter { error_type: "bad_path", message });
         }
+        Ok(place)
+    }
+
+    /// The same with this bucket where none is named.
+    pub(super) fn in_bucket(self, bucket: Option<&str>) -> Place {
+        Place { bucket: self.bucket.or_else(|| bucket.map(str::to_owned)), ..self }
+    }
+
+    /// Whether it can only be a folder.
+    pub(super) fn is_folder_name(&self) -> bool {
+        self.key.ends_with('/')
+    }
+
+    /// Where an object goes that is copied there: into a folder under its own name.
+    pub(super) fn for_object(&self, source: &Place) -> Place {
+        let name = source.key.rsplit('/').next().unwrap_or_default();
+        if self.is_folder_name() { self.join(name) } else { self.clone() }
     }
 
     /// Where a file goes: into a folder, which ends with a slash, or a bucket, under its own name.
@@ -123,10 +138,22 @@ mod tests {
         for bad in ["s3://", "s3:///a", "a/../b", "s3://b/.", &"x".repeat(1025)] {
             assert_eq!(Place::parse(bad).unwrap_err().error_type, "bad_path", "{bad}");
         }
-        assert!(Place::of_object("s3://b/").is_err());
+        for bucket in ["s3://b/", "s3://b//", "s3://b///", "/", "//", "s3://b/a//"] {
+            assert!(Place::of_object(bucket).is_err(), "{bucket}");
+        }
         let folder = Place::parse("s3://b/a/").unwrap();
         assert_eq!((folder.join("x").key, folder.prefix()), ("a/x".into(), "a/".into()));
         assert!(folder.join("x").is_below(&folder) && !Place::parse("s3://b/ab").unwrap().is_below(&folder));
+    }
+
+    #[test]
+    fn the_same_place_is_known_however_it_is_written() {
+        let place = |text| Place::parse(text).unwrap().in_bucket(Some("b"));
+        assert!(refuse_into_itself(&place("a.iso"), &place("s3://b/a.iso")).is_err());
+        assert!(refuse_into_itself(&place("s3://b/photos"), &place("photos/2026")).is_err());
+        assert!(refuse_into_itself(&place("a.iso"), &place("s3://c/a.iso")).is_ok());
+        assert_eq!(place("to/").for_object(&place("from/x.txt")).key, "to/x.txt");
+        assert_eq!(place("to").for_object(&place("from/x.txt")).key, "to");
     }
 
     #[test]

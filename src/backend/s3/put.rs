@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Session;
-use super::checks::Said;
+use super::checks::{Said, same_etag};
 use super::errors::Trouble;
 use super::multipart::Origin;
 use super::objects::{OPERATION, receipt, size_of};
@@ -103,7 +103,7 @@ impl Session<'_> {
             Some(true) => {}
             Some(false) => return Err(self.damaged(destination)),
             // A service that says nothing that could be compared.
-            None => self.check_size(destination, opened.len())?,
+            None => self.check_size(destination, put.e_tag(), opened.len())?,
         }
         let receipt = receipt(
             &bucket,
@@ -132,9 +132,12 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn check_size(&self, place: &Place, size: u64) -> Result<()> {
-        match size_of(&self.existing(place)?) {
-            Some(there) if there != size => Err(self.damaged(place)),
+    /// Whether what was put is as long as it has to be. That it is gone already, or another one, says nothing of that.
+    pub(super) fn check_size(&self, place: &Place, etag: Option<&str>, size: u64) -> Result<()> {
+        match self.head(place) {
+            Ok(Some(there)) if same_etag(there.e_tag(), etag) && size_of(&there) != Some(size) => {
+                Err(self.damaged(place))
+            }
             _ => Ok(()),
         }
     }

@@ -101,6 +101,11 @@ impl Session<'_> {
             }
             buffer.truncate(read);
             digest.update(&buffer);
+            offset += read as u64;
+            if offset == range.end {
+                // What was written to meanwhile must not become an object: without its end it does not.
+                opened.check_read(opened.len()).map_err(Unsent::Unread)?;
+            }
             match wait(runtime, self.attempt, self.spell, pieces.send(Bytes::from(buffer))) {
                 Ok(Ok(())) => {}
                 // What the call says is what counts.
@@ -108,7 +113,6 @@ impl Session<'_> {
                 Err(trouble) => return Err(Unsent::Trouble(trouble)),
             }
             self.attempt.add_bytes(read as u64);
-            offset += read as u64;
         }
         Ok(())
     }

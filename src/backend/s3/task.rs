@@ -106,6 +106,29 @@ impl Task {
     }
 }
 
+impl Task {
+    /// The same with this bucket where none is named.
+    pub(super) fn in_bucket(self, bucket: Option<&str>) -> Task {
+        match self {
+            Task::Put { path, destination, recursive, options } => {
+                Task::Put { path, destination: destination.in_bucket(bucket), recursive, options }
+            }
+            Task::Get { source, destination, folders } => {
+                Task::Get { source: source.in_bucket(bucket), destination, folders }
+            }
+            Task::Remove { place, recursive } => Task::Remove { place: place.in_bucket(bucket), recursive },
+            Task::List { place, destination } => Task::List { place: place.in_bucket(bucket), destination },
+            Task::MakeFolder { place } => Task::MakeFolder { place: place.in_bucket(bucket) },
+            Task::Copy { source, destination } => {
+                Task::Copy { source: source.in_bucket(bucket), destination: destination.in_bucket(bucket) }
+            }
+            Task::Move { source, destination } => {
+                Task::Move { source: source.in_bucket(bucket), destination: destination.in_bucket(bucket) }
+            }
+        }
+    }
+}
+
 impl PutOptions {
     fn read(fields: &Reader<'_>) -> Result<PutOptions, BadParameter> {
         let text = |name: &str| match fields.get(name) {

@@ -190,6 +190,34 @@ fn errors_inside_and_behind_an_answer_are_errors() {
 }
 
 #[test]
+fn what_is_seen_to_be_done_is_done_whatever_the_service_says_and_wherever_it_is_then() {
+    let proxy = before(S3::shared());
+    for fault in [Fault::RefuseBehind, Fault::DropAnswer] {
+        for (operation_type, call) in [("rm", "DeleteObject"), ("move", "DeleteObject"), ("upload", "PutObject")] {
+            let table = table(proxy.port());
+            let operation = attempt(&table, operation_type, || {
+                proxy.plan(call, fault);
+                proxy.also("HeadBucket", Fault::Status(502));
+            });
+            proxy.plan("*", Fault::None);
+            table.check(&operation, Expected::Completed, &format!("{fault:?} at {call}, and no probe succeeds"));
+        }
+    }
+}
+
+#[test]
+fn what_somebody_else_says_in_its_place_fails_nothing() {
+    let proxy = before(S3::shared());
+    proxy.plan("*", Fault::Status(404));
+    let table = table(proxy.port());
+    for operation_type in ["upload", "get", "mkdir", "rm"] {
+        let operation = attempt(&table, operation_type, || table.forget_health());
+        assert_eq!((operation.status(), operation.retry_count), (Status::Pending, 0), "{operation:?}");
+        table.cancel(&operation);
+    }
+}
+
+#[test]
 fn what_is_spoilt_on_the_way_is_not_taken() {
     let proxy = before(S3::shared());
     let table = table(proxy.port());
