@@ -21,6 +21,12 @@ use crate::operation::{Fields, Outcome};
 /// What may stand as it is in the source of a copy.
 const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
+/// An object of a folder, as it was when it was copied.
+struct Copied {
+    key: String,
+    etag: Option<String>,
+}
+
 impl Session<'_> {
     pub(super) fn make_folder(&self, place: &Place) -> Result<Outcome> {
         let bare = Place { key: place.key.trim_end_matches('/').to_owned(), ..place.clone() };
@@ -109,7 +115,7 @@ impl Session<'_> {
             return if self.head(source)?.is_some() { Err(self.still_there()) } else { Ok(outcome) };
         }
         let (outcome, copied) = self.copy_folder(source, destination)?;
-        for (key, etag) in copied {
+        for Copied { key, etag } in copied {
             let origin = Place { bucket: source.bucket.clone(), key };
             // What somebody has put there since was not copied.
             match self.head(&origin)? {
@@ -131,7 +137,7 @@ impl Session<'_> {
     }
 
     /// Copies all that is in a folder; with the keys and etags of what was copied.
-    fn copy_folder(&self, source: &Place, destination: &Place) -> Result<(Outcome, Vec<(String, Option<String>)>)> {
+    fn copy_folder(&self, source: &Place, destination: &Place) -> Result<(Outcome, Vec<Copied>)> {
         let objects = self.objects_in(source)?;
         if objects.is_empty() {
             return Err(not_found(source));
@@ -157,7 +163,7 @@ impl Session<'_> {
                 true => drop(self.put_mark(&place)?),
                 false => drop(self.copy_object(&origin, &there, &place)?),
             }
-            copied.push((key.clone(), there.e_tag().map(str::to_owned)));
+            copied.push(Copied { key: key.clone(), etag: there.e_tag().map(str::to_owned) });
         }
         Ok((self.outcome_of_many(destination, copied.len() as u64, bytes)?, copied))
     }
