@@ -38,6 +38,8 @@ pub enum Reach {
     One,
     /// This place, and perhaps what is below it.
     Tree,
+    /// All that begins with this, in a store without folders: when nothing is below it any more, it is not there.
+    Prefix,
     /// This place and all below it, for certain: it was taken away.
     Removed,
     /// It is seen to that this place is there: what was there before stays as it was.

@@ -1,5 +1,6 @@
 //! Asking the backends whether what was completed is still there, and still is what it was.
 
+mod later;
 mod superseded;
 
 use std::collections::BTreeMap;
@@ -15,15 +16,19 @@ use crate::operation::{
     BackendName, Failure, FailureClass, Fields, Number, Operation, OperationId, OperationType, Outcome, Revision,
     State, Status, Time,
 };
-use crate::wal::{FileEntry, Glimpse, Order, View, WalError};
+use crate::wal::{Fate, FileEntry, Glimpse, Order, View, WalError};
 use crate::worker::request_of;
-use superseded::Superseded;
+pub(super) use later::Later;
+use superseded::{Loss, Superseded};
 
 /// Operations that are read, and held in memory, at a time.
 const PORTION: usize = 500;
 
 /// Answers that a backend may fail to give in a row until it counts as away.
 const TROUBLES_MAX: u32 = 3;
+
+/// Statuses of operations that may have touched their places.
+const BEGUN: [Status; 2] = [Status::Processing, Status::Retrying];
 
 /// How often we look whether to stop.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -89,6 +94,8 @@ pub struct AuditFinding {
     pub backend: BackendName,
     /// With what.
     pub parameters: Fields,
+    /// What it went on as before, if it did.
+    pub redirected_to: Option<OperationId>,
     /// What was found.
     pub what: String,
     /// What follows from that; none: nothing, since nobody asked for it.
@@ -193,13 +200,13 @@ impl Client {
             progress(done, total);
         }
         report.stopped = stop.is_requested();
-        self.excuse(&mut report, options, newest)?;
+        let newest = self.excuse(&mut report, options, newest)?;
         for finding in report.gone.iter_mut().chain(&mut report.altered) {
-            finding.followed = self.look(|view| super::reopen::goes_on(view, finding.id))?;
+            finding.followed = self.look(|view| super::reopen::goes_on(view, finding.redirected_to))?;
         }
         if options.reopen && !report.stopped {
             let findings = report.gone.iter_mut().chain(&mut report.altered);
-            let reopened = self.reopen(findings.filter(|finding| finding.followed.is_none()).collect(), stop);
+            let reopened = self.reopen(findings.filter(|finding| finding.followed.is_none()).collect(), newest, stop);
             report.trouble = reopened.err();
             let is_new = |finding: &&AuditFinding| matches!(finding.followed, Some(Followed::Reopened { .. }));
             report.reopened = report.findings().filter(is_new).count() as u64;
@@ -223,7 +230,8 @@ impl Client {
         Lane { backend, jobs, troubles: AtomicU32::new(0), away: Mutex::default() }
     }
 
-    fn effects_of(&self, operation: &Operation, outcome: &Outcome) -> Vec<Effect> {
+    /// The places that an operation touches, or will.
+    pub(super) fn effects_of(&self, operation: &Operation, outcome: &Outcome) -> Vec<Effect> {
         let settings = self.settings.backends.get(&operation.backend);
         effects(settings, &operation.operation_type, &operation.parameters, outcome)
     }
@@ -281,16 +289,16 @@ impl Client {
         })
     }
 
-    /// What operations touch that are being carried out: their effect may be there before they are completed.
+    /// What operations touch that are being carried out, or were: their effect may be there before they are completed.
     fn touched_now(&self, options: &AuditOptions, superseded: &mut Superseded) -> Result<(), ClientError> {
         self.look(|view| {
             view.visit(
                 Order::OldestFirst,
-                |file| file.count_of(Status::Processing) > 0,
-                |glimpse| glimpse.status == Status::Processing,
+                |file| BEGUN.iter().any(|status| file.count_of(*status) > 0),
+                |glimpse| BEGUN.contains(&glimpse.status),
                 |operation| {
                     let is_meant = options.backend.as_ref().is_none_or(|backend| *backend == operation.backend);
-                    if operation.status() == Status::Processing && is_meant {
+                    if BEGUN.contains(&operation.status()) && is_meant {
                         let effects = self.effects_of(&operation, &Outcome::default());
                         superseded.note(&operation.backend, &effects, Revision::MAX);
                     }
@@ -308,8 +316,7 @@ impl Client {
         }
         // What it went on as is looked at in its place, whatever that touches.
         let Some(next) = operation.redirected_to else { return Ok(false) };
-        let next = self.look(|view| view.operation_by_id(next))?;
-        Ok(next.is_some_and(|next| next.status() == Status::Completed))
+        Ok(matches!(self.look(|view| view.fate(next))?, Fate::Done))
     }
 
     /// Asks about operations, several at once of each backend.
@@ -405,7 +412,7 @@ impl Client {
 
     /// Counts what was told of an operation.
     fn take(&self, operation: Operation, told: Told, superseded: &Superseded, report: &mut AuditReport) {
-        let (what, is_gone) = match told {
+        let (what, loss) = match told {
             Told::Stopped => return,
             Told::Unasked(failure) => {
                 match report.unasked.iter_mut().find(|unasked| unasked.backend == operation.backend) {
@@ -423,32 +430,39 @@ impl Client {
                 report.intact += 1;
                 return;
             }
-            Told::Audit(Audit::Gone(what)) => (what, true),
-            Told::Audit(Audit::Altered(what)) => (what, false),
+            Told::Audit(Audit::Gone(what)) => (what, Loss::Gone),
+            Told::Audit(Audit::Altered(what)) => (what, Loss::Altered),
         };
         if let State::Completed { outcome, .. } = &operation.state {
             let effects = self.effects_of(&operation, outcome);
-            if superseded.perhaps(&operation.backend, &effects, completed_in(&operation)) {
+            if superseded.perhaps(&operation.backend, &effects, completed_in(&operation), loss) {
                 report.superseded += 1;
                 return;
             }
         }
         report.checked += 1;
-        let Operation { number, id, operation_type, backend, parameters, .. } = operation;
-        let finding = AuditFinding { number, id, operation_type, backend, parameters, what, followed: None };
-        let findings = if is_gone { &mut report.gone } else { &mut report.altered };
+        let Operation { number, id, operation_type, backend, parameters, redirected_to, .. } = operation;
+        let followed = None;
+        let finding = AuditFinding { number, id, operation_type, backend, parameters, redirected_to, what, followed };
+        let findings = if loss == Loss::Gone { &mut report.gone } else { &mut report.altered };
         findings.push(finding);
     }
 
-    /// Takes back what operations brought about that were at work meanwhile.
-    fn excuse(&self, report: &mut AuditReport, options: &AuditOptions, newest: Revision) -> Result<(), ClientError> {
+    /// Takes back what operations brought about that were at work meanwhile. Up to the revision that it returns, what
+    /// was completed has been looked at.
+    fn excuse(
+        &self,
+        report: &mut AuditReport,
+        options: &AuditOptions,
+        newest: Revision,
+    ) -> Result<Revision, ClientError> {
         if report.gone.is_empty() && report.altered.is_empty() {
-            return Ok(());
+            return Ok(newest);
         }
-        let (mut superseded, _) = self.touched_since(options, newest, &Stop::new())?;
+        let (mut superseded, newest) = self.touched_since(options, newest, &Stop::new())?;
         self.touched_now(options, &mut superseded)?;
         let order = |finding: &AuditFinding| finding.number;
-        for findings in [&mut report.gone, &mut report.altered] {
+        for (findings, loss) in [(&mut report.gone, Loss::Gone), (&mut report.altered, Loss::Altered)] {
             findings.sort_by_key(order);
             if superseded.is_empty() {
                 continue;
@@ -460,7 +474,7 @@ impl Client {
                     let State::Completed { outcome, .. } = &now.state else { return true };
                     let (effects, revision) = (self.effects_of(&now, outcome), completed_in(&now));
                     superseded.certainly(&now.backend, &effects, revision)
-                        || superseded.perhaps(&now.backend, &effects, revision)
+                        || superseded.perhaps(&now.backend, &effects, revision, loss)
                 });
                 if is_excused {
                     report.superseded += 1;
@@ -471,12 +485,12 @@ impl Client {
             }
             *findings = kept;
         }
-        Ok(())
+        Ok(newest)
     }
 }
 
 /// The revision in which an operation was completed: later ones are about what it went on as.
-fn completed_in(operation: &Operation) -> Revision {
+pub(super) fn completed_in(operation: &Operation) -> Revision {
     let completion = operation.history.iter().rev().find(|entry| entry.from != Some(Status::Completed));
     completion.map_or(operation.revision, |entry| entry.revision)
 }

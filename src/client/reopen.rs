@@ -1,17 +1,18 @@
 //! Logging once more what was completed and is not there any more.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::audit::{AuditFinding, Followed};
+use super::audit::{AuditFinding, Followed, Later, completed_in};
 use super::change::{REDIRECTED_BYTES, again, batches_of_pairs, goes_on_as, size_of};
 use super::spool::Taken;
 use super::{Client, ClientError, Reference, Stop};
-use crate::backend::Effect;
+use crate::backend::{Effect, Reach, effects};
 use crate::config::SpoolMode;
 use crate::disk::{Access, DiskResult, FileKind};
 use crate::operation::{
-    BackendName, Event, Fields, Logged, Number, Operation, OperationId, OperationType, Outcome, Source, State, Status,
+    BackendName, Event, Fields, Logged, Number, Operation, OperationId, OperationType, Outcome, Revision, Source,
+    State, Status,
 };
 use crate::wal::{Stage, Staged, View, WalError, WalResult, hash_of};
 
@@ -19,11 +20,11 @@ use crate::wal::{Stage, Staged, View, WalError, WalResult, hash_of};
 type Prepared = Result<(Logged, Option<Staged>), String>;
 
 /// Where new operations will put something, and which: what is copied from there waits for it.
-type Placed = HashMap<(BackendName, String), OperationId>;
+type Placed = BTreeMap<(BackendName, String), OperationId>;
 
-/// The operation that one goes on as, if that has neither failed nor been deleted.
-pub(super) fn goes_on(view: &View, id: OperationId) -> WalResult<Option<Followed>> {
-    let Some(to) = view.operation_by_id(id)?.and_then(|operation| operation.redirected_to) else { return Ok(None) };
+/// The operation that one went on as, if that has neither failed nor been deleted.
+pub(super) fn goes_on(view: &View, redirected_to: Option<OperationId>) -> WalResult<Option<Followed>> {
+    let Some(to) = redirected_to else { return Ok(None) };
     // It may have gone on elsewhere in its turn.
     let (mut next, mut left) = (view.operation_by_id(to)?, 100);
     while let Some(operation) = next {
@@ -39,7 +40,14 @@ pub(super) fn goes_on(view: &View, id: OperationId) -> WalResult<Option<Followed
 impl Client {
     /// Logs each of these once more, as it was; those that cannot be say why. Each stands in one frame with the note on
     /// the operation that it was made from; all is durable when this returns.
-    pub(super) fn reopen(&self, findings: Vec<&mut AuditFinding>, stop: &Stop) -> Result<(), ClientError> {
+    ///
+    /// `looked_until`: what was completed later may have replaced or removed what these put.
+    pub(super) fn reopen(
+        &self,
+        findings: Vec<&mut AuditFinding>,
+        looked_until: Revision,
+        stop: &Stop,
+    ) -> Result<(), ClientError> {
         let mut findings: BTreeMap<Number, &mut AuditFinding> =
             findings.into_iter().map(|finding| (finding.number, finding)).collect();
         let numbers: Vec<Number> = findings.keys().copied().collect();
@@ -55,11 +63,15 @@ impl Client {
                     Err(error) => return Err(error),
                 }
             }
+            let copies = operations.iter().filter(|operation| copied_from(operation).is_some());
+            let mut later = Later::new(looked_until, copies.map(completed_in).min());
+            later.extend_ours(placed.values().copied());
+            self.look(|view| later.look(self, view))?;
             for batch in batches_of_pairs(&operations) {
                 if stop.is_requested() {
                     return Ok(());
                 }
-                for (number, followed) in self.reopen_batch(batch, &mut placed)? {
+                for (number, followed) in self.reopen_batch(batch, &mut placed, &mut later)? {
                     if let Some(finding) = findings.get_mut(&number) {
                         finding.followed = Some(followed);
                     }
@@ -69,7 +81,12 @@ impl Client {
         Ok(())
     }
 
-    fn reopen_batch(&self, batch: &[Operation], placed: &mut Placed) -> Result<Vec<(Number, Followed)>, ClientError> {
+    fn reopen_batch(
+        &self,
+        batch: &[Operation],
+        placed: &mut Placed,
+        later: &mut Later,
+    ) -> Result<Vec<(Number, Followed)>, ClientError> {
         let wal = self.wal()?;
         // Dropped when all is logged.
         let mut stage: Option<Stage<'_>> = None;
@@ -90,29 +107,38 @@ impl Client {
         }
         let (written, (decided, now_placed)) = wal.transact_staged(content, |view| {
             let (mut changes, mut decided) = (Vec::with_capacity(2 * wanted.len()), Vec::new());
-            let mut placed = placed.clone();
+            let mut now_placed = Placed::new();
+            later.look(self, view)?;
             for (asked, id, logged, places) in &wanted {
-                let now = view.operation(asked.number)?.filter(|now| now.id == asked.id);
-                match (now, goes_on(view, asked.id)?) {
-                    (None, _) => {
-                        let why = "it is gone: somebody deleted it meanwhile".to_owned();
-                        decided.push((asked.number, Followed::Refused(why)));
-                    }
+                let mut decide = |followed| decided.push((asked.number, followed));
+                let Some(now) = view.operation(asked.number)?.filter(|now| now.id == asked.id) else {
+                    decide(Followed::Refused("it is gone: somebody deleted it meanwhile".into()));
+                    continue;
+                };
+                if let Some(next) = goes_on(view, now.redirected_to)? {
                     // Somebody else was faster.
-                    (Some(_), Some(next)) => decided.push((asked.number, next)),
-                    (Some(now), None) => {
-                        let mut logged = logged.clone();
-                        logged.depends_on.extend(places.needed(&now.backend, &placed));
-                        let places = places.put.iter().map(|place| ((now.backend.clone(), place.clone()), *id));
-                        placed.extend(places);
-                        changes.extend(goes_on_as(&now, *id, logged, Event::Reopened { to: *id }));
-                        decided.push((asked.number, Followed::Reopened { number: 0, id: *id }));
-                    }
+                    decide(next);
+                    continue;
                 }
+                let needed = places.needed(&now.backend, [&*placed, &now_placed]);
+                let too_many =
+                    || format!("it copies more than {NEEDED_MAX} places that are logged once more themselves");
+                let objection = later.objection(&now, &places.put, &places.read);
+                if let Some(why) = objection.or_else(|| (needed.len() > NEEDED_MAX).then(too_many)) {
+                    decide(Followed::Refused(why));
+                    continue;
+                }
+                let mut logged = logged.clone();
+                logged.depends_on.extend(needed);
+                let put = places.put.iter().map(|effect| ((now.backend.clone(), effect.place.clone()), *id));
+                now_placed.extend(put);
+                changes.extend(goes_on_as(&now, *id, logged, Event::Reopened { to: *id }));
+                decide(Followed::Reopened { number: 0, id: *id });
             }
-            Ok((changes, (decided, placed)))
+            Ok((changes, (decided, now_placed)))
         })?;
-        *placed = now_placed;
+        later.extend_ours(now_placed.values().copied());
+        placed.extend(now_placed);
         let numbers: BTreeMap<OperationId, Number> =
             written.iter().map(|written| (written.id, written.number)).collect();
         followed.extend(decided.into_iter().map(|(number, followed)| match followed {
@@ -127,19 +153,15 @@ impl Client {
     /// The places that an operation reads from, and puts something in.
     fn places(&self, operation: &Operation) -> Places {
         let State::Completed { outcome, .. } = &operation.state else { return Places::default() };
-        let settings = self.settings.backends.get(&operation.backend);
-        let touched = |kind: &OperationType, parameters: &Fields, outcome: &Outcome| {
-            crate::backend::effects(settings, kind, parameters, outcome)
-        };
-        let place = |effect: Effect| effect.place;
-        let put = touched(&operation.operation_type, &operation.parameters, outcome);
-        let put = put.into_iter().filter(|effect| effect.puts).map(place).collect();
-        let source = operation.parameters.get("source").filter(|_| operation.operation_type.as_str() == "copy");
-        // Removing it would touch the same place.
-        let read = source.zip(OperationType::new("rm").ok()).map(|(source, remove)| {
-            touched(&remove, &Fields::from([("path".into(), source.clone())]), &Outcome::default())
+        let put = self.effects_of(operation, outcome).into_iter().filter(|effect| effect.puts).collect();
+        let read = copied_from(operation).zip(OperationType::new("rm").ok()).map(|(source, remove)| {
+            // Removing it would touch the same place.
+            let settings = self.settings.backends.get(&operation.backend);
+            let parameters = Fields::from([("path".into(), source.to_owned())]);
+            let read = effects(settings, &remove, &parameters, &Outcome::default()).into_iter().next();
+            read.map(|effect| Effect { reach: Reach::Tree, puts: true, ..effect })
         });
-        Places { read: read.into_iter().flatten().map(place).next(), put }
+        Places { read: read.flatten().into_iter().collect(), put }
     }
 
     /// What is to be logged for an operation. What it sends has to be there, and what was sent.
@@ -243,22 +265,41 @@ impl Client {
     }
 }
 
+/// What an operation copies, if that is what it does.
+fn copied_from(operation: &Operation) -> Option<&str> {
+    let source = operation.parameters.get("source").filter(|_| operation.operation_type.as_str() == "copy");
+    source.map(String::as_str)
+}
+
 /// The places that an operation reads from, and puts something in.
 #[derive(Debug, Default)]
 struct Places {
-    read: Option<String>,
-    put: Vec<String>,
+    read: Vec<Effect>,
+    put: Vec<Effect>,
 }
 
 impl Places {
-    /// The new operation that puts there what this one reads, or what that is in.
-    fn needed(&self, backend: &BackendName, placed: &Placed) -> Option<OperationId> {
-        let read = self.read.as_deref()?;
-        let above = read.match_indices('/').map(|(at, _)| &read[..at]);
-        let mut around = std::iter::once(read).chain(above);
-        around.find_map(|place| placed.get(&(backend.clone(), place.to_owned())).copied())
+    /// The new operations that put there what this one reads, or what that is in, or what is in it.
+    fn needed(&self, backend: &BackendName, placed: [&Placed; 2]) -> Vec<OperationId> {
+        let mut needed = Vec::new();
+        for Effect { place, .. } in &self.read {
+            let above = place.match_indices('/').map(|(at, _)| &place[..at]);
+            for around in above.chain([&place[..]]) {
+                let at = (backend.clone(), around.to_owned());
+                needed.extend(placed.iter().find_map(|placed| placed.get(&at)));
+            }
+            // `0` comes right after `/`.
+            let within = (backend.clone(), format!("{place}/"))..(backend.clone(), format!("{place}0"));
+            needed.extend(placed.iter().flat_map(|placed| placed.range(within.clone()).map(|(_, id)| id)));
+        }
+        needed.sort_unstable();
+        needed.dedup();
+        needed
     }
 }
+
+/// New operations that one may wait for.
+const NEEDED_MAX: usize = 100;
 
 /// Findings that are looked up at a time.
 const PORTION: usize = 500;

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use wal_cli::backend::unixfs::Options;
 use wal_cli::backend::{Answer, Attempt, AttemptError, Audit, Backend, LocalBackend, Request};
-use wal_cli::client::{AuditOptions, AuditReport, Client, ClientError, Followed, Reference, Stop};
+use wal_cli::client::{
+    AuditOptions, AuditReport, Client, ClientError, Followed, ProcessOptions, Reference, Silent, Stop,
+};
 use wal_cli::disk::Disk;
 use wal_cli::operation::{Failure, Fields, Logged, OperationType, Outcome, Status};
 
@@ -21,7 +23,7 @@ use super::cli::{code, text};
 use super::contract;
 use super::kubo::daemon::{Kubo, endpoint};
 use super::s3::server::{BUCKET, OWNER, S3};
-use super::scenario::{Scenario, backend};
+use super::scenario::{Act, Scenario, backend};
 
 fn look(client: &Client, reopen: bool) -> AuditReport {
     let options = AuditOptions { reopen, ..AuditOptions::default() };
@@ -256,6 +258,127 @@ fn what_an_operation_removes_meanwhile_is_not_logged_once_more() {
     // Somebody else's removal is a loss.
     disk.remove_file(Path::new("/wal/local/files/n/g")).unwrap();
     assert_eq!(numbers(&look(&scenario.client(), false)), (vec![2], vec![]));
+}
+
+/// Logs an operation of a type that touches places, on the scripted backend `a`.
+fn touch(scenario: &Scenario, operation_type: &str, name: &str, parameters: &[(&str, &str)]) {
+    let named = [("name", name)];
+    let parameters = parameters.iter().chain(&named).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let kind = OperationType::new(operation_type).unwrap();
+    scenario.client().submit(Logged::new(kind, backend("a"), parameters.collect(), 2)).unwrap();
+}
+
+#[test]
+fn what_is_begun_at_a_place_excuses_what_is_missing_there_until_it_has_ended() {
+    let scenario = Scenario::new();
+    touch(&scenario, "mkdir", "one", &[("path", "/n")]);
+    touch(&scenario, "mkdir", "other", &[("path", "/m")]);
+    scenario.process();
+    for name in ["one", "other"] {
+        finds(&scenario, "a", name, Audit::Gone("it is gone".into()));
+    }
+    touch(&scenario, "rm", "rm", &[("path", "/n")]);
+    // Not begun yet, so it has nothing to do with it; but what is logged behind it would undo it.
+    let report = look(&scenario.client(), true);
+    assert_eq!((numbers(&report), report.reopened), ((vec![1, 2], vec![]), 1), "{report:?}");
+    let Some(Followed::Refused(why)) = &report.gone[0].followed else { panic!("{report:?}") };
+    assert!(why.contains("operation 3 concerns the same place"), "{why}");
+    // Begun, and the process died: it may be done.
+    scenario.act("a", "rm", &[Act::Die]);
+    let died = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
+    assert!(died.is_err() && scenario.get(3).status() == Status::Processing);
+    let report = look(&scenario.client(), true);
+    assert_eq!((numbers(&report), report.superseded), ((vec![2], vec![]), 1), "{report:?}");
+    assert!(matches!(report.gone[0].followed, Some(Followed::GoesOn { number: 4, .. })), "{report:?}");
+    // Nobody will ever know: somebody has to look.
+    scenario.scripts["a"].answers.lock().unwrap().insert("rm".into(), Answer::Unknown("nobody saw it".into()));
+    scenario.process();
+    if scenario.get(3).is_in_doubt() {
+        let report = look(&scenario.client(), true);
+        let Some(Followed::Refused(why)) = &report.gone[0].followed else { panic!("{report:?}") };
+        assert!(why.contains("operation 3 concerns the same place"), "{why}");
+    } else {
+        panic!("{:?}", scenario.get(3));
+    }
+}
+
+#[test]
+fn what_is_to_come_later_to_the_same_place_is_not_undone() {
+    let place = Place::new();
+    place.settings("default_backend = \"local\"\n");
+    place.file("old", "old\n");
+    place.file("new", "new\n");
+    place.run("submit upload old /n/f --wait"); // 1
+    place.run("submit upload old /d/x --wait"); // 2
+    place.run("submit upload old /alone --wait"); // 3
+    place.run("submit upload new /n/f"); // 4
+    place.run("submit rm /d --param recursive=true"); // 5
+    place.run("hold 5");
+    let files = place.log().join("local/files");
+    for gone in ["n/f", "d/x", "alone"] {
+        std::fs::remove_file(files.join(gone)).unwrap();
+    }
+    let (exit, document) = told(&place, "verify --remote --reopen");
+    assert_eq!((exit, &document["reopened"]), (1, &1.into()), "{document:#}");
+    assert_found(&document, &[1, 2, 3], &[]);
+    for (nth, number) in [(0, 4), (1, 5)] {
+        let why = document["gone"][nth]["refused"].as_str().unwrap();
+        assert!(why.starts_with(&format!("operation {number} concerns the same place")), "{why}");
+    }
+    place.run("process");
+    assert_eq!(std::fs::read_to_string(files.join("n/f")).unwrap(), "new\n");
+    place.run("cancel 5");
+    put_back(&place, 1);
+    assert_eq!(std::fs::read_to_string(files.join("d/x")).unwrap(), "old\n");
+}
+
+#[test]
+fn a_copy_is_made_again_only_of_what_it_copied() {
+    let place = Place::new();
+    place.settings("default_backend = \"local\"\n");
+    place.file("one", "one\n");
+    place.file("two", "two\n");
+    place.run("submit upload one /s/one --wait"); // 1
+    place.run("submit upload two /s/two --wait"); // 2
+    place.run("submit copy /s /t --wait"); // 3
+    place.run("submit copy /s/one /u --wait"); // 4
+    let files = place.log().join("local/files");
+    std::fs::remove_dir_all(files.join("s")).unwrap();
+    std::fs::remove_dir_all(files.join("t")).unwrap();
+    let (_, document) = told(&place, "verify --remote --reopen");
+    assert_found(&document, &[1, 2, 3], &[]);
+    assert_eq!(document["reopened"], 3, "{document:#}");
+    let copy = place.json("show 7");
+    assert_eq!(copy["operation"]["depends_on"].as_array().unwrap().len(), 2, "all that is in it: {copy:#}");
+    place.run("process");
+    assert_eq!(std::fs::read_to_string(files.join("t/two")).unwrap(), "two\n");
+    // What brought its source back has not changed it.
+    std::fs::remove_file(files.join("u")).unwrap();
+    put_back(&place, 1);
+    assert_eq!(std::fs::read_to_string(files.join("u")).unwrap(), "one\n");
+    // That does.
+    place.run("submit upload two /s/one --wait");
+    std::fs::remove_file(files.join("u")).unwrap();
+    let (_, document) = told(&place, "verify --remote --reopen");
+    assert_eq!(document["reopened"], 0, "{document:#}");
+    let why = document["gone"][0]["refused"].as_str().unwrap();
+    assert!(why.contains("changed, or taken away, what it copied"), "{why}");
+}
+
+#[test]
+fn damage_is_told_whatever_was_removed_since() {
+    let place = Place::new();
+    place.settings("default_backend = \"local\"\n");
+    place.file("a", "a\n");
+    place.file("b", "b\n");
+    place.run("add a b --wait"); // 1, 2
+    place.run("add b --param raw_leaves=true --param cid_version=1 --wait"); // 3
+    let cid = place.json("show 3")["operation"]["result"]["cid"].as_str().unwrap().to_owned();
+    place.run(&format!("submit rm {cid} --param recursive=true --wait"));
+    std::fs::write(stored(&place, "a\n"), "x\n").unwrap();
+    let (exit, document) = told(&place, "verify --remote");
+    assert_eq!(exit, 1, "{document:#}");
+    assert_found(&document, &[], &[1]);
 }
 
 /// What the command prints, checked against its schema, with its exit code.

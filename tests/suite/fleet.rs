@@ -2,16 +2,17 @@
 //! comes of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use wal_cli::client::{AddOptions, Client, Reference, Silent, Stop};
+use wal_cli::backend::{Answer, Attempt, AttemptError, Backend, Request};
+use wal_cli::client::{AddOptions, Client, Reference, Silent, Stop, Verb};
 use wal_cli::clock::{Clock, ManualClock, SystemClock};
 use wal_cli::config::Settings;
 use wal_cli::disk::OsDisk;
-use wal_cli::operation::{BackendName, Fields, Logged, OperationType, Time};
+use wal_cli::operation::{BackendName, Failure, Fields, Logged, OperationType, Outcome, Time};
 
 use super::adoption;
 use super::binary::Place;
@@ -27,6 +28,28 @@ type Cause = (String, String, String);
 /// The bucket that the page names.
 const BUCKET: &str = "history";
 
+/// A backend during whose only attempt somebody changes the operation's place in the order.
+#[derive(Debug)]
+struct Reordered(PathBuf, Arc<ManualClock>);
+
+impl Backend for Reordered {
+    fn execute(&self, request: &Request, _: &Attempt) -> Result<Outcome, AttemptError> {
+        self.1.advance(Duration::from_secs(2));
+        let client = Client::with(Arc::new(OsDisk::new()), self.1.clone(), Settings::at(self.0.clone()), "prioritize");
+        client.change(&[Reference::Number(request.number)], &Verb::Prioritize(3), true).unwrap();
+        self.1.advance(Duration::from_secs(3));
+        Ok(Outcome::default())
+    }
+
+    fn ask(&self, _: &Request) -> Result<Answer, AttemptError> {
+        Ok(Answer::NotDone)
+    }
+
+    fn health(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
 /// A log that has lived for two days, some days ago: what is at work in it is our library, with a clock of its own.
 fn live(place: &Place, seed: u64) {
     let today = SystemClock::new().now().day();
@@ -35,7 +58,9 @@ fn live(place: &Place, seed: u64) {
     settings.retry_delay = Duration::from_secs(7);
     let mock = settings.backends.get_mut(&BackendName::new("mock").unwrap()).unwrap();
     (mock.mock.failure_rate, mock.mock.seed) = (0.4, seed);
-    let client = Client::with(Arc::new(OsDisk::new()), clock.clone(), settings, "process");
+    let mut client = Client::with(Arc::new(OsDisk::new()), clock.clone(), settings, "process");
+    client.register(BackendName::new("reordered").unwrap(), Arc::new(Reordered(place.log(), clock.clone())));
+    let client = client;
     let submit = |operation_type: &str, backend: &str, parameters: &[(&str, &str)]| {
         let parameters: Fields = parameters.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         let operation_type = OperationType::new(operation_type).unwrap();
@@ -52,6 +77,9 @@ fn live(place: &Place, seed: u64) {
         for nth in 0..4 + seed {
             clock.advance(Duration::from_secs(nth));
             references.push(submit("add", "mock", &[("path", hello.to_str().unwrap())]));
+        }
+        if day == 0 {
+            references.push(submit("job", "reordered", &[]));
         }
         // It fails for good, so it stays in its log.
         references.push(submit("rm", "local", &[("path", "/nowhere")]));
@@ -94,7 +122,8 @@ fn changes(operation: &Value) -> &Vec<Value> {
 }
 
 fn attempts(operation: &Value) -> Vec<&Value> {
-    changes(operation).iter().filter(|change| change["to"] == "processing").collect()
+    let begins = |change: &&Value| change["to"] == "processing" && change["from"] != "processing";
+    changes(operation).iter().filter(begins).collect()
 }
 
 #[test]
@@ -144,7 +173,7 @@ fn the_queries_of_the_page_say_what_the_logs_of_two_hosts_say() {
         let (mut past, rest): (Vec<Value>, Vec<Value>) =
             all.into_iter().partition(|one| one["status"] == "completed" && millis(&one["completed_at"]) / DAY < today);
         // Two failed, one was done today, two are the pushes.
-        assert_eq!((past.len(), rest.len()), (if *host == "web1" { 14 } else { 16 }, 5), "{host}");
+        assert_eq!((past.len(), rest.len()), (if *host == "web1" { 15 } else { 17 }, 5), "{host}");
         let status = place.json("status");
         assert_eq!(status["stats"]["completed"].as_u64().unwrap() as usize, past.len() + 3);
         rows.extend(past.drain(..).map(|one| (*host, one)));
@@ -185,7 +214,9 @@ fn the_queries_of_the_page_say_what_the_logs_of_two_hosts_say() {
 
     let mut causes: BTreeMap<Cause, (u64, BTreeSet<String>, i64)> = BTreeMap::new();
     for (host, one) in &rows {
-        let failed = |change: &&Value| change["from"] == "processing" && change["to"] != "completed";
+        let failed = |change: &&Value| {
+            change["from"] == "processing" && !["completed", "processing"].map(Value::from).contains(&change["to"])
+        };
         for change in changes(one).iter().filter(failed) {
             let cause = change["error"].as_str().or(change["reason"].as_str()).unwrap();
             let key = (host.to_string(), one["backend"].as_str().unwrap().to_owned(), cause.to_owned());
@@ -204,6 +235,17 @@ fn the_queries_of_the_page_say_what_the_logs_of_two_hosts_say() {
             "last_seen": found["last_seen"] });
         assert_eq!((found, instant(&found["last_seen"])), (&told, *last));
     }
+
+    // Whose place in the order was changed meanwhile was tried once, for five seconds.
+    let is_reordered = |one: &&(&str, Value)| one.1["backend"] == "reordered";
+    for (_, one) in rows.iter().filter(is_reordered) {
+        assert_eq!(
+            (changes(one).iter().filter(|change| change["to"] == "processing").count(), attempts(one).len()),
+            (2, 1)
+        );
+        assert!(millis(&one["completed_at"]) - millis(&attempts(one)[0]["at"]) >= 5000, "{one:#}");
+    }
+    assert_eq!(rows.iter().filter(is_reordered).count(), 2);
 
     let mut tries: BTreeMap<(String, usize), u64> = BTreeMap::new();
     for (host, one) in &rows {
@@ -258,7 +300,7 @@ fn with_the_setting_a_drain_loop_pushes_what_a_cleanup_may_drop_afterwards() {
         "archive_push = \"s3://drained/all\"\narchive_host = \"web3\"\nmax_age_days = 1\ncleanup_interval = 3600";
     configure(&place, s3, settings);
     let kept = place.json("cleanup --dry-run");
-    assert_eq!((&kept["operations"], &kept["unpushed"]), (&json!(0), &json!(18)), "{kept:#}");
+    assert_eq!((&kept["operations"], &kept["unpushed"]), (&json!(0), &json!(19)), "{kept:#}");
     // The last cleanup was never, so one is due: it logs the pushes, and the same loop carries them out.
     place.run("process");
     let keys = "print(' '.join(one['Key'] for one in s3.list_objects_v2(Bucket='drained')['Contents']))";
@@ -266,7 +308,7 @@ fn with_the_setting_a_drain_loop_pushes_what_a_cleanup_may_drop_afterwards() {
     assert_eq!(keys.split(' ').count(), 2, "{keys}");
     assert!(keys.split(' ').all(|key| key.starts_with("all/host=web3/date=20")), "{keys}");
     let dropped = place.json("cleanup");
-    assert_eq!((&dropped["operations"], &dropped["unpushed"]), (&json!(18), &json!(0)), "{dropped:#}");
+    assert_eq!((&dropped["operations"], &dropped["unpushed"]), (&json!(19), &json!(0)), "{dropped:#}");
     assert_eq!(place.json("archive list")["archives"][0]["state"], "open");
 }
 
@@ -315,7 +357,7 @@ fn a_push_that_fails_is_seen_kept_and_retried() {
     assert_eq!(place.run("archive list").matches(" failed ").count(), 2);
     let causes = place.json("failures");
     assert!(causes.to_string().contains("/history"), "{causes:#}");
-    assert_eq!(place.json("cleanup --age 0")["unpushed"], 14, "what failed is kept");
+    assert_eq!(place.json("cleanup --age 0")["unpushed"], 15, "what failed is kept");
     let again = place.output("archive push /history --backend local --host h");
     assert!(text(&again.stderr).contains("is failed: `wal-cli retry "), "{again:?}");
     place.run("submit rm /history --backend local --wait");

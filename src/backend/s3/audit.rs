@@ -30,12 +30,12 @@ pub(in crate::backend) fn effects(
     };
     let put = |place: &Place, reach| Effect { place: named(&as_put(place, outcome)), reach, puts: true };
     // An object may have the name of a folder: that all below goes with it is not certain.
-    let taken = |place: &Place| Effect { place: named(place), reach: Reach::Tree, puts: false };
+    let taken = |place: &Place| Effect { place: named(place), reach: Reach::Prefix, puts: false };
     let is_folder = outcome.receipt.contains_key(OBJECTS);
-    let copied = if outcome.receipt.contains_key("etag") { Reach::One } else { Reach::Tree };
+    let copied = if outcome.receipt.contains_key("etag") { Reach::One } else { Reach::Prefix };
     match task {
         Task::Put { destination, recursive, .. } => {
-            vec![put(&destination, if is_folder || recursive { Reach::Tree } else { Reach::One })]
+            vec![put(&destination, if is_folder || recursive { Reach::Prefix } else { Reach::One })]
         }
         Task::Copy { destination, .. } => vec![put(&destination, copied)],
         Task::Move { source, destination } => vec![taken(&source), put(&destination, copied)],

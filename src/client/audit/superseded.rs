@@ -7,6 +7,15 @@ use sha2::{Digest, Sha256};
 use crate::backend::{Effect, Reach};
 use crate::operation::{BackendName, Revision};
 
+/// What has become of what was put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// It is not there any more.
+    Gone,
+    /// It is something else.
+    Altered,
+}
+
 /// How an operation touched a place, as far as others are concerned.
 #[derive(Debug, Clone, Copy)]
 enum Touch {
@@ -16,15 +25,18 @@ enum Touch {
     Ensured,
     /// It took it away with all below it.
     Removed,
-    /// It may have changed what is below it.
+    /// It may have put something below it.
     Below,
+    /// It may have taken away what is below it.
+    BelowTaken,
     /// It touched something below it.
     Within,
 }
 
-/// For each place that completed operations touched, when that happened last, as a revision: clocks may jump.
+/// For each place that operations touched, when that happened last, as a revision: clocks may jump.
 ///
-/// Places are kept as hashes of 128 bits, some 40 to 80 bytes for each.
+/// Places are kept as hashes of 128 bits. A name takes some 40 to 80 bytes for itself, and again for each of the
+/// folders above it that no other name is in.
 #[derive(Debug, Default)]
 pub(super) struct Superseded {
     latest: HashMap<u128, Revision>,
@@ -38,12 +50,13 @@ impl Superseded {
 
     /// Notes what an operation touched that was completed at this revision.
     pub(super) fn note(&mut self, backend: &BackendName, effects: &[Effect], revision: Revision) {
-        for Effect { place, reach, .. } in effects {
-            let touches: &[Touch] = match reach {
-                Reach::One => &[Touch::Here],
-                Reach::Tree => &[Touch::Here, Touch::Below],
-                Reach::Removed => &[Touch::Here, Touch::Removed],
-                Reach::Ensured => &[Touch::Ensured],
+        for Effect { place, reach, puts } in effects {
+            let touches: &[Touch] = match (reach, puts) {
+                (Reach::One, _) => &[Touch::Here],
+                (Reach::Tree | Reach::Prefix, true) => &[Touch::Here, Touch::Below],
+                (Reach::Tree | Reach::Prefix, false) => &[Touch::Here, Touch::BelowTaken],
+                (Reach::Removed, _) => &[Touch::Here, Touch::Removed],
+                (Reach::Ensured, _) => &[Touch::Ensured],
             };
             let here = touches.iter().map(|touch| (&place[..], *touch));
             for (place, touch) in here.chain(above(place).map(|place| (place, Touch::Within))) {
@@ -53,28 +66,50 @@ impl Superseded {
         }
     }
 
-    fn since(&self, revision: Revision, backend: &BackendName, place: &str, touch: Touch) -> bool {
-        self.latest.get(&hash(backend, place, touch)).is_some_and(|latest| *latest > revision)
+    /// The latest revision in which something that these effects put was replaced or taken away, for certain.
+    fn surely(&self, backend: &BackendName, effects: &[Effect]) -> Option<Revision> {
+        let puts = effects.iter().filter(|effect| effect.puts);
+        puts.filter_map(|Effect { place, reach, .. }| {
+            let at = |place, touch| self.latest.get(&hash(backend, place, touch)).copied();
+            let ensured = (*reach == Reach::Ensured).then(|| at(place, Touch::Ensured)).flatten();
+            at(place, Touch::Here).max(ensured).max(above(place).filter_map(|place| at(place, Touch::Removed)).max())
+        })
+        .max()
+    }
+
+    /// The latest revision in which something that these effects put may have become what was found there.
+    fn maybe(&self, backend: &BackendName, effects: &[Effect], loss: Loss) -> Option<Revision> {
+        let puts = effects.iter().filter(|effect| effect.puts);
+        puts.filter_map(|Effect { place, reach, .. }| {
+            let at = |place, touch| self.latest.get(&hash(backend, place, touch)).copied();
+            let has_parts = matches!(reach, Reach::Tree | Reach::Prefix);
+            let below = above(place).filter_map(|place| at(place, Touch::Below)).max();
+            // What is one piece is not changed by taking away.
+            let taken = || above(place).filter_map(|place| at(place, Touch::BelowTaken)).max();
+            let taken = (has_parts || loss == Loss::Gone).then(taken).flatten();
+            // A folder stays when something in it goes, unless it is only what the names in it have in common.
+            let may_shrink = *reach == Reach::Prefix || (*reach == Reach::Tree && loss == Loss::Altered);
+            let within = may_shrink.then(|| at(place, Touch::Within)).flatten();
+            below.max(taken).max(within)
+        })
+        .max()
     }
 
     /// Whether something that these effects put was replaced or taken away after this revision.
     pub(super) fn certainly(&self, backend: &BackendName, effects: &[Effect], revision: Revision) -> bool {
-        effects.iter().filter(|effect| effect.puts).any(|Effect { place, reach, .. }| {
-            let since = |place, touch| self.since(revision, backend, place, touch);
-            since(place, Touch::Here)
-                || (*reach == Reach::Ensured && since(place, Touch::Ensured))
-                || above(place).any(|place| since(place, Touch::Removed))
-        })
+        self.surely(backend, effects).is_some_and(|latest| latest > revision)
     }
 
-    /// Whether something that these effects put may have been changed after this revision: no reason not to look, but
-    /// one why it may be something else.
-    pub(super) fn perhaps(&self, backend: &BackendName, effects: &[Effect], revision: Revision) -> bool {
-        effects.iter().filter(|effect| effect.puts).any(|Effect { place, reach, .. }| {
-            let since = |place, touch| self.since(revision, backend, place, touch);
-            above(place).any(|place| since(place, Touch::Below))
-                || (*reach == Reach::Tree && since(place, Touch::Within))
-        })
+    /// Whether what these effects put may have been lost by operations after this revision: no reason not to look, but
+    /// one why it may be gone, or something else.
+    pub(super) fn perhaps(&self, backend: &BackendName, effects: &[Effect], revision: Revision, loss: Loss) -> bool {
+        self.maybe(backend, effects, loss).is_some_and(|latest| latest > revision)
+    }
+
+    /// The latest revision in which anything of what these effects put was touched, by any means.
+    pub(super) fn last_touched(&self, backend: &BackendName, effects: &[Effect]) -> Option<Revision> {
+        let maybe = [Loss::Gone, Loss::Altered].map(|loss| self.maybe(backend, effects, loss));
+        maybe.into_iter().flatten().chain(self.surely(backend, effects)).max()
     }
 }
 
@@ -104,25 +139,33 @@ mod tests {
         let earlier = std::slice::from_ref(earlier);
         superseded.note(&backend, earlier, 5);
         superseded.note(&backend, std::slice::from_ref(later), 9);
-        assert!(!superseded.certainly(&backend, earlier, 9) && !superseded.perhaps(&backend, earlier, 9));
-        assert!(!superseded.certainly(&other, earlier, 5) && !superseded.perhaps(&other, earlier, 5));
-        match (superseded.certainly(&backend, earlier, 5), superseded.perhaps(&backend, earlier, 5)) {
+        let losses = [Loss::Gone, Loss::Altered];
+        let perhaps = |backend, revision| losses.map(|loss| superseded.perhaps(backend, earlier, revision, loss));
+        assert!(!superseded.certainly(&backend, earlier, 9) && perhaps(&backend, 9) == [false; 2]);
+        assert!(!superseded.certainly(&other, earlier, 5) && perhaps(&other, 5) == [false; 2]);
+        let found = match (superseded.certainly(&backend, earlier, 5), perhaps(&backend, 5)) {
             (true, _) => "certainly",
-            (false, true) => "perhaps",
-            (false, false) => "no",
-        }
+            (false, [true, true]) => "perhaps",
+            (false, [true, false]) => "gone",
+            (false, [false, true]) => "altered",
+            (false, [false, false]) => "no",
+        };
+        let touched = superseded.last_touched(&backend, earlier).is_some_and(|revision| revision == 9);
+        assert_eq!(touched, found != "no", "{earlier:?}");
+        found
     }
 
     #[test]
     fn what_later_operations_replace_or_remove_is_superseded_and_nothing_else() {
-        use Reach::{Ensured, One, Removed, Tree};
+        use Reach::{Ensured, One, Prefix, Removed, Tree};
         let put = |place, reach| effect(place, reach, true);
         let taken = |place, reach| effect(place, reach, false);
         for (earlier, later, expected) in [
             (put("content/x", One), put("content/x", One), "certainly"),
             (put("content/x", One), taken("content/x", One), "certainly"),
             (put("content/x", One), put("content/y", One), "no"),
-            (put("content/x", One), taken("content", Tree), "perhaps"),
+            // Bytes are not damaged by taking away.
+            (put("content/x", One), taken("content", Tree), "gone"),
             // A pin keeps what was added, and does not stand for it: it could not bring it back.
             (put("content/x", One), put("content/x", Ensured), "no"),
             (put("content/x", Ensured), put("content/x", One), "certainly"),
@@ -135,9 +178,9 @@ mod tests {
             // It may have the same name in it.
             (put("name/a/b", Tree), put("name/a", Tree), "perhaps"),
             // A tree in which something has changed is another tree.
-            (put("name/a", Tree), put("name/a/b/c", Tree), "perhaps"),
-            (put("name/a", Tree), taken("name/a/b", Removed), "perhaps"),
-            (put("name/a", Tree), put("name/a/b", Ensured), "perhaps"),
+            (put("name/a", Tree), put("name/a/b/c", Tree), "altered"),
+            (put("name/a", Tree), taken("name/a/b", Removed), "altered"),
+            (put("name/a", Tree), put("name/a/b", Ensured), "altered"),
             // That a directory is seen to be there changes nothing of it.
             (put("name/a", Tree), put("name/a", Ensured), "no"),
             (put("name/a/b", Tree), put("name/a", Ensured), "no"),
@@ -147,8 +190,11 @@ mod tests {
             // Objects have keys, not folders: one does not replace those below it.
             (put("key/b/a/x", One), put("key/b/a", One), "no"),
             (put("key/b/a", One), put("key/b/a/x", One), "no"),
-            (put("key/b/a/x", One), taken("key/b/a", Tree), "perhaps"),
-            (put("key/b/a//x", One), taken("key/b/a/", Tree), "perhaps"),
+            (put("key/b/a/x", One), taken("key/b/a", Prefix), "gone"),
+            (put("key/b/a//x", One), taken("key/b/a/", Prefix), "gone"),
+            (put("key/b/a/x", One), put("key/b/a", Prefix), "perhaps"),
+            (put("key/b/a", Prefix), taken("key/b/a/x", Prefix), "perhaps"),
+            (put("key/b/a/b", Prefix), taken("key/b/a", Prefix), "perhaps"),
             // Nobody looks at what was only taken away.
             (taken("name/a", Removed), put("name/a", Tree), "no"),
         ] {
