@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Answer, Attempt, AttemptError, Audit, Backend, Request};
 use crate::disk::Failpoints;
-use crate::operation::{Failure, Outcome};
+use crate::operation::{Failure, Number, OperationId, Outcome};
 
 /// A backend that passes `before:effect` and `after:effect` around every attempt, whatever comes of it.
 #[derive(Debug)]
@@ -34,6 +34,22 @@ impl Backend for FailpointBackend {
 
     fn audit(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<Audit, AttemptError> {
         self.backend.audit(request, outcome, attempt)
+    }
+
+    fn still_running(&self, request: &Request) -> Option<String> {
+        self.backend.still_running(request)
+    }
+
+    fn forget(&self, number: Number) {
+        self.backend.forget(number);
+    }
+
+    fn leftovers(&self) -> Vec<(Number, OperationId)> {
+        self.backend.leftovers()
+    }
+
+    fn give_up(&self, number: Number, id: OperationId) -> Result<(), AttemptError> {
+        self.backend.give_up(number, id)
     }
 
     fn health(&self) -> Result<(), Failure> {

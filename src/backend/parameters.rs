@@ -17,10 +17,45 @@ pub fn supports(operation_type: &str) -> bool {
     TYPES.contains(&operation_type)
 }
 
+/// The parameters that are read. Others are kept with the operation, and mean nothing.
+const NAMES: [&str; 14] = [
+    "path",
+    "destination",
+    "source",
+    "cid",
+    "recursive",
+    "profile",
+    "cid_version",
+    "raw_leaves",
+    "chunk_size",
+    "chunker",
+    "max_links",
+    "pin",
+    "pin_name",
+    "to_files",
+];
+
 /// Whether an operation of this type may be logged with these parameters; the error says what is
 /// missing or wrong.
 pub fn check(operation_type: &str, parameters: &Fields) -> std::result::Result<(), String> {
+    check_names(parameters, &NAMES)?;
     Task::read(operation_type, parameters, Options::default()).map(drop).map_err(|bad| bad.message)
+}
+
+/// Refuses what is most likely one of these names, misspelled: nobody would notice that it has no effect.
+pub(super) fn check_names(parameters: &Fields, names: &[&str]) -> std::result::Result<(), String> {
+    for given in parameters.keys().filter(|given| !names.contains(&&given[..])) {
+        let plain = given.to_lowercase().replace('-', "_");
+        let is_meant = |name: &&&str| {
+            // Short words are close to many others.
+            let distance = strsim::damerau_levenshtein(&plain, name);
+            distance <= name.len() / 4
+        };
+        if let Some(name) = names.iter().find(is_meant) {
+            return Err(format!("there is no parameter `{given}`; did you mean `{name}`?"));
+        }
+    }
+    Ok(())
 }
 
 /// Why parameters make no sense.

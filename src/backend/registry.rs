@@ -232,7 +232,9 @@ fn make(
             let keys = match (text(&backend.access_key_id), text(&backend.secret_access_key)) {
                 (Some(id), Some(secret)) => Some(AccessKeys { id, secret, token: text(&backend.session_token) }),
                 (Some(_), None) => return Known::Unconfigured("secret_access_key"),
-                (None, _) => None,
+                (None, Some(_)) => return Known::Unconfigured("access_key_id"),
+                (None, None) if backend.session_token.is_some() => return Known::Unconfigured("access_key_id"),
+                (None, None) => None,
             };
             let options = S3Options {
                 name: name.clone(),

@@ -235,10 +235,17 @@ const SUBMIT_HELP: &str = r#"Types and their arguments:
   add PATH                      upload FILE NAME
   get | cat | download SRC DEST (SRC: a CID, with a path perhaps, or a name)
   pin CID                       unpin CID
-  rm CID|NAME [--recursive]     list [CID|NAME] [DEST]
+  rm CID|NAME                   list [CID|NAME] [DEST]
   mkdir NAME                    copy | move NAME NAME
 
-Names lie in a backend's tree of files and start with `/`.
+Names lie in a backend's tree of files and start with `/`. On s3 they are keys of the
+configured bucket, or s3://BUCKET/KEY; one that ends with `/` is a folder.
+
+Parameters, as --param KEY=VALUE or in a line's `parameters`:
+  add, upload, rm               recursive=true
+  add, upload on local, ipfs    cid_version, raw_leaves, chunk_size, max_links, profile
+  add on ipfs                   pin=false, pin_name, to_files=NAME; pin: pin_name
+  add, upload on s3             content_type, storage_class, metadata.NAME, if_none_match=*
 
 With --from-file, each line is an object: operation_type, and if need be backend,
 parameters (texts), priority, max_retries, after (a list), delay, idempotency_key.
@@ -247,6 +254,7 @@ What a line does not say, the flags do.
 Examples:
   wal-cli submit pin CID --backend local
   wal-cli submit upload photo.jpg /pictures/photo.jpg --backend local --wait
+  wal-cli submit upload photo.jpg s3://BUCKET/2026/ --backend s3 --param content_type=image/jpeg
   wal-cli submit get CID out.jpg
   echo '{"operation_type":"pin","parameters":{"cid":"CID"}}' | wal-cli submit --from-file -"#;
 

@@ -2,38 +2,13 @@
 
 use super::error::ClientError;
 use super::{Client, Retention};
-use crate::config::BackendType;
-use crate::operation::BackendName;
-use crate::wal::{ARCHIVE_PARTITIONS, Archive, BadPush, CleanupPlan, Push, PushReport};
-
-/// Where archives are to go. What is not said here, the settings say.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PushOptions {
-    /// Where to, `s3://bucket/prefix` for example.
-    pub destination: Option<String>,
-    /// Who carries them there.
-    pub backend: Option<BackendName>,
-    /// What this machine is called there.
-    pub host: Option<String>,
-}
+use crate::wal::{ARCHIVE_PARTITIONS, Archive, CleanupPlan, Push, PushReport};
+use crate::worker::{PushOptions, push_to};
 
 impl Client {
     /// What a push with these options means, if its backend takes it.
     pub fn push_to(&self, options: &PushOptions) -> Result<Push, ClientError> {
-        let settings = &self.settings;
-        let destination = options.destination.as_ref().or(settings.archive_push.as_ref());
-        let destination = destination.ok_or(BadPush::NoDestination)?;
-        let backend = options.backend.clone().unwrap_or_else(|| settings.archive_backend());
-        let host = options.host.as_ref().or(settings.archive_host.as_ref());
-        let own = &self.disk.identity().host;
-        let kind = settings.backends.get(&backend).map(|backend| backend.backend_type);
-        if matches!(kind, Some(BackendType::Local | BackendType::Ipfs)) && !destination.starts_with('/') {
-            let why = "names on this backend start with `/`";
-            return Err(BadPush::Destination { destination: destination.clone(), why }.into());
-        }
-        let push = Push::new(destination, host.unwrap_or(own), backend, settings.max_retries)?;
-        self.backends.check(push.backend(), &Push::operation_type(), &push.sample_parameters())?;
-        Ok(push)
+        Ok(push_to(&self.settings, &self.backends, &self.disk.identity().host, options)?)
     }
 
     /// Logs an operation for each archive of a day that is over and that is not pushed yet, or only tells which.

@@ -4,6 +4,7 @@ use crate::backend::Refusal;
 use crate::disk::DiskError;
 use crate::operation::{IllegalTransition, Operation};
 use crate::wal::{BadPush, WalError};
+use crate::worker::NoPush;
 
 /// One input that was refused, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +92,15 @@ fn not_applicable(what: &str, skipped: &[Skipped]) -> String {
     match skipped {
         [one] => format!("operation {} cannot be {what}: {}", one.number, one.why),
         several => format!("nothing was changed: {} operations cannot be {what}", several.len()),
+    }
+}
+
+impl From<NoPush> for ClientError {
+    fn from(error: NoPush) -> ClientError {
+        match error {
+            NoPush::Bad(bad) => bad.into(),
+            NoPush::Refused(refusal) => refusal.into(),
+        }
     }
 }
 

@@ -18,7 +18,6 @@ mod why;
 
 use std::sync::{Arc, Mutex, OnceLock};
 
-pub use archive::PushOptions;
 pub use audit::{AuditFinding, AuditOptions, AuditReport, Followed, Unasked};
 pub use batch::{BadInputs, Batch, DELAY_MAX, NumberOrText, OperationLine, Receipts, SecondsOrText};
 pub use change::{Changed, Skipped, Verb};
@@ -45,7 +44,7 @@ pub use crate::wal::{
 use crate::wal::{HeldLock, Layout, Options, Retention, View, Wal, WalError};
 use crate::worker::Tools;
 pub use crate::worker::progress::Progress;
-pub use crate::worker::{Observer, ProcessOptions, ProcessReport, Silent, Stop};
+pub use crate::worker::{Observer, ProcessOptions, ProcessReport, PushOptions, Silent, Stop};
 
 /// A log and its backends.
 ///

@@ -27,7 +27,7 @@ use recover::Doubts;
 use settle::honour_cancel;
 pub use settle::{End, LAST_ERROR, Settlement, Terms, cancelled, is_cancelled, request_of, settle};
 use upkeep::Room;
-pub use upkeep::is_over;
+pub use upkeep::{NoPush, PushOptions, is_over, push_to};
 
 use crate::backend::{Attempt, Backends};
 use crate::clock::Clock;

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use super::{Tools, Worker};
 use crate::backend::custom::output;
-use crate::operation::{Number, Operation, OperationId, failure};
-use crate::wal::{Push, Retention, View, WalError, WalResult};
+use crate::backend::{Backends, Refusal};
+use crate::config::{BackendType, Settings};
+use crate::operation::{BackendName, Number, Operation, OperationId, failure};
+use crate::wal::{BadPush, Push, Retention, View, WalError, WalResult};
 
 /// How often a loop without room for outcomes folds the journal to get some.
 const FOLD_AGAIN: Duration = Duration::from_secs(10);
@@ -72,13 +74,11 @@ impl Worker<'_, '_, '_> {
 
     fn push(&self) -> Option<Push> {
         let Tools { settings, disk, backends, .. } = &self.tools;
-        let destination = settings.archive_push.as_ref().filter(|_| settings.enabled)?;
-        let host = settings.archive_host.as_ref().unwrap_or(&disk.identity().host).clone();
-        let push = Push::new(destination, &host, settings.archive_backend(), settings.max_retries);
-        let push = push.map_err(|error| tracing::warn!(%error, "no archive is pushed")).ok()?;
-        let taken = backends.check(push.backend(), &Push::operation_type(), &push.sample_parameters());
-        taken.map_err(|error| tracing::warn!(%error, "no archive is pushed")).ok()?;
-        Some(push)
+        if settings.archive_push.is_none() || !settings.enabled {
+            return None;
+        }
+        let push = push_to(settings, backends, &disk.identity().host, &PushOptions::default());
+        push.map_err(|error| tracing::warn!(%error, "no archive is pushed")).ok()
     }
 
     /// Whether a cleanup that is due logs pushes, so that a loop which was about to end goes on.
@@ -159,6 +159,44 @@ impl Worker<'_, '_, '_> {
     pub(super) fn ends_for_room(&self) -> bool {
         self.room.lacking.is_some() && (!self.options.follow || self.options.only.is_some())
     }
+}
+
+/// Where archives are to go. What is not said here, the settings say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PushOptions {
+    /// Where to, `s3://bucket/prefix` for example.
+    pub destination: Option<String>,
+    /// Who carries them there.
+    pub backend: Option<BackendName>,
+    /// What this machine is called there.
+    pub host: Option<String>,
+}
+
+/// Why no archive can be pushed.
+#[derive(Debug, thiserror::Error)]
+pub enum NoPush {
+    /// It says nowhere to, or to no place for archives.
+    #[error(transparent)]
+    Bad(#[from] BadPush),
+    /// The backend does not take it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// What a push with these options means, if its backend takes it; `own`: what this machine calls itself.
+pub fn push_to(settings: &Settings, backends: &Backends, own: &str, options: &PushOptions) -> Result<Push, NoPush> {
+    let destination = options.destination.as_ref().or(settings.archive_push.as_ref());
+    let destination = destination.ok_or(BadPush::NoDestination)?;
+    let backend = options.backend.clone().unwrap_or_else(|| settings.archive_backend());
+    let host = options.host.as_deref().or(settings.archive_host.as_deref()).unwrap_or(own);
+    let kind = settings.backends.get(&backend).map(|backend| backend.backend_type);
+    let bad = |why| BadPush::Destination { destination: destination.clone(), why };
+    if matches!(kind, Some(BackendType::Local | BackendType::Ipfs)) && !destination.starts_with('/') {
+        return Err(bad("names on this backend start with `/`").into());
+    }
+    let push = Push::new(destination, host, backend, settings.max_retries)?;
+    backends.check(push.backend(), &Push::operation_type(), &push.sample_parameters())?;
+    Ok(push)
 }
 
 /// Whether nobody will carry an operation on. What cannot be read may be.

@@ -89,9 +89,16 @@ impl Session<'_> {
     }
 
     fn delete(&self, place: &Place, key: &str) -> Result<()> {
+        self.delete_version(place, key, None)
+    }
+
+    /// Deletes this version; none: what is there, of which a service that keeps versions keeps this one.
+    pub(super) fn delete_version(&self, place: &Place, key: &str, version: Option<&str>) -> Result<()> {
         stop_if_asked(self.attempt)?;
         let bucket = self.bucket(place)?;
-        let deleted = self.call(async |client| client.delete_object().bucket(bucket).key(key).send().await);
+        let deleted = self.call(async |client| {
+            client.delete_object().bucket(bucket).key(key).set_version_id(version.map(str::to_owned)).send().await
+        });
         self.acted("DeleteObject", deleted).map(drop)
     }
 
@@ -196,7 +203,7 @@ impl Session<'_> {
             Ok(Some(copy)) if etag.is_none() || same_etag(copy.e_tag(), etag.as_deref()) => {
                 match size_of(&copy) == Some(size) {
                     true => self.outcome_of(destination, &copy),
-                    false => Err(self.damaged(destination)),
+                    false => Err(self.damaged(destination, copy.e_tag())),
                 }
             }
             // It was there; that it is gone, is another one or cannot be looked at now changes nothing of that.

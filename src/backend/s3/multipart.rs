@@ -356,13 +356,13 @@ impl Session<'_> {
         let ours = crc32_of_parts(parts.values().map(|part| part.crc32.as_deref()));
         let theirs = completed.checksum_crc32().filter(|checksum| checksum.contains('-'));
         if ours.as_deref().zip(theirs).is_some_and(|(ours, theirs)| ours != theirs) {
-            return Err(self.damaged(destination));
+            return Err(self.damaged(destination, completed.e_tag()));
         }
         let mut outcome = match self.head(destination) {
             Ok(Some(there)) if same_etag(there.e_tag(), completed.e_tag()) => {
                 match size_of(&there) == Some(note.size) {
                     true => self.outcome_of(destination, &there)?,
-                    false => return Err(self.damaged(destination)),
+                    false => return Err(self.damaged(destination, completed.e_tag())),
                 }
             }
             // It was there; that it is gone, is another one or cannot be looked at now changes nothing of that.

@@ -30,7 +30,15 @@ impl Place {
                 }
                 Place { bucket: Some(bucket.to_owned()), key: key.to_owned() }
             }
-            None => Place { bucket: None, key: text.trim_start_matches('/').to_owned() },
+            None => {
+                // `https://…` or `s3:/…`: whoever writes that does not mean a key.
+                let first = text.split_once('/').map_or("", |(first, _)| first);
+                if first.ends_with(':') {
+                    let message = "is no place in a bucket: write s3://BUCKET/KEY, or the key alone";
+                    return bad(format!("`{text}` {message}"));
+                }
+                Place { bucket: None, key: text.trim_start_matches('/').to_owned() }
+            }
         };
         if place.key.len() > KEY_MAX {
             return bad(format!("`{}…` is longer than {KEY_MAX} bytes, as no key may be", cut(&place.key)));
@@ -130,12 +138,13 @@ mod tests {
             ("s3://b//a", Some("b"), "/a"),
             ("/a/b", None, "a/b"),
             ("a b", None, "a b"),
+            ("a/b:c", None, "a/b:c"),
             ("", None, ""),
         ] {
             let place = Place::parse(text).unwrap();
             assert_eq!((place.bucket.as_deref(), &place.key[..]), (bucket, key), "{text}");
         }
-        for bad in ["s3://", "s3:///a", "a/../b", "s3://b/.", &"x".repeat(1025)] {
+        for bad in ["s3://", "s3:///a", "http://x/a", "s3:/b/a", "S3://b/a", "a/../b", "s3://b/.", &"x".repeat(1025)] {
             assert_eq!(Place::parse(bad).unwrap_err().error_type, "bad_path", "{bad}");
         }
         for bucket in ["s3://b/", "s3://b//", "s3://b///", "/", "//", "s3://b/a//"] {

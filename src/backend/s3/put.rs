@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+
 use super::Session;
 use super::checks::{Said, same_etag};
 use super::errors::Trouble;
@@ -101,7 +103,7 @@ impl Session<'_> {
         let said = Said { crc32: put.checksum_crc32(), etag: put.e_tag(), encryption: put.server_side_encryption() };
         match digest.agrees(said) {
             Some(true) => {}
-            Some(false) => return Err(self.damaged(destination)),
+            Some(false) => return Err(self.damaged(destination, put.e_tag())),
             // A service that says nothing that could be compared.
             None => self.check_size(destination, put.e_tag(), opened.len())?,
         }
@@ -136,13 +138,23 @@ impl Session<'_> {
     pub(super) fn check_size(&self, place: &Place, etag: Option<&str>, size: u64) -> Result<()> {
         match self.head(place) {
             Ok(Some(there)) if same_etag(there.e_tag(), etag) && size_of(&there) != Some(size) => {
-                Err(self.damaged(place))
+                Err(self.damaged(place, etag))
             }
             _ => Ok(()),
         }
     }
 
-    pub(super) fn damaged(&self, place: &Place) -> AttemptError {
+    /// What was put there under this etag is not what was sent. As far as it is still there, and ours, it goes away
+    /// again: it would be taken for done, or stand in the way of the next attempt.
+    pub(super) fn damaged(&self, place: &Place, etag: Option<&str>) -> AttemptError {
+        match self.head(place) {
+            Ok(Some(there)) if etag.is_some() && same_etag(there.e_tag(), etag) && self.is_ours(&there) => {
+                if let Err(error) = self.delete_version(place, &place.key, there.version_id()) {
+                    tracing::warn!(?error, key = place.key, "what was spoilt on the way could not be removed");
+                }
+            }
+            _ => {}
+        }
         let message = format!(
             "what {} has under `{}` is not what was sent: it was spoilt on the way, or there; it is sent again",
             self.backend.service, place.key
@@ -152,9 +164,15 @@ impl Session<'_> {
 
     pub(super) fn ask_put(&self, destination: &Place) -> Result<Answer> {
         let Some(there) = self.head(destination)? else { return Ok(Answer::NotDone) };
-        let id = self.request.id.to_string();
-        let is_ours = there.metadata().and_then(|metadata| metadata.get(OPERATION)) == Some(&id);
         let is_whole = self.request.source.as_ref().is_none_or(|source| size_of(&there) == Some(source.size));
-        if is_ours && is_whole { Ok(Answer::Done(self.outcome_of(destination, &there)?)) } else { Ok(Answer::NotDone) }
+        match self.is_ours(&there) && is_whole {
+            true => Ok(Answer::Done(self.outcome_of(destination, &there)?)),
+            false => Ok(Answer::NotDone),
+        }
+    }
+
+    /// Whether this operation put it there.
+    fn is_ours(&self, there: &HeadObjectOutput) -> bool {
+        there.metadata().and_then(|metadata| metadata.get(OPERATION)) == Some(&self.request.id.to_string())
     }
 }

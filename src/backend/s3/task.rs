@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::place::Place;
-use crate::backend::parameters::{BadParameter, Reader};
+use crate::backend::parameters::{BadParameter, Reader, check_names};
 use crate::operation::Fields;
 
 /// The operation types that a service for objects carries out.
 pub const TYPES: [&str; 10] = ["add", "upload", "get", "cat", "download", "rm", "list", "mkdir", "copy", "move"];
+
+/// The parameters that are read, beside metadata.
+const NAMES: [&str; 7] =
+    ["path", "destination", "source", "recursive", "content_type", "storage_class", "if_none_match"];
 
 /// Parameters that become metadata of an object begin so.
 const METADATA: &str = "metadata.";
@@ -65,6 +69,7 @@ pub(super) struct PutOptions {
 
 /// Whether an operation of this type may be logged with these parameters; the error says what is missing or wrong.
 pub fn check(operation_type: &str, parameters: &Fields) -> Result<(), String> {
+    check_names(parameters, &NAMES)?;
     Task::read(operation_type, parameters).map(drop).map_err(|bad| bad.message)
 }
 
@@ -205,6 +210,22 @@ mod tests {
             ("metadata.wal-cli-operation", "x"),
         ] {
             assert!(put(&[bad]).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn misspelled_names_are_noticed_and_notes_of_others_are_not() {
+        let check = |name: &str| {
+            let fields = [("path", "/x"), ("destination", "k"), (name, "text/plain")];
+            check("upload", &fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+        };
+        for (given, meant) in
+            [("content-type", "content_type"), ("Content_Type", "content_type"), ("storageclass", "storage_class")]
+        {
+            assert_eq!(check(given), Err(format!("there is no parameter `{given}`; did you mean `{meant}`?")));
+        }
+        for other in ["content_type", "metadata.content-type", "id", "note", "ticket", "sources_seen"] {
+            assert_eq!(check(other), Ok(()), "{other}");
         }
     }
 
