@@ -140,6 +140,7 @@ mod tests {
             let reach = match effect.reach {
                 Reach::One => "",
                 Reach::Tree => "/?",
+                Reach::Prefix => "?",
                 Reach::Removed => "/*",
                 Reach::Ensured => "/",
             };
@@ -185,12 +186,12 @@ mod tests {
                 "upload",
                 &[("path", "/x"), ("destination", "d/"), ("recursive", "true")],
                 &parts,
-                "+key/own/d/?".into(),
+                "+key/own/d?".into(),
             ),
             ("s3", "mkdir", &[("path", "d/")], &nothing, "+key/own/d/".into()),
-            ("s3", "rm", &[("path", "d"), ("recursive", "true")], &nothing, "-key/own/d/?".into()),
-            ("s3", "copy", &[("source", "a"), ("destination", "s3://b/c")], &nothing, "+key/b/c/?".into()),
-            ("s3", "move", &[("source", "a"), ("destination", "c")], &nothing, "-key/own/a/? +key/own/c/?".into()),
+            ("s3", "rm", &[("path", "d"), ("recursive", "true")], &nothing, "-key/own/d?".into()),
+            ("s3", "copy", &[("source", "a"), ("destination", "s3://b/c")], &nothing, "+key/b/c?".into()),
+            ("s3", "move", &[("source", "a"), ("destination", "c")], &nothing, "-key/own/a? +key/own/c?".into()),
             ("s3", "list", &[], &nothing, String::new()),
         ] {
             let found = effects_on(backend, operation_type, parameters, outcome);

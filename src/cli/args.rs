@@ -235,14 +235,13 @@ const SUBMIT_HELP: &str = r#"Types and their arguments:
   add PATH                      upload FILE NAME
   get | cat | download SRC DEST (SRC: a CID, with a path perhaps, or a name)
   pin CID                       unpin CID
-  rm CID|NAME                   list [CID|NAME] [DEST]
+  rm CID|NAME [--recursive]     list [CID|NAME] [DEST]
   mkdir NAME                    copy | move NAME NAME
 
 Names lie in a backend's tree of files and start with `/`. On s3 they are keys of the
 configured bucket, or s3://BUCKET/KEY; one that ends with `/` is a folder.
 
 Parameters, as --param KEY=VALUE or in a line's `parameters`:
-  add, upload, rm               recursive=true
   add, upload on local, ipfs    cid_version, raw_leaves, chunk_size, max_links, profile
   add on ipfs                   pin=false, pin_name, to_files=NAME; pin: pin_name
   add, upload on s3             content_type, storage_class, metadata.NAME, if_none_match=*

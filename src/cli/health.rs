@@ -46,7 +46,7 @@ fn offline(all: &[BackendHealth]) -> Option<CliError> {
         let (word, verb) = if offline.len() == 1 { ("backend", "is") } else { ("backends", "are") };
         let message = format!("{word} `{}` {verb} away", offline.join("`, `"));
         CliError::new(ErrorType::Offline, message)
-            .hint("operations for it wait and are sent when it is back")
+            .hint("operations wait, and are sent once their backend is back")
             .with(|facts| facts.offline = Some(offline.iter().map(ToString::to_string).collect()))
     })
 }

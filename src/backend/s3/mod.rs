@@ -214,6 +214,7 @@ impl S3Backend {
             }
             Trouble::Stopped => AttemptError::Stopped,
             Trouble::Unusable(what) => {
+                let what = what.trim_end_matches('.');
                 let message = format!(
                     "{} cannot be called: {what}; set the access keys of `backends.{}`, or where AWS's tools look for them",
                     self.service, self.options.name

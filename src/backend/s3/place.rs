@@ -116,7 +116,10 @@ fn cut(text: &str) -> String {
 /// Refuses to put something into itself.
 pub(super) fn refuse_into_itself(source: &Place, destination: &Place) -> Result<()> {
     if destination.is_below(source) {
-        let message = format!("`{}` lies in `{}` itself; choose another key", destination.key, source.key);
+        let message = match destination.key == source.key {
+            true => format!("`{}` is there already: source and destination are the same", source.key),
+            false => format!("`{}` lies in `{}` itself; choose another key", destination.key, source.key),
+        };
         return Err(AttemptError::permanent("bad_path", message));
     }
     Ok(())
