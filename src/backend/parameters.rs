@@ -47,9 +47,8 @@ pub(super) fn check_names(parameters: &Fields, names: &[&str]) -> std::result::R
     for given in parameters.keys().filter(|given| !names.contains(&&given[..])) {
         let plain = given.to_lowercase().replace('-', "_");
         let is_meant = |name: &&&str| {
-            // Short words are close to many others.
-            let distance = strsim::damerau_levenshtein(&plain, name);
-            distance <= name.len() / 4
+            // Short words are close to many others, and notes of somebody else's are not to be refused.
+            strsim::damerau_levenshtein(&plain, name) <= usize::from(name.len() >= 8)
         };
         if let Some(name) = names.iter().find(is_meant) {
             return Err(format!("there is no parameter `{given}`; did you mean `{name}`?"));

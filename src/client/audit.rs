@@ -96,6 +96,8 @@ pub struct AuditFinding {
     pub parameters: Fields,
     /// What it went on as before, if it did.
     pub redirected_to: Option<OperationId>,
+    /// The revision in which it was completed; of what was reopened, that of what it brought back.
+    pub completed_in: Revision,
     /// What was found.
     pub what: String,
     /// What follows from that; none: nothing, since nobody asked for it.
@@ -298,8 +300,14 @@ impl Client {
                 |glimpse| BEGUN.contains(&glimpse.status),
                 |operation| {
                     let is_meant = options.backend.as_ref().is_none_or(|backend| *backend == operation.backend);
-                    if BEGUN.contains(&operation.status()) && is_meant {
-                        let effects = self.effects_of(&operation, &Outcome::default());
+                    let mut effects = self.effects_of(&operation, &Outcome::default());
+                    match operation.status() {
+                        Status::Processing => {}
+                        // What it began is over: it may have taken something away, but nothing is gone by putting.
+                        Status::Retrying => effects.retain(|effect| !effect.puts),
+                        _ => effects.clear(),
+                    }
+                    if is_meant {
                         superseded.note(&operation.backend, &effects, Revision::MAX);
                     }
                     ControlFlow::Continue(())
@@ -441,11 +449,36 @@ impl Client {
             }
         }
         report.checked += 1;
+        let completed_in = self.completed_first_in(&operation);
         let Operation { number, id, operation_type, backend, parameters, redirected_to, .. } = operation;
         let followed = None;
-        let finding = AuditFinding { number, id, operation_type, backend, parameters, redirected_to, what, followed };
+        let finding = AuditFinding {
+            number,
+            id,
+            operation_type,
+            backend,
+            parameters,
+            redirected_to,
+            completed_in,
+            what,
+            followed,
+        };
         let findings = if loss == Loss::Gone { &mut report.gone } else { &mut report.altered };
         findings.push(finding);
+    }
+
+    /// The revision in which an operation was completed, or what it brought back.
+    fn completed_first_in(&self, operation: &Operation) -> Revision {
+        let (mut first, mut from, mut left) = (completed_in(operation), operation.redirected_from, 100);
+        while let Some(id) = from.filter(|_| left > 0) {
+            // One that cannot be read, or is dropped already, leaves the order that is known.
+            let Ok(Some(earlier)) = self.look(|view| view.operation_by_id(id)) else { break };
+            if earlier.status() == Status::Completed {
+                first = completed_in(&earlier);
+            }
+            (from, left) = (earlier.redirected_from, left - 1);
+        }
+        first
     }
 
     /// Takes back what operations brought about that were at work meanwhile. Up to the revision that it returns, what

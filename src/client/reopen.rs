@@ -1,6 +1,6 @@
 //! Logging once more what was completed and is not there any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use super::audit::{AuditFinding, Followed, Later, completed_in};
@@ -48,9 +48,14 @@ impl Client {
         looked_until: Revision,
         stop: &Stop,
     ) -> Result<(), ClientError> {
+        let ids: HashSet<OperationId> = findings.iter().map(|finding| finding.id).collect();
+        // In the order in which they were completed: what one finds in its place, or copies, is put there first.
+        let mut order: Vec<(Revision, Number)> =
+            findings.iter().map(|finding| (finding.completed_in, finding.number)).collect();
+        order.sort_unstable();
+        let numbers: Vec<Number> = order.into_iter().map(|(_, number)| number).collect();
         let mut findings: BTreeMap<Number, &mut AuditFinding> =
             findings.into_iter().map(|finding| (finding.number, finding)).collect();
-        let numbers: Vec<Number> = findings.keys().copied().collect();
         let mut placed = Placed::new();
         for some in numbers.chunks(PORTION) {
             let mut operations = Vec::with_capacity(some.len());
@@ -64,7 +69,8 @@ impl Client {
                 }
             }
             let copies = operations.iter().filter(|operation| copied_from(operation).is_some());
-            let mut later = Later::new(looked_until, copies.map(completed_in).min());
+            let done = operations.iter().map(completed_in).min().unwrap_or(looked_until);
+            let mut later = Later::new(done, copies.map(completed_in).min(), looked_until, ids.clone());
             later.extend_ours(placed.values().copied());
             self.look(|view| later.look(self, view))?;
             for batch in batches_of_pairs(&operations) {
@@ -279,18 +285,22 @@ struct Places {
 }
 
 impl Places {
-    /// The new operations that put there what this one reads, or what that is in, or what is in it.
+    /// The new operations that put something where this one reads or puts something, or around that, or in it.
     fn needed(&self, backend: &BackendName, placed: [&Placed; 2]) -> Vec<OperationId> {
         let mut needed = Vec::new();
-        for Effect { place, .. } in &self.read {
+        for Effect { place, reach, .. } in self.read.iter().chain(&self.put) {
             let above = place.match_indices('/').map(|(at, _)| &place[..at]);
             for around in above.chain([&place[..]]) {
                 let at = (backend.clone(), around.to_owned());
                 needed.extend(placed.iter().find_map(|placed| placed.get(&at)));
             }
-            // `0` comes right after `/`.
-            let within = (backend.clone(), format!("{place}/"))..(backend.clone(), format!("{place}0"));
-            needed.extend(placed.iter().flat_map(|placed| placed.range(within.clone()).map(|(_, id)| id)));
+            if matches!(reach, Reach::Tree | Reach::Prefix) {
+                // `0` comes right after `/`.
+                let within = (backend.clone(), format!("{place}/"))..(backend.clone(), format!("{place}0"));
+                let within = placed.iter().flat_map(|placed| placed.range(within.clone()).map(|(_, id)| id));
+                // One more than it may be: then it is refused.
+                needed.extend(within.take(NEEDED_MAX + 1));
+            }
         }
         needed.sort_unstable();
         needed.dedup();

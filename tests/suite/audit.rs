@@ -1,6 +1,8 @@
 //! `verify --remote`: whether what was completed is still there, and logged once more where it is not.
 #![expect(clippy::disallowed_methods, reason = "it removes and damages files as others would")]
 
+mod order;
+
 use std::fmt;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -303,69 +305,6 @@ fn what_is_begun_at_a_place_excuses_what_is_missing_there_until_it_has_ended() {
 }
 
 #[test]
-fn what_is_to_come_later_to_the_same_place_is_not_undone() {
-    let place = Place::new();
-    place.settings("default_backend = \"local\"\n");
-    place.file("old", "old\n");
-    place.file("new", "new\n");
-    place.run("submit upload old /n/f --wait"); // 1
-    place.run("submit upload old /d/x --wait"); // 2
-    place.run("submit upload old /alone --wait"); // 3
-    place.run("submit upload new /n/f"); // 4
-    place.run("submit rm /d --param recursive=true"); // 5
-    place.run("hold 5");
-    let files = place.log().join("local/files");
-    for gone in ["n/f", "d/x", "alone"] {
-        std::fs::remove_file(files.join(gone)).unwrap();
-    }
-    let (exit, document) = told(&place, "verify --remote --reopen");
-    assert_eq!((exit, &document["reopened"]), (1, &1.into()), "{document:#}");
-    assert_found(&document, &[1, 2, 3], &[]);
-    for (nth, number) in [(0, 4), (1, 5)] {
-        let why = document["gone"][nth]["refused"].as_str().unwrap();
-        assert!(why.starts_with(&format!("operation {number} concerns the same place")), "{why}");
-    }
-    place.run("process");
-    assert_eq!(std::fs::read_to_string(files.join("n/f")).unwrap(), "new\n");
-    place.run("cancel 5");
-    put_back(&place, 1);
-    assert_eq!(std::fs::read_to_string(files.join("d/x")).unwrap(), "old\n");
-}
-
-#[test]
-fn a_copy_is_made_again_only_of_what_it_copied() {
-    let place = Place::new();
-    place.settings("default_backend = \"local\"\n");
-    place.file("one", "one\n");
-    place.file("two", "two\n");
-    place.run("submit upload one /s/one --wait"); // 1
-    place.run("submit upload two /s/two --wait"); // 2
-    place.run("submit copy /s /t --wait"); // 3
-    place.run("submit copy /s/one /u --wait"); // 4
-    let files = place.log().join("local/files");
-    std::fs::remove_dir_all(files.join("s")).unwrap();
-    std::fs::remove_dir_all(files.join("t")).unwrap();
-    let (_, document) = told(&place, "verify --remote --reopen");
-    assert_found(&document, &[1, 2, 3], &[]);
-    assert_eq!(document["reopened"], 3, "{document:#}");
-    let copy = place.json("show 7");
-    assert_eq!(copy["operation"]["depends_on"].as_array().unwrap().len(), 2, "all that is in it: {copy:#}");
-    place.run("process");
-    assert_eq!(std::fs::read_to_string(files.join("t/two")).unwrap(), "two\n");
-    // What brought its source back has not changed it.
-    std::fs::remove_file(files.join("u")).unwrap();
-    put_back(&place, 1);
-    assert_eq!(std::fs::read_to_string(files.join("u")).unwrap(), "one\n");
-    // That does.
-    place.run("submit upload two /s/one --wait");
-    std::fs::remove_file(files.join("u")).unwrap();
-    let (_, document) = told(&place, "verify --remote --reopen");
-    assert_eq!(document["reopened"], 0, "{document:#}");
-    let why = document["gone"][0]["refused"].as_str().unwrap();
-    assert!(why.contains("changed, or taken away, what it copied"), "{why}");
-}
-
-#[test]
 fn damage_is_told_whatever_was_removed_since() {
     let place = Place::new();
     place.settings("default_backend = \"local\"\n");
@@ -479,8 +418,9 @@ fn what_is_missing_or_damaged_in_the_local_store_is_found_and_put_back() {
     assert_eq!((&document["reopened"], &document["gone"][0]["went_on_as"]["new"]), (&0.into(), &false.into()));
     let shown = place.run("show 1");
     assert!(shown.contains("went on as") && shown.contains("completed"), "{shown}");
-    assert!(place.run("show 11").contains("made from"));
-    assert!(place.run("why 1").contains("so it went on as operation 11 (pending)"));
+    let next = document["gone"][0]["went_on_as"]["number"].as_u64().unwrap();
+    assert!(place.run(&format!("show {next}")).contains("made from"));
+    assert!(place.run("why 1").contains(&format!("so it went on as operation {next} (pending)")));
     // What is copied from there waits for it.
     let copy = place.json("show 15");
     assert_eq!(copy["operation"]["operation_type"], "copy");

@@ -30,15 +30,7 @@ impl Place {
                 }
                 Place { bucket: Some(bucket.to_owned()), key: key.to_owned() }
             }
-            None => {
-                // `https://…` or `s3:/…`: whoever writes that does not mean a key.
-                let first = text.split_once('/').map_or("", |(first, _)| first);
-                if first.ends_with(':') {
-                    let message = "is no place in a bucket: write s3://BUCKET/KEY, or the key alone";
-                    return bad(format!("`{text}` {message}"));
-                }
-                Place { bucket: None, key: text.trim_start_matches('/').to_owned() }
-            }
+            None => Place { bucket: None, key: text.trim_start_matches('/').to_owned() },
         };
         if place.key.len() > KEY_MAX {
             return bad(format!("`{}…` is longer than {KEY_MAX} bytes, as no key may be", cut(&place.key)));
@@ -48,6 +40,16 @@ impl Place {
             return bad(format!("`{text}` is no key that every service takes: `.` and `..` may not be parts of it"));
         }
         Ok(place)
+    }
+
+    /// Refuses `https://…` and `s3:/…`: whoever writes that does not mean a key. Only when something is logged: what is
+    /// in the log already stays what it is.
+    pub(super) fn check(text: &str) -> std::result::Result<(), String> {
+        let first = text.split_once('/').map_or("", |(first, _)| first);
+        match first.ends_with(':') && !text.starts_with("s3://") {
+            true => Err(format!("`{text}` is no place in a bucket: write s3://BUCKET/KEY, or the key alone")),
+            false => Ok(()),
+        }
     }
 
     /// The same of one object, or of a folder: never of a whole bucket.
@@ -147,7 +149,13 @@ mod tests {
             let place = Place::parse(text).unwrap();
             assert_eq!((place.bucket.as_deref(), &place.key[..]), (bucket, key), "{text}");
         }
-        for bad in ["s3://", "s3:///a", "http://x/a", "s3:/b/a", "S3://b/a", "a/../b", "s3://b/.", &"x".repeat(1025)] {
+        for elsewhere in ["http://x/a", "s3:/b/a", "S3://b/a"] {
+            assert!(Place::check(elsewhere).is_err(), "{elsewhere}");
+        }
+        for fine in ["s3://b/a", "s3://b/c:/d", "a/b:c", "a:b", "a", "/a:/b"] {
+            assert_eq!(Place::check(fine), Ok(()), "{fine}");
+        }
+        for bad in ["s3://", "s3:///a", "a/../b", "s3://b/.", &"x".repeat(1025)] {
             assert_eq!(Place::parse(bad).unwrap_err().error_type, "bad_path", "{bad}");
         }
         for bucket in ["s3://b/", "s3://b//", "s3://b///", "/", "//", "s3://b/a//"] {

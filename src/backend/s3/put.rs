@@ -151,6 +151,13 @@ impl Session<'_> {
             Ok(Some(there)) if etag.is_some() && same_etag(there.e_tag(), etag) && self.is_ours(&there) => {
                 if let Err(error) = self.delete_version(place, &place.key, there.version_id()) {
                     tracing::warn!(?error, key = place.key, "what was spoilt on the way could not be removed");
+                    if self.request.parameters.contains_key("if_none_match") {
+                        let message = format!(
+                            "what {} has under `{}` is not what was sent, and it could not be removed: remove it, then retry",
+                            self.backend.service, place.key
+                        );
+                        return AttemptError::permanent("damaged_content", message);
+                    }
                 }
             }
             _ => {}

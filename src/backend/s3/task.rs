@@ -70,6 +70,16 @@ pub(super) struct PutOptions {
 /// Whether an operation of this type may be logged with these parameters; the error says what is missing or wrong.
 pub fn check(operation_type: &str, parameters: &Fields) -> Result<(), String> {
     check_names(parameters, &NAMES)?;
+    let places = ["source", "destination", "path"].into_iter().filter(|name| {
+        // There, it is that of a file on this machine.
+        !matches!(
+            (operation_type, *name),
+            ("add" | "upload", "path") | ("get" | "cat" | "download" | "list", "destination")
+        )
+    });
+    for place in places.filter_map(|name| parameters.get(name)) {
+        Place::check(place)?;
+    }
     Task::read(operation_type, parameters).map(drop).map_err(|bad| bad.message)
 }
 
@@ -224,7 +234,8 @@ mod tests {
         {
             assert_eq!(check(given), Err(format!("there is no parameter `{given}`; did you mean `{meant}`?")));
         }
-        for other in ["content_type", "metadata.content-type", "id", "note", "ticket", "sources_seen"] {
+        for other in ["content_type", "metadata.content-type", "id", "note", "sources", "content_size", "storage_days"]
+        {
             assert_eq!(check(other), Ok(()), "{other}");
         }
     }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use super::completed_in;
 use super::superseded::Superseded;
-use crate::backend::Effect;
+use crate::backend::{Effect, Reach};
 use crate::client::Client;
 use crate::operation::{Operation, OperationId, Outcome, Revision, State, Status};
 use crate::wal::{FileEntry, Order, View, WalResult};
@@ -18,8 +18,12 @@ const UNENDED: [Status; 3] = [Status::Pending, Status::Processing, Status::Retry
 /// It is looked at outside of the lock first, which may take long, and then once more inside, for what is newer.
 #[derive(Debug)]
 pub(in crate::client) struct Later {
-    /// Completed ones, from this revision on.
+    /// Completed ones, from this revision on. Findings of the same run do not count: each is put back in its turn, or
+    /// it is told why not.
     done: (Revision, Superseded),
+    findings: HashSet<OperationId>,
+    /// Up to this revision, the audit has looked for what replaced or took away what is in one piece.
+    audited: Revision,
     /// Those that have not ended, or of which nobody knows; by number.
     open: Superseded,
     /// Completed ones that changed what copies were made from: not those that brought back what was there.
@@ -34,10 +38,17 @@ pub(in crate::client) struct Later {
 
 impl Later {
     /// Nothing looked at yet. Of completed operations those behind `done` count, and those behind `sources` if they
-    /// may have changed what was copied.
-    pub(in crate::client) fn new(done: Revision, sources: Option<Revision>) -> Later {
+    /// may have changed what was copied; `audited`: up to where the audit itself has looked.
+    pub(in crate::client) fn new(
+        done: Revision,
+        sources: Option<Revision>,
+        audited: Revision,
+        findings: HashSet<OperationId>,
+    ) -> Later {
         Later {
             done: (done, Superseded::default()),
+            findings,
+            audited,
             open: Superseded::default(),
             sources: (sources.unwrap_or(Revision::MAX), Superseded::default()),
             restoring: HashSet::new(),
@@ -82,7 +93,8 @@ impl Later {
             State::Completed { outcome, .. } => {
                 self.restoring.extend(operation.redirected_to);
                 let (effects, at) = (client.effects_of(operation, outcome), completed_in(operation));
-                if at > self.done.0 && !self.ours.contains(&operation.id) {
+                let is_put_back = self.ours.contains(&operation.id) || self.findings.contains(&operation.id);
+                if at > self.done.0 && !is_put_back {
                     self.done.1.note(backend, &effects, at);
                 }
                 let brings_back = self.restoring.contains(&operation.id) || self.ours.contains(&operation.id);
@@ -91,9 +103,7 @@ impl Later {
                 }
             }
             _ if self.ours.contains(&operation.id) => {}
-            _ if UNENDED.contains(&operation.status())
-                || (operation.is_in_doubt() && operation.redirected_to.is_none()) =>
-            {
+            _ if UNENDED.contains(&operation.status()) || operation.is_in_doubt() => {
                 self.open.note(backend, &client.effects_of(operation, &Outcome::default()), operation.number);
             }
             _ => {}
@@ -111,12 +121,15 @@ impl Later {
         for (effects, what) in [(puts, "the same place"), (reads, "what this one copies")] {
             if let Some(number) = self.open.last_touched(backend, effects) {
                 return Some(format!(
-                    "operation {number} concerns {what}, and it is not certain that it has ended; see `wal-cli why {number}`"
+                    "operation {number} concerns {what}, and it was not certain that it had ended; see `wal-cli why {number}`"
                 ));
             }
         }
-        if self.done.1.last_touched(backend, puts) > Some(at) {
-            return Some("a later operation has replaced it, or taken it away, in this moment".into());
+        // What has parts is a loss also where some of them were replaced or taken away before: all of it would be back.
+        let has_parts = puts.iter().any(|effect| matches!(effect.reach, Reach::Tree | Reach::Prefix));
+        let since = if has_parts { at } else { at.max(self.audited) };
+        if self.done.1.last_touched(backend, puts) > Some(since) {
+            return Some("a later operation has replaced it or something in it, or taken that away".into());
         }
         if self.sources.1.last_touched(backend, reads) > Some(at) {
             return Some("a later operation has changed, or taken away, what it copied".into());

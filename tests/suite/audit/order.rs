@@ -1,0 +1,107 @@
+//! What is logged once more beside what came later, what waits, and what else is logged once more.
+
+use super::{assert_found, put_back, told};
+use crate::suite::binary::Place;
+
+#[test]
+fn what_is_to_come_later_to_the_same_place_is_not_undone() {
+    let place = Place::new();
+    place.settings("default_backend = \"local\"\n");
+    place.file("old", "old\n");
+    place.file("new", "new\n");
+    place.run("submit upload old /n/f --wait"); // 1
+    place.run("submit upload old /d/x --wait"); // 2
+    place.run("submit upload old /alone --wait"); // 3
+    place.run("submit upload new /n/f"); // 4
+    place.run("submit rm /d --param recursive=true"); // 5
+    place.run("hold 5");
+    let files = place.log().join("local/files");
+    for gone in ["n/f", "d/x", "alone"] {
+        std::fs::remove_file(files.join(gone)).unwrap();
+    }
+    let (exit, document) = told(&place, "verify --remote --reopen");
+    assert_eq!((exit, &document["reopened"]), (1, &1.into()), "{document:#}");
+    assert_found(&document, &[1, 2, 3], &[]);
+    for (nth, number) in [(0, 4), (1, 5)] {
+        let why = document["gone"][nth]["refused"].as_str().unwrap();
+        assert!(why.starts_with(&format!("operation {number} concerns the same place")), "{why}");
+    }
+    place.run("process");
+    assert_eq!(std::fs::read_to_string(files.join("n/f")).unwrap(), "new\n");
+    place.run("cancel 5");
+    put_back(&place, 1);
+    assert_eq!(std::fs::read_to_string(files.join("d/x")).unwrap(), "old\n");
+}
+
+#[test]
+fn a_copy_is_made_again_only_of_what_it_copied() {
+    let place = Place::new();
+    place.settings("default_backend = \"local\"\n");
+    place.file("one", "one\n");
+    place.file("two", "two\n");
+    place.run("submit upload one /s/one --wait"); // 1
+    place.run("submit upload two /s/two --wait"); // 2
+    place.run("submit copy /s /t --wait"); // 3
+    place.run("submit copy /s/one /u --wait"); // 4
+    let files = place.log().join("local/files");
+    std::fs::remove_dir_all(files.join("s")).unwrap();
+    std::fs::remove_dir_all(files.join("t")).unwrap();
+    let (_, document) = told(&place, "verify --remote --reopen");
+    assert_found(&document, &[1, 2, 3], &[]);
+    assert_eq!(document["reopened"], 3, "{document:#}");
+    let copy = place.json("show 7");
+    assert_eq!(copy["operation"]["depends_on"].as_array().unwrap().len(), 2, "all that is in it: {copy:#}");
+    place.run("process");
+    assert_eq!(std::fs::read_to_string(files.join("t/two")).unwrap(), "two\n");
+    // What was put back has a higher number than its copy now, and still comes first.
+    std::fs::remove_dir_all(files.join("s")).unwrap();
+    put_back(&place, 2);
+    std::fs::remove_dir_all(files.join("s")).unwrap();
+    std::fs::remove_dir_all(files.join("t")).unwrap();
+    let (_, document) = told(&place, "verify --remote --reopen");
+    assert_found(&document, &[7, 8, 9], &[]);
+    let copy = place.json(&format!("show {}", document["gone"][0]["went_on_as"]["number"]));
+    assert_eq!(copy["operation"]["depends_on"].as_array().unwrap().len(), 2, "{copy:#}");
+    place.run("process");
+    // What brought its source back has not changed it.
+    std::fs::remove_file(files.join("u")).unwrap();
+    put_back(&place, 1);
+    assert_eq!(std::fs::read_to_string(files.join("u")).unwrap(), "one\n");
+    // That does.
+    place.run("submit upload two /s/one --wait");
+    std::fs::remove_file(files.join("u")).unwrap();
+    let (_, document) = told(&place, "verify --remote --reopen");
+    assert_eq!(document["reopened"], 0, "{document:#}");
+    let why = document["gone"][0]["refused"].as_str().unwrap();
+    assert!(why.contains("changed, or taken away, what it copied"), "{why}");
+}
+
+#[test]
+fn a_tree_of_which_something_was_removed_on_purpose_is_not_put_back_whole() {
+    let place = Place::new();
+    place.settings("default_backend = \"local\"\n");
+    for name in ["d", "e"] {
+        std::fs::create_dir(place.path(name)).unwrap();
+        place.file(&format!("{name}/kept"), "kept\n");
+        place.file(&format!("{name}/secret"), "secret\n");
+    }
+    place.file("new", "new\n");
+    place.run("submit upload d /d --recursive --wait"); // 1
+    place.run("submit rm /d/secret --wait"); // 2
+    place.run("submit upload e /e --recursive --wait"); // 3
+    place.run("submit upload new /e/kept --wait"); // 4
+    let files = place.log().join("local/files");
+    std::fs::remove_dir_all(files.join("d")).unwrap();
+    std::fs::remove_dir_all(files.join("e")).unwrap();
+    let (_, document) = told(&place, "verify --remote --reopen");
+    assert_found(&document, &[1, 3, 4], &[]);
+    assert_eq!(document["reopened"], 2, "{document:#}");
+    let why = document["gone"][0]["refused"].as_str().unwrap();
+    assert!(why.contains("something in it"), "{why}");
+    // In the order in which they were put there, whatever is sent at once.
+    let later = place.json("show 6");
+    assert_eq!(later["operation"]["depends_on"].as_array().unwrap().len(), 1, "{later:#}");
+    place.run("process");
+    assert_eq!(std::fs::read_to_string(files.join("e/kept")).unwrap(), "new\n");
+    assert!(!files.join("d").exists());
+}
