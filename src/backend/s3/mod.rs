@@ -196,7 +196,9 @@ impl S3Backend {
     fn refusal(&self, call: &str, refused: &Refused) -> (Failure, Option<u64>) {
         let (class, error_type, advice) = errors::meaning(refused);
         let code = if refused.code.is_empty() { format!("status {}", refused.status) } else { refused.code.clone() };
-        let said = if refused.message.is_empty() { String::new() } else { format!(": {}", refused.message) };
+        // Another sentence follows.
+        let said = refused.message.trim_end_matches('.');
+        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
         let message = format!("{} refused `{call}` ({code}){said}; {advice}", self.service);
         (self.failure(class, error_type, message), refused.retry_after.map(|after| after.saturating_mul(1000)))
     }
