@@ -1,14 +1,12 @@
 //! Calls over HTTP, for backends that are services.
 //!
-//! Backends are called by threads that may block, the network is asynchronous: a small runtime carries the
-//! exchanges, started when the first one is made, and a [`Call`] waits for what they bring. Every wait has a limit,
-//! and ends soon when the attempt is cancelled. A call shows all of an answer: its trailers too.
+//! A [`Call`] waits for what an exchange brings, and shows all of an answer: its trailers too.
 
 use std::collections::VecDeque;
 use std::error::Error as _;
 use std::fmt;
-use std::pin::{Pin, pin};
-use std::sync::{Once, OnceLock};
+use std::pin::Pin;
+use std::sync::Once;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,15 +15,11 @@ use http_body::Frame;
 use http_body_util::BodyExt;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Client, Url};
-use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::Attempt;
-
-/// How soon a wait notices that the attempt was cancelled.
-const PATIENCE: Duration = Duration::from_millis(100);
+use super::network::{Engine, Spell, Task, Threads, Unfinished};
 
 /// Pieces of a body that wait to be sent, at most.
 const QUEUE: usize = 2;
@@ -82,6 +76,15 @@ pub(super) enum Trouble {
     Unusable(String),
 }
 
+impl From<Unfinished> for Trouble {
+    fn from(unfinished: Unfinished) -> Trouble {
+        match unfinished {
+            Unfinished::Stopped => Trouble::Stopped,
+            Unfinished::TimedOut(what) => Trouble::TimedOut(what),
+        }
+    }
+}
+
 /// The beginning of an answer.
 #[derive(Debug)]
 pub(super) struct Head {
@@ -94,8 +97,7 @@ pub(super) struct Http {
     endpoint: String,
     credentials: Credentials,
     limits: Limits,
-    /// Once it could be started: what stood in its way before may be gone the next time.
-    engine: OnceLock<Engine>,
+    engine: Engine<Client>,
 }
 
 impl fmt::Debug for Http {
@@ -105,24 +107,10 @@ impl fmt::Debug for Http {
     }
 }
 
-struct Engine {
-    runtime: Option<Runtime>,
-    client: Client,
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        // What still runs there was given up; nobody waits for it.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
 impl Http {
     /// A service; nothing is started yet.
     pub fn new(endpoint: String, credentials: Credentials, limits: Limits) -> Http {
-        Http { endpoint, credentials, limits, engine: OnceLock::new() }
+        Http { endpoint, credentials, limits, engine: Engine::new() }
     }
 
     /// How long things may take.
@@ -130,24 +118,11 @@ impl Http {
         self.limits
     }
 
-    fn engine(&self) -> Result<(&Runtime, &Client), Trouble> {
-        self.engine_by(|| self.start())
+    fn engine(&self) -> Result<(&Threads, &Client), Trouble> {
+        self.engine.started(|| self.start())
     }
 
-    fn engine_by(&self, start: impl FnOnce() -> Result<Engine, Trouble>) -> Result<(&Runtime, &Client), Trouble> {
-        let engine = match self.engine.get() {
-            Some(engine) => engine,
-            None => {
-                let started = start()?;
-                // If another thread was faster, its engine stays.
-                self.engine.get_or_init(|| started)
-            }
-        };
-        let runtime = engine.runtime.as_ref().ok_or_else(|| Trouble::NoNetwork("it has ended".into()))?;
-        Ok((runtime, &engine.client))
-    }
-
-    fn start(&self) -> Result<Engine, Trouble> {
+    fn start(&self) -> Result<(Threads, Client), Trouble> {
         static PROVIDER: Once = Once::new();
         // Fails where the program around us has already chosen one, which is as good.
         PROVIDER.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
@@ -170,16 +145,8 @@ impl Http {
             let advice = "see that the system's certificates (`ca-certificates`) are installed, and may be read";
             Trouble::NoNetwork(format!("no client could be made: {said}; {advice}"))
         })?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("http")
-            .enable_all()
-            .build()
-            .map_err(|error| {
-                let advice = "see how many files and processes it may have (`ulimit -n`, `ulimit -u`)";
-                Trouble::NoNetwork(format!("there are no means for the network: {error}; {advice}"))
-            })?;
-        Ok(Engine { runtime: Some(runtime), client })
+        let threads = Threads::start("http", 1).map_err(Trouble::NoNetwork)?;
+        Ok((threads, client))
     }
 
     fn url(&self, path: &str, query: &[(&str, &str)]) -> Result<Url, String> {
@@ -200,7 +167,7 @@ impl Http {
         query: &[(&str, &str)],
         body_type: Option<&str>,
     ) -> Result<Call<'a>, Trouble> {
-        let (runtime, client) = self.engine()?;
+        let (threads, client) = self.engine()?;
         let url = self.url(path, query).map_err(Trouble::Unusable)?;
         let mut request = client.post(url);
         // The address itself may bring a user and a password; what was set on its own goes before them.
@@ -219,40 +186,19 @@ impl Http {
         }
         let request = request.build().map_err(|error| Trouble::Unusable(text_of(&error)))?;
         let (events, incoming) = mpsc::channel(8);
-        let task = runtime.spawn(exchange(client.clone(), request, events)).abort_handle();
+        let task = threads.spawn(exchange(client.clone(), request, events));
         Ok(Call {
-            runtime,
+            threads,
             attempt,
             limits,
             body,
             incoming,
-            task,
+            _task: task,
             head: None,
             early: VecDeque::new(),
             end: None,
             moved_at: None,
         })
-    }
-}
-
-/// How long one call may take.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Spell {
-    /// With nothing moving.
-    idle: Duration,
-    /// Until when it must be over.
-    until: Option<Instant>,
-}
-
-impl Spell {
-    /// As long as the limits allow, from now on.
-    pub fn begin(limits: Limits) -> Spell {
-        Spell { idle: limits.idle, until: limits.total.map(|total| Instant::now() + total) }
-    }
-
-    /// No longer than this, from now on.
-    pub fn of(total: Duration) -> Spell {
-        Spell { idle: total, until: Some(Instant::now() + total) }
     }
 }
 
@@ -374,24 +320,18 @@ impl http_body::Body for Streamed {
 
 /// One exchange under way; dropping it breaks it off.
 pub(super) struct Call<'a> {
-    runtime: &'a Runtime,
+    threads: &'a Threads,
     attempt: &'a Attempt,
     limits: Spell,
     body: Option<mpsc::Sender<Piece>>,
     incoming: mpsc::Receiver<Event>,
-    task: AbortHandle,
+    _task: Task<()>,
     head: Option<Head>,
     /// What came while something else was waited for.
     early: VecDeque<Bytes>,
     end: Option<End>,
     /// When something last moved, where that is told and not seen.
     moved_at: Option<Instant>,
-}
-
-impl Drop for Call<'_> {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 impl Call<'_> {
@@ -438,7 +378,7 @@ impl Call<'_> {
                     },
                 }
             };
-            match wait(self.runtime, self.attempt, self.limits, self.moved_at, step)? {
+            match self.threads.wait(self.attempt, self.limits, self.moved_at, step)? {
                 Next::Sent => return Ok(true),
                 Next::Unwanted => self.body = None,
                 Next::Event(event) => {
@@ -465,7 +405,7 @@ impl Call<'_> {
     }
 
     fn listen(&mut self) -> Result<Option<Bytes>, Trouble> {
-        let event = wait(self.runtime, self.attempt, self.limits, self.moved_at, self.incoming.recv())?;
+        let event = self.threads.wait(self.attempt, self.limits, self.moved_at, self.incoming.recv())?;
         Ok(self.note(event))
     }
 
@@ -506,39 +446,6 @@ impl Call<'_> {
     }
 }
 
-/// Waits for something, no longer than the limits and the attempt allow; something last moved then, or moves now.
-fn wait<T>(
-    runtime: &Runtime,
-    attempt: &Attempt,
-    limits: Spell,
-    moved_at: Option<Instant>,
-    what: impl Future<Output = T>,
-) -> Result<T, Trouble> {
-    runtime.block_on(async {
-        let mut what = pin!(what);
-        // Also before what does not let us wait: something may come without an end.
-        let mut now = Instant::now();
-        let since = moved_at.unwrap_or(now);
-        loop {
-            if attempt.is_cancelled() {
-                return Err(Trouble::Stopped);
-            }
-            if limits.until.is_some_and(|until| now >= until) {
-                return Err(Trouble::TimedOut("it took longer in all than it may".into()));
-            }
-            if now.duration_since(since) >= limits.idle {
-                return Err(Trouble::TimedOut(format!("nothing moved for {:?}", limits.idle)));
-            }
-            tokio::select! {
-                biased;
-                out = &mut what => return Ok(out),
-                () = tokio::time::sleep(PATIENCE) => {}
-            }
-            now = Instant::now();
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -546,16 +453,6 @@ mod tests {
     fn service(endpoint: &str) -> Http {
         let limits = Limits { connect: Duration::from_secs(1), idle: Duration::from_secs(1), total: None };
         Http::new(endpoint.into(), Credentials::None, limits)
-    }
-
-    #[test]
-    fn what_stood_in_the_way_of_a_start_is_not_kept() {
-        let http = service("http://127.0.0.1:1/");
-        let trouble = Trouble::NoNetwork("no descriptors".into());
-        let failed = http.engine_by(|| Err(trouble.clone()));
-        assert_eq!(failed.err(), Some(trouble));
-        assert!(http.engine().is_ok());
-        assert!(http.engine_by(|| panic!("it has started already")).is_ok());
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod ipfs;
 mod listed;
 pub mod local;
 pub mod mock;
+mod network;
 mod pace;
 mod parameters;
 mod place;

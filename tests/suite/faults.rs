@@ -1,12 +1,15 @@
 //! A log before a proxy that does its worst, a straight way to the same service, and what is to become of an operation.
+#![expect(clippy::disallowed_methods, reason = "it makes and removes files as a user would, and measures")]
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wal_cli::client::{Client, ProcessOptions, Reference, Silent, Stop, Verb};
 use wal_cli::config::{BackendSettings, Settings};
 use wal_cli::operation::{BackendName, FailureClass, Fields, Logged, Operation, OperationType, State, Status};
+
+use super::proxy::{Fault, Full, Proxy};
 
 /// How long nothing may move.
 pub const PATIENCE: Duration = Duration::from_millis(500);
@@ -36,6 +39,16 @@ pub enum Expected {
     /// Tried again after the wait that was asked for.
     RetryingLater(&'static str),
     Failed(&'static str),
+}
+
+/// One operation of a type, everything that it needs prepared; what is given is called before it is carried out.
+pub type Attempt = fn(&Table, &str, &dyn Fn()) -> Operation;
+
+/// A type of operation, the call of it that a fault hits, and what comes of that.
+pub struct Case {
+    pub operation_type: &'static str,
+    pub call: &'static str,
+    pub expected: Expected,
 }
 
 /// One log before one proxy, and a straight way to the service to prepare what operations need.
@@ -74,7 +87,6 @@ impl Table {
     }
 
     /// A file with content of its own.
-    #[expect(clippy::disallowed_methods, reason = "it makes files as a user would")]
     pub fn write(&self, nth: u64) -> (PathBuf, String) {
         let path = self.directory.path().join(format!("file-{nth}"));
         std::fs::write(&path, format!("content {nth} of {}\n", self.directory.path().display())).unwrap();
@@ -83,7 +95,6 @@ impl Table {
     }
 
     /// What is known of the backend's health is forgotten, so that it is tried and not only probed.
-    #[expect(clippy::disallowed_methods, reason = "it removes what is kept")]
     pub fn forget_health(&self) {
         let _ = std::fs::remove_file(self.directory.path().join("faulty/health.json"));
     }
@@ -150,9 +161,55 @@ impl Table {
         assert_eq!(done.status(), Status::Completed, "{case}, then nothing: {:?}", done.state.failure());
     }
 
+    /// Each of these, with this fault, ends as it should and in time, and then well.
+    pub fn walk(&self, proxy: &Proxy, fault: Fault, attempt: Attempt, cases: impl IntoIterator<Item = Case>) {
+        for Case { operation_type, call, expected } in cases {
+            let since = Instant::now();
+            let operation = attempt(self, operation_type, &|| proxy.plan(call, fault));
+            let case = format!("{fault:?} at {call} of `{operation_type}`");
+            self.check(&operation, expected, &case);
+            assert!(since.elapsed() < LIMIT, "{case} took {:?}", since.elapsed());
+            proxy.plan("*", Fault::None);
+            if operation.status() == Status::Retrying {
+                self.ends_well(&operation, &case);
+            }
+        }
+    }
+
+    /// Operations of these types go back, no attempt spent, while the service is away in this way.
+    pub fn is_away(&self, error_type: &'static str, attempt: Attempt, types: impl IntoIterator<Item = &'static str>) {
+        for operation_type in types {
+            let since = Instant::now();
+            let operation = attempt(self, operation_type, &|| self.forget_health());
+            let case = format!("{error_type}, for `{operation_type}`");
+            self.check(&operation, Expected::Pending(error_type), &case);
+            assert!(since.elapsed() < LIMIT, "{case} took {:?}", since.elapsed());
+            self.cancel(&operation);
+        }
+        let operation = attempt(self, "mkdir", &|| {});
+        assert_eq!((operation.status(), operation.history.len()), (Status::Pending, 1), "known to be away: not sent");
+    }
+
     /// It is not to be carried out any more.
     pub fn cancel(&self, operation: &Operation) {
         let reference = [Reference::Number(operation.number)];
         self.faulty.change(&reference, &Verb::Cancel { permanent: false }, true).unwrap();
+    }
+}
+
+/// Ports of which nobody answers.
+pub struct Unreachable {
+    refused: u16,
+    full: Full,
+}
+
+impl Unreachable {
+    pub fn new() -> Unreachable {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        Unreachable { refused: listener.local_addr().unwrap().port(), full: Full::new() }
+    }
+
+    pub fn ports(&self) -> [u16; 2] {
+        [self.refused, self.full.port]
     }
 }

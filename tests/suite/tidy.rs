@@ -32,7 +32,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("parquet", &["wal/schema", "wal/original"]),
     ("toml_edit", &["config"]),
     ("reqwest", &["backend/http"]),
-    ("tokio", &["backend/http", "backend/s3"]),
+    ("tokio", &["backend/network", "backend/http", "backend/s3"]),
     ("aws_config", &["backend/s3"]),
     ("aws_sdk_s3", &["backend/s3"]),
     ("aws_credential_types", &["backend/s3"]),

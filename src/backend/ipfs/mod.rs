@@ -19,7 +19,8 @@ use std::time::Duration;
 
 use super::errors::Result;
 use super::files::stop_if_asked;
-use super::http::{Credentials, Http, Limits, Spell, Trouble};
+use super::http::{Credentials, Http, Limits, Trouble};
+use super::network::Spell;
 use super::parameters::Task;
 use super::unixfs::{Cid, Options};
 use super::{Answer, Attempt, AttemptError, Audit, Backend, Request};
@@ -230,7 +231,8 @@ impl Backend for IpfsBackend {
     fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome> {
         let task = Task::of(request, self.options.unixfs)?;
         stop_if_asked(attempt)?;
-        let session = self.session(request, attempt, Spell::begin(self.http.limits()));
+        let limits = self.http.limits();
+        let session = self.session(request, attempt, Spell::begin(limits.idle, limits.total));
         match task {
             Task::Add { path, recursive, options } => session.add(&path, recursive, options),
             Task::Upload { path, destination, recursive, options } => {

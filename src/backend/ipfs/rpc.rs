@@ -6,7 +6,8 @@
 use serde_json::Value;
 
 use crate::backend::Attempt;
-use crate::backend::http::{Call, Head, Http, Spell, Trouble};
+use crate::backend::http::{Call, Head, Http, Trouble};
+use crate::backend::network::Spell;
 
 /// Answers that are kept in memory are not longer than this.
 const ANSWER_MAX: usize = 256 << 20;

@@ -2,7 +2,6 @@
 
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 
-use super::client::Spell;
 use super::objects::{OPERATION, size_of};
 use super::place::Place;
 use super::task::Task;
@@ -10,6 +9,7 @@ use super::{QUESTION_MAX, S3Backend, Session};
 use crate::backend::audit::{Audit, Effect, Reach};
 use crate::backend::errors::Result;
 use crate::backend::files::stop_if_asked;
+use crate::backend::network::Spell;
 use crate::backend::{Attempt, Request};
 use crate::operation::{Fields, Outcome};
 

@@ -6,6 +6,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_types::error::display::DisplayErrorContext;
 
+use crate::backend::network::Unfinished;
 use crate::operation::FailureClass;
 
 use FailureClass::{Outage, Permanent, Transient};
@@ -19,6 +20,8 @@ pub(super) enum Trouble {
     NoAnswer(String),
     /// A limit was reached; the text says which.
     TimedOut(String),
+    /// This machine can make no calls now, so nothing was sent; the text says why, and what to do.
+    NoNetwork(String),
     /// The call cannot even be made: no credentials, for example.
     Unusable(String),
     /// The service said no.
@@ -68,6 +71,15 @@ impl Refused {
     /// Whether there is no such object.
     pub(super) fn is_not_found(&self) -> bool {
         self.code == "NoSuchKey" || self.code == "NotFound" || (self.status == 404 && self.code.is_empty())
+    }
+}
+
+impl From<Unfinished> for Trouble {
+    fn from(unfinished: Unfinished) -> Trouble {
+        match unfinished {
+            Unfinished::Stopped => Trouble::Stopped,
+            Unfinished::TimedOut(what) => Trouble::TimedOut(what),
+        }
     }
 }
 

@@ -7,7 +7,6 @@ use aws_smithy_checksums::body::validate::Error as ChecksumMismatch;
 
 use super::Session;
 use super::checks::{Digest, Said};
-use super::client::wait;
 use super::errors::{Trouble, has_cause, last_cause};
 use super::objects::{Listed, not_found, receipt};
 use super::place::Place;
@@ -76,9 +75,10 @@ impl Session<'_> {
 
     /// Hands on what comes, piece by piece.
     fn receive(&self, body: &mut ByteStream, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let (runtime, _) = self.read("GetObject", self.backend.caller.engine())?;
+        let (threads, _) = self.read("GetObject", self.backend.caller.engine())?;
         loop {
-            match self.read("GetObject", wait(runtime, self.attempt, self.spell, body.next()))? {
+            let next = threads.wait(self.attempt, self.spell, None, body.next()).map_err(Trouble::from);
+            match self.read("GetObject", next)? {
                 None => return Ok(()),
                 Some(Ok(data)) => {
                     sink(&data)?;

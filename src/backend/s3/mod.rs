@@ -27,11 +27,12 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::errors::{Result, ours};
 use super::files::stop_if_asked;
+use super::network::Spell;
 use super::{Answer, Attempt, AttemptError, Audit, Backend, Request};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::operation::{BackendName, Failure, FailureClass, Number, OperationId, Outcome};
-use client::{Caller, Spell, wait};
+use client::Caller;
 use errors::{Refused, Trouble};
 pub use notes::Notes;
 use place::Place;
@@ -129,15 +130,15 @@ impl S3Backend {
         if let Some(bucket) = &self.options.bucket {
             return self.probe_bucket(bucket);
         }
-        let (runtime, client) = self.caller.engine()?;
-        let listed = wait(runtime, &Attempt::default(), self.probe_spell(), client.list_buckets().send())?;
-        listed.map(drop).map_err(Trouble::from)
+        let (threads, client) = self.caller.engine()?;
+        let list = client.list_buckets().send();
+        threads.wait(&Attempt::default(), self.probe_spell(), None, list)?.map(drop).map_err(Trouble::from)
     }
 
     fn probe_bucket(&self, bucket: &str) -> std::result::Result<(), Trouble> {
-        let (runtime, client) = self.caller.engine()?;
+        let (threads, client) = self.caller.engine()?;
         let head = client.head_bucket().bucket(bucket).send();
-        match wait(runtime, &Attempt::default(), self.probe_spell(), head)?.map_err(Trouble::from) {
+        match threads.wait(&Attempt::default(), self.probe_spell(), None, head)?.map_err(Trouble::from) {
             Ok(_) => Ok(()),
             Err(Trouble::Refused(refused)) if refused.status == 404 => {
                 Err(Trouble::Refused(Refused { code: "NoSuchBucket".into(), ..refused }))
@@ -153,14 +154,13 @@ impl S3Backend {
         if !refused.code.is_empty() || refused.status >= 500 {
             return Err(Trouble::Refused(refused));
         }
-        let (runtime, client) = self.caller.engine()?;
+        let (threads, client) = self.caller.engine()?;
         let list = client.list_objects_v2().bucket(bucket).max_keys(1).send();
-        wait(runtime, &Attempt::default(), self.probe_spell(), list)?.map(drop).map_err(Trouble::from)
+        threads.wait(&Attempt::default(), self.probe_spell(), None, list)?.map(drop).map_err(Trouble::from)
     }
 
     fn probe_spell(&self) -> Spell {
-        let limit = self.options.probe.min(self.options.connect);
-        Spell::begin(limit, Some(limit))
+        Spell::of(self.options.probe.min(self.options.connect))
     }
 
     /// What is asked for, with the bucket of the settings where none is named.
@@ -215,6 +215,10 @@ impl S3Backend {
                 unanswered(self.failure(FailureClass::Transient, "interrupted", message))
             }
             Trouble::Stopped => AttemptError::Stopped,
+            Trouble::NoNetwork(what) => {
+                let message = format!("{} cannot be called from this machine now: {what}", self.service);
+                AttemptError::failed(FailureClass::Outage, "no_network", message)
+            }
             Trouble::Unusable(what) => {
                 let what = what.trim_end_matches('.');
                 let message = format!(
@@ -287,8 +291,8 @@ impl Line<'_> {
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        let (runtime, client) = self.backend.caller.engine()?;
-        wait(runtime, self.attempt, self.spell, send(client))?.map_err(Trouble::from)
+        let (threads, client) = self.backend.caller.engine()?;
+        threads.wait(self.attempt, self.spell, None, send(client))?.map_err(Trouble::from)
     }
 
     fn read<T>(&self, call: &str, result: std::result::Result<T, Trouble>) -> Result<T> {
@@ -342,7 +346,7 @@ impl Backend for S3Backend {
     fn ask(&self, request: &Request) -> Result<Answer> {
         let attempt = Attempt::default();
         let limit = self.options.idle.min(QUESTION_MAX);
-        let session = self.session(request, &attempt, Spell::begin(limit, Some(limit)));
+        let session = self.session(request, &attempt, Spell::of(limit));
         let answer = match self.task_of(request)? {
             Task::Put { destination, .. } => session.ask_put(&destination),
             Task::Remove { place, .. } => return session.ask_removed(&place),
@@ -363,7 +367,7 @@ impl Backend for S3Backend {
     fn give_up(&self, number: Number, id: OperationId) -> Result<()> {
         let attempt = Attempt::default();
         let limit = self.options.idle.min(QUESTION_MAX);
-        let line = Line { backend: self, attempt: &attempt, spell: Spell::begin(limit, Some(limit)) };
+        let line = Line { backend: self, attempt: &attempt, spell: Spell::of(limit) };
         let notes = self.notes.of_backend(&*self.disk, &self.options.name).map_err(ours)?;
         let of_it = notes.iter().filter(|note| (note.number, note.operation) == (number, id));
         of_it.into_iter().try_for_each(|note| line.abort(note))
@@ -379,10 +383,12 @@ impl Backend for S3Backend {
             Err(Trouble::NoAnswer(what)) => Err(self.away("unreachable", &what)),
             Err(Trouble::TimedOut(what)) => Err(self.away("timed_out", &what)),
             Err(Trouble::Refused(refused)) => Err(self.refusal("HeadBucket", &refused).0),
-            Err(trouble @ Trouble::Unusable(_)) => match self.fail("HeadBucket", trouble, false) {
-                AttemptError::Failed { failure, .. } | AttemptError::Unanswered(failure) => Err(failure),
-                AttemptError::Stopped => Ok(()),
-            },
+            Err(trouble @ (Trouble::NoNetwork(_) | Trouble::Unusable(_))) => {
+                match self.fail("HeadBucket", trouble, false) {
+                    AttemptError::Failed { failure, .. } | AttemptError::Unanswered(failure) => Err(failure),
+                    AttemptError::Stopped => Ok(()),
+                }
+            }
         }
     }
 }

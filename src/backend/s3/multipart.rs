@@ -9,7 +9,6 @@ use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 
 use super::checks::{Digest, Said, crc32_of_parts, same_etag};
-use super::client::wait;
 use super::errors::{Refused, Trouble};
 use super::notes::Note;
 use super::objects::{OPERATION, receipt, size_of};
@@ -268,8 +267,9 @@ impl Session<'_> {
     }
 
     fn pause(&self, pause: Duration) -> Result<()> {
-        let (runtime, _) = self.read("UploadPart", self.backend.caller.engine())?;
-        self.read("UploadPart", wait(runtime, self.attempt, self.spell, async { tokio::time::sleep(pause).await }))
+        let (threads, _) = self.read("UploadPart", self.backend.caller.engine())?;
+        let paused = threads.wait(self.attempt, self.spell, None, async { tokio::time::sleep(pause).await });
+        self.read("UploadPart", paused.map_err(Trouble::from))
     }
 
     fn upload_part(&self, opened: &Opened, note: &Note, number: usize) -> Result<std::result::Result<Part, Trouble>> {

@@ -6,11 +6,9 @@ use std::result::Result as StdResult;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
-use tokio::task::JoinHandle;
 
 use super::Session;
 use super::checks::Digest;
-use super::client::wait;
 use super::errors::Trouble;
 use super::send;
 use crate::backend::AttemptError;
@@ -26,15 +24,6 @@ pub(super) struct Sent<T> {
     pub(super) answer: StdResult<T, Trouble>,
     /// Of what was sent.
     pub(super) digest: Digest,
-}
-
-/// A call under way; dropping it breaks it off.
-struct Call<T>(JoinHandle<T>);
-
-impl<T> Drop for Call<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// Why what was read was not sent.
@@ -61,21 +50,22 @@ impl Session<'_> {
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
         let mut digest = Digest::new(self.backend.options.checksums);
-        let runtime = match self.backend.caller.engine() {
-            Ok((runtime, _)) => runtime,
+        let threads = match self.backend.caller.engine() {
+            Ok((threads, _)) => threads,
             Err(trouble) => return Ok(Sent { answer: Err(trouble), digest }),
         };
         let (pieces, body) = send::body(range.end - range.start);
-        let mut call = Call(runtime.spawn(start(body)));
+        let mut call = threads.spawn(start(body));
         match self.feed(opened, range, &pieces, &mut digest) {
             Ok(()) | Err(Unsent::Unwanted) => {}
             Err(Unsent::Trouble(trouble)) => return Ok(Sent { answer: Err(trouble), digest }),
             Err(Unsent::Unread(error)) => return Err(error),
         }
-        let answer = wait(runtime, self.attempt, self.spell, &mut call.0).and_then(|joined| match joined {
-            Ok(answer) => answer.map_err(Trouble::from),
-            Err(error) => Err(Trouble::NoAnswer(error.to_string())),
-        });
+        let answer = match threads.wait(self.attempt, self.spell, None, call.result()) {
+            Ok(Ok(answer)) => answer.map_err(Trouble::from),
+            Ok(Err(ended)) => Err(Trouble::NoAnswer(ended)),
+            Err(unfinished) => Err(unfinished.into()),
+        };
         Ok(Sent { answer, digest })
     }
 
@@ -87,7 +77,7 @@ impl Session<'_> {
         pieces: &send::Pieces,
         digest: &mut Digest,
     ) -> StdResult<(), Unsent> {
-        let (runtime, _) = self.backend.caller.engine().map_err(Unsent::Trouble)?;
+        let (threads, _) = self.backend.caller.engine().map_err(Unsent::Trouble)?;
         let mut offset = range.start;
         while offset < range.end {
             stop_if_asked(self.attempt).map_err(|_| Unsent::Trouble(Trouble::Stopped))?;
@@ -106,11 +96,11 @@ impl Session<'_> {
                 // What was written to meanwhile must not become an object: without its end it does not.
                 opened.check_read(opened.len()).map_err(Unsent::Unread)?;
             }
-            match wait(runtime, self.attempt, self.spell, pieces.send(Bytes::from(buffer))) {
+            match threads.wait(self.attempt, self.spell, None, pieces.send(Bytes::from(buffer))) {
                 Ok(Ok(())) => {}
                 // What the call says is what counts.
                 Ok(Err(_)) => return Err(Unsent::Unwanted),
-                Err(trouble) => return Err(Unsent::Trouble(trouble)),
+                Err(unfinished) => return Err(Unsent::Trouble(unfinished.into())),
             }
             self.attempt.add_bytes(read as u64);
         }

@@ -9,8 +9,8 @@ use wal_cli::operation::{BackendName, Fields, Logged, Operation, OperationType, 
 
 use super::before;
 use super::daemon::{Kubo, endpoint};
-use crate::suite::faults::{Expected, LIMIT, Lost, PATIENCE, Table};
-use crate::suite::proxy::{Fault, Full};
+use crate::suite::faults::{Case, Expected, LIMIT, Lost, PATIENCE, Table, Unreachable};
+use crate::suite::proxy::Fault;
 
 /// Each type, with the command of Kubo's that a fault hits, and what is known of it when no answer came.
 const TYPES: [(&str, &str, Lost); 14] = [
@@ -67,7 +67,7 @@ fn table(port: u16) -> Table {
 }
 
 /// One operation of a type, everything that it needs prepared; the proxy does its worst from `begin` on.
-fn attempt(table: &Table, operation_type: &str, begin: impl FnOnce()) -> Operation {
+fn attempt(table: &Table, operation_type: &str, begin: &dyn Fn()) -> Operation {
     let nth = Table::next();
     let names = format!("/faults-{}-{nth}", std::process::id());
     let (_, file) = table.write(nth);
@@ -120,18 +120,11 @@ fn attempt(table: &Table, operation_type: &str, begin: impl FnOnce()) -> Operati
 
 fn every_type_with(fault: Fault) {
     let proxy = before(Kubo::shared());
-    let table = table(proxy.port());
-    for (operation_type, command, lost) in TYPES {
-        let since = Instant::now();
-        let operation = attempt(&table, operation_type, || proxy.plan(command, fault));
-        let case = format!("{fault:?} at {command} of `{operation_type}`");
-        table.check(&operation, expected(fault, operation_type, lost), &case);
-        assert!(since.elapsed() < LIMIT, "{case} took {:?}", since.elapsed());
-        proxy.plan("*", Fault::None);
-        if operation.status() == Status::Retrying {
-            table.ends_well(&operation, &case);
-        }
-    }
+    let cases = TYPES.map(|(operation_type, call, lost)| {
+        let expected = expected(fault, operation_type, lost);
+        Case { operation_type, call, expected }
+    });
+    table(proxy.port()).walk(&proxy, fault, attempt, cases);
 }
 
 #[test]
@@ -177,7 +170,7 @@ fn lines_that_tell_nothing_new_keep_no_pin_waiting_and_those_that_count_do() {
     let proxy = before(Kubo::shared());
     let table = table(proxy.port());
     let since = Instant::now();
-    let operation = attempt(&table, "pin", || proxy.plan("pin/add", Fault::StandStill));
+    let operation = attempt(&table, "pin", &|| proxy.plan("pin/add", Fault::StandStill));
     table.check(&operation, Expected::Retrying("timed_out"), "nothing moves");
     assert!((PATIENCE..LIMIT).contains(&since.elapsed()), "{:?}", since.elapsed());
     let message = &operation.state.failure().unwrap().message;
@@ -185,7 +178,7 @@ fn lines_that_tell_nothing_new_keep_no_pin_waiting_and_those_that_count_do() {
     proxy.plan("*", Fault::None);
     table.ends_well(&operation, "nothing moves");
 
-    let operation = attempt(&table, "pin", || proxy.plan("pin/add", Fault::Count));
+    let operation = attempt(&table, "pin", &|| proxy.plan("pin/add", Fault::Count));
     table.check(&operation, Expected::Completed, "something moves");
     assert_eq!(operation.history.len(), 3, "at once, and by its answer: {operation:?}");
 }
@@ -198,7 +191,7 @@ fn a_refusal_by_a_node_that_is_gone_then_costs_no_attempt_and_what_is_seen_to_be
     {
         for (operation_type, command) in [("rm path", "files/rm"), ("move", "files/mv"), ("pin", "pin/add")] {
             let table = table(proxy.port());
-            let operation = attempt(&table, operation_type, || {
+            let operation = attempt(&table, operation_type, &|| {
                 proxy.plan(command, fault);
                 proxy.also("version", Fault::HangBeforeHead);
             });
@@ -221,7 +214,7 @@ fn what_is_not_what_its_cid_says_is_not_taken() {
         ("pin", "pin/add", "[\"Qm", "[\"Qx", Expected::Completed),
         ("copy", "files/stat", "\"Type\"", "\"Tip\" ", Expected::Retrying("bad_answer")),
     ] {
-        let operation = attempt(&table, operation_type, || proxy.plan(command, Fault::Other(from, to)));
+        let operation = attempt(&table, operation_type, &|| proxy.plan(command, Fault::Other(from, to)));
         let case = format!("{to} for {from} at {command} of `{operation_type}`");
         proxy.plan("*", Fault::None);
         table.check(&operation, wanted, &case);
@@ -230,35 +223,20 @@ fn what_is_not_what_its_cid_says_is_not_taken() {
         }
     }
     // Changed on the way there: Kubo stores what it got, and that has another CID.
-    let operation = attempt(&table, "add", || proxy.plan("add", Fault::OtherSent("content", "Content")));
+    let operation = attempt(&table, "add", &|| proxy.plan("add", Fault::OtherSent("content", "Content")));
     table.check(&operation, Expected::Failed("cid_mismatch"), "other content");
 }
 
 #[test]
 fn a_node_that_is_away_costs_no_attempt_whatever_the_type() {
-    let full = Full::new();
-    let refused = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    };
-    let silent = before(Kubo::shared());
+    let nobody = Unreachable::new();
+    let (silent, deaf) = (before(Kubo::shared()), before(Kubo::shared()));
     silent.plan("*", Fault::HangBeforeHead);
-    let deaf = before(Kubo::shared());
     deaf.plan("*", Fault::HangBeforeReading);
-    for (port, error_type) in
-        [(refused, "unreachable"), (full.port, "unreachable"), (silent.port(), "timed_out"), (deaf.port(), "timed_out")]
-    {
-        let table = table(port);
-        for (operation_type, _, _) in TYPES {
-            let since = Instant::now();
-            let operation = attempt(&table, operation_type, || table.forget_health());
-            let case = format!("{error_type}, for `{operation_type}`");
-            table.check(&operation, Expected::Pending(error_type), &case);
-            assert!(since.elapsed() < LIMIT, "{case} took {:?}", since.elapsed());
-            table.cancel(&operation);
-        }
-        let operation = attempt(&table, "mkdir", || {});
-        assert_eq!((operation.status(), operation.history.len()), (Status::Pending, 1), "known to be away: not sent");
+    let unreachable = nobody.ports().map(|port| (port, "unreachable"));
+    let hanging = [silent.port(), deaf.port()].map(|port| (port, "timed_out"));
+    for (port, error_type) in unreachable.into_iter().chain(hanging) {
+        table(port).is_away(error_type, attempt, TYPES.map(|(operation_type, _, _)| operation_type));
     }
 }
 

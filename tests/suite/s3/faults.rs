@@ -1,7 +1,5 @@
 //! Every fault on the way × every type of operation: what becomes of it, why, and when it is tried again.
 
-use std::time::Instant;
-
 use wal_cli::backend::{Attempt, AttemptError, S3Options};
 use wal_cli::config::Secret;
 use wal_cli::operation::{FailureClass, Operation, Status};
@@ -9,8 +7,8 @@ use wal_cli::operation::{FailureClass, Operation, Status};
 use super::before;
 use super::server::{BUCKET, OWNER, S3};
 use crate::suite::behaviours::request;
-use crate::suite::faults::{Expected, LIMIT, Lost, PATIENCE, Table};
-use crate::suite::proxy::{Fault, Full};
+use crate::suite::faults::{Case, Expected, Lost, PATIENCE, Table, Unreachable};
+use crate::suite::proxy::Fault;
 
 /// Each type, with the call that a fault hits, and what is known of it when no answer came.
 const TYPES: [(&str, &str, Lost, Answer); 17] = [
@@ -87,7 +85,7 @@ fn table(port: u16) -> Table {
 }
 
 /// One operation of a type, everything that it needs prepared; the proxy does its worst from `begin` on.
-fn attempt(table: &Table, operation_type: &str, begin: impl FnOnce()) -> Operation {
+fn attempt(table: &Table, operation_type: &str, begin: &dyn Fn()) -> Operation {
     let nth = Table::next();
     let names = format!("faults-{}-{nth}", std::process::id());
     let (path, file) = table.write(nth);
@@ -138,18 +136,11 @@ fn attempt(table: &Table, operation_type: &str, begin: impl FnOnce()) -> Operati
 
 fn every_type_with(fault: Fault) {
     let proxy = before(S3::shared());
-    let table = table(proxy.port());
-    for (operation_type, call, lost, answer) in TYPES {
-        let since = Instant::now();
-        let operation = attempt(&table, operation_type, || proxy.plan(call, fault));
-        let case = format!("{fault:?} at {call} of `{operation_type}`");
-        table.check(&operation, expected(fault, lost, answer), &case);
-        assert!(since.elapsed() < LIMIT, "{case} took {:?}", since.elapsed());
-        proxy.plan("*", Fault::None);
-        if operation.status() == Status::Retrying {
-            table.ends_well(&operation, &case);
-        }
-    }
+    let cases = TYPES.map(|(operation_type, call, lost, answer)| {
+        let expected = expected(fault, lost, answer);
+        Case { operation_type, call, expected }
+    });
+    table(proxy.port()).walk(&proxy, fault, attempt, cases);
 }
 
 #[test]
@@ -195,7 +186,7 @@ fn what_is_seen_to_be_done_is_done_whatever_the_service_says_and_wherever_it_is_
     for fault in [Fault::RefuseBehind, Fault::DropAnswer] {
         for (operation_type, call) in [("rm", "DeleteObject"), ("move", "DeleteObject"), ("upload", "PutObject")] {
             let table = table(proxy.port());
-            let operation = attempt(&table, operation_type, || {
+            let operation = attempt(&table, operation_type, &|| {
                 proxy.plan(call, fault);
                 proxy.also("HeadBucket", Fault::Status(502));
             });
@@ -211,7 +202,7 @@ fn what_somebody_else_says_in_its_place_fails_nothing() {
     proxy.plan("*", Fault::Status(404));
     let table = table(proxy.port());
     for operation_type in ["upload", "get", "mkdir", "rm"] {
-        let operation = attempt(&table, operation_type, || table.forget_health());
+        let operation = attempt(&table, operation_type, &|| table.forget_health());
         assert_eq!((operation.status(), operation.retry_count), (Status::Pending, 0), "{operation:?}");
         table.cancel(&operation);
     }
@@ -229,7 +220,7 @@ fn what_is_spoilt_on_the_way_is_not_taken() {
         ("upload", "PutObject", Fault::OtherSent("content", "Content"), "unavailable"),
         ("add", "PutObject", Fault::OtherSent("content", "Content"), "unavailable"),
     ] {
-        let operation = attempt(&table, operation_type, || proxy.plan(call, fault));
+        let operation = attempt(&table, operation_type, &|| proxy.plan(call, fault));
         let case = format!("{fault:?} at {call} of `{operation_type}`");
         proxy.plan("*", Fault::None);
         table.check(&operation, Expected::Retrying(error_type), &case);
@@ -274,29 +265,13 @@ fn what_a_service_without_checksums_has_is_compared_with_what_was_sent() {
 
 #[test]
 fn a_service_that_is_away_costs_no_attempt_whatever_the_type() {
-    let full = Full::new();
-    let refused = {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().port()
-    };
-    let silent = before(S3::shared());
+    let nobody = Unreachable::new();
+    let (silent, broken) = (before(S3::shared()), before(S3::shared()));
     silent.plan("*", Fault::HangBeforeHead);
-    let broken = before(S3::shared());
     broken.plan("*", Fault::Status(500));
-    for (port, error_type) in [
-        (refused, "unreachable"),
-        (full.port, "unreachable"),
-        (silent.port(), "timed_out"),
-        (broken.port(), "unavailable"),
-    ] {
-        let table = table(port);
-        for (operation_type, _, _, _) in TYPES {
-            let since = Instant::now();
-            let operation = attempt(&table, operation_type, || table.forget_health());
-            let case = format!("{error_type}, for `{operation_type}`");
-            table.check(&operation, Expected::Pending(error_type), &case);
-            assert!(since.elapsed() < LIMIT, "{case} took {:?}", since.elapsed());
-            table.cancel(&operation);
-        }
+    let unreachable = nobody.ports().map(|port| (port, "unreachable"));
+    let others = [(silent.port(), "timed_out"), (broken.port(), "unavailable")];
+    for (port, error_type) in unreachable.into_iter().chain(others) {
+        table(port).is_away(error_type, attempt, TYPES.map(|(operation_type, ..)| operation_type));
     }
 }
