@@ -5,7 +5,7 @@ use super::args::Cleanup;
 use super::context::Context;
 use super::error::CliError;
 use crate::client::ClientError;
-use crate::report::{self, Cell, Document, Table, bytes};
+use crate::report::{self, Cell, Document, Table, bytes, plural};
 use crate::wal::WalError;
 
 /// Runs the command.
@@ -25,14 +25,14 @@ pub fn run(context: &mut Context<'_>, args: &Cleanup) -> Result<Exit, CliError> 
     }
     let mut table = Table::new(terminal.style);
     for (name, operations, size) in &plan.archives {
-        table.row(vec![Cell::plain(name), Cell::right(format!("{operations} operations")), Cell::right(bytes(*size))]);
+        table.row(vec![Cell::plain(name), Cell::right(plural(*operations, "operation")), Cell::right(bytes(*size))]);
     }
     if !table.is_empty() {
         terminal.text(&table.render())?;
     }
     let total = plan.operations + archived;
     let verb = if args.dry_run { "would go" } else { "dropped" };
-    if total + plan.failed == 0 {
+    if total + plan.failed + plan.kept + plan.unpushed == 0 {
         let what = if args.failed { "completed or failed" } else { "completed" };
         // Days count whole, in UTC: what ended today stays whatever the age.
         let days = i64::try_from(days).unwrap_or(i64::MAX);
@@ -42,17 +42,20 @@ pub fn run(context: &mut Context<'_>, args: &Cleanup) -> Result<Exit, CliError> 
     }
     let joined = if args.dry_run { "would be joined" } else { "joined" };
     let aborted = if args.dry_run { "would be aborted" } else { "aborted" };
+    let (stay, wait) = if plan.kept == 1 { ("stays", "it") } else { ("stay", "them") };
+    let pushed = if plan.unpushed == 1 { "stays until its" } else { "stay until their" };
+    let are = if pushes == 1 { "is" } else { "are" };
     let parts = [
-        (total, format!("completed operations {verb}")),
-        (plan.failed, format!("failed operations {verb}")),
-        (plan.kept, "operations of that age stay: others wait for them, or for what shares their archive".into()),
-        (plan.unpushed, "operations of that age stay until their archive is pushed".into()),
-        (pushes, "archives are to be pushed; `wal-cli process` carries that out".into()),
-        (plan.joined, format!("small archives {joined} with others of their day")),
-        (leftovers.removed.len() as u64, format!("operations' unfinished uploads {aborted}")),
+        (total, "completed operation", verb.to_owned()),
+        (plan.failed, "failed operation", verb.to_owned()),
+        (plan.kept, "operation", format!("of that age {stay}: others wait for {wait}, or for what shares the archive")),
+        (plan.unpushed, "operation", format!("of that age {pushed} archive is pushed")),
+        (pushes, "archive", format!("{are} to be pushed; `wal-cli process` carries that out")),
+        (plan.joined, "small archive", format!("{joined} with others of the same day")),
+        (leftovers.removed.len() as u64, "unfinished upload", aborted.to_owned()),
     ];
-    for (n, what) in parts.into_iter().filter(|(n, _)| *n > 0) {
-        terminal.text(&format!("{n} {what}\n"))?;
+    for (n, what, then) in parts.into_iter().filter(|(n, ..)| *n > 0) {
+        terminal.text(&format!("{} {then}\n", plural(n, what)))?;
     }
     Ok(Exit::Done)
 }

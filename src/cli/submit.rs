@@ -66,6 +66,9 @@ fn one(
     Ok(batch.operation(operation_type, parameters)?)
 }
 
+/// Names that arguments stand for, without being written.
+const ARGUMENTS: [&str; 4] = ["path", "destination", "source", "cid"];
+
 /// What the arguments of each type are.
 fn place(operation_type: &str, words: &[OsString], by_key: bool, parameters: &mut Fields) -> Result<(), CliError> {
     let names: &[&str] = match operation_type {
@@ -93,6 +96,12 @@ fn place(operation_type: &str, words: &[OsString], by_key: bool, parameters: &mu
             CliError::usage(format!("nothing was logged: `{}` is not UTF-8, as parameters are", word.display()))
                 .hint("rename it first")
         })?;
+        if let Some((given, value)) = text.split_once('=').filter(|(given, _)| ARGUMENTS.contains(given)) {
+            return Err(CliError::usage(format!("nothing was logged: the argument `{text}` looks like a parameter"))
+                .hint(format!(
+                    "write `{value}` alone, or `--param {given}={value}`; `./{text}` is a file of that name"
+                )));
+        }
         let (name, value) = match (operation_type, *name) {
             // A file of this machine; the drain loop may run elsewhere in its tree.
             ("add" | "upload", "path") | ("get" | "cat" | "download" | "list", "destination") => {

@@ -1,7 +1,6 @@
 //! Archives as tables.
 
-use super::documents::date;
-use super::{Cell, Paint, Style, Table, bytes};
+use super::{Cell, Paint, Style, Table, bytes, plural};
 use crate::client::{Archive, PushReport, Standing};
 
 /// What a push logged, or would log.
@@ -13,7 +12,7 @@ pub fn pushed_table(report: &PushReport, style: &Style) -> String {
             None => vec![Cell::plain("would push"), Cell::plain(&archive.name)],
         };
         cells.extend([
-            Cell::right(format!("{} operations", archive.rows)),
+            Cell::right(plural(archive.rows, "operation")),
             Cell::right(bytes(archive.bytes)),
             Cell::plain(&archive.to),
         ]);
@@ -25,7 +24,7 @@ pub fn pushed_table(report: &PushReport, style: &Style) -> String {
 /// All archives, and where they stand.
 pub fn archive_table(archives: &[Archive], style: &Style) -> String {
     let mut table = Table::new(*style);
-    let names = ["ARCHIVE", "DAY", "OPERATIONS", "SIZE", "STATE", "WHERE"];
+    let names = ["ARCHIVE", "OPERATIONS", "SIZE", "STATE", "WHERE"];
     table.row(names.map(|name| Cell::painted(name, Paint::Bold)).into());
     for archive in archives {
         let paint = match archive.standing {
@@ -35,11 +34,12 @@ pub fn archive_table(archives: &[Archive], style: &Style) -> String {
         };
         let place = match archive.standing.operation() {
             Some(operation) => format!("operation {}, {}", operation.number, operation.status()),
-            None => archive.to.clone().unwrap_or_default(),
+            // The rest is as long as a line, and the same for all but the day and the name.
+            None => archive.to.as_deref().map(root).unwrap_or_default().to_owned(),
         };
         table.row(vec![
-            Cell::plain(&archive.file.name),
-            Cell::plain(date(archive.day)),
+            // Its name tells its day, and all of them are in one folder.
+            Cell::plain(archive.file.name.rsplit('/').next().unwrap_or_default()),
             Cell::right(archive.file.live().to_string()),
             Cell::right(bytes(archive.file.bytes)),
             Cell::painted(archive.standing.as_str(), paint),
@@ -47,4 +47,20 @@ pub fn archive_table(archives: &[Archive], style: &Style) -> String {
         ]);
     }
     table.render()
+}
+
+/// Where pushed archives of all hosts go, of the place of one.
+fn root(place: &str) -> &str {
+    place.rfind("/host=").map_or(place, |end| &place[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn archives_of_all_hosts_lie_below_one_place() {
+        assert_eq!(root("s3://b/host=x/logs/host=vm/date=2026-11-20/a.parquet"), "s3://b/host=x/logs");
+        assert_eq!(root("s3://b/elsewhere.parquet"), "s3://b/elsewhere.parquet");
+    }
 }

@@ -29,7 +29,7 @@ pub use result::{subject, verdict, write_result};
 pub use schema::{COMMANDS, CommandSchema};
 pub use status::write_status;
 pub use table::{Cell, Table};
-pub use text::{ago, bytes, shortened, span, visible, wrapped};
+pub use text::{ago, bytes, plural, shortened, span, visible, wrapped};
 pub use verify::{write_durability, write_findings, write_repaired, write_verified};
 
 use crate::operation::{Operation, Status, Time};

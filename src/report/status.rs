@@ -2,7 +2,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::health::{history_marks, paint_of};
-use super::text::{ago, bytes};
+use super::text::{ago, bytes, plural};
 use super::{Cell, Paint, Style, Table};
 use crate::client::{Stats, StatusCounts};
 use crate::operation::Status;
@@ -62,9 +62,6 @@ pub fn write_status(out: &mut impl Write, stats: &Stats, base_path: &Path, style
     for unread in &stats.unread {
         fact("not adopted", unread.to_string(), Paint::Bad);
     }
-    for unread in &stats.unread {
-        fact("not adopted", unread.to_string(), Paint::Bad);
-    }
     out.write_all(facts.render().as_bytes())
 }
 
@@ -78,8 +75,4 @@ fn count_cells(name: &str, counts: &StatusCounts) -> Vec<Cell> {
         .chain(Status::ALL.map(of))
         .chain([Cell::right(counts.total().to_string())])
         .collect()
-}
-
-fn plural(n: u64, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }

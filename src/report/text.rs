@@ -86,6 +86,11 @@ pub fn bytes(n: u64) -> String {
     ByteSize(n).to_string()
 }
 
+/// A number of things.
+pub fn plural(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -244,7 +244,7 @@ fn what_is_not_understood_is_told_and_kept() {
         ("archives/archive_20240101.parquet", "it is empty"),
     ];
     assert_eq!(unread, expected);
-    assert!(place.run("status").contains("not adopted"));
+    assert_eq!(place.run("status").matches("not adopted").count(), expected.len(), "each once");
     assert_eq!(tree(&place.log().join("quarantine/original")), before);
     assert_eq!(document["stats"]["total"], 4);
     // It is told for as long as the files are there.

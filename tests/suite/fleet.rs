@@ -386,7 +386,8 @@ fn what_went_to_a_bucket_that_is_not_there_goes_to_another_one() {
     let logged = place.json("archive push s3://rightbucket/x --host h");
     assert_eq!(logged["logged"], 2, "{logged:#}");
     place.run("process");
-    assert_eq!(place.run("archive list").matches("s3://rightbucket/x/host=h/").count(), 2);
+    assert_eq!(place.json("archive list").to_string().matches("s3://rightbucket/x/host=h/").count(), 2);
+    assert_eq!(place.run("archive list").matches("pushed  s3://rightbucket/x\n").count(), 2);
 }
 
 #[test]

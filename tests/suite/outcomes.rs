@@ -100,6 +100,8 @@ fn cases() -> Vec<Case> {
         fails(nothing, "submit pin nocid --backend local", 2, "bad_parameters"),
         fails(nothing, "submit pin a b --backend local", 2, "usage"),
         fails(nothing, "submit pin a --param cid=b --backend local", 2, "usage"),
+        fails(nothing, "submit mkdir path=/d --backend local", 2, "usage"),
+        works(nothing, "submit mkdir ./path=/d --backend local"),
         fails(nothing, "submit dance --backend local", 2, "unsupported"),
         fails(nothing, "submit upload no.txt /x --backend local", 2, "bad_inputs"),
         fails(nothing, "submit mkdir /d --backend elsewhere", 2, "unknown_backend"),
