@@ -79,8 +79,8 @@ impl Wal {
             return self.read(|view| {
                 let (mut plan, exchange) = self.plan_cleanup(view, &age)?;
                 plan.count(&exchange);
-                let small = small_archives(view.files(), &exchange.removed, age.today, self.archive_rows() as u64);
-                plan.joined = small.iter().map(|(_, files)| files.len() as u64).sum();
+                let limit = self.archive_rows() as u64;
+                plan.joined = joined(&unsettled_archives(view.files(), &exchange.removed, age.today, limit));
                 Ok(plan)
             });
         }
@@ -113,7 +113,7 @@ impl Wal {
         self.sweep_spool_again();
         plan.archives.retain(|(name, _, _)| exchange.dropped.contains_key(name));
         plan.count(&exchange);
-        plan.joined = self.join_archives(age.today, &mut report)?;
+        plan.joined = self.settle_archives(age.today, &mut report)?;
         Ok(plan)
     }
 
@@ -197,21 +197,22 @@ impl Wal {
         self.options.partition_size * ARCHIVE_PARTITIONS
     }
 
-    /// Joins the small archives of each day that is over; a commit for each, so that memory stays bounded.
-    pub(super) fn join_archives(&self, today: i64, report: &mut CheckpointReport) -> WalResult<u64> {
+    /// Writes archives of days that are over anew, where that joins them or leaves deleted rows out; how many were joined.
+    /// There is a commit for each group, so that memory stays bounded.
+    pub(super) fn settle_archives(&self, today: i64, report: &mut CheckpointReport) -> WalResult<u64> {
         let manifest = self.manifest()?;
-        let mut joined = 0;
-        for (day, files) in small_archives(&manifest.files, &BTreeSet::new(), today, self.archive_rows() as u64) {
+        let unsettled = unsettled_archives(&manifest.files, &BTreeSet::new(), today, self.archive_rows() as u64);
+        for (day, files) in &unsettled {
+            let day = *day;
             let mut counter = self.highest_counter(&self.manifest()?)?;
             let mut exchange = Exchange::default();
             let mut rows = Vec::new();
-            for file in &files {
+            for file in files {
                 let view = View::open(self.disk.clone(), self.layout.clone())?;
                 // An archived operation changes only by being deleted, and then the journal holds the tombstone.
                 let kept = view.table(file)?.read_all()?;
                 rows.extend(kept.into_iter().filter(|row| !file.superseded.contains(row.number)));
                 exchange.removed.insert(file.name.clone());
-                joined += 1;
             }
             self.stage(rows, self.archive_rows(), Some(day), &mut exchange, || {
                 counter += 1;
@@ -221,26 +222,35 @@ impl Wal {
             self.commit(&mut exchange, None)?;
             self.remove_replaced(&exchange, report)?;
         }
-        Ok(joined)
+        Ok(joined(&unsettled))
     }
 }
 
-/// Days that are over with several archives which are not half full of the `limit` rows that one may hold, and those
-/// archives. One that is pushed, or about to be, stays as it is.
-pub(super) fn small_archives(
+/// Archives of days that are over which are to be written anew: the several of a day that are not half full of the
+/// `limit` rows that one may hold, together, and each that still has rows which were deleted. One that is pushed, or about
+/// to be, stays as it is.
+pub(super) fn unsettled_archives(
     files: &[FileEntry],
     removed: &BTreeSet<String>,
     today: i64,
     limit: u64,
 ) -> Vec<(Time, Vec<FileEntry>)> {
-    let mut days: BTreeMap<i64, (Time, Vec<FileEntry>)> = BTreeMap::new();
-    let small = |file: &&FileEntry| file.pushed.is_none() && file.live() * 2 <= limit;
-    for file in files.iter().filter(|file| !removed.contains(&file.name)).filter(small) {
-        if let Some(day) = file.day.filter(|day| day.day() < today) {
-            days.entry(day.day()).or_insert_with(|| (day, Vec::new())).1.push(file.clone());
+    let mut small: BTreeMap<i64, (Time, Vec<FileEntry>)> = BTreeMap::new();
+    let mut large = Vec::new();
+    for file in files.iter().filter(|file| !removed.contains(&file.name) && file.pushed.is_none()) {
+        let Some(day) = file.day.filter(|day| day.day() < today) else { continue };
+        match file.live() * 2 <= limit {
+            true => small.entry(day.day()).or_insert_with(|| (day, Vec::new())).1.push(file.clone()),
+            false => large.push((day, vec![file.clone()])),
         }
     }
-    days.into_values().filter(|(_, files)| files.len() > 1).collect()
+    let has_deleted = |files: &[FileEntry]| files.iter().any(|file| !file.superseded.is_empty());
+    small.into_values().chain(large).filter(|(_, files)| files.len() > 1 || has_deleted(files)).collect()
+}
+
+/// How many of them are joined with others.
+fn joined(unsettled: &[(Time, Vec<FileEntry>)]) -> u64 {
+    unsettled.iter().map(|(_, files)| files.len() as u64).filter(|count| *count > 1).sum()
 }
 
 fn age(retention: Retention, believed: Time, now: Time) -> Age {

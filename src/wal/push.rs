@@ -10,7 +10,7 @@ use std::path::absolute;
 use super::admit::Fate;
 use super::change::Change;
 use super::checkpoint::{CheckpointReport, Exchange};
-use super::cleanup::{days_of_archives, small_archives};
+use super::cleanup::{days_of_archives, unsettled_archives};
 use super::error::{WalError, WalResult};
 use super::log::Wal;
 use super::manifest::{FileEntry, Pushed};
@@ -198,7 +198,7 @@ pub struct PushedArchive {
     pub rows: u64,
     /// Its size.
     pub bytes: u64,
-    /// Where it goes; with a `/` at the end, the folder: it is joined with others of its day first.
+    /// Where it goes; with a `/` at the end, the folder: it is written anew first, joined with others of its day perhaps.
     pub to: String,
     /// The operation that pushes it, and its status; none in a dry run.
     pub operation: Option<(Number, OperationId, Status)>,
@@ -220,7 +220,7 @@ pub struct PushReport {
 impl PushReport {
     /// How many operations were logged, or would be.
     pub fn logged(&self) -> u64 {
-        // In a dry run, those that are joined first have one folder.
+        // In a dry run, those that are written anew first have one folder.
         let new = self.archives.iter().filter(|archive| !archive.existing);
         new.map(|archive| &archive.to).collect::<BTreeSet<_>>().len() as u64
     }
@@ -363,13 +363,13 @@ impl View {
 
     /// What a push would log, by what the files say at this moment; `archive_rows`: the most that one archive holds.
     pub fn plan_push(&self, push: &Push, now: Time, archive_rows: u64) -> WalResult<PushReport> {
-        let joined: BTreeSet<String> = small_archives(self.files(), &BTreeSet::new(), now.day(), archive_rows)
+        let unsettled: BTreeSet<String> = unsettled_archives(self.files(), &BTreeSet::new(), now.day(), archive_rows)
             .into_iter()
             .flat_map(|(_, files)| files.into_iter().map(|file| file.name))
             .collect();
         let mut report = PushReport::default();
         for archive in self.archives(now, Some(push))? {
-            let folder = Some(push.folder(archive.day)).filter(|_| joined.contains(&archive.file.name));
+            let folder = Some(push.folder(archive.day)).filter(|_| unsettled.contains(&archive.file.name));
             report.take(&archive, folder);
         }
         Ok(report)
@@ -415,7 +415,7 @@ impl Wal {
         let now = self.clock.now();
         self.finishing(|| {
             let mut report: CheckpointReport = self.fold_all(true)?;
-            self.join_archives(now.day(), &mut report)
+            self.settle_archives(now.day(), &mut report)
         })?;
         self.keep_reserve();
         let archives = self.read(|view| view.archives(now, Some(push)))?;

@@ -62,14 +62,19 @@ pub struct Proxy {
     plan: Arc<Mutex<Plan>>,
 }
 
-/// Which commands have which fault; `*`: all others.
-type Plan = BTreeMap<String, Fault>;
+#[derive(Default)]
+struct Plan {
+    /// Which commands have which fault; `*`: all others.
+    faults: BTreeMap<String, Fault>,
+    /// What is done, once, before a command is passed on.
+    first: BTreeMap<String, Box<dyn FnOnce() + Send>>,
+}
 
 impl Proxy {
     /// One before the service at this port.
     pub fn before(port: u16, service: Service) -> Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let (address, plan) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Plan::new())));
+        let (address, plan) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Plan::default())));
         let known = plan.clone();
         std::thread::spawn(move || {
             for client in listener.incoming() {
@@ -87,12 +92,17 @@ impl Proxy {
 
     /// From now on this is done to a command, or to all (`*`).
     pub fn plan(&self, command: &str, fault: Fault) {
-        *self.plan.lock().unwrap() = Plan::from([(command.to_owned(), fault)]);
+        self.plan.lock().unwrap().faults = BTreeMap::from([(command.to_owned(), fault)]);
     }
 
     /// Beside what is planned already, this is done to a command.
     pub fn also(&self, command: &str, fault: Fault) {
-        self.plan.lock().unwrap().insert(command.to_owned(), fault);
+        self.plan.lock().unwrap().faults.insert(command.to_owned(), fault);
+    }
+
+    /// The next time that this command comes by, this happens before it is passed on.
+    pub fn first(&self, command: &str, what: impl FnOnce() + Send + 'static) {
+        self.plan.lock().unwrap().first.insert(command.to_owned(), Box::new(what));
     }
 }
 
@@ -147,10 +157,14 @@ fn exchange(client: &TcpStream, port: u16, plan: &Mutex<Plan>, service: Service)
     let mut from_client = BufReader::new(client);
     let head = read_head(&mut from_client)?;
     let command = (service.command)(&head);
-    let fault = {
-        let plan = plan.lock().unwrap();
-        *plan.get(&command).or_else(|| plan.get("*")).unwrap_or(&Fault::None)
+    let (fault, first) = {
+        let mut plan = plan.lock().unwrap();
+        let fault = *plan.faults.get(&command).or_else(|| plan.faults.get("*")).unwrap_or(&Fault::None);
+        (fault, plan.first.remove(&command))
     };
+    if let Some(first) = first {
+        first();
+    }
     if fault == Fault::HangBeforeReading {
         // Nor are later bytes taken: the sender's window fills.
         std::thread::park_timeout(Duration::from_secs(20));

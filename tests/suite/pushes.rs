@@ -297,6 +297,31 @@ fn days_that_are_over_are_pushed_once_and_joined_before() {
 }
 
 #[test]
+fn what_was_deleted_is_not_pushed() {
+    let mut world = World::new();
+    let wal = world.wal();
+    // More than half full, and a small one.
+    for (count, then) in [(24, 0), (2, 1)] {
+        world.complete(&wal, count).unwrap();
+        wal.checkpoint().unwrap();
+        world.pass(then);
+    }
+    let gone = all(&wal).unwrap().iter().map(|operation| operation.number).step_by(5).collect();
+    for (id, _) in next(&wal, &gone, |_| Event::Deleted { reason: "by hand".into() }).unwrap() {
+        world.completed.remove(&id);
+    }
+    let planned = world.view().plan_push(&push_to("/h"), world.clock.now(), 32).unwrap();
+    assert!(planned.archives.len() > 1, "{planned:?}");
+    world.push_all(&wal, "/h");
+    let there: BTreeSet<OperationId> = world.there.values().flatten().map(|operation| operation.id).collect();
+    assert_eq!(there, world.completed.keys().copied().collect());
+    assert_eq!(there.len(), 26 - gone.len());
+    world.check("at the end");
+    // Nothing is written anew a second time.
+    assert!(wal.push(&push_to("/h")).unwrap().archives.is_empty());
+}
+
+#[test]
 fn what_arrives_late_goes_beside_and_a_pushed_file_is_never_joined() {
     let mut world = World::new();
     let wal = world.wal();

@@ -81,6 +81,7 @@ fn before(s3: &S3) -> Proxy {
             "POST" if has("uploads") => "CreateMultipartUpload",
             "POST" if has("uploadId") => "CompleteMultipartUpload",
             "DELETE" if has("uploadId") => "AbortMultipartUpload",
+            "DELETE" if head.to_ascii_lowercase().contains("\r\nif-match:") => "DeleteObject if",
             "DELETE" => "DeleteObject",
             other => other,
         }

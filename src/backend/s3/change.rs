@@ -118,24 +118,45 @@ impl Session<'_> {
         refuse_into_itself(source, destination)?;
         if let Some(there) = self.object_at(source)? {
             let outcome = self.copy_object(source, &there, &destination.for_object(source))?;
-            self.delete(source, &source.key)?;
+            self.delete_copied(source, there.e_tag())?;
             return if self.head(source)?.is_some() { Err(self.still_there()) } else { Ok(outcome) };
         }
         let (outcome, copied) = self.copy_folder(source, destination)?;
         for Copied { key, etag } in copied {
             let origin = Place { bucket: source.bucket.clone(), key };
-            // What somebody has put there since was not copied.
-            match self.head(&origin)? {
-                Some(now) if !same_etag(now.e_tag(), etag.as_deref()) => {
-                    let message =
-                        format!("`{}` was replaced while its folder was moved; it is tried again", origin.key);
-                    return Err(AttemptError::transient("conflict", message));
-                }
-                Some(_) => self.delete(&origin, &origin.key)?,
-                None => {}
-            }
+            self.delete_copied(&origin, etag.as_deref())?;
         }
         if self.is_folder(source)? { Err(self.still_there()) } else { Ok(outcome) }
+    }
+
+    /// Removes what was copied: what somebody has put there since was not.
+    fn delete_copied(&self, origin: &Place, etag: Option<&str>) -> Result<()> {
+        // Some services take the condition below without a word, and do not mind it.
+        let is_same = match self.head(origin)? {
+            None => return Ok(()),
+            Some(now) => same_etag(now.e_tag(), etag),
+        };
+        if is_same && self.delete_same(origin, etag)? {
+            return Ok(());
+        }
+        let message = format!("`{}` was replaced while it was moved; it is tried again", origin.key);
+        Err(AttemptError::transient("conflict", message))
+    }
+
+    /// Deletes an object if it has this etag. False: it has another one.
+    pub(super) fn delete_same(&self, place: &Place, etag: Option<&str>) -> Result<bool> {
+        stop_if_asked(self.attempt)?;
+        let bucket = self.bucket(place)?;
+        let deleted = self.call(async |client| {
+            client.delete_object().bucket(bucket).key(&place.key).set_if_match(etag.map(str::to_owned)).send().await
+        });
+        match deleted {
+            Err(Trouble::Refused(refused)) if refused.is_occupied() => Ok(false),
+            Err(Trouble::Refused(refused)) if refused.is_not_found() => Ok(true),
+            // It takes no conditions here.
+            Err(Trouble::Refused(refused)) if refused.is_unsupported() => self.delete(place, &place.key).map(|()| true),
+            deleted => self.acted("DeleteObject", deleted).map(|_| true),
+        }
     }
 
     /// The object of that key, if it can be one.

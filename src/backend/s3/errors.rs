@@ -58,7 +58,12 @@ impl Refused {
         !self.code.is_empty() && self.code != "NotFound"
     }
 
-    /// Whether something is there already, where nothing was to be.
+    /// Whether the service has no means for what was asked.
+    pub(super) fn is_unsupported(&self) -> bool {
+        self.code == "NotImplemented" || self.status == 501
+    }
+
+    /// Whether something is there already, where nothing or something else was to be.
     pub(super) fn is_occupied(&self) -> bool {
         self.code == "PreconditionFailed" || self.status == 412
     }

@@ -149,7 +149,12 @@ impl Session<'_> {
     pub(super) fn damaged(&self, place: &Place, etag: Option<&str>) -> AttemptError {
         match self.head(place) {
             Ok(Some(there)) if etag.is_some() && same_etag(there.e_tag(), etag) && self.is_ours(&there) => {
-                if let Err(error) = self.delete_version(place, &place.key, there.version_id()) {
+                let deleted = match there.version_id() {
+                    // With a condition beside it, services take no version.
+                    Some(version) => self.delete_version(place, &place.key, Some(version)),
+                    None => self.delete_same(place, etag).map(drop),
+                };
+                if let Err(error) = deleted {
                     tracing::warn!(?error, key = place.key, "what was spoilt on the way could not be removed");
                     if self.request.parameters.contains_key("if_none_match") {
                         let message = format!(

@@ -40,7 +40,7 @@ struct PushedDoc<'a> {
     operations: u64,
     /// Its size.
     bytes: u64,
-    /// Where it goes. In a dry run with a `/` at the end: it is joined with others of its day first.
+    /// Where it goes. In a dry run with a `/` at the end: it is written anew first, joined with others of its day perhaps.
     destination: &'a str,
     /// The operation that pushes it; in a dry run, only if it was logged before.
     operation: Option<PushDoc>,

@@ -27,8 +27,8 @@ const TYPES: [(&str, &str, Lost, Answer); 17] = [
     ("mkdir", "PutObject", Lost::Repeated, Answer::Bare),
     ("copy", "CopyObject", Lost::Repeated, Answer::Text),
     ("move", "CopyObject", Lost::Repeated, Answer::Text),
-    ("move", "DeleteObject", Lost::Asked, Answer::Bare),
-    ("move a folder", "DeleteObject", Lost::Asked, Answer::Bare),
+    ("move", "DeleteObject if", Lost::Asked, Answer::Bare),
+    ("move a folder", "DeleteObject if", Lost::Asked, Answer::Bare),
 ];
 
 /// What an answer consists of.
@@ -184,7 +184,7 @@ fn errors_inside_and_behind_an_answer_are_errors() {
 fn what_is_seen_to_be_done_is_done_whatever_the_service_says_and_wherever_it_is_then() {
     let proxy = before(S3::shared());
     for fault in [Fault::RefuseBehind, Fault::DropAnswer] {
-        for (operation_type, call) in [("rm", "DeleteObject"), ("move", "DeleteObject"), ("upload", "PutObject")] {
+        for (operation_type, call) in [("rm", "DeleteObject"), ("move", "DeleteObject if"), ("upload", "PutObject")] {
             let table = table(proxy.port());
             let operation = attempt(&table, operation_type, &|| {
                 proxy.plan(call, fault);
@@ -193,6 +193,41 @@ fn what_is_seen_to_be_done_is_done_whatever_the_service_says_and_wherever_it_is_
             proxy.plan("*", Fault::None);
             table.check(&operation, Expected::Completed, &format!("{fault:?} at {call}, and no probe succeeds"));
         }
+    }
+}
+
+#[test]
+fn what_somebody_put_in_place_of_what_was_copied_is_not_removed_by_a_move() {
+    let (proxy, home) = (before(S3::shared()), tempfile::tempdir().unwrap());
+    let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));
+    let there = super::backend(home.path(), S3Options { endpoint, ..super::options(S3::shared()) });
+    let put = |key: &str, text: &str| {
+        S3::shared().python(&format!("s3.put_object(Bucket={BUCKET:?}, Key={key:?}, Body=b{text:?})"));
+    };
+    let read = |key: &str| {
+        S3::shared().python(&format!("print(s3.get_object(Bucket={BUCKET:?}, Key={key:?})['Body'].read().decode())"))
+    };
+    for (source, object, moved) in
+        [("replaced/from", "replaced/from", "replaced/to"), ("replaced/all", "replaced/all/a", "replaced/to/a")]
+    {
+        put(object, "old");
+        let to = if source == object { moved } else { "replaced/to" };
+        let request = request("move", &[("source", source), ("destination", to)]);
+        let newer = object.to_owned();
+        proxy.first("DeleteObject if", move || put(&newer, "new"));
+        let refused = there.execute(&request, &Attempt::default());
+        let Err(AttemptError::Failed { failure, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Transient, "conflict"), "{failure:?}");
+        assert_eq!((read(object).trim(), read(moved).trim()), ("new", "old"));
+        // Where a service knows no conditions for this, it goes without.
+        proxy.plan("DeleteObject if", Fault::Status(501));
+        there.execute(&request, &Attempt::default()).unwrap();
+        proxy.plan("*", Fault::None);
+        assert_eq!(read(moved).trim(), "new");
+        let gone = there
+            .execute(&self::request("get", &[("source", object), ("destination", "/nowhere")]), &Attempt::default());
+        assert!(gone.is_err());
+        S3::shared().python(&format!("s3.delete_object(Bucket={BUCKET:?}, Key={moved:?})"));
     }
 }
 
