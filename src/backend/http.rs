@@ -318,7 +318,7 @@ impl http_body::Body for Streamed {
     }
 }
 
-/// One exchange under way; dropping it breaks it off.
+/// One exchange under way; dropping it breaks it off, wherever it is: a body that has not ended fails (see [`Streamed`]).
 pub(super) struct Call<'a> {
     threads: &'a Threads,
     attempt: &'a Attempt,

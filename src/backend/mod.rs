@@ -34,6 +34,7 @@ pub use ipfs::{IpfsBackend, IpfsOptions};
 pub use local::LocalBackend;
 pub use mock::{MockBackend, MockOptions};
 pub use pace::Pace;
+pub use parameters::TYPES;
 pub use registry::{Backends, Refusal};
 pub use s3::{AccessKeys, Notes as UploadNotes, S3Backend, S3Options};
 

@@ -218,7 +218,7 @@ mod tests {
             }
             "done"
         };
-        // Twice as long as each step, and half as long as all of them.
+        // Longer than each step, and half as long as all of them.
         assert_eq!(threads.wait(&attempt, Spell::begin(Duration::from_millis(500), None), None, slow), Ok("done"));
     }
 

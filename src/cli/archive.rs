@@ -37,7 +37,8 @@ fn push(context: &mut Context<'_>, args: &ArchivePush) -> Result<Exit, CliError>
         return Ok(Exit::Done);
     }
     if report.logged() == 0 {
-        terminal.text(&format!("no archive of a past day is left to push ({} pushed)\n", report.pushed))?;
+        let open = if report.open > 0 { format!(", {} of days that are not over", report.open) } else { String::new() };
+        terminal.text(&format!("no archive of a past day is left to push ({} pushed{open})\n", report.pushed))?;
     }
     terminal.text(&pushed_table(&report, &terminal.style))?;
     tell_of_earlier(context, &report);

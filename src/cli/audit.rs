@@ -69,7 +69,8 @@ fn wrong(report: &AuditReport, reopen: bool) -> Option<CliError> {
         error = error.hint("`wal-cli process` carries out what was logged once more");
     }
     if report.findings().any(|finding| matches!(finding.followed, Some(Followed::Refused(_)))) {
-        let hint = "bring back what was sent, or `wal-cli delete` operations that nobody is to look at any more";
+        let hint = "bring back what was sent, or `wal-cli delete` operations that nobody is to look at any more (of something \
+                    moved or copied: also those before)";
         error = error.hint(hint);
     }
     if let Some(unasked) = report.unasked.first() {

@@ -52,7 +52,7 @@ pub fn run(context: &mut Context<'_>, args: &Cleanup) -> Result<Exit, CliError> 
         (plan.unpushed, "operation", format!("of that age {pushed} archive is pushed")),
         (pushes, "archive", format!("{are} to be pushed; `wal-cli process` carries that out")),
         (plan.joined, "small archive", format!("{joined} with others of the same day")),
-        (leftovers.removed.len() as u64, "unfinished upload", aborted.to_owned()),
+        (leftovers.removed.len() as u64, "operation", format!("had left unfinished uploads behind: {aborted}")),
     ];
     for (n, what, then) in parts.into_iter().filter(|(n, ..)| *n > 0) {
         terminal.text(&format!("{} {then}\n", plural(n, what)))?;

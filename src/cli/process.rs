@@ -12,7 +12,7 @@ use super::{Exit, references, wait};
 use crate::client::{ClientError, HolderNote, ProcessReport, Reference};
 use crate::operation::{Number, Operation, Status};
 use crate::report::{
-    Document, DryRun, ErrorType, Line, Settled, Skipped, Summary, operation_table, write_plan, write_result,
+    Document, DryRun, ErrorType, Line, Settled, Skipped, Summary, operation_table, visible, write_plan, write_result,
 };
 use crate::wal::WalError;
 use crate::worker::{Observer, ProcessOptions};
@@ -201,6 +201,8 @@ fn end(
         let told: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
         let names: Vec<String> = away.iter().map(|backend| format!("`{backend}`")).collect();
         let verb = if names.len() == 1 { "is" } else { "are" };
+        // Whoever was tried has said so above.
+        let untried = told.is_empty();
         let told = match (told.is_empty(), names.is_empty()) {
             (true, true) => "nothing was due".to_owned(),
             (false, true) => told.join(", "),
@@ -209,6 +211,11 @@ fn end(
         };
         let late = if report.out_of_time { "; its time was up, and more is waiting" } else { "" };
         terminal.note(&format!("{told}{late}"));
+        for health in context.client.known_health().iter().filter(|health| untried && away.contains(&health.backend)) {
+            if let Some(failure) = &health.failure {
+                terminal.note(&format!("`{}`: {}", health.backend, visible(&failure.message)));
+            }
+        }
         if let Some(error) = &error {
             terminal.complain(error);
         }

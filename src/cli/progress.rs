@@ -1,7 +1,7 @@
 //! Progress of running attempts, on stderr, for people who watch.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::terminal::Terminal;
 use crate::backend::Attempt;
-use crate::operation::{Number, Operation};
+use crate::operation::{BackendName, Number, Operation};
 use crate::report::{shortened, subject};
 use crate::worker::{Observer, ProcessReport};
 
@@ -22,6 +22,8 @@ const BARS_MAX: usize = 8;
 /// An observer that draws a bar for each attempt that takes a while, and hands on what ended.
 pub struct Progress<'a> {
     bars: Option<Bars>,
+    /// Without bars: the backends that were said to be away.
+    away: Option<Vec<BackendName>>,
     settled: Box<dyn FnMut(&Operation) + 'a>,
 }
 
@@ -33,8 +35,10 @@ impl<'a> Progress<'a> {
 
     /// The same with a function that is told of every attempt that ended.
     pub fn new(quiet: bool, settled: impl FnMut(&Operation) + 'a) -> Progress<'a> {
-        let bars = (!quiet && std::io::stderr().is_terminal()).then(Bars::new);
-        Progress { bars, settled: Box::new(settled) }
+        let is_terminal = std::io::stderr().is_terminal();
+        let bars = (!quiet && is_terminal).then(Bars::new);
+        let away = (!quiet && !is_terminal).then(Vec::new);
+        Progress { bars, away, settled: Box::new(settled) }
     }
 
     /// Takes the bars away.
@@ -68,6 +72,16 @@ impl Observer for Progress<'_> {
     fn tick(&mut self, report: &ProcessReport, waiting: u64) {
         if let Some(bars) = &mut self.bars {
             bars.draw(report, waiting);
+        }
+        if let Some(told) = self.away.as_mut().filter(|told| **told != report.away) {
+            for name in report.away.iter().filter(|name| !told.contains(name)) {
+                // Whoever waits without a screen reads of it once; nobody may be there to read it.
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "note: `{name}` is away; what is to go there waits (`health` says why)"
+                );
+            }
+            told.clone_from(&report.away);
         }
     }
 }

@@ -10,6 +10,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::inputs;
 use super::signals::Interrupts;
+use crate::backend::TYPES;
 use crate::client::Batch;
 use crate::config::BackendType;
 use crate::operation::{Fields, OperationType};
@@ -59,15 +60,12 @@ fn one(
     mut parameters: Fields,
     by_key: bool,
 ) -> Result<(), CliError> {
+    place(operation_type.as_str(), words, by_key, &mut parameters)?;
     if let ("add", [path]) = (operation_type.as_str(), words) {
         return Ok(batch.add(Path::new(path), None)?);
     }
-    place(operation_type.as_str(), words, by_key, &mut parameters)?;
     Ok(batch.operation(operation_type, parameters)?)
 }
-
-/// Names that arguments stand for, without being written.
-const ARGUMENTS: [&str; 4] = ["path", "destination", "source", "cid"];
 
 /// What the arguments of each type are.
 fn place(operation_type: &str, words: &[OsString], by_key: bool, parameters: &mut Fields) -> Result<(), CliError> {
@@ -83,6 +81,11 @@ fn place(operation_type: &str, words: &[OsString], by_key: bool, parameters: &mu
         _ => &[],
     };
     if words.len() > names.len() {
+        let like = |known: &&&str| strsim::damerau_levenshtein(known, operation_type) <= 2;
+        if let Some(meant) = TYPES.iter().filter(|_| names.is_empty()).find(like) {
+            let what = format!("nothing was logged: there is no operation type `{operation_type}` with arguments");
+            return Err(CliError::usage(what).hint(format!("did you mean `{meant}`?")));
+        }
         let takes = match names {
             [] => "no arguments, only `--param KEY=VALUE`".to_owned(),
             [one] => format!("one argument, {one}"),
@@ -96,11 +99,11 @@ fn place(operation_type: &str, words: &[OsString], by_key: bool, parameters: &mu
             CliError::usage(format!("nothing was logged: `{}` is not UTF-8, as parameters are", word.display()))
                 .hint("rename it first")
         })?;
-        if let Some((given, value)) = text.split_once('=').filter(|(given, _)| ARGUMENTS.contains(given)) {
+        if let Some((given, value)) = text.split_once('=')
+            && names.iter().any(|name| name.split(" or ").any(|name| name == given))
+        {
             return Err(CliError::usage(format!("nothing was logged: the argument `{text}` looks like a parameter"))
-                .hint(format!(
-                    "write `{value}` alone, or `--param {given}={value}`; `./{text}` is a file of that name"
-                )));
+                .hint(format!("write `{value}` alone; what is really called so goes as `--param NAME={text}`")));
         }
         let (name, value) = match (operation_type, *name) {
             // A file of this machine; the drain loop may run elsewhere in its tree.

@@ -5,7 +5,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::references::{self, Selection};
 use crate::client::{Changed, Verb};
-use crate::operation::Operation;
+use crate::operation::{Operation, Status};
 use crate::report::{Change, Document, write_result};
 
 /// Runs one of them.
@@ -36,6 +36,15 @@ fn tell(context: &mut Context<'_>, verb: &Verb, changed: &Changed) -> Result<(),
             write_result(&mut terminal.out, operation, &terminal.style)?;
         }
     }
+    let took = changed.operations.iter().filter(|operation| *verb == Verb::Delete && took_away(operation));
+    let took: Vec<String> = took.map(|operation| operation.number.to_string()).collect();
+    if let [first, rest @ ..] = took.as_slice() {
+        let more = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
+        terminal.note(&format!(
+            "operation {first}{more} had taken something away on purpose: `wal-cli verify --remote` finds that gone from now on, \
+             unless what had put it there is deleted, too"
+        ));
+    }
     for operation in &changed.redirected_to {
         write_result(&mut terminal.out, operation, &terminal.style)?;
     }
@@ -61,6 +70,12 @@ fn tell(context: &mut Context<'_>, verb: &Verb, changed: &Changed) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Whether nobody but the log knows that something is gone on purpose.
+fn took_away(operation: &Operation) -> bool {
+    let takes = ["rm", "unpin", "move"].contains(&operation.operation_type.as_str());
+    takes && operation.status() == Status::Completed
 }
 
 /// How many operations left as they are get a line of their own.

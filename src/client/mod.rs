@@ -207,7 +207,7 @@ impl Client {
     }
 
     /// What is known of the backends that are configured, without asking them.
-    fn known_health(&self) -> Vec<BackendHealth> {
+    pub fn known_health(&self) -> Vec<BackendHealth> {
         let mut known = crate::health::known(self.records());
         known.retain(|health| self.backends.names().any(|(name, _)| *name == health.backend));
         known

@@ -34,7 +34,7 @@ pub fn archive_table(archives: &[Archive], style: &Style) -> String {
         };
         let place = match archive.standing.operation() {
             Some(operation) => format!("operation {}, {}", operation.number, operation.status()),
-            // The rest is as long as a line, and the same for all but the day and the name.
+            // The rest is its day and its name again.
             None => archive.to.as_deref().map(root).unwrap_or_default().to_owned(),
         };
         table.row(vec![
@@ -49,9 +49,9 @@ pub fn archive_table(archives: &[Archive], style: &Style) -> String {
     table.render()
 }
 
-/// Where pushed archives of all hosts go, of the place of one.
+/// Where pushed archives of a host go, of the place of one.
 fn root(place: &str) -> &str {
-    place.rfind("/host=").map_or(place, |end| &place[..end])
+    place.rfind("/date=").map_or(place, |end| &place[..end])
 }
 
 #[cfg(test)]
@@ -59,8 +59,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn archives_of_all_hosts_lie_below_one_place() {
-        assert_eq!(root("s3://b/host=x/logs/host=vm/date=2026-11-20/a.parquet"), "s3://b/host=x/logs");
+    fn archives_of_a_host_lie_below_one_place() {
+        assert_eq!(root("s3://b/date=x/logs/host=vm/date=2026-11-20/a.parquet"), "s3://b/date=x/logs/host=vm");
         assert_eq!(root("s3://b/elsewhere.parquet"), "s3://b/elsewhere.parquet");
     }
 }

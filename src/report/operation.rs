@@ -41,7 +41,9 @@ pub fn write_operation(
                 line("size", exactly(size));
             }
             for (name, value) in &outcome.receipt {
-                line(name, visible(value));
+                let mut parts = value.split('\n').filter(|part| !part.is_empty());
+                line(name, visible(parts.next().unwrap_or_default()));
+                parts.for_each(|part| line("", visible(part)));
             }
         }
         State::Processing { claim, .. } => {

@@ -207,7 +207,7 @@ impl Wal {
 
     /// Removes what this holder of `checkpoint.lock` wrote and did not commit, after the disk became full: set aside,
     /// it would take the room that the next try needs. `used` is the highest counter there was before.
-    fn give_back(&self, used: u64) {
+    pub(super) fn give_back(&self, used: u64) {
         let Ok(manifest) = self.manifest() else { return };
         for directory in [self.layout.tmp(), self.layout.partitions(), self.layout.archives()] {
             let names = self.disk.list(&directory).unwrap_or_default().into_iter();

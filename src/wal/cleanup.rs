@@ -1,14 +1,14 @@
-//! Retention: dropping what is old enough, and joining the small archives of days that are over.
+//! Retention: dropping what is old enough, and writing archives of days that are over anew: joined, without deleted rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Layout;
 use super::checkpoint::{ARCHIVE_PARTITIONS, CheckpointReport, Dropped, Exchange};
-use super::error::WalResult;
+use super::error::{WalError, WalResult};
 use super::log::Wal;
 use super::manifest::FileEntry;
 use super::view::View;
-use crate::operation::{Operation, OperationId, State, Status, Time};
+use crate::operation::{Number, Operation, OperationId, State, Status, Time};
 
 /// What a cleanup is to drop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +80,9 @@ impl Wal {
                 let (mut plan, exchange) = self.plan_cleanup(view, &age)?;
                 plan.count(&exchange);
                 let limit = self.archive_rows() as u64;
-                plan.joined = joined(&unsettled_archives(view.files(), &exchange.removed, age.today, limit));
+                let (files, deleted) = (view.files(), view.deleted_numbers());
+                let unsettled = unsettled_archives(files, &exchange.removed, &deleted, age.today, limit);
+                plan.joined = unsettled.iter().map(Unsettled::joined).sum();
                 Ok(plan)
             });
         }
@@ -198,59 +200,92 @@ impl Wal {
     }
 
     /// Writes archives of days that are over anew, where that joins them or leaves deleted rows out; how many were joined.
-    /// There is a commit for each group, so that memory stays bounded.
+    /// There is a commit for each group, so that memory stays bounded. Damage stops only the group that it is in.
     pub(super) fn settle_archives(&self, today: i64, report: &mut CheckpointReport) -> WalResult<u64> {
         let manifest = self.manifest()?;
-        let unsettled = unsettled_archives(&manifest.files, &BTreeSet::new(), today, self.archive_rows() as u64);
-        for (day, files) in &unsettled {
-            let day = *day;
-            let mut counter = self.highest_counter(&self.manifest()?)?;
-            let mut exchange = Exchange::default();
-            let mut rows = Vec::new();
-            for file in files {
-                let view = View::open(self.disk.clone(), self.layout.clone())?;
-                // An archived operation changes only by being deleted, and then the journal holds the tombstone.
-                let kept = view.table(file)?.read_all()?;
-                rows.extend(kept.into_iter().filter(|row| !file.superseded.contains(row.number)));
-                exchange.removed.insert(file.name.clone());
+        let mut joined = 0;
+        for group in unsettled_archives(&manifest.files, &BTreeSet::new(), &[], today, self.archive_rows() as u64) {
+            match self.write_anew(&group, report) {
+                Ok(()) => joined += group.joined(),
+                Err(WalError::Damaged(damage)) => tracing::warn!(%damage, "an archive stays as it is"),
+                Err(error) => return Err(error),
             }
-            self.stage(rows, self.archive_rows(), Some(day), &mut exchange, || {
+        }
+        Ok(joined)
+    }
+
+    fn write_anew(&self, group: &Unsettled, report: &mut CheckpointReport) -> WalResult<()> {
+        let used = self.highest_counter(&self.manifest()?)?;
+        let mut counter = used;
+        let mut exchange = Exchange::default();
+        let mut rows = Vec::new();
+        for file in &group.files {
+            let view = View::open(self.disk.clone(), self.layout.clone())?;
+            // An archived operation changes only by being deleted, and then the journal holds the tombstone.
+            let kept = view.table(file)?.read_all()?;
+            rows.extend(kept.into_iter().filter(|row| !file.superseded.contains(row.number)));
+            exchange.removed.insert(file.name.clone());
+        }
+        let written = (|| {
+            self.stage(rows, self.archive_rows(), Some(group.day), &mut exchange, || {
                 counter += 1;
-                Layout::archive_name(day, counter)
+                Layout::archive_name(group.day, counter)
             })?;
             self.publish(&exchange)?;
-            self.commit(&mut exchange, None)?;
-            self.remove_replaced(&exchange, report)?;
+            self.commit(&mut exchange, None)
+        })();
+        if written.as_ref().is_err_and(WalError::is_full) {
+            self.give_back(used);
         }
-        Ok(joined(&unsettled))
+        written?;
+        self.remove_replaced(&exchange, report)
+    }
+}
+
+/// Archives of a day that are written anew together.
+#[derive(Debug)]
+pub(super) struct Unsettled {
+    day: Time,
+    files: Vec<FileEntry>,
+}
+
+impl Unsettled {
+    /// How many are joined with others.
+    fn joined(&self) -> u64 {
+        if self.files.len() > 1 { self.files.len() as u64 } else { 0 }
+    }
+
+    /// The names of the files.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|file| &file.name[..])
     }
 }
 
 /// Archives of days that are over which are to be written anew: the several of a day that are not half full of the
 /// `limit` rows that one may hold, together, and each that still has rows which were deleted. One that is pushed, or about
-/// to be, stays as it is.
+/// to be, stays as it is. `removed`: files that go anyway; `deleted`: numbers that the files do not know to be deleted yet.
 pub(super) fn unsettled_archives(
     files: &[FileEntry],
     removed: &BTreeSet<String>,
+    deleted: &[Number],
     today: i64,
     limit: u64,
-) -> Vec<(Time, Vec<FileEntry>)> {
-    let mut small: BTreeMap<i64, (Time, Vec<FileEntry>)> = BTreeMap::new();
+) -> Vec<Unsettled> {
+    let mut small: BTreeMap<i64, Unsettled> = BTreeMap::new();
     let mut large = Vec::new();
     for file in files.iter().filter(|file| !removed.contains(&file.name) && file.pushed.is_none()) {
         let Some(day) = file.day.filter(|day| day.day() < today) else { continue };
         match file.live() * 2 <= limit {
-            true => small.entry(day.day()).or_insert_with(|| (day, Vec::new())).1.push(file.clone()),
-            false => large.push((day, vec![file.clone()])),
+            true => {
+                small.entry(day.day()).or_insert_with(|| Unsettled { day, files: Vec::new() }).files.push(file.clone());
+            }
+            false => large.push(Unsettled { day, files: vec![file.clone()] }),
         }
     }
-    let has_deleted = |files: &[FileEntry]| files.iter().any(|file| !file.superseded.is_empty());
-    small.into_values().chain(large).filter(|(_, files)| files.len() > 1 || has_deleted(files)).collect()
-}
-
-/// How many of them are joined with others.
-fn joined(unsettled: &[(Time, Vec<FileEntry>)]) -> u64 {
-    unsettled.iter().map(|(_, files)| files.len() as u64).filter(|count| *count > 1).sum()
+    let has_deleted =
+        |file: &FileEntry| !file.superseded.is_empty() || deleted.iter().any(|number| file.may_hold_number(*number));
+    let all = small.into_values().chain(large);
+    all.filter(|group| group.files.len() > 1 || group.files.iter().any(has_deleted)).collect()
 }
 
 fn age(retention: Retention, believed: Time, now: Time) -> Age {

@@ -204,6 +204,8 @@ pub struct PushedArchive {
     pub operation: Option<(Number, OperationId, Status)>,
     /// Whether that was logged before.
     pub existing: bool,
+    /// In a dry run, archives with the same number become one first.
+    pub together: Option<usize>,
 }
 
 /// What a push logged, or would log.
@@ -220,9 +222,11 @@ pub struct PushReport {
 impl PushReport {
     /// How many operations were logged, or would be.
     pub fn logged(&self) -> u64 {
-        // In a dry run, those that are written anew first have one folder.
-        let new = self.archives.iter().filter(|archive| !archive.existing);
-        new.map(|archive| &archive.to).collect::<BTreeSet<_>>().len() as u64
+        let (mut logged, mut groups) = (0, BTreeSet::new());
+        for archive in self.archives.iter().filter(|archive| !archive.existing) {
+            logged += u64::from(archive.together.is_none_or(|group| groups.insert(group)));
+        }
+        logged
     }
 }
 
@@ -363,27 +367,28 @@ impl View {
 
     /// What a push would log, by what the files say at this moment; `archive_rows`: the most that one archive holds.
     pub fn plan_push(&self, push: &Push, now: Time, archive_rows: u64) -> WalResult<PushReport> {
-        let unsettled: BTreeSet<String> = unsettled_archives(self.files(), &BTreeSet::new(), now.day(), archive_rows)
-            .into_iter()
-            .flat_map(|(_, files)| files.into_iter().map(|file| file.name))
-            .collect();
+        let groups =
+            unsettled_archives(self.files(), &BTreeSet::new(), &self.deleted_numbers(), now.day(), archive_rows);
+        let group_of = |name: &str| groups.iter().position(|group| group.names().any(|named| named == name));
         let mut report = PushReport::default();
         for archive in self.archives(now, Some(push))? {
-            let folder = Some(push.folder(archive.day)).filter(|_| unsettled.contains(&archive.file.name));
-            report.take(&archive, folder);
+            let anew = group_of(&archive.file.name).map(|group| (group, push.folder(archive.day)));
+            report.take(&archive, anew);
         }
         Ok(report)
     }
 }
 
 impl PushReport {
-    fn take(&mut self, archive: &Archive, folder: Option<String>) {
+    /// `anew`: the archives with which it is written anew first, by a number, and the folder that it goes to.
+    fn take(&mut self, archive: &Archive, anew: Option<(usize, String)>) {
         match &archive.standing {
             Standing::Open => self.open += 1,
             Standing::Pushed => self.pushed += 1,
             Standing::Bare => {}
             Standing::Closed | Standing::Logged(_) | Standing::Failed(_) => {
                 let operation = archive.standing.operation();
+                let (together, folder) = anew.unzip();
                 self.archives.push(PushedArchive {
                     name: archive.file.name.clone(),
                     day: archive.day,
@@ -392,6 +397,7 @@ impl PushReport {
                     to: folder.or_else(|| archive.to.clone()).unwrap_or_default(),
                     operation: operation.map(|operation| (operation.number, operation.id, operation.status())),
                     existing: operation.is_some(),
+                    together,
                 });
             }
         }

@@ -603,6 +603,12 @@ impl View {
         self.journal.touched.keys().copied()
     }
 
+    /// The numbers of all operations that the journal deleted.
+    pub(super) fn deleted_numbers(&self) -> Vec<Number> {
+        let deleted = self.journal.touched.iter().filter(|(_, touched)| touched.status.is_none());
+        deleted.map(|(number, _)| *number).collect()
+    }
+
     /// Whether the journal changed this operation.
     pub(super) fn is_touched(&self, number: Number) -> bool {
         self.journal.touched.contains_key(&number)

@@ -573,16 +573,63 @@ fn what_a_kubo_node_lost_is_found_and_put_back_and_one_that_is_away_is_told_once
     assert_eq!((code(&output), &document["stopped"]), (Some(130), &true.into()), "{document:#}");
 }
 
-#[test]
-fn what_a_bucket_lost_is_found_and_put_back() {
-    let (place, s3) = (Place::new(), S3::shared());
+/// A log whose operations go to the shared service.
+fn on_s3() -> Place {
+    let place = Place::new();
     place.settings(&format!(
         "default_backend = \"s3\"\n[backends.s3]\nendpoint = \"{}\"\nregion = \"us-east-1\"\nbucket = \"{BUCKET}\"\n\
          access_key_id = \"{}\"\nsecret_access_key = \"{}\"\n",
-        s3.endpoint(),
+        S3::shared().endpoint(),
         OWNER.key,
         OWNER.secret
     ));
+    place
+}
+
+#[test]
+fn a_bucket_that_is_gone_is_told_of_its_operations_and_whose_objects_others_are() {
+    let (place, s3) = (on_s3(), S3::shared());
+    s3.python("s3.create_bucket(Bucket='audit-gone')");
+    std::fs::create_dir(place.path("d")).unwrap();
+    for name in ["d/x", "d/y", "d/z", "f"] {
+        place.file(name, name);
+    }
+    place.run("submit upload f s3://audit-gone/f --wait"); // 1
+    place.run("submit upload d audit-others --wait"); // 2
+    s3.python(&format!(
+        "s3.delete_object(Bucket='audit-gone', Key='f')\ns3.delete_bucket(Bucket='audit-gone')\n\
+         s3.put_object(Bucket={BUCKET:?}, Key='audit-others/x', Body=b'x')\n\
+         s3.put_object(Bucket={BUCKET:?}, Key='audit-others/y', Body=b'y')"
+    ));
+    let (exit, document) = told(&place, "verify --remote");
+    assert_eq!(exit, 1);
+    assert_found(&document, &[1], &[2]);
+    assert_eq!(document["unasked"], serde_json::json!([]), "{document:#}");
+    assert_eq!(document["gone"][0]["what"], "the bucket `audit-gone` is not there any more");
+    let others = "; `audit-others/x` and 1 more are somebody else's";
+    assert!(document["altered"][0]["what"].as_str().unwrap().ends_with(others), "{document:#}");
+}
+
+#[test]
+fn whoever_deletes_a_removal_is_told_that_it_counts_as_a_loss_then() {
+    let place = Place::new();
+    place.settings("default_backend = \"local\"\n");
+    place.file("f", "f");
+    place.run("submit upload f /f --wait");
+    place.run("submit rm /f --wait");
+    assert_eq!(told(&place, "verify --remote").0, 0);
+    let deleted = place.output("delete 2");
+    assert!(String::from_utf8(deleted.stderr).unwrap().contains("operation 2 had taken something away on purpose"));
+    let (exit, document) = told(&place, "verify --remote");
+    assert_eq!(exit, 1);
+    assert_found(&document, &[1], &[]);
+    let deleted = place.output("delete 1");
+    assert!(deleted.stderr.is_empty(), "{deleted:?}");
+}
+
+#[test]
+fn what_a_bucket_lost_is_found_and_put_back() {
+    let (place, s3) = (on_s3(), S3::shared());
     for name in ["one", "two", "three"] {
         place.file(name, &format!("{name}\n"));
     }

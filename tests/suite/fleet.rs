@@ -335,7 +335,7 @@ fn any_backend_that_uploads_will_do_and_text_says_what_goes_on() {
     place.run("archive push /history --backend local --host h --wait");
     assert_eq!(place.run("archive list").matches(" pushed").count(), 2);
     let again = place.run("archive push --host h --wait /history --backend local");
-    assert!(again.contains("(2 pushed)"), "{again}");
+    assert!(again.contains("(2 pushed, 1 of days that are not over)"), "{again}");
     place.run("submit list /history/host=h --backend local --wait");
     // A name that no folder of the table can have.
     let refused = place.output("archive push /history --backend local --host a/b");
@@ -387,7 +387,7 @@ fn what_went_to_a_bucket_that_is_not_there_goes_to_another_one() {
     assert_eq!(logged["logged"], 2, "{logged:#}");
     place.run("process");
     assert_eq!(place.json("archive list").to_string().matches("s3://rightbucket/x/host=h/").count(), 2);
-    assert_eq!(place.run("archive list").matches("pushed  s3://rightbucket/x\n").count(), 2);
+    assert_eq!(place.run("archive list").matches("pushed  s3://rightbucket/x/host=h\n").count(), 2);
 }
 
 #[test]

@@ -310,8 +310,13 @@ fn what_was_deleted_is_not_pushed() {
     for (id, _) in next(&wal, &gone, |_| Event::Deleted { reason: "by hand".into() }).unwrap() {
         world.completed.remove(&id);
     }
-    let planned = world.view().plan_push(&push_to("/h"), world.clock.now(), 32).unwrap();
+    let planned = world.view().plan_push(&push_to("/h"), world.clock.now(), 16).unwrap();
     assert!(planned.archives.len() > 1, "{planned:?}");
+    // Each is written anew, since something of it was deleted.
+    assert!(planned.archives.iter().all(|archive| archive.to.ends_with("/date=2026-11-20/")), "{planned:?}");
+    let pushed = wal.push(&push_to("/h")).unwrap();
+    assert_eq!(planned.logged(), pushed.logged());
+    world.carry_out(&wal).unwrap();
     world.push_all(&wal, "/h");
     let there: BTreeSet<OperationId> = world.there.values().flatten().map(|operation| operation.id).collect();
     assert_eq!(there, world.completed.keys().copied().collect());
@@ -319,6 +324,42 @@ fn what_was_deleted_is_not_pushed() {
     world.check("at the end");
     // Nothing is written anew a second time.
     assert!(wal.push(&push_to("/h")).unwrap().archives.is_empty());
+}
+
+#[test]
+fn an_archive_that_is_damaged_stays_as_it_is_and_stops_no_other() {
+    let mut world = World::new();
+    let wal = world.wal();
+    for _ in 0..2 {
+        for count in [3, 2] {
+            world.complete(&wal, count).unwrap();
+            wal.checkpoint().unwrap();
+        }
+        world.pass(1);
+    }
+    let names = |world: &World| -> Vec<String> {
+        world
+            .view()
+            .manifest()
+            .unwrap()
+            .files
+            .iter()
+            .filter(|file| file.is_archive())
+            .map(|file| file.name.clone())
+            .collect()
+    };
+    let before = names(&world);
+    assert_eq!(before.len(), 4);
+    let disk: Arc<dyn Disk> = Arc::new(world.machine.process());
+    let path = layout().file(&before[0]);
+    let mut bytes = disk.read(&path).unwrap();
+    bytes[20] ^= 1;
+    disk.open(&path, wal_cli::disk::Access::Write).unwrap().write_at(&bytes, 0).unwrap();
+    let report = wal.push(&push_to("/h")).unwrap();
+    let after = names(&world);
+    assert!(after.contains(&before[0]) && after.contains(&before[1]), "{after:?}");
+    assert!(!after.contains(&before[2]) && !after.contains(&before[3]), "{after:?}");
+    assert_eq!((after.len(), report.logged()), (3, 3));
 }
 
 #[test]

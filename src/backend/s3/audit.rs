@@ -10,8 +10,8 @@ use crate::backend::audit::{Audit, Effect, Reach};
 use crate::backend::errors::Result;
 use crate::backend::files::stop_if_asked;
 use crate::backend::network::Spell;
-use crate::backend::{Attempt, Request};
-use crate::operation::{Fields, Outcome};
+use crate::backend::{Attempt, AttemptError, Request};
+use crate::operation::{FailureClass, Fields, Outcome};
 
 /// The name under which a receipt tells how many objects a folder came to.
 const OBJECTS: &str = "objects";
@@ -53,6 +53,19 @@ fn as_put(place: &Place, outcome: &Outcome) -> Place {
 
 impl S3Backend {
     pub(super) fn look_again(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<Audit> {
+        match self.look(request, outcome, attempt) {
+            // The bucket of this operation alone: that of the settings would be an outage.
+            Err(AttemptError::Failed { failure, .. })
+                if failure.class == FailureClass::Permanent && failure.error_type == "no_such_bucket" =>
+            {
+                let bucket = outcome.receipt.get("bucket").map_or("its bucket", |bucket| bucket);
+                Ok(Audit::Gone(format!("the bucket `{bucket}` is not there any more")))
+            }
+            seen => seen,
+        }
+    }
+
+    fn look(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<Audit> {
         // Of a large folder many objects are looked at: none may take long, and all together as long as they need.
         let session = self.session(request, attempt, Spell::begin(self.options.idle.min(QUESTION_MAX), None));
         let objects = outcome.receipt.get(OBJECTS).and_then(|objects| objects.parse().ok());
@@ -102,6 +115,7 @@ impl Session<'_> {
     fn audit_folder(&self, place: &Place, objects: u64, outcome: &Outcome) -> Result<Audit> {
         let (id, name) = (self.request.id.to_string(), self.name_of(place)?);
         let (mut count, mut bytes) = (0, 0);
+        let mut others = Vec::new();
         for object in self.objects_in(place)? {
             stop_if_asked(self.attempt)?;
             let place = Place { bucket: place.bucket.clone(), key: object.key };
@@ -109,14 +123,22 @@ impl Session<'_> {
             if there.metadata().and_then(|metadata| metadata.get(OPERATION)) == Some(&id) {
                 count += 1;
                 bytes += size_of(&there).unwrap_or(0);
+            } else {
+                others.push(place.key);
             }
         }
+        // What was put is known by its count alone; what else is there may have taken the place of some of it.
+        let others = match others.as_slice() {
+            [] => String::new(),
+            [first] => format!("; `{first}` is somebody else's"),
+            [first, rest @ ..] => format!("; `{first}` and {} more are somebody else's", rest.len()),
+        };
         Ok(match outcome.size {
             _ if count == 0 && objects > 0 => {
                 Audit::Gone(format!("none of the {objects} objects put in `{name}` is there any more"))
             }
             _ if count < objects => {
-                Audit::Altered(format!("{count} of {objects} objects in `{name}` are as they were put"))
+                Audit::Altered(format!("{count} of {objects} objects in `{name}` are as they were put{others}"))
             }
             Some(size) if size != bytes => {
                 Audit::Altered(format!("the {objects} objects in `{name}` have {bytes} bytes, not {size}"))

@@ -11,7 +11,7 @@ use super::Session;
 use super::checks::same_etag;
 use super::errors::{Refused, Trouble};
 use super::multipart::{Origin, Original};
-use super::objects::{Listed, OPERATION, not_found, receipt, size_of};
+use super::objects::{OPERATION, not_found, receipt, size_of};
 use super::place::{Place, refuse_into_itself};
 use crate::backend::errors::Result;
 use crate::backend::files::stop_if_asked;
@@ -132,18 +132,19 @@ impl Session<'_> {
     /// Removes what was copied: what somebody has put there since was not.
     fn delete_copied(&self, origin: &Place, etag: Option<&str>) -> Result<()> {
         // Some services take the condition below without a word, and do not mind it.
-        let is_same = match self.head(origin)? {
-            None => return Ok(()),
-            Some(now) => same_etag(now.e_tag(), etag),
+        let removed = match self.head(origin)? {
+            Some(now) if same_etag(now.e_tag(), etag) => self.delete_same(origin, etag)?,
+            Some(_) => false,
+            None => true,
         };
-        if is_same && self.delete_same(origin, etag)? {
+        if removed {
             return Ok(());
         }
         let message = format!("`{}` was replaced while it was moved; it is tried again", origin.key);
         Err(AttemptError::transient("conflict", message))
     }
 
-    /// Deletes an object if it has this etag. False: it has another one.
+    /// Deletes an object which had this etag a moment ago, if it still has. False: it has another one.
     pub(super) fn delete_same(&self, place: &Place, etag: Option<&str>) -> Result<bool> {
         stop_if_asked(self.attempt)?;
         let bucket = self.bucket(place)?;
@@ -151,10 +152,17 @@ impl Session<'_> {
             client.delete_object().bucket(bucket).key(&place.key).set_if_match(etag.map(str::to_owned)).send().await
         });
         match deleted {
-            Err(Trouble::Refused(refused)) if refused.is_occupied() => Ok(false),
             Err(Trouble::Refused(refused)) if refused.is_not_found() => Ok(true),
+            // That is also what services say of one that is gone, as it is when the same call comes by twice.
+            Err(Trouble::Refused(refused)) if refused.is_occupied() => match self.head(place)? {
+                None => Ok(true),
+                Some(now) if !same_etag(now.e_tag(), etag) => Ok(false),
+                Some(_) => self.delete(place, &place.key).map(|()| true),
+            },
             // It takes no conditions here.
-            Err(Trouble::Refused(refused)) if refused.is_unsupported() => self.delete(place, &place.key).map(|()| true),
+            Err(Trouble::Refused(refused)) if refused.is_misunderstood() => {
+                self.delete(place, &place.key).map(|()| true)
+            }
             deleted => self.acted("DeleteObject", deleted).map(|_| true),
         }
     }
@@ -182,12 +190,13 @@ impl Session<'_> {
             return Err(AttemptError::permanent("bad_path", message));
         }
         let mut copied = Vec::with_capacity(objects.len());
-        for Listed { key, .. } in &objects {
+        for object in &objects {
+            let key = &object.key;
             let origin = Place { bucket: source.bucket.clone(), key: key.clone() };
             let place = Place { bucket: destination.bucket.clone(), key: target(key) };
             let there = self.existing(&origin)?;
-            match key.ends_with('/') {
-                // A folder's mark, which not every service copies.
+            match object.is_mark() {
+                // Not every service copies them.
                 true => drop(self.put_mark(&place)?),
                 false => drop(self.copy_object(&origin, &there, &place)?),
             }

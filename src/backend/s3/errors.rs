@@ -58,9 +58,9 @@ impl Refused {
         !self.code.is_empty() && self.code != "NotFound"
     }
 
-    /// Whether the service has no means for what was asked.
-    pub(super) fn is_unsupported(&self) -> bool {
-        self.code == "NotImplemented" || self.status == 501
+    /// Whether the service may not have understood what was asked.
+    pub(super) fn is_misunderstood(&self) -> bool {
+        self.code == "NotImplemented" || matches!(self.status, 400 | 405 | 501)
     }
 
     /// Whether something is there already, where nothing or something else was to be.
@@ -111,9 +111,10 @@ where
             }
             SdkError::ResponseError(_) => Trouble::Refused(Refused::nonsense(&last_cause(&error))),
             SdkError::ConstructionFailure(_) => Trouble::Unusable(last_cause(&error)),
-            SdkError::DispatchFailure(failure) if failure.is_user() || has_cause::<CredentialsError>(&error) => {
-                Trouble::Unusable(last_cause(&error))
+            SdkError::DispatchFailure(_) if has_cause::<CredentialsError>(&error) => {
+                Trouble::Unusable(format!("no access keys were found ({})", last_cause(&error).trim_end_matches('.')))
             }
+            SdkError::DispatchFailure(failure) if failure.is_user() => Trouble::Unusable(last_cause(&error)),
             _ => Trouble::NoAnswer(last_cause(&error)),
         }
     }
@@ -162,7 +163,7 @@ fn by_word(code: &str) -> Option<Meaning> {
             "clock_skew",
             "set the clock of this machine, or of the service: they differ by more than 15 minutes",
         ),
-        "NoSuchBucket" => (Outage, "no_such_bucket", "make the bucket, or correct `bucket` of this backend"),
+        "NoSuchBucket" => (Outage, "no_such_bucket", "make the bucket, or correct its name where it is given"),
         "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
             (Outage, "wrong_region", "set `region` of this backend to the bucket's")
         }

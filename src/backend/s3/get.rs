@@ -116,12 +116,18 @@ impl Session<'_> {
         let (mut count, mut bytes) = (0, 0);
         for (object, path) in objects.iter().zip(&paths) {
             stop_if_asked(self.attempt)?;
-            let is_mark = object.key.ends_with('/');
-            let directory = if is_mark { Some(&**path) } else { path.parent() };
+            if object.key.ends_with('/') && !object.is_mark() {
+                let message = format!(
+                    "`{}` has content, and would be a file and a directory on this machine: give it another key first",
+                    object.key
+                );
+                return Err(AttemptError::permanent("unsupported_name", message));
+            }
+            let directory = if object.is_mark() { Some(&**path) } else { path.parent() };
             if let Some(directory) = directory {
                 disk.create_dir_all_synced(directory).map_err(writing)?;
             }
-            if is_mark {
+            if object.is_mark() {
                 continue;
             }
             let place = Place { bucket: source.bucket.clone(), key: object.key.clone() };

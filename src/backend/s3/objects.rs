@@ -21,6 +21,13 @@ pub(super) struct Listed {
     pub(super) size: u64,
 }
 
+impl Listed {
+    /// Whether it only says that there is a folder. Some services keep content under such keys, too.
+    pub(super) fn is_mark(&self) -> bool {
+        self.key.ends_with('/') && self.size == 0
+    }
+}
+
 impl Session<'_> {
     /// What the service knows of an object; none: there is none.
     pub(super) fn head(&self, place: &Place) -> Result<Option<HeadObjectOutput>> {

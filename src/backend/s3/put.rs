@@ -152,6 +152,7 @@ impl Session<'_> {
                 let deleted = match there.version_id() {
                     // With a condition beside it, services take no version.
                     Some(version) => self.delete_version(place, &place.key, Some(version)),
+                    // Where another one is there now, ours is gone.
                     None => self.delete_same(place, etag).map(drop),
                 };
                 if let Err(error) = deleted {

@@ -58,7 +58,8 @@ sets damaged files aside in quarantine/. --durability kills processes, but no ma
 whether the disk keeps its promises when the power goes cannot be tried out.
 --remote asks each backend whether what was completed is still there, and the same;
 what later operations replaced or removed is passed over. --reopen logs anew, with the
-same parameters, what is gone or altered; `wal-cli process` then carries that out.
+same parameters, what is gone or altered; `wal-cli process` then carries that out, and
+writes over what was altered.
 
 Examples:
   wal-cli verify

@@ -232,6 +232,64 @@ fn what_somebody_put_in_place_of_what_was_copied_is_not_removed_by_a_move() {
 }
 
 #[test]
+fn what_is_gone_already_when_a_move_removes_it_is_moved() {
+    let (proxy, home) = (before(S3::shared()), tempfile::tempdir().unwrap());
+    let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));
+    let there = super::backend(home.path(), S3Options { endpoint, ..super::options(S3::shared()) });
+    let keys = |of: &str| {
+        S3::shared().python(&format!(
+            "print([o['Key'] for o in s3.list_objects_v2(Bucket={BUCKET:?}, Prefix={of:?}).get('Contents', [])])"
+        ))
+    };
+    for (nth, fault) in [Fault::None, Fault::Status(412), Fault::Status(404)].into_iter().enumerate() {
+        let (from, to) = (format!("gone-{nth}/from"), format!("gone-{nth}/to"));
+        S3::shared().python(&format!("s3.put_object(Bucket={BUCKET:?}, Key={from:?}, Body=b'x')"));
+        proxy.plan("DeleteObject if", fault);
+        let key = from.clone();
+        // As if the same call had come by twice; SeaweedFS calls that a failed precondition.
+        proxy.first("DeleteObject if", move || {
+            S3::shared().python(&format!("s3.delete_object(Bucket={BUCKET:?}, Key={key:?})"));
+        });
+        there.execute(&request("move", &[("source", &from), ("destination", &to)]), &Attempt::default()).unwrap();
+        assert_eq!(keys(&format!("gone-{nth}/")).trim(), format!("['{to}']"));
+    }
+    // Who says so of what is there as it was has not understood the question.
+    S3::shared().python(&format!("s3.put_object(Bucket={BUCKET:?}, Key='odd/from', Body=b'x')"));
+    for status in [412, 400, 405] {
+        proxy.plan("DeleteObject if", Fault::Status(status));
+        there
+            .execute(&request("move", &[("source", "odd/from"), ("destination", "odd/to")]), &Attempt::default())
+            .unwrap();
+        assert_eq!(keys("odd/").trim(), "['odd/to']");
+        proxy.plan("*", Fault::None);
+        there
+            .execute(&request("move", &[("source", "odd/to"), ("destination", "odd/from")]), &Attempt::default())
+            .unwrap();
+    }
+}
+
+#[test]
+fn content_under_a_key_like_that_of_a_folder_is_not_dropped() {
+    let (proxy, home) = (before(S3::shared()), tempfile::tempdir().unwrap());
+    let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));
+    let there = super::backend(home.path(), S3Options { endpoint, ..super::options(S3::shared()) });
+    S3::shared().python(&format!("s3.put_object(Bucket={BUCKET:?}, Key='odd-marks/a/')"));
+    // SeaweedFS keeps no content there; others do, and say so.
+    proxy.plan("ListObjectsV2", Fault::Other("<Size>0</Size>", "<Size>7</Size>"));
+    let out = home.path().join("out");
+    for (kind, destination) in [("move", "odd-moved"), ("copy", "odd-copied"), ("get", out.to_str().unwrap())] {
+        let parameters = [("source", "odd-marks"), ("destination", destination)];
+        let refused = there.execute(&request(kind, &parameters), &Attempt::default());
+        let Err(AttemptError::Failed { failure, .. }) = refused else { panic!("{kind}: {refused:?}") };
+        let expected = if kind == "get" { "unsupported_name" } else { "not_found" };
+        assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Permanent, expected), "{failure:?}");
+    }
+    proxy.plan("*", Fault::None);
+    let parameters = [("source", "odd-marks"), ("destination", "odd-moved")];
+    there.execute(&request("move", &parameters), &Attempt::default()).unwrap();
+}
+
+#[test]
 fn what_somebody_else_says_in_its_place_fails_nothing() {
     let proxy = before(S3::shared());
     proxy.plan("*", Fault::Status(404));

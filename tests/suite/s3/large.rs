@@ -214,7 +214,7 @@ fn an_upload_is_aborted_when_its_operation_is_cancelled_and_what_is_left_by_clea
     assert_eq!(rehearsed["uploads_aborted"], serde_json::json!([1]), "{rehearsed}");
     assert_eq!(s3.uploads("cancelled/"), "cancelled/swept");
     let text = place.run("cleanup");
-    assert!(text.contains("1 unfinished upload aborted"), "{text}");
+    assert!(text.contains("1 operation had left unfinished uploads behind: aborted"), "{text}");
     assert_eq!((notes(&place.log()), s3.uploads("cancelled/")), (0, String::new()));
 }
 
