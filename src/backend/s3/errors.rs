@@ -60,7 +60,11 @@ impl Refused {
 
     /// Whether the service may not have understood what was asked.
     pub(super) fn is_misunderstood(&self) -> bool {
-        self.code == "NotImplemented" || matches!(self.status, 400 | 405 | 501)
+        match &self.code[..] {
+            "NotImplemented" | "InvalidArgument" | "InvalidRequest" | "MethodNotAllowed" => true,
+            "" => matches!(self.status, 400 | 405 | 501),
+            _ => false,
+        }
     }
 
     /// Whether something is there already, where nothing or something else was to be.
@@ -218,6 +222,19 @@ fn by_status(status: u16) -> Meaning {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_understood_is_no_trouble_on_the_way() {
+        let is_misunderstood = |status, code: &str| {
+            Refused { status, code: code.into(), message: String::new(), retry_after: None }.is_misunderstood()
+        };
+        for (status, code) in [(501, ""), (501, "NotImplemented"), (400, ""), (400, "InvalidArgument"), (405, "")] {
+            assert!(is_misunderstood(status, code), "{status} {code}");
+        }
+        for (status, code) in [(400, "RequestTimeout"), (400, "ExpiredToken"), (403, ""), (412, ""), (500, "")] {
+            assert!(!is_misunderstood(status, code), "{status} {code}");
+        }
+    }
 
     #[test]
     fn the_word_counts_before_the_status() {
