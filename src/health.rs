@@ -91,7 +91,7 @@ pub struct BackendHealth {
     pub check_history: Vec<bool>,
     /// The last changes of its status, oldest first.
     pub changes: Vec<StatusChange>,
-    /// Why the last check failed, if it did.
+    /// Why the last check failed, if it did; of what is not configured, what is missing, if some of it is there.
     pub failure: Option<Failure>,
 }
 
@@ -102,9 +102,10 @@ impl BackendHealth {
         self.changes.iter().rev().find(back).map(|change| change.at)
     }
 
-    fn unchecked(backend: BackendName, status: HealthStatus) -> BackendHealth {
+    fn not_configured(backend: &BackendName, failure: Option<Failure>) -> BackendHealth {
         let (check_history, changes) = Default::default();
-        BackendHealth { backend, status, last_check: None, check_history, changes, failure: None }
+        let (backend, status) = (backend.clone(), HealthStatus::NotConfigured);
+        BackendHealth { backend, status, last_check: None, check_history, changes, failure }
     }
 }
 
@@ -228,9 +229,15 @@ pub fn probe(
     });
     let mut known: BTreeMap<BackendName, BackendHealth> =
         note(records, clock.now(), &checks).into_iter().map(|health| (health.backend.clone(), health)).collect();
-    let of = |name: &BackendName| {
-        known.remove(name).unwrap_or_else(|| BackendHealth::unchecked(name.clone(), HealthStatus::NotConfigured))
+    let missing = |name: &BackendName| {
+        backends.missing(name).map(|key| Failure {
+            class: FailureClass::Permanent,
+            error_type: "misconfigured".into(),
+            message: format!("it has no `{key}`; set `backends.{name}.{key}`"),
+        })
     };
+    let of =
+        |name: &BackendName| known.remove(name).unwrap_or_else(|| BackendHealth::not_configured(name, missing(name)));
     asked.into_iter().map(of).collect()
 }
 

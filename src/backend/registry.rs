@@ -70,6 +70,8 @@ enum Known {
     NotBuilt(BackendType),
     /// It lacks this setting.
     Unconfigured(&'static str),
+    /// So does this one, of which others are set: somebody means to use it.
+    Begun(&'static str),
 }
 
 impl Backends {
@@ -99,7 +101,15 @@ impl Backends {
     pub fn get(&self, name: &BackendName) -> Option<&Arc<dyn Backend>> {
         match self.known.get(name)? {
             Known::Ready(backend, _) => Some(backend),
-            Known::NotBuilt(_) | Known::Unconfigured(_) => None,
+            Known::NotBuilt(_) | Known::Unconfigured(_) | Known::Begun(_) => None,
+        }
+    }
+
+    /// The setting that is missing of a backend that somebody began to configure.
+    pub fn missing(&self, name: &BackendName) -> Option<&'static str> {
+        match self.known.get(name)? {
+            Known::Begun(key) => Some(key),
+            Known::Ready(..) | Known::NotBuilt(_) | Known::Unconfigured(_) => None,
         }
     }
 
@@ -120,7 +130,9 @@ impl Backends {
             Some(Known::NotBuilt(backend_type)) => {
                 Err(Refusal::NotBuilt { name: name.clone(), backend_type: backend_type.as_str() })
             }
-            Some(Known::Unconfigured(key)) => Err(Refusal::Unconfigured { name: name.clone(), key }),
+            Some(Known::Unconfigured(key) | Known::Begun(key)) => {
+                Err(Refusal::Unconfigured { name: name.clone(), key })
+            }
             Some(Known::Ready(_, None | Some(BackendType::Custom))) => Ok(()),
             Some(Known::Ready(_, Some(BackendType::S3))) => {
                 if !task::TYPES.contains(&operation_type.as_str()) {
@@ -225,15 +237,20 @@ fn make(
             let custom = CustomBackend::new(disk.clone(), clock.clone(), command, run, total_of(backend));
             Known::Ready(Arc::new(custom), Some(BackendType::Custom))
         }
-        // Without a bucket or an address nothing says that anybody means to use it.
-        BackendType::S3 if backend.bucket.is_none() && backend.endpoint.is_none() => Known::Unconfigured("bucket"),
+        // Without a bucket or an address it is not known where AWS's keys are meant to be used.
+        BackendType::S3 if backend.bucket.is_none() && backend.endpoint.is_none() => {
+            match backend.access_key_id.is_some() || backend.secret_access_key.is_some() {
+                true => Known::Begun("bucket"),
+                false => Known::Unconfigured("bucket"),
+            }
+        }
         BackendType::S3 => {
             let text = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
             let keys = match (text(&backend.access_key_id), text(&backend.secret_access_key)) {
                 (Some(id), Some(secret)) => Some(AccessKeys { id, secret, token: text(&backend.session_token) }),
-                (Some(_), None) => return Known::Unconfigured("secret_access_key"),
-                (None, Some(_)) => return Known::Unconfigured("access_key_id"),
-                (None, None) if backend.session_token.is_some() => return Known::Unconfigured("access_key_id"),
+                (Some(_), None) => return Known::Begun("secret_access_key"),
+                (None, Some(_)) => return Known::Begun("access_key_id"),
+                (None, None) if backend.session_token.is_some() => return Known::Begun("access_key_id"),
                 (None, None) => None,
             };
             let options = S3Options {

@@ -39,6 +39,7 @@ pub fn run(context: &mut Context<'_>, args: &Health) -> Result<Exit, CliError> {
 fn offline(all: &[BackendHealth]) -> Option<CliError> {
     let offline: Vec<&str> = all
         .iter()
+        .filter(|health| health.status != HealthStatus::NotConfigured)
         .filter(|health| health.status == HealthStatus::Offline || health.failure.is_some())
         .map(|health| health.backend.as_str())
         .collect();

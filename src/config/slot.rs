@@ -218,7 +218,7 @@ impl Slot<'_> {
             Slot::Ratio(_) => "a number from 0 to 1".into(),
             Slot::Text(_) | Slot::Secret(_) => "text".into(),
             Slot::HostName(_) => "letters, digits, `.`, `_` and `-`".into(),
-            Slot::Url(_) => "an address such as http://localhost:5001/api/v0".into(),
+            Slot::Url(_) => "an address with http:// or https://, such as http://localhost:8080".into(),
             Slot::Path(_) | Slot::MaybePath(_) => "a path, in which a leading ~/ is the home directory".into(),
             Slot::Command(_) => "a program with its arguments, as one text or a list of texts".into(),
             Slot::Spool(_) => format!("one of {}", SpoolMode::ALL.map(SpoolMode::as_str).join(", ")),

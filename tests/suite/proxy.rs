@@ -39,7 +39,7 @@ pub enum Fault {
     StandStill,
     /// The service does it; before its answer come lines that count, for longer than nothing may move.
     Count,
-    /// In its answer, the second text stands in place of the first, which is as long.
+    /// In the body of its answer, the second text stands in place of the first, which is as long.
     Other(&'static str, &'static str),
     /// The same in what is sent to it.
     OtherSent(&'static str, &'static str),
@@ -68,6 +68,8 @@ struct Plan {
     faults: BTreeMap<String, Fault>,
     /// What is done, once, before a command is passed on.
     first: BTreeMap<String, Box<dyn FnOnce() + Send>>,
+    /// The last head of each command.
+    heads: BTreeMap<String, String>,
 }
 
 impl Proxy {
@@ -103,6 +105,11 @@ impl Proxy {
     /// The next time that this command comes by, this happens before it is passed on.
     pub fn first(&self, command: &str, what: impl FnOnce() + Send + 'static) {
         self.plan.lock().unwrap().first.insert(command.to_owned(), Box::new(what));
+    }
+
+    /// The head of the last such command that came by.
+    pub fn head(&self, command: &str) -> String {
+        self.plan.lock().unwrap().heads[command].clone()
     }
 }
 
@@ -159,6 +166,7 @@ fn exchange(client: &TcpStream, port: u16, plan: &Mutex<Plan>, service: Service)
     let command = (service.command)(&head);
     let (fault, first) = {
         let mut plan = plan.lock().unwrap();
+        plan.heads.insert(command.clone(), head.clone());
         let fault = *plan.faults.get(&command).or_else(|| plan.faults.get("*")).unwrap_or(&Fault::None);
         (fault, plan.first.remove(&command))
     };
@@ -261,7 +269,7 @@ fn exchange(client: &TcpStream, port: u16, plan: &Mutex<Plan>, service: Service)
             client.write_all(&answer)
         }
         Fault::Other(from, to) => {
-            replace(&mut answer, from, to);
+            replace(&mut answer[body..], from, to);
             client.write_all(&answer)
         }
         _ => client.write_all(&answer),

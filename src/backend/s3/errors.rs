@@ -150,7 +150,13 @@ pub(super) fn last_cause(error: &(dyn Error + 'static)) -> String {
 pub(super) fn meaning(refused: &Refused) -> Meaning {
     // An error inside an answer of success is one of the service's own.
     let status = if refused.is_worded() && refused.status < 300 { 500 } else { refused.status };
-    by_word(&refused.code).unwrap_or_else(|| by_status(status))
+    by_word(word_of(refused)).unwrap_or_else(|| by_status(status))
+}
+
+/// The word for a refusal. Garage calls denied what others call by the name of the reason.
+fn word_of(refused: &Refused) -> &str {
+    let is_about_keys = ["Invalid signature", "No such key"].iter().any(|text| refused.message.contains(text));
+    if refused.code == "AccessDenied" && is_about_keys { "InvalidAccessKeyId" } else { &refused.code }
 }
 
 type Meaning = (FailureClass, &'static str, &'static str);
@@ -270,6 +276,15 @@ mod tests {
             let refused = Refused { status, code: code.into(), message: String::new(), retry_after: None };
             let (found, name, _) = meaning(&refused);
             assert_eq!((found, name), (class, error_type), "{status} {code}");
+        }
+        for (message, error_type) in [
+            ("Forbidden: Invalid signature", "bad_credentials"),
+            ("Forbidden: No such key: GK00", "bad_credentials"),
+            ("Forbidden: Operation is not allowed for this key.", "access_denied"),
+        ] {
+            let refused =
+                Refused { status: 403, code: "AccessDenied".into(), message: message.into(), retry_after: None };
+            assert_eq!(meaning(&refused).1, error_type, "{message}");
         }
     }
 }

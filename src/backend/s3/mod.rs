@@ -232,7 +232,8 @@ impl S3Backend {
             Trouble::Refused(refused) => {
                 let (mut failure, retry_after_ms) = self.refusal(call, &refused);
                 // It may have been said of what was done all the same, whatever becomes of the service then.
-                let may_pass = failure.class == FailureClass::Transient && failure.error_type != "rate_limited";
+                let is_no = matches!(failure.error_type.as_str(), "rate_limited" | "damaged_content");
+                let may_pass = failure.class == FailureClass::Transient && !is_no;
                 failure.class = self.class_seen(&failure, &refused);
                 if acted && may_pass && refused.status != 503 {
                     return AttemptError::Unanswered(failure);

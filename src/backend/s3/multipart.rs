@@ -108,7 +108,8 @@ impl Session<'_> {
             key: destination.key.clone(),
             upload: None,
             since: self.backend.clock.now().as_millis(),
-            checksums: self.backend.options.checksums,
+            // Of parts that a service copies by itself, many have no checksum, or that of something else.
+            checksums: self.backend.options.checksums && matches!(origin, Origin::File(_)),
             part_size: part_size.max(size.div_ceil(PARTS_MAX)),
             size,
             version: origin.version(),
@@ -146,7 +147,7 @@ impl Session<'_> {
         notes.write(disk, &note).map_err(ours)?;
         let created = self.call(async |client| {
             let create = client.create_multipart_upload().bucket(&note.bucket).key(&note.key);
-            let algorithm = self.backend.options.checksums.then_some(ChecksumAlgorithm::Crc32);
+            let algorithm = note.checksums.then_some(ChecksumAlgorithm::Crc32);
             let create = create.set_metadata(Some(self.metadata(options))).set_checksum_algorithm(algorithm);
             create
                 .set_content_type(options.content_type.clone())
@@ -200,15 +201,14 @@ impl Session<'_> {
     /// A part that an earlier attempt sent, with the checksum that the service wants to be told of it in the end; none:
     /// it is not what is there now, or cannot be compared, and sending it again does no harm.
     fn right_part(&self, origin: &Origin<'_>, note: &Note, number: usize, part: Part) -> Result<Option<Part>> {
-        let wants_crc32 = self.backend.options.checksums;
-        let Origin::File(opened) = origin else {
-            return Ok(Some(part).filter(|part| part.crc32.is_some() || !wants_crc32));
-        };
-        let mut digests = [Digest::new(true), Digest::new(false)];
-        self.digest(opened, note.range(number), &mut digests)?;
+        let Origin::File(opened) = origin else { return Ok(Some(Part { crc32: None, ..part })) };
+        let (mut crc32, mut md5) = (Digest::new(true), Digest::new(false));
+        self.read_over(opened, note.range(number), |piece| {
+            crc32.update(piece);
+            md5.update(piece);
+        })?;
         let said = Said { crc32: part.crc32.as_deref(), etag: part.etag.as_deref(), encryption: None };
-        let [crc32, md5] = digests;
-        let ours = crc32.clone().crc32().filter(|_| wants_crc32);
+        let ours = crc32.clone().crc32().filter(|_| note.checksums);
         let is_right = crc32.agrees(said).or_else(|| md5.agrees(said)) == Some(true);
         Ok(is_right.then_some(Part { crc32: ours, ..part }))
     }
@@ -275,10 +275,11 @@ impl Session<'_> {
     fn upload_part(&self, opened: &Opened, note: &Note, number: usize) -> Result<std::result::Result<Part, Trouble>> {
         let range = note.range(number);
         let (_, client) = self.read("UploadPart", self.backend.caller.engine())?;
-        let sent = self.streamed(opened, range.clone(), |body| {
+        let sent = self.streamed(opened, range.clone(), |body, announced| {
             let upload = client.upload_part().bucket(&note.bucket).key(&note.key).set_upload_id(note.upload.clone());
             let upload = upload.part_number(i32::try_from(number).unwrap_or(i32::MAX));
-            upload.content_length(i64::try_from(range.end - range.start).unwrap_or(i64::MAX)).body(body).send()
+            let upload = upload.content_length(i64::try_from(range.end - range.start).unwrap_or(i64::MAX)).body(body);
+            upload.set_checksum_crc32(announced.crc32).customize().interceptor(announced.signed).send()
         })?;
         let part = match sent.answer {
             Ok(part) if part.e_tag().is_none() => {
@@ -316,9 +317,7 @@ impl Session<'_> {
             copied => copied,
         }?;
         self.attempt.skip_bytes(range.end - range.start);
-        let result = copied.copy_part_result;
-        let (etag, crc32) = result.map(|part| (part.e_tag, part.checksum_crc32)).unwrap_or_default();
-        Ok(Part { etag, crc32 })
+        Ok(Part { etag: copied.copy_part_result.and_then(|part| part.e_tag), crc32: None })
     }
 
     fn complete(

@@ -85,12 +85,15 @@ impl Session<'_> {
         }
         let bucket = self.bucket(destination)?.to_owned();
         let (_, client) = self.read("PutObject", self.backend.caller.engine())?;
-        let Sent { answer, digest } = self.streamed(&opened, 0..opened.len(), |body| {
+        let Sent { answer, digest } = self.streamed(&opened, 0..opened.len(), |body, announced| {
             let put = client.put_object().bucket(&bucket).key(&destination.key).body(body);
             let put = put.content_length(i64::try_from(opened.len()).unwrap_or(i64::MAX));
             let put = put.set_metadata(Some(self.metadata(options))).set_content_type(options.content_type.clone());
             put.set_storage_class(options.storage_class.as_deref().map(Into::into))
                 .set_if_none_match(options.if_none_match.clone())
+                .set_checksum_crc32(announced.crc32)
+                .customize()
+                .interceptor(announced.signed)
                 .send()
         })?;
         opened.check_read(opened.len())?;

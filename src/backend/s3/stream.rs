@@ -3,9 +3,14 @@
 use std::ops::Range;
 use std::result::Result as StdResult;
 
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_runtime::auth::PayloadSigningOverride;
+use aws_sdk_s3::config::interceptors::BeforeTransmitInterceptorContextMut;
+use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_sdk_s3::error::{BoxError, ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
+use sha2::{Digest as _, Sha256};
 
 use super::Session;
 use super::checks::Digest;
@@ -26,6 +31,36 @@ pub(super) struct Sent<T> {
     pub(super) digest: Digest,
 }
 
+/// What is said of content in the head of the call that sends it. Behind it, in the trailer of a stream, not every service
+/// takes it, and some take only what is not signed.
+pub(super) struct Announced {
+    /// Where the service takes checksums.
+    pub(super) crc32: Option<String>,
+    /// How the call is to be signed.
+    pub(super) signed: SignedContent,
+}
+
+/// What a signature says of content: its SHA-256, in hexadecimal; none: nothing.
+#[derive(Debug)]
+pub(super) struct SignedContent(Option<String>);
+
+impl Intercept for SignedContent {
+    fn name(&self) -> &'static str {
+        "SignedContent"
+    }
+
+    fn modify_before_signing(
+        &self,
+        _: &mut BeforeTransmitInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        config: &mut ConfigBag,
+    ) -> StdResult<(), BoxError> {
+        let how = self.0.clone().map_or(PayloadSigningOverride::UnsignedPayload, PayloadSigningOverride::Precomputed);
+        config.interceptor_state().store_put(how);
+        Ok(())
+    }
+}
+
 /// Why what was read was not sent.
 enum Unsent {
     /// The call has ended before all of it was sent.
@@ -42,7 +77,7 @@ impl Session<'_> {
         &self,
         opened: &Opened,
         range: Range<u64>,
-        start: impl FnOnce(ByteStream) -> F,
+        start: impl FnOnce(ByteStream, Announced) -> F,
     ) -> Result<Sent<T>>
     where
         F: Future<Output = StdResult<T, SdkError<E>>> + Send + 'static,
@@ -54,8 +89,9 @@ impl Session<'_> {
             Ok((threads, _)) => threads,
             Err(trouble) => return Ok(Sent { answer: Err(trouble), digest }),
         };
+        let announced = self.announced(opened, range.clone())?;
         let (pieces, body) = send::body(range.end - range.start);
-        let mut call = threads.spawn(start(body));
+        let mut call = threads.spawn(start(body, announced));
         match self.feed(opened, range, &pieces, &mut digest) {
             Ok(()) | Err(Unsent::Unwanted) => {}
             Err(Unsent::Trouble(trouble)) => return Ok(Sent { answer: Err(trouble), digest }),
@@ -107,8 +143,23 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Reads what will be sent, to say what it is before it is.
+    fn announced(&self, opened: &Opened, range: Range<u64>) -> Result<Announced> {
+        let options = &self.backend.options;
+        // Over TLS nobody can change what passes.
+        let is_open = options.endpoint.as_ref().is_some_and(|endpoint| !endpoint.starts_with("https:"));
+        let mut crc32 = options.checksums.then(|| Digest::new(true));
+        let mut sha256 = is_open.then(Sha256::new);
+        self.read_over(opened, range, |piece| {
+            crc32.iter_mut().for_each(|crc32| crc32.update(piece));
+            sha256.iter_mut().for_each(|sha256| sha256.update(piece));
+        })?;
+        let signed = SignedContent(sha256.map(|sha256| HEXLOWER.encode(&sha256.finalize())));
+        Ok(Announced { crc32: crc32.and_then(Digest::crc32), signed })
+    }
+
     /// Reads a part of a file for what goes over it alone.
-    pub(super) fn digest(&self, opened: &Opened, range: Range<u64>, digests: &mut [Digest]) -> Result<()> {
+    pub(super) fn read_over(&self, opened: &Opened, range: Range<u64>, mut over: impl FnMut(&[u8])) -> Result<()> {
         let mut buffer = vec![0; PIECE];
         let mut offset = range.start;
         while offset < range.end {
@@ -118,7 +169,7 @@ impl Session<'_> {
             if read == 0 {
                 break;
             }
-            digests.iter_mut().for_each(|digest| digest.update(&buffer[..read]));
+            over(&buffer[..read]);
             offset += read as u64;
         }
         Ok(())

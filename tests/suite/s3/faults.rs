@@ -309,9 +309,8 @@ fn what_is_spoilt_on_the_way_is_not_taken() {
     for (operation_type, call, fault, error_type) in [
         ("get", "GetObject", Fault::Other("content", "Content"), "damaged_content"),
         ("cat", "GetObject", Fault::Other("content", "Content"), "damaged_content"),
-        // SeaweedFS says of it that it made an error itself.
-        ("upload", "PutObject", Fault::OtherSent("content", "Content"), "unavailable"),
-        ("add", "PutObject", Fault::OtherSent("content", "Content"), "unavailable"),
+        ("upload", "PutObject", Fault::OtherSent("content", "Content"), "damaged_content"),
+        ("add", "PutObject", Fault::OtherSent("content", "Content"), "damaged_content"),
     ] {
         let operation = attempt(&table, operation_type, &|| proxy.plan(call, fault));
         let case = format!("{fault:?} at {call} of `{operation_type}`");
@@ -319,6 +318,42 @@ fn what_is_spoilt_on_the_way_is_not_taken() {
         table.check(&operation, Expected::Retrying(error_type), &case);
         table.ends_well(&operation, &case);
     }
+}
+
+#[test]
+fn what_is_sent_is_announced_in_the_head_of_its_call() {
+    let (proxy, home) = (before(S3::shared()), tempfile::tempdir().unwrap());
+    let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));
+    let path = home.path().join("file");
+    let send = |checksums: bool, size: usize| {
+        let copy_max = 6 << 20;
+        let options = S3Options { checksums, copy_max, endpoint: endpoint.clone(), ..super::options(S3::shared()) };
+        let there = super::backend(home.path(), options);
+        std::fs::write(&path, "content".repeat(size / 7)).unwrap();
+        let upload = [("path", path.to_str().unwrap()), ("destination", "announced/file")];
+        there.execute(&request("upload", &upload), &Attempt::default()).unwrap();
+        let copy = [("source", "announced/file"), ("destination", "announced/copy")];
+        there.execute(&request("copy", &copy), &Attempt::default()).unwrap();
+    };
+    send(true, 7);
+    let head = proxy.head("PutObject");
+    // The CRC-32 and the SHA-256 of `content`, as `gzip` and `sha256sum` have them.
+    let sha256 = "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73";
+    assert!(head.contains("x-amz-checksum-crc32: /sUwqQ==") && head.contains(sha256), "{head}");
+    send(false, 7);
+    let head = proxy.head("PutObject");
+    assert!(!head.contains("x-amz-checksum-") && head.contains(sha256), "{head}");
+    send(true, 7_000_000);
+    let head = proxy.head("UploadPart");
+    assert!(head.contains("x-amz-checksum-crc32") && !head.contains("UNSIGNED-PAYLOAD"), "{head}");
+    for call in ["PutObject", "UploadPart"] {
+        // Garage and others take nothing that is signed piece by piece, and old services no trailers.
+        let head = proxy.head(call);
+        assert!(!head.contains("aws-chunked") && !head.contains("x-amz-trailer"), "{head}");
+    }
+    // For parts that they copy by themselves MinIO and Versity know no checksums.
+    let head = proxy.head("CreateMultipartUpload");
+    assert!(head.contains("announced/copy") && !head.contains("x-amz-checksum-algorithm"), "{head}");
 }
 
 #[test]

@@ -74,7 +74,7 @@ fn without_keys_it_says_where_they_may_be() {
     let home = tempfile::tempdir().unwrap();
     let place = Place::new();
     place.settings(&format!(
-        "default_backend = \"s3\"\n[backends.s3]\nendpoint = \"{}\"\nbucket = \"{BUCKET}\"\n",
+        "default_backend = \"s3\"\n[backends.s3]\nendpoint = \"{}\"\nregion = \"us-east-1\"\nbucket = \"{BUCKET}\"\n",
         S3::shared().endpoint()
     ));
     place.file("x", "x\n");
@@ -91,6 +91,22 @@ fn without_keys_it_says_where_they_may_be() {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(place.run("show 1").contains("completed"));
+}
+
+#[test]
+fn a_backend_that_is_half_configured_says_what_is_missing() {
+    let place = Place::new();
+    for (settings, missing) in [
+        ("bucket = \"b\"\naccess_key_id = \"id\"\n", "secret_access_key"),
+        ("bucket = \"b\"\nsecret_access_key = \"s\"\n", "access_key_id"),
+        ("access_key_id = \"id\"\nsecret_access_key = \"s\"\n", "bucket"),
+    ] {
+        place.settings(&format!("[backends.s3]\n{settings}"));
+        let said = place.run("health --backend s3");
+        assert!(said.contains(&format!("s3: it has no `{missing}`; set `backends.s3.{missing}`")), "{said}");
+    }
+    place.settings("");
+    assert!(!place.run("health --backend s3").contains("s3:"));
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! A service that speaks S3, SeaweedFS: a folder of its own, on free ports of this machine.
+//! A service that speaks S3: SeaweedFS with a folder of its own, on free ports of this machine; or, where
+//! `WAL_CLI_TEST_S3` has its address, one that is there already, with `BUCKET` and the keys of `OWNER` and `READER`.
 #![expect(clippy::disallowed_methods, reason = "it waits for another program, in files and time of the real machine")]
 
 use std::io::{BufRead, BufReader};
@@ -12,7 +13,7 @@ use serde_json::json;
 
 use crate::suite::tools::{python, weed};
 
-/// Somebody whom the service knows.
+/// Somebody whom the service knows. The keys look like those of Garage, which takes no others; nobody else minds.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {
     pub key: &'static str,
@@ -20,10 +21,16 @@ pub struct Identity {
 }
 
 /// May do everything.
-pub const OWNER: Identity = Identity { key: "testaccesskey0001", secret: "testsecretkey0000000000000000000001" };
+pub const OWNER: Identity = Identity {
+    key: "GK0a1b2c3d4e5f60718293a401",
+    secret: "5ec4e7000000000000000000000000000000000000000000000000000000a401",
+};
 
 /// May only read.
-pub const READER: Identity = Identity { key: "testaccesskey0002", secret: "testsecretkey0000000000000000000002" };
+pub const READER: Identity = Identity {
+    key: "GK0a1b2c3d4e5f60718293a402",
+    secret: "5ec4e7000000000000000000000000000000000000000000000000000000a402",
+};
 
 /// The bucket that is there from the beginning.
 pub const BUCKET: &str = "wal-test";
@@ -44,7 +51,7 @@ rm -rf "$FOLDER"
 
 /// A service with its folder.
 pub struct S3 {
-    guard: Child,
+    guard: Option<Child>,
     port: u16,
 }
 
@@ -52,7 +59,18 @@ impl S3 {
     /// One for all tests that leave it running; each takes keys of its own.
     pub fn shared() -> &'static S3 {
         static SHARED: OnceLock<S3> = OnceLock::new();
-        SHARED.get_or_init(S3::new)
+        SHARED.get_or_init(|| match std::env::var("WAL_CLI_TEST_S3") {
+            Ok(address) => S3::at(&address),
+            Err(_) => S3::new(),
+        })
+    }
+
+    fn at(address: &str) -> S3 {
+        let port = address.strip_prefix("http://127.0.0.1:").and_then(|port| port.parse().ok());
+        let port = port.unwrap_or_else(|| panic!("WAL_CLI_TEST_S3 is {address}, not like http://127.0.0.1:9000"));
+        let s3 = S3 { guard: None, port };
+        s3.python(&format!("s3.head_bucket(Bucket={BUCKET:?})"));
+        s3
     }
 
     /// A fresh one, which goes when this is dropped.
@@ -89,7 +107,7 @@ impl S3 {
         let mut line = String::new();
         BufReader::new(guard.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let pid: u32 = line.trim().parse().unwrap();
-        let s3 = S3 { guard, port: ports[3] };
+        let s3 = S3 { guard: Some(guard), port: ports[3] };
         let since = Instant::now();
         // The bucket is made a little after the service answers.
         while s3.try_python(&format!("s3.head_bucket(Bucket={BUCKET:?})")).is_err() {
@@ -142,8 +160,10 @@ impl S3 {
 
 impl Drop for S3 {
     fn drop(&mut self) {
-        drop(self.guard.stdin.take());
-        self.guard.wait().unwrap();
+        if let Some(guard) = &mut self.guard {
+            drop(guard.stdin.take());
+            guard.wait().unwrap();
+        }
     }
 }
 
