@@ -12,7 +12,7 @@ use super::references;
 use super::signals::Interrupts;
 use crate::client::{ClientError, Receipts, Reference};
 use crate::operation::{Operation, State, Status};
-use crate::report::{Document, Operations, OperationsDoc, span, write_result};
+use crate::report::{Document, Operations, OperationsDoc, span, write_listing, write_result};
 use crate::wal::manifest::NumberSet;
 
 /// Runs the command.
@@ -263,6 +263,9 @@ pub fn print(context: &mut Context<'_>, operations: &[Operation], error: Option<
     }
     for operation in operations {
         write_result(&mut terminal.out, operation, &terminal.style)?;
+    }
+    if let [only] = operations {
+        write_listing(&mut terminal.out, only)?;
     }
     if let Some(error) = error {
         terminal.complain(error);

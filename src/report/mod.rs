@@ -25,7 +25,7 @@ pub use failures::write_failures;
 pub use health::{health_line, history_marks, write_health};
 pub use operation::write_operation;
 pub use plan::write_plan;
-pub use result::{subject, verdict, write_result};
+pub use result::{subject, verdict, write_listing, write_result};
 pub use schema::{COMMANDS, CommandSchema};
 pub use status::write_status;
 pub use table::{Cell, Table};

@@ -66,6 +66,13 @@ pub fn write_result(out: &mut impl Write, operation: &Operation, style: &Style) 
     }
 }
 
+/// What an operation has listed, a line each, if that is what it did and it was written nowhere else.
+pub fn write_listing(out: &mut impl Write, operation: &Operation) -> io::Result<()> {
+    let State::Completed { outcome, .. } = &operation.state else { return Ok(()) };
+    let lines = outcome.receipt.get("listing").map(|listing| listing.lines());
+    lines.into_iter().flatten().try_for_each(|line| writeln!(out, "{}", visible(line)))
+}
+
 /// Columns that a subject gets in any case.
 const LEAST: usize = 12;
 

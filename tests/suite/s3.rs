@@ -142,11 +142,12 @@ fn what_is_put_is_there_for_others_and_comes_back() {
     place.run("submit copy first/hello.txt first/copy.txt --wait");
     place.run("submit move first/copy.txt first/moved.txt --wait");
     assert_eq!(shown(&place, 6)["receipt"]["etag"], operation["receipt"]["etag"]);
-    place.run("submit list first --wait");
+    let said = place.run("submit list first --wait");
     let listing = shown(&place, 7)["receipt"]["listing"].clone();
     let names: Vec<&str> = listing.as_str().unwrap().lines().collect();
     assert_eq!(names.len(), 2, "{listing}");
     assert!(names[0].contains("hello.txt") && names[1].contains("moved.txt"), "{listing}");
+    assert_eq!(said.lines().skip(1).collect::<Vec<_>>(), names, "{said}");
     place.run("submit rm first/moved.txt --wait");
     place.run("submit rm first/hello.txt --wait");
     let left = format!("print(s3.list_objects_v2(Bucket={BUCKET:?}, Prefix='first/')['KeyCount'])");
