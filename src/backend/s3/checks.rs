@@ -82,6 +82,16 @@ pub(super) fn crc32_of_parts<'a>(parts: impl Iterator<Item = Option<&'a str>>) -
     Some(format!("{}-{count}", BASE64.encode(&hasher.finalize().to_be_bytes())))
 }
 
+/// The CRC-32 of an object, of those of its parts and their lengths; none: it is not known of each of them.
+pub(super) fn crc32_of_whole<'a>(parts: impl Iterator<Item = (Option<&'a str>, u64)>) -> Option<String> {
+    let mut whole = crc32fast::Hasher::new();
+    for (part, length) in parts {
+        let crc32 = BASE64.decode(part?.as_bytes()).ok()?.try_into().ok()?;
+        whole.combine(&crc32fast::Hasher::new_with_initial_len(u32::from_be_bytes(crc32), length));
+    }
+    Some(BASE64.encode(&whole.finalize().to_be_bytes()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,5 +127,18 @@ mod tests {
         assert_eq!(one, format!("{}-1", BASE64.encode(&crc32fast::hash(&[0xaf, 0x08, 0x3b, 0x2d]).to_be_bytes())));
         assert_eq!(crc32_of_parts([Some("rwg7LQ=="), None].into_iter()), None);
         assert_eq!(crc32_of_parts([Some("?")].into_iter()), None);
+    }
+
+    #[test]
+    fn the_checksum_of_the_whole_comes_of_those_of_its_parts() {
+        let crc32 = |data: &[u8]| digest(true, data).crc32().unwrap();
+        let (one, other, none) = (crc32(b"hello "), crc32(b"world\n"), crc32(b""));
+        let parts = [(Some(&one[..]), 6), (Some(&other), 6), (Some(&none), 0)];
+        assert_eq!(crc32_of_whole(parts.into_iter()), Some(crc32(b"hello world\n")));
+        let turned = [(Some(&other[..]), 6), (Some(&one), 6)];
+        assert_ne!(crc32_of_whole(turned.into_iter()), Some(crc32(b"hello world\n")));
+        for bad in [None, Some("?"), Some("AAAA"), Some("rwg7LQ==-2")] {
+            assert_eq!(crc32_of_whole([(Some(&one[..]), 6), (bad, 6)].into_iter()), None, "{bad:?}");
+        }
     }
 }

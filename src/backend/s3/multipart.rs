@@ -6,9 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
-use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
 
-use super::checks::{Digest, Said, crc32_of_parts, same_etag};
+use super::checks::{Digest, Said, crc32_of_parts, crc32_of_whole, same_etag};
 use super::errors::{Refused, Trouble};
 use super::notes::Note;
 use super::objects::{OPERATION, receipt, size_of};
@@ -110,6 +110,7 @@ impl Session<'_> {
             since: self.backend.clock.now().as_millis(),
             // Of parts that a service copies by itself, many have no checksum, or that of something else.
             checksums: self.backend.options.checksums && matches!(origin, Origin::File(_)),
+            whole: false,
             part_size: part_size.max(size.div_ceil(PARTS_MAX)),
             size,
             version: origin.version(),
@@ -147,20 +148,23 @@ impl Session<'_> {
         notes.write(disk, &note).map_err(ours)?;
         let created = self.call(async |client| {
             let create = client.create_multipart_upload().bucket(&note.bucket).key(&note.key);
-            let algorithm = note.checksums.then_some(ChecksumAlgorithm::Crc32);
-            let create = create.set_metadata(Some(self.metadata(options))).set_checksum_algorithm(algorithm);
             create
+                .set_metadata(Some(self.metadata(options)))
+                .set_checksum_algorithm(note.checksums.then_some(ChecksumAlgorithm::Crc32))
+                .set_checksum_type(note.checksums.then_some(ChecksumType::FullObject))
                 .set_content_type(options.content_type.clone())
                 .set_storage_class(options.storage_class.as_deref().map(Into::into))
                 .send()
                 .await
         });
         let created = self.read("CreateMultipartUpload", created)?;
+        // Older services know checksums of parts only.
+        let whole = note.checksums && created.checksum_type == Some(ChecksumType::FullObject);
         let upload = created.upload_id.ok_or_else(|| {
             let message = format!("{} began an upload without a name; it is tried again", self.backend.service);
             AttemptError::transient("bad_answer", message)
         })?;
-        let note = Note { upload: Some(upload), ..note };
+        let note = Note { upload: Some(upload), whole, ..note };
         notes.write(disk, &note).map_err(ours)?;
         Ok(note)
     }
@@ -335,10 +339,22 @@ impl Session<'_> {
                 .build()
         });
         let named = CompletedMultipartUpload::builder().set_parts(Some(named.collect())).build();
+        let whole = match note.whole {
+            true => crc32_of_whole(parts.iter().map(|(number, part)| {
+                let range = note.range(*number);
+                (part.crc32.as_deref(), range.end - range.start)
+            })),
+            false => None,
+        };
         let completed = self.call(async |client| {
             let complete = client.complete_multipart_upload().bucket(&note.bucket).key(&note.key);
             let complete = complete.set_upload_id(note.upload.clone()).multipart_upload(named);
-            complete.set_if_none_match(options.if_none_match.clone()).send().await
+            complete
+                .set_checksum_type(whole.as_ref().map(|_| ChecksumType::FullObject))
+                .set_checksum_crc32(whole.clone())
+                .set_if_none_match(options.if_none_match.clone())
+                .send()
+                .await
         });
         let completed = match completed {
             Err(Trouble::Refused(refused)) if refused.is_occupied() => {
@@ -352,8 +368,8 @@ impl Session<'_> {
                 self.has_etag("CompleteMultipartUpload", completed, |completed| completed.e_tag(), true)?
             }
         };
-        let ours = crc32_of_parts(parts.values().map(|part| part.crc32.as_deref()));
-        let theirs = completed.checksum_crc32().filter(|checksum| checksum.contains('-'));
+        let theirs = completed.checksum_crc32().filter(|checksum| checksum.contains('-') == whole.is_none());
+        let ours = whole.or_else(|| crc32_of_parts(parts.values().map(|part| part.crc32.as_deref())));
         if ours.as_deref().zip(theirs).is_some_and(|(ours, theirs)| ours != theirs) {
             return Err(self.damaged(destination, completed.e_tag()));
         }

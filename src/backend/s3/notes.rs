@@ -32,6 +32,9 @@ pub(super) struct Note {
     pub(super) since: i64,
     /// Whether its parts have checksums.
     pub(super) checksums: bool,
+    /// Whether the object will have a checksum of the whole, not only one of those of its parts.
+    #[serde(default)]
+    pub(super) whole: bool,
     /// Bytes of each part but the last.
     pub(super) part_size: u64,
     /// What is sent: bytes, and what changes with it.
@@ -42,8 +45,8 @@ pub(super) struct Note {
 impl Note {
     /// Whether parts of this upload are parts of that one.
     pub(super) fn is_of(&self, wanted: &Note) -> bool {
-        let Note { upload, since, part_size, .. } = self.clone();
-        *self == Note { upload, since, part_size, ..wanted.clone() }
+        let Note { upload, since, whole, part_size, .. } = self.clone();
+        *self == Note { upload, since, whole, part_size, ..wanted.clone() }
     }
 
     /// The bytes of a part, the first of which is part 1.
@@ -160,6 +163,7 @@ mod tests {
             upload: None,
             since: 1,
             checksums: true,
+            whole: true,
             part_size: 10,
             size: 25,
             version: "1".into(),
@@ -173,7 +177,7 @@ mod tests {
         assert_eq!(notes.read(&disk, 7, "b", "k").unwrap(), Some(begun.clone()));
         assert_eq!(notes.of_backend(&disk, &name).unwrap().len(), 2);
         assert_eq!(notes.of_backend(&disk, &BackendName::new("s4").unwrap()).unwrap(), []);
-        assert!(begun.is_of(&Note { since: 9, part_size: 5, ..note.clone() }));
+        assert!(begun.is_of(&Note { since: 9, whole: false, part_size: 5, ..note.clone() }));
         for changed in [Note { version: "2".into(), ..note.clone() }, Note { size: 26, ..note.clone() }, other.clone()]
         {
             assert!(!begun.is_of(&changed), "{changed:?}");

@@ -332,8 +332,7 @@ fn what_is_sent_is_announced_in_the_head_of_its_call() {
         std::fs::write(&path, "content".repeat(size / 7)).unwrap();
         let upload = [("path", path.to_str().unwrap()), ("destination", "announced/file")];
         there.execute(&request("upload", &upload), &Attempt::default()).unwrap();
-        let copy = [("source", "announced/file"), ("destination", "announced/copy")];
-        there.execute(&request("copy", &copy), &Attempt::default()).unwrap();
+        there
     };
     send(true, 7);
     let head = proxy.head("PutObject");
@@ -343,7 +342,7 @@ fn what_is_sent_is_announced_in_the_head_of_its_call() {
     send(false, 7);
     let head = proxy.head("PutObject");
     assert!(!head.contains("x-amz-checksum-") && head.contains(sha256), "{head}");
-    send(true, 7_000_000);
+    let there = send(true, 7_000_000);
     let head = proxy.head("UploadPart");
     assert!(head.contains("x-amz-checksum-crc32") && !head.contains("UNSIGNED-PAYLOAD"), "{head}");
     for call in ["PutObject", "UploadPart"] {
@@ -351,7 +350,20 @@ fn what_is_sent_is_announced_in_the_head_of_its_call() {
         let head = proxy.head(call);
         assert!(!head.contains("aws-chunked") && !head.contains("x-amz-trailer"), "{head}");
     }
+    // All of them have one checksum, which what is fetched is compared with.
+    let head = proxy.head("CompleteMultipartUpload");
+    assert!(head.contains("x-amz-checksum-crc32: ") && head.contains("x-amz-checksum-type: FULL_OBJECT"), "{head}");
+    let get = [("source", "announced/file"), ("destination", path.to_str().unwrap())];
+    proxy.plan("GetObject", Fault::Other("content", "Content"));
+    let refused = there.execute(&request("get", &get), &Attempt::default());
+    let Err(AttemptError::Failed { failure, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Transient, "damaged_content"), "{failure:?}");
+    proxy.plan("*", Fault::None);
+    let got = there.execute(&request("get", &get), &Attempt::default()).unwrap();
+    assert!(!got.receipt["checksum_crc32"].contains('-'), "{got:?}");
     // For parts that they copy by themselves MinIO and Versity know no checksums.
+    let copy = [("source", "announced/file"), ("destination", "announced/copy")];
+    there.execute(&request("copy", &copy), &Attempt::default()).unwrap();
     let head = proxy.head("CreateMultipartUpload");
     assert!(head.contains("announced/copy") && !head.contains("x-amz-checksum-algorithm"), "{head}");
 }

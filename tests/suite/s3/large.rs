@@ -119,6 +119,27 @@ fn an_upload_that_broke_off_is_carried_on_with_and_only_what_is_missing_is_sent(
 }
 
 #[test]
+fn an_upload_without_a_checksum_of_the_whole_is_carried_on_with_as_it_was_begun() {
+    let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
+    let (there, upload) = interrupted(s3, home.path(), "of parts");
+    let entry = std::fs::read_dir(home.path().join("uploads")).unwrap().next().unwrap().unwrap();
+    let mut note: serde_json::Value = serde_json::from_slice(&std::fs::read(entry.path()).unwrap()).unwrap();
+    assert_eq!(note["whole"], true);
+    // As it is with older services, and was with older versions of this program.
+    let id = s3.python(&format!(
+        "s3.abort_multipart_upload(Bucket={BUCKET:?}, Key='of parts', UploadId={})\n\
+         print(s3.create_multipart_upload(Bucket={BUCKET:?}, Key='of parts', ChecksumAlgorithm='CRC32')['UploadId'])",
+        note["upload"]
+    ));
+    note["upload"] = id.into();
+    note.as_object_mut().unwrap().remove("whole");
+    std::fs::write(entry.path(), note.to_string()).unwrap();
+    let outcome = there.execute(&upload, &Attempt::default()).unwrap();
+    assert!(outcome.receipt["checksum_crc32"].ends_with("-3"), "{outcome:?}");
+    assert_eq!(seen(s3, "of parts"), sum(&home.path().join("file")));
+}
+
+#[test]
 fn what_is_not_what_was_sent_before_begins_anew() {
     let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
     let (there, upload) = interrupted(s3, home.path(), "anew");
