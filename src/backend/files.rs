@@ -141,9 +141,14 @@ impl Opened {
     pub(super) fn check_read(&self, read: u64) -> Result<()> {
         let after = self.file.metadata().map_err(self.failed)?;
         if read != self.before.len || after != self.before {
-            return Err(source_changed(&self.path, "it was written to while it was read"));
+            return Err(self.changed());
         }
         Ok(())
+    }
+
+    /// What to say where it is not what it was when it was opened.
+    pub(super) fn changed(&self) -> AttemptError {
+        source_changed(&self.path, "it was written to while it was read")
     }
 }
 

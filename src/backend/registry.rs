@@ -70,7 +70,7 @@ enum Known {
     NotBuilt(BackendType),
     /// It lacks this setting.
     Unconfigured(&'static str),
-    /// So does this one, of which others are set: somebody means to use it.
+    /// So does this one, which somebody means to use: other settings of it are there.
     Begun(&'static str),
 }
 
@@ -196,6 +196,7 @@ fn make(
     disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,
 ) -> Known {
+    let lacking = |key| if backend.is_untouched(name) { Known::Unconfigured(key) } else { Known::Begun(key) };
     match backend.backend_type {
         BackendType::Local => {
             let root = backend.path.clone().unwrap_or_else(|| settings.base_path.join("local"));
@@ -209,7 +210,7 @@ fn make(
                 (None, Some(user)) => Credentials::Basic(user.clone(), text(&backend.password).unwrap_or_default()),
                 (None, None) => Credentials::None,
             };
-            let Some(endpoint) = backend.endpoint.clone() else { return Known::Unconfigured("endpoint") };
+            let Some(endpoint) = backend.endpoint.clone() else { return lacking("endpoint") };
             let options = IpfsOptions {
                 name: name.to_string(),
                 endpoint,
@@ -231,26 +232,21 @@ fn make(
             };
             Known::Ready(Arc::new(MockBackend::new(clock.clone(), options)), Some(BackendType::Mock))
         }
-        BackendType::Custom if backend.command.is_empty() => Known::Unconfigured("command"),
+        BackendType::Custom if backend.command.is_empty() => lacking("command"),
         BackendType::Custom => {
             let (command, run) = (backend.command.clone(), output::folder_of(&settings.base_path));
             let custom = CustomBackend::new(disk.clone(), clock.clone(), command, run, total_of(backend));
             Known::Ready(Arc::new(custom), Some(BackendType::Custom))
         }
-        // Without a bucket or an address it is not known where AWS's keys are meant to be used.
-        BackendType::S3 if backend.bucket.is_none() && backend.endpoint.is_none() => {
-            match backend.access_key_id.is_some() || backend.secret_access_key.is_some() {
-                true => Known::Begun("bucket"),
-                false => Known::Unconfigured("bucket"),
-            }
-        }
+        // Without either nobody knows where AWS's keys are meant to be used.
+        BackendType::S3 if backend.bucket.is_none() && backend.endpoint.is_none() => lacking("bucket"),
         BackendType::S3 => {
             let text = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
             let keys = match (text(&backend.access_key_id), text(&backend.secret_access_key)) {
                 (Some(id), Some(secret)) => Some(AccessKeys { id, secret, token: text(&backend.session_token) }),
-                (Some(_), None) => return Known::Begun("secret_access_key"),
-                (None, Some(_)) => return Known::Begun("access_key_id"),
-                (None, None) if backend.session_token.is_some() => return Known::Begun("access_key_id"),
+                (Some(_), None) => return lacking("secret_access_key"),
+                (None, Some(_)) => return lacking("access_key_id"),
+                (None, None) if backend.session_token.is_some() => return lacking("access_key_id"),
                 (None, None) => None,
             };
             let options = S3Options {

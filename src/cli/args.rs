@@ -280,8 +280,8 @@ pub struct Submit {
 
 const STATUS_EXAMPLES: &str = "\
 Conditions compare pending, processing, completed, failed, retrying, total, archived,
-oldest_pending (its age), free_bytes, journal_bytes or offline (backends that were away
-when they were last checked) with > >= < <= = != and a value.
+oldest_pending (its age), free_bytes, journal_bytes or offline (backends in use that were
+away when they were last checked) with > >= < <= = != and a value.
 
 Examples:
   wal-cli status
@@ -541,7 +541,8 @@ pub struct Cleanup {
 const HEALTH_HELP: &str = "\
 A backend is online if its last three checks were good, degraded if some were, offline if none
 was; with fewer checks, the last one decides. Operations that reach it or not are checks, too.
-The exit code is 1 if a check fails now.";
+The exit code is 1 if a check fails now, of the backend that is named or of one that is in use:
+the default one, those with settings of their own, and those of operations in the log.";
 
 /// `health`
 #[derive(Debug, Args)]

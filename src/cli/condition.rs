@@ -1,6 +1,6 @@
 //! Conditions on the log's figures, for `status --fail-if`.
 
-use crate::client::Stats;
+use crate::client::{BackendHealth, Stats};
 use crate::config::parse_seconds;
 use crate::operation::{Status, Time};
 
@@ -98,7 +98,11 @@ impl Condition {
             }
             Figure::FreeBytes => stats.free_bytes.unwrap_or(0),
             Figure::JournalBytes => stats.journal_bytes,
-            Figure::Offline => stats.health.iter().filter(|health| health.failure.is_some()).count() as u64,
+            Figure::Offline => {
+                let is_away =
+                    |health: &&BackendHealth| health.failure.is_some() && stats.used.contains(&health.backend);
+                stats.health.iter().filter(is_away).count() as u64
+            }
         };
         let holds = match self.comparison {
             Comparison::More => value > self.limit,
@@ -143,6 +147,7 @@ mod tests {
             files: (0, 0),
             free_bytes: Some(1 << 30),
             health: [false, true].map(health).into(),
+            used: [BackendName::new("a").unwrap()].into(),
             unread: Vec::new(),
             damage: None,
         }
@@ -170,7 +175,8 @@ mod tests {
             let holds = conditions.iter().any(|condition| condition.holds(&stats(), now).is_some());
             assert_eq!(holds, expected, "{text}");
         }
-        let nothing = Stats { oldest_pending: None, ..stats() };
+        let nothing = Stats { oldest_pending: None, used: Default::default(), ..stats() };
+        assert_eq!(Condition::parse("offline>0").unwrap().holds(&nothing, now), None, "nobody uses it");
         assert_eq!(Condition::parse_all("oldest_pending>0").unwrap()[0].holds(&nothing, now), None);
     }
 

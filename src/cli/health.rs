@@ -1,6 +1,6 @@
 //! `health`: probes the backends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use unicode_width::UnicodeWidthStr;
@@ -28,7 +28,7 @@ pub fn run(context: &mut Context<'_>, args: &Health) -> Result<Exit, CliError> {
         return watch(context, args);
     }
     let all = context.client.backend_health(args.backend.as_ref())?;
-    let error = offline(&all);
+    let error = offline(&all, &counted(context, args));
     let now = context.client.clock().now();
     context.terminal.outcome(report::Health::new(&all), error.as_ref(), |terminal| {
         let style = report::Style { now, ..terminal.style };
@@ -36,9 +36,20 @@ pub fn run(context: &mut Context<'_>, args: &Health) -> Result<Exit, CliError> {
     })
 }
 
-fn offline(all: &[BackendHealth]) -> Option<CliError> {
+/// The backends whose being away is an error: the one that was named, else those that somebody means to use. Of a log that
+/// cannot be read nobody knows which those are.
+fn counted(context: &Context<'_>, args: &Health) -> BTreeSet<BackendName> {
+    let all = || context.client.backends().names().map(|(name, _)| name.clone()).collect();
+    match &args.backend {
+        Some(name) => BTreeSet::from([name.clone()]),
+        None => context.client.used_backends().unwrap_or_else(|_| all()),
+    }
+}
+
+fn offline(all: &[BackendHealth], counted: &BTreeSet<BackendName>) -> Option<CliError> {
     let offline: Vec<&str> = all
         .iter()
+        .filter(|health| counted.contains(&health.backend))
         .filter(|health| health.status != HealthStatus::NotConfigured)
         .filter(|health| health.status == HealthStatus::Offline || health.failure.is_some())
         .map(|health| health.backend.as_str())
@@ -62,16 +73,15 @@ fn watch(context: &mut Context<'_>, args: &Health) -> Result<Exit, CliError> {
     while !interrupts.stop.is_requested() {
         let began = clock.elapsed();
         let all = context.client.backend_health(args.backend.as_ref())?;
-        let terminal = &mut *context.terminal;
-        if terminal.json {
-            let shown = offline(&all);
-            let shown = shown.as_ref().map(|error| error.shown(terminal.program));
-            terminal.document(&Document::with_error(report::Health::new(&all), shown))?;
+        if context.terminal.json {
+            let shown = offline(&all, &counted(context, args));
+            let shown = shown.as_ref().map(|error| error.shown(context.terminal.program));
+            context.terminal.document(&Document::with_error(report::Health::new(&all), shown))?;
         } else {
-            terminal.style.now = clock.now();
-            screen.show(terminal, &all)?;
+            context.terminal.style.now = clock.now();
+            screen.show(context.terminal, &all)?;
         }
-        if terminal.out.get_ref().is_gone() {
+        if context.terminal.out.get_ref().is_gone() {
             break;
         }
         while !interrupts.stop.is_requested() && clock.elapsed().saturating_sub(began) < interval {

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::Client;
@@ -169,6 +169,8 @@ pub struct Stats {
     pub free_bytes: Option<u64>,
     /// What earlier probes say of the backends.
     pub health: Vec<crate::health::BackendHealth>,
+    /// The backends that somebody means to use.
+    pub used: BTreeSet<BackendName>,
     /// What of the log cannot be read.
     pub damage: Option<Damage>,
     /// What the adoption of the original system's files did not understand, in the files that it set aside.
@@ -304,6 +306,7 @@ impl Client {
                 (None, Ok(())) => None,
             };
             Ok(Stats {
+                used: self.used(&backends),
                 counts,
                 archived: view.archived(),
                 backends,
@@ -317,6 +320,24 @@ impl Client {
                 unread: view.unread()?,
             })
         })
+    }
+
+    /// The backends that somebody means to use: the default one, those with settings of their own, and those of
+    /// operations in the log. The others are known because every type is.
+    pub fn used_backends(&self) -> Result<BTreeSet<BackendName>, ClientError> {
+        self.look(|view| {
+            let logged = view.counts().into_iter().map(|((_, backend, _), n)| (backend, n));
+            Ok(self.used(&logged.collect()))
+        })
+    }
+
+    fn used<N>(&self, logged: &BTreeMap<BackendName, N>) -> BTreeSet<BackendName> {
+        let is_used = |name: &BackendName| {
+            *name == self.settings.default_backend
+                || logged.contains_key(name)
+                || self.settings.backends.get(name).is_none_or(|settings| !settings.is_untouched(name))
+        };
+        self.backends.names().map(|(name, _)| name).filter(|name| is_used(name)).cloned().collect()
     }
 
     /// The drain loop that runs on this log, if one does.

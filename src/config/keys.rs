@@ -138,9 +138,7 @@ pub(super) static BACKEND: [Key<BackendSettings>; 29] = [
         "whether addresses name the bucket in their path; with an endpoint, yes",
         |b| Slot::MaybeBool(&mut b.path_style),
     ),
-    of(&[S3], "checksums", "CHECKSUMS", "whether the service takes checksums behind what is sent", |b| {
-        Slot::Bool(&mut b.checksums)
-    }),
+    of(&[S3], "checksums", "CHECKSUMS", "whether the service takes and gives CRC-32", |b| Slot::Bool(&mut b.checksums)),
     // No service takes smaller ones, or larger ones.
     of(&[S3], "part_size", "PART_SIZE", "bytes of a part of a large file", |b| {
         Slot::Bytes(&mut b.part_size, 5 << 20..=5 << 30)

@@ -221,7 +221,7 @@ pub struct BackendSettings {
     pub session_token: Option<Secret>,
     /// Whether addresses name the bucket in their path (s3); not set: if there is an endpoint.
     pub path_style: Option<bool>,
-    /// Whether the service takes checksums behind what is sent (s3).
+    /// Whether the service takes and gives CRC-32 (s3).
     pub checksums: bool,
     /// Bytes of a part of a large file (s3).
     pub part_size: u64,
@@ -260,6 +260,11 @@ pub struct BackendSettings {
 }
 
 impl BackendSettings {
+    /// Whether it has the name and the settings that it has by itself. `local` is where the log is: it has its own.
+    pub fn is_untouched(&self, name: &BackendName) -> bool {
+        *name == self.backend_type.name() && *self == BackendSettings::new(self.backend_type)
+    }
+
     /// The defaults of a type.
     pub fn new(backend_type: BackendType) -> BackendSettings {
         let endpoint = (backend_type == BackendType::Ipfs).then(|| "http://localhost:5001/api/v0".to_owned());

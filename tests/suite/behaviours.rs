@@ -234,7 +234,8 @@ fn sources(bench: &Bench) {
     let mut again = bench.backend.execute(&add, &Attempt::default()).unwrap();
     // What is put again is the same thing, where versions are kept a newer one.
     if let Some(version) = one.receipt.get("version_id") {
-        again.receipt.insert("version_id".into(), version.clone());
+        let newer = again.receipt.insert("version_id".into(), version.clone());
+        assert!(newer.is_some_and(|newer| newer != *version));
     }
     assert_eq!(again, one);
     bench.write("copy of changing", b"of another size");

@@ -61,6 +61,34 @@ fn attempts_tell_how_far_they_are_keep_to_their_pace_and_stop_in_time() {
 }
 
 #[test]
+fn only_backends_that_somebody_uses_fail_health() {
+    let place = Place::new();
+    let away = "[backends.away]\ntype = \"ipfs\"\nendpoint = \"http://127.0.0.1:1\"\n";
+    let (of_local, file) = ("default_backend = \"local\"\n", place.file("x", "x\n"));
+    place.settings(of_local);
+    let used = || {
+        let used: Vec<String> = serde_json::from_value(place.json("status")["backends_used"].clone()).unwrap();
+        used.join(" ")
+    };
+    assert_eq!(used(), "local");
+    // Kubo is known without being asked for, wherever it is not.
+    place.run("health");
+    place.run(&format!("add {} --backend ipfs", file.display()));
+    assert_eq!(used(), "ipfs local", "there is something to be sent to it");
+    place.run("cancel 1");
+    place.run("delete 1");
+    assert_eq!(used(), "local");
+    place.settings(&format!("{of_local}{away}"));
+    assert_eq!(used(), "away local", "somebody has configured it");
+    let ends = |command: &str| place.output(command).status.code();
+    assert_eq!((ends("health"), ends("status --fail-if offline>0")), (Some(1), Some(1)));
+    place.settings(&format!("{of_local}[backends.ipfs]\nendpoint = \"http://127.0.0.1:1\"\n"));
+    assert_eq!((used(), ends("health")), ("ipfs local".into(), Some(1)));
+    place.settings("default_backend = \"ipfs\"\n");
+    assert_eq!(used(), "ipfs local");
+}
+
+#[test]
 fn whoever_watches_health_sees_every_change_until_he_has_enough() {
     let place = Place::new();
     let program = place.path("program");

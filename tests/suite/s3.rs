@@ -115,6 +115,38 @@ fn every_type_does_what_it_does_elsewhere() {
 }
 
 #[test]
+fn over_tls_it_is_reached_by_whoever_trusts_it() {
+    // Not the one that is there already, which need not have a certificate.
+    let (place, s3) = (Place::new(), S3::new());
+    configure(&place, &s3.tls_endpoint(), OWNER, "part_size = \"5 MiB\"\n");
+    place.file("small", "hello\n");
+    std::fs::write(place.path("large"), vec![7; 12_000_000]).unwrap();
+    let run = |arguments: &str| {
+        let output = place.command(arguments).env("SSL_CERT_FILE", server::CERTIFICATE).output().unwrap();
+        assert!(output.status.success(), "{arguments}: {output:?}");
+    };
+    for name in ["small", "large"] {
+        run(&format!("submit upload {name} tls/{name} --wait"));
+        run(&format!("submit get tls/{name} back-{name} --wait"));
+        assert!(
+            std::fs::read(place.path(name)).unwrap() == std::fs::read(place.path(&format!("back-{name}"))).unwrap()
+        );
+        let whole = shown(&place, if name == "small" { 1 } else { 3 })["receipt"]["checksum_crc32"].clone();
+        assert!(!whole.as_str().unwrap().contains('-'), "{whole}");
+    }
+    // Without that trust nothing is sent, and nothing is lost.
+    place.run("submit upload small tls/again");
+    place.output("process");
+    let waiting = shown(&place, 5);
+    assert_eq!(
+        (waiting["status"].as_str(), waiting["retry_count"].as_u64()),
+        (Some("pending"), Some(0)),
+        "{waiting:#}"
+    );
+    println!("{}", waiting["error"]);
+}
+
+#[test]
 fn what_is_put_is_there_for_others_and_comes_back() {
     let (place, s3) = (Place::new(), S3::shared());
     configure(&place, &s3.endpoint(), OWNER, "");

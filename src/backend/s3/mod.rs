@@ -70,7 +70,7 @@ pub struct S3Options {
     pub path_style: bool,
     /// Who we are; none: what the usual places say.
     pub keys: Option<AccessKeys>,
-    /// Whether the service takes checksums behind what is streamed.
+    /// Whether the service takes and gives CRC-32.
     pub checksums: bool,
     /// Bytes of a part of a large file; smaller files are sent as they are.
     pub part_size: u64,

@@ -293,7 +293,7 @@ impl Session<'_> {
             Err(trouble) => return Ok(Err(trouble)),
         };
         let said = Said { crc32: part.checksum_crc32(), etag: part.e_tag(), encryption: part.server_side_encryption() };
-        if sent.digest.agrees(said) == Some(false) {
+        if self.agrees(opened, range, sent.digest, said)? == Some(false) {
             let message = format!(
                 "what {} has of part {number} of `{}` is not what was sent; it is sent again",
                 self.backend.service, note.key

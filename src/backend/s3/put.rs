@@ -104,7 +104,7 @@ impl Session<'_> {
             answer => self.has_etag("PutObject", self.acted("PutObject", answer)?, |put| put.e_tag(), true)?,
         };
         let said = Said { crc32: put.checksum_crc32(), etag: put.e_tag(), encryption: put.server_side_encryption() };
-        match digest.agrees(said) {
+        match self.agrees(&opened, 0..opened.len(), digest, said)? {
             Some(true) => {}
             Some(false) => return Err(self.damaged(destination, put.e_tag())),
             // A service that says nothing that could be compared.

@@ -13,7 +13,7 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 use super::Session;
-use super::checks::Digest;
+use super::checks::{Digest, Said};
 use super::errors::Trouble;
 use super::send;
 use crate::backend::AttemptError;
@@ -90,9 +90,10 @@ impl Session<'_> {
             Err(trouble) => return Ok(Sent { answer: Err(trouble), digest }),
         };
         let announced = self.announced(opened, range.clone())?;
+        let expected = announced.crc32.clone();
         let (pieces, body) = send::body(range.end - range.start);
         let mut call = threads.spawn(start(body, announced));
-        match self.feed(opened, range, &pieces, &mut digest) {
+        match self.feed(opened, range, &pieces, &mut digest, expected) {
             Ok(()) | Err(Unsent::Unwanted) => {}
             Err(Unsent::Trouble(trouble)) => return Ok(Sent { answer: Err(trouble), digest }),
             Err(Unsent::Unread(error)) => return Err(error),
@@ -112,6 +113,7 @@ impl Session<'_> {
         range: Range<u64>,
         pieces: &send::Pieces,
         digest: &mut Digest,
+        announced: Option<String>,
     ) -> StdResult<(), Unsent> {
         let (threads, _) = self.backend.caller.engine().map_err(Unsent::Trouble)?;
         let mut offset = range.start;
@@ -131,6 +133,9 @@ impl Session<'_> {
             if offset == range.end {
                 // What was written to meanwhile must not become an object: without its end it does not.
                 opened.check_read(opened.len()).map_err(Unsent::Unread)?;
+                if announced.is_some() && digest.clone().crc32() != announced {
+                    return Err(Unsent::Unread(opened.changed()));
+                }
             }
             match threads.wait(self.attempt, self.spell, None, pieces.send(Bytes::from(buffer))) {
                 Ok(Ok(())) => {}
@@ -145,17 +150,34 @@ impl Session<'_> {
 
     /// Reads what will be sent, to say what it is before it is.
     fn announced(&self, opened: &Opened, range: Range<u64>) -> Result<Announced> {
-        let options = &self.backend.options;
-        // Over TLS nobody can change what passes.
-        let is_open = options.endpoint.as_ref().is_some_and(|endpoint| !endpoint.starts_with("https:"));
-        let mut crc32 = options.checksums.then(|| Digest::new(true));
-        let mut sha256 = is_open.then(Sha256::new);
+        let mut crc32 = self.backend.options.checksums.then(|| Digest::new(true));
+        let mut sha256 =
+            (!is_closed(&self.backend.options.endpoint, self.backend.options.keys.is_some())).then(Sha256::new);
         self.read_over(opened, range, |piece| {
             crc32.iter_mut().for_each(|crc32| crc32.update(piece));
             sha256.iter_mut().for_each(|sha256| sha256.update(piece));
         })?;
         let signed = SignedContent(sha256.map(|sha256| HEXLOWER.encode(&sha256.finalize())));
         Ok(Announced { crc32: crc32.and_then(Digest::crc32), signed })
+    }
+
+    /// Whether that is what the service has, by whatever it says of it; none: it says nothing that could be compared.
+    pub(super) fn agrees(
+        &self,
+        opened: &Opened,
+        range: Range<u64>,
+        digest: Digest,
+        said: Said<'_>,
+    ) -> Result<Option<bool>> {
+        match digest.agrees(said) {
+            // It takes no notice of checksums, and nobody has said so in the settings.
+            None if self.backend.options.checksums => {
+                let mut md5 = Digest::new(false);
+                self.read_over(opened, range, |piece| md5.update(piece))?;
+                Ok(md5.agrees(said))
+            }
+            known => Ok(known),
+        }
     }
 
     /// Reads a part of a file for what goes over it alone.
@@ -173,5 +195,31 @@ impl Session<'_> {
             offset += read as u64;
         }
         Ok(())
+    }
+}
+
+/// Whether nobody can change what passes: over TLS. Where AWS's own places say who we are, they may name another address.
+fn is_closed(endpoint: &Option<String>, has_keys: bool) -> bool {
+    match endpoint {
+        Some(endpoint) => endpoint.starts_with("https:"),
+        None => has_keys,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_is_signed_wherever_it_may_go_without_tls() {
+        for (endpoint, has_keys, expected) in [
+            (Some("https://a"), false, true),
+            (Some("http://a"), true, false),
+            // AWS's own address, or one that AWS's own places name.
+            (None, true, true),
+            (None, false, false),
+        ] {
+            assert_eq!(is_closed(&endpoint.map(str::to_owned), has_keys), expected, "{endpoint:?} {has_keys}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::health::{HealthDoc, by_name};
 use super::process::HolderDoc;
 use super::words::Shown;
 use crate::client::{Damage, Stats, StatusCounts};
-use crate::operation::{OperationId, Time};
+use crate::operation::{BackendName, OperationId, Time};
 
 /// How the log is doing.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -27,6 +27,9 @@ pub struct StatusDoc<'a> {
     processing: Option<HolderDoc<'a>>,
     /// What earlier probes say of the backends, by name.
     health: BTreeMap<&'a str, HealthDoc<'a>>,
+    /// Backends that somebody means to use: the default one, those with settings of their own, and those of operations in
+    /// the log. Only these count as `offline`.
+    backends_used: Vec<&'a str>,
     /// Bytes of changes that no Parquet file holds yet.
     journal_bytes: u64,
     /// How many partitions there are.
@@ -107,6 +110,7 @@ impl<'a> StatusDoc<'a> {
             processing_active: stats.processing.is_some(),
             processing: stats.processing.as_ref().map(HolderDoc::new),
             health: by_name(&stats.health),
+            backends_used: stats.used.iter().map(BackendName::as_str).collect(),
             journal_bytes: stats.journal_bytes,
             partitions: stats.files.0,
             archives: stats.files.1,

@@ -52,7 +52,7 @@ fn expected(fault: Fault, operation_type: &str, lost: Lost) -> Expected {
         Fault::ErrorBehind | Fault::RefuseBehind => asked_or("backend_error"),
         Fault::Nonsense if operation_type == "get" || operation_type == "cat" => Expected::Retrying("damaged_content"),
         Fault::Nonsense => Expected::Retrying("bad_answer"),
-        Fault::Other(..) | Fault::OtherSent(..) | Fault::StandStill | Fault::Count => {
+        Fault::Other(..) | Fault::OtherSent(..) | Fault::OtherEtag | Fault::StandStill | Fault::Count => {
             panic!("these have a test of their own")
         }
     }

@@ -369,6 +369,61 @@ fn what_is_sent_is_announced_in_the_head_of_its_call() {
 }
 
 #[test]
+fn what_has_no_checksum_is_compared_by_its_etag_also_where_checksums_are_expected() {
+    let (proxy, home) = (before(S3::shared()), tempfile::tempdir().unwrap());
+    let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));
+    let there = super::backend(home.path(), S3Options { endpoint, ..super::options(S3::shared()) });
+    let path = home.path().join("file");
+    let spoilt = |kind: &str, parameters: &[(&str, &str)]| {
+        let refused = there.execute(&request(kind, parameters), &Attempt::default());
+        let Err(AttemptError::Failed { failure, .. }) = refused else { panic!("{refused:?}") };
+        let found = (failure.class, &failure.error_type[..]);
+        assert_eq!(found, (FailureClass::Transient, "damaged_content"), "{failure:?}");
+        proxy.plan("*", Fault::None);
+        there.execute(&request(kind, parameters), &Attempt::default()).unwrap();
+    };
+    for (call, size) in [("PutObject", 1000), ("UploadPart", 6_000_000)] {
+        std::fs::write(&path, "content".repeat(size / 7)).unwrap();
+        proxy.plan(call, Fault::OtherEtag);
+        spoilt("upload", &[("path", path.to_str().unwrap()), ("destination", "bare/sent")]);
+    }
+    S3::shared().python(&format!(
+        "bare = boto3.client('s3', endpoint_url='{}', region_name='us-east-1', aws_access_key_id='{}', aws_secret_access_key='{}',\n\
+             config=config.merge(botocore.config.Config(request_checksum_calculation='when_required')))\n\
+         bare.put_object(Bucket={BUCKET:?}, Key='bare/got', Body=b'content')",
+        S3::shared().endpoint(),
+        OWNER.key,
+        OWNER.secret
+    ));
+    proxy.plan("GetObject", Fault::Other("content", "Content"));
+    spoilt("get", &[("source", "bare/got"), ("destination", path.to_str().unwrap())]);
+}
+
+#[test]
+fn what_is_written_to_between_its_announcement_and_its_end_is_told_as_that() {
+    use std::os::unix::fs::FileExt;
+    let (proxy, home) = (before(S3::shared()), tempfile::tempdir().unwrap());
+    let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));
+    let there =
+        super::backend(home.path(), S3Options { endpoint, part_size: 64 << 20, ..super::options(S3::shared()) });
+    let path = home.path().join("file");
+    std::fs::write(&path, vec![7; 40 << 20]).unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    // As a program does that writes by a mapping: nothing but the content shows it.
+    proxy.first("PutObject", move || {
+        let modified = file.metadata().unwrap().modified().unwrap();
+        file.write_all_at(b"8", (40 << 20) - 1).unwrap();
+        file.set_modified(modified).unwrap();
+    });
+    let upload = request("upload", &[("path", path.to_str().unwrap()), ("destination", "changing")]);
+    let refused = there.execute(&upload, &Attempt::default());
+    let Err(AttemptError::Failed { failure, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Permanent, "source_changed"), "{failure:?}");
+    let gone = format!("print(s3.list_objects_v2(Bucket={BUCKET:?}, Prefix='changing')['KeyCount'])");
+    assert_eq!(S3::shared().python(&gone), "0");
+}
+
+#[test]
 fn what_a_service_without_checksums_has_is_compared_with_what_was_sent() {
     let (proxy, home) = (before(S3::shared()), tempfile::tempdir().unwrap());
     let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));

@@ -100,6 +100,8 @@ fn a_backend_that_is_half_configured_says_what_is_missing() {
         ("bucket = \"b\"\naccess_key_id = \"id\"\n", "secret_access_key"),
         ("bucket = \"b\"\nsecret_access_key = \"s\"\n", "access_key_id"),
         ("access_key_id = \"id\"\nsecret_access_key = \"s\"\n", "bucket"),
+        ("session_token = \"t\"\n", "bucket"),
+        ("region = \"garage\"\n", "bucket"),
     ] {
         place.settings(&format!("[backends.s3]\n{settings}"));
         let said = place.run("health --backend s3");

@@ -32,6 +32,15 @@ pub const READER: Identity = Identity {
     secret: "5ec4e7000000000000000000000000000000000000000000000000000000a402",
 };
 
+macro_rules! tls {
+    ($name:literal) => {
+        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/", $name)
+    };
+}
+
+/// Who it is over TLS: made with `openssl req -x509` for this alone.
+pub const CERTIFICATE: &str = tls!("certificate.pem");
+
 /// The bucket that is there from the beginning.
 pub const BUCKET: &str = "wal-test";
 
@@ -53,6 +62,7 @@ rm -rf "$FOLDER"
 pub struct S3 {
     guard: Option<Child>,
     port: u16,
+    tls_port: u16,
 }
 
 impl S3 {
@@ -68,7 +78,7 @@ impl S3 {
     fn at(address: &str) -> S3 {
         let port = address.strip_prefix("http://127.0.0.1:").and_then(|port| port.parse().ok());
         let port = port.unwrap_or_else(|| panic!("WAL_CLI_TEST_S3 is {address}, not like http://127.0.0.1:9000"));
-        let s3 = S3 { guard: None, port };
+        let s3 = S3 { guard: None, port, tls_port: 0 };
         s3.python(&format!("s3.head_bucket(Bucket={BUCKET:?})"));
         s3
     }
@@ -78,12 +88,14 @@ impl S3 {
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let folder = folder.unwrap().keep();
-        let ports: Vec<u16> = free_ports(5);
+        let ports: Vec<u16> = free_ports(6);
         let mut guard = Command::new("sh");
         guard.arg("-c").arg(GUARD).arg(weed()).arg("mini").arg(format!("-dir={}", folder.display()));
         for (name, port) in ["master", "volume", "filer", "s3", "admin"].iter().zip(&ports) {
             guard.arg(format!("-{name}.port={port}")).arg(format!("-{name}.port.grpc={}", port + 10_000));
         }
+        guard.arg(format!("-s3.port.https={}", ports[5]));
+        guard.arg(format!("-s3.cert.file={CERTIFICATE}")).arg(format!("-s3.key.file={}", tls!("key.pem")));
         guard.args([
             "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1",
@@ -107,7 +119,7 @@ impl S3 {
         let mut line = String::new();
         BufReader::new(guard.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let pid: u32 = line.trim().parse().unwrap();
-        let s3 = S3 { guard: Some(guard), port: ports[3] };
+        let s3 = S3 { guard: Some(guard), port: ports[3], tls_port: ports[5] };
         let since = Instant::now();
         // The bucket is made a little after the service answers.
         while s3.try_python(&format!("s3.head_bucket(Bucket={BUCKET:?})")).is_err() {
@@ -126,6 +138,11 @@ impl S3 {
     /// Its address.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Its address over TLS, as whoever trusts `CERTIFICATE` reaches it.
+    pub fn tls_endpoint(&self) -> String {
+        format!("https://127.0.0.1:{}", self.tls_port)
     }
 
     /// The keys of unfinished uploads that begin so, a line each.
