@@ -35,9 +35,14 @@ fn append(file: &Path) -> Outcome<()> {
 /// Seconds that a command takes from start to end.
 fn time(command: &mut Command) -> Outcome<f64> {
     let start = Instant::now();
-    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null()).status()?;
+    let status =
+        command.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null()).status()?;
     let taken = start.elapsed().as_secs_f64();
-    if status.success() { Ok(taken) } else { Err(format!("{command:?} ended with {status}").into()) }
+    if status.success() {
+        Ok(taken)
+    } else {
+        Err(format!("{command:?} ended with {status}").into())
+    }
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -47,13 +52,16 @@ fn median(values: &mut [f64]) -> f64 {
 
 fn compare(directory: &Path) -> Outcome<()> {
     let myself = std::env::current_exe()?;
-    let target = myself.parent().and_then(Path::parent).ok_or("this program lies in no target directory")?;
+    let target =
+        myself.parent().and_then(Path::parent).ok_or("this program lies in no target directory")?;
     let program = target.join("wal-cli");
     let place = directory.join(format!("add-beside-floor-{}", std::process::id()));
     std::fs::create_dir(&place)?;
     let (log, file) = (place.join("wal"), place.join("floor"));
     let mut ours = Command::new(&program);
-    ours.args(["add", "--spool", "never", "--backend", "mock", "--base-path"]).arg(&log).arg(&program);
+    ours.args(["add", "--spool", "never", "--backend", "mock", "--base-path"])
+        .arg(&log)
+        .arg(&program);
     let mut floor = Command::new(&myself);
     floor.arg("append").arg(&file);
     // The first `add` makes the log; that is not what is measured.

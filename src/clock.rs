@@ -1,5 +1,8 @@
 //! Time and chance: the only callers of wall time, monotonic time, sleep and randomness.
-#![expect(clippy::disallowed_methods, reason = "this is the seam behind which time and chance live")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the seam behind which time and chance live"
+)]
 
 use std::fmt;
 use std::sync::Mutex;
@@ -62,7 +65,10 @@ impl Clock for SystemClock {
     }
 
     fn random(&self) -> u64 {
-        self.random.lock().map(|mut rng| rng.u64(..)).unwrap_or_else(|poisoned| poisoned.into_inner().u64(..))
+        self.random
+            .lock()
+            .map(|mut rng| rng.u64(..))
+            .unwrap_or_else(|poisoned| poisoned.into_inner().u64(..))
     }
 }
 

@@ -98,7 +98,9 @@ pub struct BackendHealth {
 impl BackendHealth {
     /// When it last came back from being offline.
     pub fn recovered_at(&self) -> Option<Time> {
-        let back = |change: &&StatusChange| change.from == HealthStatus::Offline && change.to != HealthStatus::Offline;
+        let back = |change: &&StatusChange| {
+            change.from == HealthStatus::Offline && change.to != HealthStatus::Offline
+        };
         self.changes.iter().rev().find(back).map(|change| change.at)
     }
 
@@ -191,14 +193,19 @@ fn save(Records { disk, layout, .. }: Records<'_>, book: &Book) -> DiskResult<()
 /// Writes down what checks said, and tells what that amounts to.
 ///
 /// Two processes that do so at the same instant may lose a check of one of them.
-pub fn note(records: Records<'_>, at: Time, checks: &[(BackendName, Checked)]) -> Vec<BackendHealth> {
+pub fn note(
+    records: Records<'_>,
+    at: Time,
+    checks: &[(BackendName, Checked)],
+) -> Vec<BackendHealth> {
     let mut book = load(records);
     for (backend, checked) in checks {
         book.backends.entry(backend.clone()).or_default().note(at, checked, records.history_size);
     }
     // A read-only log is still told about; its history just does not grow.
     let _ = save(records, &book);
-    let pages = checks.iter().filter_map(|(backend, _)| Some((backend, book.backends.remove(backend)?)));
+    let pages =
+        checks.iter().filter_map(|(backend, _)| Some((backend, book.backends.remove(backend)?)));
     pages.map(|(backend, page)| page.of(backend.clone())).collect()
 }
 
@@ -220,15 +227,24 @@ pub fn probe(
     clock: &dyn Clock,
     only: Option<&BackendName>,
 ) -> Vec<BackendHealth> {
-    let asked: Vec<&BackendName> =
-        backends.names().map(|(name, _)| name).filter(|name| only.is_none_or(|only| only == *name)).collect();
+    let asked: Vec<&BackendName> = backends
+        .names()
+        .map(|(name, _)| name)
+        .filter(|name| only.is_none_or(|only| only == *name))
+        .collect();
     let checks: Vec<(BackendName, Checked)> = std::thread::scope(|scope| {
         let ready = asked.iter().filter_map(|name| Some((*name, backends.get(name)?)));
-        let probes: Vec<_> = ready.map(|(name, backend)| (name, scope.spawn(|| check(&**backend)))).collect();
-        probes.into_iter().filter_map(|(name, probe)| Some((name.clone(), probe.join().ok()?))).collect()
+        let probes: Vec<_> =
+            ready.map(|(name, backend)| (name, scope.spawn(|| check(&**backend)))).collect();
+        probes
+            .into_iter()
+            .filter_map(|(name, probe)| Some((name.clone(), probe.join().ok()?)))
+            .collect()
     });
-    let mut known: BTreeMap<BackendName, BackendHealth> =
-        note(records, clock.now(), &checks).into_iter().map(|health| (health.backend.clone(), health)).collect();
+    let mut known: BTreeMap<BackendName, BackendHealth> = note(records, clock.now(), &checks)
+        .into_iter()
+        .map(|health| (health.backend.clone(), health))
+        .collect();
     let missing = |name: &BackendName| {
         backends.missing(name).map(|key| Failure {
             class: FailureClass::Permanent,
@@ -236,8 +252,9 @@ pub fn probe(
             message: format!("it has no `{key}`; set `backends.{name}.{key}`"),
         })
     };
-    let of =
-        |name: &BackendName| known.remove(name).unwrap_or_else(|| BackendHealth::not_configured(name, missing(name)));
+    let of = |name: &BackendName| {
+        known.remove(name).unwrap_or_else(|| BackendHealth::not_configured(name, missing(name)))
+    };
     asked.into_iter().map(of).collect()
 }
 
@@ -252,7 +269,11 @@ mod tests {
     use crate::disk::Machine;
 
     fn away() -> Checked {
-        Err(Failure { class: FailureClass::Outage, error_type: "refused".into(), message: "nobody listens".into() })
+        Err(Failure {
+            class: FailureClass::Outage,
+            error_type: "refused".into(),
+            message: "nobody listens".into(),
+        })
     }
 
     #[test]
@@ -274,7 +295,10 @@ mod tests {
         let offline = check(away());
         assert_eq!((offline.status, offline.failure), (HealthStatus::Offline, away().err()));
         let back = check(Ok(()));
-        assert_eq!((back.status, back.recovered_at()), (HealthStatus::Degraded, Some(Time::from_millis(5000))));
+        assert_eq!(
+            (back.status, back.recovered_at()),
+            (HealthStatus::Degraded, Some(Time::from_millis(5000)))
+        );
         for _ in 0..10 {
             check(Ok(()));
         }

@@ -67,7 +67,9 @@ pub fn effects(
         return s3::audit::effects(bucket, operation_type.as_str(), parameters, outcome);
     }
     // What it may do with types of its own, nobody but such a backend knows.
-    let Ok(task) = Task::read(operation_type.as_str(), parameters, Options::default()) else { return Vec::new() };
+    let Ok(task) = Task::read(operation_type.as_str(), parameters, Options::default()) else {
+        return Vec::new();
+    };
     let is_ipfs = kind == Some(BackendType::Ipfs);
     // There, what was added is kept by its pin.
     let pin = |cid: &Cid| if is_ipfs { content(cid) } else { format!("pin/{}", canonical(cid)) };
@@ -76,10 +78,21 @@ pub fn effects(
     match task {
         Task::Add { path, .. } => {
             let cid = outcome.cid.as_deref().and_then(|cid| Cid::try_from(cid).ok());
-            let mut effects: Vec<Effect> = cid.iter().map(|cid| put(content(cid), Reach::One)).collect();
-            if let Some(name) = parameters.get("to_files").filter(|name| is_ipfs && !name.is_empty()) {
-                let own = path.file_name().filter(|_| name.ends_with('/')).unwrap_or_default().to_string_lossy();
-                effects.extend(Name::parse(&format!("{name}{own}")).ok().map(|name| put(named(&name), Reach::Tree)));
+            let mut effects: Vec<Effect> =
+                cid.iter().map(|cid| put(content(cid), Reach::One)).collect();
+            if let Some(name) =
+                parameters.get("to_files").filter(|name| is_ipfs && !name.is_empty())
+            {
+                let own = path
+                    .file_name()
+                    .filter(|_| name.ends_with('/'))
+                    .unwrap_or_default()
+                    .to_string_lossy();
+                effects.extend(
+                    Name::parse(&format!("{name}{own}"))
+                        .ok()
+                        .map(|name| put(named(&name), Reach::Tree)),
+                );
             }
             effects
         }
@@ -127,14 +140,23 @@ mod tests {
     const V0: &str = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o";
     const V1: &str = "bafybeicg2rebjoofv4kbyovkw7af3rpiitvnl6i7ckcywaq6xjcxnc2mby";
 
-    fn effects_on(backend: &str, operation_type: &str, parameters: &[(&str, &str)], outcome: &Outcome) -> String {
+    fn effects_on(
+        backend: &str,
+        operation_type: &str,
+        parameters: &[(&str, &str)],
+        outcome: &Outcome,
+    ) -> String {
         let mut settings = Settings::at("/wal".into()).backends;
         if let Some(s3) = settings.get_mut(&BackendName::new("s3").unwrap()) {
             s3.bucket = Some("own".into());
         }
-        let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let parameters = parameters
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         let kind = OperationType::new(operation_type).unwrap();
-        let found = effects(settings.get(&BackendName::new(backend).unwrap()), &kind, &parameters, outcome);
+        let found =
+            effects(settings.get(&BackendName::new(backend).unwrap()), &kind, &parameters, outcome);
         let word = |effect: &Effect| {
             let sign = if effect.puts { '+' } else { '-' };
             let reach = match effect.reach {
@@ -161,26 +183,86 @@ mod tests {
             ("local", "add", &[("path", "/x/f")][..], &added, format!("+{content}")),
             ("local", "add", &[("path", "/x/f")], &nothing, String::new()),
             ("local", "rm", &[("cid", V0)], &nothing, format!("-{content}")),
-            ("local", "rm", &[("cid", V1), ("recursive", "true")], &nothing, format!("-{content} -content/?")),
+            (
+                "local",
+                "rm",
+                &[("cid", V1), ("recursive", "true")],
+                &nothing,
+                format!("-{content} -content/?"),
+            ),
             ("ipfs", "rm", &[("cid", V1), ("recursive", "true")], &nothing, format!("-{content}")),
             ("local", "pin", &[("cid", V0)], &nothing, format!("+pin/{V1}/")),
             ("ipfs", "pin", &[("cid", V1)], &nothing, format!("+{content}/")),
             ("ipfs", "unpin", &[("cid", V0)], &nothing, format!("-{content}")),
-            ("ipfs", "add", &[("path", "/x/f"), ("to_files", "/a")], &added, format!("+{content} +name/a/?")),
-            ("ipfs", "add", &[("path", "/x/f"), ("to_files", "/a/")], &added, format!("+{content} +name/a/f/?")),
-            ("local", "upload", &[("path", "/x/f"), ("destination", "a//./b/")], &added, "+name/a/b/?".into()),
-            ("local", "copy", &[("source", "/a"), ("destination", "/b")], &added, "+name/b/?".into()),
-            ("local", "move", &[("source", "/a"), ("destination", "b")], &added, "-name/a/* +name/b/?".into()),
+            (
+                "ipfs",
+                "add",
+                &[("path", "/x/f"), ("to_files", "/a")],
+                &added,
+                format!("+{content} +name/a/?"),
+            ),
+            (
+                "ipfs",
+                "add",
+                &[("path", "/x/f"), ("to_files", "/a/")],
+                &added,
+                format!("+{content} +name/a/f/?"),
+            ),
+            (
+                "local",
+                "upload",
+                &[("path", "/x/f"), ("destination", "a//./b/")],
+                &added,
+                "+name/a/b/?".into(),
+            ),
+            (
+                "local",
+                "copy",
+                &[("source", "/a"), ("destination", "/b")],
+                &added,
+                "+name/b/?".into(),
+            ),
+            (
+                "local",
+                "move",
+                &[("source", "/a"), ("destination", "b")],
+                &added,
+                "-name/a/* +name/b/?".into(),
+            ),
             ("local", "mkdir", &[("path", "/a/b")], &nothing, "+name/a/b/".into()),
             ("local", "rm", &[("path", "/a"), ("recursive", "true")], &nothing, "-name/a/*".into()),
             ("local", "get", &[("cid", V0), ("destination", "/x")], &added, String::new()),
             ("local", "dance", &[], &added, String::new()),
-            ("s3", "upload", &[("path", "/x/f"), ("destination", "s3://b/k")], &nothing, "+key/b/k".into()),
-            ("s3", "upload", &[("path", "/x/f"), ("destination", "/k/f")], &nothing, "+key/own/k/f".into()),
+            (
+                "s3",
+                "upload",
+                &[("path", "/x/f"), ("destination", "s3://b/k")],
+                &nothing,
+                "+key/b/k".into(),
+            ),
+            (
+                "s3",
+                "upload",
+                &[("path", "/x/f"), ("destination", "/k/f")],
+                &nothing,
+                "+key/own/k/f".into(),
+            ),
             // What it was when it was put counts, whatever the settings say now.
-            ("s3", "upload", &[("path", "/x/f"), ("destination", "k")], &at("s3://old/k"), "+key/old/k".into()),
+            (
+                "s3",
+                "upload",
+                &[("path", "/x/f"), ("destination", "k")],
+                &at("s3://old/k"),
+                "+key/old/k".into(),
+            ),
             ("s3", "add", &[("path", "/x/f")], &nothing, "+key/own/f".into()),
-            ("s3", "add", &[("path", "/x"), ("destination", "d/")], &nothing, "+key/own/d/x".into()),
+            (
+                "s3",
+                "add",
+                &[("path", "/x"), ("destination", "d/")],
+                &nothing,
+                "+key/own/d/x".into(),
+            ),
             (
                 "s3",
                 "upload",
@@ -190,8 +272,20 @@ mod tests {
             ),
             ("s3", "mkdir", &[("path", "d/")], &nothing, "+key/own/d/".into()),
             ("s3", "rm", &[("path", "d"), ("recursive", "true")], &nothing, "-key/own/d?".into()),
-            ("s3", "copy", &[("source", "a"), ("destination", "s3://b/c")], &nothing, "+key/b/c?".into()),
-            ("s3", "move", &[("source", "a"), ("destination", "c")], &nothing, "-key/own/a? +key/own/c?".into()),
+            (
+                "s3",
+                "copy",
+                &[("source", "a"), ("destination", "s3://b/c")],
+                &nothing,
+                "+key/b/c?".into(),
+            ),
+            (
+                "s3",
+                "move",
+                &[("source", "a"), ("destination", "c")],
+                &nothing,
+                "-key/own/a? +key/own/c?".into(),
+            ),
             ("s3", "list", &[], &nothing, String::new()),
         ] {
             let found = effects_on(backend, operation_type, parameters, outcome);

@@ -22,14 +22,17 @@ pub(super) fn ours(error: DiskError) -> AttemptError {
 pub(super) fn reading(error: DiskError) -> AttemptError {
     let path = error.path.display();
     match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => {
-            AttemptError::permanent("not_found", format!("`{path}` is not there (any more); put it back"))
-        }
+        ErrorKind::NotFound | ErrorKind::NotADirectory => AttemptError::permanent(
+            "not_found",
+            format!("`{path}` is not there (any more); put it back"),
+        ),
         ErrorKind::PermissionDenied => AttemptError::permanent(
             "permission_denied",
             format!("`{path}` may not be read; grant permission, then retry the operation"),
         ),
-        ErrorKind::InvalidFilename | ErrorKind::InvalidInput => AttemptError::permanent("bad_path", format!("{error}")),
+        ErrorKind::InvalidFilename | ErrorKind::InvalidInput => {
+            AttemptError::permanent("bad_path", format!("{error}"))
+        }
         _ => AttemptError::transient("io", error.to_string()),
     }
 }
@@ -65,7 +68,9 @@ pub(super) fn writing(error: DiskError) -> AttemptError {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => AttemptError::permanent(
             "not_found",
-            format!("{error}; the directory to write in is not there: make it, then retry the operation"),
+            format!(
+                "{error}; the directory to write in is not there: make it, then retry the operation"
+            ),
         ),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => AttemptError::permanent(
             "permission_denied",
@@ -82,6 +87,9 @@ pub(super) fn writing(error: DiskError) -> AttemptError {
 pub(super) fn unsupported_name(path: &Path) -> AttemptError {
     AttemptError::permanent(
         "unsupported_name",
-        format!("`{}` has a name or target that is not UTF-8; rename it, then retry the operation", path.display()),
+        format!(
+            "`{}` has a name or target that is not UTF-8; rename it, then retry the operation",
+            path.display()
+        ),
     )
 }

@@ -32,7 +32,12 @@ impl Backend for FailpointBackend {
         self.backend.ask(request)
     }
 
-    fn audit(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<Audit, AttemptError> {
+    fn audit(
+        &self,
+        request: &Request,
+        outcome: &Outcome,
+        attempt: &Attempt,
+    ) -> Result<Audit, AttemptError> {
         self.backend.audit(request, outcome, attempt)
     }
 

@@ -43,7 +43,11 @@ pub(super) fn find_user_file<'a>(
 ) -> Result<UserFile<'a>> {
     if let (Some(source), Some(copy)) = (&request.source, &request.content) {
         attempt.expect_bytes(source.size);
-        return Ok(UserFile { path: copy.clone(), kind: FileKind::File, expected: Expected::CopyOf(source) });
+        return Ok(UserFile {
+            path: copy.clone(),
+            kind: FileKind::File,
+            expected: Expected::CopyOf(source),
+        });
     }
     let expected = request.source.as_ref().map_or(Expected::Anything, Expected::AsLogged);
     let Metadata { kind, len, .. } = disk.metadata(path).map_err(reading)?;
@@ -156,7 +160,9 @@ impl Opened {
 pub(super) fn entries_on_disk(disk: &dyn Disk, path: &Path) -> Result<Vec<(String, FileKind)>> {
     let mut entries = Vec::new();
     for entry in disk.list(path).map_err(reading)? {
-        let Some(name) = entry.name.to_str() else { return Err(unsupported_name(&path.join(&entry.name))) };
+        let Some(name) = entry.name.to_str() else {
+            return Err(unsupported_name(&path.join(&entry.name)));
+        };
         entries.push((name.to_owned(), entry.kind));
     }
     entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
@@ -200,7 +206,8 @@ pub(super) fn parent_of(path: &Path) -> &Path {
 }
 
 pub(super) fn directory_node(children: &[Child], options: Options) -> Result<unixfs::Directory> {
-    unixfs::directory(children, options).map_err(|error| AttemptError::permanent("unsupported_name", error.to_string()))
+    unixfs::directory(children, options)
+        .map_err(|error| AttemptError::permanent("unsupported_name", error.to_string()))
 }
 
 pub(super) fn check_depth(path: &Path, depth: usize) -> Result<()> {
@@ -226,7 +233,8 @@ fn is_same(source: &Source, file: &Metadata) -> bool {
 }
 
 fn source_changed(path: &Path, how: &str) -> AttemptError {
-    let message = format!("`{}` changed: {how}; log it again if the new content is wanted", path.display());
+    let message =
+        format!("`{}` changed: {how}; log it again if the new content is wanted", path.display());
     AttemptError::permanent("source_changed", message)
 }
 

@@ -174,7 +174,9 @@ impl Http {
         match &self.credentials {
             Credentials::None => {}
             Credentials::Bearer(token) => request = request.bearer_auth(token),
-            Credentials::Basic(user, password) => request = request.basic_auth(user, Some(password)),
+            Credentials::Basic(user, password) => {
+                request = request.basic_auth(user, Some(password))
+            }
         }
         let mut body = None;
         if let Some(body_type) = body_type {
@@ -205,7 +207,8 @@ impl Http {
 /// Whether an address is on this machine: no proxy leads there.
 fn is_this_machine(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    host == "localhost"
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// What is wrong: the last cause, which says most. No layer above it names the address then, which may hold a password.
@@ -363,7 +366,9 @@ impl Call<'_> {
         let mut piece = Some(piece);
         loop {
             let refused = self.head.as_ref().is_some_and(|head| !(200..300).contains(&head.status));
-            let Some(body) = self.body.as_ref().filter(|_| self.end.is_none() && !refused) else { return Ok(false) };
+            let Some(body) = self.body.as_ref().filter(|_| self.end.is_none() && !refused) else {
+                return Ok(false);
+            };
             let incoming = &mut self.incoming;
             let step = async {
                 tokio::select! {
@@ -397,7 +402,8 @@ impl Call<'_> {
             Some(Event::Head(head)) => self.head = Some(head),
             Some(Event::End(end)) => self.end = Some(end),
             None if self.end.is_none() => {
-                self.end = Some(End::Trouble(Trouble::BrokenOff("the exchange was given up".into())));
+                self.end =
+                    Some(End::Trouble(Trouble::BrokenOff("the exchange was given up".into())));
             }
             None => {}
         }
@@ -405,7 +411,8 @@ impl Call<'_> {
     }
 
     fn listen(&mut self) -> Result<Option<Bytes>, Trouble> {
-        let event = self.threads.wait(self.attempt, self.limits, self.moved_at, self.incoming.recv())?;
+        let event =
+            self.threads.wait(self.attempt, self.limits, self.moved_at, self.incoming.recv())?;
         Ok(self.note(event))
     }
 
@@ -451,7 +458,8 @@ mod tests {
     use super::*;
 
     fn service(endpoint: &str) -> Http {
-        let limits = Limits { connect: Duration::from_secs(1), idle: Duration::from_secs(1), total: None };
+        let limits =
+            Limits { connect: Duration::from_secs(1), idle: Duration::from_secs(1), total: None };
         Http::new(endpoint.into(), Credentials::None, limits)
     }
 

@@ -59,11 +59,15 @@ pub(super) fn write_listing(
             let message = "the listing is larger than 64 KiB; give a `destination` to write it to";
             Err(AttemptError::permanent("listing_too_large", message))
         })?;
-        let receipt = [("entries".to_owned(), count.to_string()), ("listing".to_owned(), listing)].into();
+        let receipt =
+            [("entries".to_owned(), count.to_string()), ("listing".to_owned(), listing)].into();
         return Ok(Outcome { receipt, ..Outcome::default() });
     };
     if disk.metadata(destination).is_ok_and(|metadata| metadata.kind == FileKind::Directory) {
-        let message = format!("`{}` is a directory; name a file to write the listing to", destination.display());
+        let message = format!(
+            "`{}` is a directory; name a file to write the listing to",
+            destination.display()
+        );
         return Err(AttemptError::permanent("destination_exists", message));
     }
     let place = Place::beside(disk, request, destination)?;

@@ -56,7 +56,9 @@ impl MockBackend {
         self.offline.load(Ordering::Relaxed).then(|| Failure {
             class: FailureClass::Outage,
             error_type: "offline".into(),
-            message: "the mock backend plays an outage; configure it with `offline = false` to end it".into(),
+            message:
+                "the mock backend plays an outage; configure it with `offline = false` to end it"
+                    .into(),
         })
     }
 
@@ -84,7 +86,10 @@ impl Backend for MockBackend {
             return Err(AttemptError::from(failure));
         }
         if self.chance() < self.options.failure_rate {
-            return Err(AttemptError::transient("mock_failure", "the mock backend was told to fail this often"));
+            return Err(AttemptError::transient(
+                "mock_failure",
+                "the mock backend was told to fail this often",
+            ));
         }
         attempt.add_bytes(size.unwrap_or(0));
         let cid = match request.operation_type.as_str() {
@@ -151,8 +156,11 @@ mod tests {
     #[test]
     fn it_fails_as_often_as_told_and_the_same_way_for_the_same_seed() {
         let run = |seed, failure_rate| -> Vec<bool> {
-            let (backend, _) = mock(MockOptions { seed: Some(seed), failure_rate, ..MockOptions::default() });
-            (0..1000).map(|_| backend.execute(&request("pin"), &Attempt::default()).is_err()).collect()
+            let (backend, _) =
+                mock(MockOptions { seed: Some(seed), failure_rate, ..MockOptions::default() });
+            (0..1000)
+                .map(|_| backend.execute(&request("pin"), &Attempt::default()).is_err())
+                .collect()
         };
         let failed = |run: Vec<bool>| run.into_iter().filter(|failed| *failed).count();
         assert_eq!(run(1, 0.3), run(1, 0.3));
@@ -164,7 +172,9 @@ mod tests {
     #[test]
     fn an_outage_is_an_outage_until_it_ends_and_a_stop_is_heard() {
         let (backend, _) = mock(MockOptions { offline: true, ..MockOptions::default() });
-        let Err(AttemptError::Failed { failure, .. }) = backend.execute(&request("add"), &Attempt::default()) else {
+        let Err(AttemptError::Failed { failure, .. }) =
+            backend.execute(&request("add"), &Attempt::default())
+        else {
             panic!()
         };
         assert_eq!(failure.class, FailureClass::Outage);

@@ -144,7 +144,11 @@ impl AttemptError {
     }
 
     /// A failure of a given class.
-    pub fn failed(class: FailureClass, error_type: &str, message: impl Into<String>) -> AttemptError {
+    pub fn failed(
+        class: FailureClass,
+        error_type: &str,
+        message: impl Into<String>,
+    ) -> AttemptError {
         let failure = Failure { class, error_type: error_type.to_owned(), message: message.into() };
         failure.into()
     }
@@ -174,7 +178,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Whether what a completed operation brought about is still there, and still is what it was.
     ///
     /// An error: that could not be found out.
-    fn audit(&self, _request: &Request, _outcome: &Outcome, _attempt: &Attempt) -> Result<Audit, AttemptError> {
+    fn audit(
+        &self,
+        _request: &Request,
+        _outcome: &Outcome,
+        _attempt: &Attempt,
+    ) -> Result<Audit, AttemptError> {
         Ok(Audit::Nothing)
     }
 

@@ -28,7 +28,10 @@ impl<C> Engine<C> {
     }
 
     /// What was started, or is now by `start`.
-    pub fn started<E>(&self, start: impl FnOnce() -> Result<(Threads, C), E>) -> Result<(&Threads, &C), E> {
+    pub fn started<E>(
+        &self,
+        start: impl FnOnce() -> Result<(Threads, C), E>,
+    ) -> Result<(&Threads, &C), E> {
         let (threads, client) = match self.started.get() {
             Some(started) => started,
             None => {
@@ -65,14 +68,18 @@ impl Threads {
             .enable_all()
             .build()
             .map_err(|error| {
-                let advice = "see how many files and processes it may have (`ulimit -n`, `ulimit -u`)";
+                let advice =
+                    "see how many files and processes it may have (`ulimit -n`, `ulimit -u`)";
                 format!("there are no means for the network: {error}; {advice}")
             })?;
         Ok(Threads { handle: runtime.handle().clone(), runtime: Some(runtime) })
     }
 
     /// Begins something, which ends when it is dropped.
-    pub fn spawn<T: Send + 'static>(&self, what: impl Future<Output = T> + Send + 'static) -> Task<T> {
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        what: impl Future<Output = T> + Send + 'static,
+    ) -> Task<T> {
         Task(self.handle.spawn(what))
     }
 
@@ -107,7 +114,10 @@ impl Threads {
                     (since, moved) = (now, done);
                 }
                 if now.duration_since(since) >= spell.idle {
-                    return Err(Unfinished::TimedOut(format!("nothing moved for {:?}", spell.idle)));
+                    return Err(Unfinished::TimedOut(format!(
+                        "nothing moved for {:?}",
+                        spell.idle
+                    )));
                 }
                 tokio::select! {
                     biased;
@@ -178,7 +188,10 @@ mod tests {
     fn what_stood_in_the_way_of_a_start_is_not_kept() {
         let engine: Engine<u8> = Engine::new();
         assert_eq!(engine.started(|| Err("no descriptors")).err(), Some("no descriptors"));
-        assert_eq!(engine.started(|| Ok::<_, ()>((threads(), 7))).ok().map(|started| *started.1), Some(7));
+        assert_eq!(
+            engine.started(|| Ok::<_, ()>((threads(), 7))).ok().map(|started| *started.1),
+            Some(7)
+        );
         assert!(engine.started::<()>(|| panic!("it has started already")).is_ok());
     }
 
@@ -187,7 +200,9 @@ mod tests {
         let threads = threads();
         let (soon, never) = (Duration::from_millis(20), Duration::from_secs(3600));
         let waited = |attempt: &Attempt, spell, moved_at| {
-            threads.wait(attempt, spell, moved_at, std::future::pending::<()>()).expect_err("it never comes")
+            threads
+                .wait(attempt, spell, moved_at, std::future::pending::<()>())
+                .expect_err("it never comes")
         };
         let attempt = Attempt::default();
         let idle = waited(&attempt, Spell::begin(soon, None), None);
@@ -219,7 +234,10 @@ mod tests {
             "done"
         };
         // Longer than each step, and half as long as all of them.
-        assert_eq!(threads.wait(&attempt, Spell::begin(Duration::from_millis(500), None), None, slow), Ok("done"));
+        assert_eq!(
+            threads.wait(&attempt, Spell::begin(Duration::from_millis(500), None), None, slow),
+            Ok("done")
+        );
     }
 
     #[test]

@@ -9,8 +9,10 @@ use super::{AttemptError, Request};
 use crate::operation::Fields;
 
 /// The operation types of backends that store content: all that the design names.
-pub const TYPES: [&str; 12] =
-    ["add", "upload", "get", "cat", "download", "pin", "unpin", "rm", "list", "mkdir", "copy", "move"];
+pub const TYPES: [&str; 12] = [
+    "add", "upload", "get", "cat", "download", "pin", "unpin", "rm", "list", "mkdir", "copy",
+    "move",
+];
 
 /// Whether backends that store content carry out operations of this type.
 pub fn supports(operation_type: &str) -> bool {
@@ -117,19 +119,32 @@ impl Task {
     }
 
     /// What an operation of this type and with these parameters asks for.
-    pub(super) fn read(operation_type: &str, parameters: &Fields, options: Options) -> Parsed<Task> {
+    pub(super) fn read(
+        operation_type: &str,
+        parameters: &Fields,
+        options: Options,
+    ) -> Parsed<Task> {
         let fields = Reader { operation_type, parameters };
         let recursive = fields.flag("recursive")?;
         let options = options.overridden(parameters)?;
         Ok(match operation_type {
             "add" => Task::Add { path: fields.path("path")?, recursive, options },
             "upload" => {
-                let (path, destination) = (fields.path("path")?, fields.proper_name("destination")?);
+                let (path, destination) =
+                    (fields.path("path")?, fields.proper_name("destination")?);
                 Task::Upload { path, destination, recursive, options }
             }
-            "get" => Task::Get { source: fields.source(false)?, destination: fields.path("destination")? },
-            "cat" => Task::Cat { source: fields.source(false)?, destination: fields.path("destination")? },
-            "download" => Task::Get { source: fields.source(true)?, destination: fields.path("destination")? },
+            "get" => Task::Get {
+                source: fields.source(false)?,
+                destination: fields.path("destination")?,
+            },
+            "cat" => Task::Cat {
+                source: fields.source(false)?,
+                destination: fields.path("destination")?,
+            },
+            "download" => {
+                Task::Get { source: fields.source(true)?, destination: fields.path("destination")? }
+            }
             "pin" => Task::Pin { cid: fields.cid()? },
             "unpin" => Task::Unpin { cid: fields.cid()? },
             "rm" => match fields.one_of("cid", "path")? {
@@ -147,7 +162,8 @@ impl Task {
             }
             "mkdir" => Task::MakeDirectory { name: fields.proper_name("path")? },
             "copy" | "move" => {
-                let (source, destination) = (fields.proper_name("source")?, fields.proper_name("destination")?);
+                let (source, destination) =
+                    (fields.proper_name("source")?, fields.proper_name("destination")?);
                 if operation_type == "copy" {
                     Task::Copy { source, destination }
                 } else {
@@ -170,7 +186,8 @@ impl Name {
             let message = format!("`{text}` is no name in the tree of files: {why}");
             Err(BadParameter { error_type: "bad_path", message })
         };
-        let parts: Vec<String> = text.split('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect();
+        let parts: Vec<String> =
+            text.split('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect();
         if parts.iter().any(|part| part == "..") {
             return bad("`..` may not be part of it");
         }
@@ -206,7 +223,11 @@ impl Name {
 /// Refuses to put something into itself.
 pub(super) fn refuse_into_itself(source: &Name, destination: &Name) -> Result<()> {
     if destination.is_below(source) {
-        let message = format!("`{}` lies in `{}` itself; choose another name", destination.display(), source.display());
+        let message = format!(
+            "`{}` lies in `{}` itself; choose another name",
+            destination.display(),
+            source.display()
+        );
         return Err(AttemptError::permanent("bad_path", message));
     }
     Ok(())
@@ -224,12 +245,15 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn required(&self, name: &str) -> Parsed<&'a str> {
-        self.get(name).ok_or_else(|| format!("`{}` needs the parameter `{name}`", self.operation_type).into())
+        self.get(name)
+            .ok_or_else(|| format!("`{}` needs the parameter `{name}`", self.operation_type).into())
     }
 
     fn one_of(&self, a: &'static str, b: &'static str) -> Parsed<Option<&'static str>> {
         match (self.get(a), self.get(b)) {
-            (Some(_), Some(_)) => Err(format!("`{}` takes `{a}` or `{b}`, not both", self.operation_type).into()),
+            (Some(_), Some(_)) => {
+                Err(format!("`{}` takes `{a}` or `{b}`, not both", self.operation_type).into())
+            }
             (Some(_), None) => Ok(Some(a)),
             (None, Some(_)) => Ok(Some(b)),
             (None, None) => Ok(None),
@@ -260,7 +284,9 @@ impl<'a> Reader<'a> {
     fn proper_name(&self, name: &str) -> Parsed<Name> {
         let parsed = self.name(name)?;
         if parsed.is_root() {
-            return Err(format!("{name} must be a name in the tree of files, not the tree itself").into());
+            return Err(
+                format!("{name} must be a name in the tree of files, not the tree itself").into()
+            );
         }
         Ok(parsed)
     }
@@ -281,12 +307,16 @@ impl<'a> Reader<'a> {
                 match content(text) {
                     Ok(content) if !text.starts_with('/') => Ok(content),
                     Err(bad) if !text.starts_with('/') && !names_first => {
-                        Err(format!("{}; a name in the tree of files starts with `/`", bad.message).into())
+                        Err(format!("{}; a name in the tree of files starts with `/`", bad.message)
+                            .into())
                     }
                     _ => Name::parse(text).map(Source::Name),
                 }
             }
-            None => Err(format!("`{}` needs the parameter `cid` or `source`", self.operation_type).into()),
+            None => {
+                Err(format!("`{}` needs the parameter `cid` or `source`", self.operation_type)
+                    .into())
+            }
         }
     }
 }

@@ -36,7 +36,11 @@ pub(super) struct Place<'a> {
 
 impl<'a> Place<'a> {
     /// A place beside a path outside the store; the operation's id makes it known again.
-    pub(super) fn beside(disk: &'a dyn Disk, request: &Request, destination: &Path) -> Result<Place<'a>> {
+    pub(super) fn beside(
+        disk: &'a dyn Disk,
+        request: &Request,
+        destination: &Path,
+    ) -> Result<Place<'a>> {
         let staging = parent_of(destination).join(format!(".wal-cli-{}.tmp", request.id));
         let place = Place { disk, staging };
         // An earlier attempt may have been killed.
@@ -89,7 +93,13 @@ impl<'a> Place<'a> {
     }
 
     /// Writes something where nothing is yet, its content durable but not its name.
-    fn make<T: Tree>(&self, origin: &T, shape: Shape<T>, path: &Path, depth: usize) -> Result<Node> {
+    fn make<T: Tree>(
+        &self,
+        origin: &T,
+        shape: Shape<T>,
+        path: &Path,
+        depth: usize,
+    ) -> Result<Node> {
         let disk = self.disk;
         match shape {
             Shape::File => {
@@ -119,7 +129,8 @@ impl<'a> Place<'a> {
 }
 
 pub(super) fn occupied(destination: &Path, why: &str) -> AttemptError {
-    let message = format!("`{}` cannot be written: {why}; choose another destination", destination.display());
+    let message =
+        format!("`{}` cannot be written: {why}; choose another destination", destination.display());
     AttemptError::permanent("destination_exists", message)
 }
 

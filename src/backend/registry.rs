@@ -8,8 +8,8 @@ use super::custom::output;
 use super::s3::{COPY_MAX, task};
 use super::unixfs::{CidVersion, Options as UnixFs};
 use super::{
-    AccessKeys, Backend, Credentials, CustomBackend, IpfsBackend, IpfsOptions, LocalBackend, MockBackend, MockOptions,
-    S3Backend, S3Options, UploadNotes, parameters,
+    AccessKeys, Backend, Credentials, CustomBackend, IpfsBackend, IpfsOptions, LocalBackend,
+    MockBackend, MockOptions, S3Backend, S3Options, UploadNotes, parameters,
 };
 use crate::clock::Clock;
 use crate::config::{BackendSettings, BackendType, Secret, Settings};
@@ -28,7 +28,9 @@ pub enum Refusal {
         suggestion: Option<BackendName>,
     },
     /// The backend's type is not built into this program yet.
-    #[error("backend `{name}` is of type `{backend_type}`, which this version cannot carry out yet")]
+    #[error(
+        "backend `{name}` is of type `{backend_type}`, which this version cannot carry out yet"
+    )]
     NotBuilt {
         /// The name.
         name: BackendName,
@@ -77,8 +79,10 @@ enum Known {
 impl Backends {
     /// The configured backends, those that are predeclared included.
     pub fn new(settings: &Settings, disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>) -> Backends {
-        let known =
-            settings.backends.iter().map(|(name, backend)| (name.clone(), make(name, backend, settings, disk, clock)));
+        let known = settings
+            .backends
+            .iter()
+            .map(|(name, backend)| (name.clone(), make(name, backend, settings, disk, clock)));
         Backends { known: known.collect() }
     }
 
@@ -150,10 +154,14 @@ impl Backends {
                     return Err(Refusal::Unsupported {
                         name: name.clone(),
                         operation_type: operation_type.clone(),
-                        supported: parameters::TYPES.iter().map(|name| (*name).to_owned()).collect(),
+                        supported: parameters::TYPES
+                            .iter()
+                            .map(|name| (*name).to_owned())
+                            .collect(),
                     });
                 }
-                parameters::check(operation_type.as_str(), parameters).map_err(Refusal::BadParameters)
+                parameters::check(operation_type.as_str(), parameters)
+                    .map_err(Refusal::BadParameters)
             }
         }
     }
@@ -196,7 +204,8 @@ fn make(
     disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,
 ) -> Known {
-    let lacking = |key| if backend.is_untouched(name) { Known::Unconfigured(key) } else { Known::Begun(key) };
+    let lacking =
+        |key| if backend.is_untouched(name) { Known::Unconfigured(key) } else { Known::Begun(key) };
     match backend.backend_type {
         BackendType::Local => {
             let root = backend.path.clone().unwrap_or_else(|| settings.base_path.join("local"));
@@ -204,10 +213,13 @@ fn make(
             Known::Ready(Arc::new(local), Some(BackendType::Local))
         }
         BackendType::Ipfs => {
-            let text = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
+            let text =
+                |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
             let credentials = match (text(&backend.token), &backend.username) {
                 (Some(token), _) => Credentials::Bearer(token),
-                (None, Some(user)) => Credentials::Basic(user.clone(), text(&backend.password).unwrap_or_default()),
+                (None, Some(user)) => {
+                    Credentials::Basic(user.clone(), text(&backend.password).unwrap_or_default())
+                }
                 (None, None) => Credentials::None,
             };
             let Some(endpoint) = backend.endpoint.clone() else { return lacking("endpoint") };
@@ -221,7 +233,10 @@ fn make(
                 probe: settings.health_check_timeout,
                 unixfs: unixfs_of(backend),
             };
-            Known::Ready(Arc::new(IpfsBackend::new(disk.clone(), clock.clone(), options)), Some(BackendType::Ipfs))
+            Known::Ready(
+                Arc::new(IpfsBackend::new(disk.clone(), clock.clone(), options)),
+                Some(BackendType::Ipfs),
+            )
         }
         BackendType::Mock => {
             let options = MockOptions {
@@ -230,20 +245,29 @@ fn make(
                 seed: (backend.mock.seed != 0).then_some(backend.mock.seed),
                 offline: backend.mock.offline,
             };
-            Known::Ready(Arc::new(MockBackend::new(clock.clone(), options)), Some(BackendType::Mock))
+            Known::Ready(
+                Arc::new(MockBackend::new(clock.clone(), options)),
+                Some(BackendType::Mock),
+            )
         }
         BackendType::Custom if backend.command.is_empty() => lacking("command"),
         BackendType::Custom => {
             let (command, run) = (backend.command.clone(), output::folder_of(&settings.base_path));
-            let custom = CustomBackend::new(disk.clone(), clock.clone(), command, run, total_of(backend));
+            let custom =
+                CustomBackend::new(disk.clone(), clock.clone(), command, run, total_of(backend));
             Known::Ready(Arc::new(custom), Some(BackendType::Custom))
         }
         // Without either nobody knows where AWS's keys are meant to be used.
-        BackendType::S3 if backend.bucket.is_none() && backend.endpoint.is_none() => lacking("bucket"),
+        BackendType::S3 if backend.bucket.is_none() && backend.endpoint.is_none() => {
+            lacking("bucket")
+        }
         BackendType::S3 => {
-            let text = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
+            let text =
+                |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
             let keys = match (text(&backend.access_key_id), text(&backend.secret_access_key)) {
-                (Some(id), Some(secret)) => Some(AccessKeys { id, secret, token: text(&backend.session_token) }),
+                (Some(id), Some(secret)) => {
+                    Some(AccessKeys { id, secret, token: text(&backend.session_token) })
+                }
                 (Some(_), None) => return lacking("secret_access_key"),
                 (None, Some(_)) => return lacking("access_key_id"),
                 (None, None) if backend.session_token.is_some() => return lacking("access_key_id"),

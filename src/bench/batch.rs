@@ -36,7 +36,8 @@ pub fn batch(
     let mut files = (0, 0);
     for _ in 0..blocks {
         let base = directory.join(format!("bench-batch-{}", clock.random()));
-        let client = Client::with(disk.clone(), clock.clone(), Settings::at(base.clone()), "bench batch");
+        let client =
+            Client::with(disk.clone(), clock.clone(), Settings::at(base.clone()), "bench batch");
         let wal = client.wal()?;
         // The first append makes the log; that is not what is measured.
         wal.append_new(vec![generated(0)?])?;
@@ -55,13 +56,16 @@ pub fn batch(
         remove_tree(&**disk, &base)?;
         floor.push(write_files(&**disk, &**clock, directory, &sizes)?);
     }
-    let per_second = |seconds: &[f64]| operations as f64 / spread(seconds.to_vec()).0.max(f64::EPSILON);
+    let per_second =
+        |seconds: &[f64]| operations as f64 / spread(seconds.to_vec()).0.max(f64::EPSILON);
     Ok(BatchRow {
         operations,
         files,
         ours_per_second: per_second(&ours),
         floor_per_second: per_second(&floor),
-        ratio: spread(ours.iter().zip(&floor).map(|(ours, floor)| ours / floor.max(f64::EPSILON)).collect()),
+        ratio: spread(
+            ours.iter().zip(&floor).map(|(ours, floor)| ours / floor.max(f64::EPSILON)).collect(),
+        ),
     })
 }
 
@@ -74,10 +78,16 @@ pub(super) fn generated(nth: usize) -> Result<Logged, ClientError> {
 }
 
 /// Seconds that writing and flushing files of these sizes takes.
-fn write_files(disk: &dyn Disk, clock: &dyn Clock, directory: &Path, sizes: &[u64]) -> DiskResult<f64> {
+fn write_files(
+    disk: &dyn Disk,
+    clock: &dyn Clock,
+    directory: &Path,
+    sizes: &[u64],
+) -> DiskResult<f64> {
     let directory = directory.join(format!("bench-floor-{}", clock.random()));
     disk.create_dir(&directory)?;
-    let content = vec![0xa5; usize::try_from(sizes.iter().copied().max().unwrap_or(0)).unwrap_or(0)];
+    let content =
+        vec![0xa5; usize::try_from(sizes.iter().copied().max().unwrap_or(0)).unwrap_or(0)];
     let start = clock.elapsed();
     let written = sizes.iter().enumerate().try_for_each(|(nth, size)| {
         let file = disk.open(&directory.join(nth.to_string()), Access::CreateNew)?;
@@ -98,10 +108,14 @@ mod tests {
     #[test]
     fn batches_are_logged_beside_the_floor() {
         let directory = tempfile::tempdir().unwrap();
-        let (disk, clock): (Arc<dyn Disk>, Arc<dyn Clock>) = (Arc::new(OsDisk::new()), Arc::new(SystemClock::new()));
+        let (disk, clock): (Arc<dyn Disk>, Arc<dyn Clock>) =
+            (Arc::new(OsDisk::new()), Arc::new(SystemClock::new()));
         let row = batch(&disk, &clock, directory.path(), 2500, 2).unwrap();
         assert_eq!(disk.list(directory.path()).unwrap(), [], "all of it is gone again");
         assert_eq!((row.operations, row.files.0), (2500, 3));
-        assert!(row.files.1 > 0 && row.ours_per_second > 0.0 && row.ratio.1 <= row.ratio.2, "{row:?}");
+        assert!(
+            row.files.1 > 0 && row.ours_per_second > 0.0 && row.ratio.1 <= row.ratio.2,
+            "{row:?}"
+        );
     }
 }

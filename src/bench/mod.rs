@@ -147,7 +147,8 @@ pub fn append(
     blocks: usize,
 ) -> Result<AppendRow, ClientError> {
     let base = directory.join(format!("bench-append-{}", clock.random()));
-    let client = Client::with(disk.clone(), clock.clone(), Settings::at(base.clone()), "bench append");
+    let client =
+        Client::with(disk.clone(), clock.clone(), Settings::at(base.clone()), "bench append");
     let per_thread = (FLUSHES * 2 / threads).max(5);
     let operations = per_thread * threads;
     // The first append makes the log; that is not what is measured.
@@ -165,7 +166,8 @@ pub fn append(
         grouped.push(seconds(RECORD_BYTES * threads, threads)?);
     }
     remove_tree(&**disk, &base)?;
-    let ratios = |floor: &[f64]| spread(ours.iter().zip(floor).map(|(ours, floor)| ours / floor).collect());
+    let ratios =
+        |floor: &[f64]| spread(ours.iter().zip(floor).map(|(ours, floor)| ours / floor).collect());
     Ok(AppendRow {
         threads,
         ratio_alone: ratios(&alone),
@@ -188,7 +190,8 @@ fn remove_tree(disk: &dyn Disk, path: &Path) -> DiskResult<()> {
 }
 
 fn append_with(client: &Client, threads: usize, each: usize) -> Result<(), ClientError> {
-    let refused = |error: crate::operation::InvalidName| ClientError::BadReference(error.to_string());
+    let refused =
+        |error: crate::operation::InvalidName| ClientError::BadReference(error.to_string());
     let operation = Logged::new(
         OperationType::new("add").map_err(refused)?,
         BackendName::new("mock").map_err(refused)?,
@@ -197,9 +200,15 @@ fn append_with(client: &Client, threads: usize, each: usize) -> Result<(), Clien
     );
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads)
-            .map(|_| scope.spawn(|| (0..each).try_for_each(|_| client.submit(operation.clone()).map(drop))))
+            .map(|_| {
+                scope.spawn(|| {
+                    (0..each).try_for_each(|_| client.submit(operation.clone()).map(drop))
+                })
+            })
             .collect();
-        running.into_iter().try_for_each(|thread| thread.join().unwrap_or(Err(ClientError::Interrupted)))
+        running
+            .into_iter()
+            .try_for_each(|thread| thread.join().unwrap_or(Err(ClientError::Interrupted)))
     })
 }
 
@@ -222,7 +231,8 @@ mod tests {
     #[test]
     fn threads_append_beside_the_floor() {
         let directory = tempfile::tempdir().unwrap();
-        let (disk, clock): (Arc<dyn Disk>, Arc<dyn Clock>) = (Arc::new(OsDisk::new()), Arc::new(SystemClock::new()));
+        let (disk, clock): (Arc<dyn Disk>, Arc<dyn Clock>) =
+            (Arc::new(OsDisk::new()), Arc::new(SystemClock::new()));
         let row = append(&disk, &clock, directory.path(), 4, 2).unwrap();
         assert_eq!(disk.list(directory.path()).unwrap(), [], "the log is gone again");
         assert!(row.ours_per_second > 0.0 && row.ratio_alone.1 <= row.ratio_alone.2, "{row:?}");

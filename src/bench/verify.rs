@@ -35,7 +35,8 @@ pub fn verify(
     blocks: usize,
 ) -> Result<VerifyRow, ClientError> {
     let base = directory.join(format!("bench-verify-{}", clock.random()));
-    let client = Client::with(disk.clone(), clock.clone(), Settings::at(base.clone()), "bench verify");
+    let client =
+        Client::with(disk.clone(), clock.clone(), Settings::at(base.clone()), "bench verify");
     let wal = client.wal()?;
     for first in (0..operations).step_by(BATCH) {
         let mut batch = wal.batch();
@@ -65,13 +66,16 @@ pub fn verify(
         }
     }
     remove_tree(&**disk, &base)?;
-    let per_second = |seconds: &[f64]| operations as f64 / spread(seconds.to_vec()).0.max(f64::EPSILON);
+    let per_second =
+        |seconds: &[f64]| operations as f64 / spread(seconds.to_vec()).0.max(f64::EPSILON);
     Ok(VerifyRow {
         operations,
         files,
         ours_per_second: per_second(&ours),
         decoded_per_second: per_second(&decoded),
-        ratio: spread(ours.iter().zip(&decoded).map(|(ours, plain)| ours / plain.max(f64::EPSILON)).collect()),
+        ratio: spread(
+            ours.iter().zip(&decoded).map(|(ours, plain)| ours / plain.max(f64::EPSILON)).collect(),
+        ),
     })
 }
 
@@ -84,7 +88,8 @@ mod tests {
     #[test]
     fn a_log_is_checked_beside_a_plain_decode() {
         let directory = tempfile::tempdir().unwrap();
-        let (disk, clock): (Arc<dyn Disk>, Arc<dyn Clock>) = (Arc::new(OsDisk::new()), Arc::new(SystemClock::new()));
+        let (disk, clock): (Arc<dyn Disk>, Arc<dyn Clock>) =
+            (Arc::new(OsDisk::new()), Arc::new(SystemClock::new()));
         let row = verify(&disk, &clock, directory.path(), 2500, 2).unwrap();
         assert_eq!(disk.list(directory.path()).unwrap(), [], "all of it is gone again");
         assert_eq!((row.operations, row.files.0), (2500, 3));

@@ -65,7 +65,8 @@ fn check(interrupts: &Interrupts) -> Result<(), CliError> {
 
 /// What was given that goes with any logged operation.
 pub fn options(logging: &Logging) -> Result<AddOptions, CliError> {
-    let after: Result<Vec<Reference>, ClientError> = logging.after.iter().map(|word| Reference::parse(word)).collect();
+    let after: Result<Vec<Reference>, ClientError> =
+        logging.after.iter().map(|word| Reference::parse(word)).collect();
     Ok(AddOptions {
         backend: logging.backend.clone(),
         max_retries: logging.max_retries,
@@ -96,7 +97,9 @@ pub fn finish(
     // A checkpoint that is due can wait no longer than the next command; what was logged stands without it.
     match context.client.maintain() {
         Ok(_) | Err(ClientError::Wal(WalError::Busy { .. })) => {}
-        Err(error) => context.terminal.warn(&format!("the log could not be tidied up: {error}"), None),
+        Err(error) => {
+            context.terminal.warn(&format!("the log could not be tidied up: {error}"), None)
+        }
     }
     Ok(exit)
 }
@@ -108,12 +111,19 @@ fn left_out(receipts: &Receipts) -> CliError {
         0 => format!("nothing was logged: none of {total} inputs can be used"),
         others => format!("{bad} of {total} inputs cannot be used; the other {others} are logged"),
     };
-    bad_inputs(CliError { exit: Exit::Failed, ..CliError::new(ErrorType::BadInputs, message) }, &receipts.bad)
-        .hint("correct those, then log them alone")
+    bad_inputs(
+        CliError { exit: Exit::Failed, ..CliError::new(ErrorType::BadInputs, message) },
+        &receipts.bad,
+    )
+    .hint("correct those, then log them alone")
 }
 
 /// Prints what was logged, and what was not. It is durable by now.
-pub fn told(context: &mut Context<'_>, receipts: &Receipts, error: Option<&CliError>) -> Result<Exit, CliError> {
+pub fn told(
+    context: &mut Context<'_>,
+    receipts: &Receipts,
+    error: Option<&CliError>,
+) -> Result<Exit, CliError> {
     let client = &context.client;
     let terminal = &mut *context.terminal;
     let exit = error.map_or(Exit::Done, |error| error.exit);
@@ -129,7 +139,8 @@ pub fn told(context: &mut Context<'_>, receipts: &Receipts, error: Option<&CliEr
             Some(path) => writeln!(terminal.out, "{number}  {id}  {}", visible(path))?,
             None => {
                 let logged = client.operation(&Reference::Number(number)).ok();
-                let what = logged.map_or_else(|| receipt.operation_type.to_string(), |logged| subject(&logged));
+                let what = logged
+                    .map_or_else(|| receipt.operation_type.to_string(), |logged| subject(&logged));
                 writeln!(terminal.out, "{number}  {id}  {what}")?;
             }
         }
@@ -140,7 +151,9 @@ pub fn told(context: &mut Context<'_>, receipts: &Receipts, error: Option<&CliEr
     })?;
     terminal.out.flush()?;
     for (number, status) in existing {
-        terminal.note(&format!("operation {number} had this key already, and is {status}: nothing new was logged"));
+        terminal.note(&format!(
+            "operation {number} had this key already, and is {status}: nothing new was logged"
+        ));
     }
     if let Some(error) = error {
         terminal.complain(error);

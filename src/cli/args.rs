@@ -68,7 +68,13 @@ pub struct Global {
     #[arg(long, global = true)]
     pub quiet: bool,
     /// When to use colours: auto (minds NO_COLOR and pipes), always or never
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true
+    )]
     pub color: Color,
     /// How long to wait for a lock of the log: seconds, or 250ms, 10s, 2min
     #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
@@ -357,7 +363,8 @@ impl List {
     }
 }
 
-const ID_HELP: &str = "Number, full id, `@last` (yours), `@failed` (all of them), or `-` for ids on stdin";
+const ID_HELP: &str =
+    "Number, full id, `@last` (yours), `@failed` (all of them), or `-` for ids on stdin";
 
 /// `show`
 #[derive(Debug, Args)]
@@ -593,7 +600,9 @@ pub struct SchemaArgs {
 
 /// `completions`
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  wal-cli completions fish > ~/.config/fish/completions/wal-cli.fish")]
+#[command(
+    after_help = "Example:\n  wal-cli completions fish > ~/.config/fish/completions/wal-cli.fish"
+)]
 pub struct Completions {
     /// The shell
     pub shell: Shell,
@@ -627,7 +636,9 @@ fn cause(text: &str) -> Result<String, String> {
 }
 
 fn since(text: &str) -> Result<Since, String> {
-    if let Some(ago) = parse_seconds(text).filter(|_| text.ends_with(|c: char| c.is_ascii_alphabetic())) {
+    if let Some(ago) =
+        parse_seconds(text).filter(|_| text.ends_with(|c: char| c.is_ascii_alphabetic()))
+    {
         return Ok(Since::Ago(ago));
     }
     [text.to_owned(), format!("{text}Z"), format!("{text}:00Z"), format!("{text}T00:00:00Z")]
@@ -638,7 +649,8 @@ fn since(text: &str) -> Result<Since, String> {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    parse_seconds(text).ok_or_else(|| "it takes seconds, or a number with ms, s, min, h or d".into())
+    parse_seconds(text)
+        .ok_or_else(|| "it takes seconds, or a number with ms, s, min, h or d".into())
 }
 
 fn delay(text: &str) -> Result<Duration, String> {
@@ -685,7 +697,8 @@ fn renamed(mut command: clap::Command) -> clap::Command {
     if let Some(text) = command.get_after_help().map(ToString::to_string) {
         command = command.after_help(Program::IpfsKit.named(&text));
     }
-    let names: Vec<String> = command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    let names: Vec<String> =
+        command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
     names.into_iter().fold(command, |command, name| command.mut_subcommand(name, renamed))
 }
 

@@ -31,7 +31,9 @@ pub fn run(context: &mut Context<'_>, args: &Verify) -> Result<Exit, CliError> {
     bar.finish_and_clear();
     let mut report = report?;
     let error = match report.trouble.take() {
-        Some(trouble) => Some(CliError::from(trouble).hint("what was logged once more until then is told above")),
+        Some(trouble) => {
+            Some(CliError::from(trouble).hint("what was logged once more until then is told above"))
+        }
         None if report.stopped => Some(
             CliError::new(ErrorType::Interrupted, "interrupted before everything was looked at")
                 .hint("`--since` and `--backend` narrow down what is looked at"),
@@ -59,11 +61,13 @@ fn wrong(report: &AuditReport, reopen: bool) -> Option<CliError> {
     if found.is_empty() {
         return None;
     }
-    let mut error = CliError::new(ErrorType::NotIntact, format!("of what was completed, {}", found.join(", ")));
+    let mut error =
+        CliError::new(ErrorType::NotIntact, format!("of what was completed, {}", found.join(", ")));
     let mut open = report.findings().filter(|finding| finding.followed.is_none());
     let is_under_way = |followed: &Followed| !matches!(followed, Followed::Refused(_));
     if !reopen && open.next().is_some() {
-        error = error.hint("`wal-cli verify --remote --reopen` logs once more what is gone or altered");
+        error =
+            error.hint("`wal-cli verify --remote --reopen` logs once more what is gone or altered");
     }
     if report.findings().any(|finding| finding.followed.as_ref().is_some_and(is_under_way)) {
         error = error.hint("`wal-cli process` carries out what was logged once more");
@@ -74,7 +78,10 @@ fn wrong(report: &AuditReport, reopen: bool) -> Option<CliError> {
         error = error.hint(hint);
     }
     if let Some(unasked) = report.unasked.first() {
-        error = error.hint(format!("`wal-cli health --backend {}` shows whether that is there", unasked.backend));
+        error = error.hint(format!(
+            "`wal-cli health --backend {}` shows whether that is there",
+            unasked.backend
+        ));
     }
     Some(error)
 }
@@ -85,7 +92,8 @@ fn bar(terminal: &Terminal) -> ProgressBar {
     }
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     // The template is sound; without one a bar looks plain, which does no harm.
-    let style = ProgressStyle::with_template("asking [{bar:30}] {pos:>8} of {len} operations {eta:>3}");
+    let style =
+        ProgressStyle::with_template("asking [{bar:30}] {pos:>8} of {len} operations {eta:>3}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
     bar
 }

@@ -11,7 +11,8 @@ use crate::bench;
 use crate::clock::{Clock, SystemClock};
 use crate::disk::{Disk, OsDisk};
 use crate::report::{
-    Append, BatchDoc, BenchVerifyDoc, Document, Floor, write_append, write_batch, write_bench_verify, write_floor,
+    Append, BatchDoc, BenchVerifyDoc, Document, Floor, write_append, write_batch,
+    write_bench_verify, write_floor,
 };
 
 /// Runs the command.
@@ -32,7 +33,13 @@ pub fn run(context: &mut Context<'_>, command: &Bench) -> Result<Exit, CliError>
             let directory = directory(dir.as_ref());
             let mut rows = Vec::with_capacity(threads.len());
             for threads in threads {
-                rows.push(bench::append(&disk, &clock, &directory, (*threads).max(1), (*blocks).max(1))?);
+                rows.push(bench::append(
+                    &disk,
+                    &clock,
+                    &directory,
+                    (*threads).max(1),
+                    (*blocks).max(1),
+                )?);
             }
             let terminal = &mut *context.terminal;
             if terminal.json {
@@ -42,7 +49,13 @@ pub fn run(context: &mut Context<'_>, command: &Bench) -> Result<Exit, CliError>
             }
         }
         Bench::Batch { dir, operations, blocks } => {
-            let row = bench::batch(&disk, &clock, &directory(dir.as_ref()), operations.get(), (*blocks).max(1))?;
+            let row = bench::batch(
+                &disk,
+                &clock,
+                &directory(dir.as_ref()),
+                operations.get(),
+                (*blocks).max(1),
+            )?;
             let terminal = &mut *context.terminal;
             if terminal.json {
                 terminal.document(&Document::done(BatchDoc::new(&row)))?;
@@ -51,7 +64,13 @@ pub fn run(context: &mut Context<'_>, command: &Bench) -> Result<Exit, CliError>
             }
         }
         Bench::Verify { dir, operations, blocks } => {
-            let row = bench::verify(&disk, &clock, &directory(dir.as_ref()), operations.get(), (*blocks).max(1))?;
+            let row = bench::verify(
+                &disk,
+                &clock,
+                &directory(dir.as_ref()),
+                operations.get(),
+                (*blocks).max(1),
+            )?;
             let terminal = &mut *context.terminal;
             if terminal.json {
                 terminal.document(&Document::done(BenchVerifyDoc::new(&row)))?;

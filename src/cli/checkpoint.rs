@@ -9,7 +9,13 @@ use crate::report::{Checkpoint, Document};
 /// Runs the command.
 pub fn run(context: &mut Context<'_>) -> Result<Exit, CliError> {
     let report = context.client.checkpoint()?;
-    let CheckpointReport { operations, files_written, files_removed, generations_removed, quarantined } = &report;
+    let CheckpointReport {
+        operations,
+        files_written,
+        files_removed,
+        generations_removed,
+        quarantined,
+    } = &report;
     let terminal = &mut *context.terminal;
     if terminal.json {
         terminal.document(&Document::done(Checkpoint::new(&report)))?;
@@ -24,7 +30,10 @@ pub fn run(context: &mut Context<'_>) -> Result<Exit, CliError> {
         ))?;
     }
     for path in quarantined {
-        terminal.warn(&format!("`{path}` is named by no manifest and was set aside in quarantine/"), None);
+        terminal.warn(
+            &format!("`{path}` is named by no manifest and was set aside in quarantine/"),
+            None,
+        );
     }
     Ok(Exit::Done)
 }

@@ -16,16 +16,31 @@ pub fn run(context: &mut Context<'_>, args: &Cleanup) -> Result<Exit, CliError> 
     let days = args.age.unwrap_or_else(|| u64::from(context.client.settings().max_age_days));
     let terminal = &mut *context.terminal;
     for (number, backend, why) in &leftovers.kept {
-        terminal.warn(&format!("an unfinished upload of operation {number} stays at `{backend}` for now: {why}"), None);
+        terminal.warn(
+            &format!(
+                "an unfinished upload of operation {number} stays at `{backend}` for now: {why}"
+            ),
+            None,
+        );
     }
     let archived: u64 = plan.archives.iter().map(|(_, operations, _)| operations).sum();
     if terminal.json {
-        terminal.document(&Document::done(report::Cleanup::new(&plan, &leftovers, args.dry_run, days, pushes)))?;
+        terminal.document(&Document::done(report::Cleanup::new(
+            &plan,
+            &leftovers,
+            args.dry_run,
+            days,
+            pushes,
+        )))?;
         return Ok(Exit::Done);
     }
     let mut table = Table::new(terminal.style);
     for (name, operations, size) in &plan.archives {
-        table.row(vec![Cell::plain(name), Cell::right(plural(*operations, "operation")), Cell::right(bytes(*size))]);
+        table.row(vec![
+            Cell::plain(name),
+            Cell::right(plural(*operations, "operation")),
+            Cell::right(bytes(*size)),
+        ]);
     }
     if !table.is_empty() {
         terminal.text(&table.render())?;
@@ -48,11 +63,19 @@ pub fn run(context: &mut Context<'_>, args: &Cleanup) -> Result<Exit, CliError> 
     let parts = [
         (total, "completed operation", verb.to_owned()),
         (plan.failed, "failed operation", verb.to_owned()),
-        (plan.kept, "operation", format!("of that age {stay}: others wait for {wait}, or for what shares the archive")),
+        (
+            plan.kept,
+            "operation",
+            format!("of that age {stay}: others wait for {wait}, or for what shares the archive"),
+        ),
         (plan.unpushed, "operation", format!("of that age {pushed} archive is pushed")),
         (pushes, "archive", format!("{are} to be pushed; `wal-cli process` carries that out")),
         (plan.joined, "small archive", format!("{joined} with others of the same day")),
-        (leftovers.removed.len() as u64, "operation", format!("had left unfinished uploads behind: {aborted}")),
+        (
+            leftovers.removed.len() as u64,
+            "operation",
+            format!("had left unfinished uploads behind: {aborted}"),
+        ),
     ];
     for (n, what, then) in parts.into_iter().filter(|(n, ..)| *n > 0) {
         terminal.text(&format!("{} {then}\n", plural(n, what)))?;
@@ -65,9 +88,11 @@ pub fn run(context: &mut Context<'_>, args: &Cleanup) -> Result<Exit, CliError> 
 fn push(context: &mut Context<'_>) -> Result<u64, CliError> {
     match context.client.push_before_cleanup() {
         Ok(report) => Ok(report.map_or(0, |report| report.logged())),
-        Err(error @ ClientError::Wal(WalError::Damaged(_) | WalError::NewerFormat { .. } | WalError::Busy { .. })) => {
-            Err(error.into())
-        }
+        Err(
+            error @ ClientError::Wal(
+                WalError::Damaged(_) | WalError::NewerFormat { .. } | WalError::Busy { .. },
+            ),
+        ) => Err(error.into()),
         Err(error) => {
             context.terminal.warn(&format!("no archive was pushed: {error}"), None);
             Ok(0)

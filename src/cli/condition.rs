@@ -55,8 +55,9 @@ impl Condition {
             (">", Comparison::More),
             ("<", Comparison::Less),
         ];
-        let at =
-            text.find(['<', '>', '=', '!']).ok_or_else(|| format!("`{text}` compares nothing: write `failed>0`"))?;
+        let at = text
+            .find(['<', '>', '=', '!'])
+            .ok_or_else(|| format!("`{text}` compares nothing: write `failed>0`"))?;
         let (word, comparison) = comparisons
             .into_iter()
             .find(|(word, _)| text[at..].starts_with(word))
@@ -69,19 +70,22 @@ impl Condition {
             "free_bytes" => Figure::FreeBytes,
             "journal_bytes" => Figure::JournalBytes,
             "offline" => Figure::Offline,
-            other => Figure::Count(Status::parse(other).ok_or_else(|| format!("`{other}` is none of {FIGURES}"))?),
+            other => Figure::Count(
+                Status::parse(other).ok_or_else(|| format!("`{other}` is none of {FIGURES}"))?,
+            ),
         };
-        let limit =
-            match figure {
-                Figure::OldestPending => parse_seconds(value)
-                    .and_then(|time| u64::try_from(time.as_millis()).ok())
-                    .ok_or_else(|| format!("`{value}` is no time: oldest_pending takes 90s, 10min, 2h"))?,
-                Figure::FreeBytes | Figure::JournalBytes => value
-                    .parse::<bytesize::ByteSize>()
-                    .map(|size| size.as_u64())
-                    .map_err(|_| format!("`{value}` is no size: {name} takes 1000000 or 64MiB"))?,
-                _ => value.parse().map_err(|_| format!("`{value}` is no number"))?,
-            };
+        let limit = match figure {
+            Figure::OldestPending => parse_seconds(value)
+                .and_then(|time| u64::try_from(time.as_millis()).ok())
+                .ok_or_else(|| {
+                    format!("`{value}` is no time: oldest_pending takes 90s, 10min, 2h")
+                })?,
+            Figure::FreeBytes | Figure::JournalBytes => value
+                .parse::<bytesize::ByteSize>()
+                .map(|size| size.as_u64())
+                .map_err(|_| format!("`{value}` is no size: {name} takes 1000000 or 64MiB"))?,
+            _ => value.parse().map_err(|_| format!("`{value}` is no number"))?,
+        };
         Ok(Condition { text: text.to_owned(), figure, comparison, limit })
     }
 
@@ -99,8 +103,9 @@ impl Condition {
             Figure::FreeBytes => stats.free_bytes.unwrap_or(0),
             Figure::JournalBytes => stats.journal_bytes,
             Figure::Offline => {
-                let is_away =
-                    |health: &&BackendHealth| health.failure.is_some() && stats.used.contains(&health.backend);
+                let is_away = |health: &&BackendHealth| {
+                    health.failure.is_some() && stats.used.contains(&health.backend)
+                };
                 stats.health.iter().filter(is_away).count() as u64
             }
         };
@@ -130,10 +135,21 @@ mod tests {
     fn health(is_there: bool) -> BackendHealth {
         let (check_history, changes) = Default::default();
         let backend = BackendName::new("a").unwrap();
-        let failure = Failure { class: FailureClass::Outage, error_type: "refused".into(), message: "nobody".into() };
+        let failure = Failure {
+            class: FailureClass::Outage,
+            error_type: "refused".into(),
+            message: "nobody".into(),
+        };
         let failure = (!is_there).then_some(failure);
         // One good check of the last three: what counts is the last one.
-        BackendHealth { backend, status: HealthStatus::Degraded, last_check: None, check_history, changes, failure }
+        BackendHealth {
+            backend,
+            status: HealthStatus::Degraded,
+            last_check: None,
+            check_history,
+            changes,
+            failure,
+        }
     }
 
     fn stats() -> Stats {
@@ -176,15 +192,26 @@ mod tests {
             assert_eq!(holds, expected, "{text}");
         }
         let nothing = Stats { oldest_pending: None, used: Default::default(), ..stats() };
-        assert_eq!(Condition::parse("offline>0").unwrap().holds(&nothing, now), None, "nobody uses it");
+        assert_eq!(
+            Condition::parse("offline>0").unwrap().holds(&nothing, now),
+            None,
+            "nobody uses it"
+        );
         assert_eq!(Condition::parse_all("oldest_pending>0").unwrap()[0].holds(&nothing, now), None);
     }
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        for bad in
-            ["", "failed", "falied>0", "failed>x", "failed>-1", "oldest_pending>soon", "free_bytes<lots", "failed~1"]
-        {
+        for bad in [
+            "",
+            "failed",
+            "falied>0",
+            "failed>x",
+            "failed>-1",
+            "oldest_pending>soon",
+            "free_bytes<lots",
+            "failed~1",
+        ] {
             assert!(Condition::parse_all(bad).is_err(), "{bad}");
         }
     }

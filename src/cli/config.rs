@@ -12,8 +12,8 @@ use super::terminal::Terminal;
 use crate::config::{self, ConfigError, Entry, Places, Sources, Warning};
 use crate::disk::{Disk, OsDisk};
 use crate::report::{
-    Cell, ConfigCheck, ConfigGet, ConfigPath, ConfigSet, ConfigShow, Document, ErrorType, Paint, SettingDoc, Table,
-    WarningDoc,
+    Cell, ConfigCheck, ConfigGet, ConfigPath, ConfigSet, ConfigShow, Document, ErrorType, Paint,
+    SettingDoc, Table, WarningDoc,
 };
 
 /// Where the settings file is, or would be.
@@ -32,7 +32,8 @@ pub fn path(terminal: &mut Terminal, global: &Global) -> Result<Exit, CliError> 
     let path = file_of(global)?;
     if terminal.json {
         let exists = (&OsDisk::new() as &dyn Disk).exists(&path).unwrap_or(false);
-        terminal.document(&Document::done(ConfigPath { path: path.display().to_string(), exists }))?;
+        terminal
+            .document(&Document::done(ConfigPath { path: path.display().to_string(), exists }))?;
     } else {
         terminal.text(&format!("{}\n", path.display()))?;
     }
@@ -45,9 +46,9 @@ pub fn show(context: &mut Context<'_>) -> Result<Exit, CliError> {
     let terminal = &mut *context.terminal;
     if terminal.json {
         let file = context.loaded.file.as_ref().map(|path| path.display().to_string());
-        let settings = entries
-            .into_iter()
-            .map(|Entry { key, value, origin, about }| (key, SettingDoc { about, origin: origin.to_string(), value }));
+        let settings = entries.into_iter().map(|Entry { key, value, origin, about }| {
+            (key, SettingDoc { about, origin: origin.to_string(), value })
+        });
         terminal.document(&Document::done(ConfigShow { settings: settings.collect(), file }))?;
         return Ok(Exit::Done);
     }
@@ -90,21 +91,26 @@ pub fn get(context: &mut Context<'_>, key: &str) -> Result<Exit, CliError> {
 }
 
 /// `config set`
-pub fn set(terminal: &mut Terminal, global: &Global, key: &str, value: &str) -> Result<Exit, CliError> {
+pub fn set(
+    terminal: &mut Terminal,
+    global: &Global,
+    key: &str,
+    value: &str,
+) -> Result<Exit, CliError> {
     let named = file_of(global)?;
     // A settings file that is a link is changed where it lies.
     let path = std::fs::canonicalize(&named).unwrap_or(named);
     let disk = OsDisk::new();
     let disk: &dyn Disk = &disk;
     let text = match disk.read(&path) {
-        Ok(bytes) => {
-            String::from_utf8(bytes).map_err(|_| ConfigError::NotAFile { path: path.clone(), what: "not UTF-8" })?
-        }
+        Ok(bytes) => String::from_utf8(bytes)
+            .map_err(|_| ConfigError::NotAFile { path: path.clone(), what: "not UTF-8" })?,
         Err(error) if error.is_not_found() => String::new(),
         Err(error) => return Err(ConfigError::from(error).into()),
     };
     // Who types a path means it from where they stand; in the file it would start from the file's folder.
-    let absolute = std::path::absolute(value).ok().and_then(|path| path.into_os_string().into_string().ok());
+    let absolute =
+        std::path::absolute(value).ok().and_then(|path| path.into_os_string().into_string().ok());
     let is_relative = config::is_path(key) && !value.starts_with(['/', '~']);
     let value = absolute.as_deref().filter(|_| is_relative).unwrap_or(value);
     let changed = config::set(&text, &path, key, value)?;
@@ -112,7 +118,11 @@ pub fn set(terminal: &mut Terminal, global: &Global, key: &str, value: &str) -> 
     let shown = config::mask(key, value);
     let value = shown.as_str();
     if terminal.json {
-        terminal.document(&Document::done(ConfigSet { key, value, path: path.display().to_string() }))?;
+        terminal.document(&Document::done(ConfigSet {
+            key,
+            value,
+            path: path.display().to_string(),
+        }))?;
     } else {
         terminal.note(&format!("`{key}` is now {value} in `{}`", path.display()));
     }
@@ -121,7 +131,8 @@ pub fn set(terminal: &mut Terminal, global: &Global, key: &str, value: &str) -> 
 
 /// Replaces the file as a whole, so that no reader sees half of it.
 fn write(disk: &dyn Disk, path: &Path, text: &str) -> Result<(), crate::disk::DiskError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     disk.create_dir_all_synced(folder)?;
     let staged = folder.join(format!(".wal.toml.{}", disk.identity().pid));
     match disk.remove_file(&staged) {
@@ -168,7 +179,8 @@ pub fn check(terminal: &mut Terminal, global: &Global) -> Result<Exit, CliError>
             terminal.complain(error);
         }
         if errors.is_empty() {
-            let read = file.map_or_else(|| "no settings file".into(), |path| format!("`{}`", path.display()));
+            let read = file
+                .map_or_else(|| "no settings file".into(), |path| format!("`{}`", path.display()));
             terminal.text(&format!("the settings are sound ({read})\n"))?;
         }
     }

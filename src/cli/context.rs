@@ -34,15 +34,30 @@ pub struct Context<'t> {
 
 impl<'t> Context<'t> {
     /// Loads the settings; `command` is what histories and notes of locks call this run.
-    pub fn load(terminal: &'t mut Terminal, global: &Global, command: &str) -> Result<Context<'t>, CliError> {
+    pub fn load(
+        terminal: &'t mut Terminal,
+        global: &Global,
+        command: &str,
+    ) -> Result<Context<'t>, CliError> {
         trace(global)?;
         let flags = Flags::of(global)?;
-        let loaded = config::load(&OsDisk::new(), std::env::vars_os(), global.config.as_deref(), &flags.pairs())?;
+        let loaded = config::load(
+            &OsDisk::new(),
+            std::env::vars_os(),
+            global.config.as_deref(),
+            &flags.pairs(),
+        )?;
         warn(terminal, &loaded.warnings);
         let lock_timeout_given = global.lock_timeout.is_some();
         #[cfg(debug_assertions)]
         if let Some((client, points)) = super::failpoints::client(&loaded.settings, command) {
-            return Ok(Context { terminal, client, loaded, lock_timeout_given, points: Some(points) });
+            return Ok(Context {
+                terminal,
+                client,
+                loaded,
+                lock_timeout_given,
+                points: Some(points),
+            });
         }
         let client = Client::open(loaded.settings.clone(), command);
         Ok(Context {
@@ -71,19 +86,25 @@ impl<'t> Context<'t> {
             .names()
             .map(|(known, _)| known)
             .chain(logged.keys())
-            .map(|known| (strsim::damerau_levenshtein(known.as_str(), name.as_str()), known.clone()))
+            .map(|known| {
+                (strsim::damerau_levenshtein(known.as_str(), name.as_str()), known.clone())
+            })
             .filter(|(distance, known)| *distance <= 2 && *distance < known.as_str().len())
             .min()
             .map(|(_, known)| known);
-        let error = CliError::new(ErrorType::UnknownBackend, format!("there is no backend `{name}`"));
+        let error =
+            CliError::new(ErrorType::UnknownBackend, format!("there is no backend `{name}`"));
         Err(suggested(error, suggestion.as_ref()))
     }
 
     /// The operations with these references. One that is missing from a damaged log may be in what cannot be read.
     pub fn operations(&self, references: &[Reference]) -> Result<Vec<Operation>, CliError> {
-        let found: Result<_, _> = references.iter().map(|reference| self.client.operation(reference)).collect();
+        let found: Result<_, _> =
+            references.iter().map(|reference| self.client.operation(reference)).collect();
         match found {
-            Err(error @ ClientError::NoSuchOperation(_)) => Err(self.damage()?.unwrap_or_else(|| error.into())),
+            Err(error @ ClientError::NoSuchOperation(_)) => {
+                Err(self.damage()?.unwrap_or_else(|| error.into()))
+            }
             other => Ok(other?),
         }
     }
@@ -124,7 +145,8 @@ fn absolute(path: &Path) -> Result<String, CliError> {
     let absolute = if path.starts_with("~") {
         PathBuf::from(path)
     } else {
-        std::path::absolute(path).map_err(|error| refuse(&format!("cannot be made absolute: {error}")))?
+        std::path::absolute(path)
+            .map_err(|error| refuse(&format!("cannot be made absolute: {error}")))?
     };
     absolute.into_os_string().into_string().map_err(|_| refuse("is not UTF-8, as settings are"))
 }
@@ -144,11 +166,13 @@ fn trace(global: &Global) -> Result<(), CliError> {
         return Ok(());
     }
     let filters = filters.unwrap_or_else(|| "wal_cli=debug".into());
-    let filter = tracing_subscriber::EnvFilter::try_new(&filters)
-        .map_err(|error| CliError::usage(format!("{variable} is `{filters}`: {error}")).hint("try `wal_cli=debug`"))?;
+    let filter = tracing_subscriber::EnvFilter::try_new(&filters).map_err(|error| {
+        CliError::usage(format!("{variable} is `{filters}`: {error}")).hint("try `wal_cli=debug`")
+    })?;
     // What other crates trace may hold keys and tokens, whatever was asked for.
     let ours = filter_fn(|event| event.target().starts_with("wal_cli"));
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter.and(ours));
+    let layer =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter.and(ours));
     // Somebody else may have started it in this process; then that one stands.
     let _ = tracing_subscriber::registry().with(layer).try_init();
     Ok(())

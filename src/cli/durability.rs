@@ -52,7 +52,12 @@ impl Processes for Again {
     }
 
     fn append_and_kill(&self, log: &Path, after: Duration) -> io::Result<Vec<String>> {
-        let mut child = self.command()?.args(["second-process", "append"]).arg(log).stdout(Stdio::piped()).spawn()?;
+        let mut child = self
+            .command()?
+            .args(["second-process", "append"])
+            .arg(log)
+            .stdout(Stdio::piped())
+            .spawn()?;
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("it has no stdout"))?;
         let (sender, acknowledged) = channel();
         // What stands on a whole line was acknowledged; the rest of one was not.
@@ -74,7 +79,9 @@ impl Processes for Again {
         child.kill()?;
         let status = child.wait()?;
         match first {
-            Err(_) => Err(io::Error::other(format!("a second process acknowledged nothing ({status})"))),
+            Err(_) => {
+                Err(io::Error::other(format!("a second process acknowledged nothing ({status})")))
+            }
             Ok(_) if status.signal() != Some(Signal::KILL.as_raw()) => {
                 Err(io::Error::other(format!("a second process ended by itself ({status})")))
             }

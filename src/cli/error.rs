@@ -10,7 +10,8 @@ use crate::config::ConfigError;
 use crate::disk::DiskError;
 use crate::operation::{BackendName, Operation};
 use crate::report::{
-    BadInputDoc, ErrorDoc, ErrorType, Facts, Named, Offset, Shown, SkippedDoc, UnfinishedDoc, Word, visible,
+    BadInputDoc, ErrorDoc, ErrorType, Facts, Named, Offset, Shown, SkippedDoc, UnfinishedDoc, Word,
+    visible,
 };
 use crate::wal::WalError;
 
@@ -145,7 +146,8 @@ impl From<WalError> for CliError {
 
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> CliError {
-        let mut cli = CliError::new(super::exit::error_type(&error), error.to_string()).caused_by(&error);
+        let mut cli =
+            CliError::new(super::exit::error_type(&error), error.to_string()).caused_by(&error);
         match &error {
             ClientError::Wal(error) => about_the_log(cli, error),
             ClientError::NoSuchOperation(name) => {
@@ -209,7 +211,10 @@ pub fn bad_inputs(mut cli: CliError, bad: &BadInputs) -> CliError {
     };
     cli.more.details = bad.listed.iter().take(DETAILS_MAX).map(line).collect();
     if bad.count > DETAILS_MAX as u64 {
-        cli.more.details.push(format!("… and {} more (--json names more of them)", bad.count - DETAILS_MAX as u64));
+        cli.more.details.push(format!(
+            "… and {} more (--json names more of them)",
+            bad.count - DETAILS_MAX as u64
+        ));
     }
     let doc = |bad: &BadInput| BadInputDoc {
         line: bad.line,
@@ -226,9 +231,9 @@ pub fn bad_inputs(mut cli: CliError, bad: &BadInputs) -> CliError {
 /// An error about a backend that is not there, with what was meant, perhaps.
 pub fn suggested(error: CliError, suggestion: Option<&BackendName>) -> CliError {
     let error = match suggestion {
-        Some(name) => {
-            error.hint(format!("did you mean `{name}`?")).with(|facts| facts.suggestion = Some(name.to_string()))
-        }
+        Some(name) => error
+            .hint(format!("did you mean `{name}`?"))
+            .with(|facts| facts.suggestion = Some(name.to_string())),
         None => error,
     };
     error.hint("`wal-cli config show` lists the backends")
@@ -237,14 +242,17 @@ pub fn suggested(error: CliError, suggestion: Option<&BackendName>) -> CliError 
 fn refused(cli: CliError, refusal: &Refusal) -> CliError {
     match refusal {
         Refusal::Unknown { suggestion, .. } => suggested(cli, suggestion.as_ref()),
-        Refusal::NotBuilt { .. } => cli.hint("pass `--backend local`, or `wal-cli config set default_backend local`"),
+        Refusal::NotBuilt { .. } => {
+            cli.hint("pass `--backend local`, or `wal-cli config set default_backend local`")
+        }
         Refusal::Unconfigured { name, key } => {
             cli.hint(format!("set it in the configuration: `[backends.{name}]`, `{key} = …`"))
         }
         Refusal::Unsupported { supported, .. } => {
             let list = supported.join(", ");
-            cli.hint(format!("it carries out {list}"))
-                .with(|facts| facts.supported = Some(supported.iter().map(ToString::to_string).collect()))
+            cli.hint(format!("it carries out {list}")).with(|facts| {
+                facts.supported = Some(supported.iter().map(ToString::to_string).collect())
+            })
         }
         Refusal::BadParameters(_) => cli.hint("`wal-cli submit --help` shows what each type takes"),
     }

@@ -104,7 +104,9 @@ fn of_wal(error: &WalError) -> ErrorType {
         WalError::NotOurs { .. } => ErrorType::NotOurs,
         WalError::OriginalAtWork { .. } => ErrorType::OriginalAtWork,
         WalError::NotLogged(_) => ErrorType::NotLogged,
-        WalError::NoSpace { .. } | WalError::NoRoom { .. } | WalError::NoRoomForOutcomes { .. } => ErrorType::NoSpace,
+        WalError::NoSpace { .. } | WalError::NoRoom { .. } | WalError::NoRoomForOutcomes { .. } => {
+            ErrorType::NoSpace
+        }
         WalError::Unconfirmed { .. } => ErrorType::Unconfirmed,
         WalError::KeyTaken { .. } | WalError::KeyTwice { .. } => ErrorType::KeyConflict,
         WalError::UnknownDependency { .. } => ErrorType::UnknownDependency,
@@ -170,15 +172,25 @@ mod tests {
     #[test]
     fn the_page_about_json_has_every_type_of_error() {
         let page = include_str!("../../docs/json.md");
-        let row =
-            |kind: &ErrorType| format!("| `{}` | {} | {} |", kind.as_str(), Exit::from(*kind) as u8, kind.about());
-        let missing: Vec<_> = ErrorType::ALL.iter().map(row).filter(|row| !page.contains(row)).collect();
+        let row = |kind: &ErrorType| {
+            format!("| `{}` | {} | {} |", kind.as_str(), Exit::from(*kind) as u8, kind.about())
+        };
+        let missing: Vec<_> =
+            ErrorType::ALL.iter().map(row).filter(|row| !page.contains(row)).collect();
         assert_eq!(missing, Vec::<String>::new(), "add these rows to docs/json.md");
     }
 
     #[test]
     fn the_graver_cause_decides() {
-        let order = [Exit::Damaged, Exit::Disk, Exit::Busy, Exit::Usage, Exit::NotFound, Exit::Failed, Exit::TimedOut];
+        let order = [
+            Exit::Damaged,
+            Exit::Disk,
+            Exit::Busy,
+            Exit::Usage,
+            Exit::NotFound,
+            Exit::Failed,
+            Exit::TimedOut,
+        ];
         for pair in order.windows(2) {
             assert_eq!(pair[0].or(pair[1]), pair[0]);
             assert_eq!(pair[1].or(pair[0]), pair[0]);

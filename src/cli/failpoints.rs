@@ -15,9 +15,13 @@ use crate::worker::{Observer, ProcessReport};
 pub fn client(settings: &Settings, command: &str) -> Option<(Client, Arc<Failpoints>)> {
     let points = Arc::new(Failpoints::from_environment()?);
     let layout = Layout::new(&settings.base_path);
-    let disk = FailpointDisk::new(Arc::new(OsDisk::new()), points.clone(), move |path| layout.role_of(path));
-    let mut client = Client::with(Arc::new(disk), Arc::new(SystemClock::new()), settings.clone(), command);
-    let wrap = |backend| -> Arc<dyn Backend> { Arc::new(FailpointBackend::new(backend, points.clone())) };
+    let disk = FailpointDisk::new(Arc::new(OsDisk::new()), points.clone(), move |path| {
+        layout.role_of(path)
+    });
+    let mut client =
+        Client::with(Arc::new(disk), Arc::new(SystemClock::new()), settings.clone(), command);
+    let wrap =
+        |backend| -> Arc<dyn Backend> { Arc::new(FailpointBackend::new(backend, points.clone())) };
     client.backends.wrap(wrap);
     Some((client, points))
 }

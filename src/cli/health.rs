@@ -68,7 +68,8 @@ fn offline(all: &[BackendHealth], counted: &BTreeSet<BackendName>) -> Option<Cli
 fn watch(context: &mut Context<'_>, args: &Health) -> Result<Exit, CliError> {
     let interrupts = Interrupts::listen()?;
     let clock = context.client.clock().clone();
-    let interval = args.interval.unwrap_or(context.client.settings().health_check_interval).max(INTERVAL_MIN);
+    let interval =
+        args.interval.unwrap_or(context.client.settings().health_check_interval).max(INTERVAL_MIN);
     let mut screen = Screen::default();
     while !interrupts.stop.is_requested() {
         let began = clock.elapsed();
@@ -108,7 +109,8 @@ impl Screen {
                     terminal.text(&format!("\x1b[{}A\x1b[J", self.rows))?;
                 }
                 let plain = write_health(all, &report::Style { color: false, ..style });
-                self.rows = plain.lines().map(|line| line.width().div_ceil(columns.max(1)).max(1)).sum();
+                self.rows =
+                    plain.lines().map(|line| line.width().div_ceil(columns.max(1)).max(1)).sum();
                 terminal.text(&write_health(all, &style))?;
             }
             None => {

@@ -35,7 +35,8 @@ pub fn for_each_line(
     mut take: impl FnMut(Line) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
     let refuse = |error: io::Error| {
-        let name = if file == Path::new("-") { "stdin".into() } else { format!("`{}`", file.display()) };
+        let name =
+            if file == Path::new("-") { "stdin".into() } else { format!("`{}`", file.display()) };
         CliError::usage(format!("nothing was logged: could not read from {name}: {error}"))
             .hint("--from-file takes a file with one input per line, or `-` for stdin")
     };
@@ -55,8 +56,11 @@ pub fn for_each_line(
 /// Reads in a thread of its own: a pipe may be silent for long, and whoever waits for it wants to be interruptible.
 #[expect(clippy::disallowed_methods, reason = "it may be a pipe, which cannot be read at offsets")]
 fn read(file: &Path, null: bool) -> io::Result<Receiver<io::Result<Line>>> {
-    let input: Box<dyn Read + Send> =
-        if file == Path::new("-") { Box::new(io::stdin()) } else { Box::new(std::fs::File::open(file)?) };
+    let input: Box<dyn Read + Send> = if file == Path::new("-") {
+        Box::new(io::stdin())
+    } else {
+        Box::new(std::fs::File::open(file)?)
+    };
     let (sender, receiver) = sync_channel(AHEAD);
     std::thread::spawn(move || {
         let mut input = BufReader::with_capacity(64 * 1024, input);
@@ -122,7 +126,9 @@ mod tests {
         let mut number = 0;
         let mut lines = Vec::new();
         while let Some(line) = next_line(&mut text, null, &mut number).unwrap() {
-            let text = line.text.map_or_else(|bad| bad.error_type.into(), |text| String::from_utf8(text).unwrap());
+            let text = line
+                .text
+                .map_or_else(|bad| bad.error_type.into(), |text| String::from_utf8(text).unwrap());
             lines.push((line.number, text));
         }
         lines
@@ -130,7 +136,9 @@ mod tests {
 
     #[test]
     fn lines_may_end_in_any_way_and_are_counted() {
-        let of = |pairs: &[(u64, &str)]| pairs.iter().map(|(n, text)| (*n, (*text).to_owned())).collect::<Vec<_>>();
+        let of = |pairs: &[(u64, &str)]| {
+            pairs.iter().map(|(n, text)| (*n, (*text).to_owned())).collect::<Vec<_>>()
+        };
         assert_eq!(lines(b"a\nb c", false), of(&[(1, "a"), (2, "b c")]));
         assert_eq!(lines(b"a\r\n\r\nb c\r\n", false), of(&[(1, "a"), (3, "b c")]));
         assert_eq!(lines(b"a\0b c\0", true), of(&[(1, "a"), (2, "b c")]));
@@ -142,7 +150,10 @@ mod tests {
     fn a_line_without_end_takes_no_more_memory_than_a_long_one() {
         let text = [&vec![b'x'; LINE_MAX + 1][..], b"\nb\n", &vec![b'y'; LINE_MAX]].concat();
         let lines = lines(&text, false);
-        assert_eq!((lines.len(), &lines[0], &lines[1]), (3, &(1, "too_long".into()), &(2, "b".into())));
+        assert_eq!(
+            (lines.len(), &lines[0], &lines[1]),
+            (3, &(1, "too_long".into()), &(2, "b".into()))
+        );
         assert_eq!(lines[2].1.len(), LINE_MAX);
     }
 }

@@ -34,7 +34,12 @@ pub fn run(context: &mut Context<'_>, args: &List) -> Result<Exit, CliError> {
         after,
         before: args.cursor,
     };
-    let mut printer = Printer { ids: args.ids, json: context.terminal.json, printed: 0, text: ListText::default() };
+    let mut printer = Printer {
+        ids: args.ids,
+        json: context.terminal.json,
+        printed: 0,
+        text: ListText::default(),
+    };
     printer.begin(context)?;
     let mut left = if args.limit == 0 { usize::MAX } else { args.limit };
     let mut next = None;
@@ -90,7 +95,12 @@ impl Printer {
         Ok(())
     }
 
-    fn end(&self, context: &mut Context<'_>, next: Option<Number>, error: Option<&CliError>) -> Result<(), CliError> {
+    fn end(
+        &self,
+        context: &mut Context<'_>,
+        next: Option<Number>,
+        error: Option<&CliError>,
+    ) -> Result<(), CliError> {
         let terminal = &mut *context.terminal;
         if self.json {
             let error = error.map(|error| error.shown(terminal.program));

@@ -115,7 +115,9 @@ fn dispatch(terminal: &mut Terminal, cli: &Cli) -> Result<Exit, CliError> {
         Command::Schema(args) => return schema::run(terminal, args),
         Command::Config(Config::Path) => return config::path(terminal, global),
         Command::Config(Config::Check) => return config::check(terminal, global),
-        Command::Config(Config::Set { key, value }) => return config::set(terminal, global, key, value),
+        Command::Config(Config::Set { key, value }) => {
+            return config::set(terminal, global, key, value);
+        }
         _ => {}
     }
     let context = &mut Context::load(terminal, global, &name_of(&cli.command))?;
@@ -129,11 +131,15 @@ fn dispatch(terminal: &mut Terminal, cli: &Cli) -> Result<Exit, CliError> {
         Command::Why(args) => why::run(context, args),
         Command::Failures(args) => failures::run(context, args),
         Command::Retry(args) => retry::run(context, args),
-        Command::Cancel(args) => verbs::run(context, &args.id, &Verb::Cancel { permanent: args.permanent }),
+        Command::Cancel(args) => {
+            verbs::run(context, &args.id, &Verb::Cancel { permanent: args.permanent })
+        }
         Command::Hold(args) => verbs::run(context, &args.id, &Verb::Hold),
         Command::Release(args) => verbs::run(context, &args.id, &Verb::Release),
         Command::Delete(args) => verbs::run(context, &args.id, &Verb::Delete),
-        Command::Prioritize(args) => verbs::run(context, &args.id, &Verb::Prioritize(args.priority)),
+        Command::Prioritize(args) => {
+            verbs::run(context, &args.id, &Verb::Prioritize(args.priority))
+        }
         Command::Process(args) => process::run(context, args),
         Command::Archive(command) => archive::run(context, command),
         Command::Cleanup(args) => cleanup::run(context, args),
@@ -169,7 +175,8 @@ fn name_of(command: &Command) -> Cow<'static, str> {
         Command::Prioritize(_) => "prioritize",
         Command::Process(args) => {
             let follow = if args.follow { " --follow" } else { "" };
-            let backend = args.backend.as_ref().map_or_else(String::new, |name| format!(" --backend {name}"));
+            let backend =
+                args.backend.as_ref().map_or_else(String::new, |name| format!(" --backend {name}"));
             return format!("process{follow}{backend}").into();
         }
         Command::Archive(Archive::Push(_)) => "archive push",

@@ -12,7 +12,8 @@ use super::{Exit, references, wait};
 use crate::client::{ClientError, HolderNote, ProcessReport, Reference};
 use crate::operation::{Number, Operation, Status};
 use crate::report::{
-    Document, DryRun, ErrorType, Line, Settled, Skipped, Summary, operation_table, visible, write_plan, write_result,
+    Document, DryRun, ErrorType, Line, Settled, Skipped, Summary, operation_table, visible,
+    write_plan, write_result,
 };
 use crate::wal::WalError;
 use crate::worker::{Observer, ProcessOptions};
@@ -65,7 +66,8 @@ pub fn run(context: &mut Context<'_>, args: &Process) -> Result<Exit, CliError> 
         let result = {
             let observer: &mut dyn Observer = &mut progress;
             #[cfg(debug_assertions)]
-            let observer: &mut dyn Observer = &mut super::failpoints::Watched::new(observer, context.points.clone());
+            let observer: &mut dyn Observer =
+                &mut super::failpoints::Watched::new(observer, context.points.clone());
             context.client.process(&options, &interrupts.stop, observer)
         };
         progress.end();
@@ -108,7 +110,10 @@ fn named(context: &Context<'_>, ids: &[String]) -> Result<Option<BTreeSet<Number
 }
 
 /// Says of operations that were named why they are not done, for those that are not.
-fn tell_unfinished(context: &mut Context<'_>, only: Option<&BTreeSet<Number>>) -> Result<(), CliError> {
+fn tell_unfinished(
+    context: &mut Context<'_>,
+    only: Option<&BTreeSet<Number>>,
+) -> Result<(), CliError> {
     if context.terminal.json || context.terminal.quiet {
         return Ok(());
     }
@@ -127,7 +132,11 @@ fn tell_unfinished(context: &mut Context<'_>, only: Option<&BTreeSet<Number>>) -
 /// How many operations `--dry-run` names unless `--limit` says otherwise.
 const NAMED: usize = 20;
 
-fn dry_run(context: &mut Context<'_>, args: &Process, only: Option<&BTreeSet<Number>>) -> Result<Exit, CliError> {
+fn dry_run(
+    context: &mut Context<'_>,
+    args: &Process,
+    only: Option<&BTreeSet<Number>>,
+) -> Result<Exit, CliError> {
     let limit = args.limit.map_or(NAMED, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let plan = context.client.plan(args.backend.as_ref(), only, limit)?;
     let error = plan.damage.clone().map(|damage| CliError::from(WalError::Damaged(damage)));
@@ -166,7 +175,9 @@ fn end(
         ref away,
         ..
     } = *report;
-    let no_room = report.out_of_room.map(|free| context.client.wal().map(|wal| wal.no_room_for_outcomes(free)));
+    let no_room = report
+        .out_of_room
+        .map(|free| context.client.wal().map(|wal| wal.no_room_for_outcomes(free)));
     let error = match first_failed {
         _ if interrupts.by_keyboard() => {
             let back = if handed_back > 0 { "; what was not done was handed back" } else { "" };
@@ -198,7 +209,8 @@ fn end(
             (recovered, "recovered from a drain loop that had died"),
             (in_doubt, "in doubt (`why` tells of each)"),
         ];
-        let told: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+        let told: Vec<String> =
+            parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
         let names: Vec<String> = away.iter().map(|backend| format!("`{backend}`")).collect();
         let verb = if names.len() == 1 { "is" } else { "are" };
         // Whoever was tried has said so above.
@@ -211,7 +223,12 @@ fn end(
         };
         let late = if report.out_of_time { "; its time was up, and more is waiting" } else { "" };
         terminal.note(&format!("{told}{late}"));
-        for health in context.client.known_health().iter().filter(|health| untried && away.contains(&health.backend)) {
+        for health in context
+            .client
+            .known_health()
+            .iter()
+            .filter(|health| untried && away.contains(&health.backend))
+        {
             if let Some(failure) = &health.failure {
                 terminal.note(&format!("`{}`: {}", health.backend, visible(&failure.message)));
             }
@@ -229,7 +246,8 @@ fn skipped(context: &mut Context<'_>) -> Result<Exit, CliError> {
     if terminal.json {
         terminal.document(&Document::done(Skipped::new(running.as_ref())))?;
     } else {
-        let who = running.map_or_else(String::new, |note| format!(": `{}`, pid {}", note.command, note.pid));
+        let who = running
+            .map_or_else(String::new, |note| format!(": `{}`, pid {}", note.command, note.pid));
         terminal.note(&format!("skipped: another drain loop is at work{who}"));
     }
     Ok(Exit::Done)

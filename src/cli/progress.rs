@@ -45,7 +45,10 @@ impl<'a> Progress<'a> {
     pub fn end(&mut self) {
         if let Some(bars) = self.bars.take() {
             // A terminal that is gone needs no clearing.
-            bars.running.values().filter_map(|running| running.bar.as_ref()).for_each(ProgressBar::finish_and_clear);
+            bars.running
+                .values()
+                .filter_map(|running| running.bar.as_ref())
+                .for_each(ProgressBar::finish_and_clear);
             let _ = bars.all.clear();
         }
     }
@@ -54,8 +57,13 @@ impl<'a> Progress<'a> {
 impl Observer for Progress<'_> {
     fn started(&mut self, operation: &Operation, attempt: &Arc<Attempt>) {
         if let Some(bars) = &mut self.bars {
-            let label = format!("{:>5}  {:<SUBJECT$}", operation.number, shortened(&subject(operation), SUBJECT));
-            bars.running.insert(operation.number, Running { attempt: attempt.clone(), label, bar: None });
+            let label = format!(
+                "{:>5}  {:<SUBJECT$}",
+                operation.number,
+                shortened(&subject(operation), SUBJECT)
+            );
+            bars.running
+                .insert(operation.number, Running { attempt: attempt.clone(), label, bar: None });
         }
     }
 
@@ -133,8 +141,10 @@ impl Bars {
         }
         if let Some(bar) = &self.total {
             let mut words = vec![format!("{} completed", report.completed)];
-            let more = [(report.failed, "failed"), (report.cancelled, "cancelled"), (waiting, "waiting")];
-            words.extend(more.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")));
+            let more =
+                [(report.failed, "failed"), (report.cancelled, "cancelled"), (waiting, "waiting")];
+            words
+                .extend(more.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")));
             words.extend(report.away.iter().map(|backend| format!("`{backend}` is away")));
             if report.stopped {
                 words.push("stopping (once more: at once)".into());
@@ -150,5 +160,7 @@ const SPINNER: &str = "{msg} {spinner}";
 
 fn style(template: &str) -> ProgressStyle {
     // The templates above are sound; without one a bar looks plain, which does no harm.
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
 }

@@ -29,9 +29,9 @@ pub fn parse(context: &Context<'_>, words: &[String]) -> Result<Selection, CliEr
             "-" => {
                 named = false;
                 let mut text = String::new();
-                std::io::stdin()
-                    .read_to_string(&mut text)
-                    .map_err(|error| CliError::usage(format!("could not read ids from stdin: {error}")))?;
+                std::io::stdin().read_to_string(&mut text).map_err(|error| {
+                    CliError::usage(format!("could not read ids from stdin: {error}"))
+                })?;
                 // What `add`, `list` and `process` print begins with a number or id.
                 let words = text.lines().filter_map(|line| line.split_whitespace().next());
                 for word in words.filter(|word| *word != "NUMBER") {

@@ -48,7 +48,10 @@ fn select(context: &Context<'_>, args: &Retry) -> Result<Selection, CliError> {
         };
         let page = context.client.list(&filter, 0)?;
         numbers.extend(
-            page.operations.iter().filter(|one| !one.is_given_up() && !one.is_in_doubt()).map(|one| one.number),
+            page.operations
+                .iter()
+                .filter(|one| !one.is_given_up() && !one.is_in_doubt())
+                .map(|one| one.number),
         );
     }
     numbers.sort_unstable();

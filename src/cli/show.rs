@@ -12,8 +12,10 @@ use crate::report::{Document, OperationDoc, ShownMany, ShownOne, write_operation
 pub fn run(context: &mut Context<'_>, args: &Show) -> Result<Exit, CliError> {
     let references = references::parse(context, &args.id)?.references;
     let operations = context.operations(&references)?;
-    let progress =
-        operations.iter().map(|operation| context.client.progress(operation)).collect::<Result<Vec<_>, _>>()?;
+    let progress = operations
+        .iter()
+        .map(|operation| context.client.progress(operation))
+        .collect::<Result<Vec<_>, _>>()?;
     let error = context.damage()?;
     let terminal = &mut *context.terminal;
     if terminal.json {
@@ -26,8 +28,11 @@ pub fn run(context: &mut Context<'_>, args: &Show) -> Result<Exit, CliError> {
             }
             all => {
                 let all = all.iter().zip(progress);
-                let operations =
-                    all.map(|(operation, progress)| OperationDoc::new(operation).with_progress(progress)).collect();
+                let operations = all
+                    .map(|(operation, progress)| {
+                        OperationDoc::new(operation).with_progress(progress)
+                    })
+                    .collect();
                 terminal.document(&Document::with_error(ShownMany { operations }, shown))?;
             }
         }
@@ -37,7 +42,14 @@ pub fn run(context: &mut Context<'_>, args: &Show) -> Result<Exit, CliError> {
                 terminal.text("\n")?;
             }
             let known = |id| context.client.operation(&Reference::Id(id)).ok();
-            write_operation(&mut terminal.out, operation, progress, known, args.history, &terminal.style)?;
+            write_operation(
+                &mut terminal.out,
+                operation,
+                progress,
+                known,
+                args.history,
+                &terminal.style,
+            )?;
         }
         if operations.is_empty() {
             terminal.note("no operations");

@@ -34,8 +34,13 @@ impl Interrupts {
     pub fn listen() -> Result<Interrupts, CliError> {
         let interrupts = Interrupts { deaf: false, ..Interrupts::none() };
         let mut signals = Signals::new([SIGINT, SIGTERM])
-            .map_err(|error| CliError::new(ErrorType::Signals, format!("could not listen for signals: {error}")))
-            .map_err(|error| error.hint("allow more open files, such as with `ulimit -n 1024`; nothing was begun"))?;
+            .map_err(|error| {
+                CliError::new(ErrorType::Signals, format!("could not listen for signals: {error}"))
+            })
+            .map_err(|error| {
+                error
+                    .hint("allow more open files, such as with `ulimit -n 1024`; nothing was begun")
+            })?;
         let theirs = interrupts.clone();
         std::thread::spawn(move || {
             for signal in signals.forever() {

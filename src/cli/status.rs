@@ -13,8 +13,12 @@ pub fn run(context: &mut Context<'_>, args: &StatusArgs) -> Result<Exit, CliErro
     let stats = context.client.stats()?;
     let error = stats.damage.clone().map(|damage| CliError::from(WalError::Damaged(damage)));
     let now = context.terminal.style.now;
-    let held: Vec<String> =
-        args.fail_if.iter().flatten().filter_map(|condition| condition.holds(&stats, now)).collect();
+    let held: Vec<String> = args
+        .fail_if
+        .iter()
+        .flatten()
+        .filter_map(|condition| condition.holds(&stats, now))
+        .collect();
     let error = error.or_else(|| {
         (!held.is_empty()).then(|| {
             CliError::new(ErrorType::ConditionHolds, held.join("; "))

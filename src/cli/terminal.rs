@@ -79,7 +79,8 @@ impl Terminal {
             Color::Auto => is_terminal && color_is_welcome(),
         };
         let width = stdout.is_terminal().then(|| {
-            let told = rustix::termios::tcgetwinsize(&stdout).map_or(0, |size| usize::from(size.ws_col));
+            let told =
+                rustix::termios::tcgetwinsize(&stdout).map_or(0, |size| usize::from(size.ws_col));
             if told == 0 { 80 } else { told }
         });
         Terminal {
@@ -249,20 +250,22 @@ pub fn refuse(program: Program, args: &[OsString], error: &clap::Error) -> Exit 
 
 fn usage_error(error: &clap::Error) -> CliError {
     let rendered = error.render().to_string();
-    let first: Vec<&str> = rendered.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let first: Vec<&str> =
+        rendered.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
     let message = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
             "a command is missing".to_owned()
         }
         _ => first.join(" ").trim_start_matches("error: ").to_owned(),
     };
-    let suggested = [ContextKind::SuggestedArg, ContextKind::SuggestedValue, ContextKind::SuggestedSubcommand]
-        .into_iter()
-        .find_map(|kind| match error.get(kind)? {
-            ContextValue::String(one) => Some(one.clone()),
-            ContextValue::Strings(several) => several.first().cloned(),
-            _ => None,
-        });
+    let suggested =
+        [ContextKind::SuggestedArg, ContextKind::SuggestedValue, ContextKind::SuggestedSubcommand]
+            .into_iter()
+            .find_map(|kind| match error.get(kind)? {
+                ContextValue::String(one) => Some(one.clone()),
+                ContextValue::Strings(several) => several.first().cloned(),
+                _ => None,
+            });
     CliError::usage(message).hint(match suggested {
         Some(word) => format!("did you mean `{word}`?"),
         None => "`wal-cli --help`, or `--help` behind a command, lists what there is".into(),

@@ -18,7 +18,11 @@ pub fn run(context: &mut Context<'_>, ids: &[String], verb: &Verb) -> Result<Exi
 }
 
 /// Does it, and tells what came of it.
-pub fn apply(context: &mut Context<'_>, selection: &Selection, verb: &Verb) -> Result<Exit, CliError> {
+pub fn apply(
+    context: &mut Context<'_>,
+    selection: &Selection,
+    verb: &Verb,
+) -> Result<Exit, CliError> {
     let changed = context.client.change(&selection.references, verb, selection.named)?;
     tell(context, verb, &changed)?;
     Ok(Exit::Done)
@@ -36,10 +40,12 @@ fn tell(context: &mut Context<'_>, verb: &Verb, changed: &Changed) -> Result<(),
             write_result(&mut terminal.out, operation, &terminal.style)?;
         }
     }
-    let took = changed.operations.iter().filter(|operation| *verb == Verb::Delete && took_away(operation));
+    let took =
+        changed.operations.iter().filter(|operation| *verb == Verb::Delete && took_away(operation));
     let took: Vec<String> = took.map(|operation| operation.number.to_string()).collect();
     if let [first, rest @ ..] = took.as_slice() {
-        let more = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
+        let more =
+            if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
         terminal.note(&format!(
             "operation {first}{more} had taken something away on purpose: `wal-cli verify --remote` finds that gone from now on, \
              unless what had put it there is deleted, too"
@@ -58,15 +64,19 @@ fn tell(context: &mut Context<'_>, verb: &Verb, changed: &Changed) -> Result<(),
     for skipped in changed.skipped.iter().take(SHOWN) {
         terminal.note(&format!("operation {} was skipped: {}", skipped.number, skipped.why));
     }
-    let more = changed.unchanged.len().saturating_sub(SHOWN) + changed.skipped.len().saturating_sub(SHOWN);
+    let more =
+        changed.unchanged.len().saturating_sub(SHOWN) + changed.skipped.len().saturating_sub(SHOWN);
     if more > 0 {
         terminal.note(&format!("and {more} more that were left as they are (--json names all)"));
     }
     if matches!(verb, Verb::Cancel { .. }) {
-        let running = changed.operations.iter().filter(|operation| operation.claim().is_some()).count();
+        let running =
+            changed.operations.iter().filter(|operation| operation.claim().is_some()).count();
         if running > 0 {
             let (it, stops) = if running == 1 { ("it", "stops") } else { ("they", "stop") };
-            terminal.note(&format!("{running} being carried out: {it} {stops} as soon as the backend lets go"));
+            terminal.note(&format!(
+                "{running} being carried out: {it} {stops} as soon as the backend lets go"
+            ));
         }
     }
     Ok(())
@@ -88,6 +98,8 @@ fn unchanged(verb: &Verb, operation: &Operation) -> String {
         Verb::Cancel { permanent: true } => "it is marked as permanently failed already".into(),
         Verb::Cancel { .. } => "it was asked to stop already".into(),
         Verb::Prioritize(priority) => format!("its priority is {priority} already"),
-        Verb::Delete | Verb::Retry { .. } | Verb::Redirect(_) => format!("it stays {}", operation.status()),
+        Verb::Delete | Verb::Retry { .. } | Verb::Redirect(_) => {
+            format!("it stays {}", operation.status())
+        }
     }
 }

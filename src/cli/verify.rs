@@ -14,8 +14,8 @@ use super::signals::Interrupts;
 use super::terminal::Terminal;
 use crate::client::Verified;
 use crate::report::{
-    DurabilityDoc, ErrorType, Offset, RepairedDoc, VerifiedDoc, write_durability, write_findings, write_repaired,
-    write_verified,
+    DurabilityDoc, ErrorType, Offset, RepairedDoc, VerifiedDoc, write_durability, write_findings,
+    write_repaired, write_verified,
 };
 
 /// Runs the command.
@@ -36,10 +36,11 @@ fn repair(context: &mut Context<'_>) -> Result<Exit, CliError> {
             1 => "the log is repaired, but nothing is known any more of 1 operation".to_owned(),
             n => format!("the log is repaired, but nothing is known any more of {n} operations"),
         };
-        let error = CliError::new(ErrorType::Lost, message).hint(match repaired.set_aside.is_empty() {
-            true => "a backup may have more",
-            false => "what could not be read is kept in `quarantine/`; a backup may have more",
-        });
+        let error =
+            CliError::new(ErrorType::Lost, message).hint(match repaired.set_aside.is_empty() {
+                true => "a backup may have more",
+                false => "what could not be read is kept in `quarantine/`; a backup may have more",
+            });
         if repaired.held.iter().next().is_none() {
             return error;
         }
@@ -50,15 +51,22 @@ fn repair(context: &mut Context<'_>) -> Result<Exit, CliError> {
     })
 }
 
-fn durability(context: &mut Context<'_>, directory: Option<&Path>, rounds: u32) -> Result<Exit, CliError> {
+fn durability(
+    context: &mut Context<'_>,
+    directory: Option<&Path>,
+    rounds: u32,
+) -> Result<Exit, CliError> {
     let again = Again { program: context.terminal.program };
     // Whoever interrupts it finds neither its folder nor its processes.
     let interrupts = Interrupts::listen()?;
     let tried = context.client.durability(directory, rounds, &again, &interrupts.stop)?;
     let first = tried.tried.iter().find(|tried| !tried.safe);
     let error = first.map(|tried| {
-        CliError::new(ErrorType::UnsafeDisk, format!("the disk is not safe for a log: {}", tried.what))
-            .hint("keep the log on a local disk: name a folder there with `--base-path`")
+        CliError::new(
+            ErrorType::UnsafeDisk,
+            format!("the disk is not safe for a log: {}", tried.what),
+        )
+        .hint("keep the log on a local disk: name a folder there with `--base-path`")
     });
     context.terminal.outcome(DurabilityDoc::new(&tried), error.as_ref(), |terminal| {
         terminal.text(&write_durability(&tried, &terminal.style))
@@ -82,7 +90,10 @@ fn check(context: &mut Context<'_>) -> Result<Exit, CliError> {
 /// What is wrong, as the error that the command ends with.
 fn damaged(found: &Verified) -> Option<CliError> {
     let first = found.damages().next()?;
-    let error = CliError::new(ErrorType::Damaged, format!("the log is damaged: `{}`: {}", first.path, first.what));
+    let error = CliError::new(
+        ErrorType::Damaged,
+        format!("the log is damaged: `{}`: {}", first.path, first.what),
+    );
     Some(
         error
             .with(|facts| facts.path = Some(first.path.clone()))
@@ -98,7 +109,8 @@ fn bar(terminal: &Terminal) -> ProgressBar {
     }
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     // The template is sound; without one a bar looks plain, which does no harm.
-    let style = ProgressStyle::with_template("checking [{bar:30}] {bytes:>10}/{total_bytes:<10} {eta:>3}");
+    let style =
+        ProgressStyle::with_template("checking [{bar:30}] {bytes:>10}/{total_bytes:<10} {eta:>3}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
     bar
 }

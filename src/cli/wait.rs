@@ -18,7 +18,12 @@ use crate::wal::manifest::NumberSet;
 /// Runs the command.
 pub fn run(context: &mut Context<'_>, args: &Wait) -> Result<Exit, CliError> {
     let references = references::parse(context, &args.id)?.references;
-    let mut waited = Waited { references: &references, receipts: None, left_out: None, timeout: Some(args.timeout) };
+    let mut waited = Waited {
+        references: &references,
+        receipts: None,
+        left_out: None,
+        timeout: Some(args.timeout),
+    };
     if let Some(error) = context.damage()? {
         // Nothing more can happen to them, and what they have come to may be what cannot be read.
         let operations = context.operations(&references)?;
@@ -63,9 +68,11 @@ pub fn for_batch(
         references.push(Reference::Number(receipt.number));
         Ok::<(), CliError>(())
     })?;
-    let mut waited = Waited { references: &references, receipts: Some(receipts), left_out, timeout };
+    let mut waited =
+        Waited { references: &references, receipts: Some(receipts), left_out, timeout };
     let mut progress = Progress::bars(context.terminal);
-    let result = context.client.wait_carrying_out(&references, timeout, &interrupts.stop, &mut progress);
+    let result =
+        context.client.wait_carrying_out(&references, timeout, &interrupts.stop, &mut progress);
     progress.end();
     report(context, &mut waited, result)
 }
@@ -78,7 +85,8 @@ pub fn carrying_out(
 ) -> Result<Exit, CliError> {
     let interrupts = Interrupts::listen()?;
     let mut progress = Progress::bars(context.terminal);
-    let result = context.client.wait_carrying_out(references, timeout, &interrupts.stop, &mut progress);
+    let result =
+        context.client.wait_carrying_out(references, timeout, &interrupts.stop, &mut progress);
     progress.end();
     report(context, &mut Waited { references, receipts: None, left_out: None, timeout }, result)
 }
@@ -118,7 +126,8 @@ fn for_many(
     let error = match (result.and(looked), &first) {
         (Err(error @ (ClientError::TimedOut { .. } | ClientError::Interrupted)), _) => {
             let interrupted = matches!(error, ClientError::Interrupted);
-            let mut error = CliError::from(error).hint("they stay logged: `wal-cli process` carries them out");
+            let mut error =
+                CliError::from(error).hint("they stay logged: `wal-cli process` carries them out");
             let what = if interrupted { "interrupted" } else { "timed out" };
             error.message = format!("{what}: {unfinished} of {all} operations have not ended");
             Some(if failed > 0 && !interrupted {
@@ -134,7 +143,8 @@ fn for_many(
     };
     let error = with_left_out(error, left_out);
     let Context { terminal, client, .. } = context;
-    let operations = numbers.iter().filter_map(|number| client.operation(&Reference::Number(number)).ok());
+    let operations =
+        numbers.iter().filter_map(|number| client.operation(&Reference::Number(number)).ok());
     if terminal.json {
         let error = error.as_ref().map(|error| error.shown(terminal.program));
         terminal.stream(&Document::with_error(OperationsDoc::new(operations), error))?;
@@ -184,7 +194,8 @@ fn report(
             None => return Err(error.into()),
         },
     };
-    let failed: Vec<&Operation> = operations.iter().filter(|operation| operation.status() == Status::Failed).collect();
+    let failed: Vec<&Operation> =
+        operations.iter().filter(|operation| operation.status() == Status::Failed).collect();
     let error = match (error, failed.first()) {
         (Some(error), Some(_)) if error.exit == Exit::Interrupted => Some(error),
         (Some(mut error), Some(_)) => {
@@ -216,18 +227,28 @@ pub fn failure(first: &Operation, failed: usize, all: usize) -> CliError {
     CliError::operations_failed(message).hint(format!("`wal-cli show {which}` tells more; {then}"))
 }
 
-fn stopped(context: &Context<'_>, operations: &[Operation], error: ClientError, timeout: Option<Duration>) -> CliError {
+fn stopped(
+    context: &Context<'_>,
+    operations: &[Operation],
+    error: ClientError,
+    timeout: Option<Duration>,
+) -> CliError {
     let after = timeout.map(|time| format!(" after {time:?}")).unwrap_or_default();
     let interrupted = matches!(error, ClientError::Interrupted);
     let mut error = CliError::from(error);
-    let unfinished: Vec<&Operation> = operations.iter().filter(|one| !one.status().is_terminal()).collect();
+    let unfinished: Vec<&Operation> =
+        operations.iter().filter(|one| !one.status().is_terminal()).collect();
     let waiting = match unfinished.as_slice() {
         [] => return error,
         [one] => {
             let next = match &one.state {
                 State::Retrying { wait, .. } => {
                     let left = wait.until.millis_since(context.client.clock().now());
-                    if left > 0 { format!(", its next attempt is due in {}", span(left)) } else { ", and due".into() }
+                    if left > 0 {
+                        format!(", its next attempt is due in {}", span(left))
+                    } else {
+                        ", and due".into()
+                    }
                 }
                 _ => String::new(),
             };
@@ -239,11 +260,18 @@ fn stopped(context: &Context<'_>, operations: &[Operation], error: ClientError, 
                 (n > 0).then(|| format!("{n} {status}"))
             });
             let states = states.collect::<Vec<_>>().join(", ");
-            format!("{} of {} operations have not ended ({states})", several.len(), operations.len())
+            format!(
+                "{} of {} operations have not ended ({states})",
+                several.len(),
+                operations.len()
+            )
         }
     };
-    error.message =
-        if interrupted { format!("interrupted: {waiting}") } else { format!("timed out{after}: {waiting}") };
+    error.message = if interrupted {
+        format!("interrupted: {waiting}")
+    } else {
+        format!("timed out{after}: {waiting}")
+    };
     let number = unfinished[0].number;
     let stay = if unfinished.len() == 1 { "it stays" } else { "they stay" };
     // What keeps the first one tells what keeps most of them.
@@ -255,7 +283,11 @@ fn stopped(context: &Context<'_>, operations: &[Operation], error: ClientError, 
 }
 
 /// Prints operations, a line for each or one document, and what went wrong with them.
-pub fn print(context: &mut Context<'_>, operations: &[Operation], error: Option<&CliError>) -> Result<(), CliError> {
+pub fn print(
+    context: &mut Context<'_>,
+    operations: &[Operation],
+    error: Option<&CliError>,
+) -> Result<(), CliError> {
     let terminal = &mut *context.terminal;
     if terminal.json {
         let shown = error.map(|error| error.shown(terminal.program));

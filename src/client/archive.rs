@@ -38,11 +38,17 @@ impl Client {
 
     /// Drops completed operations older than the configured, or the given, number of days; failed ones only if
     /// that is asked for. Archives that are to be pushed stay until they are; this pushes none itself.
-    pub fn cleanup(&self, max_age_days: Option<u64>, failed: bool, dry_run: bool) -> Result<CleanupPlan, ClientError> {
+    pub fn cleanup(
+        &self,
+        max_age_days: Option<u64>,
+        failed: bool,
+        dry_run: bool,
+    ) -> Result<CleanupPlan, ClientError> {
         let max_age_days = max_age_days.unwrap_or_else(|| u64::from(self.settings.max_age_days));
         let keep_unpushed = self.settings.archive_push.is_some();
         if dry_run
-            && let Some(mut plan) = self.look(|view| Ok(view.plan_of_originals(max_age_days, self.clock.now())))?
+            && let Some(mut plan) =
+                self.look(|view| Ok(view.plan_of_originals(max_age_days, self.clock.now())))?
         {
             if keep_unpushed {
                 plan.unpushed = std::mem::take(&mut plan.operations);

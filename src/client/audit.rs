@@ -13,8 +13,8 @@ use std::time::Duration;
 use super::{Client, ClientError, Stop};
 use crate::backend::{Attempt, AttemptError, Audit, Backend, Effect, effects, is_looked_at};
 use crate::operation::{
-    BackendName, Failure, FailureClass, Fields, Number, Operation, OperationId, OperationType, Outcome, Revision,
-    State, Status, Time,
+    BackendName, Failure, FailureClass, Fields, Number, Operation, OperationId, OperationType,
+    Outcome, Revision, State, Status, Time,
 };
 use crate::wal::{Fate, FileEntry, Glimpse, Order, View, WalError};
 use crate::worker::request_of;
@@ -204,13 +204,20 @@ impl Client {
         report.stopped = stop.is_requested();
         let newest = self.excuse(&mut report, options, newest)?;
         for finding in report.gone.iter_mut().chain(&mut report.altered) {
-            finding.followed = self.look(|view| super::reopen::goes_on(view, finding.redirected_to))?;
+            finding.followed =
+                self.look(|view| super::reopen::goes_on(view, finding.redirected_to))?;
         }
         if options.reopen && !report.stopped {
             let findings = report.gone.iter_mut().chain(&mut report.altered);
-            let reopened = self.reopen(findings.filter(|finding| finding.followed.is_none()).collect(), newest, stop);
+            let reopened = self.reopen(
+                findings.filter(|finding| finding.followed.is_none()).collect(),
+                newest,
+                stop,
+            );
             report.trouble = reopened.err();
-            let is_new = |finding: &&AuditFinding| matches!(finding.followed, Some(Followed::Reopened { .. }));
+            let is_new = |finding: &&AuditFinding| {
+                matches!(finding.followed, Some(Followed::Reopened { .. }))
+            };
             report.reopened = report.findings().filter(is_new).count() as u64;
             report.stopped = stop.is_requested();
         }
@@ -239,7 +246,11 @@ impl Client {
     }
 
     /// The completed operations behind this number, so many that they fit into memory.
-    fn portion(&self, options: &AuditOptions, after: Number) -> Result<Vec<Operation>, ClientError> {
+    fn portion(
+        &self,
+        options: &AuditOptions,
+        after: Number,
+    ) -> Result<Vec<Operation>, ClientError> {
         self.look(|view| {
             let mut portion = Vec::new();
             view.visit_between(
@@ -251,7 +262,11 @@ impl Client {
                     if counts(&operation, options) {
                         portion.push(operation);
                     }
-                    if portion.len() < PORTION { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                    if portion.len() < PORTION {
+                        ControlFlow::Continue(())
+                    } else {
+                        ControlFlow::Break(())
+                    }
                 },
             )?;
             Ok(portion)
@@ -284,7 +299,11 @@ impl Client {
                         let effects = self.effects_of(&operation, outcome);
                         superseded.note(&operation.backend, &effects, completed_in(&operation));
                     }
-                    if stop.is_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                    if stop.is_requested() {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    }
                 },
             )?;
             Ok((superseded, newest))
@@ -292,14 +311,21 @@ impl Client {
     }
 
     /// What operations touch that are being carried out, or were: their effect may be there before they are completed.
-    fn touched_now(&self, options: &AuditOptions, superseded: &mut Superseded) -> Result<(), ClientError> {
+    fn touched_now(
+        &self,
+        options: &AuditOptions,
+        superseded: &mut Superseded,
+    ) -> Result<(), ClientError> {
         self.look(|view| {
             view.visit(
                 Order::OldestFirst,
                 |file| BEGUN.iter().any(|status| file.count_of(*status) > 0),
                 |glimpse| BEGUN.contains(&glimpse.status),
                 |operation| {
-                    let is_meant = options.backend.as_ref().is_none_or(|backend| *backend == operation.backend);
+                    let is_meant = options
+                        .backend
+                        .as_ref()
+                        .is_none_or(|backend| *backend == operation.backend);
                     let mut effects = self.effects_of(&operation, &Outcome::default());
                     match operation.status() {
                         Status::Processing => {}
@@ -316,7 +342,11 @@ impl Client {
         })
     }
 
-    fn is_superseded(&self, operation: &Operation, superseded: &Superseded) -> Result<bool, ClientError> {
+    fn is_superseded(
+        &self,
+        operation: &Operation,
+        superseded: &Superseded,
+    ) -> Result<bool, ClientError> {
         let State::Completed { outcome, .. } = &operation.state else { return Ok(false) };
         let effects = self.effects_of(operation, outcome);
         if superseded.certainly(&operation.backend, &effects, completed_in(operation)) {
@@ -344,7 +374,8 @@ impl Client {
                 let jobs = lane.jobs.min(operations.len());
                 let queue = Arc::new(Mutex::new(operations.into_iter()));
                 for _ in 0..jobs {
-                    let (sender, queue, stopped, running) = (sender.clone(), queue.clone(), &stopped, &running);
+                    let (sender, queue, stopped, running) =
+                        (sender.clone(), queue.clone(), &stopped, &running);
                     scope.spawn(move || {
                         loop {
                             let next = lock(&queue).next();
@@ -387,7 +418,9 @@ impl Client {
         if let Some(failure) = &*lock(&lane.away) {
             return Told::Unasked(failure.clone());
         }
-        let State::Completed { outcome, .. } = &operation.state else { return Told::Audit(Audit::Nothing) };
+        let State::Completed { outcome, .. } = &operation.state else {
+            return Told::Audit(Audit::Nothing);
+        };
         let attempt = Arc::new(Attempt::default());
         lock(running).insert(operation.number, attempt.clone());
         // Whoever asked us to stop before has not seen this one.
@@ -419,13 +452,24 @@ impl Client {
     }
 
     /// Counts what was told of an operation.
-    fn take(&self, operation: Operation, told: Told, superseded: &Superseded, report: &mut AuditReport) {
+    fn take(
+        &self,
+        operation: Operation,
+        told: Told,
+        superseded: &Superseded,
+        report: &mut AuditReport,
+    ) {
         let (what, loss) = match told {
             Told::Stopped => return,
             Told::Unasked(failure) => {
-                match report.unasked.iter_mut().find(|unasked| unasked.backend == operation.backend) {
+                match report.unasked.iter_mut().find(|unasked| unasked.backend == operation.backend)
+                {
                     Some(unasked) => unasked.operations += 1,
-                    None => report.unasked.push(Unasked { backend: operation.backend, operations: 1, failure }),
+                    None => report.unasked.push(Unasked {
+                        backend: operation.backend,
+                        operations: 1,
+                        failure,
+                    }),
                 }
                 return;
             }
@@ -450,7 +494,8 @@ impl Client {
         }
         report.checked += 1;
         let completed_in = self.completed_first_in(&operation);
-        let Operation { number, id, operation_type, backend, parameters, redirected_to, .. } = operation;
+        let Operation { number, id, operation_type, backend, parameters, redirected_to, .. } =
+            operation;
         let followed = None;
         let finding = AuditFinding {
             number,
@@ -469,7 +514,8 @@ impl Client {
 
     /// The revision in which an operation was completed, or what it brought back.
     fn completed_first_in(&self, operation: &Operation) -> Revision {
-        let (mut first, mut from, mut left) = (completed_in(operation), operation.redirected_from, 100);
+        let (mut first, mut from, mut left) =
+            (completed_in(operation), operation.redirected_from, 100);
         while let Some(id) = from.filter(|_| left > 0) {
             // One that cannot be read, or is dropped already, leaves the order that is known.
             let Ok(Some(earlier)) = self.look(|view| view.operation_by_id(id)) else { break };
@@ -495,14 +541,18 @@ impl Client {
         let (mut superseded, newest) = self.touched_since(options, newest, &Stop::new())?;
         self.touched_now(options, &mut superseded)?;
         let order = |finding: &AuditFinding| finding.number;
-        for (findings, loss) in [(&mut report.gone, Loss::Gone), (&mut report.altered, Loss::Altered)] {
+        for (findings, loss) in
+            [(&mut report.gone, Loss::Gone), (&mut report.altered, Loss::Altered)]
+        {
             findings.sort_by_key(order);
             if superseded.is_empty() {
                 continue;
             }
             let mut kept = Vec::with_capacity(findings.len());
             for finding in std::mem::take(findings) {
-                let now = self.look(|view| view.operation(finding.number))?.filter(|now| now.id == finding.id);
+                let now = self
+                    .look(|view| view.operation(finding.number))?
+                    .filter(|now| now.id == finding.id);
                 let is_excused = now.is_none_or(|now| {
                     let State::Completed { outcome, .. } = &now.state else { return true };
                     let (effects, revision) = (self.effects_of(&now, outcome), completed_in(&now));
@@ -524,7 +574,8 @@ impl Client {
 
 /// The revision in which an operation was completed: later ones are about what it went on as.
 pub(super) fn completed_in(operation: &Operation) -> Revision {
-    let completion = operation.history.iter().rev().find(|entry| entry.from != Some(Status::Completed));
+    let completion =
+        operation.history.iter().rev().find(|entry| entry.from != Some(Status::Completed));
     completion.map_or(operation.revision, |entry| entry.revision)
 }
 
@@ -535,19 +586,28 @@ fn counts(operation: &Operation, options: &AuditOptions) -> bool {
 }
 
 fn glimpse_counts(glimpse: &Glimpse, options: &AuditOptions) -> bool {
-    glimpse.status == Status::Completed && options.backend.as_ref().is_none_or(|backend| *backend == glimpse.backend)
+    glimpse.status == Status::Completed
+        && options.backend.as_ref().is_none_or(|backend| *backend == glimpse.backend)
 }
 
 fn file_counts(file: &FileEntry, options: &AuditOptions) -> bool {
-    let is_meant = |name: &BackendName| options.backend.as_ref().is_none_or(|backend| backend == name);
+    let is_meant =
+        |name: &BackendName| options.backend.as_ref().is_none_or(|backend| backend == name);
     let is_recent = |day: Time| options.since.is_none_or(|since| day.day() >= since.day());
     file.day.is_none_or(is_recent)
-        && file.counts.keys().any(|(status, backend, _)| *status == Status::Completed && is_meant(backend))
+        && file
+            .counts
+            .keys()
+            .any(|(status, backend, _)| *status == Status::Completed && is_meant(backend))
 }
 
 /// How many completed operations there are, about.
 fn completed(view: &View, options: &AuditOptions) -> u64 {
-    let is_meant = |name: &BackendName| options.backend.as_ref().is_none_or(|backend| backend == name);
+    let is_meant =
+        |name: &BackendName| options.backend.as_ref().is_none_or(|backend| backend == name);
     let counted = view.counts().into_iter();
-    counted.filter(|((status, name, _), _)| *status == Status::Completed && is_meant(name)).map(|(_, n)| n).sum()
+    counted
+        .filter(|((status, name, _), _)| *status == Status::Completed && is_meant(name))
+        .map(|(_, n)| n)
+        .sum()
 }

@@ -145,7 +145,10 @@ impl Receipts {
     }
 
     /// Hands out what was logged, in the order of the inputs.
-    pub fn each<E: From<ClientError>>(&self, mut take: impl FnMut(Receipt) -> Result<(), E>) -> Result<(), E> {
+    pub fn each<E: From<ClientError>>(
+        &self,
+        mut take: impl FnMut(Receipt) -> Result<(), E>,
+    ) -> Result<(), E> {
         let Some(committed) = &self.committed else { return Ok(()) };
         let told = committed.each(|entry| {
             let receipt = Receipt {
@@ -186,11 +189,15 @@ impl Client {
             return Err(ClientError::Disabled);
         }
         options.key.as_deref().map_or(Ok(()), check_key)?;
-        let after: Result<_, ClientError> = options.after.iter().map(|one| self.id_of(one)).collect();
+        let after: Result<_, ClientError> =
+            options.after.iter().map(|one| self.id_of(one)).collect();
         Ok(Batch {
             client: self,
             options: options.clone(),
-            backend: options.backend.clone().unwrap_or_else(|| self.settings.default_backend.clone()),
+            backend: options
+                .backend
+                .clone()
+                .unwrap_or_else(|| self.settings.default_backend.clone()),
             after: after?,
             keep_going,
             checked_add: false,
@@ -218,17 +225,31 @@ impl Batch<'_> {
         }
         let mut parameters = self.options.parameters.clone();
         parameters.insert("path".into(), String::new());
-        let logged = self.logged(operation_type, self.backend.clone(), parameters, self.options.max_retries);
+        let logged =
+            self.logged(operation_type, self.backend.clone(), parameters, self.options.max_retries);
         let described = self.described(logged, path);
         self.take(described, line)
     }
 
     /// One operation of any type.
-    pub fn operation(&mut self, operation_type: &OperationType, parameters: Fields) -> Result<(), ClientError> {
-        let logged = self.logged(operation_type.clone(), self.backend.clone(), parameters, self.options.max_retries);
+    pub fn operation(
+        &mut self,
+        operation_type: &OperationType,
+        parameters: Fields,
+    ) -> Result<(), ClientError> {
+        let logged = self.logged(
+            operation_type.clone(),
+            self.backend.clone(),
+            parameters,
+            self.options.max_retries,
+        );
         match self.completed(logged) {
             Ok(logged) => {
-                self.client.backends.check(&logged.backend, &logged.operation_type, &logged.parameters)?;
+                self.client.backends.check(
+                    &logged.backend,
+                    &logged.operation_type,
+                    &logged.parameters,
+                )?;
                 self.take(Ok(logged), None)
             }
             bad => self.take(bad, None),
@@ -269,7 +290,11 @@ impl Batch<'_> {
         Ok(Receipts { committed, bad: self.bad, notes: self.notes, total: self.total })
     }
 
-    fn take(&mut self, logged: Result<Logged, BadInput>, line: Option<u64>) -> Result<(), ClientError> {
+    fn take(
+        &mut self,
+        logged: Result<Logged, BadInput>,
+        line: Option<u64>,
+    ) -> Result<(), ClientError> {
         self.total += 1;
         let mut logged = match logged {
             Ok(logged) => logged,
@@ -307,7 +332,12 @@ impl Batch<'_> {
             Err(error @ WalError::TooLarge { .. }) if line.is_some() => {
                 self.good -= 1;
                 let input = input.unwrap_or_default().chars().take(200).collect();
-                self.refuse(BadInput { line, input, error_type: "too_large", message: error.to_string() });
+                self.refuse(BadInput {
+                    line,
+                    input,
+                    error_type: "too_large",
+                    message: error.to_string(),
+                });
                 Ok(())
             }
             other => Ok(other?),
@@ -356,8 +386,9 @@ impl Batch<'_> {
     }
 
     fn read(&self, text: &[u8]) -> Result<Logged, (&'static str, String)> {
-        let line: OperationLine = serde_json::from_slice(text)
-            .map_err(|error| ("bad_line", error.to_string().replace(" at line 1 column ", ", at character ")))?;
+        let line: OperationLine = serde_json::from_slice(text).map_err(|error| {
+            ("bad_line", error.to_string().replace(" at line 1 column ", ", at character "))
+        })?;
         let bad = |message: String| ("bad_line", message);
         if line.max_retries.is_some_and(|retries| retries > RETRIES_MAX) {
             return Err(bad(format!("`max_retries` is at most {RETRIES_MAX}")));
@@ -382,8 +413,10 @@ impl Batch<'_> {
                 SecondsOrText::Text(text) => parse_seconds(&text),
             };
             let delay = delay.filter(|delay| *delay <= DELAY_MAX);
-            let delay = delay
-                .ok_or_else(|| bad("`delay` takes seconds, or a text such as `10min`, up to a hundred years".into()))?;
+            let delay = delay.ok_or_else(|| {
+                bad("`delay` takes seconds, or a text such as `10min`, up to a hundred years"
+                    .into())
+            })?;
             logged.not_before = Some(self.after_delay(delay));
         }
         if let Some(key) = line.idempotency_key {
@@ -391,7 +424,8 @@ impl Batch<'_> {
             logged.idempotency_key = Some(key);
         }
         let logged = self.completed(logged).map_err(|bad| (bad.error_type, bad.message))?;
-        let checked = self.client.backends.check(&logged.backend, &logged.operation_type, &logged.parameters);
+        let checked =
+            self.client.backends.check(&logged.backend, &logged.operation_type, &logged.parameters);
         checked.map_err(|refusal| (word_of(&refusal), refusal.to_string()))?;
         Ok(logged)
     }
@@ -410,10 +444,17 @@ impl Batch<'_> {
         let writes = ["get", "cat", "download", "list"].contains(&logged.operation_type.as_str());
         if let Some(destination) = logged.parameters.get_mut("destination").filter(|_| writes) {
             let absolute = std::path::absolute(&*destination).ok();
-            *destination = absolute.and_then(|path| path.into_os_string().into_string().ok()).ok_or_else(|| {
-                let message = "it cannot be made an absolute path in UTF-8".to_owned();
-                BadInput { line: None, input: destination.clone(), error_type: "bad_path", message }
-            })?;
+            *destination = absolute
+                .and_then(|path| path.into_os_string().into_string().ok())
+                .ok_or_else(|| {
+                    let message = "it cannot be made an absolute path in UTF-8".to_owned();
+                    BadInput {
+                        line: None,
+                        input: destination.clone(),
+                        error_type: "bad_path",
+                        message,
+                    }
+                })?;
         }
         Ok(logged)
     }

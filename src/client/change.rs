@@ -2,7 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Client, ClientError, Reference};
 use crate::operation::{
-    BackendName, Event, Failure, FailureClass, Logged, Operation, OperationId, State, Status, failure,
+    BackendName, Event, Failure, FailureClass, Logged, Operation, OperationId, State, Status,
+    failure,
 };
 use crate::wal::{Change, Fate, Known, View, Wal, WalResult, journal};
 use crate::worker;
@@ -90,7 +91,12 @@ impl Client {
     /// Does something to operations; durable when this returns.
     ///
     /// With `strict`, nothing is changed if it does not apply to one of them; otherwise those are skipped.
-    pub fn change(&self, references: &[Reference], verb: &Verb, strict: bool) -> Result<Changed, ClientError> {
+    pub fn change(
+        &self,
+        references: &[Reference],
+        verb: &Verb,
+        strict: bool,
+    ) -> Result<Changed, ClientError> {
         let mut operations: Vec<Operation> = Vec::with_capacity(references.len());
         let mut seen = BTreeSet::new();
         for reference in references {
@@ -108,9 +114,13 @@ impl Client {
                 dependents = self.look(|view| others_that_wait(view, &operations, &seen))?;
                 let stays = |one: &&Operation| {
                     seen.contains(&one.number)
-                        && !matches!(self.effect(verb, one, dependents.get(&one.id).copied()), Effect::Event(_))
+                        && !matches!(
+                            self.effect(verb, one, dependents.get(&one.id).copied()),
+                            Effect::Event(_)
+                        )
                 };
-                let stay: Vec<u64> = operations.iter().filter(stays).map(|one| one.number).collect();
+                let stay: Vec<u64> =
+                    operations.iter().filter(stays).map(|one| one.number).collect();
                 if stay.is_empty() {
                     break;
                 }
@@ -124,7 +134,10 @@ impl Client {
         let tries_again = matches!(verb, Verb::Retry { .. } | Verb::Redirect(_));
         for operation in operations {
             if !strict && tries_again && operation.is_given_up() {
-                changed.skipped.push(skipped(&operation, "it was given up by hand; name it to bring it back".into()));
+                changed.skipped.push(skipped(
+                    &operation,
+                    "it was given up by hand; name it to bring it back".into(),
+                ));
                 continue;
             }
             if !strict && tries_again && operation.is_in_doubt() {
@@ -139,7 +152,10 @@ impl Client {
             }
         }
         if strict && !changed.skipped.is_empty() {
-            return Err(ClientError::NotApplicable { what: verb.participle(), skipped: changed.skipped });
+            return Err(ClientError::NotApplicable {
+                what: verb.participle(),
+                skipped: changed.skipped,
+            });
         }
         let mut numbers: Vec<u64> = Vec::with_capacity(wanted.len());
         for batch in batches(verb, &wanted) {
@@ -191,7 +207,8 @@ impl Client {
             _ => BTreeMap::new(),
         };
         let mut changes = Vec::with_capacity(batch.len());
-        let (mut done, mut created, mut left) = (Vec::with_capacity(batch.len()), Vec::new(), Vec::new());
+        let (mut done, mut created, mut left) =
+            (Vec::with_capacity(batch.len()), Vec::new(), Vec::new());
         for (nth, asked) in batch.iter().enumerate() {
             let now = view.operation(asked.number)?.filter(|operation| operation.id == asked.id);
             let Some(operation) = now else {
@@ -209,7 +226,12 @@ impl Client {
                         logged = *admitted;
                     }
                     wal.share_spool(&operation, id)?;
-                    changes.extend(goes_on_as(&operation, id, logged, Event::Redirected { to: id, failure }));
+                    changes.extend(goes_on_as(
+                        &operation,
+                        id,
+                        logged,
+                        Event::Redirected { to: id, failure },
+                    ));
                     created.push(id);
                     done.push(operation);
                 }
@@ -237,7 +259,9 @@ impl Client {
         let by_hand = || "asked for by hand".to_owned();
         let refused = |why: &str| Effect::Refused(why.to_owned());
         match (verb, status) {
-            (Verb::Cancel { permanent: true }, Status::Failed) if operation.redirected_to.is_none() => {
+            (Verb::Cancel { permanent: true }, Status::Failed)
+                if operation.redirected_to.is_none() =>
+            {
                 match operation.state.failure() {
                     Some(failure) if failure.error_type == failure::PERMANENT => Effect::Unchanged,
                     last => Effect::Event(Event::GivenUp { failure: given_up(last) }),
@@ -250,17 +274,19 @@ impl Client {
                 let last = operation.state.failure().map(|failure| failure.message.as_str());
                 Effect::Event(Event::Failed { failure: worker::cancelled(last) })
             }
-            (Verb::Cancel { permanent: true }, Status::Processing) => {
-                refused("it is being carried out; cancel it without --permanent, and mark it when it has ended")
+            (Verb::Cancel { permanent: true }, Status::Processing) => refused(
+                "it is being carried out; cancel it without --permanent, and mark it when it has ended",
+            ),
+            (Verb::Cancel { .. }, Status::Processing) if worker::is_cancelled(operation) => {
+                Effect::Unchanged
             }
-            (Verb::Cancel { .. }, Status::Processing) if worker::is_cancelled(operation) => Effect::Unchanged,
             (Verb::Cancel { .. }, Status::Processing) => {
                 Effect::Event(Event::CancelRequested { reason: "cancelled by hand".into() })
             }
             (Verb::Cancel { .. }, Status::Completed) => refused("it is completed already"),
-            (Verb::Cancel { .. }, Status::Failed) => {
-                refused("it has failed already; `cancel --permanent` marks it as never to be tried again")
-            }
+            (Verb::Cancel { .. }, Status::Failed) => refused(
+                "it has failed already; `cancel --permanent` marks it as never to be tried again",
+            ),
             (Verb::Hold, Status::Completed | Status::Failed) => {
                 refused("it has ended, so there is nothing to set aside")
             }
@@ -269,18 +295,22 @@ impl Client {
             (Verb::Release, _) if !operation.hold => Effect::Unchanged,
             (Verb::Release, Status::Completed) => Effect::Unchanged,
             (Verb::Release, _) => Effect::Event(Event::Unheld { reason: by_hand() }),
-            (Verb::Delete, Status::Processing) => refused("it is being carried out; cancel it first"),
+            (Verb::Delete, Status::Processing) => {
+                refused("it is being carried out; cancel it first")
+            }
             (Verb::Delete, _) => match dependent {
-                Some(number) => {
-                    Effect::Refused(format!("operation {number} waits for it; cancel or delete that first"))
-                }
+                Some(number) => Effect::Refused(format!(
+                    "operation {number} waits for it; cancel or delete that first"
+                )),
                 None => Effect::Event(Event::Deleted { reason: by_hand() }),
             },
             (Verb::Prioritize(_), Status::Completed | Status::Failed) => {
                 refused("it has ended, so its place means nothing")
             }
             (Verb::Prioritize(priority), _) if operation.priority == *priority => Effect::Unchanged,
-            (Verb::Prioritize(priority), _) => Effect::Event(Event::Prioritized { priority: *priority }),
+            (Verb::Prioritize(priority), _) => {
+                Effect::Event(Event::Prioritized { priority: *priority })
+            }
             (Verb::Retry { .. } | Verb::Redirect(_), Status::Failed) if self.went_on(operation) => {
                 refused("it went on as another operation; retry that one")
             }
@@ -290,19 +320,27 @@ impl Client {
             (Verb::Retry { .. }, Status::Failed | Status::Retrying) => {
                 Effect::Event(Event::Retried { reason: by_hand(), forget: Vec::new() })
             }
-            (Verb::Retry { .. }, status) => {
-                Effect::Refused(format!("it is {status}; only failed and retrying operations can be"))
+            (Verb::Retry { .. }, status) => Effect::Refused(format!(
+                "it is {status}; only failed and retrying operations can be"
+            )),
+            (Verb::Redirect(_), Status::Processing) => {
+                refused("it is being carried out; cancel it first")
             }
-            (Verb::Redirect(_), Status::Processing) => refused("it is being carried out; cancel it first"),
             (Verb::Redirect(_), Status::Completed) => refused("it is completed already"),
-            (Verb::Redirect(backend), _) if operation.backend == *backend => {
-                Effect::Refused(format!("it is an operation of `{backend}` already; retry it without --backend"))
-            }
+            (Verb::Redirect(backend), _) if operation.backend == *backend => Effect::Refused(
+                format!("it is an operation of `{backend}` already; retry it without --backend"),
+            ),
             (Verb::Redirect(backend), _) => {
-                match self.backends.check(backend, &operation.operation_type, &operation.parameters) {
-                    _ if size_of(operation) > REDIRECTED_BYTES => refused("its parameters are too large for that"),
+                match self.backends.check(backend, &operation.operation_type, &operation.parameters)
+                {
+                    _ if size_of(operation) > REDIRECTED_BYTES => {
+                        refused("its parameters are too large for that")
+                    }
                     Err(refusal) => Effect::Refused(refusal.to_string()),
-                    Ok(()) => Effect::Event(Event::Redirected { to: operation.id, failure: went_on(backend) }),
+                    Ok(()) => Effect::Event(Event::Redirected {
+                        to: operation.id,
+                        failure: went_on(backend),
+                    }),
                 }
             }
         }
@@ -327,7 +365,9 @@ impl Client {
                 |glimpse| glimpse.status == Status::Failed,
                 |operation| {
                     let dependency = |failure: &Failure| failure.error_type == failure::DEPENDENCY;
-                    if operation.status() == Status::Failed && operation.state.failure().is_some_and(dependency) {
+                    if operation.status() == Status::Failed
+                        && operation.state.failure().is_some_and(dependency)
+                    {
                         found.push(operation);
                     }
                     std::ops::ControlFlow::Continue(())
@@ -337,8 +377,9 @@ impl Client {
         })?;
         let mut order = Vec::new();
         loop {
-            let (free, rest): (Vec<Operation>, Vec<Operation>) =
-                failed.into_iter().partition(|operation| operation.depends_on.iter().any(|id| back.contains(id)));
+            let (free, rest): (Vec<Operation>, Vec<Operation>) = failed
+                .into_iter()
+                .partition(|operation| operation.depends_on.iter().any(|id| back.contains(id)));
             if free.is_empty() {
                 break;
             }
@@ -355,7 +396,10 @@ impl Client {
                     if view.standing(operation.number, operation.id)? == Some(known) {
                         let reason = "what it waits for is tried again".to_owned();
                         let forget = gone(view, operation)?;
-                        changes.push(Change::Next(Known::from(operation), Event::Retried { reason, forget }));
+                        changes.push(Change::Next(
+                            Known::from(operation),
+                            Event::Retried { reason, forget },
+                        ));
                     }
                 }
                 Ok((changes, ()))
@@ -389,7 +433,9 @@ fn others_that_wait(
     }
     let waiting = view.dependents_of(&meant.keys().copied().collect())?;
     let others = waiting.into_iter().filter(|(_, dependent)| !all.contains(dependent));
-    Ok(others.flat_map(|(id, dependent)| meant[&id].iter().map(move |id| (*id, dependent))).collect())
+    Ok(others
+        .flat_map(|(id, dependent)| meant[&id].iter().map(move |id| (*id, dependent)))
+        .collect())
 }
 
 /// The operations in portions, each of which makes one frame.
@@ -419,7 +465,12 @@ pub(super) fn batches_of_pairs(operations: &[Operation]) -> Vec<&[Operation]> {
 }
 
 /// The new operation that an older one goes on as, and what is noted of the older one.
-pub(super) fn goes_on_as(operation: &Operation, id: OperationId, logged: Logged, event: Event) -> [Change; 2] {
+pub(super) fn goes_on_as(
+    operation: &Operation,
+    id: OperationId,
+    logged: Logged,
+    event: Event,
+) -> [Change; 2] {
     [Change::NewAs(id, logged), Change::Next(Known::from(operation), event)]
 }
 
@@ -469,7 +520,8 @@ fn went_on(backend: &BackendName) -> Failure {
 /// The same work, to be done elsewhere, or once more.
 pub(super) fn again(operation: &Operation, backend: BackendName) -> Logged {
     let kind = operation.operation_type.clone();
-    let mut logged = Logged::new(kind, backend, operation.parameters.clone(), operation.max_retries);
+    let mut logged =
+        Logged::new(kind, backend, operation.parameters.clone(), operation.max_retries);
     logged.priority = operation.priority;
     logged.depends_on.clone_from(&operation.depends_on);
     logged.source.clone_from(&operation.source);

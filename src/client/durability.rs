@@ -40,8 +40,15 @@ pub enum Check {
 
 impl Check {
     /// All of them, in the order in which they are made.
-    pub const ALL: [Check; 7] =
-        [Check::FileSystem, Check::Lock, Check::Rename, Check::Flush, Check::Space, Check::Sharing, Check::Kills];
+    pub const ALL: [Check; 7] = [
+        Check::FileSystem,
+        Check::Lock,
+        Check::Rename,
+        Check::Flush,
+        Check::Space,
+        Check::Sharing,
+        Check::Kills,
+    ];
 
     /// The word for it.
     pub fn as_str(self) -> &'static str {
@@ -111,7 +118,8 @@ impl Client {
     ) -> Result<Durability, ClientError> {
         let disk = &*self.disk;
         let start = directory.unwrap_or(self.layout.base());
-        let is_there = |path: &&Path| disk.metadata(path).is_ok_and(|meta| meta.kind == FileKind::Directory);
+        let is_there =
+            |path: &&Path| disk.metadata(path).is_ok_and(|meta| meta.kind == FileKind::Directory);
         let found = match directory {
             Some(directory) => directory,
             None => start.ancestors().find(is_there).unwrap_or(start),
@@ -154,7 +162,10 @@ impl Client {
         let kind = self.kind_of_file_system(place).unwrap_or_else(|| "unknown".into());
         let volatile = matches!(kind.as_str(), "tmpfs" | "ramfs");
         let (safe, what) = match (self.disk.is_network(place)?, volatile) {
-            (true, _) => (false, format!("{kind}, across a network: locks and flushes cannot be relied upon")),
+            (true, _) => (
+                false,
+                format!("{kind}, across a network: locks and flushes cannot be relied upon"),
+            ),
             (false, true) => (false, format!("{kind}, in memory: a power cut takes everything")),
             (false, false) => (true, format!("{kind}, local")),
         };
@@ -174,7 +185,9 @@ impl Client {
             let point = ["\\040", "\\011", "\\012", "\\134"]
                 .iter()
                 .zip([" ", "\t", "\n", "\\"])
-                .fold(line.split(' ').nth(4)?.to_owned(), |point, (escape, plain)| point.replace(escape, plain));
+                .fold(line.split(' ').nth(4)?.to_owned(), |point, (escape, plain)| {
+                    point.replace(escape, plain)
+                });
             let kind = line.split_once(" - ")?.1.split(' ').next()?;
             place.starts_with(&point).then(|| (point.len(), kind.to_owned()))
         });
@@ -192,9 +205,15 @@ impl Client {
             io::Result::Ok((theirs, processes.try_lock(&path)?))
         })();
         let (safe, what) = match (mine, tried) {
-            (true, Ok((false, true))) => (true, "a second process is kept out, and let in afterwards".to_owned()),
-            (true, Ok((true, _))) => (false, "a second process got a lock that was held".to_owned()),
-            (true, Ok((false, false))) => (false, "nobody gets a lock that was given up".to_owned()),
+            (true, Ok((false, true))) => {
+                (true, "a second process is kept out, and let in afterwards".to_owned())
+            }
+            (true, Ok((true, _))) => {
+                (false, "a second process got a lock that was held".to_owned())
+            }
+            (true, Ok((false, false))) => {
+                (false, "nobody gets a lock that was given up".to_owned())
+            }
             (false, _) => (false, "a new file cannot be locked".to_owned()),
             (_, Err(error)) => (false, format!("a second process could not be asked: {error}")),
         };
@@ -214,7 +233,10 @@ impl Client {
                 while !done.load(order) {
                     match self.disk.read(&path) {
                         Ok(read) if read.len() >= 4096 && read == content(read.len() - 4096) => {}
-                        Ok(read) => torn = Some(format!("a reader saw {} bytes of neither file", read.len())),
+                        Ok(read) => {
+                            torn =
+                                Some(format!("a reader saw {} bytes of neither file", read.len()))
+                        }
                         Err(error) => torn = Some(error.to_string()),
                     }
                 }
@@ -225,7 +247,11 @@ impl Client {
                 self.disk.publish(&staged, &path)?;
                 match self.disk.read(&path)? == content(nth) {
                     true => Ok(()),
-                    false => Err(DiskError::new("rename", &path, io::Error::other("the old content is still there"))),
+                    false => Err(DiskError::new(
+                        "rename",
+                        &path,
+                        io::Error::other("the old content is still there"),
+                    )),
                 }
             });
             done.store(true, order);
@@ -255,29 +281,43 @@ impl Client {
         let (median, most) = (times[FLUSHES / 2], times[FLUSHES * 95 / 100]);
         // No medium is that fast; but a machine without power supply problems may want it so.
         let hint = if median < 20.0 { "; that fast, it may not reach the medium" } else { "" };
-        let what = format!("fdatasync of {RECORD} bytes: median {median:.0} µs, 95 % within {most:.0} µs{hint}");
+        let what = format!(
+            "fdatasync of {RECORD} bytes: median {median:.0} µs, 95 % within {most:.0} µs{hint}"
+        );
         Ok((Tried { check: Check::Flush, safe: true, what }, (median, most)))
     }
 
     fn space(&self, place: &Path) -> DiskResult<Tried> {
         let (free, wanted) = (self.disk.free_bytes(place)?, self.settings.min_free_bytes);
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        let what = format!("{:.1} MiB free; {:.1} MiB are kept for finishing what is logged", mib(free), mib(wanted));
+        let what = format!(
+            "{:.1} MiB free; {:.1} MiB are kept for finishing what is logged",
+            mib(free),
+            mib(wanted)
+        );
         Ok(Tried { check: Check::Space, safe: free >= wanted, what })
     }
 
     fn sharing(&self, place: &Path) -> DiskResult<Tried> {
-        let (from, link, clone) = (place.join("content"), place.join("linked"), place.join("cloned"));
+        let (from, link, clone) =
+            (place.join("content"), place.join("linked"), place.join("cloned"));
         self.disk.write_new_synced(&from, b"content")?;
         let links = self.disk.link(&from, &link).is_ok();
         self.disk.write_new_synced(&clone, b"")?;
         let clones = self.disk.clone_file(&from, &clone).unwrap_or(false);
         let word = |is: bool| if is { "available" } else { "not available" };
-        let what = format!("hard links: {}; clones: {} (neither is needed)", word(links), word(clones));
+        let what =
+            format!("hard links: {}; clones: {} (neither is needed)", word(links), word(clones));
         Ok(Tried { check: Check::Sharing, safe: true, what })
     }
 
-    fn kills(&self, place: &Path, rounds: u32, processes: &dyn Processes, stop: &Stop) -> (Tried, (u32, u64)) {
+    fn kills(
+        &self,
+        place: &Path,
+        rounds: u32,
+        processes: &dyn Processes,
+        stop: &Stop,
+    ) -> (Tried, (u32, u64)) {
         let log = place.join("wal");
         let mut acknowledged: BTreeSet<String> = BTreeSet::new();
         let mut result = Ok(0);
@@ -298,8 +338,16 @@ impl Client {
         }
         let count = acknowledged.len() as u64;
         let (safe, what) = match result {
-            Ok(0) => (true, format!("{rounds} times killed at work; all {count} acknowledged operations are there")),
-            Ok(missing) => (false, format!("of {count} acknowledged operations, {missing} are missing after a kill")),
+            Ok(0) => (
+                true,
+                format!(
+                    "{rounds} times killed at work; all {count} acknowledged operations are there"
+                ),
+            ),
+            Ok(missing) => (
+                false,
+                format!("of {count} acknowledged operations, {missing} are missing after a kill"),
+            ),
             Err(error) => (false, format!("it could not be tried: {error}")),
         };
         (Tried { check: Check::Kills, safe, what }, (rounds, count))

@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::{Client, ClientError};
-use crate::operation::{BackendName, Failure, FailureClass, Number, Operation, State, Status, Time, cause};
+use crate::operation::{
+    BackendName, Failure, FailureClass, Number, Operation, State, Status, Time, cause,
+};
 use crate::wal::{Damage, Order, WalError};
 
 /// Failed and retrying operations of one backend with one cause.
@@ -34,18 +36,24 @@ pub struct CauseGroup {
 
 impl Client {
     /// Failed and retrying operations by cause and backend, the most frequent first; and what could not be read.
-    pub fn failures(&self, backend: Option<&BackendName>) -> Result<(Vec<CauseGroup>, Option<Damage>), ClientError> {
+    pub fn failures(
+        &self,
+        backend: Option<&BackendName>,
+    ) -> Result<(Vec<CauseGroup>, Option<Damage>), ClientError> {
         let of_interest = |status: Status| matches!(status, Status::Failed | Status::Retrying);
         self.look(|view| {
             let mut groups: BTreeMap<(BackendName, String), CauseGroup> = BTreeMap::new();
             let visited = view.visit(
                 Order::OldestFirst,
                 |file| {
-                    file.counts
-                        .keys()
-                        .any(|(status, name, _)| of_interest(*status) && backend.is_none_or(|backend| backend == name))
+                    file.counts.keys().any(|(status, name, _)| {
+                        of_interest(*status) && backend.is_none_or(|backend| backend == name)
+                    })
                 },
-                |glimpse| of_interest(glimpse.status) && backend.is_none_or(|backend| *backend == glimpse.backend),
+                |glimpse| {
+                    of_interest(glimpse.status)
+                        && backend.is_none_or(|backend| *backend == glimpse.backend)
+                },
                 |operation| {
                     if let Some((failure, at)) = failure_of(&operation)
                         && backend.is_none_or(|backend| *backend == operation.backend)
@@ -60,7 +68,9 @@ impl Client {
                 other => other.map(|()| None)?,
             };
             let mut groups: Vec<CauseGroup> = groups.into_values().collect();
-            groups.sort_by_key(|group| (std::cmp::Reverse(group.failed + group.retrying), group.fingerprint.clone()));
+            groups.sort_by_key(|group| {
+                (std::cmp::Reverse(group.failed + group.retrying), group.fingerprint.clone())
+            });
             Ok((groups, damage.or_else(|| view.damage().cloned())))
         })
     }
@@ -76,22 +86,31 @@ fn failure_of(operation: &Operation) -> Option<(&Failure, Time)> {
     }
 }
 
-fn count(groups: &mut BTreeMap<(BackendName, String), CauseGroup>, operation: &Operation, failure: &Failure, at: Time) {
+fn count(
+    groups: &mut BTreeMap<(BackendName, String), CauseGroup>,
+    operation: &Operation,
+    failure: &Failure,
+    at: Time,
+) {
     let fingerprint = cause::fingerprint(failure);
-    let group = groups.entry((operation.backend.clone(), fingerprint.clone())).or_insert_with(|| CauseGroup {
-        fingerprint,
-        cause: cause::normalised(failure),
-        error_type: failure.error_type.clone(),
-        class: failure.class,
-        backend: operation.backend.clone(),
-        failed: 0,
-        retrying: 0,
-        first: at,
-        last: at,
-        example: operation.number,
-        message: failure.message.clone(),
-    });
-    *if operation.status() == Status::Failed { &mut group.failed } else { &mut group.retrying } += 1;
+    let group =
+        groups.entry((operation.backend.clone(), fingerprint.clone())).or_insert_with(|| {
+            CauseGroup {
+                fingerprint,
+                cause: cause::normalised(failure),
+                error_type: failure.error_type.clone(),
+                class: failure.class,
+                backend: operation.backend.clone(),
+                failed: 0,
+                retrying: 0,
+                first: at,
+                last: at,
+                example: operation.number,
+                message: failure.message.clone(),
+            }
+        });
+    *if operation.status() == Status::Failed { &mut group.failed } else { &mut group.retrying } +=
+        1;
     group.first = group.first.min(at);
     if at >= group.last {
         group.last = at;

@@ -25,8 +25,13 @@ impl Client {
             // Several objects of one operation count as one.
             left.sort_unstable();
             left.dedup();
-            let over: Vec<(Number, OperationId)> = self
-                .look(|view| Ok(left.iter().copied().filter(|(number, id)| is_over(view, *number, *id)).collect()))?;
+            let over: Vec<(Number, OperationId)> = self.look(|view| {
+                Ok(left
+                    .iter()
+                    .copied()
+                    .filter(|(number, id)| is_over(view, *number, *id))
+                    .collect())
+            })?;
             let mut trouble = None;
             for (number, id) in over {
                 // A backend that does not answer is not waited for again and again.

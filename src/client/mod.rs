@@ -19,7 +19,9 @@ mod why;
 use std::sync::{Arc, Mutex, OnceLock};
 
 pub use audit::{AuditFinding, AuditOptions, AuditReport, Followed, Unasked};
-pub use batch::{BadInputs, Batch, DELAY_MAX, NumberOrText, OperationLine, Receipts, SecondsOrText};
+pub use batch::{
+    BadInputs, Batch, DELAY_MAX, NumberOrText, OperationLine, Receipts, SecondsOrText,
+};
 pub use change::{Changed, Skipped, Verb};
 pub use durability::{Check, Durability, Processes, Tried};
 pub use error::{BadInput, ClientError};
@@ -38,8 +40,8 @@ use crate::health::Records;
 pub use crate::health::{BackendHealth, HealthStatus, StatusChange};
 use crate::operation::BackendName;
 pub use crate::wal::{
-    Archive, BadPush, CheckpointReport, CleanupPlan, Damage, Finding, FindingKind, HolderNote, Loss, Push, PushReport,
-    PushedArchive, Repaired, Standing, Verified,
+    Archive, BadPush, CheckpointReport, CleanupPlan, Damage, Finding, FindingKind, HolderNote,
+    Loss, Push, PushReport, PushedArchive, Repaired, Standing, Verified,
 };
 use crate::wal::{HeldLock, Layout, Options, Retention, View, Wal, WalError};
 use crate::worker::Tools;
@@ -70,7 +72,12 @@ impl Client {
     }
 
     /// The same on any disk and with any clock.
-    pub fn with(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, settings: Settings, command: &str) -> Client {
+    pub fn with(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+        command: &str,
+    ) -> Client {
         let backends = Backends::new(&settings, &disk, &clock);
         Client {
             layout: Layout::new(&settings.base_path),
@@ -114,7 +121,8 @@ impl Client {
         if let Some(wal) = self.wal.get() {
             return Ok(wal);
         }
-        let wal = Wal::open(self.disk.clone(), self.clock.clone(), self.layout.clone(), self.options())?;
+        let wal =
+            Wal::open(self.disk.clone(), self.clock.clone(), self.layout.clone(), self.options())?;
         Ok(self.wal.get_or_init(|| wal))
     }
 
@@ -143,8 +151,13 @@ impl Client {
     ) -> Result<ProcessReport, ClientError> {
         let wal = self.wal()?;
         let lock = self.lock_loop(wal, options)?;
-        let tools =
-            Tools { disk: &self.disk, clock: &self.clock, settings: &self.settings, backends: &self.backends, wal };
+        let tools = Tools {
+            disk: &self.disk,
+            clock: &self.clock,
+            settings: &self.settings,
+            backends: &self.backends,
+            wal,
+        };
         Ok(crate::worker::run(tools, options, stop, observer, lock)?)
     }
 
@@ -159,7 +172,9 @@ impl Client {
             };
             let patient = options.only.is_none()
                 && self.clock.elapsed().saturating_sub(start) < self.settings.lock_timeout
-                && self.processing_active()?.is_none_or(|holder| !holder.command.starts_with("process"));
+                && self
+                    .processing_active()?
+                    .is_none_or(|holder| !holder.command.starts_with("process"));
             if !patient {
                 return Err(busy.into());
             }
@@ -197,7 +212,10 @@ impl Client {
     }
 
     /// Probes backends (none named: all that this program can carry operations out on) and tells their health.
-    pub fn backend_health(&self, only: Option<&BackendName>) -> Result<Vec<BackendHealth>, ClientError> {
+    pub fn backend_health(
+        &self,
+        only: Option<&BackendName>,
+    ) -> Result<Vec<BackendHealth>, ClientError> {
         if let Some(name) = only
             && !self.backends.names().any(|(known, _)| known == name)
         {
@@ -214,6 +232,10 @@ impl Client {
     }
 
     pub(crate) fn records(&self) -> Records<'_> {
-        Records { disk: &*self.disk, layout: &self.layout, history_size: self.settings.health_history_size }
+        Records {
+            disk: &*self.disk,
+            layout: &self.layout,
+            history_size: self.settings.health_history_size,
+        }
     }
 }

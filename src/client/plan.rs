@@ -41,18 +41,22 @@ impl Client {
     ) -> Result<Plan, ClientError> {
         let now = self.clock.now();
         let active = self.processing_active()?.is_some();
-        let open = |status: Status| status.is_waiting() || (status == Status::Processing && !active);
+        let open =
+            |status: Status| status.is_waiting() || (status == Status::Processing && !active);
         let (mut plan, places) = self.look(|view| {
             let mut plan = Plan::default();
             let mut places: Vec<Place> = Vec::new();
             let visited = view.visit(
                 Order::OldestFirst,
                 |file| {
-                    file.counts
-                        .keys()
-                        .any(|(status, name, _)| open(*status) && backend.is_none_or(|backend| backend == name))
+                    file.counts.keys().any(|(status, name, _)| {
+                        open(*status) && backend.is_none_or(|backend| backend == name)
+                    })
                 },
-                |glimpse| open(glimpse.status) && backend.is_none_or(|backend| *backend == glimpse.backend),
+                |glimpse| {
+                    open(glimpse.status)
+                        && backend.is_none_or(|backend| *backend == glimpse.backend)
+                },
                 |operation| {
                     let wanted = open(operation.status())
                         && backend.is_none_or(|backend| *backend == operation.backend)
@@ -118,7 +122,8 @@ impl Client {
             let operation = self.operation(&Reference::Number(number))?;
             // What is completed waits for nothing, also if it was made good by another one since.
             let next = operation.redirected_to.filter(|_| operation.status() != Status::Completed);
-            let others: Vec<OperationId> = operation.depends_on.iter().copied().chain(next).collect();
+            let others: Vec<OperationId> =
+                operation.depends_on.iter().copied().chain(next).collect();
             for id in others {
                 if let Some(other) = self.look(|view| view.operation_by_id(id))? {
                     left.push(other.number);

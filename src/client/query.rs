@@ -4,7 +4,9 @@ use std::ops::ControlFlow;
 use super::Client;
 use super::error::ClientError;
 use crate::disk::Access;
-use crate::operation::{BackendName, Failure, Number, Operation, OperationId, OperationType, Status, Time, cause};
+use crate::operation::{
+    BackendName, Failure, Number, Operation, OperationId, OperationType, Status, Time, cause,
+};
 use crate::wal::{Damage, HolderNote, LockName, Order, View, WalError, note, original};
 use crate::worker::progress::{self, Progress};
 
@@ -31,7 +33,9 @@ impl Reference {
         if text.starts_with(original::KEY_PREFIX) {
             return Ok(Reference::Id(original::id_of_key(text)));
         }
-        OperationId::parse(text).map(Reference::Id).ok_or_else(|| ClientError::BadReference(text.to_owned()))
+        OperationId::parse(text)
+            .map(Reference::Id)
+            .ok_or_else(|| ClientError::BadReference(text.to_owned()))
     }
 }
 
@@ -74,9 +78,11 @@ pub struct Filter {
 
 impl Filter {
     fn wants_failure(&self, failure: Option<&Failure>) -> bool {
-        let of_type = |wanted: &String| failure.is_some_and(|failure| failure.error_type == *wanted);
-        let of_cause =
-            |wanted: &String| failure.is_some_and(|failure| cause::fingerprint(failure).starts_with(wanted.as_str()));
+        let of_type =
+            |wanted: &String| failure.is_some_and(|failure| failure.error_type == *wanted);
+        let of_cause = |wanted: &String| {
+            failure.is_some_and(|failure| cause::fingerprint(failure).starts_with(wanted.as_str()))
+        };
         self.error_type.as_ref().is_none_or(of_type) && self.cause.as_ref().is_none_or(of_cause)
     }
 
@@ -179,7 +185,10 @@ pub struct Stats {
 
 impl Client {
     /// Looks at the log; without a log, at an empty one. Starts over if files vanish meanwhile.
-    pub(crate) fn look<T>(&self, mut look: impl FnMut(&View) -> crate::wal::WalResult<T>) -> Result<T, ClientError> {
+    pub(crate) fn look<T>(
+        &self,
+        mut look: impl FnMut(&View) -> crate::wal::WalResult<T>,
+    ) -> Result<T, ClientError> {
         let mut slot = self.view.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let view = match slot.as_mut() {
             Some(view) => {
@@ -245,7 +254,10 @@ impl Client {
                         && file.counts.keys().any(|(status, backend, kind)| {
                             filter.status.is_none_or(|wanted| wanted == *status)
                                 && filter.backend.as_ref().is_none_or(|wanted| wanted == backend)
-                                && filter.operation_type.as_ref().is_none_or(|wanted| wanted == kind)
+                                && filter
+                                    .operation_type
+                                    .as_ref()
+                                    .is_none_or(|wanted| wanted == kind)
                         })
                 },
                 |glimpse| {
@@ -335,7 +347,11 @@ impl Client {
         let is_used = |name: &BackendName| {
             *name == self.settings.default_backend
                 || logged.contains_key(name)
-                || self.settings.backends.get(name).is_none_or(|settings| !settings.is_untouched(name))
+                || self
+                    .settings
+                    .backends
+                    .get(name)
+                    .is_none_or(|settings| !settings.is_untouched(name))
         };
         self.backends.names().map(|(name, _)| name).filter(|name| is_used(name)).cloned().collect()
     }
@@ -348,15 +364,18 @@ impl Client {
             Err(error) => return Err(error.into()),
         };
         let note: Option<HolderNote> = note::read(&*file)?;
-        Ok(note.filter(|note| note.boot == self.disk.identity().boot_id && self.disk.is_alive(note.pid, note.started)))
+        Ok(note.filter(|note| {
+            note.boot == self.disk.identity().boot_id && self.disk.is_alive(note.pid, note.started)
+        }))
     }
 
     /// Whether the process that claimed an operation is the one that drains the log now. In a container, others before it
     /// had the same number.
     pub(super) fn is_carried_out(&self, operation: &Operation) -> Result<bool, ClientError> {
         let Some(claim) = operation.claim() else { return Ok(false) };
-        let is_holder =
-            |holder: &HolderNote| holder.pid == claim.pid && holder.host == claim.host && holder.since <= claim.started;
+        let is_holder = |holder: &HolderNote| {
+            holder.pid == claim.pid && holder.host == claim.host && holder.since <= claim.started
+        };
         Ok(self.processing_active()?.as_ref().is_some_and(is_holder))
     }
 

@@ -11,8 +11,8 @@ use crate::backend::{Effect, Reach, effects};
 use crate::config::SpoolMode;
 use crate::disk::{Access, DiskResult, FileKind};
 use crate::operation::{
-    BackendName, Event, Fields, Logged, Number, Operation, OperationId, OperationType, Outcome, Revision, Source,
-    State, Status,
+    BackendName, Event, Fields, Logged, Number, Operation, OperationId, OperationType, Outcome,
+    Revision, Source, State, Status,
 };
 use crate::wal::{Stage, Staged, View, WalError, WalResult, hash_of};
 
@@ -23,7 +23,10 @@ type Prepared = Result<(Logged, Option<Staged>), String>;
 type Placed = BTreeMap<(BackendName, String), OperationId>;
 
 /// The operation that one went on as, if that has neither failed nor been deleted.
-pub(super) fn goes_on(view: &View, redirected_to: Option<OperationId>) -> WalResult<Option<Followed>> {
+pub(super) fn goes_on(
+    view: &View,
+    redirected_to: Option<OperationId>,
+) -> WalResult<Option<Followed>> {
     let Some(to) = redirected_to else { return Ok(None) };
     // It may have gone on elsewhere in its turn.
     let (mut next, mut left) = (view.operation_by_id(to)?, 100);
@@ -31,7 +34,9 @@ pub(super) fn goes_on(view: &View, redirected_to: Option<OperationId>) -> WalRes
         match operation.redirected_to.filter(|_| operation.status() == Status::Failed && left > 0) {
             Some(to) => (next, left) = (view.operation_by_id(to)?, left - 1),
             None if operation.status() == Status::Failed => return Ok(None),
-            None => return Ok(Some(Followed::GoesOn { number: operation.number, id: operation.id })),
+            None => {
+                return Ok(Some(Followed::GoesOn { number: operation.number, id: operation.id }));
+            }
         }
     }
     Ok(None)
@@ -63,14 +68,19 @@ impl Client {
                 match self.operation(&Reference::Number(*number)) {
                     Ok(operation) => operations.push(operation),
                     Err(ClientError::NoSuchOperation(_)) => {
-                        refuse(&mut findings, *number, "it is gone: somebody deleted it meanwhile".into());
+                        refuse(
+                            &mut findings,
+                            *number,
+                            "it is gone: somebody deleted it meanwhile".into(),
+                        );
                     }
                     Err(error) => return Err(error),
                 }
             }
             let copies = operations.iter().filter(|operation| copied_from(operation).is_some());
             let done = operations.iter().map(completed_in).min().unwrap_or(looked_until);
-            let mut later = Later::new(done, copies.map(completed_in).min(), looked_until, ids.clone());
+            let mut later =
+                Later::new(done, copies.map(completed_in).min(), looked_until, ids.clone());
             later.extend_ours(placed.values().copied());
             self.look(|view| later.look(self, view))?;
             for batch in batches_of_pairs(&operations) {
@@ -159,19 +169,26 @@ impl Client {
     /// The places that an operation reads from, and puts something in.
     fn places(&self, operation: &Operation) -> Places {
         let State::Completed { outcome, .. } = &operation.state else { return Places::default() };
-        let put = self.effects_of(operation, outcome).into_iter().filter(|effect| effect.puts).collect();
-        let read = copied_from(operation).zip(OperationType::new("rm").ok()).map(|(source, remove)| {
-            // Removing it would touch the same place.
-            let settings = self.settings.backends.get(&operation.backend);
-            let parameters = Fields::from([("path".into(), source.to_owned())]);
-            let read = effects(settings, &remove, &parameters, &Outcome::default()).into_iter().next();
-            read.map(|effect| Effect { reach: Reach::Tree, puts: true, ..effect })
-        });
+        let put =
+            self.effects_of(operation, outcome).into_iter().filter(|effect| effect.puts).collect();
+        let read =
+            copied_from(operation).zip(OperationType::new("rm").ok()).map(|(source, remove)| {
+                // Removing it would touch the same place.
+                let settings = self.settings.backends.get(&operation.backend);
+                let parameters = Fields::from([("path".into(), source.to_owned())]);
+                let read =
+                    effects(settings, &remove, &parameters, &Outcome::default()).into_iter().next();
+                read.map(|effect| Effect { reach: Reach::Tree, puts: true, ..effect })
+            });
         Places { read: read.flatten().into_iter().collect(), put }
     }
 
     /// What is to be logged for an operation. What it sends has to be there, and what was sent.
-    fn prepare<'a>(&'a self, stage: &mut Option<Stage<'a>>, operation: &Operation) -> Result<Prepared, ClientError> {
+    fn prepare<'a>(
+        &'a self,
+        stage: &mut Option<Stage<'a>>,
+        operation: &Operation,
+    ) -> Result<Prepared, ClientError> {
         let mut logged = again(operation, operation.backend.clone());
         // It is done: what it waited for, and whether it was set aside meanwhile, is over.
         (logged.source, logged.hold) = (None, false);
@@ -179,13 +196,18 @@ impl Client {
         if size_of(operation) > REDIRECTED_BYTES {
             return Ok(Err("its parameters are too large for that".into()));
         }
-        if let Err(refusal) = self.backends.check(&logged.backend, &logged.operation_type, &logged.parameters) {
+        if let Err(refusal) =
+            self.backends.check(&logged.backend, &logged.operation_type, &logged.parameters)
+        {
             return Ok(Err(refusal.to_string()));
         }
         let path = match operation.operation_type.as_str() {
             "move" => {
-                let source = operation.parameters.get("source").map(String::as_str).unwrap_or_default();
-                return Ok(Err(format!("`{source}` was taken away by this very move, so it cannot be moved again")));
+                let source =
+                    operation.parameters.get("source").map(String::as_str).unwrap_or_default();
+                return Ok(Err(format!(
+                    "`{source}` was taken away by this very move, so it cannot be moved again"
+                )));
             }
             "add" | "upload" => operation.parameters.get("path"),
             _ => None,
@@ -197,7 +219,9 @@ impl Client {
         };
         logged.source.clone_from(&source);
         let taken = match self.take_content(stage, &mut logged, self.settings.spool) {
-            Err(ClientError::Wal(error @ WalError::NoRoom { .. })) => return Ok(Err(error.to_string())),
+            Err(ClientError::Wal(error @ WalError::NoRoom { .. })) => {
+                return Ok(Err(error.to_string()));
+            }
             taken => taken?,
         };
         let changed = || format!("`{path}` is being written to");
@@ -216,11 +240,17 @@ impl Client {
     }
 
     /// What a path is now, if that is what was sent; else why not. Of directories nobody has noted what was in them.
-    fn same_source(&self, operation: &Operation, path: &str) -> Result<Result<Option<Source>, String>, ClientError> {
+    fn same_source(
+        &self,
+        operation: &Operation,
+        path: &str,
+    ) -> Result<Result<Option<Source>, String>, ClientError> {
         // Directories are never copied, whatever the settings say of files.
         let now = match self.describe(Path::new(path), SpoolMode::Auto) {
             Ok((_, now, _)) => now,
-            Err(bad) if bad.error_type == "not_found" => return Ok(Err(format!("`{path}` is not there any more"))),
+            Err(bad) if bad.error_type == "not_found" => {
+                return Ok(Err(format!("`{path}` is not there any more")));
+            }
             Err(bad) => return Ok(Err(format!("`{path}`: {}", bad.message))),
         };
         let other = || Ok(Err(format!("`{path}` is not what was sent any more")));
@@ -261,7 +291,8 @@ impl Client {
         let is_as_described = || -> DiskResult<bool> {
             let now = file.metadata()?;
             let Source { size, mtime_ns, inode, .. } = *described;
-            Ok(now.kind == FileKind::File && (now.len, now.mtime_ns, now.inode) == (size, mtime_ns, inode))
+            Ok(now.kind == FileKind::File
+                && (now.len, now.mtime_ns, now.inode) == (size, mtime_ns, inode))
         };
         if !is_as_described()? {
             return Ok(None);
@@ -273,7 +304,8 @@ impl Client {
 
 /// What an operation copies, if that is what it does.
 fn copied_from(operation: &Operation) -> Option<&str> {
-    let source = operation.parameters.get("source").filter(|_| operation.operation_type.as_str() == "copy");
+    let source =
+        operation.parameters.get("source").filter(|_| operation.operation_type.as_str() == "copy");
     source.map(String::as_str)
 }
 
@@ -296,8 +328,10 @@ impl Places {
             }
             if matches!(reach, Reach::Tree | Reach::Prefix) {
                 // `0` comes right after `/`.
-                let within = (backend.clone(), format!("{place}/"))..(backend.clone(), format!("{place}0"));
-                let within = placed.iter().flat_map(|placed| placed.range(within.clone()).map(|(_, id)| id));
+                let within =
+                    (backend.clone(), format!("{place}/"))..(backend.clone(), format!("{place}0"));
+                let within =
+                    placed.iter().flat_map(|placed| placed.range(within.clone()).map(|(_, id)| id));
                 // One more than it may be: then it is refused.
                 needed.extend(within.take(NEEDED_MAX + 1));
             }

@@ -8,7 +8,8 @@ use crate::config::SpoolMode;
 use crate::disk::{DiskError, FileKind};
 use crate::operation::retry::RetryPolicy;
 use crate::operation::{
-    BackendName, Claim, Event, Fields, Logged, Number, Operation, OperationId, OperationType, Outcome, Source, Status,
+    BackendName, Claim, Event, Fields, Logged, Number, Operation, OperationId, OperationType,
+    Outcome, Source, Status,
 };
 use crate::wal::{Admitted, Change, Known};
 use crate::worker::{End, Terms, request_of, settle};
@@ -62,18 +63,29 @@ impl Client {
     /// Logs the addition of one file or directory.
     pub fn add(&self, path: &Path, options: &AddOptions) -> Result<Receipt, ClientError> {
         let receipts = self.add_all(&[path.to_owned()], options)?;
-        receipts.into_iter().next().ok_or_else(|| ClientError::NoSuchOperation(path.display().to_string()))
+        receipts
+            .into_iter()
+            .next()
+            .ok_or_else(|| ClientError::NoSuchOperation(path.display().to_string()))
     }
 
     /// Logs the addition of files and directories: all of them, or none if one cannot be used.
-    pub fn add_all(&self, paths: &[PathBuf], options: &AddOptions) -> Result<Vec<Receipt>, ClientError> {
+    pub fn add_all(
+        &self,
+        paths: &[PathBuf],
+        options: &AddOptions,
+    ) -> Result<Vec<Receipt>, ClientError> {
         let mut batch = self.batch(options, false)?;
         paths.iter().try_for_each(|path| batch.add(path, None))?;
         batch.commit()?.to_vec()
     }
 
     /// What a path is at this moment: its absolute form, its source, whether it is a directory.
-    pub(crate) fn describe(&self, path: &Path, spool: SpoolMode) -> Result<(String, Option<Source>, bool), BadInput> {
+    pub(crate) fn describe(
+        &self,
+        path: &Path,
+        spool: SpoolMode,
+    ) -> Result<(String, Option<Source>, bool), BadInput> {
         let bad = |error_type, message: String| BadInput {
             line: None,
             input: path.display().to_string(),
@@ -83,7 +95,8 @@ impl Client {
         let absolute = std::path::absolute(path)
             .map_err(|error| bad("bad_path", format!("it cannot be made absolute: {error}")))?;
         let Some(text) = absolute.to_str() else {
-            let message = "its name is not UTF-8, and parameters are UTF-8 text; rename it first".to_owned();
+            let message =
+                "its name is not UTF-8, and parameters are UTF-8 text; rename it first".to_owned();
             return Err(bad("not_utf8", message));
         };
         let reason = |error| unreadable(&path.display().to_string(), error);
@@ -126,13 +139,19 @@ impl Client {
 
     /// Logs an operation of any type. A file that it refers to is read when it is carried out.
     pub fn submit(&self, operation: Logged) -> Result<Receipt, ClientError> {
-        self.backends.check(&operation.backend, &operation.operation_type, &operation.parameters)?;
+        self.backends.check(
+            &operation.backend,
+            &operation.operation_type,
+            &operation.parameters,
+        )?;
         if !self.settings.enabled {
             return Err(ClientError::Disabled);
         }
         let admitted = self.wal()?.append_new(vec![operation.clone()])?.pop();
         let what = operation.operation_type.to_string();
-        admitted.map(|admitted| receipt(&admitted, &operation)).ok_or(ClientError::NoSuchOperation(what))
+        admitted
+            .map(|admitted| receipt(&admitted, &operation))
+            .ok_or(ClientError::NoSuchOperation(what))
     }
 
     /// Puts failed operations back to pending, counters reset, and ends the wait of retrying ones.
@@ -163,7 +182,8 @@ impl Client {
         let number = written.first().map_or(0, |written| written.number);
         let pending = self.operation(&Reference::Number(number))?;
         let identity = self.disk.identity();
-        let claim = Claim { pid: identity.pid, host: identity.host.clone(), started: self.clock.now() };
+        let claim =
+            Claim { pid: identity.pid, host: identity.host.clone(), started: self.clock.now() };
         let claimed = Change::Next(Known::from(&pending), Event::Claimed { claim });
         wal.transact_finishing(|_| Ok((vec![claimed.clone()], ())))?;
         let processing = self.operation(&Reference::Number(number))?;
@@ -185,7 +205,8 @@ impl Client {
     }
 
     pub(super) fn type_named(&self, name: &str) -> Result<OperationType, ClientError> {
-        OperationType::new(name).map_err(|error| crate::backend::Refusal::BadParameters(error.to_string()).into())
+        OperationType::new(name)
+            .map_err(|error| crate::backend::Refusal::BadParameters(error.to_string()).into())
     }
 }
 
@@ -200,10 +221,13 @@ pub(super) fn check_key(key: &str) -> Result<(), ClientError> {
 /// Why a path cannot be used.
 pub(super) fn unreadable(path: &str, error: DiskError) -> BadInput {
     let (error_type, message) = match error.kind() {
-        std::io::ErrorKind::NotFound => ("not_found", "there is no such file or directory".to_owned()),
-        std::io::ErrorKind::PermissionDenied => {
-            ("permission_denied", "you may not read it; change its permissions or run as its owner".to_owned())
+        std::io::ErrorKind::NotFound => {
+            ("not_found", "there is no such file or directory".to_owned())
         }
+        std::io::ErrorKind::PermissionDenied => (
+            "permission_denied",
+            "you may not read it; change its permissions or run as its owner".to_owned(),
+        ),
         _ => ("io", error.source.to_string()),
     };
     BadInput { line: None, input: path.to_owned(), error_type, message }

@@ -33,8 +33,11 @@ impl Client {
     ) -> Result<Vec<Operation>, ClientError> {
         let start = self.clock.elapsed();
         self.wait_or(references, timeout, stop, |client, unfinished| {
-            let only = client.with_dependencies(unfinished.iter().map(|operation| operation.number))?;
-            let deadline = timeout.map(|timeout| timeout.saturating_sub(client.clock.elapsed().saturating_sub(start)));
+            let only =
+                client.with_dependencies(unfinished.iter().map(|operation| operation.number))?;
+            let deadline = timeout.map(|timeout| {
+                timeout.saturating_sub(client.clock.elapsed().saturating_sub(start))
+            });
             client.carry_out(only.into_iter().collect(), deadline, stop, observer)
         })
     }
@@ -96,7 +99,9 @@ impl Client {
         };
         match self.process(&options, stop, observer) {
             Err(ClientError::Wal(WalError::Busy { .. })) => Ok(()),
-            Ok(ProcessReport { out_of_room: Some(free), .. }) => Err(self.wal()?.no_room_for_outcomes(free).into()),
+            Ok(ProcessReport { out_of_room: Some(free), .. }) => {
+                Err(self.wal()?.no_room_for_outcomes(free).into())
+            }
             other => other.map(drop),
         }
     }
@@ -124,8 +129,11 @@ impl Client {
             for number in &numbers {
                 operations.push(self.operation(&Reference::Number(*number))?);
             }
-            let unfinished: Vec<Operation> =
-                operations.iter().filter(|operation| !operation.status().is_terminal()).cloned().collect();
+            let unfinished: Vec<Operation> = operations
+                .iter()
+                .filter(|operation| !operation.status().is_terminal())
+                .cloned()
+                .collect();
             if unfinished.is_empty() {
                 self.confirm()?;
                 if confirmed {

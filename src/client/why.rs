@@ -1,5 +1,7 @@
 use super::{Client, ClientError, Reference};
-use crate::operation::{FailureClass, Operation, OperationId, State, Status, Time, Wait, failure, retry};
+use crate::operation::{
+    FailureClass, Operation, OperationId, State, Status, Time, Wait, failure, retry,
+};
 use crate::wal::Fate;
 use crate::worker;
 
@@ -126,13 +128,23 @@ impl Client {
 
     fn named_with_status(&self, id: OperationId) -> Result<String, ClientError> {
         let to = self.look(|view| view.operation_by_id(id))?;
-        Ok(to.map_or_else(|| id.to_string(), |to| format!("operation {} ({})", to.number, to.status())))
+        Ok(to.map_or_else(
+            || id.to_string(),
+            |to| format!("operation {} ({})", to.number, to.status()),
+        ))
     }
 
-    fn why_failed(&self, operation: &Operation) -> Result<(Reason, String, Option<Time>), ClientError> {
+    fn why_failed(
+        &self,
+        operation: &Operation,
+    ) -> Result<(Reason, String, Option<Time>), ClientError> {
         let n = operation.number;
         if let Some(id) = operation.redirected_to {
-            return Ok((Reason::Redirected, format!("it went on as {}", self.named_with_status(id)?), None));
+            return Ok((
+                Reason::Redirected,
+                format!("it went on as {}", self.named_with_status(id)?),
+                None,
+            ));
         }
         let State::Failed { failure, .. } = &operation.state else {
             return Ok((Reason::Failed, "it failed".into(), None));
@@ -143,21 +155,29 @@ impl Client {
                 (Reason::Cancelled, format!("`wal-cli retry {n}` brings it back"))
             }
             failure::DEPENDENCY => return Ok((Reason::DependencyFailed, message.to_owned(), None)),
-            failure::IN_DOUBT => (Reason::InDoubt, format!("if it was not done, `wal-cli retry {n}`")),
+            failure::IN_DOUBT => {
+                (Reason::InDoubt, format!("if it was not done, `wal-cli retry {n}`"))
+            }
             _ if failure.class == FailureClass::Permanent => {
                 (Reason::Failed, format!("once the cause is gone, `wal-cli retry {n}` tries again"))
             }
             _ => {
                 let attempts = operation.retry_count + 1;
-                let spent = format!("all {attempts} attempts are spent; `wal-cli retry {n}` starts over");
+                let spent =
+                    format!("all {attempts} attempts are spent; `wal-cli retry {n}` starts over");
                 (Reason::Failed, spent)
             }
         };
         Ok((reason, format!("{message}; {advice}"), None))
     }
 
-    fn why_processing(&self, operation: &Operation) -> Result<(Reason, String, Option<Time>), ClientError> {
-        let Some(claim) = operation.claim() else { return Ok((Reason::Running, "it runs".into(), None)) };
+    fn why_processing(
+        &self,
+        operation: &Operation,
+    ) -> Result<(Reason, String, Option<Time>), ClientError> {
+        let Some(claim) = operation.claim() else {
+            return Ok((Reason::Running, "it runs".into(), None));
+        };
         let alive = self.is_carried_out(operation)?;
         let stopping = worker::is_cancelled(operation);
         if !alive && let Some(what) = self.still_running(operation) {
@@ -170,18 +190,30 @@ impl Client {
         }
         Ok(match (alive, stopping) {
             (true, false) => {
-                let health = self.known_health().into_iter().find(|health| health.backend == operation.backend);
+                let health = self
+                    .known_health()
+                    .into_iter()
+                    .find(|health| health.backend == operation.backend);
                 let missed = health.filter(|health| health.last_check > Some(claim.started));
-                let away = missed.and_then(|health| health.failure).map_or_else(String::new, |failure| {
-                    let message = failure.message.trim_end_matches('.');
-                    format!("; its backend `{}` was away when it was last checked: {message}", operation.backend)
-                });
-                let text = format!("process {} has been carrying it out since {}{away}", claim.pid, claim.started);
+                let away =
+                    missed.and_then(|health| health.failure).map_or_else(String::new, |failure| {
+                        let message = failure.message.trim_end_matches('.');
+                        format!(
+                            "; its backend `{}` was away when it was last checked: {message}",
+                            operation.backend
+                        )
+                    });
+                let text = format!(
+                    "process {} has been carrying it out since {}{away}",
+                    claim.pid, claim.started
+                );
                 (Reason::Running, text, None)
             }
-            (true, true) => {
-                (Reason::Stopping, format!("process {} was asked to stop carrying it out", claim.pid), None)
-            }
+            (true, true) => (
+                Reason::Stopping,
+                format!("process {} was asked to stop carrying it out", claim.pid),
+                None,
+            ),
             (false, _) => {
                 let ended = "the process that carried it out has ended without an answer";
                 let next = "the next `wal-cli process` asks its backend what became of it";
@@ -201,10 +233,17 @@ impl Client {
         self.backends.get(&operation.backend)?.still_running(&request)
     }
 
-    fn why_waiting(&self, operation: &Operation) -> Result<(Reason, String, Option<Time>), ClientError> {
+    fn why_waiting(
+        &self,
+        operation: &Operation,
+    ) -> Result<(Reason, String, Option<Time>), ClientError> {
         let (n, backend, now) = (operation.number, &operation.backend, self.clock.now());
         if operation.hold {
-            return Ok((Reason::Held, format!("it is held; `wal-cli release {n}` lets it go on"), None));
+            return Ok((
+                Reason::Held,
+                format!("it is held; `wal-cli release {n}` lets it go on"),
+                None,
+            ));
         }
         if !operation.depends_on.is_empty() {
             return self.why_dependent(operation);
@@ -215,12 +254,20 @@ impl Client {
                 false => "is not configured",
             };
             let advice = format!("`wal-cli retry {n} --backend NAME` sends it elsewhere");
-            return Ok((Reason::NoBackend, format!("its backend is `{backend}`, which {what}; {advice}"), None));
+            return Ok((
+                Reason::NoBackend,
+                format!("its backend is `{backend}`, which {what}; {advice}"),
+                None,
+            ));
         }
         if let Some(until) = operation.not_before
             && !(Wait { since: operation.logged_at, until }).is_over(now)
         {
-            return Ok((Reason::Delayed, format!("it was logged to be tried not before {until}"), Some(until)));
+            return Ok((
+                Reason::Delayed,
+                format!("it was logged to be tried not before {until}"),
+                Some(until),
+            ));
         }
         if let State::Retrying { failure, wait } = &operation.state
             && !wait.is_over(now)
@@ -238,7 +285,9 @@ impl Client {
         // Whoever carries out operations of its own, or those of another backend, does not take this one.
         let elsewhere = |command: &str| {
             !command.starts_with("process")
-                || command.split_once("--backend ").is_some_and(|(_, name)| name != backend.as_str())
+                || command
+                    .split_once("--backend ")
+                    .is_some_and(|(_, name)| name != backend.as_str())
         };
         let running = self.processing_active()?.filter(|holder| !elsewhere(&holder.command));
         let away = self.away(operation);
@@ -248,7 +297,11 @@ impl Client {
         };
         if let Some(message) = away {
             let message = message.trim_end_matches('.');
-            return Ok((Reason::BackendAway, format!("its backend `{backend}` is away: {message}; {next}"), None));
+            return Ok((
+                Reason::BackendAway,
+                format!("its backend `{backend}` is away: {message}; {next}"),
+                None,
+            ));
         }
         if running.is_none() {
             return Ok((
@@ -264,23 +317,39 @@ impl Client {
         } else {
             ""
         };
-        let is_limited =
-            running.is_some_and(|holder| ["--max-time", "--limit", "-n "].iter().any(|o| holder.command.contains(o)));
-        let or_later = if is_limited { ", now or in the next run, since this one is limited" } else { "" };
-        Ok((Reason::Queued, format!("it is due, and a drain loop runs: its turn comes{turn}{or_later}"), Some(now)))
+        let is_limited = running.is_some_and(|holder| {
+            ["--max-time", "--limit", "-n "].iter().any(|o| holder.command.contains(o))
+        });
+        let or_later =
+            if is_limited { ", now or in the next run, since this one is limited" } else { "" };
+        Ok((
+            Reason::Queued,
+            format!("it is due, and a drain loop runs: its turn comes{turn}{or_later}"),
+            Some(now),
+        ))
     }
 
     /// What was said last of its backend, if that was that it is away: by a check, or by the operation itself.
     fn away(&self, operation: &Operation) -> Option<String> {
-        let known = self.known_health().into_iter().find(|health| health.backend == operation.backend);
-        let (checked_at, missed) = known.map_or((None, None), |health| (health.last_check, health.failure));
+        let known =
+            self.known_health().into_iter().find(|health| health.backend == operation.backend);
+        let (checked_at, missed) =
+            known.map_or((None, None), |health| (health.last_check, health.failure));
         let own = operation.state.failure().filter(|failure| failure.class == FailureClass::Outage);
-        let since = operation.history.iter().rev().find(|entry| entry.error.is_some()).map(|entry| entry.at);
+        let since = operation
+            .history
+            .iter()
+            .rev()
+            .find(|entry| entry.error.is_some())
+            .map(|entry| entry.at);
         let own = own.filter(|_| since > checked_at);
         missed.as_ref().or(own).map(|failure| failure.message.clone())
     }
 
-    fn why_dependent(&self, operation: &Operation) -> Result<(Reason, String, Option<Time>), ClientError> {
+    fn why_dependent(
+        &self,
+        operation: &Operation,
+    ) -> Result<(Reason, String, Option<Time>), ClientError> {
         let mut open = Vec::new();
         for id in &operation.depends_on {
             let fate = self.look(|view| view.fate(*id))?;
@@ -313,10 +382,18 @@ impl Client {
                 let text = "all that it waited for is completed; the next `wal-cli process` carries it out";
                 (Reason::NoDrainLoop, text.into(), None)
             }
-            [one] => (Reason::WaitsForOthers, format!("it waits for {one}, and goes on when that is completed"), None),
+            [one] => (
+                Reason::WaitsForOthers,
+                format!("it waits for {one}, and goes on when that is completed"),
+                None,
+            ),
             several => {
                 let list = several.join(", ");
-                (Reason::WaitsForOthers, format!("it waits for {list}, and goes on when they are completed"), None)
+                (
+                    Reason::WaitsForOthers,
+                    format!("it waits for {list}, and goes on when they are completed"),
+                    None,
+                )
             }
         })
     }

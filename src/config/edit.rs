@@ -16,23 +16,29 @@ use crate::operation::BackendName;
 /// wrong, or if the change makes anything else wrong; what was wrong before may stay.
 pub fn set(text: &str, file: &Path, key: &str, value: &str) -> Result<String, ConfigError> {
     let name = Name::parse(key);
-    let given = Given { raw: Raw::Word(value.to_owned()), origin: Origin::Flag("config set".into()) };
+    let given =
+        Given { raw: Raw::Word(value.to_owned()), origin: Origin::Flag("config set".into()) };
     let (_, wrong_before) = judge(text, file, None)?;
     let (mut settings, wrong) = judge(text, file, Some((name.clone(), given)))?;
     let is_new = |error: &ConfigError| {
         let same = |old: &&ConfigError| {
-            old.key() == error.key() && std::mem::discriminant(*old) == std::mem::discriminant(error)
+            old.key() == error.key()
+                && std::mem::discriminant(*old) == std::mem::discriminant(error)
         };
         error.key() == Some(key) || wrong_before.iter().find(same).is_none()
     };
     if let Some(error) = wrong.into_iter().find(is_new) {
         return Err(error);
     }
-    let mut document: DocumentMut = text.parse().map_err(|error| layers::syntax_error(&error, text, file))?;
-    let written = to_toml(&mut settings, &name, value).and_then(|value| insert(&mut document, &name, value));
+    let mut document: DocumentMut =
+        text.parse().map_err(|error| layers::syntax_error(&error, text, file))?;
+    let written =
+        to_toml(&mut settings, &name, value).and_then(|value| insert(&mut document, &name, value));
     if written.is_none() {
         // Something that is no table stands where the key's table should be, and was found wrong above.
-        let in_the_way = wrong_before.into_iter().find(|error| error.key().is_some_and(|wrong| key.starts_with(wrong)));
+        let in_the_way = wrong_before
+            .into_iter()
+            .find(|error| error.key().is_some_and(|wrong| key.starts_with(wrong)));
         return Err(in_the_way.unwrap_or_else(|| keys::unknown(&settings.backends, key, None)));
     }
     let text = document.to_string();
@@ -42,7 +48,8 @@ pub fn set(text: &str, file: &Path, key: &str, value: &str) -> Result<String, Co
 /// Whether a key takes a path. In a file, a relative one starts from the file's folder.
 pub fn is_path(key: &str) -> bool {
     let name = Name::parse(key);
-    let (mut settings, mut backend) = (Settings::at("/".into()), BackendSettings::new(BackendType::Local));
+    let (mut settings, mut backend) =
+        (Settings::at("/".into()), BackendSettings::new(BackendType::Local));
     let slot = match name.backend {
         None => keys::find(&GENERAL, &name.key).map(|key| (key.slot)(&mut settings)),
         Some(_) => keys::find(&BACKEND, &name.key).map(|key| (key.slot)(&mut backend)),
@@ -51,7 +58,11 @@ pub fn is_path(key: &str) -> bool {
 }
 
 /// What a text comes to, perhaps with one key set on top, and what is wrong with it.
-fn judge(text: &str, file: &Path, change: Option<(Name, Given)>) -> Result<(Settings, Vec<ConfigError>), ConfigError> {
+fn judge(
+    text: &str,
+    file: &Path,
+    change: Option<(Name, Given)>,
+) -> Result<(Settings, Vec<ConfigError>), ConfigError> {
     let mut errors = Vec::new();
     let mut layer = layers::from_toml(text, file, &mut errors)?;
     layer.extend(change);

@@ -94,7 +94,9 @@ impl ConfigError {
             | ConfigError::NotOfType { key, .. }
             | ConfigError::NoType { backend: key, .. } => Some(key),
             ConfigError::NoHome => Some("base_path"),
-            ConfigError::Syntax { .. } | ConfigError::Disk(_) | ConfigError::NotAFile { .. } => None,
+            ConfigError::Syntax { .. } | ConfigError::Disk(_) | ConfigError::NotAFile { .. } => {
+                None
+            }
         }
     }
 

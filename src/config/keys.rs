@@ -42,22 +42,36 @@ pub(super) static GENERAL: [Key<Settings>; 22] = [
     key("partition_size", "PARTITION_SIZE", "live operations in one partition", |s| {
         Slot::Whole(&mut s.partition_size, 1..=1_000_000)
     }),
-    key("max_retries", "MAX_RETRIES", "retries after a first failure", |s| Slot::Whole(&mut s.max_retries, 0..=1_000)),
+    key("max_retries", "MAX_RETRIES", "retries after a first failure", |s| {
+        Slot::Whole(&mut s.max_retries, 0..=1_000)
+    }),
     key("retry_delay", "RETRY_DELAY", "seconds to wait after a first failure", |s| {
         Slot::Seconds(&mut s.retry_delay, 0.0..=SECONDS_MAX)
     }),
-    key("retry_after_max", "RETRY_AFTER_MAX", "longest wait in seconds that a backend may ask for", |s| {
-        Slot::Seconds(&mut s.retry_after_max, 0.0..=SECONDS_MAX)
-    }),
-    key("processing_interval", "PROCESS_INTERVAL", "longest pause in seconds of a drain loop that follows", |s| {
-        Slot::Seconds(&mut s.processing_interval, 0.05..=SECONDS_MAX)
-    }),
-    key("archive_completed", "ARCHIVE_COMPLETED", "whether completed operations move to the archive", |s| {
-        Slot::Bool(&mut s.archive_completed)
-    }),
-    key("cleanup_interval", "CLEANUP_INTERVAL", "seconds between two cleanups by a drain loop", |s| {
-        Slot::Seconds(&mut s.cleanup_interval, 1.0..=SECONDS_MAX)
-    }),
+    key(
+        "retry_after_max",
+        "RETRY_AFTER_MAX",
+        "longest wait in seconds that a backend may ask for",
+        |s| Slot::Seconds(&mut s.retry_after_max, 0.0..=SECONDS_MAX),
+    ),
+    key(
+        "processing_interval",
+        "PROCESS_INTERVAL",
+        "longest pause in seconds of a drain loop that follows",
+        |s| Slot::Seconds(&mut s.processing_interval, 0.05..=SECONDS_MAX),
+    ),
+    key(
+        "archive_completed",
+        "ARCHIVE_COMPLETED",
+        "whether completed operations move to the archive",
+        |s| Slot::Bool(&mut s.archive_completed),
+    ),
+    key(
+        "cleanup_interval",
+        "CLEANUP_INTERVAL",
+        "seconds between two cleanups by a drain loop",
+        |s| Slot::Seconds(&mut s.cleanup_interval, 1.0..=SECONDS_MAX),
+    ),
     key("max_age_days", "MAX_AGE_DAYS", "days for which completed operations are kept", |s| {
         Slot::Whole(&mut s.max_age_days, 0..=36_500)
     }),
@@ -67,15 +81,24 @@ pub(super) static GENERAL: [Key<Settings>; 22] = [
         "where cleanups push archives before they may go, s3://BUCKET/PREFIX for example",
         |s| Slot::Text(&mut s.archive_push),
     ),
-    key("archive_host", "ARCHIVE_HOST", "name of this machine in the history that is pushed, if not its own", |s| {
-        Slot::HostName(&mut s.archive_host)
-    }),
-    key("archive_backend", "ARCHIVE_BACKEND", "backend that pushes archives; if not set, the one for S3", |s| {
-        Slot::MaybeBackend(&mut s.archive_backend)
-    }),
-    key("health_check_interval", "HEALTH_CHECK_INTERVAL", "seconds until a backend is probed again", |s| {
-        Slot::Seconds(&mut s.health_check_interval, 0.05..=SECONDS_MAX)
-    }),
+    key(
+        "archive_host",
+        "ARCHIVE_HOST",
+        "name of this machine in the history that is pushed, if not its own",
+        |s| Slot::HostName(&mut s.archive_host),
+    ),
+    key(
+        "archive_backend",
+        "ARCHIVE_BACKEND",
+        "backend that pushes archives; if not set, the one for S3",
+        |s| Slot::MaybeBackend(&mut s.archive_backend),
+    ),
+    key(
+        "health_check_interval",
+        "HEALTH_CHECK_INTERVAL",
+        "seconds until a backend is probed again",
+        |s| Slot::Seconds(&mut s.health_check_interval, 0.05..=SECONDS_MAX),
+    ),
     key("health_check_timeout", "HEALTH_CHECK_TIMEOUT", "seconds that a probe may take", |s| {
         Slot::Seconds(&mut s.health_check_timeout, 0.05..=3_600.0)
     }),
@@ -85,14 +108,24 @@ pub(super) static GENERAL: [Key<Settings>; 22] = [
     key("default_backend", "DEFAULT_BACKEND", "backend of operations that name none", |s| {
         Slot::Backend(&mut s.default_backend)
     }),
-    key("jobs", "JOBS", "operations carried out at once on one backend", |s| Slot::Whole(&mut s.jobs, 1..=1_024)),
-    key("spool", "SPOOL", "whether content is copied when it is logged", |s| Slot::Spool(&mut s.spool)),
-    key("spool_max_bytes", "SPOOL_MAX_BYTES", "largest content that spool = \"auto\" copies", |s| {
-        Slot::Bytes(&mut s.spool_max_bytes, 0..=BYTES_MAX)
+    key("jobs", "JOBS", "operations carried out at once on one backend", |s| {
+        Slot::Whole(&mut s.jobs, 1..=1_024)
     }),
-    key("min_free_bytes", "MIN_FREE_BYTES", "free space below which nothing new is accepted", |s| {
-        Slot::Bytes(&mut s.min_free_bytes, 0..=BYTES_MAX)
+    key("spool", "SPOOL", "whether content is copied when it is logged", |s| {
+        Slot::Spool(&mut s.spool)
     }),
+    key(
+        "spool_max_bytes",
+        "SPOOL_MAX_BYTES",
+        "largest content that spool = \"auto\" copies",
+        |s| Slot::Bytes(&mut s.spool_max_bytes, 0..=BYTES_MAX),
+    ),
+    key(
+        "min_free_bytes",
+        "MIN_FREE_BYTES",
+        "free space below which nothing new is accepted",
+        |s| Slot::Bytes(&mut s.min_free_bytes, 0..=BYTES_MAX),
+    ),
     key("lock_timeout", "LOCK_TIMEOUT", "seconds to wait for a lock of the log", |s| {
         Slot::Seconds(&mut s.lock_timeout, 0.0..=86_400.0)
     }),
@@ -118,13 +151,21 @@ const fn of(
 
 /// The keys of one backend, in the order of the manual.
 pub(super) static BACKEND: [Key<BackendSettings>; 29] = [
-    of(&BackendType::ALL, "type", "TYPE", "what kind of place it is", |b| Slot::Type(&mut b.backend_type)),
+    of(&BackendType::ALL, "type", "TYPE", "what kind of place it is", |b| {
+        Slot::Type(&mut b.backend_type)
+    }),
     of(NETWORK, "endpoint", "ENDPOINT", "address of the service", |b| Slot::Url(&mut b.endpoint)),
     of(&[S3], "region", "REGION", "region of the service", |b| Slot::Text(&mut b.region)),
-    of(&[S3], "bucket", "BUCKET", "bucket of operations that name none", |b| Slot::Text(&mut b.bucket)),
-    of(&[S3], "access_key_id", "ACCESS_KEY_ID", "who we are; if not set, AWS's usual places tell", |b| {
-        Slot::Secret(&mut b.access_key_id)
+    of(&[S3], "bucket", "BUCKET", "bucket of operations that name none", |b| {
+        Slot::Text(&mut b.bucket)
     }),
+    of(
+        &[S3],
+        "access_key_id",
+        "ACCESS_KEY_ID",
+        "who we are; if not set, AWS's usual places tell",
+        |b| Slot::Secret(&mut b.access_key_id),
+    ),
     of(&[S3], "secret_access_key", "SECRET_ACCESS_KEY", "the secret of that key", |b| {
         Slot::Secret(&mut b.secret_access_key)
     }),
@@ -138,7 +179,9 @@ pub(super) static BACKEND: [Key<BackendSettings>; 29] = [
         "whether addresses name the bucket in their path; with an endpoint, yes",
         |b| Slot::MaybeBool(&mut b.path_style),
     ),
-    of(&[S3], "checksums", "CHECKSUMS", "whether the service takes and gives CRC-32", |b| Slot::Bool(&mut b.checksums)),
+    of(&[S3], "checksums", "CHECKSUMS", "whether the service takes and gives CRC-32", |b| {
+        Slot::Bool(&mut b.checksums)
+    }),
     // No service takes smaller ones, or larger ones.
     of(&[S3], "part_size", "PART_SIZE", "bytes of a part of a large file", |b| {
         Slot::Bytes(&mut b.part_size, 5 << 20..=5 << 30)
@@ -146,11 +189,17 @@ pub(super) static BACKEND: [Key<BackendSettings>; 29] = [
     of(&[S3], "part_jobs", "PART_JOBS", "parts of one file that are sent at once", |b| {
         Slot::Whole(&mut b.part_jobs, 1..=64)
     }),
-    of(&[Custom], "command", "COMMAND", "the program and its arguments", |b| Slot::Command(&mut b.command)),
-    of(&[Local], "path", "PATH", "the folder", |b| Slot::MaybePath(&mut b.path)),
-    of(NETWORK, "connection_timeout", "CONNECTION_TIMEOUT", "seconds that a connection may take to come about", |b| {
-        Slot::Seconds(&mut b.connection_timeout, 0.05..=3_600.0)
+    of(&[Custom], "command", "COMMAND", "the program and its arguments", |b| {
+        Slot::Command(&mut b.command)
     }),
+    of(&[Local], "path", "PATH", "the folder", |b| Slot::MaybePath(&mut b.path)),
+    of(
+        NETWORK,
+        "connection_timeout",
+        "CONNECTION_TIMEOUT",
+        "seconds that a connection may take to come about",
+        |b| Slot::Seconds(&mut b.connection_timeout, 0.05..=3_600.0),
+    ),
     of(
         NETWORK,
         "idle_timeout",
@@ -165,12 +214,20 @@ pub(super) static BACKEND: [Key<BackendSettings>; 29] = [
         "seconds that an attempt may take in all; 0: no limit",
         |b| Slot::Seconds(&mut b.total_timeout, 0.0..=SECONDS_MAX),
     ),
-    of(&[Ipfs], "token", "TOKEN", "bearer token, if the service wants one", |b| Slot::Secret(&mut b.token)),
-    of(&[Ipfs], "username", "USERNAME", "user, if the service wants one and no token", |b| Slot::Text(&mut b.username)),
-    of(&[Ipfs], "password", "PASSWORD", "that user's password", |b| Slot::Secret(&mut b.password)),
-    of(&BackendType::ALL, "jobs", "JOBS", "operations carried out at once, if not as `jobs` says", |b| {
-        Slot::Whole(&mut b.jobs, 1..=1_024)
+    of(&[Ipfs], "token", "TOKEN", "bearer token, if the service wants one", |b| {
+        Slot::Secret(&mut b.token)
     }),
+    of(&[Ipfs], "username", "USERNAME", "user, if the service wants one and no token", |b| {
+        Slot::Text(&mut b.username)
+    }),
+    of(&[Ipfs], "password", "PASSWORD", "that user's password", |b| Slot::Secret(&mut b.password)),
+    of(
+        &BackendType::ALL,
+        "jobs",
+        "JOBS",
+        "operations carried out at once, if not as `jobs` says",
+        |b| Slot::Whole(&mut b.jobs, 1..=1_024),
+    ),
     of(
         MOVING,
         "max_bytes_per_second",
@@ -178,8 +235,12 @@ pub(super) static BACKEND: [Key<BackendSettings>; 29] = [
         "bytes moved per second, by all of its operations together; 0: no limit",
         |b| Slot::Bytes(&mut b.max_bytes_per_second, 0..=BYTES_MAX),
     ),
-    of(CONTENT, "cid_version", "CID_VERSION", "version of new CIDs", |b| Slot::Whole(&mut b.cid_version, 0..=1)),
-    of(CONTENT, "raw_leaves", "RAW_LEAVES", "whether leaves are raw blocks", |b| Slot::MaybeBool(&mut b.raw_leaves)),
+    of(CONTENT, "cid_version", "CID_VERSION", "version of new CIDs", |b| {
+        Slot::Whole(&mut b.cid_version, 0..=1)
+    }),
+    of(CONTENT, "raw_leaves", "RAW_LEAVES", "whether leaves are raw blocks", |b| {
+        Slot::MaybeBool(&mut b.raw_leaves)
+    }),
     // Kubo takes no larger chunk, and other nodes no larger block.
     of(CONTENT, "chunk_size", "CHUNK_SIZE", "bytes of content in one block", |b| {
         Slot::Bytes(&mut b.chunk_size, 1..=1 << 20)
@@ -193,8 +254,12 @@ pub(super) static BACKEND: [Key<BackendSettings>; 29] = [
     of(&[Mock], "latency_ms", "LATENCY_MS", "milliseconds that every attempt takes", |b| {
         Slot::Whole(&mut b.mock.latency_ms, 0..=3_600_000)
     }),
-    of(&[Mock], "seed", "SEED", "decides which attempts fail", |b| Slot::Whole(&mut b.mock.seed, 0..=i64::MAX as u64)),
-    of(&[Mock], "offline", "OFFLINE", "whether it is away altogether", |b| Slot::Bool(&mut b.mock.offline)),
+    of(&[Mock], "seed", "SEED", "decides which attempts fail", |b| {
+        Slot::Whole(&mut b.mock.seed, 0..=i64::MAX as u64)
+    }),
+    of(&[Mock], "offline", "OFFLINE", "whether it is away altogether", |b| {
+        Slot::Bool(&mut b.mock.offline)
+    }),
 ];
 
 /// The key of this name in a table.
@@ -216,7 +281,11 @@ pub(super) fn all(loaded: &Loaded) -> Vec<Entry> {
     for (backend, settings) in &mut settings.backends {
         let kind = settings.backend_type;
         for key in BACKEND.iter().filter(|key| key.types.contains(&kind)) {
-            push(format!("backends.{backend}.{}", key.name), (key.slot)(settings).show(), key.about);
+            push(
+                format!("backends.{backend}.{}", key.name),
+                (key.slot)(settings).show(),
+                key.about,
+            );
         }
     }
     entries
@@ -256,7 +325,10 @@ pub(super) fn did_you_mean(wrong: &str, known: impl IntoIterator<Item = String>)
 pub fn is_secret(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key).to_ascii_lowercase();
     last.split(['_', '-']).any(|word| {
-        matches!(word, "secret" | "token" | "password" | "passphrase" | "credential" | "credentials" | "key")
+        matches!(
+            word,
+            "secret" | "token" | "password" | "passphrase" | "credential" | "credentials" | "key"
+        )
     })
 }
 

@@ -9,7 +9,10 @@ use toml_edit::{Document, Item, TableLike, TomlError, Value};
 
 use super::keys::{self, BACKEND, GENERAL, Key};
 use super::slot::{Base, Raw};
-use super::{BackendSettings, BackendType, ConfigError, Loaded, Origin, Places, Settings, Sources, Warning, mask};
+use super::{
+    BackendSettings, BackendType, ConfigError, Loaded, Origin, Places, Settings, Sources, Warning,
+    mask,
+};
 use crate::disk::{Access, Disk, FileKind};
 use crate::operation::BackendName;
 
@@ -115,7 +118,11 @@ pub(super) fn syntax_error(error: &TomlError, text: &str, path: &Path) -> Config
 }
 
 /// What a settings file says.
-pub(super) fn from_toml(text: &str, path: &Path, errors: &mut Vec<ConfigError>) -> Result<Layer, ConfigError> {
+pub(super) fn from_toml(
+    text: &str,
+    path: &Path,
+    errors: &mut Vec<ConfigError>,
+) -> Result<Layer, ConfigError> {
     let document = Document::parse(text).map_err(|error| syntax_error(&error, text, path))?;
     let mut reader = TomlReader { text, path, layer: Layer::new(), errors };
     for (key, item) in document.as_table() {
@@ -138,7 +145,8 @@ struct TomlReader<'a> {
 
 impl TomlReader<'_> {
     fn origin(&self, table: &dyn TableLike, key: &str) -> Origin {
-        let offset = table.get_key_value(key).and_then(|(key, _)| key.span()).map_or(0, |span| span.start);
+        let offset =
+            table.get_key_value(key).and_then(|(key, _)| key.span()).map_or(0, |span| span.start);
         Origin::File { path: self.path.to_owned(), line: place(self.text, offset).0 }
     }
 
@@ -151,7 +159,11 @@ impl TomlReader<'_> {
             };
             for (key, item) in table.iter() {
                 let origin = self.origin(table, key);
-                self.value(Name { backend: Some(backend.to_owned()), key: key.to_owned() }, item, origin);
+                self.value(
+                    Name { backend: Some(backend.to_owned()), key: key.to_owned() },
+                    item,
+                    origin,
+                );
             }
         }
     }
@@ -265,7 +277,9 @@ fn variables(named: &BTreeSet<String>) -> impl Iterator<Item = String> {
     let general = GENERAL.iter().map(|key| format!("{VARIABLE_PREFIX}{}", key.variable));
     let of_backends = named.iter().flat_map(|backend| {
         let backend = as_variable(backend);
-        BACKEND.iter().map(move |key| format!("{VARIABLE_PREFIX}BACKENDS_{backend}_{}", key.variable))
+        BACKEND
+            .iter()
+            .map(move |key| format!("{VARIABLE_PREFIX}BACKENDS_{backend}_{}", key.variable))
     });
     general.chain(of_backends)
 }
@@ -310,7 +324,11 @@ impl Resolver<'_> {
                     refused.insert(text);
                     let hint = Some(error.to_string());
                     let key = format!("backends.{text}");
-                    self.errors.push(ConfigError::UnknownKey { key, origin: Some(given.origin.clone()), hint });
+                    self.errors.push(ConfigError::UnknownKey {
+                        key,
+                        origin: Some(given.origin.clone()),
+                        hint,
+                    });
                     continue;
                 }
             };
@@ -318,23 +336,39 @@ impl Resolver<'_> {
             let Some(given_type) = layer.get(&name) else {
                 if refused.insert(text) {
                     let of_predeclared = BackendType::ALL.map(|kind| kind.as_str().to_owned());
-                    let hint = keys::did_you_mean(text, of_predeclared)
-                        .or_else(|| Some(format!("give it one with `backends.{text}.type`, \"ipfs\" for example")));
+                    let hint = keys::did_you_mean(text, of_predeclared).or_else(|| {
+                        Some(format!(
+                            "give it one with `backends.{text}.type`, \"ipfs\" for example"
+                        ))
+                    });
                     let backend = text.to_owned();
-                    self.errors.push(ConfigError::NoType { backend, origin: given.origin.clone(), hint });
+                    self.errors.push(ConfigError::NoType {
+                        backend,
+                        origin: given.origin.clone(),
+                        hint,
+                    });
                 }
                 continue;
             };
             match given_type.raw.text().and_then(BackendType::parse) {
                 Some(kind) => {
-                    self.settings.backends.entry(backend).or_insert_with(|| BackendSettings::new(kind));
+                    self.settings
+                        .backends
+                        .entry(backend)
+                        .or_insert_with(|| BackendSettings::new(kind));
                 }
                 // What is wrong with the type is said once, here; its other keys cannot be judged.
                 None => {
                     refused.insert(text);
                     if let Some(key) = keys::find(&BACKEND, "type") {
-                        fill(key, &mut BackendSettings::new(BackendType::Mock), &name, given_type, Base::default())
-                            .map_or_else(|error| self.errors.push(error), drop);
+                        fill(
+                            key,
+                            &mut BackendSettings::new(BackendType::Mock),
+                            &name,
+                            given_type,
+                            Base::default(),
+                        )
+                        .map_or_else(|error| self.errors.push(error), drop);
                     }
                 }
             }
@@ -356,10 +390,14 @@ impl Resolver<'_> {
             Some(backend) => {
                 let Ok(backend) = BackendName::new(backend) else { return };
                 let known = &self.settings.backends;
-                let Some(kind) = known.get(&backend).map(|settings| settings.backend_type) else { return };
+                let Some(kind) = known.get(&backend).map(|settings| settings.backend_type) else {
+                    return;
+                };
                 match keys::find(&BACKEND, &name.key) {
                     None => Err(keys::unknown(known, &name.to_string(), origin())),
-                    Some(key) if !key.types.contains(&kind) => Err(not_of_type(name, kind, given.origin.clone())),
+                    Some(key) if !key.types.contains(&kind) => {
+                        Err(not_of_type(name, kind, given.origin.clone()))
+                    }
                     Some(key) if key.name == "type" => same_type(name, given, kind),
                     Some(key) => match self.settings.backends.get_mut(&backend) {
                         Some(settings) => fill(key, settings, name, given, base),
@@ -373,7 +411,12 @@ impl Resolver<'_> {
                 self.origins.insert(name.to_string(), given.origin.clone());
             }
             // A variable that has no meaning here may have one for another version or another machine.
-            Err(ConfigError::NotOfType { origin: Origin::Environment(variable), backend_type, hint, .. }) => {
+            Err(ConfigError::NotOfType {
+                origin: Origin::Environment(variable),
+                backend_type,
+                hint,
+                ..
+            }) => {
                 let message = format!("a backend of type `{backend_type}` has no `{}`", name.key);
                 self.warnings.push(Warning { variable, message, hint });
             }
@@ -404,7 +447,12 @@ impl Resolver<'_> {
             let name = std::mem::replace(&mut settings.default_backend, BackendType::Ipfs.name());
             wrong.push(("default_backend", name));
         }
-        wrong.extend(settings.archive_backend.take_if(|name| !is_there(name)).map(|name| ("archive_backend", name)));
+        wrong.extend(
+            settings
+                .archive_backend
+                .take_if(|name| !is_there(name))
+                .map(|name| ("archive_backend", name)),
+        );
         for (key, wrong) in wrong {
             self.errors.push(ConfigError::Value {
                 key: key.into(),
@@ -433,7 +481,10 @@ fn same_type(name: &Name, given: &Given, backend_type: BackendType) -> Result<()
     Err(ConfigError::Value {
         key: name.to_string(),
         value: given.raw.shown().into(),
-        expected: format!("only `{backend_type}`, since a backend named like a type is of that type").into(),
+        expected: format!(
+            "only `{backend_type}`, since a backend named like a type is of that type"
+        )
+        .into(),
         origin: given.origin.clone(),
         hint: Some("choose another name for a backend of another type".into()),
     })

@@ -69,7 +69,10 @@ impl Places {
     /// The folders of the user who runs this process.
     pub fn of_user() -> Places {
         match directories::BaseDirs::new() {
-            Some(dirs) => Places { home: Some(dirs.home_dir().into()), config_dir: Some(dirs.config_dir().into()) },
+            Some(dirs) => Places {
+                home: Some(dirs.home_dir().into()),
+                config_dir: Some(dirs.config_dir().into()),
+            },
             None => Places::default(),
         }
     }
@@ -139,7 +142,9 @@ pub fn load(
 }
 
 /// Loads settings; the first thing that is wrong with them ends it.
-pub fn load_from(sources: Sources<'_, impl IntoIterator<Item = (OsString, OsString)>>) -> Result<Loaded, ConfigError> {
+pub fn load_from(
+    sources: Sources<'_, impl IntoIterator<Item = (OsString, OsString)>>,
+) -> Result<Loaded, ConfigError> {
     let (loaded, errors) = layers::read(sources)?;
     errors.into_iter().next().map_or(Ok(loaded), Err)
 }

@@ -59,8 +59,10 @@ pub struct Settings {
 impl Settings {
     /// The defaults for a log in this folder.
     pub fn at(base_path: PathBuf) -> Settings {
-        let mut backends: BTreeMap<_, _> =
-            BackendType::ALL.into_iter().map(|kind| (kind.name(), BackendSettings::new(kind))).collect();
+        let mut backends: BTreeMap<_, _> = BackendType::ALL
+            .into_iter()
+            .map(|kind| (kind.name(), BackendSettings::new(kind)))
+            .collect();
         if let Some(local) = backends.get_mut(&BackendType::Local.name()) {
             local.path = Some(base_path.join("local"));
         }
@@ -95,15 +97,20 @@ impl Settings {
     /// or `s3`.
     pub fn archive_backend(&self) -> BackendName {
         let unset = BackendSettings::new(BackendType::S3);
-        let is_set = |settings: &BackendSettings| settings.backend_type == BackendType::S3 && *settings != unset;
-        let mut named = self.backends.iter().filter(|(_, settings)| is_set(settings)).map(|(name, _)| name);
+        let is_set = |settings: &BackendSettings| {
+            settings.backend_type == BackendType::S3 && *settings != unset
+        };
+        let mut named =
+            self.backends.iter().filter(|(_, settings)| is_set(settings)).map(|(name, _)| name);
         let only = named.next().filter(|_| named.next().is_none());
         self.archive_backend.as_ref().or(only).cloned().unwrap_or_else(|| BackendType::S3.name())
     }
 
     /// Bytes that a backend may move per second; none: no limit.
     pub fn bytes_per_second_of(&self, backend: &BackendName) -> Option<NonZeroU64> {
-        self.backends.get(backend).and_then(|settings| NonZeroU64::new(settings.max_bytes_per_second))
+        self.backends
+            .get(backend)
+            .and_then(|settings| NonZeroU64::new(settings.max_bytes_per_second))
     }
 
     /// Operations that a backend carries out at once.
@@ -175,7 +182,9 @@ words!(
 impl BackendType {
     /// The predeclared backend of this type.
     pub fn name(self) -> BackendName {
-        let Ok(name) = BackendName::new(self.as_str()) else { unreachable!("each word above is a name") };
+        let Ok(name) = BackendName::new(self.as_str()) else {
+            unreachable!("each word above is a name")
+        };
         name
     }
 }
@@ -267,7 +276,8 @@ impl BackendSettings {
 
     /// The defaults of a type.
     pub fn new(backend_type: BackendType) -> BackendSettings {
-        let endpoint = (backend_type == BackendType::Ipfs).then(|| "http://localhost:5001/api/v0".to_owned());
+        let endpoint =
+            (backend_type == BackendType::Ipfs).then(|| "http://localhost:5001/api/v0".to_owned());
         let region = (backend_type == BackendType::S3).then(|| "us-west-2".to_owned());
         let connection_timeout = Duration::from_secs(match backend_type {
             BackendType::S3 => 10,

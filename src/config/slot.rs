@@ -184,7 +184,9 @@ impl Slot<'_> {
                 };
                 *field = Some(value).filter(|value| bounds.contains(&value.as_secs_f64()))?;
             }
-            Slot::Ratio(field) => *field = raw.number().filter(|value| (0.0..=1.0).contains(value))?,
+            Slot::Ratio(field) => {
+                *field = raw.number().filter(|value| (0.0..=1.0).contains(value))?
+            }
             Slot::Text(field) => *field = Some(plain(raw)?.to_owned()),
             Slot::HostName(field) => {
                 let is_part = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
@@ -207,23 +209,42 @@ impl Slot<'_> {
     pub(super) fn expects(&self) -> String {
         match self {
             Slot::Bool(_) | Slot::MaybeBool(_) => "true or false".into(),
-            Slot::Whole(_, bounds) => format!("a whole number from {} to {}", bounds.start(), bounds.end()),
+            Slot::Whole(_, bounds) => {
+                format!("a whole number from {} to {}", bounds.start(), bounds.end())
+            }
             Slot::Bytes(_, bounds) => {
                 let end = ByteSize::b(*bounds.end()).display().iec();
-                format!("an amount from {} bytes to {end}, such as 1048576 or \"64 MiB\"", bounds.start())
+                format!(
+                    "an amount from {} bytes to {end}, such as 1048576 or \"64 MiB\"",
+                    bounds.start()
+                )
             }
             Slot::Seconds(_, bounds) => {
-                format!("a number of seconds from {} to {}, such as 0.5 or \"2 min\"", bounds.start(), bounds.end())
+                format!(
+                    "a number of seconds from {} to {}, such as 0.5 or \"2 min\"",
+                    bounds.start(),
+                    bounds.end()
+                )
             }
             Slot::Ratio(_) => "a number from 0 to 1".into(),
             Slot::Text(_) | Slot::Secret(_) => "text".into(),
             Slot::HostName(_) => "letters, digits, `.`, `_` and `-`".into(),
-            Slot::Url(_) => "an address with http:// or https://, such as http://localhost:8080".into(),
-            Slot::Path(_) | Slot::MaybePath(_) => "a path, in which a leading ~/ is the home directory".into(),
-            Slot::Command(_) => "a program with its arguments, as one text or a list of texts".into(),
-            Slot::Spool(_) => format!("one of {}", SpoolMode::ALL.map(SpoolMode::as_str).join(", ")),
+            Slot::Url(_) => {
+                "an address with http:// or https://, such as http://localhost:8080".into()
+            }
+            Slot::Path(_) | Slot::MaybePath(_) => {
+                "a path, in which a leading ~/ is the home directory".into()
+            }
+            Slot::Command(_) => {
+                "a program with its arguments, as one text or a list of texts".into()
+            }
+            Slot::Spool(_) => {
+                format!("one of {}", SpoolMode::ALL.map(SpoolMode::as_str).join(", "))
+            }
             Slot::Backend(_) | Slot::MaybeBackend(_) => "the name of a backend".into(),
-            Slot::Type(_) => format!("one of {}", BackendType::ALL.map(BackendType::as_str).join(", ")),
+            Slot::Type(_) => {
+                format!("one of {}", BackendType::ALL.map(BackendType::as_str).join(", "))
+            }
         }
     }
 
@@ -299,7 +320,8 @@ fn plain(raw: &Raw) -> Option<&str> {
 fn url(text: &str) -> Option<String> {
     let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
     let host = rest.split('/').next().filter(|host| !host.is_empty() && !host.starts_with(':'));
-    (host.is_some() && !text.contains(char::is_whitespace)).then(|| text.trim_end_matches('/').to_owned())
+    (host.is_some() && !text.contains(char::is_whitespace))
+        .then(|| text.trim_end_matches('/').to_owned())
 }
 
 fn command(raw: &Raw, base: Base<'_>) -> Option<Vec<String>> {

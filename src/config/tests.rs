@@ -23,7 +23,10 @@ impl Case<'_> {
             disk.create_dir(Path::new(folder)).unwrap();
         }
         if let Some(text) = self.file {
-            disk.open(Path::new(FILE), Access::CreateNew).unwrap().write_at(text.as_bytes(), 0).unwrap();
+            disk.open(Path::new(FILE), Access::CreateNew)
+                .unwrap()
+                .write_at(text.as_bytes(), 0)
+                .unwrap();
         }
         check(Sources {
             disk: &disk,
@@ -64,7 +67,14 @@ fn flag<'a>(key: &'a str, value: &'a str) -> Case<'a> {
 }
 
 /// Every key: its variable, a good value as TOML, what `config show` makes of it, and bad values as TOML and as words.
-type Row = (&'static str, &'static str, &'static str, fn() -> Json, &'static [&'static str], &'static [&'static str]);
+type Row = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn() -> Json,
+    &'static [&'static str],
+    &'static [&'static str],
+);
 
 const COUNT: &[&str] = &["-1", "1.5", "\"7\"", "true", "[]", "{}", "99999999999999"];
 const COUNT_WORDS: &[&str] = &["-1", "1.5", "many", "0x10", "99999999999999", "1 000"];
@@ -75,7 +85,8 @@ const SECONDS_WORDS: &[&str] = &["-1", "soon", "NaN", "inf", "1e12", "5 weeks"];
 const BYTES: &[&str] = &["-1", "1.5", "\"a lot\"", "true", "\"64 MiX\""];
 const BYTES_WORDS: &[&str] = &["-1", "a lot", "64 MiX", "9999999 TiB"];
 const TEXT: &[&str] = &["1", "\"\"", "\"a\\u0000b\"", "[\"a\"]", "false"];
-const URL: &[&str] = &["1", "\"localhost:5001\"", "\"ftp://a\"", "\"http://\"", "\"http://:1\"", "\"http://a b\""];
+const URL: &[&str] =
+    &["1", "\"localhost:5001\"", "\"ftp://a\"", "\"http://\"", "\"http://:1\"", "\"http://a b\""];
 const URL_WORDS: &[&str] = &["/ip4/127.0.0.1/tcp/5001", "localhost:5001", "https://"];
 const PATHS: &[&str] = &["1", "\"\"", "true", "\"~bob/x\"", "\"a\\u0000b\""];
 
@@ -147,7 +158,9 @@ fn every_key_is_in_the_table_of_these_tests() {
         assert!(ROWS.iter().any(|row| row.0 == key.name && row.1 == key.variable), "{}", key.name);
     }
     for key in &BACKEND {
-        let is_it = |row: &Row| row.0.starts_with("backends.") && row.0.ends_with(&format!(".{}", key.name));
+        let is_it = |row: &Row| {
+            row.0.starts_with("backends.") && row.0.ends_with(&format!(".{}", key.name))
+        };
         assert!(ROWS.iter().any(|row| is_it(row) && row.1.ends_with(key.variable)), "{}", key.name);
     }
 }
@@ -186,10 +199,16 @@ fn every_bad_value_is_refused_with_key_value_and_place() {
             assert_eq!(error.key(), Some(*key), "{text}: {error}");
             assert!(error.to_string().contains(&format!("{FILE}:1")), "{error}");
             let (loaded, _) = case.check().unwrap();
-            assert_eq!(get(&loaded, key).unwrap(), get(&Case::default().load(), key).unwrap(), "stays at its default");
+            assert_eq!(
+                get(&loaded, key).unwrap(),
+                get(&Case::default().load(), key).unwrap(),
+                "stays at its default"
+            );
         }
         for word in *bad_words {
-            for (case, origin) in [(environment(&variable, word), &*variable), (flag(key, word), "--")] {
+            for (case, origin) in
+                [(environment(&variable, word), &*variable), (flag(key, word), "--")]
+            {
                 let error = case.error();
                 assert_eq!(error.key(), Some(*key), "{key}={word}: {error}");
                 let message = error.to_string();
@@ -204,7 +223,8 @@ fn every_bad_value_is_refused_with_key_value_and_place() {
 fn the_defaults_are_those_of_the_manual() {
     let loaded = Case::default().load();
     assert_eq!((loaded.file.as_ref(), loaded.origins.len()), (None, 0));
-    let shown: BTreeMap<String, Json> = entries(&loaded).into_iter().map(|entry| (entry.key, entry.value)).collect();
+    let shown: BTreeMap<String, Json> =
+        entries(&loaded).into_iter().map(|entry| (entry.key, entry.value)).collect();
     let expected = json!({
         "enabled": true, "base_path": "/home/ann/.ipfs_kit/wal", "partition_size": 1000, "max_retries": 5,
         "retry_delay": 60, "retry_after_max": 3600, "processing_interval": 10, "archive_completed": true,
@@ -228,7 +248,11 @@ fn the_defaults_are_those_of_the_manual() {
 fn a_later_layer_wins_and_leaves_the_rest() {
     let case = Case {
         file: Some("jobs = 2\nspool = \"never\"\nmax_retries = 1\n[backends.s3]\nbucket = \"b\"\n"),
-        environment: vec![("IPFS_KIT_WAL_JOBS", "3"), ("IPFS_KIT_WAL_MAX_RETRIES", "2"), ("HOME", "/elsewhere")],
+        environment: vec![
+            ("IPFS_KIT_WAL_JOBS", "3"),
+            ("IPFS_KIT_WAL_MAX_RETRIES", "2"),
+            ("HOME", "/elsewhere"),
+        ],
         flags: vec![("jobs", "4")],
     };
     let loaded = case.load();
@@ -245,11 +269,27 @@ fn unknown_keys_come_with_a_guess_and_the_place() {
     for (text, key, hint) in [
         ("partition_siz = 3", "partition_siz", "did you mean `partition_size`?"),
         ("process_interval = 3", "process_interval", "did you mean `processing_interval`?"),
-        ("[backends.ipfs]\nendpont = 'x'", "backends.ipfs.endpont", "did you mean `backends.ipfs.endpoint`?"),
-        ("endpoint = 'http://a'", "endpoint", "`endpoint` is set for one backend: backends.NAME.endpoint"),
+        (
+            "[backends.ipfs]\nendpont = 'x'",
+            "backends.ipfs.endpont",
+            "did you mean `backends.ipfs.endpoint`?",
+        ),
+        (
+            "endpoint = 'http://a'",
+            "endpoint",
+            "`endpoint` is set for one backend: backends.NAME.endpoint",
+        ),
         ("[backends.ipfss]\nendpoint = 'http://a'", "ipfss", "did you mean `ipfs`?"),
-        ("[backends.mine]\nbucket = 'b'", "mine", "give it one with `backends.mine.type`, \"ipfs\" for example"),
-        ("[backends.ipfs]\nbucket = 'b'", "backends.ipfs.bucket", "a backend of type `ipfs` has `type`, `endpoint`"),
+        (
+            "[backends.mine]\nbucket = 'b'",
+            "mine",
+            "give it one with `backends.mine.type`, \"ipfs\" for example",
+        ),
+        (
+            "[backends.ipfs]\nbucket = 'b'",
+            "backends.ipfs.bucket",
+            "a backend of type `ipfs` has `type`, `endpoint`",
+        ),
         ("[backends.mine]\ntype = 's4'\nbucket = 'b'", "backends.mine.type", "did you mean `s3`?"),
         ("default_backend = 'lokal'", "default_backend", "did you mean `local`?"),
         ("spool = 'awlays'", "spool", "did you mean `always`?"),
@@ -304,11 +344,18 @@ fn unknown_variables_are_warned_of_and_others_passed_over() {
         .map(|warning| (&warning.variable[13..], warning.hint.clone().unwrap_or_default()))
         .collect();
     assert_eq!(warnings.len(), 4, "{warnings:?}");
-    assert!(warnings.contains(&("PARTITON_SIZE", "did you mean `IPFS_KIT_WAL_PARTITION_SIZE`?".into())));
+    assert!(
+        warnings.contains(&("PARTITON_SIZE", "did you mean `IPFS_KIT_WAL_PARTITION_SIZE`?".into()))
+    );
     let guess = "did you mean `IPFS_KIT_WAL_BACKENDS_IPFS_ENDPOINT`?";
     assert!(warnings.contains(&("BACKENDS_IPFS_ENDPONT", guess.into())));
     assert_eq!(loaded.settings.jobs, 4, "an empty variable counts as not set");
-    assert!(loaded.warnings.iter().any(|w| w.to_string().contains("a backend of type `ipfs` has no `bucket`")));
+    assert!(
+        loaded
+            .warnings
+            .iter()
+            .any(|w| w.to_string().contains("a backend of type `ipfs` has no `bucket`"))
+    );
 }
 
 #[test]
@@ -321,12 +368,24 @@ fn backends_can_be_added_in_any_layer() {
             ("IPFS_KIT_WAL_BACKENDS_OLD_NODE_TYPE", "ipfs"),
             ("IPFS_KIT_WAL_BACKENDS_OLD_NODE_ENDPOINT", "http://old:5001/api/v0"),
         ],
-        flags: vec![("backends.test.type", "mock"), ("backends.test.seed", "3"), ("default_backend", "old_node")],
+        flags: vec![
+            ("backends.test.type", "mock"),
+            ("backends.test.seed", "3"),
+            ("default_backend", "old_node"),
+        ],
     };
     let loaded = case.load();
-    let of = |name: &str| &loaded.settings.backends[&crate::operation::BackendName::new(name).unwrap()];
-    assert_eq!((of("my-s3").bucket.as_deref(), of("my-s3").connection_timeout.as_secs()), (Some("a"), 7));
-    assert_eq!(of("mirror").path.as_deref(), Some(Path::new("/etc/ipfs-kit/m")), "relative to the file");
+    let of =
+        |name: &str| &loaded.settings.backends[&crate::operation::BackendName::new(name).unwrap()];
+    assert_eq!(
+        (of("my-s3").bucket.as_deref(), of("my-s3").connection_timeout.as_secs()),
+        (Some("a"), 7)
+    );
+    assert_eq!(
+        of("mirror").path.as_deref(),
+        Some(Path::new("/etc/ipfs-kit/m")),
+        "relative to the file"
+    );
     assert_eq!(of("old_node").endpoint.as_deref(), Some("http://old:5001/api/v0"));
     assert_eq!((of("test").backend_type, of("test").mock.seed), (BackendType::Mock, 3));
     assert_eq!(loaded.settings.default_backend.as_str(), "old_node");
@@ -345,7 +404,10 @@ fn the_local_backend_follows_the_log() {
         assert_eq!(settings.path.as_deref(), Some(Path::new(local)));
     }
     let set_apart = file("base_path = '/data'\nbackends.local.path = '/other'").load();
-    assert_eq!(set_apart.settings.backends[&BackendType::Local.name()].path.as_deref(), Some(Path::new("/other")));
+    assert_eq!(
+        set_apart.settings.backends[&BackendType::Local.name()].path.as_deref(),
+        Some(Path::new("/other"))
+    );
 }
 
 #[test]
@@ -366,7 +428,10 @@ fn files_that_are_none_are_refused() {
     assert!(missing.to_string().contains("/missing.toml") && missing.hint().is_some(), "{missing}");
     let not_text = Path::new("/not-text");
     disk.open(not_text, Access::CreateNew).unwrap().write_at(&[0xff, 0xfe], 0).unwrap();
-    assert!(matches!(named(Some(not_text)).unwrap_err(), ConfigError::NotAFile { what: "not UTF-8", .. }));
+    assert!(matches!(
+        named(Some(not_text)).unwrap_err(),
+        ConfigError::NotAFile { what: "not UTF-8", .. }
+    ));
 
     let os = OsDisk::new();
     for (path, what) in [("/", "a directory"), ("/dev/null", "a pipe or a device")] {
@@ -379,8 +444,14 @@ fn files_that_are_none_are_refused() {
 fn without_a_home_the_log_must_be_named() {
     let disk = Machine::new().process();
     let places = Places::default();
-    let error =
-        load_from(Sources { disk: &disk, places: &places, file: None, environment: [], flags: &[] }).unwrap_err();
+    let error = load_from(Sources {
+        disk: &disk,
+        places: &places,
+        file: None,
+        environment: [],
+        flags: &[],
+    })
+    .unwrap_err();
     assert!(matches!(error, ConfigError::NoHome), "{error}");
 }
 
@@ -416,7 +487,10 @@ fn setting_a_key_leaves_comments_and_order_alone() {
     ] {
         assert_eq!(set(text, path, key, value).unwrap(), expected, "{key}");
     }
-    assert_eq!(set("# only a comment\n", path, "jobs", "3").unwrap(), "# only a comment\njobs = 3\n");
+    assert_eq!(
+        set("# only a comment\n", path, "jobs", "3").unwrap(),
+        "# only a comment\njobs = 3\n"
+    );
     // Without an end of its last line, too: the key must not become a part of the comment.
     assert_eq!(set("# only a comment", path, "jobs", "3").unwrap(), "# only a comment\njobs = 3\n");
     assert_eq!(
@@ -444,7 +518,10 @@ fn setting_a_key_makes_nothing_wrong() {
         assert!(set(text, path, key, value).is_err(), "{key}");
     }
     let one_of_two = set("jobs = 0\nspool = 'x'\n", path, "jobs", "3").unwrap();
-    assert_eq!(one_of_two, "jobs = 3\nspool = 'x'\n", "what was wrong before does not stand in the way");
+    assert_eq!(
+        one_of_two, "jobs = 3\nspool = 'x'\n",
+        "what was wrong before does not stand in the way"
+    );
     let with_type = set("", path, "backends.mine.type", "s3").unwrap();
     assert!(set(&with_type, path, "backends.mine.bucket", "b").is_ok());
 }
@@ -459,7 +536,9 @@ fn secrets_are_not_shown() {
     }
     assert_eq!(mask("endpoint", "https://ann:pw@host/x@y"), "https://********@host/x@y");
     assert_eq!(mask("endpoint", "https://host/x@y"), "https://host/x@y");
-    for text in ["backends.ipfs = 'http://ann:pw@host'", "backends.ipfs.endpoint = 'ftp://ann:pw@host'"] {
+    for text in
+        ["backends.ipfs = 'http://ann:pw@host'", "backends.ipfs.endpoint = 'ftp://ann:pw@host'"]
+    {
         let message = file(text).error().to_string();
         assert!(!message.contains("pw") && message.contains("@host"), "{message}");
     }
@@ -468,20 +547,31 @@ fn secrets_are_not_shown() {
         assert!(!format!("{loaded:?} {:?}", entries(&loaded)).contains("hunter2"));
     }
     let loaded = environment("IPFS_KIT_WAL_BACKENDS_IPFS_ENDPOINT", "https://ann:pw@host/x").load();
-    assert_eq!(get(&loaded, "backends.ipfs.endpoint").unwrap().value, json!("https://********@host/x"));
+    assert_eq!(
+        get(&loaded, "backends.ipfs.endpoint").unwrap().value,
+        json!("https://********@host/x")
+    );
 }
 
 #[test]
 fn spans_and_amounts_are_read_as_people_write_them() {
-    for (text, millis) in
-        [("90", 90_000), ("0.5", 500), (" 250ms ", 250), ("2 min", 120_000), ("1.5h", 5_400_000), ("1d", 86_400_000)]
-    {
+    for (text, millis) in [
+        ("90", 90_000),
+        ("0.5", 500),
+        (" 250ms ", 250),
+        ("2 min", 120_000),
+        ("1.5h", 5_400_000),
+        ("1d", 86_400_000),
+    ] {
         assert_eq!(parse_seconds(text).map(|span| span.as_millis()), Some(millis), "{text}");
     }
     for bad in ["", "s", "-1", "1e400", "1..2", "5 weeks", "ä"] {
         assert_eq!(parse_seconds(bad), None, "{bad}");
     }
-    assert_eq!((parse_bytes("64 MiB"), parse_bytes("2k"), parse_bytes("x")), (Some(64 << 20), Some(2000), None));
+    assert_eq!(
+        (parse_bytes("64 MiB"), parse_bytes("2k"), parse_bytes("x")),
+        (Some(64 << 20), Some(2000), None)
+    );
 }
 
 #[test]
@@ -489,12 +579,19 @@ fn spans_and_amounts_are_read_as_people_write_them() {
 fn loading_without_a_file_is_quick() {
     // Every `add` pays for this: it is to stay far below the cost of starting a process.
     let disk = OsDisk::new();
-    let places = Places { home: Some("/nonexistent".into()), config_dir: Some("/nonexistent".into()) };
+    let places =
+        Places { home: Some("/nonexistent".into()), config_dir: Some("/nonexistent".into()) };
     let mut times = Vec::new();
     for _ in 0..200 {
         let start = std::time::Instant::now();
         let environment = std::env::vars_os();
-        let sources = Sources { disk: &disk, places: &places, file: None, environment, flags: &[("jobs", "3")] };
+        let sources = Sources {
+            disk: &disk,
+            places: &places,
+            file: None,
+            environment,
+            flags: &[("jobs", "3")],
+        };
         load_from(sources).unwrap();
         times.push(start.elapsed());
     }
@@ -509,7 +606,10 @@ fn archives_go_by_the_only_backend_for_s3_unless_another_is_named() {
         ("", "s3"),
         ("[backends.s3]\nbucket = \"b\"\n", "s3"),
         ("[backends.cold]\ntype = \"s3\"\nbucket = \"b\"\n", "cold"),
-        ("[backends.cold]\ntype = \"s3\"\nbucket = \"b\"\n[backends.warm]\ntype = \"s3\"\nbucket = \"b\"\n", "s3"),
+        (
+            "[backends.cold]\ntype = \"s3\"\nbucket = \"b\"\n[backends.warm]\ntype = \"s3\"\nbucket = \"b\"\n",
+            "s3",
+        ),
         ("archive_backend = \"local\"\n[backends.cold]\ntype = \"s3\"\nbucket = \"b\"\n", "local"),
     ] {
         assert_eq!(file(text).load().settings.archive_backend().as_str(), expected, "{text}");

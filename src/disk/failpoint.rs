@@ -50,7 +50,11 @@ impl Failpoints {
         let armed = std::env::var("WAL_CLI_FAILPOINT").ok().and_then(|text| Armed::parse(&text));
         let list = std::env::var_os("WAL_CLI_FAILPOINT_LIST")
             .and_then(|path| OpenOptions::new().append(true).create(true).open(path).ok());
-        (armed.is_some() || list.is_some()).then(|| Failpoints { armed, list, passed: Mutex::default() })
+        (armed.is_some() || list.is_some()).then(|| Failpoints {
+            armed,
+            list,
+            passed: Mutex::default(),
+        })
     }
 
     /// Passes a point, unless it is the last one.
@@ -63,13 +67,18 @@ impl Failpoints {
             // A list with a gap only makes a test pass a point over.
             let _ = list.write_all(format!("{name}#{count}\n").as_bytes());
         }
-        let Some(armed) = self.armed.as_ref().filter(|armed| armed.name == name && armed.count == count) else {
+        let Some(armed) =
+            self.armed.as_ref().filter(|armed| armed.name == name && armed.count == count)
+        else {
             return;
         };
         if armed.stops {
             // Standing still, other threads must find no mutex taken.
             drop(passed);
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+            let _ = rustix::process::kill_process(
+                rustix::process::getpid(),
+                rustix::process::Signal::STOP,
+            );
         } else {
             std::process::abort();
         }
@@ -88,7 +97,10 @@ pub struct FailpointDisk {
 
 impl fmt::Debug for FailpointDisk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FailpointDisk").field("disk", &self.disk).field("points", &self.points).finish_non_exhaustive()
+        f.debug_struct("FailpointDisk")
+            .field("disk", &self.disk)
+            .field("points", &self.points)
+            .finish_non_exhaustive()
     }
 }
 
@@ -102,12 +114,22 @@ impl FailpointDisk {
         FailpointDisk { disk, points, role: Box::new(role) }
     }
 
-    fn around<T>(&self, action: &str, path: &Path, call: impl FnOnce() -> DiskResult<T>) -> DiskResult<T> {
+    fn around<T>(
+        &self,
+        action: &str,
+        path: &Path,
+        call: impl FnOnce() -> DiskResult<T>,
+    ) -> DiskResult<T> {
         around(&self.points, action, &(self.role)(path), call)
     }
 }
 
-fn around<T>(points: &Failpoints, action: &str, role: &str, call: impl FnOnce() -> DiskResult<T>) -> DiskResult<T> {
+fn around<T>(
+    points: &Failpoints,
+    action: &str,
+    role: &str,
+    call: impl FnOnce() -> DiskResult<T>,
+) -> DiskResult<T> {
     points.pass(&format!("before:{action}:{role}"));
     let result = call()?;
     points.pass(&format!("after:{action}:{role}"));
@@ -250,7 +272,10 @@ mod tests {
     #[test]
     fn points_are_named_with_their_count() {
         let armed = |stops, name: &str, count| Some(Armed { stops, name: name.to_owned(), count });
-        assert_eq!(Armed::parse("before:sync:generation"), armed(false, "before:sync:generation", 1));
+        assert_eq!(
+            Armed::parse("before:sync:generation"),
+            armed(false, "before:sync:generation", 1)
+        );
         assert_eq!(Armed::parse("stop:after:lock:lock#3"), armed(true, "after:lock:lock", 3));
         assert_eq!(Armed::parse("after:effect#x"), None);
         assert_eq!(Armed::parse(""), None);

@@ -79,7 +79,8 @@ impl Inode {
             return;
         }
         let bad = std::mem::take(&mut self.bad);
-        let around = |bad: Range<usize>| [bad.start..bad.end.min(start), bad.start.max(end)..bad.end];
+        let around =
+            |bad: Range<usize>| [bad.start..bad.end.min(start), bad.start.max(end)..bad.end];
         self.bad = bad.into_iter().flat_map(around).filter(|bad| !bad.is_empty()).collect();
     }
 
@@ -110,7 +111,9 @@ impl NameChange {
     fn touches(&self, directory: &Path) -> bool {
         match self {
             NameChange::Set(path, _) | NameChange::Remove(path) => path.parent() == Some(directory),
-            NameChange::Rename(from, to, ..) => from.parent() == Some(directory) || to.parent() == Some(directory),
+            NameChange::Rename(from, to, ..) => {
+                from.parent() == Some(directory) || to.parent() == Some(directory)
+            }
         }
     }
 
@@ -132,10 +135,16 @@ impl NameChange {
                     return;
                 }
                 let below = |path: &&PathBuf| path.starts_with(from);
-                let moved: Vec<PathBuf> =
-                    names.range(from.clone()..).map(|(path, _)| path).take_while(below).cloned().collect();
+                let moved: Vec<PathBuf> = names
+                    .range(from.clone()..)
+                    .map(|(path, _)| path)
+                    .take_while(below)
+                    .cloned()
+                    .collect();
                 for path in moved {
-                    if let (Ok(suffix), Some(inode)) = (path.strip_prefix(from), names.remove(&path)) {
+                    if let (Ok(suffix), Some(inode)) =
+                        (path.strip_prefix(from), names.remove(&path))
+                    {
                         names.insert(to.join(suffix), inode);
                     }
                 }
@@ -171,7 +180,13 @@ pub enum Unsynced {
 impl Machine {
     /// A machine with an empty disk on which `/` is a directory.
     pub fn new() -> Machine {
-        let mut shared = Shared { next_inode: 1, next_pid: 100, free_bytes: 1 << 40, links: true, ..Shared::default() };
+        let mut shared = Shared {
+            next_inode: 1,
+            next_pid: 100,
+            free_bytes: 1 << 40,
+            links: true,
+            ..Shared::default()
+        };
         let root = shared.new_inode(FileKind::Directory);
         shared.names.insert("/".into(), root);
         shared.durable_names.insert("/".into(), root);
@@ -283,7 +298,9 @@ impl Machine {
     /// Makes a place of a file unreadable, until it is written anew.
     pub fn spoil(&self, path: &Path, place: Range<usize>) {
         let mut shared = self.lock();
-        if let Some(inode) = shared.names.get(path).copied().and_then(|id| shared.inodes.get_mut(&id)) {
+        if let Some(inode) =
+            shared.names.get(path).copied().and_then(|id| shared.inodes.get_mut(&id))
+        {
             inode.bad.push(place);
         }
     }
@@ -291,7 +308,9 @@ impl Machine {
     /// Changes a file's bytes behind everybody's back, as a failing medium would.
     pub fn corrupt(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut shared = self.lock();
-        if let Some(inode) = shared.names.get(path).copied().and_then(|id| shared.inodes.get_mut(&id)) {
+        if let Some(inode) =
+            shared.names.get(path).copied().and_then(|id| shared.inodes.get_mut(&id))
+        {
             change(&mut inode.live);
             inode.synced = inode.live.clone();
         }
@@ -311,7 +330,10 @@ impl Shared {
         self.mtime += 1;
         let (live, synced, target) = Default::default();
         let (given_up, failures, mtime, locked_by, bad) = (None, 0, self.mtime, None, Vec::new());
-        self.inodes.insert(id, Inode { kind, live, synced, target, given_up, failures, mtime, locked_by, bad });
+        self.inodes.insert(
+            id,
+            Inode { kind, live, synced, target, given_up, failures, mtime, locked_by, bad },
+        );
         id
     }
 
@@ -391,7 +413,13 @@ impl Shared {
 }
 
 fn metadata_of(id: u64, inode: &Inode) -> Metadata {
-    Metadata { kind: inode.kind, len: inode.live.len() as u64, mtime_ns: inode.mtime, inode: id, device: 1 }
+    Metadata {
+        kind: inode.kind,
+        len: inode.live.len() as u64,
+        mtime_ns: inode.mtime,
+        inode: id,
+        device: 1,
+    }
 }
 
 impl MemoryDisk {
@@ -411,7 +439,11 @@ impl MemoryDisk {
 
     /// What is to fail next.
     fn fault(&self) -> Option<Fault> {
-        self.lock().processes.get(&self.identity.pid).and_then(|process| process.fails_in).map(|(_, fault)| fault)
+        self.lock()
+            .processes
+            .get(&self.identity.pid)
+            .and_then(|process| process.fails_in)
+            .map(|(_, fault)| fault)
     }
 
     /// How many operations of this process were made to fail.
@@ -456,7 +488,9 @@ impl MemoryDisk {
         call: impl FnOnce(&mut Shared) -> io::Result<T>,
     ) -> DiskResult<T> {
         let mut shared = self.lock();
-        shared.count(self.identity.pid, action, changes).map_err(|error| DiskError::new(action, path, error))?;
+        shared
+            .count(self.identity.pid, action, changes)
+            .map_err(|error| DiskError::new(action, path, error))?;
         call(&mut shared).map_err(|error| DiskError::new(action, path, error))
     }
 }
@@ -464,25 +498,34 @@ impl MemoryDisk {
 impl Disk for MemoryDisk {
     fn open(&self, path: &Path, access: Access) -> DiskResult<Box<dyn DiskFile>> {
         let changes = matches!(access, Access::CreateNew | Access::OpenOrCreate);
-        let inode = self.run("open", path, changes, |shared| match (shared.find(path), access) {
-            (Ok(_), Access::CreateNew) => Err(ErrorKind::AlreadyExists.into()),
-            (Ok(id), _) if shared.inode(id)?.kind == FileKind::Directory => Err(ErrorKind::IsADirectory.into()),
-            (Ok(id), _) => Ok(id),
-            (Err(_), Access::CreateNew | Access::OpenOrCreate) => {
-                shared.parent_is_there(path)?;
-                let id = shared.new_inode(FileKind::File);
-                shared.change_name(NameChange::Set(path.to_owned(), id));
-                Ok(id)
-            }
-            (Err(error), _) => Err(error),
-        })?;
+        let inode =
+            self.run("open", path, changes, |shared| match (shared.find(path), access) {
+                (Ok(_), Access::CreateNew) => Err(ErrorKind::AlreadyExists.into()),
+                (Ok(id), _) if shared.inode(id)?.kind == FileKind::Directory => {
+                    Err(ErrorKind::IsADirectory.into())
+                }
+                (Ok(id), _) => Ok(id),
+                (Err(_), Access::CreateNew | Access::OpenOrCreate) => {
+                    shared.parent_is_there(path)?;
+                    let id = shared.new_inode(FileKind::File);
+                    shared.change_name(NameChange::Set(path.to_owned(), id));
+                    Ok(id)
+                }
+                (Err(error), _) => Err(error),
+            })?;
         let (handle, failures) = {
             let mut shared = self.lock();
             shared.next_handle += 1;
             let failures = shared.inodes.get(&inode).map_or(0, |inode| inode.failures);
             (u64::from(self.identity.pid) << 32 | shared.next_handle, failures.into())
         };
-        Ok(Box::new(MemoryFile { disk: self.clone(), inode, handle, failures, path: path.to_owned() }))
+        Ok(Box::new(MemoryFile {
+            disk: self.clone(),
+            inode,
+            handle,
+            failures,
+            path: path.to_owned(),
+        }))
     }
 
     fn create_dir(&self, path: &Path) -> DiskResult<()> {
@@ -559,7 +602,10 @@ impl Disk for MemoryDisk {
             for (name, id) in &shared.names {
                 if name.parent() == Some(path) {
                     let kind = shared.inode(*id)?.kind;
-                    entries.push(Entry { name: name.file_name().map(OsString::from).unwrap_or_default(), kind });
+                    entries.push(Entry {
+                        name: name.file_name().map(OsString::from).unwrap_or_default(),
+                        kind,
+                    });
                 }
             }
             Ok(entries)
@@ -626,7 +672,8 @@ impl Disk for MemoryDisk {
         self.run("clone", from, true, |shared| {
             let (from, to) = (shared.find(from)?, shared.find(to)?);
             if shared.clones {
-                let (live, bad) = shared.inode(from).map(|from| (from.live.clone(), from.bad.clone()))?;
+                let (live, bad) =
+                    shared.inode(from).map(|from| (from.live.clone(), from.bad.clone()))?;
                 let to = shared.inode_mut(to)?;
                 (to.live, to.bad) = (live, bad);
             }
@@ -647,7 +694,8 @@ impl Disk for MemoryDisk {
     }
 
     fn is_alive(&self, pid: u32, started: u64) -> bool {
-        started == u64::from(pid) && self.lock().processes.get(&pid).is_some_and(|process| process.alive)
+        started == u64::from(pid)
+            && self.lock().processes.get(&pid).is_some_and(|process| process.alive)
     }
 }
 

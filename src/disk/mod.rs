@@ -56,14 +56,17 @@ impl DiskError {
     /// are no descriptors or no memory left, says nothing about it.
     pub fn is_of_the_medium(&self) -> bool {
         use io::ErrorKind::{Interrupted, NotFound, OutOfMemory, PermissionDenied};
-        !self.is_out_of_descriptors() && !matches!(self.kind(), NotFound | PermissionDenied | OutOfMemory | Interrupted)
+        !self.is_out_of_descriptors()
+            && !matches!(self.kind(), NotFound | PermissionDenied | OutOfMemory | Interrupted)
     }
 
     /// Whether a link could not be made because the file system has none, or none left for that file.
     pub fn is_without_links(&self) -> bool {
         matches!(
             self.kind(),
-            io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported | io::ErrorKind::TooManyLinks
+            io::ErrorKind::PermissionDenied
+                | io::ErrorKind::Unsupported
+                | io::ErrorKind::TooManyLinks
         )
     }
 
@@ -78,7 +81,12 @@ pub type DiskResult<T> = Result<T, DiskError>;
 
 /// Replaces a small file whose loss costs nothing: who reads it sees the old one or the new one, but a power cut may
 /// leave neither.
-pub fn replace_unsynced(disk: &dyn Disk, staged: &Path, path: &Path, bytes: &[u8]) -> DiskResult<()> {
+pub fn replace_unsynced(
+    disk: &dyn Disk,
+    staged: &Path,
+    path: &Path,
+    bytes: &[u8],
+) -> DiskResult<()> {
     // A process with the same id may have left one.
     let _ = disk.remove_file(staged);
     disk.open(staged, Access::CreateNew)?.write_at(bytes, 0)?;
@@ -244,15 +252,22 @@ impl dyn Disk + '_ {
         match self.create_dir(path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return if self.metadata(path)?.kind == FileKind::Directory { Ok(()) } else { Err(error) };
+                return if self.metadata(path)?.kind == FileKind::Directory {
+                    Ok(())
+                } else {
+                    Err(error)
+                };
             }
             Err(error) if error.is_not_found() => {
-                let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else {
+                let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty())
+                else {
                     return Err(error);
                 };
                 self.create_dir_all_synced(parent)?;
                 match self.create_dir(path) {
-                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                        return Err(error);
+                    }
                     _ => {}
                 }
             }

@@ -1,4 +1,7 @@
-#![expect(clippy::disallowed_methods, reason = "this is the seam behind which the file system lives")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the seam behind which the file system lives"
+)]
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -157,22 +160,36 @@ impl Disk for OsDisk {
         let copy = OpenOptions::new().write(true).open(to).at("open", to)?;
         match rustix::fs::ioctl_ficlone(&copy, &source) {
             Ok(()) => Ok(true),
-            Err(full @ (Errno::NOSPC | Errno::DQUOT | Errno::IO)) => Err(io::Error::from(full)).at("clone", from),
+            Err(full @ (Errno::NOSPC | Errno::DQUOT | Errno::IO)) => {
+                Err(io::Error::from(full)).at("clone", from)
+            }
             // Another file system, or one that shares nothing, or a file that may not be shared: copying tells the rest.
             Err(_) => Ok(false),
         }
     }
 
     fn free_bytes(&self, path: &Path) -> DiskResult<u64> {
-        let stat = rustix::fs::statvfs(path).map_err(io::Error::from).at("ask for the free space of", path)?;
+        let stat = rustix::fs::statvfs(path)
+            .map_err(io::Error::from)
+            .at("ask for the free space of", path)?;
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
     fn is_network(&self, path: &Path) -> DiskResult<bool> {
         // NFS, SMB, CIFS, SMB2, AFS, Ceph, 9P, FUSE (sshfs and its like), from linux/magic.h.
-        const NETWORK: [u64; 8] =
-            [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x5346_414f, 0x00c3_6400, 0x0102_1997, 0x6573_5546];
-        let stat = rustix::fs::statfs(path).map_err(io::Error::from).at("inspect the file system of", path)?;
+        const NETWORK: [u64; 8] = [
+            0x6969,
+            0x517b,
+            0xff53_4d42,
+            0xfe53_4d42,
+            0x5346_414f,
+            0x00c3_6400,
+            0x0102_1997,
+            0x6573_5546,
+        ];
+        let stat = rustix::fs::statfs(path)
+            .map_err(io::Error::from)
+            .at("inspect the file system of", path)?;
         Ok(NETWORK.contains(&(stat.f_type as u64 & 0xffff_ffff)))
     }
 

@@ -14,7 +14,11 @@ pub fn normalised(failure: &Failure) -> String {
     let mut words: Vec<String> = Vec::new();
     for word in plain.split_whitespace() {
         let core = word.trim_matches(|c: char| !c.is_alphanumeric() && c != '/' && c != '…');
-        let short = if core.contains('/') || is_id(core) { word.replace(core, "…") } else { without_numbers(word) };
+        let short = if core.contains('/') || is_id(core) {
+            word.replace(core, "…")
+        } else {
+            without_numbers(word)
+        };
         // `… …` says no more than `…`.
         if short != "…" || words.last().is_none_or(|last| last != "…") {
             words.push(short);

@@ -1,6 +1,8 @@
 use serde::{Deserialize, Serialize};
 
-use super::{BackendName, Claim, Failure, Fields, OperationId, OperationType, Outcome, Source, Status, Time};
+use super::{
+    BackendName, Claim, Failure, Fields, OperationId, OperationType, Outcome, Source, Status, Time,
+};
 
 /// What somebody hands us to be done; everything else about an operation is given by the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +60,12 @@ impl Logged {
     }
 
     /// An operation with nothing but type, backend and parameters.
-    pub fn new(operation_type: OperationType, backend: BackendName, parameters: Fields, max_retries: u32) -> Logged {
+    pub fn new(
+        operation_type: OperationType,
+        backend: BackendName,
+        parameters: Fields,
+        max_retries: u32,
+    ) -> Logged {
         Logged {
             operation_type,
             backend,
@@ -179,12 +186,15 @@ impl Event {
     /// The status an operation of status `from` has after this event; none: it is gone.
     pub fn to(&self, from: Option<Status>) -> Option<Status> {
         Some(match self {
-            Event::Logged(_) | Event::Returned { .. } | Event::Released { .. } | Event::Retried { .. } => {
-                Status::Pending
-            }
+            Event::Logged(_)
+            | Event::Returned { .. }
+            | Event::Released { .. }
+            | Event::Retried { .. } => Status::Pending,
             Event::Claimed { .. } => Status::Processing,
             Event::Completed { .. } => Status::Completed,
-            Event::Failed { .. } | Event::Redirected { .. } | Event::GivenUp { .. } => Status::Failed,
+            Event::Failed { .. } | Event::Redirected { .. } | Event::GivenUp { .. } => {
+                Status::Failed
+            }
             Event::Retrying { .. } => Status::Retrying,
             Event::Held { .. }
             | Event::Unheld { .. }
@@ -207,11 +217,15 @@ impl Event {
             | Event::Returned { .. }
             | Event::CancelRequested { .. } => from == Status::Processing,
             // Also by cancelling, and by a dependency that failed.
-            Event::Failed { .. } | Event::Held { .. } | Event::Prioritized { .. } => !from.is_terminal(),
+            Event::Failed { .. } | Event::Held { .. } | Event::Prioritized { .. } => {
+                !from.is_terminal()
+            }
             Event::Unheld { .. } => from != Status::Completed,
             Event::Released { .. } => from == Status::Retrying,
             Event::Retried { .. } => matches!(from, Status::Failed | Status::Retrying),
-            Event::Redirected { .. } | Event::GivenUp { .. } => from.is_waiting() || from == Status::Failed,
+            Event::Redirected { .. } | Event::GivenUp { .. } => {
+                from.is_waiting() || from == Status::Failed
+            }
             Event::Reopened { .. } => from == Status::Completed,
             Event::Deleted { .. } => from != Status::Processing,
         }
@@ -243,9 +257,9 @@ impl Event {
     /// Why it happened, in a few words, for the history.
     pub fn reason(&self) -> Option<String> {
         Some(match self {
-            Event::Returned { reason, .. } | Event::Released { reason } | Event::Retried { reason, .. } => {
-                reason.clone()
-            }
+            Event::Returned { reason, .. }
+            | Event::Released { reason }
+            | Event::Retried { reason, .. } => reason.clone(),
             Event::Held { reason } => format!("held: {reason}"),
             Event::Unheld { reason } => format!("no longer held: {reason}"),
             Event::CancelRequested { reason } => format!("asked to stop: {reason}"),
@@ -265,7 +279,9 @@ impl Event {
     /// The failure that it reports, if any.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
-            Event::Failed { failure } | Event::Retrying { failure, .. } | Event::GivenUp { failure } => Some(failure),
+            Event::Failed { failure }
+            | Event::Retrying { failure, .. }
+            | Event::GivenUp { failure } => Some(failure),
             Event::Returned { failure, .. } => failure.as_ref(),
             _ => None,
         }

@@ -108,7 +108,8 @@ pub enum FailureClass {
 
 impl FailureClass {
     /// All three.
-    pub const ALL: [FailureClass; 3] = [FailureClass::Permanent, FailureClass::Transient, FailureClass::Outage];
+    pub const ALL: [FailureClass; 3] =
+        [FailureClass::Permanent, FailureClass::Transient, FailureClass::Outage];
 
     /// The word for it in columns and JSON.
     pub fn as_str(self) -> &'static str {
@@ -259,7 +260,9 @@ impl State {
     /// Why it is not done: the failure in force or, while waiting, that of the last attempt.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
-            State::Pending { last_failure } | State::Processing { last_failure, .. } => last_failure.as_ref(),
+            State::Pending { last_failure } | State::Processing { last_failure, .. } => {
+                last_failure.as_ref()
+            }
             State::Retrying { failure, .. } | State::Failed { failure, .. } => Some(failure),
             State::Completed { .. } => None,
         }

@@ -26,7 +26,8 @@ impl OperationId {
 
     /// When it was made, as far as a clock can be believed.
     pub fn made_at(&self) -> Time {
-        let millis = self.as_bytes()[..6].iter().fold(0, |millis, byte| millis << 8 | i64::from(*byte));
+        let millis =
+            self.as_bytes()[..6].iter().fold(0, |millis, byte| millis << 8 | i64::from(*byte));
         Time::from_millis(millis)
     }
 
@@ -64,13 +65,16 @@ impl Serialize for OperationId {
 impl<'de> Deserialize<'de> for OperationId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-        OperationId::parse(&text).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no operation id")))
+        OperationId::parse(&text)
+            .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no operation id")))
     }
 }
 
 /// A name that does not follow `[a-z][a-z0-9_]{0,63}` (types) or the same with `-` (backends).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{name}` is no valid {what}: it starts with a letter a-z, then letters, digits or `_`{dash}, 64 at most")]
+#[error(
+    "`{name}` is no valid {what}: it starts with a letter a-z, then letters, digits or `_`{dash}, 64 at most"
+)]
 pub struct InvalidName {
     name: String,
     what: &'static str,
@@ -81,7 +85,9 @@ fn is_word(text: &str, dash: bool) -> bool {
     let mut bytes = text.bytes();
     text.len() <= 64
         && bytes.next().is_some_and(|b| b.is_ascii_lowercase())
-        && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || (dash && b == b'-'))
+        && bytes.all(|b| {
+            b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || (dash && b == b'-')
+        })
 }
 
 macro_rules! word {
@@ -152,8 +158,9 @@ mod tests {
 
     #[test]
     fn ids_of_one_batch_sort_like_their_numbers() {
-        let ids: Vec<_> =
-            (0..1000).map(|n| OperationId::new(Time::from_millis(1_700_000_000_000), n, n as u128 * 77)).collect();
+        let ids: Vec<_> = (0..1000)
+            .map(|n| OperationId::new(Time::from_millis(1_700_000_000_000), n, n as u128 * 77))
+            .collect();
         assert!(ids.is_sorted());
         assert_eq!(ids[999].made_at(), Time::from_millis(1_700_000_000_000));
         for id in &ids {

@@ -13,7 +13,8 @@ pub const UNSENT: &str = "handed back before it was sent: its backend is away";
 pub const AWAY_MAX: usize = 3;
 
 /// What the message of an outage ends with that is taken to be the operation's own fault, and spends an attempt.
-const AT_FAULT: &str = "; others succeeded there meanwhile, so it is taken to be this operation's own fault";
+const AT_FAULT: &str =
+    "; others succeeded there meanwhile, so it is taken to be this operation's own fault";
 
 /// Interruptions after which an operation runs alone and last.
 pub const ALONE_AFTER: u32 = 3;
@@ -60,7 +61,11 @@ impl RetryPolicy {
             FailureClass::Permanent => return Event::Failed { failure },
             FailureClass::Transient => failure,
             FailureClass::Outage if !Outages::of(operation).are_its_fault(last_success) => {
-                return Event::Returned { reason: AWAY.into(), interrupted: false, failure: Some(failure) };
+                return Event::Returned {
+                    reason: AWAY.into(),
+                    interrupted: false,
+                    failure: Some(failure),
+                };
             }
             FailureClass::Outage => {
                 let message = format!("{}{AT_FAULT}", failure.message.trim_end_matches('.'));
@@ -102,7 +107,9 @@ struct Outages {
 
 impl Outages {
     fn of(operation: &Operation) -> Outages {
-        let is_new = |entry: &HistoryEntry| entry.from == Some(Status::Failed) && entry.to == Status::Pending;
+        let is_new = |entry: &HistoryEntry| {
+            entry.from == Some(Status::Failed) && entry.to == Status::Pending
+        };
         let steps = operation.history.iter().rev().take_while(|entry| !is_new(entry));
         // What was not sent has found nothing.
         let ends = steps.filter(|entry| {
@@ -116,7 +123,8 @@ impl Outages {
             in_a_row += 1;
             last = last.or(Some(entry.at));
         }
-        let at_fault = ends.any(|entry| entry.error.as_deref().is_some_and(|error| error.ends_with(AT_FAULT)));
+        let at_fault =
+            ends.any(|entry| entry.error.as_deref().is_some_and(|error| error.ends_with(AT_FAULT)));
         Outages { in_a_row, last, at_fault }
     }
 

@@ -81,7 +81,10 @@ mod tests {
     fn is_written_as_rfc3339_with_milliseconds() {
         assert_eq!(Time::from_millis(0).to_string(), "1970-01-01T00:00:00.000Z");
         assert_eq!(Time::from_millis(1_763_800_000_123).to_string(), "2025-11-22T08:26:40.123Z");
-        assert_eq!(Time::parse_rfc3339("2025-11-22T08:26:40.123Z"), Some(Time::from_millis(1_763_800_000_123)));
+        assert_eq!(
+            Time::parse_rfc3339("2025-11-22T08:26:40.123Z"),
+            Some(Time::from_millis(1_763_800_000_123))
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use super::{
-    BackendName, Event, HistoryEntry, Number, Operation, OperationId, OperationType, Outcome, Revision, Source, State,
-    Status, Time, Wait,
+    BackendName, Event, HistoryEntry, Number, Operation, OperationId, OperationType, Outcome,
+    Revision, Source, State, Status, Time, Wait,
 };
 
 /// What the columns of files can hold. Beyond it the same records would give one state in the journal, and another
@@ -66,7 +66,10 @@ pub enum IllegalTransition {
 /// The operation after `transition` (none: it is gone); `before` is none exactly when it is being logged.
 ///
 /// The same operation and the same transitions always give the same result, whoever folds them and when.
-pub fn apply(before: Option<Operation>, transition: &Transition) -> Result<Option<Operation>, IllegalTransition> {
+pub fn apply(
+    before: Option<Operation>,
+    transition: &Transition,
+) -> Result<Option<Operation>, IllegalTransition> {
     let status = before.as_ref().map(Operation::status);
     let illegal = || IllegalTransition::Status {
         number: transition.number,
@@ -76,8 +79,11 @@ pub fn apply(before: Option<Operation>, transition: &Transition) -> Result<Optio
     if !transition.event.is_legal_from(status) {
         return Err(illegal());
     }
-    let out_of_order =
-        |why| IllegalTransition::OutOfOrder { revision: transition.revision, number: transition.number, why };
+    let out_of_order = |why| IllegalTransition::OutOfOrder {
+        revision: transition.revision,
+        number: transition.number,
+        why,
+    };
     if transition.from != status {
         return Err(out_of_order("it was recorded for another status"));
     }
@@ -109,7 +115,10 @@ pub fn apply(before: Option<Operation>, transition: &Transition) -> Result<Optio
             hold: logged.hold,
             not_before: logged.not_before,
             interruptions: 0,
-            source: logged.source.clone().map(|source| Source { size: source.size.min(SIZE_KEPT), ..source }),
+            source: logged
+                .source
+                .clone()
+                .map(|source| Source { size: source.size.min(SIZE_KEPT), ..source }),
             redirected_from: logged.redirected_from,
             redirected_to: None,
             state: State::Pending { last_failure: None },
@@ -151,11 +160,14 @@ fn next_state(operation: &mut Operation, transition: &Transition) -> State {
             State::Retrying { failure: failure.clone(), wait: Wait { since: at, until: *until } }
         }
         Event::Returned { interrupted, failure, .. } => {
-            operation.interruptions = operation.interruptions.saturating_add(u32::from(*interrupted));
+            operation.interruptions =
+                operation.interruptions.saturating_add(u32::from(*interrupted));
             let last_failure = failure.clone().or_else(|| operation.state.failure().cloned());
             State::Pending { last_failure }
         }
-        Event::Released { .. } => State::Pending { last_failure: operation.state.failure().cloned() },
+        Event::Released { .. } => {
+            State::Pending { last_failure: operation.state.failure().cloned() }
+        }
         Event::Retried { forget, .. } => {
             operation.depends_on.retain(|id| !forget.contains(id));
             // Retried although it went on elsewhere: what it went on as is gone.
@@ -297,8 +309,13 @@ mod tests {
             }
         }
         assert_eq!(seen.len(), legal.len());
-        for (from, to) in Status::ALL.into_iter().flat_map(|from| Status::ALL.map(|to| (from, to))) {
-            assert_eq!(from.may_become(to), legal.contains(&(Some(from), Some(to))), "{from} to {to}");
+        for (from, to) in Status::ALL.into_iter().flat_map(|from| Status::ALL.map(|to| (from, to)))
+        {
+            assert_eq!(
+                from.may_become(to),
+                legal.contains(&(Some(from), Some(to))),
+                "{from} to {to}"
+            );
         }
     }
 
@@ -315,13 +332,26 @@ mod tests {
         assert_eq!(op.retry_count, 1);
         assert!(!op.is_due(Time::from_millis(50)));
         assert!(op.is_due(Time::from_millis(99)));
-        assert!(op.is_due(Time::from_millis(2)), "a clock that jumped before the start ends the wait");
+        assert!(
+            op.is_due(Time::from_millis(2)),
+            "a clock that jumped before the start ends the wait"
+        );
         let op = fold(Some(op), transition(4, Some(Status::Retrying), claimed));
-        let op =
-            fold(Some(op), transition(5, Some(Status::Processing), Event::Completed { outcome: Outcome::default() }));
+        let op = fold(
+            Some(op),
+            transition(
+                5,
+                Some(Status::Processing),
+                Event::Completed { outcome: Outcome::default() },
+            ),
+        );
         assert_eq!(op.history.len(), 5);
         assert_eq!(op.status(), Status::Completed);
-        let again = transition(6, Some(Status::Completed), Event::Retried { reason: "no".into(), forget: Vec::new() });
+        let again = transition(
+            6,
+            Some(Status::Completed),
+            Event::Retried { reason: "no".into(), forget: Vec::new() },
+        );
         assert!(matches!(apply(Some(op), &again), Err(IllegalTransition::Status { .. })));
     }
 
@@ -329,13 +359,26 @@ mod tests {
     fn no_number_is_larger_than_what_files_hold() {
         let Event::Logged(mut logged) = events().remove(0) else { unreachable!() };
         logged.max_retries = u32::MAX;
-        logged.source = Some(Source { size: u64::MAX, mtime_ns: -1, inode: u64::MAX, sha256: None, spool: None });
+        logged.source = Some(Source {
+            size: u64::MAX,
+            mtime_ns: -1,
+            inode: u64::MAX,
+            sha256: None,
+            spool: None,
+        });
         let op = fold(None, transition(1, None, Event::Logged(logged)));
-        assert_eq!((op.max_retries, op.source.as_ref().unwrap().size), (i32::MAX as u32, i64::MAX as u64));
+        assert_eq!(
+            (op.max_retries, op.source.as_ref().unwrap().size),
+            (i32::MAX as u32, i64::MAX as u64)
+        );
         let op = fold(Some(op), transition(2, Some(Status::Pending), events().remove(1)));
         let outcome = Outcome { size: Some(u64::MAX), ..Outcome::default() };
-        let op = fold(Some(op), transition(3, Some(Status::Processing), Event::Completed { outcome }));
-        assert!(matches!(op.state, State::Completed { outcome: Outcome { size: Some(SIZE_KEPT), .. }, .. }));
+        let op =
+            fold(Some(op), transition(3, Some(Status::Processing), Event::Completed { outcome }));
+        assert!(matches!(
+            op.state,
+            State::Completed { outcome: Outcome { size: Some(SIZE_KEPT), .. }, .. }
+        ));
     }
 
     #[test]
@@ -353,18 +396,32 @@ mod tests {
     #[test]
     fn records_without_a_change_of_status_change_nothing_else() {
         let op = fold(None, transition(1, None, events().remove(0)));
-        let op = fold(Some(op), transition(2, Some(Status::Pending), Event::Held { reason: "x".into() }));
+        let op = fold(
+            Some(op),
+            transition(2, Some(Status::Pending), Event::Held { reason: "x".into() }),
+        );
         assert!(op.hold && !op.is_due(Time::from_millis(9)) && op.status() == Status::Pending);
-        let op = fold(Some(op), transition(3, Some(Status::Pending), Event::Unheld { reason: "x".into() }));
-        let op = fold(Some(op), transition(4, Some(Status::Pending), Event::Prioritized { priority: 7 }));
+        let op = fold(
+            Some(op),
+            transition(3, Some(Status::Pending), Event::Unheld { reason: "x".into() }),
+        );
+        let op = fold(
+            Some(op),
+            transition(4, Some(Status::Pending), Event::Prioritized { priority: 7 }),
+        );
         assert!(op.is_due(Time::from_millis(9)));
         assert_eq!((op.priority, op.history.len(), op.retry_count), (7, 4, 0));
         let op = fold(Some(op), transition(5, Some(Status::Pending), events().remove(1)));
         let asked = Event::CancelRequested { reason: "x".into() };
         let op = fold(Some(op), transition(6, Some(Status::Processing), asked));
-        assert!(matches!(&op.state, State::Processing { cancel_requested: true, claim, .. } if claim.pid == 1));
+        assert!(
+            matches!(&op.state, State::Processing { cancel_requested: true, claim, .. } if claim.pid == 1)
+        );
         assert!(matches!(
-            apply(Some(op), &transition(7, Some(Status::Processing), Event::Deleted { reason: "x".into() })),
+            apply(
+                Some(op),
+                &transition(7, Some(Status::Processing), Event::Deleted { reason: "x".into() })
+            ),
             Err(IllegalTransition::Status { .. })
         ));
     }
@@ -377,7 +434,10 @@ mod tests {
         let op = fold(None, transition(1, None, events().remove(0)));
         let waiting = fold(Some(op.clone()), transition(2, Some(Status::Pending), event.clone()));
         assert_eq!(waiting.state, State::Failed { at: Time::from_millis(2), failure: redirected });
-        let failed = fold(Some(op), transition(2, Some(Status::Pending), Event::Failed { failure: failure() }));
+        let failed = fold(
+            Some(op),
+            transition(2, Some(Status::Pending), Event::Failed { failure: failure() }),
+        );
         let went_on = fold(Some(failed.clone()), transition(3, Some(Status::Failed), event));
         assert_eq!((went_on.state, went_on.redirected_to), (failed.state, Some(to)));
     }
@@ -386,13 +446,20 @@ mod tests {
     fn what_is_reopened_stays_completed_and_says_as_what_it_went_on() {
         let to = OperationId::from_bytes([8; 16]);
         let op = fold(None, transition(1, None, events().remove(0)));
-        let early = apply(Some(op.clone()), &transition(2, Some(Status::Pending), Event::Reopened { to }));
+        let early =
+            apply(Some(op.clone()), &transition(2, Some(Status::Pending), Event::Reopened { to }));
         assert!(matches!(early, Err(IllegalTransition::Status { .. })));
         let op = fold(Some(op), transition(2, Some(Status::Pending), events().remove(1)));
-        let done = Event::Completed { outcome: Outcome { cid: Some("x".into()), ..Outcome::default() } };
+        let done =
+            Event::Completed { outcome: Outcome { cid: Some("x".into()), ..Outcome::default() } };
         let op = fold(Some(op), transition(3, Some(Status::Processing), done));
-        let reopened = fold(Some(op.clone()), transition(4, Some(Status::Completed), Event::Reopened { to }));
-        assert_eq!((&reopened.state, reopened.redirected_to), (&op.state, Some(to)), "its result and its day stay");
+        let reopened =
+            fold(Some(op.clone()), transition(4, Some(Status::Completed), Event::Reopened { to }));
+        assert_eq!(
+            (&reopened.state, reopened.redirected_to),
+            (&op.state, Some(to)),
+            "its result and its day stay"
+        );
         assert_eq!((reopened.revision, reopened.history.len()), (4, 4));
         assert!(!reopened.is_given_up());
         // What it went on as may have failed: then it may go on as yet another one.
@@ -405,7 +472,10 @@ mod tests {
     #[test]
     fn nothing_is_left_of_what_was_deleted() {
         let op = fold(None, transition(1, None, events().remove(0)));
-        let gone = apply(Some(op), &transition(2, Some(Status::Pending), Event::Deleted { reason: "x".into() }));
+        let gone = apply(
+            Some(op),
+            &transition(2, Some(Status::Pending), Event::Deleted { reason: "x".into() }),
+        );
         assert_eq!(gone, Ok(None));
     }
 }

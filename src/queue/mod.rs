@@ -115,8 +115,12 @@ impl Lane {
             return;
         }
         self.looked_at = Some(now);
-        let due: Vec<Number> =
-            self.waiting.values().filter(|entry| entry.is_due(now)).map(|entry| entry.number).collect();
+        let due: Vec<Number> = self
+            .waiting
+            .values()
+            .filter(|entry| entry.is_due(now))
+            .map(|entry| entry.number)
+            .collect();
         for number in due {
             if let Some(entry) = self.waiting.remove(&number) {
                 self.make_ready(&entry);
@@ -152,7 +156,11 @@ impl Queue {
 
     /// The backends that have, or may have, something waiting.
     pub fn backends(&self) -> Vec<BackendName> {
-        self.lanes.iter().filter(|(_, lane)| !lane.is_empty()).map(|(name, _)| name.clone()).collect()
+        self.lanes
+            .iter()
+            .filter(|(_, lane)| !lane.is_empty())
+            .map(|(name, _)| name.clone())
+            .collect()
     }
 
     /// Announces a file with waiting operations of a backend.
@@ -199,7 +207,9 @@ impl Queue {
             .filter(|file| file.pending > 0 || file.due.is_some_and(|due| due <= now))
             .min_by_key(|file| (std::cmp::Reverse(file.priority), file.first));
         if let Some(file) = best
-            && first.is_none_or(|rank| (Turn::InOrder, std::cmp::Reverse(file.priority), file.first) < rank)
+            && first.is_none_or(|rank| {
+                (Turn::InOrder, std::cmp::Reverse(file.priority), file.first) < rank
+            })
         {
             return Next::Load(file.file);
         }
@@ -236,7 +246,9 @@ mod tests {
     #[test]
     fn priority_goes_before_number_and_lanes_do_not_meet() {
         let mut queue = Queue::new();
-        for e in [entry(1, 0), entry(2, 5), entry(3, 5), Entry { backend: backend("b"), ..entry(4, 9) }] {
+        for e in
+            [entry(1, 0), entry(2, 5), entry(3, 5), Entry { backend: backend("b"), ..entry(4, 9) }]
+        {
             queue.offer(e, at(0));
         }
         let mut order = Vec::new();
@@ -276,7 +288,8 @@ mod tests {
     #[test]
     fn a_file_is_loaded_only_when_one_of_its_rows_may_go_first() {
         let mut queue = Queue::new();
-        let file = |file, first, priority| Unloaded { file, first, priority, pending: 1, due: None };
+        let file =
+            |file, first, priority| Unloaded { file, first, priority, pending: 1, due: None };
         queue.announce(&backend("a"), file(0, 10, 0));
         queue.announce(&backend("a"), file(1, 20, 0));
         queue.announce(&backend("a"), file(2, 30, 7));
@@ -294,7 +307,10 @@ mod tests {
     #[test]
     fn a_file_of_waits_is_left_alone_until_the_first_is_over() {
         let mut queue = Queue::new();
-        queue.announce(&backend("a"), Unloaded { file: 0, first: 1, priority: 0, pending: 0, due: Some(at(500)) });
+        queue.announce(
+            &backend("a"),
+            Unloaded { file: 0, first: 1, priority: 0, pending: 0, due: Some(at(500)) },
+        );
         assert_eq!(queue.next(&backend("a"), at(499)), Next::Nothing);
         assert_eq!(queue.next_due(at(499)), Some(at(500)));
         assert_eq!(queue.next(&backend("a"), at(500)), Next::Load(0));

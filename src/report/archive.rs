@@ -8,7 +8,9 @@ pub fn pushed_table(report: &PushReport, style: &Style) -> String {
     let mut table = Table::new(*style);
     for archive in report.archives.iter().filter(|archive| !archive.existing) {
         let mut cells = match archive.operation {
-            Some((number, id, _)) => vec![Cell::right(number.to_string()), Cell::plain(id.to_string())],
+            Some((number, id, _)) => {
+                vec![Cell::right(number.to_string()), Cell::plain(id.to_string())]
+            }
             None => vec![Cell::plain("would push"), Cell::plain(&archive.name)],
         };
         cells.extend([
@@ -60,7 +62,10 @@ mod tests {
 
     #[test]
     fn archives_of_a_host_lie_below_one_place() {
-        assert_eq!(root("s3://b/date=x/logs/host=vm/date=2026-11-20/a.parquet"), "s3://b/date=x/logs/host=vm");
+        assert_eq!(
+            root("s3://b/date=x/logs/host=vm/date=2026-11-20/a.parquet"),
+            "s3://b/date=x/logs/host=vm"
+        );
         assert_eq!(root("s3://b/elsewhere.parquet"), "s3://b/elsewhere.parquet");
     }
 }

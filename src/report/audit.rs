@@ -62,7 +62,8 @@ fn summary(report: &AuditReport, style: &Style) -> String {
         (report.superseded, "replaced or removed by later ones"),
         (report.nothing, "with nothing to look at"),
     ];
-    let told: Vec<String> = counts.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let told: Vec<String> =
+        counts.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     let all = counts.iter().map(|(n, _)| n).sum();
     let head = match (report.stopped, report.is_clean()) {
         (true, _) => Paint::Notice.on("Stopped before all was looked at", style.color),
@@ -75,7 +76,11 @@ fn summary(report: &AuditReport, style: &Style) -> String {
     };
     match all {
         0 => format!("{head}: there is no completed operation to look at."),
-        all => format!("{head}: of {}, {}{reopened}.", many(all, "completed operation"), told.join(", ")),
+        all => format!(
+            "{head}: of {}, {}{reopened}.",
+            many(all, "completed operation"),
+            told.join(", ")
+        ),
     }
 }
 

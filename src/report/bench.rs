@@ -25,9 +25,14 @@ pub fn write_floor(rows: &[FloorRow], style: &Style) -> String {
 /// Appends beside the floor as a table.
 pub fn write_append(rows: &[AppendRow], style: &Style) -> String {
     let mut table = Table::new(*style);
-    head(&mut table, &["threads", "ours/s", "disk alone/s", "× alone", "disk grouped/s", "× grouped"]);
+    head(
+        &mut table,
+        &["threads", "ours/s", "disk alone/s", "× alone", "disk grouped/s", "× grouped"],
+    );
     for row in rows {
-        let ratio = |(median, least, most): (f64, f64, f64)| format!("{median:.2} ({least:.2} to {most:.2})");
+        let ratio = |(median, least, most): (f64, f64, f64)| {
+            format!("{median:.2} ({least:.2} to {most:.2})")
+        };
         table.row(vec![
             Cell::right(row.threads.to_string()),
             Cell::right(format!("{:.0}", row.ours_per_second)),

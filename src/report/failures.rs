@@ -21,7 +21,9 @@ pub fn write_failures(groups: &[CauseGroup], style: &Style) -> String {
             Some(_) => Cell::right(ago(style.now, time)),
             None => Cell::plain(time.to_string()),
         };
-        let count = |n: u64, paint| Cell::right(n.to_string()).paint(if n == 0 { Paint::Faint } else { paint });
+        let count = |n: u64, paint| {
+            Cell::right(n.to_string()).paint(if n == 0 { Paint::Faint } else { paint })
+        };
         let mut cells = vec![
             Cell::painted(&group.fingerprint, Paint::Notice),
             count(group.failed, Paint::Bad),
@@ -74,7 +76,10 @@ mod tests {
         let style = |width| Style { color: false, width, now: time };
         let narrow = write_failures(std::slice::from_ref(&group), &style(Some(80)));
         assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
-        assert!(narrow.contains("\n          the connection to") && !narrow.contains("WHAT"), "{narrow}");
+        assert!(
+            narrow.contains("\n          the connection to") && !narrow.contains("WHAT"),
+            "{narrow}"
+        );
         let wide = write_failures(&[group], &style(None));
         assert_eq!(wide.lines().count(), 2, "{wide}");
     }

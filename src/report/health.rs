@@ -20,10 +20,15 @@ pub(super) fn paint_of(status: HealthStatus) -> Paint {
 /// Health as a table.
 pub fn write_health(all: &[BackendHealth], style: &Style) -> String {
     let mut table = Table::new(*style);
-    table.row(["BACKEND", "STATUS", "SINCE", "CHECKED", "HISTORY"].map(|name| Cell::painted(name, Paint::Bold)).into());
+    table.row(
+        ["BACKEND", "STATUS", "SINCE", "CHECKED", "HISTORY"]
+            .map(|name| Cell::painted(name, Paint::Bold))
+            .into(),
+    );
     for health in all {
         let checked = health.last_check.map_or_else(|| "-".into(), |time| ago(style.now, time));
-        let since = health.changes.last().map_or_else(|| "-".into(), |change| ago(style.now, change.at));
+        let since =
+            health.changes.last().map_or_else(|| "-".into(), |change| ago(style.now, change.at));
         let history = history_marks(&health.check_history);
         table.row(vec![
             Cell::plain(health.backend.as_str()),
@@ -49,6 +54,10 @@ pub fn write_health(all: &[BackendHealth], style: &Style) -> String {
 /// One backend's health in one line.
 pub fn health_line(health: &BackendHealth, style: &Style) -> String {
     let status = paint_of(health.status).on(health.status.as_str(), style.color);
-    let why = health.failure.as_ref().map(|failure| format!(": {}", visible(&failure.message))).unwrap_or_default();
+    let why = health
+        .failure
+        .as_ref()
+        .map(|failure| format!(": {}", visible(&failure.message)))
+        .unwrap_or_default();
     format!("{}  {} is {status}{why}\n", style.now, health.backend)
 }

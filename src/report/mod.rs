@@ -95,8 +95,21 @@ pub fn operation_table(operations: &[Operation], style: &Style, header: bool) ->
     let mut table = Table::new(*style);
     if header {
         let result = if wide { &["RESULT"][..] } else { &[] };
-        let names = ["NUMBER", "STATUS", "TYPE", "BACKEND", if style.width.is_some() { "AGE" } else { "LOGGED" }];
-        table.row(names.iter().chain(result).chain(&["WHAT"]).map(|name| Cell::painted(*name, Paint::Bold)).collect());
+        let names = [
+            "NUMBER",
+            "STATUS",
+            "TYPE",
+            "BACKEND",
+            if style.width.is_some() { "AGE" } else { "LOGGED" },
+        ];
+        table.row(
+            names
+                .iter()
+                .chain(result)
+                .chain(&["WHAT"])
+                .map(|name| Cell::painted(*name, Paint::Bold))
+                .collect(),
+        );
     }
     for operation in operations {
         let logged = match style.width {

@@ -16,7 +16,9 @@ pub fn write_operation(
 ) -> io::Result<()> {
     let mut lines: Vec<(String, String)> = Vec::new();
     let mut line = |name: &str, value: String| lines.push((name.to_owned(), value));
-    let when = |time: Time| format!("{time}  {}", Paint::Faint.on(&format!("({})", ago(style.now, time)), style.color));
+    let when = |time: Time| {
+        format!("{time}  {}", Paint::Faint.on(&format!("({})", ago(style.now, time)), style.color))
+    };
     let named = |id: OperationId| match known(id) {
         Some(other) => format!("{} ({}), {id}", other.number, other.status()),
         None => format!("{id}, which is gone"),
@@ -57,7 +59,8 @@ pub fn write_operation(
         State::Pending { .. } | State::Failed { .. } => {}
     }
     if let Some(failure) = operation.state.failure() {
-        let name = if status.is_waiting() || !status.is_terminal() { "last error" } else { "error" };
+        let name =
+            if status.is_waiting() || !status.is_terminal() { "last error" } else { "error" };
         line(name, visible(&failure.message));
         line("error type", format!("{} ({})", failure.error_type, failure.class.as_str()));
     }
@@ -82,13 +85,19 @@ pub fn write_operation(
     for id in &operation.depends_on {
         line("after", named(*id));
     }
-    for (name, id) in [("made from", operation.redirected_from), ("went on as", operation.redirected_to)] {
+    for (name, id) in
+        [("made from", operation.redirected_from), ("went on as", operation.redirected_to)]
+    {
         if let Some(id) = id {
             line(name, named(id));
         }
     }
     if let Some(source) = &operation.source {
-        let copied = if source.spool.is_some() && status != Status::Completed { "; a copy is in the log" } else { "" };
+        let copied = if source.spool.is_some() && status != Status::Completed {
+            "; a copy is in the log"
+        } else {
+            ""
+        };
         line("source size", format!("{} when it was logged{copied}", exactly(source.size)));
     }
     line("logged", when(operation.logged_at));
@@ -107,7 +116,10 @@ pub fn write_operation(
         write!(out, "{}", Paint::Faint.on(&format!("{name:<width$}"), style.color))?;
         // Sentences only: a path is copied more easily when nothing breaks it.
         let is_text = name.ends_with("error");
-        let room = style.width.filter(|_| is_text).map_or(usize::MAX, |columns| columns.saturating_sub(width + 2));
+        let room = style
+            .width
+            .filter(|_| is_text)
+            .map_or(usize::MAX, |columns| columns.saturating_sub(width + 2));
         for (at, part) in wrapped(&value, room).into_iter().enumerate() {
             let indent = if at == 0 { 2 } else { width + 2 };
             writeln!(out, "{:indent$}{part}", "")?;
@@ -124,12 +136,18 @@ fn moved(progress: Progress) -> String {
     let Progress { bytes_done, bytes_total, bytes_per_second } = progress;
     let mut text = bytes(bytes_done);
     if let Some(total) = bytes_total {
-        text +=
-            &format!(" of {} ({}%)", bytes(total), bytes_done.saturating_mul(100).checked_div(total).unwrap_or(100));
+        text += &format!(
+            " of {} ({}%)",
+            bytes(total),
+            bytes_done.saturating_mul(100).checked_div(total).unwrap_or(100)
+        );
     }
     text += &format!(", {}/s", bytes(bytes_per_second));
     if let Some(left) = progress.seconds_left() {
-        text += &format!(", {} left", span(i64::try_from(left.saturating_mul(1000)).unwrap_or(i64::MAX)));
+        text += &format!(
+            ", {} left",
+            span(i64::try_from(left.saturating_mul(1000)).unwrap_or(i64::MAX))
+        );
     }
     text
 }

@@ -8,7 +8,9 @@ pub fn write_plan(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
     let named = plan.operations.len() as u64;
     match due {
         0 => writeln!(out, "nothing is due")?,
-        _ if due > named => writeln!(out, "{due} would be carried out, {} of them not shown", due - named)?,
+        _ if due > named => {
+            writeln!(out, "{due} would be carried out, {} of them not shown", due - named)?
+        }
         _ => writeln!(out, "{due} would be carried out")?,
     }
     let parts = [

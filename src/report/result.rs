@@ -17,7 +17,8 @@ pub fn subject_of(parameters: &Fields) -> String {
         (Some(what), Some(destination)) => format!("{what} → {destination}"),
         (Some(only), None) | (None, Some(only)) => only,
         (None, None) => {
-            let all: Vec<_> = parameters.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let all: Vec<_> =
+                parameters.iter().map(|(key, value)| format!("{key}={value}")).collect();
             visible(&all.join(" "))
         }
     }
@@ -29,7 +30,9 @@ pub fn verdict(operation: &Operation) -> String {
         State::Completed { outcome, .. } => outcome.cid.clone(),
         State::Processing { cancel_requested: true, .. } => Some("stopping".into()),
         _ if operation.hold && !operation.status().is_terminal() => Some("held".into()),
-        _ if operation.status().is_waiting() && !operation.depends_on.is_empty() => Some("waits".into()),
+        _ if operation.status().is_waiting() && !operation.depends_on.is_empty() => {
+            Some("waits".into())
+        }
         _ if operation.redirected_to.is_some() => Some("redirected".into()),
         _ => telling(operation).map(|failure| failure.error_type.clone()),
     }
@@ -56,11 +59,14 @@ pub fn write_result(out: &mut impl Write, operation: &Operation, style: &Style) 
     let subject = subject(operation);
     match telling(operation).filter(|failure| verdict == failure.error_type) {
         // What was said usually names it.
-        Some(failure) if names(&failure.message, operation) => writeln!(out, "{}", visible(&failure.message)),
+        Some(failure) if names(&failure.message, operation) => {
+            writeln!(out, "{}", visible(&failure.message))
+        }
         Some(failure) => writeln!(out, "{subject}: {}", visible(&failure.message)),
         None => {
             let used = 5 + 2 + 10 + 2 + width(&verdict) + 2;
-            let room = style.width.map_or(usize::MAX, |columns| columns.saturating_sub(used).max(LEAST));
+            let room =
+                style.width.map_or(usize::MAX, |columns| columns.saturating_sub(used).max(LEAST));
             writeln!(out, "{}", shortened(&subject, room))
         }
     }

@@ -57,7 +57,11 @@ const LOGGED: &[Shape] = &[
 
 const CHANGED: &[Shape] = &[done::<doc::Change<'_>>()];
 
-const fn command(command: &'static str, about: &'static str, shapes: &'static [Shape]) -> CommandSchema {
+const fn command(
+    command: &'static str,
+    about: &'static str,
+    shapes: &'static [Shape],
+) -> CommandSchema {
     CommandSchema { command, about, shapes }
 }
 
@@ -70,7 +74,11 @@ pub const COMMANDS: &[CommandSchema] = &[
         "counts, what runs, health and room on the disk",
         &[done::<doc::StatusDoc<'_>>(), with_error::<doc::StatusDoc<'_>>()],
     ),
-    command("list", "operations, the newest first", &[done::<doc::List<'_>>(), with_error::<doc::List<'_>>()]),
+    command(
+        "list",
+        "operations, the newest first",
+        &[done::<doc::List<'_>>(), with_error::<doc::List<'_>>()],
+    ),
     command(
         "show",
         "everything about operations",
@@ -86,7 +94,11 @@ pub const COMMANDS: &[CommandSchema] = &[
         "what the operations have come to",
         &[done::<doc::Operations<'_>>(), with_error::<doc::Operations<'_>>()],
     ),
-    command("why", "why operations stand where they do", &[done::<doc::Why<'_>>(), with_error::<doc::Why<'_>>()]),
+    command(
+        "why",
+        "why operations stand where they do",
+        &[done::<doc::Why<'_>>(), with_error::<doc::Why<'_>>()],
+    ),
     command(
         "failures",
         "what went wrong, by cause and backend",
@@ -113,9 +125,17 @@ pub const COMMANDS: &[CommandSchema] = &[
     command(
         "archive push",
         "what was logged, or would be; with --wait, what came of it",
-        &[done::<doc::ArchivePush<'_>>(), done::<doc::Operations<'_>>(), with_error::<doc::Operations<'_>>()],
+        &[
+            done::<doc::ArchivePush<'_>>(),
+            done::<doc::Operations<'_>>(),
+            with_error::<doc::Operations<'_>>(),
+        ],
     ),
-    command("archive list", "the archives, and whether they are pushed", &[done::<doc::ArchiveList<'_>>()]),
+    command(
+        "archive list",
+        "the archives, and whether they are pushed",
+        &[done::<doc::ArchiveList<'_>>()],
+    ),
     command("cleanup", "what was dropped, or would be", &[done::<doc::Cleanup<'_>>()]),
     command("checkpoint", "what was folded", &[done::<doc::Checkpoint<'_>>()]),
     command(
@@ -140,7 +160,11 @@ pub const COMMANDS: &[CommandSchema] = &[
     command("bench floor", "what the disk can do", &[done::<doc::Floor>()]),
     command("bench append", "the log beside the disk", &[done::<doc::Append>()]),
     command("bench batch", "large batches beside the disk", &[done::<doc::BatchDoc>()]),
-    command("bench verify", "checking a log beside a plain decode of its files", &[done::<doc::BenchVerifyDoc>()]),
+    command(
+        "bench verify",
+        "checking a log beside a plain decode of its files",
+        &[done::<doc::BenchVerifyDoc>()],
+    ),
     command("config show", "every setting, and where it was set", &[done::<doc::ConfigShow>()]),
     command("config get", "one setting", &[done::<doc::ConfigGet>()]),
     command("config set", "the setting that was changed", &[done::<doc::ConfigSet<'_>>()]),
@@ -164,8 +188,11 @@ impl CommandSchema {
     pub fn schema(&self) -> Value {
         let mut generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
         let error = generator.subschema_for::<doc::ErrorDoc<'_>>().to_value();
-        let results: Vec<(Kind, Value)> =
-            self.shapes.iter().map(|shape| (shape.kind, (shape.result)(&mut generator).to_value())).collect();
+        let results: Vec<(Kind, Value)> = self
+            .shapes
+            .iter()
+            .map(|shape| (shape.kind, (shape.result)(&mut generator).to_value()))
+            .collect();
         let mut definitions = generator.take_definitions(true);
         definitions.values_mut().for_each(absent_is_not_null);
 
@@ -177,13 +204,18 @@ impl CommandSchema {
                     shapes.push(result);
                     continue;
                 }
-                Kind::Done => (json!({ "success": { "const": true }, "error": false }), json!(["success"])),
+                Kind::Done => {
+                    (json!({ "success": { "const": true }, "error": false }), json!(["success"]))
+                }
                 Kind::WithError => {
                     // What has such a field is no error alone: it has to be right as a whole.
                     for name in fields(&definitions, &result) {
                         alone[name] = json!(false);
                     }
-                    (json!({ "success": { "const": false }, "error": error }), json!(["success", "error"]))
+                    (
+                        json!({ "success": { "const": false }, "error": error }),
+                        json!(["success", "error"]),
+                    )
                 }
             };
             let mut shape = result;
@@ -211,8 +243,11 @@ impl CommandSchema {
 /// A field that may be absent is not null instead: an `Option` in Rust says both.
 fn absent_is_not_null(definition: &mut Value) {
     let required: Vec<Value> = definition["required"].as_array().cloned().unwrap_or_default();
-    let Some(properties) = definition.get_mut("properties").and_then(Value::as_object_mut) else { return };
-    for (_, property) in properties.iter_mut().filter(|(name, _)| !required.contains(&json!(name))) {
+    let Some(properties) = definition.get_mut("properties").and_then(Value::as_object_mut) else {
+        return;
+    };
+    for (_, property) in properties.iter_mut().filter(|(name, _)| !required.contains(&json!(name)))
+    {
         if let Some([kind, null]) = property["type"].as_array().map(Vec::as_slice)
             && null == "null"
         {
@@ -227,7 +262,10 @@ fn absent_is_not_null(definition: &mut Value) {
 }
 
 /// The names of the fields of a result.
-fn fields<'a>(definitions: &'a Map<String, Value>, result: &Value) -> impl Iterator<Item = &'a str> {
+fn fields<'a>(
+    definitions: &'a Map<String, Value>,
+    result: &Value,
+) -> impl Iterator<Item = &'a str> {
     let name = result["$ref"].as_str().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
     let properties = definitions.get(name).and_then(|schema| schema["properties"].as_object());
     properties.into_iter().flat_map(|properties| properties.keys().map(String::as_str))

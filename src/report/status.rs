@@ -8,7 +8,12 @@ use crate::client::{Stats, StatusCounts};
 use crate::operation::Status;
 
 /// What `status` prints for people.
-pub fn write_status(out: &mut impl Write, stats: &Stats, base_path: &Path, style: &Style) -> io::Result<()> {
+pub fn write_status(
+    out: &mut impl Write,
+    stats: &Stats,
+    base_path: &Path,
+    style: &Style,
+) -> io::Result<()> {
     let mut counts = Table::new(*style);
     let words = Status::ALL.map(|status| status.as_str().to_uppercase());
     let head = std::iter::once(String::new()).chain(words).chain(["TOTAL".to_owned()]);
@@ -30,7 +35,13 @@ pub fn write_status(out: &mut impl Write, stats: &Stats, base_path: &Path, style
         "running",
         match &stats.processing {
             Some(note) => {
-                format!("`{}`, pid {} on {}, since {}", note.command, note.pid, note.host, ago(style.now, note.since))
+                format!(
+                    "`{}`, pid {} on {}, since {}",
+                    note.command,
+                    note.pid,
+                    note.host,
+                    ago(style.now, note.since)
+                )
             }
             None => "nothing".into(),
         },
@@ -40,13 +51,20 @@ pub fn write_status(out: &mut impl Write, stats: &Stats, base_path: &Path, style
         fact("oldest pending", format!("{number}, logged {}", ago(style.now, at)), Paint::Plain);
     }
     for health in &stats.health {
-        let checked = health.last_check.map(|time| format!(", checked {}", ago(style.now, time))).unwrap_or_default();
+        let checked = health
+            .last_check
+            .map(|time| format!(", checked {}", ago(style.now, time)))
+            .unwrap_or_default();
         let marks = history_marks(&health.check_history);
         let text = format!("{} {marks}{checked}", health.status.as_str());
         fact(&format!("{} is", health.backend), text, paint_of(health.status));
     }
     let (partitions, archives) = stats.files;
-    let mut log = format!("{} in the journal, {}", bytes(stats.journal_bytes), plural(partitions, "partition"));
+    let mut log = format!(
+        "{} in the journal, {}",
+        bytes(stats.journal_bytes),
+        plural(partitions, "partition")
+    );
     if archives > 0 {
         log += &format!(", {} with {} completed", plural(archives, "archive"), stats.archived);
     }

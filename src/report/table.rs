@@ -95,11 +95,20 @@ impl Table {
         let Some(room) = self.style.width else { return };
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let fixed: usize = (0..columns.saturating_sub(1))
-            .map(|at| self.rows.iter().filter_map(|row| row.get(at)).map(|cell| width(&cell.text)).max().unwrap_or(0))
+            .map(|at| {
+                self.rows
+                    .iter()
+                    .filter_map(|row| row.get(at))
+                    .map(|cell| width(&cell.text))
+                    .max()
+                    .unwrap_or(0)
+            })
             .map(|width| width + GAP)
             .sum();
         let left = room.saturating_sub(fixed).max(LEAST);
-        for cell in self.rows.iter_mut().filter_map(|row| row.last_mut()).filter(|cell| cell.shrinks) {
+        for cell in
+            self.rows.iter_mut().filter_map(|row| row.last_mut()).filter(|cell| cell.shrinks)
+        {
             cell.text = shortened(&cell.text, left);
         }
     }

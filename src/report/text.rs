@@ -8,7 +8,9 @@ pub fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         // Marks that turn the direction of writing around can make one name look like another.
-        if c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
+        if c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        {
             shown.extend(c.escape_default());
         } else {
             shown.push(c);
@@ -122,7 +124,9 @@ mod tests {
 
     #[test]
     fn times_are_told_in_one_unit() {
-        for (ms, told) in [(-5, "0s"), (59_999, "59s"), (60_000, "1min"), (7_200_000, "2h"), (200_000_000, "2d")] {
+        for (ms, told) in
+            [(-5, "0s"), (59_999, "59s"), (60_000, "1min"), (7_200_000, "2h"), (200_000_000, "2d")]
+        {
             assert_eq!(span(ms), told);
         }
     }

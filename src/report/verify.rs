@@ -11,7 +11,11 @@ fn many(n: u64, one: &str) -> String {
 }
 
 /// What was found, damage with what to do if that is wanted.
-pub fn write_findings<'a>(findings: impl Iterator<Item = &'a Finding>, advice: bool, style: &Style) -> String {
+pub fn write_findings<'a>(
+    findings: impl Iterator<Item = &'a Finding>,
+    advice: bool,
+    style: &Style,
+) -> String {
     let mut text = String::new();
     for finding in findings {
         let paint = match finding.kind {
@@ -24,7 +28,10 @@ pub fn write_findings<'a>(findings: impl Iterator<Item = &'a Finding>, advice: b
         let room = style.width.map_or(usize::MAX, |width| width.saturating_sub(8).max(30));
         text.push_str(&format!("{head}  {}\n", wrapped(&line, room).join("\n        ")));
         if advice && finding.kind == FindingKind::Damage {
-            text.push_str(&format!("        {}\n", wrapped(&visible(&finding.advice), room).join("\n        ")));
+            text.push_str(&format!(
+                "        {}\n",
+                wrapped(&visible(&finding.advice), room).join("\n        ")
+            ));
         }
     }
     text
@@ -43,13 +50,20 @@ pub fn write_verified(found: &Verified, style: &Style) -> String {
     );
     match found.damages().count() as u64 {
         0 => {
-            format!("{}: {content}, {} checked.\n", Paint::Good.on("The log is sound", style.color), bytes(found.bytes))
+            format!(
+                "{}: {content}, {} checked.\n",
+                Paint::Good.on("The log is sound", style.color),
+                bytes(found.bytes)
+            )
         }
         n => {
             let head = Paint::Bad.on("The log is damaged", style.color);
             let places = if n == 1 { "in one place".to_owned() } else { format!("in {n} places") };
             let rest = match (found.files, found.generations) {
-                (0, 0) => "what else there is was not checked, since nothing tells what belongs to it".to_owned(),
+                (0, 0) => {
+                    "what else there is was not checked, since nothing tells what belongs to it"
+                        .to_owned()
+                }
                 _ => format!("{content} can be read"),
             };
             format!("{head} {places}: {rest}.\n")
@@ -95,7 +109,10 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
     let groups = [
         ("operations of which nothing is known any more", numbers(repaired.lost.iter())),
         ("operations in whose history something is missing", numbers(repaired.holed.iter())),
-        ("operations from files that are not as they were written, to be looked at", numbers(repaired.doubtful.iter())),
+        (
+            "operations from files that are not as they were written, to be looked at",
+            numbers(repaired.doubtful.iter()),
+        ),
         (
             "operations that wait until they are released, since what is lost may have said more of them",
             numbers(repaired.held.iter()),
@@ -109,7 +126,10 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
         text.push_str(&format!("set aside as `{}`\n", visible(name)));
     }
     if repaired.set_aside.len() > SET_ASIDE_MAX {
-        text.push_str(&format!("and {} more in `quarantine/`\n", repaired.set_aside.len() - SET_ASIDE_MAX));
+        text.push_str(&format!(
+            "and {} more in `quarantine/`\n",
+            repaired.set_aside.len() - SET_ASIDE_MAX
+        ));
     }
     let lost = repaired.lost.iter().count() as u64;
     let lost = match lost {
@@ -118,7 +138,10 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
     };
     let head = Paint::Good.on("The log is repaired", style.color);
     let rest = format!("it holds {}; {lost}.", many(repaired.operations, "operation"));
-    text.push_str(&format!("{head}: {}\n", wrapped(&rest, full.saturating_sub(21).max(30)).join("\n  ")));
+    text.push_str(&format!(
+        "{head}: {}\n",
+        wrapped(&rest, full.saturating_sub(21).max(30)).join("\n  ")
+    ));
     text
 }
 

@@ -42,7 +42,8 @@ pub(super) fn same_or_taken(existing: Operation, logged: &Logged) -> WalResult<B
 /// Whether two descriptions of a file tell for certain that its content differs.
 fn other_content(one: Option<&Source>, other: Option<&Source>) -> bool {
     let (Some(one), Some(other)) = (one, other) else { return false };
-    let hashes_differ = one.sha256.is_some() && other.sha256.is_some() && one.sha256 != other.sha256;
+    let hashes_differ =
+        one.sha256.is_some() && other.sha256.is_some() && one.sha256 != other.sha256;
     one.size != other.size || hashes_differ
 }
 
@@ -71,9 +72,10 @@ impl View {
             let table = self.table(file)?;
             for group in table.groups().iter().filter(|group| table.may_hold_key(group, key)) {
                 let rows = self.group(file, &table, group.index)?;
-                let with_key = rows
-                    .iter()
-                    .filter(|row| row.idempotency_key.as_deref() == Some(key) && !file.superseded.contains(row.number));
+                let with_key = rows.iter().filter(|row| {
+                    row.idempotency_key.as_deref() == Some(key)
+                        && !file.superseded.contains(row.number)
+                });
                 // One that was deleted may still have its row.
                 for row in with_key {
                     if let Some(operation) = self.operation(row.number)? {
@@ -101,7 +103,10 @@ impl View {
     }
 
     /// Who waits for one of these operations: what is waited for, and the number of who waits.
-    pub fn dependents_of(&self, ids: &BTreeSet<OperationId>) -> WalResult<Vec<(OperationId, Number)>> {
+    pub fn dependents_of(
+        &self,
+        ids: &BTreeSet<OperationId>,
+    ) -> WalResult<Vec<(OperationId, Number)>> {
         let mut found = Vec::new();
         self.visit(
             Order::OldestFirst,
@@ -134,7 +139,8 @@ impl View {
         // What was redirected is waited for as what it went on as.
         let mut left: Vec<OperationId> = found.iter().copied().collect();
         while let Some(id) = left.pop() {
-            if let Some(next) = self.operation_by_id(id)?.and_then(|operation| operation.redirected_to)
+            if let Some(next) =
+                self.operation_by_id(id)?.and_then(|operation| operation.redirected_to)
                 && found.insert(next)
             {
                 left.push(next);
@@ -228,5 +234,7 @@ fn logged_in(change: &Change) -> Option<&Logged> {
 }
 
 fn same_work(one: &Logged, other: &Logged) -> bool {
-    one.operation_type == other.operation_type && one.backend == other.backend && one.parameters == other.parameters
+    one.operation_type == other.operation_type
+        && one.backend == other.backend
+        && one.parameters == other.parameters
 }

@@ -23,7 +23,9 @@ const QUIET_MS: i64 = 60_000;
 
 /// Refuses to touch what the original system seems to be at work on.
 pub fn check_quiet(found: &Survey, layout: &Layout, now: Time) -> WalResult<()> {
-    let Some(last) = found.files.iter().max_by_key(|surveyed| surveyed.metadata.mtime_ns) else { return Ok(()) };
+    let Some(last) = found.files.iter().max_by_key(|surveyed| surveyed.metadata.mtime_ns) else {
+        return Ok(());
+    };
     let changed = Time::from_millis(last.metadata.mtime_ns.div_euclid(1_000_000));
     let ago = now.millis_since(changed);
     if ago.abs() < QUIET_MS {
@@ -121,7 +123,10 @@ impl Wal {
         self.sweep(&mut CheckpointReport::default())?;
         let manifest = self.manifest()?;
         let rows = found.rows();
-        let aside = |unread: &Unread| Unread { name: Layout::set_aside_name(&unread.name), ..unread.clone() };
+        let aside = |unread: &Unread| Unread {
+            name: Layout::set_aside_name(&unread.name),
+            ..unread.clone()
+        };
         let unread = rows.unread.iter().map(aside).collect();
         let mut exchange = Exchange { adopted: Some(unread), ..Exchange::default() };
         let mut live = Vec::new();
@@ -135,7 +140,11 @@ impl Wal {
             }
         }
         let adopted = live.len() + completed.values().map(|(_, rows)| rows.len()).sum::<usize>();
-        tracing::info!(operations = adopted, files = found.files.len(), "adopting what the original system left here");
+        tracing::info!(
+            operations = adopted,
+            files = found.files.len(),
+            "adopting what the original system left here"
+        );
         let mut counter = self.highest_counter(&manifest)?;
         let limit = self.options.partition_size;
         let now = self.clock.now();
@@ -162,11 +171,15 @@ impl Wal {
         }
         directories.sort();
         directories.dedup();
-        let mut above: Vec<_> = directories.iter().flat_map(|directory| directory.ancestors()).collect();
+        let mut above: Vec<_> =
+            directories.iter().flat_map(|directory| directory.ancestors()).collect();
         above.retain(|path| path.starts_with(self.layout.base()));
         above.sort();
         above.dedup();
-        above.iter().skip(1).try_for_each(|directory| self.disk.create_dir_if_missing(directory))?;
+        above
+            .iter()
+            .skip(1)
+            .try_for_each(|directory| self.disk.create_dir_if_missing(directory))?;
         // A process that died at this may have made them, or renamed the manifest, without making that durable.
         above.retain(|path| !directories.iter().any(|directory| directory == path));
         above.iter().try_for_each(|directory| self.disk.sync_dir(directory))?;

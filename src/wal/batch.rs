@@ -17,7 +17,9 @@ use super::schema;
 use super::spool::Staged;
 use super::{Admitted, Layout, Written};
 use crate::disk::DiskError;
-use crate::operation::{self, Event, Logged, Number, Operation, OperationId, Revision, Time, Transition};
+use crate::operation::{
+    self, Event, Logged, Number, Operation, OperationId, Revision, Time, Transition,
+};
 
 /// Bytes of operations that are held before they go to partitions: what bounds the memory, whatever they hold.
 const CHUNK_BYTES: usize = 8 << 20;
@@ -58,7 +60,10 @@ impl Committed {
     }
 
     /// Hands out what was logged, in the order in which it was pushed.
-    pub fn each<E: From<WalError>>(&self, mut take: impl FnMut(Entry) -> Result<(), E>) -> Result<(), E> {
+    pub fn each<E: From<WalError>>(
+        &self,
+        mut take: impl FnMut(Entry) -> Result<(), E>,
+    ) -> Result<(), E> {
         match &self.entries {
             Entries::Frame(entries) => entries.iter().cloned().try_for_each(take),
             Entries::Files(receipts) => receipts.each(&mut take),
@@ -81,7 +86,8 @@ impl Wal {
         let mut admitted = Vec::new();
         batch.commit()?.each(|entry| {
             let number = entry.written.number;
-            let existing = if entry.existing { self.read(|view| view.operation(number))? } else { None };
+            let existing =
+                if entry.existing { self.read(|view| view.operation(number))? } else { None };
             admitted.push(match existing {
                 Some(operation) => Admitted::Existing(Box::new(operation)),
                 None => Admitted::Logged(entry.written),
@@ -115,8 +121,13 @@ impl Wal {
             }
             // Whether the frame outlived a restart does not matter: nobody has used its numbers, nor will.
         }
-        let moving = std::io::Error::other("the journal was restarted again and again meanwhile; try again");
-        Err(WalError::NotLogged(DiskError::new("reserve numbers in", &self.layout.journal(), moving)))
+        let moving =
+            std::io::Error::other("the journal was restarted again and again meanwhile; try again");
+        Err(WalError::NotLogged(DiskError::new(
+            "reserve numbers in",
+            &self.layout.journal(),
+            moving,
+        )))
     }
 
     pub(super) fn check_room(&self, more: u64) -> WalResult<()> {
@@ -144,7 +155,8 @@ impl<'w> Batch<'w> {
 
     /// The same with content that was staged; the stage has to outlive the batch.
     pub fn push_staged(&mut self, operation: Logged, staged: Option<Staged>) -> WalResult<()> {
-        let (operation_type, backend) = (operation.operation_type.clone(), operation.backend.clone());
+        let (operation_type, backend) =
+            (operation.operation_type.clone(), operation.backend.clone());
         let event = Event::Logged(Box::new(operation));
         let head = journal::payload_head_len(self.wal.actor());
         let bytes = journal::record_len(&operation_type, &backend, &event);
@@ -162,7 +174,10 @@ impl<'w> Batch<'w> {
         self.bytes += bytes;
         self.count += 1;
         match &mut self.staging {
-            Some(staging) if self.waiting.len() >= self.wal.options.chunk_operations || self.bytes >= CHUNK_BYTES => {
+            Some(staging)
+                if self.waiting.len() >= self.wal.options.chunk_operations
+                    || self.bytes >= CHUNK_BYTES =>
+            {
                 self.bytes = 0;
                 staging.stage(std::mem::take(&mut self.waiting)).map_err(nothing_logged)
             }
@@ -187,7 +202,8 @@ impl<'w> Batch<'w> {
         }
         self.wal.check_room(0)?;
         let has_content = self.waiting.iter().any(|(_, staged)| staged.is_some());
-        let operations: Vec<Logged> = self.waiting.iter().map(|(operation, _)| operation.clone()).collect();
+        let operations: Vec<Logged> =
+            self.waiting.iter().map(|(operation, _)| operation.clone()).collect();
         let mut numbers = Vec::new();
         let entry = |(admitted, operation): (Admitted, &Logged)| match admitted {
             Admitted::Logged(written) => {
@@ -407,9 +423,10 @@ impl<'w> Staging<'w> {
             return false;
         }
         match Manifest::load(&*self.wal.disk, &self.wal.layout) {
-            Ok(Some(manifest)) => {
-                self.names.last().is_some_and(|name| manifest.files.iter().any(|file| file.name == *name))
-            }
+            Ok(Some(manifest)) => self
+                .names
+                .last()
+                .is_some_and(|name| manifest.files.iter().any(|file| file.name == *name)),
             _ => true,
         }
     }
@@ -421,8 +438,12 @@ impl<'w> Staging<'w> {
             ids.push(entry.written.id);
             Ok::<(), WalError>(())
         });
-        let numbers: Vec<String> = self.numbers.iter().map(|(first, last)| format!("{first} to {last}")).collect();
-        WalError::Unconfirmed { why: format!("the batch with the numbers {}: {error}", numbers.join(", ")), ids }
+        let numbers: Vec<String> =
+            self.numbers.iter().map(|(first, last)| format!("{first} to {last}")).collect();
+        WalError::Unconfirmed {
+            why: format!("the batch with the numbers {}: {error}", numbers.join(", ")),
+            ids,
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use serde::de::DeserializeOwned;
 
 use super::error::{Damage, WalError, WalResult};
 use super::journal::{
-    self, BadHeader, COUNT_MAX, FRAME_HEADER_LEN, FRAME_MAX, FrameKind, HEADER_LEN, Header, Payload, Reservation,
-    frame_at, synced_claim_beyond,
+    self, BadHeader, COUNT_MAX, FRAME_HEADER_LEN, FRAME_MAX, FrameKind, HEADER_LEN, Header,
+    Payload, Reservation, frame_at, synced_claim_beyond,
 };
 use super::layout::{Layout, LockName};
 use super::note::{self, AppendNote, SyncNote};
@@ -89,7 +89,10 @@ pub fn generations(disk: &dyn Disk, layout: &Layout) -> WalResult<Vec<u64>> {
 
 /// The generation that follows: of all that name this one as previous, the highest.
 pub fn successor(headers: &HashMap<u64, Header>, generation: u64) -> Option<&Header> {
-    headers.values().filter(|header| header.previous == generation).max_by_key(|header| header.generation)
+    headers
+        .values()
+        .filter(|header| header.previous == generation)
+        .max_by_key(|header| header.generation)
 }
 
 /// What reading a stretch of one generation found.
@@ -166,7 +169,10 @@ pub fn read_frames(
 ) -> WalResult<Stretch> {
     let mut stretch = Stretch::default();
     if position.revision.max(position.number) > COUNT_MAX {
-        let what = format!("nothing can follow revision {} and number {}", position.revision, position.number);
+        let what = format!(
+            "nothing can follow revision {} and number {}",
+            position.revision, position.number
+        );
         stretch.damage = Some(Damage { path: path.to_owned(), offset: Some(0), what });
         return Ok(stretch);
     }
@@ -178,9 +184,13 @@ pub fn read_frames(
             return Ok(stretch);
         }
         read_into(file, &mut buffer, base, wanted as usize)?;
-        if frame_at(&buffer, base, base, position.generation).is_none() && buffer.len() > FRAME_HEADER_LEN {
+        if frame_at(&buffer, base, base, position.generation).is_none()
+            && buffer.len() > FRAME_HEADER_LEN
+        {
             // It may only be longer than what was read.
-            let len = buffer.get(4..8).and_then(|len| len.try_into().ok()).map_or(0, u32::from_le_bytes) as usize;
+            let len =
+                buffer.get(4..8).and_then(|len| len.try_into().ok()).map_or(0, u32::from_le_bytes)
+                    as usize;
             let whole = journal::frame_len(len);
             if whole > buffer.len() && whole <= FRAME_MAX {
                 read_into(file, &mut buffer, base, whole)?;
@@ -188,12 +198,15 @@ pub fn read_frames(
         }
         let before = position.end;
         while limit.is_none_or(|limit| position.end < limit) {
-            let Some(frame) = frame_at(&buffer, base, position.end, position.generation) else { break };
+            let Some(frame) = frame_at(&buffer, base, position.end, position.generation) else {
+                break;
+            };
             if frame.kind == FrameKind::Sealed {
                 match frame.payload.try_into() {
                     Ok(next) => stretch.sealed = Some(u64::from_le_bytes(next)),
                     Err(_) => {
-                        let (path, what) = (path.to_owned(), "a seal names no generation".to_owned());
+                        let (path, what) =
+                            (path.to_owned(), "a seal names no generation".to_owned());
                         stretch.damage = Some(Damage { path, offset: Some(frame.start), what });
                     }
                 }
@@ -211,11 +224,13 @@ pub fn read_frames(
                     "a frame with revision {} follows revision {}, or what it holds makes no sense",
                     frame.revision, position.revision
                 );
-                stretch.damage = Some(Damage { path: path.to_owned(), offset: Some(frame.start), what });
+                stretch.damage =
+                    Some(Damage { path: path.to_owned(), offset: Some(frame.start), what });
                 return Ok(stretch);
             };
             (position.revision, position.number) = (revision, number);
-            (position.last, position.end, position.checksum) = (frame.start, frame.end, frame.checksum);
+            (position.last, position.end, position.checksum) =
+                (frame.start, frame.end, frame.checksum);
             stretch.frames.push(ReadFrame { content, synced: frame.synced, after: *position });
         }
         if position.end == before {
@@ -287,8 +302,10 @@ pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Cha
         let file = disk.open(&path, Access::Read)?;
         let mut next = successor(&headers, header.generation).copied();
         // Read before the frames, so that what it says was synced is there to be read.
-        let noted = if next.is_none() { synced_by_note(disk, layout, header.generation)? } else { 0 };
-        let mut stretch = read_frames(&*file, &path, &mut position, next.map(|next| next.previous_end))?;
+        let noted =
+            if next.is_none() { synced_by_note(disk, layout, header.generation)? } else { 0 };
+        let mut stretch =
+            read_frames(&*file, &path, &mut position, next.map(|next| next.previous_end))?;
         damage = stretch.damage.take();
         // What others append while we read is progress, not damage: the last look finds nothing more.
         while next.is_none() && damage.is_none() {
@@ -323,11 +340,15 @@ pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Cha
                 synced = synced.max(next.previous_end);
                 if damage.is_none() {
                     damage = gap(&path, at, next.previous_end).or_else(|| {
-                        (next.checksum != position.checksum || next.revision != position.revision).then(|| Damage {
-                            path: layout.generation(next.generation),
-                            offset: Some(0),
-                            what: format!("it does not follow generation {}", header.generation),
-                        })
+                        (next.checksum != position.checksum || next.revision != position.revision)
+                            .then(|| Damage {
+                                path: layout.generation(next.generation),
+                                offset: Some(0),
+                                what: format!(
+                                    "it does not follow generation {}",
+                                    header.generation
+                                ),
+                            })
                     });
                 }
             }
@@ -346,7 +367,10 @@ pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Cha
                     damage = Some(Damage {
                         path: layout.generation(named),
                         offset: None,
-                        what: format!("generation {} says that it follows, but it is missing", header.generation),
+                        what: format!(
+                            "generation {} says that it follows, but it is missing",
+                            header.generation
+                        ),
                     });
                 }
             }
@@ -356,7 +380,12 @@ pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Cha
         match next {
             Some(next) if damage.is_none() => {
                 header = next;
-                position = Position { last: 0, end: HEADER_LEN, generation: header.generation, ..position };
+                position = Position {
+                    last: 0,
+                    end: HEADER_LEN,
+                    generation: header.generation,
+                    ..position
+                };
             }
             _ => return Ok(Chain { links, position, damage }),
         }
@@ -371,7 +400,11 @@ pub fn noted_generations(disk: &dyn Disk, layout: &Layout) -> WalResult<Vec<u64>
 }
 
 /// The note in a lock file; none without a file, or without a whole note in it.
-fn noted<N: DeserializeOwned>(disk: &dyn Disk, layout: &Layout, name: LockName) -> WalResult<Option<N>> {
+fn noted<N: DeserializeOwned>(
+    disk: &dyn Disk,
+    layout: &Layout,
+    name: LockName,
+) -> WalResult<Option<N>> {
     match disk.open(&layout.lock(name), Access::Read) {
         Ok(file) => Ok(note::read_if_readable(&*file)?),
         Err(error) if error.is_not_found() => Ok(None),
@@ -394,7 +427,8 @@ fn broken_after(
     let noted = noted_generations(disk, layout)?;
     let there = generations(disk, layout)?;
     // One that follows no other, and that the manifest does not begin with, is what a repair left that did not come to its end.
-    let follows = |generation: &u64| headers.get(generation).is_none_or(|header| header.previous > 0);
+    let follows =
+        |generation: &u64| headers.get(generation).is_none_or(|header| header.previous > 0);
     let highest = there.iter().copied().filter(follows).max().unwrap_or(0).max(last);
     if let Some(missing) = noted.iter().copied().find(|noted| *noted > highest) {
         let what = "a lock file says that it was begun, but it is missing".to_owned();
@@ -410,8 +444,10 @@ fn broken_after(
                 Err(error) if error.is_not_found() => Vec::new(),
                 Err(error) => return Err(error.into()),
             };
-            let has_header = bytes.get(..HEADER_LEN as usize).is_some_and(|head| Header::decode(head).is_ok());
-            let is_lost = header_is_broken(&bytes, generation) || (noted.contains(&generation) && !has_header);
+            let has_header =
+                bytes.get(..HEADER_LEN as usize).is_some_and(|head| Header::decode(head).is_ok());
+            let is_lost = header_is_broken(&bytes, generation)
+                || (noted.contains(&generation) && !has_header);
             is_broken = is_broken && is_lost;
         }
         if is_broken {
@@ -427,8 +463,12 @@ pub fn header_is_broken(bytes: &[u8], generation: u64) -> bool {
     let head = &bytes[..bytes.len().min(HEADER_LEN as usize)];
     let is_whole = Header::decode(head).is_ok_and(|header| header.generation == generation);
     // A write that fell short leaves zeros at the end.
-    let has_checksum = head.get(HEADER_LEN as usize - 4..).is_some_and(|end| end.iter().any(|byte| *byte != 0));
-    let claims = || synced_claim_beyond(bytes, 0, HEADER_LEN, generation).is_some_and(|claim| claim > HEADER_LEN);
+    let has_checksum =
+        head.get(HEADER_LEN as usize - 4..).is_some_and(|end| end.iter().any(|byte| *byte != 0));
+    let claims = || {
+        synced_claim_beyond(bytes, 0, HEADER_LEN, generation)
+            .is_some_and(|claim| claim > HEADER_LEN)
+    };
     !is_whole && (has_checksum || claims())
 }
 
@@ -443,12 +483,15 @@ fn gap(path: &std::path::Path, readable: u64, synced: u64) -> Option<Damage> {
 /// Up to where the note of this boot says the generation was synced; 0 if it says nothing of it.
 pub fn synced_by_note(disk: &dyn Disk, layout: &Layout, generation: u64) -> WalResult<u64> {
     let note = noted::<SyncNote>(disk, layout, LockName::Sync)?;
-    Ok(note.filter(|note| note.boot == disk.identity().boot_id).map_or(0, |note| synced_of(&note, generation)))
+    Ok(note
+        .filter(|note| note.boot == disk.identity().boot_id)
+        .map_or(0, |note| synced_of(&note, generation)))
 }
 
 /// The same by the note of whatever boot: not to be relied upon to say that nothing more stood there.
 pub fn synced_by_any_note(disk: &dyn Disk, layout: &Layout, generation: u64) -> WalResult<u64> {
-    Ok(noted::<SyncNote>(disk, layout, LockName::Sync)?.map_or(0, |note| synced_of(&note, generation)))
+    Ok(noted::<SyncNote>(disk, layout, LockName::Sync)?
+        .map_or(0, |note| synced_of(&note, generation)))
 }
 
 fn synced_of(note: &SyncNote, generation: u64) -> u64 {

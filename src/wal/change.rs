@@ -1,6 +1,8 @@
 //! What is written to the log, and what the writer gets back.
 
-use crate::operation::{BackendName, Event, Logged, Number, Operation, OperationId, OperationType, Revision, Status};
+use crate::operation::{
+    BackendName, Event, Logged, Number, Operation, OperationId, OperationType, Revision, Status,
+};
 
 /// An operation as the caller knows it: a change is refused if it has changed since.
 #[derive(Debug, Clone)]

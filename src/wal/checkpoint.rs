@@ -129,7 +129,11 @@ impl Wal {
         let open_generation = {
             let mut inner = self.lock_inner();
             let note = self.take_lock(&mut inner)?;
-            let note = if also_open_generation && note.last != 0 { self.rotate(&mut inner, note) } else { Ok(note) };
+            let note = if also_open_generation && note.last != 0 {
+                self.rotate(&mut inner, note)
+            } else {
+                Ok(note)
+            };
             inner.lock.unlock()?;
             note?.generation
         };
@@ -142,7 +146,8 @@ impl Wal {
                 return Err(WalError::Damaged(damage));
             }
             let links: Vec<u64> = chain.links.iter().map(|link| link.header.generation).collect();
-            let sealed = links.iter().take_while(|generation| **generation < open_generation).count();
+            let sealed =
+                links.iter().take_while(|generation| **generation < open_generation).count();
             let take = sealed.min(GENERATIONS_AT_ONCE);
             if take == 0 {
                 if let Err(error) = self.sweep_spool(open_generation) {
@@ -155,8 +160,9 @@ impl Wal {
     }
 
     pub(super) fn manifest(&self) -> WalResult<Manifest> {
-        Manifest::load(&*self.disk, &self.layout)?
-            .ok_or_else(|| WalError::damaged(self.layout.manifest(), None, "the manifest is missing"))
+        Manifest::load(&*self.disk, &self.layout)?.ok_or_else(|| {
+            WalError::damaged(self.layout.manifest(), None, "the manifest is missing")
+        })
     }
 
     /// Folds all generations before this one.
@@ -169,11 +175,16 @@ impl Wal {
     ) -> WalResult<()> {
         let view = View::open_before(self.disk.clone(), self.layout.clone(), generation)?;
         let headers = chain::headers(&*self.disk, &self.layout, generation)?;
-        let next = headers
-            .get(&generation)
-            .ok_or_else(|| WalError::damaged(self.layout.generation(generation), None, "its header is gone"))?;
+        let next = headers.get(&generation).ok_or_else(|| {
+            WalError::damaged(self.layout.generation(generation), None, "its header is gone")
+        })?;
         let mut exchange = Exchange {
-            folded: Some(Folded { last, before: generation, revision: next.revision, next_number: next.number }),
+            folded: Some(Folded {
+                last,
+                before: generation,
+                revision: next.revision,
+                next_number: next.number,
+            }),
             ..Exchange::default()
         };
         // What is folded is removed afterwards, so it has to be all of it.
@@ -181,7 +192,11 @@ impl Wal {
             return Err(WalError::Damaged(damage.clone()));
         }
         if view.last_revision() != next.revision {
-            let what = format!("revision {} was read where {} is expected", view.last_revision(), next.revision);
+            let what = format!(
+                "revision {} was read where {} is expected",
+                view.last_revision(),
+                next.revision
+            );
             return Err(WalError::damaged(self.layout.generation(last), None, what));
         }
         let (waiting, completed) = self.fold_rows(manifest, &view, &mut exchange)?;
@@ -213,9 +228,10 @@ impl Wal {
             let names = self.disk.list(&directory).unwrap_or_default().into_iter();
             for name in names.filter_map(|entry| entry.name.into_string().ok()) {
                 let path = directory.join(&name);
-                let is_named = manifest.files.iter().any(|file| self.layout.file(&file.name) == path);
-                let is_ours =
-                    Layout::is_numbered(&name) && Layout::counter_of(&name).is_some_and(|counter| counter > used);
+                let is_named =
+                    manifest.files.iter().any(|file| self.layout.file(&file.name) == path);
+                let is_ours = Layout::is_numbered(&name)
+                    && Layout::counter_of(&name).is_some_and(|counter| counter > used);
                 if is_ours && !is_named {
                     // What stays, the next sweep sets aside.
                     let _ = self.disk.remove_file(&path);
@@ -274,7 +290,9 @@ impl Wal {
             // A file that lost most of its rows gives up the rest, too; an archive goes only when nothing of it is left.
             let may_go = !entry.is_archive() || (entry.live() == 0 && !entry.is_being_pushed());
             if entry.live() * 2 <= entry.rows && may_go {
-                rows.into_iter().filter(|row| !entry.superseded.contains(row.number)).for_each(&mut put);
+                rows.into_iter()
+                    .filter(|row| !entry.superseded.contains(row.number))
+                    .for_each(&mut put);
                 exchange.removed.insert(entry.name);
             } else {
                 exchange.changed.insert(entry.name.clone(), entry);
@@ -321,7 +339,9 @@ impl Wal {
             return Ok(());
         };
         let limit = self.options.partition_size * ARCHIVE_PARTITIONS;
-        let same_day = |file: &FileEntry| file.pushed.is_none() && file.day.is_some_and(|of| of.day() == day.day());
+        let same_day = |file: &FileEntry| {
+            file.pushed.is_none() && file.day.is_some_and(|of| of.day() == day.day())
+        };
         self.absorb_small(manifest, view, &mut rows, limit, exchange, same_day)?;
         self.stage(rows, limit, Some(day), exchange, || {
             *counter += 1;
@@ -392,10 +412,9 @@ impl Wal {
         {
             let mut inner = self.lock_inner();
             self.take_lock(&mut inner)?;
-            let renamed = exchange
-                .added
-                .iter()
-                .try_for_each(|file| self.disk.rename(&self.layout.staged(&file.name), &self.layout.file(&file.name)));
+            let renamed = exchange.added.iter().try_for_each(|file| {
+                self.disk.rename(&self.layout.staged(&file.name), &self.layout.file(&file.name))
+            });
             inner.lock.unlock()?;
             renamed?;
         }
@@ -405,7 +424,11 @@ impl Wal {
     }
 
     /// Replaces the manifest.
-    pub(super) fn commit(&self, exchange: &mut Exchange, cleaned_at: Option<Time>) -> WalResult<()> {
+    pub(super) fn commit(
+        &self,
+        exchange: &mut Exchange,
+        cleaned_at: Option<Time>,
+    ) -> WalResult<()> {
         let mut inner = self.lock_inner();
         self.take_lock(&mut inner)?;
         let committed = self.replace_manifest(&inner.view, exchange, cleaned_at);
@@ -442,16 +465,22 @@ impl Wal {
         if let Some(folded) = &mut exchange.folded {
             // A recovery may have passed over the generation that followed when folding began.
             let headers = chain::headers(&*self.disk, &self.layout, manifest.first_generation)?;
-            let next = chain::successor(&headers, folded.last).filter(|next| next.revision == folded.revision);
+            let next = chain::successor(&headers, folded.last)
+                .filter(|next| next.revision == folded.revision);
             let next = next.ok_or_else(|| {
-                WalError::damaged(self.layout.generation(folded.last), None, "nothing follows what was folded")
+                WalError::damaged(
+                    self.layout.generation(folded.last),
+                    None,
+                    "nothing follows what was folded",
+                )
             })?;
             folded.before = next.generation;
             manifest.first_generation = next.generation;
             manifest.revision = folded.revision;
             manifest.next_number = folded.next_number;
         }
-        if let (Some(unread), Some(originals)) = (exchange.adopted.take(), &mut manifest.originals) {
+        if let (Some(unread), Some(originals)) = (exchange.adopted.take(), &mut manifest.originals)
+        {
             originals.adopted = true;
             manifest.unread = unread;
         }
@@ -461,7 +490,11 @@ impl Wal {
     }
 
     /// Removes what the committed manifest no longer names.
-    pub(super) fn remove_replaced(&self, exchange: &Exchange, report: &mut CheckpointReport) -> WalResult<()> {
+    pub(super) fn remove_replaced(
+        &self,
+        exchange: &Exchange,
+        report: &mut CheckpointReport,
+    ) -> WalResult<()> {
         for name in &exchange.removed {
             self.remove_if_there(&self.layout.file(name))?;
             report.files_removed += 1;
@@ -489,7 +522,8 @@ impl Wal {
         let manifest = self.manifest()?;
         // Its rename may have been the last act of a process that died before making it durable.
         self.disk.sync_dir(self.layout.base())?;
-        let originals = manifest.originals.iter().flat_map(|originals| &originals.files).map(|file| &file.name);
+        let originals =
+            manifest.originals.iter().flat_map(|originals| &originals.files).map(|file| &file.name);
         let named = manifest.files.iter().map(|file| &file.name).chain(originals);
         let named: BTreeSet<_> = named.map(|name| self.layout.file(name)).collect();
         // What is set aside may come back after a power cut: then it is set aside again.
@@ -497,7 +531,8 @@ impl Wal {
             for entry in self.disk.list(&directory)? {
                 let path = directory.join(&entry.name);
                 // Content that is being copied is no remains; of that of dead processes nobody needs anything.
-                let is_content = entry.name.to_str().and_then(Layout::parse_staged_content).is_some();
+                let is_content =
+                    entry.name.to_str().and_then(Layout::parse_staged_content).is_some();
                 if entry.kind == FileKind::Directory || named.contains(&path) || is_content {
                     continue;
                 }
@@ -527,7 +562,9 @@ impl Wal {
     /// The highest counter that any file name has used.
     pub(super) fn highest_counter(&self, manifest: &Manifest) -> WalResult<u64> {
         let mut highest = manifest.counter;
-        for directory in [self.layout.partitions(), self.layout.archives(), self.layout.quarantine()] {
+        for directory in
+            [self.layout.partitions(), self.layout.archives(), self.layout.quarantine()]
+        {
             for entry in self.disk.list(&directory)? {
                 let counter = entry.name.to_str().and_then(Layout::counter_of);
                 highest = highest.max(counter.unwrap_or(0));
@@ -543,16 +580,17 @@ fn keep_what_changed(view: &View, manifest: &Manifest, exchange: &mut Exchange) 
         return Ok(());
     }
     let files = &manifest.files;
-    let mut changed: BTreeSet<Number> = view.touched_numbers().filter(|number| !view.is_logged_here(*number)).collect();
+    let mut changed: BTreeSet<Number> =
+        view.touched_numbers().filter(|number| !view.is_logged_here(*number)).collect();
     // Somebody may have logged an operation that waits for one of them.
     for id in view.dependencies()? {
         changed.extend(view.operation_by_id(id)?.map(|operation| operation.number));
     }
     exchange.dropped.retain(|name, dropped| {
         let hit = match files.iter().find(|file| file.name == *name) {
-            Some(file) if dropped.numbers.is_empty() => {
-                changed.range(file.numbers.0..=file.numbers.1).any(|number| file.may_hold_number(*number))
-            }
+            Some(file) if dropped.numbers.is_empty() => changed
+                .range(file.numbers.0..=file.numbers.1)
+                .any(|number| file.may_hold_number(*number)),
             Some(_) => dropped.numbers.iter().any(|number| changed.contains(number)),
             None => true,
         };

@@ -81,7 +81,8 @@ impl Wal {
                 plan.count(&exchange);
                 let limit = self.archive_rows() as u64;
                 let (files, deleted) = (view.files(), view.deleted_numbers());
-                let unsettled = unsettled_archives(files, &exchange.removed, &deleted, age.today, limit);
+                let unsettled =
+                    unsettled_archives(files, &exchange.removed, &deleted, age.today, limit);
                 plan.joined = unsettled.iter().map(Unsettled::joined).sum();
                 Ok(plan)
             });
@@ -147,14 +148,17 @@ impl Wal {
                 exchange.dropped.insert(file.name.clone(), Dropped::default());
                 continue;
             }
-            let ended = file.count_of(Status::Completed) + if age.failed { file.count_of(Status::Failed) } else { 0 };
+            let ended = file.count_of(Status::Completed)
+                + if age.failed { file.count_of(Status::Failed) } else { 0 };
             if ended == 0 {
                 continue;
             }
             let rows = view.table(file)?.read_all()?;
             let mut entry = file.clone();
             let mut gone = Dropped::default();
-            for row in rows.iter().filter(|row| !file.superseded.contains(row.number) && age.drops(row)) {
+            for row in
+                rows.iter().filter(|row| !file.superseded.contains(row.number) && age.drops(row))
+            {
                 // What the journal says of it is newer: somebody may have retried it.
                 if view.is_touched(row.number) {
                     continue;
@@ -168,7 +172,11 @@ impl Wal {
                     plan.kept += 1;
                     continue;
                 }
-                *if row.status() == Status::Failed { &mut gone.failed } else { &mut gone.completed } += 1;
+                *if row.status() == Status::Failed {
+                    &mut gone.failed
+                } else {
+                    &mut gone.completed
+                } += 1;
                 gone.numbers.push(row.number);
             }
             if gone.numbers.is_empty() {
@@ -186,7 +194,12 @@ impl Wal {
         Ok((plan, exchange))
     }
 
-    fn holds_any(&self, view: &View, file: &FileEntry, ids: &BTreeSet<OperationId>) -> WalResult<bool> {
+    fn holds_any(
+        &self,
+        view: &View,
+        file: &FileEntry,
+        ids: &BTreeSet<OperationId>,
+    ) -> WalResult<bool> {
         let mut inside = ids.range(file.ids.0..=file.ids.1).peekable();
         if inside.peek().is_none() {
             return Ok(false);
@@ -201,13 +214,25 @@ impl Wal {
 
     /// Writes archives of days that are over anew, where that joins them or leaves deleted rows out; how many were joined.
     /// There is a commit for each group, so that memory stays bounded. Damage stops only the group that it is in.
-    pub(super) fn settle_archives(&self, today: i64, report: &mut CheckpointReport) -> WalResult<u64> {
+    pub(super) fn settle_archives(
+        &self,
+        today: i64,
+        report: &mut CheckpointReport,
+    ) -> WalResult<u64> {
         let manifest = self.manifest()?;
         let mut joined = 0;
-        for group in unsettled_archives(&manifest.files, &BTreeSet::new(), &[], today, self.archive_rows() as u64) {
+        for group in unsettled_archives(
+            &manifest.files,
+            &BTreeSet::new(),
+            &[],
+            today,
+            self.archive_rows() as u64,
+        ) {
             match self.write_anew(&group, report) {
                 Ok(()) => joined += group.joined(),
-                Err(WalError::Damaged(damage)) => tracing::warn!(%damage, "an archive stays as it is"),
+                Err(WalError::Damaged(damage)) => {
+                    tracing::warn!(%damage, "an archive stays as it is")
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -277,13 +302,18 @@ pub(super) fn unsettled_archives(
         let Some(day) = file.day.filter(|day| day.day() < today) else { continue };
         match file.live() * 2 <= limit {
             true => {
-                small.entry(day.day()).or_insert_with(|| Unsettled { day, files: Vec::new() }).files.push(file.clone());
+                small
+                    .entry(day.day())
+                    .or_insert_with(|| Unsettled { day, files: Vec::new() })
+                    .files
+                    .push(file.clone());
             }
             false => large.push(Unsettled { day, files: vec![file.clone()] }),
         }
     }
-    let has_deleted =
-        |file: &FileEntry| !file.superseded.is_empty() || deleted.iter().any(|number| file.may_hold_number(*number));
+    let has_deleted = |file: &FileEntry| {
+        !file.superseded.is_empty() || deleted.iter().any(|number| file.may_hold_number(*number))
+    };
     let all = small.into_values().chain(large);
     all.filter(|group| group.files.len() > 1 || group.files.iter().any(has_deleted)).collect()
 }
@@ -304,7 +334,8 @@ fn age(retention: Retention, believed: Time, now: Time) -> Age {
 /// earlier archive counts as that one; and a day that has not come yet counts as that of the next archive
 /// whose day has, if there is one.
 pub(super) fn days_of_archives(files: &[FileEntry], today: i64) -> BTreeMap<&str, i64> {
-    let mut archives: Vec<(&FileEntry, i64)> = files.iter().filter_map(|file| Some((file, file.day?.day()))).collect();
+    let mut archives: Vec<(&FileEntry, i64)> =
+        files.iter().filter_map(|file| Some((file, file.day?.day()))).collect();
     archives.sort_by_key(|(file, _)| file.revisions.1);
     let mut floor = i64::MIN;
     for (_, day) in archives.iter_mut().filter(|(_, day)| *day <= today) {

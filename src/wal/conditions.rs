@@ -109,13 +109,17 @@ impl Conditions {
                     if view.is_touched(row.number) && view.standing(row.number, row.id)?.is_none() {
                         continue;
                     }
-                    if let Some(key) = row.idempotency_key.filter(|_| !file.superseded.contains(row.number)) {
+                    if let Some(key) =
+                        row.idempotency_key.filter(|_| !file.superseded.contains(row.number))
+                    {
                         keys.insert(hash_of(&key), row.number);
                     }
                 }
             }
             // The journal's are later: where a deleted operation had the same key, they count.
-            keys.extend(view.logged_keys().into_iter().map(|(key, number)| (hash_of(&key), number)));
+            keys.extend(
+                view.logged_keys().into_iter().map(|(key, number)| (hash_of(&key), number)),
+            );
             self.theirs = Some(keys);
         }
         Ok(self.theirs.get_or_insert_default())

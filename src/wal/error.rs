@@ -172,7 +172,11 @@ pub type WalResult<T> = Result<T, WalError>;
 
 impl WalError {
     /// Damage in a file.
-    pub fn damaged(path: impl Into<PathBuf>, offset: Option<u64>, what: impl Into<String>) -> WalError {
+    pub fn damaged(
+        path: impl Into<PathBuf>,
+        offset: Option<u64>,
+        what: impl Into<String>,
+    ) -> WalError {
         WalError::Damaged(Damage { path: path.into(), offset, what: what.into() })
     }
 

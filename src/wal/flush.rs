@@ -50,7 +50,11 @@ impl Wal {
     ///
     /// Returns how many of `written` are, counted from the first: fewer than all if a restart of the journal
     /// dropped the rest, which then has to be appended anew.
-    pub(super) fn wait_until_durable(&self, appended: &Appended, written: &[Written]) -> WalResult<usize> {
+    pub(super) fn wait_until_durable(
+        &self,
+        appended: &Appended,
+        written: &[Written],
+    ) -> WalResult<usize> {
         let standing = (|| {
             if self.flush_or_recover(appended)? {
                 return Ok(written.len());
@@ -107,12 +111,16 @@ impl Wal {
         for _ in 0..3 {
             let position = self.read(|view| Ok(view.position()))?;
             let Some(position) = position else { return Ok(()) };
-            let appended = Appended { generation: position.generation, end: position.end, file: None };
+            let appended =
+                Appended { generation: position.generation, end: position.end, file: None };
             if self.flush_or_recover(&appended)? {
                 return Ok(());
             }
         }
-        Err(WalError::Unconfirmed { why: "the journal is being restarted again and again".into(), ids: Vec::new() })
+        Err(WalError::Unconfirmed {
+            why: "the journal is being restarted again and again".into(),
+            ids: Vec::new(),
+        })
     }
 
     fn open_flusher(&self) -> WalResult<Flusher> {
@@ -148,10 +156,15 @@ impl Wal {
                 // Another thread is flushing; what it flushes may be ours.
                 None if state.generation != 0 => {
                     // It may stand still in the middle of that, as may a disk: nobody waits for it longer than for a lock.
-                    let waited = self.flushed.wait_timeout(state, LOOK_AGAIN).unwrap_or_else(PoisonError::into_inner);
+                    let waited = self
+                        .flushed
+                        .wait_timeout(state, LOOK_AGAIN)
+                        .unwrap_or_else(PoisonError::into_inner);
                     state = waited.0;
                     if is_over() {
-                        return Err(self.not_flushed("another thread of this process is flushing it"));
+                        return Err(
+                            self.not_flushed("another thread of this process is flushing it")
+                        );
                     }
                     continue;
                 }
@@ -168,7 +181,9 @@ impl Wal {
             self.flushed.notify_all();
             match led? {
                 Led::Durable { generation, synced } => {
-                    if generation > state.generation || (generation == state.generation && synced > state.synced) {
+                    if generation > state.generation
+                        || (generation == state.generation && synced > state.synced)
+                    {
                         (state.generation, state.synced) = (generation, synced);
                     }
                     continue;
@@ -177,7 +192,10 @@ impl Wal {
                 Led::Busy => {}
             }
             if is_over() {
-                let holder = state.flusher.as_ref().map_or_else(String::new, |flusher| flusher.lock.holder());
+                let holder = state
+                    .flusher
+                    .as_ref()
+                    .map_or_else(String::new, |flusher| flusher.lock.holder());
                 return Err(self.not_flushed(&holder));
             }
             drop(state);
@@ -202,7 +220,8 @@ impl Wal {
             Ok(note.filter(|note| note.boot == *boot))
         };
         let done = |note: &SyncNote| {
-            (note.generation > target.generation || note.generation == target.generation && note.synced >= target.end)
+            (note.generation > target.generation
+                || note.generation == target.generation && note.synced >= target.end)
                 .then_some(Led::Durable { generation: note.generation, synced: note.synced })
         };
         if let Some(led) = read(lock)?.as_ref().and_then(done) {
@@ -229,7 +248,9 @@ impl Wal {
             note::write(lock.file(), &note)?;
             let file = match &target.file {
                 Some(file) => file.clone(),
-                None => Arc::from(self.disk.open(&self.layout.generation(target.generation), Access::Write)?),
+                None => Arc::from(
+                    self.disk.open(&self.layout.generation(target.generation), Access::Write)?,
+                ),
             };
             if file.sync_data().is_err() {
                 // The note keeps `syncing`: nobody may flush these pages again and believe the answer.
@@ -257,14 +278,20 @@ mod tests {
     use crate::wal::{Layout, Options};
 
     fn one() -> Logged {
-        Logged::new(OperationType::new("job").unwrap(), BackendName::new("a").unwrap(), Fields::new(), 0)
+        Logged::new(
+            OperationType::new("job").unwrap(),
+            BackendName::new("a").unwrap(),
+            Fields::new(),
+            0,
+        )
     }
 
     #[test]
     fn a_lock_that_is_removed_before_the_first_write_is_made_again() {
         let (machine, layout) = (Machine::new(), Layout::new("/wal"));
         let clock = Arc::new(SystemClock::new());
-        let wal = Wal::open(Arc::new(machine.process()), clock, layout.clone(), Options::default()).unwrap();
+        let wal = Wal::open(Arc::new(machine.process()), clock, layout.clone(), Options::default())
+            .unwrap();
         machine.process().remove_file(&layout.lock(LockName::Append)).unwrap();
         wal.append_new(vec![one()]).unwrap();
     }
@@ -273,7 +300,13 @@ mod tests {
     fn a_thread_whose_flush_never_ends_is_not_waited_for_for_ever() {
         let options = Options { lock_timeout: Duration::from_millis(100), ..Options::default() };
         let clock = Arc::new(SystemClock::new());
-        let wal = Wal::open(Arc::new(Machine::new().process()), clock.clone(), Layout::new("/wal"), options).unwrap();
+        let wal = Wal::open(
+            Arc::new(Machine::new().process()),
+            clock.clone(),
+            Layout::new("/wal"),
+            options,
+        )
+        .unwrap();
         wal.append_new(vec![one()]).unwrap();
         // As a thread does that begins to flush.
         let flusher = wal.sync.lock().unwrap().flusher.take();

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::operation::{BackendName, Event, Number, OperationId, OperationType, Revision, Status, Time, Transition};
+use crate::operation::{
+    BackendName, Event, Number, OperationId, OperationType, Revision, Status, Time, Transition,
+};
 
 /// The format version that this program writes.
 pub const FORMAT: u32 = 1;
@@ -478,7 +480,8 @@ impl Reservation {
     pub fn decode(payload: &[u8]) -> Option<Reservation> {
         let mut reader = Bytes(payload);
         let reservation = Reservation { numbers: reader.u64()?, revisions: reader.u64()? };
-        (reader.0.is_empty() && reservation.numbers > 0 && reservation.revisions > 0).then_some(reservation)
+        (reader.0.is_empty() && reservation.numbers > 0 && reservation.revisions > 0)
+            .then_some(reservation)
     }
 }
 
@@ -521,7 +524,8 @@ mod tests {
         for n in 0..count as u64 {
             let at = Time::from_millis(n as i64 - 1);
             let event = Event::Retried { reason: format!("reason {n}"), forget: Vec::new() };
-            let (kind, backend) = (OperationType::new("pin").unwrap(), BackendName::new("local").unwrap());
+            let (kind, backend) =
+                (OperationType::new("pin").unwrap(), BackendName::new("local").unwrap());
             assert!(builder.push(
                 (n, OperationId::new(at, n as usize, 9), at),
                 Some(Status::Failed),
@@ -558,11 +562,17 @@ mod tests {
     fn records_are_read_back() {
         let payload = sample(3);
         assert_eq!(payload.actor(), "me@here add[1]");
-        let transitions: Vec<_> =
-            payload.records().zip(5..).map(|((_, r), rev)| r.decode(rev, payload.actor()).unwrap()).collect();
+        let transitions: Vec<_> = payload
+            .records()
+            .zip(5..)
+            .map(|((_, r), rev)| r.decode(rev, payload.actor()).unwrap())
+            .collect();
         assert_eq!(transitions.len(), 3);
         assert_eq!(transitions[2].revision, 7);
-        assert_eq!(transitions[2].event, Event::Retried { reason: "reason 2".into(), forget: Vec::new() });
+        assert_eq!(
+            transitions[2].event,
+            Event::Retried { reason: "reason 2".into(), forget: Vec::new() }
+        );
         assert_eq!(transitions[0].at, Time::from_millis(-1));
     }
 
@@ -591,7 +601,13 @@ mod tests {
         let frame = frame_at(&bytes, 80, 80, 2).unwrap();
         assert_eq!((frame.kind, frame.revision), (FrameKind::Reserved, 5));
         assert_eq!(Reservation::decode(frame.payload), Some(reservation));
-        for bad in [&[0; 16][..], &[1; 15], &[1; 17], &[], &Reservation { numbers: 0, revisions: 1 }.encode()] {
+        for bad in [
+            &[0; 16][..],
+            &[1; 15],
+            &[1; 17],
+            &[],
+            &Reservation { numbers: 0, revisions: 1 }.encode(),
+        ] {
             assert_eq!(Reservation::decode(bad), None, "{bad:?}");
         }
     }
@@ -600,7 +616,8 @@ mod tests {
     fn a_later_frame_tells_what_was_synced() {
         let payload = sample(1);
         let (first, _) = encode_frame(1, FrameKind::Transitions, 80, 1, payload.bytes());
-        let (second, _) = encode_frame(1, FrameKind::Transitions, 80 + first.len() as u64, 2, payload.bytes());
+        let (second, _) =
+            encode_frame(1, FrameKind::Transitions, 80 + first.len() as u64, 2, payload.bytes());
         let mut bytes = first.clone();
         bytes.extend_from_slice(&second);
         bytes[40] ^= 1;
@@ -611,7 +628,8 @@ mod tests {
     #[test]
     fn a_frame_holds_a_thousand_transitions_and_no_more() {
         let mut builder = PayloadBuilder::new("");
-        let (kind, backend) = (OperationType::new("pin").unwrap(), BackendName::new("local").unwrap());
+        let (kind, backend) =
+            (OperationType::new("pin").unwrap(), BackendName::new("local").unwrap());
         let at = Time::default();
         let push = |builder: &mut PayloadBuilder, text: &str| {
             let event = Event::Retried { reason: text.into(), forget: Vec::new() };
@@ -627,7 +645,8 @@ mod tests {
 
     #[test]
     fn the_length_of_a_payload_is_known_beforehand() {
-        let (kind, backend) = (OperationType::new("pin").unwrap(), BackendName::new("local").unwrap());
+        let (kind, backend) =
+            (OperationType::new("pin").unwrap(), BackendName::new("local").unwrap());
         let actor = "ä".repeat(200);
         let mut builder = PayloadBuilder::new(&actor);
         let mut len = payload_head_len(&actor);

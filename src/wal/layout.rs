@@ -64,7 +64,8 @@ impl Layout {
     /// The generation that a file name in `journal/` stands for.
     pub fn parse_generation(name: &str) -> Option<u64> {
         let digits = name.strip_prefix("journal_")?.strip_suffix(".log")?;
-        let generation = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())??;
+        let generation =
+            digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())??;
         // Another spelling of the number is the name of another file, which no generation has.
         (format!("{generation:010}") == digits).then_some(generation)
     }
@@ -116,7 +117,9 @@ impl Layout {
     /// Whether a name, relative to the log, leads to something in it.
     pub fn is_inside(name: &str) -> bool {
         let parts = Path::new(name).components();
-        !name.is_empty() && !name.contains('\0') && parts.into_iter().all(|part| matches!(part, Component::Normal(_)))
+        !name.is_empty()
+            && !name.contains('\0')
+            && parts.into_iter().all(|part| matches!(part, Component::Normal(_)))
     }
 
     /// The name, relative to the log, of a file in it.
@@ -136,7 +139,16 @@ impl Layout {
 
     /// Whether an entry of this name, in the log's folder, belongs to a log, or to a local backend beside it.
     pub fn is_part(name: &str) -> bool {
-        let parts = ["MANIFEST.json", "journal", "partitions", "archives", "tmp", "quarantine", "spool", "local"];
+        let parts = [
+            "MANIFEST.json",
+            "journal",
+            "partitions",
+            "archives",
+            "tmp",
+            "quarantine",
+            "spool",
+            "local",
+        ];
         let beside = ["run", "uploads", "health.json", "progress.json", "reserve"];
         parts.contains(&name) || beside.contains(&name) || name == "lock" || name.ends_with(".lock")
     }
@@ -177,7 +189,8 @@ impl Layout {
             Some((name, id)) => (name, Some(OperationId::parse(id)?)),
             None => (file_name, None),
         };
-        (matches!(name.len(), 32 | 64) && name.bytes().all(|b| b.is_ascii_hexdigit())).then_some((name, id))
+        (matches!(name.len(), 32 | 64) && name.bytes().all(|b| b.is_ascii_hexdigit()))
+            .then_some((name, id))
     }
 
     /// Where a process that adds files stages what it copies: `token` is its own, `what` a number or `lock`.
@@ -236,7 +249,11 @@ mod tests {
             ("x.parquet", None, false),
         ];
         for (name, counter, numbered) in cases {
-            assert_eq!((Layout::counter_of(name), Layout::is_numbered(name)), (counter, numbered), "{name}");
+            assert_eq!(
+                (Layout::counter_of(name), Layout::is_numbered(name)),
+                (counter, numbered),
+                "{name}"
+            );
         }
     }
 
@@ -253,7 +270,11 @@ mod tests {
             ("lock", false, true),
             ("", false, false),
         ] {
-            assert_eq!((Layout::is_table_name(name), Layout::is_inside(name)), (table, inside), "{name}");
+            assert_eq!(
+                (Layout::is_table_name(name), Layout::is_inside(name)),
+                (table, inside),
+                "{name}"
+            );
         }
     }
 
@@ -265,9 +286,13 @@ mod tests {
             let name = path.file_name().unwrap().to_str().unwrap();
             assert_eq!(Layout::parse_generation(name), Some(generation));
         }
-        for bad in
-            ["journal_1.log", "journal_00000000001.log", "journal_000000000x.log", "journal_0000000001.log~", "x"]
-        {
+        for bad in [
+            "journal_1.log",
+            "journal_00000000001.log",
+            "journal_000000000x.log",
+            "journal_0000000001.log~",
+            "x",
+        ] {
             assert_eq!(Layout::parse_generation(bad), None, "{bad}");
         }
     }

@@ -93,7 +93,11 @@ impl LockFile {
             }
             let waited = clock.elapsed().saturating_sub(start);
             if waited >= timeout {
-                return Err(WalError::Busy { path: self.path.clone(), waited, holder: self.holder() });
+                return Err(WalError::Busy {
+                    path: self.path.clone(),
+                    waited,
+                    holder: self.holder(),
+                });
             }
             clock.sleep(pause.min(timeout - waited));
             pause = (pause * 2).min(PAUSE_MAX);
@@ -115,15 +119,20 @@ impl LockFile {
     pub(super) fn holder(&self) -> String {
         let note = match self.name {
             LockName::Append => note::read(&*self.file).ok().flatten().map(|note: AppendNote| {
-                format!("pid {} (`{}`) last worked with it, at {}", note.pid, note.command, note.since)
+                format!(
+                    "pid {} (`{}`) last worked with it, at {}",
+                    note.pid, note.command, note.since
+                )
             }),
-            LockName::Sync => note::read(&*self.file)
-                .ok()
-                .flatten()
-                .map(|note: SyncNote| format!("pid {} (`{}`) is flushing the journal", note.pid, note.command)),
+            LockName::Sync => note::read(&*self.file).ok().flatten().map(|note: SyncNote| {
+                format!("pid {} (`{}`) is flushing the journal", note.pid, note.command)
+            }),
             LockName::Process | LockName::Checkpoint => {
                 note::read(&*self.file).ok().flatten().map(|note: HolderNote| {
-                    format!("pid {} (`{}`) has held it since {}", note.pid, note.command, note.since)
+                    format!(
+                        "pid {} (`{}`) has held it since {}",
+                        note.pid, note.command, note.since
+                    )
                 })
             }
         };

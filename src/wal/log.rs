@@ -166,7 +166,12 @@ impl Inner {
 
 impl Wal {
     /// Opens a log for writing, making it if there is none.
-    pub fn open(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, layout: Layout, mut options: Options) -> WalResult<Wal> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        layout: Layout,
+        mut options: Options,
+    ) -> WalResult<Wal> {
         // It has to fit into the notes, whatever JSON makes of it.
         options.command.retain(|c| !c.is_control() && c != '"' && c != '\\');
         options.command = options.command.chars().take(60).collect();
@@ -182,13 +187,16 @@ impl Wal {
         if !options.allow_network_fs && disk.is_network(layout.base())? {
             return Err(WalError::NotOurs {
                 path: layout.base().to_owned(),
-                what: "it is on a network file system, where locks and flushes cannot be relied upon".into(),
+                what:
+                    "it is on a network file system, where locks and flushes cannot be relied upon"
+                        .into(),
             });
         }
         let lock = LockFile::open(&*disk, &layout, LockName::Append).map_err(nothing_logged)?;
         let view = View::open(disk.clone(), layout.clone())?;
         let identity = disk.identity();
-        let actor = format!("{}@{} {}[{}]", identity.user, identity.host, options.command, identity.pid);
+        let actor =
+            format!("{}@{} {}[{}]", identity.user, identity.host, options.command, identity.pid);
         let wal = Wal {
             disk,
             clock,
@@ -273,7 +281,8 @@ impl Wal {
         let mut inner = self.lock_inner();
         if lock(&ticket.outcome).is_none() {
             let tickets = std::mem::take(&mut *lock(&self.queued));
-            let changes: Vec<Change> = tickets.iter().map(|ticket| Change::New(ticket.operation.clone())).collect();
+            let changes: Vec<Change> =
+                tickets.iter().map(|ticket| Change::New(ticket.operation.clone())).collect();
             let result = self.write_once(&mut inner, &mut |_| Ok((changes.clone(), ())));
             let mut written = match &result {
                 Ok((written, _, ())) => written.clone().into_iter(),
@@ -281,10 +290,13 @@ impl Wal {
             };
             for (nth, other) in tickets.iter().enumerate() {
                 *lock(&other.outcome) = Some(match (&result, written.next()) {
-                    (Ok((_, Some(appended), ())), Some(written)) => Outcome::Written(written, appended.clone()),
-                    (Err(WalError::Unconfirmed { why, ids }), _) => {
-                        Outcome::Unconfirmed(why.clone(), ids.get(nth).copied().into_iter().collect())
+                    (Ok((_, Some(appended), ())), Some(written)) => {
+                        Outcome::Written(written, appended.clone())
                     }
+                    (Err(WalError::Unconfirmed { why, ids }), _) => Outcome::Unconfirmed(
+                        why.clone(),
+                        ids.get(nth).copied().into_iter().collect(),
+                    ),
                     _ => Outcome::NotWritten,
                 });
             }
@@ -317,7 +329,8 @@ impl Wal {
         mut decide: impl FnMut(&mut View) -> WalResult<(Vec<Change>, T)>,
     ) -> WalResult<(Vec<Written>, T)> {
         for _ in 0..RESTARTS {
-            let (written, appended, result) = self.write_once(&mut self.lock_inner(), &mut decide)?;
+            let (written, appended, result) =
+                self.write_once(&mut self.lock_inner(), &mut decide)?;
             let Some(appended) = appended else { return Ok((written, result)) };
             match self.wait_until_durable(&appended, &written)? {
                 standing if standing == written.len() => return Ok((written, result)),
@@ -405,7 +418,8 @@ impl Wal {
         note.boot == self.disk.identity().boot_id
             && !note.boot.is_empty()
             && !note.at_work
-            && (note.generation, note.end, note.checksum) == (position.generation, position.end, position.checksum)
+            && (note.generation, note.end, note.checksum)
+                == (position.generation, position.end, position.checksum)
             && (note.number, note.revision) == (position.number, position.revision)
     }
 
@@ -476,7 +490,13 @@ impl Wal {
                 Change::Next(known, event) => {
                     self.check_known(&inner.view, known, event)?;
                     let named = (known.number, known.id, now);
-                    (named, Some(known.status), &known.operation_type, &known.backend, event.clone())
+                    (
+                        named,
+                        Some(known.status),
+                        &known.operation_type,
+                        &known.backend,
+                        event.clone(),
+                    )
                 }
             };
             if !payload.push(named, from, operation_type, backend, &event) {
@@ -503,8 +523,12 @@ impl Wal {
             match self.append_frame(inner, &mut note, &frame) {
                 Ok(()) => appended = Some(inner.appended(&note)),
                 // The frames before this one stand; it would be untrue to say that nothing was logged.
-                Err(error) if appended.is_some() => return Err(unconfirmed(&error, written.iter())),
-                Err(error @ WalError::Unconfirmed { .. }) => return Err(unconfirmed(&error, written.iter())),
+                Err(error) if appended.is_some() => {
+                    return Err(unconfirmed(&error, written.iter()));
+                }
+                Err(error @ WalError::Unconfirmed { .. }) => {
+                    return Err(unconfirmed(&error, written.iter()));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -518,9 +542,19 @@ impl Wal {
     }
 
     /// One frame at the end of the journal, in a new generation if it does not fit. Not durable yet.
-    pub(super) fn append_frame(&self, inner: &mut Inner, note: &mut AppendNote, frame: &NewFrame<'_>) -> WalResult<()> {
-        if note.revision.saturating_add(frame.revisions).max(frame.next_number) > journal::COUNT_MAX {
-            return Err(WalError::damaged(self.layout.journal(), None, "there are no more numbers to give"));
+    pub(super) fn append_frame(
+        &self,
+        inner: &mut Inner,
+        note: &mut AppendNote,
+        frame: &NewFrame<'_>,
+    ) -> WalResult<()> {
+        if note.revision.saturating_add(frame.revisions).max(frame.next_number) > journal::COUNT_MAX
+        {
+            return Err(WalError::damaged(
+                self.layout.journal(),
+                None,
+                "there are no more numbers to give",
+            ));
         }
         let len = journal::frame_len(frame.payload.len()) as u64;
         if note.end + len > self.options.generation_bytes && note.last != 0 {
@@ -554,22 +588,39 @@ impl Wal {
         Ok(())
     }
 
-    pub(super) fn journal<'a>(&self, inner: &'a mut Inner, generation: u64) -> WalResult<&'a mut Journal> {
+    pub(super) fn journal<'a>(
+        &self,
+        inner: &'a mut Inner,
+        generation: u64,
+    ) -> WalResult<&'a mut Journal> {
         if inner.journal.as_ref().is_none_or(|journal| journal.generation != generation) {
             let file: Arc<dyn DiskFile> =
                 Arc::from(self.disk.open(&self.layout.generation(generation), Access::Write)?);
             let len = file.metadata()?.len;
             inner.journal = Some(Journal { generation, file, len });
         }
-        inner.journal.as_mut().ok_or_else(|| WalError::damaged(self.layout.journal(), None, "no generation is open"))
+        inner
+            .journal
+            .as_mut()
+            .ok_or_else(|| WalError::damaged(self.layout.journal(), None, "no generation is open"))
     }
 
     /// One frame, one write. The note says `at work` while the journal may be torn.
-    fn write_frame(&self, inner: &mut Inner, mut note: AppendNote, frame: &NewFrame<'_>) -> WalResult<AppendNote> {
+    fn write_frame(
+        &self,
+        inner: &mut Inner,
+        mut note: AppendNote,
+        frame: &NewFrame<'_>,
+    ) -> WalResult<AppendNote> {
         let noted = if inner.noted.0 == note.generation { inner.noted.1 } else { 0 };
         let synced = self.synced_of(note.generation).max(noted);
-        let (bytes, checksum) =
-            journal::encode_frame(note.generation, frame.kind, synced, note.revision + 1, frame.payload);
+        let (bytes, checksum) = journal::encode_frame(
+            note.generation,
+            frame.kind,
+            synced,
+            note.revision + 1,
+            frame.payload,
+        );
         let start = note.end;
         let end = start + bytes.len() as u64;
         note.at_work = true;
@@ -624,7 +675,8 @@ fn refuse_foreign(disk: &dyn Disk, layout: &Layout) -> WalResult<()> {
         // There is no such folder, or it cannot be looked into: what follows tells.
         Err(_) => return Ok(()),
     };
-    let names: Vec<String> = entries.iter().map(|entry| entry.name.to_string_lossy().into_owned()).collect();
+    let names: Vec<String> =
+        entries.iter().map(|entry| entry.name.to_string_lossy().into_owned()).collect();
     match names.first() {
         Some(first) if !names.iter().any(|name| Layout::is_part(name)) => Err(WalError::NotOurs {
             path: layout.base().to_owned(),
@@ -637,9 +689,11 @@ fn refuse_foreign(disk: &dyn Disk, layout: &Layout) -> WalResult<()> {
 pub(super) fn nothing_logged(error: WalError) -> WalError {
     match error {
         WalError::Disk(error) => WalError::NotLogged(error),
-        WalError::Unconfirmed { why, .. } => {
-            WalError::NotLogged(DiskError::new("write", std::path::Path::new("journal"), std::io::Error::other(why)))
-        }
+        WalError::Unconfirmed { why, .. } => WalError::NotLogged(DiskError::new(
+            "write",
+            std::path::Path::new("journal"),
+            std::io::Error::other(why),
+        )),
         other => other,
     }
 }

@@ -12,7 +12,9 @@ use super::error::{WalError, WalResult};
 use super::journal::FORMAT;
 use super::layout::Layout;
 use crate::disk::Disk;
-use crate::operation::{BackendName, Number, Operation, OperationId, OperationType, Revision, Status, Time};
+use crate::operation::{
+    BackendName, Number, Operation, OperationId, OperationType, Revision, Status, Time,
+};
 
 /// What the manifest says of the whole log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,8 +138,16 @@ fn is_zero(n: &u64) -> bool {
 
 impl FileEntry {
     /// Describes a file with these operations (at least one), written as `bytes`.
-    pub fn describe(name: String, day: Option<Time>, operations: &[Operation], bytes: &[u8]) -> Option<FileEntry> {
-        fn range<T: Ord + Copy>(operations: &[Operation], of: impl Fn(&Operation) -> T) -> Option<(T, T)> {
+    pub fn describe(
+        name: String,
+        day: Option<Time>,
+        operations: &[Operation],
+        bytes: &[u8],
+    ) -> Option<FileEntry> {
+        fn range<T: Ord + Copy>(
+            operations: &[Operation],
+            of: impl Fn(&Operation) -> T,
+        ) -> Option<(T, T)> {
             Some((operations.iter().map(&of).min()?, operations.iter().map(&of).max()?))
         }
         let mut entry = FileEntry {
@@ -166,8 +176,10 @@ impl FileEntry {
     pub fn count_rows<'a>(&mut self, operations: impl Iterator<Item = &'a Operation>) {
         self.counts.clear();
         (self.keys, self.dependents, self.priority, self.due) = (0, 0, None, None);
-        for operation in operations.filter(|operation| !self.superseded.contains(operation.number)) {
-            let key = (operation.status(), operation.backend.clone(), operation.operation_type.clone());
+        for operation in operations.filter(|operation| !self.superseded.contains(operation.number))
+        {
+            let key =
+                (operation.status(), operation.backend.clone(), operation.operation_type.clone());
             *self.counts.entry(key).or_default() += 1;
             self.keys += u64::from(operation.idempotency_key.is_some());
             if operation.status().is_waiting() {
@@ -285,7 +297,11 @@ impl Serialize for NumberSet {
         for (first, last) in &self.ranges {
             let comma = if text.is_empty() { "" } else { "," };
             // Writing to a string cannot fail.
-            let _ = if first == last { write!(text, "{comma}{first}") } else { write!(text, "{comma}{first}-{last}") };
+            let _ = if first == last {
+                write!(text, "{comma}{first}")
+            } else {
+                write!(text, "{comma}{first}-{last}")
+            };
         }
         serializer.serialize_str(&text)
     }
@@ -297,10 +313,15 @@ impl<'de> Deserialize<'de> for NumberSet {
         let mut ranges = Vec::new();
         for range in text.split(',').filter(|range| !range.is_empty()) {
             let (first, last) = range.split_once('-').unwrap_or((range, range));
-            let parsed = first.parse().ok().zip(last.parse().ok()).filter(|(first, last): &(Number, Number)| {
-                first <= last && ranges.last().is_none_or(|(_, before): &(Number, Number)| before < first)
-            });
-            ranges.push(parsed.ok_or_else(|| serde::de::Error::custom("not a list of ascending ranges"))?);
+            let parsed = first.parse().ok().zip(last.parse().ok()).filter(
+                |(first, last): &(Number, Number)| {
+                    first <= last
+                        && ranges.last().is_none_or(|(_, before): &(Number, Number)| before < first)
+                },
+            );
+            ranges.push(
+                parsed.ok_or_else(|| serde::de::Error::custom("not a list of ascending ranges"))?,
+            );
         }
         Ok(NumberSet { ranges })
     }
@@ -312,14 +333,19 @@ mod counts {
     use super::{BackendName, Counts, OperationType, Status};
 
     pub fn serialize<S: Serializer>(counts: &Counts, serializer: S) -> Result<S::Ok, S::Error> {
-        let rows: Vec<(Status, &BackendName, &OperationType, u64)> =
-            counts.iter().map(|((status, backend, kind), n)| (*status, backend, kind, *n)).collect();
+        let rows: Vec<(Status, &BackendName, &OperationType, u64)> = counts
+            .iter()
+            .map(|((status, backend, kind), n)| (*status, backend, kind, *n))
+            .collect();
         rows.serialize(serializer)
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Counts, D::Error> {
         let rows = Vec::<(Status, BackendName, OperationType, u64)>::deserialize(deserializer)?;
-        Ok(rows.into_iter().map(|(status, backend, kind, n)| ((status, backend, kind), n)).collect())
+        Ok(rows
+            .into_iter()
+            .map(|(status, backend, kind, n)| ((status, backend, kind), n))
+            .collect())
     }
 }
 
@@ -382,14 +408,17 @@ impl Manifest {
             return Err(WalError::NewerFormat { path: path.to_owned(), found, known });
         }
         let tail = ",\"hash\":\"".len() + HASH_LEN + "\"}\n".len();
-        let split = bytes.len().checked_sub(tail).ok_or_else(|| damaged("the manifest is cut short"))?;
+        let split =
+            bytes.len().checked_sub(tail).ok_or_else(|| damaged("the manifest is cut short"))?;
         let (body, rest) = bytes.split_at(split);
         if rest != format!(",\"hash\":\"{}\"}}\n", sha256_hex(body)).as_bytes() {
             return Err(damaged("the manifest does not match its own hash"));
         }
-        let manifest: Manifest =
-            serde_json::from_slice(bytes).map_err(|error| damaged(&format!("the manifest cannot be read: {error}")))?;
-        manifest.check().map_err(|what| damaged(&format!("the manifest cannot be true: {what}")))?;
+        let manifest: Manifest = serde_json::from_slice(bytes)
+            .map_err(|error| damaged(&format!("the manifest cannot be read: {error}")))?;
+        manifest
+            .check()
+            .map_err(|what| damaged(&format!("the manifest cannot be true: {what}")))?;
         Ok(manifest)
     }
 
@@ -441,7 +470,10 @@ mod tests {
             let mut flipped = bytes.clone();
             flipped[n] ^= 1;
             let found = Manifest::decode(path, &flipped);
-            assert!(matches!(found, Err(WalError::Damaged(_) | WalError::NewerFormat { .. })), "byte {n}: {found:?}");
+            assert!(
+                matches!(found, Err(WalError::Damaged(_) | WalError::NewerFormat { .. })),
+                "byte {n}: {found:?}"
+            );
             assert!(Manifest::decode(path, &bytes[..n]).is_err());
         }
     }
@@ -467,7 +499,9 @@ mod tests {
         assert_eq!(inside, [4, 5, 6, 7, 9, 10, 12]);
         let read_on: Vec<_> = set.iter().collect();
         assert_eq!(read_on, inside);
-        for (first, last, expected) in [(1, 3, false), (1, 4, true), (8, 8, false), (8, 9, true), (13, 20, false)] {
+        for (first, last, expected) in
+            [(1, 3, false), (1, 4, true), (8, 8, false), (8, 9, true), (13, 20, false)]
+        {
             assert_eq!(set.intersects(first, last), expected, "{first} to {last}");
         }
         let mut one_by_one = NumberSet::default();

@@ -130,8 +130,14 @@ mod tests {
         let disk = Machine::new().process();
         let file = disk.open(Path::new("/n"), Access::CreateNew).unwrap();
         assert_eq!(read::<SyncNote>(&*file).unwrap(), None);
-        let note =
-            SyncNote { boot: "b".into(), generation: 7, synced: 80, syncing: None, pid: 1, command: "add".into() };
+        let note = SyncNote {
+            boot: "b".into(),
+            generation: 7,
+            synced: 80,
+            syncing: None,
+            pid: 1,
+            command: "add".into(),
+        };
         write(&*file, &note).unwrap();
         assert_eq!(read::<SyncNote>(&*file).unwrap(), Some(note));
         for offset in [0, 10, 400, 505] {

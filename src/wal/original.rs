@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType,
-    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type,
-    UInt64Type,
+    ArrowPrimitiveType, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::{DataType, TimeUnit};
@@ -23,8 +23,8 @@ use super::schema::FORMAT_KEY;
 use super::schema::sound::{self, MAGIC};
 use crate::disk::{Disk, FileKind, Metadata};
 use crate::operation::{
-    BackendName, Claim, Failure, FailureClass, Fields, HistoryEntry, Number, Operation, OperationId, OperationType,
-    Outcome, State, Status, Time, Wait,
+    BackendName, Claim, Failure, FailureClass, Fields, HistoryEntry, Number, Operation,
+    OperationId, OperationType, Outcome, State, Status, Time, Wait,
 };
 
 /// Who did what an adopted operation's history begins with.
@@ -94,7 +94,8 @@ fn is_ours(name: &str, bytes: &[u8]) -> bool {
             .key_value_metadata()
             .is_some_and(|pairs| pairs.iter().any(|pair| pair.key == FORMAT_KEY)),
         Err(_) => {
-            Layout::is_numbered(name) && bytes.windows(FORMAT_KEY.len()).any(|window| window == FORMAT_KEY.as_bytes())
+            Layout::is_numbered(name)
+                && bytes.windows(FORMAT_KEY.len()).any(|window| window == FORMAT_KEY.as_bytes())
         }
     }
 }
@@ -107,7 +108,11 @@ impl Survey {
 
     /// Their operations.
     pub fn rows(&self) -> Rows {
-        Rows::of(self.files.iter().map(|surveyed| (surveyed.file.name.as_str(), surveyed.bytes.as_slice())))
+        Rows::of(
+            self.files
+                .iter()
+                .map(|surveyed| (surveyed.file.name.as_str(), surveyed.bytes.as_slice())),
+        )
     }
 }
 
@@ -145,7 +150,9 @@ impl Rows {
             rows.unread.extend(unread);
             for operation in operations {
                 // The original may leave an id in two files. Archives come after partitions, later rows after earlier.
-                let older = newest.get(&operation.id).is_none_or(|(known, _)| known.updated_at <= operation.updated_at);
+                let older = newest
+                    .get(&operation.id)
+                    .is_none_or(|(known, _)| known.updated_at <= operation.updated_at);
                 if older {
                     newest.insert(operation.id, (operation, archived));
                 }
@@ -255,7 +262,12 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    fn take(&mut self, offset: Option<u64>, row: Result<Value, String>, place: impl Fn() -> String) {
+    fn take(
+        &mut self,
+        offset: Option<u64>,
+        row: Result<Value, String>,
+        place: impl Fn() -> String,
+    ) {
         match row.and_then(|row| decode(&row, self.name)) {
             Ok(operation) => self.operations.push(operation),
             Err(what) => self.unread.push((offset, format!("{}: {what}", place()))),
@@ -269,9 +281,12 @@ fn parquet_part(bytes: &[u8]) -> Option<(usize, Vec<Result<Value, String>>)> {
         return None;
     }
     let shared = Bytes::copy_from_slice(bytes);
-    let ends = (0..=bytes.len().checked_sub(MAGIC.len())?).rev().filter(|at| bytes[*at..].starts_with(MAGIC));
-    let (end, metadata) =
-        ends.map(|at| at + MAGIC.len()).find_map(|end| Some((end, sound::footer(&shared.slice(..end)).ok()?)))?;
+    let ends = (0..=bytes.len().checked_sub(MAGIC.len())?)
+        .rev()
+        .filter(|at| bytes[*at..].starts_with(MAGIC));
+    let (end, metadata) = ends
+        .map(|at| at + MAGIC.len())
+        .find_map(|end| Some((end, sound::footer(&shared.slice(..end)).ok()?)))?;
     let mut rows = Vec::new();
     // Group by group, so that one that is damaged does not hide the others.
     for group in 0..metadata.metadata().num_row_groups() {
@@ -283,9 +298,14 @@ fn parquet_part(bytes: &[u8]) -> Option<(usize, Vec<Result<Value, String>>)> {
 
 const UNREADABLE: &str = "it and those after it cannot be read";
 
-fn rows_of_group(bytes: Bytes, metadata: ArrowReaderMetadata, group: usize) -> Vec<Result<Value, String>> {
+fn rows_of_group(
+    bytes: Bytes,
+    metadata: ArrowReaderMetadata,
+    group: usize,
+) -> Vec<Result<Value, String>> {
     let mut rows = Vec::new();
-    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata).with_row_groups(vec![group]);
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata)
+        .with_row_groups(vec![group]);
     let read = || -> Result<(), Box<dyn std::error::Error>> {
         for batch in builder.build()? {
             // After an error it would say the same for ever.
@@ -305,7 +325,8 @@ fn row_of(batch: &RecordBatch, row: usize) -> Result<Value, String> {
     let fields = schema.fields().iter().zip(batch.columns());
     fields
         .map(|(field, column)| {
-            let value = value_of(column, row).map_err(|what| format!("its column `{}`: {what}", field.name()))?;
+            let value = value_of(column, row)
+                .map_err(|what| format!("its column `{}`: {what}", field.name()))?;
             Ok((field.name().clone(), value))
         })
         .collect::<Result<Map<_, _>, String>>()
@@ -342,7 +363,9 @@ fn value_of(array: &dyn Array, row: usize) -> Result<Value, String> {
         DataType::Timestamp(TimeUnit::Second, _) => {
             array.as_primitive::<TimestampSecondType>().value(row).saturating_mul(1000).into()
         }
-        DataType::Timestamp(TimeUnit::Millisecond, _) => number::<TimestampMillisecondType>(array, row),
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            number::<TimestampMillisecondType>(array, row)
+        }
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
             array.as_primitive::<TimestampMicrosecondType>().value(row).div_euclid(1000).into()
         }
@@ -351,7 +374,8 @@ fn value_of(array: &dyn Array, row: usize) -> Result<Value, String> {
         }
         DataType::Struct(fields) => {
             let columns = fields.iter().zip(array.as_struct().columns());
-            let values = columns.map(|(field, column)| Ok((field.name().clone(), value_of(column, row)?)));
+            let values =
+                columns.map(|(field, column)| Ok((field.name().clone(), value_of(column, row)?)));
             Value::Object(values.collect::<Result<_, String>>()?)
         }
         DataType::Map(..) => {
@@ -419,7 +443,9 @@ impl Row<'_> {
     fn time(&self, name: &str) -> Result<Option<Time>, String> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let time = match value {
-            Value::Number(number) => number.as_i64().or(number.as_f64().map(|ms| ms as i64)).map(Time::from_millis),
+            Value::Number(number) => {
+                number.as_i64().or(number.as_f64().map(|ms| ms as i64)).map(Time::from_millis)
+            }
             Value::String(text) => Time::parse_rfc3339(text),
             _ => None,
         };
@@ -437,7 +463,9 @@ impl Row<'_> {
 fn fields_of(value: Option<&Value>, otherwise: &str) -> Fields {
     match value {
         None => Fields::new(),
-        Some(Value::Object(fields)) => fields.iter().map(|(name, value)| (name.clone(), text_of(value))).collect(),
+        Some(Value::Object(fields)) => {
+            fields.iter().map(|(name, value)| (name.clone(), text_of(value))).collect()
+        }
         Some(other) => match other.as_str().and_then(|text| serde_json::from_str(text).ok()) {
             Some(Value::Object(fields)) => fields_of(Some(&Value::Object(fields)), otherwise),
             _ => Fields::from([(otherwise.to_owned(), text_of(other))]),
@@ -448,12 +476,17 @@ fn fields_of(value: Option<&Value>, otherwise: &str) -> Fields {
 /// An operation from what the original says of it; its number is given later.
 fn decode(row: &Value, origin: &str) -> Result<Operation, String> {
     let row = Row(row.as_object().ok_or("it is no JSON object")?);
-    let id_text = row.text("operation_id").filter(|text| !text.is_empty()).ok_or("it has no `operation_id`")?;
+    let id_text = row
+        .text("operation_id")
+        .filter(|text| !text.is_empty())
+        .ok_or("it has no `operation_id`")?;
     let status = row.text("status").ok_or("it has no `status`")?;
-    let status = Status::parse(&status).ok_or_else(|| format!("its status `{status}` is none of the five"))?;
+    let status = Status::parse(&status)
+        .ok_or_else(|| format!("its status `{status}` is none of the five"))?;
     let updated_at = row.time("updated_at")?;
     let completed_at = row.time("completed_at")?;
-    let logged_at = row.time("timestamp")?.or(updated_at).or(completed_at).ok_or("it has no time")?;
+    let logged_at =
+        row.time("timestamp")?.or(updated_at).or(completed_at).ok_or("it has no time")?;
     let updated_at = updated_at.unwrap_or(logged_at);
     let mut parameters = fields_of(row.get("parameters"), "parameters");
     let type_text = row.text("operation_type").unwrap_or_default();
@@ -474,7 +507,8 @@ fn decode(row: &Value, origin: &str) -> Result<Operation, String> {
         error_type: error_type.clone().unwrap_or_else(|| "unknown".into()),
         message: error.clone().unwrap_or_default(),
     };
-    let last_failure = (error.is_some() || error_type.is_some()).then(|| failure(FailureClass::Transient));
+    let last_failure =
+        (error.is_some() || error_type.is_some()).then(|| failure(FailureClass::Transient));
     let state = match status {
         Status::Pending => State::Pending { last_failure },
         // Whoever claimed it is not known. No process of ours has this id, so a drain loop asks the backend first.
@@ -485,16 +519,20 @@ fn decode(row: &Value, origin: &str) -> Result<Operation, String> {
         },
         Status::Retrying => State::Retrying {
             failure: failure(FailureClass::Transient),
-            wait: Wait { since: updated_at, until: row.time("next_retry_at")?.unwrap_or(updated_at) },
+            wait: Wait {
+                since: updated_at,
+                until: row.time("next_retry_at")?.unwrap_or(updated_at),
+            },
         },
         Status::Failed => {
             let spent = retry_count >= max_retries;
             let class = if spent { FailureClass::Transient } else { FailureClass::Permanent };
             State::Failed { at: updated_at, failure: failure(class) }
         }
-        Status::Completed => {
-            State::Completed { at: completed_at.unwrap_or(updated_at), outcome: outcome_of(row.get("result")) }
-        }
+        Status::Completed => State::Completed {
+            at: completed_at.unwrap_or(updated_at),
+            outcome: outcome_of(row.get("result")),
+        },
     };
     Ok(Operation {
         id: id_of(&id_text),
@@ -509,7 +547,9 @@ fn decode(row: &Value, origin: &str) -> Result<Operation, String> {
         max_retries,
         priority: 0,
         depends_on: Vec::new(),
-        idempotency_key: OperationId::parse(&id_text).is_none().then(|| format!("{KEY_PREFIX}{id_text}")),
+        idempotency_key: OperationId::parse(&id_text)
+            .is_none()
+            .then(|| format!("{KEY_PREFIX}{id_text}")),
         hold: false,
         not_before: None,
         interruptions: 0,

@@ -16,7 +16,8 @@ use super::log::Wal;
 use super::manifest::{FileEntry, Pushed};
 use super::view::View;
 use crate::operation::{
-    BackendName, Fields, Logged, Number, Operation, OperationId, OperationType, Source, Status, Time,
+    BackendName, Fields, Logged, Number, Operation, OperationId, OperationType, Source, Status,
+    Time,
 };
 
 /// What the idempotency keys of pushes begin with.
@@ -61,7 +62,12 @@ pub enum BadPush {
 
 impl Push {
     /// Archives of this host, by this backend, to `destination/host=…/date=…/`.
-    pub fn new(destination: &str, host: &str, backend: BackendName, max_retries: u32) -> Result<Push, BadPush> {
+    pub fn new(
+        destination: &str,
+        host: &str,
+        backend: BackendName,
+        max_retries: u32,
+    ) -> Result<Push, BadPush> {
         let bad = |why| BadPush::Destination { destination: destination.to_owned(), why };
         let prefix = destination.trim_end_matches('/');
         if destination.is_empty() || destination.contains(char::is_control) {
@@ -70,7 +76,9 @@ impl Push {
         if prefix.ends_with(':') {
             return Err(bad("it names no bucket; write s3://BUCKET/PREFIX"));
         }
-        if host.is_empty() || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) {
+        if host.is_empty()
+            || !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        {
             return Err(BadPush::Host { host: host.to_owned() });
         }
         let push = Push { prefix: prefix.to_owned(), host: host.to_owned(), backend, max_retries };
@@ -92,7 +100,9 @@ impl Push {
 
     /// What is to be done with each.
     pub fn operation_type() -> OperationType {
-        let Ok(upload) = OperationType::new("upload") else { unreachable!("it is a type of operation") };
+        let Ok(upload) = OperationType::new("upload") else {
+            unreachable!("it is a type of operation")
+        };
         upload
     }
 
@@ -234,18 +244,22 @@ impl View {
     /// All archives, in the order of the log, and where they stand; with `push`, where they are to go by it.
     pub fn archives(&self, now: Time, push: Option<&Push>) -> WalResult<Vec<Archive>> {
         let days = days_of_archives(self.files(), now.day());
-        let is_over = |file: &FileEntry| days.get(file.name.as_str()).is_some_and(|day| *day < now.day());
-        let wanted = |file: &FileEntry| push.zip(file.day).map(|(push, day)| push.destination_of(file, day));
+        let is_over =
+            |file: &FileEntry| days.get(file.name.as_str()).is_some_and(|day| *day < now.day());
+        let wanted =
+            |file: &FileEntry| push.zip(file.day).map(|(push, day)| push.destination_of(file, day));
         let left = self.files().iter().filter(|file| match &file.pushed {
             Some(pushed) => !pushed.done,
             None => is_over(file),
         });
-        let marked = left.clone().filter_map(|file| file.pushed.as_ref().map(|pushed| pushed.to.clone()));
+        let marked =
+            left.clone().filter_map(|file| file.pushed.as_ref().map(|pushed| pushed.to.clone()));
         let pushes = self.pushes_to(marked.chain(left.filter_map(wanted)))?;
         let mut archives = Vec::new();
         for file in self.files() {
             let Some(day) = file.day else { continue };
-            let (to, standing) = self.standing_of_archive(file, is_over(file), wanted(file), &pushes)?;
+            let (to, standing) =
+                self.standing_of_archive(file, is_over(file), wanted(file), &pushes)?;
             archives.push(Archive { file: file.clone(), day, to, standing });
         }
         Ok(archives)
@@ -264,13 +278,18 @@ impl View {
                 // What nothing carries there, or could not, may go elsewhere now.
                 let may_turn = matches!(standing, Standing::Closed | Standing::Failed(_));
                 match wanted.filter(|wanted| may_turn && *wanted != pushed.to) {
-                    Some(to) => Ok((Some(to.clone()), self.standing_of_mark(&Pushed { to, done: false }, pushes)?)),
+                    Some(to) => Ok((
+                        Some(to.clone()),
+                        self.standing_of_mark(&Pushed { to, done: false }, pushes)?,
+                    )),
                     None => Ok((Some(pushed.to.clone()), standing)),
                 }
             }
             (None, _) if !is_over => Ok((None, Standing::Open)),
             (None, _) if self.is_bare(file)? => Ok((None, Standing::Bare)),
-            (None, Some(to)) => Ok((Some(to.clone()), self.standing_of_mark(&Pushed { to, done: false }, pushes)?)),
+            (None, Some(to)) => {
+                Ok((Some(to.clone()), self.standing_of_mark(&Pushed { to, done: false }, pushes)?))
+            }
             (None, None) => Ok((None, Standing::Closed)),
         }
     }
@@ -281,7 +300,12 @@ impl View {
         let mut left = BTreeMap::new();
         for to in destinations {
             let key = key_of(&to);
-            match self.logged_with_key(&key).map(|number| self.operation(number)).transpose()?.flatten() {
+            match self
+                .logged_with_key(&key)
+                .map(|number| self.operation(number))
+                .transpose()?
+                .flatten()
+            {
                 Some(operation) => drop(found.insert(to, operation)),
                 None => drop(left.insert(key, to)),
             }
@@ -297,9 +321,13 @@ impl View {
                 }
                 for row in self.group(file, &table, group.index)?.iter() {
                     let key = row.idempotency_key.as_deref().filter(|key| left.contains_key(*key));
-                    let Some(key) = key.filter(|_| !file.superseded.contains(row.number)) else { continue };
+                    let Some(key) = key.filter(|_| !file.superseded.contains(row.number)) else {
+                        continue;
+                    };
                     // One that was deleted may still have its row.
-                    if let (Some(operation), Some(to)) = (self.operation(row.number)?, left.get(key)) {
+                    if let (Some(operation), Some(to)) =
+                        (self.operation(row.number)?, left.get(key))
+                    {
                         found.insert(to.clone(), operation);
                         left.remove(key);
                     }
@@ -325,14 +353,21 @@ impl View {
             Fate::Done => Standing::Pushed,
             Fate::Failed(failed) => Standing::Failed(failed),
             Fate::Open(id) if id == operation.id => Standing::Logged(Box::new(operation)),
-            Fate::Open(id) => Standing::Logged(Box::new(self.operation_by_id(id)?.unwrap_or(operation))),
+            Fate::Open(id) => {
+                Standing::Logged(Box::new(self.operation_by_id(id)?.unwrap_or(operation)))
+            }
             // It went on as another one, which was deleted.
             Fate::Unknown => Standing::Failed(Box::new(operation)),
         })
     }
 
     /// Whether a file that retention would drop has to be kept for a push.
-    pub(super) fn must_stay(&self, file: &FileEntry, keep_unpushed: bool, pushes: &Pushes) -> WalResult<bool> {
+    pub(super) fn must_stay(
+        &self,
+        file: &FileEntry,
+        keep_unpushed: bool,
+        pushes: &Pushes,
+    ) -> WalResult<bool> {
         match &file.pushed {
             Some(pushed) => Ok(self.standing_of_mark(pushed, pushes)? != Standing::Pushed),
             None => Ok(keep_unpushed && !self.is_bare(file)?),
@@ -340,12 +375,21 @@ impl View {
     }
 
     /// The entry of a file whose push has been completed since its mark was written.
-    pub(super) fn newly_pushed(&self, file: &FileEntry, pushes: &Pushes) -> WalResult<Option<FileEntry>> {
-        let Some(pushed) = file.pushed.as_ref().filter(|pushed| !pushed.done) else { return Ok(None) };
+    pub(super) fn newly_pushed(
+        &self,
+        file: &FileEntry,
+        pushes: &Pushes,
+    ) -> WalResult<Option<FileEntry>> {
+        let Some(pushed) = file.pushed.as_ref().filter(|pushed| !pushed.done) else {
+            return Ok(None);
+        };
         if self.standing_of_mark(pushed, pushes)? != Standing::Pushed {
             return Ok(None);
         }
-        Ok(Some(FileEntry { pushed: Some(Pushed { to: pushed.to.clone(), done: true }), ..file.clone() }))
+        Ok(Some(FileEntry {
+            pushed: Some(Pushed { to: pushed.to.clone(), done: true }),
+            ..file.clone()
+        }))
     }
 
     /// Whether an archive says nothing but that others were pushed. Pushed itself, it would make the next one,
@@ -354,7 +398,9 @@ impl View {
         if file.keys < file.live() || file.live() == 0 {
             return Ok(file.live() == 0);
         }
-        let is_push = |row: &Operation| row.idempotency_key.as_deref().is_some_and(|key| key.starts_with(KEY_START));
+        let is_push = |row: &Operation| {
+            row.idempotency_key.as_deref().is_some_and(|key| key.starts_with(KEY_START))
+        };
         let table = self.table(file)?;
         for group in table.groups() {
             let rows = self.group(file, &table, group.index)?;
@@ -367,9 +413,15 @@ impl View {
 
     /// What a push would log, by what the files say at this moment; `archive_rows`: the most that one archive holds.
     pub fn plan_push(&self, push: &Push, now: Time, archive_rows: u64) -> WalResult<PushReport> {
-        let groups =
-            unsettled_archives(self.files(), &BTreeSet::new(), &self.deleted_numbers(), now.day(), archive_rows);
-        let group_of = |name: &str| groups.iter().position(|group| group.names().any(|named| named == name));
+        let groups = unsettled_archives(
+            self.files(),
+            &BTreeSet::new(),
+            &self.deleted_numbers(),
+            now.day(),
+            archive_rows,
+        );
+        let group_of =
+            |name: &str| groups.iter().position(|group| group.names().any(|named| named == name));
         let mut report = PushReport::default();
         for archive in self.archives(now, Some(push))? {
             let anew = group_of(&archive.file.name).map(|group| (group, push.folder(archive.day)));
@@ -395,7 +447,8 @@ impl PushReport {
                     rows: archive.file.live(),
                     bytes: archive.file.bytes,
                     to: folder.or_else(|| archive.to.clone()).unwrap_or_default(),
-                    operation: operation.map(|operation| (operation.number, operation.id, operation.status())),
+                    operation: operation
+                        .map(|operation| (operation.number, operation.id, operation.status())),
                     existing: operation.is_some(),
                     together,
                 });
@@ -443,18 +496,28 @@ impl Wal {
             let done = archive.standing == Standing::Pushed;
             let pushed = archive.to.clone().map(|to| Pushed { to, done });
             if pushed != archive.file.pushed {
-                changed.insert(archive.file.name.clone(), FileEntry { pushed, ..archive.file.clone() });
+                changed.insert(
+                    archive.file.name.clone(),
+                    FileEntry { pushed, ..archive.file.clone() },
+                );
             }
         }
         if changed.is_empty() {
             return Ok(());
         }
         // A commit uses its exchange up, whether or not it comes about.
-        self.finishing(|| self.commit(&mut Exchange { changed: changed.clone(), ..Exchange::default() }, None))
+        self.finishing(|| {
+            self.commit(&mut Exchange { changed: changed.clone(), ..Exchange::default() }, None)
+        })
     }
 
     /// Logs what nothing carries away yet.
-    fn log_pushes(&self, push: &Push, archives: &[Archive], report: &mut PushReport) -> WalResult<()> {
+    fn log_pushes(
+        &self,
+        push: &Push,
+        archives: &[Archive],
+        report: &mut PushReport,
+    ) -> WalResult<()> {
         let mut operations = Vec::new();
         for archive in archives.iter().filter(|archive| archive.standing == Standing::Closed) {
             operations.push((archive.file.name.clone(), self.operation_for(push, archive)?));
@@ -464,12 +527,15 @@ impl Wal {
                 let (mut changes, mut existing) = (Vec::new(), Vec::new());
                 for (_, logged) in chunk {
                     // No file gains a row as long as we hold `checkpoint.lock`: the journal alone may know the key by now.
-                    let number = logged.idempotency_key.as_ref().and_then(|key| view.logged_with_key(key));
+                    let number =
+                        logged.idempotency_key.as_ref().and_then(|key| view.logged_with_key(key));
                     let there = number.map(|number| view.operation(number)).transpose()?.flatten();
                     if there.is_none() {
                         changes.push(Change::New(logged.clone()));
                     }
-                    existing.push(there.map(|operation| (operation.number, operation.id, operation.status())));
+                    existing.push(
+                        there.map(|operation| (operation.number, operation.id, operation.status())),
+                    );
                 }
                 Ok((changes, existing))
             })?;
@@ -479,9 +545,14 @@ impl Wal {
             }
             let mut written = written.into_iter();
             for ((name, _), existing) in chunk.iter().zip(existing) {
-                let Some(archive) = report.archives.iter_mut().find(|archive| archive.name == *name) else { continue };
+                let Some(archive) =
+                    report.archives.iter_mut().find(|archive| archive.name == *name)
+                else {
+                    continue;
+                };
                 archive.existing = existing.is_some();
-                let logged = || written.next().map(|written| (written.number, written.id, Status::Pending));
+                let logged =
+                    || written.next().map(|written| (written.number, written.id, Status::Pending));
                 archive.operation = existing.or_else(logged);
             }
         }
@@ -492,12 +563,14 @@ impl Wal {
         let path = self.layout.file(&archive.file.name);
         let refuse = |what: &str| WalError::NotOurs { path: path.clone(), what: what.to_owned() };
         let absolute = absolute(&path).map_err(|_| refuse("its path cannot be made absolute"))?;
-        let text = absolute.to_str().ok_or_else(|| refuse("its path is not UTF-8, as parameters are"))?;
+        let text =
+            absolute.to_str().ok_or_else(|| refuse("its path is not UTF-8, as parameters are"))?;
         let metadata = self.disk.metadata(&path)?;
         let to = archive.to.clone().unwrap_or_default();
         let key = key_of(&to);
         let parameters = parameters(text.to_owned(), to);
-        let mut logged = Logged::new(Push::operation_type(), push.backend.clone(), parameters, push.max_retries);
+        let mut logged =
+            Logged::new(Push::operation_type(), push.backend.clone(), parameters, push.max_retries);
         logged.idempotency_key = Some(key);
         // The archive itself is kept, so nothing of it is copied.
         logged.source = Some(Source {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use super::error::{WalError, WalResult};
 use super::{Layout, Written};
 use crate::disk::{Access, Disk, DiskFile};
-use crate::operation::{BackendName, Logged, Operation, OperationId, OperationType, Source, Status};
+use crate::operation::{
+    BackendName, Logged, Operation, OperationId, OperationType, Source, Status,
+};
 
 /// Bytes that are read at a time.
 const STEP: usize = 256 * 1024;
@@ -85,8 +87,10 @@ impl Receipts {
 
     /// Adds an entry; in memory until [`Receipts::flush`].
     pub fn push(&mut self, entry: &Entry) {
-        let known =
-            self.kinds.iter().position(|(kind, backend)| *kind == entry.operation_type && *backend == entry.backend);
+        let known = self
+            .kinds
+            .iter()
+            .position(|(kind, backend)| *kind == entry.operation_type && *backend == entry.backend);
         let kind = known.unwrap_or_else(|| {
             self.kinds.push((entry.operation_type.clone(), entry.backend.clone()));
             self.kinds.len() - 1
@@ -97,7 +101,10 @@ impl Receipts {
         bytes.extend_from_slice(entry.written.id.as_bytes());
         bytes.extend_from_slice(&entry.written.revision.to_le_bytes());
         bytes.extend_from_slice(&(kind as u32).to_le_bytes());
-        bytes.extend_from_slice(&[u8::from(entry.existing) | u8::from(entry.spooled) << 1, entry.status as u8]);
+        bytes.extend_from_slice(&[
+            u8::from(entry.existing) | u8::from(entry.spooled) << 1,
+            entry.status as u8,
+        ]);
         bytes.extend_from_slice(&path_len.to_le_bytes());
         bytes.extend_from_slice(entry.path.as_deref().unwrap_or_default().as_bytes());
     }
@@ -113,7 +120,10 @@ impl Receipts {
     }
 
     /// Hands out all entries, in order.
-    pub fn each<E: From<WalError>>(&self, mut take: impl FnMut(Entry) -> Result<(), E>) -> Result<(), E> {
+    pub fn each<E: From<WalError>>(
+        &self,
+        mut take: impl FnMut(Entry) -> Result<(), E>,
+    ) -> Result<(), E> {
         let Some(file) = &self.file else { return Ok(()) };
         let mut buffer = Vec::new();
         let (mut at, mut wanted) = (0, STEP);
@@ -128,7 +138,12 @@ impl Receipts {
             if used == 0 {
                 // The record is longer than what was read; if all was read, it is not what we wrote.
                 if read < wanted {
-                    return Err(WalError::damaged(&self.path, Some(at), "the list of what was logged is torn").into());
+                    return Err(WalError::damaged(
+                        &self.path,
+                        Some(at),
+                        "the list of what was logged is torn",
+                    )
+                    .into());
                 }
                 wanted *= 2;
             } else {
@@ -190,7 +205,8 @@ mod tests {
                 operation_type: OperationType::new(["add", "pin"][nth as usize % 2]).unwrap(),
                 backend: BackendName::new("local").unwrap(),
                 // One of them is longer than what is read at a time.
-                path: (nth % 3 > 0).then(|| "x".repeat(if nth == 1000 { STEP * 3 } else { nth as usize % 300 })),
+                path: (nth % 3 > 0)
+                    .then(|| "x".repeat(if nth == 1000 { STEP * 3 } else { nth as usize % 300 })),
             })
             .collect();
         for chunk in entries.chunks(700) {

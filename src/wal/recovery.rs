@@ -16,22 +16,33 @@ impl Wal {
         let mut sync = LockFile::open(&*self.disk, &self.layout, LockName::Sync)?;
         sync.lock(&*self.disk, &*self.clock, self.options.lock_timeout)?;
         let sound = note::read::<SyncNote>(sync.file())?.is_some_and(|flushed| {
-            flushed.boot == note.boot && flushed.generation == note.generation && flushed.syncing.is_none()
+            flushed.boot == note.boot
+                && flushed.generation == note.generation
+                && flushed.syncing.is_none()
         });
         // A flush that failed meanwhile must not be tried again on the same pages: that is a case for a recovery.
-        let rotated =
-            if sound { self.rotate_locked(inner, &sync, note.clone()) } else { self.recover_locked(inner, &sync) };
+        let rotated = if sound {
+            self.rotate_locked(inner, &sync, note.clone())
+        } else {
+            self.recover_locked(inner, &sync)
+        };
         sync.unlock()?;
         let rotated = rotated?;
         if (rotated.revision, rotated.number) != (note.revision, note.number) {
-            let changed = std::io::Error::other("a flush failed and frames of others were lost; try again");
+            let changed =
+                std::io::Error::other("a flush failed and frames of others were lost; try again");
             let path = self.layout.generation(note.generation);
             return Err(WalError::NotLogged(DiskError::new("flush", &path, changed)));
         }
         Ok(rotated)
     }
 
-    fn rotate_locked(&self, inner: &mut Inner, sync: &LockFile, mut note: AppendNote) -> WalResult<AppendNote> {
+    fn rotate_locked(
+        &self,
+        inner: &mut Inner,
+        sync: &LockFile,
+        mut note: AppendNote,
+    ) -> WalResult<AppendNote> {
         note.at_work = true;
         note::write(inner.lock.file(), &note)?;
         let old = note.generation;
@@ -51,14 +62,17 @@ impl Wal {
         self.create_generation(&header, &[])?;
         self.disk.sync_dir(&self.layout.journal())?;
         let sealed = journal::sealed_payload(header.generation);
-        let (bytes, _) = journal::encode_frame(old, FrameKind::Sealed, note.end, note.revision + 1, &sealed);
+        let (bytes, _) =
+            journal::encode_frame(old, FrameKind::Sealed, note.end, note.revision + 1, &sealed);
         // It only tells early that there is more: the next header says the same, and that one is durable.
         file.write_at(&bytes, note.end)?;
         self.begin(inner, sync, Position::start_of(&header))
     }
 
     fn note_syncing(&self, sync: &LockFile, generation: u64, target: u64) -> WalResult<()> {
-        if let Some(mut note) = note::read::<SyncNote>(sync.file())?.filter(|note| note.generation == generation) {
+        if let Some(mut note) =
+            note::read::<SyncNote>(sync.file())?.filter(|note| note.generation == generation)
+        {
             note.syncing = Some(target);
             note.pid = self.disk.identity().pid;
             note.command.clone_from(&self.options.command);
@@ -70,7 +84,11 @@ impl Wal {
     fn unused_generation(&self) -> WalResult<u64> {
         let last = chain::generations(&*self.disk, &self.layout)?.last().copied().unwrap_or(0);
         last.checked_add(1).ok_or_else(|| {
-            WalError::damaged(self.layout.generation(last), None, "no generation can follow this file's number")
+            WalError::damaged(
+                self.layout.generation(last),
+                None,
+                "no generation can follow this file's number",
+            )
         })
     }
 
@@ -79,7 +97,12 @@ impl Wal {
     }
 
     /// Both notes for a generation that is durable as far as `position`.
-    fn begin(&self, inner: &mut Inner, sync: &LockFile, position: Position) -> WalResult<AppendNote> {
+    fn begin(
+        &self,
+        inner: &mut Inner,
+        sync: &LockFile,
+        position: Position,
+    ) -> WalResult<AppendNote> {
         let identity = self.disk.identity();
         let boot = identity.boot_id.clone();
         let synced = SyncNote {
@@ -134,8 +157,11 @@ impl Wal {
         }
         let known = |at: usize, link: &chain::Link| -> WalResult<u64> {
             let last = at + 1 == chain.links.len();
-            let noted =
-                if last { chain::synced_by_note(&*self.disk, &self.layout, link.header.generation)? } else { 0 };
+            let noted = if last {
+                chain::synced_by_note(&*self.disk, &self.layout, link.header.generation)?
+            } else {
+                0
+            };
             Ok(link.synced.max(noted))
         };
         // The last generation of which anything beyond the header is known to be durable. The manifest's first
@@ -175,8 +201,13 @@ impl Wal {
                     (FrameKind::Reserved, &reserved[..])
                 }
             };
-            let (bytes, checksum) =
-                journal::encode_frame(header.generation, kind, HEADER_LEN, position.revision + 1, payload);
+            let (bytes, checksum) = journal::encode_frame(
+                header.generation,
+                kind,
+                HEADER_LEN,
+                position.revision + 1,
+                payload,
+            );
             position.last = position.end;
             position.end += bytes.len() as u64;
             position.checksum = checksum;
@@ -237,7 +268,12 @@ impl Wal {
 /// A new generation with these frames, durable but for its name.
 ///
 /// The header comes last: a file whose header is whole holds all its frames.
-pub(super) fn create_generation(disk: &dyn Disk, layout: &Layout, header: &Header, frames: &[u8]) -> WalResult<()> {
+pub(super) fn create_generation(
+    disk: &dyn Disk,
+    layout: &Layout,
+    header: &Header,
+    frames: &[u8],
+) -> WalResult<()> {
     let path = layout.generation(header.generation);
     let file = disk.open(&path, Access::CreateNew).map_err(WalError::NotLogged)?;
     if !frames.is_empty() {

@@ -73,7 +73,8 @@ impl Repaired {
     /// Whether all that the log held is still in it. A manifest alone can be made anew from the files.
     pub fn is_whole(&self) -> bool {
         let sets = [&self.lost, &self.holed, &self.doubtful, &self.held];
-        sets.iter().all(|set| set.is_empty()) && self.losses.iter().all(|loss| loss.path == MANIFEST)
+        sets.iter().all(|set| set.is_empty())
+            && self.losses.iter().all(|loss| loss.path == MANIFEST)
     }
 }
 
@@ -94,7 +95,8 @@ pub(super) struct Plan {
 
 /// The manifest's name, for what is told of it.
 const MANIFEST: &str = "MANIFEST.json";
-const ANEW: &str = "it is made anew from what the files say, what was deleted or never committed included";
+const ANEW: &str =
+    "it is made anew from what the files say, what was deleted or never committed included";
 /// How often something is read before it counts as lost.
 const READS: usize = 3;
 
@@ -178,9 +180,15 @@ struct Repair<'a> {
 }
 
 /// Repairs a log; one that is sound is left as it is. A newer format is an error, and left untouched.
-pub fn repair(disk: &Arc<dyn Disk>, clock: &dyn Clock, layout: &Layout, options: &Options) -> WalResult<Repaired> {
+pub fn repair(
+    disk: &Arc<dyn Disk>,
+    clock: &dyn Clock,
+    layout: &Layout,
+    options: &Options,
+) -> WalResult<Repaired> {
     let look = |_: u64, _: u64| {};
-    let unchanged = |found: Verified| Repaired { operations: found.operations, ..Repaired::default() };
+    let unchanged =
+        |found: Verified| Repaired { operations: found.operations, ..Repaired::default() };
     let found = verify(disk, layout, &look)?;
     if found.is_sound() {
         // Another repair may have been killed before it made that durable: its links, and the name of its manifest.
@@ -312,7 +320,8 @@ impl Repair<'_> {
         disk.sync_dir(&self.layout.quarantine())?;
         let noted = chain::noted_generations(disk, self.layout)?;
         let last = journal.generations.iter().chain(&noted).copied().max().unwrap_or(0);
-        let generation = last.max(manifest.as_ref().map_or(0, |manifest| manifest.first_generation)) + 1;
+        let generation =
+            last.max(manifest.as_ref().map_or(0, |manifest| manifest.first_generation)) + 1;
         let now = self.clock.now();
         let header = Header {
             generation,
@@ -330,10 +339,12 @@ impl Repair<'_> {
         files.extend(added);
         self.report.operations = files.iter().map(FileEntry::live).sum();
         let mut replaced = Manifest::new(generation, now);
-        (replaced.counter, replaced.revision, replaced.next_number) = (counter, revision, next_number);
+        (replaced.counter, replaced.revision, replaced.next_number) =
+            (counter, revision, next_number);
         replaced.files = files;
         // Nothing that a new manifest names is old enough to be dropped before its owner has had a look at it.
-        replaced.last_cleanup = manifest.as_ref().map_or(Some(now), |manifest| manifest.last_cleanup);
+        replaced.last_cleanup =
+            manifest.as_ref().map_or(Some(now), |manifest| manifest.last_cleanup);
         if let Some(manifest) = manifest {
             replaced.originals = manifest.originals.map(|mut originals| {
                 originals.adopted = true;
@@ -381,7 +392,11 @@ impl Repair<'_> {
     }
 
     /// Writes operations to files in `tmp/`, each flushed.
-    fn stage(&self, rows: BTreeMap<Number, Operation>, counter: &mut u64) -> WalResult<Vec<FileEntry>> {
+    fn stage(
+        &self,
+        rows: BTreeMap<Number, Operation>,
+        counter: &mut u64,
+    ) -> WalResult<Vec<FileEntry>> {
         let mut live = Vec::new();
         let mut completed: BTreeMap<i64, (Time, Vec<Operation>)> = BTreeMap::new();
         for row in rows.into_values() {
@@ -395,8 +410,11 @@ impl Repair<'_> {
         let limit = self.options.partition_size;
         let mut added = Vec::new();
         let now = self.clock.now();
-        let all = std::iter::once((None, live, limit))
-            .chain(completed.into_values().map(|(day, rows)| (Some(day), rows, limit * ARCHIVE_PARTITIONS)));
+        let all = std::iter::once((None, live, limit)).chain(
+            completed
+                .into_values()
+                .map(|(day, rows)| (Some(day), rows, limit * ARCHIVE_PARTITIONS)),
+        );
         for (day, mut rows, limit) in all {
             rows.sort_by_key(|row| row.number);
             while !rows.is_empty() {
@@ -417,11 +435,16 @@ impl Repair<'_> {
 
     fn highest_counter(&self, manifest: Option<&Manifest>) -> WalResult<u64> {
         let mut highest = manifest.map_or(0, |manifest| manifest.counter);
-        let directories =
-            [self.layout.partitions(), self.layout.archives(), self.layout.quarantine(), self.layout.tmp()];
+        let directories = [
+            self.layout.partitions(),
+            self.layout.archives(),
+            self.layout.quarantine(),
+            self.layout.tmp(),
+        ];
         for directory in directories {
             for entry in self.disk.list(&directory)? {
-                highest = highest.max(entry.name.to_str().and_then(Layout::counter_of).unwrap_or(0));
+                highest =
+                    highest.max(entry.name.to_str().and_then(Layout::counter_of).unwrap_or(0));
             }
         }
         Ok(highest)
@@ -457,11 +480,17 @@ impl Repair<'_> {
         let target = self.free_name(name)?;
         let short = name.rsplit('/').next().unwrap_or(name);
         for nth in 0.. {
-            let earlier = if nth == 0 { format!("quarantine/{short}") } else { format!("quarantine/{short}.{nth}") };
+            let earlier = if nth == 0 {
+                format!("quarantine/{short}")
+            } else {
+                format!("quarantine/{short}.{nth}")
+            };
             if earlier == target {
                 break;
             }
-            if read(&**self.disk, &self.layout.file(&earlier))?.is_ok_and(|there| there.bytes == bytes) {
+            if read(&**self.disk, &self.layout.file(&earlier))?
+                .is_ok_and(|there| there.bytes == bytes)
+            {
                 // A repair that was killed has made it, and flushed it before it got this name.
                 self.report.set_aside.push(earlier);
                 return Ok(true);

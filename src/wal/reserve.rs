@@ -43,7 +43,10 @@ impl Wal {
         let len = self.reserve_len()?;
         let wanted = self.options.reserve_bytes;
         let needed = self.options.min_free_bytes.saturating_add(wanted);
-        if wanted == 0 || len.is_some_and(|len| len >= wanted) || self.disk.free_bytes(self.layout.base())? <= needed {
+        if wanted == 0
+            || len.is_some_and(|len| len >= wanted)
+            || self.disk.free_bytes(self.layout.base())? <= needed
+        {
             return Ok(());
         }
         let made = (|| {
@@ -75,7 +78,9 @@ impl Wal {
         }
         tracing::warn!("the disk is full: giving up the reserve to finish what is logged");
         match self.disk.open(&self.layout.reserve(), Access::CreateNew) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.into()),
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(error.into());
+            }
             _ => {}
         }
         self.disk.sync_dir(self.layout.base())?;
@@ -104,12 +109,17 @@ impl Wal {
     /// Free bytes, if the outcomes of what would be claimed now may find no room: neither there nor in the reserve.
     pub fn lacks_room_for_outcomes(&self) -> WalResult<Option<u64>> {
         let free = self.disk.free_bytes(self.layout.base())?;
-        let there = free >= OUTCOME_BYTES || self.reserve_len()?.is_some_and(|len| len >= self.options.reserve_bytes);
+        let there = free >= OUTCOME_BYTES
+            || self.reserve_len()?.is_some_and(|len| len >= self.options.reserve_bytes);
         Ok((!there).then_some(free))
     }
 
     /// What to say of a disk with so few free bytes.
     pub fn no_room_for_outcomes(&self, free: u64) -> WalError {
-        WalError::NoRoomForOutcomes { path: self.layout.base().to_owned(), free, wanted: OUTCOME_BYTES }
+        WalError::NoRoomForOutcomes {
+            path: self.layout.base().to_owned(),
+            free,
+            wanted: OUTCOME_BYTES,
+        }
     }
 }

@@ -19,11 +19,7 @@ impl Layout {
             ("tmp", Some(name)) if name.starts_with("wal_") => "staged-partition",
             ("tmp", Some(name)) if name.starts_with("archive_") => "staged-archive",
             ("tmp", Some(name)) if Layout::parse_staged_content(name).is_some() => {
-                if name.ends_with("-lock") {
-                    "stage-lock"
-                } else {
-                    "staged-content"
-                }
+                if name.ends_with("-lock") { "stage-lock" } else { "staged-content" }
             }
             ("tmp", Some(_)) => "staged",
             ("quarantine", Some(_)) => "set-aside",

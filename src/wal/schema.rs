@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::builder::{
-    BooleanBuilder, Int32Builder, Int64Builder, ListBuilder, MapBuilder, MapFieldNames, StringBuilder, StructBuilder,
-    TimestampMillisecondBuilder,
+    BooleanBuilder, Int32Builder, Int64Builder, ListBuilder, MapBuilder, MapFieldNames,
+    StringBuilder, StructBuilder, TimestampMillisecondBuilder,
 };
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type, TimestampMillisecondType};
@@ -31,8 +31,8 @@ use super::error::{WalError, WalResult};
 use super::manifest::sha256_hex;
 use crate::disk::Disk;
 use crate::operation::{
-    BackendName, Claim, Failure, FailureClass, Fields, HistoryEntry, Number, Operation, OperationId, OperationType,
-    Outcome, Source, State, Status, Time, Wait,
+    BackendName, Claim, Failure, FailureClass, Fields, HistoryEntry, Number, Operation,
+    OperationId, OperationType, Outcome, Source, State, Status, Time, Wait,
 };
 
 /// Footer key that marks a file as ours; its value is the format version.
@@ -64,7 +64,10 @@ fn structure(name: &str, fields: Vec<Field>) -> Field {
 fn map(name: &str) -> Field {
     let entries = Field::new(
         "entries",
-        DataType::Struct(ArrowFields::from(vec![Field::new("key", DataType::Utf8, false), utf8("value")])),
+        DataType::Struct(ArrowFields::from(vec![
+            Field::new("key", DataType::Utf8, false),
+            utf8("value"),
+        ])),
         false,
     );
     Field::new(name, DataType::Map(Arc::new(entries), false), true)
@@ -79,7 +82,15 @@ fn source_fields() -> Vec<Field> {
 }
 
 fn history_fields() -> Vec<Field> {
-    vec![int64("revision"), time("at"), utf8("from"), utf8("to"), utf8("actor"), utf8("reason"), utf8("error")]
+    vec![
+        int64("revision"),
+        time("at"),
+        utf8("from"),
+        utf8("to"),
+        utf8("actor"),
+        utf8("reason"),
+        utf8("error"),
+    ]
 }
 
 /// The columns, in order: those of the original system, then ours.
@@ -164,7 +175,11 @@ fn properties(rows: usize, small: Vec<ColumnPath>) -> WriterProperties {
 pub fn encode(operations: &mut [Operation]) -> WalResult<Vec<u8>> {
     operations.sort_by_key(|operation| operation.id);
     let failed = |error: ParquetError| {
-        WalError::damaged("", None, format!("these operations cannot be written as Parquet: {error}"))
+        WalError::damaged(
+            "",
+            None,
+            format!("these operations cannot be written as Parquet: {error}"),
+        )
     };
     let schema = Arc::new(schema());
     let batches: Vec<RecordBatch> = operations
@@ -262,7 +277,8 @@ fn columns(rows: &[Operation]) -> Vec<ArrayRef> {
         State::Completed { outcome, .. } => Some(outcome.clone()),
         _ => None,
     };
-    let mut result = struct_builder(vec![utf8("cid"), int64("size"), utf8("destination")], rows.len());
+    let mut result =
+        struct_builder(vec![utf8("cid"), int64("size"), utf8("destination")], rows.len());
     let mut source = struct_builder(source_fields(), rows.len());
     let mut claim = struct_builder(vec![int64("pid"), utf8("host"), time("started")], rows.len());
     let mut depends_on = ListBuilder::new(StringBuilder::new()).with_field(utf8("element"));
@@ -299,7 +315,8 @@ fn columns(rows: &[Operation]) -> Vec<ArrayRef> {
         }
         depends_on.append(true);
         hold.append_value(row.hold);
-        cancel_requested.append_value(matches!(row.state, State::Processing { cancel_requested: true, .. }));
+        cancel_requested
+            .append_value(matches!(row.state, State::Processing { cancel_requested: true, .. }));
 
         for entry in &row.history {
             let values = history.values();
@@ -390,7 +407,8 @@ impl Table {
         if sha256_hex(&bytes) != sha256 {
             return Err(broken("its bytes are not those that the manifest describes".into()));
         }
-        let metadata = sound::footer(&bytes).map_err(|what| broken(format!("it cannot be read as Parquet: {what}")))?;
+        let metadata = sound::footer(&bytes)
+            .map_err(|what| broken(format!("it cannot be read as Parquet: {what}")))?;
         let format = metadata
             .metadata()
             .file_metadata()
@@ -400,7 +418,8 @@ impl Table {
             .and_then(|value| value.parse::<u64>().ok());
         match format {
             None => {
-                let what = format!("the Parquet file has no key `{FORMAT_KEY}`: another program made it");
+                let what =
+                    format!("the Parquet file has no key `{FORMAT_KEY}`: another program made it");
                 return Err(WalError::NotOurs { path: path.to_owned(), what });
             }
             Some(found) if found > u64::from(super::journal::FORMAT) => {
@@ -409,9 +428,13 @@ impl Table {
             }
             Some(_) => {}
         }
-        let names: Vec<String> = metadata.schema().fields().iter().map(|field| field.name().clone()).collect();
+        let names: Vec<String> =
+            metadata.schema().fields().iter().map(|field| field.name().clone()).collect();
         if names != schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>() {
-            return Err(broken(format!("its columns are not those of format {}", super::journal::FORMAT)));
+            return Err(broken(format!(
+                "its columns are not those of format {}",
+                super::journal::FORMAT
+            )));
         }
         let groups = metadata
             .metadata()
@@ -420,16 +443,28 @@ impl Table {
             .enumerate()
             .map(|(index, group)| {
                 let statistics = |name: &str| {
-                    group.columns().iter().find(|column| column.column_path().string() == name)?.statistics()
+                    group
+                        .columns()
+                        .iter()
+                        .find(|column| column.column_path().string() == name)?
+                        .statistics()
                 };
                 let numbers = match statistics("number")? {
-                    Statistics::Int64(values) => (*values.min_opt()? as u64, *values.max_opt()? as u64),
+                    Statistics::Int64(values) => {
+                        (*values.min_opt()? as u64, *values.max_opt()? as u64)
+                    }
                     _ => return None,
                 };
-                let id = |bytes: Option<&[u8]>| OperationId::parse(std::str::from_utf8(bytes?).ok()?);
+                let id =
+                    |bytes: Option<&[u8]>| OperationId::parse(std::str::from_utf8(bytes?).ok()?);
                 let ids = statistics("operation_id")?;
                 let ids = (id(ids.min_bytes_opt())?, id(ids.max_bytes_opt())?);
-                Some(RowGroup { index, rows: usize::try_from(group.num_rows()).ok()?, numbers, ids })
+                Some(RowGroup {
+                    index,
+                    rows: usize::try_from(group.num_rows()).ok()?,
+                    numbers,
+                    ids,
+                })
             })
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| broken("its row groups lack the ranges of ids and numbers".into()))?;
@@ -446,9 +481,19 @@ impl Table {
         if id < group.ids.0 || id > group.ids.1 {
             return false;
         }
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.metadata.clone());
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(
+            self.bytes.clone(),
+            self.metadata.clone(),
+        );
         let text = id.to_string();
-        let ask = || Some(builder.get_row_group_column_bloom_filter(group.index, 0).ok()??.check(&text.as_str()));
+        let ask = || {
+            Some(
+                builder
+                    .get_row_group_column_bloom_filter(group.index, 0)
+                    .ok()??
+                    .check(&text.as_str()),
+            )
+        };
         // Without a filter nothing is ruled out; damage shows when the rows are read.
         sound::caught(ask).ok().flatten().unwrap_or(true)
     }
@@ -456,9 +501,15 @@ impl Table {
     /// Whether a row group may hold this idempotency key, asking its bloom filter.
     pub fn may_hold_key(&self, group: &RowGroup, key: &str) -> bool {
         let schema = self.metadata.metadata().file_metadata().schema_descr();
-        let column = schema.columns().iter().position(|column| column.path().string() == "idempotency_key");
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.metadata.clone());
-        let ask = || Some(builder.get_row_group_column_bloom_filter(group.index, column?).ok()??.check(&key));
+        let column =
+            schema.columns().iter().position(|column| column.path().string() == "idempotency_key");
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(
+            self.bytes.clone(),
+            self.metadata.clone(),
+        );
+        let ask = || {
+            Some(builder.get_row_group_column_bloom_filter(group.index, column?).ok()??.check(&key))
+        };
         sound::caught(ask).ok().flatten().unwrap_or(true)
     }
 
@@ -470,17 +521,22 @@ impl Table {
 
     fn read_believing(&self, groups: impl IntoIterator<Item = usize>) -> WalResult<Vec<Operation>> {
         let broken = |what: String| WalError::damaged(&self.path, None, what);
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.metadata.clone())
-            .with_row_groups(groups.into_iter().collect())
-            .with_batch_size(ROW_GROUP_ROWS)
-            .build()
-            .map_err(|error| broken(format!("it cannot be read as Parquet: {error}")))?;
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(
+            self.bytes.clone(),
+            self.metadata.clone(),
+        )
+        .with_row_groups(groups.into_iter().collect())
+        .with_batch_size(ROW_GROUP_ROWS)
+        .build()
+        .map_err(|error| broken(format!("it cannot be read as Parquet: {error}")))?;
         let mut operations = Vec::new();
         for batch in reader {
-            let batch = batch.map_err(|error| broken(format!("its rows cannot be read: {error}")))?;
+            let batch =
+                batch.map_err(|error| broken(format!("its rows cannot be read: {error}")))?;
             for row in 0..batch.num_rows() {
-                let operation = decode_row(&batch, row)
-                    .map_err(|what| broken(format!("row {} makes no sense: {what}", operations.len())))?;
+                let operation = decode_row(&batch, row).map_err(|what| {
+                    broken(format!("row {} makes no sense: {what}", operations.len()))
+                })?;
                 operations.push(operation);
             }
         }
@@ -523,7 +579,9 @@ impl Row<'_> {
     }
 
     fn flag(&self, column: usize) -> bool {
-        self.columns[column].as_boolean_opt().is_some_and(|array| array.is_valid(self.row) && array.value(self.row))
+        self.columns[column]
+            .as_boolean_opt()
+            .is_some_and(|array| array.is_valid(self.row) && array.value(self.row))
     }
 
     fn id(&self, column: usize) -> RowResult<Option<OperationId>> {
@@ -545,7 +603,10 @@ impl Row<'_> {
         let keys = entries.columns.first()?.as_string_opt::<i32>()?;
         let pairs = (0..keys.len()).map(|row| {
             let pair = Row { columns: entries.columns, row };
-            (pair.text(0).unwrap_or_default().to_owned(), pair.text(1).unwrap_or_default().to_owned())
+            (
+                pair.text(0).unwrap_or_default().to_owned(),
+                pair.text(1).unwrap_or_default().to_owned(),
+            )
         });
         Some(pairs.collect())
     }
@@ -558,7 +619,9 @@ impl Row<'_> {
 
 fn decode_row(batch: &RecordBatch, row: usize) -> RowResult<Operation> {
     let row = Row { columns: batch.columns(), row };
-    let count = |column: usize, what: &'static str| u32::try_from(row.int32(column).unwrap_or(0)).map_err(|_| what);
+    let count = |column: usize, what: &'static str| {
+        u32::try_from(row.int32(column).unwrap_or(0)).map_err(|_| what)
+    };
     let history = decode_history(row.list(28))?;
     let logged_at = row.time(3).ok_or("it has no timestamp")?;
     let updated_at = row.time(4).unwrap_or(logged_at);
@@ -584,7 +647,8 @@ fn decode_row(batch: &RecordBatch, row: usize) -> RowResult<Operation> {
         Status::Processing => {
             let claim = row.structure(24).ok_or("it is processing without a claim")?;
             let claim = Claim {
-                pid: u32::try_from(claim.int64(0).unwrap_or(0)).map_err(|_| "its claim has no process id")?,
+                pid: u32::try_from(claim.int64(0).unwrap_or(0))
+                    .map_err(|_| "its claim has no process id")?,
                 host: claim.text(1).unwrap_or_default().to_owned(),
                 started: claim.time(2).unwrap_or(updated_at),
             };
@@ -594,7 +658,9 @@ fn decode_row(batch: &RecordBatch, row: usize) -> RowResult<Operation> {
             failure: failure.ok_or("it is retrying without a failure")?,
             wait: Wait { since, until: row.time(13).ok_or("it is retrying without a time")? },
         },
-        Status::Failed => State::Failed { at: since, failure: failure.ok_or("it failed without a failure")? },
+        Status::Failed => {
+            State::Failed { at: since, failure: failure.ok_or("it failed without a failure")? }
+        }
         Status::Completed => {
             let result = row.structure(8);
             let result = result.as_ref();
@@ -603,7 +669,10 @@ fn decode_row(batch: &RecordBatch, row: usize) -> RowResult<Operation> {
                 at: row.time(5).unwrap_or(since),
                 outcome: Outcome {
                     cid: result.and_then(|result| result.text(0)).map(str::to_owned),
-                    size: size.map(u64::try_from).transpose().map_err(|_| "its size is negative")?,
+                    size: size
+                        .map(u64::try_from)
+                        .transpose()
+                        .map_err(|_| "its size is negative")?,
                     destination: result.and_then(|result| result.text(2)).map(str::to_owned),
                     receipt: row.map(27).unwrap_or_default(),
                 },
@@ -631,7 +700,10 @@ fn decode_row(batch: &RecordBatch, row: usize) -> RowResult<Operation> {
             .text(1)
             .and_then(|text| OperationType::new(text).ok())
             .ok_or("its type is no valid name")?,
-        backend: row.text(6).and_then(|text| BackendName::new(text).ok()).ok_or("its backend is no valid name")?,
+        backend: row
+            .text(6)
+            .and_then(|text| BackendName::new(text).ok())
+            .ok_or("its backend is no valid name")?,
         parameters: row.map(7).unwrap_or_default(),
         logged_at,
         updated_at,
@@ -658,13 +730,19 @@ fn decode_history(list: Option<ArrayRef>) -> RowResult<Vec<HistoryEntry>> {
         .map(|index| {
             let entry = Row { columns: entries.columns(), row: index };
             Ok(HistoryEntry {
-                revision: entry.int64(0).and_then(|n| u64::try_from(n).ok()).ok_or("its history lacks a revision")?,
+                revision: entry
+                    .int64(0)
+                    .and_then(|n| u64::try_from(n).ok())
+                    .ok_or("its history lacks a revision")?,
                 at: entry.time(1).ok_or("its history lacks a time")?,
                 from: entry
                     .text(2)
                     .map(|text| Status::parse(text).ok_or("its history has an unknown status"))
                     .transpose()?,
-                to: entry.text(3).and_then(Status::parse).ok_or("its history has an unknown status")?,
+                to: entry
+                    .text(3)
+                    .and_then(Status::parse)
+                    .ok_or("its history has an unknown status")?,
                 actor: entry.text(4).unwrap_or_default().to_owned(),
                 reason: entry.text(5).map(str::to_owned),
                 error: entry.text(6).map(str::to_owned),

@@ -98,7 +98,10 @@ impl Wal {
 
     /// Logs operations, some with staged content, which is durable before their frame is written. All is durable when
     /// this returns; whoever is told that nothing was logged finds the spool as it was.
-    pub fn append_staged(&self, operations: Vec<(Logged, Option<Staged>)>) -> WalResult<Vec<Admitted>> {
+    pub fn append_staged(
+        &self,
+        operations: Vec<(Logged, Option<Staged>)>,
+    ) -> WalResult<Vec<Admitted>> {
         self.check_room(0)?;
         let now = self.clock.now();
         let mut content = Vec::new();
@@ -174,7 +177,8 @@ impl Wal {
     }
 
     fn link_staged(&self, id: OperationId, staged: &Staged) -> DiskResult<()> {
-        let (shared, own) = (self.layout.spooled(&staged.name), self.layout.spooled_for(&staged.name, id));
+        let (shared, own) =
+            (self.layout.spooled(&staged.name), self.layout.spooled_for(&staged.name, id));
         let disk = &*self.disk;
         loop {
             let linked = match disk.metadata(&shared) {
@@ -204,7 +208,9 @@ impl Wal {
 
     /// Under `lock`: whether the content that an operation's frame will name is there.
     pub(super) fn check_spooled(&self, id: OperationId, logged: &Logged) -> WalResult<()> {
-        let Some(name) = logged.source.as_ref().and_then(|source| source.spool.as_deref()) else { return Ok(()) };
+        let Some(name) = logged.source.as_ref().and_then(|source| source.spool.as_deref()) else {
+            return Ok(());
+        };
         self.disk.metadata(&self.layout.spooled_for(name, id)).map_err(WalError::NotLogged)?;
         Ok(())
     }
@@ -258,7 +264,9 @@ impl Wal {
 
     fn release_link(&self, name: &str, id: OperationId) {
         match self.disk.remove_file(&self.layout.spooled_for(name, id)) {
-            Err(error) if !error.is_not_found() => tracing::debug!(%error, "spooled content stays for now"),
+            Err(error) if !error.is_not_found() => {
+                tracing::debug!(%error, "spooled content stays for now")
+            }
             _ => self.remove_unused(name),
         }
     }
@@ -268,18 +276,24 @@ impl Wal {
     /// For use in the function that [`Wal::transact`] calls, which makes sure that the older one still stands and returns
     /// the [`Change::NewAs`] with the same source: under `lock`, no sweep comes between link and frame.
     pub fn share_spool(&self, from: &Operation, to: OperationId) -> WalResult<()> {
-        let Some(name) = from.source.as_ref().and_then(|source| source.spool.as_deref()) else { return Ok(()) };
-        let (old, new) = (self.layout.spooled_for(name, from.id), self.layout.spooled_for(name, to));
+        let Some(name) = from.source.as_ref().and_then(|source| source.spool.as_deref()) else {
+            return Ok(());
+        };
+        let (old, new) =
+            (self.layout.spooled_for(name, from.id), self.layout.spooled_for(name, to));
         match self.disk.link(&old, &new) {
             Err(error) if error.is_without_links() => {
                 let mut stage = self.stage_content()?;
-                let (_, staged) = stage.take(&old, u64::MAX, 0).map_err(|not_taken| match not_taken {
-                    NotTaken::Log(error) => error,
-                    NotTaken::Source(error) => WalError::NotLogged(error),
-                    NotTaken::Changed | NotTaken::TooLarge => {
-                        WalError::damaged(&old, None, "spooled content changed while it was copied")
-                    }
-                })?;
+                let (_, staged) =
+                    stage.take(&old, u64::MAX, 0).map_err(|not_taken| match not_taken {
+                        NotTaken::Log(error) => error,
+                        NotTaken::Source(error) => WalError::NotLogged(error),
+                        NotTaken::Changed | NotTaken::TooLarge => WalError::damaged(
+                            &old,
+                            None,
+                            "spooled content changed while it was copied",
+                        ),
+                    })?;
                 self.disk.rename(&staged.path, &new).map_err(WalError::NotLogged)?;
             }
             // It was linked before the journal was restarted under us.
@@ -327,7 +341,8 @@ impl Wal {
 
     /// The same after operations were dropped, with all that is durable at this moment.
     pub(super) fn sweep_spool_again(&self) {
-        let before = self.read(|view| Ok(view.position().map_or(0, |position| position.generation)));
+        let before =
+            self.read(|view| Ok(view.position().map_or(0, |position| position.generation)));
         if let Err(error) = before.and_then(|before| self.sweep_spool(before)) {
             tracing::warn!(%error, "could not look through the spool; the next checkpoint tries again");
         }
@@ -345,9 +360,14 @@ impl Wal {
 
     fn sweep_stages(&self) -> WalResult<()> {
         let tmp = self.layout.tmp();
-        let names: Vec<String> =
-            self.disk.list(&tmp)?.into_iter().filter_map(|entry| entry.name.into_string().ok()).collect();
-        let mut tokens: Vec<&str> = names.iter().filter_map(|name| Layout::parse_staged_content(name)).collect();
+        let names: Vec<String> = self
+            .disk
+            .list(&tmp)?
+            .into_iter()
+            .filter_map(|entry| entry.name.into_string().ok())
+            .collect();
+        let mut tokens: Vec<&str> =
+            names.iter().filter_map(|name| Layout::parse_staged_content(name)).collect();
         tokens.sort_unstable();
         tokens.dedup();
         for token in tokens {
@@ -362,7 +382,8 @@ impl Wal {
             {
                 continue;
             }
-            let of_token = names.iter().filter(|name| Layout::parse_staged_content(name) == Some(token));
+            let of_token =
+                names.iter().filter(|name| Layout::parse_staged_content(name) == Some(token));
             for name in of_token.filter(|name| !path.ends_with(name)) {
                 self.remove_if_there(&tmp.join(name))?;
             }
@@ -375,7 +396,12 @@ impl Wal {
 impl Stage<'_> {
     /// Copies or clones a file: a clone of any size, a copy of up to `copy_max` bytes. What is larger than `hash_max`
     /// is cloned without being read.
-    pub fn take(&mut self, path: &std::path::Path, copy_max: u64, hash_max: u64) -> Result<(Source, Staged), NotTaken> {
+    pub fn take(
+        &mut self,
+        path: &std::path::Path,
+        copy_max: u64,
+        hash_max: u64,
+    ) -> Result<(Source, Staged), NotTaken> {
         for _ in 0..ATTEMPTS {
             self.used += 1;
             let staged = self.wal.layout.staged_content(&self.token, &self.used.to_string());
@@ -431,7 +457,9 @@ impl Stage<'_> {
             return Err(NotTaken::Changed);
         }
         let clock = &self.wal.clock;
-        let name = sha256.clone().unwrap_or_else(|| format!("{:016x}{:016x}", clock.random(), clock.random()));
+        let name = sha256
+            .clone()
+            .unwrap_or_else(|| format!("{:016x}{:016x}", clock.random(), clock.random()));
         let source = Source {
             size: before.len,
             mtime_ns: before.mtime_ns,

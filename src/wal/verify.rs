@@ -66,13 +66,28 @@ const NOTHING: &str = "nothing needs to be done";
 const CHECKPOINT: &str = "the next checkpoint sets it aside";
 
 impl Finding {
-    pub(super) fn damage(path: impl Into<String>, offset: Option<u64>, what: impl Into<String>) -> Finding {
+    pub(super) fn damage(
+        path: impl Into<String>,
+        offset: Option<u64>,
+        what: impl Into<String>,
+    ) -> Finding {
         let (path, what) = (path.into(), what.into());
         Finding { kind: FindingKind::Damage, path, offset, what, advice: REPAIR.into() }
     }
 
-    fn note(path: impl Into<String>, offset: Option<u64>, what: impl Into<String>, advice: &str) -> Finding {
-        Finding { kind: FindingKind::Note, path: path.into(), offset, what: what.into(), advice: advice.into() }
+    fn note(
+        path: impl Into<String>,
+        offset: Option<u64>,
+        what: impl Into<String>,
+        advice: &str,
+    ) -> Finding {
+        Finding {
+            kind: FindingKind::Note,
+            path: path.into(),
+            offset,
+            what: what.into(),
+            advice: advice.into(),
+        }
     }
 
     fn of(layout: &Layout, damage: &Damage) -> Finding {
@@ -113,7 +128,11 @@ impl Verified {
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 
 /// Checks a log; a newer format is an error.
-pub fn verify(disk: &Arc<dyn Disk>, layout: &Layout, progress: Progress<'_>) -> WalResult<Verified> {
+pub fn verify(
+    disk: &Arc<dyn Disk>,
+    layout: &Layout,
+    progress: Progress<'_>,
+) -> WalResult<Verified> {
     look_at(disk, layout, progress, 3)
 }
 
@@ -132,7 +151,11 @@ pub(super) fn look_at(
         let last = attempt == ATTEMPTS;
         match result {
             // What is amiss may be a writer in the middle of its work: a second look tells.
-            Ok(found) if found.is_sound() || last || (attempt >= looks && look.manifest_seen()? == seen) => {
+            Ok(found)
+                if found.is_sound()
+                    || last
+                    || (attempt >= looks && look.manifest_seen()? == seen) =>
+            {
                 return Ok(found);
             }
             Ok(_) => {}
@@ -148,7 +171,9 @@ pub(super) fn look_at(
 pub fn decode_files(disk: &Arc<dyn Disk>, layout: &Layout) -> WalResult<u64> {
     let manifest = Manifest::load(&**disk, layout)?;
     let files = manifest.map(|manifest| manifest.files).unwrap_or_default();
-    let results = files::on_threads(&files, |_, file| super::schema::decode(&**disk, &layout.file(&file.name)));
+    let results = files::on_threads(&files, |_, file| {
+        super::schema::decode(&**disk, &layout.file(&file.name))
+    });
     results.into_iter().map(|(_, rows)| rows).sum()
 }
 
@@ -163,9 +188,11 @@ fn into_finding(layout: &Layout, error: WalError) -> WalResult<Finding> {
     match error {
         WalError::Damaged(damage) => Ok(Finding::of(layout, &damage)),
         WalError::NotOurs { path, what } => Ok(Finding::damage(layout.relative(&path), None, what)),
-        WalError::Disk(error) if error.is_of_the_medium() => {
-            Ok(Finding::damage(layout.relative(&error.path), None, format!("it cannot be read: {}", error.source)))
-        }
+        WalError::Disk(error) if error.is_of_the_medium() => Ok(Finding::damage(
+            layout.relative(&error.path),
+            None,
+            format!("it cannot be read: {}", error.source),
+        )),
         other => Err(other),
     }
 }
@@ -228,12 +255,25 @@ impl Look<'_> {
     }
 
     /// Files of the original system that are still a part of the log.
-    fn originals(&self, manifest: &Manifest, journal: &mut journal::Journal, found: &mut Verified) -> WalResult<()> {
+    fn originals(
+        &self,
+        manifest: &Manifest,
+        journal: &mut journal::Journal,
+        found: &mut Verified,
+    ) -> WalResult<()> {
         for unread in &manifest.unread {
             let what = format!("not understood when it was adopted: {}", unread.what);
-            found.findings.push(Finding::note(&unread.name, unread.offset, what, "see docs/adoption.md"));
+            found.findings.push(Finding::note(
+                &unread.name,
+                unread.offset,
+                what,
+                "see docs/adoption.md",
+            ));
         }
-        let Some(originals) = manifest.originals.as_ref().filter(|originals| !originals.adopted) else { return Ok(()) };
+        let Some(originals) = manifest.originals.as_ref().filter(|originals| !originals.adopted)
+        else {
+            return Ok(());
+        };
         for file in &originals.files {
             match self.disk.read(&self.layout.file(&file.name)) {
                 Ok(bytes) if sha256_hex(&bytes) == file.sha256 => found.bytes += file.bytes,
@@ -243,7 +283,11 @@ impl Look<'_> {
                     found.findings.push(Finding::note(&file.name, None, what, advice));
                 }
                 Err(error) if error.is_not_found() => {
-                    found.findings.push(Finding::damage(&file.name, None, "the manifest lists it, but it is missing"));
+                    found.findings.push(Finding::damage(
+                        &file.name,
+                        None,
+                        "the manifest lists it, but it is missing",
+                    ));
                 }
                 Err(error) => found.findings.push(into_finding(self.layout, error.into())?),
             }
@@ -259,8 +303,12 @@ impl Look<'_> {
     /// The files that the manifest should name, and others in the log's directories.
     fn present(&self) -> WalResult<BTreeSet<String>> {
         let mut present = BTreeSet::new();
-        for directory in [self.layout.partitions(), self.layout.archives(), self.layout.tmp(), self.layout.quarantine()]
-        {
+        for directory in [
+            self.layout.partitions(),
+            self.layout.archives(),
+            self.layout.tmp(),
+            self.layout.quarantine(),
+        ] {
             let entries = match self.disk.list(&directory) {
                 Ok(entries) => entries,
                 Err(error) if error.is_not_found() => continue,
@@ -273,9 +321,16 @@ impl Look<'_> {
     }
 
     /// What stands beside the log: leftovers, what was set aside, notes of lock files.
-    fn others(&self, found: &mut Verified, present: &BTreeSet<String>, manifest: &Manifest) -> WalResult<()> {
-        let originals = manifest.originals.iter().flat_map(|originals| &originals.files).map(|file| &file.name);
-        let named: BTreeSet<&String> = manifest.files.iter().map(|file| &file.name).chain(originals).collect();
+    fn others(
+        &self,
+        found: &mut Verified,
+        present: &BTreeSet<String>,
+        manifest: &Manifest,
+    ) -> WalResult<()> {
+        let originals =
+            manifest.originals.iter().flat_map(|originals| &originals.files).map(|file| &file.name);
+        let named: BTreeSet<&String> =
+            manifest.files.iter().map(|file| &file.name).chain(originals).collect();
         let mut quarantined = 0u64;
         let mut told = 0;
         for name in present.iter().filter(|name| !named.contains(name)) {
@@ -290,13 +345,21 @@ impl Look<'_> {
             told += 1;
             let (what, advice) = match path.starts_with(self.layout.tmp()) {
                 true => ("staged by a process that is at work, or died", CHECKPOINT),
-                false => ("no manifest names it: a batch under way, or what one that was given up left", CHECKPOINT),
+                false => (
+                    "no manifest names it: a batch under way, or what one that was given up left",
+                    CHECKPOINT,
+                ),
             };
             found.findings.push(Finding::note(name, None, what, advice));
         }
         if quarantined > 0 {
             let what = format!("files set aside: {quarantined}; the log does not need them");
-            found.findings.push(Finding::note("quarantine", None, what, "look through them, then remove them"));
+            found.findings.push(Finding::note(
+                "quarantine",
+                None,
+                what,
+                "look through them, then remove them",
+            ));
         }
         for name in [LockName::Process, LockName::Checkpoint, LockName::Append, LockName::Sync] {
             self.lock_note(found, name)?;
@@ -312,14 +375,21 @@ impl Look<'_> {
                 let made_when_needed = matches!(name, LockName::Process | LockName::Checkpoint);
                 if found.exists && !made_when_needed {
                     let what = "it is missing: somebody removed it, which must not happen while a writer runs";
-                    found.findings.push(Finding::note(file_name, None, what, "the next writer makes it again"));
+                    found.findings.push(Finding::note(
+                        file_name,
+                        None,
+                        what,
+                        "the next writer makes it again",
+                    ));
                 }
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
         };
         match self.told_by(name, &*file) {
-            Ok(told) => found.findings.extend(told.map(|what| Finding::note(file_name, None, what, NOTHING))),
+            Ok(told) => found
+                .findings
+                .extend(told.map(|what| Finding::note(file_name, None, what, NOTHING))),
             Err(error) => found.findings.push(into_finding(self.layout, error.into())?),
         }
         Ok(())
@@ -336,17 +406,26 @@ impl Look<'_> {
                 )
             }),
             LockName::Sync => note::read(file)?.map(|note: SyncNote| {
-                let syncing = note.syncing.map(|to| format!(", a flush to {to} has not ended")).unwrap_or_default();
-                format!("generation {} is synced up to byte {}{syncing}", note.generation, note.synced)
+                let syncing = note
+                    .syncing
+                    .map(|to| format!(", a flush to {to} has not ended"))
+                    .unwrap_or_default();
+                format!(
+                    "generation {} is synced up to byte {}{syncing}",
+                    note.generation, note.synced
+                )
             }),
-            LockName::Process | LockName::Checkpoint => note::read(file)?.map(|note: HolderNote| {
-                let alive =
-                    match note.boot == self.disk.identity().boot_id && self.disk.is_alive(note.pid, note.started) {
+            LockName::Process | LockName::Checkpoint => {
+                note::read(file)?.map(|note: HolderNote| {
+                    let alive = match note.boot == self.disk.identity().boot_id
+                        && self.disk.is_alive(note.pid, note.started)
+                    {
                         true => "holds it",
                         false => "held it, and died",
                     };
-                format!("pid {} (`{}`) {alive}; since {}", note.pid, note.command, note.since)
-            }),
+                    format!("pid {} (`{}`) {alive}; since {}", note.pid, note.command, note.since)
+                })
+            }
         })
     }
 }

@@ -13,7 +13,9 @@ use super::manifest::{Counts, FileEntry, Manifest};
 use super::original::{self, Rows};
 use super::schema::Table;
 use crate::disk::{Access, Disk, DiskError, Metadata};
-use crate::operation::{self, BackendName, Number, Operation, OperationId, OperationType, Revision, Status};
+use crate::operation::{
+    self, BackendName, Number, Operation, OperationId, OperationType, Revision, Status,
+};
 
 mod keys;
 mod tables;
@@ -129,9 +131,14 @@ impl View {
     }
 
     /// Reads the log as if the journal ended before this generation.
-    pub(super) fn open_before(disk: Arc<dyn Disk>, layout: Layout, generation: u64) -> WalResult<View> {
+    pub(super) fn open_before(
+        disk: Arc<dyn Disk>,
+        layout: Layout,
+        generation: u64,
+    ) -> WalResult<View> {
         let (journal, cache) = (Tail::default(), Mutex::default());
-        let mut view = View { disk, layout, base: None, journal, cache, originals: None, before: generation };
+        let mut view =
+            View { disk, layout, base: None, journal, cache, originals: None, before: generation };
         view.reload()?;
         Ok(view)
     }
@@ -162,8 +169,13 @@ impl View {
         };
         let seen = file.metadata()?;
         let manifest = Manifest::decode(&path, &file.read_to_end_from(0)?)?;
-        if let Some(originals) = manifest.originals.as_ref().filter(|originals| !originals.adopted) {
-            self.take_originals(original::read_listed(&*self.disk, &self.layout, &originals.files)?);
+        if let Some(originals) = manifest.originals.as_ref().filter(|originals| !originals.adopted)
+        {
+            self.take_originals(original::read_listed(
+                &*self.disk,
+                &self.layout,
+                &originals.files,
+            )?);
         }
         let chain = match chain::read_chain(&*self.disk, &self.layout, manifest.first_generation) {
             // Readers show what they can: here, the files.
@@ -213,10 +225,14 @@ impl View {
         for (generation, header) in chain::headers(&*self.disk, &self.layout, 0)? {
             let path = self.layout.generation(generation);
             let file = self.disk.open(&path, Access::Read)?;
-            let stretch = chain::read_frames(&*file, &path, &mut Position::start_of(&header), None)?;
+            let stretch =
+                chain::read_frames(&*file, &path, &mut Position::start_of(&header), None)?;
             if !stretch.frames.is_empty() || stretch.damage.is_some() {
                 self.check_still_absent()?;
-                let what = format!("the manifest is missing beside `{}`, which holds transitions", path.display());
+                let what = format!(
+                    "the manifest is missing beside `{}`, which holds transitions",
+                    path.display()
+                );
                 return Err(WalError::damaged(manifest, None, what));
             }
         }
@@ -238,7 +254,9 @@ impl View {
     fn check_still_absent(&self) -> WalResult<()> {
         let manifest = self.layout.manifest();
         match self.disk.exists(&manifest)? {
-            true => Err(DiskError::new("find", &manifest, std::io::ErrorKind::NotFound.into()).into()),
+            true => {
+                Err(DiskError::new("find", &manifest, std::io::ErrorKind::NotFound.into()).into())
+            }
             false => Ok(()),
         }
     }
@@ -250,11 +268,17 @@ impl View {
         });
         Ok(here
             && self.journal.damage.is_none()
-            && self.disk.metadata(&self.layout.manifest()).ok() == self.base.as_ref().map(|base| base.seen))
+            && self.disk.metadata(&self.layout.manifest()).ok()
+                == self.base.as_ref().map(|base| base.seen))
     }
 
     /// Takes in a frame that was just written where we stand; it need not be read back.
-    pub(super) fn advance(&mut self, kind: FrameKind, payload: &[u8], after: Position) -> WalResult<()> {
+    pub(super) fn advance(
+        &mut self,
+        kind: FrameKind,
+        payload: &[u8],
+        after: Position,
+    ) -> WalResult<()> {
         let Some(position) = self.journal.position else { return Ok(()) };
         if position.generation == after.generation
             && position.end == after.last
@@ -318,7 +342,12 @@ impl View {
             if next.is_some_and(|next| next.previous_end < position.end) {
                 return Ok(false);
             }
-            let stretch = chain::read_frames(&*file, &path, &mut position, next.map(|next| next.previous_end))?;
+            let stretch = chain::read_frames(
+                &*file,
+                &path,
+                &mut position,
+                next.map(|next| next.previous_end),
+            )?;
             self.journal.take(stretch.frames)?;
             self.journal.position = Some(position);
             if stretch.damage.is_some() {
@@ -350,7 +379,8 @@ impl View {
 
     /// Whether files of the original system stand there that are not adopted, or not yet set aside.
     pub fn has_originals(&self) -> bool {
-        self.originals.is_some() || self.manifest().is_some_and(|manifest| manifest.originals.is_some())
+        self.originals.is_some()
+            || self.manifest().is_some_and(|manifest| manifest.originals.is_some())
     }
 
     /// The operations of the original system, as long as its files are part of the log.
@@ -396,7 +426,9 @@ impl View {
     pub fn counts(&self) -> Counts {
         let mut counts = self.manifest().map(|manifest| manifest.counts()).unwrap_or_default();
         for row in self.original_rows().into_iter().flat_map(Rows::operations) {
-            *counts.entry((row.status(), row.backend.clone(), row.operation_type.clone())).or_default() += 1;
+            *counts
+                .entry((row.status(), row.backend.clone(), row.operation_type.clone()))
+                .or_default() += 1;
         }
         for kind in &self.journal.kinds {
             for (status, change) in Status::ALL.into_iter().zip(kind.change) {
@@ -411,7 +443,8 @@ impl View {
 
     /// How many of the completed operations are archived.
     pub fn archived(&self) -> u64 {
-        let in_files: u64 = self.files().iter().filter(|file| file.is_archive()).map(FileEntry::live).sum();
+        let in_files: u64 =
+            self.files().iter().filter(|file| file.is_archive()).map(FileEntry::live).sum();
         in_files + self.original_rows().map_or(0, Rows::archived)
     }
 
@@ -444,7 +477,8 @@ impl View {
             Some(touched) => match self.row(number)? {
                 Some(row) => self.fold(Some(row), touched),
                 None => {
-                    let what = format!("the journal changes operation {number}, which no file holds");
+                    let what =
+                        format!("the journal changes operation {number}, which no file holds");
                     Err(WalError::damaged(self.layout.manifest(), None, what))
                 }
             },
@@ -454,7 +488,9 @@ impl View {
 
     fn touched_by_id(&self) -> &HashMap<OperationId, Number> {
         let touched = &self.journal.touched;
-        self.journal.ids.get_or_init(|| touched.iter().map(|(number, touched)| (touched.id, *number)).collect())
+        self.journal
+            .ids
+            .get_or_init(|| touched.iter().map(|(number, touched)| (touched.id, *number)).collect())
     }
 
     /// Whether anything is known of this id, be it that the operation was deleted, as long as the journal tells.
@@ -476,9 +512,16 @@ impl View {
     }
 
     /// Revision and status of an operation, without decoding more than its row.
-    pub fn standing(&self, number: Number, id: OperationId) -> WalResult<Option<(Revision, Status)>> {
+    pub fn standing(
+        &self,
+        number: Number,
+        id: OperationId,
+    ) -> WalResult<Option<(Revision, Status)>> {
         if let Some(touched) = self.journal.touched.get(&number) {
-            return Ok(touched.status.filter(|_| touched.id == id).map(|status| (touched.revision, status)));
+            return Ok(touched
+                .status
+                .filter(|_| touched.id == id)
+                .map(|status| (touched.revision, status)));
         }
         if let Some((rows, at)) = self.cached_row(number) {
             return Ok((rows[at].id == id).then(|| (rows[at].revision, rows[at].status())));
@@ -493,15 +536,18 @@ impl View {
         Ok(match found {
             // Whoever deleted it, it is gone.
             None => written.deleted,
-            Some(found) => found
-                .history
-                .iter()
-                .any(|entry| entry.revision == written.revision && entry.actor == journal::actor_as_logged(actor)),
+            Some(found) => found.history.iter().any(|entry| {
+                entry.revision == written.revision && entry.actor == journal::actor_as_logged(actor)
+            }),
         })
     }
 
     /// What the journal makes of an operation; none if it has no transition of it, or deleted it.
-    pub(super) fn fold_number(&self, base: Option<Operation>, number: Number) -> WalResult<Option<Operation>> {
+    pub(super) fn fold_number(
+        &self,
+        base: Option<Operation>,
+        number: Number,
+    ) -> WalResult<Option<Operation>> {
         self.journal.touched.get(&number).map_or(Ok(None), |touched| self.fold(base, touched))
     }
 
@@ -526,7 +572,11 @@ impl View {
     }
 
     fn senseless(&self, revision: Revision, why: &str) -> WalError {
-        WalError::damaged(self.layout.journal(), None, format!("transition {revision} makes no sense: {why}"))
+        WalError::damaged(
+            self.layout.journal(),
+            None,
+            format!("transition {revision} makes no sense: {why}"),
+        )
     }
 
     fn row(&self, number: Number) -> WalResult<Option<Operation>> {
@@ -538,7 +588,11 @@ impl View {
         }
         for file in self.files().iter().rev().filter(|file| file.may_hold_number(number)) {
             let table = self.table(file)?;
-            for group in table.groups().iter().filter(|group| group.numbers.0 <= number && number <= group.numbers.1) {
+            for group in table
+                .groups()
+                .iter()
+                .filter(|group| group.numbers.0 <= number && number <= group.numbers.1)
+            {
                 self.group(file, &table, group.index)?;
                 if let Some((rows, at)) = self.cached_row(number) {
                     return Ok(Some(rows[at].clone()));
@@ -571,9 +625,16 @@ impl View {
         cache.iter().find_map(|entry| Some((entry.rows.clone(), *entry.live.get(&number)?)))
     }
 
-    pub(super) fn group(&self, file: &FileEntry, table: &Table, group: usize) -> WalResult<Arc<Vec<Operation>>> {
+    pub(super) fn group(
+        &self,
+        file: &FileEntry,
+        table: &Table,
+        group: usize,
+    ) -> WalResult<Arc<Vec<Operation>>> {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = cache.iter().find(|entry| entry.group == group && entry.file == file.name) {
+        if let Some(entry) =
+            cache.iter().find(|entry| entry.group == group && entry.file == file.name)
+        {
             return Ok(entry.rows.clone());
         }
         let rows = Arc::new(table.read([group])?);
@@ -589,13 +650,18 @@ impl View {
     /// The live rows of a file that the journal has not changed.
     pub fn untouched_rows(&self, file: &FileEntry) -> WalResult<Vec<Operation>> {
         let mut rows = self.table(file)?.read_all()?;
-        rows.retain(|row| !file.superseded.contains(row.number) && !self.journal.touched.contains_key(&row.number));
+        rows.retain(|row| {
+            !file.superseded.contains(row.number) && !self.journal.touched.contains_key(&row.number)
+        });
         Ok(rows)
     }
 
     /// The operations that the journal changed, as far as its fixed parts tell.
     pub fn touched(&self) -> impl Iterator<Item = Glimpse> {
-        self.journal.touched.iter().filter_map(|(number, touched)| self.glimpse_of(*number, touched))
+        self.journal
+            .touched
+            .iter()
+            .filter_map(|(number, touched)| self.glimpse_of(*number, touched))
     }
 
     /// The numbers of all operations that the journal changed or deleted.
@@ -622,7 +688,13 @@ impl View {
     fn glimpse_of(&self, number: Number, touched: &Touched) -> Option<Glimpse> {
         let kind = &self.journal.kinds[touched.kind];
         let status = touched.status?;
-        Some(Glimpse { number, id: touched.id, status, revision: touched.revision, backend: kind.backend.clone() })
+        Some(Glimpse {
+            number,
+            id: touched.id,
+            status,
+            revision: touched.revision,
+            backend: kind.backend.clone(),
+        })
     }
 }
 
@@ -645,7 +717,8 @@ impl Tail {
                 if let Some(to) = record.to {
                     self.kinds[kind].change[to as usize] += 1;
                 }
-                let at = RecordAt { payload: payload_index, offset: offset as u32, index: index as u32 };
+                let at =
+                    RecordAt { payload: payload_index, offset: offset as u32, index: index as u32 };
                 let revision = payload.revision + index as u64;
                 match self.touched.entry(record.number) {
                     MapEntry::Vacant(vacant) => {
@@ -678,12 +751,15 @@ impl Tail {
 
 fn kind_of(kinds: &mut Vec<Kind>, record: &Record<'_>) -> WalResult<usize> {
     let known = kinds.iter().position(|kind| {
-        kind.operation_type.as_str() == record.operation_type && kind.backend.as_str() == record.backend
+        kind.operation_type.as_str() == record.operation_type
+            && kind.backend.as_str() == record.backend
     });
     if let Some(known) = known {
         return Ok(known);
     }
-    let bad = |error: crate::operation::InvalidName| WalError::damaged("journal", None, error.to_string());
+    let bad = |error: crate::operation::InvalidName| {
+        WalError::damaged("journal", None, error.to_string())
+    };
     kinds.push(Kind {
         operation_type: OperationType::new(record.operation_type).map_err(bad)?,
         backend: BackendName::new(record.backend).map_err(bad)?,

@@ -80,8 +80,14 @@ impl View {
         for file in self.files().iter().filter(|file| between(file.numbers) && wanted_file(file)) {
             heap.push(Item { key: key(file.numbers, true), source: Source::File(file) });
         }
-        for glimpse in self.touched().filter(|glimpse| between((glimpse.number, glimpse.number)) && wanted(glimpse)) {
-            heap.push(Item { key: key((glimpse.number, glimpse.number), false), source: Source::Touched });
+        for glimpse in self
+            .touched()
+            .filter(|glimpse| between((glimpse.number, glimpse.number)) && wanted(glimpse))
+        {
+            heap.push(Item {
+                key: key((glimpse.number, glimpse.number), false),
+                source: Source::Touched,
+            });
         }
         for row in self.original_rows().into_iter().flat_map(Rows::operations) {
             if between((row.number, row.number)) && !self.is_touched(row.number) {
@@ -123,7 +129,8 @@ impl View {
                         }
                     };
                     for row in rows.iter() {
-                        let live = !file.superseded.contains(row.number) && !self.is_touched(row.number);
+                        let live =
+                            !file.superseded.contains(row.number) && !self.is_touched(row.number);
                         if live && between((row.number, row.number)) {
                             let source = Source::Row(Box::new(row.clone()));
                             heap.push(Item { key: key((row.number, row.number), false), source });

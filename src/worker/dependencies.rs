@@ -61,7 +61,8 @@ impl Worker<'_, '_, '_> {
             }
             let read = self.view.untouched_rows(&self.files[at]);
             for row in self.tolerate(read)?.unwrap_or_default() {
-                let wanted = self.options.only.as_ref().is_none_or(|only| only.contains(row.number));
+                let wanted =
+                    self.options.only.as_ref().is_none_or(|only| only.contains(row.number));
                 if wanted && row.status().is_waiting() && self.wants(&row.backend) {
                     self.dependents.add(&row);
                 }
@@ -93,9 +94,9 @@ impl Worker<'_, '_, '_> {
                     "operation {}, which it waited for, has failed; retry that one, and this one comes back with it",
                     operation.number
                 )),
-                Fate::Unknown => {
-                    Some(format!("operation {id}, which it waited for, is gone; retry it, and it goes on without"))
-                }
+                Fate::Unknown => Some(format!(
+                    "operation {id}, which it waited for, is gone; retry it, and it goes on without"
+                )),
             };
             self.dependents.waiting.remove(&id);
             for number in waiting {
@@ -108,13 +109,16 @@ impl Worker<'_, '_, '_> {
         }
         let mut events = Vec::with_capacity(verdicts.len());
         for (number, Verdict { mut done, failed }) in verdicts {
-            let operation = self.operation(number)?.filter(|operation| operation.status().is_waiting());
+            let operation =
+                self.operation(number)?.filter(|operation| operation.status().is_waiting());
             let Some(operation) = operation else { continue };
             done.retain(|id| operation.depends_on.contains(id));
             let event = match failed {
                 Some(message) => {
                     let error_type = failure::DEPENDENCY.to_owned();
-                    Event::Failed { failure: Failure { class: FailureClass::Permanent, error_type, message } }
+                    Event::Failed {
+                        failure: Failure { class: FailureClass::Permanent, error_type, message },
+                    }
                 }
                 None if done.is_empty() => continue,
                 None => Event::DependenciesDone { ids: done },

@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use super::lane::Epoch;
 use super::settle::{
-    End, Settlement, Terms, Unanswered, after_crash, outage_of, request_of, settle, settle_unanswered,
+    End, Settlement, Terms, Unanswered, after_crash, outage_of, request_of, settle,
+    settle_unanswered,
 };
 use crate::backend::{Answer, Attempt, AttemptError, Backend};
 use crate::clock::Clock;
 use crate::health::{self, Checked};
 use crate::operation::retry::{RetryPolicy, UNSENT};
-use crate::operation::{BackendName, Event, Failure, FailureClass, Number, Operation, OperationId, Time};
+use crate::operation::{
+    BackendName, Event, Failure, FailureClass, Number, Operation, OperationId, Time,
+};
 use crate::wal::Layout;
 
 /// An operation whose claim is durable.
@@ -92,20 +95,37 @@ impl<'scope, 'env> Executor<'scope, 'env> {
         layout: Layout,
     ) -> Executor<'scope, 'env> {
         let (sender, results) = channel();
-        Executor { scope, held_back: Arc::default(), policy, clock, layout, lanes: BTreeMap::new(), results, sender }
+        Executor {
+            scope,
+            held_back: Arc::default(),
+            policy,
+            clock,
+            layout,
+            lanes: BTreeMap::new(),
+            results,
+            sender,
+        }
     }
 
     /// Hands a job to a thread of its backend; `jobs` is how many there may be.
     pub fn submit(&mut self, job: Job, jobs: usize) {
         let lane = self.lanes.entry(job.operation.backend.clone()).or_insert_with(|| {
             let (jobs, queue) = channel();
-            LaneThreads { jobs, away: Arc::default(), queue: Arc::new(Mutex::new(queue)), threads: 0, submitted: 0 }
+            LaneThreads {
+                jobs,
+                away: Arc::default(),
+                queue: Arc::new(Mutex::new(queue)),
+                threads: 0,
+                submitted: 0,
+            }
         });
         lane.submitted += 1;
         if lane.threads < jobs.min(lane.submitted) {
             lane.threads += 1;
-            let (queue, sender, away) = (lane.queue.clone(), self.sender.clone(), lane.away.clone());
-            let (held_back, policy, clock) = (self.held_back.clone(), self.policy, self.clock.clone());
+            let (queue, sender, away) =
+                (lane.queue.clone(), self.sender.clone(), lane.away.clone());
+            let (held_back, policy, clock) =
+                (self.held_back.clone(), self.policy, self.clock.clone());
             let layout = self.layout.clone();
             self.scope.spawn(move || {
                 loop {
@@ -148,7 +168,8 @@ impl<'scope, 'env> Executor<'scope, 'env> {
 
     /// Asks a backend questions, one by one, up to the first one to which nobody answers.
     pub fn ask(&self, backend: Arc<dyn Backend>, questions: Vec<Question>) {
-        let (sender, held_back, policy) = (self.sender.clone(), self.held_back.clone(), self.policy);
+        let (sender, held_back, policy) =
+            (self.sender.clone(), self.held_back.clone(), self.policy);
         let (clock, layout) = (self.clock.clone(), self.layout.clone());
         self.scope.spawn(move || {
             let mut away = None;
@@ -172,7 +193,12 @@ impl<'scope, 'env> Executor<'scope, 'env> {
 
     /// Has a backend give up what is left at it of operations that are over, without waiting for it. What does not succeed
     /// is left to another time.
-    pub fn give_up(&self, name: BackendName, backend: Arc<dyn Backend>, over: Vec<(Number, OperationId)>) {
+    pub fn give_up(
+        &self,
+        name: BackendName,
+        backend: Arc<dyn Backend>,
+        over: Vec<(Number, OperationId)>,
+    ) {
         self.scope.spawn(move || {
             for (number, id) in over {
                 let given_up = guarded(&name, || backend.give_up(number, id));
@@ -210,11 +236,21 @@ impl<'scope, 'env> Executor<'scope, 'env> {
 
 /// What becomes of a job that was claimed ahead, and whose backend turned out to be away before its turn came.
 fn unsent(failure: Failure) -> Settlement {
-    let event = Event::Returned { reason: UNSENT.into(), interrupted: false, failure: Some(failure.clone()) };
+    let event = Event::Returned {
+        reason: UNSENT.into(),
+        interrupted: false,
+        failure: Some(failure.clone()),
+    };
     Settlement { end: End::Known(event), outage: Some(failure) }
 }
 
-fn carry_out(job: Job, held_back: &AtomicBool, policy: &RetryPolicy, clock: &dyn Clock, layout: &Layout) -> Settlement {
+fn carry_out(
+    job: Job,
+    held_back: &AtomicBool,
+    policy: &RetryPolicy,
+    clock: &dyn Clock,
+    layout: &Layout,
+) -> Settlement {
     let Job { operation, backend, attempt, last_success, .. } = job;
     let request = request_of(&operation, layout);
     let result = if held_back.load(Ordering::Relaxed) || attempt.is_cancelled() {
@@ -224,7 +260,9 @@ fn carry_out(job: Job, held_back: &AtomicBool, policy: &RetryPolicy, clock: &dyn
         guarded(&operation.backend, || backend.execute(&request, &attempt))
     };
     let terms = Terms { policy, clock, last_success };
-    settle(&terms, &operation, result, attempt.is_cancelled(), || guarded(&operation.backend, || backend.ask(&request)))
+    settle(&terms, &operation, result, attempt.is_cancelled(), || {
+        guarded(&operation.backend, || backend.ask(&request))
+    })
 }
 
 fn settle_question(
@@ -245,10 +283,14 @@ fn settle_question(
 }
 
 /// A backend that panics has given no answer; the loop and the other backends go on.
-fn guarded<T>(backend: &BackendName, call: impl FnOnce() -> Result<T, AttemptError>) -> Result<T, AttemptError> {
+fn guarded<T>(
+    backend: &BackendName,
+    call: impl FnOnce() -> Result<T, AttemptError>,
+) -> Result<T, AttemptError> {
     // What it was in the middle of is its own; nothing of ours is seen half changed.
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
-        let message = format!("backend `{backend}` panicked: a bug in it, see what it wrote to stderr");
+        let message =
+            format!("backend `{backend}` panicked: a bug in it, see what it wrote to stderr");
         Err(AttemptError::Unanswered(Failure {
             class: FailureClass::Transient,
             error_type: "backend_panicked".into(),

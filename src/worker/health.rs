@@ -35,7 +35,8 @@ impl Worker<'_, '_, '_> {
     pub(super) fn note(&mut self, backend: &BackendName, checked: Checked) {
         let (now, is_there) = (self.tools.clock.elapsed(), checked.is_ok());
         let fresh = self.tools.settings.health_check_interval;
-        let is_known = |(at, said): &(Duration, bool)| *said && is_there && now.saturating_sub(*at) < fresh;
+        let is_known =
+            |(at, said): &(Duration, bool)| *said && is_there && now.saturating_sub(*at) < fresh;
         if !self.noted.last.get(backend).is_some_and(is_known) {
             self.noted.last.insert(backend.clone(), (now, is_there));
             health::note(self.records(), self.tools.clock.now(), &[(backend.clone(), checked)]);
@@ -100,7 +101,8 @@ impl Worker<'_, '_, '_> {
         let room = self.lane(backend).room(now);
         match self.options.limit {
             Some(limit) => {
-                let left = usize::try_from(limit.saturating_sub(self.claimed)).unwrap_or(usize::MAX);
+                let left =
+                    usize::try_from(limit.saturating_sub(self.claimed)).unwrap_or(usize::MAX);
                 room.min(left.saturating_sub(self.picked.order.len()))
             }
             None => room,
@@ -111,7 +113,8 @@ impl Worker<'_, '_, '_> {
     fn look_for(&mut self, backend: &BackendName, now: Duration) {
         let pause = self.tools.settings.processing_interval;
         let Some(lane) = self.lanes.get_mut(backend) else { return };
-        let probe = || self.tools.backends.get(backend).map(|backend| self.executor.probe(backend.clone()));
+        let probe =
+            || self.tools.backends.get(backend).map(|backend| self.executor.probe(backend.clone()));
         let Some(checked) = lane.is_back(probe) else { return };
         match &checked {
             Ok(()) => {
@@ -147,7 +150,8 @@ impl Worker<'_, '_, '_> {
     /// Backends that are away, and that something waits for.
     pub(super) fn away(&self) -> Vec<BackendName> {
         let is_lost = |backend: &BackendName| self.lanes.get(backend).is_some_and(Lane::is_lost);
-        let mut away: BTreeSet<BackendName> = self.queue.backends().into_iter().filter(is_lost).collect();
+        let mut away: BTreeSet<BackendName> =
+            self.queue.backends().into_iter().filter(is_lost).collect();
         away.extend(self.doubts.unasked().cloned());
         away.into_iter().collect()
     }
@@ -162,11 +166,15 @@ impl Worker<'_, '_, '_> {
             let policy = &self.policy;
             let read = self.view.visit(
                 Order::OldestFirst,
-                |file| file.counts.keys().any(|(status, name, _)| *status == Status::Retrying && *name == backend),
+                |file| {
+                    file.counts
+                        .keys()
+                        .any(|(status, name, _)| *status == Status::Retrying && *name == backend)
+                },
                 |glimpse| glimpse.status == Status::Retrying && glimpse.backend == backend,
                 |operation| {
-                    let is_wanted =
-                        operation.backend == backend && only.is_none_or(|only| only.contains(operation.number));
+                    let is_wanted = operation.backend == backend
+                        && only.is_none_or(|only| only.contains(operation.number));
                     if is_wanted && waits_for_the_backend_alone(policy, &operation, at) {
                         let reason = format!("its backend `{backend}` is back");
                         events.push((operation, Event::Released { reason }));
@@ -192,6 +200,7 @@ impl Worker<'_, '_, '_> {
 /// Whether an operation has waited since before its backend came back, and for no longer than we would have it wait.
 fn waits_for_the_backend_alone(policy: &RetryPolicy, operation: &Operation, back_at: Time) -> bool {
     let State::Retrying { wait, .. } = &operation.state else { return false };
-    let longest = i64::try_from(policy.longest_backoff_ms(operation.retry_count)).unwrap_or(i64::MAX);
+    let longest =
+        i64::try_from(policy.longest_backoff_ms(operation.retry_count)).unwrap_or(i64::MAX);
     wait.since < back_at && wait.until.millis_since(wait.since) <= longest
 }

@@ -74,7 +74,8 @@ impl Lane {
         }
         // What began before an outage, and hangs, takes its jobs, and is no reason to wait.
         let jobs = self.jobs.saturating_sub(self.overdue);
-        let limit = self.probation.unwrap_or(self.ahead).min(self.ahead.saturating_sub(self.overdue));
+        let limit =
+            self.probation.unwrap_or(self.ahead).min(self.ahead.saturating_sub(self.overdue));
         // Claims are written in batches: waiting for half of them to be done makes each flush serve many.
         if self.in_flight * 2 <= limit {
             return limit - self.in_flight;
@@ -101,7 +102,10 @@ impl Lane {
 
     /// What a probe says, begun by `start` unless one is under way; none: nothing yet. A backend that hangs keeps
     /// nobody waiting but for a moment.
-    pub fn is_back(&mut self, start: impl FnOnce() -> Option<Receiver<Checked>>) -> Option<Checked> {
+    pub fn is_back(
+        &mut self,
+        start: impl FnOnce() -> Option<Receiver<Checked>>,
+    ) -> Option<Checked> {
         if self.probe.is_none() {
             self.probe = start();
         }
@@ -152,7 +156,8 @@ impl Lane {
         if epoch < self.epoch {
             return false;
         }
-        let pause = pause.saturating_mul(1 << self.betrayals.min(8)).min(pause.saturating_mul(CLOSED_MAX));
+        let pause =
+            pause.saturating_mul(1 << self.betrayals.min(8)).min(pause.saturating_mul(CLOSED_MAX));
         self.betrayals += u32::from(self.found);
         self.lose(now + pause);
         true
@@ -215,7 +220,11 @@ impl Lane {
 }
 
 fn unprobed() -> Failure {
-    Failure { class: FailureClass::Outage, error_type: "not_probed".into(), message: "it could not be probed".into() }
+    Failure {
+        class: FailureClass::Outage,
+        error_type: "not_probed".into(),
+        message: "it could not be probed".into(),
+    }
 }
 
 /// Operations to be claimed next, in the order in which they are to go.
@@ -297,7 +306,10 @@ mod tests {
         lane.found();
         assert_eq!(lane.room(MS * 9), 1, "three hang, one job is free");
         let canary = lane.claimed();
-        assert!(!lane.away(old[1], MS * 9, MS), "this one was sent before the outage, and tells nothing new");
+        assert!(
+            !lane.away(old[1], MS * 9, MS),
+            "this one was sent before the outage, and tells nothing new"
+        );
         assert!(!lane.is_lost());
         lane.settled(canary, None, MS * 100);
         assert_eq!(lane.room(MS * 9), 2, "and two hang");

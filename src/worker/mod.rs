@@ -34,7 +34,9 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::disk::Disk;
 use crate::operation::retry::RetryPolicy;
-use crate::operation::{BackendName, Claim, Event, Number, Operation, Status, Time, Transition, apply, failure};
+use crate::operation::{
+    BackendName, Claim, Event, Number, Operation, Status, Time, Transition, apply, failure,
+};
 use crate::queue::{Entry, Next, Queue, Unloaded};
 use crate::wal::manifest::NumberSet;
 use crate::wal::{Change, Damage, HeldLock, Known, View, Wal, WalError, WalResult, Written};
@@ -80,7 +82,8 @@ pub fn run(
         retry_after_max_ms: tools.settings.retry_after_max.as_millis() as u64,
     };
     std::thread::scope(|scope| {
-        let executor = Executor::new(scope, policy, tools.clock.clone(), tools.wal.layout().clone());
+        let executor =
+            Executor::new(scope, policy, tools.clock.clone(), tools.wal.layout().clone());
         let mut worker = Worker {
             tools,
             view,
@@ -185,7 +188,9 @@ impl Worker<'_, '_, '_> {
                 self.executor.hold_back();
             }
             self.report.stopped = self.stop.is_requested();
-            if self.report.stopped || self.options.deadline.is_some_and(|at| now.saturating_sub(self.started) >= at) {
+            if self.report.stopped
+                || self.options.deadline.is_some_and(|at| now.saturating_sub(self.started) >= at)
+            {
                 let deadline = *over_at.get_or_insert(now + self.options.grace);
                 if self.stop.is_urgent() || now >= deadline {
                     self.running.values().for_each(|running| running.attempt.cancel());
@@ -229,7 +234,9 @@ impl Worker<'_, '_, '_> {
             if now.saturating_sub(maintained) > Duration::from_millis(200) {
                 maintained = now;
                 self.maintain()?;
-                if self.leftovers_due || now.saturating_sub(self.leftovers_at) >= upkeep::LEFTOVERS_AGAIN {
+                if self.leftovers_due
+                    || now.saturating_sub(self.leftovers_at) >= upkeep::LEFTOVERS_AGAIN
+                {
                     self.give_up_leftovers();
                 }
             }
@@ -241,7 +248,8 @@ impl Worker<'_, '_, '_> {
         self.forget_progress();
         self.report.away = self.away();
         self.report.in_doubt = self.doubts.count();
-        self.report.out_of_time = self.is_late(self.tools.clock.elapsed()) && !self.queue.backends().is_empty();
+        self.report.out_of_time =
+            self.is_late(self.tools.clock.elapsed()) && !self.queue.backends().is_empty();
         match self.damage.take() {
             Some(damage) => Err(WalError::Damaged(damage)),
             None => Ok(()),
@@ -250,7 +258,9 @@ impl Worker<'_, '_, '_> {
 
     /// Whether a loop may end that has nothing under way.
     fn has_nothing_left(&mut self) -> WalResult<bool> {
-        let Some(only) = &self.options.only else { return Ok(!self.options.follow && self.nothing_due()?) };
+        let Some(only) = &self.options.only else {
+            return Ok(!self.options.follow && self.nothing_due()?);
+        };
         if !self.options.follow {
             return self.nothing_due();
         }
@@ -301,21 +311,28 @@ impl Worker<'_, '_, '_> {
 
     /// Whether nothing new may begin.
     fn is_over(&self, now: Duration) -> bool {
-        self.stop.is_requested() || self.options.limit.is_some_and(|limit| self.claimed >= limit) || self.is_late(now)
+        self.stop.is_requested()
+            || self.options.limit.is_some_and(|limit| self.claimed >= limit)
+            || self.is_late(now)
     }
 
     /// Operations that this loop may carry out, and that wait.
     fn waiting(&self) -> u64 {
         let counts = self.view.counts();
         let is_ours = |status: Status, backend| status.is_waiting() && self.wants(backend);
-        let all = counts.iter().filter(|((status, backend, _), _)| is_ours(*status, backend)).map(|(_, n)| n).sum();
+        let all = counts
+            .iter()
+            .filter(|((status, backend, _), _)| is_ours(*status, backend))
+            .map(|(_, n)| n)
+            .sum();
         let ended = self.report.completed + self.report.failed + self.report.cancelled;
         let left = |only: &NumberSet| only.len().saturating_sub(ended + self.running.len() as u64);
         self.options.only.as_ref().map_or(all, |only| left(only).min(all))
     }
 
     fn wants(&self, backend: &BackendName) -> bool {
-        self.options.backend.as_ref().is_none_or(|only| only == backend) && self.tools.backends.get(backend).is_some()
+        self.options.backend.as_ref().is_none_or(|only| only == backend)
+            && self.tools.backends.get(backend).is_some()
     }
 
     fn catch_up(&mut self) -> WalResult<()> {
@@ -332,10 +349,15 @@ impl Worker<'_, '_, '_> {
                 self.dependents.ended(glimpse.id);
             }
             // Of our own claims there is nothing to learn.
-            if self.running.get(&number).is_some_and(|running| running.operation.revision != glimpse.revision) {
+            if self
+                .running
+                .get(&number)
+                .is_some_and(|running| running.operation.revision != glimpse.revision)
+            {
                 self.mind_cancel(number)?;
             }
-            if glimpse.status.is_waiting() && self.wants(&glimpse.backend) && !self.is_taken(number) {
+            if glimpse.status.is_waiting() && self.wants(&glimpse.backend) && !self.is_taken(number)
+            {
                 self.offer(number, now)?;
             } else {
                 self.queue.remove(number, &glimpse.backend);
@@ -345,7 +367,9 @@ impl Worker<'_, '_, '_> {
     }
 
     fn offer(&mut self, number: Number, now: Time) -> WalResult<()> {
-        if self.options.only.as_ref().is_some_and(|only| !only.contains(number)) || self.is_taken(number) {
+        if self.options.only.as_ref().is_some_and(|only| !only.contains(number))
+            || self.is_taken(number)
+        {
             return Ok(());
         }
         let Some(operation) = self.operation(number)? else { return Ok(()) };
@@ -359,7 +383,8 @@ impl Worker<'_, '_, '_> {
 
     /// Stops an attempt that somebody asked an end of.
     fn mind_cancel(&mut self, number: Number) -> WalResult<()> {
-        let is_cancelled = self.operation(number)?.is_some_and(|operation| is_cancelled(&operation));
+        let is_cancelled =
+            self.operation(number)?.is_some_and(|operation| is_cancelled(&operation));
         if let Some(running) = self.running.get(&number).filter(|_| is_cancelled) {
             running.attempt.cancel();
         }
@@ -378,7 +403,8 @@ impl Worker<'_, '_, '_> {
         for number in self.running.keys().copied().collect::<Vec<_>>() {
             self.mind_cancel(number)?;
         }
-        self.files = self.view.manifest().map(|manifest| manifest.files.clone()).unwrap_or_default();
+        self.files =
+            self.view.manifest().map(|manifest| manifest.files.clone()).unwrap_or_default();
         let now = self.tools.clock.now();
         for (at, file) in self.files.iter().enumerate() {
             if let Some(only) = &self.options.only
@@ -386,8 +412,13 @@ impl Worker<'_, '_, '_> {
             {
                 continue;
             }
-            let waiting = file.counts.keys().filter(|(status, _, _)| status.is_waiting()).map(|(_, name, _)| name);
-            let backends: BTreeSet<&BackendName> = waiting.filter(|backend| self.wants(backend)).collect();
+            let waiting = file
+                .counts
+                .keys()
+                .filter(|(status, _, _)| status.is_waiting())
+                .map(|(_, name, _)| name);
+            let backends: BTreeSet<&BackendName> =
+                waiting.filter(|backend| self.wants(backend)).collect();
             for backend in backends {
                 let pending = file
                     .counts
@@ -397,7 +428,9 @@ impl Worker<'_, '_, '_> {
                     .sum();
                 let (first, priority) = (file.numbers.0, file.priority.unwrap_or(0));
                 // Further away than any wait: the clock was ahead when it was written, so it may be over.
-                let due = file.due.map(|due| if due.millis_since(now) > self.longest_wait() { now } else { due });
+                let due = file
+                    .due
+                    .map(|due| if due.millis_since(now) > self.longest_wait() { now } else { due });
                 self.queue.announce(backend, Unloaded { file: at, first, priority, pending, due });
             }
         }
@@ -450,7 +483,9 @@ impl Worker<'_, '_, '_> {
                     Next::Nothing => break,
                 };
                 let operation = self.operation(number)?.filter(|operation| operation.is_due(wall));
-                let Some(operation) = operation.filter(|_| !self.is_taken(number)) else { continue };
+                let Some(operation) = operation.filter(|_| !self.is_taken(number)) else {
+                    continue;
+                };
                 // It goes when nothing else runs; until then it is put back.
                 if alone && !(self.running.is_empty() && self.picked.order.is_empty()) {
                     if let Some(entry) = Entry::of(&operation) {
@@ -515,7 +550,11 @@ impl Worker<'_, '_, '_> {
             return Ok(());
         }
         let identity = self.tools.disk.identity();
-        let claim = Claim { pid: identity.pid, host: identity.host.clone(), started: self.tools.clock.now() };
+        let claim = Claim {
+            pid: identity.pid,
+            host: identity.host.clone(),
+            started: self.tools.clock.now(),
+        };
         let mut events: Vec<(Operation, Event)> = Vec::with_capacity(finished.len() + picked.len());
         for done in finished {
             match done {
@@ -532,7 +571,9 @@ impl Worker<'_, '_, '_> {
                         }
                     }
                 }
-                Finished::Question { number, event, outage } => events.extend(self.answered(number, event, outage)),
+                Finished::Question { number, event, outage } => {
+                    events.extend(self.answered(number, event, outage))
+                }
             }
         }
         for operation in picked {
@@ -541,7 +582,9 @@ impl Worker<'_, '_, '_> {
         let recorded = self.record(events)?;
         if let Some(number) = self.alone
             && !self.running.contains_key(&number)
-            && !recorded.iter().any(|(operation, _)| operation.number == number && !operation.status().is_terminal())
+            && !recorded.iter().any(|(operation, _)| {
+                operation.number == number && !operation.status().is_terminal()
+            })
         {
             self.alone = None;
         }
@@ -572,23 +615,34 @@ impl Worker<'_, '_, '_> {
                     continue;
                 }
                 if stands {
-                    changes.push(Change::Next(Known::from(operation), honour_cancel(operation, event.clone())));
+                    changes.push(Change::Next(
+                        Known::from(operation),
+                        honour_cancel(operation, event.clone()),
+                    ));
                     continue;
                 }
                 let Some(now) = view.operation(operation.number)? else { continue };
-                if now.id == operation.id && now.claim().is_some() && now.claim() == operation.claim() {
-                    changes.push(Change::Next(Known::from(&now), honour_cancel(&now, event.clone())));
+                if now.id == operation.id
+                    && now.claim().is_some()
+                    && now.claim() == operation.claim()
+                {
+                    changes
+                        .push(Change::Next(Known::from(&now), honour_cancel(&now, event.clone())));
                     newer.insert(now.number, now);
                 }
             }
             Ok((changes, newer))
         })?;
-        let written: BTreeMap<Number, Written> = written.into_iter().map(|written| (written.number, written)).collect();
+        let written: BTreeMap<Number, Written> =
+            written.into_iter().map(|written| (written.number, written)).collect();
         let at = self.tools.clock.now();
         let mut recorded = Vec::with_capacity(events.len());
         for (operation, event) in events {
             let Some(written) = written.get(&operation.number) else {
-                tracing::debug!(number = operation.number, "changed by somebody else meanwhile; that stands");
+                tracing::debug!(
+                    number = operation.number,
+                    "changed by somebody else meanwhile; that stands"
+                );
                 continue;
             };
             let operation = newer.remove(&operation.number).unwrap_or(operation);
@@ -609,7 +663,10 @@ impl Worker<'_, '_, '_> {
             if operation.status() == Status::Completed {
                 self.tools.wal.release_spool(&operation);
             }
-            let is_known = operation.state.failure().is_none_or(|failure| failure.error_type != failure::IN_DOUBT);
+            let is_known = operation
+                .state
+                .failure()
+                .is_none_or(|failure| failure.error_type != failure::IN_DOUBT);
             if let Some(backend) = self
                 .tools
                 .backends
@@ -630,8 +687,15 @@ impl Worker<'_, '_, '_> {
         let (pace, last_success, epoch) = (lane.pace.clone(), lane.last_success(), lane.claimed());
         let attempt = Arc::new(Attempt::paced(pace));
         observer.started(&operation, &attempt);
-        let jobs = self.options.jobs.unwrap_or_else(|| self.tools.settings.jobs_of(&operation.backend));
-        let job = Job { operation: operation.clone(), backend, attempt: attempt.clone(), epoch, last_success };
+        let jobs =
+            self.options.jobs.unwrap_or_else(|| self.tools.settings.jobs_of(&operation.backend));
+        let job = Job {
+            operation: operation.clone(),
+            backend,
+            attempt: attempt.clone(),
+            epoch,
+            last_success,
+        };
         self.executor.submit(job, jobs);
         let claimed_at = self.tools.clock.elapsed();
         self.running.insert(operation.number, Running { operation, attempt, claimed_at, epoch });
@@ -640,7 +704,9 @@ impl Worker<'_, '_, '_> {
     fn count(&mut self, operation: &Operation, event: &Event) {
         let counter = match (operation.status(), event) {
             (Status::Completed, _) => &mut self.report.completed,
-            (Status::Failed, Event::Failed { failure }) if failure.error_type == failure::CANCELLED => {
+            (Status::Failed, Event::Failed { failure })
+                if failure.error_type == failure::CANCELLED =>
+            {
                 &mut self.report.cancelled
             }
             (Status::Failed, _) => &mut self.report.failed,
@@ -653,7 +719,11 @@ impl Worker<'_, '_, '_> {
 
     /// Writes any number of events, and tells of those that end operations; what only goes back to pending is
     /// told when it is done.
-    fn record_ends(&mut self, mut events: Vec<(Operation, Event)>, observer: &mut dyn Observer) -> WalResult<()> {
+    fn record_ends(
+        &mut self,
+        mut events: Vec<(Operation, Event)>,
+        observer: &mut dyn Observer,
+    ) -> WalResult<()> {
         while !events.is_empty() {
             let rest = events.split_off(events.len().min(TRANSITIONS_MAX));
             for (operation, event) in self.record(std::mem::replace(&mut events, rest))? {
@@ -668,10 +738,9 @@ impl Worker<'_, '_, '_> {
 
     fn sleep(&self) {
         let now = self.tools.clock.now();
-        let until_due = self
-            .queue
-            .next_due(now)
-            .map_or(POLL, |due| Duration::from_millis(u64::try_from(due.millis_since(now)).unwrap_or(0).max(1)));
+        let until_due = self.queue.next_due(now).map_or(POLL, |due| {
+            Duration::from_millis(u64::try_from(due.millis_since(now)).unwrap_or(0).max(1))
+        });
         self.tools.clock.sleep(until_due.min(POLL));
     }
 }

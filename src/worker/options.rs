@@ -63,7 +63,9 @@ impl Stop {
     /// Requests it: the first time gently, from the second time on at once.
     pub fn request(&self) {
         // Two are as good as many.
-        let _ = self.requests.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| Some(n.saturating_add(1)));
+        let _ = self
+            .requests
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| Some(n.saturating_add(1)));
     }
 
     /// Whether it was requested.

@@ -66,7 +66,11 @@ impl Meter {
     }
 
     /// Looks at what runs; none: nothing has moved bytes for a while.
-    fn measure(&mut self, now: Duration, running: &BTreeMap<Number, Running>) -> BTreeMap<Number, Progress> {
+    fn measure(
+        &mut self,
+        now: Duration,
+        running: &BTreeMap<Number, Running>,
+    ) -> BTreeMap<Number, Progress> {
         self.samples.retain(|number, _| running.contains_key(number));
         let mut attempts = BTreeMap::new();
         for (number, running) in running {
@@ -75,7 +79,8 @@ impl Meter {
             if bytes_done == 0 || now.saturating_sub(running.claimed_at) < INTERVAL {
                 continue;
             }
-            let samples = self.samples.entry(*number).or_insert_with(|| [(running.claimed_at, 0)].into());
+            let samples =
+                self.samples.entry(*number).or_insert_with(|| [(running.claimed_at, 0)].into());
             samples.push_back((now, bytes_done));
             if samples.len() > SAMPLES {
                 samples.pop_front();
@@ -104,7 +109,9 @@ impl Worker<'_, '_, '_> {
         let page = Page { pid: self.tools.disk.identity().pid, attempts };
         match self.publish(&page) {
             Ok(()) => self.meter.is_told = true,
-            Err(error) => tracing::debug!(%error, "could not write down how far attempts have come"),
+            Err(error) => {
+                tracing::debug!(%error, "could not write down how far attempts have come")
+            }
         }
     }
 

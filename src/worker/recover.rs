@@ -75,7 +75,12 @@ impl Doubts {
 
 impl Worker<'_, '_, '_> {
     /// An attempt ended without an answer, and its backend could not be asked: it stays claimed until it can.
-    pub(super) fn doubt(&mut self, operation: &Operation, unanswered: Unanswered, found_nobody: bool) {
+    pub(super) fn doubt(
+        &mut self,
+        operation: &Operation,
+        unanswered: Unanswered,
+        found_nobody: bool,
+    ) {
         self.doubts.unanswered.insert(operation.number, unanswered);
         self.ask_again(operation, found_nobody);
     }
@@ -99,7 +104,8 @@ impl Worker<'_, '_, '_> {
             |glimpse| glimpse.status == Status::Processing,
             |operation| {
                 let number = operation.number;
-                let is_open = !self.running.contains_key(&number) && !self.doubts.asked.contains_key(&number);
+                let is_open =
+                    !self.running.contains_key(&number) && !self.doubts.asked.contains_key(&number);
                 let is_wanted = only.is_none_or(|only| only.contains(number));
                 if operation.status() == Status::Processing && is_open && is_wanted {
                     claimed.push(operation);
@@ -115,15 +121,22 @@ impl Worker<'_, '_, '_> {
         self.doubts.again_at = None;
         let mut questions: BTreeMap<BackendName, Vec<Question>> = BTreeMap::new();
         let mut ends = Vec::new();
-        self.doubts.open = self.doubts.asked.values().map(|asked| (asked.number, asked.backend.clone())).collect();
+        self.doubts.open =
+            self.doubts.asked.values().map(|asked| (asked.number, asked.backend.clone())).collect();
         for operation in claimed {
             self.doubts.open.insert(operation.number, operation.backend.clone());
             if self.tools.backends.get(&operation.backend).is_some() {
                 self.doubts.asked.insert(operation.number, operation.clone());
                 let unanswered = self.doubts.unanswered.get(&operation.number).cloned();
-                questions.entry(operation.backend.clone()).or_default().push(Question { operation, unanswered });
+                questions
+                    .entry(operation.backend.clone())
+                    .or_default()
+                    .push(Question { operation, unanswered });
             } else if is_cancelled(&operation) {
-                let why = format!("its backend `{}` is not configured, and cannot be asked", operation.backend);
+                let why = format!(
+                    "its backend `{}` is not configured, and cannot be asked",
+                    operation.backend
+                );
                 ends.push((operation, Event::Failed { failure: in_doubt(&why) }));
             } else {
                 // Somebody may cancel it; that it is configured again is for a later run to see.
@@ -152,7 +165,8 @@ impl Worker<'_, '_, '_> {
         let operation = self.doubts.asked.remove(&number)?;
         let found_nobody = outage.is_some();
         if let Some(failure) = outage {
-            let (now, pause) = (self.tools.clock.elapsed(), self.tools.settings.processing_interval);
+            let (now, pause) =
+                (self.tools.clock.elapsed(), self.tools.settings.processing_interval);
             if self.lane(&operation.backend).unasked(now, pause) {
                 self.note(&operation.backend, Err(failure));
             }

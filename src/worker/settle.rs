@@ -57,10 +57,22 @@ pub struct Terms<'a> {
 }
 
 impl Terms<'_> {
-    fn after(&self, operation: &Operation, failure: Failure, retry_after_ms: Option<u64>) -> Settlement {
+    fn after(
+        &self,
+        operation: &Operation,
+        failure: Failure,
+        retry_after_ms: Option<u64>,
+    ) -> Settlement {
         let mut outage = (failure.class == FailureClass::Outage).then(|| failure.clone());
         let (now, jitter) = (self.clock.now(), self.clock.chance());
-        let event = self.policy.after_failure(operation, failure, retry_after_ms, self.last_success, now, jitter);
+        let event = self.policy.after_failure(
+            operation,
+            failure,
+            retry_after_ms,
+            self.last_success,
+            now,
+            jitter,
+        );
         // What is its own fault says nothing of its backend.
         outage.take_if(|_| !matches!(event, Event::Returned { .. }));
         Settlement { end: End::Known(event), outage }
@@ -78,7 +90,9 @@ pub fn settle(
     match result {
         Ok(outcome) => known(Event::Completed { outcome }),
         Err(AttemptError::Stopped) => known(handed_back()),
-        Err(AttemptError::Failed { failure, retry_after_ms }) => terms.after(operation, failure, retry_after_ms),
+        Err(AttemptError::Failed { failure, retry_after_ms }) => {
+            terms.after(operation, failure, retry_after_ms)
+        }
         Err(AttemptError::Unanswered(failure)) => {
             settle_unanswered(terms, operation, Unanswered { failure, was_stopped }, ask())
         }
@@ -96,9 +110,9 @@ pub fn settle_unanswered(
         Ok(Answer::Done(outcome)) => known(Event::Completed { outcome }),
         Ok(Answer::NotDone) if unanswered.was_stopped => known(handed_back()),
         Ok(Answer::NotDone) => terms.after(operation, unanswered.failure, None),
-        Ok(Answer::Unknown(why)) => {
-            known(Event::Failed { failure: in_doubt(&format!("{}; {why}", unanswered.failure.message)) })
-        }
+        Ok(Answer::Unknown(why)) => known(Event::Failed {
+            failure: in_doubt(&format!("{}; {why}", unanswered.failure.message)),
+        }),
         unknown => match give_up(operation, &unknown) {
             Some(event) => known(event),
             // It can be asked later, and nothing is repeated before.
@@ -126,7 +140,9 @@ fn give_up(operation: &Operation, answer: &Result<Answer, AttemptError>) -> Opti
 /// If a question found nobody: what was said of that.
 pub(super) fn outage_of(answer: &Result<Answer, AttemptError>) -> Option<Failure> {
     match answer {
-        Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Outage => Some(failure.clone()),
+        Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Outage => {
+            Some(failure.clone())
+        }
         _ => None,
     }
 }
@@ -143,7 +159,10 @@ fn handed_back() -> Event {
 /// What becomes of an operation whose drain loop died while it was being carried out, by what its backend answers.
 ///
 /// None: the backend cannot be asked now, so it stays as it is until it can.
-pub(super) fn after_crash(operation: &Operation, answer: Result<Answer, AttemptError>) -> Option<Event> {
+pub(super) fn after_crash(
+    operation: &Operation,
+    answer: Result<Answer, AttemptError>,
+) -> Option<Event> {
     match answer {
         Ok(Answer::Done(outcome)) => Some(Event::Completed { outcome }),
         Ok(Answer::NotDone) if operation.interruptions + 1 >= GIVEN_UP_AFTER => {
@@ -153,11 +172,17 @@ pub(super) fn after_crash(operation: &Operation, answer: Result<Answer, AttemptE
                 operation.interruptions + 1
             );
             Some(Event::Failed {
-                failure: Failure { class: FailureClass::Permanent, error_type: failure::CRASHES_DRAIN.into(), message },
+                failure: Failure {
+                    class: FailureClass::Permanent,
+                    error_type: failure::CRASHES_DRAIN.into(),
+                    message,
+                },
             })
         }
         Ok(Answer::NotDone) => Some(Event::Returned {
-            reason: "its drain loop died; the backend says that it was not done, or may be repeated".into(),
+            reason:
+                "its drain loop died; the backend says that it was not done, or may be repeated"
+                    .into(),
             interrupted: true,
             failure: None,
         }),
@@ -172,9 +197,9 @@ pub fn honour_cancel(operation: &Operation, event: Event) -> Event {
         Event::Retrying { failure, .. } if is_cancelled(operation) => {
             Event::Failed { failure: cancelled(Some(&failure.message)) }
         }
-        Event::Returned { failure, .. } if is_cancelled(operation) => {
-            Event::Failed { failure: cancelled(failure.as_ref().map(|failure| failure.message.as_str())) }
-        }
+        Event::Returned { failure, .. } if is_cancelled(operation) => Event::Failed {
+            failure: cancelled(failure.as_ref().map(|failure| failure.message.as_str())),
+        },
         other => other,
     }
 }

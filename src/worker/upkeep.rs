@@ -41,11 +41,15 @@ impl Worker<'_, '_, '_> {
 
     fn cleanup_if_due(&mut self) -> WalResult<()> {
         let Some(manifest) = self.view.manifest() else { return Ok(()) };
-        let interval = i64::try_from(self.tools.settings.cleanup_interval.as_millis()).unwrap_or(i64::MAX);
-        let last = manifest.last_cleanup.or_else(|| manifest.files.iter().map(|file| file.times.0).min());
+        let interval =
+            i64::try_from(self.tools.settings.cleanup_interval.as_millis()).unwrap_or(i64::MAX);
+        let last =
+            manifest.last_cleanup.or_else(|| manifest.files.iter().map(|file| file.times.0).min());
         let since = last.map(|last| self.tools.clock.now().millis_since(last));
         // A clock that stands before the last cleanup was set back: from now on, that is what it says.
-        if since.is_some_and(|since| since >= interval || (since < 0 && manifest.last_cleanup.is_some())) {
+        if since.is_some_and(|since| {
+            since >= interval || (since < 0 && manifest.last_cleanup.is_some())
+        }) {
             self.push_archives()?;
             let settings = self.tools.settings;
             let retention = Retention {
@@ -66,8 +70,12 @@ impl Worker<'_, '_, '_> {
         let Some(push) = self.push() else { return Ok(()) };
         match self.tools.wal.push_if_free(&push) {
             Ok(report) => self.pushed |= report.is_some_and(|report| report.logged() > 0),
-            Err(error @ (WalError::Damaged(_) | WalError::NewerFormat { .. })) => return Err(error),
-            Err(error) => tracing::warn!(%error, "could not push archives; the next cleanup tries again"),
+            Err(error @ (WalError::Damaged(_) | WalError::NewerFormat { .. })) => {
+                return Err(error);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not push archives; the next cleanup tries again")
+            }
         }
         Ok(())
     }
@@ -97,7 +105,9 @@ impl Worker<'_, '_, '_> {
         let folder = output::folder_of(&self.tools.settings.base_path);
         let mut numbers = match output::kept(&**self.tools.disk, &folder) {
             Ok(numbers) => numbers,
-            Err(error) => return tracing::warn!(%error, "could not look through what programs have printed"),
+            Err(error) => {
+                return tracing::warn!(%error, "could not look through what programs have printed");
+            }
         };
         numbers.sort_unstable();
         if numbers.len() > SWEPT_AT_ONCE {
@@ -105,12 +115,16 @@ impl Worker<'_, '_, '_> {
             numbers.rotate_left(start);
             numbers.truncate(SWEPT_AT_ONCE);
         }
-        for number in numbers.into_iter().filter(|number| !self.is_taken(*number)).collect::<Vec<_>>() {
+        for number in
+            numbers.into_iter().filter(|number| !self.is_taken(*number)).collect::<Vec<_>>()
+        {
             match self.view.operation(number) {
                 Ok(operation) if operation.as_ref().is_some_and(needs_output) => {}
                 Ok(_) => output::remove_unless_held(&folder, number),
                 // What cannot be read may need it.
-                Err(error) => tracing::debug!(%error, number, "what a program printed stays for now"),
+                Err(error) => {
+                    tracing::debug!(%error, number, "what a program printed stays for now")
+                }
             }
         }
     }
@@ -129,7 +143,9 @@ impl Worker<'_, '_, '_> {
                 continue;
             }
             let mut over = backend.leftovers();
-            over.retain(|(number, id)| !self.is_taken(*number) && is_over(&self.view, *number, *id));
+            over.retain(|(number, id)| {
+                !self.is_taken(*number) && is_over(&self.view, *number, *id)
+            });
             if !over.is_empty() {
                 self.executor.give_up(name, backend.clone(), over);
             }
@@ -148,7 +164,9 @@ impl Worker<'_, '_, '_> {
             self.room.folded_at = Some(now);
             match wal.checkpoint_if_free() {
                 Ok(_) => self.room.lacking = wal.lacks_room_for_outcomes()?,
-                Err(error @ (WalError::Damaged(_) | WalError::NewerFormat { .. })) => return Err(error),
+                Err(error @ (WalError::Damaged(_) | WalError::NewerFormat { .. })) => {
+                    return Err(error);
+                }
                 Err(error) => tracing::warn!(%error, "could not make room by folding the journal"),
             }
         }
@@ -184,14 +202,20 @@ pub enum NoPush {
 }
 
 /// What a push with these options means, if its backend takes it; `own`: what this machine calls itself.
-pub fn push_to(settings: &Settings, backends: &Backends, own: &str, options: &PushOptions) -> Result<Push, NoPush> {
+pub fn push_to(
+    settings: &Settings,
+    backends: &Backends,
+    own: &str,
+    options: &PushOptions,
+) -> Result<Push, NoPush> {
     let destination = options.destination.as_ref().or(settings.archive_push.as_ref());
     let destination = destination.ok_or(BadPush::NoDestination)?;
     let backend = options.backend.clone().unwrap_or_else(|| settings.archive_backend());
     let host = options.host.as_deref().or(settings.archive_host.as_deref()).unwrap_or(own);
     let kind = settings.backends.get(&backend).map(|backend| backend.backend_type);
     let bad = |why| BadPush::Destination { destination: destination.clone(), why };
-    if matches!(kind, Some(BackendType::Local | BackendType::Ipfs)) && !destination.starts_with('/') {
+    if matches!(kind, Some(BackendType::Local | BackendType::Ipfs)) && !destination.starts_with('/')
+    {
         return Err(bad("names on this backend start with `/`").into());
     }
     let push = Push::new(destination, host, backend, settings.max_retries)?;

@@ -25,7 +25,8 @@ pub fn run(data: &[u8]) {
 
 /// Words that end with a line or NUL, as arguments of the program under either name.
 fn command_line(data: &[u8]) {
-    let words = data.split(|byte| matches!(byte, 0 | b'\n')).map(|word| OsString::from_vec(word.to_vec()));
+    let words =
+        data.split(|byte| matches!(byte, 0 | b'\n')).map(|word| OsString::from_vec(word.to_vec()));
     let words: Vec<OsString> = words.collect();
     for name in [&["wal-cli"][..], &["ipfs-kit", "wal"]] {
         let args: Vec<OsString> = name.iter().map(OsString::from).chain(words.clone()).collect();
@@ -54,7 +55,8 @@ fn settings(text: &[u8]) {
         }
     };
     for entry in config::entries(&loaded) {
-        let found = config::get(&loaded, &entry.key).unwrap_or_else(|error| panic!("{}: {error}", entry.key));
+        let found = config::get(&loaded, &entry.key)
+            .unwrap_or_else(|error| panic!("{}: {error}", entry.key));
         assert_eq!(found, entry);
         let _ = loaded.origin(&entry.key).to_string();
     }
@@ -73,16 +75,24 @@ fn change(data: &[u8]) {
         return;
     }
     // What was wrong with the file before may still be.
-    let (Ok(by_flag), Ok(by_file)) = (load(text.as_bytes(), &[(key, value)]), load(changed.as_bytes(), &[])) else {
+    let (Ok(by_flag), Ok(by_file)) =
+        (load(text.as_bytes(), &[(key, value)]), load(changed.as_bytes(), &[]))
+    else {
         return;
     };
-    assert_eq!(by_flag.settings, by_file.settings, "{key} = {value:?}\nin\n{text}\nbecame\n{changed}");
+    assert_eq!(
+        by_flag.settings, by_file.settings,
+        "{key} = {value:?}\nin\n{text}\nbecame\n{changed}"
+    );
 }
 
 fn words(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(reference) = Reference::parse(text) {
-        assert_eq!(Reference::parse(&reference.to_string()).expect("what is shown is understood"), reference);
+        assert_eq!(
+            Reference::parse(&reference.to_string()).expect("what is shown is understood"),
+            reference
+        );
     }
     if let Some(id) = OperationId::parse(text) {
         assert_eq!(OperationId::parse(&id.to_string()), Some(id));

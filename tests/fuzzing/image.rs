@@ -11,8 +11,8 @@ use wal_cli::clock::ManualClock;
 use wal_cli::config::{Settings, SpoolMode};
 use wal_cli::disk::{Disk, Machine, MemoryDisk};
 use wal_cli::operation::{
-    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Number, Operation, OperationId, OperationType,
-    Outcome, Time,
+    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Number, Operation,
+    OperationId, OperationType, Outcome, Time,
 };
 use wal_cli::wal::{Change, Known, Layout, Options, Order, View, Wal, WalError};
 
@@ -66,7 +66,12 @@ pub fn open(disk: &MemoryDisk) -> Result<Wal, WalError> {
 
 pub fn logged(path: &str) -> Logged {
     let parameters = Fields::from([("path".to_owned(), path.to_owned())]);
-    Logged::new(OperationType::new("pin").unwrap(), BackendName::new("local").unwrap(), parameters, 5)
+    Logged::new(
+        OperationType::new("pin").unwrap(),
+        BackendName::new("local").unwrap(),
+        parameters,
+        5,
+    )
 }
 
 impl Image {
@@ -125,7 +130,10 @@ impl Seen {
         let mut operations = BTreeMap::new();
         let take = |operation: Operation| {
             let number = operation.number;
-            assert!(operations.insert(number, operation).is_none(), "operation {number} is shown twice");
+            assert!(
+                operations.insert(number, operation).is_none(),
+                "operation {number} is shown twice"
+            );
             ControlFlow::Continue(())
         };
         let told = view.visit(Order::NewestFirst, |_| true, |_| true, take);
@@ -139,7 +147,13 @@ impl Seen {
             }
         }
         seen.counted = view.counts().values().sum();
-        let _ = (view.archived(), view.file_counts(), view.journal_load(), view.take_changed(), view.unread());
+        let _ = (
+            view.archived(),
+            view.file_counts(),
+            view.journal_load(),
+            view.take_changed(),
+            view.unread(),
+        );
         let _ = view.dependencies();
         view.touched().for_each(drop);
         // Nobody wrote meanwhile, so that a second look shows the same.
@@ -188,18 +202,25 @@ pub fn sample() -> &'static Image {
             })
             .unwrap();
         };
-        let claim = Event::Claimed { claim: Claim { pid: 7, host: "here".into(), started: Time::from_millis(NOW) } };
-        let done =
-            Event::Completed { outcome: Outcome { cid: Some("Qm".into()), size: Some(9), ..Outcome::default() } };
-        let failure =
-            Failure { class: FailureClass::Transient, error_type: "test".into(), message: "it did not work".into() };
+        let claim = Event::Claimed {
+            claim: Claim { pid: 7, host: "here".into(), started: Time::from_millis(NOW) },
+        };
+        let done = Event::Completed {
+            outcome: Outcome { cid: Some("Qm".into()), size: Some(9), ..Outcome::default() },
+        };
+        let failure = Failure {
+            class: FailureClass::Transient,
+            error_type: "test".into(),
+            message: "it did not work".into(),
+        };
         add(12, "first");
         for number in [2, 5] {
             next(number, claim.clone());
             next(number, done.clone());
         }
         wal.checkpoint().unwrap();
-        let generation = || wal.read(|view| Ok(view.position().map(|position| position.generation))).unwrap();
+        let generation =
+            || wal.read(|view| Ok(view.position().map(|position| position.generation))).unwrap();
         let first = generation();
         add(3, "second");
         next(3, claim.clone());

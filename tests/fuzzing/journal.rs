@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use wal_cli::operation::{Event, Number, Operation, Time};
 use wal_cli::wal::Change;
-use wal_cli::wal::journal::{FRAME_HEADER_LEN, FRAME_MAX, FrameKind, HEADER_LEN, Header, encode_frame, frame_len};
+use wal_cli::wal::journal::{
+    FRAME_HEADER_LEN, FRAME_MAX, FrameKind, HEADER_LEN, Header, encode_frame, frame_len,
+};
 use wal_cli::wal::manifest::Manifest;
 
 use super::image::{self, Image, NOW, Seen, layout};
@@ -67,7 +69,10 @@ pub fn check(image: &Image) {
     if let Ok((written, ())) = &written {
         let after = Seen::by(&disk);
         let number = written[0].number;
-        let new = after.operations.get(&number).unwrap_or_else(|| panic!("{number} is not there: {after:?}"));
+        let new = after
+            .operations
+            .get(&number)
+            .unwrap_or_else(|| panic!("{number} is not there: {after:?}"));
         assert_eq!(new.parameters["path"], "/new");
         assert!(expected.insert(number, new.clone()).is_none(), "number {number} was given twice");
         same(&expected, &after.operations);
@@ -136,11 +141,18 @@ fn put_right(flags: u8, generation: u64, bytes: &mut Vec<u8>, before: Place) -> 
         let checksum = crc32c::crc32c(&bytes[..HEADER - 4]);
         put(bytes, HEADER - 4, &checksum.to_le_bytes());
     }
-    let mut place =
-        Place { end: HEADER_LEN, revision: u64_at(bytes, 40), number: u64_at(bytes, 48), checksum: before.checksum };
+    let mut place = Place {
+        end: HEADER_LEN,
+        revision: u64_at(bytes, 40),
+        number: u64_at(bytes, 48),
+        checksum: before.checksum,
+    };
     let mut at = HEADER;
     // Zeros are what is laid ahead.
-    while flags & FRAMES != 0 && at + FRAME_HEADER_LEN <= bytes.len() && bytes[at..].iter().any(|byte| *byte != 0) {
+    while flags & FRAMES != 0
+        && at + FRAME_HEADER_LEN <= bytes.len()
+        && bytes[at..].iter().any(|byte| *byte != 0)
+    {
         let room = bytes.len() - at - FRAME_HEADER_LEN;
         let len = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
         let len = if len > room || frame_len(len) > FRAME_MAX { room } else { len };
@@ -180,8 +192,10 @@ fn from_lines(text: &[u8]) -> Vec<Vec<u8>> {
     let mut lines = text.split(|byte| *byte == b'\n');
     let first = lines.next().unwrap_or_default();
     let of = |line: &[u8], at: usize| line.get(at).copied().unwrap_or(0);
-    let mut place = Place { end: 0, revision: odd(of(first, 0)), number: odd(of(first, 1)), checksum: 0 };
-    let mut journal = Builder { generations: Vec::new(), records: Vec::new(), count: 0, place, synced: 0 };
+    let mut place =
+        Place { end: 0, revision: odd(of(first, 0)), number: odd(of(first, 1)), checksum: 0 };
+    let mut journal =
+        Builder { generations: Vec::new(), records: Vec::new(), count: 0, place, synced: 0 };
     journal.begin();
     for line in lines {
         place = journal.place;
@@ -193,7 +207,10 @@ fn from_lines(text: &[u8]) -> Vec<Vec<u8>> {
             }
             3 => {
                 journal.frame();
-                journal.add(FrameKind::Reserved, &[odd(of(line, 0)), odd(of(line, 1))].map(u64::to_le_bytes).concat());
+                journal.add(
+                    FrameKind::Reserved,
+                    &[odd(of(line, 0)), odd(of(line, 1))].map(u64::to_le_bytes).concat(),
+                );
             }
             4 => journal.synced = odd(of(line, 1)),
             _ => {}
@@ -240,8 +257,13 @@ impl Builder {
 
     fn add(&mut self, kind: FrameKind, payload: &[u8]) {
         let generation = self.generations.len() as u64;
-        let (bytes, checksum) =
-            encode_frame(generation, kind, self.synced, self.place.revision.wrapping_add(1), payload);
+        let (bytes, checksum) = encode_frame(
+            generation,
+            kind,
+            self.synced,
+            self.place.revision.wrapping_add(1),
+            payload,
+        );
         if let Some(file) = self.generations.last_mut() {
             file.extend_from_slice(&bytes);
             self.place.end = file.len() as u64;
@@ -264,14 +286,16 @@ impl Builder {
         payload.extend_from_slice(actor);
         payload.append(&mut self.records);
         self.add(FrameKind::Transitions, &payload);
-        self.place.revision = self.place.revision.wrapping_add(u64::from(std::mem::take(&mut self.count)));
+        self.place.revision =
+            self.place.revision.wrapping_add(u64::from(std::mem::take(&mut self.count)));
     }
 
     fn record(&mut self, head: &[u8], event: &[u8]) {
         const TYPES: [&str; 8] = ["add", "pin", "rm", "", "Add", "get", "a_b", "x"];
         const BACKENDS: [&str; 8] = ["local", "ipfs", "my-s3", "", "ä", "s3", "mock", "b"];
         let status = |code: u8| if code % 7 < 6 { code % 7 } else { 255 };
-        let (operation_type, backend) = (TYPES[usize::from(head[3] % 8)], BACKENDS[usize::from(head[3] / 8 % 8)]);
+        let (operation_type, backend) =
+            (TYPES[usize::from(head[3] % 8)], BACKENDS[usize::from(head[3] / 8 % 8)]);
         let number = if head[0] < 128 { u64::from(head[0]) } else { odd(head[0]) };
         self.records.extend_from_slice(&number.to_le_bytes());
         self.records.extend_from_slice(&[head[1]; 16]);
@@ -313,7 +337,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let logged = r#"{"event":"logged","parameters":{"path":"/x"},"max_retries":5}"#;
     let failure = r#""failure":{"class":"transient","error_type":"t","message":"m"}"#;
     let lives: [&[Line]; 5] = [
-        &[(1, 1, 6, 0, 0, logged), (1, 1, 16, 0, 1, r#"{"event":"claimed","claim":{"pid":1,"host":"h","started":5}}"#)],
+        &[
+            (1, 1, 6, 0, 0, logged),
+            (1, 1, 16, 0, 1, r#"{"event":"claimed","claim":{"pid":1,"host":"h","started":5}}"#),
+        ],
         &[
             (1, 1, 6, 0, 0, logged),
             (
@@ -325,13 +352,34 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 r#"{"event":"logged","parameters":{},"max_retries":4294967295,"priority":-2147483648,"depends_on":["01010101-0101-0101-0101-010101010101"],"idempotency_key":"k","not_before":-9223372036854775808,"source":{"size":18446744073709551615,"mtime_ns":-1,"inode":18446744073709551615,"spool":"x"},"redirected_from":"01010101-0101-0101-0101-010101010101","hold":true}"#,
             ),
             (1, 1, 0, 0, 1, r#"{"event":"prioritized","priority":2147483647}"#),
-            (2, 2, 0, 9, 1, r#"{"event":"dependencies_done","ids":["01010101-0101-0101-0101-010101010101"]}"#),
+            (
+                2,
+                2,
+                0,
+                9,
+                1,
+                r#"{"event":"dependencies_done","ids":["01010101-0101-0101-0101-010101010101"]}"#,
+            ),
             (2, 2, 96, 9, 1, r#"{"event":"deleted","reason":"r"}"#),
         ],
         &[
             (1, 1, 6, 0, 0, logged),
-            (1, 1, 16, 0, 1, r#"{"event":"claimed","claim":{"pid":4294967295,"host":"h","started":-1}}"#),
-            (1, 1, 65, 0, 0, &format!(r#"{{"event":"retrying",{failure},"until":9223372036854775807}}"#)),
+            (
+                1,
+                1,
+                16,
+                0,
+                1,
+                r#"{"event":"claimed","claim":{"pid":4294967295,"host":"h","started":-1}}"#,
+            ),
+            (
+                1,
+                1,
+                65,
+                0,
+                0,
+                &format!(r#"{{"event":"retrying",{failure},"until":9223372036854775807}}"#),
+            ),
             (1, 1, 20, 0, 2, r#"{"event":"claimed","claim":{"pid":1,"host":"h","started":5}}"#),
             (
                 1,
@@ -351,7 +399,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
                 51,
                 0,
                 0,
-                &format!(r#"{{"event":"redirected","to":"02020202-0202-0202-0202-020202020202",{failure}}}"#),
+                &format!(
+                    r#"{{"event":"redirected","to":"02020202-0202-0202-0202-020202020202",{failure}}}"#
+                ),
             ),
             (1, 1, 3, 0, 0, r#"{"event":"retried","reason":"r","forget":[]}"#),
             (1, 1, 0, 0, 0, r#"{"event":"held","reason":"r"}"#),
@@ -361,7 +411,14 @@ pub fn seeds() -> Vec<Vec<u8>> {
             (200, 1, 6, 0, 0, logged),
             (200, 1, 16, 0, 0, r#"{"event":"claimed","claim":{"pid":1,"host":"h","started":5}}"#),
             (200, 1, 17, 0, 4, r#"{"event":"cancel_requested","reason":"r"}"#),
-            (200, 1, 1, 0, 0, &format!(r#"{{"event":"returned","reason":"r","interrupted":true,{failure}}}"#)),
+            (
+                200,
+                1,
+                1,
+                0,
+                0,
+                &format!(r#"{{"event":"returned","reason":"r","interrupted":true,{failure}}}"#),
+            ),
             (200, 1, 0, 0, 0, r#"{"event":"released","reason":"r"}"#),
         ],
     ];

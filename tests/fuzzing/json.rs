@@ -17,7 +17,8 @@ pub fn run(data: &[u8]) {
     let disk = machine.process();
     (&disk as &dyn Disk).write_new_synced(Path::new("/f"), b"content").unwrap();
     let clock = clock();
-    let mut settings = Settings { min_free_bytes: 0, spool: SpoolMode::Never, ..Settings::at(BASE.into()) };
+    let mut settings =
+        Settings { min_free_bytes: 0, spool: SpoolMode::Never, ..Settings::at(BASE.into()) };
     settings.default_backend = BackendName::new("any").unwrap();
     let mut client = Client::with(Arc::new(disk.clone()), clock.clone(), settings, "submit");
     client.register(
@@ -28,7 +29,9 @@ pub fn run(data: &[u8]) {
     client.add(Path::new("/f"), &AddOptions::default()).unwrap();
     let mut said = Vec::new();
     let mut batch = client.batch(&AddOptions::default(), true).unwrap();
-    for (nth, line) in data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).take(8).enumerate() {
+    for (nth, line) in
+        data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).take(8).enumerate()
+    {
         if batch.submit(line, Some(nth as u64 + 1)).is_err() {
             return;
         }
@@ -45,13 +48,20 @@ pub fn run(data: &[u8]) {
     };
     assert_eq!(receipts.total, total);
     let refused: Vec<u64> = receipts.bad.listed.iter().filter_map(|bad| bad.line).collect();
-    let good = said.into_iter().enumerate().filter(|(nth, _)| !refused.contains(&(*nth as u64 + 1)));
-    let good: Vec<OperationLine> =
-        good.map(|(nth, line)| line.unwrap_or_else(|| panic!("line {nth} is no operation"))).collect();
+    let good =
+        said.into_iter().enumerate().filter(|(nth, _)| !refused.contains(&(*nth as u64 + 1)));
+    let good: Vec<OperationLine> = good
+        .map(|(nth, line)| line.unwrap_or_else(|| panic!("line {nth} is no operation")))
+        .collect();
     let told = receipts.to_vec().unwrap();
     assert_eq!(told.len(), good.len());
     drop(receipts);
-    let reader = Client::with(Arc::new(machine.process()), super::image::clock(), Settings::at(BASE.into()), "list");
+    let reader = Client::with(
+        Arc::new(machine.process()),
+        super::image::clock(),
+        Settings::at(BASE.into()),
+        "list",
+    );
     for (receipt, line) in told.iter().zip(&good) {
         let operation = reader.operation(&Reference::Id(receipt.id)).unwrap();
         assert_eq!((operation.number, operation.status()), (receipt.number, Status::Pending));
@@ -67,12 +77,18 @@ pub fn run(data: &[u8]) {
 
 fn same(operation: &Operation, line: &OperationLine) {
     assert_eq!(operation.operation_type, line.operation_type);
-    assert_eq!(operation.backend.as_str(), line.backend.as_ref().map_or("any", BackendName::as_str));
+    assert_eq!(
+        operation.backend.as_str(),
+        line.backend.as_ref().map_or("any", BackendName::as_str)
+    );
     for (name, value) in &line.parameters {
         let found = operation.parameters.get(name);
         // Paths are made absolute.
         let is_path = ["path", "destination"].contains(&name.as_str());
-        assert!(found == Some(value) || (is_path && found.is_some()), "{name}: {value:?} became {found:?}");
+        assert!(
+            found == Some(value) || (is_path && found.is_some()),
+            "{name}: {value:?} became {found:?}"
+        );
     }
     assert_eq!(operation.priority, line.priority.unwrap_or(0));
     assert_eq!(operation.max_retries, line.max_retries.unwrap_or(5));

@@ -18,7 +18,10 @@ pub fn run(data: &[u8]) {
     let mut image = image::sample().clone();
     if let Ok(manifest) = Manifest::decode(Path::new(NAME), &bytes) {
         let again = manifest.encode();
-        assert_eq!(Manifest::decode(Path::new(NAME), &again).expect("what was read can be written"), manifest);
+        assert_eq!(
+            Manifest::decode(Path::new(NAME), &again).expect("what was read can be written"),
+            manifest
+        );
     }
     image.files.insert(NAME.into(), bytes);
     check(&image);
@@ -37,8 +40,14 @@ fn check(image: &Image) {
         let _ = wal.append_new(vec![image::logged("/new"); 3]);
         let _ = wal.append_new(vec![image::logged("/new"); 1]);
         let _ = wal.checkpoint();
-        let _ = wal.cleanup(wal_cli::wal::Retention { max_age_days: 0, failed: true, keep_unpushed: false }, true);
-        let _ = wal.cleanup(wal_cli::wal::Retention { max_age_days: 0, failed: true, keep_unpushed: false }, false);
+        let _ = wal.cleanup(
+            wal_cli::wal::Retention { max_age_days: 0, failed: true, keep_unpushed: false },
+            true,
+        );
+        let _ = wal.cleanup(
+            wal_cli::wal::Retention { max_age_days: 0, failed: true, keep_unpushed: false },
+            false,
+        );
     }
     Seen::by(&disk);
     assert!(machine.read(&outside.join("file")).is_ok(), "a file outside of the log is gone");
@@ -78,7 +87,9 @@ fn replace_nth(value: &mut Value, left: &mut usize, by: &Value) {
     *left -= 1;
     match value {
         Value::Array(items) => items.iter_mut().for_each(|item| replace_nth(item, left, by)),
-        Value::Object(members) => members.iter_mut().for_each(|(_, member)| replace_nth(member, left, by)),
+        Value::Object(members) => {
+            members.iter_mut().for_each(|(_, member)| replace_nth(member, left, by))
+        }
         _ => {}
     }
 }
@@ -114,7 +125,10 @@ fn odd_value(choice: u8) -> Value {
         json!([0, 0]),
         json!([9, 1]),
         json!({}),
-        json!([["pending", "local", "pin", 18_446_744_073_709_551_615_u64], ["failed", "local", "pin", 2]]),
+        json!([
+            ["pending", "local", "pin", 18_446_744_073_709_551_615_u64],
+            ["failed", "local", "pin", 2]
+        ]),
         json!([["pending", "local", "pin", 1], ["pending", "local", "pin", 5]]),
         json!({"adopted": false, "files": [{"name": "partitions/x", "bytes": 5, "sha256": ""}]}),
         json!({"adopted": true, "files": [{"name": "../outside/file", "bytes": 5, "sha256": ""}]}),
@@ -126,7 +140,8 @@ fn odd_value(choice: u8) -> Value {
 
 /// The sample's manifest, and it with one or two values replaced.
 pub fn seeds() -> Vec<Vec<u8>> {
-    let mut seeds = vec![image::sample().files[NAME].clone(), b"{}".to_vec(), br#"{"format":2}"#.to_vec()];
+    let mut seeds =
+        vec![image::sample().files[NAME].clone(), b"{}".to_vec(), br#"{"format":2}"#.to_vec()];
     seeds.extend((0..40_u8).map(|n| vec![0, n, n.wrapping_mul(37)]));
     seeds.extend((0..40).map(|n| vec![0, n, 128 + n % 32, n + 5, n]));
     seeds
@@ -136,7 +151,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
 #[cfg(test)]
 #[test]
 fn no_single_value_of_a_manifest_is_believed_blindly() {
-    let all = (0..160_u8).flat_map(|place| (0..16).chain(128..160).map(move |value| (place, value)));
+    let all =
+        (0..160_u8).flat_map(|place| (0..16).chain(128..160).map(move |value| (place, value)));
     let stride = if std::env::var_os("WAL_CLI_LONG").is_some() { 1 } else { 11 };
     for (place, value) in all.step_by(stride) {
         let found = std::panic::catch_unwind(|| run(&[0, place, value]));
@@ -147,6 +163,9 @@ fn no_single_value_of_a_manifest_is_believed_blindly() {
 #[cfg(test)]
 #[test]
 fn the_manifest_of_the_sample_is_taken_as_it_is() {
-    assert_eq!(&hashed(changed(&[]).to_string().as_bytes()).len(), &image::sample().files[NAME].len());
+    assert_eq!(
+        &hashed(changed(&[]).to_string().as_bytes()).len(),
+        &image::sample().files[NAME].len()
+    );
     super::journal::check(image::sample());
 }

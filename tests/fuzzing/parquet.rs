@@ -49,7 +49,9 @@ fn as_ours(bytes: &[u8]) {
 
 /// A file may say the same number twice, or another one than the manifest: nothing to hold against what it shows.
 fn read_leniently(disk: &wal_cli::disk::MemoryDisk) -> usize {
-    let Ok(view) = wal_cli::wal::View::open(std::sync::Arc::new(disk.clone()), layout()) else { return 0 };
+    let Ok(view) = wal_cli::wal::View::open(std::sync::Arc::new(disk.clone()), layout()) else {
+        return 0;
+    };
     let mut found = 0;
     let count = |_| {
         found += 1;
@@ -110,9 +112,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
     };
     let lines = [
         row(""),
-        row(r#","updated_at":"2025-01-01T00:00:00+01:00","backend":"s3","parameters":{"path":"/x","n":[1,null]}"#),
-        row(r#","status":"completed","completed_at":9223372036854775807,"result":{"cid":"Qm","size":-5,"x":{}}"#),
-        row(r#","status":"retrying","next_retry_at":-9223372036854775808,"error":"e","retry_count":4294967296"#),
+        row(
+            r#","updated_at":"2025-01-01T00:00:00+01:00","backend":"s3","parameters":{"path":"/x","n":[1,null]}"#,
+        ),
+        row(
+            r#","status":"completed","completed_at":9223372036854775807,"result":{"cid":"Qm","size":-5,"x":{}}"#,
+        ),
+        row(
+            r#","status":"retrying","next_retry_at":-9223372036854775808,"error":"e","retry_count":4294967296"#,
+        ),
         row(r#","status":"failed","error":{"code":5},"max_retries":-1,"parameters":"{\"a\":1}""#),
         row(r#","operation_id":"job 17","operation_type":"Ä","backend":"","status":"processing""#),
         row(r#","timestamp":1e300,"updated_at":-1.5"#),

@@ -69,7 +69,10 @@ const SCENARIOS: [(&str, usize); 3] = [("mixed", 12), ("appended", 5), ("lines",
 
 /// The files of one directory.
 pub fn files_of(scenario: &str) -> impl Iterator<Item = (&'static str, &'static [u8])> {
-    FILES.iter().filter(move |(of, _, _)| *of == scenario).map(|(_, name, content)| (*name, *content))
+    FILES
+        .iter()
+        .filter(move |(of, _, _)| *of == scenario)
+        .map(|(_, name, content)| (*name, *content))
 }
 
 /// Puts a directory of the original where the log is, last changed some time ago.
@@ -82,14 +85,20 @@ pub fn put(place: &Place, scenario: &str, age: Duration) {
 fn write(path: &Path, content: &[u8], age: Duration) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, content).unwrap();
-    fs::File::options().write(true).open(path).unwrap().set_modified(SystemTime::now() - age).unwrap();
+    fs::File::options()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_modified(SystemTime::now() - age)
+        .unwrap();
 }
 
 const OLD: Duration = Duration::from_secs(7200);
 
 fn python(what: &str, directory: &Path) -> Value {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suite/adoption.py");
-    serde_json::from_str(&tools::stdout_of(tools::python().arg(script).arg(what).arg(directory))).unwrap()
+    serde_json::from_str(&tools::stdout_of(tools::python().arg(script).arg(what).arg(directory)))
+        .unwrap()
 }
 
 /// What there is below a directory: every file's content, by its path.
@@ -102,7 +111,10 @@ fn tree(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             if path.is_dir() {
                 folders.push(path);
             } else {
-                found.insert(path.strip_prefix(directory).unwrap().to_owned(), fs::read(&path).unwrap());
+                found.insert(
+                    path.strip_prefix(directory).unwrap().to_owned(),
+                    fs::read(&path).unwrap(),
+                );
             }
         }
     }
@@ -119,7 +131,9 @@ fn list(place: &Place) -> Vec<Value> {
 /// Id, status and times, in the form in which the Python script prints them.
 fn shown(operations: &[Value]) -> Value {
     // Ours says of failed ones, too, when they ended; the original knows that only as its last change.
-    let ended = |of: &'_ Value| if of["status"] == "failed" { Value::Null } else { of["completed_at"].clone() };
+    let ended = |of: &'_ Value| {
+        if of["status"] == "failed" { Value::Null } else { of["completed_at"].clone() }
+    };
     let mut rows: Vec<Vec<Value>> = operations
         .iter()
         .map(|of| {
@@ -145,7 +159,11 @@ fn the_fixtures_are_what_the_originals_own_code_makes() {
     let made = tree(&place.path("made"));
     for (scenario, name, content) in FILES {
         let path = Path::new(scenario).join(name);
-        assert!(made.get(&path).is_some_and(|made| made == content), "{} is another one", path.display());
+        assert!(
+            made.get(&path).is_some_and(|made| made == content),
+            "{} is another one",
+            path.display()
+        );
     }
     assert_eq!(made.len(), FILES.len());
 }
@@ -160,7 +178,8 @@ fn every_id_time_and_status_is_kept_and_no_original_is_changed() {
         assert_eq!((shown(&unadopted), unadopted.len()), (expected.clone(), count), "{scenario}");
         for operation in &unadopted {
             let id = operation["operation_id"].as_str().unwrap();
-            let by_id: Value = serde_json::from_slice(&place.output(&format!("--json show {id}")).stdout).unwrap();
+            let by_id: Value =
+                serde_json::from_slice(&place.output(&format!("--json show {id}")).stdout).unwrap();
             let by_number = place.output(&format!("--json show {}", operation["number"]));
             assert_eq!(by_id["operation"]["operation_id"], operation["operation_id"]);
             assert_eq!(by_id, serde_json::from_slice::<Value>(&by_number.stdout).unwrap());
@@ -176,7 +195,11 @@ fn every_id_time_and_status_is_kept_and_no_original_is_changed() {
         place.run("add --backend local a.txt --wait");
         place.run("checkpoint");
         let all = list(&place);
-        assert_eq!((all[0]["number"].clone(), all.len()), (json!(count + 1), count + 1), "{scenario}");
+        assert_eq!(
+            (all[0]["number"].clone(), all.len()),
+            (json!(count + 1), count + 1),
+            "{scenario}"
+        );
         assert_eq!(all[1..], unadopted, "{scenario}");
     }
 }
@@ -193,7 +216,11 @@ fn what_the_original_reads_afterwards() {
     let statistics = json!({"total_operations": 12, "pending": 4, "processing": 1, "completed": 5, "failed": 1,
         "retrying": 1, "partitions": 1, "archives": 2});
     assert_eq!(after["statistics"], statistics);
-    assert_eq!(python("own", &place.log().join("quarantine/original")), before, "and there it finds what it wrote");
+    assert_eq!(
+        python("own", &place.log().join("quarantine/original")),
+        before,
+        "and there it finds what it wrote"
+    );
 }
 
 #[test]
@@ -207,7 +234,11 @@ fn nothing_is_adopted_that_changed_within_the_last_minute() {
     for command in ["add --backend local a.txt", "process", "checkpoint", "retry 4", "cleanup"] {
         let output = place.output(&format!("--json {command}"));
         let error: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!((output.status.code(), &error["error"]["type"]), (Some(5), &json!("original_at_work")), "{command}");
+        assert_eq!(
+            (output.status.code(), &error["error"]["type"]),
+            (Some(5), &json!("original_at_work")),
+            "{command}"
+        );
     }
     assert_eq!(tree(&place.log()), before);
     assert_eq!(list(&place).len(), 12, "readers show it all the same");
@@ -226,7 +257,12 @@ fn what_is_not_understood_is_told_and_kept() {
     write(&place.log().join("archives/archive_20240101.parquet"), b"", OLD);
     let document: Value = serde_json::from_slice(&place.output("--json status").stdout).unwrap();
     assert_eq!(document["success"], false);
-    assert!(document["damage"]["path"].as_str().unwrap().ends_with("partitions/wal_1735680000_0.parquet"));
+    assert!(
+        document["damage"]["path"]
+            .as_str()
+            .unwrap()
+            .ends_with("partitions/wal_1735680000_0.parquet")
+    );
     assert_eq!(document["stats"]["total"], 4, "damage in one file hides nothing of the others");
     let before = tree(&place.log());
     place.run("checkpoint");
@@ -240,7 +276,10 @@ fn what_is_not_understood_is_told_and_kept() {
         .collect();
     let expected = [
         ("partitions/wal_1735680000_0.parquet", "what stands there is neither Parquet nor JSON"),
-        ("partitions/wal_1735720000_0.parquet", "the line at byte 689: its status `queued` is none of the five"),
+        (
+            "partitions/wal_1735720000_0.parquet",
+            "the line at byte 689: its status `queued` is none of the five",
+        ),
         ("archives/archive_20240101.parquet", "it is empty"),
     ];
     assert_eq!(unread, expected);
@@ -278,13 +317,21 @@ fn what_a_dead_process_of_the_original_left_is_asked_about() {
     let line = json!({"operation_id": "1715609f-7c74-4c6d-820f-c1e1d0a4e909", "operation_type": "mkdir",
         "backend": "local", "status": "processing", "timestamp": 1735680000000_i64, "updated_at": 1735680001000_i64,
         "parameters": {"path": "/d"}});
-    write(&place.log().join("partitions/wal_1735680000_0.parquet"), line.to_string().as_bytes(), OLD);
+    write(
+        &place.log().join("partitions/wal_1735680000_0.parquet"),
+        line.to_string().as_bytes(),
+        OLD,
+    );
     let operation = &place.json("show 1")["operation"].clone();
     assert_eq!(operation["claim"]["pid"], 0);
     place.run("process --quiet");
     let operation = &place.json("show 1 --history")["operation"].clone();
-    let steps: Vec<&str> =
-        operation["history"].as_array().unwrap().iter().map(|step| step["to"].as_str().unwrap()).collect();
+    let steps: Vec<&str> = operation["history"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["to"].as_str().unwrap())
+        .collect();
     assert_eq!(steps, ["processing", "pending", "processing", "completed"], "{operation}");
 }
 
@@ -293,17 +340,27 @@ fn several_first_writers_adopt_once() {
     let place = Place::new();
     put(&place, "mixed", OLD);
     place.file("a.txt", "hello world\n");
-    let writers: Vec<_> =
-        (0..6).map(|_| place.command("add --backend local a.txt").stdout(Stdio::null()).spawn().unwrap()).collect();
+    let writers: Vec<_> = (0..6)
+        .map(|_| place.command("add --backend local a.txt").stdout(Stdio::null()).spawn().unwrap())
+        .collect();
     while list(&place).len() < 18 {
         let seen = list(&place);
-        let numbers: std::collections::BTreeSet<_> = seen.iter().map(|of| of["number"].as_u64()).collect();
-        assert!(seen.len() >= 12 && numbers.len() == seen.len(), "each exactly once, whenever one looks: {seen:?}");
+        let numbers: std::collections::BTreeSet<_> =
+            seen.iter().map(|of| of["number"].as_u64()).collect();
+        assert!(
+            seen.len() >= 12 && numbers.len() == seen.len(),
+            "each exactly once, whenever one looks: {seen:?}"
+        );
     }
     for mut writer in writers {
         assert!(writer.wait().unwrap().success());
     }
     assert_eq!(list(&place).len(), 18);
     assert_eq!(names(&place.log().join("quarantine/original/partitions")).len(), 3);
-    assert_eq!(names(&place.log().join("partitions")).len(), 1, "{:?}", names(&place.log().join("quarantine")));
+    assert_eq!(
+        names(&place.log().join("partitions")).len(),
+        1,
+        "{:?}",
+        names(&place.log().join("quarantine"))
+    );
 }

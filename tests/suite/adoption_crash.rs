@@ -82,8 +82,15 @@ fn check_carries_on(machine: &Machine, scenario: &str, expected: &[Operation], c
     let disk = machine.process();
     for (name, content) in files_of(scenario) {
         let aside = Path::new("/home/wal/quarantine/original").join(name);
-        assert_eq!((&disk as &dyn Disk).read(&aside).unwrap(), content, "{context}: {name} is another one");
-        assert!(!(&disk as &dyn Disk).exists(&layout().file(name)).unwrap(), "{context}: {name} was not moved");
+        assert_eq!(
+            (&disk as &dyn Disk).read(&aside).unwrap(),
+            content,
+            "{context}: {name} is another one"
+        );
+        assert!(
+            !(&disk as &dyn Disk).exists(&layout().file(name)).unwrap(),
+            "{context}: {name} was not moved"
+        );
     }
 }
 
@@ -91,7 +98,12 @@ fn check_carries_on(machine: &Machine, scenario: &str, expected: &[Operation], c
 fn check_goes_on(machine: &Machine, expected: &[Operation], context: &str) {
     let wal = open(machine.process(), 100).unwrap();
     let parameters = Fields::from([("path".to_owned(), "/x".to_owned())]);
-    let new = Logged::new(OperationType::new("add").unwrap(), BackendName::new("local").unwrap(), parameters, 5);
+    let new = Logged::new(
+        OperationType::new("add").unwrap(),
+        BackendName::new("local").unwrap(),
+        parameters,
+        5,
+    );
     let written = wal.append_new(vec![new]).unwrap();
     assert_eq!(written[0].number(), expected.len() as u64 + 1, "{context}");
     wal.checkpoint().unwrap();
@@ -171,7 +183,12 @@ fn whoever_carries_on_may_die_as_well() {
                     });
                 }
             }
-            check_carries_on(&machine, scenario, &expected, &format!("killed at {first}, then at {second}"));
+            check_carries_on(
+                &machine,
+                scenario,
+                &expected,
+                &format!("killed at {first}, then at {second}"),
+            );
         }
     }
 }
@@ -206,9 +223,15 @@ fn what_the_original_writes_in_between_is_not_lost() {
         seen(&machine)
     };
     let status = |operations: &[Operation]| {
-        operations.iter().find(|operation| operation.id.to_string() == NEW_ID).map(Operation::status)
+        operations
+            .iter()
+            .find(|operation| operation.id.to_string() == NEW_ID)
+            .map(Operation::status)
     };
-    assert_eq!((status(&before), status(&expected)), (Some(Status::Pending), Some(Status::Completed)));
+    assert_eq!(
+        (status(&before), status(&expected)),
+        (Some(Status::Pending), Some(Status::Completed))
+    );
     assert_ne!(before[0].id, expected[0].id, "it changes the numbers, too");
     let (mut adopted, mut too_late) = (0, 0);
     for at in (0..STEPS_MAX).step_by(3) {
@@ -226,7 +249,11 @@ fn what_the_original_writes_in_between_is_not_lost() {
             assert_eq!(after, before, "at {at}");
             too_late += 1;
             let path = Path::new("/home/wal/quarantine").join(NEW.rsplit('/').next().unwrap());
-            assert_eq!((&machine.process() as &dyn Disk).read(&path).unwrap(), line.as_bytes(), "at {at}");
+            assert_eq!(
+                (&machine.process() as &dyn Disk).read(&path).unwrap(),
+                line.as_bytes(),
+                "at {at}"
+            );
         }
         if done {
             break;

@@ -15,7 +15,8 @@ use serde_json::Value;
 use wal_cli::backend::unixfs::Options;
 use wal_cli::backend::{Answer, Attempt, AttemptError, Audit, Backend, LocalBackend, Request};
 use wal_cli::client::{
-    AuditOptions, AuditReport, Client, ClientError, Followed, ProcessOptions, Reference, Silent, Stop,
+    AuditOptions, AuditReport, Client, ClientError, Followed, ProcessOptions, Reference, Silent,
+    Stop,
 };
 use wal_cli::disk::Disk;
 use wal_cli::operation::{Failure, Fields, Logged, OperationType, Outcome, Status};
@@ -35,7 +36,9 @@ fn look(client: &Client, reopen: bool) -> AuditReport {
 }
 
 fn numbers(report: &AuditReport) -> (Vec<u64>, Vec<u64>) {
-    let numbers = |findings: &[wal_cli::client::AuditFinding]| findings.iter().map(|finding| finding.number).collect();
+    let numbers = |findings: &[wal_cli::client::AuditFinding]| {
+        findings.iter().map(|finding| finding.number).collect()
+    };
     (numbers(&report.gone), numbers(&report.altered))
 }
 
@@ -67,8 +70,14 @@ fn what_is_gone_goes_on_as_a_new_operation_also_from_an_archive() {
     assert_eq!((report.reopened, numbers(&report)), (2, (vec![1], vec![2])));
     let (old, new) = (scenario.get(1), scenario.get(4));
     assert_eq!(report.gone[0].followed, Some(Followed::Reopened { number: 4, id: new.id }));
-    assert_eq!((old.status(), old.redirected_to, new.redirected_from), (Status::Completed, Some(new.id), Some(old.id)));
-    assert_eq!((new.status(), &new.parameters, new.max_retries), (Status::Pending, &old.parameters, old.max_retries));
+    assert_eq!(
+        (old.status(), old.redirected_to, new.redirected_from),
+        (Status::Completed, Some(new.id), Some(old.id))
+    );
+    assert_eq!(
+        (new.status(), &new.parameters, new.max_retries),
+        (Status::Pending, &old.parameters, old.max_retries)
+    );
     assert_sound(&client);
 
     // What goes on is not logged twice, whoever asks.
@@ -88,7 +97,11 @@ fn what_is_gone_goes_on_as_a_new_operation_also_from_an_archive() {
     client.checkpoint().unwrap();
     let report = look(&client, true);
     assert!(report.is_clean());
-    assert_eq!((report.checked, report.superseded), (3, 2), "what they went on as is looked at in their place");
+    assert_eq!(
+        (report.checked, report.superseded),
+        (3, 2),
+        "what they went on as is looked at in their place"
+    );
     assert_sound(&client);
 }
 
@@ -98,15 +111,24 @@ fn what_failed_again_or_was_deleted_is_logged_once_more() {
     scenario.add("a", "one").process();
     finds(&scenario, "a", "one", Audit::Gone("it is gone".into()));
     assert_eq!(look(&scenario.client(), true).reopened, 1);
-    scenario.client().change(&[Reference::Number(2)], &wal_cli::client::Verb::Delete, true).unwrap();
+    scenario
+        .client()
+        .change(&[Reference::Number(2)], &wal_cli::client::Verb::Delete, true)
+        .unwrap();
     let report = look(&scenario.client(), true);
-    assert!(matches!(report.gone[0].followed, Some(Followed::Reopened { number: 3, .. })), "{report:?}");
+    assert!(
+        matches!(report.gone[0].followed, Some(Followed::Reopened { number: 3, .. })),
+        "{report:?}"
+    );
     scenario
         .client()
         .change(&[Reference::Number(3)], &wal_cli::client::Verb::Cancel { permanent: false }, true)
         .unwrap();
     let report = look(&scenario.client(), true);
-    assert!(matches!(report.gone[0].followed, Some(Followed::Reopened { number: 4, .. })), "{report:?}");
+    assert!(
+        matches!(report.gone[0].followed, Some(Followed::Reopened { number: 4, .. })),
+        "{report:?}"
+    );
     let history = scenario.get(1).history;
     assert_eq!(history.iter().filter(|entry| entry.from == Some(Status::Completed)).count(), 3);
     assert_sound(&scenario.client());
@@ -123,7 +145,12 @@ fn a_repair_keeps_what_was_reopened() {
     for folded in [false, true] {
         let machine = scenario.machine.fork();
         let disk = machine.process();
-        let client = Client::with(Arc::new(disk.clone()), scenario.clock.clone(), scenario.settings.clone(), "verify");
+        let client = Client::with(
+            Arc::new(disk.clone()),
+            scenario.clock.clone(),
+            scenario.settings.clone(),
+            "verify",
+        );
         if folded {
             client.checkpoint().unwrap();
         }
@@ -133,7 +160,11 @@ fn a_repair_keeps_what_was_reopened() {
         assert!(repaired.changed && repaired.lost.iter().count() == 0, "{repaired:?}");
         assert_sound(&client);
         let now = client.operation(&Reference::Number(1)).unwrap();
-        assert_eq!((now.status(), now.redirected_to), (Status::Completed, old.redirected_to), "{folded}");
+        assert_eq!(
+            (now.status(), now.redirected_to),
+            (Status::Completed, old.redirected_to),
+            "{folded}"
+        );
     }
 }
 
@@ -171,7 +202,9 @@ fn a_request_to_stop_ends_it_soon_with_what_was_found() {
             }
             stop.request();
         });
-        client.audit(&AuditOptions { reopen: true, ..AuditOptions::default() }, &stop, &|_, _| {}).unwrap()
+        client
+            .audit(&AuditOptions { reopen: true, ..AuditOptions::default() }, &stop, &|_, _| {})
+            .unwrap()
     });
     assert!(report.stopped && report.unasked.is_empty(), "{report:?}");
     assert_eq!((numbers(&report), report.reopened), ((vec![1], vec![]), 0));
@@ -193,7 +226,12 @@ fn only_what_was_asked_for_is_looked_at() {
     assert!(scenario.scripts["b"].audited.lock().unwrap().is_empty());
     let mut settings = scenario.settings.clone();
     settings.enabled = false;
-    let off = Client::with(Arc::new(scenario.machine.process()), scenario.clock.clone(), settings, "verify");
+    let off = Client::with(
+        Arc::new(scenario.machine.process()),
+        scenario.clock.clone(),
+        settings,
+        "verify",
+    );
     let refused = off.audit(&AuditOptions { reopen: true, ..options }, &Stop::new(), &|_, _| {});
     assert!(matches!(refused, Err(ClientError::Disabled)));
 }
@@ -220,7 +258,12 @@ impl Backend for Meddled {
         self.store.ask(request)
     }
 
-    fn audit(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<Audit, AttemptError> {
+    fn audit(
+        &self,
+        request: &Request,
+        outcome: &Outcome,
+        attempt: &Attempt,
+    ) -> Result<Audit, AttemptError> {
         if !self.done.swap(true, Ordering::SeqCst) {
             (self.meanwhile)();
         }
@@ -239,8 +282,10 @@ fn what_an_operation_removes_meanwhile_is_not_logged_once_more() {
     disk.create_dir(Path::new("/home")).unwrap();
     (&*disk as &dyn Disk).write_new_synced(Path::new("/home/f"), b"hello").unwrap();
     let submit = |operation_type: &str, parameters: &[(&str, &str)]| {
-        let parameters: Fields =
-            parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let parameters: Fields = parameters
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         let kind = OperationType::new(operation_type).unwrap();
         scenario.client().submit(Logged::new(kind, backend("local"), parameters, 0)).unwrap();
     };
@@ -248,12 +293,19 @@ fn what_an_operation_removes_meanwhile_is_not_logged_once_more() {
     submit("upload", &[("path", "/home/f"), ("destination", "/n/g")]);
     assert_eq!(scenario.process().completed, 2);
     submit("rm", &[("path", "/n/f")]);
-    let store =
-        LocalBackend::new(disk.clone(), scenario.clock.clone(), PathBuf::from("/wal/local"), Options::default());
+    let store = LocalBackend::new(
+        disk.clone(),
+        scenario.clock.clone(),
+        PathBuf::from("/wal/local"),
+        Options::default(),
+    );
     let other = scenario.clone();
     let meanwhile = Box::new(move || assert_eq!(other.process().completed, 1));
     let mut client = scenario.client();
-    client.register(backend("local"), Arc::new(Meddled { store, meanwhile, done: AtomicBool::new(false) }));
+    client.register(
+        backend("local"),
+        Arc::new(Meddled { store, meanwhile, done: AtomicBool::new(false) }),
+    );
     let report = look(&client, true);
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.intact, report.superseded, report.reopened), (1, 1, 0));
@@ -265,7 +317,10 @@ fn what_an_operation_removes_meanwhile_is_not_logged_once_more() {
 /// Logs an operation of a type that touches places, on the scripted backend `a`.
 fn touch(scenario: &Scenario, operation_type: &str, name: &str, parameters: &[(&str, &str)]) {
     let named = [("name", name)];
-    let parameters = parameters.iter().chain(&named).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let parameters = parameters
+        .iter()
+        .chain(&named)
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let kind = OperationType::new(operation_type).unwrap();
     scenario.client().submit(Logged::new(kind, backend("a"), parameters.collect(), 2)).unwrap();
 }
@@ -291,9 +346,16 @@ fn what_is_begun_at_a_place_excuses_what_is_missing_there_until_it_has_ended() {
     assert!(died.is_err() && scenario.get(3).status() == Status::Processing);
     let report = look(&scenario.client(), true);
     assert_eq!((numbers(&report), report.superseded), ((vec![2], vec![]), 1), "{report:?}");
-    assert!(matches!(report.gone[0].followed, Some(Followed::GoesOn { number: 4, .. })), "{report:?}");
+    assert!(
+        matches!(report.gone[0].followed, Some(Followed::GoesOn { number: 4, .. })),
+        "{report:?}"
+    );
     // Nobody will ever know: somebody has to look.
-    scenario.scripts["a"].answers.lock().unwrap().insert("rm".into(), Answer::Unknown("nobody saw it".into()));
+    scenario.scripts["a"]
+        .answers
+        .lock()
+        .unwrap()
+        .insert("rm".into(), Answer::Unknown("nobody saw it".into()));
     scenario.process();
     if scenario.get(3).is_in_doubt() {
         let report = look(&scenario.client(), true);
@@ -323,13 +385,19 @@ fn damage_is_told_whatever_was_removed_since() {
 /// What the command prints, checked against its schema, with its exit code.
 fn told(place: &Place, arguments: &str) -> (i32, Value) {
     let output = place.output(&format!("--json {arguments}"));
-    let document: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
+    let document: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
     contract::check(arguments, &document);
     (code(&output).unwrap_or(-1), document)
 }
 
 fn numbers_in(document: &Value, kind: &str) -> Vec<u64> {
-    document[kind].as_array().unwrap().iter().map(|finding| finding["number"].as_u64().unwrap()).collect()
+    document[kind]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|finding| finding["number"].as_u64().unwrap())
+        .collect()
 }
 
 fn assert_found(document: &Value, gone: &[u64], altered: &[u64]) {
@@ -384,7 +452,11 @@ fn what_is_missing_or_damaged_in_the_local_store_is_found_and_put_back() {
     place.run("submit upload d /tree --wait"); // 8
     place.run("submit list --wait"); // 9
     let (exit, document) = told(&place, "verify --remote");
-    assert_eq!((exit, &document["checked"], &document["nothing"]), (0, &8.into(), &1.into()), "{document:#}");
+    assert_eq!(
+        (exit, &document["checked"], &document["nothing"]),
+        (0, &8.into(), &1.into()),
+        "{document:#}"
+    );
 
     std::fs::remove_file(stored(&place, "one\n")).unwrap();
     std::fs::write(stored(&place, "two\n"), "twx\n").unwrap();
@@ -401,9 +473,15 @@ fn what_is_missing_or_damaged_in_the_local_store_is_found_and_put_back() {
 
     let output = place.output("verify --remote");
     let (shown, said) = (text(&output.stdout), text(&output.stderr));
-    assert!(shown.contains(&format!("gone     1  local  add     {}", place.path("one").display())), "{shown}");
+    assert!(
+        shown.contains(&format!("gone     1  local  add     {}", place.path("one").display())),
+        "{shown}"
+    );
     assert!(shown.contains("there is no `/n/four` any more"), "{shown}");
-    assert!(shown.contains("of 9 completed operations, 1 intact, 3 gone, 4 altered, 1 with nothing"), "{shown}");
+    assert!(
+        shown.contains("of 9 completed operations, 1 intact, 3 gone, 4 altered, 1 with nothing"),
+        "{shown}"
+    );
     assert!(said.contains("of what was completed, 3 gone, 4 altered"), "{said}");
     assert!(said.contains("--reopen"), "{said}");
 
@@ -415,7 +493,10 @@ fn what_is_missing_or_damaged_in_the_local_store_is_found_and_put_back() {
     assert!(shown.contains("logged once more, as operation 11"), "{shown}");
     assert!(text(&output.stderr).contains("wal-cli process"));
     let (_, document) = told(&place, "verify --remote --reopen");
-    assert_eq!((&document["reopened"], &document["gone"][0]["went_on_as"]["new"]), (&0.into(), &false.into()));
+    assert_eq!(
+        (&document["reopened"], &document["gone"][0]["went_on_as"]["new"]),
+        (&0.into(), &false.into())
+    );
     let shown = place.run("show 1");
     assert!(shown.contains("went on as") && shown.contains("completed"), "{shown}");
     let next = document["gone"][0]["went_on_as"]["number"].as_u64().unwrap();
@@ -424,7 +505,10 @@ fn what_is_missing_or_damaged_in_the_local_store_is_found_and_put_back() {
     // What is copied from there waits for it.
     let copy = place.json("show 15");
     assert_eq!(copy["operation"]["operation_type"], "copy");
-    assert_eq!(copy["operation"]["depends_on"][0], place.json("show 14")["operation"]["operation_id"]);
+    assert_eq!(
+        copy["operation"]["depends_on"][0],
+        place.json("show 14")["operation"]["operation_id"]
+    );
     place.run("process");
     let (exit, document) = told(&place, "verify --remote");
     assert_eq!((exit, &document["clean"]), (0, &true.into()), "{document:#}");
@@ -455,13 +539,20 @@ fn what_cannot_be_sent_again_is_refused_with_the_reason_and_the_others_go_on() {
     let (exit, document) = told(&place, "verify --remote --reopen");
     assert_eq!(exit, 1);
     assert_found(&document, &[1, 2, 3, 4, 6], &[]);
-    let refused: Vec<&str> =
-        document["gone"].as_array().unwrap().iter().map(|found| found["refused"].as_str().unwrap_or("")).collect();
+    let refused: Vec<&str> = document["gone"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|found| found["refused"].as_str().unwrap_or(""))
+        .collect();
     assert!(refused[0].is_empty() && refused[3].is_empty(), "{refused:?}");
     assert!(refused[1].ends_with("gone` is not there any more"), "{refused:?}");
     assert!(refused[2].ends_with("changed` is not what was sent any more"), "{refused:?}");
     assert!(refused[4].contains("taken away by this very move"), "{refused:?}");
-    assert_eq!((&document["reopened"], place.run("list all -q --limit 0").lines().count()), (&2.into(), 8));
+    assert_eq!(
+        (&document["reopened"], place.run("list all -q --limit 0").lines().count()),
+        (&2.into(), 8)
+    );
     // Copied afresh: from now on the file may go.
     std::fs::remove_file(place.path("touched")).unwrap();
     place.run("process");
@@ -494,7 +585,11 @@ fn what_later_operations_replaced_or_removed_is_no_finding() {
     place.run(&format!("submit rm {cid} --param recursive=true --wait"));
     let (exit, document) = told(&place, "verify --remote");
     assert_eq!(exit, 0, "{document:#}");
-    assert_eq!((&document["superseded"], &document["checked"]), (&7.into(), &3.into()), "{document:#}");
+    assert_eq!(
+        (&document["superseded"], &document["checked"]),
+        (&7.into(), &3.into()),
+        "{document:#}"
+    );
 }
 
 #[test]
@@ -508,14 +603,20 @@ fn a_store_that_is_not_mounted_is_not_taken_for_lost() {
     let (exit, document) = told(&place, "verify --remote --reopen");
     assert_eq!((exit, &document["reopened"]), (1, &0.into()), "{document:#}");
     assert_found(&document, &[], &[]);
-    assert!(document["unasked"][0]["error"].as_str().unwrap().contains("mount its disk"), "{document:#}");
+    assert!(
+        document["unasked"][0]["error"].as_str().unwrap().contains("mount its disk"),
+        "{document:#}"
+    );
 }
 
 #[test]
 fn what_a_kubo_node_lost_is_found_and_put_back_and_one_that_is_away_is_told_once() {
     let place = Place::new();
     let mut kubo = Kubo::new(&[]);
-    place.settings(&format!("default_backend = \"ipfs\"\n[backends.ipfs]\nendpoint = \"{}\"\n", kubo.endpoint()));
+    place.settings(&format!(
+        "default_backend = \"ipfs\"\n[backends.ipfs]\nendpoint = \"{}\"\n",
+        kubo.endpoint()
+    ));
     for name in ["one", "two", "three", "four"] {
         place.file(name, &format!("{name}\n"));
     }
@@ -551,9 +652,17 @@ fn what_a_kubo_node_lost_is_found_and_put_back_and_one_that_is_away_is_told_once
     place.run("add one --backend local --wait");
     kubo.stop();
     let (exit, document) = told(&place, "verify --remote --reopen");
-    assert_eq!((exit, &document["intact"], &document["reopened"]), (1, &1.into(), &0.into()), "{document:#}");
+    assert_eq!(
+        (exit, &document["intact"], &document["reopened"]),
+        (1, &1.into(), &0.into()),
+        "{document:#}"
+    );
     let [unasked] = &document["unasked"].as_array().unwrap()[..] else { panic!("{document:#}") };
-    assert_eq!((&unasked["backend"], &unasked["error_type"]), (&"ipfs".into(), &"unreachable".into()), "{document:#}");
+    assert_eq!(
+        (&unasked["backend"], &unasked["error_type"]),
+        (&"ipfs".into(), &"unreachable".into()),
+        "{document:#}"
+    );
     let shown = text(&place.output("verify --remote").stdout);
     assert_eq!(shown.matches("cannot be reached").count(), 1, "{shown}");
 
@@ -619,7 +728,11 @@ fn whoever_deletes_a_removal_is_told_that_it_counts_as_a_loss_then() {
     place.run("submit rm /f --wait");
     assert_eq!(told(&place, "verify --remote").0, 0);
     let deleted = place.output("delete 2");
-    assert!(String::from_utf8(deleted.stderr).unwrap().contains("operation 2 had taken something away on purpose"));
+    assert!(
+        String::from_utf8(deleted.stderr)
+            .unwrap()
+            .contains("operation 2 had taken something away on purpose")
+    );
     let (exit, document) = told(&place, "verify --remote");
     assert_eq!(exit, 1);
     assert_found(&document, &[1], &[]);
@@ -645,7 +758,11 @@ fn what_a_bucket_lost_is_found_and_put_back() {
     place.run("submit upload one audit/old --wait"); // 7: superseded
     place.run("submit rm audit/old --wait"); // 8
     let (exit, document) = told(&place, "verify --remote");
-    assert_eq!((exit, &document["intact"], &document["superseded"]), (0, &6.into(), &1.into()), "{document:#}");
+    assert_eq!(
+        (exit, &document["intact"], &document["superseded"]),
+        (0, &6.into(), &1.into()),
+        "{document:#}"
+    );
 
     s3.python(&format!(
         "s3.delete_object(Bucket={BUCKET:?}, Key='audit/one')\n\
@@ -663,6 +780,8 @@ fn what_a_bucket_lost_is_found_and_put_back() {
     assert!(what(1).ends_with("has 18 bytes, not 6"), "{document:#}");
     assert!(what(2).starts_with("1 of 2 objects"), "{document:#}");
     put_back(&place, 6);
-    let body = format!("print(s3.get_object(Bucket={BUCKET:?}, Key='audit/two')['Body'].read().decode(), end='')");
+    let body = format!(
+        "print(s3.get_object(Bucket={BUCKET:?}, Key='audit/two')['Body'].read().decode(), end='')"
+    );
     assert_eq!(s3.python(&body), "two");
 }

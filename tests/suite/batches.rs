@@ -51,10 +51,14 @@ fn every_bad_line_is_listed_and_nothing_is_logged_unless_it_is_to_keep_going() {
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((code(&output), json["error"]["bad_count"].as_u64()), (Some(2), Some(2)), "{json}");
     let bad = json["error"]["bad_inputs"].as_array().unwrap();
-    let lines: Vec<_> = bad.iter().map(|bad| (bad["line"].as_u64().unwrap(), bad["error_type"].as_str())).collect();
+    let lines: Vec<_> =
+        bad.iter().map(|bad| (bad["line"].as_u64().unwrap(), bad["error_type"].as_str())).collect();
     assert_eq!(lines, [(7, Some("not_found")), (2100, Some("unsupported_file"))]);
     let told = text(&place.output("add --backend local --from-file list").stderr);
-    assert!(told.contains("2 of 2500") && told.contains("line 7: gone") && told.contains("line 2100: "), "{told}");
+    assert!(
+        told.contains("2 of 2500") && told.contains("line 7: gone") && told.contains("line 2100: "),
+        "{told}"
+    );
     assert_eq!(total(&place), 0);
     assert_eq!(names_if_any(&place, "tmp"), [] as [&str; 0]);
     assert_eq!(names_if_any(&place, "partitions"), [] as [&str; 0]);
@@ -63,7 +67,10 @@ fn every_bad_line_is_listed_and_nothing_is_logged_unless_it_is_to_keep_going() {
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((code(&output), json["success"].as_bool()), (Some(1), Some(false)));
     let operations = json["operations"].as_array().unwrap();
-    assert_eq!((operations.len(), json["error"]["bad_inputs"].as_array().unwrap().len()), (2498, 2));
+    assert_eq!(
+        (operations.len(), json["error"]["bad_inputs"].as_array().unwrap().len()),
+        (2498, 2)
+    );
     assert!(operations[6]["path"].as_str().unwrap().ends_with("/f7"), "the seventh was left out");
     assert_eq!(total(&place), 2498);
     // What is told is what is there.
@@ -74,7 +81,9 @@ fn every_bad_line_is_listed_and_nothing_is_logged_unless_it_is_to_keep_going() {
 
     let output = place.output("add --backend local --from-file list --keep-going");
     assert_eq!((code(&output), text(&output.stdout).lines().count()), (Some(1), 2498));
-    assert!(text(&output.stderr).contains("2 of 2500 inputs cannot be used; the other 2498 are logged"));
+    assert!(
+        text(&output.stderr).contains("2 of 2500 inputs cannot be used; the other 2498 are logged")
+    );
 }
 
 #[test]
@@ -86,7 +95,9 @@ fn killed_at_any_instant_it_is_there_whole_or_not_at_all() {
     let (mut logged, mut killed) = (1, 0);
     for round in 0..12 {
         let mut child = place.start("add --backend local --from-file list");
-        std::thread::sleep(Duration::from_millis(random.u64(5..if round % 2 == 0 { 120 } else { 500 })));
+        std::thread::sleep(Duration::from_millis(
+            random.u64(5..if round % 2 == 0 { 120 } else { 500 }),
+        ));
         killed += u64::from(child.kill().is_ok() && !child.wait().unwrap().success());
         let now = total(&place);
         assert!(now == logged || now == logged + 3000, "round {round}: {now} after {logged}");
@@ -97,8 +108,12 @@ fn killed_at_any_instant_it_is_there_whole_or_not_at_all() {
     assert_eq!(total(&place), logged);
     assert_eq!(names(&place.log().join("tmp")), [] as [&str; 0]);
     let listed = place.json("list all --limit 0");
-    let numbers: BTreeSet<u64> =
-        listed["operations"].as_array().unwrap().iter().map(|one| one["number"].as_u64().unwrap()).collect();
+    let numbers: BTreeSet<u64> = listed["operations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["number"].as_u64().unwrap())
+        .collect();
     assert_eq!(numbers.len() as u64, logged);
 }
 
@@ -108,8 +123,9 @@ fn writers_and_a_drain_loop_go_on_beside_a_batch() {
     list(&place, 4000, &[]);
     place.run("add --backend mock f1");
     let beside = std::thread::scope(|scope| {
-        let batches =
-            [(); 2].map(|()| scope.spawn(|| place.output("add --backend mock --from-file list --lock-timeout 2min")));
+        let batches = [(); 2].map(|()| {
+            scope.spawn(|| place.output("add --backend mock --from-file list --lock-timeout 2min"))
+        });
         let writers = [(); 2].map(|()| {
             scope.spawn(|| {
                 for _ in 0..20 {
@@ -127,7 +143,10 @@ fn writers_and_a_drain_loop_go_on_beside_a_batch() {
     });
     place.run("process --quiet");
     let stats = &place.json("status")["stats"];
-    assert_eq!((stats["total"].as_u64(), stats["completed"].as_u64()), (Some(8001 + beside), Some(8001 + beside)));
+    assert_eq!(
+        (stats["total"].as_u64(), stats["completed"].as_u64()),
+        (Some(8001 + beside), Some(8001 + beside))
+    );
 }
 
 #[test]
@@ -145,12 +164,18 @@ fn lines_of_json_are_logged_together_or_named() {
         (r#"{"operation_type":"mkdir","parameters":{"path":"/d"},"prio":1}"#, "bad_line"),
         (r#"{"operation_type":"mkdir""#, "bad_line"),
         (r#"{"operation_type":"dance"}"#, "unsupported"),
-        (r#"{"operation_type":"mkdir","backend":"elsewhere","parameters":{"path":"/d"}}"#, "unknown_backend"),
+        (
+            r#"{"operation_type":"mkdir","backend":"elsewhere","parameters":{"path":"/d"}}"#,
+            "unknown_backend",
+        ),
         (r#"{"operation_type":"add","parameters":{"path":"gone"}}"#, "not_found"),
         (r#"{"operation_type":"pin","parameters":{"cid":"x"}}"#, "bad_parameters"),
         (r#"{"operation_type":"mkdir","parameters":{"path":"/d"},"after":[99]}"#, "bad_after"),
         (r#"{"operation_type":"mkdir","parameters":{"path":"/d"},"delay":"soon"}"#, "bad_line"),
-        (r#"{"operation_type":"mkdir","parameters":{"path":"/d"},"idempotency_key":""}"#, "bad_key"),
+        (
+            r#"{"operation_type":"mkdir","parameters":{"path":"/d"},"idempotency_key":""}"#,
+            "bad_key",
+        ),
     ];
     let lines: Vec<&str> = good.into_iter().chain(bad.map(|(line, _)| line)).collect();
     let output = fed(&place, "--json submit --backend local --from-file -", &lines.join("\n"));
@@ -162,23 +187,33 @@ fn lines_of_json_are_logged_together_or_named() {
         .iter()
         .map(|bad| (bad["line"].as_u64().unwrap(), bad["error_type"].as_str().unwrap().to_owned()))
         .collect();
-    let expected: Vec<_> = (6..).zip(bad).map(|(line, (_, kind))| (line, kind.to_owned())).collect();
+    let expected: Vec<_> =
+        (6..).zip(bad).map(|(line, (_, kind))| (line, kind.to_owned())).collect();
     assert_eq!(named, expected);
     assert_eq!(total(&place), 0);
 
-    let output = fed(&place, "--json submit --backend local --priority 2 --from-file -", &good.join("\r\n"));
+    let output =
+        fed(&place, "--json submit --backend local --priority 2 --from-file -", &good.join("\r\n"));
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(code(&output), Some(0), "{json}");
-    let numbers: Vec<_> = json["operations"].as_array().unwrap().iter().map(|one| one["number"].clone()).collect();
+    let numbers: Vec<_> =
+        json["operations"].as_array().unwrap().iter().map(|one| one["number"].clone()).collect();
     assert_eq!(numbers, [1, 2, 3, 3], "one key, one operation");
     let (first, second) = (place.json("show 1"), place.json("show 2"));
     assert_eq!(first["operation"]["parameters"]["path"], place.path("a.txt").to_str().unwrap());
-    assert_eq!((&first["operation"]["priority"], &second["operation"]["priority"]), (&2.into(), &4.into()));
-    assert_eq!((&second["operation"]["backend"], &second["operation"]["max_retries"]), (&"mock".into(), &0.into()));
+    assert_eq!(
+        (&first["operation"]["priority"], &second["operation"]["priority"]),
+        (&2.into(), &4.into())
+    );
+    assert_eq!(
+        (&second["operation"]["backend"], &second["operation"]["max_retries"]),
+        (&"mock".into(), &0.into())
+    );
 
     // More than a frame.
-    let many: Vec<String> =
-        (0..1500).map(|nth| format!(r#"{{"operation_type":"mkdir","parameters":{{"path":"/{nth}"}}}}"#)).collect();
+    let many: Vec<String> = (0..1500)
+        .map(|nth| format!(r#"{{"operation_type":"mkdir","parameters":{{"path":"/{nth}"}}}}"#))
+        .collect();
     let output = fed(&place, "submit --backend local --from-file -", &many.join("\n"));
     assert_eq!((code(&output), text(&output.stdout).lines().count()), (Some(0), 1500));
 }
@@ -227,7 +262,12 @@ fn a_large_batch_can_be_waited_for() {
     list(&place, 1200, &[(1100, "gone")]);
     let output = place.output("add --backend local --from-file list --wait --keep-going");
     let stdout = text(&output.stdout);
-    assert_eq!((code(&output), stdout.lines().count()), (Some(1), 1199), "{}", text(&output.stderr));
+    assert_eq!(
+        (code(&output), stdout.lines().count()),
+        (Some(1), 1199),
+        "{}",
+        text(&output.stderr)
+    );
     assert!(stdout.lines().all(|line| line.contains("completed")), "{stdout}");
     assert!(text(&output.stderr).contains("line 1100: gone"));
     list(&place, 1200, &[]);

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use wal_cli::backend::{Answer, Attempt, AttemptError, Backend, Request};
-use wal_cli::operation::{BackendName, Failure, FailureClass, OperationId, OperationType, Outcome, Source, Time};
+use wal_cli::operation::{
+    BackendName, Failure, FailureClass, OperationId, OperationType, Outcome, Source, Time,
+};
 
 /// A backend, a directory for a user's files, and a directory of names that nobody else uses.
 pub struct Bench {
@@ -30,7 +32,10 @@ pub fn request(operation_type: &str, parameters: &[(&str, &str)]) -> Request {
         number: nth,
         operation_type: OperationType::new(operation_type).unwrap(),
         backend: BackendName::new("tested").unwrap(),
-        parameters: parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        parameters: parameters
+            .iter()
+            .map(|(name, value)| ((*name).into(), (*value).into()))
+            .collect(),
         source: None,
         content: None,
     }
@@ -39,7 +44,14 @@ pub fn request(operation_type: &str, parameters: &[(&str, &str)]) -> Request {
 impl Bench {
     pub fn new(backend: Arc<dyn Backend>, home: PathBuf, names: &str) -> Bench {
         std::fs::create_dir_all(&home).unwrap();
-        Bench { backend, home, names: names.to_owned(), tells: true, has_cids: true, origin: String::new() }
+        Bench {
+            backend,
+            home,
+            names: names.to_owned(),
+            tells: true,
+            has_cids: true,
+            origin: String::new(),
+        }
     }
 
     pub fn path(&self, name: &str) -> String {
@@ -57,7 +69,11 @@ impl Bench {
         std::fs::read(self.home.join(name)).unwrap()
     }
 
-    pub fn run(&self, operation_type: &str, parameters: &[(&str, &str)]) -> Result<Outcome, AttemptError> {
+    pub fn run(
+        &self,
+        operation_type: &str,
+        parameters: &[(&str, &str)],
+    ) -> Result<Outcome, AttemptError> {
         self.backend.execute(&request(operation_type, parameters), &Attempt::default())
     }
 
@@ -76,7 +92,11 @@ impl Bench {
     /// Type and message of a failure that must be permanent.
     pub fn refused(&self, operation_type: &str, parameters: &[(&str, &str)]) -> (String, String) {
         let failure = self.fails(operation_type, parameters);
-        assert_eq!(failure.class, FailureClass::Permanent, "{operation_type} {parameters:?}: {failure:?}");
+        assert_eq!(
+            failure.class,
+            FailureClass::Permanent,
+            "{operation_type} {parameters:?}: {failure:?}"
+        );
         assert!(failure.message.len() > 20, "{failure:?}");
         (failure.error_type, failure.message)
     }
@@ -86,7 +106,12 @@ impl Bench {
     }
 
     /// What it says of an attempt without an answer; that nobody can know, where nobody can.
-    fn answers(&self, operation_type: &str, parameters: &[(&str, &str)], is_right: fn(&Answer) -> bool) {
+    fn answers(
+        &self,
+        operation_type: &str,
+        parameters: &[(&str, &str)],
+        is_right: fn(&Answer) -> bool,
+    ) {
         let answer = self.ask(operation_type, parameters);
         let is_right = if self.tells { is_right(&answer) } else { is_not_done(&answer) };
         assert!(is_right, "{operation_type} {parameters:?}: {answer:?}");
@@ -128,7 +153,9 @@ pub fn all(bench: &Bench) {
     moving(bench);
     sources(bench);
     names(bench);
-    let litter = std::fs::read_dir(&bench.home).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let litter = std::fs::read_dir(&bench.home)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let litter: Vec<String> = litter.filter(|name| name.starts_with(".wal-cli")).collect();
     assert!(litter.is_empty(), "{litter:?}");
 }
@@ -139,7 +166,10 @@ fn content(bench: &Bench) {
     assert_eq!((added.cid.as_deref(), added.size), (Some(HELLO_CID), Some(12)));
     assert_eq!(bench.ok("add", &[("path", &hello)]), added, "adding again changes nothing");
     let raw = bench.ok("add", &[("path", &hello), ("cid_version", "1")]);
-    assert_eq!(raw.cid.as_deref(), Some("bafkreifjjcie6lypi6ny7amxnfftagclbuxndqonfipmb64f2km2devei4"));
+    assert_eq!(
+        raw.cid.as_deref(),
+        Some("bafkreifjjcie6lypi6ny7amxnfftagclbuxndqonfipmb64f2km2devei4")
+    );
     for operation_type in ["get", "cat", "download"] {
         let out = bench.path(operation_type);
         for cid in [HELLO_CID, raw.cid.as_deref().unwrap()] {
@@ -166,9 +196,15 @@ fn content(bench: &Bench) {
 fn moving(bench: &Bench) {
     let (hello, named) = (bench.write("hello.txt", HELLO), bench.name("moving"));
     let absent = bench.path("absent");
-    assert_eq!(bench.refused("upload", &[("path", &absent), ("destination", &named)]).0, "not_found");
+    assert_eq!(
+        bench.refused("upload", &[("path", &absent), ("destination", &named)]).0,
+        "not_found"
+    );
     bench.ok("upload", &[("path", &hello), ("destination", &named)]);
-    assert_eq!(bench.refused("get", &[("source", &named), ("destination", &bench.path("no/such"))]).0, "not_found");
+    assert_eq!(
+        bench.refused("get", &[("source", &named), ("destination", &bench.path("no/such"))]).0,
+        "not_found"
+    );
 
     let long: Vec<u8> = (0..2_000_000u32).map(|n| (n % 251) as u8).collect();
     let attempt = Attempt::default();
@@ -194,23 +230,39 @@ fn trees(bench: &Bench) {
     bench.write("top/sub/empty.bin", b"");
     let top = bench.path("top");
     assert_eq!(bench.refused("add", &[("path", &top)]).0, "is_directory");
-    let added = bench.ok("add", &[("path", &top), ("recursive", "true"), ("profile", "unixfs-v1-2025")]);
-    assert_eq!(added.cid.as_deref(), Some("bafybeifsyyisu7f7wzrfkyysa3im4svkvcul2m4dgpbpffpjn4lk7eygvm"));
+    let added =
+        bench.ok("add", &[("path", &top), ("recursive", "true"), ("profile", "unixfs-v1-2025")]);
+    assert_eq!(
+        added.cid.as_deref(),
+        Some("bafybeifsyyisu7f7wzrfkyysa3im4svkvcul2m4dgpbpffpjn4lk7eygvm")
+    );
     let added = bench.ok("add", &[("path", &top), ("recursive", "true")]);
     let cid = added.cid.unwrap();
-    assert_eq!((&cid[..], added.size), ("QmcjsgMM9PyYaRLG3JvUwrgR3wYMYJSf6UbqsnhnU5SWyf", Some(12)));
+    assert_eq!(
+        (&cid[..], added.size),
+        ("QmcjsgMM9PyYaRLG3JvUwrgR3wYMYJSf6UbqsnhnU5SWyf", Some(12))
+    );
 
-    assert_eq!(bench.refused("cat", &[("cid", &cid), ("destination", &bench.path("x"))]).0, "is_directory");
+    assert_eq!(
+        bench.refused("cat", &[("cid", &cid), ("destination", &bench.path("x"))]).0,
+        "is_directory"
+    );
     for _ in 0..2 {
         // The second time it is there already.
         bench.ok("get", &[("cid", &cid), ("destination", &bench.path("copy"))]);
-        assert_eq!((bench.read("copy/hello.txt"), bench.read("copy/sub/empty.bin")), (HELLO.to_vec(), Vec::new()));
+        assert_eq!(
+            (bench.read("copy/hello.txt"), bench.read("copy/sub/empty.bin")),
+            (HELLO.to_vec(), Vec::new())
+        );
     }
     let part = format!("{cid}/hello.txt");
     bench.ok("cat", &[("source", &part), ("destination", &bench.path("part"))]);
     assert_eq!(bench.read("part"), HELLO);
     let none = format!("/ipfs/{cid}/none");
-    assert_eq!(bench.refused("cat", &[("source", &none), ("destination", &bench.path("x"))]).0, "not_found");
+    assert_eq!(
+        bench.refused("cat", &[("source", &none), ("destination", &bench.path("x"))]).0,
+        "not_found"
+    );
     let clash = [("cid", HELLO_CID), ("destination", &bench.path("copy")[..])];
     assert_eq!(bench.refused("get", &clash).0, "destination_exists");
     let listed = bench.ok("list", &[("cid", &cid)]).receipt["listing"].clone();
@@ -225,11 +277,14 @@ fn sources(bench: &Bench) {
     let mut add = request("add", &[("path", &path), ("destination", &bench.name("changing"))]);
     let metadata = std::fs::metadata(&path).unwrap();
     let mtime_ns = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
-    add.source = Some(Source { size: 3, mtime_ns, inode: metadata.ino(), sha256: None, spool: None });
+    add.source =
+        Some(Source { size: 3, mtime_ns, inode: metadata.ino(), sha256: None, spool: None });
     let one = bench.backend.execute(&add, &Attempt::default()).unwrap();
     bench.write("changing", b"two, and longer");
     let changed = bench.backend.execute(&add, &Attempt::default());
-    assert!(matches!(changed, Err(AttemptError::Failed { failure, .. }) if failure.error_type == "source_changed"));
+    assert!(
+        matches!(changed, Err(AttemptError::Failed { failure, .. }) if failure.error_type == "source_changed")
+    );
     add.content = Some(bench.write("copy of changing", b"one").into());
     let mut again = bench.backend.execute(&add, &Attempt::default()).unwrap();
     // What is put again is the same thing, where versions are kept a newer one.
@@ -240,7 +295,9 @@ fn sources(bench: &Bench) {
     assert_eq!(again, one);
     bench.write("copy of changing", b"of another size");
     let damaged = bench.backend.execute(&add, &Attempt::default());
-    assert!(matches!(damaged, Err(AttemptError::Failed { failure, .. }) if failure.error_type == "damaged_content"));
+    assert!(
+        matches!(damaged, Err(AttemptError::Failed { failure, .. }) if failure.error_type == "damaged_content")
+    );
 }
 
 fn names(bench: &Bench) {
@@ -270,16 +327,23 @@ fn names(bench: &Bench) {
     assert!(listed.contains("\"copy.txt\"") && listed.contains("\"tree\""), "{listed}");
     // All that is in a directory; what is there already stays.
     for _ in 0..2 {
-        bench.ok("download", &[("source", &bench.name("new")), ("destination", &bench.path("fetched"))]);
+        bench.ok(
+            "download",
+            &[("source", &bench.name("new")), ("destination", &bench.path("fetched"))],
+        );
         assert_eq!(bench.read("fetched/copy.txt"), b"other");
         assert_eq!(bench.read("fetched/tree/b/hello.txt"), b"other");
     }
-    let directory = bench.refused("cat", &[("source", &bench.name("new")), ("destination", &bench.path("x"))]);
+    let directory =
+        bench.refused("cat", &[("source", &bench.name("new")), ("destination", &bench.path("x"))]);
     assert_eq!(directory.0, "is_directory");
     let clash = [("source", &named[..]), ("destination", &bench.path("fetched"))];
     assert_eq!(bench.refused("download", &clash).0, "destination_exists");
     let out = bench.path("listing.ndjson");
-    assert_eq!(bench.ok("list", &[("path", &bench.name("new")), ("destination", &out)]).destination, Some(out));
+    assert_eq!(
+        bench.ok("list", &[("path", &bench.name("new")), ("destination", &out)]).destination,
+        Some(out)
+    );
     assert_eq!(bench.read("listing.ndjson"), listed.as_bytes());
 
     let (from, to) = (bench.name("new/copy.txt"), bench.name("moved.txt"));
@@ -295,12 +359,19 @@ fn names(bench: &Bench) {
     bench.ok("move", &[("source", &bench.name("new/tree")), ("destination", &tree)]);
     bench.ok("move", &[("source", &tree), ("destination", &bench.name("deep/er/tree"))]);
     bench.ok("move", &[("source", &bench.name("deep/er/tree")), ("destination", &tree)]);
-    bench.ok("download", &[("source", &bench.name("tree/b/hello.txt")), ("destination", &bench.path("back2"))]);
+    bench.ok(
+        "download",
+        &[("source", &bench.name("tree/b/hello.txt")), ("destination", &bench.path("back2"))],
+    );
     assert_eq!(bench.read("back2"), b"other");
     for operation_type in ["move", "copy"] {
         if bench.has_cids {
             let onto = [("source", &to[..]), ("destination", &tree[..])];
-            assert_eq!(bench.refused(operation_type, &onto).0, "destination_exists", "{operation_type}");
+            assert_eq!(
+                bench.refused(operation_type, &onto).0,
+                "destination_exists",
+                "{operation_type}"
+            );
         }
         let below = [("source", &tree[..]), ("destination", &bench.name("tree/below"))];
         assert_eq!(bench.refused(operation_type, &below).0, "bad_path", "{operation_type}");
@@ -313,15 +384,25 @@ fn names(bench: &Bench) {
     assert_eq!(bench.refused("rm", &[("path", &to)]).0, "not_found");
     for climbing in ["..", "/a/../../x", "a/.."] {
         assert_eq!(bench.refused("mkdir", &[("path", climbing)]).0, "bad_path");
-        assert_eq!(bench.refused("upload", &[("path", &hello), ("destination", climbing)]).0, "bad_path");
+        assert_eq!(
+            bench.refused("upload", &[("path", &hello), ("destination", climbing)]).0,
+            "bad_path"
+        );
     }
     assert_eq!(bench.refused("mkdir", &[("path", &named)]).0, "destination_exists");
     if bench.has_cids {
         let onto = [("path", &hello[..]), ("destination", &bench.name("a"))];
         assert_eq!(bench.refused("upload", &onto).0, "destination_exists");
     }
-    let all = [("path", &bench.path("fetched")[..]), ("destination", &bench.name("all")), ("recursive", "true")];
+    let all = [
+        ("path", &bench.path("fetched")[..]),
+        ("destination", &bench.name("all")),
+        ("recursive", "true"),
+    ];
     assert_eq!(bench.ok("upload", &all).size, Some(10));
-    bench.ok("download", &[("source", &bench.name("all/tree")), ("destination", &bench.path("part of all"))]);
+    bench.ok(
+        "download",
+        &[("source", &bench.name("all/tree")), ("destination", &bench.path("part of all"))],
+    );
     assert_eq!(bench.read("part of all/b/hello.txt"), b"other");
 }

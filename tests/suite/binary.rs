@@ -18,7 +18,8 @@ impl Place {
     /// One in memory, where there is such a place: for tests that only kill, and need no disk that keeps anything.
     pub fn in_memory() -> Place {
         let memory = Path::new("/dev/shm");
-        let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let directory =
+            if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         Place { directory: directory.unwrap() }
     }
 
@@ -26,7 +27,15 @@ impl Place {
     pub fn copy(&self) -> Place {
         let copy = Place::in_memory();
         let from = self.directory.path().join(".");
-        assert!(Command::new("cp").arg("-a").arg(from).arg(copy.directory.path()).status().unwrap().success());
+        assert!(
+            Command::new("cp")
+                .arg("-a")
+                .arg(from)
+                .arg(copy.directory.path())
+                .status()
+                .unwrap()
+                .success()
+        );
         copy
     }
 
@@ -85,7 +94,12 @@ impl Place {
     pub fn run(&self, arguments: &str) -> String {
         let output = self.output(arguments);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        assert!(output.status.success(), "{arguments}: {}\n{}", output.status, text(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{arguments}: {}\n{}",
+            output.status,
+            text(&output.stderr)
+        );
         text(&output.stdout)
     }
 
@@ -110,7 +124,8 @@ impl Place {
 /// The names in a directory, sorted.
 pub fn names(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).unwrap();
-    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }

@@ -39,7 +39,10 @@ fn what_is_added_is_told_line_by_line_and_done_with_its_cid() {
     let json = place.json("add --backend local a.txt");
     assert_eq!(json["operation_id"], json["operations"][0]["operation_id"]);
     let json = place.json("add --backend local a.txt a.txt");
-    assert_eq!((json.get("operation_id"), json["operations"][1]["status"].as_str()), (None, Some("pending")));
+    assert_eq!(
+        (json.get("operation_id"), json["operations"][1]["status"].as_str()),
+        (None, Some("pending"))
+    );
 }
 
 #[test]
@@ -99,7 +102,12 @@ fn strange_names_and_empty_files_are_carried_out_and_shown_on_one_line() {
     }
     let output = command.output().unwrap();
     let stdout = text(&output.stdout);
-    assert_eq!((code(&output), stdout.lines().count()), (Some(0), 5), "{stdout}{}", text(&output.stderr));
+    assert_eq!(
+        (code(&output), stdout.lines().count()),
+        (Some(0), 5),
+        "{stdout}{}",
+        text(&output.stderr)
+    );
     assert!(stdout.contains("two\\nlines") && !stdout.contains('\x1b'), "{stdout}");
     assert_eq!(place.run("list").lines().count(), 6);
     let json = place.json("show 1");
@@ -111,7 +119,10 @@ fn paths_come_from_a_file_or_a_pipe() {
     let place = Place::new();
     let (a, b) = (place.file("a.txt", "a"), place.file("b c", "b"));
     let list = place.file("list", &format!("{}\r\n\n{}\n", a.display(), b.display()));
-    assert_eq!(place.run(&format!("add --backend local --from-file {}", list.display())).lines().count(), 2);
+    assert_eq!(
+        place.run(&format!("add --backend local --from-file {}", list.display())).lines().count(),
+        2
+    );
     let mut child = place
         .command("add --backend local -0 --from-file -")
         .stdin(Stdio::piped())
@@ -121,7 +132,12 @@ fn paths_come_from_a_file_or_a_pipe() {
     child.stdin.take().unwrap().write_all(b"a.txt\0b c\0").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(text(&output.stdout).lines().count(), 2);
-    let mut child = place.command("wait --timeout 1ms -").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = place
+        .command("wait --timeout 1ms -")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     child.stdin.take().unwrap().write_all(&output.stdout).unwrap();
     let waited = child.wait_with_output().unwrap();
     assert_eq!((code(&waited), text(&waited.stdout).lines().count()), (Some(4), 2));
@@ -134,7 +150,10 @@ fn a_file_that_vanished_is_a_failed_operation() {
     let output = place.output("process");
     assert_eq!(code(&output), Some(1));
     let operation = place.json("show 1")["operation"].clone();
-    assert_eq!((operation["status"].as_str(), operation["error_type"].as_str()), (Some("failed"), Some("not_found")));
+    assert_eq!(
+        (operation["status"].as_str(), operation["error_type"].as_str()),
+        (Some("failed"), Some("not_found"))
+    );
     assert_eq!(operation["failure_class"], "permanent");
     place.file("a.txt", "back\n");
     assert!(place.run("retry --failed").contains("pending"));
@@ -146,15 +165,19 @@ fn a_reader_that_goes_away_is_no_error() {
     place.file("a.txt", "a");
     let paths = "a.txt ".repeat(3000);
     place.run(&format!("add --backend local {paths}"));
-    for command in ["list --limit 0", "list --limit 0 --json", "list -q --limit 0", "completions bash"] {
-        let mut child = place.command(command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    for command in
+        ["list --limit 0", "list --limit 0 --json", "list -q --limit 0", "completions bash"]
+    {
+        let mut child =
+            place.command(command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut first = [0; 10];
         child.stdout.take().unwrap().read_exact(&mut first).unwrap();
         let output = child.wait_with_output().unwrap();
         assert_eq!((code(&output), text(&output.stderr)), (Some(0), String::new()), "{command}");
     }
     // What was not read was done all the same.
-    let mut child = place.command("process").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        place.command("process").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     drop(child.stdout.take());
     assert!(child.wait().unwrap().success());
     assert_eq!(place.json("status")["stats"]["completed"], 3000);
@@ -179,7 +202,13 @@ fn pages_of_a_list_join_without_gaps() {
     let mut cursor = String::new();
     loop {
         let page = place.json(&format!("list --limit 2 {cursor}"));
-        numbers.extend(page["operations"].as_array().unwrap().iter().map(|one| one["number"].as_u64().unwrap()));
+        numbers.extend(
+            page["operations"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one["number"].as_u64().unwrap()),
+        );
         match page["next_cursor"].as_str() {
             Some(next) => cursor = format!("--cursor {next}"),
             None => break,
@@ -192,7 +221,8 @@ fn pages_of_a_list_join_without_gaps() {
 
 /// Runs a command on a terminal of 80 columns.
 fn on_a_terminal(place: &Place, variables: &str, arguments: &str) -> String {
-    let inner = format!("stty cols 80 rows 24; {variables} {} {arguments}", env!("CARGO_BIN_EXE_wal-cli"));
+    let inner =
+        format!("stty cols 80 rows 24; {variables} {} {arguments}", env!("CARGO_BIN_EXE_wal-cli"));
     let mut outer = Command::new("script");
     outer.args(["-qec", &inner, "/dev/null"]);
     let prepared = place.command("");
@@ -202,7 +232,12 @@ fn on_a_terminal(place: &Place, variables: &str, arguments: &str) -> String {
             None => outer.env_remove(name),
         };
     }
-    let output = outer.env("TERM", "xterm").env_remove("NO_COLOR").current_dir(place.path("")).output().unwrap();
+    let output = outer
+        .env("TERM", "xterm")
+        .env_remove("NO_COLOR")
+        .current_dir(place.path(""))
+        .output()
+        .unwrap();
     text(&output.stdout)
 }
 
@@ -214,7 +249,15 @@ fn a_terminal_gets_colours_and_80_columns_and_a_pipe_neither() {
     place.file(&format!("{deep}a.txt"), "a");
     place.run(&format!("add --backend local {deep}a.txt"));
     for variables in ["NO_COLOR=1", ""] {
-        for command in ["list", "status", "health --backend local", "show 1", "process", "--help", "add --help"] {
+        for command in [
+            "list",
+            "status",
+            "health --backend local",
+            "show 1",
+            "process",
+            "--help",
+            "add --help",
+        ] {
             let shown = on_a_terminal(&place, variables, command);
             let plain = without_colours(&shown);
             assert!(!plain.trim().is_empty(), "{command}");
@@ -237,7 +280,9 @@ fn without_colours(text: &str) -> String {
     let mut rest = text;
     while let Some(at) = rest.find("\x1b[") {
         plain.push_str(&rest[..at]);
-        let end = rest[at + 2..].find(|c: char| c.is_ascii_alphabetic()).map_or(rest.len(), |end| at + 3 + end);
+        let end = rest[at + 2..]
+            .find(|c: char| c.is_ascii_alphabetic())
+            .map_or(rest.len(), |end| at + 3 + end);
         rest = &rest[end..];
     }
     plain + rest
@@ -263,7 +308,11 @@ fn the_other_name_of_the_program_has_the_same_commands_below_wal() {
     let help = text(&run("wal add --help").stdout);
     assert!(help.contains("Usage: ipfs-kit wal add") && !help.contains("wal-cli"), "{help}");
     let output = run("wal add --backend locla a.txt");
-    assert!(text(&output.stderr).contains("`ipfs-kit wal config show`"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("`ipfs-kit wal config show`"),
+        "{}",
+        text(&output.stderr)
+    );
     assert_eq!(code(&run("add --backend local a.txt")), Some(2));
     let json: Value = serde_json::from_slice(&run("--json wal show 7").stdout).unwrap_or_default();
     assert_eq!(json["error"]["type"], "usage", "flags belong behind `wal`");
@@ -312,7 +361,11 @@ fn a_loop_that_is_asked_to_stop_hands_back_and_ends_well() {
     );
     let second = place.output("process");
     assert_eq!(code(&second), Some(5));
-    assert!(text(&second.stderr).contains(&format!("pid {}", child.id())), "{}", text(&second.stderr));
+    assert!(
+        text(&second.stderr).contains(&format!("pid {}", child.id())),
+        "{}",
+        text(&second.stderr)
+    );
     let skipped = place.json("process --skip-if-running");
     assert_eq!(
         (skipped["skipped"].as_bool(), skipped["processing"]["pid"].as_u64()),
@@ -323,9 +376,16 @@ fn a_loop_that_is_asked_to_stop_hands_back_and_ends_well() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let lines = all_lines(&mut child);
     let summary = lines.last().unwrap();
-    assert_eq!((summary["success"].as_bool(), summary["stopped"].as_bool()), (Some(true), Some(true)), "{lines:?}");
+    assert_eq!(
+        (summary["success"].as_bool(), summary["stopped"].as_bool()),
+        (Some(true), Some(true)),
+        "{lines:?}"
+    );
     let status = place.json("status");
-    assert_eq!((status["stats"]["pending"].as_u64(), status["processing_active"].as_bool()), (Some(2), Some(false)));
+    assert_eq!(
+        (status["stats"]["pending"].as_u64(), status["processing_active"].as_bool()),
+        (Some(2), Some(false))
+    );
 }
 
 #[test]
@@ -338,7 +398,8 @@ fn a_keyboard_interrupt_is_130() {
     assert_eq!(place.json("status")["stats"]["pending"], 2);
 
     for command in ["wait 1", "wait 1 --json", "add --backend mock a.txt --wait"] {
-        let mut child = place.command(command).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child =
+            place.command(command).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(300));
         signal(&child, Signal::INT);
         assert_eq!(child.wait().unwrap().code(), Some(130), "{command}");
@@ -353,7 +414,10 @@ fn settings_are_changed_in_their_file_and_shown_with_their_origin() {
     let place = Place::new();
     // A path is meant from where one stands, and not from where the file is.
     place.run("config set backends.local.path store");
-    assert_eq!(place.run("config get backends.local.path"), format!("{}\n", place.path("store").display()));
+    assert_eq!(
+        place.run("config get backends.local.path"),
+        format!("{}\n", place.path("store").display())
+    );
     place.run("config set jobs 7");
     assert_eq!(place.run("config get jobs"), "7\n");
     let file = place.run("config path");
@@ -362,8 +426,16 @@ fn settings_are_changed_in_their_file_and_shown_with_their_origin() {
     assert_eq!(shown["settings"]["jobs"]["origin"], format!("{}:1", file.trim()));
     assert_eq!(shown["settings"]["retry_delay"]["origin"], "default");
     let output = place.command("status").env("IPFS_KIT_WAL_JBOS", "3").output().unwrap();
-    assert!(text(&output.stderr).starts_with("warning: IPFS_KIT_WAL_JBOS has no effect"), "{}", text(&output.stderr));
-    let output = place.command("status --debug").env("IPFS_KIT_WAL_LOG", "wal_cli=nonsense=x").output().unwrap();
+    assert!(
+        text(&output.stderr).starts_with("warning: IPFS_KIT_WAL_JBOS has no effect"),
+        "{}",
+        text(&output.stderr)
+    );
+    let output = place
+        .command("status --debug")
+        .env("IPFS_KIT_WAL_LOG", "wal_cli=nonsense=x")
+        .output()
+        .unwrap();
     assert_eq!(code(&output), Some(2));
 }
 
@@ -391,11 +463,13 @@ fn help_is_there_for_every_command_even_with_broken_settings() {
 #[test]
 fn the_configurations_that_the_backends_pages_show_are_right() {
     let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/backends");
-    let pages: Vec<PathBuf> = std::fs::read_dir(pages).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let pages: Vec<PathBuf> =
+        std::fs::read_dir(pages).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(pages.len() >= 4);
     for page in pages {
         let text = std::fs::read_to_string(&page).unwrap();
-        let (_, settings) = text.split_once("```toml\n").unwrap_or_else(|| panic!("{page:?} shows none"));
+        let (_, settings) =
+            text.split_once("```toml\n").unwrap_or_else(|| panic!("{page:?} shows none"));
         let place = Place::new();
         place.settings(settings.split_once("```").unwrap().0);
         place.run("config check");
@@ -405,7 +479,10 @@ fn the_configurations_that_the_backends_pages_show_are_right() {
         for row in table.lines().take_while(|line| line.starts_with('|')).skip(1) {
             for key in row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2) {
                 let key = format!("backends.{name}.{key}");
-                assert!(!shown["settings"][&key].is_null(), "{page:?} names `{key}`, which is no key");
+                assert!(
+                    !shown["settings"][&key].is_null(),
+                    "{page:?} names `{key}`, which is no key"
+                );
             }
         }
     }

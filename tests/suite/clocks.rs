@@ -88,7 +88,9 @@ fn backoff_grows_by_attempts_and_not_by_the_clock() {
     set(&scenario, TIMES[2]);
     assert_eq!(scenario.process().retrying, 1);
     let operation = scenario.get(1);
-    let wal_cli::operation::State::Retrying { wait, .. } = &operation.state else { panic!("{operation:?}") };
+    let wal_cli::operation::State::Retrying { wait, .. } = &operation.state else {
+        panic!("{operation:?}")
+    };
     let length = wait.until.millis_since(wait.since);
     assert!((120_000..=132_000).contains(&length), "the second wait is twice as long: {length} ms");
     assert_eq!(wait.since, at(TIMES[2]));

@@ -25,7 +25,8 @@ fn validators() -> &'static BTreeMap<&'static str, Validator> {
     VALIDATORS.get_or_init(|| {
         let validator = |command: &CommandSchema| {
             let schema = command.schema();
-            jsonschema::meta::validate(&schema).unwrap_or_else(|error| panic!("`{}`: {error}", command.command));
+            jsonschema::meta::validate(&schema)
+                .unwrap_or_else(|error| panic!("`{}`: {error}", command.command));
             jsonschema::draft202012::options().should_validate_formats(true).build(&schema).unwrap()
         };
         COMMANDS.iter().map(|command| (command.command, validator(command))).collect()
@@ -37,7 +38,8 @@ fn command_of(arguments: &str) -> &'static str {
     let mut words = arguments.split_whitespace().filter(|word| !word.starts_with('-'));
     let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let both = format!("{first} {second}");
-    let known = |name: &str| COMMANDS.iter().map(|known| known.command).find(|known| *known == name);
+    let known =
+        |name: &str| COMMANDS.iter().map(|known| known.command).find(|known| *known == name);
     known(&both).or_else(|| known(first)).unwrap_or("error")
 }
 
@@ -48,7 +50,10 @@ pub fn check(arguments: &str, document: &Value) {
         .iter_errors(document)
         .map(|error| format!("{} at {}: {error}", error.schema_path(), error.instance_path()))
         .collect();
-    assert!(told.is_empty(), "`{arguments}`: {document:#}\nis not as `wal-cli schema {command}` says\n{told:#?}");
+    assert!(
+        told.is_empty(),
+        "`{arguments}`: {document:#}\nis not as `wal-cli schema {command}` says\n{told:#?}"
+    );
 }
 
 /// Every document of every outcome, by the schema it belongs to.
@@ -64,7 +69,9 @@ fn documents() -> BTreeMap<&'static str, Vec<&'static Value>> {
 fn shortened(document: &Value) -> Value {
     match document {
         Value::Array(values) => values.iter().take(3).map(shortened).collect(),
-        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), shortened(value))).collect(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| (name.clone(), shortened(value))).collect()
+        }
         other => other.clone(),
     }
 }
@@ -91,13 +98,19 @@ fn every_schema_refuses_documents_that_are_not_right() {
                     if tried.insert(mutated.to_string()) {
                         *kinds.entry(kind).or_default() += 1;
                         if validator.is_valid(&mutated) {
-                            accepted.push(format!("`{}`: {kind} at {at}: {mutated}", command.command));
+                            accepted
+                                .push(format!("`{}`: {kind} at {at}: {mutated}", command.command));
                         }
                     }
                 }
             }
         }
-        eprintln!("{:13} {:6} mutated documents of {:3}", command.command, tried.len(), documents.len());
+        eprintln!(
+            "{:13} {:6} mutated documents of {:3}",
+            command.command,
+            tried.len(),
+            documents.len()
+        );
         if tried.len() < MUTATED {
             few.push(command.command);
         }
@@ -141,7 +154,10 @@ fn the_schemas_in_docs_are_what_the_program_prints() {
             std::fs::write(folder.join(&name), &printed).unwrap();
         }
         let kept = std::fs::read_to_string(folder.join(&name)).unwrap_or_default();
-        assert!(kept == printed, "docs/schema/{name} is not what the program prints; renew it: {RENEW}");
+        assert!(
+            kept == printed,
+            "docs/schema/{name} is not what the program prints; renew it: {RENEW}"
+        );
         expected.insert(name);
     }
     for entry in std::fs::read_dir(&folder).unwrap() {
@@ -153,8 +169,11 @@ fn the_schemas_in_docs_are_what_the_program_prints() {
 #[test]
 fn every_command_has_a_schema() {
     let place = Place::new();
-    let named: BTreeSet<String> =
-        place.run("schema").lines().filter_map(|line| Some(line.split("  ").next()?.to_owned())).collect();
+    let named: BTreeSet<String> = place
+        .run("schema")
+        .lines()
+        .filter_map(|line| Some(line.split("  ").next()?.to_owned()))
+        .collect();
     let mut missing = Vec::new();
     for command in commands_in(&place.run("--help")) {
         let inner = commands_in(&place.run(&format!("{command} --help")));
@@ -199,13 +218,22 @@ fn examples(page: &str) -> Vec<(String, Value)> {
 fn the_page_names_every_schema_and_its_examples_are_right() {
     let page = std::fs::read_to_string(root().join("docs/json.md")).unwrap();
     for command in COMMANDS {
-        let row = format!("| [`{}`](schema/{}) | {} |", command.command, command.file_name(), command.about);
+        let row = format!(
+            "| [`{}`](schema/{}) | {} |",
+            command.command,
+            command.file_name(),
+            command.about
+        );
         assert!(page.contains(&row), "docs/json.md lacks {row}");
     }
     let examples = examples(&page);
     assert!(examples.len() >= 6, "{} examples", examples.len());
     for (command, document) in examples {
-        assert_ne!(command_of(&command), "error", "an example says which command printed it: ```json COMMAND");
+        assert_ne!(
+            command_of(&command),
+            "error",
+            "an example says which command printed it: ```json COMMAND"
+        );
         check(&command, &document);
     }
 }

@@ -56,19 +56,30 @@ fn every_input_to_begin_with_is_survived() {
         }
     }
     for (target, run, seeds) in TARGETS {
-        seeds().iter().enumerate().for_each(|(nth, seed)| check(run, seed, &format!("seed {nth} of {target}")));
+        seeds()
+            .iter()
+            .enumerate()
+            .for_each(|(nth, seed)| check(run, seed, &format!("seed {nth} of {target}")));
     }
 }
 
 #[test]
 fn the_fuzzer_has_the_same_targets() {
-    let package = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/Cargo.toml")).unwrap();
-    let names: Vec<&str> = package.lines().filter_map(|line| line.strip_prefix("path = \"targets/")).collect();
+    let package =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/Cargo.toml")).unwrap();
+    let names: Vec<&str> =
+        package.lines().filter_map(|line| line.strip_prefix("path = \"targets/")).collect();
     assert_eq!(names.len(), TARGETS.len());
     for (target, _, _) in TARGETS {
-        assert!(names.contains(&format!("{target}.rs\"").as_str()), "{target} has no binary in fuzz/Cargo.toml");
+        assert!(
+            names.contains(&format!("{target}.rs\"").as_str()),
+            "{target} has no binary in fuzz/Cargo.toml"
+        );
         let source = folder("targets", &format!("{target}.rs"));
         let source = fs::read_to_string(&source).unwrap();
-        assert!(source.contains(&format!("fuzzing::{target}::run")), "fuzz/targets/{target}.rs runs another target");
+        assert!(
+            source.contains(&format!("fuzzing::{target}::run")),
+            "fuzz/targets/{target}.rs runs another target"
+        );
     }
 }

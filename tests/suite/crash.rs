@@ -50,8 +50,15 @@ struct Workload {
     beside: &'static [(usize, Deed)],
 }
 
-const PLAIN: Workload =
-    Workload { name: "", original: None, before: &[], boots: false, damage: None, deeds: &[], beside: &[] };
+const PLAIN: Workload = Workload {
+    name: "",
+    original: None,
+    before: &[],
+    boots: false,
+    damage: None,
+    deeds: &[],
+    beside: &[],
+};
 
 /// Before a log is damaged it has a partition, an archive, and a generation with frames.
 const DAMAGED: &[Deed] = &[
@@ -66,7 +73,11 @@ const PARTITION: &str = "partitions/wal_1800000000_000001.parquet";
 const GENERATION: &str = "journal/journal_0000000002.log";
 
 const WORKLOADS: &[Workload] = &[
-    Workload { name: "first-run", deeds: &[Deed::Open, Deed::Add("one"), Deed::Add("two")], ..PLAIN },
+    Workload {
+        name: "first-run",
+        deeds: &[Deed::Open, Deed::Add("one"), Deed::Add("two")],
+        ..PLAIN
+    },
     Workload {
         name: "adds",
         before: &[Deed::Add("old")],
@@ -90,8 +101,20 @@ const WORKLOADS: &[Workload] = &[
     },
     Workload {
         name: "retries",
-        before: &[Deed::Add("a b c"), Deed::Claim("a b c"), Deed::Fail("a b"), Deed::Delay("c"), Deed::Checkpoint],
-        deeds: &[Deed::Again("a"), Deed::Hold("c"), Deed::Delete("b"), Deed::Claim("a"), Deed::Complete("a")],
+        before: &[
+            Deed::Add("a b c"),
+            Deed::Claim("a b c"),
+            Deed::Fail("a b"),
+            Deed::Delay("c"),
+            Deed::Checkpoint,
+        ],
+        deeds: &[
+            Deed::Again("a"),
+            Deed::Hold("c"),
+            Deed::Delete("b"),
+            Deed::Claim("a"),
+            Deed::Complete("a"),
+        ],
         beside: &[(2, Deed::Add("x"))],
         ..PLAIN
     },
@@ -180,7 +203,12 @@ const WORKLOADS: &[Workload] = &[
     Workload {
         name: "spool",
         before: &[Deed::Spool("photo")],
-        deeds: &[Deed::Spool("film"), Deed::Claim("photo"), Deed::Complete("photo"), Deed::Checkpoint],
+        deeds: &[
+            Deed::Spool("film"),
+            Deed::Claim("photo"),
+            Deed::Complete("photo"),
+            Deed::Checkpoint,
+        ],
         beside: &[(1, Deed::Add("x"))],
         ..PLAIN
     },
@@ -252,7 +280,12 @@ const WORKLOADS: &[Workload] = &[
         beside: &[(2, Deed::Add("x"))],
         ..PLAIN
     },
-    Workload { name: "adoption", original: Some("mixed"), deeds: &[Deed::Open, Deed::Add("new")], ..PLAIN },
+    Workload {
+        name: "adoption",
+        original: Some("mixed"),
+        deeds: &[Deed::Open, Deed::Add("new")],
+        ..PLAIN
+    },
 ];
 
 /// How the process that dies, or gets errors, ends.
@@ -287,7 +320,12 @@ impl Workload {
         self.run_on(world, disk.clone(), disk)
     }
 
-    fn run_on(&self, world: &mut World, disk: MemoryDisk, seen_as: impl wal_cli::disk::Disk + 'static) -> Ran {
+    fn run_on(
+        &self,
+        world: &mut World,
+        disk: MemoryDisk,
+        seen_as: impl wal_cli::disk::Disk + 'static,
+    ) -> Ran {
         let mut other = None;
         let wal = match world.open(seen_as) {
             Ok(wal) => wal,
@@ -301,7 +339,9 @@ impl Workload {
                 if other.is_none() {
                     other = Some(world.open(world.machine.process()).unwrap());
                 }
-                world.does_with(other.as_ref().unwrap(), *deed).expect("nothing happens to the second one");
+                world
+                    .does_with(other.as_ref().unwrap(), *deed)
+                    .expect("nothing happens to the second one");
             }
         }
         Ran { stopped: None, error: None, disk, wal: Some(wal) }
@@ -368,7 +408,12 @@ fn is_long() -> bool {
 }
 
 /// Tries all of these on both cores; says how to replay the first that fails.
-fn try_all<T: Send + Sync>(what: &str, all: &[T], replay: impl Fn(&T) -> String + Sync, one: impl Fn(&T) + Sync) {
+fn try_all<T: Send + Sync>(
+    what: &str,
+    all: &[T],
+    replay: impl Fn(&T) -> String + Sync,
+    one: impl Fn(&T) + Sync,
+) {
     let next = AtomicUsize::new(0);
     let failed = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -379,7 +424,10 @@ fn try_all<T: Send + Sync>(what: &str, all: &[T], replay: impl Fn(&T) -> String 
                     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| one(this))) {
                         failed.fetch_add(1, Ordering::SeqCst);
                         eprintln!("failed: {what} {}", replay(this));
-                        eprintln!("replay: WAL_CLI_SEED={what}:{} tests/run --test all -- suite::crash", replay(this));
+                        eprintln!(
+                            "replay: WAL_CLI_SEED={what}:{} tests/run --test all -- suite::crash",
+                            replay(this)
+                        );
                         resume_unwind(panic);
                     }
                 }
@@ -396,7 +444,9 @@ fn nothing_is_lost_wherever_a_workload_is_cut() {
         let seeds = if is_long() { 42 } else { 3 };
         let operations = workload.operations();
         let mut cuts: Vec<Cut> = (0..=operations)
-            .flat_map(|at| (0..seeds).map(move |seed| Cut { at, seed: seed * 5 + at % 5, again: None }))
+            .flat_map(|at| {
+                (0..seeds).map(move |seed| Cut { at, seed: seed * 5 + at % 5, again: None })
+            })
             .collect();
         if let Some(replay) = replaying() {
             let [kind, name, at, seed] = &replay[..] else { continue };
@@ -424,12 +474,21 @@ fn nothing_is_lost_if_whoever_recovers_dies_too() {
         // All pairs of a short workload, or as many as that of a long one.
         let most = if is_long() { 2000 } else { 160 };
         let mut random = fastrand::Rng::with_seed(operations);
-        let all: Vec<u64> = (0..=operations).flat_map(|at| (0..RECOVERY).map(move |again| at << 32 | again)).collect();
-        let pairs =
-            if is_long() && operations <= 100 || all.len() <= most { all } else { random.choose_multiple(all, most) };
+        let all: Vec<u64> = (0..=operations)
+            .flat_map(|at| (0..RECOVERY).map(move |again| at << 32 | again))
+            .collect();
+        let pairs = if is_long() && operations <= 100 || all.len() <= most {
+            all
+        } else {
+            random.choose_multiple(all, most)
+        };
         let mut cuts: Vec<Cut> = pairs
             .into_iter()
-            .map(|pair| Cut { at: pair >> 32, seed: random.u64(..64), again: Some(pair & 0xffff_ffff) })
+            .map(|pair| Cut {
+                at: pair >> 32,
+                seed: random.u64(..64),
+                again: Some(pair & 0xffff_ffff),
+            })
             .collect();
         if let Some(replay) = replaying() {
             let [kind, name, at, seed, again] = &replay[..] else { continue };
@@ -440,12 +499,18 @@ fn nothing_is_lost_if_whoever_recovers_dies_too() {
             cuts = vec![Cut { at: at.parse().unwrap(), seed: seed.parse().unwrap(), again }];
         }
         let died = AtomicU64::new(0);
-        let replay = |cut: &Cut| format!("{}:{}:{}:{}", workload.name, cut.at, cut.seed, cut.again.unwrap());
+        let replay =
+            |cut: &Cut| format!("{}:{}:{}:{}", workload.name, cut.at, cut.seed, cut.again.unwrap());
         try_all("again", &cuts, replay, |cut| {
             died.fetch_add(u64::from(try_cut(workload, &world, *cut)), Ordering::SeqCst);
         });
         tried += cuts.len();
-        println!("{}: {} interrupted recoveries, {} of them died", workload.name, cuts.len(), died.into_inner());
+        println!(
+            "{}: {} interrupted recoveries, {} of them died",
+            workload.name,
+            cuts.len(),
+            died.into_inner()
+        );
     }
     println!("{tried} interrupted recoveries tried: 0 lost, 0 invented, 0 doubled");
 }
@@ -472,10 +537,15 @@ fn nothing_is_lost_whatever_fails() {
             }
             errors = vec![(at.parse().unwrap(), fault.parse().unwrap(), good == "true")];
         }
-        let replay = |(at, fault, good): &(u64, usize, bool)| format!("{}:{at}:{fault}:{good}", workload.name);
+        let replay = |(at, fault, good): &(u64, usize, bool)| {
+            format!("{}:{at}:{fault}:{good}", workload.name)
+        };
         let hit = AtomicU64::new(0);
         try_all("error", &errors, replay, |(at, fault, for_good)| {
-            hit.fetch_add(u64::from(try_error(workload, &world, *at, Fault::ALL[*fault], *for_good)), Ordering::SeqCst);
+            hit.fetch_add(
+                u64::from(try_error(workload, &world, *at, Fault::ALL[*fault], *for_good)),
+                Ordering::SeqCst,
+            );
         });
         tried.fetch_add(errors.len() as u64, Ordering::SeqCst);
         println!("{}: {} error points, {} hit", workload.name, errors.len(), hit.into_inner());

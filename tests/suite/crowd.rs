@@ -35,7 +35,9 @@ fn adders_a_drain_loop_and_readers_do_not_get_in_each_others_way() {
             .map(|_| {
                 scope.spawn(|| {
                     let added = (0..each).map(|_| place.json("add --backend local a.txt"));
-                    added.map(|json| json["operation_id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+                    added
+                        .map(|json| json["operation_id"].as_str().unwrap().to_owned())
+                        .collect::<Vec<_>>()
                 })
             })
             .collect();
@@ -49,17 +51,30 @@ fn adders_a_drain_loop_and_readers_do_not_get_in_each_others_way() {
     for id in &ids {
         place.run(&format!("wait {id} --timeout 60"));
     }
-    rustix::process::kill_process(rustix::process::Pid::from_child(&drain), rustix::process::Signal::TERM).unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&drain),
+        rustix::process::Signal::TERM,
+    )
+    .unwrap();
     assert!(drain.wait().unwrap().success(), "a loop that is asked to stop ends with 0");
     let total = ADDERS * each;
     let unique: BTreeSet<_> = ids.iter().collect();
     assert_eq!((ids.len(), unique.len()), (total, total), "ids are unique");
     let stats = place.json("status")["stats"].clone();
-    assert_eq!((stats["completed"].as_u64(), stats["total"].as_u64()), (Some(total as u64), Some(total as u64)));
+    assert_eq!(
+        (stats["completed"].as_u64(), stats["total"].as_u64()),
+        (Some(total as u64), Some(total as u64))
+    );
     for operation in place.json("list all --limit 0")["operations"].as_array().unwrap() {
-        let history: Vec<_> =
-            operation["history"].as_array().unwrap().iter().map(|entry| entry["to"].as_str().unwrap()).collect();
+        let history: Vec<_> = operation["history"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| entry["to"].as_str().unwrap())
+            .collect();
         assert_eq!(history, ["pending", "processing", "completed"], "none ran twice");
     }
-    println!("{total} acknowledged, {total} completed once each, {reads} reads meanwhile, none failed");
+    println!(
+        "{total} acknowledged, {total} completed once each, {reads} reads meanwhile, none failed"
+    );
 }

@@ -1,5 +1,8 @@
 //! The backend `custom`: programs that do well, badly, too long, and longer than their drain loop.
-#![expect(clippy::disallowed_methods, reason = "it waits for real processes, and looks at what they did")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it waits for real processes, and looks at what they did"
+)]
 
 mod unruly;
 
@@ -50,7 +53,8 @@ fn status(place: &Place, number: u64) -> Value {
 
 fn is_alive(pid: &str) -> bool {
     // A zombie, whom nobody has asked after yet, is dead.
-    std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).is_ok_and(|stat| !stat.contains(") Z "))
+    std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
+        .is_ok_and(|stat| !stat.contains(") Z "))
 }
 
 #[test]
@@ -84,13 +88,17 @@ fn it_is_told_all_and_its_word_is_the_result() {
     assert_eq!(operation["result"], json!({"cid": "bafy", "size": 12, "destination": "/x"}));
     assert_eq!(operation["receipt"], json!({"job": "7", "by": "us"}));
     assert_eq!(status(&place, 2)["status"], "completed");
-    let told: Value = serde_json::from_str(&std::fs::read_to_string(place.path("told.2")).unwrap()).unwrap();
-    let (id, kind) = (told["operation_id"].as_str().unwrap(), told["operation_type"].as_str().unwrap());
+    let told: Value =
+        serde_json::from_str(&std::fs::read_to_string(place.path("told.2")).unwrap()).unwrap();
+    let (id, kind) =
+        (told["operation_id"].as_str().unwrap(), told["operation_type"].as_str().unwrap());
     let environment = std::fs::read_to_string(place.path("environment.2")).unwrap();
     let number = told["number"].as_u64().unwrap();
     let variables = [("ID", id), ("NUMBER", &number.to_string()), ("TYPE", kind)];
-    let expected: String =
-        variables.iter().map(|(name, value)| format!("WAL_CLI_OPERATION_{name}={value}\n")).collect();
+    let expected: String = variables
+        .iter()
+        .map(|(name, value)| format!("WAL_CLI_OPERATION_{name}={value}\n"))
+        .collect();
     assert_eq!(environment, expected);
     assert_eq!(
         (&told["backend"], &told["parameters"], &told["content"]),
@@ -120,11 +128,17 @@ fn its_exit_status_decides() {
     place.run("submit backup");
     place.output("process --limit 1");
     let operation = status(&place, 1);
-    assert_eq!((&operation["status"], &operation["error_type"]), (&json!("retrying"), &json!("exit_75")));
+    assert_eq!(
+        (&operation["status"], &operation["error_type"]),
+        (&json!("retrying"), &json!("exit_75"))
+    );
     assert_eq!(operation["error"], "the program ended with 75: the tape is not in");
     assert_eq!(place.output("process").status.code(), Some(1));
     let operation = status(&place, 1);
-    assert_eq!((&operation["status"], &operation["error_type"]), (&json!("failed"), &json!("exit_3")));
+    assert_eq!(
+        (&operation["status"], &operation["error_type"]),
+        (&json!("failed"), &json!("exit_3"))
+    );
     assert_eq!(operation["failure_class"], "permanent");
 
     configure(
@@ -135,7 +149,10 @@ fn its_exit_status_decides() {
     place.run("submit backup");
     place.output("process");
     let operation = status(&place, 2);
-    assert_eq!((&operation["error_type"], &operation["error"]), (&json!("no_tape"), &json!("insert one")));
+    assert_eq!(
+        (&operation["error_type"], &operation["error"]),
+        (&json!("no_tape"), &json!("insert one"))
+    );
     assert!(operation["next_retry_at"].as_str() > operation["updated_at"].as_str());
 
     configure(&place, "kill -KILL $$", "");
@@ -159,7 +176,11 @@ fn without_a_program_nothing_is_logged_and_with_a_missing_one_it_waits() {
     place.run("submit backup");
     place.output("process");
     let operation = status(&place, 1);
-    assert_eq!((&operation["status"], &operation["retry_count"]), (&json!("pending"), &json!(0)), "{operation}");
+    assert_eq!(
+        (&operation["status"], &operation["retry_count"]),
+        (&json!("pending"), &json!(0)),
+        "{operation}"
+    );
     assert!(place.run("why 1").contains("no-such-shell"), "{}", place.run("why 1"));
     place.settings(&right);
     place.run("health --backend custom");
@@ -188,22 +209,30 @@ fn it_inherits_nothing_but_its_own_output() {
 }
 
 #[test]
-fn who_is_asked_to_stop_may_hand_the_operation_back_and_who_does_not_is_killed_with_all_of_its_own() {
+fn who_is_asked_to_stop_may_hand_the_operation_back_and_who_does_not_is_killed_with_all_of_its_own()
+{
     let place = Place::new();
-    for (script, handed_back) in
-        [("trap 'exit 75' TERM; sleep 60 & wait", true), ("trap '' TERM; sleep 60; sleep 60", false)]
-    {
-        let bench = shell(&place, &format!("echo $$ > {}; {script}", place.path("pid").display()), None);
+    for (script, handed_back) in [
+        ("trap 'exit 75' TERM; sleep 60 & wait", true),
+        ("trap '' TERM; sleep 60; sleep 60", false),
+    ] {
+        let bench =
+            shell(&place, &format!("echo $$ > {}; {script}", place.path("pid").display()), None);
         let _ = std::fs::remove_file(place.path("pid"));
         let attempt = Attempt::default();
         let started = Instant::now();
         let result = std::thread::scope(|scope| {
             let running = scope.spawn(|| bench.backend.execute(&request("backup", &[]), &attempt));
-            until("it started", || std::fs::read_to_string(place.path("pid")).is_ok_and(|pid| pid.ends_with('\n')));
+            until("it started", || {
+                std::fs::read_to_string(place.path("pid")).is_ok_and(|pid| pid.ends_with('\n'))
+            });
             attempt.cancel();
             running.join().unwrap()
         });
-        assert!(started.elapsed() < Duration::from_secs(10), "a slow machine, but not the minute of `sleep`");
+        assert!(
+            started.elapsed() < Duration::from_secs(10),
+            "a slow machine, but not the minute of `sleep`"
+        );
         match result {
             Err(AttemptError::Stopped) => assert!(handed_back),
             Err(AttemptError::Unanswered(failure)) => assert!(!handed_back, "{failure:?}"),
@@ -212,7 +241,8 @@ fn who_is_asked_to_stop_may_hand_the_operation_back_and_who_does_not_is_killed_w
         let pid = std::fs::read_to_string(place.path("pid")).unwrap();
         assert!(!is_alive(&pid));
         let group = || {
-            let found = std::process::Command::new("pgrep").args(["-g", pid.trim()]).output().unwrap();
+            let found =
+                std::process::Command::new("pgrep").args(["-g", pid.trim()]).output().unwrap();
             String::from_utf8(found.stdout).unwrap()
         };
         until("its children are gone, too", || !group().lines().any(is_alive));
@@ -242,7 +272,11 @@ fn its_time_is_limited_if_that_is_wanted() {
 #[test]
 fn a_program_that_outlives_its_drain_loop_is_neither_started_twice_nor_in_doubt() {
     let place = Place::new();
-    configure(&place, "echo $$ >> started; while [ ! -e go ]; do sleep 0.05; done; touch ended", "");
+    configure(
+        &place,
+        "echo $$ >> started; while [ ! -e go ]; do sleep 0.05; done; touch ended",
+        "",
+    );
     place.run("submit backup");
     let mut drain = place.start("process");
     until("it started", || place.path("started").exists());
@@ -262,7 +296,11 @@ fn a_program_that_outlives_its_drain_loop_is_neither_started_twice_nor_in_doubt(
     until("it is gone", || !is_alive(&pid));
     assert_eq!(place.output("process").status.code(), Some(1));
     let operation = status(&place, 1);
-    assert_eq!((&operation["status"], &operation["error_type"]), (&json!("failed"), &json!("in_doubt")), "{operation}");
+    assert_eq!(
+        (&operation["status"], &operation["error_type"]),
+        (&json!("failed"), &json!("in_doubt")),
+        "{operation}"
+    );
     place.run("verify");
     place.run("retry 1");
     place.run("process");
@@ -297,15 +335,25 @@ fn what_was_claimed_and_never_started_is_not_in_doubt() {
     let pid = std::fs::read_to_string(place.path("started")).unwrap();
     until("it is gone", || !is_alive(&pid));
     place.output("process");
-    let statuses: Vec<Value> = (9..=16).map(|number| status(&place, number)["error_type"].clone()).collect();
+    let statuses: Vec<Value> =
+        (9..=16).map(|number| status(&place, number)["error_type"].clone()).collect();
     assert_eq!(statuses[0], "in_doubt", "that one was started: {statuses:?}");
     assert!(statuses[1..].iter().all(Value::is_null), "the others were not: {statuses:?}");
-    assert_eq!(std::fs::read_to_string(place.path("started")).unwrap().lines().count(), 8, "each ran once");
-    assert_eq!(super::binary::names(&place.log().join("run")), ["9"], "what is in doubt can be looked at");
+    assert_eq!(
+        std::fs::read_to_string(place.path("started")).unwrap().lines().count(),
+        8,
+        "each ran once"
+    );
+    assert_eq!(
+        super::binary::names(&place.log().join("run")),
+        ["9"],
+        "what is in doubt can be looked at"
+    );
 }
 
 #[test]
-fn time_that_is_up_for_the_loop_ends_no_program_and_time_that_is_up_for_the_program_spends_an_attempt() {
+fn time_that_is_up_for_the_loop_ends_no_program_and_time_that_is_up_for_the_program_spends_an_attempt()
+ {
     let place = Place::new();
     configure(&place, "sleep 0.6; echo '{\"size\": 7}'", "");
     place.run("submit backup");

@@ -109,7 +109,10 @@ fn whole() -> &'static Whole {
             image.files.keys().filter(|name| name.starts_with("journal/")).cloned().collect();
         let last = generations.last().unwrap();
         let mut ends = BTreeMap::new();
-        for end in frame_ends(&image.files[last], generation_of(last)).into_iter().chain([HEADER_LEN as usize]) {
+        for end in frame_ends(&image.files[last], generation_of(last))
+            .into_iter()
+            .chain([HEADER_LEN as usize])
+        {
             let mut shorter = image.files[last].clone();
             shorter.truncate(end);
             ends.insert(end, Seen::by(&put(image, last, Some(shorter)).machine(true).process()));
@@ -118,21 +121,27 @@ fn whole() -> &'static Whole {
         let mut rows = BTreeMap::new();
         for file in &manifest.files {
             let disk = image.machine(false).process();
-            let table = wal_cli::wal::schema::Table::open(&disk, &layout().file(&file.name), &file.sha256).unwrap();
+            let table =
+                wal_cli::wal::schema::Table::open(&disk, &layout().file(&file.name), &file.sha256)
+                    .unwrap();
             for row in table.read_all().unwrap() {
                 if !file.superseded.contains(row.number) {
                     rows.insert(row.number, (file.name.clone(), row));
                 }
             }
         }
-        let count = |folder: &str| image.files.keys().filter(|name| name.starts_with(folder)).count();
+        let count =
+            |folder: &str| image.files.keys().filter(|name| name.starts_with(folder)).count();
         assert!(
             count("partitions/") >= 3 && count("archives/") >= 1 && count("spool/") >= 1,
             "{:?}",
             image.files.keys()
         );
         assert!(generations.len() >= 2, "one that is sealed, one that is open");
-        assert!(ends.len() >= 4 && known_synced(&image.files[last], generation_of(last)) > HEADER_LEN as usize);
+        assert!(
+            ends.len() >= 4
+                && known_synced(&image.files[last], generation_of(last)) > HEADER_LEN as usize
+        );
         Whole { image, seen, ends, rows, generations, manifest }
     })
 }
@@ -167,8 +176,9 @@ fn frame_ends(bytes: &[u8], generation: u64) -> Vec<usize> {
 
 /// Up to where any frame that is still whole says that the file was on the disk.
 fn known_synced(bytes: &[u8], generation: u64) -> usize {
-    let frames =
-        (HEADER_LEN as usize..bytes.len()).step_by(8).filter_map(|at| frame_at(bytes, 0, at as u64, generation));
+    let frames = (HEADER_LEN as usize..bytes.len())
+        .step_by(8)
+        .filter_map(|at| frame_at(bytes, 0, at as u64, generation));
     frames.map(|frame| frame.synced as usize).max().unwrap_or(0)
 }
 
@@ -197,7 +207,10 @@ impl Case {
             Harm::Missing => return put(whole.image, &self.file, None),
             Harm::Copied { to } => return put(whole.image, to, Some(bytes)),
             Harm::Swapped { with } => whole.image.files[with].clone(),
-            Harm::Foreign => include_bytes!("../data/original/mixed/partitions/wal_1735680000_0.parquet").to_vec(),
+            Harm::Foreign => {
+                include_bytes!("../data/original/mixed/partitions/wal_1735680000_0.parquet")
+                    .to_vec()
+            }
             Harm::Newer => return self.newer(whole, bytes),
         };
         put(whole.image, &self.file, Some(changed))
@@ -206,7 +219,8 @@ impl Case {
     /// The file as a program of the next format version would write it.
     fn newer(&self, whole: &Whole, mut bytes: Vec<u8>) -> Image {
         if self.file == MANIFEST {
-            let text = String::from_utf8(bytes).unwrap().replacen("\"format\":1", "\"format\":2", 1);
+            let text =
+                String::from_utf8(bytes).unwrap().replacen("\"format\":1", "\"format\":2", 1);
             return put(whole.image, MANIFEST, Some(text.into_bytes()));
         }
         if self.file.starts_with("journal/") {
@@ -217,7 +231,10 @@ impl Case {
         }
         // Key and value of the footer, as the compact encoding of Thrift puts them.
         let key = [wal_cli::wal::schema::FORMAT_KEY.as_bytes(), b"\x18\x011"].concat();
-        let at = bytes.windows(key.len()).rposition(|window| window == key).expect("the footer has our key");
+        let at = bytes
+            .windows(key.len())
+            .rposition(|window| window == key)
+            .expect("the footer has our key");
         bytes[at + key.len() - 1] = b'2';
         let mut manifest = manifest_of(whole.image);
         let entry = manifest.files.iter_mut().find(|file| file.name == self.file).unwrap();
@@ -229,7 +246,10 @@ impl Case {
     fn judge(&self, nth: usize) -> Result<Ending, String> {
         let whole = whole();
         let image = self.image(whole);
-        if self.is_parquet() && !nth.is_multiple_of(REFUSED_STRIDE) && self.is_refused(whole, &image) {
+        if self.is_parquet()
+            && !nth.is_multiple_of(REFUSED_STRIDE)
+            && self.is_refused(whole, &image)
+        {
             return Ok(Ending::Reported);
         }
         let machine = image.machine(self.another_boot);
@@ -243,12 +263,17 @@ impl Case {
     /// Whether a Parquet file is refused at the door. Only flips and truncations: the others are few.
     fn is_refused(&self, whole: &Whole, image: &Image) -> bool {
         let entry = whole.manifest.files.iter().find(|file| file.name == self.file);
-        let (Some(entry), Harm::Flip { .. } | Harm::Cut { .. }) = (entry, &self.harm) else { return false };
+        let (Some(entry), Harm::Flip { .. } | Harm::Cut { .. }) = (entry, &self.harm) else {
+            return false;
+        };
         let process = wal_cli::disk::Machine::new().process();
         let disk: &dyn wal_cli::disk::Disk = &process;
         let path = Path::new("/x.parquet");
         disk.write_new_synced(path, &image.files[&self.file]).unwrap();
-        matches!(wal_cli::wal::schema::Table::open(disk, path, &entry.sha256), Err(WalError::Damaged(_)))
+        matches!(
+            wal_cli::wal::schema::Table::open(disk, path, &entry.sha256),
+            Err(WalError::Damaged(_))
+        )
     }
 
     fn judge_reader(&self, whole: &Whole, image: &Image, seen: &Seen) -> Result<Ending, String> {
@@ -259,15 +284,22 @@ impl Case {
             return match self.tail(whole, image, seen) {
                 Some(tail) if tail.iter().all(|byte| *byte == 0) => Ok(Ending::Tail),
                 Some(_) if self.is_named_by_verify(image)? => Ok(Ending::Named),
-                Some(_) => Err("the journal ends earlier, and `verify` has not a word for what is behind".into()),
-                None => Err(format!("not a word, but {}", difference(&whole.seen.operations, &seen.operations))),
+                Some(_) => {
+                    Err("the journal ends earlier, and `verify` has not a word for what is behind"
+                        .into())
+                }
+                None => Err(format!(
+                    "not a word, but {}",
+                    difference(&whole.seen.operations, &seen.operations)
+                )),
             };
         }
         if !seen.told.iter().any(|told| names(told, &self.file)) {
             return Err(format!("it is not named: {:?}", seen.told));
         }
         for (number, operation) in &seen.operations {
-            let known = whole.seen.operations.get(number).or(whole.rows.get(number).map(|(_, row)| row));
+            let known =
+                whole.seen.operations.get(number).or(whole.rows.get(number).map(|(_, row)| row));
             let Some(known) = known else { return Err(format!("operation {number} never was")) };
             if !known.history.starts_with(&operation.history) {
                 return Err(format!("operation {number} is shown with another history"));
@@ -278,8 +310,11 @@ impl Case {
         let in_journal = self.file.starts_with("journal/");
         for (number, operation) in whole.seen.operations.iter().filter(|_| !all_is_lost) {
             let row = whole.rows.get(number);
-            let stands_elsewhere =
-                if in_journal { row.is_some() } else { row.is_none_or(|(file, _)| *file != self.file) };
+            let stands_elsewhere = if in_journal {
+                row.is_some()
+            } else {
+                row.is_none_or(|(file, _)| *file != self.file)
+            };
             match seen.operations.get(number) {
                 None if stands_elsewhere => {
                     return Err(format!("operation {number}, which stands elsewhere, is missing"));
@@ -300,23 +335,32 @@ impl Case {
         let bytes = image.files.get(last).filter(|_| self.file == *last && self.another_boot)?;
         let generation = generation_of(last);
         let end = frame_ends(bytes, generation).last().copied().unwrap_or(HEADER_LEN as usize);
-        let is_tail = end >= known_synced(bytes, generation) && whole.ends.get(&end).is_some_and(|state| state == seen);
+        let is_tail = end >= known_synced(bytes, generation)
+            && whole.ends.get(&end).is_some_and(|state| state == seen);
         is_tail.then(|| bytes.get(end..).unwrap_or_default())
     }
 
     fn is_named_by_verify(&self, image: &Image) -> Result<bool, String> {
-        let disk: Arc<dyn wal_cli::disk::Disk> = Arc::new(image.machine(self.another_boot).process());
+        let disk: Arc<dyn wal_cli::disk::Disk> =
+            Arc::new(image.machine(self.another_boot).process());
         let found = caught("verify", || wal_cli::wal::verify(&disk, &layout(), &|_, _| {}))?;
         let found = found.map_err(|error| format!("verify cannot go on: {error}"))?;
         Ok(found.findings.iter().any(|finding| finding.path == self.file))
     }
 
-    fn judge_writer(&self, whole: &Whole, ending: Ending, seen: &Seen, image: &Image) -> Result<(), String> {
+    fn judge_writer(
+        &self,
+        whole: &Whole,
+        ending: Ending,
+        seen: &Seen,
+        image: &Image,
+    ) -> Result<(), String> {
         let machine = image.machine(self.another_boot);
         let disk = machine.process();
         let went_on = caught("a writer", || -> Result<Number, WalError> {
             let wal = image::open(&disk)?;
-            let (written, ()) = wal.transact(|_| Ok((vec![Change::New(image::logged("/new"))], ())))?;
+            let (written, ()) =
+                wal.transact(|_| Ok((vec![Change::New(image::logged("/new"))], ())))?;
             let folded = wal.checkpoint();
             match folded {
                 // What needs the damaged file stops there, and the rest goes on.
@@ -341,15 +385,22 @@ impl Case {
             return Err("a writer goes on although manifest or journal are damaged".into());
         }
         let mut expected = seen.operations.clone();
-        match after.operations.get(&number).filter(|new| new.parameters.get("path").is_some_and(|path| path == "/new"))
+        match after
+            .operations
+            .get(&number)
+            .filter(|new| new.parameters.get("path").is_some_and(|path| path == "/new"))
         {
             Some(new) if !expected.contains_key(&number) => expected.insert(number, new.clone()),
             _ => return Err(format!("what was logged then, as number {number}, is not there")),
         };
         if expected != after.operations {
-            return Err(format!("after a writer went on, {}", difference(&expected, &after.operations)));
+            return Err(format!(
+                "after a writer went on, {}",
+                difference(&expected, &after.operations)
+            ));
         }
-        let complete = whole.seen.operations.keys().all(|number| after.operations.contains_key(number));
+        let complete =
+            whole.seen.operations.keys().all(|number| after.operations.contains_key(number));
         match ending {
             Ending::Reported if after.told.is_empty() && !complete => {
                 Err("it is no longer told once a writer went on".into())
@@ -374,21 +425,32 @@ fn names(told: &str, file: &str) -> bool {
 
 fn caught<T>(who: &str, act: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(act)).map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned().or(panic.downcast_ref::<&str>().map(ToString::to_string));
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or(panic.downcast_ref::<&str>().map(ToString::to_string));
         format!("{who} panics: {}", text.unwrap_or_default())
     })
 }
 
-fn difference(expected: &BTreeMap<Number, Operation>, found: &BTreeMap<Number, Operation>) -> String {
-    let keys = |of: &BTreeMap<Number, Operation>, other: &BTreeMap<Number, Operation>| -> Vec<Number> {
-        of.keys().filter(|number| !other.contains_key(number)).copied().collect()
-    };
+fn difference(
+    expected: &BTreeMap<Number, Operation>,
+    found: &BTreeMap<Number, Operation>,
+) -> String {
+    let keys =
+        |of: &BTreeMap<Number, Operation>, other: &BTreeMap<Number, Operation>| -> Vec<Number> {
+            of.keys().filter(|number| !other.contains_key(number)).copied().collect()
+        };
     let changed: Vec<Number> = expected
         .iter()
         .filter(|(number, is)| found.get(number).is_some_and(|now| now != *is))
         .map(|(n, _)| *n)
         .collect();
-    format!("{:?} are missing, {:?} are new, {changed:?} are others", keys(expected, found), keys(found, expected))
+    format!(
+        "{:?} are missing, {:?} are new, {changed:?} are others",
+        keys(expected, found),
+        keys(found, expected)
+    )
 }
 
 /// All cases, in the order in which they are tried.
@@ -402,7 +464,11 @@ fn cases() -> Vec<Case> {
         }
         let journal = file.starts_with("journal/");
         // What is laid ahead of the frames is sampled.
-        let dense = if journal { bytes.iter().rposition(|byte| *byte != 0).unwrap() + 9 } else { bytes.len() };
+        let dense = if journal {
+            bytes.iter().rposition(|byte| *byte != 0).unwrap() + 9
+        } else {
+            bytes.len()
+        };
         let boots = if journal || file.ends_with("lock") { &[false, true][..] } else { &[true] };
         for another_boot in boots.iter().copied() {
             let mut add = |harm: Harm| cases.push(Case { file: file.clone(), harm, another_boot });
@@ -410,8 +476,9 @@ fn cases() -> Vec<Case> {
                 (0..8).for_each(|bit| add(Harm::Flip { byte, bit }));
             }
             if dense < bytes.len() {
-                (0..FLIPS_AHEAD)
-                    .for_each(|_| add(Harm::Flip { byte: random.usize(dense..bytes.len()), bit: random.u8(..8) }));
+                (0..FLIPS_AHEAD).for_each(|_| {
+                    add(Harm::Flip { byte: random.usize(dense..bytes.len()), bit: random.u8(..8) })
+                });
             }
             (0..bytes.len()).for_each(|len| add(Harm::Cut { len }));
             for from in (0..bytes.len()).step_by(SECTOR) {
@@ -421,7 +488,9 @@ fn cases() -> Vec<Case> {
                 add(Harm::Garbage { at: random.usize(..bytes.len()), seed: random.u64(..) });
             }
             add(Harm::Missing);
-            let like = |other: &&String| **other != *file && other.split('/').next() == file.split('/').next();
+            let like = |other: &&String| {
+                **other != *file && other.split('/').next() == file.split('/').next()
+            };
             if let Some(with) = whole.image.files.keys().find(like).filter(|_| file.contains('/')) {
                 add(Harm::Swapped { with: with.clone() });
             }
@@ -454,7 +523,10 @@ fn nothing_is_lost_or_made_up_in_silence_whatever_bit_is_flipped() {
             // Single faults are few, and all of them are tried.
             let mut nth = 0;
             cases.retain(|case| {
-                let many = matches!(case.harm, Harm::Flip { .. } | Harm::Cut { .. } | Harm::Garbage { .. });
+                let many = matches!(
+                    case.harm,
+                    Harm::Flip { .. } | Harm::Cut { .. } | Harm::Garbage { .. }
+                );
                 nth += usize::from(many);
                 !many || nth.is_multiple_of(stride)
             });
@@ -469,8 +541,8 @@ fn nothing_is_lost_or_made_up_in_silence_whatever_bit_is_flipped() {
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
             scope.spawn(|| {
-                while let Some((nth, case)) =
-                    Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|nth| Some((nth, cases.get(nth)?)))
+                while let Some((nth, case)) = Some(next.fetch_add(1, Ordering::Relaxed))
+                    .and_then(|nth| Some((nth, cases.get(nth)?)))
                 {
                     match case.judge(nth) {
                         Ok(ending) => {
@@ -479,7 +551,12 @@ fn nothing_is_lost_or_made_up_in_silence_whatever_bit_is_flipped() {
                                 Harm::Cut { .. } => "truncations",
                                 _ => "others",
                             };
-                            endings.lock().unwrap().entry((case.file.clone(), of, ending)).or_default().push(nth);
+                            endings
+                                .lock()
+                                .unwrap()
+                                .entry((case.file.clone(), of, ending))
+                                .or_default()
+                                .push(nth);
                         }
                         Err(what) => drop(wrong.lock().unwrap().insert((nth, what))),
                     }
@@ -493,13 +570,22 @@ fn nothing_is_lost_or_made_up_in_silence_whatever_bit_is_flipped() {
         println!("{file}: {of}, {ending:?}: {}", which.len());
     }
     let mut sums: BTreeMap<(&str, Ending), usize> = BTreeMap::new();
-    endings.iter().for_each(|((_, of, ending), which)| *sums.entry((of, *ending)).or_default() += which.len());
+    endings.iter().for_each(|((_, of, ending), which)| {
+        *sums.entry((of, *ending)).or_default() += which.len()
+    });
     println!("{} cases: {sums:?}, {} wrong", cases.len(), wrong.len());
     for (_, which) in endings.iter().filter(|((.., ending), _)| *ending == Ending::Tail) {
-        println!("the journal ends earlier, from `{}` to `{}`", cases[which[0]], cases[which[which.len() - 1]]);
+        println!(
+            "the journal ends earlier, from `{}` to `{}`",
+            cases[which[0]],
+            cases[which[which.len() - 1]]
+        );
     }
     for (nth, what) in wrong.iter().take(40) {
-        println!("{what}\n    WAL_CLI_DAMAGE='{}' cargo test --test all suite::damage::", cases[*nth]);
+        println!(
+            "{what}\n    WAL_CLI_DAMAGE='{}' cargo test --test all suite::damage::",
+            cases[*nth]
+        );
     }
     assert!(wrong.is_empty(), "{} of {} cases", wrong.len(), cases.len());
 }
@@ -514,20 +600,32 @@ fn a_whole_frame_that_makes_no_sense_is_told_and_hides_nothing_before_it() {
     let bytes = &whole.image.files[last];
     let generation = generation_of(last);
     let end = *frame_ends(bytes, generation).last().unwrap();
-    let frame = frame_at(bytes, 0, *whole.ends.keys().rev().nth(1).unwrap() as u64, generation).unwrap();
+    let frame =
+        frame_at(bytes, 0, *whole.ends.keys().rev().nth(1).unwrap() as u64, generation).unwrap();
     let next = frame.revision + 1;
     let record = |number: Number, from: Option<Status>, event: &Event| {
         let new = image::logged("/x");
         let mut payload = PayloadBuilder::new("me@here add[1]");
         let at = Time::from_millis(image::NOW);
-        assert!(payload.push((number, OperationId::new(at, 0, 5), at), from, &new.operation_type, &new.backend, event));
+        assert!(payload.push(
+            (number, OperationId::new(at, 0, 5), at),
+            from,
+            &new.operation_type,
+            &new.backend,
+            event
+        ));
         payload.finish()
     };
     let new = Event::Logged(Box::new(image::logged("/x")));
     let held = Event::Held { reason: "x".into() };
     for (what, kind, revision, payload) in [
         ("a number given twice", FrameKind::Transitions, next, record(1, None, &new)),
-        ("a change before it is logged", FrameKind::Transitions, next, record(1 << 40, Some(Status::Pending), &held)),
+        (
+            "a change before it is logged",
+            FrameKind::Transitions,
+            next,
+            record(1 << 40, Some(Status::Pending), &held),
+        ),
         ("a number beyond all", FrameKind::Transitions, next, record(1 << 62, None, &new)),
         ("another revision", FrameKind::Transitions, next + 1, record(1 << 40, None, &new)),
         (
@@ -553,11 +651,14 @@ fn a_whole_frame_that_makes_no_sense_is_told_and_hides_nothing_before_it() {
         let seen = Seen::by(&machine.process());
         assert_eq!(seen.operations, whole.seen.operations, "{what}");
         assert!(
-            seen.told.iter().any(|told| told.contains(last) && told.contains(&format!("byte {end}"))),
+            seen.told
+                .iter()
+                .any(|told| told.contains(last) && told.contains(&format!("byte {end}"))),
             "{what}: {:?}",
             seen.told
         );
-        let refused = image::open(&machine.process()).and_then(|wal| wal.append_new(vec![image::logged("/new")]));
+        let refused = image::open(&machine.process())
+            .and_then(|wal| wal.append_new(vec![image::logged("/new")]));
         assert!(matches!(refused, Err(WalError::Damaged(_))), "{what}: {refused:?}");
     }
 }

@@ -33,7 +33,11 @@ struct Workload {
     command: &'static str,
 }
 
-const fn workload(name: &'static str, before: &'static [&'static str], command: &'static str) -> Workload {
+const fn workload(
+    name: &'static str,
+    before: &'static [&'static str],
+    command: &'static str,
+) -> Workload {
     Workload { name, before, command }
 }
 
@@ -41,25 +45,61 @@ const fn workload(name: &'static str, before: &'static [&'static str], command: 
 const WORKLOADS: &[Workload] = &[
     workload("first", &[], "add --backend local f0"),
     workload("add", &["add --backend local f0"], "add --backend local f1"),
-    workload("add-several", &["add --backend local f0"], "add --backend local --spool always f0 f1 f2 f3"),
+    workload(
+        "add-several",
+        &["add --backend local f0"],
+        "add --backend local --spool always f0 f1 f2 f3",
+    ),
     workload("add-wait", &["add --backend local f0"], "add --backend local f1 f2 --wait"),
-    workload("add-batch", &["add --backend local f0"], "add --backend mock --spool never --from-file batch"),
+    workload(
+        "add-batch",
+        &["add --backend local f0"],
+        "add --backend mock --spool never --from-file batch",
+    ),
     workload("process", &["add --backend local f0 f1 f2"], "--json process --jobs 1"),
     workload("process-mock", &["add --backend mock f0 f1 f2"], "--json process --jobs 1"),
-    workload("process-after-kill", &["add --backend local f0 f1", "before:effect! process"], "--json process --jobs 1"),
-    workload("process-in-doubt", &["add --backend local f0 f1", "after:effect! process"], "--json process --jobs 1"),
-    workload("retry", &["submit rm /d --backend local", "process", "submit mkdir /d --backend local"], "retry 1"),
+    workload(
+        "process-after-kill",
+        &["add --backend local f0 f1", "before:effect! process"],
+        "--json process --jobs 1",
+    ),
+    workload(
+        "process-in-doubt",
+        &["add --backend local f0 f1", "after:effect! process"],
+        "--json process --jobs 1",
+    ),
+    workload(
+        "retry",
+        &["submit rm /d --backend local", "process", "submit mkdir /d --backend local"],
+        "retry 1",
+    ),
     workload("redirect", &["submit rm /d --backend local", "process"], "retry 1 --backend mock"),
     workload("cancel", &["add --backend local f0 f1 f2"], "cancel 1 3"),
     workload("hold", &["add --backend local f0 f1"], "hold 2"),
     workload("delete", &["add --backend local f0 f1", "cancel 1"], "delete 1"),
     workload("delete-completed", &["add --backend local f0", "process", "checkpoint"], "delete 1"),
-    workload("checkpoint", &["add --backend local f0 f1", "process", "add --backend local f2 f3"], "checkpoint"),
-    workload("checkpoint-again", &["add --backend local f0 f1", "checkpoint", "process"], "checkpoint"),
+    workload(
+        "checkpoint",
+        &["add --backend local f0 f1", "process", "add --backend local f2 f3"],
+        "checkpoint",
+    ),
+    workload(
+        "checkpoint-again",
+        &["add --backend local f0 f1", "checkpoint", "process"],
+        "checkpoint",
+    ),
     workload("cleanup", &["original", "checkpoint", "add --backend local f0"], "cleanup --age 30"),
     workload("cleanup-failed", &["original", "checkpoint"], "cleanup --age 0 --failed"),
-    workload("archive-push", &["original", "checkpoint"], "archive push /history --backend local --host h"),
-    workload("archive-push-wait", &["original", "checkpoint"], "archive push /history --backend local --host h --wait"),
+    workload(
+        "archive-push",
+        &["original", "checkpoint"],
+        "archive push /history --backend local --host h",
+    ),
+    workload(
+        "archive-push-wait",
+        &["original", "checkpoint"],
+        "archive push /history --backend local --host h --wait",
+    ),
     workload("adoption", &["original"], "add --backend local f0"),
     workload("adoption-checkpoint", &["original"], "checkpoint"),
     workload(
@@ -113,15 +153,29 @@ fn prepare(workload: &'static Workload) -> Scene {
     put_files(&template);
     for step in workload.before {
         match step.split_once("! ") {
-            _ if *step == "damage" => std::fs::write(template.log().join("MANIFEST.json"), "nonsense").unwrap(),
-            _ if *step == "original" => adoption::put(&template, "mixed", Duration::from_secs(7200)),
+            _ if *step == "damage" => {
+                std::fs::write(template.log().join("MANIFEST.json"), "nonsense").unwrap()
+            }
+            _ if *step == "original" => {
+                adoption::put(&template, "mixed", Duration::from_secs(7200))
+            }
             Some((point, command)) => {
-                let output = template.command(command).env("WAL_CLI_FAILPOINT", point).output().unwrap();
-                assert_eq!(output.status.signal(), Some(6), "{}: {step}: {output:?}", workload.name);
+                let output =
+                    template.command(command).env("WAL_CLI_FAILPOINT", point).output().unwrap();
+                assert_eq!(
+                    output.status.signal(),
+                    Some(6),
+                    "{}: {step}: {output:?}",
+                    workload.name
+                );
             }
             None => {
                 let output = template.output(step);
-                assert!([Some(0), Some(1)].contains(&output.status.code()), "{}: {step}: {output:?}", workload.name);
+                assert!(
+                    [Some(0), Some(1)].contains(&output.status.code()),
+                    "{}: {step}: {output:?}",
+                    workload.name
+                );
             }
         }
     }
@@ -131,10 +185,19 @@ fn prepare(workload: &'static Workload) -> Scene {
     let mut undone = settled(&undone, &mut BTreeSet::new());
     let recorded = template.copy();
     let list = recorded.path("points");
-    let output = recorded.command(workload.command).env("WAL_CLI_FAILPOINT_LIST", &list).output().unwrap();
+    let output =
+        recorded.command(workload.command).env("WAL_CLI_FAILPOINT_LIST", &list).output().unwrap();
     assert!(output.status.success(), "{}: {output:?}", workload.name);
-    let points = std::fs::read_to_string(&list).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
-    assert!(!points.is_empty(), "{}: no point is passed: the program needs debug assertions", workload.name);
+    let points = std::fs::read_to_string(&list)
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect::<Vec<_>>();
+    assert!(
+        !points.is_empty(),
+        "{}: no point is passed: the program needs debug assertions",
+        workload.name
+    );
     let mut done = settled(&recorded, &mut BTreeSet::new());
     let logs = done.keys().filter(|id| !before.contains_key(*id)).count();
     undone.retain(|id, _| before.contains_key(id));
@@ -162,14 +225,27 @@ fn operations(place: &Place) -> BTreeMap<String, Operation> {
             error_type: text("error_type"),
         };
         assert!(numbers.insert(operation.number), "number {} is given twice", operation.number);
-        let completed = one["history"].as_array().unwrap().iter().filter(|step| step["to"] == "completed").count();
+        let completed = one["history"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|step| step["to"] == "completed")
+            .count();
         assert!(completed <= 1, "completed {completed} times: {one}");
-        if let (Some(cid), "local", "add", "completed") =
-            (one["result"]["cid"].as_str(), &*text("backend"), &*text("operation_type"), &*text("status"))
-        {
+        if let (Some(cid), "local", "add", "completed") = (
+            one["result"]["cid"].as_str(),
+            &*text("backend"),
+            &*text("operation_type"),
+            &*text("status"),
+        ) {
             // Those of the original are stored elsewhere, if at all.
-            let ours = one["history"].as_array().unwrap().iter().any(|step| step["to"] == "completed");
-            let path = place.log().join("local/content").join(&cid[cid.len() - 3..cid.len() - 1]).join(cid);
+            let ours =
+                one["history"].as_array().unwrap().iter().any(|step| step["to"] == "completed");
+            let path = place
+                .log()
+                .join("local/content")
+                .join(&cid[cid.len() - 3..cid.len() - 1])
+                .join(cid);
             assert!(!ours || path.exists(), "completed, and {} is not there", path.display());
         }
         assert!(found.insert(id.clone(), operation).is_none(), "{id} is there twice");
@@ -197,7 +273,8 @@ fn completed_in(output: &Output) -> Vec<String> {
 /// Kills the workload at a point and checks what is left. False: the run ended before it came there.
 fn kill_at(scene: &Scene, point: &str, nth: usize) -> bool {
     let place = scene.template.copy();
-    let output = place.command(scene.workload.command).env("WAL_CLI_FAILPOINT", point).output().unwrap();
+    let output =
+        place.command(scene.workload.command).env("WAL_CLI_FAILPOINT", point).output().unwrap();
     let killed = output.status.signal() == Some(6);
     assert!(killed || output.status.success(), "neither killed nor done: {output:?}");
     let text = String::from_utf8_lossy(&output.stdout);
@@ -214,7 +291,10 @@ fn kill_at(scene: &Scene, point: &str, nth: usize) -> bool {
     let mut others = BTreeSet::from([second]);
     match nth % 3 {
         1 => {
-            let third = place.json("add --backend local second")["operation_id"].as_str().unwrap().to_owned();
+            let third = place.json("add --backend local second")["operation_id"]
+                .as_str()
+                .unwrap()
+                .to_owned();
             place.run(&format!("cancel {third}"));
             cancelled.insert(third.clone());
             others.insert(third);
@@ -229,7 +309,11 @@ fn kill_at(scene: &Scene, point: &str, nth: usize) -> bool {
         assert!(found.contains_key(id), "{id} was acknowledged and is not there");
     }
     for id in &completed {
-        assert_eq!(found.get(id).map(|one| &*one.status), Some("completed"), "{id} was told to be completed");
+        assert_eq!(
+            found.get(id).map(|one| &*one.status),
+            Some("completed"),
+            "{id} was told to be completed"
+        );
     }
     for id in &others {
         let expected = if cancelled.contains(id) { "failed" } else { "completed" };
@@ -246,15 +330,25 @@ fn kill_at(scene: &Scene, point: &str, nth: usize) -> bool {
         scene.undone,
         scene.done
     );
-    let new: Vec<_> = found.iter().filter(|(id, _)| !scene.before.contains_key(*id) && !others.contains(*id)).collect();
-    assert!([0, scene.logs].contains(&new.len()), "{} of {} operations are logged", new.len(), scene.logs);
+    let new: Vec<_> = found
+        .iter()
+        .filter(|(id, _)| !scene.before.contains_key(*id) && !others.contains(*id))
+        .collect();
+    assert!(
+        [0, scene.logs].contains(&new.len()),
+        "{} of {} operations are logged",
+        new.len(),
+        scene.logs
+    );
     for (id, operation) in new {
         assert_eq!(operation.status, "completed", "{id}: {operation:?}");
     }
 
     // It goes on working, and folding changes nothing.
-    let last =
-        place.json("add --backend local f0 --wait")["operations"][0]["operation_id"].as_str().unwrap().to_owned();
+    let last = place.json("add --backend local f0 --wait")["operations"][0]["operation_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     place.run("checkpoint");
     let mut folded = operations(&place);
     assert_eq!(folded.remove(&last).map(|one| one.status), Some("completed".into()));
@@ -269,13 +363,17 @@ fn a_kill_at_any_point_breaks_no_promise() {
     let variable = |name: &str| std::env::var(name).ok();
     let only = variable("WAL_CLI_CASE");
     let workloads = WORKLOADS.iter().filter(|workload| {
-        only.as_ref().is_none_or(|case| case.split_once('/').is_some_and(|(name, _)| name == workload.name))
+        only.as_ref()
+            .is_none_or(|case| case.split_once('/').is_some_and(|(name, _)| name == workload.name))
     });
     let scenes: Vec<Scene> = workloads.map(prepare).collect();
     assert!(!scenes.is_empty(), "no workload is called {only:?}");
-    let mut cases: Vec<(&Scene, &str)> =
-        scenes.iter().flat_map(|scene| scene.points.iter().map(move |point| (scene, &**point))).collect();
-    let names: BTreeSet<&str> = cases.iter().map(|(_, point)| point.split('#').next().unwrap()).collect();
+    let mut cases: Vec<(&Scene, &str)> = scenes
+        .iter()
+        .flat_map(|scene| scene.points.iter().map(move |point| (scene, &**point)))
+        .collect();
+    let names: BTreeSet<&str> =
+        cases.iter().map(|(_, point)| point.split('#').next().unwrap()).collect();
     let (all, points) = (cases.len(), names.len());
     if let Some((_, point)) = only.as_deref().and_then(|case| case.split_once('/')) {
         cases.retain(|(_, of)| *of == point);
@@ -286,7 +384,8 @@ fn a_kill_at_any_point_breaks_no_promise() {
         fastrand::Rng::with_seed(seed).shuffle(&mut cases);
         cases.truncate(SAMPLE);
     }
-    let (next, missed, broken) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let (next, missed, broken) =
+        (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -295,8 +394,12 @@ fn a_kill_at_any_point_breaks_no_promise() {
                     let nth = point.bytes().map(usize::from).sum();
                     match catch_unwind(AssertUnwindSafe(|| kill_at(scene, point, nth))) {
                         Ok(true) => {}
-                        Ok(false) => missed.lock().unwrap().push(format!("{}/{point}", scene.workload.name)),
-                        Err(_) => broken.lock().unwrap().push(format!("{}/{point}", scene.workload.name)),
+                        Ok(false) => {
+                            missed.lock().unwrap().push(format!("{}/{point}", scene.workload.name))
+                        }
+                        Err(_) => {
+                            broken.lock().unwrap().push(format!("{}/{point}", scene.workload.name))
+                        }
                     }
                 }
             });
@@ -311,7 +414,8 @@ fn a_kill_at_any_point_breaks_no_promise() {
         broken.len(),
         missed.len()
     );
-    let again = broken.iter().map(|case| format!("WAL_CLI_CASE='{case}' tests/run suite::failpoints\n"));
+    let again =
+        broken.iter().map(|case| format!("WAL_CLI_CASE='{case}' tests/run suite::failpoints\n"));
     assert!(broken.is_empty(), "broken promises; once more, alone:\n{}", again.collect::<String>());
     // How a drain loop groups what it claims depends on time, so that few points are not reached a second time.
     assert!(missed.len() * 20 <= cases.len(), "too many points were not reached: {missed:?}");

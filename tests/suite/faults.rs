@@ -1,5 +1,8 @@
 //! A log before a proxy that does its worst, a straight way to the same service, and what is to become of an operation.
-#![expect(clippy::disallowed_methods, reason = "it makes and removes files as a user would, and measures")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it makes and removes files as a user would, and measures"
+)]
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use wal_cli::client::{Client, ProcessOptions, Reference, Silent, Stop, Verb};
 use wal_cli::config::{BackendSettings, Settings};
-use wal_cli::operation::{BackendName, FailureClass, Fields, Logged, Operation, OperationType, State, Status};
+use wal_cli::operation::{
+    BackendName, FailureClass, Fields, Logged, Operation, OperationType, State, Status,
+};
 
 use super::proxy::{Fault, Full, Proxy};
 
@@ -63,7 +68,11 @@ pub struct Table {
 
 impl Table {
     /// For a backend of this name, whose settings are made for the way through the proxy (`true`) and the straight one.
-    pub fn new(backend: &str, who: &'static str, configure: impl Fn(&mut BackendSettings, bool)) -> Table {
+    pub fn new(
+        backend: &str,
+        who: &'static str,
+        configure: impl Fn(&mut BackendSettings, bool),
+    ) -> Table {
         let directory = tempfile::tempdir().unwrap();
         let name = BackendName::new(backend).unwrap();
         let client = |folder: &str, is_faulty: bool| {
@@ -89,7 +98,8 @@ impl Table {
     /// A file with content of its own.
     pub fn write(&self, nth: u64) -> (PathBuf, String) {
         let path = self.directory.path().join(format!("file-{nth}"));
-        std::fs::write(&path, format!("content {nth} of {}\n", self.directory.path().display())).unwrap();
+        std::fs::write(&path, format!("content {nth} of {}\n", self.directory.path().display()))
+            .unwrap();
         let text = path.to_str().unwrap().to_owned();
         (path, text)
     }
@@ -100,10 +110,17 @@ impl Table {
     }
 
     /// Logs one operation and carries it out once.
-    fn run_on(&self, client: &Client, operation_type: &str, parameters: &[(&str, &str)]) -> Operation {
-        let parameters: Fields = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    fn run_on(
+        &self,
+        client: &Client,
+        operation_type: &str,
+        parameters: &[(&str, &str)],
+    ) -> Operation {
+        let parameters: Fields =
+            parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let kind = OperationType::new(operation_type).unwrap();
-        let receipt = client.submit(Logged::new(kind, self.backend.clone(), parameters, 3)).unwrap();
+        let receipt =
+            client.submit(Logged::new(kind, self.backend.clone(), parameters, 3)).unwrap();
         client.process(&ProcessOptions::default(), &Stop::new(), &mut Silent).unwrap();
         client.operation(&Reference::Number(receipt.number)).unwrap()
     }
@@ -145,8 +162,11 @@ impl Table {
                 is(Status::Retrying, FailureClass::Transient, error_type);
                 let State::Retrying { wait, .. } = &operation.state else { panic!("{case}") };
                 let wait = wait.until.millis_since(operation.updated_at);
-                let (least, most) =
-                    if expected == Expected::Retrying(error_type) { (1_950, 2_200) } else { (6_950, 7_000) };
+                let (least, most) = if expected == Expected::Retrying(error_type) {
+                    (1_950, 2_200)
+                } else {
+                    (6_950, 7_000)
+                };
                 assert!((least..=most).contains(&wait), "{case}: it waits {wait} ms");
             }
         }
@@ -158,11 +178,22 @@ impl Table {
         self.faulty.change(&reference, &Verb::Retry { now: true }, true).unwrap();
         self.faulty.process(&ProcessOptions::default(), &Stop::new(), &mut Silent).unwrap();
         let done = self.faulty.operation(&reference[0]).unwrap();
-        assert_eq!(done.status(), Status::Completed, "{case}, then nothing: {:?}", done.state.failure());
+        assert_eq!(
+            done.status(),
+            Status::Completed,
+            "{case}, then nothing: {:?}",
+            done.state.failure()
+        );
     }
 
     /// Each of these, with this fault, ends as it should and in time, and then well.
-    pub fn walk(&self, proxy: &Proxy, fault: Fault, attempt: Attempt, cases: impl IntoIterator<Item = Case>) {
+    pub fn walk(
+        &self,
+        proxy: &Proxy,
+        fault: Fault,
+        attempt: Attempt,
+        cases: impl IntoIterator<Item = Case>,
+    ) {
         for Case { operation_type, call, expected } in cases {
             let since = Instant::now();
             let operation = attempt(self, operation_type, &|| proxy.plan(call, fault));
@@ -177,7 +208,12 @@ impl Table {
     }
 
     /// Operations of these types go back, no attempt spent, while the service is away in this way.
-    pub fn is_away(&self, error_type: &'static str, attempt: Attempt, types: impl IntoIterator<Item = &'static str>) {
+    pub fn is_away(
+        &self,
+        error_type: &'static str,
+        attempt: Attempt,
+        types: impl IntoIterator<Item = &'static str>,
+    ) {
         for operation_type in types {
             let since = Instant::now();
             let operation = attempt(self, operation_type, &|| self.forget_health());
@@ -187,7 +223,11 @@ impl Table {
             self.cancel(&operation);
         }
         let operation = attempt(self, "mkdir", &|| {});
-        assert_eq!((operation.status(), operation.history.len()), (Status::Pending, 1), "known to be away: not sent");
+        assert_eq!(
+            (operation.status(), operation.history.len()),
+            (Status::Pending, 1),
+            "known to be away: not sent"
+        );
     }
 
     /// It is not to be carried out any more.

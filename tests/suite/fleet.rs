@@ -35,7 +35,12 @@ struct Reordered(PathBuf, Arc<ManualClock>);
 impl Backend for Reordered {
     fn execute(&self, request: &Request, _: &Attempt) -> Result<Outcome, AttemptError> {
         self.1.advance(Duration::from_secs(2));
-        let client = Client::with(Arc::new(OsDisk::new()), self.1.clone(), Settings::at(self.0.clone()), "prioritize");
+        let client = Client::with(
+            Arc::new(OsDisk::new()),
+            self.1.clone(),
+            Settings::at(self.0.clone()),
+            "prioritize",
+        );
         client.change(&[Reference::Number(request.number)], &Verb::Prioritize(3), true).unwrap();
         self.1.advance(Duration::from_secs(3));
         Ok(Outcome::default())
@@ -59,18 +64,26 @@ fn live(place: &Place, seed: u64) {
     let mock = settings.backends.get_mut(&BackendName::new("mock").unwrap()).unwrap();
     (mock.mock.failure_rate, mock.mock.seed) = (0.4, seed);
     let mut client = Client::with(Arc::new(OsDisk::new()), clock.clone(), settings, "process");
-    client.register(BackendName::new("reordered").unwrap(), Arc::new(Reordered(place.log(), clock.clone())));
+    client.register(
+        BackendName::new("reordered").unwrap(),
+        Arc::new(Reordered(place.log(), clock.clone())),
+    );
     let client = client;
     let submit = |operation_type: &str, backend: &str, parameters: &[(&str, &str)]| {
-        let parameters: Fields = parameters.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let parameters: Fields =
+            parameters.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
         let operation_type = OperationType::new(operation_type).unwrap();
-        let logged = Logged::new(operation_type, BackendName::new(backend).unwrap(), parameters, 30);
+        let logged =
+            Logged::new(operation_type, BackendName::new(backend).unwrap(), parameters, 30);
         Reference::Number(client.submit(logged).unwrap().number)
     };
     let hello = place.file("hello.txt", "hello world\n");
     for day in 0..2 {
         let report = place.file("report.csv", &"1;2\n".repeat(seed as usize * 10 + day));
-        let local = AddOptions { backend: Some(BackendName::new("local").unwrap()), ..AddOptions::default() };
+        let local = AddOptions {
+            backend: Some(BackendName::new("local").unwrap()),
+            ..AddOptions::default()
+        };
         let mut references = vec![Reference::Number(client.add(&hello, &local).unwrap().number)];
         let to = [("path", report.to_str().unwrap()), ("destination", "/reports/today.csv")];
         references.push(submit("upload", "local", &to));
@@ -102,8 +115,12 @@ fn configure(place: &Place, s3: &S3, more: &str) {
 /// All operations of a log with their histories.
 fn operations(place: &Place) -> Vec<Value> {
     let list = place.json("list all --limit 0");
-    let numbers: Vec<String> =
-        list["operations"].as_array().unwrap().iter().map(|one| one["number"].to_string()).collect();
+    let numbers: Vec<String> = list["operations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["number"].to_string())
+        .collect();
     let shown = place.json(&format!("show {}", numbers.join(" ")));
     shown["operations"].as_array().unwrap().clone()
 }
@@ -145,13 +162,18 @@ fn the_queries_of_the_page_say_what_the_logs_of_two_hosts_say() {
             (&json!(2), &Value::Null),
             "{planned:#}"
         );
-        let pushed = place.json(&format!("archive push s3://history/wal --host {host} --wait --timeout 2min"));
+        let pushed = place
+            .json(&format!("archive push s3://history/wal --host {host} --wait --timeout 2min"));
         assert_eq!(pushed["operations"].as_array().unwrap().len(), 2, "{pushed:#}");
-        assert!(pushed["operations"].as_array().unwrap().iter().all(|one| one["status"] == "completed"), "{pushed:#}");
+        assert!(
+            pushed["operations"].as_array().unwrap().iter().all(|one| one["status"] == "completed"),
+            "{pushed:#}"
+        );
         let again = place.json(&format!("archive push s3://history/wal --host {host}"));
         assert_eq!((&again["logged"], &again["pushed"]), (&json!(0), &json!(2)), "{again:#}");
         let states: Vec<Value> = place.json("archive list")["archives"].as_array().unwrap().clone();
-        let states: Vec<&str> = states.iter().map(|archive| archive["state"].as_str().unwrap()).collect();
+        let states: Vec<&str> =
+            states.iter().map(|archive| archive["state"].as_str().unwrap()).collect();
         assert_eq!(states.iter().filter(|state| **state == "pushed").count(), 2, "{states:?}");
         assert!(place.run("verify").contains("sound"), "the marks are known");
     }
@@ -163,15 +185,17 @@ fn the_queries_of_the_page_say_what_the_logs_of_two_hosts_say() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let script = folder.join("tests/suite/fleet.py");
     let page = folder.join("docs/fleet.md");
-    let printed = stdout_of(python().arg(script).arg(page).args([&s3.endpoint(), OWNER.key, OWNER.secret]));
+    let printed =
+        stdout_of(python().arg(script).arg(page).args([&s3.endpoint(), OWNER.key, OWNER.secret]));
     let answers: BTreeMap<String, Vec<Value>> = serde_json::from_str(&printed).unwrap();
 
     let today = SystemClock::new().now().day();
     let mut rows: Vec<(&str, Value)> = Vec::new();
     for (host, place) in &hosts {
         let all = operations(place);
-        let (mut past, rest): (Vec<Value>, Vec<Value>) =
-            all.into_iter().partition(|one| one["status"] == "completed" && millis(&one["completed_at"]) / DAY < today);
+        let (mut past, rest): (Vec<Value>, Vec<Value>) = all.into_iter().partition(|one| {
+            one["status"] == "completed" && millis(&one["completed_at"]) / DAY < today
+        });
         // Two failed, one was done today, two are the pushes.
         assert_eq!((past.len(), rest.len()), (if *host == "web1" { 15 } else { 17 }, 5), "{host}");
         let status = place.json("status");
@@ -182,7 +206,9 @@ fn the_queries_of_the_page_say_what_the_logs_of_two_hosts_say() {
     let mut counted: BTreeMap<(String, String, String), (u64, u64)> = BTreeMap::new();
     for (host, one) in &rows {
         let date = one["completed_at"].as_str().unwrap()[..10].to_owned();
-        let count = counted.entry((host.to_string(), date, one["status"].as_str().unwrap().to_owned())).or_default();
+        let count = counted
+            .entry((host.to_string(), date, one["status"].as_str().unwrap().to_owned()))
+            .or_default();
         *count = (count.0 + 1, count.1 + one["result"]["size"].as_u64().unwrap_or(0));
     }
     let expected: Vec<Value> = counted
@@ -193,7 +219,9 @@ fn the_queries_of_the_page_say_what_the_logs_of_two_hosts_say() {
         .collect();
     let mut found = answers["How many, by host, day and status"].clone();
     // A sum is a number of any size, which JSON has as text.
-    found.iter_mut().for_each(|row| row["bytes"] = json!(row["bytes"].to_string().trim_matches('"')));
+    found
+        .iter_mut()
+        .for_each(|row| row["bytes"] = json!(row["bytes"].to_string().trim_matches('"')));
     assert_eq!(found, expected);
     assert_eq!(found.len(), 4);
 
@@ -215,11 +243,13 @@ fn the_queries_of_the_page_say_what_the_logs_of_two_hosts_say() {
     let mut causes: BTreeMap<Cause, (u64, BTreeSet<String>, i64)> = BTreeMap::new();
     for (host, one) in &rows {
         let failed = |change: &&Value| {
-            change["from"] == "processing" && !["completed", "processing"].map(Value::from).contains(&change["to"])
+            change["from"] == "processing"
+                && !["completed", "processing"].map(Value::from).contains(&change["to"])
         };
         for change in changes(one).iter().filter(failed) {
             let cause = change["error"].as_str().or(change["reason"].as_str()).unwrap();
-            let key = (host.to_string(), one["backend"].as_str().unwrap().to_owned(), cause.to_owned());
+            let key =
+                (host.to_string(), one["backend"].as_str().unwrap().to_owned(), cause.to_owned());
             let seen = causes.entry(key).or_default();
             seen.0 += 1;
             seen.1.insert(one["operation_id"].to_string());
@@ -230,7 +260,9 @@ fn the_queries_of_the_page_say_what_the_logs_of_two_hosts_say() {
     expected.sort_by_key(|(key, (times, _, _))| (u64::MAX - times, key.clone()));
     assert_eq!(answers["Why attempts failed"].len(), expected.len());
     assert!(expected.len() >= 2, "attempts failed on both hosts");
-    for (found, ((host, backend, cause), (times, ids, last))) in answers["Why attempts failed"].iter().zip(&expected) {
+    for (found, ((host, backend, cause), (times, ids, last))) in
+        answers["Why attempts failed"].iter().zip(&expected)
+    {
         let told = json!({ "host": host, "backend": backend, "cause": cause, "times": times, "operations": ids.len(),
             "last_seen": found["last_seen"] });
         assert_eq!((found, instant(&found["last_seen"])), (&told, *last));
@@ -240,7 +272,10 @@ fn the_queries_of_the_page_say_what_the_logs_of_two_hosts_say() {
     let is_reordered = |one: &&(&str, Value)| one.1["backend"] == "reordered";
     for (_, one) in rows.iter().filter(is_reordered) {
         assert_eq!(
-            (changes(one).iter().filter(|change| change["to"] == "processing").count(), attempts(one).len()),
+            (
+                changes(one).iter().filter(|change| change["to"] == "processing").count(),
+                attempts(one).len()
+            ),
             (2, 1)
         );
         assert!(millis(&one["completed_at"]) - millis(&attempts(one)[0]["at"]) >= 5000, "{one:#}");
@@ -261,23 +296,35 @@ fn the_queries_of_the_page_say_what_the_logs_of_two_hosts_say() {
     let last = |is_it: &dyn Fn(&Value) -> bool| {
         let found = rows.iter().filter(|(_, one)| is_it(one));
         found
-            .max_by_key(|(_, one)| (millis(&one["completed_at"]), one["operation_id"].as_str().unwrap().to_owned()))
+            .max_by_key(|(_, one)| {
+                (millis(&one["completed_at"]), one["operation_id"].as_str().unwrap().to_owned())
+            })
             .unwrap()
     };
-    let (host, one) = last(&|one| one["result"]["cid"] == "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o");
+    let (host, one) =
+        last(&|one| one["result"]["cid"] == "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o");
     let found = &answers["When a CID was last uploaded"];
     let told = json!([{ "host": host, "number": one["number"], "operation_type": "add", "backend": "local",
         "completed_at": found[0]["completed_at"], "path": one["parameters"]["path"] }]);
-    assert_eq!((&json!(found), instant(&found[0]["completed_at"])), (&told, millis(&one["completed_at"])));
+    assert_eq!(
+        (&json!(found), instant(&found[0]["completed_at"])),
+        (&told, millis(&one["completed_at"]))
+    );
 
     let is_report = |one: &Value| one["parameters"]["destination"] == "/reports/today.csv";
     let (host, one) = last(&is_report);
     let found = &answers["When something was last uploaded to a key"];
     let told = json!([{ "host": host, "number": one["number"], "completed_at": found[0]["completed_at"],
         "bytes": one["result"]["size"] }]);
-    assert_eq!((&json!(found), instant(&found[0]["completed_at"])), (&told, millis(&one["completed_at"])));
+    assert_eq!(
+        (&json!(found), instant(&found[0]["completed_at"])),
+        (&told, millis(&one["completed_at"]))
+    );
 
-    let lives = rows.iter().filter(|(host, one)| *host == "web2" && is_report(one)).flat_map(|(_, one)| changes(one));
+    let lives = rows
+        .iter()
+        .filter(|(host, one)| *host == "web2" && is_report(one))
+        .flat_map(|(_, one)| changes(one));
     let mut expected: Vec<&Value> = lives.collect();
     expected.sort_by_key(|change| change["revision"].as_u64());
     let found = &answers["The life of one operation"];
@@ -296,19 +343,23 @@ fn with_the_setting_a_drain_loop_pushes_what_a_cleanup_may_drop_afterwards() {
     s3.python("s3.create_bucket(Bucket='drained')");
     let place = Place::new();
     live(&place, 3);
-    let settings =
-        "archive_push = \"s3://drained/all\"\narchive_host = \"web3\"\nmax_age_days = 1\ncleanup_interval = 3600";
+    let settings = "archive_push = \"s3://drained/all\"\narchive_host = \"web3\"\nmax_age_days = 1\ncleanup_interval = 3600";
     configure(&place, s3, settings);
     let kept = place.json("cleanup --dry-run");
     assert_eq!((&kept["operations"], &kept["unpushed"]), (&json!(0), &json!(19)), "{kept:#}");
     // The last cleanup was never, so one is due: it logs the pushes, and the same loop carries them out.
     place.run("process");
-    let keys = "print(' '.join(one['Key'] for one in s3.list_objects_v2(Bucket='drained')['Contents']))";
+    let keys =
+        "print(' '.join(one['Key'] for one in s3.list_objects_v2(Bucket='drained')['Contents']))";
     let keys = s3.python(keys);
     assert_eq!(keys.split(' ').count(), 2, "{keys}");
     assert!(keys.split(' ').all(|key| key.starts_with("all/host=web3/date=20")), "{keys}");
     let dropped = place.json("cleanup");
-    assert_eq!((&dropped["operations"], &dropped["unpushed"]), (&json!(19), &json!(0)), "{dropped:#}");
+    assert_eq!(
+        (&dropped["operations"], &dropped["unpushed"]),
+        (&json!(19), &json!(0)),
+        "{dropped:#}"
+    );
     assert_eq!(place.json("archive list")["archives"][0]["state"], "open");
 }
 
@@ -329,7 +380,10 @@ fn any_backend_that_uploads_will_do_and_text_says_what_goes_on() {
     let logged = place.run("archive push /history --backend local --host h");
     assert_eq!(logged.lines().count(), 2, "{logged}");
     let again = place.output("archive push /history --backend local --host h");
-    assert!(text(&again.stdout).contains("no archive of a past day is left to push (0 pushed)"), "{again:?}");
+    assert!(
+        text(&again.stdout).contains("no archive of a past day is left to push (0 pushed)"),
+        "{again:?}"
+    );
     assert!(text(&again.stderr).contains("logged before, is pending"), "{again:?}");
     assert_eq!(place.run("archive list").matches(" pushing").count(), 2);
     place.run("archive push /history --backend local --host h --wait");
@@ -365,7 +419,9 @@ fn a_push_that_fails_is_seen_kept_and_retried() {
         .as_array()
         .unwrap()
         .iter()
-        .filter_map(|archive| archive["operation"]["number"].as_u64().map(|number| number.to_string()))
+        .filter_map(|archive| {
+            archive["operation"]["number"].as_u64().map(|number| number.to_string())
+        })
         .collect();
     place.run(&format!("retry {}", numbers.join(" ")));
     place.run("process");
@@ -386,7 +442,10 @@ fn what_went_to_a_bucket_that_is_not_there_goes_to_another_one() {
     let logged = place.json("archive push s3://rightbucket/x --host h");
     assert_eq!(logged["logged"], 2, "{logged:#}");
     place.run("process");
-    assert_eq!(place.json("archive list").to_string().matches("s3://rightbucket/x/host=h/").count(), 2);
+    assert_eq!(
+        place.json("archive list").to_string().matches("s3://rightbucket/x/host=h/").count(),
+        2
+    );
     assert_eq!(place.run("archive list").matches("pushed  s3://rightbucket/x/host=h\n").count(), 2);
 }
 
@@ -417,5 +476,8 @@ fn archives_of_the_original_system_go_as_well() {
     adoption::put(&place, "mixed", Duration::from_secs(7200));
     let pushed = place.json("archive push /history --backend local --host h --wait");
     assert!(!pushed["operations"].as_array().unwrap().is_empty(), "{pushed:#}");
-    assert!(pushed["operations"].as_array().unwrap().iter().all(|one| one["status"] == "completed"), "{pushed:#}");
+    assert!(
+        pushed["operations"].as_array().unwrap().iter().all(|one| one["status"] == "completed"),
+        "{pushed:#}"
+    );
 }

@@ -13,12 +13,16 @@ use std::time::Duration;
 
 use wal_cli::clock::{Clock, ManualClock, SystemClock};
 use wal_cli::disk::{
-    Access, Disk, DiskError, DiskFile, DiskResult, Entry, FileKind, Identity, Machine, MemoryDisk, Metadata,
+    Access, Disk, DiskError, DiskFile, DiskResult, Entry, FileKind, Identity, Machine, MemoryDisk,
+    Metadata,
 };
 use wal_cli::operation::{
-    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, OperationId, OperationType, Outcome, Status, Time,
+    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, OperationId, OperationType,
+    Outcome, Status, Time,
 };
-use wal_cli::wal::{Change, Known, Layout, LockFile, LockName, Options, Order, Retention, View, Wal, WalError};
+use wal_cli::wal::{
+    Change, Known, Layout, LockFile, LockName, Options, Order, Retention, View, Wal, WalError,
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
@@ -153,7 +157,12 @@ fn wal_on(disk: impl Disk + 'static, options: Options) -> Wal {
 
 fn logged(text: &str) -> Logged {
     let parameters = Fields::from([("path".to_owned(), text.to_owned())]);
-    Logged::new(OperationType::new("add").unwrap(), BackendName::new("local").unwrap(), parameters, 5)
+    Logged::new(
+        OperationType::new("add").unwrap(),
+        BackendName::new("local").unwrap(),
+        parameters,
+        5,
+    )
 }
 
 fn add(wal: &Wal, text: &str) -> OperationId {
@@ -207,7 +216,8 @@ fn a_checkpoint_survives_a_recovery_that_passes_over_its_generation() {
         let acknowledged = Arc::new(Mutex::new(BTreeSet::from([add(&wal(&machine), "one")])));
         let (others, told, fired) = (machine.clone(), acknowledged.clone(), AtomicBool::new(false));
         let hook: Hook = Arc::new(move |step, path| {
-            let staging = step == At::Open(Access::CreateNew) && path.to_str().unwrap().contains("tmp/wal_");
+            let staging =
+                step == At::Open(Access::CreateNew) && path.to_str().unwrap().contains("tmp/wal_");
             if staging && !fired.swap(true, Ordering::SeqCst) {
                 let dying = others.process();
                 let wal_of_dying = wal_on(dying.clone(), Options::default());
@@ -217,9 +227,13 @@ fn a_checkpoint_survives_a_recovery_that_passes_over_its_generation() {
             }
             None
         });
-        let result = wal_on(Hooked { disk: machine.process(), hook }, Options::default()).checkpoint();
+        let result =
+            wal_on(Hooked { disk: machine.process(), hook }, Options::default()).checkpoint();
         let acknowledged = acknowledged.lock().unwrap().clone();
-        assert!(acknowledged.is_subset(&ids(&machine)), "killed at {at}; the checkpoint said {result:?}");
+        assert!(
+            acknowledged.is_subset(&ids(&machine)),
+            "killed at {at}; the checkpoint said {result:?}"
+        );
         add(&wal(&machine), "it goes on");
         wal(&machine).checkpoint().unwrap();
     }
@@ -237,17 +251,25 @@ fn nothing_is_acknowledged_after_a_failed_flush_without_a_recovery() {
         }
         // Another waiter looks into `sync.lock` at the very moment.
         let mut held = held.lock().unwrap();
-        if step == At::TryLock && path.ends_with("lock") && failed.load(Ordering::SeqCst) && held.is_none() {
+        if step == At::TryLock
+            && path.ends_with("lock")
+            && failed.load(Ordering::SeqCst)
+            && held.is_none()
+        {
             let mut lock = LockFile::open(&other, &layout(), LockName::Sync).unwrap();
             assert!(lock.try_lock(&other).unwrap());
             *held = Some(lock);
         }
         None
     });
-    let result = wal_on(Hooked { disk: machine.process(), hook }, Options::default()).append_new(vec![logged("two")]);
+    let result = wal_on(Hooked { disk: machine.process(), hook }, Options::default())
+        .append_new(vec![logged("two")]);
     machine.power_cut(|| false);
     if let Ok(written) = result {
-        assert!(ids(&machine).contains(&written[0].id()), "acknowledged, and lost by the power cut");
+        assert!(
+            ids(&machine).contains(&written[0].id()),
+            "acknowledged, and lost by the power cut"
+        );
     }
 }
 
@@ -296,7 +318,9 @@ fn a_rotation_does_not_believe_a_second_flush_of_the_same_pages() {
 #[test]
 fn removals_wait_for_a_manifest_whose_name_is_durable() {
     let mut bad = Vec::new();
-    for (first, second) in (60..140).flat_map(|first| (10..90).step_by(3).map(move |second| (first, second))) {
+    for (first, second) in
+        (60..140).flat_map(|first| (10..90).step_by(3).map(move |second| (first, second)))
+    {
         let machine = Machine::new();
         let dying = machine.process();
         let one = wal_on(dying.clone(), Options::default());
@@ -331,7 +355,9 @@ fn a_writer_outlives_the_removal_of_its_directory() {
     });
     let disk = machine.process();
     for directory in layout().directories().into_iter().chain([layout().base().to_owned()]) {
-        for entry in disk.list(&directory).unwrap().into_iter().filter(|entry| entry.kind == FileKind::File) {
+        for entry in
+            disk.list(&directory).unwrap().into_iter().filter(|entry| entry.kind == FileKind::File)
+        {
             disk.remove_file(&directory.join(entry.name)).unwrap();
         }
     }
@@ -392,7 +418,11 @@ fn a_cleanup_leaves_alone_what_is_retried_or_deleted_meanwhile() {
         for number in [1, 2] {
             end(&other, number, Event::Claimed { claim: claim.clone() });
             let completed = Event::Completed { outcome: Outcome::default() };
-            end(&other, number, if delete { completed } else { Event::Failed { failure: failure.clone() } });
+            end(
+                &other,
+                number,
+                if delete { completed } else { Event::Failed { failure: failure.clone() } },
+            );
         }
         other.checkpoint().unwrap();
         clock.advance(Duration::from_secs(10 * 86_400));
@@ -400,7 +430,8 @@ fn a_cleanup_leaves_alone_what_is_retried_or_deleted_meanwhile() {
         let acted = Arc::new(AtomicBool::new(false));
         let told = acted.clone();
         let hook: Hook = Arc::new(move |step, path| {
-            let looks = step == At::Open(Access::Read) && path.extension().is_some_and(|end| end == "parquet");
+            let looks = step == At::Open(Access::Read)
+                && path.extension().is_some_and(|end| end == "parquet");
             if looks && count.fetch_add(1, Ordering::SeqCst) == nth {
                 let event = match delete {
                     true => Event::Deleted { reason: "x".into() },
@@ -412,13 +443,19 @@ fn a_cleanup_leaves_alone_what_is_retried_or_deleted_meanwhile() {
             None
         });
         let cleaner = open(Arc::new(Hooked { disk: machine.process(), hook }), delete);
-        cleaner.cleanup(Retention { max_age_days: 1, failed: true, keep_unpushed: false }, false).unwrap();
+        cleaner
+            .cleanup(Retention { max_age_days: 1, failed: true, keep_unpushed: false }, false)
+            .unwrap();
         other.checkpoint().expect("the log is sound");
         let view = View::open(Arc::new(machine.process()), layout()).unwrap();
         assert_eq!(view.damage(), None);
         let status = view.operation(1).unwrap().map(|operation| operation.status());
         let acted = acted.load(Ordering::SeqCst);
-        assert_eq!(status, (acted && !delete).then_some(Status::Pending), "look {nth}, delete {delete}");
+        assert_eq!(
+            status,
+            (acted && !delete).then_some(Status::Pending),
+            "look {nth}, delete {delete}"
+        );
     }
 }
 
@@ -447,7 +484,8 @@ fn a_busy_log_is_not_called_damaged() {
             }
             None
         });
-        let result = wal_on(Hooked { disk: machine.process(), hook }, Options::default()).checkpoint();
+        let result =
+            wal_on(Hooked { disk: machine.process(), hook }, Options::default()).checkpoint();
         assert!(result.is_ok(), "look {nth}: {result:?}");
     }
 }
@@ -455,7 +493,9 @@ fn a_busy_log_is_not_called_damaged() {
 /// A writer whose flush fails and whose page the file system drops; `act` comes before it takes `lock` again.
 fn with_dropped_page(machine: &Machine, act: impl Fn(&Machine) + Send + Sync + 'static) -> Wal {
     let (others, state) = (machine.clone(), AtomicUsize::new(0));
-    let step_to = move |from: usize| state.compare_exchange(from, from + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+    let step_to = move |from: usize| {
+        state.compare_exchange(from, from + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    };
     let hook: Hook = Arc::new(move |step, path| {
         if step == At::SyncData && is_journal(path) && step_to(0) {
             let disk = others.process();
@@ -484,7 +524,10 @@ fn a_revision_given_anew_is_not_taken_for_ones_own() {
     });
     let result = a.append_new(vec![logged("of A")]);
     if let Ok(written) = result {
-        assert!(ids(&machine).contains(&written[0].id()), "acknowledged, and dropped by a recovery");
+        assert!(
+            ids(&machine).contains(&written[0].id()),
+            "acknowledged, and dropped by a recovery"
+        );
     }
 }
 
@@ -497,7 +540,13 @@ fn a_claim_of_another_is_not_taken_for_ones_own() {
             if operation.status() != Status::Pending {
                 return Ok((Vec::new(), false));
             }
-            Ok((vec![Change::Next(Known::from(&operation), Event::Claimed { claim: claim.clone() })], true))
+            Ok((
+                vec![Change::Next(
+                    Known::from(&operation),
+                    Event::Claimed { claim: claim.clone() },
+                )],
+                true,
+            ))
         })?;
         Ok(claimed)
     }
@@ -522,7 +571,9 @@ fn a_batch_is_whole_although_the_journal_is_restarted_under_it() {
 fn a_disk_without_room_for_zeros_still_takes_frames() {
     let machine = Machine::new();
     add(&wal(&machine), "one");
-    let hook: Hook = Arc::new(|step, path| (step == At::LayZeros).then(|| io_error(path, ErrorKind::StorageFull)));
+    let hook: Hook = Arc::new(|step, path| {
+        (step == At::LayZeros).then(|| io_error(path, ErrorKind::StorageFull))
+    });
     let a = wal_on(Hooked { disk: machine.process(), hook }, Options::default());
     for text in ["x".repeat(300_000).as_str(), "small", "smaller"] {
         add(&a, text);

@@ -1,7 +1,10 @@
 //! Adders and drain loops killed with `kill -9` at random instants, in one directory.
 //!
 //! `WAL_CLI_LONG` sets the number of rounds, `WAL_CLI_SEED` the seed of the first one.
-#![expect(clippy::disallowed_methods, reason = "it waits, and looks at files, as another program would")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it waits, and looks at files, as another program would"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
@@ -46,13 +49,23 @@ fn round(place: &Place, seed: u64, acknowledged: &Arc<Mutex<BTreeSet<String>>>) 
             let (over, acknowledged) = (&over, acknowledged.clone());
             scope.spawn(move || {
                 while !over.load(Ordering::Relaxed) {
-                    let paths = (0..random.usize(1..4)).map(|_| format!("f{} ", random.u8(..5))).collect::<String>();
+                    let paths = (0..random.usize(1..4))
+                        .map(|_| format!("f{} ", random.u8(..5)))
+                        .collect::<String>();
                     let command = format!("add --backend local {paths}");
-                    let mut child =
-                        place.command(&command).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+                    let mut child = place
+                        .command(&command)
+                        .stdout(Stdio::piped())
+                        .stderr(Stdio::null())
+                        .spawn()
+                        .unwrap();
                     let output = BufReader::new(child.stdout.take().unwrap());
                     let reader = std::thread::spawn(move || {
-                        output.lines().map_while(Result::ok).filter_map(|line| id_in(&line)).collect::<Vec<_>>()
+                        output
+                            .lines()
+                            .map_while(Result::ok)
+                            .filter_map(|line| id_in(&line))
+                            .collect::<Vec<_>>()
                     });
                     // Half of them may live; most others die within the time that an add takes.
                     if random.bool() {
@@ -83,7 +96,9 @@ fn round(place: &Place, seed: u64, acknowledged: &Arc<Mutex<BTreeSet<String>>>) 
 }
 
 pub fn id_in(line: &str) -> Option<String> {
-    line.split_whitespace().find(|word| word.len() == 36 && word.matches('-').count() == 4).map(str::to_owned)
+    line.split_whitespace()
+        .find(|word| word.len() == 36 && word.matches('-').count() == 4)
+        .map(str::to_owned)
 }
 
 fn check(place: &Place, acknowledged: &BTreeSet<String>, seed: u64) {
@@ -98,7 +113,8 @@ fn check(place: &Place, acknowledged: &BTreeSet<String>, seed: u64) {
         .collect();
     for id in acknowledged {
         let operation = operations.get(id.as_str());
-        let operation = operation.unwrap_or_else(|| panic!("seed {seed}: {id} was acknowledged and is not there"));
+        let operation = operation
+            .unwrap_or_else(|| panic!("seed {seed}: {id} was acknowledged and is not there"));
         assert_eq!(operation["status"], "completed", "seed {seed}: {operation}");
     }
     for operation in operations.values() {
@@ -113,9 +129,14 @@ fn check(place: &Place, acknowledged: &BTreeSet<String>, seed: u64) {
 /// Every file belongs to manifest, journal or `quarantine/`.
 pub fn account_for_files(place: &Place, seed: u64) {
     let log = place.log();
-    let manifest: Value = serde_json::from_slice(&std::fs::read(log.join("MANIFEST.json")).unwrap()).unwrap();
-    let named: BTreeSet<&str> =
-        manifest["files"].as_array().unwrap().iter().map(|file| file["name"].as_str().unwrap()).collect();
+    let manifest: Value =
+        serde_json::from_slice(&std::fs::read(log.join("MANIFEST.json")).unwrap()).unwrap();
+    let named: BTreeSet<&str> = manifest["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|file| file["name"].as_str().unwrap())
+        .collect();
     for directory in ["partitions", "archives"] {
         for name in names(&log.join(directory)) {
             let name = format!("{directory}/{name}");

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use daemon::{Kubo, endpoint};
-use wal_cli::backend::{Answer, Attempt, AttemptError, Backend, Credentials, IpfsBackend, IpfsOptions};
+use wal_cli::backend::{
+    Answer, Attempt, AttemptError, Backend, Credentials, IpfsBackend, IpfsOptions,
+};
 use wal_cli::clock::SystemClock;
 use wal_cli::disk::OsDisk;
 use wal_cli::operation::FailureClass;
@@ -44,7 +46,12 @@ fn before(kubo: &Kubo) -> Proxy {
     let service = Service {
         command: |head| {
             let path = head.split(' ').nth(1).unwrap_or_default();
-            path.strip_prefix("/api/v0/").unwrap_or_default().split('?').next().unwrap_or_default().to_owned()
+            path.strip_prefix("/api/v0/")
+                .unwrap_or_default()
+                .split('?')
+                .next()
+                .unwrap_or_default()
+                .to_owned()
         },
         error_inside: "{\"Message\":\"it went wrong inside\",\"Code\":0,\"Type\":\"error\"}\n",
         refusal: "{\"Message\":\"words that no release had before\",\"Code\":0,\"Type\":\"error\"}\n",
@@ -90,8 +97,8 @@ fn files_and_directories_have_the_same_cids_on_ipfs_as_on_local() {
         "--param chunker=size-65536 --param max_links=100",
         "--param profile=unixfs-v1-2025",
     ] {
-        let [ipfs, local] =
-            ["ipfs", "local"].map(|on| added(&place, &format!("--backend {on} {options} {}", files.join(" "))));
+        let [ipfs, local] = ["ipfs", "local"]
+            .map(|on| added(&place, &format!("--backend {on} {options} {}", files.join(" "))));
         assert_eq!(ipfs, local, "{options}");
         assert_eq!(ipfs.len(), files.len());
         assert!(kubo.has_pin(&ipfs[5]), "{options}");
@@ -107,11 +114,16 @@ fn files_and_directories_have_the_same_cids_on_ipfs_as_on_local() {
     let large = place.path("large");
     std::fs::create_dir(&large).unwrap();
     for nth in 0..4000 {
-        std::fs::write(large.join(format!("a file with a name of some length {nth:05}")), format!("{nth}\n")).unwrap();
+        std::fs::write(
+            large.join(format!("a file with a name of some length {nth:05}")),
+            format!("{nth}\n"),
+        )
+        .unwrap();
     }
     for options in ["", "--param cid_version=1"] {
         let directories = format!("--param recursive=true {options} odd large");
-        let [ipfs, local] = ["ipfs", "local"].map(|on| added(&place, &format!("--backend {on} {directories}")));
+        let [ipfs, local] =
+            ["ipfs", "local"].map(|on| added(&place, &format!("--backend {on} {directories}")));
         assert_eq!(ipfs, local, "{options}");
         for (cid, name) in ipfs.iter().zip(["odd", "large"]) {
             let back = format!("back of {name}{}", options.len()).replace(' ', "-");
@@ -126,7 +138,11 @@ fn files_and_directories_have_the_same_cids_on_ipfs_as_on_local() {
 #[test]
 fn every_type_does_on_kubo_what_it_does_on_local() {
     let home = tempfile::tempdir().unwrap();
-    behaviours::all(&Bench::new(backend(options(Kubo::shared().endpoint())), home.path().join("ipfs"), "/shared"));
+    behaviours::all(&Bench::new(
+        backend(options(Kubo::shared().endpoint())),
+        home.path().join("ipfs"),
+        "/shared",
+    ));
     let place = home.path().join("store");
     let local = wal_cli::backend::LocalBackend::new(
         Arc::new(OsDisk::new()),
@@ -146,12 +162,16 @@ fn pins_are_made_named_and_taken_away() {
     let cid = bench.ok("add", &[("path", &file), ("pin", "false")]).cid.unwrap();
     assert!(!kubo.has_pin(&cid));
     bench.ok("pin", &[("cid", &cid), ("pin_name", "mine")]);
-    assert!(kubo.ipfs("pin ls --type=recursive --names").contains(&format!("{cid} recursive mine")));
+    assert!(
+        kubo.ipfs("pin ls --type=recursive --names").contains(&format!("{cid} recursive mine"))
+    );
     bench.ok("unpin", &[("cid", &cid)]);
     assert!(!kubo.has_pin(&cid));
 
     bench.ok("add", &[("path", &file), ("pin_name", "at once"), ("to_files", "/named")]);
-    assert!(kubo.ipfs("pin ls --type=recursive --names").contains(&format!("{cid} recursive at once")));
+    assert!(
+        kubo.ipfs("pin ls --type=recursive --names").contains(&format!("{cid} recursive at once"))
+    );
     assert_eq!(kubo.ipfs("files stat --hash /named"), cid);
 
     // What is part of something pinned is still held.
@@ -171,7 +191,8 @@ fn pins_are_made_named_and_taken_away() {
 #[test]
 fn what_the_node_has_not_got_is_said_and_can_come_later() {
     let home = tempfile::tempdir().unwrap();
-    let bench = Bench::new(backend(options(Kubo::shared().endpoint())), home.path().to_owned(), "/");
+    let bench =
+        Bench::new(backend(options(Kubo::shared().endpoint())), home.path().to_owned(), "/");
     let absent = "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWKPbdG";
     let out = bench.path("out");
     for (operation_type, parameters) in
@@ -183,8 +204,14 @@ fn what_the_node_has_not_got_is_said_and_can_come_later() {
             Err(AttemptError::Unanswered(failure)) if operation_type == "pin" => failure,
             other => panic!("{operation_type} gave {other:?}"),
         };
-        assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Transient, "not_found"), "{failure:?}");
-        assert!(failure.message.contains(absent) && failure.message.contains("the node has not got it"));
+        assert_eq!(
+            (failure.class, &failure.error_type[..]),
+            (FailureClass::Transient, "not_found"),
+            "{failure:?}"
+        );
+        assert!(
+            failure.message.contains(absent) && failure.message.contains("the node has not got it")
+        );
     }
     assert_eq!(bench.ask("pin", &[("cid", absent)]), Answer::NotDone);
     assert_eq!(bench.refused("rm", &[("cid", absent)]).0, "not_found");
@@ -199,7 +226,11 @@ fn a_node_that_asks_others_in_vain_gives_a_pin_up_at_the_limit() {
     let home = tempfile::tempdir().unwrap();
     let kubo = Kubo::alone();
     let idle = Duration::from_millis(1500);
-    let bench = Bench::new(backend(IpfsOptions { idle, ..options(kubo.endpoint()) }), home.path().to_owned(), "/");
+    let bench = Bench::new(
+        backend(IpfsOptions { idle, ..options(kubo.endpoint()) }),
+        home.path().to_owned(),
+        "/",
+    );
     let absent = "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWKPbdG";
     let since = Instant::now();
     let attempt = Attempt::default();
@@ -213,9 +244,15 @@ fn a_node_that_asks_others_in_vain_gives_a_pin_up_at_the_limit() {
         running.join().unwrap()
     });
     let took = since.elapsed();
-    println!("a pin of what nobody has ended after {took:.1?}, where {idle:?} may pass without movement");
+    println!(
+        "a pin of what nobody has ended after {took:.1?}, where {idle:?} may pass without movement"
+    );
     let Err(AttemptError::Unanswered(failure)) = result else { panic!("{result:?}") };
-    assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Transient, "timed_out"), "{failure:?}");
+    assert_eq!(
+        (failure.class, &failure.error_type[..]),
+        (FailureClass::Transient, "timed_out"),
+        "{failure:?}"
+    );
     assert!(failure.message.contains(absent), "{}", failure.message);
     assert!((idle..idle * 2).contains(&took), "{took:?}");
     assert_eq!(bench.ask("pin", &[("cid", absent)]), Answer::NotDone);
@@ -239,18 +276,25 @@ fn neither_a_machine_that_cannot_make_calls_now_nor_a_wrong_address_costs_anythi
         // As on a machine where nobody has installed any.
         let run = |arguments: &str| {
             let nowhere = place.path("nowhere");
-            place.command(arguments).env("SSL_CERT_FILE", &nowhere).env("SSL_CERT_DIR", &nowhere).output().unwrap()
+            place
+                .command(arguments)
+                .env("SSL_CERT_FILE", &nowhere)
+                .env("SSL_CERT_DIR", &nowhere)
+                .output()
+                .unwrap()
         };
         place.run("add a.txt --backend ipfs");
         run("process");
         let shown = place.json("show 1");
         let operation = &shown["operation"];
-        let seen = ["status", "failure_class", "error_type"].map(|name| operation[name].as_str().unwrap());
+        let seen =
+            ["status", "failure_class", "error_type"].map(|name| operation[name].as_str().unwrap());
         assert_eq!(seen, ["pending", "outage", error_type], "{endpoint}: {shown:#}");
         assert_eq!(operation["retry_count"], 0, "{shown:#}");
         assert!(operation["error"].as_str().unwrap().contains(says), "{shown:#}");
         let health = run("health --backend ipfs");
-        let said = String::from_utf8_lossy(&health.stdout) + String::from_utf8_lossy(&health.stderr);
+        let said =
+            String::from_utf8_lossy(&health.stdout) + String::from_utf8_lossy(&health.stderr);
         assert!(!health.status.success() && said.contains(says), "{said}");
     }
 }
@@ -274,14 +318,18 @@ fn secrets_open_the_door_and_are_told_to_nobody_else() {
         let bench = Bench::new(backend, home.path().join(nth.to_string()), "/");
         bench.ok("add", &[("path", large.to_str().unwrap())]);
     }
-    for credentials in
-        [Credentials::None, Credentials::Bearer("wr0ng".into()), Credentials::Basic("bob".into(), "wr0ng".into())]
-    {
+    for credentials in [
+        Credentials::None,
+        Credentials::Bearer("wr0ng".into()),
+        Credentials::Basic("bob".into(), "wr0ng".into()),
+    ] {
         let backend = with(credentials.clone());
         let failure = backend.health().unwrap_err();
         assert_eq!(failure.error_type, "access_denied", "{failure:?}");
         let bench = Bench::new(backend.clone(), home.path().join("none"), "/");
-        for parameters in [[("path", large.to_str().unwrap())], [("path", &bench.write("small", b"x"))]] {
+        for parameters in
+            [[("path", large.to_str().unwrap())], [("path", &bench.write("small", b"x"))]]
+        {
             let failure = bench.fails("add", &parameters);
             assert_eq!(
                 (failure.class, &failure.error_type[..]),
@@ -289,7 +337,8 @@ fn secrets_open_the_door_and_are_told_to_nobody_else() {
                 "{failure:?}"
             );
         }
-        let told = format!("{credentials:?} {backend:?} {failure:?} {:?}", options(kubo.endpoint()));
+        let told =
+            format!("{credentials:?} {backend:?} {failure:?} {:?}", options(kubo.endpoint()));
         assert!(!told.contains("wr0ng"), "{told}");
     }
 
@@ -298,13 +347,18 @@ fn secrets_open_the_door_and_are_told_to_nobody_else() {
     configure(&place, &kubo, "username = \"bob\"\npassword = \"s3cret of bob\"\n");
     place.file("a.txt", "hello world\n");
     assert_eq!(added(&place, "a.txt"), ["QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o"]);
-    let shown = place.run("config show") + &place.run("show 1 --history") + &place.run("health --backend ipfs --json");
+    let shown = place.run("config show")
+        + &place.run("show 1 --history")
+        + &place.run("health --backend ipfs --json");
     assert!(shown.contains("********") && !shown.contains("s3cret"), "{shown}");
     configure(&place, &kubo, "token = \"wr0ng\"\n");
     place.run("add a.txt");
-    let output = place.command("process --debug").env("IPFS_KIT_WAL_LOG", "trace").output().unwrap();
+    let output =
+        place.command("process --debug").env("IPFS_KIT_WAL_LOG", "trace").output().unwrap();
     let why = place.run("why 2");
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr) + why.as_str();
+    let said = String::from_utf8_lossy(&output.stdout)
+        + String::from_utf8_lossy(&output.stderr)
+        + why.as_str();
     assert!(said.contains("check `token`") && !said.contains("wr0ng"), "{said}");
     // What is queued has nothing to do with it, and goes when the settings are right.
     configure(&place, &kubo, "token = \"t0ken-of-ann\"\n");
@@ -337,11 +391,18 @@ fn a_running_upload_stops_within_two_seconds_of_being_cancelled() {
 
     // So does one that has taken as long as it may.
     let total = Some(Duration::from_secs(1));
-    let bench =
-        Bench::new(backend(IpfsOptions { total, ..options(Kubo::shared().endpoint()) }), home.path().to_owned(), "/");
+    let bench = Bench::new(
+        backend(IpfsOptions { total, ..options(Kubo::shared().endpoint()) }),
+        home.path().to_owned(),
+        "/",
+    );
     let since = Instant::now();
     let failure = bench.fails("add", &[("path", path.to_str().unwrap())]);
-    assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Transient, "timed_out"), "{failure:?}");
+    assert_eq!(
+        (failure.class, &failure.error_type[..]),
+        (FailureClass::Transient, "timed_out"),
+        "{failure:?}"
+    );
     assert!((1..3).contains(&since.elapsed().as_secs()), "{:?}", since.elapsed());
 }
 
@@ -359,7 +420,10 @@ fn memory_does_not_grow_with_what_is_sent_or_fetched() {
     let cid = place.json("show 1")["operation"]["result"]["cid"].as_str().unwrap().to_owned();
     let fetched = peak(&format!("submit get {cid} back --wait"));
     println!("peak KiB: {sent} for adding 400 MiB, {fetched} for getting it back");
-    assert!((1_000..64 << 10).contains(&sent) && (1_000..64 << 10).contains(&fetched), "{sent} {fetched}");
+    assert!(
+        (1_000..64 << 10).contains(&sent) && (1_000..64 << 10).contains(&fetched),
+        "{sent} {fetched}"
+    );
     assert_eq!(std::fs::metadata(place.path("back")).unwrap().len(), 400 << 20);
 }
 

@@ -1,5 +1,8 @@
 //! Full disks, huge parameters, too few descriptors: clear errors, nothing lost, and all works again afterwards.
-#![expect(clippy::disallowed_methods, reason = "it fills disks, waits and looks at files, as another program would")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it fills disks, waits and looks at files, as another program would"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -48,7 +51,11 @@ impl Small {
     /// Succeeds.
     fn json(&self, arguments: &str) -> Value {
         let output = self.output(&format!("--json {arguments}"));
-        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stdout));
+        assert!(
+            output.status.success(),
+            "{arguments}: {}",
+            String::from_utf8_lossy(&output.stdout)
+        );
         let text = String::from_utf8(output.stdout).unwrap();
         serde_json::from_str(text.lines().last().unwrap_or("null")).unwrap()
     }
@@ -60,7 +67,11 @@ impl Small {
 
     /// Takes all but so many bytes of what is free.
     fn fill(&self, but: u64) {
-        let mut file = fs::OpenOptions::new().append(true).create(true).open(self.disk.path("filler")).unwrap();
+        let mut file = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.disk.path("filler"))
+            .unwrap();
         loop {
             let left = self.disk.free().saturating_sub(but);
             let piece = usize::try_from(left).unwrap();
@@ -76,8 +87,11 @@ impl Small {
 
     fn statuses(&self) -> Vec<(u64, String)> {
         let listed = self.json("list all --limit 0");
-        let status = |one: &Value| (one["number"].as_u64().unwrap(), one["status"].as_str().unwrap().to_owned());
-        let mut found: Vec<_> = listed["operations"].as_array().unwrap().iter().map(status).collect();
+        let status = |one: &Value| {
+            (one["number"].as_u64().unwrap(), one["status"].as_str().unwrap().to_owned())
+        };
+        let mut found: Vec<_> =
+            listed["operations"].as_array().unwrap().iter().map(status).collect();
         found.sort();
         found
     }
@@ -91,8 +105,12 @@ fn what_is_logged_is_finished_in_the_room_of_the_reserve() {
     assert_eq!(small.reserve(), Some(RESERVE), "it is made with the log");
     let mut acknowledged = BTreeSet::new();
     let mut refused = 0;
-    let mut drain =
-        small.command("process --follow --quiet").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut drain = small
+        .command("process --follow --quiet")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let adders: Vec<_> = (0..2)
@@ -128,7 +146,11 @@ fn what_is_logged_is_finished_in_the_room_of_the_reserve() {
             refused += times;
         }
     });
-    rustix::process::kill_process(rustix::process::Pid::from_child(&drain), rustix::process::Signal::TERM).unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&drain),
+        rustix::process::Signal::TERM,
+    )
+    .unwrap();
     let ended = drain.wait().unwrap();
     assert!(ended.success(), "the loop went on with what was logged: {ended}");
     let drained = small.json("process");
@@ -154,7 +176,11 @@ fn what_is_logged_is_finished_in_the_room_of_the_reserve() {
     small.json("checkpoint");
     assert_eq!(small.reserve(), Some(RESERVE), "it is back");
     small.json("add a --wait");
-    assert_eq!(names(&small.disk.log().join("quarantine")), [] as [&str; 0], "no remains take room");
+    assert_eq!(
+        names(&small.disk.log().join("quarantine")),
+        [] as [&str; 0],
+        "no remains take room"
+    );
 }
 
 /// To the last page, with nothing under way: each command needs the reserve on its own.
@@ -191,7 +217,11 @@ fn each_way_of_finishing_finds_room_on_a_disk_that_is_full_to_the_last_byte() {
         let refused = small.output("--json add --spool never a");
         if small.reserve() == Some(0) {
             let told = document(&refused);
-            assert_eq!((refused.status.code(), &told["error"]["type"]), (Some(7), &json!("no_space")), "{told}");
+            assert_eq!(
+                (refused.status.code(), &told["error"]["type"]),
+                (Some(7), &json!("no_space")),
+                "{told}"
+            );
         }
         small.make_room();
         small.json("checkpoint");
@@ -208,7 +238,11 @@ fn additions_end_before_the_disk_is_full_and_everything_else_goes_on() {
     for command in ["add a", "add --spool never a", "submit mkdir /d"] {
         let output = small.output(&format!("--json {command}"));
         let told = document(&output);
-        assert_eq!((output.status.code(), &told["error"]["type"]), (Some(7), &json!("no_space")), "{command}: {told}");
+        assert_eq!(
+            (output.status.code(), &told["error"]["type"]),
+            (Some(7), &json!("no_space")),
+            "{command}: {told}"
+        );
         assert_eq!(told["error"]["min_free_bytes"], 8 << 20);
     }
     small.json("cancel 1");
@@ -218,7 +252,10 @@ fn additions_end_before_the_disk_is_full_and_everything_else_goes_on() {
     small.json("cleanup");
     assert_eq!(small.reserve(), Some(RESERVE), "nobody needed it");
     let expected = ["failed", "completed", "completed", "completed"].map(str::to_owned);
-    assert_eq!(small.statuses().into_iter().map(|(_, status)| status).collect::<Vec<_>>(), expected);
+    assert_eq!(
+        small.statuses().into_iter().map(|(_, status)| status).collect::<Vec<_>>(),
+        expected
+    );
 }
 
 #[test]
@@ -230,18 +267,34 @@ fn nothing_is_begun_whose_outcome_may_find_no_room() {
     small.fill(64 << 10);
     let output = small.output("--json process");
     let told = document(&output);
-    assert_eq!((output.status.code(), &told["error"]["type"]), (Some(7), &json!("no_space")), "{told}");
+    assert_eq!(
+        (output.status.code(), &told["error"]["type"]),
+        (Some(7), &json!("no_space")),
+        "{told}"
+    );
     assert_eq!((&told["out_of_room"], &told["completed"]), (&json!(true), &json!(0)));
-    assert!(told["error"]["message"].as_str().unwrap().starts_with("nothing more was begun"), "{told}");
+    assert!(
+        told["error"]["message"].as_str().unwrap().starts_with("nothing more was begun"),
+        "{told}"
+    );
     let shown = small.json("show 1 --history");
-    assert_eq!(shown["operation"]["history"].as_array().unwrap().len(), 1, "it was not even claimed");
+    assert_eq!(
+        shown["operation"]["history"].as_array().unwrap().len(),
+        1,
+        "it was not even claimed"
+    );
     // A loop that runs for good waits for room.
-    let mut drain = small.command("process --follow --quiet").stderr(Stdio::null()).spawn().unwrap();
+    let mut drain =
+        small.command("process --follow --quiet").stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(small.statuses()[0].1, "pending");
     small.make_room();
     small.json("wait 1 2 3 --timeout 20");
-    rustix::process::kill_process(rustix::process::Pid::from_child(&drain), rustix::process::Signal::TERM).unwrap();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(&drain),
+        rustix::process::Signal::TERM,
+    )
+    .unwrap();
     assert!(drain.wait().unwrap().success());
 }
 
@@ -251,14 +304,23 @@ fn with_one_failure(command: &str, fault: Fault, nth: u64) -> Option<bool> {
     let scenario = Scenario::new();
     scenario.add("a", "one two three");
     let disk = scenario.machine.process();
-    let mut client = Client::with(Arc::new(disk.clone()), scenario.clock.clone(), scenario.settings.clone(), "test");
+    let mut client = Client::with(
+        Arc::new(disk.clone()),
+        scenario.clock.clone(),
+        scenario.settings.clone(),
+        "test",
+    );
     client.register(backend("a"), scenario.scripts["a"].clone());
     disk.fail_after(nth, fault, false);
     let before = scenario.machine.operations();
     let result = match command {
         "add" => client.submit(logged("a", "four", 0)).map(drop),
-        "process" => client.process(&ProcessOptions::default(), &Stop::new(), &mut Silent).map(drop),
-        "cancel" => client.change(&[Reference::Number(1)], &Verb::Cancel { permanent: false }, true).map(drop),
+        "process" => {
+            client.process(&ProcessOptions::default(), &Stop::new(), &mut Silent).map(drop)
+        }
+        "cancel" => client
+            .change(&[Reference::Number(1)], &Verb::Cancel { permanent: false }, true)
+            .map(drop),
         _ => client.checkpoint().map(drop),
     };
     let passed = scenario.machine.operations() - before > nth;
@@ -267,7 +329,10 @@ fn with_one_failure(command: &str, fault: Fault, nth: u64) -> Option<bool> {
     if let Err(error) = &result {
         let of_the_disk = match error {
             ClientError::Wal(error) => {
-                matches!(error, WalError::NotLogged(_) | WalError::Disk(_) | WalError::Unconfirmed { .. })
+                matches!(
+                    error,
+                    WalError::NotLogged(_) | WalError::Disk(_) | WalError::Unconfirmed { .. }
+                )
             }
             _ => false,
         };
@@ -278,13 +343,22 @@ fn with_one_failure(command: &str, fault: Fault, nth: u64) -> Option<bool> {
     let added = scenario.client().stats().unwrap().counts.total() - 3;
     if command == "add" {
         let unconfirmed = matches!(&result, Err(ClientError::Wal(WalError::Unconfirmed { .. })));
-        assert!(unconfirmed || added == u64::from(result.is_ok()), "{case}: {result:?}, {added} added");
+        assert!(
+            unconfirmed || added == u64::from(result.is_ok()),
+            "{case}: {result:?}, {added} added"
+        );
     }
     for number in 1..=3 + added {
         let status = scenario.get(number).status();
         let cancelled = command == "cancel" && number == 1;
-        assert!(status == Status::Completed || cancelled && status == Status::Failed, "{case}: {status}");
-        assert!(result.is_err() || !cancelled || status == Status::Failed, "{case}: it was promised");
+        assert!(
+            status == Status::Completed || cancelled && status == Status::Failed,
+            "{case}: {status}"
+        );
+        assert!(
+            result.is_err() || !cancelled || status == Status::Failed,
+            "{case}: it was promised"
+        );
     }
     let calls = scenario.calls("a");
     let repeated = calls.split_whitespace().count() as u64 > 3 + added;
@@ -332,16 +406,23 @@ fn a_parameter_that_no_frame_holds_is_refused_whatever_its_size() {
     place.run("add --backend local a");
     let huge = "x".repeat(16 << 20);
     for len in [16 << 20, 2 << 20, 3 << 19] {
-        let line = json!({"operation_type": "mkdir", "parameters": {"path": "/d", "note": &huge[..len]}});
+        let line =
+            json!({"operation_type": "mkdir", "parameters": {"path": "/d", "note": &huge[..len]}});
         place.file("huge", &format!("{line}\n"));
         // Address space as a bound of memory: what it needs to run, and no 16 MiB over and over.
         let mut limited = Command::new("prlimit");
         limited.arg("--as=268435456");
-        let output = place.command_under(limited, "--json submit --backend local --from-file huge").output().unwrap();
+        let output = place
+            .command_under(limited, "--json submit --backend local --from-file huge")
+            .output()
+            .unwrap();
         let told = document(&output);
         assert_eq!(output.status.code(), Some(2), "{len}: {told}");
         let message = told["error"]["bad_inputs"][0]["message"].as_str().unwrap_or_default();
-        let sizes = message.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty()).count();
+        let sizes = message
+            .split(|c: char| !c.is_ascii_digit())
+            .filter(|digits| !digits.is_empty())
+            .count();
         assert!(sizes >= 2, "it says how large it is, and how large it may be: {message}");
     }
     assert_eq!(place.json("status")["stats"]["total"], 1);
@@ -360,12 +441,21 @@ fn too_few_descriptors_are_told_and_lose_nothing() {
     place.file("a", "hello world\n");
     place.run("add --backend local a");
     let (mut told, mut acknowledged) = (BTreeSet::new(), 1);
-    for command in ["add --backend local a", "add --backend local --spool never a", "process", "status", "list all"] {
+    for command in [
+        "add --backend local a",
+        "add --backend local --spool never a",
+        "process",
+        "status",
+        "list all",
+    ] {
         let mut succeeded = 0;
         for limit in 3..40 {
             let mut limited = Command::new("prlimit");
             limited.arg(format!("--nofile={limit}"));
-            let output = place.command_under(limited, &format!("--lock-timeout 1 {command}")).output().unwrap();
+            let output = place
+                .command_under(limited, &format!("--lock-timeout 1 {command}"))
+                .output()
+                .unwrap();
             let text = String::from_utf8_lossy(&output.stderr).into_owned();
             match output.status.code() {
                 Some(0) => {
@@ -394,9 +484,18 @@ fn too_few_descriptors_are_told_and_lose_nothing() {
     }
     place.run("checkpoint");
     let listed = place.json("list completed --limit 0");
-    assert_eq!(listed["operations"].as_array().unwrap().len(), acknowledged, "neither more nor less");
+    assert_eq!(
+        listed["operations"].as_array().unwrap().len(),
+        acknowledged,
+        "neither more nor less"
+    );
     for one in listed["operations"].as_array().unwrap() {
-        let completed = one["history"].as_array().unwrap().iter().filter(|step| step["to"] == "completed").count();
+        let completed = one["history"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|step| step["to"] == "completed")
+            .count();
         assert_eq!(completed, 1, "{one}");
     }
     println!("{} different errors, {acknowledged} operations logged and completed", told.len());

@@ -15,11 +15,14 @@ use std::time::Duration;
 use wal_cli::clock::{Clock, ManualClock};
 use wal_cli::disk::{Disk, Machine, MemoryDisk};
 use wal_cli::operation::{
-    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Operation, OperationType, Outcome, Time,
+    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Operation, OperationType,
+    Outcome, Time,
 };
 use wal_cli::wal::manifest::sha256_hex;
 use wal_cli::wal::schema::Table;
-use wal_cli::wal::{Admitted, Change, Known, Layout, Options, Order, Retention, View, Wal, WalError, Written};
+use wal_cli::wal::{
+    Admitted, Change, Known, Layout, Options, Order, Retention, View, Wal, WalError, Written,
+};
 
 const START: i64 = 1_800_000_000_000;
 const DAY_MS: i64 = 86_400_000;
@@ -73,7 +76,9 @@ impl Step {
     fn from(self) -> &'static [&'static str] {
         match self {
             Step::Claim => &["pending", "retrying"],
-            Step::Complete | Step::Fail | Step::Retry | Step::Return | Step::Stop => &["processing"],
+            Step::Complete | Step::Fail | Step::Retry | Step::Return | Step::Stop => {
+                &["processing"]
+            }
             Step::Hold => &["pending", "retrying", "processing"],
             Step::GiveUp => &["pending", "retrying", "failed"],
             Step::Delete => &["pending", "retrying", "failed", "completed"],
@@ -94,16 +99,23 @@ impl Step {
     }
 
     fn event(self, now: Time) -> Event {
-        let failure =
-            Failure { class: FailureClass::Transient, error_type: "test".into(), message: "it did not work".into() };
+        let failure = Failure {
+            class: FailureClass::Transient,
+            error_type: "test".into(),
+            message: "it did not work".into(),
+        };
         match self {
-            Step::Claim => Event::Claimed { claim: Claim { pid: 7, host: "here".into(), started: now } },
-            Step::Complete => {
-                Event::Completed { outcome: Outcome { cid: Some("cid".into()), size: Some(3), ..Outcome::default() } }
+            Step::Claim => {
+                Event::Claimed { claim: Claim { pid: 7, host: "here".into(), started: now } }
             }
+            Step::Complete => Event::Completed {
+                outcome: Outcome { cid: Some("cid".into()), size: Some(3), ..Outcome::default() },
+            },
             Step::Fail => Event::Failed { failure },
             Step::Retry => Event::Retrying { failure, until: now.plus_millis(60_000) },
-            Step::Return => Event::Returned { reason: "crash".into(), interrupted: true, failure: None },
+            Step::Return => {
+                Event::Returned { reason: "crash".into(), interrupted: true, failure: None }
+            }
             Step::Release => Event::Released { reason: "now".into() },
             Step::Again => Event::Retried { reason: "by hand".into(), forget: Vec::new() },
             Step::Hold => Event::Held { reason: "by hand".into() },
@@ -177,15 +189,24 @@ impl Life {
     fn writer(&mut self, which: usize) -> Result<(), WalError> {
         if self.writers[which].is_none() {
             let disk = self.machine.process();
-            let wal = Wal::open(Arc::new(disk.clone()), self.clock.clone(), layout(), self.options.clone())?;
+            let wal = Wal::open(
+                Arc::new(disk.clone()),
+                self.clock.clone(),
+                layout(),
+                self.options.clone(),
+            )?;
             self.writers[which] = Some((disk, wal));
         }
         Ok(())
     }
 
     fn pick(&mut self, statuses: &[&str], most: usize) -> Vec<u64> {
-        let mut numbers: Vec<u64> =
-            self.model.iter().filter(|(_, row)| statuses.contains(&row.status)).map(|(n, _)| *n).collect();
+        let mut numbers: Vec<u64> = self
+            .model
+            .iter()
+            .filter(|(_, row)| statuses.contains(&row.status))
+            .map(|(n, _)| *n)
+            .collect();
         self.random.shuffle(&mut numbers);
         numbers.truncate(most);
         numbers
@@ -205,7 +226,9 @@ impl Life {
         if fails {
             let kind = [ErrorKind::StorageFull, ErrorKind::Other][self.random.usize(..2)];
             let (at, for_good) = (self.random.u64(..60), self.random.bool());
-            self.trace.push(format!("writer {which} gets {kind:?} at disk operation {at}, for good: {for_good}"));
+            self.trace.push(format!(
+                "writer {which} gets {kind:?} at disk operation {at}, for good: {for_good}"
+            ));
             self.writers[which].as_ref().unwrap().0.fail_after(at, kind, for_good);
         }
         let now = self.clock.now().as_millis();
@@ -219,16 +242,18 @@ impl Life {
                 let count = self.random.usize(1..8);
                 self.trace.push(format!("writer {which} adds {count}"));
                 let new: Vec<Change> = self.some_new(count).into_iter().map(Change::New).collect();
-                self.wal(which).transact(|_| Ok((new.clone(), ()))).map(|(written, ())| self.logged(&written))
+                self.wal(which)
+                    .transact(|_| Ok((new.clone(), ())))
+                    .map(|(written, ())| self.logged(&written))
             }
             10..=11 => {
                 // Small ones are a frame, larger ones partitions and a manifest.
                 let count = self.random.usize(1..25);
                 self.trace.push(format!("writer {which} adds a batch of {count}"));
                 let new = self.some_new(count);
-                self.wal(which)
-                    .append_new(new)
-                    .map(|admitted| self.insert(&admitted.iter().map(Admitted::number).collect::<Vec<_>>()))
+                self.wal(which).append_new(new).map(|admitted| {
+                    self.insert(&admitted.iter().map(Admitted::number).collect::<Vec<_>>())
+                })
             }
             3..=6 => {
                 let step = Step::ALL[self.random.usize(..Step::ALL.len())];
@@ -246,7 +271,8 @@ impl Life {
                     .transact(|view| {
                         let mut changes = Vec::new();
                         for number in &numbers {
-                            let operation = view.operation(*number)?.expect("a known operation is there");
+                            let operation =
+                                view.operation(*number)?.expect("a known operation is there");
                             changes.push(Change::Next(Known::from(&operation), step.event(time)));
                         }
                         Ok((changes, ()))
@@ -262,10 +288,15 @@ impl Life {
                 self.trace.push(format!("writer {which}: cleanup of {days} days"));
                 let result = self
                     .wal(which)
-                    .cleanup(Retention { max_age_days: days, failed: false, keep_unpushed: false }, false)
+                    .cleanup(
+                        Retention { max_age_days: days, failed: false, keep_unpushed: false },
+                        false,
+                    )
                     .map(|_| ());
                 let oldest = now.div_euclid(DAY_MS) - days as i64;
-                self.model.retain(|_, row| row.status != "completed" || row.done_at.div_euclid(DAY_MS) >= oldest);
+                self.model.retain(|_, row| {
+                    row.status != "completed" || row.done_at.div_euclid(DAY_MS) >= oldest
+                });
                 result
             }
             _ => {
@@ -334,7 +365,8 @@ impl Life {
         }
         if !self.under_way.is_empty() {
             // Nobody was told their numbers.
-            let new: Vec<u64> = seen.keys().filter(|number| !before.contains_key(number)).copied().collect();
+            let new: Vec<u64> =
+                seen.keys().filter(|number| !before.contains_key(number)).copied().collect();
             if new.len() == self.under_way.len() {
                 self.insert(&new);
             }
@@ -352,7 +384,12 @@ impl Life {
         self.under_way = (0..count).map(|nth| format!("{}.{nth}", self.steps)).collect();
         let new = self.under_way.iter().map(|text| {
             let parameters = Fields::from([("path".to_owned(), text.clone())]);
-            Logged::new(OperationType::new("add").unwrap(), BackendName::new("local").unwrap(), parameters, 5)
+            Logged::new(
+                OperationType::new("add").unwrap(),
+                BackendName::new("local").unwrap(),
+                parameters,
+                5,
+            )
         });
         new.collect()
     }
@@ -385,7 +422,9 @@ impl Life {
         let disk = self.machine.process();
         let disk: &dyn Disk = &disk;
         let mut ids = BTreeMap::new();
-        for directory in [layout().partitions(), layout().archives(), layout().quarantine(), layout().tmp()] {
+        for directory in
+            [layout().partitions(), layout().archives(), layout().quarantine(), layout().tmp()]
+        {
             for entry in disk.list(&directory).unwrap_or_default() {
                 let path = directory.join(entry.name);
                 let bytes = disk.read(&path).unwrap();
@@ -479,13 +518,18 @@ impl Life {
 fn same(seen: &Model, expected: &Model, who: &str) {
     let numbers: std::collections::BTreeSet<_> = seen.keys().chain(expected.keys()).collect();
     for number in numbers {
-        assert_eq!(seen.get(number), expected.get(number), "operation {number} as {who} sees it (left), and as it is");
+        assert_eq!(
+            seen.get(number),
+            expected.get(number),
+            "operation {number} as {who} sees it (left), and as it is"
+        );
     }
 }
 
 /// A cleanup drops files one commit at a time, after a checkpoint: some of what it was to drop may be gone.
 fn is_partial_cleanup(seen: &Model, before: &Model, after: &Model) -> bool {
-    seen.iter().all(|(number, row)| before.get(number) == Some(row)) && after.keys().all(|n| seen.contains_key(n))
+    seen.iter().all(|(number, row)| before.get(number) == Some(row))
+        && after.keys().all(|n| seen.contains_key(n))
 }
 
 fn row_of(operation: &Operation) -> Row {
@@ -495,7 +539,11 @@ fn row_of(operation: &Operation) -> Row {
         text: operation.parameters.get("path").cloned().unwrap_or_default(),
         retries: operation.retry_count,
         interruptions: operation.interruptions,
-        history: operation.history.iter().map(|entry| (entry.from.map_or("", word), word(entry.to))).collect(),
+        history: operation
+            .history
+            .iter()
+            .map(|entry| (entry.from.map_or("", word), word(entry.to)))
+            .collect(),
         done_at: match operation.state {
             wal_cli::operation::State::Completed { at, .. } => at.as_millis(),
             _ => 0,

@@ -15,7 +15,9 @@ use super::kubo::daemon::Kubo;
 fn moves_at_its_pace_and_stops(place: &Place, backend: &str) {
     let size = 12 << 20;
     std::fs::write(place.path("large"), vec![7; size]).unwrap();
-    let number = place.json(&format!("add large --backend {backend} --spool never"))["operations"][0]["number"].clone();
+    let number = place.json(&format!("add large --backend {backend} --spool never"))["operations"]
+        [0]["number"]
+        .clone();
     let started = Instant::now();
     let mut drain = place.start("process");
     let show = || place.json(&format!("show {number}"))["operation"].clone();
@@ -36,7 +38,10 @@ fn moves_at_its_pace_and_stops(place: &Place, backend: &str) {
     assert!(done <= (passed + 2.0) * f64::from(2 << 20), "{progress} after {passed} s");
     assert!(figure("bytes_per_second") > 0 && figure("seconds_left") > 0, "{progress}");
     let text = place.run(&format!("show {number}"));
-    assert!(text.contains("of 12.0 MiB") && text.contains("/s") && text.contains(" left\n"), "{text}");
+    assert!(
+        text.contains("of 12.0 MiB") && text.contains("/s") && text.contains(" left\n"),
+        "{text}"
+    );
 
     let asked = Instant::now();
     place.run(&format!("cancel {number}"));
@@ -67,7 +72,8 @@ fn only_backends_that_somebody_uses_fail_health() {
     let (of_local, file) = ("default_backend = \"local\"\n", place.file("x", "x\n"));
     place.settings(of_local);
     let used = || {
-        let used: Vec<String> = serde_json::from_value(place.json("status")["backends_used"].clone()).unwrap();
+        let used: Vec<String> =
+            serde_json::from_value(place.json("status")["backends_used"].clone()).unwrap();
         used.join(" ")
     };
     assert_eq!(used(), "local");
@@ -97,8 +103,11 @@ fn whoever_watches_health_sees_every_change_until_he_has_enough() {
     place.settings(&format!("[backends.custom]\ncommand = [\"{}\"]\n{nowhere}", program.display()));
     // What is known of health is kept with a log, once there is one.
     place.run("add file --backend mock");
-    let mut watch =
-        place.command("health --watch --backend custom --interval 0.05").stdout(Stdio::piped()).spawn().unwrap();
+    let mut watch = place
+        .command("health --watch --backend custom --interval 0.05")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
     let mut next = || lines.next().unwrap().unwrap();
     let first = next();
@@ -110,13 +119,20 @@ fn whoever_watches_health_sees_every_change_until_he_has_enough() {
     kill_process(Pid::from_child(&watch), Signal::INT).unwrap();
     assert_eq!(watch.wait().unwrap().code(), Some(130));
 
-    let mut watch = place.command("--json health --watch --interval 0.05").stdout(Stdio::piped()).spawn().unwrap();
+    let mut watch = place
+        .command("--json health --watch --interval 0.05")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
     for _ in 0..3 {
         let document: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
         super::contract::check("health", &document);
         assert_eq!(document["backends"]["custom"]["status"], "online", "{document}");
-        assert_eq!(document["backends"]["custom"]["status_changes"][0]["to"], "offline", "{document}");
+        assert_eq!(
+            document["backends"]["custom"]["status_changes"][0]["to"], "offline",
+            "{document}"
+        );
     }
     kill_process(Pid::from_child(&watch), Signal::TERM).unwrap();
     assert_eq!(watch.wait().unwrap().code(), Some(0));

@@ -16,7 +16,8 @@ pub struct Mutation {
 }
 
 /// Objects whose fields are names of something: none of them has to be there.
-const FREE: &[&str] = &["parameters", "receipt", "backends", "health", "settings", "due", "no_backend"];
+const FREE: &[&str] =
+    &["parameters", "receipt", "backends", "health", "settings", "due", "no_backend"];
 
 /// What errors have only where it is known.
 const OF_SOME_ERRORS: &[&str] = &["causes", "key", "origin", "suggestion", "number", "line"];
@@ -177,7 +178,8 @@ impl Maker<'_> {
         }
         let is_of_the_command = at == "/error" && self.document["success"].is_boolean();
         let is_an_errors = ["error", "errors"].contains(&parent) && key == "path";
-        let may_be_null = NULLABLE.contains(&key) || (parent == "oldest_pending" && key == "operation_id");
+        let may_be_null =
+            NULLABLE.contains(&key) || (parent == "oldest_pending" && key == "operation_id");
         if !value.is_null() && (!may_be_null || is_of_the_command || is_an_errors) {
             self.put("null", at, Value::Null);
         }
@@ -187,11 +189,14 @@ impl Maker<'_> {
                     let wrong = self.misspelt(word);
                     self.put("word misspelt", at, wrong.into());
                 }
-                let other = ["completed", "failed", "pending"].iter().find(|other| *other != word).unwrap();
+                let other =
+                    ["completed", "failed", "pending"].iter().find(|other| *other != word).unwrap();
                 // Whole operations only: elsewhere nothing hangs on the status.
-                let of_an_operation = self.document.pointer(&at.replace("/status", "/history")).is_some();
+                let of_an_operation =
+                    self.document.pointer(&at.replace("/status", "/history")).is_some();
                 // One that was there before may have come to anything.
-                let known = self.document.pointer(&at.replace("/status", "/existing")) == Some(&json!(true));
+                let known = self.document.pointer(&at.replace("/status", "/existing"))
+                    == Some(&json!(true));
                 if key == "status" && of_an_operation && !known {
                     self.put("another status", at, json!(other));
                 }
@@ -224,8 +229,13 @@ impl Maker<'_> {
     fn other_types(&mut self, value: &Value) -> Vec<Value> {
         let random = &mut *self.random;
         let text: String = std::iter::repeat_with(|| random.alphanumeric()).take(6).collect();
-        let all =
-            [json!(random.bool()), json!(random.i32(..)), json!(text), json!([text]), json!({ text: random.u8(..) })];
+        let all = [
+            json!(random.bool()),
+            json!(random.i32(..)),
+            json!(text),
+            json!([text]),
+            json!({ text: random.u8(..) }),
+        ];
         let differs = |other: &Value| match value {
             Value::Null => other.is_boolean() || other.is_array(),
             _ => std::mem::discriminant(other) != std::mem::discriminant(value),

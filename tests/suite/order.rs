@@ -28,7 +28,8 @@ fn trace(place: &Place, arguments: &str) -> Vec<String> {
 /// Where the first line is, from `from` on, that holds all of these texts.
 fn find(lines: &[String], from: usize, texts: &[&str]) -> usize {
     let found = lines[from..].iter().position(|line| texts.iter().all(|text| line.contains(text)));
-    from + found.unwrap_or_else(|| panic!("no {texts:?} after line {from} of\n{}", lines.join("\n")))
+    from + found
+        .unwrap_or_else(|| panic!("no {texts:?} after line {from} of\n{}", lines.join("\n")))
 }
 
 #[test]

@@ -31,7 +31,10 @@ fn what_was_away_when_the_last_run_ended_is_probed_before_anything_is_sent() {
     for _ in 0..3 {
         scenario.wait(60);
         let report = scenario.process();
-        assert_eq!((report.postponed, report.completed, &report.away[..]), (0, 0, &[backend("a")][..]));
+        assert_eq!(
+            (report.postponed, report.completed, &report.away[..]),
+            (0, 0, &[backend("a")][..])
+        );
     }
     assert_eq!(scenario.calls("a"), "one", "the others were probes");
     assert_eq!(scenario.get(1).history.len(), 3, "which leave no trace in it");
@@ -55,7 +58,8 @@ fn what_waits_for_its_next_attempt_goes_at_once_when_its_backend_is_back() {
     scenario.wait(1);
     assert_eq!(scenario.process().completed, 2, "nobody waits out the hour");
     let released = scenario.get(1).history.iter().any(|entry| {
-        entry.from == Some(Status::Retrying) && entry.reason.as_deref().is_some_and(|reason| reason.contains("is back"))
+        entry.from == Some(Status::Retrying)
+            && entry.reason.as_deref().is_some_and(|reason| reason.contains("is back"))
     });
     assert!(released, "{:#?}", scenario.get(1).history);
     assert_eq!(scenario.get(1).retry_count, 1, "what was spent stays spent");
@@ -104,7 +108,8 @@ fn only_named_operations_are_released() {
     scenario.process();
     away(&scenario, false);
     scenario.wait(1);
-    let options = ProcessOptions { only: Some([1].into_iter().collect()), ..ProcessOptions::default() };
+    let options =
+        ProcessOptions { only: Some([1].into_iter().collect()), ..ProcessOptions::default() };
     let report = scenario.client().process(&options, &Stop::new(), &mut Silent).unwrap();
     assert_eq!((report.completed, scenario.get(2).status()), (1, Status::Retrying));
 }
@@ -114,15 +119,24 @@ fn what_alone_finds_its_backend_away_time_and_again_holds_up_nobody() {
     let mut scenario = Scenario::new();
     scenario.settings.retry_delay = Duration::from_secs(60);
     // Each probe succeeds, and each attempt of this one says that nobody is there.
-    scenario.act("a", "poison", &vec![Act::Fail(FailureClass::Outage); 99]).add("a", "poison good better");
+    scenario
+        .act("a", "poison", &vec![Act::Fail(FailureClass::Outage); 99])
+        .add("a", "poison good better");
     for _ in 0..60 {
         scenario.process();
         scenario.wait(10);
     }
     let poison = scenario.get(1);
     assert_eq!((poison.status(), poison.retry_count), (Status::Failed, 2), "{:#?}", poison.history);
-    assert_eq!((scenario.get(2).status(), scenario.get(3).status()), (Status::Completed, Status::Completed));
-    assert!(scenario.calls("a").starts_with("poison poison poison good better poison"), "{}", scenario.calls("a"));
+    assert_eq!(
+        (scenario.get(2).status(), scenario.get(3).status()),
+        (Status::Completed, Status::Completed)
+    );
+    assert!(
+        scenario.calls("a").starts_with("poison poison poison good better poison"),
+        "{}",
+        scenario.calls("a")
+    );
     assert!(poison.state.failure().unwrap().message.contains("own fault"), "{poison:?}");
 }
 
@@ -140,10 +154,18 @@ fn an_outage_that_only_operations_notice_spends_nothing() {
     }
     for number in 1..=3 {
         let operation = scenario.get(number);
-        assert_eq!((operation.status(), operation.retry_count), (Status::Pending, 0), "{:#?}", operation.history);
+        assert_eq!(
+            (operation.status(), operation.retry_count),
+            (Status::Pending, 0),
+            "{:#?}",
+            operation.history
+        );
     }
     let calls = scenario.calls("a");
-    assert!(["one", "two", "three"].iter().all(|name| calls.matches(name).count() >= 3), "all had their turn: {calls}");
+    assert!(
+        ["one", "two", "three"].iter().all(|name| calls.matches(name).count() >= 3),
+        "all had their turn: {calls}"
+    );
     for name in ["one", "two", "three"] {
         scenario.act("a", name, &[]);
     }
@@ -154,9 +176,11 @@ fn an_outage_that_only_operations_notice_spends_nothing() {
 fn following(scenario: &Scenario, then: impl FnOnce()) -> wal_cli::client::ProcessReport {
     let (client, stop) = (scenario.client(), Stop::new());
     std::thread::scope(|scope| {
-        let options = ProcessOptions { follow: true, grace: Duration::ZERO, ..ProcessOptions::default() };
+        let options =
+            ProcessOptions { follow: true, grace: Duration::ZERO, ..ProcessOptions::default() };
         let (client, stop_too) = (&client, stop.clone());
-        let running = scope.spawn(move || client.process(&options, &stop_too, &mut Silent).unwrap());
+        let running =
+            scope.spawn(move || client.process(&options, &stop_too, &mut Silent).unwrap());
         then();
         stop.request();
         running.join().unwrap()
@@ -177,7 +201,8 @@ fn what_hangs_since_before_an_outage_keeps_nobody_from_looking_for_its_end() {
     scenario.settings.jobs = 2;
     scenario.act("a", "hangs", &[Act::Hang]).act("a", "two", &[Act::Fail(FailureClass::Outage)]);
     scenario.add("a", "hangs two three four");
-    let report = following(&scenario, || until(&scenario, || scenario.get(4).status() == Status::Completed));
+    let report =
+        following(&scenario, || until(&scenario, || scenario.get(4).status() == Status::Completed));
     assert_eq!((report.completed, report.handed_back), (3, 1), "{report:?}");
     assert_eq!(scenario.get(1).status(), Status::Pending);
 }
@@ -191,13 +216,18 @@ fn a_wait_ends_in_time_whatever_hangs() {
         let timeout = Some(Duration::from_secs(5));
         let references = [wal_cli::client::Reference::Number(1)];
         let client = &client;
-        let waiting = scope.spawn(move || client.wait_carrying_out(&references, timeout, &Stop::new(), &mut Silent));
+        let waiting = scope.spawn(move || {
+            client.wait_carrying_out(&references, timeout, &Stop::new(), &mut Silent)
+        });
         until(&scenario, || waiting.is_finished());
         let ended = waiting.join().unwrap();
         assert!(matches!(ended, Err(wal_cli::client::ClientError::TimedOut { .. })), "{ended:?}");
     });
     let operation = scenario.get(1);
-    assert_eq!((operation.status(), operation.retry_count, operation.interruptions), (Status::Pending, 0, 0));
+    assert_eq!(
+        (operation.status(), operation.retry_count, operation.interruptions),
+        (Status::Pending, 0, 0)
+    );
 }
 
 #[test]
@@ -205,13 +235,20 @@ fn what_nobody_could_be_asked_about_is_no_crash() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Lost]).add("a", "x");
     following(&scenario, || {
-        until(&scenario, || !scenario.calls("a").is_empty() && health(&scenario) == HealthStatus::Offline);
+        until(&scenario, || {
+            !scenario.calls("a").is_empty() && health(&scenario) == HealthStatus::Offline
+        });
         assert_eq!(scenario.get(1).status(), Status::Processing, "nobody knows what became of it");
         away(&scenario, false);
         until(&scenario, || scenario.get(1).status() == Status::Completed);
     });
     let operation = scenario.get(1);
-    assert_eq!((operation.interruptions, operation.retry_count), (0, 0), "{:#?}", operation.history);
+    assert_eq!(
+        (operation.interruptions, operation.retry_count),
+        (0, 0),
+        "{:#?}",
+        operation.history
+    );
     assert_eq!(scenario.calls("a"), "x x");
 }
 
@@ -271,7 +308,8 @@ fn an_attempt_that_was_stopped_and_not_done_spends_nothing() {
     std::thread::scope(|scope| {
         let options = ProcessOptions { grace: Duration::ZERO, ..ProcessOptions::default() };
         let (client, stop_too) = (&client, stop.clone());
-        let running = scope.spawn(move || client.process(&options, &stop_too, &mut Silent).unwrap());
+        let running =
+            scope.spawn(move || client.process(&options, &stop_too, &mut Silent).unwrap());
         while scenario.calls("a").is_empty() {
             std::thread::yield_now();
         }
@@ -279,7 +317,10 @@ fn an_attempt_that_was_stopped_and_not_done_spends_nothing() {
         assert_eq!(running.join().unwrap().handed_back, 1);
     });
     let operation = scenario.get(1);
-    assert_eq!((operation.status(), operation.retry_count, operation.interruptions), (Status::Pending, 0, 0));
+    assert_eq!(
+        (operation.status(), operation.retry_count, operation.interruptions),
+        (Status::Pending, 0, 0)
+    );
 }
 
 #[test]
@@ -301,7 +342,11 @@ fn who_cannot_be_asked_now_is_asked_later_and_a_run_tells_of_it() {
     scenario.scripts["a"].busy.store(true, Ordering::SeqCst);
     for recovered in [0, 0] {
         let report = scenario.process();
-        assert_eq!((report.in_doubt, report.recovered, report.failed), (1, recovered, 0), "{report:?}");
+        assert_eq!(
+            (report.in_doubt, report.recovered, report.failed),
+            (1, recovered, 0),
+            "{report:?}"
+        );
         assert_eq!(scenario.get(1).status(), Status::Processing);
     }
     scenario.scripts["a"].busy.store(false, Ordering::SeqCst);

@@ -31,7 +31,10 @@ const fn works(setup: Setup, command: &'static str) -> Case {
 fn cases() -> Vec<Case> {
     vec![
         works(nothing, "add --backend local a.txt"),
-        works(nothing, "add --backend local a.txt b.txt --priority -3 --max-retries 0 --param recursive=false"),
+        works(
+            nothing,
+            "add --backend local a.txt b.txt --priority -3 --max-retries 0 --param recursive=false",
+        ),
         works(nothing, "add --backend local a.txt --wait"),
         works(nothing, "add --backend local . --wait"),
         works(nothing, "add --backend local a.txt --spool never"),
@@ -52,11 +55,31 @@ fn cases() -> Vec<Case> {
         works(long_list, "add --backend mock --from-file list --wait"),
         works(nothing, "add --backend local a.txt --keep-going"),
         fails(long_list_full_disk, "add --backend local --from-file list", 7, "no_space"),
-        fails(long_list_checkpoint_locked, "add --backend local --from-file list --lock-timeout 30ms", 5, "busy"),
+        fails(
+            long_list_checkpoint_locked,
+            "add --backend local --from-file list --lock-timeout 30ms",
+            5,
+            "busy",
+        ),
         fails(lists_with_bad_lines, "add --backend local --from-file list", 2, "bad_inputs"),
-        fails(lists_with_bad_lines, "add --backend local --from-file list --keep-going", 1, "+bad_inputs"),
-        fails(lists_with_bad_lines, "add --backend local --from-file list --keep-going --wait", 1, "+bad_inputs"),
-        fails(lists_with_bad_lines, "add --backend local --from-file list --key k x", 2, "bad_inputs"),
+        fails(
+            lists_with_bad_lines,
+            "add --backend local --from-file list --keep-going",
+            1,
+            "+bad_inputs",
+        ),
+        fails(
+            lists_with_bad_lines,
+            "add --backend local --from-file list --keep-going --wait",
+            1,
+            "+bad_inputs",
+        ),
+        fails(
+            lists_with_bad_lines,
+            "add --backend local --from-file list --key k x",
+            2,
+            "bad_inputs",
+        ),
         fails(long_list, "add --backend local --from-file list --key k", 2, "bad_key"),
         fails(nothing, "add --backend local a.txt no.txt neither.txt", 2, "bad_inputs"),
         fails(nothing, "add --backend local a.txt/x", 2, "bad_inputs"),
@@ -84,14 +107,33 @@ fn cases() -> Vec<Case> {
         works(nothing, "submit upload a.txt /a --backend local --wait"),
         works(nothing, "submit add a.txt --backend local"),
         works(nothing, "submit list --backend local --wait"),
-        works(one_completed, "submit get QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o out --backend local --wait"),
-        works(one_completed, "submit pin QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o --backend local --wait"),
-        works(one_completed, "submit rm QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o --backend local --wait"),
+        works(
+            one_completed,
+            "submit get QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o out --backend local --wait",
+        ),
+        works(
+            one_completed,
+            "submit pin QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o --backend local --wait",
+        ),
+        works(
+            one_completed,
+            "submit rm QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o --backend local --wait",
+        ),
         works(lists_with_bad_lines, "submit --from-file good.ndjson --backend local"),
         works(lists_with_bad_lines, "submit --from-file good.ndjson --backend local --wait"),
         works(nothing, "submit --from-file - --backend local"),
-        fails(lists_with_bad_lines, "submit --from-file ops.ndjson --backend local", 2, "bad_inputs"),
-        fails(lists_with_bad_lines, "submit --from-file ops.ndjson --backend local --keep-going", 1, "+bad_inputs"),
+        fails(
+            lists_with_bad_lines,
+            "submit --from-file ops.ndjson --backend local",
+            2,
+            "bad_inputs",
+        ),
+        fails(
+            lists_with_bad_lines,
+            "submit --from-file ops.ndjson --backend local --keep-going",
+            1,
+            "+bad_inputs",
+        ),
         fails(lists_with_bad_lines, "submit --from-file good.ndjson pin", 2, "usage"),
         fails(nothing, "submit --from-file no.ndjson --backend local", 2, "usage"),
         fails(nothing, "submit --backend local", 2, "usage"),
@@ -342,9 +384,19 @@ fn cases() -> Vec<Case> {
         fails(past_archives, "archive push s3:// --host web1", 2, "bad_parameters"),
         fails(past_archives, "archive push h --backend local --host web1", 2, "bad_parameters"),
         fails(past_archives, "archive push /h --backend nowhere --host web1", 2, "unknown_backend"),
-        fails(past_archives, "archive push /h --backend local --host web1 --dry-run --wait", 2, "usage"),
+        fails(
+            past_archives,
+            "archive push /h --backend local --host web1 --dry-run --wait",
+            2,
+            "usage",
+        ),
         fails(past_archives, "archive push /h --backend local --host web1 --timeout 5", 2, "usage"),
-        fails(past_archives_in_the_way, "archive push /h --backend local --host web1 --wait", 1, "+operation_failed"),
+        fails(
+            past_archives_in_the_way,
+            "archive push /h --backend local --host web1 --wait",
+            1,
+            "+operation_failed",
+        ),
         fails(
             past_archives_drain_locked,
             "archive push /h --backend local --host web1 --wait --timeout 100ms",
@@ -352,7 +404,12 @@ fn cases() -> Vec<Case> {
             "+timed_out",
         ),
         fails(switched_off, "archive push /h --backend local --host web1", 2, "disabled"),
-        fails(checkpoint_locked, "archive push /h --backend local --host web1 --lock-timeout 30ms", 5, "busy"),
+        fails(
+            checkpoint_locked,
+            "archive push /h --backend local --host web1 --lock-timeout 30ms",
+            5,
+            "busy",
+        ),
         fails(damaged, "archive push /h --backend local --host web1", 6, "damaged"),
         fails(nothing, "archive", 2, "usage"),
         works(past_archives, "cleanup"),
@@ -480,8 +537,11 @@ pub fn printed() -> &'static [Option<Printed>] {
         std::thread::scope(|scope| {
             let check = |case| std::panic::catch_unwind(|| check(case)).ok();
             let every_eighth = |first| cases.iter().skip(first).step_by(8);
-            let threads: Vec<_> =
-                (0..8).map(|first| scope.spawn(move || every_eighth(first).map(check).collect::<Vec<_>>())).collect();
+            let threads: Vec<_> = (0..8)
+                .map(|first| {
+                    scope.spawn(move || every_eighth(first).map(check).collect::<Vec<_>>())
+                })
+                .collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         })
     })
@@ -504,7 +564,9 @@ fn check(case: &Case) -> Printed {
     assert!(!stderr.contains("panicked"), "`{command}`\n{stderr}");
     if exit != 0 {
         assert_eq!(!stdout.is_empty(), with_data, "`{command}`: {stdout}");
-        let says = stderr.starts_with("error: ") || stderr.contains("\nerror: ") || stderr.contains("Usage:");
+        let says = stderr.starts_with("error: ")
+            || stderr.contains("\nerror: ")
+            || stderr.contains("Usage:");
         assert!(says, "`{command}`\n{stderr}");
     }
     drop(kept);
@@ -512,7 +574,11 @@ fn check(case: &Case) -> Printed {
     let place = Place::new();
     let kept = setup(&place);
     // Anywhere among the arguments.
-    let json = if command.len() % 2 == 0 { format!("--json {command}") } else { format!("{command} --json") };
+    let json = if command.len() % 2 == 0 {
+        format!("--json {command}")
+    } else {
+        format!("{command} --json")
+    };
     let output = place.output(&json);
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(code(&output), Some(exit), "`{json}`\n{stdout}\n{stderr}");
@@ -523,7 +589,10 @@ fn check(case: &Case) -> Printed {
         .unwrap_or_else(|error| panic!("`{json}`: {error}\n{stdout}"));
     assert_eq!(documents.len(), stdout.lines().count(), "`{json}`: a document is a line\n{stdout}");
     if command.starts_with("process") {
-        assert!(documents[..documents.len() - 1].iter().all(|document| document["event"] == "settled"), "{stdout}");
+        assert!(
+            documents[..documents.len() - 1].iter().all(|document| document["event"] == "settled"),
+            "{stdout}"
+        );
     } else {
         assert_eq!(documents.len(), 1, "`{json}`\n{stdout}");
     }
@@ -532,8 +601,14 @@ fn check(case: &Case) -> Printed {
     let kind = last["error"]["type"].as_str().unwrap_or_default();
     assert_eq!(kind, error, "`{json}`\n{stdout}");
     if exit != 0 {
-        assert!(last["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{stdout}");
-        assert!(last["error"]["hint"].as_str().is_some() || error == "config", "`{json}`\n{stdout}");
+        assert!(
+            last["error"]["message"].as_str().is_some_and(|message| !message.is_empty()),
+            "{stdout}"
+        );
+        assert!(
+            last["error"]["hint"].as_str().is_some() || error == "config",
+            "`{json}`\n{stdout}"
+        );
     }
     for document in &documents {
         contract::check(command, document);

@@ -78,7 +78,8 @@ impl Proxy {
     /// One before the service at this port.
     pub fn before(port: u16, service: Service) -> Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let (address, plan) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Plan::default())));
+        let (address, plan) =
+            (listener.local_addr().unwrap(), Arc::new(Mutex::new(Plan::default())));
         let known = plan.clone();
         std::thread::spawn(move || {
             for client in listener.incoming() {
@@ -162,14 +163,20 @@ fn reset(client: &TcpStream) -> std::io::Result<()> {
     SockRef::from(client).set_linger(Some(Duration::ZERO))
 }
 
-fn exchange(client: &TcpStream, port: u16, plan: &Mutex<Plan>, service: Service) -> std::io::Result<()> {
+fn exchange(
+    client: &TcpStream,
+    port: u16,
+    plan: &Mutex<Plan>,
+    service: Service,
+) -> std::io::Result<()> {
     let mut from_client = BufReader::new(client);
     let head = read_head(&mut from_client)?;
     let command = (service.command)(&head);
     let (fault, first) = {
         let mut plan = plan.lock().unwrap();
         plan.heads.insert(command.clone(), head.clone());
-        let fault = *plan.faults.get(&command).or_else(|| plan.faults.get("*")).unwrap_or(&Fault::None);
+        let fault =
+            *plan.faults.get(&command).or_else(|| plan.faults.get("*")).unwrap_or(&Fault::None);
         (fault, plan.first.remove(&command))
     };
     if let Some(first) = first {
@@ -223,7 +230,8 @@ fn exchange(client: &TcpStream, port: u16, plan: &Mutex<Plan>, service: Service)
         (None, Some(mut there)) => drop(there.read_to_end(&mut answer)?),
         (None, None) => return Err(ErrorKind::Other.into()),
     }
-    let body = answer.windows(4).position(|four| four == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
+    let body =
+        answer.windows(4).position(|four| four == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
     // Of an empty body, all but its end.
     let middle = body + (answer.len() - body).saturating_sub(5) / 2;
     match fault {
@@ -285,7 +293,11 @@ fn exchange(client: &TcpStream, port: u16, plan: &Mutex<Plan>, service: Service)
         }
         _ => client.write_all(&answer),
     }?;
-    if matches!(fault, Fault::ResetInBody | Fault::HangInBody) { Ok(()) } else { client.shutdown(Shutdown::Write) }
+    if matches!(fault, Fault::ResetInBody | Fault::HangInBody) {
+        Ok(())
+    } else {
+        client.shutdown(Shutdown::Write)
+    }
 }
 
 fn replace(bytes: &mut [u8], from: &str, to: &str) {

@@ -9,12 +9,13 @@ use std::time::Duration;
 use wal_cli::clock::{Clock, ManualClock};
 use wal_cli::disk::{Disk, Fault, Machine, MemoryDisk};
 use wal_cli::operation::{
-    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Number, Operation, OperationId, OperationType,
-    Outcome, Status, Time,
+    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Number, Operation,
+    OperationId, OperationType, Outcome, Status, Time,
 };
 use wal_cli::wal::schema::Table;
 use wal_cli::wal::{
-    BadPush, Change, Known, Layout, Options, Order, Push, PushReport, Retention, Standing, View, Wal, WalError,
+    BadPush, Change, Known, Layout, Options, Order, Push, PushReport, Retention, Standing, View,
+    Wal, WalError,
 };
 
 const START: &str = "2026-11-20T12:00:00Z";
@@ -101,13 +102,19 @@ impl World {
             Logged::new(OperationType::new("add").unwrap(), name("local"), parameters, 5)
         });
         let logged: Vec<Logged> = logged.collect();
-        let numbers: BTreeSet<Number> = wal.append_new(logged)?.iter().map(|admitted| admitted.number()).collect();
+        let numbers: BTreeSet<Number> =
+            wal.append_new(logged)?.iter().map(|admitted| admitted.number()).collect();
         self.end(wal, |operation| numbers.contains(&operation.number), true)?;
         Ok(())
     }
 
     /// Claims operations and ends them; how many there were.
-    fn end(&mut self, wal: &Wal, which: impl Fn(&Operation) -> bool, well: bool) -> Result<usize, WalError> {
+    fn end(
+        &mut self,
+        wal: &Wal,
+        which: impl Fn(&Operation) -> bool,
+        well: bool,
+    ) -> Result<usize, WalError> {
         let claim = || Claim { pid: 7, host: "here".into(), started: self.clock.now() };
         let claim = |_: &Operation| Event::Claimed { claim: claim() };
         let waiting: Vec<Operation> = all(wal)?
@@ -116,12 +123,17 @@ impl World {
             .collect();
         let numbers: BTreeSet<Number> = waiting.iter().map(|operation| operation.number).collect();
         next(wal, &numbers, claim)?;
-        let failure = Failure { class: FailureClass::Permanent, error_type: "no_bucket".into(), message: "no".into() };
+        let failure = Failure {
+            class: FailureClass::Permanent,
+            error_type: "no_bucket".into(),
+            message: "no".into(),
+        };
         let written = next(wal, &numbers, |_| match well {
             true => Event::Completed { outcome: Outcome::default() },
             false => Event::Failed { failure: failure.clone() },
         })?;
-        let pushes: BTreeSet<OperationId> = waiting.iter().filter(|one| is_push(one)).map(|one| one.id).collect();
+        let pushes: BTreeSet<OperationId> =
+            waiting.iter().filter(|one| is_push(one)).map(|one| one.id).collect();
         if well {
             self.completed.extend(written.into_iter().filter(|(id, _)| !pushes.contains(id)));
         }
@@ -141,7 +153,8 @@ impl World {
                     (metadata.len, metadata.mtime_ns, metadata.inode),
                     (source.size, source.mtime_ns, source.inode)
                 );
-                let rows = Table::open(&*disk, path, &sha256).expect("as it was").read_all().unwrap();
+                let rows =
+                    Table::open(&*disk, path, &sha256).expect("as it was").read_all().unwrap();
                 let to = operation.parameters["destination"].clone();
                 assert!(to.contains(&sha256[..8]), "{to}");
                 if let Some(before) = self.there.insert(to.clone(), rows) {
@@ -179,8 +192,12 @@ impl World {
             },
         );
         visited.unwrap();
-        let there: BTreeMap<OperationId, u64> =
-            self.there.values().flatten().map(|operation| (operation.id, operation.revision)).collect();
+        let there: BTreeMap<OperationId, u64> = self
+            .there
+            .values()
+            .flatten()
+            .map(|operation| (operation.id, operation.revision))
+            .collect();
         for (id, revision) in &self.completed {
             let found = here.get(id).max(there.get(id));
             assert_eq!(found, Some(revision), "{when}: {id}");
@@ -190,9 +207,13 @@ impl World {
             // What carries an archive away needs it where it is.
             if is_push(&operation) && !operation.status().is_terminal() {
                 let to = &operation.parameters["destination"];
-                let marks = view.manifest().unwrap().files.iter().filter(|file| file.is_being_pushed());
+                let marks =
+                    view.manifest().unwrap().files.iter().filter(|file| file.is_being_pushed());
                 let mut marks = marks.filter_map(|file| file.pushed.as_ref());
-                assert!(marks.any(|pushed| pushed.to == *to), "{when}: nothing holds {operation:?}");
+                assert!(
+                    marks.any(|pushed| pushed.to == *to),
+                    "{when}: nothing holds {operation:?}"
+                );
             }
             if let Some(key) = &operation.idempotency_key {
                 assert!(keys.insert(key.clone()), "{when}: {key} is logged twice");
@@ -270,12 +291,23 @@ fn days_that_are_over_are_pushed_once_and_joined_before() {
     // Two of the journal, of the new day.
     world.complete(&wal, 2).unwrap();
     let planned = world.view().plan_push(&push_to("/h"), world.clock.now(), 16).unwrap();
-    assert_eq!(destinations(&planned), ["/h/host=web1/date=2026-11-20/"; 3], "they are joined first");
+    assert_eq!(
+        destinations(&planned),
+        ["/h/host=web1/date=2026-11-20/"; 3],
+        "they are joined first"
+    );
     let report = wal.push(&push_to("/h/")).unwrap();
     assert_eq!((report.logged(), report.pushed, report.open), (1, 0, 1));
     let archive = &report.archives[0];
     let view = world.view();
-    let file = view.manifest().unwrap().files.iter().find(|file| file.name == archive.name).cloned().unwrap();
+    let file = view
+        .manifest()
+        .unwrap()
+        .files
+        .iter()
+        .find(|file| file.name == archive.name)
+        .cloned()
+        .unwrap();
     let stem = archive.name.strip_prefix("archives/").unwrap().strip_suffix(".parquet").unwrap();
     let to = format!("/h/host=web1/date=2026-11-20/{stem}_{}.parquet", &file.sha256[..8]);
     assert_eq!((archive.to.as_str(), archive.rows, archive.existing), (to.as_str(), 6, false));
@@ -284,13 +316,22 @@ fn days_that_are_over_are_pushed_once_and_joined_before() {
     assert_eq!(states(&world), ["open", "pushing"]);
     // A second push logs nothing, before and after it is carried out.
     let again = wal.push(&push_to("/h")).unwrap();
-    assert_eq!((again.logged(), again.archives[0].existing, again.archives[0].operation), (0, true, archive.operation));
+    assert_eq!(
+        (again.logged(), again.archives[0].existing, again.archives[0].operation),
+        (0, true, archive.operation)
+    );
     assert_eq!(world.carry_out(&wal).unwrap(), 1);
     let bytes = world.machine.process();
     let manifest = |disk: &MemoryDisk| (disk as &dyn Disk).read(&layout().manifest()).unwrap();
-    assert_eq!(wal.push(&push_to("/h")).unwrap(), PushReport { pushed: 1, open: 2, ..PushReport::default() });
+    assert_eq!(
+        wal.push(&push_to("/h")).unwrap(),
+        PushReport { pushed: 1, open: 2, ..PushReport::default() }
+    );
     let before = manifest(&bytes);
-    assert_eq!(wal.push(&push_to("/elsewhere")).unwrap(), PushReport { pushed: 1, open: 2, ..PushReport::default() });
+    assert_eq!(
+        wal.push(&push_to("/elsewhere")).unwrap(),
+        PushReport { pushed: 1, open: 2, ..PushReport::default() }
+    );
     assert_eq!(manifest(&bytes), before, "nothing is written if nothing is to be pushed");
     assert_eq!(world.there[&to].len(), 6);
     world.check("at the end");
@@ -313,12 +354,16 @@ fn what_was_deleted_is_not_pushed() {
     let planned = world.view().plan_push(&push_to("/h"), world.clock.now(), 16).unwrap();
     assert!(planned.archives.len() > 1, "{planned:?}");
     // Each is written anew, since something of it was deleted.
-    assert!(planned.archives.iter().all(|archive| archive.to.ends_with("/date=2026-11-20/")), "{planned:?}");
+    assert!(
+        planned.archives.iter().all(|archive| archive.to.ends_with("/date=2026-11-20/")),
+        "{planned:?}"
+    );
     let pushed = wal.push(&push_to("/h")).unwrap();
     assert_eq!(planned.logged(), pushed.logged());
     world.carry_out(&wal).unwrap();
     world.push_all(&wal, "/h");
-    let there: BTreeSet<OperationId> = world.there.values().flatten().map(|operation| operation.id).collect();
+    let there: BTreeSet<OperationId> =
+        world.there.values().flatten().map(|operation| operation.id).collect();
     assert_eq!(there, world.completed.keys().copied().collect());
     assert_eq!(there.len(), 26 - gone.len());
     world.check("at the end");
@@ -370,7 +415,9 @@ fn what_arrives_late_goes_beside_and_a_pushed_file_is_never_joined() {
     world.pass(1);
     world.push_all(&wal, "/h");
     // Set back, as a machine whose clock was wrong. It came after what is of a later day, so it is as old as that.
-    for (count, then) in [(1, "2026-11-22T13:00:00Z"), (1, "2026-11-23T13:00:00Z"), (2, "2026-11-24T13:00:00Z")] {
+    for (count, then) in
+        [(1, "2026-11-22T13:00:00Z"), (1, "2026-11-23T13:00:00Z"), (2, "2026-11-24T13:00:00Z")]
+    {
         world.set("2026-11-20T13:00:00Z");
         world.complete(&wal, count).unwrap();
         wal.checkpoint().unwrap();
@@ -380,9 +427,14 @@ fn what_arrives_late_goes_beside_and_a_pushed_file_is_never_joined() {
     }
     let there: Vec<usize> = world.there.values().map(Vec::len).collect();
     assert_eq!(there.iter().sum::<usize>(), 5, "{there:?}");
-    assert!(world.there.keys().all(|to| to.starts_with("/h/host=web1/date=2026-11-20/")), "{:?}", world.there.keys());
+    assert!(
+        world.there.keys().all(|to| to.starts_with("/h/host=web1/date=2026-11-20/")),
+        "{:?}",
+        world.there.keys()
+    );
     assert_eq!(world.there.len(), 4);
-    wal.cleanup(Retention { keep_unpushed: false, max_age_days: 30, failed: false }, false).unwrap();
+    wal.cleanup(Retention { keep_unpushed: false, max_age_days: 30, failed: false }, false)
+        .unwrap();
     assert_eq!(states(&world).iter().filter(|state| **state == "pushed").count(), 4);
 }
 
@@ -407,7 +459,11 @@ fn retention_waits_for_the_push_and_a_failed_one_keeps_its_file() {
     assert_eq!((report.logged(), report.archives[0].operation.unwrap().2), (0, Status::Failed));
     assert_eq!(wal.cleanup(plain, false).unwrap().unpushed, 3);
     let number = report.archives[0].operation.unwrap().0;
-    next(&wal, &BTreeSet::from([number]), |_| Event::Retried { reason: "by hand".into(), forget: Vec::new() }).unwrap();
+    next(&wal, &BTreeSet::from([number]), |_| Event::Retried {
+        reason: "by hand".into(),
+        forget: Vec::new(),
+    })
+    .unwrap();
     assert_eq!(world.carry_out(&wal).unwrap(), 1);
     // The cleanup itself sees that it is done.
     let plan = wal.cleanup(KEEP, false).unwrap();
@@ -429,7 +485,11 @@ fn a_failed_push_may_go_elsewhere_and_a_deleted_one_is_logged_again() {
     world.pass(1);
     let wrong = wal.push(&push_to("/wrong")).unwrap();
     let waiting = wal.push(&push_to("/right")).unwrap();
-    assert_eq!((waiting.logged(), destinations(&waiting)), (0, destinations(&wrong)), "what is on its way stays so");
+    assert_eq!(
+        (waiting.logged(), destinations(&waiting)),
+        (0, destinations(&wrong)),
+        "what is on its way stays so"
+    );
     world.end(&wal, is_push, false).unwrap();
     let right = wal.push(&push_to("/right")).unwrap();
     assert_eq!(right.logged(), 1);
@@ -465,7 +525,8 @@ fn no_clock_is_believed_about_what_is_over() {
     assert_eq!(states(&world), ["open", "open", "open"]);
     world.pass(1);
     let report = wal.push(&push_to("/h")).unwrap();
-    let mut dates: Vec<_> = destinations(&report).iter().map(|to| to.split('/').nth(3).unwrap().to_owned()).collect();
+    let mut dates: Vec<_> =
+        destinations(&report).iter().map(|to| to.split('/').nth(3).unwrap().to_owned()).collect();
     dates.sort();
     assert_eq!(dates, ["date=1970-01-01", "date=2026-11-20", "date=3010-06-01"]);
     world.carry_out(&wal).unwrap();
@@ -536,7 +597,9 @@ fn a_push_that_dies_or_fails_anywhere_is_mended_by_the_next_one() {
             world.check(&when);
             let view = world.view();
             for archive in view.archives(world.clock.now(), None).unwrap() {
-                marked_only += u64::from(archive.file.pushed.is_some() && archive.standing == Standing::Closed);
+                marked_only += u64::from(
+                    archive.file.pushed.is_some() && archive.standing == Standing::Closed,
+                );
             }
             let wal = world.wal();
             // A cleanup may come before the next push.
@@ -548,12 +611,20 @@ fn a_push_that_dies_or_fails_anywhere_is_mended_by_the_next_one() {
             wal.cleanup(KEEP, false).unwrap();
             world.check(&when);
             let rows: usize = world.there.values().map(Vec::len).sum();
-            assert!(world.there.values().flatten().any(|row| !is_push(row)) && rows >= 10, "{when}: {rows}");
+            assert!(
+                world.there.values().flatten().any(|row| !is_push(row)) && rows >= 10,
+                "{when}: {rows}"
+            );
             let files = world.view().manifest().unwrap().files.clone();
-            assert!(files.iter().all(|file| file.pushed.is_none()), "{when}: all that is pushed may go");
+            assert!(
+                files.iter().all(|file| file.pushed.is_none()),
+                "{when}: all that is pushed may go"
+            );
         }
         if finished {
-            println!("died at {at} disk operations, {marked_only} times between mark and operation");
+            println!(
+                "died at {at} disk operations, {marked_only} times between mark and operation"
+            );
             break;
         }
     }
@@ -568,7 +639,8 @@ fn the_first_push_of_a_long_history_does_not_look_through_it_for_each_archive() 
         for day in 0..days {
             let logged = (0..2).map(|nth| {
                 let parameters = Fields::from([("path".to_owned(), format!("/{nth}"))]);
-                let mut logged = Logged::new(OperationType::new("add").unwrap(), name("local"), parameters, 5);
+                let mut logged =
+                    Logged::new(OperationType::new("add").unwrap(), name("local"), parameters, 5);
                 logged.idempotency_key = Some(format!("{day} {nth}"));
                 logged
             });
@@ -625,11 +697,14 @@ fn nothing_is_lost_between_here_and_there_in_random_lives() {
                     done
                 }
                 5 | 6 => wal.push(&push_to(["/h", "/g"][random.usize(..2)])).map(drop),
-                7 => wal.cleanup(Retention { max_age_days: random.u64(..3), ..KEEP }, false).map(drop),
+                7 => wal
+                    .cleanup(Retention { max_age_days: random.u64(..3), ..KEEP }, false)
+                    .map(drop),
                 8 if random.bool() => world.end(&wal, is_push, false).map(drop),
                 8 => all(&wal).and_then(|all| {
                     let pushes = all.iter().filter(|operation| is_push(operation));
-                    let one: BTreeSet<Number> = pushes.map(|operation| operation.number).take(1).collect();
+                    let one: BTreeSet<Number> =
+                        pushes.map(|operation| operation.number).take(1).collect();
                     // Whoever deletes one that is done forgets that it was pushed, no more.
                     next(&wal, &one, |_| Event::Deleted { reason: "by hand".into() }).map(drop)
                 }),
@@ -652,7 +727,10 @@ fn nothing_is_lost_between_here_and_there_in_random_lives() {
 
 /// Of what died half way, what stands counts from now on.
 fn forget_unsure(world: &mut World) {
-    let completed =
-        everything(&world.view()).into_iter().filter(|one| one.status() == Status::Completed && !is_push(one));
-    world.completed.extend(completed.map(|operation| (operation.id, operation.revision)).collect::<Vec<_>>());
+    let completed = everything(&world.view())
+        .into_iter()
+        .filter(|one| one.status() == Status::Completed && !is_push(one));
+    world
+        .completed
+        .extend(completed.map(|operation| (operation.id, operation.revision)).collect::<Vec<_>>());
 }

@@ -19,7 +19,11 @@ fn pyarrow_duckdb_and_polars_read_partitions_and_archives() {
     let path = place.path("a.txt").to_str().unwrap().to_owned();
     let row = |number: u64| {
         let done = number <= 3;
-        let (status, steps) = if done { ("completed", "pending-processing-completed") } else { ("pending", "pending") };
+        let (status, steps) = if done {
+            ("completed", "pending-processing-completed")
+        } else {
+            ("pending", "pending")
+        };
         serde_json::json!([number, status, steps, path])
     };
     let expected: Vec<_> = (1..=5).map(row).collect();

@@ -19,7 +19,12 @@ const STEPS_MAX: u64 = 3000;
 fn repair(disk: MemoryDisk) -> WalResult<Repaired> {
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let clock = ManualClock::new(Time::from_millis(1_800_000_200_000), 5);
-    wal_cli::wal::repair(&disk, &clock, &layout(), &Options { partition_size: 8, ..Options::default() })
+    wal_cli::wal::repair(
+        &disk,
+        &clock,
+        &layout(),
+        &Options { partition_size: 8, ..Options::default() },
+    )
 }
 
 /// What `--json verify --repair` says, with the exit code that it says so with.
@@ -61,19 +66,26 @@ fn let_go(operation: &Operation) -> Operation {
     if is_held_by_repair(&operation) {
         operation.history.pop();
         let before = operation.history.last().unwrap();
-        (operation.revision, operation.updated_at, operation.hold) = (before.revision, before.at, false);
+        (operation.revision, operation.updated_at, operation.hold) =
+            (before.revision, before.at, false);
     }
     operation
 }
 
 /// What must be so after a repair: sound, writable, no number given again, and what was lost is named.
-fn check(machine: &Machine, before: &BTreeMap<u64, Operation>, report: &Repaired, context: &str) -> BTreeSet<u64> {
+fn check(
+    machine: &Machine,
+    before: &BTreeMap<u64, Operation>,
+    report: &Repaired,
+    context: &str,
+) -> BTreeSet<u64> {
     let found = verified(machine).unwrap();
     assert!(found.is_sound(), "{context}: {:#?}\n{report:#?}", found.findings);
     let after = seen(machine);
     assert_eq!(found.operations, after.len() as u64, "{context}");
     assert_eq!(report.operations, after.len() as u64, "{context}");
-    let lost: BTreeSet<u64> = before.keys().filter(|number| !after.contains_key(number)).copied().collect();
+    let lost: BTreeSet<u64> =
+        before.keys().filter(|number| !after.contains_key(number)).copied().collect();
     let nobody_knows = report.losses.iter().any(|loss| loss.what.contains("nobody"));
     for number in &lost {
         let is_told = report.lost.contains(*number) || nobody_knows;
@@ -82,21 +94,30 @@ fn check(machine: &Machine, before: &BTreeMap<u64, Operation>, report: &Repaired
     for (number, operation) in &after {
         let Some(was) = before.get(number) else {
             // What deleted it may be lost; nothing else brings an operation back.
-            let loses_records =
-                report.losses.iter().any(|loss| !loss.path.contains('/') || loss.path.starts_with("journal"));
+            let loses_records = report
+                .losses
+                .iter()
+                .any(|loss| !loss.path.contains('/') || loss.path.starts_with("journal"));
             assert!(loses_records, "{context}: operation {number} is back");
-            assert!(operation.hold || operation.status().is_terminal(), "{context}: {number} goes on");
+            assert!(
+                operation.hold || operation.status().is_terminal(),
+                "{context}: {number} goes on"
+            );
             continue;
         };
         assert_eq!(operation.id, was.id, "{context}");
         // What has gone on in what is lost is not done again by itself.
         let as_it_was = operation.status() == was.status();
-        assert!(as_it_was || operation.hold || operation.status().is_terminal(), "{context}: {number}: {operation:?}");
+        assert!(
+            as_it_was || operation.hold || operation.status().is_terminal(),
+            "{context}: {number}: {operation:?}"
+        );
         if !report.doubtful.contains(*number) {
             // A part of its history, in its order, and nothing that was not in it but that it is held.
             let kept = operation.history.len() - usize::from(is_held_by_repair(operation));
             let mut history = was.history.iter();
-            let is_part = operation.history[..kept].iter().all(|entry| history.any(|old| old == entry));
+            let is_part =
+                operation.history[..kept].iter().all(|entry| history.any(|old| old == entry));
             assert!(is_part, "{context}: {number}: {operation:#?}");
         }
     }
@@ -172,14 +193,24 @@ const CATALOGUE: &[(&str, Damage, usize)] = &[
         },
         8,
     ),
-    ("a file is cut short", |machine| machine.corrupt(&parquet(machine, 0), |bytes| bytes.truncate(1000)), 8),
+    (
+        "a file is cut short",
+        |machine| machine.corrupt(&parquet(machine, 0), |bytes| bytes.truncate(1000)),
+        8,
+    ),
     ("a file is empty", |machine| machine.corrupt(&parquet(machine, 0), Vec::clear), 8),
     (
         "a file of another program stands in place of ours",
-        |machine| machine.corrupt(&parquet(machine, 0), |bytes| *bytes = b"PAR1 not really PAR1".to_vec()),
+        |machine| {
+            machine.corrupt(&parquet(machine, 0), |bytes| *bytes = b"PAR1 not really PAR1".to_vec())
+        },
         8,
     ),
-    ("a byte of the journal's first header has flipped", |machine| flip(machine, &journals(machine)[0], 30), 0),
+    (
+        "a byte of the journal's first header has flipped",
+        |machine| flip(machine, &journals(machine)[0], 30),
+        0,
+    ),
     ("a byte of a later header has flipped", |machine| flip(machine, &journals(machine)[1], 30), 0),
     ("a byte of a frame has flipped", |machine| flip(machine, &journals(machine)[0], 200), 12),
     (
@@ -191,13 +222,25 @@ const CATALOGUE: &[(&str, Damage, usize)] = &[
     ("the first generation is missing", |machine| remove(machine, &journals(machine)[0]), 8),
     ("the manifest is missing", |machine| remove(machine, &manifest_path()), 0),
     ("the manifest has a flipped byte", |machine| flip(machine, &manifest_path(), 77), 0),
-    ("the manifest is torn", |machine| machine.corrupt(&manifest_path(), |bytes| bytes.truncate(512)), 0),
-    ("the manifest is zeros", |machine| machine.corrupt(&manifest_path(), |bytes| bytes.fill(0)), 0),
+    (
+        "the manifest is torn",
+        |machine| machine.corrupt(&manifest_path(), |bytes| bytes.truncate(512)),
+        0,
+    ),
+    (
+        "the manifest is zeros",
+        |machine| machine.corrupt(&manifest_path(), |bytes| bytes.fill(0)),
+        0,
+    ),
     (
         "the manifest is missing, and a file stands there twice",
         |machine| {
             let path = parquet(machine, 1);
-            put(machine, &layout().partitions().join("wal_1800000000_000900.parquet"), &read(machine, &path));
+            put(
+                machine,
+                &layout().partitions().join("wal_1800000000_000900.parquet"),
+                &read(machine, &path),
+            );
             remove(machine, &manifest_path());
         },
         0,
@@ -223,10 +266,22 @@ const CATALOGUE: &[(&str, Damage, usize)] = &[
         0,
     ),
     ("a block of the manifest gives nothing", |machine| machine.spoil(&manifest_path(), 0..512), 0),
-    ("a block of the journal gives nothing", |machine| machine.spoil(&journals(machine)[0], 512..1024), 12),
+    (
+        "a block of the journal gives nothing",
+        |machine| machine.spoil(&journals(machine)[0], 512..1024),
+        12,
+    ),
     ("a generation gives nothing", |machine| machine.spoil(&journals(machine)[0], 0..1 << 30), 24),
-    ("a block of a file gives nothing", |machine| machine.spoil(&parquet(machine, 1), 512..1024), 8),
-    ("the first block of a file gives nothing", |machine| machine.spoil(&parquet(machine, 1), 0..512), 8),
+    (
+        "a block of a file gives nothing",
+        |machine| machine.spoil(&parquet(machine, 1), 512..1024),
+        8,
+    ),
+    (
+        "the first block of a file gives nothing",
+        |machine| machine.spoil(&parquet(machine, 1), 0..512),
+        8,
+    ),
     ("the end of the journal gives nothing", spoil_tail, 2),
     (
         "the end of the journal gives nothing after a reboot",
@@ -264,7 +319,11 @@ const CATALOGUE: &[(&str, Damage, usize)] = &[
         },
         2,
     ),
-    ("the note of the last append gives nothing", |machine| machine.spoil(&layout().base().join("lock"), 0..512), 0),
+    (
+        "the note of the last append gives nothing",
+        |machine| machine.spoil(&layout().base().join("lock"), 0..512),
+        0,
+    ),
     (
         "the note of the last flush gives nothing",
         |machine| machine.spoil(&layout().base().join("sync.lock"), 0..512),
@@ -307,12 +366,17 @@ fn nothing_that_was_damaged_is_deleted() {
             let disk = machine.process();
             (&disk as &dyn Disk).read(path).map_err(|_| disk.metadata(path).unwrap().inode)
         };
-        let there: Vec<_> = files(&machine, &["journal", "partitions", "archives"]).iter().map(content).collect();
+        let there: Vec<_> =
+            files(&machine, &["journal", "partitions", "archives"]).iter().map(content).collect();
         repair(machine.process()).unwrap();
         let all = files(&machine, &["journal", "partitions", "archives", "quarantine"]);
         let kept: BTreeSet<_> = all.iter().map(content).collect();
         for bytes in there {
-            assert!(kept.contains(&bytes), "{context}: {:?} bytes are gone", bytes.map(|bytes| bytes.len()));
+            assert!(
+                kept.contains(&bytes),
+                "{context}: {:?} bytes are gone",
+                bytes.map(|bytes| bytes.len())
+            );
         }
     }
 }
@@ -334,7 +398,8 @@ fn a_sound_log_is_left_alone() {
 fn a_newer_format_is_left_untouched() {
     let machine = machine();
     machine.corrupt(&manifest_path(), |bytes| {
-        *bytes = String::from_utf8_lossy(bytes).replace("{\"format\":1,", "{\"format\":9,").into_bytes();
+        *bytes =
+            String::from_utf8_lossy(bytes).replace("{\"format\":1,", "{\"format\":9,").into_bytes();
     });
     assert!(matches!(repair(machine.process()), Err(WalError::NewerFormat { found: 9, .. })));
 }
@@ -344,7 +409,9 @@ fn a_repair_waits_for_the_drain_loop_to_end() {
     let machine = machine();
     flip(&machine, &parquet(&machine, 0), 50);
     let held = machine.process();
-    let lock = held.open(&layout().base().join("process.lock"), wal_cli::disk::Access::OpenOrCreate).unwrap();
+    let lock = held
+        .open(&layout().base().join("process.lock"), wal_cli::disk::Access::OpenOrCreate)
+        .unwrap();
     assert!(lock.try_lock().unwrap());
     assert!(matches!(repair(machine.process()), Err(WalError::Busy { .. })));
 }
@@ -410,13 +477,21 @@ fn cut_short(power_cut: bool) {
                 let other = machine.fork();
                 let wal = open(other.process(), 77);
                 let went_on = wal.and_then(|wal| wal.append_new(vec![logged(77)]).map(drop));
-                assert!(went_on.is_err(), "{context}, at {at}: somebody writes to a damaged journal");
+                assert!(
+                    went_on.is_err(),
+                    "{context}, at {at}: somebody writes to a damaged journal"
+                );
             }
-            let report = repair(machine.process()).unwrap_or_else(|error| panic!("{context}, at {at}: {error}"));
+            let report = repair(machine.process())
+                .unwrap_or_else(|error| panic!("{context}, at {at}: {error}"));
             let found = verified(&machine).unwrap();
             assert!(found.is_sound(), "{context}, at {at}: {:#?}\n{report:#?}", found.findings);
             let after = seen(&machine);
-            assert_eq!(after.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{context}, at {at}");
+            assert_eq!(
+                after.keys().collect::<Vec<_>>(),
+                expected.keys().collect::<Vec<_>>(),
+                "{context}, at {at}"
+            );
             for (number, operation) in &after {
                 // It may be held for the first repair's sake, which has taken away what proved more; never the other way.
                 assert_eq!(let_go(operation), let_go(&expected[number]), "{context}, at {at}");
@@ -449,7 +524,14 @@ fn what_was_done_in_a_generation_that_only_a_seal_names_is_not_done_again() {
     place.run("submit mkdir /b --backend mock");
     // It dies with the next generation begun, and nothing folded.
     let mut dying = place.command("checkpoint");
-    assert!(!dying.env("WAL_CLI_FAILPOINT", "before:rename:manifest").output().unwrap().status.success());
+    assert!(
+        !dying
+            .env("WAL_CLI_FAILPOINT", "before:rename:manifest")
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
     place.run("process");
     let last = super::binary::names(&place.log().join("journal")).pop().unwrap();
     for lost in [&format!("journal/{last}")[..], "lock", "sync.lock"] {
@@ -470,7 +552,8 @@ fn what_was_done_in_a_generation_that_is_zeros_is_not_done_again() {
         place.run("submit mkdir /a --backend mock");
         place.run("submit mkdir /b --backend mock");
         place.run("checkpoint");
-        let notes = ["lock", "sync.lock"].map(|name| (name, std::fs::read(place.log().join(name)).unwrap()));
+        let notes = ["lock", "sync.lock"]
+            .map(|name| (name, std::fs::read(place.log().join(name)).unwrap()));
         place.run("process");
         for (name, note) in notes {
             std::fs::write(place.log().join(name), note).unwrap();
@@ -491,13 +574,27 @@ fn what_was_done_in_a_generation_that_is_zeros_is_not_done_again() {
 fn without_a_manifest_all_generations_count() {
     let place = super::binary::Place::new();
     let mut dying = place.command("submit mkdir /lost --backend mock");
-    assert!(!dying.env("WAL_CLI_FAILPOINT", "before:rename:manifest").output().unwrap().status.success());
+    assert!(
+        !dying
+            .env("WAL_CLI_FAILPOINT", "before:rename:manifest")
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
     for name in ["/a", "/b", "/c"] {
         place.run(&format!("submit mkdir {name} --backend mock"));
     }
     std::fs::remove_file(place.log().join("MANIFEST.json")).unwrap();
     let mut dying = place.command("verify --repair");
-    assert!(!dying.env("WAL_CLI_FAILPOINT", "before:remove:generation").output().unwrap().status.success());
+    assert!(
+        !dying
+            .env("WAL_CLI_FAILPOINT", "before:remove:generation")
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
     assert_eq!(place.json("status")["stats"]["pending"], 3);
     place.run("process");
     let held = place.json("status")["stats"]["pending"].as_u64().unwrap();
@@ -505,7 +602,11 @@ fn without_a_manifest_all_generations_count() {
     repaired(&place, i32::from(held > 0));
     place.run("process");
     let stats = &place.json("status")["stats"];
-    assert_eq!((stats["pending"].as_u64(), stats["total"].as_u64()), (Some(held), Some(3)), "{stats}");
+    assert_eq!(
+        (stats["pending"].as_u64(), stats["total"].as_u64()),
+        (Some(held), Some(3)),
+        "{stats}"
+    );
 }
 
 #[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
@@ -519,8 +620,12 @@ fn what_was_held_in_a_frame_that_is_lost_does_not_go_on() {
     place.run("submit mkdir /c --backend mock");
     let journal = place.log().join("journal/journal_0000000001.log");
     let mut bytes = std::fs::read(&journal).unwrap();
-    let frames: Vec<usize> =
-        bytes.windows(4).enumerate().filter(|(_, four)| *four == b"WFRM").map(|(at, _)| at).collect();
+    let frames: Vec<usize> = bytes
+        .windows(4)
+        .enumerate()
+        .filter(|(_, four)| *four == b"WFRM")
+        .map(|(at, _)| at)
+        .collect();
     bytes[frames[2] + 60] ^= 1;
     std::fs::write(&journal, bytes).unwrap();
     // Of the third one nothing can be missing.
@@ -533,11 +638,19 @@ fn what_was_held_in_a_frame_that_is_lost_does_not_go_on() {
 #[test]
 fn content_stays_where_it_is_until_the_repaired_log_is_there() {
     let place = with_content();
-    let partition = std::fs::read_dir(place.log().join("partitions")).unwrap().next().unwrap().unwrap().path();
+    let partition =
+        std::fs::read_dir(place.log().join("partitions")).unwrap().next().unwrap().unwrap().path();
     let whole = std::fs::read(&partition).unwrap();
     std::fs::write(&partition, &whole[..1000]).unwrap();
     let mut dying = place.command("verify --repair");
-    assert!(!dying.env("WAL_CLI_FAILPOINT", "before:rename:manifest").output().unwrap().status.success());
+    assert!(
+        !dying
+            .env("WAL_CLI_FAILPOINT", "before:rename:manifest")
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
     // A backup had it.
     std::fs::write(&partition, whole).unwrap();
     std::fs::remove_file(place.path("a.txt")).unwrap();
@@ -554,9 +667,15 @@ fn content_is_kept_without_a_manifest_and_without_files() {
     std::fs::remove_dir_all(place.log().join("partitions")).unwrap();
     std::fs::remove_file(place.log().join("MANIFEST.json")).unwrap();
     let report = repaired(&place, 1);
-    let content = report["set_aside"].as_array().unwrap().iter().map(|name| place.log().join(name.as_str().unwrap()));
+    let content = report["set_aside"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| place.log().join(name.as_str().unwrap()));
     assert!(
-        content.filter_map(|path| std::fs::read_to_string(path).ok()).any(|text| text == "precious\n"),
+        content
+            .filter_map(|path| std::fs::read_to_string(path).ok())
+            .any(|text| text == "precious\n"),
         "{report:#}"
     );
 }
@@ -578,14 +697,17 @@ fn a_bad_place_in_what_is_laid_ahead_costs_nothing() {
 /// A flipped bit in a header whose frames are all there holds nobody up; nor does what never began.
 #[test]
 fn what_is_known_otherwise_holds_nothing_up() {
-    for damage in [(|machine: &Machine| flip(machine, &journals(machine)[0], 30)) as Damage, |machine| {
-        flip(machine, &parquet(machine, 1), 900);
-        put(machine, &layout().generation(99), b"");
-    }] {
+    for damage in
+        [(|machine: &Machine| flip(machine, &journals(machine)[0], 30)) as Damage, |machine| {
+            flip(machine, &parquet(machine, 1), 900);
+            put(machine, &layout().generation(99), b"");
+        }]
+    {
         let machine = machine();
         damage(&machine);
         let report = repair(machine.process()).unwrap();
-        let elsewhere = report.held.iter().filter(|number| !report.doubtful.contains(*number)).count();
+        let elsewhere =
+            report.held.iter().filter(|number| !report.doubtful.contains(*number)).count();
         assert_eq!(elsewhere, 0, "{report:#?}");
     }
 }
@@ -594,15 +716,21 @@ fn what_is_known_otherwise_holds_nothing_up() {
 #[test]
 fn content_whose_operation_is_lost_is_kept() {
     let place = with_content();
-    let partition = std::fs::read_dir(place.log().join("partitions")).unwrap().next().unwrap().unwrap().path();
+    let partition =
+        std::fs::read_dir(place.log().join("partitions")).unwrap().next().unwrap().unwrap().path();
     std::fs::write(&partition, &std::fs::read(&partition).unwrap()[..1000]).unwrap();
     let told = place.output("verify");
     assert!(!String::from_utf8_lossy(&told.stdout).contains("needs this content"), "{told:?}");
     let output = place.output("--json verify --repair");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let content = report["set_aside"].as_array().unwrap().iter().map(|name| place.log().join(name.as_str().unwrap()));
-    let texts: Vec<String> = content.filter_map(|path| std::fs::read_to_string(path).ok()).collect();
+    let content = report["set_aside"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|name| place.log().join(name.as_str().unwrap()));
+    let texts: Vec<String> =
+        content.filter_map(|path| std::fs::read_to_string(path).ok()).collect();
     assert_eq!(texts, ["precious\n"], "{report:#}");
     place.run("checkpoint");
     assert_eq!(place.json("verify")["sound"], true);
@@ -632,8 +760,12 @@ fn content_that_is_lost_is_named_and_its_operation_goes_on_with_the_file() {
     let output = place.output("--json verify --repair");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let lost: Vec<&str> =
-        report["losses"].as_array().unwrap().iter().map(|loss| loss["what"].as_str().unwrap()).collect();
+    let lost: Vec<&str> = report["losses"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|loss| loss["what"].as_str().unwrap())
+        .collect();
     assert!(lost.len() == 1 && lost[0].contains("operation 1"), "{report:#}");
     assert_eq!(place.json("verify")["sound"], true);
     // The file itself is unchanged, so nothing is lost in the end.

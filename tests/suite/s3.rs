@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use server::{BUCKET, Identity, OWNER, S3};
-use wal_cli::backend::{AccessKeys, Answer, Attempt, AttemptError, Backend, S3Backend, S3Options, UploadNotes};
+use wal_cli::backend::{
+    AccessKeys, Answer, Attempt, AttemptError, Backend, S3Backend, S3Options, UploadNotes,
+};
 use wal_cli::clock::{Clock, SystemClock};
 use wal_cli::disk::OsDisk;
 use wal_cli::operation::BackendName;
@@ -24,7 +26,8 @@ use super::proxy::{Proxy, Service};
 
 /// Settings under which `s3` is this service, and what operations go to.
 fn configure(place: &Place, endpoint: &str, who: Identity, more: &str) {
-    let bucket = if more.contains("bucket =") { String::new() } else { format!("bucket = \"{BUCKET}\"\n") };
+    let bucket =
+        if more.contains("bucket =") { String::new() } else { format!("bucket = \"{BUCKET}\"\n") };
     place.settings(&format!(
         "default_backend = \"s3\"\nretry_delay = 0.01\n[backends.s3]\nendpoint = \"{endpoint}\"\nregion = \"us-east-1\"\n\
          {bucket}access_key_id = \"{}\"\nsecret_access_key = \"{}\"\n{more}",
@@ -122,16 +125,19 @@ fn over_tls_it_is_reached_by_whoever_trusts_it() {
     place.file("small", "hello\n");
     std::fs::write(place.path("large"), vec![7; 12_000_000]).unwrap();
     let run = |arguments: &str| {
-        let output = place.command(arguments).env("SSL_CERT_FILE", server::CERTIFICATE).output().unwrap();
+        let output =
+            place.command(arguments).env("SSL_CERT_FILE", server::CERTIFICATE).output().unwrap();
         assert!(output.status.success(), "{arguments}: {output:?}");
     };
     for name in ["small", "large"] {
         run(&format!("submit upload {name} tls/{name} --wait"));
         run(&format!("submit get tls/{name} back-{name} --wait"));
         assert!(
-            std::fs::read(place.path(name)).unwrap() == std::fs::read(place.path(&format!("back-{name}"))).unwrap()
+            std::fs::read(place.path(name)).unwrap()
+                == std::fs::read(place.path(&format!("back-{name}"))).unwrap()
         );
-        let whole = shown(&place, if name == "small" { 1 } else { 3 })["receipt"]["checksum_crc32"].clone();
+        let whole =
+            shown(&place, if name == "small" { 1 } else { 3 })["receipt"]["checksum_crc32"].clone();
         assert!(!whole.as_str().unwrap().contains('-'), "{whole}");
     }
     // Without that trust nothing is sent, and nothing is lost.
@@ -156,9 +162,13 @@ fn what_is_put_is_there_for_others_and_comes_back() {
     let operation = shown(&place, 1);
     assert_eq!(operation["result"]["size"], 12, "{operation:#}");
     assert_eq!(operation["receipt"]["key"], "first/hello.txt", "{operation:#}");
-    assert_eq!(operation["receipt"]["etag"], "\"6f5902ac237024bdd0c176cb93063dc4\"", "{operation:#}");
-    let body =
-        format!("print(s3.get_object(Bucket={BUCKET:?}, Key='first/hello.txt')['Body'].read().decode(), end='')");
+    assert_eq!(
+        operation["receipt"]["etag"], "\"6f5902ac237024bdd0c176cb93063dc4\"",
+        "{operation:#}"
+    );
+    let body = format!(
+        "print(s3.get_object(Bucket={BUCKET:?}, Key='first/hello.txt')['Body'].read().decode(), end='')"
+    );
     assert_eq!(s3.python(&body), "hello world");
     // Without a place, under its own name.
     place.file("by its own name", "hello\n");
@@ -219,7 +229,8 @@ fn only_where_nothing_is_yet_means_that() {
     std::fs::write(place.path("large"), vec![7; 6 << 20]).unwrap();
     for (nth, name) in [(1, "small"), (3, "large")] {
         place.run(&format!("submit upload {name} once/{name} --param if_none_match=* --wait"));
-        let again = place.output(&format!("submit upload {name} once/{name} --param if_none_match=* --wait"));
+        let again = place
+            .output(&format!("submit upload {name} once/{name} --param if_none_match=* --wait"));
         assert_eq!(again.status.code(), Some(1), "{again:?}");
         let failed = shown(&place, nth + 1);
         assert_eq!(
@@ -232,7 +243,10 @@ fn only_where_nothing_is_yet_means_that() {
     // Its own earlier attempt is not in its way.
     let s3 = backend(&place.log(), options(s3));
     let path = place.path("small").to_str().unwrap().to_owned();
-    let once = request("upload", &[("path", &path), ("destination", "once/by itself"), ("if_none_match", "*")]);
+    let once = request(
+        "upload",
+        &[("path", &path), ("destination", "once/by itself"), ("if_none_match", "*")],
+    );
     let first = s3.execute(&once, &Attempt::default()).unwrap();
     let second = s3.execute(&once, &Attempt::default()).unwrap();
     assert_eq!((first.size, &first.receipt["etag"]), (second.size, &second.receipt["etag"]));
@@ -242,7 +256,9 @@ fn only_where_nothing_is_yet_means_that() {
 fn long_listings_come_in_pages() {
     let (place, s3) = (Place::in_memory(), S3::shared());
     configure(&place, &s3.endpoint(), OWNER, "");
-    let many = format!("for n in range(1203):\n s3.put_object(Bucket={BUCKET:?}, Key=f'pages/{{n:04}}', Body=b'x')");
+    let many = format!(
+        "for n in range(1203):\n s3.put_object(Bucket={BUCKET:?}, Key=f'pages/{{n:04}}', Body=b'x')"
+    );
     s3.python(&many);
     place.run("submit list pages listing --wait");
     let listing = std::fs::read_to_string(place.path("listing")).unwrap();
@@ -251,7 +267,8 @@ fn long_listings_come_in_pages() {
     place.run("submit get moved-pages fetched --wait");
     assert_eq!(std::fs::read_dir(place.path("fetched")).unwrap().count(), 1203);
     place.run("submit rm moved-pages --param recursive=true --wait");
-    let left = format!("print(s3.list_objects_v2(Bucket={BUCKET:?}, Prefix='moved-pages')['KeyCount'])");
+    let left =
+        format!("print(s3.list_objects_v2(Bucket={BUCKET:?}, Prefix='moved-pages')['KeyCount'])");
     assert_eq!(s3.python(&left), "0");
 }
 
@@ -269,8 +286,10 @@ fn who_is_asked_about_an_attempt_knows_whose_it_was() {
     assert_eq!(s3.ask(&other), Ok(Answer::NotDone), "the same content, put by another operation");
     s3.execute(&other, &Attempt::default()).unwrap();
     assert_eq!(s3.ask(&ours), Ok(Answer::NotDone), "put, and put over since");
-    assert!(matches!(s3.execute(&request("get", &[("source", "s3://no-such-bucket/x"), ("destination", &hello)]),
-        &Attempt::default()), Err(AttemptError::Failed { failure, .. }) if failure.error_type == "no_such_bucket"));
+    assert!(
+        matches!(s3.execute(&request("get", &[("source", "s3://no-such-bucket/x"), ("destination", &hello)]),
+        &Attempt::default()), Err(AttemptError::Failed { failure, .. }) if failure.error_type == "no_such_bucket")
+    );
 }
 
 #[test]
@@ -278,12 +297,16 @@ fn keys_are_taken_as_they_are_written() {
     let (place, s3) = (Place::new(), S3::shared());
     configure(&place, &s3.endpoint(), OWNER, "");
     place.file("x", "odd\n");
-    for (nth, key) in ["odd/a b+c%20\"ü.txt", "odd/it's & so=on?#.txt", "odd/ünïcödé/日本"].into_iter().enumerate()
+    for (nth, key) in ["odd/a b+c%20\"ü.txt", "odd/it's & so=on?#.txt", "odd/ünïcödé/日本"]
+        .into_iter()
+        .enumerate()
     {
         let mut command = place.command("submit upload x");
         assert!(command.args([key, "--wait"]).status().unwrap().success());
         let mut command = place.command("submit copy");
-        assert!(command.args([key, &format!("odd copy/{nth}"), "--wait"]).status().unwrap().success());
+        assert!(
+            command.args([key, &format!("odd copy/{nth}"), "--wait"]).status().unwrap().success()
+        );
     }
     let print = format!(
         "print([o['Key'] for o in s3.list_objects_v2(Bucket={BUCKET:?}, Prefix='odd/')['Contents']], \
@@ -304,8 +327,16 @@ fn a_whole_bucket_is_no_place_and_a_place_is_known_however_it_is_written() {
     let hello = bench.write("hello", b"hello\n");
     bench.ok("upload", &[("path", &hello), ("destination", "same/photos/a")]);
     for bucket in [format!("s3://{BUCKET}/"), format!("s3://{BUCKET}//"), "/".into(), "//".into()] {
-        assert_eq!(bench.refused("rm", &[("path", &bucket), ("recursive", "true")]).0, "bad_path", "{bucket}");
-        assert_eq!(bench.refused("move", &[("source", &bucket), ("destination", "x")]).0, "bad_path", "{bucket}");
+        assert_eq!(
+            bench.refused("rm", &[("path", &bucket), ("recursive", "true")]).0,
+            "bad_path",
+            "{bucket}"
+        );
+        assert_eq!(
+            bench.refused("move", &[("source", &bucket), ("destination", "x")]).0,
+            "bad_path",
+            "{bucket}"
+        );
     }
     let itself = format!("s3://{BUCKET}/same/photos/a");
     let within = format!("s3://{BUCKET}/same/photos/2026");

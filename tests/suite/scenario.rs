@@ -12,7 +12,8 @@ use wal_cli::clock::ManualClock;
 use wal_cli::config::Settings;
 use wal_cli::disk::{Machine, MemoryDisk};
 use wal_cli::operation::{
-    BackendName, Failure, FailureClass, Fields, Logged, Operation, OperationType, Outcome, Status, Time,
+    BackendName, Failure, FailureClass, Fields, Logged, Operation, OperationType, Outcome, Status,
+    Time,
 };
 use wal_cli::wal::{Layout, View};
 
@@ -63,20 +64,34 @@ impl Backend for Script {
             let view = View::open(Arc::new(disk.clone()), layout());
             if let Ok(view) = view {
                 let seen = view.operation(request.number).unwrap().unwrap();
-                assert_eq!(seen.status(), Status::Processing, "the claim is there before the effect");
+                assert_eq!(
+                    seen.status(),
+                    Status::Processing,
+                    "the claim is there before the effect"
+                );
             }
         }
         if self.away.load(Ordering::SeqCst) {
             return Err(AttemptError::failed(FailureClass::Outage, "refused", "nobody listens"));
         }
-        let act = self.acts.lock().unwrap().get_mut(&name).and_then(|acts| (!acts.is_empty()).then(|| acts.remove(0)));
-        let failure = |class| Failure { class, error_type: "scripted".into(), message: "as the script says".into() };
+        let act = self
+            .acts
+            .lock()
+            .unwrap()
+            .get_mut(&name)
+            .and_then(|acts| (!acts.is_empty()).then(|| acts.remove(0)));
+        let failure = |class| Failure {
+            class,
+            error_type: "scripted".into(),
+            message: "as the script says".into(),
+        };
         match act.unwrap_or(Act::Done) {
             Act::Done => Ok(Outcome { cid: Some(format!("cid-of-{name}")), ..Outcome::default() }),
             Act::Fail(class) => Err(failure(class).into()),
-            Act::RetryAfter(ms) => {
-                Err(AttemptError::Failed { failure: failure(FailureClass::Transient), retry_after_ms: Some(ms) })
-            }
+            Act::RetryAfter(ms) => Err(AttemptError::Failed {
+                failure: failure(FailureClass::Transient),
+                retry_after_ms: Some(ms),
+            }),
             Act::Unanswered => Err(AttemptError::Unanswered(failure(FailureClass::Transient))),
             Act::Lost => {
                 self.away.store(true, Ordering::SeqCst);
@@ -105,10 +120,21 @@ impl Backend for Script {
         if self.busy.load(Ordering::SeqCst) {
             return Err(AttemptError::transient("busy", "ask me later"));
         }
-        Ok(self.answers.lock().unwrap().get(&Script::name(request)).cloned().unwrap_or(Answer::NotDone))
+        Ok(self
+            .answers
+            .lock()
+            .unwrap()
+            .get(&Script::name(request))
+            .cloned()
+            .unwrap_or(Answer::NotDone))
     }
 
-    fn audit(&self, request: &Request, _: &Outcome, attempt: &Attempt) -> Result<Audit, AttemptError> {
+    fn audit(
+        &self,
+        request: &Request,
+        _: &Outcome,
+        attempt: &Attempt,
+    ) -> Result<Audit, AttemptError> {
         let name = Script::name(request);
         self.audited.lock().unwrap().push(name.clone());
         if self.away.load(Ordering::SeqCst) {
@@ -169,7 +195,12 @@ impl Scenario {
 
     pub fn client(&self) -> Client {
         let disk = self.machine.process();
-        let mut client = Client::with(Arc::new(disk.clone()), self.clock.clone(), self.settings.clone(), "process");
+        let mut client = Client::with(
+            Arc::new(disk.clone()),
+            self.clock.clone(),
+            self.settings.clone(),
+            "process",
+        );
         for (name, script) in &self.scripts {
             *script.process.lock().unwrap() = Some(disk.clone());
             client.register(backend(name), script.clone());

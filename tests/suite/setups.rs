@@ -137,7 +137,9 @@ pub fn one_left_claimed(place: &Place) -> Option<File> {
     place.run("add --backend mock b.txt");
     let mut child = place.start("process");
     let begun = std::time::Instant::now();
-    while place.run("list processing -q --backend mock").is_empty() || !place.run("list pending -q").is_empty() {
+    while place.run("list processing -q --backend mock").is_empty()
+        || !place.run("list pending -q").is_empty()
+    {
         assert!(begun.elapsed() < std::time::Duration::from_secs(60), "nothing was claimed");
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
@@ -155,8 +157,13 @@ pub fn one_asked_to_stop(place: &Place) -> Option<File> {
 
 pub fn locked(place: &Place, name: &str) -> Option<File> {
     one_pending(place);
-    let lock =
-        File::options().read(true).write(true).create(true).truncate(false).open(place.log().join(name)).unwrap();
+    let lock = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(place.log().join(name))
+        .unwrap();
     lock.lock().unwrap();
     Some(lock)
 }
@@ -217,7 +224,8 @@ pub fn damage(place: &Place) -> Option<File> {
     place.run("add --backend local a.txt");
     place.run("add --backend local b.txt");
     let journal = place.log().join("journal");
-    let path = std::fs::read_dir(journal).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
+    let path =
+        std::fs::read_dir(journal).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[150] ^= 0xff;
     std::fs::write(path, bytes).unwrap();
@@ -228,7 +236,8 @@ pub fn damage(place: &Place) -> Option<File> {
 pub fn damaged_and_draining(place: &Place) -> Option<File> {
     damaged(place);
     let path = place.log().join("process.lock");
-    let lock = File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
+    let lock =
+        File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
     lock.lock().unwrap();
     Some(lock)
 }

@@ -40,7 +40,8 @@ fn cid(place: &Place, number: u64) -> String {
 }
 
 pub fn document(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
 }
 
 #[test]
@@ -51,7 +52,10 @@ fn what_was_added_arrives_whatever_becomes_of_its_source() {
     write(&overwritten, 2, 300_000);
     let expected = [cid_of(&gone), cid_of(&overwritten)];
     let added = place.json("add --backend local gone.bin overwritten.bin");
-    assert_eq!((&added["operations"][0]["spooled"], &added["operations"][1]["spooled"]), (&true.into(), &true.into()));
+    assert_eq!(
+        (&added["operations"][0]["spooled"], &added["operations"][1]["spooled"]),
+        (&true.into(), &true.into())
+    );
     fs::remove_file(&gone).unwrap();
     write(&overwritten, 3, 300_000);
     place.run("process");
@@ -69,8 +73,10 @@ fn the_same_content_is_there_once() {
     place.run("submit upload a /names/a --backend local");
     let spooled = spool(&place.log());
     assert_eq!(spooled.len(), 4, "{spooled:?}");
-    let inodes: std::collections::BTreeSet<u64> =
-        spooled.iter().map(|name| fs::metadata(place.log().join("spool").join(name)).unwrap().ino()).collect();
+    let inodes: std::collections::BTreeSet<u64> = spooled
+        .iter()
+        .map(|name| fs::metadata(place.log().join("spool").join(name)).unwrap().ino())
+        .collect();
     assert_eq!(inodes.len(), 1);
     let shown = place.json("show 1");
     let source = &shown["operation"]["source"];
@@ -95,7 +101,11 @@ fn the_mode_decides_what_is_copied() {
     fs::create_dir(place.path("folder")).unwrap();
     let spooled = |arguments: &str| {
         let added = place.json(&format!("add --backend local {arguments}"));
-        let all = added["operations"].as_array().unwrap().iter().map(|one| one["spooled"].as_bool().unwrap());
+        let all = added["operations"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["spooled"].as_bool().unwrap());
         all.collect::<Vec<bool>>()
     };
     assert_eq!(spooled("small --spool never"), [false]);
@@ -111,7 +121,10 @@ fn the_mode_decides_what_is_copied() {
     let refused = place.output("--json add --backend local small folder --spool always");
     assert_eq!(refused.status.code(), Some(2));
     let bad = &document(&refused)["error"]["bad_inputs"];
-    assert_eq!((bad.as_array().unwrap().len(), bad[0]["error_type"].as_str()), (1, Some("is_directory")));
+    assert_eq!(
+        (bad.as_array().unwrap().len(), bad[0]["error_type"].as_str()),
+        (1, Some("is_directory"))
+    );
 
     let expected = cid_of(&place.path("large"));
     let last = place.json("show @last")["operation"]["number"].as_u64().unwrap();
@@ -165,7 +178,10 @@ fn a_file_that_is_referred_to_must_stay_as_it_was() {
         place.output("process");
         let shown = place.json("show @last");
         let operation = &shown["operation"];
-        let seen = (operation["status"].as_str().unwrap(), operation["error_type"].as_str().unwrap_or("none"));
+        let seen = (
+            operation["status"].as_str().unwrap(),
+            operation["error_type"].as_str().unwrap_or("none"),
+        );
         let expected = match name {
             "the same" => ("completed", "none"),
             "gone" => ("failed", "not_found"),
@@ -239,15 +255,24 @@ impl Mount {
         Mount::new(|place, at| {
             let image = place.path("image");
             fs::File::create(&image).unwrap().set_len(bytes).unwrap();
-            must(Command::new("mkfs.xfs").args(["-q", "-m", "reflink=1"]).arg(&image), "mkfs.xfs (package xfsprogs)");
-            must(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(at), "root and loop devices");
+            must(
+                Command::new("mkfs.xfs").args(["-q", "-m", "reflink=1"]).arg(&image),
+                "mkfs.xfs (package xfsprogs)",
+            );
+            must(
+                Command::new("mount").args(["-o", "loop"]).arg(&image).arg(at),
+                "root and loop devices",
+            );
         })
     }
 
     pub fn tmpfs(size: &str) -> Mount {
         Mount::new(|_, at| {
             let options = format!("size={size}");
-            must(Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at), "root");
+            must(
+                Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at),
+                "root",
+            );
         })
     }
 
@@ -275,7 +300,11 @@ impl Mount {
 
     pub fn json(&self, arguments: &str) -> Value {
         let output = self.output(&format!("--json {arguments}"));
-        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stdout));
+        assert!(
+            output.status.success(),
+            "{arguments}: {}",
+            String::from_utf8_lossy(&output.stdout)
+        );
         document(&output)
     }
 
@@ -287,7 +316,8 @@ impl Mount {
     /// Bytes that are free.
     pub fn free(&self) -> u64 {
         let stat = stdout_of(Command::new("stat").args(["-f", "-c", "%f %S"]).arg(self.path("")));
-        let numbers: Vec<u64> = stat.split_whitespace().map(|number| number.parse().unwrap()).collect();
+        let numbers: Vec<u64> =
+            stat.split_whitespace().map(|number| number.parse().unwrap()).collect();
         numbers[0] * numbers[1]
     }
 
@@ -301,15 +331,22 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         // Nothing is left mounted, whatever failed.
-        let unmounted = Command::new("umount").arg(self.place.path("mounted")).stderr(Stdio::null()).status();
+        let unmounted =
+            Command::new("umount").arg(self.place.path("mounted")).stderr(Stdio::null()).status();
         if !unmounted.is_ok_and(|status| status.success()) {
-            let _ = Command::new("umount").arg("-l").arg(self.place.path("mounted")).stderr(Stdio::null()).status();
+            let _ = Command::new("umount")
+                .arg("-l")
+                .arg(self.place.path("mounted"))
+                .stderr(Stdio::null())
+                .status();
         }
     }
 }
 
 fn must(command: &mut Command, needs: &str) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; this test needs {needs}"));
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}; this test needs {needs}"));
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {told}; this test needs {needs}");
 }
@@ -326,7 +363,10 @@ fn on_a_file_system_that_shares_content_a_copy_costs_nothing() {
     let started = std::time::Instant::now();
     let added = disk.json("add mounted/large");
     let taken = started.elapsed();
-    assert_eq!(added["operations"][0]["spooled"], true, "larger than spool_max_bytes, and yet in the spool");
+    assert_eq!(
+        added["operations"][0]["spooled"], true,
+        "larger than spool_max_bytes, and yet in the spool"
+    );
     let added = disk.json("add mounted/small");
     assert_eq!(added["operations"][0]["spooled"], true);
     let spent = before.saturating_sub(disk.free_synced());
@@ -402,19 +442,29 @@ fn a_full_disk_refuses_or_refers_and_loses_nothing() {
 #[test]
 fn a_disk_that_becomes_full_while_copying_refuses_and_gives_back() {
     let disk = Mount::tmpfs("48m");
-    let sources: Vec<PathBuf> = (0..6).map(|seed| disk.place.path(&format!("source-{seed}"))).collect();
+    let sources: Vec<PathBuf> =
+        (0..6).map(|seed| disk.place.path(&format!("source-{seed}"))).collect();
     sources.iter().enumerate().for_each(|(seed, path)| write(path, seed as u64, 12 << 20));
     let expected: Vec<String> = sources.iter().map(|path| cid_of(path)).collect();
-    assert!(disk.output("submit mkdir /d").status.code() == Some(7), "the settings keep more free than there is");
+    assert!(
+        disk.output("submit mkdir /d").status.code() == Some(7),
+        "the settings keep more free than there is"
+    );
     let run = |arguments: &str| {
         let mut command = disk.command(arguments);
-        command.env("IPFS_KIT_WAL_MIN_FREE_BYTES", "1MiB").stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .env("IPFS_KIT_WAL_MIN_FREE_BYTES", "1MiB")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command.spawn().unwrap()
     };
     assert!(run("submit mkdir /d").wait().unwrap().success());
-    let adds: Vec<_> =
-        sources.iter().map(|path| run(&format!("--json add --spool always {}", path.display()))).collect();
-    let outputs: Vec<Output> = adds.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+    let adds: Vec<_> = sources
+        .iter()
+        .map(|path| run(&format!("--json add --spool always {}", path.display())))
+        .collect();
+    let outputs: Vec<Output> =
+        adds.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
     let codes: Vec<_> = outputs.iter().map(|output| output.status.code().unwrap()).collect();
     println!("{codes:?}");
     assert!(codes.contains(&7) && codes.iter().all(|code| [0, 7].contains(code)), "{codes:?}");
@@ -424,9 +474,14 @@ fn a_disk_that_becomes_full_while_copying_refuses_and_gives_back() {
     assert!(names(&disk.log().join("tmp")).is_empty(), "{:?}", names(&disk.log().join("tmp")));
     assert!(run("process").wait().unwrap().success());
     let listed = disk.json("list --limit 0 --type add");
-    let mut arrived: Vec<&str> =
-        listed["operations"].as_array().unwrap().iter().map(|one| one["result"]["cid"].as_str().unwrap()).collect();
-    let accepted = expected.iter().zip(&codes).filter(|(_, code)| **code == 0).map(|(cid, _)| cid.as_str());
+    let mut arrived: Vec<&str> = listed["operations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["result"]["cid"].as_str().unwrap())
+        .collect();
+    let accepted =
+        expected.iter().zip(&codes).filter(|(_, code)| **code == 0).map(|(cid, _)| cid.as_str());
     let mut accepted: Vec<&str> = accepted.collect();
     arrived.sort_unstable();
     accepted.sort_unstable();
@@ -441,7 +496,11 @@ fn a_log_on_a_full_disk_keeps_what_it_acknowledged() {
     fs::write(disk.place.path("a"), "hello world\n").unwrap();
     let run = |arguments: &str| {
         let mut command = disk.command(arguments);
-        command.env("IPFS_KIT_WAL_MIN_FREE_BYTES", "0").current_dir(disk.place.path("")).output().unwrap()
+        command
+            .env("IPFS_KIT_WAL_MIN_FREE_BYTES", "0")
+            .current_dir(disk.place.path(""))
+            .output()
+            .unwrap()
     };
     let mut acknowledged = Vec::new();
     let mut add = |mode: &str| {

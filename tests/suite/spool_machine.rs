@@ -11,10 +11,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use wal_cli::clock::{Clock, ManualClock};
-use wal_cli::disk::{Access, Disk, DiskFile, DiskResult, Entry, Identity, Machine, MemoryDisk, Metadata};
+use wal_cli::disk::{
+    Access, Disk, DiskFile, DiskResult, Entry, Identity, Machine, MemoryDisk, Metadata,
+};
 use wal_cli::operation::{
-    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Operation, OperationId, OperationType, Outcome,
-    Source, Status, Time,
+    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Operation, OperationId,
+    OperationType, Outcome, Source, Status, Time,
 };
 use wal_cli::wal::{Change, Known, Layout, NotTaken, Options, Order, View, Wal, WalError};
 
@@ -178,8 +180,11 @@ impl World {
             Step::Complete => complete_all(&wal, &*self.clock)?,
             Step::Fail => {
                 settle_all(&wal, &*self.clock, || {
-                    let failure =
-                        Failure { class: FailureClass::Permanent, error_type: "x".into(), message: "y".into() };
+                    let failure = Failure {
+                        class: FailureClass::Permanent,
+                        error_type: "x".into(),
+                        message: "y".into(),
+                    };
                     Event::Failed { failure }
                 })?;
             }
@@ -196,14 +201,19 @@ impl World {
     /// Whatever is in the log and not completed finds its content; whatever was acknowledged is in the log.
     fn check(&self, when: &str) {
         let disk = self.machine.process();
-        let operations = operations(&View::open(Arc::new(disk.clone()), layout()).unwrap()).unwrap();
+        let operations =
+            operations(&View::open(Arc::new(disk.clone()), layout()).unwrap()).unwrap();
         let ids: BTreeSet<_> = operations.iter().map(|operation| operation.id).collect();
         let acknowledged = &*self.acknowledged.lock().unwrap() - &*self.deleted.lock().unwrap();
-        assert!(acknowledged.is_subset(&ids), "{when}: {acknowledged:?} were acknowledged, {ids:?} are there");
+        assert!(
+            acknowledged.is_subset(&ids),
+            "{when}: {acknowledged:?} were acknowledged, {ids:?} are there"
+        );
         for operation in operations.iter().filter(|operation| is_open(operation)) {
             let name = operation.source.as_ref().unwrap().spool.as_deref().unwrap();
             let content = (&disk as &dyn Disk).read(&layout().spooled_for(name, operation.id));
-            let content = content.unwrap_or_else(|error| panic!("{when}: {error} {}", self.listing()));
+            let content =
+                content.unwrap_or_else(|error| panic!("{when}: {error} {}", self.listing()));
             assert!(content == content_of(&operation.parameters["text"]), "{when}: torn content");
         }
     }
@@ -242,8 +252,14 @@ enum Step {
     Checkpoint,
 }
 
-const STEPS: [Step; 6] =
-    [Step::Add("same"), Step::Add("other"), Step::Complete, Step::Redirect, Step::Delete, Step::Checkpoint];
+const STEPS: [Step; 6] = [
+    Step::Add("same"),
+    Step::Add("other"),
+    Step::Complete,
+    Step::Redirect,
+    Step::Delete,
+    Step::Checkpoint,
+];
 
 /// Whether it may still need its content.
 fn is_open(operation: &Operation) -> bool {
@@ -270,34 +286,51 @@ fn operations(view: &View) -> Result<Vec<Operation>, WalError> {
 
 fn logged(text: &str, source: Source) -> Logged {
     let parameters = Fields::from([("text".to_owned(), text.to_owned())]);
-    let mut logged = Logged::new(OperationType::new("add").unwrap(), BackendName::new("mock").unwrap(), parameters, 5);
+    let mut logged = Logged::new(
+        OperationType::new("add").unwrap(),
+        BackendName::new("mock").unwrap(),
+        parameters,
+        5,
+    );
     logged.source = Some(source);
     logged
 }
 
 fn add(wal: &Wal, text: &str) -> Result<OperationId, WalError> {
     let mut stage = wal.stage_content()?;
-    let (source, staged) = stage.take(&source(text), u64::MAX, u64::MAX).map_err(|not_taken| match not_taken {
-        NotTaken::Log(error) => error,
-        NotTaken::Source(error) => error.into(),
-        other => panic!("{other:?}"),
-    })?;
+    let (source, staged) =
+        stage.take(&source(text), u64::MAX, u64::MAX).map_err(|not_taken| match not_taken {
+            NotTaken::Log(error) => error,
+            NotTaken::Source(error) => error.into(),
+            other => panic!("{other:?}"),
+        })?;
     Ok(wal.append_staged(vec![(logged(text, source), Some(staged))])?[0].id())
 }
 
-fn settle_all(wal: &Wal, clock: &dyn Clock, event: impl Fn() -> Event) -> Result<Vec<Operation>, WalError> {
+fn settle_all(
+    wal: &Wal,
+    clock: &dyn Clock,
+    event: impl Fn() -> Event,
+) -> Result<Vec<Operation>, WalError> {
     let open = wal.read(|view| operations(view))?;
     let open: Vec<Operation> = open.into_iter().filter(is_open).collect();
     let mut known: Vec<Known> = open.iter().map(Known::from).collect();
     let again: Vec<Change> = known
         .iter()
         .filter(|known| known.status == Status::Failed)
-        .map(|known| Change::Next(known.clone(), Event::Retried { reason: "test".into(), forget: Vec::new() }))
+        .map(|known| {
+            Change::Next(
+                known.clone(),
+                Event::Retried { reason: "test".into(), forget: Vec::new() },
+            )
+        })
         .collect();
     apply(wal, again, &mut known, Status::Pending)?;
     let claim = Claim { pid: 1, host: "h".into(), started: clock.now() };
     let claims = known.iter().filter(|known| known.status != Status::Processing);
-    let claims = claims.map(|known| Change::Next(known.clone(), Event::Claimed { claim: claim.clone() })).collect();
+    let claims = claims
+        .map(|known| Change::Next(known.clone(), Event::Claimed { claim: claim.clone() }))
+        .collect();
     apply(wal, claims, &mut known, Status::Processing)?;
     let ends = known.iter().map(|known| Change::Next(known.clone(), event())).collect();
     apply(wal, ends, &mut known, Status::Completed)?;
@@ -322,13 +355,19 @@ fn complete_all(wal: &Wal, clock: &dyn Clock) -> Result<(), WalError> {
 fn redirect(wal: &Wal, clock: &dyn Clock) -> Result<Option<OperationId>, WalError> {
     let id = wal.new_id(clock.now(), 0);
     let (_, from) = wal.transact(|view| {
-        let open = operations(view)?.into_iter().find(|operation| is_open(operation) && operation.claim().is_none());
+        let open = operations(view)?
+            .into_iter()
+            .find(|operation| is_open(operation) && operation.claim().is_none());
         let Some(from) = open else { return Ok((Vec::new(), None)) };
         wal.share_spool(&from, id)?;
         let source = from.source.clone().unwrap();
-        let failure = Failure { class: FailureClass::Permanent, error_type: "r".into(), message: "r".into() };
+        let failure =
+            Failure { class: FailureClass::Permanent, error_type: "r".into(), message: "r".into() };
         let new = Change::NewAs(id, logged(&from.parameters["text"], source));
-        Ok((vec![new, Change::Next(Known::from(&from), Event::Redirected { to: id, failure })], Some(from)))
+        Ok((
+            vec![new, Change::Next(Known::from(&from), Event::Redirected { to: id, failure })],
+            Some(from),
+        ))
     })?;
     Ok(from.map(|from| {
         wal.release_spool(&from);
@@ -338,10 +377,15 @@ fn redirect(wal: &Wal, clock: &dyn Clock) -> Result<Option<OperationId>, WalErro
 
 fn delete(wal: &Wal, deleted: &Mutex<BTreeSet<OperationId>>) -> Result<(), WalError> {
     let (_, gone) = wal.transact(|view| {
-        let open = operations(view)?.into_iter().find(|operation| is_open(operation) && operation.claim().is_none());
+        let open = operations(view)?
+            .into_iter()
+            .find(|operation| is_open(operation) && operation.claim().is_none());
         let Some(gone) = open else { return Ok((Vec::new(), None)) };
         deleted.lock().unwrap().insert(gone.id);
-        Ok((vec![Change::Next(Known::from(&gone), Event::Deleted { reason: "test".into() })], Some(gone)))
+        Ok((
+            vec![Change::Next(Known::from(&gone), Event::Deleted { reason: "test".into() })],
+            Some(gone),
+        ))
     })?;
     gone.iter().for_each(|gone| wal.release_spool(gone));
     Ok(())
@@ -356,7 +400,8 @@ enum Cut {
     KeepsSome(u64),
 }
 
-const CUTS: [Cut; 5] = [Cut::None, Cut::KeepsNothing, Cut::KeepsAll, Cut::KeepsSome(1), Cut::KeepsSome(2)];
+const CUTS: [Cut; 5] =
+    [Cut::None, Cut::KeepsNothing, Cut::KeepsAll, Cut::KeepsSome(1), Cut::KeepsSome(2)];
 
 impl Cut {
     fn cut(self, machine: &Machine) {
@@ -384,7 +429,8 @@ fn killed_everywhere(abilities: (bool, bool), cuts: &[Cut], before: &[Step]) {
                 let dying = world.machine.process();
                 dying.kill_after(at);
                 ended = world.run(dying.clone(), step).is_ok();
-                let when = format!("{step:?} killed at {at}, {cut:?}, after {before:?}, {abilities:?}");
+                let when =
+                    format!("{step:?} killed at {at}, {cut:?}, after {before:?}, {abilities:?}");
                 if matches!(cut, Cut::None) {
                     world.check(&when);
                 }
@@ -408,7 +454,11 @@ fn a_kill_or_power_cut_anywhere_loses_no_content_and_leaves_none() {
 
 #[test]
 fn nor_does_one_with_clones_and_failed_operations() {
-    killed_everywhere((true, true), &CUTS[..3], &[Step::Add("same"), Step::Fail, Step::Checkpoint, Step::Add("same")]);
+    killed_everywhere(
+        (true, true),
+        &CUTS[..3],
+        &[Step::Add("same"), Step::Fail, Step::Checkpoint, Step::Add("same")],
+    );
 }
 
 #[test]
@@ -433,7 +483,9 @@ fn others_between_any_two_operations_take_nothing_away() {
                 });
                 // It may be told that others were faster.
                 let result = world.run(disk.clone(), step);
-                let when = format!("{other:?} before disk operation {at} of {step:?}, which said {result:?}");
+                let when = format!(
+                    "{other:?} before disk operation {at} of {step:?}, which said {result:?}"
+                );
                 world.check(&when);
                 if !disk.has_acted() {
                     break;
@@ -497,7 +549,11 @@ fn a_disk_that_is_full_anywhere_logs_nothing_and_keeps_nothing() {
                     let view = View::open(Arc::new(disk.clone()), layout()).unwrap();
                     assert_eq!(operations(&view).unwrap().len(), 1, "{when}");
                     let links = if abilities.0 { 2 } else { 1 };
-                    assert!(world.names(&layout().spool()).len() <= links, "{when}: {}", world.listing());
+                    assert!(
+                        world.names(&layout().spool()).len() <= links,
+                        "{when}: {}",
+                        world.listing()
+                    );
                     assert!(world.names(&layout().tmp()).len() <= 1, "{when}: {}", world.listing());
                 }
                 Err(error) => panic!("{when}: {error}"),
@@ -517,7 +573,9 @@ fn what_is_copied_was_all_there_at_one_time() {
     let versions = ["a", "b"].map(|letter| letter.repeat(600_000).into_bytes());
     let mut outcomes = BTreeSet::new();
     for clones in [false, true] {
-        for (always, at) in [false, true].into_iter().flat_map(|always| (0..40).map(move |at| (always, at))) {
+        for (always, at) in
+            [false, true].into_iter().flat_map(|always| (0..40).map(move |at| (always, at)))
+        {
             let world = World::new();
             world.machine.set_abilities(true, clones);
             let path = source("changing");
@@ -535,18 +593,24 @@ fn what_is_copied_was_all_there_at_one_time() {
             let wal = world.wal(disk.clone()).unwrap();
             let mut stage = wal.stage_content().unwrap();
             let hash_max = if always { 1000 } else { u64::MAX };
-            let (source, staged) = stage.take(&path, u64::MAX, hash_max).expect("it changes only once");
-            let written = wal.append_staged(vec![(logged("x", source.clone()), Some(staged))]).unwrap();
+            let (source, staged) =
+                stage.take(&path, u64::MAX, hash_max).expect("it changes only once");
+            let written =
+                wal.append_staged(vec![(logged("x", source.clone()), Some(staged))]).unwrap();
             drop(stage);
             let name = source.spool.as_deref().unwrap();
-            let copy = (&disk as &dyn Disk).read(&layout().spooled_for(name, written[0].id())).unwrap();
+            let copy =
+                (&disk as &dyn Disk).read(&layout().spooled_for(name, written[0].id())).unwrap();
             let version = versions.iter().position(|version| *version == copy);
             let version = version.unwrap_or_else(|| panic!("at {at}: neither before nor after"));
             assert_eq!(source.sha256.is_some(), !(clones && always));
             outcomes.insert((version, clones, source.sha256.is_some()));
         }
     }
-    assert!(outcomes.iter().any(|(version, ..)| *version == 0) && outcomes.iter().any(|(version, ..)| *version == 1));
+    assert!(
+        outcomes.iter().any(|(version, ..)| *version == 0)
+            && outcomes.iter().any(|(version, ..)| *version == 1)
+    );
 }
 
 #[test]
@@ -564,7 +628,8 @@ fn a_file_that_never_rests_is_not_copied() {
             }
         });
         let mut stage = wal.stage_content().unwrap();
-        let refused = (0..50).any(|_| matches!(stage.take(&source("same"), u64::MAX, 0), Err(NotTaken::Changed)));
+        let refused = (0..50)
+            .any(|_| matches!(stage.take(&source("same"), u64::MAX, 0), Err(NotTaken::Changed)));
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         assert!(refused);
     });

@@ -1,5 +1,8 @@
 //! A process that stands still (SIGSTOP) while it holds a lock: others give up in time and say who it is, readers go on.
-#![expect(clippy::disallowed_methods, reason = "it waits, and looks at processes, as another program would")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it waits, and looks at processes, as another program would"
+)]
 
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -18,12 +21,18 @@ struct Stopped {
 impl Stopped {
     fn at(place: &Place, point: &str, arguments: &str) -> Stopped {
         let mut command = place.command(arguments);
-        command.env("WAL_CLI_FAILPOINT", format!("stop:{point}")).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .env("WAL_CLI_FAILPOINT", format!("stop:{point}"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let child = command.spawn().unwrap();
         let stopped = Stopped { child: Some(child) };
         let start = Instant::now();
         while !stopped.stands_still() {
-            assert!(start.elapsed() < Duration::from_secs(20), "{arguments} did not come to {point}");
+            assert!(
+                start.elapsed() < Duration::from_secs(20),
+                "{arguments} did not come to {point}"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
         stopped
@@ -68,7 +77,11 @@ fn gives_up(place: &Place, arguments: &str, expected: (i32, &str), holder: (u32,
     let start = Instant::now();
     let output = place.output(&format!("--json --lock-timeout 0.3 {arguments}"));
     let told = document(&output);
-    assert_eq!((output.status.code(), told["error"]["type"].as_str()), (Some(expected.0), Some(expected.1)), "{told}");
+    assert_eq!(
+        (output.status.code(), told["error"]["type"].as_str()),
+        (Some(expected.0), Some(expected.1)),
+        "{told}"
+    );
     let message = told["error"]["message"].as_str().unwrap();
     let named = format!("pid {} (`{}`)", holder.0, holder.1);
     assert!(message.contains(&named), "{arguments}: {message} does not name {named}");
@@ -79,7 +92,10 @@ fn gives_up(place: &Place, arguments: &str, expected: (i32, &str), holder: (u32,
 /// Readers need no lock.
 fn readers_go_on(place: &Place, operations: u64) {
     assert_eq!(place.json("status")["stats"]["total"], operations);
-    assert_eq!(place.json("list all --limit 0")["operations"].as_array().unwrap().len() as u64, operations);
+    assert_eq!(
+        place.json("list all --limit 0")["operations"].as_array().unwrap().len() as u64,
+        operations
+    );
     assert_eq!(place.json("show 1")["operation"]["number"], 1);
     place.json("why 1");
 }
@@ -96,7 +112,13 @@ fn who_stands_still_with_the_lock_of_appends_is_named() {
     // The note that it is at work is written: from here on it holds the lock and says so.
     let stopped = Stopped::at(&place, "after:write:lock", "add --backend local a");
     let holder = (stopped.pid(), "add");
-    for command in ["add --backend local --spool never a", "add --backend local a", "cancel 1", "hold 1", "process"] {
+    for command in [
+        "add --backend local --spool never a",
+        "add --backend local a",
+        "cancel 1",
+        "hold 1",
+        "process",
+    ] {
         gives_up(&place, command, (5, "busy"), holder);
     }
     readers_go_on(&place, 1);
@@ -149,7 +171,8 @@ fn who_stands_still_in_a_checkpoint_holds_up_no_addition() {
 
 /// The processes that have this place in their command line.
 fn processes_at(place: &Place) -> Vec<String> {
-    let command_of = |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("cmdline")).ok();
+    let command_of =
+        |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("cmdline")).ok();
     let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| command_of(entry.ok()?));
     let here = place.path("").display().to_string();
     all.filter(|command| command.contains(here.trim_end_matches('/'))).collect()
@@ -157,11 +180,14 @@ fn processes_at(place: &Place) -> Vec<String> {
 
 #[test]
 fn who_tries_a_disk_leaves_nobody_at_work_on_it_however_it_ends() {
-    for (signal, leaves_its_folder) in [(Signal::TERM, false), (Signal::INT, false), (Signal::KILL, true)] {
+    for (signal, leaves_its_folder) in
+        [(Signal::TERM, false), (Signal::INT, false), (Signal::KILL, true)]
+    {
         let place = Place::new();
         let path = place.path("tried");
         std::fs::create_dir(&path).unwrap();
-        let mut child = place.start(&format!("verify --rounds 1000 --durability {}", path.display()));
+        let mut child =
+            place.start(&format!("verify --rounds 1000 --durability {}", path.display()));
         let start = Instant::now();
         while processes_at(&place).len() < 2 {
             assert!(start.elapsed() < Duration::from_secs(60), "a second process appends");
@@ -171,7 +197,11 @@ fn who_tries_a_disk_leaves_nobody_at_work_on_it_however_it_ends() {
         child.wait().unwrap();
         let start = Instant::now();
         while !processes_at(&place).is_empty() {
-            assert!(start.elapsed() < Duration::from_secs(30), "{signal:?}: {:?}", processes_at(&place));
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "{signal:?}: {:?}",
+                processes_at(&place)
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
         let left = std::fs::read_dir(&path).unwrap().count();

@@ -9,7 +9,9 @@ use std::time::Duration;
 pub fn python() -> Command {
     match std::env::var_os("WAL_CLI_TEST_PYTHON") {
         Some(python) => Command::new(python),
-        None => panic!("WAL_CLI_TEST_PYTHON is not set: run the tests with `tests/run`, which sets this up"),
+        None => panic!(
+            "WAL_CLI_TEST_PYTHON is not set: run the tests with `tests/run`, which sets this up"
+        ),
     }
 }
 
@@ -19,7 +21,9 @@ pub fn python() -> Command {
 pub fn kubo() -> std::path::PathBuf {
     match std::env::var_os("WAL_CLI_TEST_KUBO") {
         Some(kubo) => kubo.into(),
-        None => panic!("WAL_CLI_TEST_KUBO is not set: run the tests with `tests/run`, which sets this up"),
+        None => panic!(
+            "WAL_CLI_TEST_KUBO is not set: run the tests with `tests/run`, which sets this up"
+        ),
     }
 }
 
@@ -38,8 +42,7 @@ pub fn stdout_of(command: &mut Command) -> String {
 
 #[test]
 fn the_other_readers_of_parquet_are_those_we_name() {
-    let script =
-        "import pyarrow, duckdb, polars\nfor m in (pyarrow, duckdb, polars): print(f'{m.__name__}=={m.__version__}')";
+    let script = "import pyarrow, duckdb, polars\nfor m in (pyarrow, duckdb, polars): print(f'{m.__name__}=={m.__version__}')";
     let installed = stdout_of(python().args(["-c", script]));
     let wanted = include_str!("../requirements.txt");
     for line in installed.lines() {
@@ -55,7 +58,10 @@ pub fn peak_of(mut child: Child) -> (ExitStatus, u64) {
     while child.try_wait().unwrap().is_none() {
         let text = std::fs::read_to_string(&status).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        peak = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0).max(peak);
+        peak = line
+            .and_then(|line| line.split_whitespace().next()?.parse().ok())
+            .unwrap_or(0)
+            .max(peak);
         std::thread::sleep(Duration::from_millis(5));
     }
     (child.wait().unwrap(), peak)

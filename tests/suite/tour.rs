@@ -1,5 +1,8 @@
 //! The tour: the commands on the page are run, and have to print what the page says.
-#![expect(clippy::disallowed_methods, reason = "it runs a shell as a reader would, and reads and renews the page")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it runs a shell as a reader would, and reads and renews the page"
+)]
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -81,7 +84,9 @@ fn parts(page: &str) -> Vec<Part> {
                 _ if line.starts_with("$ ") => {
                     steps.push(Step { lines: vec![line.to_owned()], output: String::new() });
                 }
-                Some(step) if line.starts_with("> ") && step.output.is_empty() => step.lines.push(line.to_owned()),
+                Some(step) if line.starts_with("> ") && step.output.is_empty() => {
+                    step.lines.push(line.to_owned())
+                }
                 Some(step) => step.output.push_str(&format!("{line}\n")),
                 None => panic!("a console block begins with a command: {line}"),
             },
@@ -118,8 +123,10 @@ impl Home {
     fn run(&self, steps: &[Step]) -> Vec<Step> {
         let home = self.directory.path();
         // The exit code of a command is still there for the next one.
-        let script: String =
-            steps.iter().map(|step| format!("{}__code=$?; printf '\\036'; (exit $__code)\n", step.command())).collect();
+        let script: String = steps
+            .iter()
+            .map(|step| format!("{}__code=$?; printf '\\036'; (exit $__code)\n", step.command()))
+            .collect();
         let path = self.directory.path().with_extension("out");
         let out = File::create(&path).unwrap();
         let mut shell = Command::new("bash");
@@ -154,7 +161,10 @@ impl Home {
         fs::remove_file(&path).unwrap();
         let outputs: Vec<&str> = printed.split('\x1e').collect();
         assert_eq!(outputs.len(), steps.len() + 1, "{printed}");
-        let ran = |(step, output): (&Step, &str)| Step { lines: step.lines.clone(), output: output.to_owned() };
+        let ran = |(step, output): (&Step, &str)| Step {
+            lines: step.lines.clone(),
+            output: output.to_owned(),
+        };
         steps.iter().zip(outputs).map(ran).collect()
     }
 
@@ -184,24 +194,33 @@ fn the_tour_is_what_happens() {
     }
     if std::env::var_os("WAL_CLI_BLESS").is_some() {
         // What is right stays as it is, so that a renewal shows what has changed and nothing else.
-        let renewed: Vec<Part> =
-            told.into_iter().zip(happened).map(|(told, happened)| renewed(told, happened)).collect();
+        let renewed: Vec<Part> = told
+            .into_iter()
+            .zip(happened)
+            .map(|(told, happened)| renewed(told, happened))
+            .collect();
         fs::write(page(), page_of(&renewed)).unwrap();
         return;
     }
     let expected = page_of(&told.into_iter().map(without_wildcards).collect::<Vec<_>>());
     let actual = page_of(&happened.into_iter().map(without_wildcards).collect::<Vec<_>>());
-    if let Err(difference) = Assert::new().try_eq(Some(&"docs/tour.md"), actual.into_data(), expected.into_data().raw())
+    if let Err(difference) =
+        Assert::new().try_eq(Some(&"docs/tour.md"), actual.into_data(), expected.into_data().raw())
     {
-        panic!("docs/tour.md is not what happens; if that is meant, renew it: {RENEW}\n{difference}");
+        panic!(
+            "docs/tour.md is not what happens; if that is meant, renew it: {RENEW}\n{difference}"
+        );
     }
 }
 
 fn without_wildcards(part: Part) -> Part {
     match part {
-        Part::Console(steps) => {
-            Part::Console(steps.into_iter().map(|step| Step { output: step.redacted(), lines: step.lines }).collect())
-        }
+        Part::Console(steps) => Part::Console(
+            steps
+                .into_iter()
+                .map(|step| Step { output: step.redacted(), lines: step.lines })
+                .collect(),
+        ),
         text => text,
     }
 }
@@ -211,7 +230,11 @@ fn renewed(told: Part, happened: Part) -> Part {
         (Part::Console(told), Part::Console(happened)) => Part::Console(
             told.into_iter()
                 .zip(happened)
-                .map(|(told, happened)| if told.redacted() == happened.redacted() { told } else { happened })
+                .map(
+                    |(told, happened)| {
+                        if told.redacted() == happened.redacted() { told } else { happened }
+                    },
+                )
                 .collect(),
         ),
         (_, happened) => happened,
@@ -221,7 +244,9 @@ fn renewed(told: Part, happened: Part) -> Part {
 #[test]
 fn the_tour_passes_by_every_verb() {
     let told = parts(&fs::read_to_string(page()).unwrap());
-    let steps = told.iter().filter_map(|part| if let Part::Console(steps) = part { Some(steps) } else { None });
+    let steps = told
+        .iter()
+        .filter_map(|part| if let Part::Console(steps) = part { Some(steps) } else { None });
     let commands: String = steps.flatten().map(Step::command).collect();
     for verb in
         "add submit status list show wait why failures retry cancel hold release delete prioritize process cleanup archive"
@@ -234,10 +259,11 @@ fn the_tour_passes_by_every_verb() {
 #[test]
 fn only_what_differs_from_run_to_run_is_left_out() {
     let step = |output: &str| Step { lines: vec![], output: output.to_owned() }.redacted();
-    let line =
-        "7  01a20500-1ce1-7000-9f58-e7a2efb7de6a  2026-11-22T20:44:28.780Z  (3s ago), pid 17, 5.1 KiB in the journal";
+    let line = "7  01a20500-1ce1-7000-9f58-e7a2efb7de6a  2026-11-22T20:44:28.780Z  (3s ago), pid 17, 5.1 KiB in the journal";
     assert_eq!(step(line), "7  [ID]  [TIME]  ([AGO] ago), pid [PID], [SIZE] in the journal");
-    for kept in ["operation 17 is pending", "6 B", "1 completed, 3 failed", "retries      0 of 5", "a   b"] {
+    for kept in
+        ["operation 17 is pending", "6 B", "1 completed, 3 failed", "retries      0 of 5", "a   b"]
+    {
         assert_eq!(step(kept), kept);
     }
     assert_eq!(step("ann@desk add[17432]   x"), "ann@desk add[[BY]]  x");

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wal_cli::client::{
-    AddOptions, Changed, Client, ClientError, Filter, ProcessOptions, Reason, Reference, Silent, Stop, Verb,
+    AddOptions, Changed, Client, ClientError, Filter, ProcessOptions, Reason, Reference, Silent,
+    Stop, Verb,
 };
 use wal_cli::operation::{FailureClass, Fields, Logged, OperationId, Source, Status};
 use wal_cli::wal::WalError;
@@ -45,8 +46,12 @@ fn submit_with(scenario: &Scenario, on: &str, name: &str, options: AddOptions) -
 
 fn statuses(scenario: &Scenario) -> String {
     let page = scenario.client().list(&Filter::default(), 0).unwrap();
-    let words: Vec<String> =
-        page.operations.iter().rev().map(|one| format!("{}:{}", one.number, one.status())).collect();
+    let words: Vec<String> = page
+        .operations
+        .iter()
+        .rev()
+        .map(|one| format!("{}:{}", one.number, one.status()))
+        .collect();
     words.join(" ")
 }
 
@@ -93,7 +98,10 @@ fn cancelling_fails_what_waits_and_bulk_retries_leave_it() {
     change(&scenario, &CANCEL, &[2, 3]);
     let operation = scenario.get(2);
     assert_eq!(operation.state.failure().unwrap().error_type, "cancelled");
-    assert!(operation.state.failure().unwrap().message.contains("as the script says"), "the last error is kept");
+    assert!(
+        operation.state.failure().unwrap().message.contains("as the script says"),
+        "the last error is kept"
+    );
     assert!(operation.is_given_up());
     assert!(refused(&scenario, &CANCEL, &[2]).contains("failed already"));
     change(&scenario, &RETRY, &[2]);
@@ -110,7 +118,11 @@ fn nothing_is_changed_if_it_does_not_apply_to_one_that_was_named() {
     assert!(refused(&scenario, &CANCEL, &[1, 2]).contains("completed"));
     assert_eq!(statuses(&scenario), "1:completed 2:pending 3:pending");
     let changed = scenario.client().change(&numbers(&[1, 2]), &CANCEL, false).unwrap();
-    assert_eq!((changed.operations.len(), changed.skipped.len()), (1, 1), "selected ones are skipped");
+    assert_eq!(
+        (changed.operations.len(), changed.skipped.len()),
+        (1, 1),
+        "selected ones are skipped"
+    );
     assert_eq!(statuses(&scenario), "1:completed 2:failed 3:pending");
 }
 
@@ -120,19 +132,25 @@ fn what_runs_is_asked_to_stop_and_then_counts_as_cancelled() {
     scenario.act("a", "x", &[Act::Hang]).add("a", "x y");
     let stop = Stop::new();
     let report = std::thread::scope(|scope| {
-        let running = scope.spawn(|| scenario.client().process(&ProcessOptions::default(), &stop, &mut Silent));
+        let running = scope
+            .spawn(|| scenario.client().process(&ProcessOptions::default(), &stop, &mut Silent));
         while scenario.calls("a").is_empty() {
             std::thread::yield_now();
         }
         assert_eq!(reason(&scenario, 1), Reason::Running);
         let changed = change(&scenario, &CANCEL, &[1]);
-        assert_eq!(changed.operations[0].status(), Status::Processing, "it is the loop that ends it");
+        assert_eq!(
+            changed.operations[0].status(),
+            Status::Processing,
+            "it is the loop that ends it"
+        );
         running.join().unwrap().unwrap()
     });
     assert_eq!((report.cancelled, report.completed, report.failed), (1, 1, 0));
     let operation = scenario.get(1);
     assert_eq!((operation.status(), operation.retry_count), (Status::Failed, 0));
-    let reasons: Vec<_> = operation.history.iter().filter_map(|entry| entry.reason.clone()).collect();
+    let reasons: Vec<_> =
+        operation.history.iter().filter_map(|entry| entry.reason.clone()).collect();
     assert!(reasons.iter().any(|reason| reason.contains("asked to stop")), "{reasons:?}");
 }
 
@@ -174,7 +192,9 @@ fn the_operator_may_say_that_it_will_never_succeed() {
         let operation = scenario.get(number);
         assert_eq!(operation.state.failure().unwrap().error_type, "permanent_failure");
     }
-    assert!(matches!(scenario.get(1).state, wal_cli::operation::State::Failed { at, .. } if at == ended));
+    assert!(
+        matches!(scenario.get(1).state, wal_cli::operation::State::Failed { at, .. } if at == ended)
+    );
     let again = change(&scenario, &Verb::Cancel { permanent: true }, &[1]);
     assert_eq!(again.unchanged.len(), 1);
 }
@@ -209,8 +229,15 @@ fn a_redirect_is_a_new_operation_with_lineage_both_ways() {
     scenario.process();
     let changed = change(&scenario, &Verb::Redirect(backend("b")), &[1, 2]);
     let (one, two) = (&changed.redirected_to[0], &changed.redirected_to[1]);
-    assert_eq!((one.redirected_from, scenario.get(1).redirected_to), (Some(scenario.get(1).id), Some(one.id)));
-    assert_eq!(scenario.get(1).state.failure().unwrap().error_type, "scripted", "it keeps its own failure");
+    assert_eq!(
+        (one.redirected_from, scenario.get(1).redirected_to),
+        (Some(scenario.get(1).id), Some(one.id))
+    );
+    assert_eq!(
+        scenario.get(1).state.failure().unwrap().error_type,
+        "scripted",
+        "it keeps its own failure"
+    );
     assert_eq!(scenario.get(2).state.failure().unwrap().error_type, "redirected");
     assert_eq!((one.parameters["name"].as_str(), two.parameters["name"].as_str()), ("x", "y"));
     assert!(two.hold && !one.hold, "what was held stays held");
@@ -234,7 +261,10 @@ fn what_waits_for_others_goes_when_they_are_completed() {
     assert_eq!(scenario.calls("a"), "first third");
     assert!(scenario.get(third).depends_on.is_empty());
     let late = add_after(&scenario, "a", "late", &[1]);
-    assert!(scenario.get(late).depends_on.is_empty(), "what is completed already is dropped at once");
+    assert!(
+        scenario.get(late).depends_on.is_empty(),
+        "what is completed already is dropped at once"
+    );
 }
 
 #[test]
@@ -262,7 +292,11 @@ fn what_waits_follows_a_redirect() {
     scenario.process();
     assert_eq!(statuses(&scenario), "1:failed 2:failed");
     change(&scenario, &Verb::Redirect(backend("b")), &[1]);
-    assert_eq!(statuses(&scenario), "1:failed 2:pending 3:pending", "what failed because of it comes back");
+    assert_eq!(
+        statuses(&scenario),
+        "1:failed 2:pending 3:pending",
+        "what failed because of it comes back"
+    );
     assert_eq!(scenario.process().completed, 2);
     assert_eq!(statuses(&scenario), "1:failed 2:completed 3:completed");
 }
@@ -275,7 +309,10 @@ fn an_unknown_dependency_is_refused() {
     let mut operation = logged("a", "y", 0);
     operation.depends_on = vec![OperationId::from_bytes([1; 16])];
     let result = client.submit(operation);
-    assert!(matches!(result, Err(ClientError::Wal(WalError::UnknownDependency { .. }))), "{result:?}");
+    assert!(
+        matches!(result, Err(ClientError::Wal(WalError::UnknownDependency { .. }))),
+        "{result:?}"
+    );
     assert_eq!(statuses(&scenario), "1:pending");
 }
 
@@ -318,7 +355,10 @@ fn a_key_is_logged_once_wherever_its_operation_is_by_then() {
     scenario.client().checkpoint().unwrap();
     assert_eq!(same(&scenario), Status::Completed, "in an archive");
     let other = scenario.client().submit(keyed("y", "k"));
-    assert!(matches!(other, Err(ClientError::Wal(WalError::KeyTaken { number: 1, .. }))), "{other:?}");
+    assert!(
+        matches!(other, Err(ClientError::Wal(WalError::KeyTaken { number: 1, .. }))),
+        "{other:?}"
+    );
     assert_eq!(statuses(&scenario), "1:completed");
     change(&scenario, &Verb::Delete, &[1]);
     let fresh = scenario.client().submit(keyed("y", "k")).unwrap();
@@ -358,15 +398,24 @@ fn a_delayed_operation_waits_its_time() {
 fn failures_are_grouped_and_one_cause_can_be_retried() {
     let scenario = Scenario::new();
     let fail = |class| Act::Fail(class);
-    scenario.act("a", "x", &[fail(FailureClass::Permanent)]).act("a", "y", &[fail(FailureClass::Permanent)]);
+    scenario.act("a", "x", &[fail(FailureClass::Permanent)]).act(
+        "a",
+        "y",
+        &[fail(FailureClass::Permanent)],
+    );
     scenario.act("b", "z", &[fail(FailureClass::Transient)]).add("a", "x y").add("b", "z");
     scenario.process();
     let (groups, damage) = scenario.client().failures(None).unwrap();
     assert_eq!(damage, None);
-    let counts: Vec<_> = groups.iter().map(|group| (group.backend.as_str(), group.failed, group.retrying)).collect();
+    let counts: Vec<_> =
+        groups.iter().map(|group| (group.backend.as_str(), group.failed, group.retrying)).collect();
     assert_eq!(counts, [("a", 2, 0), ("b", 0, 1)]);
     let filter = Filter { cause: Some(groups[0].fingerprint[..4].to_owned()), ..Filter::default() };
-    assert_eq!(scenario.client().list(&filter, 0).unwrap().operations.len(), 3, "a cause is the same on every backend");
+    assert_eq!(
+        scenario.client().list(&filter, 0).unwrap().operations.len(),
+        3,
+        "a cause is the same on every backend"
+    );
 }
 
 #[test]
@@ -390,7 +439,12 @@ fn a_plan_says_what_would_go_and_what_not() {
     scenario.client().change(&numbers(&[3]), &Verb::Release, true).unwrap();
     add_after(&scenario, "a", "z", &[2]);
     let unknown = Fields::from([("name".to_owned(), "u".to_owned())]);
-    let nobody = Logged::new(wal_cli::operation::OperationType::new("job").unwrap(), backend("a"), unknown, 0);
+    let nobody = Logged::new(
+        wal_cli::operation::OperationType::new("job").unwrap(),
+        backend("a"),
+        unknown,
+        0,
+    );
     scenario.client().submit(nobody).unwrap();
     let plan = scenario.client().plan(None, None, 1).unwrap();
     assert_eq!(plan.operations.iter().map(|one| one.number).collect::<Vec<_>>(), [3]);
@@ -452,5 +506,8 @@ fn a_key_does_not_stand_for_other_content() {
     scenario.client().submit(with(3)).unwrap();
     assert!(scenario.client().submit(with(3)).unwrap().existing);
     let other = scenario.client().submit(with(4));
-    assert!(matches!(other, Err(ClientError::Wal(WalError::KeyTaken { number: 1, .. }))), "{other:?}");
+    assert!(
+        matches!(other, Err(ClientError::Wal(WalError::KeyTaken { number: 1, .. }))),
+        "{other:?}"
+    );
 }

@@ -8,15 +8,23 @@ use wal_cli::disk::{Disk, FileKind, Machine, MemoryDisk};
 use wal_cli::operation::{
     BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, OperationType, Outcome, Time,
 };
-use wal_cli::wal::{Admitted, Change, FindingKind, Known, Layout, Options, Verified, Wal, WalResult};
+use wal_cli::wal::{
+    Admitted, Change, FindingKind, Known, Layout, Options, Verified, Wal, WalResult,
+};
 
 pub fn layout() -> Layout {
     Layout::new("/home/wal")
 }
 
 pub fn open(disk: MemoryDisk, seed: u64) -> WalResult<Wal> {
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(Time::from_millis(1_800_000_000_000), seed));
-    let options = Options { partition_size: 8, frame_operations: 20, ahead_bytes: 4096, ..Options::default() };
+    let clock: Arc<dyn Clock> =
+        Arc::new(ManualClock::new(Time::from_millis(1_800_000_000_000), seed));
+    let options = Options {
+        partition_size: 8,
+        frame_operations: 20,
+        ahead_bytes: 4096,
+        ..Options::default()
+    };
     Wal::open(Arc::new(disk), clock, layout(), options)
 }
 
@@ -38,7 +46,8 @@ pub fn claim(wal: &Wal, number: u64) {
 
 pub fn complete(wal: &Wal, number: u64) {
     claim(wal, number);
-    let outcome = Outcome { cid: Some(format!("cid{number}")), size: Some(number), ..Outcome::default() };
+    let outcome =
+        Outcome { cid: Some(format!("cid{number}")), size: Some(number), ..Outcome::default() };
     change(wal, number, Event::Completed { outcome });
 }
 
@@ -53,14 +62,20 @@ pub fn machine() -> Machine {
         change(&wal, from + 1, Event::Failed { failure: failure(FailureClass::Permanent) });
         claim(&wal, from + 2);
         let until = Time::from_millis(1_800_000_100_000);
-        change(&wal, from + 2, Event::Retrying { failure: failure(FailureClass::Transient), until });
+        change(
+            &wal,
+            from + 2,
+            Event::Retrying { failure: failure(FailureClass::Transient), until },
+        );
         claim(&wal, from + 3);
         change(&wal, from + 4, Event::Held { reason: "later".into() });
         change(&wal, from + 5, Event::Deleted { reason: "by mistake".into() });
     };
     let mut first = logged(0);
     first.idempotency_key = Some("k".into());
-    let Admitted::Logged(written) = &wal.append_new(vec![first]).unwrap()[0] else { panic!("it is new") };
+    let Admitted::Logged(written) = &wal.append_new(vec![first]).unwrap()[0] else {
+        panic!("it is new")
+    };
     let mut after = logged(1);
     after.depends_on = vec![written.id];
     wal.append_new(vec![after]).unwrap();
@@ -113,7 +128,11 @@ fn a_log_with_a_bit_of_everything_is_sound() {
     let view = wal_cli::wal::View::open(Arc::new(machine.process()), layout()).unwrap();
     assert_eq!(found.operations, view.counts().values().sum::<u64>());
     assert!(found.files > 3 && found.generations == 2 && found.bytes > 10_000, "{found:?}");
-    assert_eq!(files(&machine, &["", "journal", "partitions", "archives"]), before, "nothing was made or removed");
+    assert_eq!(
+        files(&machine, &["", "journal", "partitions", "archives"]),
+        before,
+        "nothing was made or removed"
+    );
 }
 
 #[test]
@@ -135,15 +154,19 @@ fn every_flipped_bit_is_told() {
         let bytes = read(&machine, &path);
         let is_journal = path.starts_with("/home/wal/journal");
         // All of the small ones; of Parquet files, whose hash covers every byte, enough to find out if that were not so.
-        let (whole, stride) =
-            if is_journal { (450, 37) } else { (0, if path.ends_with("MANIFEST.json") { 41 } else { 499 }) };
+        let (whole, stride) = if is_journal {
+            (450, 37)
+        } else {
+            (0, if path.ends_with("MANIFEST.json") { 41 } else { 499 })
+        };
         for at in (0..used(&bytes)).filter(|at| *at < whole || at % stride == 0) {
             let bit = 1 << (at % 8);
             machine.corrupt(&path, |bytes| bytes[at] ^= bit);
             let name = layout().relative(&path);
             let told = match verified(&machine) {
                 Ok(found) => found.findings.iter().any(|finding| {
-                    finding.kind == FindingKind::Damage || (finding.path == name && finding.offset.is_some())
+                    finding.kind == FindingKind::Damage
+                        || (finding.path == name && finding.offset.is_some())
                 }),
                 Err(wal_cli::wal::WalError::NewerFormat { .. }) => true,
                 Err(error) => panic!("{name} byte {at}: {error}"),
@@ -173,7 +196,8 @@ fn a_missing_file_is_damage_to_readers_too() {
 #[test]
 fn writers_and_checkpoints_at_work_are_no_damage() {
     let machine = machine();
-    let (writer, stop) = (open(machine.process(), 7).unwrap(), std::sync::atomic::AtomicBool::new(false));
+    let (writer, stop) =
+        (open(machine.process(), 7).unwrap(), std::sync::atomic::AtomicBool::new(false));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for nth in 0..60 {

@@ -5,7 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use wal_cli::backend::{Answer, Attempt, AttemptError, Backend, Request};
-use wal_cli::client::{Client, ClientError, Filter, ProcessOptions, ProcessReport, Reference, Silent, Stop};
+use wal_cli::client::{
+    Client, ClientError, Filter, ProcessOptions, ProcessReport, Reference, Silent, Stop,
+};
 use wal_cli::clock::Clock;
 use wal_cli::operation::{Failure, FailureClass, Fields, OperationType, Outcome, Status, Time};
 use wal_cli::wal::WalError;
@@ -75,7 +77,10 @@ fn an_outage_spends_no_attempt_and_holds_up_no_other_backend() {
     assert_eq!((report.completed, report.postponed), (2, 1));
     assert_eq!(scenario.calls("a"), "one", "the lane closes after the first");
     let operation = scenario.get(1);
-    assert_eq!((operation.status(), operation.retry_count, operation.interruptions), (Status::Pending, 0, 0));
+    assert_eq!(
+        (operation.status(), operation.retry_count, operation.interruptions),
+        (Status::Pending, 0, 0)
+    );
     assert!(operation.state.failure().is_some(), "why it waits can be told");
     scenario.scripts["a"].away.store(false, Ordering::SeqCst);
     assert_eq!(scenario.process().completed, 3);
@@ -88,8 +93,13 @@ fn an_attempt_without_an_answer_is_settled_by_asking() {
         scenario.act("a", name, &[Act::Unanswered]);
     }
     let outcome = Outcome { cid: Some("asked".into()), ..Outcome::default() };
-    let answers = [("done", Answer::Done(outcome)), ("unknown", Answer::Unknown("nobody knows".into()))];
-    scenario.scripts["a"].answers.lock().unwrap().extend(answers.map(|(name, answer)| (name.to_owned(), answer)));
+    let answers =
+        [("done", Answer::Done(outcome)), ("unknown", Answer::Unknown("nobody knows".into()))];
+    scenario.scripts["a"]
+        .answers
+        .lock()
+        .unwrap()
+        .extend(answers.map(|(name, answer)| (name.to_owned(), answer)));
     scenario.add("a", "done not unknown");
     let report = scenario.process();
     assert_eq!((report.completed, report.retrying, report.failed), (1, 1, 1));
@@ -105,7 +115,11 @@ fn what_was_sent_before_an_outage_is_asked_about_once_that_is_over() {
     let job = ProcessOptions { jobs: Some(1), ..ProcessOptions::default() };
     scenario.client().process(&job, &Stop::new(), &mut Silent).unwrap();
     assert_eq!(scenario.get(1).status(), Status::Processing, "neither failed nor repeated");
-    assert_eq!((scenario.get(2).status(), scenario.calls("a")), (Status::Pending, "x".into()), "the lane is closed");
+    assert_eq!(
+        (scenario.get(2).status(), scenario.calls("a")),
+        (Status::Pending, "x".into()),
+        "the lane is closed"
+    );
     scenario.scripts["a"].away.store(false, Ordering::SeqCst);
     let report = scenario.process();
     assert_eq!((report.recovered, report.completed), (1, 3));
@@ -120,8 +134,15 @@ fn what_may_be_repeated_goes_back_at_an_outage_and_spends_no_attempt() {
     let job = ProcessOptions { jobs: Some(1), ..ProcessOptions::default() };
     let report = scenario.client().process(&job, &Stop::new(), &mut Silent).unwrap();
     let operation = scenario.get(1);
-    assert_eq!((operation.status(), operation.retry_count, operation.interruptions), (Status::Pending, 0, 0));
-    assert_eq!((report.postponed, scenario.calls("a")), (1, "harmless".into()), "the lane is closed");
+    assert_eq!(
+        (operation.status(), operation.retry_count, operation.interruptions),
+        (Status::Pending, 0, 0)
+    );
+    assert_eq!(
+        (report.postponed, scenario.calls("a")),
+        (1, "harmless".into()),
+        "the lane is closed"
+    );
 }
 
 #[test]
@@ -146,8 +167,15 @@ fn what_a_dead_loop_left_claimed_is_asked_about_and_goes_on() {
 fn what_nobody_can_tell_after_a_crash_counts_as_failed() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Die]).add("a", "x");
-    scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent).expect_err("the process died");
-    scenario.scripts["a"].answers.lock().unwrap().insert("x".into(), Answer::Unknown("nobody saw it".into()));
+    scenario
+        .client()
+        .process(&ProcessOptions::default(), &Stop::new(), &mut Silent)
+        .expect_err("the process died");
+    scenario.scripts["a"]
+        .answers
+        .lock()
+        .unwrap()
+        .insert("x".into(), Answer::Unknown("nobody saw it".into()));
     let report = scenario.process();
     assert_eq!((report.recovered, report.failed), (1, 1));
     assert_eq!(scenario.get(1).state.failure().unwrap().error_type, "in_doubt");
@@ -170,7 +198,10 @@ fn no_operation_crashes_the_drain_for_ever() {
     assert_eq!(scenario.get(1).state.failure().unwrap().error_type, "crashes_drain");
     assert_eq!(scenario.get(2).status(), Status::Completed);
     let calls = scenario.calls("a");
-    assert_eq!(calls, "poison poison poison good poison poison poison poison poison", "after three it goes last");
+    assert_eq!(
+        calls, "poison poison poison good poison poison poison poison poison",
+        "after three it goes last"
+    );
 }
 
 #[test]
@@ -188,7 +219,8 @@ fn a_request_to_stop_hands_back_what_has_not_begun() {
             }
             watcher.request();
         });
-        let options = ProcessOptions { follow: true, grace: Duration::ZERO, ..ProcessOptions::default() };
+        let options =
+            ProcessOptions { follow: true, grace: Duration::ZERO, ..ProcessOptions::default() };
         client.process(&options, &stop, &mut Silent).unwrap()
     });
     assert!(report.stopped);
@@ -223,7 +255,8 @@ fn a_loop_waits_for_somebody_who_needs_the_lock_for_moments() {
     scenario.settings.lock_timeout = Duration::from_secs(10);
     scenario.add("a", "x");
     let disk = scenario.machine.process();
-    let short = Client::with(Arc::new(disk), scenario.clock.clone(), scenario.settings.clone(), "add");
+    let short =
+        Client::with(Arc::new(disk), scenario.clock.clone(), scenario.settings.clone(), "add");
     let held = short.wal().unwrap().lock_process(Duration::ZERO).unwrap();
     let before = scenario.clock.now();
     let refused = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
@@ -237,11 +270,18 @@ fn a_loop_waits_for_somebody_who_needs_the_lock_for_moments() {
 fn limits_are_kept() {
     let scenario = Scenario::new();
     scenario.add("a", "one two three four").add("b", "five");
-    let run =
-        |options: ProcessOptions| scenario.client().process(&options, &Stop::new(), &mut Silent).unwrap().completed;
-    assert_eq!(run(ProcessOptions { limit: Some(2), backend: Some(backend("a")), ..Default::default() }), 2);
+    let run = |options: ProcessOptions| {
+        scenario.client().process(&options, &Stop::new(), &mut Silent).unwrap().completed
+    };
+    assert_eq!(
+        run(ProcessOptions { limit: Some(2), backend: Some(backend("a")), ..Default::default() }),
+        2
+    );
     assert_eq!(run(ProcessOptions { backend: Some(backend("b")), ..Default::default() }), 1);
-    assert_eq!(run(ProcessOptions { only: Some(NumberSet::from_iter([4])), ..Default::default() }), 1);
+    assert_eq!(
+        run(ProcessOptions { only: Some(NumberSet::from_iter([4])), ..Default::default() }),
+        1
+    );
     assert_eq!(run(ProcessOptions { max_time: Some(Duration::ZERO), ..Default::default() }), 0);
     assert_eq!(scenario.calls("a"), "one two four");
     assert_eq!(run(ProcessOptions::default()), 1);
@@ -255,7 +295,9 @@ fn a_long_queue_is_drained_through_files_and_journal() {
     let client = scenario.client();
     for round in 0..10 {
         for nth in 0..30 {
-            client.submit(logged(["a", "b"][nth % 2], &format!("{round}-{nth}"), (nth % 3) as i32)).unwrap();
+            client
+                .submit(logged(["a", "b"][nth % 2], &format!("{round}-{nth}"), (nth % 3) as i32))
+                .unwrap();
         }
         if round % 3 == 0 {
             client.checkpoint().unwrap();
@@ -270,7 +312,10 @@ fn a_long_queue_is_drained_through_files_and_journal() {
     let stats = scenario.client().stats().unwrap();
     assert_eq!((stats.counts.completed, stats.counts.total()), (300, 300));
     scenario.client().checkpoint().unwrap();
-    let page = scenario.client().list(&Filter { status: Some(Status::Completed), ..Filter::default() }, 0).unwrap();
+    let page = scenario
+        .client()
+        .list(&Filter { status: Some(Status::Completed), ..Filter::default() }, 0)
+        .unwrap();
     assert_eq!(page.operations.len(), 300);
     assert_eq!(scenario.client().stats().unwrap().archived, 300);
 }
@@ -366,8 +411,14 @@ fn waiting_out_an_outage_leaves_one_trace_and_not_thousands() {
 fn whoever_waits_takes_over_from_a_loop_that_died() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Die]).add("a", "x");
-    scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent).expect_err("the process died");
-    let done = scenario.client().wait_carrying_out(&[Reference::Number(1)], None, &Stop::new(), &mut Silent).unwrap();
+    scenario
+        .client()
+        .process(&ProcessOptions::default(), &Stop::new(), &mut Silent)
+        .expect_err("the process died");
+    let done = scenario
+        .client()
+        .wait_carrying_out(&[Reference::Number(1)], None, &Stop::new(), &mut Silent)
+        .unwrap();
     assert_eq!(done[0].status(), Status::Completed);
 }
 
@@ -377,8 +428,11 @@ fn when_time_is_up_what_has_not_begun_goes_back() {
     scenario.settings.jobs = 1;
     let names: Vec<String> = (0..50).map(|n| format!("n{n}")).collect();
     scenario.act("a", "n40", &[Act::Hang]).add("a", &names.join(" "));
-    let options =
-        ProcessOptions { max_time: Some(Duration::from_secs(5)), grace: Duration::ZERO, ..Default::default() };
+    let options = ProcessOptions {
+        max_time: Some(Duration::from_secs(5)),
+        grace: Duration::ZERO,
+        ..Default::default()
+    };
     let (client, stop) = (scenario.client(), Stop::new());
     let (scenario_too, stop_too) = (&scenario, stop.clone());
     let report = std::thread::scope(|scope| {
@@ -389,7 +443,11 @@ fn when_time_is_up_what_has_not_begun_goes_back() {
             scenario_too.clock.advance(Duration::from_secs(6));
             let looker = scenario_too.client();
             for _ in 0..100 {
-                assert_eq!(looker.stats().unwrap().counts.of(Status::Processing).min(1), 1, "what runs goes on");
+                assert_eq!(
+                    looker.stats().unwrap().counts.of(Status::Processing).min(1),
+                    1,
+                    "what runs goes on"
+                );
                 scenario_too.clock.advance(Duration::from_secs(60));
                 std::thread::yield_now();
             }
@@ -409,7 +467,8 @@ fn an_operation_is_changed_once_in_one_write() {
     scenario.add("a", "x");
     let client = scenario.client();
     let known = wal_cli::wal::Known::from(&scenario.get(1));
-    let claim = wal_cli::operation::Claim { pid: 1, host: "h".into(), started: scenario.clock.now() };
+    let claim =
+        wal_cli::operation::Claim { pid: 1, host: "h".into(), started: scenario.clock.now() };
     let change = wal_cli::wal::Change::Next(known, wal_cli::operation::Event::Claimed { claim });
     let twice = client.wal().unwrap().transact(|_| Ok((vec![change.clone(), change.clone()], ())));
     assert!(matches!(twice, Err(WalError::Conflict { number: 1 })), "{twice:?}");
@@ -423,7 +482,11 @@ fn a_damaged_partition_stops_only_what_needs_it() {
     scenario.add("a", "one two");
     let client = scenario.client();
     client.checkpoint().unwrap();
-    let damaged = client.wal().unwrap().read(|view| Ok(view.manifest().unwrap().files[0].name.clone())).unwrap();
+    let damaged = client
+        .wal()
+        .unwrap()
+        .read(|view| Ok(view.manifest().unwrap().files[0].name.clone()))
+        .unwrap();
     scenario.add("a", "three four five");
     client.checkpoint().unwrap();
     scenario.machine.corrupt(&layout().file(&damaged), |bytes| bytes.truncate(40));

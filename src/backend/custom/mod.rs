@@ -89,8 +89,13 @@ impl CustomBackend {
         Ok(file)
     }
 
-    fn start<'a>(&'a self, request: &Request, output: &'a File) -> Result<Process<'a>, AttemptError> {
-        let (program, arguments) = self.command.split_first().ok_or_else(program::not_configured)?;
+    fn start<'a>(
+        &'a self,
+        request: &Request,
+        output: &'a File,
+    ) -> Result<Process<'a>, AttemptError> {
+        let (program, arguments) =
+            self.command.split_first().ok_or_else(program::not_configured)?;
         let mut command = Command::new(program);
         command
             .args(arguments)
@@ -99,12 +104,14 @@ impl CustomBackend {
             .env("WAL_CLI_OPERATION_TYPE", request.operation_type.as_str());
         // Tokens and passwords of backends are none of its business.
         let secret = format!("{VARIABLE_PREFIX}BACKENDS_");
-        let is_secret = |name: &std::ffi::OsString| name.as_encoded_bytes().starts_with(secret.as_bytes());
+        let is_secret =
+            |name: &std::ffi::OsString| name.as_encoded_bytes().starts_with(secret.as_bytes());
         std::env::vars_os().map(|(name, _)| name).filter(is_secret).for_each(|name| {
             command.env_remove(name);
         });
         let document = format!("{}\n", document_of(request)).into_bytes();
-        Process::start(command, document, output, &*self.clock).map_err(|error| program::cannot_start(program, &error))
+        Process::start(command, document, output, &*self.clock)
+            .map_err(|error| program::cannot_start(program, &error))
     }
 
     /// Runs the program; its output is closed when this returns.
@@ -112,7 +119,8 @@ impl CustomBackend {
         let output = self.claim(&self.output_of(request))?;
         let mut process = self.start(request, &output)?;
         let ended = process.wait(attempt, self.limit);
-        let ended = ended.map_err(|error| unanswered(format!("nobody knows how the program ended: {error}")))?;
+        let ended = ended
+            .map_err(|error| unanswered(format!("nobody knows how the program ended: {error}")))?;
         let printed = Printed::new(output::read(&output, RESULT_MAX).unwrap_or_default());
         settle(&ended, &printed, &process.last_line())
     }
@@ -165,7 +173,10 @@ impl Backend for CustomBackend {
 
 /// What the program reads.
 fn document_of(request: &Request) -> String {
-    let source = request.source.as_ref().map(|source| json!({ "size": source.size, "mtime_ns": source.mtime_ns }));
+    let source = request
+        .source
+        .as_ref()
+        .map(|source| json!({ "size": source.size, "mtime_ns": source.mtime_ns }));
     json!({
         "operation_id": request.id.to_string(),
         "number": request.number,

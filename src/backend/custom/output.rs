@@ -32,7 +32,8 @@ pub fn kept(disk: &dyn Disk, folder: &Path) -> DiskResult<Vec<Number>> {
         Err(error) if error.is_not_found() => return Ok(Vec::new()),
         entries => entries?,
     };
-    let number_of = |name: &str| name.parse().ok().filter(|number: &Number| number.to_string() == name);
+    let number_of =
+        |name: &str| name.parse().ok().filter(|number: &Number| number.to_string() == name);
     Ok(entries.iter().filter_map(|entry| number_of(entry.name.to_str()?)).collect())
 }
 
@@ -49,7 +50,9 @@ pub fn remove_unless_held(folder: &Path, number: Number) {
 pub(super) fn remove(path: &Path) {
     match rustix::fs::unlink(path) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => {}
-        Err(error) => tracing::debug!(%error, path = %path.display(), "what a program printed stays for now"),
+        Err(error) => {
+            tracing::debug!(%error, path = %path.display(), "what a program printed stays for now")
+        }
     }
 }
 
@@ -78,7 +81,9 @@ pub(super) fn claim(path: &Path, clock: &dyn Clock) -> io::Result<Option<File>> 
         match file.try_lock() {
             Ok(()) => break,
             Err(TryLockError::Error(error)) => return Err(error),
-            Err(TryLockError::WouldBlock) if clock.elapsed().saturating_sub(start) >= LOOKED_AT => return Ok(None),
+            Err(TryLockError::WouldBlock) if clock.elapsed().saturating_sub(start) >= LOOKED_AT => {
+                return Ok(None);
+            }
             Err(TryLockError::WouldBlock) => clock.sleep(Duration::from_millis(5)),
         }
     }

@@ -11,7 +11,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, test_kill_process_group, waitid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process_group, test_kill_process_group, waitid,
+};
 
 use crate::backend::Attempt;
 use crate::clock::Clock;
@@ -125,7 +127,12 @@ impl<'a> Process<'a> {
     /// The last line of its standard error that says something.
     pub(super) fn last_line(&self) -> String {
         let text = String::from_utf8_lossy(&self.pipes.kept);
-        text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
+        text.lines()
+            .rev()
+            .map(str::trim)
+            .find(|line| !line.is_empty())
+            .unwrap_or_default()
+            .to_owned()
     }
 
     fn pid(&self) -> Option<Pid> {
@@ -137,7 +144,10 @@ impl<'a> Process<'a> {
         let Some(pid) = self.pid() else { return false };
         // That it has ended is left for `try_wait` to see.
         let look = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        let stopped_by = waitid(WaitId::Pid(pid), look).ok().flatten().and_then(|status| status.stopping_signal());
+        let stopped_by = waitid(WaitId::Pid(pid), look)
+            .ok()
+            .flatten()
+            .and_then(|status| status.stopping_signal());
         [Signal::TTIN, Signal::TTOU].iter().any(|signal| stopped_by == Some(signal.as_raw()))
     }
 
@@ -153,7 +163,9 @@ impl<'a> Process<'a> {
         // Its children have as long as itself, and as long to be gone once they are killed.
         for pause in [LOOK.1, LOOK.0] {
             let since = self.clock.elapsed();
-            while (status.is_none() || is_left()) && self.clock.elapsed().saturating_sub(since) < GRACE {
+            while (status.is_none() || is_left())
+                && self.clock.elapsed().saturating_sub(since) < GRACE
+            {
                 self.pipes.pump();
                 status = status.or(self.child.try_wait()?);
                 self.clock.sleep(pause);
@@ -170,7 +182,9 @@ impl<'a> Process<'a> {
     fn hear_last_words(&mut self, status: ExitStatus) {
         self.pipes.pump();
         let since = self.clock.elapsed();
-        while !status.success() && self.pipes.from.is_some() && self.clock.elapsed().saturating_sub(since) < LAST_WORDS
+        while !status.success()
+            && self.pipes.from.is_some()
+            && self.clock.elapsed().saturating_sub(since) < LAST_WORDS
         {
             self.clock.sleep(LOOK.0);
             self.pipes.pump();

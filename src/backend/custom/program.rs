@@ -24,7 +24,11 @@ pub(super) fn check(disk: &dyn Disk, program: Option<&String>) -> Result<(), Fai
         ))
     })?;
     let is_env = Path::new(&interpreter).file_name().is_some_and(|name| name == "env");
-    if is_env && !argument.is_empty() && !argument.starts_with('-') && !argument.contains(['=', ' ', '\t', '/']) {
+    if is_env
+        && !argument.is_empty()
+        && !argument.starts_with('-')
+        && !argument.contains(['=', ' ', '\t', '/'])
+    {
         find_in_path(&argument).map_err(|what| {
             not_found(format!(
                 "the script `{shown}` cannot be run: `{argument}`, which its first line asks `env` for, {what}; install \
@@ -38,7 +42,9 @@ pub(super) fn check(disk: &dyn Disk, program: Option<&String>) -> Result<(), Fai
 fn find(program: &str) -> Result<PathBuf, Failure> {
     let found = if program.contains('/') { find_path(program) } else { find_in_path(program) };
     found.map_err(|what| {
-        not_found(format!("the program `{program}` {what}: put it there, or correct `command` of the backend"))
+        not_found(format!(
+            "the program `{program}` {what}: put it there, or correct `command` of the backend"
+        ))
     })
 }
 
@@ -53,13 +59,17 @@ fn find_path(program: &str) -> Result<PathBuf, &'static str> {
     }
     match is_program(path) {
         true => Ok(path.to_owned()),
-        false => Err("may not be run (`chmod +x` allows it, unless its disk is mounted with `noexec`)"),
+        false => {
+            Err("may not be run (`chmod +x` allows it, unless its disk is mounted with `noexec`)")
+        }
     }
 }
 
 fn find_in_path(program: &str) -> Result<PathBuf, &'static str> {
     let folders = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&folders).map(|folder| folder.join(program)).find(|path| is_program(path));
+    let found = std::env::split_paths(&folders)
+        .map(|folder| folder.join(program))
+        .find(|path| is_program(path));
     found.ok_or("is in no folder of PATH")
 }
 
@@ -89,17 +99,24 @@ pub(super) fn not_configured() -> Failure {
 /// Nothing was begun. If the machine lacks something at the moment, that passes; else it is the program that needs a
 /// hand, and the operations wait for it.
 pub(super) fn cannot_start(program: &str, error: &io::Error) -> AttemptError {
-    let message = |advice| format!("the program `{program}` could not be started: {error}; {advice}");
+    let message =
+        |advice| format!("the program `{program}` could not be started: {error}; {advice}");
     let advice = match Errno::from_io_error(error) {
-        Some(Errno::AGAIN | Errno::NOMEM) => "the machine has too little memory, or too many processes, at the moment",
+        Some(Errno::AGAIN | Errno::NOMEM) => {
+            "the machine has too little memory, or too many processes, at the moment"
+        }
         Some(Errno::MFILE | Errno::NFILE) => {
             "too many files are open at the moment: raise `ulimit -n`, or lower `jobs`"
         }
         Some(Errno::TXTBSY) => "somebody is writing it at the moment",
-        Some(Errno::TOOBIG) => "shorten its arguments in `command`, or the environment of `wal-cli`",
+        Some(Errno::TOOBIG) => {
+            "shorten its arguments in `command`, or the environment of `wal-cli`"
+        }
         _ => {
-            return not_found(message("see that it is there and may be run, or correct `command` of the backend"))
-                .into();
+            return not_found(message(
+                "see that it is there and may be run, or correct `command` of the backend",
+            ))
+            .into();
         }
     };
     AttemptError::transient("cannot_start", message(advice))
@@ -125,7 +142,11 @@ mod tests {
             let error = cannot_start("/bin/x", &errno.into());
             let AttemptError::Failed { failure, .. } = error else { panic!("{error:?}") };
             assert_eq!(failure.class, class, "{errno:?}");
-            assert!(failure.message.contains("`/bin/x`") && failure.message.contains(';'), "{}", failure.message);
+            assert!(
+                failure.message.contains("`/bin/x`") && failure.message.contains(';'),
+                "{}",
+                failure.message
+            );
         }
     }
 }

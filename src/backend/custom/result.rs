@@ -56,7 +56,9 @@ impl Printed {
 
     /// What is said by one that failed: what can be read of it.
     fn complaint(&self) -> Said {
-        let Ok(Value::Object(said)) = serde_json::from_str(self.text.trim()) else { return Said::default() };
+        let Ok(Value::Object(said)) = serde_json::from_str(self.text.trim()) else {
+            return Said::default();
+        };
         let text = |name: &str| said.get(name).and_then(Value::as_str).map(str::to_owned);
         Said {
             retry_after: said.get("retry_after").and_then(Value::as_f64),
@@ -70,7 +72,12 @@ impl Printed {
     fn outcome(&self) -> Outcome {
         if let Some(said) = self.said() {
             let receipt = receipt_of(said.receipt);
-            return Outcome { cid: said.cid, size: said.size, destination: said.destination, receipt };
+            return Outcome {
+                cid: said.cid,
+                size: said.size,
+                destination: said.destination,
+                receipt,
+            };
         }
         let output = self.text.trim_end();
         let mut receipt = Fields::new();
@@ -79,7 +86,10 @@ impl Printed {
         }
         if output.len() > RECEIPT_MAX || self.is_cut {
             let why = if self.is_cut { "; more than 1 MiB is not read as a result" } else { "" };
-            receipt.insert("cut".into(), format!("`output` is the first 64 KiB of what the program printed{why}"));
+            receipt.insert(
+                "cut".into(),
+                format!("`output` is the first 64 KiB of what the program printed{why}"),
+            );
         }
         receipt.insert("output".into(), cut(output, RECEIPT_MAX).to_owned());
         Outcome { receipt, ..Outcome::default() }
@@ -92,7 +102,8 @@ fn receipt_of(said: serde_json::Map<String, Value>) -> Fields {
         Value::String(text) => text,
         other => other.to_string(),
     };
-    let mut fields: Vec<(String, String)> = said.into_iter().map(|(name, value)| (name, text(value))).collect();
+    let mut fields: Vec<(String, String)> =
+        said.into_iter().map(|(name, value)| (name, text(value))).collect();
     fields.sort_by_key(|(name, value)| name.len() + value.len());
     let mut room = RECEIPT_MAX;
     let (mut receipt, mut shortened) = (Fields::new(), Vec::new());
@@ -114,7 +125,10 @@ fn receipt_of(said: serde_json::Map<String, Value>) -> Fields {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        receipt.insert("cut".into(), format!("{first}{more}: a receipt has room for 64 KiB, and the rest is not kept"));
+        receipt.insert(
+            "cut".into(),
+            format!("{first}{more}: a receipt has room for 64 KiB, and the rest is not kept"),
+        );
     }
     receipt
 }
@@ -126,7 +140,11 @@ fn cut(text: &str, max: usize) -> &str {
 }
 
 /// What it all amounts to; `errors` is the last line of its standard error.
-pub(super) fn settle(ended: &Ended, printed: &Printed, errors: &str) -> Result<Outcome, AttemptError> {
+pub(super) fn settle(
+    ended: &Ended,
+    printed: &Printed,
+    errors: &str,
+) -> Result<Outcome, AttemptError> {
     let late = "its time (`total_timeout`) was up";
     let mib = PRINTED_MAX >> 20;
     let flooded = format!(
@@ -135,8 +153,11 @@ pub(super) fn settle(ended: &Ended, printed: &Printed, errors: &str) -> Result<O
     match (ended.status.code(), ended.stopped) {
         (Some(0), _) => Ok(printed.outcome()),
         (_, Some(Stopped::AtTerminal)) => {
-            let said =
-                if errors.is_empty() { String::new() } else { format!(" (it said: {})", cut(errors, MESSAGE_MAX)) };
+            let said = if errors.is_empty() {
+                String::new()
+            } else {
+                format!(" (it said: {})", cut(errors, MESSAGE_MAX))
+            };
             Err(AttemptError::permanent(
                 "wants_terminal",
                 format!(
@@ -149,7 +170,9 @@ pub(super) fn settle(ended: &Ended, printed: &Printed, errors: &str) -> Result<O
         (Some(TRY_AGAIN), Some(Stopped::Late)) => {
             Err(AttemptError::transient("timed_out", format!("the program gave up: {late}")))
         }
-        (Some(TRY_AGAIN), Some(Stopped::Flooded)) => Err(AttemptError::transient("printed_too_much", flooded)),
+        (Some(TRY_AGAIN), Some(Stopped::Flooded)) => {
+            Err(AttemptError::transient("printed_too_much", flooded))
+        }
         (_, Some(Stopped::Asked)) => Err(unanswered(
             "the program was asked to stop, and did not say how far it had come (by ending with 75 or 0)",
         )),
@@ -171,16 +194,22 @@ fn failed(code: i32, said: Said, errors: &str) -> AttemptError {
         (None, "") => format!("the program ended with {code} and said nothing"),
         (None, errors) => format!("the program ended with {code}: {errors}"),
     };
-    let (error_type, message) = (cut(&error_type, TYPE_MAX).to_owned(), cut(&message, MESSAGE_MAX).to_owned());
+    let (error_type, message) =
+        (cut(&error_type, TYPE_MAX).to_owned(), cut(&message, MESSAGE_MAX).to_owned());
     let class = if code == TRY_AGAIN { FailureClass::Transient } else { FailureClass::Permanent };
-    let retry_after_ms = said.retry_after.filter(|after| *after > 0.0).map(|after| (after * 1000.0) as u64);
+    let retry_after_ms =
+        said.retry_after.filter(|after| *after > 0.0).map(|after| (after * 1000.0) as u64);
     AttemptError::Failed { failure: Failure { class, error_type, message }, retry_after_ms }
 }
 
 /// Nobody knows what it has done.
 pub(super) fn unanswered(message: impl Into<String>) -> AttemptError {
     let message = message.into();
-    AttemptError::Unanswered(Failure { class: FailureClass::Transient, error_type: "program_ended".into(), message })
+    AttemptError::Unanswered(Failure {
+        class: FailureClass::Transient,
+        error_type: "program_ended".into(),
+        message,
+    })
 }
 
 #[cfg(test)]
@@ -195,7 +224,8 @@ mod tests {
     fn an_outcome_always_fits_into_the_log() {
         let long = "ä\u{1}".repeat(400_000);
         let escaped = serde_json::to_string(&long[..300_000]).unwrap();
-        let many: serde_json::Map<String, Value> = (0..50_000).map(|n| (n.to_string(), n.into())).collect();
+        let many: serde_json::Map<String, Value> =
+            (0..50_000).map(|n| (n.to_string(), n.into())).collect();
         let many = serde_json::json!({ "receipt": many }).to_string();
         for (text, is_cut) in [
             (long.clone(), true),
@@ -205,7 +235,8 @@ mod tests {
             (many, false),
         ] {
             let outcome = outcome(&text, is_cut);
-            let kept: usize = outcome.receipt.iter().map(|(name, value)| name.len() + value.len()).sum();
+            let kept: usize =
+                outcome.receipt.iter().map(|(name, value)| name.len() + value.len()).sum();
             assert!(kept <= RECEIPT_MAX + 300, "{kept}");
             assert!(outcome.receipt["cut"].contains("64 KiB"), "{}", outcome.receipt["cut"]);
             assert_eq!(outcome.cid, None);

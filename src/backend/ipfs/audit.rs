@@ -20,12 +20,16 @@ impl Session<'_> {
                 };
                 match (kept, parameter("to_files").filter(|name| !name.is_empty())) {
                     // In a directory it has a name that Kubo chose.
-                    (Audit::Intact, Some(name)) if !name.ends_with('/') => self.audit_named(name, Some(&cid)),
+                    (Audit::Intact, Some(name)) if !name.ends_with('/') => {
+                        self.audit_named(name, Some(&cid))
+                    }
                     (kept, _) => Ok(kept),
                 }
             }
             Task::Pin { cid } => self.audit_pin(cid),
-            Task::Upload { destination, .. } | Task::Copy { destination, .. } | Task::Move { destination, .. } => {
+            Task::Upload { destination, .. }
+            | Task::Copy { destination, .. }
+            | Task::Move { destination, .. } => {
                 self.audit_named(&destination.display(), cid.as_ref())
             }
             Task::MakeDirectory { name } => self.audit_directory(name),

@@ -49,11 +49,14 @@ impl Session<'_> {
         match error {
             // It may have been spoilt on the way.
             BlockError::OtherContent => {
-                let message = format!("{node} gave something else for the block {cid}: {error}; it is tried again");
+                let message = format!(
+                    "{node} gave something else for the block {cid}: {error}; it is tried again"
+                );
                 AttemptError::transient("damaged_content", message)
             }
             _ => {
-                let advice = "it is what was asked for, and no other node has it otherwise: see who made it";
+                let advice =
+                    "it is what was asked for, and no other node has it otherwise: see who made it";
                 let message = format!("{cid}, from {node}, cannot be fetched: {error}; {advice}");
                 AttemptError::permanent("unsupported_content", message)
             }
@@ -70,16 +73,21 @@ impl Session<'_> {
             Block::Directory(entries) => entries,
             Block::Shard { entries, parts } => {
                 let malformed = |what| self.bad_block(cid, &BlockError::Malformed(what));
-                Blocks { fetch: &|part| self.part(part), malformed: &malformed }.shards(entries, parts)?
+                Blocks { fetch: &|part| self.part(part), malformed: &malformed }
+                    .shards(entries, parts)?
             }
-            Block::File { .. } | Block::Symlink(_) => return Err(not_found(&format!("{cid} is no directory"))),
+            Block::File { .. } | Block::Symlink(_) => {
+                return Err(not_found(&format!("{cid} is no directory")));
+            }
         };
         let mut names = HashSet::new();
         for (name, _) in &entries {
             // Whoever made it may have meant harm: these would lead somewhere else on our disk.
             let is_plain = !matches!(&name[..], "" | "." | "..") && !name.contains(['/', '\0']);
             if !is_plain || !names.insert(name) {
-                let message = format!("the directory {cid} has an entry `{name}` that cannot be a file's name here");
+                let message = format!(
+                    "the directory {cid} has an entry `{name}` that cannot be a file's name here"
+                );
                 return Err(AttemptError::permanent("unsupported_name", message));
             }
         }
@@ -96,7 +104,9 @@ impl Session<'_> {
             let entries = self.entries(&cid, self.block(&cid)?)?;
             let found = entries.into_iter().find(|(entry, _)| entry == name);
             (_, cid) = found.ok_or_else(|| {
-                not_found(&format!("there is no `{name}` in {cid}; `list` with `cid` shows what there is"))
+                not_found(&format!(
+                    "there is no `{name}` in {cid}; `list` with `cid` shows what there is"
+                ))
             })?;
         }
         Ok(cid)
@@ -112,7 +122,8 @@ impl Session<'_> {
                 return Err(AttemptError::permanent("is_directory", message));
             }
         }
-        let node = Place::beside(&*self.backend.disk, self.request, destination)?.put(&content, destination)?;
+        let node = Place::beside(&*self.backend.disk, self.request, destination)?
+            .put(&content, destination)?;
         Ok(Outcome {
             cid: Some(node.cid.to_string()),
             size: Some(node.size),
@@ -142,14 +153,23 @@ impl Session<'_> {
                 Block::Symlink(target) => ("symlink", None, Some(target)),
             };
             let name = Some(name).filter(|name| !name.is_empty());
-            emit(&ListedLine { name, kind, cid: Some(cid.to_string()), size, target, pinned: None })?;
+            emit(&ListedLine {
+                name,
+                kind,
+                cid: Some(cid.to_string()),
+                size,
+                target,
+                pinned: None,
+            })?;
         }
         Ok(())
     }
 
     fn list_name(&self, name: &str, emit: Emit<'_>) -> Result<()> {
         if self.stat(name)?.is_none() {
-            return Err(not_found(&format!("there is no `{name}` on the node; `list` shows what there is")));
+            return Err(not_found(&format!(
+                "there is no `{name}` on the node; `list` shows what there is"
+            )));
         }
         let listed = self.rpc.object("files/ls", &[("arg", name), ("long", "true")]);
         let listed = self.read("files/ls", listed)?;
@@ -160,7 +180,14 @@ impl Session<'_> {
             let is_directory = entry.get("Type").and_then(Value::as_u64) == Some(1);
             let size = entry.get("Size").and_then(Value::as_u64).filter(|_| !is_directory);
             let kind = if is_directory { "directory" } else { "file" };
-            emit(&ListedLine { name: text("Name"), kind, cid: text("Hash"), size, target: None, pinned: None })?;
+            emit(&ListedLine {
+                name: text("Name"),
+                kind,
+                cid: text("Hash"),
+                size,
+                target: None,
+                pinned: None,
+            })?;
         }
         Ok(())
     }
@@ -169,7 +196,12 @@ impl Session<'_> {
         let mut failed = None;
         let options = [("type", "recursive"), ("stream", "true"), ("names", "true")];
         let result = self.rpc.lines("pin/ls", &options, &mut |line| {
-            let text = |name| line.get(name).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
+            let text = |name| {
+                line.get(name)
+                    .and_then(Value::as_str)
+                    .filter(|text| !text.is_empty())
+                    .map(str::to_owned)
+            };
             let Some(cid) = text("Cid") else { return Ok(Movement::None) };
             let line = ListedLine {
                 name: text("Name"),
@@ -220,7 +252,9 @@ impl Tree for Content<'_> {
             Block::Symlink(target) => Shape::Link(target.clone()),
             block => {
                 let entries = self.session.entries(&self.cid, block.clone())?.into_iter();
-                Shape::Directory(entries.map(|(name, cid)| (name, self.session.content(cid))).collect())
+                Shape::Directory(
+                    entries.map(|(name, cid)| (name, self.session.content(cid))).collect(),
+                )
             }
         })
     }
@@ -242,7 +276,11 @@ impl Tree for Content<'_> {
     }
 
     fn node_of(&self, children: &[Child]) -> Result<Node> {
-        Ok(Node { cid: self.cid, size: children.iter().map(|child| child.node.size).sum(), dag_size: 0 })
+        Ok(Node {
+            cid: self.cid,
+            size: children.iter().map(|child| child.node.size).sum(),
+            dag_size: 0,
+        })
     }
 
     fn link_node(&self, _target: &str) -> Node {

@@ -29,9 +29,24 @@ pub(super) const RATE_LIMITED: &str = "rate_limited";
 /// Fragments of what Kubo says, in small letters, with what each means and what to do; the first one that fits decides.
 const MEANINGS: &[(&str, FailureClass, &str, &str)] = &[
     ("no space left on device", Transient, "disk_full", "free some space on the disk of the node"),
-    ("storagemax", Transient, "disk_full", "raise `Datastore.StorageMax` of the node, or collect its garbage"),
-    ("permission denied", Permanent, "permission_denied", "let the node's user write its repository"),
-    ("context deadline exceeded", Transient, "timed_out", "the node found nobody who has it in time"),
+    (
+        "storagemax",
+        Transient,
+        "disk_full",
+        "raise `Datastore.StorageMax` of the node, or collect its garbage",
+    ),
+    (
+        "permission denied",
+        Permanent,
+        "permission_denied",
+        "let the node's user write its repository",
+    ),
+    (
+        "context deadline exceeded",
+        Transient,
+        "timed_out",
+        "the node found nobody who has it in time",
+    ),
     ("context canceled", Transient, GOING_DOWN, "the node gave up"),
     ("file does not exist", Permanent, "not_found", "`list` shows what there is"),
     ("no link named", Permanent, "not_found", "`list` with `cid` shows what there is"),
@@ -45,7 +60,12 @@ const MEANINGS: &[(&str, FailureClass, &str, &str)] = &[
     ("is a directory", Permanent, "is_directory", "use `get`, or `recursive=true`"),
     ("not a directory", Permanent, "bad_path", "a part of the name is a file"),
     ("pinned recursively", Permanent, "pinned", "`unpin` it first"),
-    ("pinned indirectly", Permanent, "pinned", "it is part of something that is pinned: `unpin` that"),
+    (
+        "pinned indirectly",
+        Permanent,
+        "pinned",
+        "it is part of something that is pinned: `unpin` that",
+    ),
     ("invalid path", Permanent, "bad_parameters", "correct the parameters"),
     ("invalid cid", Permanent, "bad_parameters", "correct the CID"),
     ("unrecognized", Permanent, "bad_parameters", "correct the parameters"),
@@ -85,13 +105,17 @@ type Meaning = (FailureClass, &'static str, &'static str);
 fn of_status(status: u16, code: Option<i64>) -> Option<Meaning> {
     Some(match (status, code) {
         (_, Some(3)) | (429, _) => (Transient, RATE_LIMITED, "it is tried again later"),
-        (_, Some(4)) | (401 | 403, _) => {
-            (Permanent, "access_denied", "check `token`, or `username` and `password`, of this backend")
-        }
+        (_, Some(4)) | (401 | 403, _) => (
+            Permanent,
+            "access_denied",
+            "check `token`, or `username` and `password`, of this backend",
+        ),
         // From the command itself, not from the layer before it.
         (200 | 400 | 500, Some(_)) | (200 | 500, None) => return None,
         (408, _) => (Transient, "timed_out", "it is tried again later"),
-        (300..=399, _) => (Permanent, "redirected", "set `endpoint` to where it leads, if that is to be trusted"),
+        (300..=399, _) => {
+            (Permanent, "redirected", "set `endpoint` to where it leads, if that is to be trusted")
+        }
         (404 | 405, _) => (
             Permanent,
             "not_kubo",
@@ -105,9 +129,10 @@ fn of_status(status: u16, code: Option<i64>) -> Option<Meaning> {
 fn of_text(message: &str) -> Meaning {
     let message = message.to_ascii_lowercase();
     let known = MEANINGS.iter().find(|(fragment, ..)| message.contains(fragment));
-    known.map_or((Transient, UNKNOWN, "see the node's own messages"), |(_, class, error_type, advice)| {
-        (*class, error_type, advice)
-    })
+    known.map_or(
+        (Transient, UNKNOWN, "see the node's own messages"),
+        |(_, class, error_type, advice)| (*class, error_type, advice),
+    )
 }
 
 /// Milliseconds that a header `Retry-After` asks for: seconds, or a date.
@@ -165,7 +190,11 @@ mod tests {
             (500, None, "<html>", Transient, "backend_error"),
             (502, None, "", Transient, "unavailable"),
         ] {
-            assert_eq!(refused(status, code, message), (class, error_type.to_owned()), "{status} {message}");
+            assert_eq!(
+                refused(status, code, message),
+                (class, error_type.to_owned()),
+                "{status} {message}"
+            );
         }
     }
 

@@ -82,21 +82,39 @@ impl IpfsBackend {
         let limits = Limits { connect: options.connect, idle: options.idle, total: options.total };
         let http = Http::new(options.endpoint.clone(), options.credentials.clone(), limits);
         let node = format!("Kubo at {}", crate::config::mask("endpoint", &options.endpoint));
-        IpfsBackend { disk, clock, http, node, options, sent: Mutex::default(), silent_until: Mutex::default() }
+        IpfsBackend {
+            disk,
+            clock,
+            http,
+            node,
+            options,
+            sent: Mutex::default(),
+            silent_until: Mutex::default(),
+        }
     }
 
-    fn session<'a>(&'a self, request: &'a Request, attempt: &'a Attempt, limits: Spell) -> Session<'a> {
+    fn session<'a>(
+        &'a self,
+        request: &'a Request,
+        attempt: &'a Attempt,
+        limits: Spell,
+    ) -> Session<'a> {
         Session { backend: self, request, attempt, rpc: Rpc::new(&self.http, attempt, limits) }
     }
 
     /// Asks the node whether it is there; `Ok` if anybody who knows our credentials answers.
     fn probe(&self) -> RpcResult<()> {
         let attempt = Attempt::default();
-        let rpc = Rpc::new(&self.http, &attempt, Spell::of(self.options.probe.min(self.options.connect)));
+        let rpc =
+            Rpc::new(&self.http, &attempt, Spell::of(self.options.probe.min(self.options.connect)));
         // Every valid secret may ask for the version, whatever else it may.
         let answer = rpc.object("version", &[])?;
         let is_kubo = answer.get("Version").is_some_and(serde_json::Value::is_string);
-        if is_kubo { Ok(()) } else { Err(RpcError::Odd("`version` was answered without one".into())) }
+        if is_kubo {
+            Ok(())
+        } else {
+            Err(RpcError::Odd("`version` was answered without one".into()))
+        }
     }
 
     fn remember(&self, id: OperationId, outcome: Outcome) {
@@ -143,7 +161,8 @@ impl IpfsBackend {
             RpcError::Trouble(Trouble::Stopped) => AttemptError::Stopped,
             RpcError::Trouble(Trouble::NoConnection(what)) => self.away(&what).into(),
             RpcError::Trouble(Trouble::NoNetwork(what)) => {
-                let message = format!("{} cannot be called from this machine now: {what}", self.node);
+                let message =
+                    format!("{} cannot be called from this machine now: {what}", self.node);
                 AttemptError::failed(FailureClass::Outage, "no_network", message)
             }
             RpcError::Trouble(Trouble::Unusable(what)) => {
@@ -153,9 +172,15 @@ impl IpfsBackend {
                 );
                 AttemptError::failed(FailureClass::Outage, "misconfigured", message)
             }
-            RpcError::Trouble(Trouble::BrokenOff(what)) => self.lost(command, "connection_lost", &what, unanswered),
-            RpcError::Trouble(Trouble::TimedOut(what)) => self.lost(command, "timed_out", &what, unanswered),
-            RpcError::Odd(what) => unanswered(self.failure(FailureClass::Transient, "bad_answer", command, &what)),
+            RpcError::Trouble(Trouble::BrokenOff(what)) => {
+                self.lost(command, "connection_lost", &what, unanswered)
+            }
+            RpcError::Trouble(Trouble::TimedOut(what)) => {
+                self.lost(command, "timed_out", &what, unanswered)
+            }
+            RpcError::Odd(what) => {
+                unanswered(self.failure(FailureClass::Transient, "bad_answer", command, &what))
+            }
             RpcError::Refused(refused) => self.refused(command, &refused, acted),
         }
     }
@@ -174,7 +199,8 @@ impl IpfsBackend {
             failure.class = FailureClass::Outage;
         }
         // Who has too much to do has not begun. Anything else that may pass may have come up after it was done.
-        let not_begun = refused.status == 503 || may_be_closed || failure.error_type == errors::RATE_LIMITED;
+        let not_begun =
+            refused.status == 503 || may_be_closed || failure.error_type == errors::RATE_LIMITED;
         if acted && !not_begun && failure.class != FailureClass::Permanent {
             return AttemptError::Unanswered(failure);
         }
@@ -197,11 +223,15 @@ impl IpfsBackend {
             // Kubo refuses before it has read what is sent, and that then ends in a reset.
             Err(RpcError::Refused(refused)) if matches!(refused.status, 401 | 403) => {
                 match errors::meaning(&refused, command, &self.node, self.clock.now()) {
-                    AttemptError::Failed { failure, .. } => Failure { class: FailureClass::Outage, ..failure }.into(),
+                    AttemptError::Failed { failure, .. } => {
+                        Failure { class: FailureClass::Outage, ..failure }.into()
+                    }
                     other => other,
                 }
             }
-            Ok(()) | Err(_) => unanswered(self.failure(FailureClass::Transient, error_type, command, what)),
+            Ok(()) | Err(_) => {
+                unanswered(self.failure(FailureClass::Transient, error_type, command, what))
+            }
         }
     }
 }
@@ -254,11 +284,18 @@ impl Backend for IpfsBackend {
     fn ask(&self, request: &Request) -> Result<Answer> {
         let silent_until = || self.silent_until.lock().unwrap_or_else(PoisonError::into_inner);
         let attempt = Attempt::default();
-        let session = self.session(request, &attempt, Spell::of(self.options.idle.min(QUESTION_MAX)));
+        let session =
+            self.session(request, &attempt, Spell::of(self.options.idle.min(QUESTION_MAX)));
         let task = Task::of(request, self.options.unixfs)?;
-        let does_harm = matches!(task, Task::RemoveContent { .. } | Task::RemoveName { .. } | Task::Move { .. });
+        let does_harm = matches!(
+            task,
+            Task::RemoveContent { .. } | Task::RemoveName { .. } | Task::Move { .. }
+        );
         let answer = match task {
-            Task::Get { .. } | Task::Cat { .. } | Task::List { .. } | Task::MakeDirectory { .. } => {
+            Task::Get { .. }
+            | Task::Cat { .. }
+            | Task::List { .. }
+            | Task::MakeDirectory { .. } => {
                 return Ok(Answer::NotDone);
             }
             _ if self.clock.elapsed() < *silent_until() => {
@@ -274,7 +311,8 @@ impl Backend for IpfsBackend {
             Task::RemoveName { name, .. } => session.ask_removed(&name),
             Task::Move { source, destination } => session.ask_moved(&source, &destination),
         };
-        if matches!(&answer, Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Outage) {
+        if matches!(&answer, Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Outage)
+        {
             *silent_until() = self.clock.elapsed() + SILENCE;
         }
         // What may be repeated without harm is repeated where nobody can be asked.
@@ -284,12 +322,14 @@ impl Backend for IpfsBackend {
     fn audit(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<Audit> {
         // A directory of the original may have been adopted without its operations' parameters.
         let Ok(task) = Task::of(request, self.options.unixfs) else { return Ok(Audit::Nothing) };
-        self.session(request, attempt, Spell::of(self.options.idle.min(QUESTION_MAX))).look_again(&task, outcome)
+        self.session(request, attempt, Spell::of(self.options.idle.min(QUESTION_MAX)))
+            .look_again(&task, outcome)
     }
 
     fn health(&self) -> std::result::Result<(), Failure> {
         let attempt = Attempt::default();
-        let rpc = Rpc::new(&self.http, &attempt, Spell::of(self.options.probe.min(self.options.connect)));
+        let rpc =
+            Rpc::new(&self.http, &attempt, Spell::of(self.options.probe.min(self.options.connect)));
         let answer = match rpc.object("id", &[]) {
             Ok(answer) if answer.get("ID").is_some_and(serde_json::Value::is_string) => Ok(()),
             Ok(_) => Err(RpcError::Odd("`id` was answered without one".into())),
@@ -299,9 +339,13 @@ impl Backend for IpfsBackend {
         };
         match answer {
             Ok(()) => Ok(()),
-            Err(RpcError::Trouble(Trouble::BrokenOff(what) | Trouble::TimedOut(what))) => Err(self.away(&what)),
+            Err(RpcError::Trouble(Trouble::BrokenOff(what) | Trouble::TimedOut(what))) => {
+                Err(self.away(&what))
+            }
             Err(error) => match self.fail("id", error, false) {
-                AttemptError::Failed { failure, .. } | AttemptError::Unanswered(failure) => Err(failure),
+                AttemptError::Failed { failure, .. } | AttemptError::Unanswered(failure) => {
+                    Err(failure)
+                }
                 AttemptError::Stopped => Ok(()),
             },
         }

@@ -22,22 +22,30 @@ impl Session<'_> {
     /// What a name stands for, if there is such a name.
     pub(super) fn stat(&self, name: &str) -> Result<Option<Stat>> {
         let found = match self.rpc.object("files/stat", &[("arg", name)]) {
-            Err(RpcError::Refused(Refused { message, .. })) if message.contains("does not exist") => return Ok(None),
+            Err(RpcError::Refused(Refused { message, .. }))
+                if message.contains("does not exist") =>
+            {
+                return Ok(None);
+            }
             found => self.read("files/stat", found)?,
         };
         let text = |name| found.get(name).and_then(Value::as_str);
         let cid = text("Hash").and_then(|hash| Cid::try_from(hash).ok());
         let size = found.get("Size").and_then(Value::as_u64).unwrap_or(0);
         match (cid, text("Type")) {
-            (Some(cid), Some(kind)) => Ok(Some(Stat { cid, is_directory: kind == "directory", size })),
-            _ => self.read("files/stat", Err(RpcError::Odd(format!("`{found}` tells no CID and type")))),
+            (Some(cid), Some(kind)) => {
+                Ok(Some(Stat { cid, is_directory: kind == "directory", size }))
+            }
+            _ => self
+                .read("files/stat", Err(RpcError::Odd(format!("`{found}` tells no CID and type")))),
         }
     }
 
     /// What a name stands for; there must be one.
     pub(super) fn named(&self, name: &Name) -> Result<Stat> {
         self.stat(&name.display())?.ok_or_else(|| {
-            let message = format!("there is no `{}` on the node; `list` shows what there is", name.display());
+            let message =
+                format!("there is no `{}` on the node; `list` shows what there is", name.display());
             AttemptError::permanent("not_found", message)
         })
     }
@@ -46,7 +54,9 @@ impl Session<'_> {
     pub(super) fn check_place(&self, name: &Name, puts_directory: bool) -> Result<Option<Stat>> {
         let there = self.stat(&name.display())?;
         match &there {
-            Some(stat) if stat.is_directory && !puts_directory => Err(exists(name, "it is a directory")),
+            Some(stat) if stat.is_directory && !puts_directory => {
+                Err(exists(name, "it is a directory"))
+            }
             Some(stat) if !stat.is_directory && puts_directory => Err(exists(name, "it is a file")),
             _ => Ok(there),
         }
@@ -62,12 +72,14 @@ impl Session<'_> {
             _ => {}
         }
         let (source, destination) = (format!("/ipfs/{cid}"), name.display());
-        let options = [("arg", &source[..]), ("arg", &destination), ("parents", "true"), ("force", "true")];
+        let options =
+            [("arg", &source[..]), ("arg", &destination), ("parents", "true"), ("force", "true")];
         self.acted("files/cp", self.rpc.order("files/cp", &options))?;
         match self.stat(&destination)? {
             Some(stat) if same(&stat.cid, cid) => Ok(()),
             _ => {
-                let message = format!("`{}` is something else than was just put there", name.display());
+                let message =
+                    format!("`{}` is something else than was just put there", name.display());
                 Err(AttemptError::transient("changed_meanwhile", message))
             }
         }
@@ -78,7 +90,10 @@ impl Session<'_> {
             return Err(exists(name, &format!("it is a file of {} bytes", stat.size)));
         }
         let display = name.display();
-        self.acted("files/mkdir", self.rpc.order("files/mkdir", &[("arg", &display), ("parents", "true")]))?;
+        self.acted(
+            "files/mkdir",
+            self.rpc.order("files/mkdir", &[("arg", &display), ("parents", "true")]),
+        )?;
         Ok(at(name))
     }
 
@@ -109,7 +124,9 @@ impl Session<'_> {
                 self.take_away(&from)?;
                 return Ok(at(destination));
             }
-            Some(there) if there.is_directory => return Err(exists(destination, "it is a directory")),
+            Some(there) if there.is_directory => {
+                return Err(exists(destination, "it is a directory"));
+            }
             Some(_) if stat.is_directory => return Err(exists(destination, "it is a file")),
             _ => {}
         }
@@ -143,7 +160,8 @@ impl Session<'_> {
 
     pub(super) fn remove_name(&self, name: &Name, recursive: bool) -> Result<Outcome> {
         if self.named(name)?.is_directory && !recursive {
-            let message = format!("`{}` is a directory; remove it with `recursive=true`", name.display());
+            let message =
+                format!("`{}` is a directory; remove it with `recursive=true`", name.display());
             return Err(AttemptError::permanent("is_directory", message));
         }
         self.take_away(&name.display())?;
@@ -151,7 +169,9 @@ impl Session<'_> {
     }
 
     fn take_away(&self, name: &str) -> Result<()> {
-        match self.acted("files/rm", self.rpc.order("files/rm", &[("arg", name), ("recursive", "true")])) {
+        match self
+            .acted("files/rm", self.rpc.order("files/rm", &[("arg", name), ("recursive", "true")]))
+        {
             // It was there a moment ago: what a dead process had sent may have come to pass.
             Err(error) if is_not_found(&error) => Ok(()),
             removed => removed,
@@ -173,6 +193,7 @@ fn at(name: &Name) -> Outcome {
 }
 
 fn exists(name: &Name, why: &str) -> AttemptError {
-    let message = format!("`{}` cannot be written on the node: {why}; choose another name", name.display());
+    let message =
+        format!("`{}` cannot be written on the node: {why}; choose another name", name.display());
     AttemptError::permanent("destination_exists", message)
 }

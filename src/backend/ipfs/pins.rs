@@ -27,9 +27,12 @@ impl Session<'_> {
         // Lines keep coming, also while nobody has what is asked for: only what they tell shows whether it comes.
         let result = self.rpc.lines("pin/add", &options, &mut |line| {
             let pins = line.get("Pins").and_then(Value::as_array).into_iter().flatten();
-            pinned |= pins.filter_map(Value::as_str).any(|pin| Cid::try_from(pin).is_ok_and(|pin| same(&pin, cid)));
+            pinned |= pins
+                .filter_map(Value::as_str)
+                .any(|pin| Cid::try_from(pin).is_ok_and(|pin| same(&pin, cid)));
             // Kubo leaves a figure out where it is 0.
-            let now = ["Progress", "Bytes"].map(|name| line.get(name).and_then(Value::as_u64).unwrap_or(0));
+            let now = ["Progress", "Bytes"]
+                .map(|name| line.get(name).and_then(Value::as_u64).unwrap_or(0));
             let before = figures.replace(now).unwrap_or_default();
             Ok(if now == before && !pinned { Movement::None } else { Movement::Some })
         });
@@ -97,7 +100,10 @@ impl Session<'_> {
             found => self.read("pin/ls", found)?,
         };
         let keys = found.get("Keys").and_then(Value::as_object);
-        let pin = keys.and_then(|keys| keys.values().next()).and_then(|pin| pin.get("Type")).and_then(Value::as_str);
+        let pin = keys
+            .and_then(|keys| keys.values().next())
+            .and_then(|pin| pin.get("Type"))
+            .and_then(Value::as_str);
         match pin {
             Some(pin) => Ok(Some(pin.to_owned())),
             None => self.read("pin/ls", Err(RpcError::Odd("it names no pin".into()))),
@@ -107,7 +113,11 @@ impl Session<'_> {
     /// Whether the node has the block of a CID, without asking others for it.
     pub(super) fn has_block(&self, cid: &Cid) -> Result<bool> {
         match self.rpc.object("block/stat", &[("arg", &cid.to_string()), ("offline", "true")]) {
-            Err(RpcError::Refused(Refused { message, .. })) if message.contains("could not find") => Ok(false),
+            Err(RpcError::Refused(Refused { message, .. }))
+                if message.contains("could not find") =>
+            {
+                Ok(false)
+            }
             found => self.read("block/stat", found).map(|_| true),
         }
     }

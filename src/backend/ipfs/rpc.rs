@@ -76,7 +76,12 @@ impl<'a> Rpc<'a> {
     }
 
     /// Begins a command whose body follows, or has none.
-    pub(super) fn start(&self, command: &str, options: &[(&str, &str)], body: Option<&str>) -> RpcResult<Call<'a>> {
+    pub(super) fn start(
+        &self,
+        command: &str,
+        options: &[(&str, &str)],
+        body: Option<&str>,
+    ) -> RpcResult<Call<'a>> {
         Ok(self.http.post(self.attempt, self.limits, command, options, body)?)
     }
 
@@ -96,7 +101,12 @@ impl<'a> Rpc<'a> {
     }
 
     /// The bytes of an answer, of at most this many.
-    pub(super) fn bytes(&self, command: &str, options: &[(&str, &str)], max: usize) -> RpcResult<Vec<u8>> {
+    pub(super) fn bytes(
+        &self,
+        command: &str,
+        options: &[(&str, &str)],
+        max: usize,
+    ) -> RpcResult<Vec<u8>> {
         let mut call = self.start(command, options, None)?;
         let mut bytes = Vec::new();
         self.receive(&mut call, &mut |data| {
@@ -123,7 +133,9 @@ impl<'a> Rpc<'a> {
             let mut movement = Ok(Movement::None);
             lines.push(data, &mut |line| {
                 let Ok(before) = movement else { return };
-                movement = line.and_then(&mut *sink).map(|now| if now == Movement::Some { now } else { before });
+                movement = line
+                    .and_then(&mut *sink)
+                    .map(|now| if now == Movement::Some { now } else { before });
             });
             movement
         })?;
@@ -147,7 +159,12 @@ impl<'a> Rpc<'a> {
         }
         match call.trailer(STREAM_ERROR).filter(|text| !text.is_empty()) {
             None => Ok(()),
-            Some(message) => Err(RpcError::Refused(Refused { status: 200, message, code: None, retry_after: None })),
+            Some(message) => Err(RpcError::Refused(Refused {
+                status: 200,
+                message,
+                code: None,
+                retry_after: None,
+            })),
         }
     }
 }
@@ -162,9 +179,12 @@ fn odd(command: &str, bytes: &[u8]) -> RpcError {
 
 /// What was said on refusal. If that is cut off, what came of it has to do: the status stands.
 fn refusal(call: &mut Call<'_>) -> RpcError {
-    let Ok(Head { status, headers }) = call.head() else { return RpcError::Odd("it was answered with nothing".into()) };
+    let Ok(Head { status, headers }) = call.head() else {
+        return RpcError::Odd("it was answered with nothing".into());
+    };
     let status = *status;
-    let retry_after = headers.get("retry-after").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let retry_after =
+        headers.get("retry-after").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let mut text = Vec::new();
     loop {
         match call.next() {
@@ -179,7 +199,12 @@ fn refusal(call: &mut Call<'_>) -> RpcError {
         Some(message) => message.to_owned(),
         None => String::from_utf8_lossy(&text).trim().chars().take(300).collect(),
     };
-    RpcError::Refused(Refused { status, message, code: word("Code").and_then(Value::as_i64), retry_after })
+    RpcError::Refused(Refused {
+        status,
+        message,
+        code: word("Code").and_then(Value::as_i64),
+        retry_after,
+    })
 }
 
 /// Cuts what streams in into lines of JSON, and keeps no more than one that is not whole yet.
@@ -223,7 +248,8 @@ fn read_line(command: &str, line: &[u8]) -> RpcResult<Value> {
     if value.get("Type").and_then(Value::as_str) != Some("error") {
         return Ok(value);
     }
-    let message = value.get("Message").and_then(Value::as_str).unwrap_or("an error without words").to_owned();
+    let message =
+        value.get("Message").and_then(Value::as_str).unwrap_or("an error without words").to_owned();
     let code = value.get("Code").and_then(Value::as_i64);
     Err(RpcError::Refused(Refused { status: 200, message, code, retry_after: None }))
 }
@@ -249,7 +275,10 @@ mod tests {
             lines.push(&[b'x'; 64 << 10], &mut |line| errors.push(line.unwrap_err()));
             most = most.max(lines.rest.capacity());
         }
-        assert!(matches!(&errors[0], RpcError::Odd(what) if what.contains("longer than")), "{errors:?}");
+        assert!(
+            matches!(&errors[0], RpcError::Odd(what) if what.contains("longer than")),
+            "{errors:?}"
+        );
         assert!(most <= 4 * LINE_MAX, "{most}");
         // Neither does one that ends at last.
         let (mut lines, mut errors) = (Lines::default(), 0);

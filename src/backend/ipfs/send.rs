@@ -9,8 +9,8 @@ use super::rpc::{Lines, Movement, RpcError, RpcResult};
 use super::{Session, same};
 use crate::backend::errors::Result;
 use crate::backend::files::{
-    Expected, UserFile, check_depth, directory_node, entries_on_disk, find_user_file, link_target, read_user_file,
-    stop_if_asked, unsupported_file,
+    Expected, UserFile, check_depth, directory_node, entries_on_disk, find_user_file, link_target,
+    read_user_file, stop_if_asked, unsupported_file,
 };
 use crate::backend::http::{Call, Trouble};
 use crate::backend::parameters::Name;
@@ -24,7 +24,8 @@ const PIECE: usize = 128 << 10;
 
 impl Session<'_> {
     pub(super) fn add(&self, path: &Path, recursive: bool, options: Options) -> Result<Outcome> {
-        let file = find_user_file(&*self.backend.disk, self.attempt, path, recursive, self.request)?;
+        let file =
+            find_user_file(&*self.backend.disk, self.attempt, path, recursive, self.request)?;
         let pin = self.parameter("pin").unwrap_or("true");
         let mut more = vec![("pin", pin)];
         more.extend(self.parameter("pin_name").map(|name| ("pin-name", name)));
@@ -33,8 +34,15 @@ impl Session<'_> {
         Ok(Outcome { cid: Some(node.cid.to_string()), size: Some(node.size), ..Outcome::default() })
     }
 
-    pub(super) fn upload(&self, path: &Path, destination: &Name, recursive: bool, options: Options) -> Result<Outcome> {
-        let file = find_user_file(&*self.backend.disk, self.attempt, path, recursive, self.request)?;
+    pub(super) fn upload(
+        &self,
+        path: &Path,
+        destination: &Name,
+        recursive: bool,
+        options: Options,
+    ) -> Result<Outcome> {
+        let file =
+            find_user_file(&*self.backend.disk, self.attempt, path, recursive, self.request)?;
         // Found out now, it costs less than after everything was sent.
         self.check_place(destination, file.kind == FileKind::Directory)?;
         // The name holds it; a pin beside it would outlive that.
@@ -59,7 +67,9 @@ impl Session<'_> {
     }
 
     pub(super) fn ask_added(&self) -> Result<Answer> {
-        let Some(outcome) = self.backend.recall(self.request.id) else { return Ok(Answer::NotDone) };
+        let Some(outcome) = self.backend.recall(self.request.id) else {
+            return Ok(Answer::NotDone);
+        };
         let Some(cid) = outcome.cid.as_deref().and_then(|cid| Cid::try_from(cid).ok()) else {
             return Ok(Answer::NotDone);
         };
@@ -70,19 +80,32 @@ impl Session<'_> {
             Some(name) => self.stat(name)?.is_some_and(|stat| same(&stat.cid, &cid)),
             None => true,
         };
-        Ok(if is_pinned && is_named && self.has_block(&cid)? { Answer::Done(outcome) } else { Answer::NotDone })
+        Ok(if is_pinned && is_named && self.has_block(&cid)? {
+            Answer::Done(outcome)
+        } else {
+            Answer::NotDone
+        })
     }
 
     pub(super) fn ask_uploaded(&self, destination: &Name) -> Result<Answer> {
-        let Some(outcome) = self.backend.recall(self.request.id) else { return Ok(Answer::NotDone) };
+        let Some(outcome) = self.backend.recall(self.request.id) else {
+            return Ok(Answer::NotDone);
+        };
         let there = self.stat(&destination.display())?.map(|stat| stat.cid.to_string());
         Ok(if there == outcome.cid { Answer::Done(outcome) } else { Answer::NotDone })
     }
 
     /// Sends a file or a directory with all that is in it, and compares the CID that Kubo gives it.
-    fn send(&self, file: &UserFile<'_>, path: &Path, options: Options, more: &[(&str, &str)]) -> Result<Node> {
+    fn send(
+        &self,
+        file: &UserFile<'_>,
+        path: &Path,
+        options: Options,
+        more: &[(&str, &str)],
+    ) -> Result<Node> {
         // All that decides a CID is said, whatever the node is configured to do by itself.
-        let (chunker, max_links) = (format!("size-{}", options.chunk_size), options.max_links.to_string());
+        let (chunker, max_links) =
+            (format!("size-{}", options.chunk_size), options.max_links.to_string());
         let mut query = vec![
             ("cid-version", if options.cid_version == CidVersion::V0 { "0" } else { "1" }),
             ("raw-leaves", if options.raw_leaves { "true" } else { "false" }),
@@ -100,29 +123,44 @@ impl Session<'_> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let name = if name.is_empty() { "root".to_owned() } else { name };
 
-        let mut body =
-            Body { session: self, call: &mut call, boundary, buffer: Vec::new(), answer: Added::default(), end: None };
-        let sent = body.entry(&file.path, &name, file.kind, file.expected, options, 0).and_then(|node| {
-            body.finish()?;
-            Ok(node)
-        });
+        let mut body = Body {
+            session: self,
+            call: &mut call,
+            boundary,
+            buffer: Vec::new(),
+            answer: Added::default(),
+            end: None,
+        };
+        let sent =
+            body.entry(&file.path, &name, file.kind, file.expected, options, 0).and_then(|node| {
+                body.finish()?;
+                Ok(node)
+            });
         let Body { mut answer, end, .. } = body;
         let node = match (sent, end) {
             (Ok(node), _) => node,
             // It ends before it was whole, so nothing came of it.
-            (Err(_), Some(BodyEnd::Trouble(trouble))) => return Err(self.backend.fail("add", trouble.into(), false)),
+            (Err(_), Some(BodyEnd::Trouble(trouble))) => {
+                return Err(self.backend.fail("add", trouble.into(), false));
+            }
             (Err(_), Some(BodyEnd::Unwanted)) => {
                 let refused = self.rpc.receive(&mut call, &mut |_| Ok(Movement::Some));
-                let early = || RpcError::Odd("it says that it has all before everything was sent".into());
+                let early =
+                    || RpcError::Odd("it says that it has all before everything was sent".into());
                 return Err(self.backend.fail("add", refused.err().unwrap_or_else(early), false));
             }
             (Err(error), None) => return Err(error),
         };
-        let received = self.rpc.receive(&mut call, &mut |data| answer.push(data).map(|()| Movement::Some));
+        let received =
+            self.rpc.receive(&mut call, &mut |data| answer.push(data).map(|()| Movement::Some));
         let received = received.and_then(|()| answer.finish());
         let root = self.acted("add", received).inspect_err(|error| {
             if matches!(error, AttemptError::Unanswered(_)) {
-                let outcome = Outcome { cid: Some(node.cid.to_string()), size: Some(node.size), ..Outcome::default() };
+                let outcome = Outcome {
+                    cid: Some(node.cid.to_string()),
+                    size: Some(node.size),
+                    ..Outcome::default()
+                };
                 self.backend.remember(self.request.id, outcome);
             }
         })?;
@@ -170,7 +208,10 @@ impl Added {
     fn finish(&mut self) -> RpcResult<Cid> {
         self.push(&[])?;
         self.lines.finish()?;
-        let last = self.last.take().ok_or_else(|| RpcError::Odd("it ended without naming what was added".into()))?;
+        let last = self
+            .last
+            .take()
+            .ok_or_else(|| RpcError::Odd("it ended without naming what was added".into()))?;
         Cid::try_from(last.as_str()).map_err(|_| RpcError::Odd(format!("`{last}` is no CID")))
     }
 }
@@ -234,7 +275,14 @@ impl Body<'_, '_, '_> {
                 let mut children = Vec::new();
                 for (child, kind) in entries_on_disk(disk, path)? {
                     let below = format!("{name}/{child}");
-                    let node = self.entry(&path.join(&child), &below, kind, Expected::Anything, options, depth + 1)?;
+                    let node = self.entry(
+                        &path.join(&child),
+                        &below,
+                        kind,
+                        Expected::Anything,
+                        options,
+                        depth + 1,
+                    )?;
                     children.push(Child { name: child, node });
                 }
                 Ok(directory_node(&children, options)?.node)

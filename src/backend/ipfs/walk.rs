@@ -28,7 +28,11 @@ struct Level {
 
 impl Blocks<'_> {
     /// Hands on the content of a file that begins with this block; how many bytes that were.
-    pub(super) fn file(&self, first: Block, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<u64> {
+    pub(super) fn file(
+        &self,
+        first: Block,
+        sink: &mut dyn FnMut(&[u8]) -> Result<()>,
+    ) -> Result<u64> {
         let other_size = || (self.malformed)("it is not what its size says");
         let mut read = 0;
         let mut levels: Vec<Level> = Vec::new();
@@ -55,7 +59,9 @@ impl Blocks<'_> {
             let Some(level) = levels.last_mut() else { return Ok(read) };
             match level.parts.next() {
                 Some(cid) if empty.contains(&cid) => {}
-                Some(_) if depth > DEPTH_MAX => return Err((self.malformed)("it is nested too deeply")),
+                Some(_) if depth > DEPTH_MAX => {
+                    return Err((self.malformed)("it is nested too deeply"));
+                }
                 Some(cid) => next = Some(((self.fetch)(&cid)?, Some(cid))),
                 None if level.left > 0 => return Err(other_size()),
                 None => drop(levels.pop()),
@@ -64,7 +70,11 @@ impl Blocks<'_> {
     }
 
     /// What is in a directory that is spread over blocks: these entries, and those in its parts.
-    pub(super) fn shards(&self, mut entries: Vec<(String, Cid)>, mut parts: Vec<Cid>) -> Result<Vec<(String, Cid)>> {
+    pub(super) fn shards(
+        &self,
+        mut entries: Vec<(String, Cid)>,
+        mut parts: Vec<Cid>,
+    ) -> Result<Vec<(String, Cid)>> {
         let mut seen = HashSet::new();
         while let Some(part) = parts.pop() {
             // Its entries would be there twice, which no directory can have.
@@ -104,7 +114,10 @@ mod tests {
     }
 
     /// What comes of these blocks, the first of which is numbered 0, and how many were fetched; too many end the test.
-    fn walked<T>(blocks: Vec<Block>, walk: impl FnOnce(&Blocks<'_>, Block) -> Result<T>) -> (Result<T>, usize) {
+    fn walked<T>(
+        blocks: Vec<Block>,
+        walk: impl FnOnce(&Blocks<'_>, Block) -> Result<T>,
+    ) -> (Result<T>, usize) {
         let known: HashMap<Cid, Block> = (0..).map(cid).zip(blocks).collect();
         let fetched = Cell::new(0);
         let fetch = |cid: &Cid| {
@@ -135,7 +148,8 @@ mod tests {
         assert_eq!(read(vec![file(b"", 0, &[])]), (Some(String::new()), 0));
         // Data before parts, the same part twice, an empty one between.
         let leaf = file(b"leaf", 4, &[]);
-        let blocks = vec![file(b">", 13, &[1, 2, 3]), file(b"", 8, &[3, 2, 3]), file(b"", 0, &[]), leaf];
+        let blocks =
+            vec![file(b">", 13, &[1, 2, 3]), file(b"", 8, &[3, 2, 3]), file(b"", 0, &[]), leaf];
         assert_eq!(read(blocks), (Some(">leafleafleaf".into()), 5));
     }
 
@@ -147,7 +161,12 @@ mod tests {
             vec![file(b"", 5, &[1]), file(b"part", 4, &[])],
             vec![file(b"", 3, &[1]), file(b"part", 4, &[])],
             // One part has a byte more, the next one a byte less.
-            vec![file(b"", 8, &[1, 2]), file(b"", 5, &[3]), file(b"", 3, &[3]), file(b"part", 4, &[])],
+            vec![
+                file(b"", 8, &[1, 2]),
+                file(b"", 5, &[3]),
+                file(b"", 3, &[3]),
+                file(b"part", 4, &[]),
+            ],
             vec![file(b"", 4, &[1, 2]), file(b"part", 4, &[]), file(b"more", 0, &[])],
             vec![file(b"", u64::MAX, &[1, 1]), file(b"", u64::MAX, &[2]), file(b"part", 4, &[])],
             vec![file(b"", 4, &[1]), shard(&[], &[])],
@@ -160,7 +179,8 @@ mod tests {
     fn blocks_that_bring_nothing_do_not_make_a_file_endless() {
         // Each names the next one twice: 2^100 blocks to walk, and not a byte in them.
         let doubled = |size: fn(u64) -> u64| {
-            let mut blocks: Vec<Block> = (0..100).map(|nth| file(b"", size(nth), &[nth + 1, nth + 1])).collect();
+            let mut blocks: Vec<Block> =
+                (0..100).map(|nth| file(b"", size(nth), &[nth + 1, nth + 1])).collect();
             blocks.push(file(b"", size(100), &[]));
             blocks
         };
@@ -196,7 +216,12 @@ mod tests {
             };
             (result.ok().map(names), fetched)
         };
-        let blocks = vec![shard(&["a"], &[1, 2]), shard(&["b"], &[3]), shard(&["c", "d"], &[]), shard(&["e"], &[])];
+        let blocks = vec![
+            shard(&["a"], &[1, 2]),
+            shard(&["b"], &[3]),
+            shard(&["c", "d"], &[]),
+            shard(&["e"], &[]),
+        ];
         assert_eq!(entries(blocks), (Some("abcde".into()), 3));
         let mut doubled: Vec<Block> = (0..100).map(|nth| shard(&[], &[nth + 1, nth + 1])).collect();
         doubled.push(shard(&[], &[]));

@@ -7,7 +7,8 @@ use super::place::Origin;
 use super::{Attempt, AttemptError, LocalBackend, Outcome, Request};
 use crate::backend::errors::{Result, ours};
 use crate::backend::files::{
-    Expected, check_depth, directory_node, entries_on_disk, link_target, read_user_file, unsupported_file,
+    Expected, check_depth, directory_node, entries_on_disk, link_target, read_user_file,
+    unsupported_file,
 };
 use crate::backend::place::Staged;
 use crate::backend::unixfs::{self, Child, Node, Options};
@@ -27,13 +28,21 @@ impl LocalBackend {
             Origin::Disk { path, kind: FileKind::File, expected, .. } => {
                 self.add_file(attempt, path, *expected, options)?
             }
-            Origin::Disk { kind: FileKind::Directory, .. } => self.add_directory(attempt, path, options, 0)?,
+            Origin::Disk { kind: FileKind::Directory, .. } => {
+                self.add_directory(attempt, path, options, 0)?
+            }
             _ => return Err(unsupported_file(path)),
         };
         Ok(Outcome { cid: Some(node.cid.to_string()), size: Some(node.size), ..Outcome::default() })
     }
 
-    fn add_file(&self, attempt: &Attempt, path: &Path, expected: Expected<'_>, options: Options) -> Result<Node> {
+    fn add_file(
+        &self,
+        attempt: &Attempt,
+        path: &Path,
+        expected: Expected<'_>,
+        options: Options,
+    ) -> Result<Node> {
         let mut staged = None;
         let node = read_user_file(&*self.disk, attempt, path, expected, options, &mut |data| {
             let staged = match &mut staged {
@@ -52,15 +61,25 @@ impl LocalBackend {
         Staged::create(&*self.disk, self.tmp_path().map_err(ours)?).map_err(ours)
     }
 
-    fn add_directory(&self, attempt: &Attempt, path: &Path, options: Options, depth: usize) -> Result<Node> {
+    fn add_directory(
+        &self,
+        attempt: &Attempt,
+        path: &Path,
+        options: Options,
+        depth: usize,
+    ) -> Result<Node> {
         check_depth(path, depth)?;
         let mut entries = Vec::new();
         for (name, kind) in entries_on_disk(&*self.disk, path)? {
             super::stop_if_asked(attempt)?;
             let path = path.join(&name);
             let (kind, node) = match kind {
-                FileKind::File => (EntryKind::File, self.add_file(attempt, &path, Expected::Anything, options)?),
-                FileKind::Directory => (EntryKind::Directory, self.add_directory(attempt, &path, options, depth + 1)?),
+                FileKind::File => {
+                    (EntryKind::File, self.add_file(attempt, &path, Expected::Anything, options)?)
+                }
+                FileKind::Directory => {
+                    (EntryKind::Directory, self.add_directory(attempt, &path, options, depth + 1)?)
+                }
                 FileKind::Symlink => {
                     let target = link_target(&*self.disk, &path)?;
                     let node = unixfs::symlink(target.as_bytes(), options.cid_version);
@@ -68,16 +87,26 @@ impl LocalBackend {
                 }
                 FileKind::Other => return Err(unsupported_file(&path)),
             };
-            entries.push(Entry { name, kind, cid: node.cid, size: node.size, dag_size: node.dag_size });
+            entries.push(Entry {
+                name,
+                kind,
+                cid: node.cid,
+                size: node.size,
+                dag_size: node.dag_size,
+            });
         }
-        let children: Vec<Child> =
-            entries.iter().map(|entry| Child { name: entry.name.clone(), node: entry.node() }).collect();
+        let children: Vec<Child> = entries
+            .iter()
+            .map(|entry| Child { name: entry.name.clone(), node: entry.node() })
+            .collect();
         let directory = directory_node(&children, options)?;
         // From here on nobody may remove what the listing refers to without seeing the listing.
         let _lock = self.lock(attempt)?;
-        for entry in entries.iter().filter(|entry| !matches!(entry.kind, EntryKind::Symlink { .. })) {
+        for entry in entries.iter().filter(|entry| !matches!(entry.kind, EntryKind::Symlink { .. }))
+        {
             if self.find(&entry.cid).map_err(ours)?.is_none() {
-                let message = format!("`{}` was removed again before its directory was stored", entry.name);
+                let message =
+                    format!("`{}` was removed again before its directory was stored", entry.name);
                 return Err(AttemptError::transient("removed_meanwhile", message));
             }
         }

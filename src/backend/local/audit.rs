@@ -18,12 +18,20 @@ use crate::operation::FailureClass;
 pub(super) const MERGED: &str = "merged";
 
 impl LocalBackend {
-    pub(super) fn look_again(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<Audit> {
+    pub(super) fn look_again(
+        &self,
+        request: &Request,
+        outcome: &Outcome,
+        attempt: &Attempt,
+    ) -> Result<Audit> {
         // A directory of the original may have been adopted without its operations' parameters.
         let Ok(task) = Task::of(request, self.options) else { return Ok(Audit::Nothing) };
         // A disk that is not mounted must not look like one from which everything was removed.
         let mut parts = [self.content_dir(), self.files_dir(), self.pins_dir()].into_iter();
-        if !parts.try_fold(false, |there, part| Ok(there || self.disk.exists(&part)?)).map_err(ours)? {
+        if !parts
+            .try_fold(false, |there, part| Ok(there || self.disk.exists(&part)?))
+            .map_err(ours)?
+        {
             let message = format!(
                 "there is no store in `{}`: mount its disk, or correct `path` of this backend; if all of it is lost, \
                  make the folder `content` there",
@@ -40,12 +48,18 @@ impl LocalBackend {
                 true => Audit::Intact,
                 false => Audit::Gone(format!("{cid} is not pinned any more")),
             }),
-            Task::Upload { destination, options, .. } => {
-                self.audit_name(attempt, &destination, outcome, &[options, as_noted(outcome, request)])
-            }
-            Task::Copy { destination, .. } => {
-                self.audit_name(attempt, &destination, outcome, &[self.options, as_noted(outcome, request)])
-            }
+            Task::Upload { destination, options, .. } => self.audit_name(
+                attempt,
+                &destination,
+                outcome,
+                &[options, as_noted(outcome, request)],
+            ),
+            Task::Copy { destination, .. } => self.audit_name(
+                attempt,
+                &destination,
+                outcome,
+                &[self.options, as_noted(outcome, request)],
+            ),
             Task::Move { destination, .. } => self.audit_name(attempt, &destination, outcome, &[]),
             Task::MakeDirectory { name } => Ok(match self.kind_of(&name)? {
                 Some(FileKind::Directory) => Audit::Intact,
@@ -64,20 +78,32 @@ impl LocalBackend {
         };
         Ok(match checked {
             Ok(()) => Audit::Intact,
-            Err(AttemptError::Failed { failure, .. }) if failure.error_type == "damaged_content" => {
-                Audit::Altered(format!("what is stored as {cid} is damaged: it does not have that CID any more"))
+            Err(AttemptError::Failed { failure, .. })
+                if failure.error_type == "damaged_content" =>
+            {
+                Audit::Altered(format!(
+                    "what is stored as {cid} is damaged: it does not have that CID any more"
+                ))
             }
             Err(AttemptError::Failed { failure, .. }) if failure.error_type == "not_found" => {
                 match self.find(cid).map_err(ours)? {
                     None => Audit::Gone(format!("{cid} is not in the store any more")),
-                    Some(_) => Audit::Altered(format!("a part of the directory {cid} is not in the store any more")),
+                    Some(_) => Audit::Altered(format!(
+                        "a part of the directory {cid} is not in the store any more"
+                    )),
                 }
             }
             Err(error) => return Err(error),
         })
     }
 
-    fn check_content(&self, attempt: &Attempt, kind: &EntryKind, cid: &Cid, depth: usize) -> Result<()> {
+    fn check_content(
+        &self,
+        attempt: &Attempt,
+        kind: &EntryKind,
+        cid: &Cid,
+        depth: usize,
+    ) -> Result<()> {
         stop_if_asked(attempt)?;
         match kind {
             EntryKind::File => self.read_content(attempt, cid, &mut |_| Ok(())),
@@ -100,7 +126,9 @@ impl LocalBackend {
     fn kind_of(&self, name: &Name) -> Result<Option<FileKind>> {
         match self.named(name) {
             Ok((_, kind)) => Ok(Some(kind)),
-            Err(AttemptError::Failed { failure, .. }) if ["not_found", "bad_path"].contains(&&*failure.error_type) => {
+            Err(AttemptError::Failed { failure, .. })
+                if ["not_found", "bad_path"].contains(&&*failure.error_type) =>
+            {
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -108,17 +136,34 @@ impl LocalBackend {
     }
 
     /// Whether a name is there, and what it stands for has the CID that was noted, by one of these ways to make it.
-    fn audit_name(&self, attempt: &Attempt, name: &Name, outcome: &Outcome, ways: &[Options]) -> Result<Audit> {
+    fn audit_name(
+        &self,
+        attempt: &Attempt,
+        name: &Name,
+        outcome: &Outcome,
+        ways: &[Options],
+    ) -> Result<Audit> {
         let Some(kind) = self.kind_of(name)? else { return Ok(gone(name)) };
-        let Some(Ok(cid)) = outcome.cid.as_deref().map(Cid::try_from) else { return Ok(Audit::Intact) };
+        let Some(Ok(cid)) = outcome.cid.as_deref().map(Cid::try_from) else {
+            return Ok(Audit::Intact);
+        };
         if outcome.receipt.contains_key(MERGED) {
             let what = || format!("`{}` is no directory any more", name.display());
-            return Ok(if kind == FileKind::Directory { Audit::Intact } else { Audit::Altered(what()) });
+            return Ok(if kind == FileKind::Directory {
+                Audit::Intact
+            } else {
+                Audit::Altered(what())
+            });
         }
         let path = self.locate(name)?;
         let mut found = None;
         for options in ways {
-            let origin = Origin::Disk { path: path.clone(), kind, expected: Expected::Anything, options: *options };
+            let origin = Origin::Disk {
+                path: path.clone(),
+                kind,
+                expected: Expected::Anything,
+                options: *options,
+            };
             let node = measure(&Reading { backend: self, attempt, origin }, &path, 0)?;
             if node.cid == cid {
                 return Ok(Audit::Intact);

@@ -99,11 +99,16 @@ impl LocalBackend {
     fn read_listing_at(&self, path: &Path, cid: &Cid) -> Result<Listing> {
         let data = self.disk.read(path).map_err(ours)?;
         let (header, entries) = decode(&data).ok_or_else(|| damaged(path, cid))?;
-        let children: Vec<Child> =
-            entries.iter().map(|entry| Child { name: entry.name.clone(), node: entry.node() }).collect();
-        let version = if cid.version() == unixfs::Version::V0 { CidVersion::V0 } else { CidVersion::V1 };
+        let children: Vec<Child> = entries
+            .iter()
+            .map(|entry| Child { name: entry.name.clone(), node: entry.node() })
+            .collect();
+        let version =
+            if cid.version() == unixfs::Version::V0 { CidVersion::V0 } else { CidVersion::V1 };
         match unixfs::directory_of_shape(&children, version, header.sharded) {
-            Ok(directory) if directory.node.cid == *cid => Ok(Listing { node: directory.node, entries }),
+            Ok(directory) if directory.node.cid == *cid => {
+                Ok(Listing { node: directory.node, entries })
+            }
             _ => Err(damaged(path, cid)),
         }
     }
@@ -123,7 +128,8 @@ impl LocalBackend {
                 _ => Vec::new().into_iter(),
             };
             entry = below.into_iter().find(|entry| entry.name == *name).ok_or_else(|| {
-                let message = format!("there is no `{name}` in {cid}; `list` with `cid` shows what there is");
+                let message =
+                    format!("there is no `{name}` in {cid}; `list` with `cid` shows what there is");
                 AttemptError::permanent("not_found", message)
             })?;
         }
@@ -137,7 +143,9 @@ impl LocalBackend {
         what: &Listed,
         destination: Option<&Path>,
     ) -> Result<Outcome> {
-        write_listing(&*self.disk, request, attempt, destination, &mut |emit| self.list_to(what, emit))
+        write_listing(&*self.disk, request, attempt, destination, &mut |emit| {
+            self.list_to(what, emit)
+        })
     }
 
     fn list_to(&self, what: &Listed, emit: Emit<'_>) -> Result<()> {
@@ -150,7 +158,11 @@ impl LocalBackend {
                     _ => vec![entry],
                 };
                 for Entry { name, kind, cid, size, .. } in entries {
-                    let target = if let EntryKind::Symlink { target } = &kind { Some(target.clone()) } else { None };
+                    let target = if let EntryKind::Symlink { target } = &kind {
+                        Some(target.clone())
+                    } else {
+                        None
+                    };
                     let kind = match kind {
                         EntryKind::File => "file",
                         EntryKind::Directory => "directory",
@@ -185,7 +197,11 @@ impl LocalBackend {
                 FileKind::File => Some(self.disk.symlink_metadata(&path).map_err(ours)?.len),
                 _ => None,
             };
-            let target = if kind == FileKind::Symlink { Some(link_target(&*self.disk, &path)?) } else { None };
+            let target = if kind == FileKind::Symlink {
+                Some(link_target(&*self.disk, &path)?)
+            } else {
+                None
+            };
             let kind = match kind {
                 FileKind::File => "file",
                 FileKind::Directory => "directory",
@@ -205,7 +221,14 @@ impl LocalBackend {
             };
             let kind = if kind == FileKind::Directory { "directory" } else { "file" };
             let pinned = Some(self.has_pin(cid).map_err(ours)?);
-            emit(&ListedLine { name: None, kind, cid: Some(cid.to_string()), size, target: None, pinned })
+            emit(&ListedLine {
+                name: None,
+                kind,
+                cid: Some(cid.to_string()),
+                size,
+                target: None,
+                pinned,
+            })
         })
     }
 }

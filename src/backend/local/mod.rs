@@ -68,7 +68,12 @@ pub struct LocalBackend {
 impl LocalBackend {
     /// A backend that keeps everything below `root`, which is made when it is first needed;
     /// `options` say which CIDs content gets.
-    pub fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, root: PathBuf, options: Options) -> LocalBackend {
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        root: PathBuf,
+        options: Options,
+    ) -> LocalBackend {
         LocalBackend {
             disk,
             clock,
@@ -99,7 +104,9 @@ impl LocalBackend {
     /// Makes a directory at or below the root, with parents, and makes sure once per process that
     /// all of them are durable.
     fn ensure_dir(&self, path: &Path) -> DiskResult<()> {
-        let known = |path: &Path| self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(path);
+        let known = |path: &Path| {
+            self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
+        };
         // It may have been removed since.
         if known(path) && self.disk.exists(path)? {
             return Ok(());
@@ -113,14 +120,19 @@ impl LocalBackend {
             }
             match self.disk.sync_dir(parent_of(directory)) {
                 // Nobody made a directory here as us if we may not even read it.
-                Err(error) if error.kind() == ErrorKind::PermissionDenied && !directory.starts_with(&self.root) => {
+                Err(error)
+                    if error.kind() == ErrorKind::PermissionDenied
+                        && !directory.starts_with(&self.root) =>
+                {
                     break;
                 }
                 synced => synced?,
             }
         }
         let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
-        durable.extend(path.ancestors().take_while(|path| path.starts_with(&self.root)).map(PathBuf::from));
+        durable.extend(
+            path.ancestors().take_while(|path| path.starts_with(&self.root)).map(PathBuf::from),
+        );
         Ok(())
     }
 
@@ -130,7 +142,12 @@ impl LocalBackend {
         self.ensure_dir(&tmp)?;
         let identity = self.disk.identity();
         let nth = self.staged.fetch_add(1, Ordering::Relaxed);
-        Ok(tmp.join(format!("{}-{}-{nth}-{:08x}", identity.pid, identity.started, self.clock.random() as u32)))
+        Ok(tmp.join(format!(
+            "{}-{}-{nth}-{:08x}",
+            identity.pid,
+            identity.started,
+            self.clock.random() as u32
+        )))
     }
 
     /// Takes the store's lock; closing the file gives it up.
@@ -148,7 +165,8 @@ impl LocalBackend {
     fn sweep(&self) -> DiskResult<()> {
         let now_ns = self.clock.now().as_millis().saturating_mul(1_000_000);
         for entry in self.disk.list(&self.tmp_dir())? {
-            let mut owner = entry.name.to_str().unwrap_or_default().split('-').map(str::parse::<u64>);
+            let mut owner =
+                entry.name.to_str().unwrap_or_default().split('-').map(str::parse::<u64>);
             let (Some(Ok(pid)), Some(Ok(started))) = (owner.next(), owner.next()) else { continue };
             let path = self.tmp_dir().join(&entry.name);
             let Ok(metadata) = self.disk.symlink_metadata(&path) else { continue };
@@ -169,7 +187,10 @@ impl LocalBackend {
         let written = self.disk.write_new_synced(&path, MARK).and_then(|()| self.disk.read(&path));
         let removed = self.disk.remove_file(&path);
         if written? != MARK {
-            let damaged = std::io::Error::new(ErrorKind::InvalidData, "other bytes came back than were written");
+            let damaged = std::io::Error::new(
+                ErrorKind::InvalidData,
+                "other bytes came back than were written",
+            );
             return Err(crate::disk::DiskError::new("read back", &path, damaged));
         }
         removed?;
@@ -180,24 +201,36 @@ impl LocalBackend {
 }
 
 impl Backend for LocalBackend {
-    fn execute(&self, request: &Request, attempt: &Attempt) -> std::result::Result<Outcome, AttemptError> {
+    fn execute(
+        &self,
+        request: &Request,
+        attempt: &Attempt,
+    ) -> std::result::Result<Outcome, AttemptError> {
         // What is left over costs room, not correctness: failing here stops nothing.
         self.swept.call_once(|| drop(self.sweep()));
         let task = Task::of(request, self.options)?;
         stop_if_asked(attempt)?;
         match task {
-            Task::Add { path, recursive, options } => self.add(request, attempt, &path, recursive, options),
+            Task::Add { path, recursive, options } => {
+                self.add(request, attempt, &path, recursive, options)
+            }
             Task::Upload { path, destination, recursive, options } => {
                 let origin = Origin::of_user(self, attempt, &path, recursive, request, options)?;
                 self.write_name(attempt, origin, &destination)
             }
-            Task::Get { source, destination } => self.get(request, attempt, &source, &destination, true),
-            Task::Cat { source, destination } => self.get(request, attempt, &source, &destination, false),
+            Task::Get { source, destination } => {
+                self.get(request, attempt, &source, &destination, true)
+            }
+            Task::Cat { source, destination } => {
+                self.get(request, attempt, &source, &destination, false)
+            }
             Task::Pin { cid } => self.pin(attempt, &cid),
             Task::Unpin { cid } => self.unpin(attempt, &cid),
             Task::RemoveContent { cid, recursive } => self.remove_content(attempt, &cid, recursive),
             Task::RemoveName { name, recursive } => self.remove_name(attempt, &name, recursive),
-            Task::List { what, destination } => self.list(request, attempt, &what, destination.as_deref()),
+            Task::List { what, destination } => {
+                self.list(request, attempt, &what, destination.as_deref())
+            }
             Task::MakeDirectory { name } => self.make_directory(&name),
             Task::Copy { source, destination } => self.copy(attempt, &source, &destination),
             Task::Move { source, destination } => self.move_name(&source, &destination),
@@ -233,9 +266,10 @@ impl Backend for LocalBackend {
             ErrorKind::PermissionDenied => {
                 ("permission_denied", format!("make `{root}` writable for the user who runs this"))
             }
-            ErrorKind::ReadOnlyFilesystem => {
-                ("read_only", format!("mount the file system of `{root}` writable, or configure another path"))
-            }
+            ErrorKind::ReadOnlyFilesystem => (
+                "read_only",
+                format!("mount the file system of `{root}` writable, or configure another path"),
+            ),
             _ => ("io", format!("check the disk that `{root}` is on, or configure another path")),
         };
         let message = format!("the local store does not work: {error}; {advice}");

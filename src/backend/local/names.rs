@@ -24,7 +24,10 @@ impl LocalBackend {
             match self.disk.symlink_metadata(&path) {
                 Ok(metadata) if metadata.kind == FileKind::Directory => {}
                 Ok(_) => {
-                    let message = format!("`{}` leads through `{part}`, which is no directory", name.display());
+                    let message = format!(
+                        "`{}` leads through `{part}`, which is no directory",
+                        name.display()
+                    );
                     return Err(AttemptError::permanent("bad_path", message));
                 }
                 Err(error) if error.is_not_found() => {}
@@ -44,7 +47,10 @@ impl LocalBackend {
             Ok(metadata) => Ok((path, metadata.kind)),
             Err(error) if error.is_not_found() => Err(AttemptError::permanent(
                 "not_found",
-                format!("there is no `{}` in the tree of files; `list` shows what there is", name.display()),
+                format!(
+                    "there is no `{}` in the tree of files; `list` shows what there is",
+                    name.display()
+                ),
             )),
             Err(error) => Err(ours(error)),
         }
@@ -53,20 +59,28 @@ impl LocalBackend {
     /// Makes what a name is to be put in.
     fn make_parent(&self, name: &Name, path: &Path) -> Result<()> {
         self.ensure_dir(parent_of(path)).map_err(|error| match error.kind() {
-            ErrorKind::AlreadyExists | ErrorKind::NotADirectory => exists(name, "a part of it is a file"),
+            ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+                exists(name, "a part of it is a file")
+            }
             _ => writing(error),
         })
     }
 
     /// Writes a file or a tree under a name.
-    pub(super) fn write_name(&self, attempt: &Attempt, origin: Origin<'_>, name: &Name) -> Result<Outcome> {
+    pub(super) fn write_name(
+        &self,
+        attempt: &Attempt,
+        origin: Origin<'_>,
+        name: &Name,
+    ) -> Result<Outcome> {
         let path = self.locate(name)?;
         self.make_parent(name, &path)?;
         let place = Place { disk: &*self.disk, staging: self.tmp_path().map_err(ours)? };
         let there = self.disk.symlink_metadata(&path).ok();
         let is_merged = there.is_some_and(|there| there.kind == FileKind::Directory);
         let node = place.put(&Reading { backend: self, attempt, origin }, &path)?;
-        let receipt = is_merged.then(|| (MERGED.to_owned(), "true".to_owned())).into_iter().collect();
+        let receipt =
+            is_merged.then(|| (MERGED.to_owned(), "true".to_owned())).into_iter().collect();
         Ok(Outcome {
             cid: Some(node.cid.to_string()),
             size: Some(node.size),
@@ -80,15 +94,23 @@ impl LocalBackend {
         self.make_parent(name, &path)?;
         match self.ensure_dir(&path) {
             Ok(()) => Ok(Outcome { destination: Some(name.display()), ..Outcome::default() }),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(exists(name, "it is a file")),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                Err(exists(name, "it is a file"))
+            }
             Err(error) => Err(writing(error)),
         }
     }
 
-    pub(super) fn copy(&self, attempt: &Attempt, source: &Name, destination: &Name) -> Result<Outcome> {
+    pub(super) fn copy(
+        &self,
+        attempt: &Attempt,
+        source: &Name,
+        destination: &Name,
+    ) -> Result<Outcome> {
         let (path, kind) = self.named(source)?;
         refuse_into_itself(source, destination)?;
-        let origin = Origin::Disk { path, kind, expected: Expected::Anything, options: self.options };
+        let origin =
+            Origin::Disk { path, kind, expected: Expected::Anything, options: self.options };
         self.write_name(attempt, origin, destination)
     }
 
@@ -101,7 +123,9 @@ impl LocalBackend {
             Ok(metadata) if metadata.kind == FileKind::Directory => {
                 return Err(exists(destination, "it is a directory"));
             }
-            Ok(_) if kind == FileKind::Directory => return Err(exists(destination, "it is a file")),
+            Ok(_) if kind == FileKind::Directory => {
+                return Err(exists(destination, "it is a file"));
+            }
             Ok(_) => {}
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(ours(error)),
@@ -133,7 +157,12 @@ impl LocalBackend {
         }
     }
 
-    pub(super) fn remove_name(&self, attempt: &Attempt, name: &Name, recursive: bool) -> Result<Outcome> {
+    pub(super) fn remove_name(
+        &self,
+        attempt: &Attempt,
+        name: &Name,
+        recursive: bool,
+    ) -> Result<Outcome> {
         let (path, kind) = self.named(name)?;
         if kind != FileKind::Directory {
             self.disk.remove_file(&path).map_err(ours)?;
@@ -141,7 +170,8 @@ impl LocalBackend {
             return Ok(Outcome::default());
         }
         if !recursive {
-            let message = format!("`{}` is a directory; remove it with `recursive=true`", name.display());
+            let message =
+                format!("`{}` is a directory; remove it with `recursive=true`", name.display());
             return Err(AttemptError::permanent("is_directory", message));
         }
         super::stop_if_asked(attempt)?;
@@ -182,6 +212,9 @@ fn moved(destination: &Name) -> Outcome {
 }
 
 fn exists(name: &Name, why: &str) -> AttemptError {
-    let message = format!("`{}` cannot be written in the tree of files: {why}; choose another name", name.display());
+    let message = format!(
+        "`{}` cannot be written in the tree of files: {why}; choose another name",
+        name.display()
+    );
     AttemptError::permanent("destination_exists", message)
 }

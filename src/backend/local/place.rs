@@ -6,7 +6,8 @@ use super::listing::{Entry, EntryKind};
 use super::{Attempt, AttemptError, LocalBackend, Outcome, Request};
 use crate::backend::errors::Result;
 use crate::backend::files::{
-    Expected, UserFile, directory_node, entries_on_disk, find_user_file, link_target, read_user_file, unsupported_file,
+    Expected, UserFile, directory_node, entries_on_disk, find_user_file, link_target,
+    read_user_file, unsupported_file,
 };
 use crate::backend::parameters;
 use crate::backend::place::{Place, Shape, Tree};
@@ -32,7 +33,8 @@ impl<'a> Origin<'a> {
         request: &'a Request,
         options: Options,
     ) -> Result<Origin<'a>> {
-        let UserFile { path, kind, expected } = find_user_file(&*backend.disk, attempt, path, recursive, request)?;
+        let UserFile { path, kind, expected } =
+            find_user_file(&*backend.disk, attempt, path, recursive, request)?;
         Ok(Origin::Disk { path, kind, expected, options })
     }
 }
@@ -62,7 +64,10 @@ impl Tree for Reading<'_> {
                     for (name, kind) in entries_on_disk(disk, path)? {
                         let path = path.join(&name);
                         let expected = Expected::Anything;
-                        children.push((name, self.child(Origin::Disk { path, kind, expected, options: *options })));
+                        children.push((
+                            name,
+                            self.child(Origin::Disk { path, kind, expected, options: *options }),
+                        ));
                     }
                     Ok(Shape::Directory(children))
                 }
@@ -75,7 +80,9 @@ impl Tree for Reading<'_> {
                     let entries = self.backend.read_listing(&entry.cid)?.entries;
                     let children = entries.into_iter();
                     Ok(Shape::Directory(
-                        children.map(|entry| (entry.name.clone(), self.child(Origin::Content(entry)))).collect(),
+                        children
+                            .map(|entry| (entry.name.clone(), self.child(Origin::Content(entry))))
+                            .collect(),
                     ))
                 }
             },

@@ -21,7 +21,10 @@ impl LocalBackend {
         let pins = self.pins_dir();
         self.ensure_dir(&pins).map_err(ours)?;
         let name = pins.join(found.cid().to_string());
-        self.disk.open(&name, Access::OpenOrCreate).and_then(|file| file.sync_all()).map_err(ours)?;
+        self.disk
+            .open(&name, Access::OpenOrCreate)
+            .and_then(|file| file.sync_all())
+            .map_err(ours)?;
         self.disk.sync_dir(&pins).map_err(ours)?;
         Ok(Outcome { cid: Some(cid.to_string()), ..Outcome::default() })
     }
@@ -50,21 +53,30 @@ impl LocalBackend {
         Ok(false)
     }
 
-    pub(super) fn remove_content(&self, attempt: &Attempt, cid: &Cid, recursive: bool) -> Result<Outcome> {
+    pub(super) fn remove_content(
+        &self,
+        attempt: &Attempt,
+        cid: &Cid,
+        recursive: bool,
+    ) -> Result<Outcome> {
         let _lock = self.lock(attempt)?;
         let found = self.find(cid).map_err(ours)?.ok_or_else(|| no_content(cid))?;
         let root = canonical(cid);
         let doomed = match &found {
             Found::File { .. } => vec![root],
             Found::Directory { .. } if !recursive => {
-                let message = format!("{cid} is a directory; remove it and what is in it with `recursive=true`");
+                let message = format!(
+                    "{cid} is a directory; remove it and what is in it with `recursive=true`"
+                );
                 return Err(AttemptError::permanent("is_directory", message));
             }
             Found::Directory { .. } => self.tree(attempt, &root)?,
         };
         let mut kept = self.protected_by_pins(attempt, &doomed)?;
         if kept.contains(&root) {
-            let message = format!("{cid} is pinned, by itself or as part of a pinned directory; `unpin` that first");
+            let message = format!(
+                "{cid} is pinned, by itself or as part of a pinned directory; `unpin` that first"
+            );
             return Err(AttemptError::permanent("pinned", message));
         }
         if doomed.len() > 1 {
@@ -108,7 +120,9 @@ impl LocalBackend {
         let pins = self.pins_dir();
         self.ensure_dir(&pins).map_err(ours)?;
         for entry in self.disk.list(&pins).map_err(ours)? {
-            let Some(pin) = entry.name.to_str().and_then(|name| Cid::try_from(name).ok()) else { continue };
+            let Some(pin) = entry.name.to_str().and_then(|name| Cid::try_from(name).ok()) else {
+                continue;
+            };
             self.walk(attempt, &pin, &mut seen, false, &mut |cid| {
                 if doomed.contains(cid) {
                     kept.insert(*cid);

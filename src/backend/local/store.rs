@@ -10,7 +10,9 @@ use super::{Attempt, LocalBackend};
 use crate::backend::errors::{Result, ours};
 use crate::backend::files::{entries_on_disk, parent_of, pump};
 use crate::backend::place::Staged;
-use crate::backend::unixfs::{Cid, CidVersion, DAG_PB, FileHasher, Options, RAW, SHA2_256, Version};
+use crate::backend::unixfs::{
+    Cid, CidVersion, DAG_PB, FileHasher, Options, RAW, SHA2_256, Version,
+};
 use crate::disk::{Access, DiskResult, FileKind};
 
 /// The name of a directory's file ends so.
@@ -57,7 +59,8 @@ impl Layout {
 
     fn options(&self, cid: &Cid) -> Options {
         let Layout { raw_leaves, chunk_size, max_links } = *self;
-        let cid_version = if cid.version() == Version::V0 { CidVersion::V0 } else { CidVersion::V1 };
+        let cid_version =
+            if cid.version() == Version::V0 { CidVersion::V0 } else { CidVersion::V1 };
         Options { cid_version, raw_leaves, chunk_size, max_links, ..Options::default() }
     }
 }
@@ -95,7 +98,9 @@ pub(super) fn canonical(cid: &Cid) -> Cid {
 fn twin(cid: &Cid) -> Option<Cid> {
     match cid.version() {
         Version::V0 => Some(canonical(cid)),
-        Version::V1 if cid.codec() == DAG_PB && cid.hash().code() == SHA2_256 => Cid::new_v0(*cid.hash()).ok(),
+        Version::V1 if cid.codec() == DAG_PB && cid.hash().code() == SHA2_256 => {
+            Cid::new_v0(*cid.hash()).ok()
+        }
         Version::V1 => None,
     }
 }
@@ -109,7 +114,8 @@ impl LocalBackend {
     fn content_path(&self, cid: &Cid, suffix: &str) -> PathBuf {
         let text = cid.to_string();
         // The last character of a CID takes only some of all values; those before it take all.
-        let shard = text.len().checked_sub(3).and_then(|start| text.get(start..start + 2)).unwrap_or("_");
+        let shard =
+            text.len().checked_sub(3).and_then(|start| text.get(start..start + 2)).unwrap_or("_");
         self.content_dir().join(shard).join(format!("{text}{suffix}"))
     }
 
@@ -132,7 +138,12 @@ impl LocalBackend {
     }
 
     /// Puts a file's content, already written and hashed, under its CID.
-    pub(super) fn publish_file(&self, staged: Staged<'_>, cid: &Cid, options: &Options) -> DiskResult<()> {
+    pub(super) fn publish_file(
+        &self,
+        staged: Staged<'_>,
+        cid: &Cid,
+        options: &Options,
+    ) -> DiskResult<()> {
         let layout = Layout::of(options);
         // A raw root is one block: its hash is the content's. Elsewhere the CID does not tell.
         if cid.codec() != RAW && layout != Layout::usual(cid) {
@@ -199,7 +210,9 @@ impl LocalBackend {
 
     /// Removes content and what belongs to it; what is not there is passed over.
     pub(super) fn delete(&self, cid: &Cid) -> DiskResult<()> {
-        for path in forms(cid).flat_map(|cid| ["", DIRECTORY, LAYOUT].map(|suffix| self.content_path(&cid, suffix))) {
+        for path in forms(cid)
+            .flat_map(|cid| ["", DIRECTORY, LAYOUT].map(|suffix| self.content_path(&cid, suffix)))
+        {
             match self.disk.remove_file(&path) {
                 Ok(()) => self.disk.sync_dir(parent_of(&path))?,
                 Err(error) if error.is_not_found() => {}
@@ -221,7 +234,10 @@ impl LocalBackend {
     }
 
     /// Calls `visit` for all content, in the order of its places.
-    pub(super) fn each_content(&self, visit: &mut dyn FnMut(&Cid, FileKind, &Path) -> Result<()>) -> Result<()> {
+    pub(super) fn each_content(
+        &self,
+        visit: &mut dyn FnMut(&Cid, FileKind, &Path) -> Result<()>,
+    ) -> Result<()> {
         let content = self.content_dir();
         self.ensure_dir(&content).map_err(ours)?;
         for (shard, kind) in entries_on_disk(&*self.disk, &content)? {

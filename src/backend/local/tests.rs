@@ -7,7 +7,9 @@ use super::*;
 use crate::backend::parameters::{TYPES, check, supports};
 use crate::clock::ManualClock;
 use crate::disk::{Access, FileKind, Machine, MemoryDisk, OsDisk};
-use crate::operation::{BackendName, FailureClass, Fields, OperationId, OperationType, Source, Time};
+use crate::operation::{
+    BackendName, FailureClass, Fields, OperationId, OperationType, Source, Time,
+};
 
 const DAY: i64 = 86_400_000;
 
@@ -23,7 +25,14 @@ fn on_memory(machine: &Machine) -> (Bench, MemoryDisk) {
     let disk = machine.process();
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     shared.create_dir_all_synced(Path::new("/home")).unwrap();
-    (Bench { backend: backend(shared.clone(), Path::new("/var/store")), disk: shared, home: "/home".into() }, disk)
+    (
+        Bench {
+            backend: backend(shared.clone(), Path::new("/var/store")),
+            disk: shared,
+            home: "/home".into(),
+        },
+        disk,
+    )
 }
 
 fn on_disk() -> (Bench, tempfile::TempDir) {
@@ -31,7 +40,10 @@ fn on_disk() -> (Bench, tempfile::TempDir) {
     let disk: Arc<dyn Disk> = Arc::new(OsDisk::new());
     let home = directory.path().join("home");
     disk.create_dir(&home).unwrap();
-    (Bench { backend: backend(disk.clone(), &directory.path().join("deep/store")), disk, home }, directory)
+    (
+        Bench { backend: backend(disk.clone(), &directory.path().join("deep/store")), disk, home },
+        directory,
+    )
 }
 
 /// A store, and the disk on which the files of its user are.
@@ -45,9 +57,14 @@ struct Bench {
 /// A request with an id of its own.
 fn request(operation_type: &str, parameters: &[(&str, &str)]) -> Request {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let parameters: Fields = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    let parameters: Fields =
+        parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     Request {
-        id: OperationId::new(Time::from_millis(0), 0, (NEXT.fetch_add(1, Ordering::Relaxed) as u128) << 64 | 1 << 100),
+        id: OperationId::new(
+            Time::from_millis(0),
+            0,
+            (NEXT.fetch_add(1, Ordering::Relaxed) as u128) << 64 | 1 << 100,
+        ),
         number: 1,
         operation_type: OperationType::new(operation_type).unwrap(),
         backend: BackendName::new("tested").unwrap(),
@@ -65,7 +82,11 @@ impl Bench {
     fn write(&self, name: &str, content: &[u8]) -> String {
         let path = self.path(name);
         self.disk.create_dir_all_synced(Path::new(&path).parent().unwrap()).unwrap();
-        self.disk.open(Path::new(&path), Access::OpenOrCreate).unwrap().write_at(content, 0).unwrap();
+        self.disk
+            .open(Path::new(&path), Access::OpenOrCreate)
+            .unwrap()
+            .write_at(content, 0)
+            .unwrap();
         path
     }
 
@@ -79,7 +100,13 @@ impl Bench {
 
     fn source(&self, path: &str) -> Source {
         let metadata = self.disk.metadata(Path::new(path)).unwrap();
-        Source { size: metadata.len, mtime_ns: metadata.mtime_ns, inode: metadata.inode, sha256: None, spool: None }
+        Source {
+            size: metadata.len,
+            mtime_ns: metadata.mtime_ns,
+            inode: metadata.inode,
+            sha256: None,
+            spool: None,
+        }
     }
 
     fn run(&self, operation_type: &str, parameters: &[(&str, &str)]) -> Result<Outcome> {
@@ -109,7 +136,12 @@ impl Bench {
 
     /// Names left lying around by unfinished work, in the user's directory.
     fn litter(&self) -> Vec<String> {
-        let names = self.disk.list(&self.home).unwrap().into_iter().map(|entry| entry.name.into_string().unwrap());
+        let names = self
+            .disk
+            .list(&self.home)
+            .unwrap()
+            .into_iter()
+            .map(|entry| entry.name.into_string().unwrap());
         names.filter(|name| name.starts_with(".wal-cli")).collect()
     }
 }
@@ -134,7 +166,10 @@ const HELLO_CID: &str = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o";
 fn content_goes_when_nothing_holds_it() {
     let (bench, _) = on_memory(&Machine::new());
     let absent = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH";
-    assert_eq!(bench.refused("get", &[("cid", absent), ("destination", &bench.path("x"))]), "not_found");
+    assert_eq!(
+        bench.refused("get", &[("cid", absent), ("destination", &bench.path("x"))]),
+        "not_found"
+    );
     assert_eq!(bench.refused("rm", &[("cid", absent)]), "not_found");
 
     bench.ok("add", &[("path", &bench.write("hello.txt", b"hello world\n"))]);
@@ -145,7 +180,10 @@ fn content_goes_when_nothing_holds_it() {
     bench.ok("rm", &[("cid", HELLO_CID)]);
     assert!(matches!(bench.ask("rm", &[("cid", HELLO_CID)]), Answer::Done(_)));
     assert_eq!(bench.refused("pin", &[("cid", HELLO_CID)]), "not_found");
-    assert_eq!(bench.refused("cat", &[("cid", HELLO_CID), ("destination", &bench.path("x"))]), "not_found");
+    assert_eq!(
+        bench.refused("cat", &[("cid", HELLO_CID), ("destination", &bench.path("x"))]),
+        "not_found"
+    );
 }
 
 #[test]
@@ -158,7 +196,10 @@ fn a_pin_protects_what_is_in_a_pinned_directory() {
     assert_eq!(bench.refused("rm", &[("cid", &cid), ("recursive", "true")]), "pinned");
     bench.ok("unpin", &[("cid", &cid)]);
     bench.ok("rm", &[("cid", &cid), ("recursive", "true")]);
-    assert_eq!(bench.refused("get", &[("cid", HELLO_CID), ("destination", &bench.path("x"))]), "not_found");
+    assert_eq!(
+        bench.refused("get", &[("cid", HELLO_CID), ("destination", &bench.path("x"))]),
+        "not_found"
+    );
 }
 
 #[test]
@@ -178,7 +219,8 @@ fn a_copy_is_read_in_place_of_its_source_which_may_be_anything_by_now() {
     for path in ["changing", "that is gone"] {
         add.parameters.insert("path".into(), bench.path(path));
         assert_eq!(bench.backend.execute(&add, &Attempt::default()), Ok(one.clone()));
-        let mut upload = Request { operation_type: OperationType::new("upload").unwrap(), ..add.clone() };
+        let mut upload =
+            Request { operation_type: OperationType::new("upload").unwrap(), ..add.clone() };
         upload.parameters.insert("destination".into(), "/named".into());
         assert_eq!(bench.backend.execute(&upload, &Attempt::default()).unwrap().cid, one.cid);
         bench.ok("rm", &[("path", "/named")]);
@@ -235,7 +277,10 @@ fn bad_parameters_are_found_before_anything_is_logged() {
     assert!(TYPES.iter().all(|name| supports(name)) && !supports("dance"));
     assert_eq!(check("list", &fields(&[])), Ok(()));
     assert_eq!(check("download", &fields(&[("source", "name"), ("destination", "/a")])), Ok(()));
-    assert_eq!(check("get", &fields(&[("source", &format!("ipfs://{CID}/x")), ("destination", "/a")])), Ok(()));
+    assert_eq!(
+        check("get", &fields(&[("source", &format!("ipfs://{CID}/x")), ("destination", "/a")])),
+        Ok(())
+    );
 }
 
 #[test]
@@ -249,7 +294,10 @@ fn content_lies_plainly_under_its_cid_with_its_layout_only_where_needed() {
     assert_eq!(bench.disk.read(Path::new(&place)).unwrap(), [1; 3000]);
 
     // Read back by the other form of the same CID.
-    let other = store::forms(&place.rsplit('/').next().unwrap().try_into().unwrap()).nth(1).unwrap().to_string();
+    let other = store::forms(&place.rsplit('/').next().unwrap().try_into().unwrap())
+        .nth(1)
+        .unwrap()
+        .to_string();
     assert!(other.starts_with("bafybei"));
     bench.ok("get", &[("cid", &other), ("destination", &bench.path("out"))]);
     assert_eq!(bench.read("out"), [1; 3000]);
@@ -282,7 +330,8 @@ fn damaged_content_is_never_handed_out() {
     let machine = Machine::new();
     let (bench, _) = on_memory(&machine);
     bench.write("d/file", &[5; 300_000]);
-    let directory = bench.ok("add", &[("path", &bench.path("d")), ("recursive", "true")]).cid.unwrap();
+    let directory =
+        bench.ok("add", &[("path", &bench.path("d")), ("recursive", "true")]).cid.unwrap();
     let cid = bench.ok("add", &[("path", &bench.path("d/file"))]).cid.unwrap();
     for place in files(&*bench.disk, Path::new("/var/store/content")) {
         machine.corrupt(&place, |bytes| *bytes.last_mut().unwrap() ^= 1);
@@ -298,7 +347,9 @@ fn damaged_content_is_never_handed_out() {
     bench.ok("add", &[("path", &bench.path("d/file"))]);
     bench.ok("get", &[("cid", &cid), ("destination", &bench.path("out"))]);
     // Content of another length is seen, and mended, without that.
-    let place = files(&*bench.disk, Path::new("/var/store/content")).into_iter().find(|path| path.ends_with(&cid));
+    let place = files(&*bench.disk, Path::new("/var/store/content"))
+        .into_iter()
+        .find(|path| path.ends_with(&cid));
     machine.corrupt(&place.unwrap(), |bytes| bytes.truncate(10));
     bench.ok("add", &[("path", &bench.path("d/file"))]);
     bench.ok("get", &[("cid", &cid), ("destination", &bench.path("out"))]);
@@ -311,7 +362,9 @@ fn removing_a_tree_leaves_what_others_need() {
     bench.write("a/two", b"two");
     bench.write("a/pinned", b"pinned");
     bench.write("b/shared/one", b"one");
-    let add = |name: &str| bench.ok("add", &[("path", &bench.path(name)), ("recursive", "true")]).cid.unwrap();
+    let add = |name: &str| {
+        bench.ok("add", &[("path", &bench.path(name)), ("recursive", "true")]).cid.unwrap()
+    };
     let (a, b, two, pinned) = (add("a"), add("b"), add("a/two"), add("a/pinned"));
     bench.ok("pin", &[("cid", &pinned)]);
     bench.ok("rm", &[("cid", &a), ("recursive", "true")]);
@@ -332,7 +385,10 @@ fn links_are_stored_and_never_followed_out_of_the_tree() {
     bench.disk.symlink(Path::new("t/file"), Path::new(&bench.path("to file"))).unwrap();
     let cid = bench.ok("add", &[("path", &bench.path("t")), ("recursive", "true")]).cid.unwrap();
     bench.ok("get", &[("cid", &cid), ("destination", &bench.path("out"))]);
-    assert_eq!(bench.disk.read_link(Path::new(&bench.path("out/link"))).unwrap(), Path::new("../secret"));
+    assert_eq!(
+        bench.disk.read_link(Path::new(&bench.path("out/link"))).unwrap(),
+        Path::new("../secret")
+    );
     let listing = bench.ok("list", &[("cid", &cid)]).receipt["listing"].clone();
     assert!(listing.contains("../secret"), "{listing}");
     // Given as the path itself, a link is followed.
@@ -340,10 +396,16 @@ fn links_are_stored_and_never_followed_out_of_the_tree() {
 
     bench.ok("upload", &[("path", &bench.path("t")), ("destination", "/t"), ("recursive", "true")]);
     let key = bench.write("my key", b"mine");
-    assert_eq!(bench.refused("upload", &[("path", &key), ("destination", "/t/link/key")]), "bad_path");
+    assert_eq!(
+        bench.refused("upload", &[("path", &key), ("destination", "/t/link/key")]),
+        "bad_path"
+    );
     assert_eq!(bench.refused("rm", &[("path", "/t/link/key")]), "bad_path");
     let out = bench.path("stolen");
-    assert_eq!(bench.refused("download", &[("source", "/t/link/key"), ("destination", &out)]), "bad_path");
+    assert_eq!(
+        bench.refused("download", &[("source", "/t/link/key"), ("destination", &out)]),
+        "bad_path"
+    );
     bench.ok("rm", &[("path", "/t"), ("recursive", "true")]);
     assert_eq!(bench.read("secret/key"), b"secret");
 
@@ -351,7 +413,10 @@ fn links_are_stored_and_never_followed_out_of_the_tree() {
     let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
     assert!(made.success());
     assert_eq!(bench.refused("add", &[("path", &pipe)]), "unsupported_file");
-    assert_eq!(bench.refused("add", &[("path", &bench.path("t")), ("recursive", "true")]), "unsupported_file");
+    assert_eq!(
+        bench.refused("add", &[("path", &bench.path("t")), ("recursive", "true")]),
+        "unsupported_file"
+    );
     drop(directory);
 }
 
@@ -455,7 +520,8 @@ fn prepare(bench: &Bench) {
 
 /// Whether everything is as the script leaves it.
 fn assert_done(bench: &Bench) {
-    let listing = |parameters: &[(&str, &str)]| bench.ok("list", parameters).receipt["listing"].clone();
+    let listing =
+        |parameters: &[(&str, &str)]| bench.ok("list", parameters).receipt["listing"].clone();
     let cids = listing(&[]);
     assert!(!cids.contains(FILE) && cids.contains(DIRECTORY), "{cids}");
     assert!(!cids.contains("\"pinned\":true"), "{cids}");
@@ -468,7 +534,8 @@ fn assert_done(bench: &Bench) {
     let store: Vec<&str> = store.iter().map(|path| path.to_str().unwrap()).collect();
     assert_eq!(
         store,
-        ["y/large", "y/link", "y/sub/small", "z/sub/small"].map(|name| format!("/var/store/files/{name}"))
+        ["y/large", "y/link", "y/sub/small", "z/sub/small"]
+            .map(|name| format!("/var/store/files/{name}"))
     );
     assert_eq!(bench.disk.read(Path::new("/var/store/files/z/sub/small")).unwrap(), b"small");
     assert!(bench.disk.exists(Path::new("/var/store/files/m/n")).unwrap());
@@ -495,7 +562,10 @@ fn nothing_is_lost_by_a_kill_or_a_power_cut_at_any_point() {
                     if result.is_ok() {
                         continue;
                     }
-                    assert!(disk.symlink_metadata(Path::new("/")).is_err(), "{at} {request:?} {result:?}");
+                    assert!(
+                        disk.symlink_metadata(Path::new("/")).is_err(),
+                        "{at} {request:?} {result:?}"
+                    );
                     killed = true;
                     if power_cut {
                         machine.power_cut(|| chance.bool());
@@ -504,7 +574,9 @@ fn nothing_is_lost_by_a_kill_or_a_power_cut_at_any_point() {
                     match bench.backend.ask(request).unwrap() {
                         Answer::Done(_) => continue,
                         Answer::NotDone => {}
-                        other @ (Answer::Unknown(_) | Answer::StillRunning(_)) => panic!("{at} {request:?} {other:?}"),
+                        other @ (Answer::Unknown(_) | Answer::StillRunning(_)) => {
+                            panic!("{at} {request:?} {other:?}")
+                        }
                     }
                 }
                 let result = bench.backend.execute(request, &Attempt::default());
@@ -534,9 +606,15 @@ fn a_full_disk_is_transient_and_leaves_nothing_behind() {
         let add = [("path", &bench.path("t")[..]), ("recursive", "true"), ("chunk_size", "1000")];
         match bench.run("add", &add) {
             Err(AttemptError::Failed { failure, .. }) => {
-                assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Transient, "disk_full"));
+                assert_eq!(
+                    (failure.class, &failure.error_type[..]),
+                    (FailureClass::Transient, "disk_full")
+                );
                 let failure = bench.backend.health().unwrap_err();
-                assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Outage, "disk_full"));
+                assert_eq!(
+                    (failure.class, &failure.error_type[..]),
+                    (FailureClass::Outage, "disk_full")
+                );
                 assert!(failure.message.contains("free some space"), "{}", failure.message);
             }
             other => assert!(other.is_ok(), "{at} {other:?}"),

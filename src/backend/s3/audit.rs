@@ -28,7 +28,8 @@ pub(in crate::backend) fn effects(
         let bucket = place.bucket.as_deref().or(bucket).unwrap_or_default();
         format!("key/{bucket}/{}", place.key.trim_end_matches('/'))
     };
-    let put = |place: &Place, reach| Effect { place: named(&as_put(place, outcome)), reach, puts: true };
+    let put =
+        |place: &Place, reach| Effect { place: named(&as_put(place, outcome)), reach, puts: true };
     // An object may have the name of a folder: that all below goes with it is not certain.
     let taken = |place: &Place| Effect { place: named(place), reach: Reach::Prefix, puts: false };
     let is_folder = outcome.receipt.contains_key(OBJECTS);
@@ -52,11 +53,17 @@ fn as_put(place: &Place, outcome: &Outcome) -> Place {
 }
 
 impl S3Backend {
-    pub(super) fn look_again(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<Audit> {
+    pub(super) fn look_again(
+        &self,
+        request: &Request,
+        outcome: &Outcome,
+        attempt: &Attempt,
+    ) -> Result<Audit> {
         match self.look(request, outcome, attempt) {
             // The bucket of this operation alone: that of the settings would be an outage.
             Err(AttemptError::Failed { failure, .. })
-                if failure.class == FailureClass::Permanent && failure.error_type == "no_such_bucket" =>
+                if failure.class == FailureClass::Permanent
+                    && failure.error_type == "no_such_bucket" =>
             {
                 let bucket = outcome.receipt.get("bucket").map_or("its bucket", |bucket| bucket);
                 Ok(Audit::Gone(format!("the bucket `{bucket}` is not there any more")))
@@ -67,7 +74,8 @@ impl S3Backend {
 
     fn look(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<Audit> {
         // Of a large folder many objects are looked at: none may take long, and all together as long as they need.
-        let session = self.session(request, attempt, Spell::begin(self.options.idle.min(QUESTION_MAX), None));
+        let session =
+            self.session(request, attempt, Spell::begin(self.options.idle.min(QUESTION_MAX), None));
         let objects = outcome.receipt.get(OBJECTS).and_then(|objects| objects.parse().ok());
         // A directory of the original may have been adopted without its operations' parameters.
         let Ok(task) = self.task_of(request) else { return Ok(Audit::Nothing) };
@@ -91,7 +99,10 @@ impl S3Backend {
                 let mark = Place { key: place.prefix(), ..place.clone() };
                 Ok(match session.head(&mark)? {
                     Some(_) => Audit::Intact,
-                    None => Audit::Gone(format!("the mark of the folder `{}` is gone", session.name_of(&place)?)),
+                    None => Audit::Gone(format!(
+                        "the mark of the folder `{}` is gone",
+                        session.name_of(&place)?
+                    )),
                 })
             }
             Task::Get { .. } | Task::Remove { .. } | Task::List { .. } => Ok(Audit::Nothing),
@@ -131,18 +142,20 @@ impl Session<'_> {
         let others = match others.as_slice() {
             [] => String::new(),
             [first] => format!("; `{first}` is somebody else's"),
-            [first, rest @ ..] => format!("; `{first}` and {} more are somebody else's", rest.len()),
+            [first, rest @ ..] => {
+                format!("; `{first}` and {} more are somebody else's", rest.len())
+            }
         };
         Ok(match outcome.size {
-            _ if count == 0 && objects > 0 => {
-                Audit::Gone(format!("none of the {objects} objects put in `{name}` is there any more"))
-            }
-            _ if count < objects => {
-                Audit::Altered(format!("{count} of {objects} objects in `{name}` are as they were put{others}"))
-            }
-            Some(size) if size != bytes => {
-                Audit::Altered(format!("the {objects} objects in `{name}` have {bytes} bytes, not {size}"))
-            }
+            _ if count == 0 && objects > 0 => Audit::Gone(format!(
+                "none of the {objects} objects put in `{name}` is there any more"
+            )),
+            _ if count < objects => Audit::Altered(format!(
+                "{count} of {objects} objects in `{name}` are as they were put{others}"
+            )),
+            Some(size) if size != bytes => Audit::Altered(format!(
+                "the {objects} objects in `{name}` have {bytes} bytes, not {size}"
+            )),
             _ => Audit::Intact,
         })
     }
@@ -178,7 +191,9 @@ fn compare(name: &str, there: &HeadObjectOutput, outcome: &Outcome) -> Audit {
         let (Some(put), Some(now)) = (outcome.receipt.get(kind), now) else { continue };
         // One of parts and one of the whole cannot be compared.
         if put.contains('-') == now.contains('-') {
-            let what = format!("the content of `{name}` is not what was put: its {kind} is {now}, not {put}");
+            let what = format!(
+                "the content of `{name}` is not what was put: its {kind} is {now}, not {put}"
+            );
             return if put == now { Audit::Intact } else { Audit::Altered(what) };
         }
     }
@@ -205,7 +220,9 @@ mod tests {
             receipt.extend(crc32.map(|crc32| ("checksum_crc32".to_owned(), crc32.to_owned())));
             Outcome { size: Some(3), receipt, ..Outcome::default() }
         };
-        let is_intact = |there: &HeadObjectOutput, outcome: &Outcome| compare("x", there, outcome) == Audit::Intact;
+        let is_intact = |there: &HeadObjectOutput, outcome: &Outcome| {
+            compare("x", there, outcome) == Audit::Intact
+        };
         assert!(is_intact(&head(3, None, "a"), &put(None)), "quotes mean nothing");
         assert!(!is_intact(&head(3, None, "b"), &put(None)));
         assert!(!is_intact(&head(4, Some("c"), "a"), &put(Some("c"))));
@@ -215,6 +232,9 @@ mod tests {
         // Checksums of parts say nothing of one of the whole.
         assert!(is_intact(&head(3, Some("d-2"), "a"), &put(Some("c"))));
         assert!(is_intact(&head(3, Some("d"), "a"), &put(None)));
-        assert!(is_intact(&head(3, None, "b"), &Outcome { size: Some(3), ..Outcome::default() }), "nothing but a size");
+        assert!(
+            is_intact(&head(3, None, "b"), &Outcome { size: Some(3), ..Outcome::default() }),
+            "nothing but a size"
+        );
     }
 }

@@ -19,7 +19,8 @@ use crate::backend::{Answer, AttemptError};
 use crate::operation::{Fields, Outcome};
 
 /// What may stand as it is in the source of a copy.
-const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+const KEY: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// An object of a folder, as it was when it was copied.
 struct Copied {
@@ -32,7 +33,10 @@ impl Session<'_> {
         let bare = Place { key: place.key.trim_end_matches('/').to_owned(), ..place.clone() };
         let mark = Place { key: place.prefix(), ..place.clone() };
         let occupied = |key: &str| {
-            AttemptError::permanent("destination_exists", format!("`{key}` is an object; choose another key"))
+            AttemptError::permanent(
+                "destination_exists",
+                format!("`{key}` is an object; choose another key"),
+            )
         };
         if self.head(&bare)?.is_some() {
             return Err(occupied(&bare.key));
@@ -60,7 +64,11 @@ impl Session<'_> {
         if !recursive {
             if is_object {
                 self.delete(place, &place.key)?;
-                return if self.head(place)?.is_some() { Err(self.still_there()) } else { Ok(Outcome::default()) };
+                return if self.head(place)?.is_some() {
+                    Err(self.still_there())
+                } else {
+                    Ok(Outcome::default())
+                };
             }
             if !self.is_folder(place)? {
                 return Err(not_found(place));
@@ -80,7 +88,10 @@ impl Session<'_> {
             return Err(self.still_there());
         }
         let count = objects.len() + usize::from(is_object);
-        Ok(Outcome { receipt: Fields::from([("objects".into(), count.to_string())]), ..Outcome::default() })
+        Ok(Outcome {
+            receipt: Fields::from([("objects".into(), count.to_string())]),
+            ..Outcome::default()
+        })
     }
 
     fn still_there(&self) -> AttemptError {
@@ -93,11 +104,22 @@ impl Session<'_> {
     }
 
     /// Deletes this version; none: what is there, of which a service that keeps versions keeps this one.
-    pub(super) fn delete_version(&self, place: &Place, key: &str, version: Option<&str>) -> Result<()> {
+    pub(super) fn delete_version(
+        &self,
+        place: &Place,
+        key: &str,
+        version: Option<&str>,
+    ) -> Result<()> {
         stop_if_asked(self.attempt)?;
         let bucket = self.bucket(place)?;
         let deleted = self.call(async |client| {
-            client.delete_object().bucket(bucket).key(key).set_version_id(version.map(str::to_owned)).send().await
+            client
+                .delete_object()
+                .bucket(bucket)
+                .key(key)
+                .set_version_id(version.map(str::to_owned))
+                .send()
+                .await
         });
         self.acted("DeleteObject", deleted).map(drop)
     }
@@ -119,7 +141,11 @@ impl Session<'_> {
         if let Some(there) = self.object_at(source)? {
             let outcome = self.copy_object(source, &there, &destination.for_object(source))?;
             self.delete_copied(source, there.e_tag())?;
-            return if self.head(source)?.is_some() { Err(self.still_there()) } else { Ok(outcome) };
+            return if self.head(source)?.is_some() {
+                Err(self.still_there())
+            } else {
+                Ok(outcome)
+            };
         }
         let (outcome, copied) = self.copy_folder(source, destination)?;
         for Copied { key, etag } in copied {
@@ -140,7 +166,8 @@ impl Session<'_> {
         if removed {
             return Ok(());
         }
-        let message = format!("`{}` was replaced while it was moved; it is tried again", origin.key);
+        let message =
+            format!("`{}` was replaced while it was moved; it is tried again", origin.key);
         Err(AttemptError::transient("conflict", message))
     }
 
@@ -149,7 +176,13 @@ impl Session<'_> {
         stop_if_asked(self.attempt)?;
         let bucket = self.bucket(place)?;
         let deleted = self.call(async |client| {
-            client.delete_object().bucket(bucket).key(&place.key).set_if_match(etag.map(str::to_owned)).send().await
+            client
+                .delete_object()
+                .bucket(bucket)
+                .key(&place.key)
+                .set_if_match(etag.map(str::to_owned))
+                .send()
+                .await
         });
         match deleted {
             Err(Trouble::Refused(refused)) if refused.is_not_found() => Ok(true),
@@ -183,10 +216,13 @@ impl Session<'_> {
         let target = |key: &str| format!("{to}{}", key.strip_prefix(&from).unwrap_or(key));
         let keys: BTreeSet<&str> = objects.iter().map(|object| &object.key[..]).collect();
         if source.bucket == destination.bucket
-            && let Some(object) = objects.iter().find(|object| keys.contains(&target(&object.key)[..]))
+            && let Some(object) =
+                objects.iter().find(|object| keys.contains(&target(&object.key)[..]))
         {
             let (key, onto) = (&object.key, target(&object.key));
-            let message = format!("`{key}` would go to `{onto}`, which is in the same folder; choose another key");
+            let message = format!(
+                "`{key}` would go to `{onto}`, which is in the same folder; choose another key"
+            );
             return Err(AttemptError::permanent("bad_path", message));
         }
         let mut copied = Vec::with_capacity(objects.len());
@@ -206,7 +242,12 @@ impl Session<'_> {
     }
 
     /// Copies an object on the service, and looks whether all of it is there.
-    fn copy_object(&self, source: &Place, there: &HeadObjectOutput, destination: &Place) -> Result<Outcome> {
+    fn copy_object(
+        &self,
+        source: &Place,
+        there: &HeadObjectOutput,
+        destination: &Place,
+    ) -> Result<Outcome> {
         stop_if_asked(self.attempt)?;
         let (bucket, origin) = (self.bucket(destination)?, self.bucket(source)?);
         let origin = format!("{origin}/{}", utf8_percent_encode(&source.key, KEY));
@@ -216,18 +257,21 @@ impl Session<'_> {
             return self.put_in_parts(&Origin::Object(&original), destination, &original.options());
         }
         let copied = self.call(async |client| {
-            let copy = client.copy_object().bucket(bucket).key(&destination.key).copy_source(&origin);
+            let copy =
+                client.copy_object().bucket(bucket).key(&destination.key).copy_source(&origin);
             copy.set_copy_source_if_match(there.e_tag().map(str::to_owned)).send().await
         });
         let copied = match copied {
             // It was replaced since we looked at it.
             Err(Trouble::Refused(refused)) if refused.is_occupied() => {
-                let trouble = Trouble::Refused(Refused { code: "OperationAborted".into(), ..refused });
+                let trouble =
+                    Trouble::Refused(Refused { code: "OperationAborted".into(), ..refused });
                 return Err(self.backend.fail("CopyObject", trouble, false));
             }
             copied => self.acted("CopyObject", copied)?,
         };
-        let given = |copied: &CopyObjectOutput| copied.copy_object_result()?.e_tag().map(str::to_owned);
+        let given =
+            |copied: &CopyObjectOutput| copied.copy_object_result()?.e_tag().map(str::to_owned);
         let etag = given(&copied);
         match self.head(destination) {
             Ok(Some(copy)) if etag.is_none() || same_etag(copy.e_tag(), etag.as_deref()) => {
@@ -254,10 +298,15 @@ impl Session<'_> {
             return Ok(Answer::NotDone);
         }
         let is_folder = self.is_folder(source)?;
-        let object = if source.is_folder_name() { None } else { Some(destination.for_object(source)) };
-        let there = object.map(|object| Ok::<_, AttemptError>((self.head(&object)?, object))).transpose()?;
+        let object =
+            if source.is_folder_name() { None } else { Some(destination.for_object(source)) };
+        let there = object
+            .map(|object| Ok::<_, AttemptError>((self.head(&object)?, object)))
+            .transpose()?;
         match there {
-            Some((Some(there), object)) if !is_folder => Ok(Answer::Done(self.outcome_of(&object, &there)?)),
+            Some((Some(there), object)) if !is_folder => {
+                Ok(Answer::Done(self.outcome_of(&object, &there)?))
+            }
             Some((Some(_), object)) => Ok(Answer::Unknown(format!(
                 "the object `{}` is not there any more and `{}` is, but so is a folder `{}`",
                 source.key,
@@ -267,7 +316,10 @@ impl Session<'_> {
             _ if is_folder => Ok(Answer::NotDone),
             // Of a large folder nobody waits for the whole listing: so many at least.
             _ => match self.some_in(destination)? {
-                0 => Ok(Answer::Unknown(format!("neither `{}` nor `{}` is there", source.key, destination.key))),
+                0 => Ok(Answer::Unknown(format!(
+                    "neither `{}` nor `{}` is there",
+                    source.key, destination.key
+                ))),
                 count => {
                     let outcome = self.outcome_of_many(destination, count, 0)?;
                     Ok(Answer::Done(Outcome { size: None, ..outcome }))

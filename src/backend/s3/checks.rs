@@ -25,7 +25,11 @@ pub(super) struct Said<'a> {
 impl Digest {
     /// The one that goes with a service that takes checksums, or with one that does not.
     pub(super) fn new(checksums: bool) -> Digest {
-        if checksums { Digest::Crc32(crc32fast::Hasher::new()) } else { Digest::Md5(Box::default()) }
+        if checksums {
+            Digest::Crc32(crc32fast::Hasher::new())
+        } else {
+            Digest::Md5(Box::default())
+        }
     }
 
     pub(super) fn update(&mut self, data: &[u8]) {
@@ -66,7 +70,8 @@ pub(super) fn same_etag(one: Option<&str>, other: Option<&str>) -> bool {
 
 /// The MD5 in an etag, where it is one: not of what was put in parts, or is encrypted with a key of its own.
 fn md5_of(said: Said<'_>) -> Option<&str> {
-    let plain = said.encryption.is_none_or(|encryption| *encryption == ServerSideEncryption::Aes256);
+    let plain =
+        said.encryption.is_none_or(|encryption| *encryption == ServerSideEncryption::Aes256);
     let etag = said.etag?.trim_matches('"');
     let is_md5 = etag.len() == 32 && etag.bytes().all(|byte| byte.is_ascii_hexdigit());
     (plain && is_md5).then_some(etag)
@@ -83,7 +88,9 @@ pub(super) fn crc32_of_parts<'a>(parts: impl Iterator<Item = Option<&'a str>>) -
 }
 
 /// The CRC-32 of an object, of those of its parts and their lengths; none: it is not known of each of them.
-pub(super) fn crc32_of_whole<'a>(parts: impl Iterator<Item = (Option<&'a str>, u64)>) -> Option<String> {
+pub(super) fn crc32_of_whole<'a>(
+    parts: impl Iterator<Item = (Option<&'a str>, u64)>,
+) -> Option<String> {
     let mut whole = crc32fast::Hasher::new();
     for (part, length) in parts {
         let crc32 = BASE64.decode(part?.as_bytes()).ok()?.try_into().ok()?;
@@ -115,7 +122,10 @@ mod tests {
         assert_eq!(hello(true, Said { etag, ..NOTHING }), None);
         assert_eq!(hello(false, Said { etag, ..NOTHING }), Some(true));
         assert_eq!(digest(false, b"").agrees(Said { etag, ..NOTHING }), Some(false));
-        assert_eq!(hello(false, Said { etag: Some("\"6f5902ac237024bdd0c176cb93063dc4-2\""), ..NOTHING }), None);
+        assert_eq!(
+            hello(false, Said { etag: Some("\"6f5902ac237024bdd0c176cb93063dc4-2\""), ..NOTHING }),
+            None
+        );
         let (kms, own) = (ServerSideEncryption::AwsKms, ServerSideEncryption::Aes256);
         assert_eq!(hello(false, Said { etag, encryption: Some(&kms), ..NOTHING }), None);
         assert_eq!(hello(false, Said { etag, encryption: Some(&own), ..NOTHING }), Some(true));
@@ -124,7 +134,13 @@ mod tests {
     #[test]
     fn the_checksum_of_parts_is_one_of_their_checksums() {
         let one = crc32_of_parts([Some("rwg7LQ==")].into_iter()).unwrap();
-        assert_eq!(one, format!("{}-1", BASE64.encode(&crc32fast::hash(&[0xaf, 0x08, 0x3b, 0x2d]).to_be_bytes())));
+        assert_eq!(
+            one,
+            format!(
+                "{}-1",
+                BASE64.encode(&crc32fast::hash(&[0xaf, 0x08, 0x3b, 0x2d]).to_be_bytes())
+            )
+        );
         assert_eq!(crc32_of_parts([Some("rwg7LQ=="), None].into_iter()), None);
         assert_eq!(crc32_of_parts([Some("?")].into_iter()), None);
     }
@@ -138,7 +154,11 @@ mod tests {
         let turned = [(Some(&other[..]), 6), (Some(&one), 6)];
         assert_ne!(crc32_of_whole(turned.into_iter()), Some(crc32(b"hello world\n")));
         for bad in [None, Some("?"), Some("AAAA"), Some("rwg7LQ==-2")] {
-            assert_eq!(crc32_of_whole([(Some(&one[..]), 6), (bad, 6)].into_iter()), None, "{bad:?}");
+            assert_eq!(
+                crc32_of_whole([(Some(&one[..]), 6), (bad, 6)].into_iter()),
+                None,
+                "{bad:?}"
+            );
         }
     }
 }

@@ -8,8 +8,8 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
-    StalledStreamProtectionConfig,
+    Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    SharedHttpClient, StalledStreamProtectionConfig,
 };
 use aws_smithy_async::time::TimeSource;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
@@ -50,17 +50,26 @@ impl Caller {
     fn start(&self) -> Result<(Threads, Client), Trouble> {
         let options = &self.options;
         let threads = Threads::start("s3", 2).map_err(Trouble::NoNetwork)?;
-        let http: SharedHttpClient =
-            aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+        let http: SharedHttpClient = aws_smithy_http_client::Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .build_https();
         let region = Region::new(options.region.clone());
         let (calculation, validation) = match options.checksums {
-            true => (RequestChecksumCalculation::WhenSupported, ResponseChecksumValidation::WhenSupported),
-            false => (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired),
+            true => (
+                RequestChecksumCalculation::WhenSupported,
+                ResponseChecksumValidation::WhenSupported,
+            ),
+            false => {
+                (RequestChecksumCalculation::WhenRequired, ResponseChecksumValidation::WhenRequired)
+            }
         };
         let mut config = match &options.keys {
             Some(keys) => {
-                let credentials = Credentials::new(&keys.id, &keys.secret, keys.token.clone(), None, "settings");
-                Builder::new().behavior_version(BehaviorVersion::latest()).credentials_provider(credentials)
+                let credentials =
+                    Credentials::new(&keys.id, &keys.secret, keys.token.clone(), None, "settings");
+                Builder::new()
+                    .behavior_version(BehaviorVersion::latest())
+                    .credentials_provider(credentials)
             }
             // The usual places: the environment, the files of AWS's own tools, the machine.
             None => {

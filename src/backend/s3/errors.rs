@@ -50,7 +50,12 @@ impl Trouble {
 impl Refused {
     /// An answer that no service of this kind gives.
     pub(super) fn nonsense(message: &str) -> Refused {
-        Refused { status: 200, code: "BadAnswer".into(), message: message.into(), retry_after: None }
+        Refused {
+            status: 200,
+            code: "BadAnswer".into(),
+            message: message.into(),
+            retry_after: None,
+        }
     }
 
     /// Whether it says what is wrong in a word of S3's own.
@@ -79,7 +84,9 @@ impl Refused {
 
     /// Whether there is no such object.
     pub(super) fn is_not_found(&self) -> bool {
-        self.code == "NoSuchKey" || self.code == "NotFound" || (self.status == 404 && self.code.is_empty())
+        self.code == "NoSuchKey"
+            || self.code == "NotFound"
+            || (self.status == 404 && self.code.is_empty())
     }
 }
 
@@ -101,7 +108,8 @@ where
             SdkError::ServiceError(service) => {
                 let meta = service.err().meta();
                 let raw = service.raw();
-                let retry_after = raw.headers().get("retry-after").and_then(|text| text.trim().parse().ok());
+                let retry_after =
+                    raw.headers().get("retry-after").and_then(|text| text.trim().parse().ok());
                 Trouble::Refused(Refused {
                     status: raw.status().as_u16(),
                     code: meta.code().unwrap_or_default().to_owned(),
@@ -116,9 +124,14 @@ where
             SdkError::ResponseError(_) => Trouble::Refused(Refused::nonsense(&last_cause(&error))),
             SdkError::ConstructionFailure(_) => Trouble::Unusable(last_cause(&error)),
             SdkError::DispatchFailure(_) if has_cause::<CredentialsError>(&error) => {
-                Trouble::Unusable(format!("no access keys were found ({})", last_cause(&error).trim_end_matches('.')))
+                Trouble::Unusable(format!(
+                    "no access keys were found ({})",
+                    last_cause(&error).trim_end_matches('.')
+                ))
             }
-            SdkError::DispatchFailure(failure) if failure.is_user() => Trouble::Unusable(last_cause(&error)),
+            SdkError::DispatchFailure(failure) if failure.is_user() => {
+                Trouble::Unusable(last_cause(&error))
+            }
             _ => Trouble::NoAnswer(last_cause(&error)),
         }
     }
@@ -155,8 +168,13 @@ pub(super) fn meaning(refused: &Refused) -> Meaning {
 
 /// The word for a refusal. Garage calls denied what others call by the name of the reason.
 fn word_of(refused: &Refused) -> &str {
-    let is_about_keys = ["Invalid signature", "No such key"].iter().any(|text| refused.message.contains(text));
-    if refused.code == "AccessDenied" && is_about_keys { "InvalidAccessKeyId" } else { &refused.code }
+    let is_about_keys =
+        ["Invalid signature", "No such key"].iter().any(|text| refused.message.contains(text));
+    if refused.code == "AccessDenied" && is_about_keys {
+        "InvalidAccessKeyId"
+    } else {
+        &refused.code
+    }
 }
 
 type Meaning = (FailureClass, &'static str, &'static str);
@@ -165,16 +183,26 @@ type Meaning = (FailureClass, &'static str, &'static str);
 fn by_word(code: &str) -> Option<Meaning> {
     Some(match code {
         // About who we are and where we look: no fault of any operation's, unless a probe says otherwise.
-        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidSecurity" | "ExpiredToken" | "InvalidToken" => {
-            (Outage, "bad_credentials", "correct the access key, its secret or the session token of this backend")
-        }
+        "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "InvalidSecurity"
+        | "ExpiredToken"
+        | "InvalidToken" => (
+            Outage,
+            "bad_credentials",
+            "correct the access key, its secret or the session token of this backend",
+        ),
         "RequestTimeTooSkewed" | "RequestExpired" => (
             Outage,
             "clock_skew",
             "set the clock of this machine, or of the service: they differ by more than 15 minutes",
         ),
-        "NoSuchBucket" => (Outage, "no_such_bucket", "make the bucket, or correct its name where it is given"),
-        "PermanentRedirect" | "AuthorizationHeaderMalformed" | "IllegalLocationConstraintException" => {
+        "NoSuchBucket" => {
+            (Outage, "no_such_bucket", "make the bucket, or correct its name where it is given")
+        }
+        "PermanentRedirect"
+        | "AuthorizationHeaderMalformed"
+        | "IllegalLocationConstraintException" => {
             (Outage, "wrong_region", "set `region` of this backend to the bucket's")
         }
         "AccessDenied" | "AllAccessDisabled" | "AccountProblem" => {
@@ -182,16 +210,27 @@ fn by_word(code: &str) -> Option<Meaning> {
         }
         "NoSuchKey" => (Permanent, "not_found", "`list` shows what there is"),
         "PreconditionFailed" => (Permanent, "destination_exists", "choose another key"),
-        "InvalidObjectState" => (Permanent, "archived", "it is in cold storage: have it restored first"),
-        "EntityTooLarge" | "EntityTooSmall" => (Permanent, "bad_size", "see what sizes the service takes"),
+        "InvalidObjectState" => {
+            (Permanent, "archived", "it is in cold storage: have it restored first")
+        }
+        "EntityTooLarge" | "EntityTooSmall" => {
+            (Permanent, "bad_size", "see what sizes the service takes")
+        }
         "NotImplemented" => (Permanent, "unsupported", "this service cannot do that"),
         "NoSuchUpload" => (Transient, "upload_lost", "it is begun anew"),
-        "ConditionalRequestConflict" | "OperationAborted" => {
-            (Transient, "conflict", "somebody else changes the same object; it is tried again later")
-        }
-        "QuotaExceeded" | "InsufficientStorage" | "XMinioStorageFull" | "XMinioAdminBucketQuotaExceeded" => {
-            (Transient, "storage_full", "make room there, or raise the quota; it is tried again later")
-        }
+        "ConditionalRequestConflict" | "OperationAborted" => (
+            Transient,
+            "conflict",
+            "somebody else changes the same object; it is tried again later",
+        ),
+        "QuotaExceeded"
+        | "InsufficientStorage"
+        | "XMinioStorageFull"
+        | "XMinioAdminBucketQuotaExceeded" => (
+            Transient,
+            "storage_full",
+            "make room there, or raise the quota; it is tried again later",
+        ),
         "BadDigest"
         | "InvalidDigest"
         | "IncompleteBody"
@@ -203,7 +242,9 @@ fn by_word(code: &str) -> Option<Meaning> {
             (Transient, "rate_limited", "it is tried again later")
         }
         "RequestTimeout" => (Transient, "timed_out", "it is tried again later"),
-        "BadAnswer" => (Transient, "bad_answer", "see whether `endpoint` is the address of an S3 service"),
+        "BadAnswer" => {
+            (Transient, "bad_answer", "see whether `endpoint` is the address of an S3 service")
+        }
         _ => return None,
     })
 }
@@ -211,15 +252,23 @@ fn by_word(code: &str) -> Option<Meaning> {
 /// Where there is no word that we know.
 fn by_status(status: u16) -> Meaning {
     match status {
-        200..=299 => (Transient, "bad_answer", "see whether `endpoint` is the address of an S3 service"),
-        300..=399 => (Outage, "wrong_region", "set `region` and `endpoint` of this backend to the bucket's"),
+        200..=299 => {
+            (Transient, "bad_answer", "see whether `endpoint` is the address of an S3 service")
+        }
+        300..=399 => {
+            (Outage, "wrong_region", "set `region` and `endpoint` of this backend to the bucket's")
+        }
         401 | 403 => (Permanent, "access_denied", "allow this key to do that, or use another one"),
         404 => (Permanent, "not_found", "`list` shows what there is"),
         408 => (Transient, "timed_out", "it is tried again later"),
         412 => (Permanent, "destination_exists", "choose another key"),
         429 => (Transient, "rate_limited", "it is tried again later"),
         501 => (Permanent, "unsupported", "this service cannot do that"),
-        507 => (Transient, "storage_full", "make room there, or raise the quota; it is tried again later"),
+        507 => (
+            Transient,
+            "storage_full",
+            "make room there, or raise the quota; it is tried again later",
+        ),
         400..=499 => (Permanent, "rejected", "correct the parameters"),
         _ => (Transient, "unavailable", "it is tried again later"),
     }
@@ -232,12 +281,17 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_no_trouble_on_the_way() {
         let is_misunderstood = |status, code: &str| {
-            Refused { status, code: code.into(), message: String::new(), retry_after: None }.is_misunderstood()
+            Refused { status, code: code.into(), message: String::new(), retry_after: None }
+                .is_misunderstood()
         };
-        for (status, code) in [(501, ""), (501, "NotImplemented"), (400, ""), (400, "InvalidArgument"), (405, "")] {
+        for (status, code) in
+            [(501, ""), (501, "NotImplemented"), (400, ""), (400, "InvalidArgument"), (405, "")]
+        {
             assert!(is_misunderstood(status, code), "{status} {code}");
         }
-        for (status, code) in [(400, "RequestTimeout"), (400, "ExpiredToken"), (403, ""), (412, ""), (500, "")] {
+        for (status, code) in
+            [(400, "RequestTimeout"), (400, "ExpiredToken"), (403, ""), (412, ""), (500, "")]
+        {
             assert!(!is_misunderstood(status, code), "{status} {code}");
         }
     }
@@ -273,7 +327,8 @@ mod tests {
             (501, "NotImplemented", Permanent, "unsupported"),
             (507, "", Transient, "storage_full"),
         ] {
-            let refused = Refused { status, code: code.into(), message: String::new(), retry_after: None };
+            let refused =
+                Refused { status, code: code.into(), message: String::new(), retry_after: None };
             let (found, name, _) = meaning(&refused);
             assert_eq!((found, name), (class, error_type), "{status} {code}");
         }
@@ -282,8 +337,12 @@ mod tests {
             ("Forbidden: No such key: GK00", "bad_credentials"),
             ("Forbidden: Operation is not allowed for this key.", "access_denied"),
         ] {
-            let refused =
-                Refused { status: 403, code: "AccessDenied".into(), message: message.into(), retry_after: None };
+            let refused = Refused {
+                status: 403,
+                code: "AccessDenied".into(),
+                message: message.into(),
+                retry_after: None,
+            };
             assert_eq!(meaning(&refused).1, error_type, "{message}");
         }
     }

@@ -113,15 +113,32 @@ impl fmt::Debug for S3Backend {
 
 impl S3Backend {
     /// A backend for one service; nothing is started, and nobody called, before it is first needed.
-    pub fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, notes: Notes, options: S3Options) -> S3Backend {
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        notes: Notes,
+        options: S3Options,
+    ) -> S3Backend {
         let service = match &options.endpoint {
             Some(endpoint) => format!("S3 at {}", crate::config::mask("endpoint", endpoint)),
             None => format!("S3 in {}", options.region),
         };
-        S3Backend { disk, notes, caller: Caller::new(options.clone(), clock.clone()), clock, options, service }
+        S3Backend {
+            disk,
+            notes,
+            caller: Caller::new(options.clone(), clock.clone()),
+            clock,
+            options,
+            service,
+        }
     }
 
-    fn session<'a>(&'a self, request: &'a Request, attempt: &'a Attempt, spell: Spell) -> Session<'a> {
+    fn session<'a>(
+        &'a self,
+        request: &'a Request,
+        attempt: &'a Attempt,
+        spell: Spell,
+    ) -> Session<'a> {
         Session { line: Line { backend: self, attempt, spell }, request }
     }
 
@@ -132,13 +149,19 @@ impl S3Backend {
         }
         let (threads, client) = self.caller.engine()?;
         let list = client.list_buckets().send();
-        threads.wait(&Attempt::default(), self.probe_spell(), None, list)?.map(drop).map_err(Trouble::from)
+        threads
+            .wait(&Attempt::default(), self.probe_spell(), None, list)?
+            .map(drop)
+            .map_err(Trouble::from)
     }
 
     fn probe_bucket(&self, bucket: &str) -> std::result::Result<(), Trouble> {
         let (threads, client) = self.caller.engine()?;
         let head = client.head_bucket().bucket(bucket).send();
-        match threads.wait(&Attempt::default(), self.probe_spell(), None, head)?.map_err(Trouble::from) {
+        match threads
+            .wait(&Attempt::default(), self.probe_spell(), None, head)?
+            .map_err(Trouble::from)
+        {
             Ok(_) => Ok(()),
             Err(Trouble::Refused(refused)) if refused.status == 404 => {
                 Err(Trouble::Refused(Refused { code: "NoSuchBucket".into(), ..refused }))
@@ -156,7 +179,10 @@ impl S3Backend {
         }
         let (threads, client) = self.caller.engine()?;
         let list = client.list_objects_v2().bucket(bucket).max_keys(1).send();
-        threads.wait(&Attempt::default(), self.probe_spell(), None, list)?.map(drop).map_err(Trouble::from)
+        threads
+            .wait(&Attempt::default(), self.probe_spell(), None, list)?
+            .map(drop)
+            .map_err(Trouble::from)
     }
 
     fn probe_spell(&self) -> Spell {
@@ -177,9 +203,12 @@ impl S3Backend {
     /// No answer came: to this one call, or, if a probe gets none either, to any.
     fn unanswered(&self, call: &str, alone: &str, away: &str, what: &str) -> Failure {
         match self.probe() {
-            Err(Trouble::NoAnswer(_) | Trouble::TimedOut(_) | Trouble::Refused(_)) => self.away(away, what),
+            Err(Trouble::NoAnswer(_) | Trouble::TimedOut(_) | Trouble::Refused(_)) => {
+                self.away(away, what)
+            }
             _ => {
-                let message = format!("{} gave `{call}` no answer: {what}; it is tried again", self.service);
+                let message =
+                    format!("{} gave `{call}` no answer: {what}; it is tried again", self.service);
                 self.failure(FailureClass::Transient, alone, message)
             }
         }
@@ -195,12 +224,19 @@ impl S3Backend {
 
     fn refusal(&self, call: &str, refused: &Refused) -> (Failure, Option<u64>) {
         let (class, error_type, advice) = errors::meaning(refused);
-        let code = if refused.code.is_empty() { format!("status {}", refused.status) } else { refused.code.clone() };
+        let code = if refused.code.is_empty() {
+            format!("status {}", refused.status)
+        } else {
+            refused.code.clone()
+        };
         // Another sentence follows.
         let said = refused.message.trim_end_matches('.');
         let said = if said.is_empty() { String::new() } else { format!(": {said}") };
         let message = format!("{} refused `{call}` ({code}){said}; {advice}", self.service);
-        (self.failure(class, error_type, message), refused.retry_after.map(|after| after.saturating_mul(1000)))
+        (
+            self.failure(class, error_type, message),
+            refused.retry_after.map(|after| after.saturating_mul(1000)),
+        )
     }
 
     /// What trouble means for an attempt; `acted`: whether the call may have changed something.
@@ -211,12 +247,16 @@ impl S3Backend {
         };
         match trouble {
             Trouble::Stopped if acted => {
-                let message = format!("{} gave `{call}` no answer: it was asked to stop before one came", self.service);
+                let message = format!(
+                    "{} gave `{call}` no answer: it was asked to stop before one came",
+                    self.service
+                );
                 unanswered(self.failure(FailureClass::Transient, "interrupted", message))
             }
             Trouble::Stopped => AttemptError::Stopped,
             Trouble::NoNetwork(what) => {
-                let message = format!("{} cannot be called from this machine now: {what}", self.service);
+                let message =
+                    format!("{} cannot be called from this machine now: {what}", self.service);
                 AttemptError::failed(FailureClass::Outage, "no_network", message)
             }
             Trouble::Unusable(what) => {
@@ -227,12 +267,17 @@ impl S3Backend {
                 );
                 AttemptError::from(self.failure(FailureClass::Outage, "misconfigured", message))
             }
-            Trouble::NoAnswer(what) => unanswered(self.unanswered(call, "connection_lost", "unreachable", &what)),
-            Trouble::TimedOut(what) => unanswered(self.unanswered(call, "timed_out", "timed_out", &what)),
+            Trouble::NoAnswer(what) => {
+                unanswered(self.unanswered(call, "connection_lost", "unreachable", &what))
+            }
+            Trouble::TimedOut(what) => {
+                unanswered(self.unanswered(call, "timed_out", "timed_out", &what))
+            }
             Trouble::Refused(refused) => {
                 let (mut failure, retry_after_ms) = self.refusal(call, &refused);
                 // It may have been said of what was done all the same, whatever becomes of the service then.
-                let is_no = matches!(failure.error_type.as_str(), "rate_limited" | "damaged_content");
+                let is_no =
+                    matches!(failure.error_type.as_str(), "rate_limited" | "damaged_content");
                 let may_pass = failure.class == FailureClass::Transient && !is_no;
                 failure.class = self.class_seen(&failure, &refused);
                 if acted && may_pass && refused.status != 503 {
@@ -249,12 +294,16 @@ impl S3Backend {
             // Whoever says it need not be a service of this kind.
             "not_found" if !refused.is_worded() => FailureClass::Permanent,
             "rejected" => FailureClass::Permanent,
-            "bad_credentials" | "no_such_bucket" | "wrong_region" | "access_denied" => FailureClass::Permanent,
+            "bad_credentials" | "no_such_bucket" | "wrong_region" | "access_denied" => {
+                FailureClass::Permanent
+            }
             "unavailable" => FailureClass::Transient,
             _ => return failure.class,
         };
         match self.probe() {
-            Err(Trouble::Refused(_) | Trouble::NoAnswer(_) | Trouble::TimedOut(_)) => FailureClass::Outage,
+            Err(Trouble::Refused(_) | Trouble::NoAnswer(_) | Trouble::TimedOut(_)) => {
+                FailureClass::Outage
+            }
             _ => alone,
         }
     }
@@ -305,7 +354,13 @@ impl Line<'_> {
     }
 
     /// What a service says of every object that it has or takes; an answer without it is no answer of such a service.
-    fn has_etag<T>(&self, call: &str, answer: T, etag: impl Fn(&T) -> Option<&str>, acted: bool) -> Result<T> {
+    fn has_etag<T>(
+        &self,
+        call: &str,
+        answer: T,
+        etag: impl Fn(&T) -> Option<&str>,
+        acted: bool,
+    ) -> Result<T> {
         match etag(&answer) {
             Some(_) => Ok(answer),
             None => {
@@ -319,8 +374,10 @@ impl Line<'_> {
     fn bucket<'b>(&'b self, place: &'b Place) -> Result<&'b str> {
         place.bucket.as_deref().or(self.backend.options.bucket.as_deref()).ok_or_else(|| {
             let name = &self.backend.options.name;
-            let message =
-                format!("`{}` names no bucket: write s3://BUCKET/KEY, or set `backends.{name}.bucket`", place.key);
+            let message = format!(
+                "`{}` names no bucket: write s3://BUCKET/KEY, or set `backends.{name}.bucket`",
+                place.key
+            );
             AttemptError::permanent("no_bucket", message)
         })
     }
@@ -330,12 +387,15 @@ impl Backend for S3Backend {
     fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome> {
         let task = self.task_of(request)?;
         stop_if_asked(attempt)?;
-        let session = self.session(request, attempt, Spell::begin(self.options.idle, self.options.total));
+        let session =
+            self.session(request, attempt, Spell::begin(self.options.idle, self.options.total));
         match task {
             Task::Put { path, destination, recursive, options } => {
                 session.put(&path, &destination, recursive, &options)
             }
-            Task::Get { source, destination, folders } => session.get(&source, &destination, folders),
+            Task::Get { source, destination, folders } => {
+                session.get(&source, &destination, folders)
+            }
             Task::Remove { place, recursive } => session.remove(&place, recursive),
             Task::List { place, destination } => session.list(&place, destination.as_deref()),
             Task::MakeFolder { place } => session.make_folder(&place),
@@ -353,7 +413,9 @@ impl Backend for S3Backend {
             Task::Remove { place, .. } => return session.ask_removed(&place),
             Task::Move { source, destination } => return session.ask_moved(&source, &destination),
             // Doing it again comes to the same.
-            Task::Get { .. } | Task::List { .. } | Task::MakeFolder { .. } | Task::Copy { .. } => Ok(Answer::NotDone),
+            Task::Get { .. } | Task::List { .. } | Task::MakeFolder { .. } | Task::Copy { .. } => {
+                Ok(Answer::NotDone)
+            }
         };
         // What may be repeated without harm is repeated where nobody can be asked.
         Ok(answer.unwrap_or(Answer::NotDone))
@@ -361,7 +423,8 @@ impl Backend for S3Backend {
 
     fn leftovers(&self) -> Vec<(Number, OperationId)> {
         let notes = self.notes.of_backend(&*self.disk, &self.options.name);
-        let notes = notes.inspect_err(|error| tracing::debug!(%error, "notes on uploads cannot be read now"));
+        let notes = notes
+            .inspect_err(|error| tracing::debug!(%error, "notes on uploads cannot be read now"));
         notes.unwrap_or_default().into_iter().map(|note| (note.number, note.operation)).collect()
     }
 
@@ -386,7 +449,9 @@ impl Backend for S3Backend {
             Err(Trouble::Refused(refused)) => Err(self.refusal("HeadBucket", &refused).0),
             Err(trouble @ (Trouble::NoNetwork(_) | Trouble::Unusable(_))) => {
                 match self.fail("HeadBucket", trouble, false) {
-                    AttemptError::Failed { failure, .. } | AttemptError::Unanswered(failure) => Err(failure),
+                    AttemptError::Failed { failure, .. } | AttemptError::Unanswered(failure) => {
+                        Err(failure)
+                    }
                     AttemptError::Stopped => Ok(()),
                 }
             }

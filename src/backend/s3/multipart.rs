@@ -115,17 +115,18 @@ impl Session<'_> {
             size,
             version: origin.version(),
         };
-        let (note, there) = match notes.read(disk, wanted.number, &wanted.bucket, &wanted.key).map_err(ours)? {
-            Some(note) if note.is_of(&wanted) => match self.parts_of(&note)? {
-                Some(parts) => (note, parts),
+        let (note, there) =
+            match notes.read(disk, wanted.number, &wanted.bucket, &wanted.key).map_err(ours)? {
+                Some(note) if note.is_of(&wanted) => match self.parts_of(&note)? {
+                    Some(parts) => (note, parts),
+                    None => (self.begin(wanted, options)?, BTreeMap::new()),
+                },
+                Some(other) => {
+                    self.abort(&other)?;
+                    (self.begin(wanted, options)?, BTreeMap::new())
+                }
                 None => (self.begin(wanted, options)?, BTreeMap::new()),
-            },
-            Some(other) => {
-                self.abort(&other)?;
-                (self.begin(wanted, options)?, BTreeMap::new())
-            }
-            None => (self.begin(wanted, options)?, BTreeMap::new()),
-        };
+            };
         let mut parts = BTreeMap::new();
         for (number, part) in there {
             if let Some(part) = self.right_part(origin, &note, number, part)? {
@@ -161,7 +162,10 @@ impl Session<'_> {
         // Older services know checksums of parts only.
         let whole = note.checksums && created.checksum_type == Some(ChecksumType::FullObject);
         let upload = created.upload_id.ok_or_else(|| {
-            let message = format!("{} began an upload without a name; it is tried again", self.backend.service);
+            let message = format!(
+                "{} began an upload without a name; it is tried again",
+                self.backend.service
+            );
             AttemptError::transient("bad_answer", message)
         })?;
         let note = Note { upload: Some(upload), whole, ..note };
@@ -178,24 +182,32 @@ impl Session<'_> {
         let (mut parts, mut marker) = (BTreeMap::new(), None);
         loop {
             let listed = self.call(async |client| {
-                let list = client.list_parts().bucket(&note.bucket).key(&note.key).upload_id(upload);
+                let list =
+                    client.list_parts().bucket(&note.bucket).key(&note.key).upload_id(upload);
                 list.set_part_number_marker(marker.take()).send().await
             });
             let listed = match listed {
-                Err(Trouble::Refused(refused)) if refused.code == "NoSuchUpload" => return Ok(None),
+                Err(Trouble::Refused(refused)) if refused.code == "NoSuchUpload" => {
+                    return Ok(None);
+                }
                 other => self.read("ListParts", other)?,
             };
             for part in listed.parts() {
-                let number = part.part_number().and_then(|number| usize::try_from(number).ok()).unwrap_or(0);
-                let (range, size) = (note.range(number), part.size().and_then(|size| u64::try_from(size).ok()));
+                let number =
+                    part.part_number().and_then(|number| usize::try_from(number).ok()).unwrap_or(0);
+                let (range, size) =
+                    (note.range(number), part.size().and_then(|size| u64::try_from(size).ok()));
                 // One that was cut short is sent again.
                 if (1..=note.parts()).contains(&number) && size == Some(range.end - range.start) {
-                    let (etag, crc32) = (part.e_tag().map(str::to_owned), part.checksum_crc32().map(str::to_owned));
+                    let (etag, crc32) =
+                        (part.e_tag().map(str::to_owned), part.checksum_crc32().map(str::to_owned));
                     parts.insert(number, Part { etag, crc32 });
                 }
             }
-            marker =
-                listed.next_part_number_marker().map(str::to_owned).filter(|_| listed.is_truncated() == Some(true));
+            marker = listed
+                .next_part_number_marker()
+                .map(str::to_owned)
+                .filter(|_| listed.is_truncated() == Some(true));
             if marker.is_none() {
                 return Ok(Some(parts));
             }
@@ -204,22 +216,35 @@ impl Session<'_> {
 
     /// A part that an earlier attempt sent, with the checksum that the service wants to be told of it in the end; none:
     /// it is not what is there now, or cannot be compared, and sending it again does no harm.
-    fn right_part(&self, origin: &Origin<'_>, note: &Note, number: usize, part: Part) -> Result<Option<Part>> {
+    fn right_part(
+        &self,
+        origin: &Origin<'_>,
+        note: &Note,
+        number: usize,
+        part: Part,
+    ) -> Result<Option<Part>> {
         let Origin::File(opened) = origin else { return Ok(Some(Part { crc32: None, ..part })) };
         let (mut crc32, mut md5) = (Digest::new(true), Digest::new(false));
         self.read_over(opened, note.range(number), |piece| {
             crc32.update(piece);
             md5.update(piece);
         })?;
-        let said = Said { crc32: part.crc32.as_deref(), etag: part.etag.as_deref(), encryption: None };
+        let said =
+            Said { crc32: part.crc32.as_deref(), etag: part.etag.as_deref(), encryption: None };
         let ours = crc32.clone().crc32().filter(|_| note.checksums);
         let is_right = crc32.agrees(said).or_else(|| md5.agrees(said)) == Some(true);
         Ok(is_right.then_some(Part { crc32: ours, ..part }))
     }
 
     /// Sends the parts that are missing, several at once.
-    fn send_parts(&self, origin: &Origin<'_>, note: &Note, parts: &mut BTreeMap<usize, Part>) -> Result<()> {
-        let missing: Vec<usize> = (1..=note.parts()).filter(|part| !parts.contains_key(part)).collect();
+    fn send_parts(
+        &self,
+        origin: &Origin<'_>,
+        note: &Note,
+        parts: &mut BTreeMap<usize, Part>,
+    ) -> Result<()> {
+        let missing: Vec<usize> =
+            (1..=note.parts()).filter(|part| !parts.contains_key(part)).collect();
         let (next, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
         let results: Mutex<(BTreeMap<usize, Part>, Option<AttemptError>)> = Mutex::default();
         let work = || {
@@ -272,27 +297,49 @@ impl Session<'_> {
 
     fn pause(&self, pause: Duration) -> Result<()> {
         let (threads, _) = self.read("UploadPart", self.backend.caller.engine())?;
-        let paused = threads.wait(self.attempt, self.spell, None, async { tokio::time::sleep(pause).await });
+        let paused =
+            threads.wait(self.attempt, self.spell, None, async { tokio::time::sleep(pause).await });
         self.read("UploadPart", paused.map_err(Trouble::from))
     }
 
-    fn upload_part(&self, opened: &Opened, note: &Note, number: usize) -> Result<std::result::Result<Part, Trouble>> {
+    fn upload_part(
+        &self,
+        opened: &Opened,
+        note: &Note,
+        number: usize,
+    ) -> Result<std::result::Result<Part, Trouble>> {
         let range = note.range(number);
         let (_, client) = self.read("UploadPart", self.backend.caller.engine())?;
         let sent = self.streamed(opened, range.clone(), |body, announced| {
-            let upload = client.upload_part().bucket(&note.bucket).key(&note.key).set_upload_id(note.upload.clone());
+            let upload = client
+                .upload_part()
+                .bucket(&note.bucket)
+                .key(&note.key)
+                .set_upload_id(note.upload.clone());
             let upload = upload.part_number(i32::try_from(number).unwrap_or(i32::MAX));
-            let upload = upload.content_length(i64::try_from(range.end - range.start).unwrap_or(i64::MAX)).body(body);
-            upload.set_checksum_crc32(announced.crc32).customize().interceptor(announced.signed).send()
+            let upload = upload
+                .content_length(i64::try_from(range.end - range.start).unwrap_or(i64::MAX))
+                .body(body);
+            upload
+                .set_checksum_crc32(announced.crc32)
+                .customize()
+                .interceptor(announced.signed)
+                .send()
         })?;
         let part = match sent.answer {
             Ok(part) if part.e_tag().is_none() => {
-                return Ok(Err(Trouble::Refused(Refused::nonsense("there is no etag in its answer"))));
+                return Ok(Err(Trouble::Refused(Refused::nonsense(
+                    "there is no etag in its answer",
+                ))));
             }
             Ok(part) => part,
             Err(trouble) => return Ok(Err(trouble)),
         };
-        let said = Said { crc32: part.checksum_crc32(), etag: part.e_tag(), encryption: part.server_side_encryption() };
+        let said = Said {
+            crc32: part.checksum_crc32(),
+            etag: part.e_tag(),
+            encryption: part.server_side_encryption(),
+        };
         if self.agrees(opened, range, sent.digest, said)? == Some(false) {
             let message = format!(
                 "what {} has of part {number} of `{}` is not what was sent; it is sent again",
@@ -303,10 +350,19 @@ impl Session<'_> {
         Ok(Ok(Part { etag: part.e_tag, crc32: part.checksum_crc32 }))
     }
 
-    fn copy_part(&self, original: &Original<'_>, note: &Note, number: usize) -> std::result::Result<Part, Trouble> {
+    fn copy_part(
+        &self,
+        original: &Original<'_>,
+        note: &Note,
+        number: usize,
+    ) -> std::result::Result<Part, Trouble> {
         let range = note.range(number);
         let copied = self.call(async |client| {
-            let copy = client.upload_part_copy().bucket(&note.bucket).key(&note.key).copy_source(&original.origin);
+            let copy = client
+                .upload_part_copy()
+                .bucket(&note.bucket)
+                .key(&note.key)
+                .copy_source(&original.origin);
             copy.set_upload_id(note.upload.clone())
                 .part_number(i32::try_from(number).unwrap_or(i32::MAX))
                 .copy_source_range(format!("bytes={}-{}", range.start, range.end.saturating_sub(1)))
@@ -358,18 +414,29 @@ impl Session<'_> {
         });
         let completed = match completed {
             Err(Trouble::Refused(refused)) if refused.is_occupied() => {
-                let outcome = self.occupied(destination, Trouble::Refused(refused), "CompleteMultipartUpload")?;
+                let outcome = self.occupied(
+                    destination,
+                    Trouble::Refused(refused),
+                    "CompleteMultipartUpload",
+                )?;
                 // An earlier attempt's upload became the object: this one is one too many.
                 self.abort(note)?;
                 return Ok(outcome);
             }
             completed => {
                 let completed = self.acted("CompleteMultipartUpload", completed)?;
-                self.has_etag("CompleteMultipartUpload", completed, |completed| completed.e_tag(), true)?
+                self.has_etag(
+                    "CompleteMultipartUpload",
+                    completed,
+                    |completed| completed.e_tag(),
+                    true,
+                )?
             }
         };
-        let theirs = completed.checksum_crc32().filter(|checksum| checksum.contains('-') == whole.is_none());
-        let ours = whole.or_else(|| crc32_of_parts(parts.values().map(|part| part.crc32.as_deref())));
+        let theirs =
+            completed.checksum_crc32().filter(|checksum| checksum.contains('-') == whole.is_none());
+        let ours =
+            whole.or_else(|| crc32_of_parts(parts.values().map(|part| part.crc32.as_deref())));
         if ours.as_deref().zip(theirs).is_some_and(|(ours, theirs)| ours != theirs) {
             return Err(self.damaged(destination, completed.e_tag()));
         }
@@ -407,7 +474,13 @@ impl Line<'_> {
         };
         for upload in uploads {
             let aborted = self.call(async |client| {
-                client.abort_multipart_upload().bucket(&note.bucket).key(&note.key).upload_id(&upload).send().await
+                client
+                    .abort_multipart_upload()
+                    .bucket(&note.bucket)
+                    .key(&note.key)
+                    .upload_id(&upload)
+                    .send()
+                    .await
             });
             match aborted {
                 Err(Trouble::Refused(refused)) if refused.is_gone() => {}
@@ -424,7 +497,8 @@ impl Line<'_> {
         loop {
             let listed = self.call(async |client| {
                 let list = client.list_multipart_uploads().bucket(&note.bucket).prefix(&note.key);
-                let list = list.set_key_marker(markers.0.take()).set_upload_id_marker(markers.1.take());
+                let list =
+                    list.set_key_marker(markers.0.take()).set_upload_id_marker(markers.1.take());
                 list.send().await
             });
             let listed = match listed {
@@ -437,14 +511,20 @@ impl Line<'_> {
                     .initiated()
                     .and_then(|time| time.to_millis().ok())
                     .is_none_or(|at| at >= note.since.saturating_sub(SKEW_MAX_MS));
-                if key == note.key && is_since && !others.iter().any(|other| other.upload.as_deref() == Some(id)) {
+                if key == note.key
+                    && is_since
+                    && !others.iter().any(|other| other.upload.as_deref() == Some(id))
+                {
                     found.push(id.to_owned());
                 }
             }
             if listed.is_truncated() != Some(true) || listed.next_key_marker().is_none() {
                 return Ok(found);
             }
-            markers = (listed.next_key_marker().map(str::to_owned), listed.next_upload_id_marker().map(str::to_owned));
+            markers = (
+                listed.next_key_marker().map(str::to_owned),
+                listed.next_upload_id_marker().map(str::to_owned),
+            );
         }
     }
 }

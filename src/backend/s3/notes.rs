@@ -74,7 +74,13 @@ impl Notes {
     }
 
     /// What is noted of an object. What cannot be read is none: it was not durable, so nothing had been begun.
-    pub(super) fn read(&self, disk: &dyn Disk, number: Number, bucket: &str, key: &str) -> DiskResult<Option<Note>> {
+    pub(super) fn read(
+        &self,
+        disk: &dyn Disk,
+        number: Number,
+        bucket: &str,
+        key: &str,
+    ) -> DiskResult<Option<Note>> {
         match disk.read(&self.path(number, bucket, key)) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
             Err(error) if error.is_not_found() => Ok(None),
@@ -108,7 +114,11 @@ impl Notes {
     }
 
     /// The notes of uploads at a backend.
-    pub(super) fn of_backend(&self, disk: &dyn Disk, backend: &BackendName) -> DiskResult<Vec<Note>> {
+    pub(super) fn of_backend(
+        &self,
+        disk: &dyn Disk,
+        backend: &BackendName,
+    ) -> DiskResult<Vec<Note>> {
         let mut notes = self.all(disk)?;
         notes.retain(|note| note.backend == *backend);
         Ok(notes)
@@ -178,8 +188,11 @@ mod tests {
         assert_eq!(notes.of_backend(&disk, &name).unwrap().len(), 2);
         assert_eq!(notes.of_backend(&disk, &BackendName::new("s4").unwrap()).unwrap(), []);
         assert!(begun.is_of(&Note { since: 9, whole: false, part_size: 5, ..note.clone() }));
-        for changed in [Note { version: "2".into(), ..note.clone() }, Note { size: 26, ..note.clone() }, other.clone()]
-        {
+        for changed in [
+            Note { version: "2".into(), ..note.clone() },
+            Note { size: 26, ..note.clone() },
+            other.clone(),
+        ] {
             assert!(!begun.is_of(&changed), "{changed:?}");
         }
         assert_eq!((note.parts(), note.range(1), note.range(3)), (3, 0..10, 20..25));

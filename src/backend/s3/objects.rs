@@ -52,7 +52,9 @@ impl Session<'_> {
             Err(Trouble::Refused(refused)) if refused.is_not_found() => {
                 // The same is said where there is no bucket, which tells nothing of the object.
                 match self.backend.probe_bucket(bucket) {
-                    Err(trouble) if trouble.is_no_bucket() => Err(self.backend.fail("HeadBucket", trouble, false)),
+                    Err(trouble) if trouble.is_no_bucket() => {
+                        Err(self.backend.fail("HeadBucket", trouble, false))
+                    }
                     _ => Ok(None),
                 }
             }
@@ -89,7 +91,9 @@ impl Session<'_> {
     /// How many objects are in a folder, or, of a large one, as many as one page tells of.
     pub(super) fn some_in(&self, place: &Place) -> Result<u64> {
         let (bucket, prefix) = (self.bucket(place)?, place.prefix());
-        let listed = self.call(async |client| client.list_objects_v2().bucket(bucket).prefix(&prefix).send().await);
+        let listed = self.call(async |client| {
+            client.list_objects_v2().bucket(bucket).prefix(&prefix).send().await
+        });
         Ok(self.read("ListObjectsV2", listed)?.contents().len() as u64)
     }
 
@@ -106,11 +110,17 @@ impl Session<'_> {
             stop_if_asked(self.attempt)?;
             let listed = self.call(async |client| {
                 let list = client.list_objects_v2().bucket(bucket).prefix(&prefix);
-                list.set_delimiter(delimiter.map(str::to_owned)).set_continuation_token(token.take()).send().await
+                list.set_delimiter(delimiter.map(str::to_owned))
+                    .set_continuation_token(token.take())
+                    .send()
+                    .await
             });
             let page = self.read("ListObjectsV2", listed)?;
             each(&page)?;
-            token = page.next_continuation_token().map(str::to_owned).filter(|_| page.is_truncated() == Some(true));
+            token = page
+                .next_continuation_token()
+                .map(str::to_owned)
+                .filter(|_| page.is_truncated() == Some(true));
             if token.is_none() {
                 return Ok(());
             }
@@ -141,7 +151,12 @@ impl Session<'_> {
     }
 
     /// The result of one that brought about many objects.
-    pub(super) fn outcome_of_many(&self, place: &Place, objects: u64, bytes: u64) -> Result<Outcome> {
+    pub(super) fn outcome_of_many(
+        &self,
+        place: &Place,
+        objects: u64,
+        bytes: u64,
+    ) -> Result<Outcome> {
         let mut receipt = receipt(self.bucket(place)?, place, []);
         receipt.insert("objects".into(), objects.to_string());
         Ok(Outcome { size: Some(bytes), receipt, ..self.outcome_at(place)? })
@@ -154,8 +169,11 @@ pub(super) fn receipt<'a>(
     place: &Place,
     given: impl IntoIterator<Item = (&'static str, Option<&'a str>)>,
 ) -> Fields {
-    let mut receipt = Fields::from([("bucket".into(), bucket.to_owned()), ("key".into(), place.key.clone())]);
-    receipt.extend(given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))));
+    let mut receipt =
+        Fields::from([("bucket".into(), bucket.to_owned()), ("key".into(), place.key.clone())]);
+    receipt.extend(
+        given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))),
+    );
     receipt
 }
 
@@ -165,5 +183,8 @@ pub(super) fn size_of(there: &HeadObjectOutput) -> Option<u64> {
 }
 
 pub(super) fn not_found(place: &Place) -> AttemptError {
-    AttemptError::permanent("not_found", format!("there is no `{}`; `list` shows what there is", place.key))
+    AttemptError::permanent(
+        "not_found",
+        format!("there is no `{}`; `list` shows what there is", place.key),
+    )
 }

@@ -33,11 +33,16 @@ impl Place {
             None => Place { bucket: None, key: text.trim_start_matches('/').to_owned() },
         };
         if place.key.len() > KEY_MAX {
-            return bad(format!("`{}…` is longer than {KEY_MAX} bytes, as no key may be", cut(&place.key)));
+            return bad(format!(
+                "`{}…` is longer than {KEY_MAX} bytes, as no key may be",
+                cut(&place.key)
+            ));
         }
         // Some services take such parts for what they are on a disk, others refuse them.
         if place.key.split('/').any(|part| matches!(part, "." | "..")) {
-            return bad(format!("`{text}` is no key that every service takes: `.` and `..` may not be parts of it"));
+            return bad(format!(
+                "`{text}` is no key that every service takes: `.` and `..` may not be parts of it"
+            ));
         }
         Ok(place)
     }
@@ -47,7 +52,9 @@ impl Place {
     pub(super) fn check(text: &str) -> std::result::Result<(), String> {
         let first = text.split_once('/').map_or("", |(first, _)| first);
         match first.ends_with(':') && !text.starts_with("s3://") {
-            true => Err(format!("`{text}` is no place in a bucket: write s3://BUCKET/KEY, or the key alone")),
+            true => Err(format!(
+                "`{text}` is no place in a bucket: write s3://BUCKET/KEY, or the key alone"
+            )),
             false => Ok(()),
         }
     }
@@ -57,7 +64,8 @@ impl Place {
         let place = Place::parse(text)?;
         // What ends with an empty part would be read as what lies above it.
         if place.prefix().is_empty() || place.key.ends_with("//") {
-            let message = format!("`{text}` names no object: write s3://BUCKET/KEY, or the key alone");
+            let message =
+                format!("`{text}` names no object: write s3://BUCKET/KEY, or the key alone");
             return Err(BadParameter { error_type: "bad_path", message });
         }
         Ok(place)
@@ -107,7 +115,8 @@ impl Place {
 
     /// Whether it lies in the other one, or is the same, both being of one bucket.
     pub(super) fn is_below(&self, other: &Place) -> bool {
-        self.bucket == other.bucket && (self.key == other.key || self.key.starts_with(&other.prefix()))
+        self.bucket == other.bucket
+            && (self.key == other.key || self.key.starts_with(&other.prefix()))
     }
 }
 
@@ -119,8 +128,12 @@ fn cut(text: &str) -> String {
 pub(super) fn refuse_into_itself(source: &Place, destination: &Place) -> Result<()> {
     if destination.is_below(source) {
         let message = match destination.key == source.key {
-            true => format!("`{}` is there already: source and destination are the same", source.key),
-            false => format!("`{}` lies in `{}` itself; choose another key", destination.key, source.key),
+            true => {
+                format!("`{}` is there already: source and destination are the same", source.key)
+            }
+            false => {
+                format!("`{}` lies in `{}` itself; choose another key", destination.key, source.key)
+            }
         };
         return Err(AttemptError::permanent("bad_path", message));
     }
@@ -163,7 +176,10 @@ mod tests {
         }
         let folder = Place::parse("s3://b/a/").unwrap();
         assert_eq!((folder.join("x").key, folder.prefix()), ("a/x".into(), "a/".into()));
-        assert!(folder.join("x").is_below(&folder) && !Place::parse("s3://b/ab").unwrap().is_below(&folder));
+        assert!(
+            folder.join("x").is_below(&folder)
+                && !Place::parse("s3://b/ab").unwrap().is_below(&folder)
+        );
     }
 
     #[test]
@@ -179,7 +195,9 @@ mod tests {
     #[test]
     fn a_file_goes_into_a_folder_under_its_own_name() {
         let file = Path::new("/home/x.txt");
-        for (text, key) in [("s3://b/a", "a"), ("s3://b/a/", "a/x.txt"), ("s3://b/", "x.txt"), ("s3://b", "x.txt")] {
+        for (text, key) in
+            [("s3://b/a", "a"), ("s3://b/a/", "a/x.txt"), ("s3://b/", "x.txt"), ("s3://b", "x.txt")]
+        {
             assert_eq!(key_of(Place::for_file(text, file)).as_deref(), Some(key), "{text}");
         }
         assert_eq!(key_of(Place::for_file("/", Path::new("/"))), None);

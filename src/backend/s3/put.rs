@@ -60,7 +60,9 @@ impl Session<'_> {
             stop_if_asked(self.attempt)?;
             let (path, place) = (path.join(&name), destination.join(&name));
             match kind {
-                FileKind::Directory => self.put_directory(&path, &place, depth + 1, options, total)?,
+                FileKind::Directory => {
+                    self.put_directory(&path, &place, depth + 1, options, total)?
+                }
                 FileKind::File => {
                     let outcome = self.put_file(&path, Expected::Anything, &place, options)?;
                     total.objects += 1;
@@ -85,25 +87,37 @@ impl Session<'_> {
         }
         let bucket = self.bucket(destination)?.to_owned();
         let (_, client) = self.read("PutObject", self.backend.caller.engine())?;
-        let Sent { answer, digest } = self.streamed(&opened, 0..opened.len(), |body, announced| {
-            let put = client.put_object().bucket(&bucket).key(&destination.key).body(body);
-            let put = put.content_length(i64::try_from(opened.len()).unwrap_or(i64::MAX));
-            let put = put.set_metadata(Some(self.metadata(options))).set_content_type(options.content_type.clone());
-            put.set_storage_class(options.storage_class.as_deref().map(Into::into))
-                .set_if_none_match(options.if_none_match.clone())
-                .set_checksum_crc32(announced.crc32)
-                .customize()
-                .interceptor(announced.signed)
-                .send()
-        })?;
+        let Sent { answer, digest } =
+            self.streamed(&opened, 0..opened.len(), |body, announced| {
+                let put = client.put_object().bucket(&bucket).key(&destination.key).body(body);
+                let put = put.content_length(i64::try_from(opened.len()).unwrap_or(i64::MAX));
+                let put = put
+                    .set_metadata(Some(self.metadata(options)))
+                    .set_content_type(options.content_type.clone());
+                put.set_storage_class(options.storage_class.as_deref().map(Into::into))
+                    .set_if_none_match(options.if_none_match.clone())
+                    .set_checksum_crc32(announced.crc32)
+                    .customize()
+                    .interceptor(announced.signed)
+                    .send()
+            })?;
         opened.check_read(opened.len())?;
         let put = match answer {
             Err(Trouble::Refused(refused)) if refused.is_occupied() => {
                 return self.occupied(destination, Trouble::Refused(refused), "PutObject");
             }
-            answer => self.has_etag("PutObject", self.acted("PutObject", answer)?, |put| put.e_tag(), true)?,
+            answer => self.has_etag(
+                "PutObject",
+                self.acted("PutObject", answer)?,
+                |put| put.e_tag(),
+                true,
+            )?,
         };
-        let said = Said { crc32: put.checksum_crc32(), etag: put.e_tag(), encryption: put.server_side_encryption() };
+        let said = Said {
+            crc32: put.checksum_crc32(),
+            etag: put.e_tag(),
+            encryption: put.server_side_encryption(),
+        };
         match self.agrees(&opened, 0..opened.len(), digest, said)? {
             Some(true) => {}
             Some(false) => return Err(self.damaged(destination, put.e_tag())),
@@ -124,13 +138,21 @@ impl Session<'_> {
     }
 
     /// What an object's metadata says: what was asked for, and whose it is.
-    pub(super) fn metadata(&self, options: &PutOptions) -> std::collections::HashMap<String, String> {
+    pub(super) fn metadata(
+        &self,
+        options: &PutOptions,
+    ) -> std::collections::HashMap<String, String> {
         let ours = (OPERATION.to_owned(), self.request.id.to_string());
         options.metadata.clone().into_iter().chain([ours]).collect()
     }
 
     /// Something is there already, where nothing was to be: unless that is what an earlier attempt put.
-    pub(super) fn occupied(&self, destination: &Place, trouble: Trouble, call: &str) -> Result<Outcome> {
+    pub(super) fn occupied(
+        &self,
+        destination: &Place,
+        trouble: Trouble,
+        call: &str,
+    ) -> Result<Outcome> {
         match self.ask_put(destination)? {
             Answer::Done(outcome) => Ok(outcome),
             _ => Err(self.backend.fail(call, trouble, false)),
@@ -151,7 +173,9 @@ impl Session<'_> {
     /// again: it would be taken for done, or stand in the way of the next attempt.
     pub(super) fn damaged(&self, place: &Place, etag: Option<&str>) -> AttemptError {
         match self.head(place) {
-            Ok(Some(there)) if etag.is_some() && same_etag(there.e_tag(), etag) && self.is_ours(&there) => {
+            Ok(Some(there))
+                if etag.is_some() && same_etag(there.e_tag(), etag) && self.is_ours(&there) =>
+            {
                 let deleted = match there.version_id() {
                     // With a condition beside it, services take no version.
                     Some(version) => self.delete_version(place, &place.key, Some(version)),
@@ -159,7 +183,11 @@ impl Session<'_> {
                     None => self.delete_same(place, etag).map(drop),
                 };
                 if let Err(error) = deleted {
-                    tracing::warn!(?error, key = place.key, "what was spoilt on the way could not be removed");
+                    tracing::warn!(
+                        ?error,
+                        key = place.key,
+                        "what was spoilt on the way could not be removed"
+                    );
                     if self.request.parameters.contains_key("if_none_match") {
                         let message = format!(
                             "what {} has under `{}` is not what was sent, and it could not be removed: remove it, then retry",
@@ -180,7 +208,8 @@ impl Session<'_> {
 
     pub(super) fn ask_put(&self, destination: &Place) -> Result<Answer> {
         let Some(there) = self.head(destination)? else { return Ok(Answer::NotDone) };
-        let is_whole = self.request.source.as_ref().is_none_or(|source| size_of(&there) == Some(source.size));
+        let is_whole =
+            self.request.source.as_ref().is_none_or(|source| size_of(&there) == Some(source.size));
         match self.is_ours(&there) && is_whole {
             true => Ok(Answer::Done(self.outcome_of(destination, &there)?)),
             false => Ok(Answer::NotDone),
@@ -189,6 +218,7 @@ impl Session<'_> {
 
     /// Whether this operation put it there.
     fn is_ours(&self, there: &HeadObjectOutput) -> bool {
-        there.metadata().and_then(|metadata| metadata.get(OPERATION)) == Some(&self.request.id.to_string())
+        there.metadata().and_then(|metadata| metadata.get(OPERATION))
+            == Some(&self.request.id.to_string())
     }
 }

@@ -55,7 +55,10 @@ impl Intercept for SignedContent {
         _: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> StdResult<(), BoxError> {
-        let how = self.0.clone().map_or(PayloadSigningOverride::UnsignedPayload, PayloadSigningOverride::Precomputed);
+        let how = self
+            .0
+            .clone()
+            .map_or(PayloadSigningOverride::UnsignedPayload, PayloadSigningOverride::Precomputed);
         config.interceptor_state().store_put(how);
         Ok(())
     }
@@ -152,7 +155,8 @@ impl Session<'_> {
     fn announced(&self, opened: &Opened, range: Range<u64>) -> Result<Announced> {
         let mut crc32 = self.backend.options.checksums.then(|| Digest::new(true));
         let mut sha256 =
-            (!is_closed(&self.backend.options.endpoint, self.backend.options.keys.is_some())).then(Sha256::new);
+            (!is_closed(&self.backend.options.endpoint, self.backend.options.keys.is_some()))
+                .then(Sha256::new);
         self.read_over(opened, range, |piece| {
             crc32.iter_mut().for_each(|crc32| crc32.update(piece));
             sha256.iter_mut().for_each(|sha256| sha256.update(piece));
@@ -181,7 +185,12 @@ impl Session<'_> {
     }
 
     /// Reads a part of a file for what goes over it alone.
-    pub(super) fn read_over(&self, opened: &Opened, range: Range<u64>, mut over: impl FnMut(&[u8])) -> Result<()> {
+    pub(super) fn read_over(
+        &self,
+        opened: &Opened,
+        range: Range<u64>,
+        mut over: impl FnMut(&[u8]),
+    ) -> Result<()> {
         let mut buffer = vec![0; PIECE];
         let mut offset = range.start;
         while offset < range.end {
@@ -219,7 +228,11 @@ mod tests {
             (None, true, true),
             (None, false, false),
         ] {
-            assert_eq!(is_closed(&endpoint.map(str::to_owned), has_keys), expected, "{endpoint:?} {has_keys}");
+            assert_eq!(
+                is_closed(&endpoint.map(str::to_owned), has_keys),
+                expected,
+                "{endpoint:?} {has_keys}"
+            );
         }
     }
 }

@@ -8,11 +8,19 @@ use crate::backend::parameters::{BadParameter, Reader, check_names};
 use crate::operation::Fields;
 
 /// The operation types that a service for objects carries out.
-pub const TYPES: [&str; 10] = ["add", "upload", "get", "cat", "download", "rm", "list", "mkdir", "copy", "move"];
+pub const TYPES: [&str; 10] =
+    ["add", "upload", "get", "cat", "download", "rm", "list", "mkdir", "copy", "move"];
 
 /// The parameters that are read, beside metadata.
-const NAMES: [&str; 7] =
-    ["path", "destination", "source", "recursive", "content_type", "storage_class", "if_none_match"];
+const NAMES: [&str; 7] = [
+    "path",
+    "destination",
+    "source",
+    "recursive",
+    "content_type",
+    "storage_class",
+    "if_none_match",
+];
 
 /// Parameters that become metadata of an object begin so.
 const METADATA: &str = "metadata.";
@@ -88,8 +96,12 @@ impl Task {
     pub(super) fn read(operation_type: &str, parameters: &Fields) -> Result<Task, BadParameter> {
         let fields = Reader { operation_type, parameters };
         let recursive = fields.flag("recursive")?;
-        if let Some(parameter) = ["cid", "pin_name"].iter().find(|name| fields.get(name).is_some()) {
-            return Err(format!("`{parameter}` means nothing to a service for objects: they have keys").into());
+        if let Some(parameter) = ["cid", "pin_name"].iter().find(|name| fields.get(name).is_some())
+        {
+            return Err(format!(
+                "`{parameter}` means nothing to a service for objects: they have keys"
+            )
+            .into());
         }
         let object = |name: &str| Place::of_object(fields.required(name)?);
         Ok(match operation_type {
@@ -106,7 +118,11 @@ impl Task {
             }
             "get" | "cat" | "download" => {
                 let folders = operation_type != "cat";
-                Task::Get { source: object("source")?, destination: fields.path("destination")?, folders }
+                Task::Get {
+                    source: object("source")?,
+                    destination: fields.path("destination")?,
+                    folders,
+                }
             }
             "rm" => Task::Remove { place: object("path")?, recursive },
             "list" => {
@@ -131,15 +147,21 @@ impl Task {
             Task::Get { source, destination, folders } => {
                 Task::Get { source: source.in_bucket(bucket), destination, folders }
             }
-            Task::Remove { place, recursive } => Task::Remove { place: place.in_bucket(bucket), recursive },
-            Task::List { place, destination } => Task::List { place: place.in_bucket(bucket), destination },
+            Task::Remove { place, recursive } => {
+                Task::Remove { place: place.in_bucket(bucket), recursive }
+            }
+            Task::List { place, destination } => {
+                Task::List { place: place.in_bucket(bucket), destination }
+            }
             Task::MakeFolder { place } => Task::MakeFolder { place: place.in_bucket(bucket) },
-            Task::Copy { source, destination } => {
-                Task::Copy { source: source.in_bucket(bucket), destination: destination.in_bucket(bucket) }
-            }
-            Task::Move { source, destination } => {
-                Task::Move { source: source.in_bucket(bucket), destination: destination.in_bucket(bucket) }
-            }
+            Task::Copy { source, destination } => Task::Copy {
+                source: source.in_bucket(bucket),
+                destination: destination.in_bucket(bucket),
+            },
+            Task::Move { source, destination } => Task::Move {
+                source: source.in_bucket(bucket),
+                destination: destination.in_bucket(bucket),
+            },
         }
     }
 }
@@ -147,32 +169,47 @@ impl Task {
 impl PutOptions {
     fn read(fields: &Reader<'_>) -> Result<PutOptions, BadParameter> {
         let text = |name: &str| match fields.get(name) {
-            Some(text) if !is_header(text) => Err(format!("{name} may hold printable ASCII only, not `{text}`").into()),
+            Some(text) if !is_header(text) => {
+                Err(format!("{name} may hold printable ASCII only, not `{text}`").into())
+            }
             text => Ok::<_, BadParameter>(text.map(str::to_owned)),
         };
         let if_none_match = text("if_none_match")?;
         if if_none_match.as_deref().is_some_and(|value| value != "*") {
-            return Err("if_none_match must be `*`: put it only where nothing is yet".to_owned().into());
+            return Err("if_none_match must be `*`: put it only where nothing is yet"
+                .to_owned()
+                .into());
         }
         let mut metadata = BTreeMap::new();
         for (parameter, value) in fields.parameters {
             let Some(name) = parameter.strip_prefix(METADATA) else { continue };
-            let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+            let is_name = |byte: u8| {
+                byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
+            };
             if name.is_empty() || !name.bytes().all(is_name) {
-                let message = format!("`{name}` is no name for metadata: a-z, 0-9, `-` and `_` may be in it");
+                let message =
+                    format!("`{name}` is no name for metadata: a-z, 0-9, `-` and `_` may be in it");
                 return Err(message.into());
             }
             if name.starts_with("wal-cli-") {
-                return Err(format!("metadata that begins with `wal-cli-`, such as `{name}`, is ours").into());
+                return Err(format!(
+                    "metadata that begins with `wal-cli-`, such as `{name}`, is ours"
+                )
+                .into());
             }
             if !is_header(value) {
-                return Err(format!("{parameter} may hold printable ASCII only, not `{value}`").into());
+                return Err(
+                    format!("{parameter} may hold printable ASCII only, not `{value}`").into()
+                );
             }
             metadata.insert(name.to_owned(), value.clone());
         }
         let bytes: usize = metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
         if bytes > METADATA_MAX {
-            return Err(format!("there are {bytes} bytes of metadata; services take {METADATA_MAX}").into());
+            return Err(format!(
+                "there are {bytes} bytes of metadata; services take {METADATA_MAX}"
+            )
+            .into());
         }
         let (content_type, storage_class) = (text("content_type")?, text("storage_class")?);
         Ok(PutOptions { content_type, storage_class, if_none_match, metadata })
@@ -189,7 +226,8 @@ mod tests {
     use super::*;
 
     fn read(operation_type: &str, parameters: &[(&str, &str)]) -> Result<Task, String> {
-        let parameters = parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let parameters =
+            parameters.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         Task::read(operation_type, &parameters).map_err(|bad| bad.message)
     }
 
@@ -203,8 +241,12 @@ mod tests {
             })
         };
         assert_eq!(put(&[]), Ok(PutOptions::default()));
-        let options =
-            put(&[("content_type", "text/plain"), ("storage_class", "GLACIER"), ("metadata.by", "ann")]).unwrap();
+        let options = put(&[
+            ("content_type", "text/plain"),
+            ("storage_class", "GLACIER"),
+            ("metadata.by", "ann"),
+        ])
+        .unwrap();
         assert_eq!(options.content_type.as_deref(), Some("text/plain"));
         assert_eq!(options.metadata, BTreeMap::from([("by".to_owned(), "ann".to_owned())]));
         assert_eq!(put(&[("if_none_match", "*")]).unwrap().if_none_match.as_deref(), Some("*"));
@@ -229,13 +271,25 @@ mod tests {
             let fields = [("path", "/x"), ("destination", "k"), (name, "text/plain")];
             check("upload", &fields.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
         };
-        for (given, meant) in
-            [("content-type", "content_type"), ("Content_Type", "content_type"), ("storageclass", "storage_class")]
-        {
-            assert_eq!(check(given), Err(format!("there is no parameter `{given}`; did you mean `{meant}`?")));
+        for (given, meant) in [
+            ("content-type", "content_type"),
+            ("Content_Type", "content_type"),
+            ("storageclass", "storage_class"),
+        ] {
+            assert_eq!(
+                check(given),
+                Err(format!("there is no parameter `{given}`; did you mean `{meant}`?"))
+            );
         }
-        for other in ["content_type", "metadata.content-type", "id", "note", "sources", "content_size", "storage_days"]
-        {
+        for other in [
+            "content_type",
+            "metadata.content-type",
+            "id",
+            "note",
+            "sources",
+            "content_size",
+            "storage_days",
+        ] {
             assert_eq!(check(other), Ok(()), "{other}");
         }
     }
@@ -256,7 +310,10 @@ mod tests {
         }
         let added = read("add", &[("path", "/a/x.txt")]);
         assert!(matches!(added, Ok(Task::Put { destination, .. }) if destination.key == "x.txt"));
-        let into = read("upload", &[("path", "/a/dir"), ("destination", "s3://b/to/"), ("recursive", "true")]);
+        let into = read(
+            "upload",
+            &[("path", "/a/dir"), ("destination", "s3://b/to/"), ("recursive", "true")],
+        );
         assert!(matches!(into, Ok(Task::Put { destination, .. }) if destination.key == "to/"));
     }
 }

@@ -33,14 +33,20 @@ pub enum DirectoryError {
 /// The root of a directory with these entries, sharded if it is large.
 pub fn directory(children: &[Child], options: Options) -> Result<Directory, DirectoryError> {
     let size = match options.sharding {
-        Sharding::ByLinks => children.iter().map(|child| child.name.len() + child.node.cid.encoded_len()).sum(),
+        Sharding::ByLinks => {
+            children.iter().map(|child| child.name.len() + child.node.cid.encoded_len()).sum()
+        }
         Sharding::ByBlock => EMPTY_BLOCK + children.iter().map(link_size).sum::<usize>(),
     };
     directory_of_shape(children, options.cid_version, size > MAX_PLAIN_SIZE)
 }
 
 /// The root of a directory with these entries in a given shape.
-pub fn directory_of_shape(children: &[Child], version: CidVersion, sharded: bool) -> Result<Directory, DirectoryError> {
+pub fn directory_of_shape(
+    children: &[Child],
+    version: CidVersion,
+    sharded: bool,
+) -> Result<Directory, DirectoryError> {
     if sharded {
         return Ok(Directory { node: hamt::sharded(children, version)?, sharded });
     }
@@ -56,8 +62,14 @@ const EMPTY_BLOCK: usize = 4;
 /// Bytes that one link takes in a dag-pb block: hash, name and size, each with tag and length.
 fn link_size(child: &Child) -> usize {
     let (cid, name) = (child.node.cid.encoded_len(), child.name.len());
-    let link =
-        1 + varint_len(cid as u64) + cid + 1 + varint_len(name as u64) + name + 1 + varint_len(child.node.dag_size);
+    let link = 1
+        + varint_len(cid as u64)
+        + cid
+        + 1
+        + varint_len(name as u64)
+        + name
+        + 1
+        + varint_len(child.node.dag_size);
     1 + varint_len(link as u64) + link
 }
 

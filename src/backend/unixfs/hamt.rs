@@ -18,7 +18,11 @@ pub(super) fn sharded(children: &[Child], version: CidVersion) -> Result<Node, D
 }
 
 /// The shard at this depth for entries whose hashes agree in all bytes before it, sorted.
-fn shard(places: &[([u8; 8], &Child)], depth: usize, version: CidVersion) -> Result<Node, DirectoryError> {
+fn shard(
+    places: &[([u8; 8], &Child)],
+    depth: usize,
+    version: CidVersion,
+) -> Result<Node, DirectoryError> {
     let mut links = Vec::new();
     let mut taken = [0u8; FANOUT as usize / 8];
     let mut size = 0;

@@ -79,7 +79,8 @@ impl Options {
             _ => return None,
         };
         // Measuring by block belongs to the profile as a whole: Kubo has no such request parameter.
-        let sharding = if short == "v1-raw-1m-1024" { Sharding::ByBlock } else { Sharding::ByLinks };
+        let sharding =
+            if short == "v1-raw-1m-1024" { Sharding::ByBlock } else { Sharding::ByLinks };
         Some(Options { cid_version, raw_leaves, chunk_size, max_links, sharding })
     }
 
@@ -88,7 +89,9 @@ impl Options {
     pub fn overridden(mut self, parameters: &Fields) -> Result<Options, String> {
         if let Some(name) = parameters.get("profile") {
             self = Options::profile(name).ok_or_else(|| {
-                format!("profile `{name}` is unknown; known are `unixfs-v0-2015` and `unixfs-v1-2025`")
+                format!(
+                    "profile `{name}` is unknown; known are `unixfs-v0-2015` and `unixfs-v1-2025`"
+                )
             })?;
         }
         if let Some(text) = parameters.get("cid_version") {
@@ -110,19 +113,26 @@ impl Options {
                 _ => return Err(format!("raw_leaves must be `true` or `false`, not `{text}`")),
             };
         }
-        self.chunk_size = number(parameters, "chunk_size", 1, MAX_CHUNK_SIZE)?.unwrap_or(self.chunk_size);
+        self.chunk_size =
+            number(parameters, "chunk_size", 1, MAX_CHUNK_SIZE)?.unwrap_or(self.chunk_size);
         if let Some(text) = parameters.get("chunker") {
             let size = text.strip_prefix("size-").and_then(|size| size.parse().ok());
             self.chunk_size = size.filter(|size| (1..=MAX_CHUNK_SIZE).contains(size)).ok_or_else(|| {
                 format!("chunker must be `size-N` with N from 1 to {MAX_CHUNK_SIZE}, not `{text}`: others give no lasting CIDs")
             })?;
         }
-        self.max_links = number(parameters, "max_links", 2, MAX_MAX_LINKS)?.unwrap_or(self.max_links);
+        self.max_links =
+            number(parameters, "max_links", 2, MAX_MAX_LINKS)?.unwrap_or(self.max_links);
         Ok(self)
     }
 }
 
-fn number(parameters: &Fields, name: &str, min: usize, max: usize) -> Result<Option<usize>, String> {
+fn number(
+    parameters: &Fields,
+    name: &str,
+    min: usize,
+    max: usize,
+) -> Result<Option<usize>, String> {
     let Some(text) = parameters.get(name) else { return Ok(None) };
     match text.parse::<usize>() {
         Ok(number) if (min..=max).contains(&number) => Ok(Some(number)),

@@ -72,10 +72,13 @@ pub fn decode(cid: &Cid, bytes: Vec<u8>) -> Result<Block, BlockError> {
     match cid.codec() {
         RAW => Ok(Block::File { size: bytes.len() as u64, data: bytes, parts: Vec::new() }),
         DAG_PB => {
-            let node = PbNode::from_bytes(bytes.into()).map_err(|_| BlockError::Malformed("it is no dag-pb"))?;
+            let node = PbNode::from_bytes(bytes.into())
+                .map_err(|_| BlockError::Malformed("it is no dag-pb"))?;
             let message = node.data.ok_or(BlockError::Malformed("it has no UnixFS data"))?;
-            let message = Fields::read(&message).ok_or(BlockError::Malformed("its UnixFS data are cut off"))?;
-            let links = node.links.into_iter().map(|link| (link.name.unwrap_or_default(), link.cid));
+            let message = Fields::read(&message)
+                .ok_or(BlockError::Malformed("its UnixFS data are cut off"))?;
+            let links =
+                node.links.into_iter().map(|link| (link.name.unwrap_or_default(), link.cid));
             message.block(links.collect())
         }
         other => Err(BlockError::UnknownCodec(other)),
@@ -129,14 +132,21 @@ impl Fields {
         match kind {
             kind if kind == Kind::File as u64 || kind == RAW_KIND => {
                 let size = self.size.unwrap_or(self.data.len() as u64);
-                Ok(Block::File { data: self.data, parts: links.into_iter().map(|(_, cid)| cid).collect(), size })
+                Ok(Block::File {
+                    data: self.data,
+                    parts: links.into_iter().map(|(_, cid)| cid).collect(),
+                    size,
+                })
             }
             kind if kind == Kind::Directory as u64 => Ok(Block::Directory(links)),
             kind if kind == Kind::Symlink as u64 => String::from_utf8(self.data)
                 .map(Block::Symlink)
                 .map_err(|_| BlockError::Malformed("its target is no text")),
             kind if kind == Kind::Shard as u64 => {
-                let fanout = self.fanout.filter(|fanout| *fanout > 1).ok_or(BlockError::Malformed("no fanout"))?;
+                let fanout = self
+                    .fanout
+                    .filter(|fanout| *fanout > 1)
+                    .ok_or(BlockError::Malformed("no fanout"))?;
                 let width = format!("{:X}", fanout - 1).len();
                 let (mut entries, mut parts) = (Vec::new(), Vec::new());
                 for (name, cid) in links {

@@ -91,7 +91,11 @@ fn files_have_the_cids_that_other_implementations_give() {
         let seed = vector["seed"].as_str().unwrap().to_owned();
         let what = format!("{seed} {size}");
         let expected = vector["cid"].as_str().unwrap().to_owned();
-        checks.push(Check { what, compute: Box::new(move || random(size, &seed, options)), expected });
+        checks.push(Check {
+            what,
+            compute: Box::new(move || random(size, &seed, options)),
+            expected,
+        });
     }
     assert!(checks.len() > 90, "only {} vectors", checks.len());
     run_all(&checks);
@@ -116,8 +120,10 @@ fn directories_have_the_cids_that_other_implementations_give() {
     for expected in vectors()["directories"]["cids"].as_array().unwrap() {
         let options = Options::profile(expected["profile"].as_str().unwrap()).unwrap();
         let directory = |children: &[(&str, Node)]| {
-            let children: Vec<Child> =
-                children.iter().map(|(name, node)| Child { name: (*name).to_owned(), node: *node }).collect();
+            let children: Vec<Child> = children
+                .iter()
+                .map(|(name, node)| Child { name: (*name).to_owned(), node: *node })
+                .collect();
             directory(&children, options).unwrap().node
         };
         let hello = file(b"hello world\n", options);
@@ -149,7 +155,10 @@ fn kubo_names(count: usize, length: usize, last_length: usize, seed: &str) -> Ve
         .map(|i| {
             let mut bytes = vec![0; if i + 1 == count { last_length } else { length }];
             cipher.apply_keystream(&mut bytes);
-            bytes.iter().map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()])).collect()
+            bytes
+                .iter()
+                .map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]))
+                .collect()
         })
         .collect()
 }
@@ -171,7 +180,10 @@ fn directories_are_sharded_exactly_where_kubo_shards_them() {
         let children: Vec<Child> = names.into_iter().map(|name| Child { name, node }).collect();
         let directory = directory(&children, options).unwrap();
         assert_eq!(directory.node.cid.to_string(), expected);
-        assert_eq!(directory_of_shape(&children, options.cid_version, directory.sharded).unwrap(), directory);
+        assert_eq!(
+            directory_of_shape(&children, options.cid_version, directory.sharded).unwrap(),
+            directory
+        );
     }
 }
 
@@ -191,41 +203,93 @@ fn large_directories_have_the_cids_that_the_javascript_importer_gives() {
     let empty = |_| String::new();
     let text = |i| format!("content of file {i}\n");
     let long = "x".repeat(25);
-    let check = |options, prefix: &str, digits, count, content: fn(u32) -> String, expected: &str| {
-        let children: Vec<Child> = (0..count)
-            .map(|i| Child { name: format!("{prefix}{i:0digits$}"), node: file(content(i).as_bytes(), options) })
-            .collect();
-        let directory = directory(&children, options).unwrap();
-        assert_eq!(directory.node.cid.to_string(), expected, "{count} of {prefix}");
-        directory
-    };
+    let check =
+        |options, prefix: &str, digits, count, content: fn(u32) -> String, expected: &str| {
+            let children: Vec<Child> = (0..count)
+                .map(|i| Child {
+                    name: format!("{prefix}{i:0digits$}"),
+                    node: file(content(i).as_bytes(), options),
+                })
+                .collect();
+            let directory = directory(&children, options).unwrap();
+            assert_eq!(directory.node.cid.to_string(), expected, "{count} of {prefix}");
+            directory
+        };
     check(v0, "file-", 5, 100, empty, "QmX1UPzfZs6Nheroa9bKpByq6Zkcdj6YW9dt396wddCCUd");
     check(v0, "file-", 5, 5957, empty, "QmT72ezFqTTRc7zHDXewBMywr9pBPzUqrbtLk4gw58mnxL");
     check(v0, "file-", 5, 5958, empty, "QmPGZ3iC6TFEozBjSa8fd47igdPjbLbhyk8J7bdVkEM3gG");
-    let directory = check(v0, "file-", 5, 10_000, empty, "QmNnjHzGb9RgPMhkG3yPV4BNCumt61oi7evCgsN7dnvqxP");
+    let directory =
+        check(v0, "file-", 5, 10_000, empty, "QmNnjHzGb9RgPMhkG3yPV4BNCumt61oi7evCgsN7dnvqxP");
     assert_eq!((directory.node.dag_size, directory.sharded), (674_991, true));
-    let directory = check(v0, "file-", 5, 10_000, text, "Qmb6vvkiSQgCX9HV3V6K34mnaA4q6RKaWXc6HXCuaxdzU2");
+    let directory =
+        check(v0, "file-", 5, 10_000, text, "Qmb6vvkiSQgCX9HV3V6K34mnaA4q6RKaWXc6HXCuaxdzU2");
     assert_eq!(directory.node.dag_size, 903_881);
     check(v0, &long, 5, 4096, empty, "Qmes5HTCPZ2tgy5p6wUs4hK4WkYgngicmUHwJ7z2TD9iTK");
     check(v0, &long, 5, 4097, empty, "QmVgK7einRk6qTwLAjjq4bfkHQCSpsP422NrSB5VmrLz7Y");
     check(v0, "file-", 6, 100_000, empty, "QmP1zceFKRuPsAL7dyoA9r6vejN3zro5FwmMLYwfDtZpbi");
-    check(v1, "file-", 5, 100, empty, "bafybeiht2zgquloh2fyss4duoqnicdi4n2fccyraintl2slukkgb6rdjii");
-    check(v1, "file-", 5, 4854, empty, "bafybeidmckc2h3rcchavjwzm6qtbpbmc3b55mjxe2pnvuxwjisntoyde7a");
-    check(v1, "file-", 5, 4855, empty, "bafybeiaiyclwzqihex2zrlmrgiraldyh4spvqe7ga4zzjq6o2r7bbr77r4");
-    check(v1, "file-", 5, 10_000, text, "bafybeiakyihd5sv555hjjzxvkueuwncydu5jndgmjqq547aumd5k2a5sui");
-    check(v1_by_links, "file-", 5, 5698, empty, "bafybeigav3b37bvntsel2ktep62pqpecvfxmgzjvgfuabjsu5k3mf6ceeq");
-    check(v1_by_links, "file-", 5, 5699, empty, "bafybeigovqovla4soeuku62t5pkjbhdlc3peappdysqacgepregn2qs2q4");
+    check(
+        v1,
+        "file-",
+        5,
+        100,
+        empty,
+        "bafybeiht2zgquloh2fyss4duoqnicdi4n2fccyraintl2slukkgb6rdjii",
+    );
+    check(
+        v1,
+        "file-",
+        5,
+        4854,
+        empty,
+        "bafybeidmckc2h3rcchavjwzm6qtbpbmc3b55mjxe2pnvuxwjisntoyde7a",
+    );
+    check(
+        v1,
+        "file-",
+        5,
+        4855,
+        empty,
+        "bafybeiaiyclwzqihex2zrlmrgiraldyh4spvqe7ga4zzjq6o2r7bbr77r4",
+    );
+    check(
+        v1,
+        "file-",
+        5,
+        10_000,
+        text,
+        "bafybeiakyihd5sv555hjjzxvkueuwncydu5jndgmjqq547aumd5k2a5sui",
+    );
+    check(
+        v1_by_links,
+        "file-",
+        5,
+        5698,
+        empty,
+        "bafybeigav3b37bvntsel2ktep62pqpecvfxmgzjvgfuabjsu5k3mf6ceeq",
+    );
+    check(
+        v1_by_links,
+        "file-",
+        5,
+        5699,
+        empty,
+        "bafybeigovqovla4soeuku62t5pkjbhdlc3peappdysqacgepregn2qs2q4",
+    );
 }
 
 #[test]
 fn parameters_override_the_options_as_in_kubo() {
     let with = |pairs: &[(&str, &str)]| {
-        let parameters = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let parameters =
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         Options::default().overridden(&parameters)
     };
     assert_eq!(with(&[]), Ok(Options::default()));
     assert_eq!(with(&[("cid_version", "1")]).ok(), Options::profile("v1-raw-256k-174"));
-    assert_eq!(with(&[("cid_version", "1"), ("raw_leaves", "false")]).ok(), Options::profile("v1-noraw-256k-174"));
+    assert_eq!(
+        with(&[("cid_version", "1"), ("raw_leaves", "false")]).ok(),
+        Options::profile("v1-noraw-256k-174")
+    );
     assert_eq!(with(&[("raw_leaves", "true")]).ok(), Options::profile("v0-raw-256k-174"));
     assert_eq!(with(&[("profile", "unixfs-v1-2025")]).ok(), Options::profile("v1-raw-1m-1024"));
     for bad in [

@@ -68,7 +68,8 @@ impl Later {
         let completed_after = self.done.0.min(self.sources.0).max(seen);
         let has_some = |file: &FileEntry| {
             let (_, last) = file.revisions;
-            let is_open = UNENDED.iter().chain(&[Status::Failed]).any(|status| file.count_of(*status) > 0);
+            let is_open =
+                UNENDED.iter().chain(&[Status::Failed]).any(|status| file.count_of(*status) > 0);
             last > completed_after || (last > seen && is_open)
         };
         view.visit(
@@ -92,19 +93,26 @@ impl Later {
         match &operation.state {
             State::Completed { outcome, .. } => {
                 self.restoring.extend(operation.redirected_to);
-                let (effects, at) = (client.effects_of(operation, outcome), completed_in(operation));
-                let is_put_back = self.ours.contains(&operation.id) || self.findings.contains(&operation.id);
+                let (effects, at) =
+                    (client.effects_of(operation, outcome), completed_in(operation));
+                let is_put_back =
+                    self.ours.contains(&operation.id) || self.findings.contains(&operation.id);
                 if at > self.done.0 && !is_put_back {
                     self.done.1.note(backend, &effects, at);
                 }
-                let brings_back = self.restoring.contains(&operation.id) || self.ours.contains(&operation.id);
+                let brings_back =
+                    self.restoring.contains(&operation.id) || self.ours.contains(&operation.id);
                 if at > self.sources.0 && !brings_back {
                     self.sources.1.note(backend, &effects, at);
                 }
             }
             _ if self.ours.contains(&operation.id) => {}
             _ if UNENDED.contains(&operation.status()) || operation.is_in_doubt() => {
-                self.open.note(backend, &client.effects_of(operation, &Outcome::default()), operation.number);
+                self.open.note(
+                    backend,
+                    &client.effects_of(operation, &Outcome::default()),
+                    operation.number,
+                );
             }
             _ => {}
         }
@@ -126,10 +134,13 @@ impl Later {
             }
         }
         // What has parts is a loss also where some of them were replaced or taken away before: all of it would be back.
-        let has_parts = puts.iter().any(|effect| matches!(effect.reach, Reach::Tree | Reach::Prefix));
+        let has_parts =
+            puts.iter().any(|effect| matches!(effect.reach, Reach::Tree | Reach::Prefix));
         let since = if has_parts { at } else { at.max(self.audited) };
         if self.done.1.last_touched(backend, puts) > Some(since) {
-            return Some("a later operation has replaced it or something in it, or taken that away".into());
+            return Some(
+                "a later operation has replaced it or something in it, or taken that away".into(),
+            );
         }
         if self.sources.1.last_touched(backend, reads) > Some(at) {
             return Some("a later operation has changed, or taken away, what it copied".into());

@@ -72,7 +72,9 @@ impl Superseded {
         puts.filter_map(|Effect { place, reach, .. }| {
             let at = |place, touch| self.latest.get(&hash(backend, place, touch)).copied();
             let ensured = (*reach == Reach::Ensured).then(|| at(place, Touch::Ensured)).flatten();
-            at(place, Touch::Here).max(ensured).max(above(place).filter_map(|place| at(place, Touch::Removed)).max())
+            at(place, Touch::Here)
+                .max(ensured)
+                .max(above(place).filter_map(|place| at(place, Touch::Removed)).max())
         })
         .max()
     }
@@ -88,7 +90,8 @@ impl Superseded {
             let taken = || above(place).filter_map(|place| at(place, Touch::BelowTaken)).max();
             let taken = (has_parts || loss == Loss::Gone).then(taken).flatten();
             // A folder stays when something in it goes, unless it is only what the names in it have in common.
-            let may_shrink = *reach == Reach::Prefix || (*reach == Reach::Tree && loss == Loss::Altered);
+            let may_shrink =
+                *reach == Reach::Prefix || (*reach == Reach::Tree && loss == Loss::Altered);
             let within = may_shrink.then(|| at(place, Touch::Within)).flatten();
             below.max(taken).max(within)
         })
@@ -96,18 +99,33 @@ impl Superseded {
     }
 
     /// Whether something that these effects put was replaced or taken away after this revision.
-    pub(super) fn certainly(&self, backend: &BackendName, effects: &[Effect], revision: Revision) -> bool {
+    pub(super) fn certainly(
+        &self,
+        backend: &BackendName,
+        effects: &[Effect],
+        revision: Revision,
+    ) -> bool {
         self.surely(backend, effects).is_some_and(|latest| latest > revision)
     }
 
     /// Whether what these effects put may have been lost by operations after this revision: no reason not to look, but
     /// one why it may be gone, or something else.
-    pub(super) fn perhaps(&self, backend: &BackendName, effects: &[Effect], revision: Revision, loss: Loss) -> bool {
+    pub(super) fn perhaps(
+        &self,
+        backend: &BackendName,
+        effects: &[Effect],
+        revision: Revision,
+        loss: Loss,
+    ) -> bool {
         self.maybe(backend, effects, loss).is_some_and(|latest| latest > revision)
     }
 
     /// The latest revision in which anything of what these effects put was touched, by any means.
-    pub(super) fn last_touched(&self, backend: &BackendName, effects: &[Effect]) -> Option<Revision> {
+    pub(super) fn last_touched(
+        &self,
+        backend: &BackendName,
+        effects: &[Effect],
+    ) -> Option<Revision> {
         let maybe = [Loss::Gone, Loss::Altered].map(|loss| self.maybe(backend, effects, loss));
         maybe.into_iter().flatten().chain(self.surely(backend, effects)).max()
     }
@@ -119,7 +137,10 @@ fn above(place: &str) -> impl Iterator<Item = &str> {
 }
 
 fn hash(backend: &BackendName, place: &str, touch: Touch) -> u128 {
-    let hash = Sha256::new().chain_update([touch as u8]).chain_update(backend.as_str()).chain_update(b"\n");
+    let hash = Sha256::new()
+        .chain_update([touch as u8])
+        .chain_update(backend.as_str())
+        .chain_update(b"\n");
     let digest = hash.chain_update(place).finalize();
     digest.iter().take(16).fold(0, |all, byte| all << 8 | u128::from(*byte))
 }
@@ -140,7 +161,9 @@ mod tests {
         superseded.note(&backend, earlier, 5);
         superseded.note(&backend, std::slice::from_ref(later), 9);
         let losses = [Loss::Gone, Loss::Altered];
-        let perhaps = |backend, revision| losses.map(|loss| superseded.perhaps(backend, earlier, revision, loss));
+        let perhaps = |backend, revision| {
+            losses.map(|loss| superseded.perhaps(backend, earlier, revision, loss))
+        };
         assert!(!superseded.certainly(&backend, earlier, 9) && perhaps(&backend, 9) == [false; 2]);
         assert!(!superseded.certainly(&other, earlier, 5) && perhaps(&other, 5) == [false; 2]);
         let found = match (superseded.certainly(&backend, earlier, 5), perhaps(&backend, 5)) {
@@ -150,7 +173,8 @@ mod tests {
             (false, [false, true]) => "altered",
             (false, [false, false]) => "no",
         };
-        let touched = superseded.last_touched(&backend, earlier).is_some_and(|revision| revision == 9);
+        let touched =
+            superseded.last_touched(&backend, earlier).is_some_and(|revision| revision == 9);
         assert_eq!(touched, found != "no", "{earlier:?}");
         found
     }

@@ -53,7 +53,8 @@ impl DiskFile for MemoryFile {
     fn write_at(&self, data: &[u8], offset: u64) -> DiskResult<()> {
         let fails_short = self.disk.fault() == Some(Fault::ShortWrite);
         let before = self.disk.failures();
-        let written = self.disk.run("write", &self.path, true, |shared| self.put(shared, data, offset));
+        let written =
+            self.disk.run("write", &self.path, true, |shared| self.put(shared, data, offset));
         if fails_short && self.disk.failures() > before {
             self.put(&mut self.disk.lock(), &data[..data.len() / 2], offset)
                 .map_err(|error| DiskError::new("write", &self.path, error))?;
@@ -86,7 +87,9 @@ impl DiskFile for MemoryFile {
     }
 
     fn metadata(&self) -> DiskResult<Metadata> {
-        self.disk.run("inspect", &self.path, false, |shared| Ok(metadata_of(self.inode, shared.inode(self.inode)?)))
+        self.disk.run("inspect", &self.path, false, |shared| {
+            Ok(metadata_of(self.inode, shared.inode(self.inode)?))
+        })
     }
 
     fn try_lock(&self) -> DiskResult<bool> {

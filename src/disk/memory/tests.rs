@@ -121,7 +121,8 @@ fn a_bad_place_gives_nothing_until_whole_sectors_of_it_are_written() {
     file.write_at(&[b'x'; 4096], 0).unwrap();
     machine.spoil(path, 1000..2000);
     let mut buffer = [0; 4096];
-    let mut reads = |from: u64, to: u64| file.read_at(&mut buffer[..(to - from) as usize], from).is_ok();
+    let mut reads =
+        |from: u64, to: u64| file.read_at(&mut buffer[..(to - from) as usize], from).is_ok();
     assert!(reads(0, 1000) && reads(2000, 4096));
     assert!(!reads(0, 4096) && !reads(999, 1001) && !reads(1999, 2001));
     file.write_at(&[b'y'; 100], 1100).unwrap();

@@ -148,12 +148,18 @@ fn dry_runs_log_nothing(schema: &mut Schema) {
     let not_logged = json!({ "properties": { "operation": { "type": "null" } } });
     let logged_before = json!({ "properties": { "existing": { "const": true } } });
     schema.insert("if".into(), json!({ "properties": { "dry_run": { "const": true } } }));
-    schema.insert("then".into(), each(json!({ "if": logged_before, "then": &logged, "else": not_logged })));
+    schema.insert(
+        "then".into(),
+        each(json!({ "if": logged_before, "then": &logged, "else": not_logged })),
+    );
     schema.insert("else".into(), each(logged));
 }
 
 fn what_is_under_way_has_an_operation(schema: &mut Schema) {
-    schema.insert("if".into(), json!({ "properties": { "state": { "enum": ["pushing", "failed"] } } }));
+    schema.insert(
+        "if".into(),
+        json!({ "properties": { "state": { "enum": ["pushing", "failed"] } } }),
+    );
     schema.insert("then".into(), json!({ "properties": { "operation": { "type": "object" } } }));
     schema.insert("else".into(), json!({ "properties": { "operation": { "type": "null" } } }));
 }

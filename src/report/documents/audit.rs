@@ -113,7 +113,8 @@ impl<'a> AuditDoc<'a> {
 
 impl<'a> AuditFindingDoc<'a> {
     fn new(finding: &'a AuditFinding) -> AuditFindingDoc<'a> {
-        let went_on = |number: u64, id, new| Some(WentOnDoc { number, operation_id: Shown(id), new });
+        let went_on =
+            |number: u64, id, new| Some(WentOnDoc { number, operation_id: Shown(id), new });
         let (went_on_as, refused) = match &finding.followed {
             None => (None, None),
             Some(Followed::Reopened { number, id }) => (went_on(*number, *id, true), None),

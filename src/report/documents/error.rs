@@ -88,8 +88,10 @@ impl JsonSchema for ErrorType {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let words: Vec<Value> =
-            ErrorType::ALL.iter().map(|word| json!({ "const": word.as_str(), "description": word.about() })).collect();
+        let words: Vec<Value> = ErrorType::ALL
+            .iter()
+            .map(|word| json!({ "const": word.as_str(), "description": word.about() }))
+            .collect();
         json_schema!({
             "type": "string",
             "description": "A stable word for what went wrong; later versions may know more.",

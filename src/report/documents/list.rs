@@ -66,7 +66,11 @@ mod tests {
         let facts = Facts::default();
         for (next_cursor, failed) in [(None, false), (Some("7".to_owned()), true)] {
             let text = ListText::default();
-            let ours = format!("{}{}", text.begin(), text.end(next_cursor.clone(), failed.then(|| error(&facts))));
+            let ours = format!(
+                "{}{}",
+                text.begin(),
+                text.end(next_cursor.clone(), failed.then(|| error(&facts)))
+            );
             let list = List { operations: Vec::new(), next_cursor };
             let document = Document::with_error(list, failed.then(|| error(&facts))).line();
             let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();

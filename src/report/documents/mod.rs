@@ -36,7 +36,9 @@ pub use process::{HolderDoc, Settled, Skipped, Summary};
 pub use program::{Completions, OneSchema, SchemaDoc, Schemas};
 pub use reasons::{DryRun, Failures, Why};
 pub use receipts::ReceiptsDoc;
-pub use settings::{ConfigCheck, ConfigGet, ConfigPath, ConfigSet, ConfigShow, SettingDoc, WarningDoc};
+pub use settings::{
+    ConfigCheck, ConfigGet, ConfigPath, ConfigSet, ConfigShow, SettingDoc, WarningDoc,
+};
 pub use status::StatusDoc;
 pub use upkeep::{Checkpoint, Cleanup};
 pub use verify::{DurabilityDoc, RepairedDoc, VerifiedDoc};

@@ -10,8 +10,8 @@ use serde_json::json;
 use super::words::{Cid, Named, Sha256, Shown, Word};
 use crate::client::Progress;
 use crate::operation::{
-    BackendName, Claim, FailureClass, Fields, HistoryEntry, Operation, OperationId, OperationType, Outcome, Source,
-    State, Status, Time,
+    BackendName, Claim, FailureClass, Fields, HistoryEntry, Operation, OperationId, OperationType,
+    Outcome, Source, State, Status, Time,
 };
 
 /// Operations, in the order in which they were named.
@@ -323,15 +323,36 @@ fn facts_of_status(schema: &mut schemars::Schema) {
     let rule = |status: Status, has: &[&str], has_not: &[&str]| {
         let set = has.iter().map(|name| (*name, json!({ "not": { "type": "null" } })));
         let unset = has_not.iter().map(|name| (*name, json!({ "type": "null" })));
-        let properties: serde_json::Map<_, _> = set.chain(unset).map(|(name, is)| (name.to_owned(), is)).collect();
+        let properties: serde_json::Map<_, _> =
+            set.chain(unset).map(|(name, is)| (name.to_owned(), is)).collect();
         json!({ "if": { "properties": { "status": { "const": status.as_str() } } }, "then": { "properties": properties } })
     };
     let rules = [
-        rule(Status::Pending, &[], &["completed_at", "result", "receipt", "next_retry_at", "claim"]),
-        rule(Status::Processing, &["claim"], &["completed_at", "result", "receipt", "next_retry_at"]),
-        rule(Status::Completed, &["completed_at", "result"], &["error", "error_type", "failure_class", "claim"]),
-        rule(Status::Failed, &["completed_at", "error", "error_type", "failure_class"], &["result", "claim"]),
-        rule(Status::Retrying, &["next_retry_at", "error", "error_type", "failure_class"], &["result", "claim"]),
+        rule(
+            Status::Pending,
+            &[],
+            &["completed_at", "result", "receipt", "next_retry_at", "claim"],
+        ),
+        rule(
+            Status::Processing,
+            &["claim"],
+            &["completed_at", "result", "receipt", "next_retry_at"],
+        ),
+        rule(
+            Status::Completed,
+            &["completed_at", "result"],
+            &["error", "error_type", "failure_class", "claim"],
+        ),
+        rule(
+            Status::Failed,
+            &["completed_at", "error", "error_type", "failure_class"],
+            &["result", "claim"],
+        ),
+        rule(
+            Status::Retrying,
+            &["next_retry_at", "error", "error_type", "failure_class"],
+            &["result", "claim"],
+        ),
     ];
     schema.insert("allOf".into(), rules.into_iter().collect());
 }

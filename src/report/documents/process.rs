@@ -59,7 +59,15 @@ impl<'a> Summary<'a> {
     /// The summary of a run.
     pub fn new(report: &'a ProcessReport) -> Summary<'a> {
         let ProcessReport {
-            completed, failed, retrying, cancelled, postponed, handed_back, recovered, in_doubt, ..
+            completed,
+            failed,
+            retrying,
+            cancelled,
+            postponed,
+            handed_back,
+            recovered,
+            in_doubt,
+            ..
         } = *report;
         Summary {
             event: "summary",
@@ -114,6 +122,11 @@ pub struct HolderDoc<'a> {
 impl<'a> HolderDoc<'a> {
     /// The document of a note.
     pub fn new(note: &'a HolderNote) -> HolderDoc<'a> {
-        HolderDoc { pid: note.pid, command: &note.command, since: Shown(note.since), host: &note.host }
+        HolderDoc {
+            pid: note.pid,
+            command: &note.command,
+            since: Shown(note.since),
+            host: &note.host,
+        }
     }
 }

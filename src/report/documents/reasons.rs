@@ -133,8 +133,9 @@ pub struct DryRun<'a> {
 impl<'a> DryRun<'a> {
     /// The document of a plan.
     pub fn new(plan: &'a Plan) -> DryRun<'a> {
-        let by_name =
-            |counts: &'a BTreeMap<BackendName, u64>| counts.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+        let by_name = |counts: &'a BTreeMap<BackendName, u64>| {
+            counts.iter().map(|(name, n)| (name.as_str(), *n)).collect()
+        };
         DryRun {
             dry_run: true,
             operations: plan.operations.iter().map(OperationDoc::new).collect(),

@@ -99,7 +99,10 @@ fn new_is_pending(schema: &mut Schema) {
 
 /// The id stands beside the operations exactly if there is one of them.
 pub(super) fn id_of_one(schema: &mut Schema) {
-    schema.insert("if".into(), json!({ "properties": { "operations": { "minItems": 1, "maxItems": 1 } } }));
+    schema.insert(
+        "if".into(),
+        json!({ "properties": { "operations": { "minItems": 1, "maxItems": 1 } } }),
+    );
     schema.insert("then".into(), json!({ "required": ["operation_id"] }));
     schema.insert("else".into(), json!({ "properties": { "operation_id": false } }));
 }

@@ -101,7 +101,11 @@ impl<'a> StatusDoc<'a> {
     pub fn new(stats: &'a Stats, oldest: Option<OperationId>, base_path: &Path) -> StatusDoc<'a> {
         StatusDoc {
             stats: AllCounts { counts: Counts::new(&stats.counts), archived: stats.archived },
-            backends: stats.backends.iter().map(|(name, counts)| (name.as_str(), Counts::new(counts))).collect(),
+            backends: stats
+                .backends
+                .iter()
+                .map(|(name, counts)| (name.as_str(), Counts::new(counts)))
+                .collect(),
             oldest_pending: stats.oldest_pending.map(|(number, at)| Oldest {
                 number,
                 operation_id: oldest.map(Shown),
@@ -124,6 +128,10 @@ impl<'a> StatusDoc<'a> {
 
 impl<'a> DamageDoc<'a> {
     fn new(damage: &'a Damage) -> DamageDoc<'a> {
-        DamageDoc { path: damage.path.display().to_string(), offset: damage.offset, what: &damage.what }
+        DamageDoc {
+            path: damage.path.display().to_string(),
+            offset: damage.offset,
+            what: &damage.what,
+        }
     }
 }

@@ -23,7 +23,13 @@ pub struct Checkpoint<'a> {
 impl<'a> Checkpoint<'a> {
     /// The document of a report.
     pub fn new(report: &'a CheckpointReport) -> Checkpoint<'a> {
-        let CheckpointReport { operations, files_written, files_removed, generations_removed, quarantined } = report;
+        let CheckpointReport {
+            operations,
+            files_written,
+            files_removed,
+            generations_removed,
+            quarantined,
+        } = report;
         Checkpoint {
             operations: *operations,
             files_written: *files_written,
@@ -90,9 +96,14 @@ impl<'a> Cleanup<'a> {
             age_days,
             archives: archives
                 .iter()
-                .map(|(name, operations, bytes)| ArchiveDoc { bytes: *bytes, name, operations: *operations })
+                .map(|(name, operations, bytes)| ArchiveDoc {
+                    bytes: *bytes,
+                    name,
+                    operations: *operations,
+                })
                 .collect(),
-            operations: plan.operations + archives.iter().map(|(_, operations, _)| operations).sum::<u64>(),
+            operations: plan.operations
+                + archives.iter().map(|(_, operations, _)| operations).sum::<u64>(),
             from_partitions: plan.operations,
             failed: plan.failed,
             kept: plan.kept,

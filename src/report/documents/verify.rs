@@ -177,7 +177,11 @@ impl<'a> DurabilityDoc<'a> {
             checks: tried
                 .tried
                 .iter()
-                .map(|tried| CheckDoc { check: Named(tried.check), safe: tried.safe, what: &tried.what })
+                .map(|tried| CheckDoc {
+                    check: Named(tried.check),
+                    safe: tried.safe,
+                    what: &tried.what,
+                })
                 .collect(),
             flush_us: tried.flush_us,
             kills: tried.kills.0,

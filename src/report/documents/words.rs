@@ -107,9 +107,24 @@ macro_rules! words {
 }
 
 words!(Status, "Status", "Where an operation stands: these five and no others.", Status::ALL);
-words!(FailureClass, "FailureClass", "What a failure means for the next attempt.", FailureClass::ALL);
-words!(HealthStatus, "HealthStatus", "What the last probes of a backend amount to.", HealthStatus::ALL);
+words!(
+    FailureClass,
+    "FailureClass",
+    "What a failure means for the next attempt.",
+    FailureClass::ALL
+);
+words!(
+    HealthStatus,
+    "HealthStatus",
+    "What the last probes of a backend amount to.",
+    HealthStatus::ALL
+);
 words!(Reason, "Reason", "Why an operation stands where it does.", Reason::ALL);
-words!(FindingKind, "FindingKind", "Whether something is wrong, or only worth knowing.", FindingKind::ALL);
+words!(
+    FindingKind,
+    "FindingKind",
+    "Whether something is wrong, or only worth knowing.",
+    FindingKind::ALL
+);
 words!(Check, "Check", "What was tried.", Check::ALL);
 words!(Method, "Method", "How records reach the disk.", Method::ALL);

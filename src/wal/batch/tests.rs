@@ -14,14 +14,25 @@ fn layout() -> Layout {
 
 /// Frames of up to three operations; larger batches in partitions of four, eight at a time.
 fn wal_on(disk: MemoryDisk) -> Wal {
-    let clock = ManualClock::new(Time::from_millis(1_800_000_000_000), u64::from(disk.identity().pid));
-    let options = Options { frame_operations: 3, chunk_operations: 8, partition_size: 4, ..Options::default() };
+    let clock =
+        ManualClock::new(Time::from_millis(1_800_000_000_000), u64::from(disk.identity().pid));
+    let options = Options {
+        frame_operations: 3,
+        chunk_operations: 8,
+        partition_size: 4,
+        ..Options::default()
+    };
     Wal::open(Arc::new(disk), Arc::new(clock), layout(), options).unwrap()
 }
 
 fn new(text: &str) -> Logged {
     let parameters = Fields::from([("path".to_owned(), text.to_owned())]);
-    Logged::new(OperationType::new("add").unwrap(), BackendName::new("local").unwrap(), parameters, 5)
+    Logged::new(
+        OperationType::new("add").unwrap(),
+        BackendName::new("local").unwrap(),
+        parameters,
+        5,
+    )
 }
 
 fn many(count: usize) -> Vec<Logged> {
@@ -99,10 +110,12 @@ fn both_ways_of_logging_make_the_same_operation() {
     let (by_frame, by_batch) = (&operations[0], &operations[5]);
     assert_eq!((written[4].number(), written[4].id()), (by_batch.number, by_batch.id));
     let mut expected = by_frame.clone();
-    (expected.number, expected.id, expected.revision) = (by_batch.number, by_batch.id, by_batch.revision);
+    (expected.number, expected.id, expected.revision) =
+        (by_batch.number, by_batch.id, by_batch.revision);
     expected.idempotency_key = Some("another".into());
     (expected.logged_at, expected.updated_at) = (by_batch.logged_at, by_batch.updated_at);
-    (expected.history[0].revision, expected.history[0].at) = (by_batch.revision, by_batch.logged_at);
+    (expected.history[0].revision, expected.history[0].at) =
+        (by_batch.revision, by_batch.logged_at);
     assert_eq!(*by_batch, expected);
 }
 
@@ -129,7 +142,10 @@ fn life_goes_on_after_a_batch() {
     wal.checkpoint().unwrap();
     assert_eq!(wal.append_new(many(1)).unwrap()[0].number(), 15);
     let operations = all(&machine);
-    assert_eq!(operations.iter().map(|one| one.number).collect::<Vec<_>>(), (1..=15).collect::<Vec<_>>());
+    assert_eq!(
+        operations.iter().map(|one| one.number).collect::<Vec<_>>(),
+        (1..=15).collect::<Vec<_>>()
+    );
     let processing = operations.iter().filter(|one| one.status() == Status::Processing);
     assert_eq!(processing.map(|one| one.number).collect::<Vec<_>>(), [5, 12]);
 }
@@ -259,7 +275,8 @@ fn after(happens: impl Fn(&MemoryDisk), cut: Option<bool>) -> (bool, usize, u64)
 fn killed_at_any_disk_operation_it_is_there_whole_or_not_at_all() {
     for cut in [None, Some(false), Some(true)] {
         let (_, _, operations) = after(|_| (), cut);
-        let ends: Vec<_> = (0..=operations).map(|at| after(|disk| disk.kill_after(at), cut)).collect();
+        let ends: Vec<_> =
+            (0..=operations).map(|at| after(|disk| disk.kill_after(at), cut)).collect();
         assert_eq!(ends.last().map(|(done, there, _)| (*done, *there)), Some((true, 11)));
         assert!(ends.iter().all(|(done, there, _)| !done || *there == 11));
         // Killed behind the commit, it is there although nobody was told.
@@ -272,7 +289,8 @@ fn failing_at_any_disk_operation_it_is_there_whole_or_not_at_all() {
     for (cut, for_good) in [(None, true), (Some(false), false), (Some(false), true)] {
         let (_, _, operations) = after(|_| (), cut);
         for at in 0..=operations {
-            let (done, there, _) = after(|disk| disk.fail_after(at, ErrorKind::StorageFull, for_good), cut);
+            let (done, there, _) =
+                after(|disk| disk.fail_after(at, ErrorKind::StorageFull, for_good), cut);
             assert!(!done || there == 11);
         }
     }
@@ -290,23 +308,34 @@ fn a_key_is_logged_once_wherever_it_was_logged_before() {
     wal.checkpoint().unwrap();
     wal.append_new(vec![keyed("b", "in the journal")]).unwrap();
     let mut batch = many(4);
-    let again = [keyed("a", "in a file"), keyed("b", "in the journal"), keyed("c", "new"), keyed("c", "new")];
+    let again = [
+        keyed("a", "in a file"),
+        keyed("b", "in the journal"),
+        keyed("c", "new"),
+        keyed("c", "new"),
+    ];
     batch.extend(again.clone());
     let admitted = wal.append_new(batch).unwrap();
     let numbers: Vec<Number> = admitted.iter().map(Admitted::number).collect();
     assert_eq!(numbers, [3, 4, 5, 6, 1, 2, 7, 7]);
-    let existing: Vec<bool> = admitted.iter().map(|one| matches!(one, Admitted::Existing(_))).collect();
+    let existing: Vec<bool> =
+        admitted.iter().map(|one| matches!(one, Admitted::Existing(_))).collect();
     assert_eq!(existing, [false, false, false, false, true, true, false, false]);
     assert_eq!(all(&machine).len(), 7);
     // Nothing new at all.
     let admitted = wal.append_new(again.into_iter().chain([keyed("c", "new")]).collect()).unwrap();
     assert_eq!(admitted.iter().map(Admitted::number).collect::<Vec<_>>(), [1, 2, 7, 7, 7]);
-    for bad in [keyed("other", "in a file"), keyed("other", "in the journal"), keyed("other", "new")] {
+    for bad in
+        [keyed("other", "in a file"), keyed("other", "in the journal"), keyed("other", "new")]
+    {
         let result = wal.append_new(many(4).into_iter().chain([bad]).collect());
         assert!(matches!(result, Err(WalError::KeyTaken { .. })), "{result:?}");
     }
     let twins = [keyed("x", "twice"), keyed("y", "twice")];
-    assert!(matches!(wal.append_new(many(4).into_iter().chain(twins).collect()), Err(WalError::KeyTwice { .. })));
+    assert!(matches!(
+        wal.append_new(many(4).into_iter().chain(twins).collect()),
+        Err(WalError::KeyTwice { .. })
+    ));
     assert_eq!(all(&machine).len(), 7);
 }
 

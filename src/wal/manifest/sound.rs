@@ -57,14 +57,20 @@ impl FileEntry {
         }
         // Checked, since wild numbers have wild sums.
         let live = self.counts.values().try_fold(0_u64, |sum, count| sum.checked_add(*count));
-        let in_ranges = |sum: u64, (first, last): &(u64, u64)| sum.checked_add((last - first).checked_add(1)?);
+        let in_ranges =
+            |sum: u64, (first, last): &(u64, u64)| sum.checked_add((last - first).checked_add(1)?);
         let gone = self.superseded.ranges.iter().try_fold(0_u64, in_ranges);
         let rows = live.zip(gone).and_then(|(live, gone)| live.checked_add(gone));
         // Fewer than rows: a number may be there twice.
         if self.rows == 0 || self.rows > COUNT_MAX || rows.is_none_or(|rows| rows > self.rows) {
             return Err(format!("it has {} rows, and counts others", self.rows));
         }
-        if self.superseded.ranges.iter().any(|(first, last)| *first < self.numbers.0 || *last > self.numbers.1) {
+        if self
+            .superseded
+            .ranges
+            .iter()
+            .any(|(first, last)| *first < self.numbers.0 || *last > self.numbers.1)
+        {
             return Err("rows of it were superseded that it never had".into());
         }
         if self.pushed.as_ref().is_some_and(|pushed| !self.is_archive() || pushed.to.is_empty()) {

@@ -5,10 +5,12 @@ use serde_json::json;
 use super::super::schema;
 use super::*;
 
-const PARQUET: &[u8] = include_bytes!("../../../tests/data/original/mixed/partitions/wal_1735680000_0.parquet");
+const PARQUET: &[u8] =
+    include_bytes!("../../../tests/data/original/mixed/partitions/wal_1735680000_0.parquet");
 /// Every byte would take a minute.
 const STRIDE: usize = 3;
-const APPENDED: &[u8] = include_bytes!("../../../tests/data/original/appended/partitions/wal_1735700000_0.parquet");
+const APPENDED: &[u8] =
+    include_bytes!("../../../tests/data/original/appended/partitions/wal_1735700000_0.parquet");
 
 fn rows(name: &str, bytes: &[u8]) -> Rows {
     Rows::of([(name, bytes)].into_iter())
@@ -102,7 +104,9 @@ fn of_one_id_the_newest_row_counts_and_of_equals_the_archives() {
         (line("pending", 6), line("completed", 6), Status::Completed),
         (line("failed", 7), line("completed", 6), Status::Failed),
     ] {
-        let rows = Rows::of([("partitions/a", first.as_bytes()), ("archives/b", second.as_bytes())].into_iter());
+        let rows = Rows::of(
+            [("partitions/a", first.as_bytes()), ("archives/b", second.as_bytes())].into_iter(),
+        );
         assert_eq!((rows.count(), rows.operations()[0].status()), (1, expected));
         assert_eq!(rows.archived(), u64::from(expected == Status::Completed));
     }
@@ -130,7 +134,8 @@ fn damage_at_any_byte_hides_no_line_behind_it() {
         let mut bytes = APPENDED.to_vec();
         bytes[at] ^= 1 << (at / STRIDE % 8);
         let rows = rows("partitions/x", &bytes);
-        let appended = rows.operations().iter().filter(|of| of.logged_at.as_millis() >= 1_735_700_001_000);
+        let appended =
+            rows.operations().iter().filter(|of| of.logged_at.as_millis() >= 1_735_700_001_000);
         assert!(appended.count() >= 2, "byte {at}");
     }
     for len in (0..APPENDED.len()).step_by(STRIDE) {
@@ -145,7 +150,10 @@ fn files_of_ours_are_told_from_those_of_the_original() {
     let ours = schema::encode(&mut operations).unwrap();
     assert!(is_ours("wal_1735680000_000001.parquet", &ours));
     assert!(is_ours("x.parquet", &ours));
-    assert!(is_ours("wal_1735680000_000001.parquet", &ours[..ours.len() - 1]), "one of ours, cut short");
+    assert!(
+        is_ours("wal_1735680000_000001.parquet", &ours[..ours.len() - 1]),
+        "one of ours, cut short"
+    );
     assert!(!is_ours("wal_1735680000_0.parquet", PARQUET));
     let tricky = row(json!({"parameters": {"path": FORMAT_KEY}})).to_string();
     assert!(!is_ours("wal_1735680000_0.parquet", tricky.as_bytes()));

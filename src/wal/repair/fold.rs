@@ -41,9 +41,11 @@ impl Repair<'_> {
         }
         self.content(&mut files)?;
         let Files { mut plan, live, lost, highest, .. } = files;
-        let is_there = |number: &Number| live.contains_key(number) || plan.rows.contains_key(number);
+        let is_there =
+            |number: &Number| live.contains_key(number) || plan.rows.contains_key(number);
         for (numbers, rows) in lost {
-            let gone: Vec<Number> = numbers.iter().filter(|n| !is_there(n) && !deleted.contains(n)).collect();
+            let gone: Vec<Number> =
+                numbers.iter().filter(|n| !is_there(n) && !deleted.contains(n)).collect();
             if gone.len() as u64 > rows {
                 let what = format!(
                     "{rows} of {} operations from {} to {} of which nothing tells any more were in lost files; others of \
@@ -59,7 +61,8 @@ impl Repair<'_> {
         // Without a manifest nothing tells which numbers were deleted and which were in files that are gone.
         if !journal.losses.is_empty() || manifest.is_none() {
             // Nor whether a batch that reserved its numbers came to be part of the log.
-            let was_reserved = |number: &Number| journal.reserved.iter().any(|(a, b)| a <= number && number <= b);
+            let was_reserved =
+                |number: &Number| journal.reserved.iter().any(|(a, b)| a <= number && number <= b);
             let reserved = |number: &Number| manifest.is_some() && was_reserved(number);
             let noted = noted.map_or(0, |note| note.number);
             let end = journal.numbers.1.max(noted);
@@ -69,18 +72,31 @@ impl Repair<'_> {
         orphans.retain(|number| !is_there(number));
         self.report.lost = orphans.into_iter().collect::<NumberSet>();
         // No number is given twice, whoever has seen it; nor is a revision.
-        let (manifest_number, manifest_revision) = manifest.map_or((1, 0), |m| (m.next_number, m.revision));
-        let (noted_number, noted_revision) = noted.map_or((1, 0), |note| (note.number, note.revision));
-        plan.next_number =
-            manifest_number.max(noted_number).max(journal.numbers.1).max(highest.0 + 1).saturating_add(journal.slack);
-        plan.revision =
-            manifest_revision.max(noted_revision).max(journal.revision).max(highest.1).saturating_add(journal.slack);
+        let (manifest_number, manifest_revision) =
+            manifest.map_or((1, 0), |m| (m.next_number, m.revision));
+        let (noted_number, noted_revision) =
+            noted.map_or((1, 0), |note| (note.number, note.revision));
+        plan.next_number = manifest_number
+            .max(noted_number)
+            .max(journal.numbers.1)
+            .max(highest.0 + 1)
+            .saturating_add(journal.slack);
+        plan.revision = manifest_revision
+            .max(noted_revision)
+            .max(journal.revision)
+            .max(highest.1)
+            .saturating_add(journal.slack);
         self.hold(prove_nothing, journal, &mut plan)?;
         Ok(plan)
     }
 
     /// Applies transitions where they are legal; the numbers of operations that only transitions tell of.
-    fn apply(&mut self, records: &[Record], files: &mut Files, deleted: &mut BTreeSet<Number>) -> BTreeSet<Number> {
+    fn apply(
+        &mut self,
+        records: &[Record],
+        files: &mut Files,
+        deleted: &mut BTreeSet<Number>,
+    ) -> BTreeSet<Number> {
         let mut by_number: BTreeMap<Number, Vec<&Record>> = BTreeMap::new();
         for record in records {
             by_number.entry(record.transition.number).or_default().push(record);
@@ -108,7 +124,11 @@ impl Repair<'_> {
                             transition.revision,
                             transition.event.participle()
                         );
-                        self.report.losses.push(Loss { path: path.clone(), range: Some((*offset, *offset)), what });
+                        self.report.losses.push(Loss {
+                            path: path.clone(),
+                            range: Some((*offset, *offset)),
+                            what,
+                        });
                     }
                     continue;
                 }
@@ -121,9 +141,15 @@ impl Repair<'_> {
                     Ok(after) => after,
                     Err(error) => {
                         self.report.holed.insert(number);
-                        let what =
-                            format!("transition {} does not follow from what is left: {error}", transition.revision);
-                        self.report.losses.push(Loss { path: path.clone(), range: Some((*offset, *offset)), what });
+                        let what = format!(
+                            "transition {} does not follow from what is left: {error}",
+                            transition.revision
+                        );
+                        self.report.losses.push(Loss {
+                            path: path.clone(),
+                            range: Some((*offset, *offset)),
+                            what,
+                        });
                         before
                     }
                 };
@@ -137,7 +163,8 @@ impl Repair<'_> {
     fn content(&mut self, files: &mut Files) -> WalResult<()> {
         let written = files.plan.rows.values().filter_map(Spooled::of);
         let live = &files.live;
-        let stays = files.spooled.iter().filter(|content| live.contains_key(&content.number)).cloned();
+        let stays =
+            files.spooled.iter().filter(|content| live.contains_key(&content.number)).cloned();
         let needed: Vec<Spooled> = written.chain(stays).collect();
         let mut without = HashSet::new();
         for content in &needed {
@@ -170,10 +197,12 @@ impl Repair<'_> {
             // Links of a repair that was killed as well.
             self.disk.sync_dir(&self.layout.spool())?;
             if !self.report.losses.is_empty() {
-                let owners: HashSet<OperationId> = needed.iter().map(|content| content.id).collect();
+                let owners: HashSet<OperationId> =
+                    needed.iter().map(|content| content.id).collect();
                 for entry in self.disk.list(&self.layout.spool())? {
                     let name = entry.name.to_string_lossy();
-                    if matches!(Layout::parse_spooled(&name), Some((_, Some(id))) if !owners.contains(&id)) {
+                    if matches!(Layout::parse_spooled(&name), Some((_, Some(id))) if !owners.contains(&id))
+                    {
                         files.plan.ownerless.push(format!("spool/{name}"));
                     }
                 }
@@ -192,7 +221,8 @@ impl Repair<'_> {
         let is_hash = content.name.len() == sha256_hex(b"").len();
         let look = || {
             let file = self.disk.open(path, Access::Read)?;
-            Ok(file.metadata()?.len == content.size && (!is_hash || hash_of(&*file)? == content.name))
+            Ok(file.metadata()?.len == content.size
+                && (!is_hash || hash_of(&*file)? == content.name))
         };
         for _ in 0..READS {
             match look() {

@@ -21,24 +21,37 @@ pub(super) fn rows_prove_nothing(manifest: Option<&Manifest>, journal: &Journal)
 
 impl Repair<'_> {
     /// Makes the rows of such operations, in files that stay, rows to be written anew.
-    pub(super) fn load_unproven(&self, journal: &Journal, files: &mut Files) -> WalResult<HashSet<Number>> {
+    pub(super) fn load_unproven(
+        &self,
+        journal: &Journal,
+        files: &mut Files,
+    ) -> WalResult<HashSet<Number>> {
         let is_open = |entry: &FileEntry| {
             let statuses = [Status::Pending, Status::Retrying, Status::Processing];
             statuses.into_iter().any(|status| entry.count_of(status) > 0)
         };
         let mut unproven = HashSet::new();
         for entry in files.plan.kept.iter().filter(|entry| is_open(entry)) {
-            let rows = Table::open(&**self.disk, &self.layout.file(&entry.name), &entry.sha256)?.read_all()?;
-            let stands =
-                |row: &&Operation| files.live.contains_key(&row.number) && !entry.superseded.contains(row.number);
+            let rows = Table::open(&**self.disk, &self.layout.file(&entry.name), &entry.sha256)?
+                .read_all()?;
+            let stands = |row: &&Operation| {
+                files.live.contains_key(&row.number) && !entry.superseded.contains(row.number)
+            };
             let open = rows.iter().filter(stands).filter(|row| !row.status().is_terminal());
-            unproven.extend(open.map(|row| row.number).filter(|number| !journal.proven.contains(number)));
+            unproven.extend(
+                open.map(|row| row.number).filter(|number| !journal.proven.contains(number)),
+            );
         }
         Ok(unproven)
     }
 
     /// Holds all that are doubtful, or have holes, or are not proven.
-    pub(super) fn hold(&mut self, prove_nothing: bool, journal: &Journal, plan: &mut Plan) -> WalResult<()> {
+    pub(super) fn hold(
+        &mut self,
+        prove_nothing: bool,
+        journal: &Journal,
+        plan: &mut Plan,
+    ) -> WalResult<()> {
         let report = &mut self.report;
         for (number, row) in &mut plan.rows {
             let in_doubt = report.doubtful.contains(*number) || report.holed.contains(*number);

@@ -8,7 +8,8 @@ use crate::operation::{Number, Revision, Status, Transition};
 use crate::wal::chain;
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::journal::{
-    self, BadHeader, FRAME_HEADER_LEN, FrameKind, HEADER_LEN, Header, Payload, Reservation, frame_at,
+    self, BadHeader, FRAME_HEADER_LEN, FrameKind, HEADER_LEN, Header, Payload, Reservation,
+    frame_at,
 };
 use crate::wal::layout::Layout;
 use crate::wal::manifest::Manifest;
@@ -65,7 +66,11 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Reads the generations from `first` on; none: from the first one with a header.
-    pub(super) fn read(disk: &dyn Disk, layout: &Layout, manifest: Option<&Manifest>) -> WalResult<Journal> {
+    pub(super) fn read(
+        disk: &dyn Disk,
+        layout: &Layout,
+        manifest: Option<&Manifest>,
+    ) -> WalResult<Journal> {
         let first = manifest.map(|manifest| manifest.first_generation);
         let generations = chain::generations(disk, layout)?;
         let mut files = HashMap::new();
@@ -76,7 +81,10 @@ impl Journal {
                 Ok(read) => read,
                 Err(_) => {
                     let len = disk.metadata(&path)?.len;
-                    super::Read { bytes: vec![0; usize::try_from(len).unwrap_or(0)], bad: vec![(0, len)] }
+                    super::Read {
+                        bytes: vec![0; usize::try_from(len).unwrap_or(0)],
+                        bad: vec![(0, len)],
+                    }
                 }
             };
             match Header::decode(&read.bytes[..read.bytes.len().min(HEADER_LEN as usize)]) {
@@ -99,7 +107,13 @@ impl Journal {
         // Without a manifest also one without a header: what it says twice counts once.
         let Some(mut generation) = first.or(generations.first().copied()) else {
             // Every log has one.
-            journal.lose("journal", 0, 0, "there is no generation; what stood in it, nobody knows", GENERATION_MAX);
+            journal.lose(
+                "journal",
+                0,
+                0,
+                "there is no generation; what stood in it, nobody knows",
+                GENERATION_MAX,
+            );
             return Ok(journal);
         };
         journal.last = manifest.map(|manifest| manifest.revision);
@@ -109,7 +123,9 @@ impl Journal {
             .iter()
             .filter(|(generation, read)| {
                 let may_have = noted.contains(generation) || !read.bad.is_empty();
-                !headers.contains_key(generation) && !may_have && !chain::header_is_broken(&read.bytes, **generation)
+                !headers.contains_key(generation)
+                    && !may_have
+                    && !chain::header_is_broken(&read.bytes, **generation)
             })
             .map(|(generation, _)| *generation)
             .collect();
@@ -121,7 +137,8 @@ impl Journal {
             let name = layout.relative(&layout.generation(generation));
             let header = headers.get(&generation);
             journal.next = header.map_or(journal.next, |header| header.number.max(journal.next));
-            let next_is_known = header.is_some() || manifest.is_some_and(|m| m.first_generation == generation);
+            let next_is_known =
+                header.is_some() || manifest.is_some_and(|m| m.first_generation == generation);
             if let Some(header) = header {
                 if journal.last.is_some_and(|last| header.revision > last) {
                     let what = "transitions before it are missing";
@@ -137,13 +154,23 @@ impl Journal {
             }
             match files.get(&generation) {
                 Some(read) => {
-                    let synced = if next.is_none() { chain::synced_by_any_note(disk, layout, generation)? } else { 0 };
+                    let synced = if next.is_none() {
+                        chain::synced_by_any_note(disk, layout, generation)?
+                    } else {
+                        0
+                    };
                     if !headers.contains_key(&generation) {
                         journal.lose_header(&name);
                     }
                     journal.next_is_known = next_is_known;
                     let before = journal.frames;
-                    journal.scan(&name, generation, read, next.map(|next| next.previous_end), synced);
+                    journal.scan(
+                        &name,
+                        generation,
+                        read,
+                        next.map(|next| next.previous_end),
+                        synced,
+                    );
                     if header.is_none() && journal.frames == before {
                         let what = "nothing of it can be read; what stood in it, nobody knows";
                         journal.lose(&name, HEADER_LEN, 0, what, GENERATION_MAX);
@@ -154,7 +181,9 @@ impl Journal {
                     journal.lose(&name, 0, 0, "it is missing", bytes);
                 }
             }
-            let is_gone = |generation: &u64| !files.contains_key(generation) || never_began.contains(generation);
+            let is_gone = |generation: &u64| {
+                !files.contains_key(generation) || never_began.contains(generation)
+            };
             if let (None, Some(named)) = (next, journal.sealed.take())
                 && is_gone(&named)
             {
@@ -168,16 +197,29 @@ impl Journal {
                     && !never_began.contains(candidate)
                     && headers.get(candidate).is_none_or(|header| {
                         // Without a manifest nobody knows with which one the log began; an empty one says nothing.
-                        let says_something = || files.get(candidate).is_some_and(|read| !is_empty(read));
-                        header.previous > generation || (header.previous == 0 && manifest.is_none() && says_something())
+                        let says_something =
+                            || files.get(candidate).is_some_and(|read| !is_empty(read));
+                        header.previous > generation
+                            || (header.previous == 0 && manifest.is_none() && says_something())
                     })
             };
-            match next.map(|next| next.generation).or_else(|| generations.iter().find(lost_its_place).copied()) {
+            match next
+                .map(|next| next.generation)
+                .or_else(|| generations.iter().find(lost_its_place).copied())
+            {
                 Some(next) => {
-                    if let Some(header) = headers.get(&next).filter(|header| header.previous > generation) {
+                    if let Some(header) =
+                        headers.get(&next).filter(|header| header.previous > generation)
+                    {
                         let missing = layout.relative(&layout.generation(header.previous));
                         if is_gone(&header.previous) {
-                            journal.lose(&missing, 0, header.previous_end, "it is missing", header.previous_end);
+                            journal.lose(
+                                &missing,
+                                0,
+                                header.previous_end,
+                                "it is missing",
+                                header.previous_end,
+                            );
                         }
                     }
                     generation = next;
@@ -188,17 +230,30 @@ impl Journal {
     }
 
     /// A generation that a note speaks of was durable with its name; if it is missing, what it held is lost.
-    pub(super) fn miss_noted(&mut self, layout: &Layout, first: u64, noted: &[u64], note: Option<&AppendNote>) {
+    pub(super) fn miss_noted(
+        &mut self,
+        layout: &Layout,
+        first: u64,
+        noted: &[u64],
+        note: Option<&AppendNote>,
+    ) {
         let is_told = |noted: &u64| {
             let name = layout.relative(&layout.generation(*noted));
             self.losses.iter().any(|loss| loss.path == name)
         };
-        let is_missing = |noted: &u64| *noted >= first && !self.generations.contains(noted) && !is_told(noted);
+        let is_missing =
+            |noted: &u64| *noted >= first && !self.generations.contains(noted) && !is_told(noted);
         for generation in noted.iter().copied().filter(is_missing).collect::<BTreeSet<u64>>() {
             let name = layout.relative(&layout.generation(generation));
             match note.filter(|note| note.generation == generation) {
                 Some(note) => self.lose(&name, 0, note.end, "it is missing", note.end),
-                None => self.lose(&name, 0, 0, "it is missing; how much stood in it, nobody knows", GENERATION_MAX),
+                None => self.lose(
+                    &name,
+                    0,
+                    0,
+                    "it is missing; how much stood in it, nobody knows",
+                    GENERATION_MAX,
+                ),
             }
         }
     }
@@ -212,8 +267,13 @@ impl Journal {
     }
 
     /// The files hold later operations, or later states of them, than the journal tells of: it went on once.
-    pub(super) fn end_too_early(&mut self, highest: (Number, Revision), manifest: Option<&Manifest>) {
-        let (number, revision) = manifest.map_or((1, 0), |manifest| (manifest.next_number, manifest.revision));
+    pub(super) fn end_too_early(
+        &mut self,
+        highest: (Number, Revision),
+        manifest: Option<&Manifest>,
+    ) {
+        let (number, revision) =
+            manifest.map_or((1, 0), |manifest| (manifest.next_number, manifest.revision));
         if highest.0 >= self.numbers.1.max(number) || highest.1 > self.revision.max(revision) {
             let what = "it ends before what the files hold; what stood there, nobody knows";
             self.lose("journal", 0, 0, what, GENERATION_MAX);
@@ -233,7 +293,14 @@ impl Journal {
         self.last = None;
     }
 
-    fn scan(&mut self, name: &str, generation: u64, read: &super::Read, end: Option<u64>, synced: u64) {
+    fn scan(
+        &mut self,
+        name: &str,
+        generation: u64,
+        read: &super::Read,
+        end: Option<u64>,
+        synced: u64,
+    ) {
         let super::Read { bytes, bad } = read;
         let limit = end.unwrap_or(bytes.len() as u64);
         let mut at = HEADER_LEN;
@@ -247,7 +314,9 @@ impl Journal {
             };
             if let Some(from) = gap.take() {
                 self.lose(name, from, at, "it cannot be read; frames stand behind it", at - from);
-            } else if frame.kind != FrameKind::Sealed && self.last.is_some_and(|last| frame.revision > last + 1) {
+            } else if frame.kind != FrameKind::Sealed
+                && self.last.is_some_and(|last| frame.revision > last + 1)
+            {
                 self.lose(name, at, at, "transitions before it are missing", 0);
             }
             at = frame.end;
@@ -262,7 +331,9 @@ impl Journal {
                     break;
                 }
                 FrameKind::Reserved => {
-                    if let Some(Reservation { numbers, revisions }) = Reservation::decode(frame.payload) {
+                    if let Some(Reservation { numbers, revisions }) =
+                        Reservation::decode(frame.payload)
+                    {
                         let first = self.next.max(1);
                         self.next = first.saturating_add(numbers);
                         // Behind a gap nobody knows which numbers those were.
@@ -277,7 +348,13 @@ impl Journal {
                 FrameKind::Transitions => match Payload::new(frame.revision, frame.payload) {
                     Some(payload) => self.take(name, frame.start, &payload),
                     None => {
-                        self.lose(name, frame.start, frame.end, "the frame makes no sense", frame.end - frame.start);
+                        self.lose(
+                            name,
+                            frame.start,
+                            frame.end,
+                            "the frame makes no sense",
+                            frame.end - frame.start,
+                        );
                     }
                 },
             }
@@ -288,7 +365,8 @@ impl Journal {
         let head = begins_at..begins_at + FRAME_HEADER_LEN as u64;
         let head_is_hidden = bad.iter().any(|(from, to)| *from < head.end && head.start < *to);
         let at_usize = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-        let has_begun = bytes[at_usize(head.start)..at_usize(head.end)].iter().any(|byte| *byte != 0);
+        let has_begun =
+            bytes[at_usize(head.start)..at_usize(head.end)].iter().any(|byte| *byte != 0);
         let hidden = bad
             .iter()
             .map(|(_, to)| *to)
@@ -298,10 +376,17 @@ impl Journal {
             let known = end.unwrap_or(synced).min(limit.max(synced));
             let rest = bytes.get(usize::try_from(from).unwrap_or(usize::MAX)..).unwrap_or_default();
             if known > from {
-                self.lose(name, from, known, "it was on the disk once and cannot be read any more", known - from);
+                self.lose(
+                    name,
+                    from,
+                    known,
+                    "it was on the disk once and cannot be read any more",
+                    known - from,
+                );
             }
             if let Some(to) = hidden.filter(|to| *to > known) {
-                let what = "it cannot be read; whether anything that counts stood there, nobody can tell";
+                let what =
+                    "it cannot be read; whether anything that counts stood there, nobody can tell";
                 self.lose(name, from.max(known), to, what, to - from.max(known));
             } else if known <= from && rest.iter().any(|byte| *byte != 0) {
                 // Never acknowledged; but a number in it may have been seen.
@@ -325,7 +410,8 @@ impl Journal {
                 Some(transition) => {
                     // Behind a gap, what changes no status proves nothing of what the gap may have held. Whoever was claimed
                     // was not held.
-                    let is_claim = record.to == Some(Status::Processing) && record.from != Some(Status::Processing);
+                    let is_claim = record.to == Some(Status::Processing)
+                        && record.from != Some(Status::Processing);
                     if !self.has_gaps || record.from.is_none() || is_claim {
                         self.proven.insert(record.number);
                     }
@@ -333,8 +419,15 @@ impl Journal {
                 }
                 None => {
                     self.proven.remove(&record.number);
-                    let what = format!("transition {revision} of operation {} cannot be decoded", record.number);
-                    self.losses.push(Loss { path: name.to_owned(), range: Some((offset, offset)), what });
+                    let what = format!(
+                        "transition {revision} of operation {} cannot be decoded",
+                        record.number
+                    );
+                    self.losses.push(Loss {
+                        path: name.to_owned(),
+                        range: Some((offset, offset)),
+                        what,
+                    });
                     self.has_gaps = true;
                 }
             }

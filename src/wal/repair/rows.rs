@@ -46,7 +46,11 @@ impl Files {
                 }
             }
             there => {
-                losses.extend(there.filter(|there| there.id != row.id).map(|there| two_of_one_number(from, there)));
+                losses.extend(
+                    there
+                        .filter(|there| there.id != row.id)
+                        .map(|there| two_of_one_number(from, there)),
+                );
                 self.plan.rows.insert(row.number, row);
             }
         }
@@ -63,7 +67,10 @@ fn with_magic(mut read: Read) -> Vec<u8> {
 }
 
 fn two_of_one_number(path: &str, row: &Operation) -> Loss {
-    let what = format!("two operations have number {}; the one with the id {} stays out", row.number, row.id);
+    let what = format!(
+        "two operations have number {}; the one with the id {} stays out",
+        row.number, row.id
+    );
     Loss { path: path.to_owned(), range: None, what }
 }
 
@@ -131,7 +138,11 @@ impl Repair<'_> {
             };
             for (range, rows, why) in salvaged.lost {
                 let rows = if rows == 0 { entry.live() } else { rows };
-                self.lose(&entry.name, Some((range.start, range.end)), &format!("{rows} rows are lost: {why}"));
+                self.lose(
+                    &entry.name,
+                    Some((range.start, range.end)),
+                    &format!("{rows} rows are lost: {why}"),
+                );
             }
             for row in salvaged.rows {
                 let fits = entry.numbers.0 <= row.number
@@ -140,7 +151,10 @@ impl Repair<'_> {
                     && row.id <= entry.ids.1
                     && row.revision <= entry.revisions.1;
                 if !fits && !is_whole {
-                    let what = format!("a row with number {} is not one of those that it held", row.number);
+                    let what = format!(
+                        "a row with number {} is not one of those that it held",
+                        row.number
+                    );
                     self.lose(&entry.name, None, &what);
                     continue;
                 }
@@ -166,7 +180,10 @@ impl Repair<'_> {
 
     /// Files of the original system that are still a part of the log: they are adopted by the way.
     fn listed_originals(&mut self, manifest: &Manifest, files: &mut Files) -> WalResult<()> {
-        let Some(originals) = manifest.originals.as_ref().filter(|originals| !originals.adopted) else { return Ok(()) };
+        let Some(originals) = manifest.originals.as_ref().filter(|originals| !originals.adopted)
+        else {
+            return Ok(());
+        };
         let mut there = Vec::new();
         for file in &originals.files {
             match self.disk.exists(&self.layout.file(&file.name))? {
@@ -181,7 +198,9 @@ impl Repair<'_> {
                 }
             }
             Err(WalError::Disk(error)) if !error.is_of_the_medium() => return Err(error.into()),
-            Err(error) => self.lose("partitions", None, &format!("files of the original system: {error}")),
+            Err(error) => {
+                self.lose("partitions", None, &format!("files of the original system: {error}"))
+            }
         }
         Ok(())
     }
@@ -200,7 +219,9 @@ impl Repair<'_> {
             let rows = table.read_all()?;
             let moved: Vec<Operation> = rows
                 .iter()
-                .filter(|row| wanted.contains(&row.number) && !entry.superseded.contains(row.number))
+                .filter(|row| {
+                    wanted.contains(&row.number) && !entry.superseded.contains(row.number)
+                })
                 .cloned()
                 .collect();
             entry.superseded.extend(moved.iter().map(|row| row.number));
@@ -253,8 +274,13 @@ impl Repair<'_> {
                 && salvaged.rows.windows(2).all(|pair| pair[0].id < pair[1].id)
                 && Layout::counter_of(&name).is_some()
                 && (!is_archive
-                    || salvaged.rows.iter().all(|row| completed(row).map(|at| at.day()) == day.map(|at| at.day())));
-            if is_sound && let Some(entry) = FileEntry::describe(name.clone(), day, &salvaged.rows, &bytes) {
+                    || salvaged
+                        .rows
+                        .iter()
+                        .all(|row| completed(row).map(|at| at.day()) == day.map(|at| at.day())));
+            if is_sound
+                && let Some(entry) = FileEntry::describe(name.clone(), day, &salvaged.rows, &bytes)
+            {
                 for row in &salvaged.rows {
                     let there = best.entry(row.id).or_insert((row.revision, entries.len()));
                     if there.0 < row.revision {
@@ -267,7 +293,11 @@ impl Repair<'_> {
             }
             for (range, rows, why) in salvaged.lost {
                 let rows = if rows == 0 { "its".to_owned() } else { rows.to_string() };
-                self.lose(&name, Some((range.start, range.end)), &format!("{rows} rows are lost: {why}"));
+                self.lose(
+                    &name,
+                    Some((range.start, range.end)),
+                    &format!("{rows} rows are lost: {why}"),
+                );
             }
             for row in salvaged.rows {
                 self.report.doubtful.insert(row.number);
@@ -276,8 +306,10 @@ impl Repair<'_> {
             files.plan.damaged.push(name);
         }
         for (nth, mut entry) in entries.into_iter().enumerate() {
-            let rows = Table::open(&**self.disk, &self.layout.file(&entry.name), &entry.sha256)?.read_all()?;
-            let is_best = |row: &&Operation| best.get(&row.id).is_some_and(|(_, file)| *file == nth);
+            let rows = Table::open(&**self.disk, &self.layout.file(&entry.name), &entry.sha256)?
+                .read_all()?;
+            let is_best =
+                |row: &&Operation| best.get(&row.id).is_some_and(|(_, file)| *file == nth);
             entry.superseded.extend(rows.iter().filter(|row| !is_best(row)).map(|row| row.number));
             entry.count_rows(rows.iter());
             if entry.live() == 0 {
@@ -292,11 +324,16 @@ impl Repair<'_> {
         }
         // Rows of damaged files that sound ones hold as well.
         let doubled: BTreeMap<Number, Operation> = std::mem::take(&mut files.plan.rows);
-        let later = |row: &Operation| best.get(&row.id).is_none_or(|(revision, _)| *revision < row.revision);
-        let (rows, known): (BTreeMap<_, _>, BTreeMap<_, _>) = doubled.into_iter().partition(|(_, row)| later(row));
-        let doubtful: Vec<Number> = self.report.doubtful.iter().filter(|number| !known.contains_key(number)).collect();
+        let later = |row: &Operation| {
+            best.get(&row.id).is_none_or(|(revision, _)| *revision < row.revision)
+        };
+        let (rows, known): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            doubled.into_iter().partition(|(_, row)| later(row));
+        let doubtful: Vec<Number> =
+            self.report.doubtful.iter().filter(|number| !known.contains_key(number)).collect();
         self.report.doubtful = doubtful.into_iter().collect();
-        let replaced: HashSet<Number> = rows.keys().copied().filter(|number| files.live.contains_key(number)).collect();
+        let replaced: HashSet<Number> =
+            rows.keys().copied().filter(|number| files.live.contains_key(number)).collect();
         self.load(&mut files, &replaced)?;
         for (_, row) in rows {
             files.take(row, &mut self.report.losses, "partitions");

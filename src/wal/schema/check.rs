@@ -1,13 +1,16 @@
 //! Checking the rows of a file column by column, without making operations of them: what `verify` does with every row.
 
 use arrow_array::types::{Int32Type, Int64Type, TimestampMillisecondType};
-use arrow_array::{Array, BooleanArray, ListArray, PrimitiveArray, RecordBatch, StringArray, StructArray};
+use arrow_array::{
+    Array, BooleanArray, ListArray, PrimitiveArray, RecordBatch, StringArray, StructArray,
+};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::{Table, decode_row};
 use crate::disk::Disk;
 use crate::operation::{
-    BackendName, FailureClass, Number, Operation, OperationId, OperationType, Revision, Status, Time,
+    BackendName, FailureClass, Number, Operation, OperationId, OperationType, Revision, Status,
+    Time,
 };
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::manifest::{Counts, FileEntry};
@@ -71,7 +74,12 @@ impl Spooled {
     pub fn of(operation: &Operation) -> Option<Spooled> {
         let is_over = operation.status() == Status::Completed || operation.redirected_to.is_some();
         let source = operation.source.as_ref().filter(|_| !is_over)?;
-        Some(Spooled { number: operation.number, id: operation.id, name: source.spool.clone()?, size: source.size })
+        Some(Spooled {
+            number: operation.number,
+            id: operation.id,
+            name: source.spool.clone()?,
+            size: source.size,
+        })
     }
 }
 
@@ -128,7 +136,8 @@ impl<'a> Columns<'a> {
     fn of(batch: &'a RecordBatch) -> Option<Columns<'a>> {
         let (result, source, claim): (&StructArray, &StructArray, &StructArray) =
             (column(batch, 8)?, column(batch, 23)?, column(batch, 24)?);
-        let (depends_on, history): (&ListArray, &ListArray) = (column(batch, 17)?, column(batch, 28)?);
+        let (depends_on, history): (&ListArray, &ListArray) =
+            (column(batch, 17)?, column(batch, 28)?);
         let entries: &StructArray = typed(Some(&**history.values()))?;
         Some(Columns {
             id: column(batch, 0)?,
@@ -179,7 +188,8 @@ fn count(array: &PrimitiveArray<Int64Type>, row: usize) -> Option<u64> {
 
 /// Range of values that come one by one.
 fn widen<T: Ord + Copy>(range: &mut Option<(T, T)>, value: T) {
-    *range = Some(range.map_or((value, value), |(first, last)| (first.min(value), last.max(value))));
+    *range =
+        Some(range.map_or((value, value), |(first, last)| (first.min(value), last.max(value))));
 }
 
 /// Remembers what the last row had: neighbours mostly have the same.
@@ -199,7 +209,8 @@ impl Kinds {
                 Some(at) => at,
                 None => {
                     let kind = OperationType::new(kind).map_err(|_| "its type is no valid name")?;
-                    let backend = BackendName::new(backend).map_err(|_| "its backend is no valid name")?;
+                    let backend =
+                        BackendName::new(backend).map_err(|_| "its backend is no valid name")?;
                     self.known.push((status, kind, backend, 0));
                     self.known.len() - 1
                 }
@@ -213,23 +224,37 @@ impl Kinds {
 impl Table {
     /// Checks every row, which must be those that `entry` describes; `wanted` are numbers of operations to be returned
     /// whole, and `keep` asks for all numbers and ids.
-    pub fn check(&self, entry: &FileEntry, wanted: impl Fn(Number) -> bool, keep: bool) -> WalResult<Checked> {
+    pub fn check(
+        &self,
+        entry: &FileEntry,
+        wanted: impl Fn(Number) -> bool,
+        keep: bool,
+    ) -> WalResult<Checked> {
         let broken = |what: String| WalError::damaged(&self.path, None, what);
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(self.bytes.clone(), self.metadata.clone())
-            .with_batch_size(BATCH)
-            .build()
-            .map_err(|error| broken(format!("it cannot be read as Parquet: {error}")))?;
+        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(
+            self.bytes.clone(),
+            self.metadata.clone(),
+        )
+        .with_batch_size(BATCH)
+        .build()
+        .map_err(|error| broken(format!("it cannot be read as Parquet: {error}")))?;
         let mut checked = Checked::default();
         let mut kinds = Kinds::default();
         let mut before = String::new();
         for batch in reader {
-            let batch = batch.map_err(|error| broken(format!("its rows cannot be read: {error}")))?;
-            let columns = Columns::of(&batch).ok_or_else(|| broken("its columns have other types".into()))?;
+            let batch =
+                batch.map_err(|error| broken(format!("its rows cannot be read: {error}")))?;
+            let columns =
+                Columns::of(&batch).ok_or_else(|| broken("its columns have other types".into()))?;
             for row in 0..batch.num_rows() {
                 let nth = checked.rows;
                 checked.rows += 1;
                 let last = if row > 0 { columns.id.value(row - 1) } else { &before };
-                let sorted = if text(columns.id, row).is_some_and(|id| id > last) { Ok(()) } else { Err(UNSORTED) };
+                let sorted = if text(columns.id, row).is_some_and(|id| id > last) {
+                    Ok(())
+                } else {
+                    Err(UNSORTED)
+                };
                 let found = check_row(&columns, row, Some(entry), &mut checked, &mut kinds, keep);
                 let found = match found.and_then(|number| sorted.map(|()| number)) {
                     Ok(number) if wanted(number) && !entry.superseded.contains(number) => {
@@ -250,7 +275,8 @@ impl Table {
             }
         }
         let counted = kinds.known.into_iter().filter(|(.., n)| *n > 0);
-        checked.counts = counted.map(|(status, kind, backend, n)| ((status, backend, kind), n)).collect();
+        checked.counts =
+            counted.map(|(status, kind, backend, n)| ((status, backend, kind), n)).collect();
         Ok(checked)
     }
 }
@@ -275,7 +301,9 @@ fn check_row(
     widen(&mut checked.numbers, number);
     widen(&mut checked.revisions, revision);
     widen(&mut checked.times, logged_at);
-    let status = text(columns.status, row).and_then(Status::parse).ok_or("its status is none of the five")?;
+    let status = text(columns.status, row)
+        .and_then(Status::parse)
+        .ok_or("its status is none of the five")?;
     let live = entry.is_none_or(|entry| !entry.superseded.contains(number));
     let (kind, backend) = (text(columns.kind, row), text(columns.backend, row));
     let (kind, backend) = (kind.ok_or("it has no type")?, backend.ok_or("it has no backend")?);
@@ -291,11 +319,14 @@ fn check_row(
     }
     let due = match status {
         Status::Retrying if !failure => return Err("it is retrying without a failure"),
-        Status::Retrying => Some(time(columns.next_retry_at, row).ok_or("it is retrying without a time")?),
+        Status::Retrying => {
+            Some(time(columns.next_retry_at, row).ok_or("it is retrying without a time")?)
+        }
         Status::Failed if !failure => return Err("it failed without a failure"),
         Status::Processing => {
             let pid = columns.claim.is_valid(row).then(|| count(columns.claim_pid, row)).flatten();
-            pid.and_then(|pid| u32::try_from(pid).ok()).ok_or("it is processing without a claim")?;
+            pid.and_then(|pid| u32::try_from(pid).ok())
+                .ok_or("it is processing without a claim")?;
             None
         }
         Status::Completed => {
@@ -323,7 +354,9 @@ fn check_row(
     }
     let depends_on = range(columns.depends_on, row);
     for at in depends_on.clone() {
-        text(columns.dependencies, at).and_then(OperationId::parse).ok_or("a dependency is no UUID")?;
+        text(columns.dependencies, at)
+            .and_then(OperationId::parse)
+            .ok_or("a dependency is no UUID")?;
     }
     check_history(columns, row, status, revision)?;
     let is_over = status == Status::Completed || columns.redirected[1].is_valid(row);
@@ -370,8 +403,12 @@ fn check_history(columns: &Columns<'_>, row: usize, status: Status, revision: Re
             return Err("its history lacks a time");
         }
         let from = text(columns.from, at);
-        let from = from.map(|word| Status::parse(word).ok_or("its history has an unknown status")).transpose()?;
-        let to = text(columns.to, at).and_then(Status::parse).ok_or("its history has an unknown status")?;
+        let from = from
+            .map(|word| Status::parse(word).ok_or("its history has an unknown status"))
+            .transpose()?;
+        let to = text(columns.to, at)
+            .and_then(Status::parse)
+            .ok_or("its history has an unknown status")?;
         if from != stands {
             return Err("its history has a hole");
         }
@@ -417,7 +454,9 @@ pub struct Salvaged {
 pub fn salvage(path: &std::path::Path, bytes: &bytes::Bytes) -> WalResult<Salvaged> {
     let whole = 0..bytes.len() as u64;
     let Ok(metadata) = super::sound::footer(bytes) else {
-        let is_ours = bytes.windows(super::FORMAT_KEY.len()).any(|window| window == super::FORMAT_KEY.as_bytes());
+        let is_ours = bytes
+            .windows(super::FORMAT_KEY.len())
+            .any(|window| window == super::FORMAT_KEY.as_bytes());
         let lost = vec![(whole, 0, "its footer cannot be read".to_owned())];
         return Ok(Salvaged { is_ours, rows: Vec::new(), lost });
     };
@@ -434,16 +473,26 @@ pub fn salvage(path: &std::path::Path, bytes: &bytes::Bytes) -> WalResult<Salvag
     for group in 0..metadata.metadata().num_row_groups() {
         let about = metadata.metadata().row_group(group);
         let start = about.columns().iter().map(|column| column.byte_range().0).min().unwrap_or(0);
-        let end = about.columns().iter().map(|column| column.byte_range().0 + column.byte_range().1).max().unwrap_or(0);
+        let end = about
+            .columns()
+            .iter()
+            .map(|column| column.byte_range().0 + column.byte_range().1)
+            .max()
+            .unwrap_or(0);
         let expected = u64::try_from(about.num_rows()).unwrap_or(0);
         // The reader of pages panics at some of those that make no sense.
         let read = || rows_of_group(bytes, &metadata, group);
         let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
-        let (rows, why) = read.unwrap_or_else(|_| (Vec::new(), Some("its pages make no sense".into())));
+        let (rows, why) =
+            read.unwrap_or_else(|_| (Vec::new(), Some("its pages make no sense".into())));
         let lost = expected.saturating_sub(rows.len() as u64);
         salvaged.rows.extend(rows);
         if lost > 0 {
-            salvaged.lost.push((start..end, lost, why.unwrap_or_else(|| "rows are missing".into())));
+            salvaged.lost.push((
+                start..end,
+                lost,
+                why.unwrap_or_else(|| "rows are missing".into()),
+            ));
         }
     }
     Ok(salvaged)
@@ -456,10 +505,11 @@ fn rows_of_group(
 ) -> (Vec<Operation>, Option<String>) {
     let mut rows = Vec::new();
     let mut why = None;
-    let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), metadata.clone())
-        .with_row_groups(vec![group])
-        .with_batch_size(BATCH)
-        .build();
+    let reader =
+        ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), metadata.clone())
+            .with_row_groups(vec![group])
+            .with_batch_size(BATCH)
+            .build();
     let reader = match reader {
         Ok(reader) => reader,
         Err(error) => return (rows, Some(error.to_string())),
@@ -470,9 +520,18 @@ fn rows_of_group(
             // After an error it would say the same for ever.
             Err(error) => return (rows, Some(error.to_string())),
         };
-        let Some(columns) = Columns::of(&batch) else { return (rows, Some("its columns have other types".into())) };
+        let Some(columns) = Columns::of(&batch) else {
+            return (rows, Some("its columns have other types".into()));
+        };
         for row in 0..batch.num_rows() {
-            let sound = check_row(&columns, row, None, &mut Checked::default(), &mut Kinds::default(), false);
+            let sound = check_row(
+                &columns,
+                row,
+                None,
+                &mut Checked::default(),
+                &mut Kinds::default(),
+                false,
+            );
             match sound.and_then(|_| decode_row(&batch, row)) {
                 Ok(operation) => rows.push(operation),
                 Err(what) => why = Some(format!("row {row} makes no sense: {what}")),

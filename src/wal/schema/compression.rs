@@ -13,7 +13,8 @@ const BYTES_MIN: usize = 2048;
 /// The leaves of those columns that are not worth it.
 pub(super) fn small_columns(batches: &[RecordBatch]) -> Result<Vec<ColumnPath>, ParquetError> {
     let Some(first) = batches.first() else { return Ok(Vec::new()) };
-    let parquet = ArrowSchemaConverter::new().with_coerce_types(true).convert(first.schema().as_ref())?;
+    let parquet =
+        ArrowSchemaConverter::new().with_coerce_types(true).convert(first.schema().as_ref())?;
     let mut leaves = vec![0; first.num_columns()];
     (0..parquet.num_columns()).for_each(|leaf| leaves[parquet.get_column_root_idx(leaf)] += 1);
     let is_small: Vec<bool> = (0..first.num_columns())
@@ -22,7 +23,8 @@ pub(super) fn small_columns(batches: &[RecordBatch]) -> Result<Vec<ColumnPath>, 
             bytes < BYTES_MIN * leaves[column]
         })
         .collect();
-    let leaves = (0..parquet.num_columns()).filter(|leaf| is_small[parquet.get_column_root_idx(*leaf)]);
+    let leaves =
+        (0..parquet.num_columns()).filter(|leaf| is_small[parquet.get_column_root_idx(*leaf)]);
     Ok(leaves.map(|leaf| parquet.column(leaf).path().clone()).collect())
 }
 

@@ -18,7 +18,9 @@ const PAGE_MAX: u64 = 64 << 20;
 pub fn footer(bytes: &Bytes) -> Result<ArrowReaderMetadata, String> {
     // Asked first, so that no wild length is followed.
     let len = bytes.len().checked_sub(8).ok_or("it is cut short")?;
-    let footer = bytes.get(len..len + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_le_bytes) as usize;
+    let footer =
+        bytes.get(len..len + 4).and_then(|four| four.try_into().ok()).map_or(0, u32::from_le_bytes)
+            as usize;
     if !bytes.starts_with(MAGIC) || !bytes.ends_with(MAGIC) || footer + MAGIC.len() > len {
         return Err("it does not begin and end like one".into());
     }
@@ -28,7 +30,9 @@ pub fn footer(bytes: &Bytes) -> Result<ArrowReaderMetadata, String> {
     // Every row has an id of its own, so that none takes less than a byte.
     let mut rows = 0_u64;
     for group in groups {
-        rows = rows.saturating_add(u64::try_from(group.num_rows()).map_err(|_| "it has less than no rows")?);
+        rows = rows.saturating_add(
+            u64::try_from(group.num_rows()).map_err(|_| "it has less than no rows")?,
+        );
     }
     if rows > bytes.len() as u64 {
         return Err(format!("it has {} bytes, which do not hold {rows} rows", bytes.len()));
@@ -162,7 +166,8 @@ impl Thrift<'_> {
 mod tests {
     use super::*;
 
-    const FOREIGN: &[u8] = include_bytes!("../../../tests/data/original/mixed/partitions/wal_1735680000_0.parquet");
+    const FOREIGN: &[u8] =
+        include_bytes!("../../../tests/data/original/mixed/partitions/wal_1735680000_0.parquet");
 
     fn varint(mut value: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -193,7 +198,9 @@ mod tests {
         let (unfolded, rest) = page(&two).unwrap();
         assert_eq!((unfolded, page(rest)), (70, Some((i32::MAX as u64, &[][..]))));
         assert_eq!(page(&page_of(-1, b"")), Some((u64::MAX, &[][..])));
-        (0..two.len() / 2).for_each(|len| assert_eq!(page(&two[..len]).map(|(_, rest)| rest.len()).unwrap_or(0), 0));
+        (0..two.len() / 2).for_each(|len| {
+            assert_eq!(page(&two[..len]).map(|(_, rest)| rest.len()).unwrap_or(0), 0)
+        });
     }
 
     #[test]
@@ -201,7 +208,8 @@ mod tests {
         let bytes = Bytes::from_static(FOREIGN);
         let metadata = footer(&bytes).unwrap();
         for column in metadata.metadata().row_groups().iter().flat_map(|group| group.columns()) {
-            let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset()) as usize;
+            let start =
+                column.dictionary_page_offset().unwrap_or(column.data_page_offset()) as usize;
             let mut rest = &FOREIGN[start..start + column.compressed_size() as usize];
             let mut sum = 0;
             while !rest.is_empty() {
@@ -210,7 +218,11 @@ mod tests {
                 rest = behind;
             }
             // Headers count, too.
-            assert!(sum > 0 && sum <= column.uncompressed_size() as u64, "{}", column.column_path());
+            assert!(
+                sum > 0 && sum <= column.uncompressed_size() as u64,
+                "{}",
+                column.column_path()
+            );
         }
     }
 
@@ -230,12 +242,18 @@ mod tests {
     #[test]
     fn what_does_not_lie_in_the_file_is_not_read() {
         // The footer is as it was, and the columns are not where it says.
-        let footer_at =
-            FOREIGN.len() - 8 - u32::from_le_bytes(FOREIGN[FOREIGN.len() - 8..][..4].try_into().unwrap()) as usize;
+        let footer_at = FOREIGN.len()
+            - 8
+            - u32::from_le_bytes(FOREIGN[FOREIGN.len() - 8..][..4].try_into().unwrap()) as usize;
         let short = [MAGIC, &FOREIGN[footer_at..]].concat();
         assert!(
-            footer(&Bytes::from(short)).map(drop).expect_err("no pages are there").contains("does not lie in the file")
+            footer(&Bytes::from(short))
+                .map(drop)
+                .expect_err("no pages are there")
+                .contains("does not lie in the file")
         );
-        (0..FOREIGN.len()).step_by(97).for_each(|len| assert!(footer(&Bytes::from_static(&FOREIGN[..len])).is_err()));
+        (0..FOREIGN.len())
+            .step_by(97)
+            .for_each(|len| assert!(footer(&Bytes::from_static(&FOREIGN[..len])).is_err()));
     }
 }

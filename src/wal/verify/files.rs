@@ -26,7 +26,11 @@ pub(in crate::wal) fn check(
     let is_wanted = |number: Number| !wanted.is_empty() && wanted.contains(&number);
     let checked = table.check(file, is_wanted, keep)?;
     if let Some(first) = checked.problems.first() {
-        return Err(WalError::damaged(path, None, format!("{} of its rows are wrong; {first}", checked.wrong)));
+        return Err(WalError::damaged(
+            path,
+            None,
+            format!("{} of its rows are wrong; {first}", checked.wrong),
+        ));
     }
     if let Some(what) = disagreement(file, &checked) {
         return Err(WalError::damaged(path, None, what));
@@ -37,32 +41,45 @@ pub(in crate::wal) fn check(
 /// What the manifest says of a file that is not so.
 fn disagreement(file: &FileEntry, checked: &Checked) -> Option<String> {
     fn differ<T: PartialEq + std::fmt::Debug>(what: &str, said: T, is: T) -> Option<String> {
-        (said != is).then(|| format!("the manifest says that its {what} is {said:?}, but it is {is:?}"))
+        (said != is)
+            .then(|| format!("the manifest says that its {what} is {said:?}, but it is {is:?}"))
     }
     differ("number of rows", file.rows, checked.rows)
         .or_else(|| differ("range of ids", Some(file.ids), checked.ids))
         .or_else(|| differ("range of numbers", Some(file.numbers), checked.numbers))
         .or_else(|| differ("range of revisions", Some(file.revisions), checked.revisions))
         .or_else(|| differ("range of times", Some(file.times), checked.times))
-        .or_else(|| (file.counts != checked.counts).then(|| "the manifest counts its rows differently".into()))
+        .or_else(|| {
+            (file.counts != checked.counts)
+                .then(|| "the manifest counts its rows differently".into())
+        })
         .or_else(|| differ("count of keys", file.keys, checked.keys))
         .or_else(|| differ("count of waiting rows", file.dependents, checked.dependents))
         .or_else(|| differ("highest priority", file.priority, checked.priority))
         .or_else(|| differ("earliest time", file.due, checked.due))
         .or_else(|| {
-            let outside = file.superseded.iter().find(|n| *n < file.numbers.0 || *n > file.numbers.1);
-            outside.map(|number| format!("the manifest calls operation {number} superseded, which it never held"))
+            let outside =
+                file.superseded.iter().find(|n| *n < file.numbers.0 || *n > file.numbers.1);
+            outside.map(|number| {
+                format!("the manifest calls operation {number} superseded, which it never held")
+            })
         })
 }
 
 /// The files whose range of numbers or ids overlaps that of another: only those can hold something twice.
 fn overlapping(files: &[FileEntry]) -> BTreeSet<usize> {
-    fn of<T: Ord + Copy>(files: &[FileEntry], range: impl Fn(&FileEntry) -> (T, T), into: &mut BTreeSet<usize>) {
+    fn of<T: Ord + Copy>(
+        files: &[FileEntry],
+        range: impl Fn(&FileEntry) -> (T, T),
+        into: &mut BTreeSet<usize>,
+    ) {
         let mut order: Vec<usize> = (0..files.len()).collect();
         order.sort_by_key(|at| range(&files[*at]).0);
         let mut furthest: Option<usize> = None;
         for at in order {
-            if let Some(before) = furthest.filter(|before| range(&files[*before]).1 >= range(&files[at]).0) {
+            if let Some(before) =
+                furthest.filter(|before| range(&files[*before]).1 >= range(&files[at]).0)
+            {
                 into.extend([before, at]);
             }
             if furthest.is_none_or(|before| range(&files[before]).1 < range(&files[at]).1) {
@@ -102,7 +119,12 @@ pub(super) fn on_threads<T: Send>(
 }
 
 impl Look<'_> {
-    pub(super) fn files(&self, manifest: &Manifest, journal: &mut Journal, found: &mut Verified) -> WalResult<()> {
+    pub(super) fn files(
+        &self,
+        manifest: &Manifest,
+        journal: &mut Journal,
+        found: &mut Verified,
+    ) -> WalResult<()> {
         let files = &manifest.files;
         self.names(manifest, found);
         let total: u64 = files.iter().map(|file| file.bytes).sum();
@@ -153,11 +175,16 @@ impl Look<'_> {
         let mut names = BTreeSet::new();
         for file in &manifest.files {
             if !names.insert(&file.name) {
-                found.findings.push(Finding::damage(&manifest_name, None, format!("it names `{}` twice", file.name)));
+                found.findings.push(Finding::damage(
+                    &manifest_name,
+                    None,
+                    format!("it names `{}` twice", file.name),
+                ));
             }
             let counter = Layout::counter_of(&file.name);
             if counter.is_none_or(|counter| counter > manifest.counter) {
-                let what = format!("its counter is {}, but it names `{}`", manifest.counter, file.name);
+                let what =
+                    format!("its counter is {}, but it names `{}`", manifest.counter, file.name);
                 found.findings.push(Finding::damage(&manifest_name, None, what));
             }
             if Layout::is_in_archives(&file.name) != file.is_archive() {
@@ -187,10 +214,15 @@ fn twice(mut live: Vec<(Number, OperationId)>, found: &mut Verified) {
     let mut tell = |what: String| found.findings.push(Finding::damage("MANIFEST.json", None, what));
     live.sort();
     for pair in live.windows(2).filter(|pair| pair[0].0 == pair[1].0).take(10) {
-        tell(format!("two files hold operation {}, and it says of neither that it is superseded", pair[0].0));
+        tell(format!(
+            "two files hold operation {}, and it says of neither that it is superseded",
+            pair[0].0
+        ));
     }
     live.sort_by_key(|(_, id)| *id);
-    for pair in live.windows(2).filter(|pair| pair[0].1 == pair[1].1 && pair[0].0 != pair[1].0).take(10) {
+    for pair in
+        live.windows(2).filter(|pair| pair[0].1 == pair[1].1 && pair[0].0 != pair[1].0).take(10)
+    {
         tell(format!("operations {} and {} have the same id {}", pair[0].0, pair[1].0, pair[0].1));
     }
 }

@@ -35,7 +35,8 @@ impl Journal {
     /// Applies everything, and tells what does not follow.
     pub(super) fn apply(&mut self, found: &mut Verified) {
         for (number, records) in &self.records {
-            let logged_here = records.first().is_some_and(|(.., transition)| transition.from.is_none());
+            let logged_here =
+                records.first().is_some_and(|(.., transition)| transition.from.is_none());
             let mut operation = self.bases.remove(number);
             let had_row = operation.is_some();
             if !logged_here && !had_row {
@@ -48,18 +49,25 @@ impl Journal {
                 continue;
             }
             for (path, offset, transition) in records {
-                let kind = operation.as_ref().map(|operation| (&operation.operation_type, &operation.backend));
-                let same = kind.is_none_or(|kind| kind == (&transition.operation_type, &transition.backend));
+                let kind = operation
+                    .as_ref()
+                    .map(|operation| (&operation.operation_type, &operation.backend));
+                let same = kind
+                    .is_none_or(|kind| kind == (&transition.operation_type, &transition.backend));
                 let before = operation.clone();
                 operation = match operation::apply(operation, transition) {
                     Ok(after) if same => after,
                     Ok(_) => {
-                        let what = format!("transition {} names another type or backend", transition.revision);
+                        let what = format!(
+                            "transition {} names another type or backend",
+                            transition.revision
+                        );
                         found.findings.push(Finding::damage(path, Some(*offset), what));
                         before
                     }
                     Err(error) => {
-                        let what = format!("transition {} makes no sense: {error}", transition.revision);
+                        let what =
+                            format!("transition {} makes no sense: {error}", transition.revision);
                         found.findings.push(Finding::damage(path, Some(*offset), what));
                         before
                     }
@@ -76,7 +84,8 @@ impl Journal {
 
     /// Content that operations, as they stand, will still read.
     pub(super) fn needed_content(&self) -> Vec<Spooled> {
-        let untouched = self.spooled.iter().filter(|content| !self.records.contains_key(&content.number));
+        let untouched =
+            self.spooled.iter().filter(|content| !self.records.contains_key(&content.number));
         untouched.chain(&self.folded).cloned().collect()
     }
 }
@@ -98,13 +107,18 @@ impl Look<'_> {
             journal.position = Some(chain.position);
         }
         if let Some(first) = chain.links.first()
-            && (first.header.revision, first.header.number) != (manifest.revision, manifest.next_number)
+            && (first.header.revision, first.header.number)
+                != (manifest.revision, manifest.next_number)
         {
             let what = format!(
                 "it begins after revision {} with number {}; the manifest says {} and {}",
                 first.header.revision, first.header.number, manifest.revision, manifest.next_number
             );
-            found.findings.push(Finding::damage(self.generation_name(first.header.generation), Some(0), what));
+            found.findings.push(Finding::damage(
+                self.generation_name(first.header.generation),
+                Some(0),
+                what,
+            ));
         }
         for (nth, link) in chain.links.iter().enumerate() {
             let end = chain.links.get(nth + 1).map(|next| next.header.previous_end);
@@ -143,19 +157,29 @@ impl Look<'_> {
             read_to = frame.after.end;
             let payload = match &frame.content {
                 Content::Transitions(payload) => payload.bytes().len(),
-                Content::Reserved(_) => journal::Reservation { numbers: 0, revisions: 0 }.encode().len(),
+                Content::Reserved(_) => {
+                    journal::Reservation { numbers: 0, revisions: 0 }.encode().len()
+                }
             };
             let padding = at(start) + journal::FRAME_HEADER_LEN + payload;
-            if bytes.get(padding..at(frame.after.end)).is_some_and(|padding| padding.iter().any(|byte| *byte != 0)) {
+            if bytes
+                .get(padding..at(frame.after.end))
+                .is_some_and(|padding| padding.iter().any(|byte| *byte != 0))
+            {
                 let what = "what fills up a frame is not zeros: a bit has flipped";
                 found.findings.push(Finding::damage(&name, Some(padding as u64), what));
             }
             let Content::Transitions(payload) = &frame.content else { continue };
             for ((_, record), revision) in payload.records().zip(payload.revision..) {
-                let transition = record.decode(revision, payload.actor()).filter(|read| read.to() == record.to);
+                let transition =
+                    record.decode(revision, payload.actor()).filter(|read| read.to() == record.to);
                 match transition {
                     Some(transition) => {
-                        journal.records.entry(record.number).or_default().push((name.clone(), start, transition));
+                        journal.records.entry(record.number).or_default().push((
+                            name.clone(),
+                            start,
+                            transition,
+                        ));
                     }
                     None => {
                         let what = format!("transition {revision} cannot be decoded");
@@ -174,24 +198,39 @@ impl Look<'_> {
                 rest = frame.end;
             }
         }
-        if let Some(remains) = bytes[at(rest)..].iter().position(|byte| *byte != 0).filter(|_| !is_damaged) {
+        if let Some(remains) =
+            bytes[at(rest)..].iter().position(|byte| *byte != 0).filter(|_| !is_damaged)
+        {
             // It may have been a writer in the middle of a frame.
             let now = self.disk.read(&self.layout.generation(generation))?;
             if end.is_none() && journal::frame_at(&now, 0, rest, generation).is_some() {
                 return Ok(());
             }
             let what = match end {
-                Some(_) => "remains behind the end of a closed generation: what counted of them stands in the next one",
+                Some(_) => {
+                    "remains behind the end of a closed generation: what counted of them stands in the next one"
+                }
                 None => "remains of appends that were never acknowledged",
             };
-            found.findings.push(Finding::note(&name, Some(at(rest) as u64 + remains as u64), what, NOTHING));
+            found.findings.push(Finding::note(
+                &name,
+                Some(at(rest) as u64 + remains as u64),
+                what,
+                NOTHING,
+            ));
         }
         Ok(())
     }
 
     /// Files in `journal/` that the chain does not lead to.
-    fn outside_the_chain(&self, manifest: &Manifest, chain: &Chain, found: &mut Verified) -> WalResult<()> {
-        let in_chain: HashSet<u64> = chain.links.iter().map(|link| link.header.generation).collect();
+    fn outside_the_chain(
+        &self,
+        manifest: &Manifest,
+        chain: &Chain,
+        found: &mut Verified,
+    ) -> WalResult<()> {
+        let in_chain: HashSet<u64> =
+            chain.links.iter().map(|link| link.header.generation).collect();
         // The notes first: a generation and its name are durable before any note speaks of it.
         let noted = chain::noted_generations(&**self.disk, self.layout)?;
         let headers = chain::headers(&**self.disk, self.layout, manifest.first_generation)?;
@@ -201,28 +240,49 @@ impl Look<'_> {
             let name = self.generation_name(generation);
             if generation < manifest.first_generation {
                 let what = "it was folded into files; whoever did so died before it was removed";
-                found.findings.push(Finding::note(name, None, what, "the next checkpoint removes it"));
+                found.findings.push(Finding::note(
+                    name,
+                    None,
+                    what,
+                    "the next checkpoint removes it",
+                ));
                 continue;
             }
             if in_chain.contains(&generation) {
                 continue;
             }
             match headers.get(&generation) {
-                Some(header) if generation > last && header.previous > 0 && !headers.contains_key(&header.previous) => {
-                    let what = format!("it follows generation {}, which is missing or has no header", header.previous);
+                Some(header)
+                    if generation > last
+                        && header.previous > 0
+                        && !headers.contains_key(&header.previous) =>
+                {
+                    let what = format!(
+                        "it follows generation {}, which is missing or has no header",
+                        header.previous
+                    );
                     found.findings.push(Finding::damage(name, Some(24), what));
                 }
                 // Made since the chain was read, or passed over by a recovery.
                 Some(header) if generation > last && header.previous == last => {}
                 Some(_) => {
-                    let what = "a recovery has passed over it; what counted of it stands in a later one";
-                    found.findings.push(Finding::note(name, None, what, "the next checkpoint removes it"));
+                    let what =
+                        "a recovery has passed over it; what counted of it stands in a later one";
+                    found.findings.push(Finding::note(
+                        name,
+                        None,
+                        what,
+                        "the next checkpoint removes it",
+                    ));
                 }
                 None => self.without_header(generation, name, &noted, found)?,
             }
         }
         for noted in noted {
-            if noted > last && noted >= manifest.first_generation && generations.binary_search(&noted).is_err() {
+            if noted > last
+                && noted >= manifest.first_generation
+                && generations.binary_search(&noted).is_err()
+            {
                 let what = "a lock file says that it was begun, but it is missing";
                 found.findings.push(Finding::damage(self.generation_name(noted), None, what));
             }
@@ -235,14 +295,25 @@ impl Look<'_> {
         for entry in entries {
             let name = entry.name.to_string_lossy();
             if crate::wal::Layout::parse_generation(&name).is_none() {
-                found.findings.push(Finding::note(format!("journal/{name}"), None, "nothing of ours", NOTHING));
+                found.findings.push(Finding::note(
+                    format!("journal/{name}"),
+                    None,
+                    "nothing of ours",
+                    NOTHING,
+                ));
             }
         }
         Ok(())
     }
 
     /// A header that is not whole: its writer died before it had said anything, or it was whole once.
-    fn without_header(&self, generation: u64, name: String, noted: &[u64], found: &mut Verified) -> WalResult<()> {
+    fn without_header(
+        &self,
+        generation: u64,
+        name: String,
+        noted: &[u64],
+        found: &mut Verified,
+    ) -> WalResult<()> {
         let path = self.layout.generation(generation);
         let bytes = match self.disk.read(&path) {
             Ok(bytes) => bytes,
@@ -251,7 +322,9 @@ impl Look<'_> {
                 return Ok(());
             }
         };
-        if Header::decode(&bytes[..bytes.len().min(HEADER_LEN as usize)]).is_ok_and(|h| h.generation == generation) {
+        if Header::decode(&bytes[..bytes.len().min(HEADER_LEN as usize)])
+            .is_ok_and(|h| h.generation == generation)
+        {
             // Made whole since it was looked at.
             return Ok(());
         }
@@ -261,7 +334,12 @@ impl Look<'_> {
             found.findings.push(Finding::damage(name, Some(0), what));
         } else {
             let what = "remains of a generation that never began: its header is not whole";
-            found.findings.push(Finding::note(name, Some(0), what, "the next checkpoint removes it"));
+            found.findings.push(Finding::note(
+                name,
+                Some(0),
+                what,
+                "the next checkpoint removes it",
+            ));
         }
         Ok(())
     }

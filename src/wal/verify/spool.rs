@@ -33,7 +33,8 @@ impl Look<'_> {
         for content in &needed {
             let path = self.layout.spooled_for(&content.name, content.id);
             let relative = self.layout.relative(&path);
-            let looked = self.disk.open(&path, Access::Read).and_then(|file| Ok((file.metadata()?, file)));
+            let looked =
+                self.disk.open(&path, Access::Read).and_then(|file| Ok((file.metadata()?, file)));
             let (metadata, file) = match looked {
                 Ok(looked) => looked,
                 Err(error) if error.is_not_found() => {
@@ -46,8 +47,10 @@ impl Look<'_> {
                 }
             };
             if metadata.len != content.size {
-                let what =
-                    format!("it has {} bytes; operation {} needs {}", metadata.len, content.number, content.size);
+                let what = format!(
+                    "it has {} bytes; operation {} needs {}",
+                    metadata.len, content.number, content.size
+                );
                 found.findings.push(Finding::damage(relative, None, what));
                 continue;
             }
@@ -65,7 +68,10 @@ impl Look<'_> {
             };
             hashed.insert(metadata.inode, is_right);
             if !is_right {
-                let what = format!("the content that operation {} needs is not the one of this name", content.number);
+                let what = format!(
+                    "the content that operation {} needs is not the one of this name",
+                    content.number
+                );
                 found.findings.push(Finding::damage(relative, None, what));
             }
         }
@@ -87,8 +93,10 @@ impl Look<'_> {
             };
             // Who cannot be asked is taken to need it still.
             if now.is_none_or(|now| now.as_ref().and_then(Spooled::of).is_some()) {
-                let path = self.layout.relative(&self.layout.spooled_for(&content.name, content.id));
-                let what = format!("the content that operation {} needs is missing", content.number);
+                let path =
+                    self.layout.relative(&self.layout.spooled_for(&content.name, content.id));
+                let what =
+                    format!("the content that operation {} needs is missing", content.number);
                 found.findings.push(Finding::damage(path, None, what));
             }
         }

@@ -24,9 +24,13 @@ impl View {
         let mut keys = self.journal.keys.lock().unwrap_or_else(PoisonError::into_inner);
         let (seen, numbers) = &mut *keys;
         for payload in &self.journal.payloads[*seen..] {
-            let logged = payload.records().filter(|(_, record)| record.from.is_none() && record.mentions(KEY_FIELD));
+            let logged = payload
+                .records()
+                .filter(|(_, record)| record.from.is_none() && record.mentions(KEY_FIELD));
             for (_, record) in logged {
-                let Some(transition) = record.decode(payload.revision, payload.actor()) else { continue };
+                let Some(transition) = record.decode(payload.revision, payload.actor()) else {
+                    continue;
+                };
                 if let Event::Logged(logged) = transition.event
                     && let Some(key) = logged.idempotency_key
                 {

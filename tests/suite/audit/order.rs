@@ -50,7 +50,11 @@ fn a_copy_is_made_again_only_of_what_it_copied() {
     assert_found(&document, &[1, 2, 3], &[]);
     assert_eq!(document["reopened"], 3, "{document:#}");
     let copy = place.json("show 7");
-    assert_eq!(copy["operation"]["depends_on"].as_array().unwrap().len(), 2, "all that is in it: {copy:#}");
+    assert_eq!(
+        copy["operation"]["depends_on"].as_array().unwrap().len(),
+        2,
+        "all that is in it: {copy:#}"
+    );
     place.run("process");
     assert_eq!(std::fs::read_to_string(files.join("t/two")).unwrap(), "two\n");
     // What was put back has a higher number than its copy now, and still comes first.

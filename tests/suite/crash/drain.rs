@@ -27,7 +27,8 @@ fn client(scenario: &Scenario, kill_after: u64) -> (Client, wal_cli::disk::Memor
     let disk = scenario.machine.process();
     disk.kill_after(kill_after);
     let settings = scenario.settings.clone();
-    let mut client = Client::with(Arc::new(disk.clone()), scenario.clock.clone(), settings, "process");
+    let mut client =
+        Client::with(Arc::new(disk.clone()), scenario.clock.clone(), settings, "process");
     client.register(backend("a"), scenario.scripts["a"].clone());
     (client, disk)
 }
@@ -52,20 +53,33 @@ fn drain(at: u64) -> u64 {
     let answers = done.into_iter().map(|name| (name, Answer::Done(Outcome::default())));
     *scenario.scripts["a"].answers.lock().unwrap() = answers.collect();
     for number in &told.0 {
-        assert_eq!(scenario.get(*number).status(), Status::Completed, "{number} was told to be completed");
+        assert_eq!(
+            scenario.get(*number).status(),
+            Status::Completed,
+            "{number} was told to be completed"
+        );
     }
     *scenario.scripts["a"].process.lock().unwrap() = None;
-    client(&scenario, OPERATIONS_MAX).0.process(&ProcessOptions::default(), &Stop::new(), &mut told).unwrap();
+    client(&scenario, OPERATIONS_MAX)
+        .0
+        .process(&ProcessOptions::default(), &Stop::new(), &mut told)
+        .unwrap();
     for number in 1..=5 {
         let operation = scenario.get(number);
-        let completed = operation.history.iter().filter(|entry| entry.to == Status::Completed).count();
-        assert_eq!((operation.status(), completed), (Status::Completed, 1), "{operation:?} after {ended:?}");
+        let completed =
+            operation.history.iter().filter(|entry| entry.to == Status::Completed).count();
+        assert_eq!(
+            (operation.status(), completed),
+            (Status::Completed, 1),
+            "{operation:?} after {ended:?}"
+        );
     }
     let mut calls: BTreeMap<String, usize> = BTreeMap::new();
     for name in scenario.calls("a").split_whitespace() {
         *calls.entry(name.to_owned()).or_default() += 1;
     }
-    let each_once: BTreeMap<String, usize> = NAMES.split_whitespace().map(|name| (name.to_owned(), 1)).collect();
+    let each_once: BTreeMap<String, usize> =
+        NAMES.split_whitespace().map(|name| (name.to_owned(), 1)).collect();
     assert_eq!(calls, each_once, "each effect happens once");
     made
 }

@@ -35,7 +35,10 @@ const JUSTIFIED: &[(&str, &str)] = &[
         "wal/log.rs open: above the log",
         "who makes the log flushes them once more; making directories always flushes them",
     ),
-    ("wal/recovery.rs recover_locked: above the log", "who makes a log flushes them; this is for a log that was moved"),
+    (
+        "wal/recovery.rs recover_locked: above the log",
+        "who makes a log flushes them; this is for a log that was moved",
+    ),
     ("wal/repair.rs write: above the log", "the same"),
 ];
 
@@ -125,7 +128,9 @@ impl fmt::Display for Notice {
 
 impl Notice {
     fn parse(text: &str) -> Option<Notice> {
-        let [name, recovers, nth, at, seed] = text.split(':').collect::<Vec<_>>()[..] else { return None };
+        let [name, recovers, nth, at, seed] = text.split(':').collect::<Vec<_>>()[..] else {
+            return None;
+        };
         let workload = WORKLOADS.iter().position(|workload| workload.name == name)?;
         let (first, last) = nth.split_once('-').unwrap_or((nth, nth));
         let nth = (first.parse().ok()?, last.parse().ok()?);
@@ -136,7 +141,13 @@ impl Notice {
 
 /// What whoever recovers does.
 const RECOVERER: Workload = Workload {
-    deeds: &[Deed::Open, Deed::Checkpoint, Deed::Add("recoverer"), Deed::Checkpoint, Deed::Add("more")],
+    deeds: &[
+        Deed::Open,
+        Deed::Checkpoint,
+        Deed::Add("recoverer"),
+        Deed::Checkpoint,
+        Deed::Add("more"),
+    ],
     ..PLAIN
 };
 
@@ -161,7 +172,8 @@ fn site_of(path: &Path) -> Site {
     let places = trace.lines().filter_map(|line| line.trim().strip_prefix("at "));
     let mut ours = places.filter_map(|place| place.trim_start_matches("./").strip_prefix("src/"));
     let place = ours.find(|place| place.starts_with("wal/"));
-    let mut parts = place.unwrap_or_else(|| panic!("nobody of the log asks for it:\n{trace}")).split(':');
+    let mut parts =
+        place.unwrap_or_else(|| panic!("nobody of the log asks for it:\n{trace}")).split(':');
     let file = parts.next().unwrap().to_owned();
     Site { file, line: parts.next().unwrap().parse().unwrap(), what: role(path) }
 }
@@ -209,18 +221,25 @@ impl Occurrence {
     fn noticed(&self, worlds: &[World]) -> Option<Notice> {
         let (this, later) = (*self, Arc::new(Mutex::new(Vec::new())));
         let noted = later.clone();
-        let all = run_watched(self.process(), &mut self.world(worlds, 0), OPERATIONS_MAX, move |asked, before, _| {
-            if asked > this.nth.1 {
-                noted.lock().unwrap().extend([before, before + 1]);
-            }
-            if this.is(asked) { Verdict::LeaveOut } else { Verdict::Go }
-        });
+        let all = run_watched(
+            self.process(),
+            &mut self.world(worlds, 0),
+            OPERATIONS_MAX,
+            move |asked, before, _| {
+                if asked > this.nth.1 {
+                    noted.lock().unwrap().extend([before, before + 1]);
+                }
+                if this.is(asked) { Verdict::LeaveOut } else { Verdict::Go }
+            },
+        );
         // Just before something else becomes durable, just after it, and at the end.
         let mut moments = std::mem::take(&mut *later.lock().unwrap());
         moments.truncate(MOMENTS);
         moments.push(all);
         let tries = moments.into_iter().flat_map(|at| (0..SEEDS).map(move |seed| (at, seed)));
-        tries.map(|(at, seed)| Notice { occurrence: *self, at, seed }).find(|notice| notice.holds(worlds))
+        tries
+            .map(|(at, seed)| Notice { occurrence: *self, at, seed })
+            .find(|notice| notice.holds(worlds))
     }
 }
 
@@ -264,7 +283,8 @@ fn occurrences(worlds: &[World]) -> BTreeMap<Site, Vec<Occurrence>> {
             match known.last_mut() {
                 // In a row, such as after making each missing directory: it is left out as a whole.
                 Some(before)
-                    if (before.workload, before.recovers) == (occurrence.workload, occurrence.recovers)
+                    if (before.workload, before.recovers)
+                        == (occurrence.workload, occurrence.recovers)
                         && before.nth.1 + 1 == *nth =>
                 {
                     before.nth.1 = *nth;
@@ -300,8 +320,10 @@ fn occurrences(worlds: &[World]) -> BTreeMap<Site, Vec<Occurrence>> {
 /// Some of the places where a flush is asked for, as different as can be.
 fn some_of(occurrences: &[Occurrence]) -> Vec<Occurrence> {
     let mut workloads = BTreeSet::new();
-    let own = occurrences.iter().filter(|one| one.recovers.is_none() && workloads.insert(one.workload));
-    let recovering: Vec<&Occurrence> = occurrences.iter().filter(|one| one.recovers.is_some()).collect();
+    let own =
+        occurrences.iter().filter(|one| one.recovers.is_none() && workloads.insert(one.workload));
+    let recovering: Vec<&Occurrence> =
+        occurrences.iter().filter(|one| one.recovers.is_some()).collect();
     let stride = recovering.len().div_ceil(OCCURRENCES).max(1);
     own.chain(recovering.into_iter().step_by(stride)).copied().collect()
 }
@@ -329,13 +351,20 @@ fn sources() -> BTreeMap<String, String> {
 
 /// The lines of the log that ask for a flush, whatever it is of.
 fn lines_that_flush(sources: &BTreeMap<String, String>) -> BTreeSet<(String, String)> {
-    let calls =
-        ["sync_data()", "sync_all()", "sync_dir(", "sync_ancestors(", "create_dir_all_synced(", "write_new_synced("];
+    let calls = [
+        "sync_data()",
+        "sync_all()",
+        "sync_dir(",
+        "sync_ancestors(",
+        "create_dir_all_synced(",
+        "write_new_synced(",
+    ];
     let mut found = BTreeSet::new();
     for (file, source) in sources {
         let source = source.split("#[cfg(test)]").next().unwrap();
         for (nth, line) in source.lines().enumerate() {
-            let asks = calls.iter().any(|call| line.contains(&format!(".{call}"))) || line.contains("disk.publish(");
+            let asks = calls.iter().any(|call| line.contains(&format!(".{call}")))
+                || line.contains("disk.publish(");
             if asks && !line.trim_start().starts_with("//") {
                 let site = Site { file: file.clone(), line: nth as u32 + 1, what: String::new() };
                 found.insert((file.clone(), site.function(sources)));
@@ -362,7 +391,8 @@ fn each_flush_is_needed() {
         named.insert(name, occurrences);
     }
     let asking = lines_that_flush(&sources);
-    let is_open = |(file, function): &&(String, String)| !is_justified(&format!("{file} {function}"));
+    let is_open =
+        |(file, function): &&(String, String)| !is_justified(&format!("{file} {function}"));
     let untried: Vec<_> = asking.difference(&functions).filter(is_open).collect();
     assert!(untried.is_empty(), "no workload comes by these flushes: {untried:?}");
     let table = std::fs::read_to_string(TABLE).unwrap_or_default();
@@ -388,7 +418,8 @@ fn each_flush_is_needed() {
         |(name, occurrences)| {
             let is_justified = is_justified(name);
             let pinned = known.get(name.as_str()).filter(|notice| notice.holds(&worlds)).copied();
-            let noticed = || some_of(occurrences).iter().find_map(|occurrence| occurrence.noticed(&worlds));
+            let noticed =
+                || some_of(occurrences).iter().find_map(|occurrence| occurrence.noticed(&worlds));
             let is_open = open.contains(name.as_str()) && !blesses;
             match pinned.or_else(|| if is_justified || is_open { None } else { noticed() }) {
                 Some(notice) => drop(renewed.lock().unwrap().insert((*name).clone(), notice)),
@@ -412,7 +443,8 @@ fn each_flush_is_needed() {
             .collect();
         lines.extend(renewed.iter().map(|(name, notice)| (name.clone(), notice.to_string())));
         lines.extend(missed.iter().map(|name| (name.clone(), "?".to_owned())));
-        let text: String = lines.iter().map(|(name, notice)| format!("{name} = {notice}\n")).collect();
+        let text: String =
+            lines.iter().map(|(name, notice)| format!("{name} = {notice}\n")).collect();
         std::fs::write(TABLE, text).unwrap();
     }
     assert_eq!(missed, [] as [String; 0], "nothing notices when these flushes are left out");
@@ -523,8 +555,9 @@ fn swapped(pair: &'static Pair, nth: u64) -> (Watch, Arc<Mutex<Held>>) {
                 return Verdict::LeaveOut;
             }
         }
-        let is_its_directory =
-            |(_, to): &(PathBuf, PathBuf)| call.action == "sync directory" && to.parent() == Some(call.path);
+        let is_its_directory = |(_, to): &(PathBuf, PathBuf)| {
+            call.action == "sync directory" && to.parent() == Some(call.path)
+        };
         if held.renames.iter().any(is_its_directory) {
             held.flushes.push(call.path.to_owned());
             return Verdict::LeaveOut;
@@ -537,9 +570,15 @@ fn swapped(pair: &'static Pair, nth: u64) -> (Watch, Arc<Mutex<Held>>) {
 #[test]
 fn nothing_is_removed_before_what_takes_its_place_is_published() {
     for pair in PAIRS {
-        let noticed = WORKLOADS.iter().find_map(|workload| Some((workload.name, noticed_swap(pair, workload)?)));
+        let noticed = WORKLOADS
+            .iter()
+            .find_map(|workload| Some((workload.name, noticed_swap(pair, workload)?)));
         println!("{}: noticed in {noticed:?}", pair.name);
-        assert!(noticed.is_some(), "nothing notices when this is the other way round: {}", pair.name);
+        assert!(
+            noticed.is_some(),
+            "nothing notices when this is the other way round: {}",
+            pair.name
+        );
     }
 }
 
@@ -560,7 +599,9 @@ fn noticed_swap(pair: &'static Pair, workload: &Workload) -> Option<(u64, u64, u
         if held.lock().unwrap().swapped == 0 {
             continue;
         }
-        for (at, seed) in (0..=operations).flat_map(|at| pair.seeds.iter().map(move |seed| (at, *seed))) {
+        for (at, seed) in
+            (0..=operations).flat_map(|at| pair.seeds.iter().map(move |seed| (at, *seed)))
+        {
             let fails = |watch: Watch| {
                 is_noticed(|| {
                     let mut world = world.fork(at);

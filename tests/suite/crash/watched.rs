@@ -61,7 +61,12 @@ impl Watched {
         if self.asks(action, path, to) { call() } else { Ok(()) }
     }
 
-    fn goes<T>(&self, action: &'static str, path: &Path, call: impl FnOnce() -> DiskResult<T>) -> DiskResult<T> {
+    fn goes<T>(
+        &self,
+        action: &'static str,
+        path: &Path,
+        call: impl FnOnce() -> DiskResult<T>,
+    ) -> DiskResult<T> {
         self.asks(action, path, None);
         call()
     }

@@ -10,10 +10,12 @@ use std::time::Duration;
 use wal_cli::clock::{Clock, ManualClock};
 use wal_cli::disk::{Disk, FileKind, Machine, MemoryDisk, Unsynced};
 use wal_cli::operation::{
-    BackendName, Claim, Event, Failure, FailureClass, Fields, HistoryEntry, Logged, Operation, OperationType, Outcome,
-    Status, Time,
+    BackendName, Claim, Event, Failure, FailureClass, Fields, HistoryEntry, Logged, Operation,
+    OperationType, Outcome, Status, Time,
 };
-use wal_cli::wal::{Admitted, Change, Known, Layout, Options, Order, Repaired, Retention, View, Wal, WalError};
+use wal_cli::wal::{
+    Admitted, Change, Known, Layout, Options, Order, Repaired, Retention, View, Wal, WalError,
+};
 
 use crate::suite::adoption::files_of;
 
@@ -68,7 +70,9 @@ impl Expected {
     fn allows(&self, seen: &State) -> bool {
         self.candidates.iter().any(|candidate| {
             seen.iter().all(|(text, history)| candidate.get(text) == Some(history))
-                && candidate.keys().all(|text| seen.contains_key(text) || self.droppable.contains(text))
+                && candidate
+                    .keys()
+                    .all(|text| seen.contains_key(text) || self.droppable.contains(text))
         })
     }
 
@@ -121,7 +125,9 @@ pub fn layout() -> Layout {
 fn texts(list: &str) -> Vec<String> {
     // `name*20` is twenty of them.
     let many = |word: &str| match word.split_once('*') {
-        Some((name, count)) => (0..count.parse().unwrap()).map(|nth: usize| format!("{name}{nth}")).collect(),
+        Some((name, count)) => {
+            (0..count.parse().unwrap()).map(|nth: usize| format!("{name}{nth}")).collect()
+        }
         None => vec![word.to_owned()],
     };
     list.split_whitespace().flat_map(many).collect()
@@ -137,7 +143,12 @@ fn source_of(text: &str) -> std::path::PathBuf {
 
 fn logged(text: &str) -> Logged {
     let parameters = Fields::from([("text".to_owned(), text.to_owned())]);
-    Logged::new(OperationType::new("add").unwrap(), BackendName::new("local").unwrap(), parameters, 5)
+    Logged::new(
+        OperationType::new("add").unwrap(),
+        BackendName::new("local").unwrap(),
+        parameters,
+        5,
+    )
 }
 
 /// What an operation is called here: adopted ones by their ids.
@@ -204,7 +215,8 @@ impl World {
         let disk = self.machine.process();
         let bytes = |name: &&str| (&disk as &dyn Disk).read(&layout().file(name)).unwrap();
         self.evidence = Some(damaged.iter().map(bytes).collect());
-        let report = self.repair(&(Arc::new(self.machine.fork().process()) as Arc<dyn Disk>)).unwrap();
+        let report =
+            self.repair(&(Arc::new(self.machine.fork().process()) as Arc<dyn Disk>)).unwrap();
         assert!(report.changed && report.lost.is_empty(), "{report:?}");
         self.mended.store(false, Ordering::SeqCst);
     }
@@ -285,8 +297,14 @@ impl World {
             }
             Deed::Delete(list) => texts(list).iter().for_each(|text| drop(state.remove(text))),
             Deed::Cleanup(_) => {
-                let completed = |history: &History| history.last().is_some_and(|(_, to)| *to == "completed");
-                droppable.extend(state.iter().filter(|(_, history)| completed(history)).map(|(text, _)| text.clone()));
+                let completed =
+                    |history: &History| history.last().is_some_and(|(_, to)| *to == "completed");
+                droppable.extend(
+                    state
+                        .iter()
+                        .filter(|(_, history)| completed(history))
+                        .map(|(text, _)| text.clone()),
+                );
             }
         }
     }
@@ -296,14 +314,21 @@ impl World {
             Ok(admitted.iter().map(Admitted::number).zip(texts).collect())
         };
         let now = self.clock.now();
-        let failure = || Failure { class: FailureClass::Transient, error_type: "test".into(), message: "no".into() };
+        let failure = || Failure {
+            class: FailureClass::Transient,
+            error_type: "test".into(),
+            message: "no".into(),
+        };
         match deed {
             Deed::Open => {}
             Deed::Restore => self.remove_empty_directories(),
             Deed::Pass(hours) => self.clock.advance(Duration::from_secs(hours * 3600)),
             Deed::Add(list) => {
                 let new = texts(list);
-                return numbered(wal.append_new(new.iter().map(|text| logged(text)).collect())?, new);
+                return numbered(
+                    wal.append_new(new.iter().map(|text| logged(text)).collect())?,
+                    new,
+                );
             }
             Deed::Keyed(list) => {
                 let new = texts(list);
@@ -316,33 +341,45 @@ impl World {
             }
             Deed::Spool(text) => {
                 let mut stage = wal.stage_content()?;
-                let (source, staged) =
-                    stage.take(&source_of(text), u64::MAX, u64::MAX).map_err(|error| match error {
+                let (source, staged) = stage.take(&source_of(text), u64::MAX, u64::MAX).map_err(
+                    |error| match error {
                         wal_cli::wal::NotTaken::Log(error) => error,
                         wal_cli::wal::NotTaken::Source(error) => WalError::NotLogged(error),
                         other => panic!("{other:?}"),
-                    })?;
+                    },
+                )?;
                 let mut logged = logged(text);
                 logged.source = Some(source);
-                return numbered(wal.append_staged(vec![(logged, Some(staged))])?, vec![text.to_owned()]);
+                return numbered(
+                    wal.append_staged(vec![(logged, Some(staged))])?,
+                    vec![text.to_owned()],
+                );
             }
             Deed::Claim(list) => {
                 let claim = Claim { pid: 7, host: "here".into(), started: now };
                 self.next(wal, list, |_| Event::Claimed { claim: claim.clone() })?;
             }
             Deed::Complete(list) => {
-                let done = self.next(wal, list, |_| Event::Completed { outcome: Outcome::default() })?;
+                let done =
+                    self.next(wal, list, |_| Event::Completed { outcome: Outcome::default() })?;
                 done.iter().for_each(|operation| wal.release_spool(operation));
             }
-            Deed::Fail(list) => drop(self.next(wal, list, |_| Event::Failed { failure: failure() })?),
+            Deed::Fail(list) => {
+                drop(self.next(wal, list, |_| Event::Failed { failure: failure() })?)
+            }
             Deed::Delay(list) => {
                 let until = now.plus_millis(60_000);
                 self.next(wal, list, |_| Event::Retrying { failure: failure(), until })?;
             }
             Deed::Again(list) => {
-                self.next(wal, list, |_| Event::Retried { reason: "by hand".into(), forget: Vec::new() })?;
+                self.next(wal, list, |_| Event::Retried {
+                    reason: "by hand".into(),
+                    forget: Vec::new(),
+                })?;
             }
-            Deed::Hold(list) => drop(self.next(wal, list, |_| Event::Held { reason: "by hand".into() })?),
+            Deed::Hold(list) => {
+                drop(self.next(wal, list, |_| Event::Held { reason: "by hand".into() })?)
+            }
             Deed::Reopen(text) => {
                 let id = wal.new_id(now, 0);
                 wal.transact(|view| {
@@ -360,9 +397,10 @@ impl World {
             }
             Deed::Checkpoint => drop(wal.checkpoint()?),
             Deed::Maintain => drop(wal.maintain()?),
-            Deed::Cleanup(days) => {
-                drop(wal.cleanup(Retention { max_age_days: days, failed: false, keep_unpushed: false }, false)?)
-            }
+            Deed::Cleanup(days) => drop(wal.cleanup(
+                Retention { max_age_days: days, failed: false, keep_unpushed: false },
+                false,
+            )?),
         }
         Ok(Vec::new())
     }
@@ -378,7 +416,12 @@ impl World {
     }
 
     /// The next event of each of these operations, all in one frame; what they were before comes back.
-    fn next(&self, wal: &Wal, list: &str, event: impl Fn(&Operation) -> Event) -> Result<Vec<Operation>, WalError> {
+    fn next(
+        &self,
+        wal: &Wal,
+        list: &str,
+        event: impl Fn(&Operation) -> Event,
+    ) -> Result<Vec<Operation>, WalError> {
         let named: BTreeSet<String> = texts(list).into_iter().collect();
         let (_, before) = wal.transact(|view| {
             let mut found = Vec::new();
@@ -387,7 +430,9 @@ impl World {
                     found.push(operation);
                 }
             }
-            let changes = found.iter().map(|operation| Change::Next(Known::from(operation), event(operation)));
+            let changes = found
+                .iter()
+                .map(|operation| Change::Next(Known::from(operation), event(operation)));
             Ok((changes.collect(), found))
         })?;
         Ok(before)
@@ -414,7 +459,10 @@ impl World {
             self.check_content(&disk, &operation);
             // Whether a repair holds it depends on what it could read: that is looked at in `suite::repair`.
             let by_repair = |entry: &&HistoryEntry| {
-                entry.reason.as_ref().is_some_and(|reason| reason.contains("a repair could not tell"))
+                entry
+                    .reason
+                    .as_ref()
+                    .is_some_and(|reason| reason.contains("a repair could not tell"))
             };
             let history = operation.history.iter().filter(|entry| !by_repair(entry));
             let history = history.map(|entry| (entry.from.map_or("", word), word(entry.to)));
@@ -423,13 +471,18 @@ impl World {
         }
         for (name, content) in self.original.into_iter().flat_map(files_of) {
             let aside = layout().quarantine().join("original").join(name);
-            let is_kept = |path: &Path| (&disk as &dyn Disk).read(path).is_ok_and(|read| read == content);
-            assert!(is_kept(&layout().file(name)) || is_kept(&aside), "the original's {name} is gone");
+            let is_kept =
+                |path: &Path| (&disk as &dyn Disk).read(path).is_ok_and(|read| read == content);
+            assert!(
+                is_kept(&layout().file(name)) || is_kept(&aside),
+                "the original's {name} is gone"
+            );
         }
         let counted: u64 = view.counts().values().sum();
         assert_eq!(counted, state.len() as u64, "counts agree with what is there");
         for (number, text) in &self.numbers {
-            let acknowledged = self.expected.candidates.iter().all(|candidate| candidate.contains_key(text));
+            let acknowledged =
+                self.expected.candidates.iter().all(|candidate| candidate.contains_key(text));
             assert!(
                 !acknowledged || numbers.contains(number) || self.expected.droppable.contains(text),
                 "{text} was acknowledged with number {number}"
@@ -443,18 +496,29 @@ impl World {
         let Some(evidence) = &self.evidence else { return };
         let mut there = BTreeSet::new();
         for folder in layout().directories().into_iter().chain([layout().base().to_owned()]) {
-            let files = disk.list(&folder).unwrap_or_default().into_iter().filter(|file| file.kind == FileKind::File);
-            there.extend(files.map(|file| (disk as &dyn Disk).read(&folder.join(&file.name)).unwrap()));
+            let files = disk
+                .list(&folder)
+                .unwrap_or_default()
+                .into_iter()
+                .filter(|file| file.kind == FileKind::File);
+            there.extend(
+                files.map(|file| (disk as &dyn Disk).read(&folder.join(&file.name)).unwrap()),
+            );
         }
         assert!(evidence.iter().all(|bytes| there.contains(bytes)), "what was damaged is gone");
     }
 
     /// Whoever still needs its content has it.
     fn check_content(&self, disk: &MemoryDisk, operation: &Operation) {
-        let Some(name) = operation.source.as_ref().and_then(|source| source.spool.as_deref()) else { return };
+        let Some(name) = operation.source.as_ref().and_then(|source| source.spool.as_deref())
+        else {
+            return;
+        };
         if operation.status() != Status::Completed {
             let path = layout().spooled_for(name, operation.id);
-            let content = (disk as &dyn Disk).read(&path).unwrap_or_else(|error| panic!("content is gone: {error}"));
+            let content = (disk as &dyn Disk)
+                .read(&path)
+                .unwrap_or_else(|error| panic!("content is gone: {error}"));
             assert!(content == content_of(&text_of(operation)), "content is torn");
         }
     }
@@ -499,7 +563,9 @@ impl World {
                 match entry.kind {
                     FileKind::Directory => folders.push(path),
                     _ if entry.name.to_str().unwrap().ends_with("lock") => {}
-                    _ => drop(found.insert(path.clone(), (&disk as &dyn Disk).read(&path).unwrap())),
+                    _ => {
+                        drop(found.insert(path.clone(), (&disk as &dyn Disk).read(&path).unwrap()))
+                    }
                 }
             }
         }
@@ -526,7 +592,9 @@ impl World {
             1 => self.does_with(&wal, Deed::Checkpoint),
             2 => self.does_with(&wal, Deed::Add("second*20")),
             3 => self.does_with(&wal, Deed::Keyed("theirs")),
-            _ => self.does_with(&wal, Deed::Add("second")).and_then(|()| self.does_with(&wal, Deed::Claim("second"))),
+            _ => self
+                .does_with(&wal, Deed::Add("second"))
+                .and_then(|()| self.does_with(&wal, Deed::Claim("second"))),
         }
         .expect("it works after a death");
         if nth % 5 != 1 {

@@ -57,7 +57,11 @@ fn it_may_not_print_without_end() {
     assert_eq!(operation["error_type"], "in_doubt", "{operation}");
     let message = operation["error"].as_str().unwrap();
     assert!(message.contains("more than 16 MiB") && message.contains("run/1"), "{message}");
-    assert_eq!(std::fs::metadata(place.log().join("run/1")).unwrap().len(), 16 << 20, "the first of it is kept");
+    assert_eq!(
+        std::fs::metadata(place.log().join("run/1")).unwrap().len(),
+        16 << 20,
+        "the first of it is kept"
+    );
     // Who is done at once is done.
     configure(&place, "head -c 20000000 /dev/zero | tr '\\0' x", "");
     place.run("submit backup");
@@ -97,13 +101,21 @@ fn a_long_result_is_read_and_only_what_is_too_long_is_cut() {
         let receipt = &operation["receipt"];
         let len = |name: &str| receipt[name].as_str().map(str::len);
         if n < 1_000_000 {
-            assert_eq!(operation["result"], json!({"cid": "bafy", "size": 3, "destination": null}), "{n}");
+            assert_eq!(
+                operation["result"],
+                json!({"cid": "bafy", "size": 3, "destination": null}),
+                "{n}"
+            );
             assert_eq!(receipt["a"], "short");
         }
         match n {
             60_000 => assert_eq!((len("log"), len("cut")), (Some(60_000), None)),
             500_000 => {
-                assert!(len("log").unwrap() > 50_000 && len("log").unwrap() < 70_000, "{:?}", len("log"));
+                assert!(
+                    len("log").unwrap() > 50_000 && len("log").unwrap() < 70_000,
+                    "{:?}",
+                    len("log")
+                );
                 assert!(receipt["cut"].as_str().unwrap().contains("`log`"), "{}", receipt["cut"]);
             }
             _ => {
@@ -142,7 +154,11 @@ fn what_was_printed_for_operations_that_are_gone_goes_and_what_is_in_doubt_stays
         outputs() == ["2", "4", "not-ours"]
     });
     // What runs keeps its output, whoever comes by.
-    configure(&place, "echo $$ > left; echo so far; while [ ! -e go ]; do sleep 0.02; done; kill -KILL $$", "");
+    configure(
+        &place,
+        "echo $$ > left; echo so far; while [ ! -e go ]; do sleep 0.02; done; kill -KILL $$",
+        "",
+    );
     place.run("retry 2");
     let mut drain = place.start("process");
     until("it started", || left.0.exists());
@@ -162,7 +178,10 @@ fn who_asks_the_terminal_gets_no_answer_and_is_not_waited_for() {
     configure(&place, "echo 'Password:' >&2; read answer < /dev/tty; echo \"$answer\"", "");
     place.run("submit backup");
     let mut python = Command::new("python3");
-    python.args(["-c", "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"]);
+    python.args([
+        "-c",
+        "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))",
+    ]);
     let start = Instant::now();
     let output = place.command_under(python, "process").output().unwrap();
     assert!(start.elapsed() < Duration::from_secs(30));
@@ -180,7 +199,11 @@ fn who_asks_the_terminal_gets_no_answer_and_is_not_waited_for() {
 #[test]
 fn who_was_stopped_by_hand_may_still_hand_the_operation_back() {
     let place = Place::new();
-    configure(&place, "trap 'exit 75' TERM; kill -STOP $$; sleep 60 & wait", "total_timeout = 0.5\n");
+    configure(
+        &place,
+        "trap 'exit 75' TERM; kill -STOP $$; sleep 60 & wait",
+        "total_timeout = 0.5\n",
+    );
     place.run("submit backup --max-retries 0");
     assert_eq!(place.output("process").status.code(), Some(1));
     assert_eq!(status(&place, 1)["error_type"], "timed_out");
@@ -208,7 +231,11 @@ fn what_goes_on_after_its_program_keeps_the_operation_until_it_ends_or_somebody_
     for _ in 0..3 {
         place.output("process");
         let operation = status(&place, 1);
-        assert_eq!((&operation["status"], &operation["retry_count"]), (&json!("processing"), &json!(0)), "{operation}");
+        assert_eq!(
+            (&operation["status"], &operation["retry_count"]),
+            (&json!("processing"), &json!(0)),
+            "{operation}"
+        );
     }
     assert_eq!(started(), 1);
     left.kill();
@@ -250,7 +277,11 @@ fn who_cancels_what_gets_away_from_its_program_need_not_wait_for_it() {
 fn a_program_that_says_how_it_went_is_believed_whatever_it_leaves_running() {
     let place = Place::new();
     let _left = Left(place.path("left"));
-    configure(&place, "sleep 60 & echo $! >> left; test -e tried && exit 0; touch tried; exit 75", "");
+    configure(
+        &place,
+        "sleep 60 & echo $! >> left; test -e tried && exit 0; touch tried; exit 75",
+        "",
+    );
     place.run("submit backup");
     place.run("process");
     assert_eq!(status(&place, 1)["status"], "completed");
@@ -276,14 +307,16 @@ fn what_it_leaves_running_costs_the_drain_loop_no_threads() {
 #[test]
 fn pipes_that_are_full_hold_nobody_up() {
     let place = Place::new();
-    let script = "head -c 3000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo 'the end' >&2; wc -c; exit 3";
+    let script =
+        "head -c 3000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo 'the end' >&2; wc -c; exit 3";
     let bench = shell(&place, script, None);
     let long = "y".repeat(300_000);
     let asked = request("backup", &[("note", &long)]);
     let result = bench.backend.execute(&asked, &Attempt::default());
     let message = format!("{result:?}");
     assert!(message.contains("ended with 3: the end"), "{message}");
-    let printed = std::fs::read_to_string(place.path("run").join(asked.number.to_string())).unwrap();
+    let printed =
+        std::fs::read_to_string(place.path("run").join(asked.number.to_string())).unwrap();
     assert!(printed.trim().parse::<usize>().unwrap() > 300_000, "{printed}");
     let result = shell(&place, "exit 0", None).backend;
     result.execute(&request("backup", &[("note", &long)]), &Attempt::default()).unwrap();
@@ -294,12 +327,19 @@ fn a_script_without_its_interpreter_is_an_outage_that_health_finds() {
     let place = Place::new();
     configure(&place, "", "");
     let program = place.path("program.sh");
-    place.settings(&format!("default_backend = \"custom\"\n[backends.custom]\ncommand = ['{}']\n", program.display()));
+    place.settings(&format!(
+        "default_backend = \"custom\"\n[backends.custom]\ncommand = ['{}']\n",
+        program.display()
+    ));
     place.run("submit backup");
-    let mode = |mode| std::fs::set_permissions(&program, std::fs::Permissions::from_mode(mode)).unwrap();
+    let mode =
+        |mode| std::fs::set_permissions(&program, std::fs::Permissions::from_mode(mode)).unwrap();
     let mut said = Vec::new();
-    for (first, bits) in [("#!/bin/sh", 0o644), ("#!/no/such/shell -e", 0o755), ("#!/usr/bin/env no-such-shell", 0o755)]
-    {
+    for (first, bits) in [
+        ("#!/bin/sh", 0o644),
+        ("#!/no/such/shell -e", 0o755),
+        ("#!/usr/bin/env no-such-shell", 0o755),
+    ] {
         place.file("program.sh", &format!("{first}\nexit 0\n"));
         mode(bits);
         let output = place.output("health --backend custom");
@@ -312,7 +352,11 @@ fn a_script_without_its_interpreter_is_an_outage_that_health_finds() {
     place.file("program.sh", "#!/no/such/shell\nexit 0\n");
     place.output("process");
     let operation = status(&place, 1);
-    assert_eq!((&operation["status"], &operation["retry_count"]), (&json!("pending"), &json!(0)), "{operation}");
+    assert_eq!(
+        (&operation["status"], &operation["retry_count"]),
+        (&json!("pending"), &json!(0)),
+        "{operation}"
+    );
     place.file("program.sh", "#!/usr/bin/env sh\nexit 0\n");
     place.run("health --backend custom");
     place.run("process");

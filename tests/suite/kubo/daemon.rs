@@ -1,5 +1,8 @@
 //! Kubo itself: a repository of its own, a daemon on a free port of this machine.
-#![expect(clippy::disallowed_methods, reason = "it waits for another program, in files and time of the real machine")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it waits for another program, in files and time of the real machine"
+)]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -46,12 +49,16 @@ impl Kubo {
 
     /// One that would ask others for what it has not got; but it knows nobody, and nobody knows it.
     pub fn alone() -> Kubo {
-        Kubo::with("--enable-gc=false", &[("AutoConf.Enabled", "false"), ("Routing.Type", "\"none\"")])
+        Kubo::with(
+            "--enable-gc=false",
+            &[("AutoConf.Enabled", "false"), ("Routing.Type", "\"none\"")],
+        )
     }
 
     fn with(flags: &'static str, settings: &[(&str, &str)]) -> Kubo {
         let memory = Path::new("/dev/shm");
-        let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let directory =
+            if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let repository = directory.unwrap().keep();
         let mut kubo = Kubo { repository, guard: None, flags, pid: 0, address: String::new() };
         stdout_of(kubo.command().args(["init", "--profile=test"]));
@@ -69,14 +76,23 @@ impl Kubo {
     }
 
     fn prepare(&self, command: &mut Command) {
-        command.env("IPFS_PATH", &self.repository).env("IPFS_TELEMETRY", "off").env("HOME", &self.repository);
+        command
+            .env("IPFS_PATH", &self.repository)
+            .env("IPFS_TELEMETRY", "off")
+            .env("HOME", &self.repository);
     }
 
     /// Starts it, again or for the first time; once it has an address, it keeps that.
     pub fn start(&mut self) {
         let mut guard = Command::new("sh");
         self.prepare(&mut guard);
-        guard.arg("-c").arg(GUARD).arg(kubo()).arg(self.flags).stdin(Stdio::piped()).stdout(Stdio::piped());
+        guard
+            .arg("-c")
+            .arg(GUARD)
+            .arg(kubo())
+            .arg(self.flags)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         guard.stderr(Stdio::null());
         // What an earlier one said.
         let log = self.repository.join("daemon.log");
@@ -96,12 +112,18 @@ impl Kubo {
             assert!(lives && since.elapsed() < READY_MAX, "Kubo does not start:\n{said}");
             std::thread::sleep(Duration::from_millis(20));
         }
-        self.address = std::fs::read_to_string(self.repository.join("api")).unwrap().trim().to_owned();
+        self.address =
+            std::fs::read_to_string(self.repository.join("api")).unwrap().trim().to_owned();
     }
 
     /// Ends it, and keeps its repository for a later start on the same port.
     pub fn stop(&mut self) {
-        stdout_of(self.command().args(["config", "--json", "Addresses.API", &format!("{:?}", self.address)]));
+        stdout_of(self.command().args([
+            "config",
+            "--json",
+            "Addresses.API",
+            &format!("{:?}", self.address),
+        ]));
         let mut guard = self.guard.take().unwrap();
         // The guard must not take the repository with it.
         Command::new("kill").arg(self.pid.to_string()).status().unwrap();
@@ -113,8 +135,10 @@ impl Kubo {
     fn gone(&self) {
         let since = Instant::now();
         // A zombie until its guard has noticed.
-        let state = || std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        while !matches!(state().rsplit(") ").next(), Some(rest) if rest.is_empty() || rest.starts_with('Z')) {
+        let state =
+            || std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        while !matches!(state().rsplit(") ").next(), Some(rest) if rest.is_empty() || rest.starts_with('Z'))
+        {
             assert!(since.elapsed() < READY_MAX, "Kubo does not end");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -132,7 +156,9 @@ impl Kubo {
 
     /// What Kubo's own client says.
     pub fn ipfs(&self, arguments: &str) -> String {
-        stdout_of(self.command().args(["--api", &self.address]).args(arguments.split_whitespace())).trim().to_owned()
+        stdout_of(self.command().args(["--api", &self.address]).args(arguments.split_whitespace()))
+            .trim()
+            .to_owned()
     }
 
     /// Whether a CID is pinned, by Kubo's own account.

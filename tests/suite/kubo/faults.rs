@@ -32,7 +32,9 @@ const TYPES: [(&str, &str, Lost); 14] = [
 
 /// What a fault that hits one command leads to.
 fn expected(fault: Fault, operation_type: &str, lost: Lost) -> Expected {
-    let asked_or = |error_type| if lost == Lost::Asked { Expected::Completed } else { Expected::Retrying(error_type) };
+    let asked_or = |error_type| {
+        if lost == Lost::Asked { Expected::Completed } else { Expected::Retrying(error_type) }
+    };
     match fault {
         Fault::None => Expected::Completed,
         Fault::HangBeforeReading | Fault::HangBeforeHead => Expected::Retrying("timed_out"),
@@ -50,9 +52,15 @@ fn expected(fault: Fault, operation_type: &str, lost: Lost) -> Expected {
         Fault::ErrorInside => Expected::Retrying("backend_error"),
         // Whatever it says: what is seen to be done is done.
         Fault::ErrorBehind | Fault::RefuseBehind => asked_or("backend_error"),
-        Fault::Nonsense if operation_type == "get" || operation_type == "cat" => Expected::Retrying("damaged_content"),
+        Fault::Nonsense if operation_type == "get" || operation_type == "cat" => {
+            Expected::Retrying("damaged_content")
+        }
         Fault::Nonsense => Expected::Retrying("bad_answer"),
-        Fault::Other(..) | Fault::OtherSent(..) | Fault::OtherEtag | Fault::StandStill | Fault::Count => {
+        Fault::Other(..)
+        | Fault::OtherSent(..)
+        | Fault::OtherEtag
+        | Fault::StandStill
+        | Fault::Count => {
             panic!("these have a test of their own")
         }
     }
@@ -114,7 +122,8 @@ fn attempt(table: &Table, operation_type: &str, begin: &dyn Fn()) -> Operation {
         other => panic!("{other}"),
     };
     begin();
-    let parameters: Vec<(&str, &str)> = parameters.iter().map(|(name, value)| (*name, &value[..])).collect();
+    let parameters: Vec<(&str, &str)> =
+        parameters.iter().map(|(name, value)| (*name, &value[..])).collect();
     table.run(kind, &parameters)
 }
 
@@ -174,7 +183,10 @@ fn lines_that_tell_nothing_new_keep_no_pin_waiting_and_those_that_count_do() {
     table.check(&operation, Expected::Retrying("timed_out"), "nothing moves");
     assert!((PATIENCE..LIMIT).contains(&since.elapsed()), "{:?}", since.elapsed());
     let message = &operation.state.failure().unwrap().message;
-    assert!(message.contains(&operation.parameters["cid"]) && message.contains("idle_timeout"), "{message}");
+    assert!(
+        message.contains(&operation.parameters["cid"]) && message.contains("idle_timeout"),
+        "{message}"
+    );
     proxy.plan("*", Fault::None);
     table.ends_well(&operation, "nothing moves");
 
@@ -186,17 +198,24 @@ fn lines_that_tell_nothing_new_keep_no_pin_waiting_and_those_that_count_do() {
 #[test]
 fn a_refusal_by_a_node_that_is_gone_then_costs_no_attempt_and_what_is_seen_to_be_done_is_done() {
     let proxy = before(Kubo::shared());
-    for (fault, wanted) in
-        [(Fault::RefuseBehind, Expected::Completed), (Fault::ErrorInside, Expected::Pending("backend_error"))]
-    {
-        for (operation_type, command) in [("rm path", "files/rm"), ("move", "files/mv"), ("pin", "pin/add")] {
+    for (fault, wanted) in [
+        (Fault::RefuseBehind, Expected::Completed),
+        (Fault::ErrorInside, Expected::Pending("backend_error")),
+    ] {
+        for (operation_type, command) in
+            [("rm path", "files/rm"), ("move", "files/mv"), ("pin", "pin/add")]
+        {
             let table = table(proxy.port());
             let operation = attempt(&table, operation_type, &|| {
                 proxy.plan(command, fault);
                 proxy.also("version", Fault::HangBeforeHead);
             });
             proxy.plan("*", Fault::None);
-            table.check(&operation, wanted, &format!("{fault:?} at {command}, and no probe succeeds"));
+            table.check(
+                &operation,
+                wanted,
+                &format!("{fault:?} at {command}, and no probe succeeds"),
+            );
         }
     }
 }
@@ -214,7 +233,8 @@ fn what_is_not_what_its_cid_says_is_not_taken() {
         ("pin", "pin/add", "[\"Qm", "[\"Qx", Expected::Completed),
         ("copy", "files/stat", "\"Type\"", "\"Tip\" ", Expected::Retrying("bad_answer")),
     ] {
-        let operation = attempt(&table, operation_type, &|| proxy.plan(command, Fault::Other(from, to)));
+        let operation =
+            attempt(&table, operation_type, &|| proxy.plan(command, Fault::Other(from, to)));
         let case = format!("{to} for {from} at {command} of `{operation_type}`");
         proxy.plan("*", Fault::None);
         table.check(&operation, wanted, &case);
@@ -223,7 +243,8 @@ fn what_is_not_what_its_cid_says_is_not_taken() {
         }
     }
     // Changed on the way there: Kubo stores what it got, and that has another CID.
-    let operation = attempt(&table, "add", &|| proxy.plan("add", Fault::OtherSent("content", "Content")));
+    let operation =
+        attempt(&table, "add", &|| proxy.plan("add", Fault::OtherSent("content", "Content")));
     table.check(&operation, Expected::Failed("cid_mismatch"), "other content");
 }
 
@@ -236,7 +257,11 @@ fn a_node_that_is_away_costs_no_attempt_whatever_the_type() {
     let unreachable = nobody.ports().map(|port| (port, "unreachable"));
     let hanging = [silent.port(), deaf.port()].map(|port| (port, "timed_out"));
     for (port, error_type) in unreachable.into_iter().chain(hanging) {
-        table(port).is_away(error_type, attempt, TYPES.map(|(operation_type, _, _)| operation_type));
+        table(port).is_away(
+            error_type,
+            attempt,
+            TYPES.map(|(operation_type, _, _)| operation_type),
+        );
     }
 }
 

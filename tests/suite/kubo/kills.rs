@@ -69,7 +69,8 @@ fn rounds(kind: &str, mut round: impl FnMut(&Round, Duration)) {
 fn an_add_that_is_killed_is_pinned_in_the_end() {
     rounds("add", |round, delay| {
         round.killed("add file", delay);
-        let cid = round.place.json("show 1")["operation"]["result"]["cid"].as_str().unwrap().to_owned();
+        let cid =
+            round.place.json("show 1")["operation"]["result"]["cid"].as_str().unwrap().to_owned();
         assert!(round.kubo.has_pin(&cid) && cid != HELLO_CID);
     });
 }

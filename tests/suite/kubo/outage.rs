@@ -41,7 +41,8 @@ fn an_outage_under_a_queue_costs_nothing_but_time() {
     let (place, mut kubo) = (Place::in_memory(), Kubo::new(&[]));
     configure(&place, &kubo, "");
     let settings = std::fs::read_to_string(place.path("config/ipfs-kit/wal.toml")).unwrap();
-    place.settings(&format!("processing_interval = 0.25\nhealth_check_interval = 0.25\n{settings}"));
+    place
+        .settings(&format!("processing_interval = 0.25\nhealth_check_interval = 0.25\n{settings}"));
     let files: Vec<String> = (0..OPERATIONS).map(|nth| format!("file-{nth}")).collect();
     for (nth, file) in files.iter().enumerate() {
         place.file(file, &format!("{nth} in {}\n", place.path("").display()));
@@ -52,16 +53,25 @@ fn an_outage_under_a_queue_costs_nothing_but_time() {
     let before = until(&place, "it begins", |status| completed(status) >= 20);
     kubo.stop();
     let gone = Instant::now();
-    until(&place, "the outage is noticed", |status| status["health"]["ipfs"]["status"] == "offline");
+    until(&place, "the outage is noticed", |status| {
+        status["health"]["ipfs"]["status"] == "offline"
+    });
     let noticed = gone.elapsed();
     let alarm = place.output("status --fail-if offline>0");
     assert_eq!(alarm.status.code(), Some(1));
     until(&place, "what was claimed goes back", |status| status["stats"]["processing"] == 0);
     let why = place.run(&format!("why {OPERATIONS}"));
-    assert!(why.contains("its backend `ipfs` is away: ") && why.contains("tries again when it answers"), "{why}");
+    assert!(
+        why.contains("its backend `ipfs` is away: ") && why.contains("tries again when it answers"),
+        "{why}"
+    );
     let meanwhile = completed(&until(&place, "it is asked", |_| true));
     std::thread::sleep(Duration::from_secs(away).saturating_sub(gone.elapsed()));
-    assert_eq!(completed(&until(&place, "it is asked", |_| true)), meanwhile, "nothing is done, nothing given up");
+    assert_eq!(
+        completed(&until(&place, "it is asked", |_| true)),
+        meanwhile,
+        "nothing is done, nothing given up"
+    );
     let back = SystemClock::new().now().to_string();
     kubo.start();
     let started = Instant::now();
@@ -75,14 +85,26 @@ fn an_outage_under_a_queue_costs_nothing_but_time() {
     assert_eq!(operations.len(), OPERATIONS);
     let pinned = kubo.ipfs("pin ls --type=recursive --quiet");
     let pinned: HashSet<&str> = pinned.lines().collect();
-    assert!(operations.iter().all(|operation| pinned.contains(operation["result"]["cid"].as_str().unwrap())));
+    assert!(
+        operations
+            .iter()
+            .all(|operation| pinned.contains(operation["result"]["cid"].as_str().unwrap()))
+    );
     let mut changes: Vec<(u64, &str, u64)> = Vec::new();
     for operation in operations {
         let number = operation["number"].as_u64().unwrap();
-        assert_eq!((&operation["retry_count"], &operation["interruptions"]), (&0.into(), &0.into()), "{operation:#}");
+        assert_eq!(
+            (&operation["retry_count"], &operation["interruptions"]),
+            (&0.into(), &0.into()),
+            "{operation:#}"
+        );
         for change in operation["history"].as_array().unwrap() {
             if change["at"].as_str().unwrap() >= &back[..] {
-                changes.push((change["revision"].as_u64().unwrap(), change["to"].as_str().unwrap(), number));
+                changes.push((
+                    change["revision"].as_u64().unwrap(),
+                    change["to"].as_str().unwrap(),
+                    number,
+                ));
             }
         }
     }
@@ -139,8 +161,11 @@ fn a_dead_backend_a_hanging_one_and_a_poisoned_operation_hold_up_nothing_else() 
     until(&place, "the others are done", |status| completed(status) == 40);
     let took = started.elapsed();
     assert!(took < Duration::from_secs(patience / 2), "nobody waits for those who hang: {took:?}");
-    let status = until(&place, "the poisoned one is given up", |status| status["stats"]["failed"] == 1);
-    let of = |backend: &str, status_word: &str| status["backends"][backend][status_word].as_u64().unwrap();
+    let status =
+        until(&place, "the poisoned one is given up", |status| status["stats"]["failed"] == 1);
+    let of = |backend: &str, status_word: &str| {
+        status["backends"][backend][status_word].as_u64().unwrap()
+    };
     assert_eq!((of("hanging", "processing"), of("dead", "pending")), (2, 2), "{status:#}");
     let why = place.run("why 1 2 4");
     let says = ["not found locally", "has been carrying it out since", "`dead` is away"];

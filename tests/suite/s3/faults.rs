@@ -46,12 +46,16 @@ enum Answer {
 
 /// What a fault that hits one call leads to.
 fn expected(fault: Fault, lost: Lost, answer: Answer) -> Expected {
-    let asked_or = |error_type| if lost == Lost::Asked { Expected::Completed } else { Expected::Retrying(error_type) };
+    let asked_or = |error_type| {
+        if lost == Lost::Asked { Expected::Completed } else { Expected::Retrying(error_type) }
+    };
     let has_middle = matches!(answer, Answer::Text | Answer::Content);
     match fault {
         Fault::None => Expected::Completed,
         Fault::HangBeforeReading | Fault::HangBeforeHead => Expected::Retrying("timed_out"),
-        Fault::HangInBody | Fault::ResetInBody | Fault::Truncate if !has_middle => Expected::Completed,
+        Fault::HangInBody | Fault::ResetInBody | Fault::Truncate if !has_middle => {
+            Expected::Completed
+        }
         Fault::HangInBody => asked_or("timed_out"),
         Fault::ResetInBody | Fault::Truncate | Fault::DropAnswer => asked_or("connection_lost"),
         Fault::Status(429) => Expected::RetryingLater("rate_limited"),
@@ -59,7 +63,9 @@ fn expected(fault: Fault, lost: Lost, answer: Answer) -> Expected {
         Fault::Status(500 | 502 | 504) if lost != Lost::Read => Expected::Retrying("unavailable"),
         Fault::Status(_) => Expected::RetryingLater("unavailable"),
         // What stands in place of content could be content, and what is not read says nothing.
-        Fault::ErrorInside if matches!(answer, Answer::Content | Answer::Head) => Expected::Retrying("bad_answer"),
+        Fault::ErrorInside if matches!(answer, Answer::Content | Answer::Head) => {
+            Expected::Retrying("bad_answer")
+        }
         Fault::ErrorInside => Expected::Retrying("unavailable"),
         // Whatever it says: what is seen to be done is done.
         Fault::RefuseBehind => asked_or("unavailable"),
@@ -72,7 +78,8 @@ fn expected(fault: Fault, lost: Lost, answer: Answer) -> Expected {
 fn table(port: u16) -> Table {
     let straight = S3::shared().endpoint();
     Table::new("s3", "S3 at http://127.0.0.1:", |s3, is_faulty| {
-        s3.endpoint = Some(if is_faulty { format!("http://127.0.0.1:{port}") } else { straight.clone() });
+        s3.endpoint =
+            Some(if is_faulty { format!("http://127.0.0.1:{port}") } else { straight.clone() });
         s3.bucket = Some(BUCKET.into());
         s3.region = Some("us-east-1".into());
         s3.access_key_id = Some(Secret::new(OWNER.key.into()));
@@ -130,7 +137,8 @@ fn attempt(table: &Table, operation_type: &str, begin: &dyn Fn()) -> Operation {
         other => panic!("{other}"),
     };
     begin();
-    let parameters: Vec<(&str, &str)> = parameters.iter().map(|(name, value)| (*name, &value[..])).collect();
+    let parameters: Vec<(&str, &str)> =
+        parameters.iter().map(|(name, value)| (*name, &value[..])).collect();
     table.run(kind, &parameters)
 }
 
@@ -184,14 +192,20 @@ fn errors_inside_and_behind_an_answer_are_errors() {
 fn what_is_seen_to_be_done_is_done_whatever_the_service_says_and_wherever_it_is_then() {
     let proxy = before(S3::shared());
     for fault in [Fault::RefuseBehind, Fault::DropAnswer] {
-        for (operation_type, call) in [("rm", "DeleteObject"), ("move", "DeleteObject if"), ("upload", "PutObject")] {
+        for (operation_type, call) in
+            [("rm", "DeleteObject"), ("move", "DeleteObject if"), ("upload", "PutObject")]
+        {
             let table = table(proxy.port());
             let operation = attempt(&table, operation_type, &|| {
                 proxy.plan(call, fault);
                 proxy.also("HeadBucket", Fault::Status(502));
             });
             proxy.plan("*", Fault::None);
-            table.check(&operation, Expected::Completed, &format!("{fault:?} at {call}, and no probe succeeds"));
+            table.check(
+                &operation,
+                Expected::Completed,
+                &format!("{fault:?} at {call}, and no probe succeeds"),
+            );
         }
     }
 }
@@ -202,14 +216,18 @@ fn what_somebody_put_in_place_of_what_was_copied_is_not_removed_by_a_move() {
     let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));
     let there = super::backend(home.path(), S3Options { endpoint, ..super::options(S3::shared()) });
     let put = |key: &str, text: &str| {
-        S3::shared().python(&format!("s3.put_object(Bucket={BUCKET:?}, Key={key:?}, Body=b{text:?})"));
+        S3::shared()
+            .python(&format!("s3.put_object(Bucket={BUCKET:?}, Key={key:?}, Body=b{text:?})"));
     };
     let read = |key: &str| {
-        S3::shared().python(&format!("print(s3.get_object(Bucket={BUCKET:?}, Key={key:?})['Body'].read().decode())"))
+        S3::shared().python(&format!(
+            "print(s3.get_object(Bucket={BUCKET:?}, Key={key:?})['Body'].read().decode())"
+        ))
     };
-    for (source, object, moved) in
-        [("replaced/from", "replaced/from", "replaced/to"), ("replaced/all", "replaced/all/a", "replaced/to/a")]
-    {
+    for (source, object, moved) in [
+        ("replaced/from", "replaced/from", "replaced/to"),
+        ("replaced/all", "replaced/all/a", "replaced/to/a"),
+    ] {
         put(object, "old");
         let to = if source == object { moved } else { "replaced/to" };
         let request = request("move", &[("source", source), ("destination", to)]);
@@ -217,15 +235,21 @@ fn what_somebody_put_in_place_of_what_was_copied_is_not_removed_by_a_move() {
         proxy.first("DeleteObject if", move || put(&newer, "new"));
         let refused = there.execute(&request, &Attempt::default());
         let Err(AttemptError::Failed { failure, .. }) = refused else { panic!("{refused:?}") };
-        assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Transient, "conflict"), "{failure:?}");
+        assert_eq!(
+            (failure.class, &failure.error_type[..]),
+            (FailureClass::Transient, "conflict"),
+            "{failure:?}"
+        );
         assert_eq!((read(object).trim(), read(moved).trim()), ("new", "old"));
         // Where a service knows no conditions for this, it goes without.
         proxy.plan("DeleteObject if", Fault::Status(501));
         there.execute(&request, &Attempt::default()).unwrap();
         proxy.plan("*", Fault::None);
         assert_eq!(read(moved).trim(), "new");
-        let gone = there
-            .execute(&self::request("get", &[("source", object), ("destination", "/nowhere")]), &Attempt::default());
+        let gone = there.execute(
+            &self::request("get", &[("source", object), ("destination", "/nowhere")]),
+            &Attempt::default(),
+        );
         assert!(gone.is_err());
         S3::shared().python(&format!("s3.delete_object(Bucket={BUCKET:?}, Key={moved:?})"));
     }
@@ -241,7 +265,9 @@ fn what_is_gone_already_when_a_move_removes_it_is_moved() {
             "print([o['Key'] for o in s3.list_objects_v2(Bucket={BUCKET:?}, Prefix={of:?}).get('Contents', [])])"
         ))
     };
-    for (nth, fault) in [Fault::None, Fault::Status(412), Fault::Status(404)].into_iter().enumerate() {
+    for (nth, fault) in
+        [Fault::None, Fault::Status(412), Fault::Status(404)].into_iter().enumerate()
+    {
         let (from, to) = (format!("gone-{nth}/from"), format!("gone-{nth}/to"));
         S3::shared().python(&format!("s3.put_object(Bucket={BUCKET:?}, Key={from:?}, Body=b'x')"));
         proxy.plan("DeleteObject if", fault);
@@ -250,7 +276,12 @@ fn what_is_gone_already_when_a_move_removes_it_is_moved() {
         proxy.first("DeleteObject if", move || {
             S3::shared().python(&format!("s3.delete_object(Bucket={BUCKET:?}, Key={key:?})"));
         });
-        there.execute(&request("move", &[("source", &from), ("destination", &to)]), &Attempt::default()).unwrap();
+        there
+            .execute(
+                &request("move", &[("source", &from), ("destination", &to)]),
+                &Attempt::default(),
+            )
+            .unwrap();
         assert_eq!(keys(&format!("gone-{nth}/")).trim(), format!("['{to}']"));
     }
     // Who says so of what is there as it was has not understood the question.
@@ -258,12 +289,18 @@ fn what_is_gone_already_when_a_move_removes_it_is_moved() {
     for status in [412, 400, 405] {
         proxy.plan("DeleteObject if", Fault::Status(status));
         there
-            .execute(&request("move", &[("source", "odd/from"), ("destination", "odd/to")]), &Attempt::default())
+            .execute(
+                &request("move", &[("source", "odd/from"), ("destination", "odd/to")]),
+                &Attempt::default(),
+            )
             .unwrap();
         assert_eq!(keys("odd/").trim(), "['odd/to']");
         proxy.plan("*", Fault::None);
         there
-            .execute(&request("move", &[("source", "odd/to"), ("destination", "odd/from")]), &Attempt::default())
+            .execute(
+                &request("move", &[("source", "odd/to"), ("destination", "odd/from")]),
+                &Attempt::default(),
+            )
             .unwrap();
     }
 }
@@ -277,12 +314,20 @@ fn content_under_a_key_like_that_of_a_folder_is_not_dropped() {
     // SeaweedFS keeps no content there; others do, and say so.
     proxy.plan("ListObjectsV2", Fault::Other("<Size>0</Size>", "<Size>7</Size>"));
     let out = home.path().join("out");
-    for (kind, destination) in [("move", "odd-moved"), ("copy", "odd-copied"), ("get", out.to_str().unwrap())] {
+    for (kind, destination) in
+        [("move", "odd-moved"), ("copy", "odd-copied"), ("get", out.to_str().unwrap())]
+    {
         let parameters = [("source", "odd-marks"), ("destination", destination)];
         let refused = there.execute(&request(kind, &parameters), &Attempt::default());
-        let Err(AttemptError::Failed { failure, .. }) = refused else { panic!("{kind}: {refused:?}") };
+        let Err(AttemptError::Failed { failure, .. }) = refused else {
+            panic!("{kind}: {refused:?}")
+        };
         let expected = if kind == "get" { "unsupported_name" } else { "not_found" };
-        assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Permanent, expected), "{failure:?}");
+        assert_eq!(
+            (failure.class, &failure.error_type[..]),
+            (FailureClass::Permanent, expected),
+            "{failure:?}"
+        );
     }
     proxy.plan("*", Fault::None);
     let parameters = [("source", "odd-marks"), ("destination", "odd-moved")];
@@ -296,7 +341,11 @@ fn what_somebody_else_says_in_its_place_fails_nothing() {
     let table = table(proxy.port());
     for operation_type in ["upload", "get", "mkdir", "rm"] {
         let operation = attempt(&table, operation_type, &|| table.forget_health());
-        assert_eq!((operation.status(), operation.retry_count), (Status::Pending, 0), "{operation:?}");
+        assert_eq!(
+            (operation.status(), operation.retry_count),
+            (Status::Pending, 0),
+            "{operation:?}"
+        );
         table.cancel(&operation);
     }
 }
@@ -327,7 +376,12 @@ fn what_is_sent_is_announced_in_the_head_of_its_call() {
     let path = home.path().join("file");
     let send = |checksums: bool, size: usize| {
         let copy_max = 6 << 20;
-        let options = S3Options { checksums, copy_max, endpoint: endpoint.clone(), ..super::options(S3::shared()) };
+        let options = S3Options {
+            checksums,
+            copy_max,
+            endpoint: endpoint.clone(),
+            ..super::options(S3::shared())
+        };
         let there = super::backend(home.path(), options);
         std::fs::write(&path, "content".repeat(size / 7)).unwrap();
         let upload = [("path", path.to_str().unwrap()), ("destination", "announced/file")];
@@ -352,12 +406,20 @@ fn what_is_sent_is_announced_in_the_head_of_its_call() {
     }
     // All of them have one checksum, which what is fetched is compared with.
     let head = proxy.head("CompleteMultipartUpload");
-    assert!(head.contains("x-amz-checksum-crc32: ") && head.contains("x-amz-checksum-type: FULL_OBJECT"), "{head}");
+    assert!(
+        head.contains("x-amz-checksum-crc32: ")
+            && head.contains("x-amz-checksum-type: FULL_OBJECT"),
+        "{head}"
+    );
     let get = [("source", "announced/file"), ("destination", path.to_str().unwrap())];
     proxy.plan("GetObject", Fault::Other("content", "Content"));
     let refused = there.execute(&request("get", &get), &Attempt::default());
     let Err(AttemptError::Failed { failure, .. }) = refused else { panic!("{refused:?}") };
-    assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Transient, "damaged_content"), "{failure:?}");
+    assert_eq!(
+        (failure.class, &failure.error_type[..]),
+        (FailureClass::Transient, "damaged_content"),
+        "{failure:?}"
+    );
     proxy.plan("*", Fault::None);
     let got = there.execute(&request("get", &get), &Attempt::default()).unwrap();
     assert!(!got.receipt["checksum_crc32"].contains('-'), "{got:?}");
@@ -365,7 +427,10 @@ fn what_is_sent_is_announced_in_the_head_of_its_call() {
     let copy = [("source", "announced/file"), ("destination", "announced/copy")];
     there.execute(&request("copy", &copy), &Attempt::default()).unwrap();
     let head = proxy.head("CreateMultipartUpload");
-    assert!(head.contains("announced/copy") && !head.contains("x-amz-checksum-algorithm"), "{head}");
+    assert!(
+        head.contains("announced/copy") && !head.contains("x-amz-checksum-algorithm"),
+        "{head}"
+    );
 }
 
 #[test]
@@ -404,8 +469,10 @@ fn what_is_written_to_between_its_announcement_and_its_end_is_told_as_that() {
     use std::os::unix::fs::FileExt;
     let (proxy, home) = (before(S3::shared()), tempfile::tempdir().unwrap());
     let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));
-    let there =
-        super::backend(home.path(), S3Options { endpoint, part_size: 64 << 20, ..super::options(S3::shared()) });
+    let there = super::backend(
+        home.path(),
+        S3Options { endpoint, part_size: 64 << 20, ..super::options(S3::shared()) },
+    );
     let path = home.path().join("file");
     std::fs::write(&path, vec![7; 40 << 20]).unwrap();
     let file = std::fs::File::options().write(true).open(&path).unwrap();
@@ -415,11 +482,17 @@ fn what_is_written_to_between_its_announcement_and_its_end_is_told_as_that() {
         file.write_all_at(b"8", (40 << 20) - 1).unwrap();
         file.set_modified(modified).unwrap();
     });
-    let upload = request("upload", &[("path", path.to_str().unwrap()), ("destination", "changing")]);
+    let upload =
+        request("upload", &[("path", path.to_str().unwrap()), ("destination", "changing")]);
     let refused = there.execute(&upload, &Attempt::default());
     let Err(AttemptError::Failed { failure, .. }) = refused else { panic!("{refused:?}") };
-    assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Permanent, "source_changed"), "{failure:?}");
-    let gone = format!("print(s3.list_objects_v2(Bucket={BUCKET:?}, Prefix='changing')['KeyCount'])");
+    assert_eq!(
+        (failure.class, &failure.error_type[..]),
+        (FailureClass::Permanent, "source_changed"),
+        "{failure:?}"
+    );
+    let gone =
+        format!("print(s3.list_objects_v2(Bucket={BUCKET:?}, Prefix='changing')['KeyCount'])");
     assert_eq!(S3::shared().python(&gone), "0");
 }
 
@@ -433,7 +506,8 @@ fn what_a_service_without_checksums_has_is_compared_with_what_was_sent() {
     for (call, size) in [("PutObject", 1000), ("UploadPart", 6_000_000)] {
         std::fs::write(&path, "content".repeat(size / 7)).unwrap();
         let key = format!("unchecked/{call}");
-        let parameters = [("path", path.to_str().unwrap()), ("destination", &key), ("if_none_match", "*")];
+        let parameters =
+            [("path", path.to_str().unwrap()), ("destination", &key), ("if_none_match", "*")];
         let upload = request("upload", &parameters);
         proxy.plan(call, Fault::OtherSent("content", "Content"));
         let refused = there.execute(&upload, &Attempt::default());

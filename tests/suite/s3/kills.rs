@@ -49,13 +49,19 @@ impl Round {
     }
 
     fn sum(&self, name: &str) -> String {
-        let output = std::process::Command::new("sha256sum").arg(self.place.path(name)).output().unwrap();
+        let output =
+            std::process::Command::new("sha256sum").arg(self.place.path(name)).output().unwrap();
         String::from_utf8(output.stdout).unwrap().split_whitespace().next().unwrap().to_owned()
     }
 }
 
 /// Many rounds, and one look at all that they have left; `longest`: when the last instant to kill it is, in microseconds.
-fn rounds(kind: &str, size: usize, longest: u64, mut round: impl FnMut(&Round, Duration) -> Vec<Wanted>) {
+fn rounds(
+    kind: &str,
+    size: usize,
+    longest: u64,
+    mut round: impl FnMut(&Round, Duration) -> Vec<Wanted>,
+) {
     let s3 = S3::shared();
     let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u64>().expect("a number"));
     let first = number("WAL_CLI_SEED").unwrap_or(1);
@@ -68,7 +74,11 @@ fn rounds(kind: &str, size: usize, longest: u64, mut round: impl FnMut(&Round, D
         let place = Place::in_memory();
         configure(&place, &s3.endpoint(), OWNER, "part_size = \"5 MiB\"\npart_jobs = 2\n");
         noise(&place.path("file"), size, seed);
-        let round_ = Round { place, folder: format!("{base}/{seed}"), cancels: kind == "multipart" && seed % 3 == 0 };
+        let round_ = Round {
+            place,
+            folder: format!("{base}/{seed}"),
+            cancels: kind == "multipart" && seed % 3 == 0,
+        };
         wanted.extend(round(&round_, delay));
     }
     let there = s3.python(&format!(
@@ -93,7 +103,8 @@ fn a_put_that_is_killed_is_there_in_the_end() {
 }
 
 #[test]
-fn an_upload_in_parts_that_is_killed_is_there_in_the_end_and_one_that_is_cancelled_leaves_nothing() {
+fn an_upload_in_parts_that_is_killed_is_there_in_the_end_and_one_that_is_cancelled_leaves_nothing()
+{
     rounds("multipart", 22_000_000, 500_000, |round, delay| {
         let key = format!("{}/parts", round.folder);
         let done = round.killed(&format!("upload file {key}"), delay);

@@ -33,7 +33,11 @@ fn seen(s3: &S3, key: &str) -> String {
 fn sum(path: &Path) -> String {
     let output = std::process::Command::new("sha256sum").arg(path).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    format!("{} {}", std::fs::metadata(path).unwrap().len(), text.split_whitespace().next().unwrap())
+    format!(
+        "{} {}",
+        std::fs::metadata(path).unwrap().len(),
+        text.split_whitespace().next().unwrap()
+    )
 }
 
 fn notes(log: &Path) -> usize {
@@ -52,8 +56,13 @@ fn large_files_arrive_whole_and_memory_does_not_grow_with_them() {
         let (status, fetched) = peak_of(place.start(&format!("submit get {key} back --wait")));
         assert!(status.success());
         assert_eq!(sum(&place.path("back")), sum(&place.path("large")));
-        println!("peak KiB: {sent} for putting 200 MiB, {fetched} for getting it back; checksums {checksums}");
-        assert!((1_000..96 << 10).contains(&sent) && (1_000..96 << 10).contains(&fetched), "{sent} {fetched}");
+        println!(
+            "peak KiB: {sent} for putting 200 MiB, {fetched} for getting it back; checksums {checksums}"
+        );
+        assert!(
+            (1_000..96 << 10).contains(&sent) && (1_000..96 << 10).contains(&fetched),
+            "{sent} {fetched}"
+        );
     }
     assert_eq!(shown(&place, 1)["receipt"]["parts"], "13");
     assert_eq!((notes(&place.log()), s3.uploads("large/")), (0, String::new()));
@@ -65,7 +74,11 @@ fn a_directory_may_hold_large_files() {
     configure(&place, &s3.endpoint(), OWNER, "part_size = \"5 MiB\"\n");
     std::fs::create_dir_all(place.path("dir/sub")).unwrap();
     for (nth, name) in ["one", "sub/two", "sub/small"].into_iter().enumerate() {
-        noise(&place.path("dir").join(name), if name == "sub/small" { 10 } else { 6 << 20 }, nth as u64);
+        noise(
+            &place.path("dir").join(name),
+            if name == "sub/small" { 10 } else { 6 << 20 },
+            nth as u64,
+        );
     }
     place.run("submit upload dir large-dir --param recursive=true --wait");
     assert_eq!(shown(&place, 1)["receipt"]["objects"], "3");
@@ -108,7 +121,8 @@ fn an_upload_that_broke_off_is_carried_on_with_and_only_what_is_missing_is_sent(
     let (there, upload) = interrupted(s3, home.path(), "resumed");
     let attempt = Attempt::default();
     let proxy = before(s3);
-    let counting = S3Options { endpoint: Some(format!("http://127.0.0.1:{}", proxy.port())), ..options(s3) };
+    let counting =
+        S3Options { endpoint: Some(format!("http://127.0.0.1:{}", proxy.port())), ..options(s3) };
     // It cannot begin anew, nor send what is there already.
     proxy.plan("CreateMultipartUpload", Fault::Status(503));
     let outcome = backend(home.path(), counting).execute(&upload, &attempt).unwrap();
@@ -123,7 +137,8 @@ fn an_upload_without_a_checksum_of_the_whole_is_carried_on_with_as_it_was_begun(
     let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
     let (there, upload) = interrupted(s3, home.path(), "of parts");
     let entry = std::fs::read_dir(home.path().join("uploads")).unwrap().next().unwrap().unwrap();
-    let mut note: serde_json::Value = serde_json::from_slice(&std::fs::read(entry.path()).unwrap()).unwrap();
+    let mut note: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(entry.path()).unwrap()).unwrap();
     assert_eq!(note["whole"], true);
     // As it is with older services, and was with older versions of this program.
     let id = s3.python(&format!(
@@ -144,9 +159,15 @@ fn what_is_not_what_was_sent_before_begins_anew() {
     let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
     let (there, upload) = interrupted(s3, home.path(), "anew");
     // As long as before, and at the same time: only reading tells.
-    let (path, before) = (home.path().join("file"), std::fs::metadata(home.path().join("file")).unwrap());
+    let (path, before) =
+        (home.path().join("file"), std::fs::metadata(home.path().join("file")).unwrap());
     noise(&path, 12_000_000, 4);
-    std::fs::File::options().write(true).open(&path).unwrap().set_modified(before.modified().unwrap()).unwrap();
+    std::fs::File::options()
+        .write(true)
+        .open(&path)
+        .unwrap()
+        .set_modified(before.modified().unwrap())
+        .unwrap();
     there.execute(&upload, &Attempt::default()).unwrap();
     assert_eq!(seen(s3, "anew"), sum(&path));
     // Written to since: another upload altogether.
@@ -164,14 +185,18 @@ fn what_nobody_carries_on_is_given_up_and_what_others_have_begun_is_not() {
     assert_eq!(there.leftovers(), [(upload.number, upload.id)]);
     there.give_up(upload.number, upload.id).unwrap();
     there.give_up(upload.number, upload.id).unwrap();
-    assert_eq!((there.leftovers().len(), notes(home.path()), s3.uploads("given-up")), (0, 0, String::new()));
+    assert_eq!(
+        (there.leftovers().len(), notes(home.path()), s3.uploads("given-up")),
+        (0, 0, String::new())
+    );
 
     // It died before it was told what its upload is called: it is the one of its key that nobody knows of.
     let (there, lost) = interrupted(s3, home.path(), "unnamed");
     let (_, other) = interrupted(s3, home.path(), "unnamed");
     for entry in std::fs::read_dir(home.path().join("uploads")).unwrap() {
         let path = entry.unwrap().path();
-        let mut note: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let mut note: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         if note["number"] == lost.number {
             note["upload"] = serde_json::Value::Null;
             std::fs::write(&path, note.to_string()).unwrap();
@@ -188,7 +213,12 @@ fn an_upload_is_aborted_when_its_operation_is_cancelled_and_what_is_left_by_clea
     let s3 = S3::shared();
     for (key, at_work) in [("cancelled/running", true), ("cancelled/left", false)] {
         let place = Place::in_memory();
-        configure(&place, &s3.endpoint(), OWNER, "part_size = \"5 MiB\"\nmax_bytes_per_second = \"8 MiB\"\n");
+        configure(
+            &place,
+            &s3.endpoint(),
+            OWNER,
+            "part_size = \"5 MiB\"\nmax_bytes_per_second = \"8 MiB\"\n",
+        );
         noise(&place.path("large"), 60 << 20, 1);
         place.run(&format!("submit upload large {key}"));
         let mut child = place.start("process");
@@ -215,7 +245,12 @@ fn an_upload_is_aborted_when_its_operation_is_cancelled_and_what_is_left_by_clea
     }
     // Cancelled while no loop runs: `cleanup` finds it.
     let place = Place::in_memory();
-    configure(&place, &s3.endpoint(), OWNER, "part_size = \"5 MiB\"\nmax_bytes_per_second = \"8 MiB\"\n");
+    configure(
+        &place,
+        &s3.endpoint(),
+        OWNER,
+        "part_size = \"5 MiB\"\nmax_bytes_per_second = \"8 MiB\"\n",
+    );
     noise(&place.path("large"), 60 << 20, 1);
     place.run("submit upload large cancelled/swept");
     let mut child = place.start("process");
@@ -245,20 +280,27 @@ fn large_objects_are_copied_in_parts() {
     let there = backend(home.path(), S3Options { copy_max: 6 << 20, ..options(s3) });
     noise(&home.path().join("file"), 14_000_000, 9);
     let path = home.path().join("file").to_str().unwrap().to_owned();
-    let upload =
-        [("path", &path[..]), ("destination", "copied/from"), ("content_type", "text/x"), ("metadata.by", "ann")];
+    let upload = [
+        ("path", &path[..]),
+        ("destination", "copied/from"),
+        ("content_type", "text/x"),
+        ("metadata.by", "ann"),
+    ];
     there.execute(&request("upload", &upload), &Attempt::default()).unwrap();
     for (operation_type, to) in [("copy", "copied/to"), ("move", "copied/away")] {
         let copy = request(operation_type, &[("source", "copied/from"), ("destination", to)]);
         let outcome = there.execute(&copy, &Attempt::default()).unwrap();
         assert_eq!((outcome.size, &outcome.receipt["parts"][..]), (Some(14_000_000), "3"));
         assert_eq!(seen(s3, to), sum(&home.path().join("file")));
-        let print =
-            format!("h = s3.head_object(Bucket={BUCKET:?}, Key={to:?})\nprint(h['ContentType'], h['Metadata']['by'])");
+        let print = format!(
+            "h = s3.head_object(Bucket={BUCKET:?}, Key={to:?})\nprint(h['ContentType'], h['Metadata']['by'])"
+        );
         assert_eq!(s3.python(&print), "text/x ann");
     }
     assert_eq!(
-        s3.python(&format!("print(s3.list_objects_v2(Bucket={BUCKET:?}, Prefix='copied/from')['KeyCount'])")),
+        s3.python(&format!(
+            "print(s3.list_objects_v2(Bucket={BUCKET:?}, Prefix='copied/from')['KeyCount'])"
+        )),
         "0"
     );
     assert_eq!((notes(home.path()), s3.uploads("copied/")), (0, String::new()));
@@ -269,7 +311,8 @@ fn an_error_inside_the_answer_to_the_last_call_is_an_error() {
     let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
     let proxy = before(s3);
     proxy.plan("CompleteMultipartUpload", Fault::ErrorInside);
-    let through = S3Options { endpoint: Some(format!("http://127.0.0.1:{}", proxy.port())), ..options(s3) };
+    let through =
+        S3Options { endpoint: Some(format!("http://127.0.0.1:{}", proxy.port())), ..options(s3) };
     noise(&home.path().join("file"), 6_000_000, 2);
     let path = home.path().join("file").to_str().unwrap().to_owned();
     let upload = request("upload", &[("path", &path), ("destination", "inside")]);

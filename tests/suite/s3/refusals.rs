@@ -15,7 +15,12 @@ use crate::suite::behaviours::request;
 use crate::suite::binary::Place;
 
 /// What became of one upload with these settings: status, class, type, message and attempts spent.
-fn upload(s3: &S3, who: Identity, more: &str, destination: &str) -> (String, String, String, String, u64) {
+fn upload(
+    s3: &S3,
+    who: Identity,
+    more: &str,
+    destination: &str,
+) -> (String, String, String, String, u64) {
     let place = Place::new();
     configure(&place, &s3.endpoint(), who, more);
     place.file("x", "x\n");
@@ -36,17 +41,50 @@ fn each_has_its_class_and_its_advice() {
     let wrong = Identity { secret: "wrongsecret", ..OWNER };
     let unknown = Identity { key: "nobodysaccesskey", ..OWNER };
     for (who, more, destination, expected, advice) in [
-        (wrong, "", "x", ("pending", "outage", "bad_credentials"), "correct the access key, its secret"),
-        (unknown, "", "x", ("pending", "outage", "bad_credentials"), "correct the access key, its secret"),
+        (
+            wrong,
+            "",
+            "x",
+            ("pending", "outage", "bad_credentials"),
+            "correct the access key, its secret",
+        ),
+        (
+            unknown,
+            "",
+            "x",
+            ("pending", "outage", "bad_credentials"),
+            "correct the access key, its secret",
+        ),
         // The one of the settings, and one that only this operation names.
-        (OWNER, "bucket = \"nowhere\"\n", "x", ("pending", "outage", "no_such_bucket"), "make the bucket, or correct"),
-        (OWNER, "", "s3://nowhere/x", ("failed", "permanent", "no_such_bucket"), "make the bucket, or correct"),
-        (READER, "", "denied/x", ("failed", "permanent", "access_denied"), "allow this key to do that"),
+        (
+            OWNER,
+            "bucket = \"nowhere\"\n",
+            "x",
+            ("pending", "outage", "no_such_bucket"),
+            "make the bucket, or correct",
+        ),
+        (
+            OWNER,
+            "",
+            "s3://nowhere/x",
+            ("failed", "permanent", "no_such_bucket"),
+            "make the bucket, or correct",
+        ),
+        (
+            READER,
+            "",
+            "denied/x",
+            ("failed", "permanent", "access_denied"),
+            "allow this key to do that",
+        ),
     ] {
         let more = more.to_owned();
         let (status, class, error_type, message, spent) = upload(s3, who, &more, destination);
         assert_eq!((&status[..], &class[..], &error_type[..]), expected, "{message}");
-        assert!(message.contains(advice) && message.contains("S3 at http://127.0.0.1:"), "{message}");
+        assert!(
+            message.contains(advice) && message.contains("S3 at http://127.0.0.1:"),
+            "{message}"
+        );
         assert_eq!(spent, 0, "{message}");
     }
 }
@@ -55,14 +93,20 @@ fn each_has_its_class_and_its_advice() {
 fn a_clock_that_is_off_is_told_as_that() {
     let home = tempfile::tempdir().unwrap();
     let s3 = S3::shared();
-    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(SystemClock::new().now().plus_millis(2 * 3_600_000), 1));
-    let backend = S3Backend::new(Arc::new(OsDisk::new()), clock, UploadNotes::of(home.path()), options(s3));
+    let clock: Arc<dyn Clock> =
+        Arc::new(ManualClock::new(SystemClock::new().now().plus_millis(2 * 3_600_000), 1));
+    let backend =
+        S3Backend::new(Arc::new(OsDisk::new()), clock, UploadNotes::of(home.path()), options(s3));
     let path = home.path().join("x");
     std::fs::write(&path, "x").unwrap();
     let upload = request("upload", &[("path", path.to_str().unwrap()), ("destination", "late/x")]);
     let refused = backend.execute(&upload, &Attempt::default());
     let Err(AttemptError::Failed { failure, .. }) = refused else { panic!("{refused:?}") };
-    assert_eq!((failure.class, &failure.error_type[..]), (FailureClass::Outage, "clock_skew"), "{failure:?}");
+    assert_eq!(
+        (failure.class, &failure.error_type[..]),
+        (FailureClass::Outage, "clock_skew"),
+        "{failure:?}"
+    );
     assert!(failure.message.contains("set the clock of this machine"), "{}", failure.message);
     // From its answer it is known by how much.
     backend.execute(&upload, &Attempt::default()).unwrap();
@@ -105,7 +149,10 @@ fn a_backend_that_is_half_configured_says_what_is_missing() {
     ] {
         place.settings(&format!("[backends.s3]\n{settings}"));
         let said = place.run("health --backend s3");
-        assert!(said.contains(&format!("s3: it has no `{missing}`; set `backends.s3.{missing}`")), "{said}");
+        assert!(
+            said.contains(&format!("s3: it has no `{missing}`; set `backends.s3.{missing}`")),
+            "{said}"
+        );
     }
     place.settings("");
     assert!(!place.run("health --backend s3").contains("s3:"));
@@ -118,9 +165,13 @@ fn what_hangs_ends_at_its_limits() {
     proxy.plan("PutObject", crate::suite::proxy::Fault::HangBeforeHead);
     let home = tempfile::tempdir().unwrap();
     let total = Some(Duration::from_millis(700));
-    let limited = S3Options { endpoint: Some(format!("http://127.0.0.1:{}", proxy.port())), total, ..options(s3) };
-    let refused =
-        super::backend(home.path(), limited).execute(&request("mkdir", &[("path", "m")]), &Attempt::default());
+    let limited = S3Options {
+        endpoint: Some(format!("http://127.0.0.1:{}", proxy.port())),
+        total,
+        ..options(s3)
+    };
+    let refused = super::backend(home.path(), limited)
+        .execute(&request("mkdir", &[("path", "m")]), &Attempt::default());
     let Err(AttemptError::Unanswered(failure)) = refused else { panic!("{refused:?}") };
     assert!(failure.message.contains("it took longer in all than it may"), "{failure:?}");
 }

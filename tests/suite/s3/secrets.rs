@@ -38,9 +38,13 @@ fn credentials_are_in_nothing_that_is_printed_or_kept() {
         (&there, "wrongsecret000000000000000000000000", TOKEN, false),
     ] {
         let place = Place::in_memory();
-        let token_line = if token.is_empty() { String::new() } else { format!("session_token = \"{token}\"\n") };
+        let token_line =
+            if token.is_empty() { String::new() } else { format!("session_token = \"{token}\"\n") };
         let keys = match in_settings {
-            true => format!("access_key_id = \"{}\"\nsecret_access_key = \"{secret}\"\n{token_line}", OWNER.key),
+            true => format!(
+                "access_key_id = \"{}\"\nsecret_access_key = \"{secret}\"\n{token_line}",
+                OWNER.key
+            ),
             false => String::new(),
         };
         place.settings(&format!(
@@ -51,7 +55,10 @@ fn credentials_are_in_nothing_that_is_printed_or_kept() {
         std::fs::write(place.path("large"), vec![1; 6 << 20]).unwrap();
         let run = |arguments: &str| {
             let mut command: Command = place.command(arguments);
-            command.env("IPFS_KIT_WAL_LOG", "trace").env("RUST_LOG", "trace").env("RUST_BACKTRACE", "1");
+            command
+                .env("IPFS_KIT_WAL_LOG", "trace")
+                .env("RUST_LOG", "trace")
+                .env("RUST_BACKTRACE", "1");
             if !in_settings {
                 command.env("AWS_ACCESS_KEY_ID", OWNER.key).env("AWS_SECRET_ACCESS_KEY", secret);
                 if !token.is_empty() {
@@ -91,13 +98,21 @@ fn credentials_are_in_nothing_that_is_printed_or_kept() {
             seen.push((format!("stderr of `{arguments}`"), output.stderr));
         }
         let debugged = seen.iter().find(|(what, _)| what == "stderr of `process --debug`").unwrap();
-        assert!(debugged.1.len() > 500, "nothing is traced: {}", String::from_utf8_lossy(&debugged.1));
+        assert!(
+            debugged.1.len() > 500,
+            "nothing is traced: {}",
+            String::from_utf8_lossy(&debugged.1)
+        );
         all_below(&place.log(), &mut seen);
         for (what, bytes) in seen {
             for hidden in [OWNER.key, OWNER.secret, secret, TOKEN] {
                 let at = bytes.windows(hidden.len()).position(|part| part == hidden.as_bytes());
                 let around = at.map(|at| &bytes[at.saturating_sub(200)..bytes.len().min(at + 200)]);
-                assert!(at.is_none(), "{hidden} is in {what}: …{}…", String::from_utf8_lossy(around.unwrap()));
+                assert!(
+                    at.is_none(),
+                    "{hidden} is in {what}: …{}…",
+                    String::from_utf8_lossy(around.unwrap())
+                );
             }
         }
     }

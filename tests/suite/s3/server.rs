@@ -1,6 +1,9 @@
 //! A service that speaks S3: SeaweedFS with a folder of its own, on free ports of this machine; or, where
 //! `WAL_CLI_TEST_S3` has its address, one that is there already, with `BUCKET` and the keys of `OWNER` and `READER`.
-#![expect(clippy::disallowed_methods, reason = "it waits for another program, in files and time of the real machine")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it waits for another program, in files and time of the real machine"
+)]
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -77,7 +80,9 @@ impl S3 {
 
     fn at(address: &str) -> S3 {
         let port = address.strip_prefix("http://127.0.0.1:").and_then(|port| port.parse().ok());
-        let port = port.unwrap_or_else(|| panic!("WAL_CLI_TEST_S3 is {address}, not like http://127.0.0.1:9000"));
+        let port = port.unwrap_or_else(|| {
+            panic!("WAL_CLI_TEST_S3 is {address}, not like http://127.0.0.1:9000")
+        });
         let s3 = S3 { guard: None, port, tls_port: 0 };
         s3.python(&format!("s3.head_bucket(Bucket={BUCKET:?})"));
         s3
@@ -86,16 +91,26 @@ impl S3 {
     /// A fresh one, which goes when this is dropped.
     pub fn new() -> S3 {
         let memory = Path::new("/dev/shm");
-        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let folder =
+            if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let folder = folder.unwrap().keep();
         let ports: Vec<u16> = free_ports(6);
         let mut guard = Command::new("sh");
-        guard.arg("-c").arg(GUARD).arg(weed()).arg("mini").arg(format!("-dir={}", folder.display()));
+        guard
+            .arg("-c")
+            .arg(GUARD)
+            .arg(weed())
+            .arg("mini")
+            .arg(format!("-dir={}", folder.display()));
         for (name, port) in ["master", "volume", "filer", "s3", "admin"].iter().zip(&ports) {
-            guard.arg(format!("-{name}.port={port}")).arg(format!("-{name}.port.grpc={}", port + 10_000));
+            guard
+                .arg(format!("-{name}.port={port}"))
+                .arg(format!("-{name}.port.grpc={}", port + 10_000));
         }
         guard.arg(format!("-s3.port.https={}", ports[5]));
-        guard.arg(format!("-s3.cert.file={CERTIFICATE}")).arg(format!("-s3.key.file={}", tls!("key.pem")));
+        guard
+            .arg(format!("-s3.cert.file={CERTIFICATE}"))
+            .arg(format!("-s3.key.file={}", tls!("key.pem")));
         guard.args([
             "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1",
