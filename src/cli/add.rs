@@ -13,7 +13,7 @@ use super::inputs;
 use super::signals::Interrupts;
 use super::wait;
 use crate::client::{AddOptions, Batch, ClientError, Receipt, Receipts, Reference};
-use crate::report::{Document, ErrorType, ReceiptsDoc, subject, visible};
+use crate::report::{Document, ErrorType, ReceiptsDoc, summary, visible};
 use crate::wal::WalError;
 
 /// Paths that are logged in a moment, not worth a thread that listens for signals.
@@ -140,7 +140,7 @@ pub fn told(
             None => {
                 let logged = client.operation(&Reference::Number(number)).ok();
                 let what = logged
-                    .map_or_else(|| receipt.operation_type.to_string(), |logged| subject(&logged));
+                    .map_or_else(|| receipt.operation_type.to_string(), |logged| summary(&logged));
                 writeln!(terminal.out, "{number}  {id}  {what}")?;
             }
         }

@@ -75,7 +75,7 @@ pub struct Global {
         default_value = "auto",
         hide_possible_values = true
     )]
-    pub color: Color,
+    pub color: ColorWhen,
     /// How long to wait for a lock of the log: seconds, or 250ms, 10s, 2min
     #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
     pub lock_timeout: Option<Duration>,
@@ -83,7 +83,7 @@ pub struct Global {
 
 /// When to use colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Color {
+pub enum ColorWhen {
     /// On a terminal, unless NO_COLOR is set.
     Auto,
     /// Everywhere.

@@ -12,7 +12,7 @@ use super::terminal::Terminal;
 use crate::config::{self, ConfigError, Entry, Places, Sources, Warning};
 use crate::disk::{Disk, OsDisk};
 use crate::report::{
-    Cell, ConfigCheck, ConfigGet, ConfigPath, ConfigSet, ConfigShow, Document, ErrorType, Paint,
+    Cell, Color, ConfigCheck, ConfigGet, ConfigPath, ConfigSet, ConfigShow, Document, ErrorType,
     SettingDoc, Table, WarningDoc,
 };
 
@@ -53,14 +53,14 @@ pub fn show(context: &mut Context<'_>) -> Result<Exit, CliError> {
         return Ok(Exit::Done);
     }
     let mut table = Table::new(terminal.style);
-    table.row(["SETTING", "VALUE", "SET IN"].map(|name| Cell::painted(name, Paint::Bold)).into());
+    table.row(["SETTING", "VALUE", "SET IN"].map(|name| Cell::painted(name, Color::Bold)).into());
     for entry in &entries {
         let set = entry.origin != config::Origin::Default;
-        let paint = if set { Paint::Plain } else { Paint::Faint };
+        let paint = if set { Color::Plain } else { Color::Faint };
         table.row(vec![
             Cell::plain(&entry.key),
             Cell::plain(shown(entry)),
-            Cell::shrinking(entry.origin.to_string()).paint(paint),
+            Cell::elastic(entry.origin.to_string()).paint(paint),
         ]);
     }
     terminal.text(&table.render())?;

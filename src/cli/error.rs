@@ -10,8 +10,8 @@ use crate::config::ConfigError;
 use crate::disk::DiskError;
 use crate::operation::{BackendName, Operation};
 use crate::report::{
-    BadInputDoc, ErrorDoc, ErrorType, Facts, Named, Offset, Shown, SkippedDoc, UnfinishedDoc, Word,
-    visible,
+    AsDisplay, AsName, BadInputDoc, ErrorDoc, ErrorFields, ErrorType, Offset, OpenCode, SkippedDoc,
+    UnfinishedDoc, visible,
 };
 use crate::wal::WalError;
 
@@ -41,7 +41,7 @@ pub struct More {
     /// What to do.
     pub hints: Vec<String>,
     /// Further fields for scripts.
-    pub facts: Facts,
+    pub facts: ErrorFields,
     /// Whether nobody is to hear of it.
     pub silent: bool,
 }
@@ -69,7 +69,7 @@ impl CliError {
     }
 
     /// The same with further fields.
-    pub fn with(mut self, set: impl FnOnce(&mut Facts)) -> CliError {
+    pub fn with(mut self, set: impl FnOnce(&mut ErrorFields)) -> CliError {
         set(&mut self.more.facts);
         self
     }
@@ -176,8 +176,8 @@ impl From<ClientError> for CliError {
                 }
                 let doc = |one: &crate::client::Skipped| SkippedDoc {
                     number: one.number,
-                    operation_id: Shown(one.id),
-                    status: Named(one.status),
+                    operation_id: AsDisplay(one.id),
+                    status: AsName(one.status),
                     reason: one.why.clone(),
                 };
                 cli.with(|facts| facts.skipped = Some(skipped.iter().map(doc).collect()))
@@ -185,8 +185,8 @@ impl From<ClientError> for CliError {
             ClientError::TimedOut { unfinished } => {
                 let doc = |operation: &Operation| UnfinishedDoc {
                     number: operation.number,
-                    operation_id: Shown(operation.id),
-                    status: Named(operation.status()),
+                    operation_id: AsDisplay(operation.id),
+                    status: AsName(operation.status()),
                 };
                 cli.with(|facts| facts.unfinished = Some(unfinished.iter().map(doc).collect()))
             }
@@ -218,7 +218,7 @@ pub fn bad_inputs(mut cli: CliError, bad: &BadInputs) -> CliError {
     }
     let doc = |bad: &BadInput| BadInputDoc {
         line: bad.line,
-        error_type: Word(bad.error_type),
+        error_type: OpenCode(bad.error_type),
         input: bad.input.clone(),
         message: bad.message.clone(),
     };
@@ -304,7 +304,7 @@ fn about_the_log(mut cli: CliError, error: &WalError) -> CliError {
         WalError::Unconfirmed { ids, .. } => {
             let hint = "look before logging it again: `wal-cli list all` shows whether it is there";
             cli.more.details = ids.iter().take(DETAILS_MAX).map(ToString::to_string).collect();
-            cli.with(|facts| facts.ids = Some(ids.iter().copied().map(Shown).collect())).hint(hint)
+            cli.with(|facts| facts.ids = Some(ids.iter().copied().map(AsDisplay).collect())).hint(hint)
         }
         WalError::KeyTaken { number, .. } => cli
             .with(|facts| facts.number = Some(*number))

@@ -173,7 +173,12 @@ mod tests {
     fn the_page_about_json_has_every_type_of_error() {
         let page = include_str!("../../docs/json.md");
         let row = |kind: &ErrorType| {
-            format!("| `{}` | {} | {} |", kind.as_str(), Exit::from(*kind) as u8, kind.about())
+            format!(
+                "| `{}` | {} | {} |",
+                kind.as_str(),
+                Exit::from(*kind) as u8,
+                kind.description()
+            )
         };
         let missing: Vec<_> =
             ErrorType::ALL.iter().map(row).filter(|row| !page.contains(row)).collect();

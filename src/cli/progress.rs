@@ -10,7 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::terminal::Terminal;
 use crate::backend::Attempt;
 use crate::operation::{BackendName, Number, Operation};
-use crate::report::{shortened, subject};
+use crate::report::{shortened, summary};
 use crate::worker::{Observer, ProcessReport};
 
 /// Columns for what an operation is about.
@@ -60,7 +60,7 @@ impl Observer for Progress<'_> {
             let label = format!(
                 "{:>5}  {:<SUBJECT$}",
                 operation.number,
-                shortened(&subject(operation), SUBJECT)
+                shortened(&summary(operation), SUBJECT)
             );
             bars.running
                 .insert(operation.number, Running { attempt: attempt.clone(), label, bar: None });

@@ -36,7 +36,7 @@ fn all(terminal: &mut Terminal) -> Result<Exit, CliError> {
     }
     let mut table = Table::new(terminal.style);
     for known in COMMANDS {
-        table.row(vec![Cell::plain(known.command), Cell::shrinking(known.about)]);
+        table.row(vec![Cell::plain(known.command), Cell::elastic(known.about)]);
     }
     terminal.text(&table.render())?;
     Ok(Exit::Done)

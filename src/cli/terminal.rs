@@ -7,11 +7,11 @@ use clap::ColorChoice;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use serde::Serialize;
 
-use super::args::{Color, Global};
+use super::args::{ColorWhen, Global};
 use super::error::CliError;
 use super::{Exit, Program};
 use crate::clock::{Clock, SystemClock};
-use crate::report::{Document, Documented, Line, Paint, Style};
+use crate::report::{Color, Document, Documented, Line, Style};
 
 /// Stdout. Once nobody reads it any more, what is written goes nowhere: that is no error, and the command's
 /// verdict stands.
@@ -74,9 +74,9 @@ impl Terminal {
     pub fn new(program: Program, global: &Global) -> Terminal {
         let stdout = io::stdout();
         let wants = |is_terminal: bool| match global.color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => is_terminal && color_is_welcome(),
+            ColorWhen::Always => true,
+            ColorWhen::Never => false,
+            ColorWhen::Auto => is_terminal && color_is_welcome(),
         };
         let width = stdout.is_terminal().then(|| {
             let told =
@@ -149,7 +149,7 @@ impl Terminal {
     /// Says on stderr that something is not as it should be.
     pub fn warn(&mut self, text: &str, hint: Option<&str>) {
         if !self.quiet {
-            let head = Paint::Notice.on("warning:", self.color_errors);
+            let head = Color::Warn.on("warning:", self.color_errors);
             self.say(&format!("{head} {text}"));
             if let Some(hint) = hint {
                 self.hint(hint);
@@ -158,7 +158,7 @@ impl Terminal {
     }
 
     fn hint(&mut self, text: &str) {
-        let head = Paint::Good.on("hint:", self.color_errors);
+        let head = Color::Ok.on("hint:", self.color_errors);
         self.say(&format!("{head} {}", self.program.named(text)));
     }
 
@@ -173,7 +173,7 @@ impl Terminal {
         if error.is_silent() {
             return;
         }
-        let head = Paint::Bad.on("error:", self.color_errors);
+        let head = Color::Error.on("error:", self.color_errors);
         self.say(&format!("{head} {}", self.program.named(&error.message)));
         for detail in &error.more.details {
             self.say(&format!("  {detail}"));

@@ -1,6 +1,6 @@
 //! Archives as tables.
 
-use super::{Cell, Paint, Style, Table, bytes, plural};
+use super::{Cell, Color, Style, Table, bytes, plural};
 use crate::client::{Archive, PushReport, Standing};
 
 /// What a push logged, or would log.
@@ -27,12 +27,12 @@ pub fn pushed_table(report: &PushReport, style: &Style) -> String {
 pub fn archive_table(archives: &[Archive], style: &Style) -> String {
     let mut table = Table::new(*style);
     let names = ["ARCHIVE", "OPERATIONS", "SIZE", "STATE", "WHERE"];
-    table.row(names.map(|name| Cell::painted(name, Paint::Bold)).into());
+    table.row(names.map(|name| Cell::painted(name, Color::Bold)).into());
     for archive in archives {
         let paint = match archive.standing {
-            Standing::Failed(_) => Paint::Bad,
-            Standing::Pushed => Paint::Good,
-            _ => Paint::Plain,
+            Standing::Failed(_) => Color::Error,
+            Standing::Pushed => Color::Ok,
+            _ => Color::Plain,
         };
         let place = match archive.standing.operation() {
             Some(operation) => format!("operation {}, {}", operation.number, operation.status()),

@@ -1,5 +1,5 @@
-use super::result::subject_of;
-use super::{Cell, Paint, Style, Table, visible, wrapped};
+use super::result::summary_of;
+use super::{Cell, Color, Style, Table, visible, wrapped};
 use crate::client::{AuditFinding, AuditReport, Followed};
 
 /// Findings that are shown one by one; JSON has all.
@@ -12,15 +12,15 @@ pub fn write_audit(report: &AuditReport, style: &Style) -> String {
     let findings = gone.chain(report.altered.iter().map(|finding| ("altered", finding)));
     for (word, finding) in findings.take(FINDINGS_MAX) {
         table.row(vec![
-            Cell::painted(word, Paint::Bad),
+            Cell::painted(word, Color::Error),
             Cell::right(finding.number.to_string()),
             Cell::plain(finding.backend.as_str()),
             Cell::plain(finding.operation_type.as_str()),
-            Cell::shrinking(subject_of(&finding.parameters)),
+            Cell::elastic(summary_of(&finding.parameters)),
         ]);
         for line in std::iter::once(finding.what.clone()).chain(what_follows(finding)) {
             let mut row = vec![Cell::plain(""); 4];
-            row.push(Cell::shrinking(line));
+            row.push(Cell::elastic(line));
             table.row(row);
         }
     }
@@ -66,9 +66,9 @@ fn summary(report: &AuditReport, style: &Style) -> String {
         counts.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     let all = counts.iter().map(|(n, _)| n).sum();
     let head = match (report.stopped, report.is_clean()) {
-        (true, _) => Paint::Notice.on("Stopped before all was looked at", style.color),
-        (false, true) => Paint::Good.on("All that was looked at is as it was", style.color),
-        (false, false) => Paint::Bad.on("Not everything is as it was", style.color),
+        (true, _) => Color::Warn.on("Stopped before all was looked at", style.color),
+        (false, true) => Color::Ok.on("All that was looked at is as it was", style.color),
+        (false, false) => Color::Error.on("Not everything is as it was", style.color),
     };
     let reopened = match report.reopened {
         0 => String::new(),

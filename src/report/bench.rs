@@ -1,9 +1,9 @@
 use super::table::{Cell, Table};
-use super::{Paint, Style, bytes};
+use super::{Color, Style, bytes};
 use crate::bench::{AppendRow, BatchRow, FloorRow, VerifyRow};
 
 fn head(table: &mut Table, names: &[&str]) {
-    table.row(names.iter().map(|name| Cell::right(name).paint(Paint::Faint)).collect());
+    table.row(names.iter().map(|name| Cell::right(name).paint(Color::Faint)).collect());
 }
 
 /// The disk's floor as a table.

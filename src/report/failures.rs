@@ -1,5 +1,5 @@
 use super::text::{ago, visible, wrapped};
-use super::{Cell, Paint, Style, Table};
+use super::{Cell, Color, Style, Table};
 use crate::client::CauseGroup;
 
 /// Where what was said begins, below the figures: behind the name of the cause.
@@ -15,19 +15,19 @@ pub fn write_failures(groups: &[CauseGroup], style: &Style) -> String {
     let mut table = Table::new(*style);
     let names = ["CAUSE", "FAILED", "RETRYING", "BACKEND", "FIRST", "LAST", "EXAMPLE", "ERROR"];
     let what = if narrow.is_none() { &["WHAT"][..] } else { &[] };
-    table.row(names.iter().chain(what).map(|name| Cell::painted(*name, Paint::Bold)).collect());
+    table.row(names.iter().chain(what).map(|name| Cell::painted(*name, Color::Bold)).collect());
     for group in groups {
         let when = |time| match style.width {
             Some(_) => Cell::right(ago(style.now, time)),
             None => Cell::plain(time.to_string()),
         };
         let count = |n: u64, paint| {
-            Cell::right(n.to_string()).paint(if n == 0 { Paint::Faint } else { paint })
+            Cell::right(n.to_string()).paint(if n == 0 { Color::Faint } else { paint })
         };
         let mut cells = vec![
-            Cell::painted(&group.fingerprint, Paint::Notice),
-            count(group.failed, Paint::Bad),
-            count(group.retrying, Paint::Notice),
+            Cell::painted(&group.fingerprint, Color::Warn),
+            count(group.failed, Color::Error),
+            count(group.retrying, Color::Warn),
             Cell::plain(group.backend.as_str()),
             when(group.first),
             when(group.last),
@@ -35,7 +35,7 @@ pub fn write_failures(groups: &[CauseGroup], style: &Style) -> String {
             Cell::plain(&group.error_type),
         ];
         if narrow.is_none() {
-            cells.push(Cell::shrinking(visible(&group.message)));
+            cells.push(Cell::elastic(visible(&group.message)));
         }
         table.row(cells);
     }

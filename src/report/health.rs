@@ -1,5 +1,5 @@
 use super::text::{ago, visible, wrapped};
-use super::{Cell, Paint, Style, Table};
+use super::{Cell, Color, Style, Table};
 use crate::client::{BackendHealth, HealthStatus};
 
 /// The last probes as marks, oldest first.
@@ -8,12 +8,12 @@ pub fn history_marks(history: &[bool]) -> String {
     last.iter().map(|good| if *good { '✓' } else { '✗' }).collect()
 }
 
-pub(super) fn paint_of(status: HealthStatus) -> Paint {
+pub(super) fn paint_of(status: HealthStatus) -> Color {
     match status {
-        HealthStatus::Online => Paint::Good,
-        HealthStatus::Degraded => Paint::Notice,
-        HealthStatus::Offline => Paint::Bad,
-        HealthStatus::Unknown | HealthStatus::NotConfigured => Paint::Faint,
+        HealthStatus::Online => Color::Ok,
+        HealthStatus::Degraded => Color::Warn,
+        HealthStatus::Offline => Color::Error,
+        HealthStatus::Unknown | HealthStatus::NotConfigured => Color::Faint,
     }
 }
 
@@ -22,7 +22,7 @@ pub fn write_health(all: &[BackendHealth], style: &Style) -> String {
     let mut table = Table::new(*style);
     table.row(
         ["BACKEND", "STATUS", "SINCE", "CHECKED", "HISTORY"]
-            .map(|name| Cell::painted(name, Paint::Bold))
+            .map(|name| Cell::painted(name, Color::Bold))
             .into(),
     );
     for health in all {

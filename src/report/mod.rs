@@ -25,7 +25,7 @@ pub use failures::write_failures;
 pub use health::{health_line, history_marks, write_health};
 pub use operation::write_operation;
 pub use plan::write_plan;
-pub use result::{subject, verdict, write_listing, write_result};
+pub use result::{outcome_word, summary, write_listing, write_result};
 pub use schema::{COMMANDS, CommandSchema};
 pub use status::write_status;
 pub use table::{Cell, Table};
@@ -47,7 +47,7 @@ pub struct Style {
 
 /// A colour with a meaning. No meaning is carried by colour alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Paint {
+pub enum Color {
     /// As it is.
     Plain,
     /// A heading.
@@ -55,33 +55,33 @@ pub enum Paint {
     /// Of little weight.
     Faint,
     /// As it should be.
-    Good,
+    Ok,
     /// Under way, or worth a look.
-    Notice,
+    Warn,
     /// Gone wrong.
-    Bad,
+    Error,
 }
 
-impl Paint {
+impl Color {
     /// The colour of a status.
-    pub fn of(status: Status) -> Paint {
+    pub fn of(status: Status) -> Color {
         match status {
-            Status::Pending => Paint::Plain,
-            Status::Processing | Status::Retrying => Paint::Notice,
-            Status::Completed => Paint::Good,
-            Status::Failed => Paint::Bad,
+            Status::Pending => Color::Plain,
+            Status::Processing | Status::Retrying => Color::Warn,
+            Status::Completed => Color::Ok,
+            Status::Failed => Color::Error,
         }
     }
 
     /// The text in this colour, if colours are wanted.
     pub fn on(self, text: &str, color: bool) -> String {
         let code = match self {
-            Paint::Plain => return text.to_owned(),
-            Paint::Bold => "1",
-            Paint::Faint => "2",
-            Paint::Good => "32",
-            Paint::Notice => "33",
-            Paint::Bad => "31",
+            Color::Plain => return text.to_owned(),
+            Color::Bold => "1",
+            Color::Faint => "2",
+            Color::Ok => "32",
+            Color::Warn => "33",
+            Color::Error => "31",
         };
         if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
@@ -107,7 +107,7 @@ pub fn operation_table(operations: &[Operation], style: &Style, header: bool) ->
                 .iter()
                 .chain(result)
                 .chain(&["WHAT"])
-                .map(|name| Cell::painted(*name, Paint::Bold))
+                .map(|name| Cell::painted(*name, Color::Bold))
                 .collect(),
         );
     }
@@ -118,15 +118,15 @@ pub fn operation_table(operations: &[Operation], style: &Style, header: bool) ->
         };
         let mut cells = vec![
             Cell::right(operation.number.to_string()),
-            Cell::painted(operation.status().as_str(), Paint::of(operation.status())),
+            Cell::painted(operation.status().as_str(), Color::of(operation.status())),
             Cell::plain(operation.operation_type.as_str()),
             Cell::plain(operation.backend.as_str()),
             if style.width.is_some() { Cell::right(logged) } else { Cell::plain(logged) },
         ];
         if wide {
-            cells.push(Cell::plain(verdict(operation)));
+            cells.push(Cell::plain(outcome_word(operation)));
         }
-        cells.push(Cell::shrinking(subject(operation)));
+        cells.push(Cell::elastic(summary(operation)));
         table.row(cells);
     }
     table.render()

@@ -1,7 +1,7 @@
 use std::io::{self, Write};
 
 use super::text::{ago, bytes, span, visible, wrapped};
-use super::{Cell, Paint, Style, Table};
+use super::{Cell, Color, Style, Table};
 use crate::client::Progress;
 use crate::operation::{HistoryEntry, Operation, OperationId, State, Status, Time};
 
@@ -17,16 +17,16 @@ pub fn write_operation(
     let mut lines: Vec<(String, String)> = Vec::new();
     let mut line = |name: &str, value: String| lines.push((name.to_owned(), value));
     let when = |time: Time| {
-        format!("{time}  {}", Paint::Faint.on(&format!("({})", ago(style.now, time)), style.color))
+        format!("{time}  {}", Color::Faint.on(&format!("({})", ago(style.now, time)), style.color))
     };
     let named = |id: OperationId| match known(id) {
         Some(other) => format!("{} ({}), {id}", other.number, other.status()),
         None => format!("{id}, which is gone"),
     };
     let status = operation.status();
-    line("operation", Paint::Bold.on(&operation.number.to_string(), style.color));
+    line("operation", Color::Bold.on(&operation.number.to_string(), style.color));
     line("id", operation.id.to_string());
-    line("status", Paint::of(status).on(status.as_str(), style.color));
+    line("status", Color::of(status).on(status.as_str(), style.color));
     line("type", operation.operation_type.to_string());
     line("backend", operation.backend.to_string());
     for (name, value) in &operation.parameters {
@@ -113,7 +113,7 @@ pub fn write_operation(
     }
     let width = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     for (name, value) in lines {
-        write!(out, "{}", Paint::Faint.on(&format!("{name:<width$}"), style.color))?;
+        write!(out, "{}", Color::Faint.on(&format!("{name:<width$}"), style.color))?;
         // Sentences only: a path is copied more easily when nothing breaks it.
         let is_text = name.ends_with("error");
         let room = style
@@ -159,7 +159,7 @@ fn exactly(size: u64) -> String {
 
 fn history_table(history: &[HistoryEntry], style: &Style) -> String {
     let mut table = Table::new(*style);
-    table.row(["AT", "STATUS", "BY", "WHY"].map(|name| Cell::painted(name, Paint::Bold)).into());
+    table.row(["AT", "STATUS", "BY", "WHY"].map(|name| Cell::painted(name, Color::Bold)).into());
     for entry in history {
         let why = match (&entry.reason, &entry.error) {
             (Some(reason), Some(error)) => format!("{reason}: {error}"),
@@ -168,9 +168,9 @@ fn history_table(history: &[HistoryEntry], style: &Style) -> String {
         };
         table.row(vec![
             Cell::plain(entry.at.to_string()),
-            Cell::painted(entry.to.as_str(), Paint::of(entry.to)),
+            Cell::painted(entry.to.as_str(), Color::of(entry.to)),
             Cell::plain(&entry.actor),
-            Cell::shrinking(why),
+            Cell::elastic(why),
         ]);
     }
     table.render()

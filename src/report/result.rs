@@ -1,16 +1,16 @@
 use std::io::{self, Write};
 
 use super::text::{shortened, visible, width};
-use super::{Paint, Style};
+use super::{Color, Style};
 use crate::operation::{Failure, FailureClass, Fields, Operation, State, Status};
 
 /// What an operation is about, in one line: its path, CID or source, and where that goes.
-pub fn subject(operation: &Operation) -> String {
-    subject_of(&operation.parameters)
+pub fn summary(operation: &Operation) -> String {
+    summary_of(&operation.parameters)
 }
 
 /// The same, read from its parameters.
-pub fn subject_of(parameters: &Fields) -> String {
+pub fn summary_of(parameters: &Fields) -> String {
     let get = |name: &str| parameters.get(name).map(|text| visible(text));
     let what = get("path").or_else(|| get("cid")).or_else(|| get("source"));
     match (what, get("destination")) {
@@ -25,7 +25,7 @@ pub fn subject_of(parameters: &Fields) -> String {
 }
 
 /// What came of it, in one word: a CID, a type of error, what holds it up, or `-`.
-pub fn verdict(operation: &Operation) -> String {
+pub fn outcome_word(operation: &Operation) -> String {
     match &operation.state {
         State::Completed { outcome, .. } => outcome.cid.clone(),
         State::Processing { cancel_requested: true, .. } => Some("stopping".into()),
@@ -34,13 +34,13 @@ pub fn verdict(operation: &Operation) -> String {
             Some("waits".into())
         }
         _ if operation.redirected_to.is_some() => Some("redirected".into()),
-        _ => telling(operation).map(|failure| failure.error_type.clone()),
+        _ => current_failure(operation).map(|failure| failure.error_type.clone()),
     }
     .unwrap_or_else(|| "-".into())
 }
 
 /// The failure that says how things are: the last one of what goes on, or was put back by hand, is history.
-fn telling(operation: &Operation) -> Option<&Failure> {
+fn current_failure(operation: &Operation) -> Option<&Failure> {
     let failure = operation.state.failure()?;
     match operation.status() {
         Status::Failed | Status::Retrying => Some(failure),
@@ -52,22 +52,23 @@ fn telling(operation: &Operation) -> Option<&Failure> {
 /// One line: number, status, CID or type of error, and what it is about; with a failure, what was said.
 pub fn write_result(out: &mut impl Write, operation: &Operation, style: &Style) -> io::Result<()> {
     let status = operation.status();
-    let verdict = verdict(operation);
+    let outcome_word = outcome_word(operation);
     // Padded before it is painted: colours take no columns.
-    let word = Paint::of(status).on(&format!("{:<10}", status.as_str()), style.color);
-    write!(out, "{:>5}  {word}  {verdict}  ", operation.number)?;
-    let subject = subject(operation);
-    match telling(operation).filter(|failure| verdict == failure.error_type) {
+    let word = Color::of(status).on(&format!("{:<10}", status.as_str()), style.color);
+    write!(out, "{:>5}  {word}  {outcome_word}  ", operation.number)?;
+    let summary = summary(operation);
+    match current_failure(operation).filter(|failure| outcome_word == failure.error_type) {
         // What was said usually names it.
         Some(failure) if names(&failure.message, operation) => {
             writeln!(out, "{}", visible(&failure.message))
         }
-        Some(failure) => writeln!(out, "{subject}: {}", visible(&failure.message)),
+        Some(failure) => writeln!(out, "{summary}: {}", visible(&failure.message)),
         None => {
-            let used = 5 + 2 + 10 + 2 + width(&verdict) + 2;
-            let room =
-                style.width.map_or(usize::MAX, |columns| columns.saturating_sub(used).max(LEAST));
-            writeln!(out, "{}", shortened(&subject, room))
+            let used = 5 + 2 + 10 + 2 + width(&outcome_word) + 2;
+            let room = style
+                .width
+                .map_or(usize::MAX, |columns| columns.saturating_sub(used).max(MIN_WIDTH));
+            writeln!(out, "{}", shortened(&summary, room))
         }
     }
 }
@@ -79,13 +80,13 @@ pub fn write_listing(out: &mut impl Write, operation: &Operation) -> io::Result<
     lines.into_iter().flatten().try_for_each(|line| writeln!(out, "{}", visible(line)))
 }
 
-/// Columns that a subject gets in any case.
-const LEAST: usize = 12;
+/// Columns that a summary gets in any case.
+const MIN_WIDTH: usize = 12;
 
 fn names(message: &str, operation: &Operation) -> bool {
     ["path", "source", "cid"]
         .iter()
         .filter_map(|name| operation.parameters.get(*name))
         .next()
-        .is_some_and(|subject| message.contains(subject.as_str()))
+        .is_some_and(|summary| message.contains(summary.as_str()))
 }

@@ -19,12 +19,12 @@ pub struct CommandSchema {
 /// One shape that a document of a command may have. An error alone is always one of them.
 #[derive(Debug)]
 struct Shape {
-    kind: Kind,
+    kind: ShapeKind,
     result: fn(&mut SchemaGenerator) -> Schema,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ShapeKind {
     /// The result of a command that succeeded.
     Done,
     /// A result, and what went wrong.
@@ -35,17 +35,17 @@ enum Kind {
 
 /// The command may print this result.
 const fn done<R: JsonSchema>() -> Shape {
-    Shape { kind: Kind::Done, result: SchemaGenerator::subschema_for::<R> }
+    Shape { kind: ShapeKind::Done, result: SchemaGenerator::subschema_for::<R> }
 }
 
 /// The command may print this result together with an error.
 const fn with_error<R: JsonSchema>() -> Shape {
-    Shape { kind: Kind::WithError, result: SchemaGenerator::subschema_for::<R> }
+    Shape { kind: ShapeKind::WithError, result: SchemaGenerator::subschema_for::<R> }
 }
 
 /// The command may print this before its last line.
 const fn line<R: JsonSchema>() -> Shape {
-    Shape { kind: Kind::Line, result: SchemaGenerator::subschema_for::<R> }
+    Shape { kind: ShapeKind::Line, result: SchemaGenerator::subschema_for::<R> }
 }
 
 const LOGGED: &[Shape] = &[
@@ -188,7 +188,7 @@ impl CommandSchema {
     pub fn schema(&self) -> Value {
         let mut generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
         let error = generator.subschema_for::<doc::ErrorDoc<'_>>().to_value();
-        let results: Vec<(Kind, Value)> = self
+        let results: Vec<(ShapeKind, Value)> = self
             .shapes
             .iter()
             .map(|shape| (shape.kind, (shape.result)(&mut generator).to_value()))
@@ -200,14 +200,14 @@ impl CommandSchema {
         let mut alone = json!({ "success": { "const": false }, "error": error });
         for (kind, result) in results {
             let (more, required) = match kind {
-                Kind::Line => {
+                ShapeKind::Line => {
                     shapes.push(result);
                     continue;
                 }
-                Kind::Done => {
+                ShapeKind::Done => {
                     (json!({ "success": { "const": true }, "error": false }), json!(["success"]))
                 }
-                Kind::WithError => {
+                ShapeKind::WithError => {
                     // What has such a field is no error alone: it has to be right as a whole.
                     for name in fields(&definitions, &result) {
                         alone[name] = json!(false);

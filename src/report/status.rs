@@ -3,7 +3,7 @@ use std::path::Path;
 
 use super::health::{history_marks, paint_of};
 use super::text::{ago, bytes, plural};
-use super::{Cell, Paint, Style, Table};
+use super::{Cell, Color, Style, Table};
 use crate::client::{Stats, StatusCounts};
 use crate::operation::Status;
 
@@ -17,7 +17,7 @@ pub fn write_status(
     let mut counts = Table::new(*style);
     let words = Status::ALL.map(|status| status.as_str().to_uppercase());
     let head = std::iter::once(String::new()).chain(words).chain(["TOTAL".to_owned()]);
-    counts.row(head.map(|word| Cell::right(word).paint(Paint::Bold)).collect());
+    counts.row(head.map(|word| Cell::right(word).paint(Color::Bold)).collect());
     for (name, of) in &stats.backends {
         counts.row(count_cells(name.as_str(), of));
     }
@@ -29,7 +29,7 @@ pub fn write_status(
 
     let mut facts = Table::new(*style);
     let mut fact = |name: &str, text: String, paint| {
-        facts.row(vec![Cell::painted(name, Paint::Faint), Cell::painted(text, paint)]);
+        facts.row(vec![Cell::painted(name, Color::Faint), Cell::painted(text, paint)]);
     };
     fact(
         "running",
@@ -45,10 +45,10 @@ pub fn write_status(
             }
             None => "nothing".into(),
         },
-        if stats.processing.is_some() { Paint::Good } else { Paint::Plain },
+        if stats.processing.is_some() { Color::Ok } else { Color::Plain },
     );
     if let Some((number, at)) = stats.oldest_pending {
-        fact("oldest pending", format!("{number}, logged {}", ago(style.now, at)), Paint::Plain);
+        fact("oldest pending", format!("{number}, logged {}", ago(style.now, at)), Color::Plain);
     }
     for health in &stats.health {
         let checked = health
@@ -71,14 +71,14 @@ pub fn write_status(
     if stats.counts.total() == 0 && partitions + archives == 0 {
         log = "empty: nothing has been logged here".into();
     }
-    fact("log", log, Paint::Plain);
+    fact("log", log, Color::Plain);
     let free = stats.free_bytes.map_or_else(String::new, |free| format!(", {} free", bytes(free)));
-    fact("folder", format!("{}{free}", base_path.display()), Paint::Plain);
+    fact("folder", format!("{}{free}", base_path.display()), Color::Plain);
     if let Some(damage) = &stats.damage {
-        fact("damage", damage.to_string(), Paint::Bad);
+        fact("damage", damage.to_string(), Color::Error);
     }
     for unread in &stats.unread {
-        fact("not adopted", unread.to_string(), Paint::Bad);
+        fact("not adopted", unread.to_string(), Color::Error);
     }
     out.write_all(facts.render().as_bytes())
 }
@@ -86,7 +86,7 @@ pub fn write_status(
 fn count_cells(name: &str, counts: &StatusCounts) -> Vec<Cell> {
     let of = |status| {
         let n = counts.of(status);
-        let paint = if n == 0 { Paint::Faint } else { Paint::of(status) };
+        let paint = if n == 0 { Color::Faint } else { Color::of(status) };
         Cell::right(n.to_string()).paint(paint)
     };
     std::iter::once(Cell::plain(name))

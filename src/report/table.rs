@@ -1,25 +1,25 @@
 use comfy_table::{CellAlignment, ContentArrangement, presets};
 
 use super::text::{shortened, visible, width};
-use super::{Paint, Style};
+use super::{Color, Style};
 
 /// One cell: a text on one line.
 #[derive(Debug, Clone)]
 pub struct Cell {
     text: String,
-    paint: Paint,
+    paint: Color,
     right: bool,
-    shrinks: bool,
+    elastic: bool,
 }
 
 impl Cell {
     /// Plain text.
     pub fn plain(text: impl AsRef<str>) -> Cell {
-        Cell { text: visible(text.as_ref()), paint: Paint::Plain, right: false, shrinks: false }
+        Cell { text: visible(text.as_ref()), paint: Color::Plain, right: false, elastic: false }
     }
 
     /// Text in a colour.
-    pub fn painted(text: impl AsRef<str>, paint: Paint) -> Cell {
+    pub fn painted(text: impl AsRef<str>, paint: Color) -> Cell {
         Cell { paint, ..Cell::plain(text) }
     }
 
@@ -29,21 +29,21 @@ impl Cell {
     }
 
     /// The same cell in a colour.
-    pub fn paint(self, paint: Paint) -> Cell {
+    pub fn paint(self, paint: Color) -> Cell {
         Cell { paint, ..self }
     }
 
     /// Text that is shortened when the row is too wide; the last cell of its row.
-    pub fn shrinking(text: impl AsRef<str>) -> Cell {
-        Cell { shrinks: true, ..Cell::plain(text) }
+    pub fn elastic(text: impl AsRef<str>) -> Cell {
+        Cell { elastic: true, ..Cell::plain(text) }
     }
 }
 
 /// Columns between two cells.
 const GAP: usize = 2;
 
-/// What a cell that shrinks keeps in any case.
-const LEAST: usize = 12;
+/// What a cell that elastic keeps in any case.
+const MIN_WIDTH: usize = 12;
 
 /// A table without borders, a line for each row.
 #[derive(Debug)]
@@ -105,9 +105,9 @@ impl Table {
             })
             .map(|width| width + GAP)
             .sum();
-        let left = room.saturating_sub(fixed).max(LEAST);
+        let left = room.saturating_sub(fixed).max(MIN_WIDTH);
         for cell in
-            self.rows.iter_mut().filter_map(|row| row.last_mut()).filter(|cell| cell.shrinks)
+            self.rows.iter_mut().filter_map(|row| row.last_mut()).filter(|cell| cell.elastic)
         {
             cell.text = shortened(&cell.text, left);
         }

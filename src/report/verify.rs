@@ -1,4 +1,4 @@
-use super::{Cell, Paint, Style, Table, bytes, visible, wrapped};
+use super::{Cell, Color, Style, Table, bytes, visible, wrapped};
 use crate::client::{Durability, Finding, FindingKind, Repaired, Verified};
 use crate::operation::Number;
 
@@ -19,8 +19,8 @@ pub fn write_findings<'a>(
     let mut text = String::new();
     for finding in findings {
         let paint = match finding.kind {
-            FindingKind::Damage => Paint::Bad,
-            FindingKind::Note => Paint::Faint,
+            FindingKind::Damage => Color::Error,
+            FindingKind::Note => Color::Faint,
         };
         let offset = finding.offset.map(|offset| format!(" at byte {offset}")).unwrap_or_default();
         let head = paint.on(&format!("{:<6}", finding.kind.as_str()), style.color);
@@ -52,12 +52,12 @@ pub fn write_verified(found: &Verified, style: &Style) -> String {
         0 => {
             format!(
                 "{}: {content}, {} checked.\n",
-                Paint::Good.on("The log is sound", style.color),
+                Color::Ok.on("The log is sound", style.color),
                 bytes(found.bytes)
             )
         }
         n => {
-            let head = Paint::Bad.on("The log is damaged", style.color);
+            let head = Color::Error.on("The log is damaged", style.color);
             let places = if n == 1 { "in one place".to_owned() } else { format!("in {n} places") };
             let rest = match (found.files, found.generations) {
                 (0, 0) => {
@@ -136,7 +136,7 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
         0 => "no operation is lost".to_owned(),
         n => format!("nothing is known any more of {}", many(n, "operation")),
     };
-    let head = Paint::Good.on("The log is repaired", style.color);
+    let head = Color::Ok.on("The log is repaired", style.color);
     let rest = format!("it holds {}; {lost}.", many(repaired.operations, "operation"));
     text.push_str(&format!(
         "{head}: {}\n",
@@ -149,7 +149,7 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
 pub fn write_durability(tried: &Durability, style: &Style) -> String {
     let mut table = Table::new(*style);
     for check in &tried.tried {
-        let (word, paint) = if check.safe { ("safe", Paint::Good) } else { ("UNSAFE", Paint::Bad) };
+        let (word, paint) = if check.safe { ("safe", Color::Ok) } else { ("UNSAFE", Color::Error) };
         table.row(vec![
             Cell::painted(word, paint),
             Cell::plain(check.check.as_str().replace('_', " ")),

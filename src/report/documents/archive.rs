@@ -4,7 +4,7 @@ use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::words::{Named, Shown, Word};
+use super::words::{AsDisplay, AsName, OpenCode};
 use crate::client::{Archive, Push, PushReport};
 use crate::operation::{BackendName, OperationId, Status, Time};
 
@@ -53,12 +53,12 @@ struct PushedDoc<'a> {
 #[schemars(rename = "PushOperation")]
 struct PushDoc {
     /// Its id.
-    operation_id: Shown<OperationId>,
+    operation_id: AsDisplay<OperationId>,
     /// Its number in this log.
     #[schemars(range(min = 1))]
     number: u64,
     /// Where it stands.
-    status: Named<Status>,
+    status: AsName<Status>,
 }
 
 impl<'a> ArchivePush<'a> {
@@ -71,9 +71,9 @@ impl<'a> ArchivePush<'a> {
             bytes: archive.bytes,
             destination: &archive.to,
             operation: archive.operation.map(|(number, id, status)| PushDoc {
-                operation_id: Shown(id),
+                operation_id: AsDisplay(id),
                 number,
-                status: Named(status),
+                status: AsName(status),
             }),
             existing: archive.existing,
         });
@@ -111,7 +111,7 @@ struct ListedDoc<'a> {
     /// How far it has come: `open` (its day is not over), `closed` (it can be pushed), `pushing`, `failed`, `pushed`,
     /// or `bare` (it only says that others were pushed, and stays).
     #[schemars(extend("enum" = ["open", "closed", "pushing", "failed", "pushed", "bare"]))]
-    state: Word<'a>,
+    state: OpenCode<'a>,
     /// Where it goes or went, once that is decided.
     destination: Option<&'a str>,
     /// The operation that pushes it, as long as that is not completed.
@@ -123,16 +123,16 @@ impl<'a> ArchiveList<'a> {
     pub fn new(archives: &'a [Archive]) -> ArchiveList<'a> {
         let archives = archives.iter().map(|archive| {
             let operation = archive.standing.operation().map(|operation| PushDoc {
-                operation_id: Shown(operation.id),
+                operation_id: AsDisplay(operation.id),
                 number: operation.number,
-                status: Named(operation.status()),
+                status: AsName(operation.status()),
             });
             ListedDoc {
                 name: &archive.file.name,
                 day: date(archive.day),
                 operations: archive.file.live(),
                 bytes: archive.file.bytes,
-                state: Word(archive.standing.as_str()),
+                state: OpenCode(archive.standing.as_str()),
                 destination: archive.to.as_deref(),
                 operation,
             }

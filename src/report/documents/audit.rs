@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::words::{Shown, Word};
+use super::words::{AsDisplay, OpenCode};
 use crate::client::{AuditFinding, AuditReport, Followed, Unasked};
 use crate::operation::{BackendName, Fields, OperationId, OperationType};
 
@@ -41,7 +41,7 @@ struct AuditFindingDoc<'a> {
     #[schemars(range(min = 1))]
     number: u64,
     /// Its id.
-    operation_id: Shown<OperationId>,
+    operation_id: AsDisplay<OperationId>,
     /// Its type.
     operation_type: &'a OperationType,
     /// Its backend.
@@ -66,7 +66,7 @@ struct WentOnDoc {
     #[schemars(range(min = 1))]
     number: u64,
     /// Its id.
-    operation_id: Shown<OperationId>,
+    operation_id: AsDisplay<OperationId>,
     /// Whether it was logged just now.
     new: bool,
 }
@@ -84,7 +84,7 @@ struct UnaskedDoc<'a> {
     #[schemars(length(min = 1))]
     error: &'a str,
     /// A stable word for it.
-    error_type: Word<'a>,
+    error_type: OpenCode<'a>,
 }
 
 impl<'a> AuditDoc<'a> {
@@ -94,7 +94,7 @@ impl<'a> AuditDoc<'a> {
             backend,
             operations: *operations,
             error: &failure.message,
-            error_type: Word(&failure.error_type),
+            error_type: OpenCode(&failure.error_type),
         };
         AuditDoc {
             clean: report.is_clean(),
@@ -114,7 +114,7 @@ impl<'a> AuditDoc<'a> {
 impl<'a> AuditFindingDoc<'a> {
     fn new(finding: &'a AuditFinding) -> AuditFindingDoc<'a> {
         let went_on =
-            |number: u64, id, new| Some(WentOnDoc { number, operation_id: Shown(id), new });
+            |number: u64, id, new| Some(WentOnDoc { number, operation_id: AsDisplay(id), new });
         let (went_on_as, refused) = match &finding.followed {
             None => (None, None),
             Some(Followed::Reopened { number, id }) => (went_on(*number, *id, true), None),
@@ -123,7 +123,7 @@ impl<'a> AuditFindingDoc<'a> {
         };
         AuditFindingDoc {
             number: finding.number,
-            operation_id: Shown(finding.id),
+            operation_id: AsDisplay(finding.id),
             operation_type: &finding.operation_type,
             backend: &finding.backend,
             parameters: &finding.parameters,

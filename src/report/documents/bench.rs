@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::words::Named;
+use super::words::AsName;
 use crate::bench::{AppendRow, BatchRow, FloorRow, Method, VerifyRow};
 
 /// What the disk can do.
@@ -16,7 +16,7 @@ pub struct Floor {
 #[schemars(rename = "FloorRow")]
 struct FloorDoc {
     /// How records reach the disk.
-    method: Named<Method>,
+    method: AsName<Method>,
     /// Records of one flush.
     #[schemars(range(min = 1))]
     group: usize,
@@ -32,7 +32,7 @@ impl Floor {
     /// The document of these rows.
     pub fn new(rows: &[FloorRow]) -> Floor {
         let row = |row: &FloorRow| FloorDoc {
-            method: Named(row.method),
+            method: AsName(row.method),
             group: row.group,
             median_us: row.median_us,
             range_us: row.range_us,

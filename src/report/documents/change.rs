@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::OperationDoc;
-use super::words::{Named, Shown};
+use super::words::{AsDisplay, AsName};
 use crate::client::{Changed, Skipped};
 use crate::operation::{OperationId, Status};
 
@@ -14,7 +14,7 @@ use crate::operation::{OperationId, Status};
 pub struct Change<'a> {
     /// The id, if there is one operation.
     #[serde(skip_serializing_if = "Option::is_none")]
-    operation_id: Option<Shown<OperationId>>,
+    operation_id: Option<AsDisplay<OperationId>>,
     /// The operations that were changed, as they are now; deleted ones as they were.
     operations: Vec<OperationDoc<'a>>,
     /// The new operations that redirected ones went on as.
@@ -29,12 +29,12 @@ pub struct Change<'a> {
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct LeftOut<'a> {
     /// Its id.
-    operation_id: Shown<OperationId>,
+    operation_id: AsDisplay<OperationId>,
     /// Its number.
     #[schemars(range(min = 1))]
     number: u64,
     /// Where it stands.
-    status: Named<Status>,
+    status: AsName<Status>,
     /// Why, and what to do instead.
     #[schemars(length(min = 1))]
     reason: &'a str,
@@ -43,7 +43,12 @@ pub struct LeftOut<'a> {
 impl<'a> LeftOut<'a> {
     fn new(skipped: &'a Skipped) -> LeftOut<'a> {
         let Skipped { number, id, status, why } = skipped;
-        LeftOut { operation_id: Shown(*id), number: *number, status: Named(*status), reason: why }
+        LeftOut {
+            operation_id: AsDisplay(*id),
+            number: *number,
+            status: AsName(*status),
+            reason: why,
+        }
     }
 }
 
@@ -51,7 +56,7 @@ impl<'a> Change<'a> {
     /// The document of what came of it.
     pub fn new(changed: &'a Changed) -> Change<'a> {
         let operation_id = match changed.operations.as_slice() {
-            [only] => Some(Shown(only.id)),
+            [only] => Some(AsDisplay(only.id)),
             _ => None,
         };
         Change {

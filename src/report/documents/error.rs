@@ -6,7 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::words::{Named, Shown, Word};
+use super::words::{AsDisplay, AsName, OpenCode};
 use crate::operation::{OperationId, Status};
 
 /// The types of errors, with the word and the meaning of each.
@@ -28,7 +28,7 @@ macro_rules! error_types {
             }
 
             /// What it means.
-            pub fn about(self) -> &'static str {
+            pub fn description(self) -> &'static str {
                 match self { $(ErrorType::$variant => $about,)+ }
             }
         }
@@ -90,7 +90,7 @@ impl JsonSchema for ErrorType {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         let words: Vec<Value> = ErrorType::ALL
             .iter()
-            .map(|word| json!({ "const": word.as_str(), "description": word.about() }))
+            .map(|word| json!({ "const": word.as_str(), "description": word.description() }))
             .collect();
         json_schema!({
             "type": "string",
@@ -116,12 +116,12 @@ pub struct ErrorDoc<'a> {
     pub causes: &'a [String],
     /// What else there is to say of errors of some types.
     #[serde(flatten)]
-    pub facts: &'a Facts,
+    pub facts: &'a ErrorFields,
 }
 
 /// Fields of errors of some types.
 #[derive(Debug, Default, Serialize, JsonSchema)]
-pub struct Facts {
+pub struct ErrorFields {
     /// The setting that is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -160,7 +160,7 @@ pub struct Facts {
     pub min_free_bytes: Option<u64>,
     /// The ids of what may or may not have been logged.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ids: Option<Vec<Shown<OperationId>>>,
+    pub ids: Option<Vec<AsDisplay<OperationId>>>,
     /// The operations that had not ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unfinished: Option<Vec<UnfinishedDoc>>,
@@ -191,7 +191,7 @@ pub struct BadInputDoc {
     #[schemars(range(min = 1))]
     pub line: Option<u64>,
     /// A stable word.
-    pub error_type: Word<'static>,
+    pub error_type: OpenCode<'static>,
     /// The path or line, as it was given.
     pub input: String,
     /// What is wrong with it, and what to do.
@@ -206,9 +206,9 @@ pub struct SkippedDoc {
     #[schemars(range(min = 1))]
     pub number: u64,
     /// Its id.
-    pub operation_id: Shown<OperationId>,
+    pub operation_id: AsDisplay<OperationId>,
     /// Where it stands.
-    pub status: Named<Status>,
+    pub status: AsName<Status>,
     /// Why, and what to do instead.
     pub reason: String,
 }
@@ -221,9 +221,9 @@ pub struct UnfinishedDoc {
     #[schemars(range(min = 1))]
     pub number: u64,
     /// Its id.
-    pub operation_id: Shown<OperationId>,
+    pub operation_id: AsDisplay<OperationId>,
     /// Its status when it was last seen.
-    pub status: Named<Status>,
+    pub status: AsName<Status>,
 }
 
 /// The facts that errors of a type always come with.

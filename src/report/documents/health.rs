@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::words::{Named, Shown, Word};
+use super::words::{AsDisplay, AsName, OpenCode};
 use crate::client::{BackendHealth, HealthStatus, StatusChange};
 use crate::operation::Time;
 
@@ -21,9 +21,9 @@ pub struct Health<'a> {
 #[schemars(rename = "BackendHealth")]
 pub struct HealthDoc<'a> {
     /// What the last probes amount to.
-    status: Named<HealthStatus>,
+    status: AsName<HealthStatus>,
     /// When the last probe was; null: never.
-    last_check: Option<Shown<Time>>,
+    last_check: Option<AsDisplay<Time>>,
     /// Whether the last checks succeeded, oldest first: probes, and operations that reached it or did not.
     check_history: &'a [bool],
     /// The last changes of its status, oldest first.
@@ -31,7 +31,7 @@ pub struct HealthDoc<'a> {
     /// What the last probe said, if it failed.
     error: Option<&'a str>,
     /// A stable word for it.
-    error_type: Option<Word<'a>>,
+    error_type: Option<OpenCode<'a>>,
 }
 
 /// A change of a backend's status.
@@ -39,16 +39,20 @@ pub struct HealthDoc<'a> {
 #[schemars(rename = "StatusChange")]
 struct StatusChangeDoc {
     /// When.
-    at: Shown<Time>,
+    at: AsDisplay<Time>,
     /// What it was.
-    from: Named<HealthStatus>,
+    from: AsName<HealthStatus>,
     /// What it became.
-    to: Named<HealthStatus>,
+    to: AsName<HealthStatus>,
 }
 
 impl StatusChangeDoc {
     fn new(change: &StatusChange) -> StatusChangeDoc {
-        StatusChangeDoc { at: Shown(change.at), from: Named(change.from), to: Named(change.to) }
+        StatusChangeDoc {
+            at: AsDisplay(change.at),
+            from: AsName(change.from),
+            to: AsName(change.to),
+        }
     }
 }
 
@@ -65,12 +69,12 @@ pub(super) fn by_name(all: &[BackendHealth]) -> BTreeMap<&str, HealthDoc<'_>> {
         .map(|health| {
             let failure = health.failure.as_ref();
             let doc = HealthDoc {
-                status: Named(health.status),
-                last_check: health.last_check.map(Shown),
+                status: AsName(health.status),
+                last_check: health.last_check.map(AsDisplay),
                 check_history: &health.check_history,
                 status_changes: health.changes.iter().map(StatusChangeDoc::new).collect(),
                 error: failure.map(|failure| failure.message.as_str()),
-                error_type: failure.map(|failure| Word(&failure.error_type)),
+                error_type: failure.map(|failure| OpenCode(&failure.error_type)),
             };
             (health.backend.as_str(), doc)
         })

@@ -54,16 +54,16 @@ struct End<'a> {
 mod tests {
     use serde_json::Value;
 
-    use super::super::{Document, ErrorType, Facts};
+    use super::super::{Document, ErrorFields, ErrorType};
     use super::*;
 
-    fn error(facts: &Facts) -> ErrorDoc<'_> {
+    fn error(facts: &ErrorFields) -> ErrorDoc<'_> {
         ErrorDoc { r#type: ErrorType::Damaged, message: "m".into(), hint: None, causes: &[], facts }
     }
 
     #[test]
     fn the_text_is_the_document() {
-        let facts = Facts::default();
+        let facts = ErrorFields::default();
         for (next_cursor, failed) in [(None, false), (Some("7".to_owned()), true)] {
             let text = ListText::default();
             let ours = format!(

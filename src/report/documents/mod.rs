@@ -28,7 +28,7 @@ pub use archive::{ArchiveList, ArchivePush, date};
 pub use audit::AuditDoc;
 pub use bench::{Append, BatchDoc, BenchVerifyDoc, Floor};
 pub use change::{Change, LeftOut};
-pub use error::{BadInputDoc, ErrorDoc, ErrorType, Facts, Offset, SkippedDoc, UnfinishedDoc};
+pub use error::{BadInputDoc, ErrorDoc, ErrorFields, ErrorType, Offset, SkippedDoc, UnfinishedDoc};
 pub use health::Health;
 pub use list::{List, ListText};
 pub use operation::{OperationDoc, Operations, OperationsDoc, ShownMany, ShownOne};
@@ -42,7 +42,7 @@ pub use settings::{
 pub use status::StatusDoc;
 pub use upkeep::{Checkpoint, Cleanup};
 pub use verify::{DurabilityDoc, RepairedDoc, VerifiedDoc};
-pub use words::{Cid, Named, Sha256, Shown, Word};
+pub use words::{AsDisplay, AsName, Cid, OpenCode, Sha256};
 
 /// One line of JSON.
 pub trait Line {

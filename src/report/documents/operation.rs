@@ -7,7 +7,7 @@ use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use super::words::{Cid, Named, Sha256, Shown, Word};
+use super::words::{AsDisplay, AsName, Cid, OpenCode, Sha256};
 use crate::client::Progress;
 use crate::operation::{
     BackendName, Claim, FailureClass, Fields, HistoryEntry, Operation, OperationId, OperationType,
@@ -20,7 +20,7 @@ use crate::operation::{
 pub struct Operations<'a> {
     /// The id, if there is one operation.
     #[serde(skip_serializing_if = "Option::is_none")]
-    operation_id: Option<Shown<OperationId>>,
+    operation_id: Option<AsDisplay<OperationId>>,
     /// The operations.
     operations: Vec<OperationDoc<'a>>,
 }
@@ -29,7 +29,7 @@ impl<'a> Operations<'a> {
     /// These operations.
     pub fn new(operations: &'a [Operation]) -> Operations<'a> {
         let operation_id = match operations {
-            [only] => Some(Shown(only.id)),
+            [only] => Some(AsDisplay(only.id)),
             _ => None,
         };
         Operations { operation_id, operations: operations.iter().map(OperationDoc::new).collect() }
@@ -83,7 +83,7 @@ pub struct ShownMany<'a> {
 #[schemars(rename = "Operation", transform = facts_of_status)]
 pub struct OperationDoc<'a> {
     /// Its id.
-    operation_id: Shown<OperationId>,
+    operation_id: AsDisplay<OperationId>,
     /// Its number in this log.
     #[schemars(range(min = 1))]
     number: u64,
@@ -92,15 +92,15 @@ pub struct OperationDoc<'a> {
     /// Who carries it out.
     backend: &'a BackendName,
     /// Where it stands.
-    status: Named<Status>,
+    status: AsName<Status>,
     /// What is to be done with what.
     parameters: &'a Fields,
     /// When it was logged.
-    timestamp: Shown<Time>,
+    timestamp: AsDisplay<Time>,
     /// When it last changed.
-    updated_at: Shown<Time>,
+    updated_at: AsDisplay<Time>,
     /// When it ended, completed or failed.
-    completed_at: Option<Shown<Time>>,
+    completed_at: Option<AsDisplay<Time>>,
     /// What came out of it; null unless completed.
     result: Option<ResultDoc<'a>>,
     /// Proof or detail from the backend; null where there is none.
@@ -108,27 +108,27 @@ pub struct OperationDoc<'a> {
     /// What the last failure said.
     error: Option<&'a str>,
     /// A stable word for it.
-    error_type: Option<Word<'a>>,
+    error_type: Option<OpenCode<'a>>,
     /// What it means for the next attempt.
-    failure_class: Option<Named<FailureClass>>,
+    failure_class: Option<AsName<FailureClass>>,
     /// Retries that were spent.
     retry_count: u32,
     /// Retries that may be spent.
     max_retries: u32,
     /// When the next attempt is due; null unless retrying.
-    next_retry_at: Option<Shown<Time>>,
+    next_retry_at: Option<AsDisplay<Time>>,
     /// How often a drain loop died while it carried the operation out.
     interruptions: u32,
     /// Higher goes first.
     priority: i32,
     /// The operations that have to be completed before.
-    depends_on: Vec<Shown<OperationId>>,
+    depends_on: Vec<AsDisplay<OperationId>>,
     /// What keeps it from being logged twice.
     idempotency_key: Option<&'a str>,
     /// Whether it waits until somebody releases it.
     hold: bool,
     /// Before then it is not carried out.
-    not_before: Option<Shown<Time>>,
+    not_before: Option<AsDisplay<Time>>,
     /// What the file was when it was logged.
     source: Option<SourceDoc<'a>>,
     /// Who is carrying it out; null unless processing.
@@ -136,9 +136,9 @@ pub struct OperationDoc<'a> {
     /// How far it has come, if it moves bytes and has run for a second; `show` alone tells, elsewhere this is null.
     progress: Option<ProgressDoc>,
     /// The operation that this one was made from.
-    redirected_from: Option<Shown<OperationId>>,
+    redirected_from: Option<AsDisplay<OperationId>>,
     /// The operation that it went on as.
-    redirected_to: Option<Shown<OperationId>>,
+    redirected_to: Option<AsDisplay<OperationId>>,
     /// The last change of it, counted over the whole log.
     #[schemars(range(min = 1))]
     revision: u64,
@@ -183,7 +183,7 @@ struct ClaimDoc<'a> {
     /// Its machine.
     host: &'a str,
     /// When it claimed the operation.
-    started: Shown<Time>,
+    started: AsDisplay<Time>,
 }
 
 /// How far a running attempt has come.
@@ -208,11 +208,11 @@ struct HistoryDoc<'a> {
     #[schemars(range(min = 1))]
     revision: u64,
     /// When.
-    at: Shown<Time>,
+    at: AsDisplay<Time>,
     /// The status before; null: it was logged.
-    from: Option<Named<Status>>,
+    from: Option<AsName<Status>>,
     /// The status after.
-    to: Named<Status>,
+    to: AsName<Status>,
     /// Who: `user@host command[pid]`.
     actor: &'a str,
     /// Why.
@@ -233,34 +233,34 @@ impl<'a> OperationDoc<'a> {
             State::Pending { .. } => (None, None, None, None),
         };
         OperationDoc {
-            operation_id: Shown(operation.id),
+            operation_id: AsDisplay(operation.id),
             number: operation.number,
             operation_type: &operation.operation_type,
             backend: &operation.backend,
-            status: Named(operation.status()),
+            status: AsName(operation.status()),
             parameters: &operation.parameters,
-            timestamp: Shown(operation.logged_at),
-            updated_at: Shown(operation.updated_at),
-            completed_at: completed_at.map(Shown),
+            timestamp: AsDisplay(operation.logged_at),
+            updated_at: AsDisplay(operation.updated_at),
+            completed_at: completed_at.map(AsDisplay),
             result: outcome.map(ResultDoc::new),
             receipt: outcome.map(|outcome| &outcome.receipt).filter(|receipt| !receipt.is_empty()),
             error: failure.map(|failure| failure.message.as_str()),
-            error_type: failure.map(|failure| Word(&failure.error_type)),
-            failure_class: failure.map(|failure| Named(failure.class)),
+            error_type: failure.map(|failure| OpenCode(&failure.error_type)),
+            failure_class: failure.map(|failure| AsName(failure.class)),
             retry_count: operation.retry_count,
             max_retries: operation.max_retries,
-            next_retry_at: next_retry_at.map(Shown),
+            next_retry_at: next_retry_at.map(AsDisplay),
             interruptions: operation.interruptions,
             priority: operation.priority,
-            depends_on: operation.depends_on.iter().copied().map(Shown).collect(),
+            depends_on: operation.depends_on.iter().copied().map(AsDisplay).collect(),
             idempotency_key: operation.idempotency_key.as_deref(),
             hold: operation.hold,
-            not_before: operation.not_before.map(Shown),
+            not_before: operation.not_before.map(AsDisplay),
             source: operation.source.as_ref().map(SourceDoc::new),
             claim: claim.map(ClaimDoc::new),
             progress: None,
-            redirected_from: operation.redirected_from.map(Shown),
-            redirected_to: operation.redirected_to.map(Shown),
+            redirected_from: operation.redirected_from.map(AsDisplay),
+            redirected_to: operation.redirected_to.map(AsDisplay),
             revision: operation.revision,
             history: operation.history.iter().map(HistoryDoc::new).collect(),
         }
@@ -300,7 +300,7 @@ impl<'a> SourceDoc<'a> {
 
 impl<'a> ClaimDoc<'a> {
     fn new(claim: &'a Claim) -> ClaimDoc<'a> {
-        ClaimDoc { pid: claim.pid, host: &claim.host, started: Shown(claim.started) }
+        ClaimDoc { pid: claim.pid, host: &claim.host, started: AsDisplay(claim.started) }
     }
 }
 
@@ -308,9 +308,9 @@ impl<'a> HistoryDoc<'a> {
     fn new(entry: &'a HistoryEntry) -> HistoryDoc<'a> {
         HistoryDoc {
             revision: entry.revision,
-            at: Shown(entry.at),
-            from: entry.from.map(Named),
-            to: Named(entry.to),
+            at: AsDisplay(entry.at),
+            from: entry.from.map(AsName),
+            to: AsName(entry.to),
             actor: &entry.actor,
             reason: entry.reason.as_deref(),
             error: entry.error.as_deref(),

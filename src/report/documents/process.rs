@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::OperationDoc;
-use super::words::Shown;
+use super::words::AsDisplay;
 use crate::client::{HolderNote, ProcessReport};
 use crate::operation::{BackendName, Operation, Time};
 
@@ -114,7 +114,7 @@ pub struct HolderDoc<'a> {
     /// Its command.
     command: &'a str,
     /// When it began.
-    since: Shown<Time>,
+    since: AsDisplay<Time>,
     /// Its machine.
     host: &'a str,
 }
@@ -125,7 +125,7 @@ impl<'a> HolderDoc<'a> {
         HolderDoc {
             pid: note.pid,
             command: &note.command,
-            since: Shown(note.since),
+            since: AsDisplay(note.since),
             host: &note.host,
         }
     }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::OperationDoc;
-use super::words::{Named, Shown, Word};
+use super::words::{AsDisplay, AsName, OpenCode};
 use crate::client::{self, CauseGroup, Plan, Reason};
 use crate::operation::{BackendName, FailureClass, OperationId, Status, Time};
 
@@ -21,31 +21,31 @@ pub struct Why<'a> {
 #[derive(Debug, Serialize, JsonSchema)]
 struct WhyOne<'a> {
     /// Its id.
-    operation_id: Shown<OperationId>,
+    operation_id: AsDisplay<OperationId>,
     /// Its number.
     #[schemars(range(min = 1))]
     number: u64,
     /// Where it stands.
-    status: Named<Status>,
+    status: AsName<Status>,
     /// The reason in a word.
-    reason: Named<Reason>,
+    reason: AsName<Reason>,
     /// The reason in a sentence, with what would change it.
     #[schemars(length(min = 1))]
     why: &'a str,
     /// When it is tried next; null where nobody knows.
-    next_attempt_at: Option<Shown<Time>>,
+    next_attempt_at: Option<AsDisplay<Time>>,
 }
 
 impl<'a> Why<'a> {
     /// The document of these.
     pub fn new(all: &'a [client::Why]) -> Why<'a> {
         let one = |why: &'a client::Why| WhyOne {
-            operation_id: Shown(why.operation.id),
+            operation_id: AsDisplay(why.operation.id),
             number: why.operation.number,
-            status: Named(why.operation.status()),
-            reason: Named(why.reason),
+            status: AsName(why.operation.status()),
+            reason: AsName(why.reason),
             why: &why.sentence,
-            next_attempt_at: why.next_attempt_at.map(Shown),
+            next_attempt_at: why.next_attempt_at.map(AsDisplay),
         };
         Why { operations: all.iter().map(one).collect() }
     }
@@ -67,9 +67,9 @@ struct FailureGroup<'a> {
     /// The messages without what is particular to one operation.
     what: &'a str,
     /// A stable word for the error.
-    error_type: Word<'a>,
+    error_type: OpenCode<'a>,
     /// What it means for the next attempt.
-    failure_class: Named<FailureClass>,
+    failure_class: AsName<FailureClass>,
     /// The backend.
     backend: &'a BackendName,
     /// How many have failed for good.
@@ -77,9 +77,9 @@ struct FailureGroup<'a> {
     /// How many wait for another attempt.
     retrying: u64,
     /// When the first of them failed.
-    first: Shown<Time>,
+    first: AsDisplay<Time>,
     /// When the last of them failed.
-    last: Shown<Time>,
+    last: AsDisplay<Time>,
     /// The number of the last one.
     #[schemars(range(min = 1))]
     example: u64,
@@ -93,13 +93,13 @@ impl<'a> Failures<'a> {
         let one = |group: &'a CauseGroup| FailureGroup {
             cause: &group.fingerprint,
             what: &group.cause,
-            error_type: Word(&group.error_type),
-            failure_class: Named(group.class),
+            error_type: OpenCode(&group.error_type),
+            failure_class: AsName(group.class),
             backend: &group.backend,
             failed: group.failed,
             retrying: group.retrying,
-            first: Shown(group.first),
-            last: Shown(group.last),
+            first: AsDisplay(group.first),
+            last: AsDisplay(group.last),
             example: group.example,
             message: &group.message,
         };

@@ -5,7 +5,7 @@ use serde::ser::{Error, SerializeSeq};
 use serde::{Serialize, Serializer};
 use serde_json::json;
 
-use super::words::{Named, Shown};
+use super::words::{AsDisplay, AsName};
 use crate::client::{ClientError, Receipts};
 
 use crate::operation::{BackendName, OperationId, OperationType, Status};
@@ -16,7 +16,7 @@ use crate::operation::{BackendName, OperationId, OperationType, Status};
 pub struct ReceiptsDoc<'a> {
     /// The id, if there is one operation.
     #[serde(skip_serializing_if = "Option::is_none")]
-    operation_id: Option<Shown<OperationId>>,
+    operation_id: Option<AsDisplay<OperationId>>,
     /// What was logged, durable.
     #[serde(serialize_with = "one_by_one")]
     #[schemars(with = "Vec<ReceiptDoc<'a>>")]
@@ -28,12 +28,12 @@ pub struct ReceiptsDoc<'a> {
 #[schemars(rename = "Receipt", transform = new_is_pending)]
 struct ReceiptDoc<'a> {
     /// Its id.
-    operation_id: Shown<OperationId>,
+    operation_id: AsDisplay<OperationId>,
     /// Its number in this log.
     #[schemars(range(min = 1))]
     number: u64,
     /// Where it stands.
-    status: Named<Status>,
+    status: AsName<Status>,
     /// Whether its key was known, so that nothing new was logged.
     existing: bool,
     /// What is to be done.
@@ -50,7 +50,7 @@ impl<'a> ReceiptsDoc<'a> {
     /// These receipts.
     pub fn new(operations: &'a Receipts) -> Result<ReceiptsDoc<'a>, ClientError> {
         let operation_id = match operations.count() {
-            1 => operations.to_vec()?.pop().map(|only| Shown(only.id)),
+            1 => operations.to_vec()?.pop().map(|only| AsDisplay(only.id)),
             _ => None,
         };
         Ok(ReceiptsDoc { operation_id, operations })
@@ -73,9 +73,9 @@ fn one_by_one<S: Serializer>(receipts: &&Receipts, serializer: S) -> Result<S::O
     let mut list = serializer.serialize_seq(None)?;
     let written = receipts.each(|receipt| {
         let doc = ReceiptDoc {
-            operation_id: Shown(receipt.id),
+            operation_id: AsDisplay(receipt.id),
             number: receipt.number,
-            status: Named(receipt.status),
+            status: AsName(receipt.status),
             existing: receipt.existing,
             operation_type: &receipt.operation_type,
             backend: &receipt.backend,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::health::{HealthDoc, by_name};
 use super::process::HolderDoc;
-use super::words::Shown;
+use super::words::AsDisplay;
 use crate::client::{Damage, Stats, StatusCounts};
 use crate::operation::{BackendName, OperationId, Time};
 
@@ -73,9 +73,9 @@ struct Oldest {
     #[schemars(range(min = 1))]
     number: u64,
     /// Its id; null if it cannot be read.
-    operation_id: Option<Shown<OperationId>>,
+    operation_id: Option<AsDisplay<OperationId>>,
     /// When it was logged.
-    timestamp: Shown<Time>,
+    timestamp: AsDisplay<Time>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -108,8 +108,8 @@ impl<'a> StatusDoc<'a> {
                 .collect(),
             oldest_pending: stats.oldest_pending.map(|(number, at)| Oldest {
                 number,
-                operation_id: oldest.map(Shown),
-                timestamp: Shown(at),
+                operation_id: oldest.map(AsDisplay),
+                timestamp: AsDisplay(at),
             }),
             processing_active: stats.processing.is_some(),
             processing: stats.processing.as_ref().map(HolderDoc::new),

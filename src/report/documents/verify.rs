@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::words::Named;
+use super::words::AsName;
 use crate::client::{Check, Durability, Finding, FindingKind, Loss, Repaired, Verified};
 use crate::operation::Number;
 
@@ -32,7 +32,7 @@ pub struct VerifiedDoc<'a> {
 #[schemars(rename = "Finding")]
 pub struct FindingDoc<'a> {
     /// Whether something is wrong.
-    kind: Named<FindingKind>,
+    kind: AsName<FindingKind>,
     /// The file, relative to the log.
     #[schemars(length(min = 1))]
     path: &'a str,
@@ -50,7 +50,7 @@ impl<'a> FindingDoc<'a> {
     /// The document of a finding.
     pub fn new(finding: &'a Finding) -> FindingDoc<'a> {
         let Finding { kind, path, offset, what, advice } = finding;
-        FindingDoc { kind: Named(*kind), path, offset: *offset, what, advice }
+        FindingDoc { kind: AsName(*kind), path, offset: *offset, what, advice }
     }
 }
 
@@ -160,7 +160,7 @@ pub struct DurabilityDoc<'a> {
 #[schemars(rename = "TriedCheck")]
 struct CheckDoc<'a> {
     /// What was tried.
-    check: Named<Check>,
+    check: AsName<Check>,
     /// Whether the log is safe, as far as this goes.
     safe: bool,
     /// What was seen.
@@ -178,7 +178,7 @@ impl<'a> DurabilityDoc<'a> {
                 .tried
                 .iter()
                 .map(|tried| CheckDoc {
-                    check: Named(tried.check),
+                    check: AsName(tried.check),
                     safe: tried.safe,
                     what: &tried.what,
                 })

@@ -12,9 +12,9 @@ use crate::operation::{BackendName, FailureClass, OperationId, OperationType, St
 
 /// A value that JSON shows as people read it: times, ids, names.
 #[derive(Debug, Clone, Copy)]
-pub struct Shown<T>(pub T);
+pub struct AsDisplay<T>(pub T);
 
-impl<T: Display> Serialize for Shown<T> {
+impl<T: Display> Serialize for AsDisplay<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }
@@ -36,14 +36,14 @@ macro_rules! text {
 }
 
 text!(
-    Shown<Time>,
+    AsDisplay<Time>,
     "Time",
     "UTC, with milliseconds.",
     "format": "date-time",
     "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$"
 );
 text!(
-    Shown<OperationId>,
+    AsDisplay<OperationId>,
     "OperationId",
     "The id of an operation; ids sort by the time of logging.",
     "format": "uuid",
@@ -59,7 +59,7 @@ text!(
 );
 text!(Sha256<'_>, "Sha256", "A SHA-256 in hex.", "pattern": "^[0-9a-f]{64}$");
 text!(
-    Word<'_>,
+    OpenCode<'_>,
     "Word",
     "A stable word for scripts: compare it with those you know, and expect others.",
     "pattern": "^[A-Za-z0-9_.:-]+$"
@@ -78,22 +78,22 @@ pub struct Sha256<'a>(pub &'a str);
 /// A word of a set that is open: types of errors that backends name.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(transparent)]
-pub struct Word<'a>(pub &'a str);
+pub struct OpenCode<'a>(pub &'a str);
 
 /// A word of a closed set.
 #[derive(Debug, Clone, Copy)]
-pub struct Named<T>(pub T);
+pub struct AsName<T>(pub T);
 
 /// Says which words there are for an enum whose `as_str` names them.
 macro_rules! words {
     ($type:ty, $name:literal, $about:literal, $all:expr) => {
-        impl Serialize for Named<$type> {
+        impl Serialize for AsName<$type> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(self.0.as_str())
             }
         }
 
-        impl JsonSchema for Named<$type> {
+        impl JsonSchema for AsName<$type> {
             fn schema_name() -> Cow<'static, str> {
                 $name.into()
             }
