@@ -1,50 +1,12 @@
 //! Looking again at what was completed: what a look finds, and which places an operation touches, so that what a later
 //! one replaced or took away is not taken for lost.
 
+use super::effect::{Effect, Reach};
 use super::parameters::{Name, Task};
 use super::s3;
 use super::unixfs::{Cid, Options};
 use crate::config::{BackendSettings, BackendType};
 use crate::operation::{Fields, OperationType, Outcome};
-
-/// What a look at a completed operation's effect found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Audit {
-    /// It is there, as it was.
-    Intact,
-    /// It is not there any more; the text says what.
-    Gone(String),
-    /// It is there, and something else than it was; the text says how.
-    Altered(String),
-    /// There is nothing to look at.
-    Nothing,
-}
-
-/// A place that an operation puts something in, or takes something from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Effect {
-    /// The place, the same for all ways to write it; below it is what begins with it and a `/`.
-    pub place: String,
-    /// How far it reaches.
-    pub reach: Reach,
-    /// Whether something is there afterwards, at which an audit looks.
-    pub puts: bool,
-}
-
-/// How far an effect reaches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// This place and no other.
-    One,
-    /// This place, and perhaps what is below it.
-    Tree,
-    /// All that begins with this, in a store without folders: when nothing is below it any more, it is not there.
-    Prefix,
-    /// This place and all below it, for certain: it was taken away.
-    Removed,
-    /// It is seen to that this place is there: what was there before stays as it was.
-    Ensured,
-}
 
 /// Types of operations that leave nothing which could be looked at: they read, or take away.
 const NOTHING_LEFT: [&str; 6] = ["get", "cat", "download", "list", "rm", "unpin"];
@@ -79,7 +41,7 @@ pub fn effects(
         Task::Add { path, .. } => {
             let cid = outcome.cid.as_deref().and_then(|cid| Cid::try_from(cid).ok());
             let mut effects: Vec<Effect> =
-                cid.iter().map(|cid| put(content(cid), Reach::One)).collect();
+                cid.iter().map(|cid| put(content(cid), Reach::Exact)).collect();
             if let Some(name) =
                 parameters.get("to_files").filter(|name| is_ipfs && !name.is_empty())
             {
@@ -104,9 +66,9 @@ pub fn effects(
         }
         Task::MakeDirectory { name } => vec![put(named(&name), Reach::Ensured)],
         Task::Pin { cid } => vec![put(pin(&cid), Reach::Ensured)],
-        Task::Unpin { cid } => vec![taken(pin(&cid), Reach::One)],
+        Task::Unpin { cid } => vec![taken(pin(&cid), Reach::Exact)],
         Task::RemoveContent { cid, recursive } => {
-            let mut effects = vec![taken(content(&cid), Reach::One)];
+            let mut effects = vec![taken(content(&cid), Reach::Exact)];
             if recursive && !is_ipfs {
                 // What was in it may have gone with it, and nobody has noted what that was.
                 effects.push(taken("content".into(), Reach::Tree));
@@ -160,7 +122,7 @@ mod tests {
         let word = |effect: &Effect| {
             let sign = if effect.puts { '+' } else { '-' };
             let reach = match effect.reach {
-                Reach::One => "",
+                Reach::Exact => "",
                 Reach::Tree => "/?",
                 Reach::Prefix => "?",
                 Reach::Removed => "/*",

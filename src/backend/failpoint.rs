@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Answer, Attempt, AttemptError, Audit, Backend, Request};
+use super::{Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Request};
 use crate::disk::Failpoints;
 use crate::operation::{Failure, Number, OperationId, Outcome};
 
@@ -28,8 +28,8 @@ impl Backend for FailpointBackend {
         result
     }
 
-    fn ask(&self, request: &Request) -> Result<Answer, AttemptError> {
-        self.backend.ask(request)
+    fn query_attempt(&self, request: &Request) -> Result<AttemptStatus, AttemptError> {
+        self.backend.query_attempt(request)
     }
 
     fn audit(
@@ -37,24 +37,24 @@ impl Backend for FailpointBackend {
         request: &Request,
         outcome: &Outcome,
         attempt: &Attempt,
-    ) -> Result<Audit, AttemptError> {
+    ) -> Result<AuditResult, AttemptError> {
         self.backend.audit(request, outcome, attempt)
     }
 
-    fn still_running(&self, request: &Request) -> Option<String> {
-        self.backend.still_running(request)
+    fn detached_work(&self, request: &Request) -> Option<String> {
+        self.backend.detached_work(request)
     }
 
-    fn forget(&self, number: Number) {
-        self.backend.forget(number);
+    fn release_attempt(&self, number: Number) {
+        self.backend.release_attempt(number);
     }
 
-    fn leftovers(&self) -> Vec<(Number, OperationId)> {
-        self.backend.leftovers()
+    fn orphans(&self) -> Vec<(Number, OperationId)> {
+        self.backend.orphans()
     }
 
-    fn give_up(&self, number: Number, id: OperationId) -> Result<(), AttemptError> {
-        self.backend.give_up(number, id)
+    fn abort_orphan(&self, number: Number, id: OperationId) -> Result<(), AttemptError> {
+        self.backend.abort_orphan(number, id)
     }
 
     fn health(&self) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Answer, Attempt, AttemptError, Backend, Request};
+use super::{Attempt, AttemptError, AttemptStatus, Backend, Request};
 use crate::clock::Clock;
 use crate::operation::{Failure, FailureClass, Outcome};
 
@@ -104,10 +104,10 @@ impl Backend for MockBackend {
         })
     }
 
-    fn ask(&self, _request: &Request) -> Result<Answer, AttemptError> {
+    fn query_attempt(&self, _request: &Request) -> Result<AttemptStatus, AttemptError> {
         match self.outage() {
             Some(failure) => Err(AttemptError::from(failure)),
-            None => Ok(Answer::NotDone),
+            None => Ok(AttemptStatus::NotDone),
         }
     }
 
@@ -178,10 +178,10 @@ mod tests {
             panic!()
         };
         assert_eq!(failure.class, FailureClass::Outage);
-        assert!(backend.health().is_err() && backend.ask(&request("add")).is_err());
+        assert!(backend.health().is_err() && backend.query_attempt(&request("add")).is_err());
         backend.set_offline(false);
         assert!(backend.health().is_ok());
-        assert_eq!(backend.ask(&request("add")), Ok(Answer::NotDone));
+        assert_eq!(backend.query_attempt(&request("add")), Ok(AttemptStatus::NotDone));
         let attempt = Attempt::default();
         attempt.cancel();
         assert_eq!(backend.execute(&request("add"), &attempt), Err(AttemptError::Stopped));

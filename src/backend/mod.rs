@@ -5,6 +5,7 @@
 
 mod audit;
 pub mod custom;
+mod effect;
 mod errors;
 #[cfg(debug_assertions)]
 pub mod failpoint;
@@ -15,9 +16,9 @@ mod listed;
 pub mod local;
 pub mod mock;
 mod network;
-mod pace;
 mod parameters;
 mod place;
+mod rate_limit;
 mod registry;
 mod s3;
 pub mod unixfs;
@@ -27,14 +28,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-pub use audit::{Audit, Effect, Reach, effects, is_looked_at};
+pub use audit::{effects, is_looked_at};
 pub use custom::CustomBackend;
+pub use effect::{AuditResult, Effect, Reach};
 pub use http::Credentials;
 pub use ipfs::{IpfsBackend, IpfsOptions};
 pub use local::LocalBackend;
 pub use mock::{MockBackend, MockOptions};
-pub use pace::Pace;
 pub use parameters::TYPES;
+pub use rate_limit::RateLimiter;
 pub use registry::{Backends, Refusal};
 pub use s3::{AccessKeys, Notes as UploadNotes, S3Backend, S3Options};
 
@@ -67,12 +69,12 @@ pub struct Attempt {
     cancelled: AtomicBool,
     bytes_done: AtomicU64,
     bytes_total: AtomicU64,
-    pace: Option<Arc<Pace>>,
+    pace: Option<Arc<RateLimiter>>,
 }
 
 impl Attempt {
     /// An attempt that moves no more bytes per second than this, if anything.
-    pub fn paced(pace: Option<Arc<Pace>>) -> Attempt {
+    pub fn rate_limited(pace: Option<Arc<RateLimiter>>) -> Attempt {
         Attempt { pace, ..Attempt::default() }
     }
 
@@ -122,8 +124,8 @@ pub enum AttemptError {
     },
     /// It stopped because it was asked to, and nothing was done.
     Stopped,
-    /// No answer came: it may have been done. [`Backend::ask`] decides.
-    Unanswered(Failure),
+    /// No answer came: it may have been done. [`Backend::query_attempt`] decides.
+    UnknownOutcome(Failure),
 }
 
 impl From<Failure> for AttemptError {
@@ -156,7 +158,7 @@ impl AttemptError {
 
 /// What a backend says about an attempt that never got its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum AttemptStatus {
     /// It was done, with this result.
     Done(Outcome),
     /// It was not done, or repeating it does no harm.
@@ -173,7 +175,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome, AttemptError>;
 
     /// Says what became of an attempt without an answer.
-    fn ask(&self, request: &Request) -> Result<Answer, AttemptError>;
+    fn query_attempt(&self, request: &Request) -> Result<AttemptStatus, AttemptError>;
 
     /// Whether what a completed operation brought about is still there, and still is what it was.
     ///
@@ -183,27 +185,27 @@ pub trait Backend: Send + Sync + fmt::Debug {
         _request: &Request,
         _outcome: &Outcome,
         _attempt: &Attempt,
-    ) -> Result<Audit, AttemptError> {
-        Ok(Audit::Nothing)
+    ) -> Result<AuditResult, AttemptError> {
+        Ok(AuditResult::NotApplicable)
     }
 
     /// What goes on of what a dead drain loop began, and what to do, as far as that can be seen at once and without a
     /// network; none: nothing.
-    fn still_running(&self, _request: &Request) -> Option<String> {
+    fn detached_work(&self, _request: &Request) -> Option<String> {
         None
     }
 
     /// The outcome of an attempt at this operation is durable: what was kept to tell of it may go.
-    fn forget(&self, _number: Number) {}
+    fn release_attempt(&self, _number: Number) {}
 
     /// Operations of which attempts may have left something at the backend that nobody sees and that costs: half an
     /// upload, say. Seen without a network.
-    fn leftovers(&self) -> Vec<(Number, OperationId)> {
+    fn orphans(&self) -> Vec<(Number, OperationId)> {
         Vec::new()
     }
 
     /// Removes from the backend what attempts have left there of an operation that is over, or not there any more.
-    fn give_up(&self, _number: Number, _id: OperationId) -> Result<(), AttemptError> {
+    fn abort_orphan(&self, _number: Number, _id: OperationId) -> Result<(), AttemptError> {
         Ok(())
     }
 

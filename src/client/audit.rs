@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Client, ClientError, Stop};
-use crate::backend::{Attempt, AttemptError, Audit, Backend, Effect, effects, is_looked_at};
+use crate::backend::{Attempt, AttemptError, AuditResult, Backend, Effect, effects, is_looked_at};
 use crate::operation::{
     BackendName, Failure, FailureClass, Fields, Number, Operation, OperationId, OperationType,
     Outcome, Revision, State, Status, Time,
@@ -138,7 +138,7 @@ pub struct Unasked {
 
 /// What came of one question.
 enum Told {
-    Audit(Audit),
+    Audit(AuditResult),
     Unasked(Failure),
     Stopped,
 }
@@ -419,7 +419,7 @@ impl Client {
             return Told::Unasked(failure.clone());
         }
         let State::Completed { outcome, .. } = &operation.state else {
-            return Told::Audit(Audit::Nothing);
+            return Told::Audit(AuditResult::NotApplicable);
         };
         let attempt = Arc::new(Attempt::default());
         lock(running).insert(operation.number, attempt.clone());
@@ -436,7 +436,7 @@ impl Client {
             }
             Err(AttemptError::Stopped) => Told::Stopped,
             Err(_) if stopped.load(Ordering::SeqCst) => Told::Stopped,
-            Err(AttemptError::Failed { failure, .. } | AttemptError::Unanswered(failure)) => {
+            Err(AttemptError::Failed { failure, .. } | AttemptError::UnknownOutcome(failure)) => {
                 // What is wrong with one operation alone says nothing of the backend.
                 let troubles = match failure.class {
                     FailureClass::Permanent => 0,
@@ -473,17 +473,17 @@ impl Client {
                 }
                 return;
             }
-            Told::Audit(Audit::Nothing) => {
+            Told::Audit(AuditResult::NotApplicable) => {
                 report.nothing += 1;
                 return;
             }
-            Told::Audit(Audit::Intact) => {
+            Told::Audit(AuditResult::Intact) => {
                 report.checked += 1;
                 report.intact += 1;
                 return;
             }
-            Told::Audit(Audit::Gone(what)) => (what, Loss::Gone),
-            Told::Audit(Audit::Altered(what)) => (what, Loss::Altered),
+            Told::Audit(AuditResult::Missing(what)) => (what, Loss::Gone),
+            Told::Audit(AuditResult::Altered(what)) => (what, Loss::Altered),
         };
         if let State::Completed { outcome, .. } = &operation.state {
             let effects = self.effects_of(&operation, outcome);

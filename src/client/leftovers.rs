@@ -18,7 +18,7 @@ impl Client {
         let mut found = Leftovers::default();
         for (name, _) in self.backends.names() {
             let Some(backend) = self.backends.get(name) else { continue };
-            let mut left = backend.leftovers();
+            let mut left = backend.orphans();
             if left.is_empty() {
                 continue;
             }
@@ -36,7 +36,7 @@ impl Client {
             for (number, id) in over {
                 // A backend that does not answer is not waited for again and again.
                 let gone = match (&trouble, dry_run) {
-                    (None, false) => backend.give_up(number, id).map_err(words),
+                    (None, false) => backend.abort_orphan(number, id).map_err(words),
                     (None, true) => Ok(()),
                     (Some(why), _) => Err(String::clone(why)),
                 };
@@ -55,7 +55,9 @@ impl Client {
 
 fn words(error: AttemptError) -> String {
     match error {
-        AttemptError::Failed { failure, .. } | AttemptError::Unanswered(failure) => failure.message,
+        AttemptError::Failed { failure, .. } | AttemptError::UnknownOutcome(failure) => {
+            failure.message
+        }
         AttemptError::Stopped => "it was interrupted".into(),
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::error::{BadInput, ClientError};
 use super::{Client, Reference};
-use crate::backend::{Answer, Attempt, AttemptError, Request};
+use crate::backend::{Attempt, AttemptError, AttemptStatus, Request};
 use crate::config::SpoolMode;
 use crate::disk::{DiskError, FileKind};
 use crate::operation::retry::RetryPolicy;
@@ -162,7 +162,7 @@ impl Client {
     /// Logs a function of the caller's before it runs, and what came of it after: the same promise
     /// that backends get, for anything. It runs in this process, once, whatever a drain loop does meanwhile.
     ///
-    /// A function that returns [`AttemptError::Unanswered`] leaves the operation failed, `in_doubt`.
+    /// A function that returns [`AttemptError::UnknownOutcome`] leaves the operation failed, `in_doubt`.
     pub fn wrap(
         &self,
         operation_type: &OperationType,
@@ -195,7 +195,7 @@ impl Client {
         };
         let terms = Terms { policy: &policy, clock: &*self.clock, last_success: None };
         let settlement = settle(&terms, &processing, result, false, || {
-            Ok(Answer::Unknown("the function did not say whether it had been done".into()))
+            Ok(AttemptStatus::Unknown("the function did not say whether it had been done".into()))
         });
         if let End::Known(event) = settlement.end {
             let settled = Change::Next(Known::from(&processing), event);

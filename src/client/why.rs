@@ -230,7 +230,7 @@ impl Client {
     /// What goes on of what a dead drain loop started for it, if anything does.
     fn still_running(&self, operation: &Operation) -> Option<String> {
         let request = worker::request_of(operation, &self.layout);
-        self.backends.get(&operation.backend)?.still_running(&request)
+        self.backends.get(&operation.backend)?.detached_work(&request)
     }
 
     fn why_waiting(

@@ -11,7 +11,7 @@ use super::settle::{
     End, Settlement, Terms, Unanswered, after_crash, outage_of, request_of, settle,
     settle_unanswered,
 };
-use crate::backend::{Answer, Attempt, AttemptError, Backend};
+use crate::backend::{Attempt, AttemptError, AttemptStatus, Backend};
 use crate::clock::Clock;
 use crate::health::{self, Checked};
 use crate::operation::retry::{RetryPolicy, UNSENT};
@@ -179,7 +179,7 @@ impl<'scope, 'env> Executor<'scope, 'env> {
                     (None, away.clone())
                 } else {
                     let request = request_of(&operation, &layout);
-                    let answer = guarded(&operation.backend, || backend.ask(&request));
+                    let answer = guarded(&operation.backend, || backend.query_attempt(&request));
                     let terms = Terms { policy: &policy, clock: &*clock, last_success: None };
                     settle_question(&terms, &operation, unanswered, answer)
                 };
@@ -201,7 +201,7 @@ impl<'scope, 'env> Executor<'scope, 'env> {
     ) {
         self.scope.spawn(move || {
             for (number, id) in over {
-                let given_up = guarded(&name, || backend.give_up(number, id));
+                let given_up = guarded(&name, || backend.abort_orphan(number, id));
                 if let Err(error) = given_up {
                     tracing::warn!(number, backend = %name, ?error, "what is left of it at the backend stays for now");
                     return;
@@ -261,7 +261,7 @@ fn carry_out(
     };
     let terms = Terms { policy, clock, last_success };
     settle(&terms, &operation, result, attempt.is_cancelled(), || {
-        guarded(&operation.backend, || backend.ask(&request))
+        guarded(&operation.backend, || backend.query_attempt(&request))
     })
 }
 
@@ -269,7 +269,7 @@ fn settle_question(
     terms: &Terms<'_>,
     operation: &Operation,
     unanswered: Option<Unanswered>,
-    answer: Result<Answer, AttemptError>,
+    answer: Result<AttemptStatus, AttemptError>,
 ) -> (Option<Event>, Option<Failure>) {
     let Some(unanswered) = unanswered else {
         let outage = outage_of(&answer);
@@ -291,7 +291,7 @@ fn guarded<T>(
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
         let message =
             format!("backend `{backend}` panicked: a bug in it, see what it wrote to stderr");
-        Err(AttemptError::Unanswered(Failure {
+        Err(AttemptError::UnknownOutcome(Failure {
             class: FailureClass::Transient,
             error_type: "backend_panicked".into(),
             message,

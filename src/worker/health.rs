@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::lane::Lane;
 use super::settle::End;
 use super::{Running, Settlement, TRANSITIONS_MAX, Worker};
-use crate::backend::Pace;
+use crate::backend::RateLimiter;
 use crate::health::{self, BackendHealth, Checked, HealthStatus, Records};
 use crate::operation::retry::RetryPolicy;
 use crate::operation::{BackendName, Event, Operation, State, Status, Time};
@@ -132,7 +132,7 @@ impl Worker<'_, '_, '_> {
         let jobs = self.options.jobs.unwrap_or_else(|| self.tools.settings.jobs_of(backend));
         let mut lane = Lane::new(jobs);
         let limit = self.tools.settings.bytes_per_second_of(backend);
-        lane.pace = limit.map(|limit| Arc::new(Pace::new(limit, self.tools.clock.clone())));
+        lane.pace = limit.map(|limit| Arc::new(RateLimiter::new(limit, self.tools.clock.clone())));
         let known: Option<BackendHealth> =
             health::known(self.records()).into_iter().find(|health| health.backend == *backend);
         if let Some(health) = known {

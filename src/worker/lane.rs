@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-use crate::backend::Pace;
+use crate::backend::RateLimiter;
 use crate::health::Checked;
 use crate::operation::{Failure, FailureClass, Number, Operation, Time};
 
@@ -44,7 +44,7 @@ pub struct Lane {
     /// A probe under way: what it says.
     probe: Option<Receiver<Checked>>,
     /// How fast bytes may move, if that is limited.
-    pub pace: Option<Arc<Pace>>,
+    pub pace: Option<Arc<RateLimiter>>,
 }
 
 impl Lane {

@@ -673,7 +673,7 @@ impl Worker<'_, '_, '_> {
                 .get(&operation.backend)
                 .filter(|_| operation.status() != Status::Processing && is_known)
             {
-                backend.forget(operation.number);
+                backend.release_attempt(operation.number);
             }
             recorded.push((operation, transition.event));
         }
@@ -685,7 +685,7 @@ impl Worker<'_, '_, '_> {
         self.claimed += 1;
         let lane = self.lane(&operation.backend);
         let (pace, last_success, epoch) = (lane.pace.clone(), lane.last_success(), lane.claimed());
-        let attempt = Arc::new(Attempt::paced(pace));
+        let attempt = Arc::new(Attempt::rate_limited(pace));
         observer.started(&operation, &attempt);
         let jobs =
             self.options.jobs.unwrap_or_else(|| self.tools.settings.jobs_of(&operation.backend));

@@ -1,4 +1,4 @@
-use crate::backend::{Answer, AttemptError, Request};
+use crate::backend::{AttemptError, AttemptStatus, Request};
 use crate::clock::Clock;
 use crate::operation::retry::{GIVEN_UP_AFTER, RetryPolicy};
 use crate::operation::{Event, Failure, FailureClass, Operation, Outcome, State, Time, failure};
@@ -85,7 +85,7 @@ pub fn settle(
     operation: &Operation,
     result: Result<Outcome, AttemptError>,
     was_stopped: bool,
-    ask: impl FnOnce() -> Result<Answer, AttemptError>,
+    ask: impl FnOnce() -> Result<AttemptStatus, AttemptError>,
 ) -> Settlement {
     match result {
         Ok(outcome) => known(Event::Completed { outcome }),
@@ -93,7 +93,7 @@ pub fn settle(
         Err(AttemptError::Failed { failure, retry_after_ms }) => {
             terms.after(operation, failure, retry_after_ms)
         }
-        Err(AttemptError::Unanswered(failure)) => {
+        Err(AttemptError::UnknownOutcome(failure)) => {
             settle_unanswered(terms, operation, Unanswered { failure, was_stopped }, ask())
         }
     }
@@ -104,13 +104,13 @@ pub fn settle_unanswered(
     terms: &Terms<'_>,
     operation: &Operation,
     unanswered: Unanswered,
-    answer: Result<Answer, AttemptError>,
+    answer: Result<AttemptStatus, AttemptError>,
 ) -> Settlement {
     match answer {
-        Ok(Answer::Done(outcome)) => known(Event::Completed { outcome }),
-        Ok(Answer::NotDone) if unanswered.was_stopped => known(handed_back()),
-        Ok(Answer::NotDone) => terms.after(operation, unanswered.failure, None),
-        Ok(Answer::Unknown(why)) => known(Event::Failed {
+        Ok(AttemptStatus::Done(outcome)) => known(Event::Completed { outcome }),
+        Ok(AttemptStatus::NotDone) if unanswered.was_stopped => known(handed_back()),
+        Ok(AttemptStatus::NotDone) => terms.after(operation, unanswered.failure, None),
+        Ok(AttemptStatus::Unknown(why)) => known(Event::Failed {
             failure: in_doubt(&format!("{}; {why}", unanswered.failure.message)),
         }),
         unknown => match give_up(operation, &unknown) {
@@ -122,23 +122,25 @@ pub fn settle_unanswered(
 }
 
 /// What becomes of an operation of which its backend can say nothing now; none: it is asked again later.
-fn give_up(operation: &Operation, answer: &Result<Answer, AttemptError>) -> Option<Event> {
+fn give_up(operation: &Operation, answer: &Result<AttemptStatus, AttemptError>) -> Option<Event> {
     let (why, may_change) = match answer {
-        Ok(Answer::StillRunning(what)) => (what.as_str(), true),
+        Ok(AttemptStatus::StillRunning(what)) => (what.as_str(), true),
         Err(AttemptError::Failed { failure, .. }) => {
             (failure.message.as_str(), failure.class != FailureClass::Permanent)
         }
         Err(AttemptError::Stopped) => ("the question was interrupted", true),
         // It gives no answer at all: a bug in it, which asking again does not cure.
-        Err(AttemptError::Unanswered(failure)) => (failure.message.as_str(), false),
-        Ok(Answer::Done(_) | Answer::NotDone | Answer::Unknown(_)) => return None,
+        Err(AttemptError::UnknownOutcome(failure)) => (failure.message.as_str(), false),
+        Ok(AttemptStatus::Done(_) | AttemptStatus::NotDone | AttemptStatus::Unknown(_)) => {
+            return None;
+        }
     };
     // Who does not want it any more need not wait for that.
     (is_cancelled(operation) || !may_change).then(|| Event::Failed { failure: in_doubt(why) })
 }
 
 /// If a question found nobody: what was said of that.
-pub(super) fn outage_of(answer: &Result<Answer, AttemptError>) -> Option<Failure> {
+pub(super) fn outage_of(answer: &Result<AttemptStatus, AttemptError>) -> Option<Failure> {
     match answer {
         Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Outage => {
             Some(failure.clone())
@@ -161,11 +163,11 @@ fn handed_back() -> Event {
 /// None: the backend cannot be asked now, so it stays as it is until it can.
 pub(super) fn after_crash(
     operation: &Operation,
-    answer: Result<Answer, AttemptError>,
+    answer: Result<AttemptStatus, AttemptError>,
 ) -> Option<Event> {
     match answer {
-        Ok(Answer::Done(outcome)) => Some(Event::Completed { outcome }),
-        Ok(Answer::NotDone) if operation.interruptions + 1 >= GIVEN_UP_AFTER => {
+        Ok(AttemptStatus::Done(outcome)) => Some(Event::Completed { outcome }),
+        Ok(AttemptStatus::NotDone) if operation.interruptions + 1 >= GIVEN_UP_AFTER => {
             let message = format!(
                 "{} drain loops died while it was being carried out, the last ones with nothing else running; \
                  find out why before retrying it",
@@ -179,14 +181,14 @@ pub(super) fn after_crash(
                 },
             })
         }
-        Ok(Answer::NotDone) => Some(Event::Returned {
+        Ok(AttemptStatus::NotDone) => Some(Event::Returned {
             reason:
                 "its drain loop died; the backend says that it was not done, or may be repeated"
                     .into(),
             interrupted: true,
             failure: None,
         }),
-        Ok(Answer::Unknown(why)) => Some(Event::Failed { failure: in_doubt(&why) }),
+        Ok(AttemptStatus::Unknown(why)) => Some(Event::Failed { failure: in_doubt(&why) }),
         unknown => give_up(operation, &unknown),
     }
 }

@@ -139,10 +139,10 @@ impl Worker<'_, '_, '_> {
             let Some(backend) = self.tools.backends.get(&name) else { continue };
             // One that is away would only be waited for.
             if self.lanes.get(&name).is_some_and(|lane| lane.is_closed(now)) {
-                self.leftovers_due |= !backend.leftovers().is_empty();
+                self.leftovers_due |= !backend.orphans().is_empty();
                 continue;
             }
-            let mut over = backend.leftovers();
+            let mut over = backend.orphans();
             over.retain(|(number, id)| {
                 !self.is_taken(*number) && is_over(&self.view, *number, *id)
             });

@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use wal_cli::backend::unixfs::Options;
-use wal_cli::backend::{Answer, Attempt, AttemptError, Audit, Backend, LocalBackend, Request};
+use wal_cli::backend::{
+    Attempt, AttemptError, AttemptStatus, AuditResult, Backend, LocalBackend, Request,
+};
 use wal_cli::client::{
     AuditOptions, AuditReport, Client, ClientError, Followed, ProcessOptions, Reference, Silent,
     Stop,
@@ -42,7 +44,7 @@ fn numbers(report: &AuditReport) -> (Vec<u64>, Vec<u64>) {
     (numbers(&report.gone), numbers(&report.altered))
 }
 
-fn finds(scenario: &Scenario, on: &str, name: &str, found: Audit) {
+fn finds(scenario: &Scenario, on: &str, name: &str, found: AuditResult) {
     scenario.scripts[on].audits.lock().unwrap().insert(name.to_owned(), found);
 }
 
@@ -56,8 +58,8 @@ fn what_is_gone_goes_on_as_a_new_operation_also_from_an_archive() {
     let scenario = Scenario::new();
     scenario.add("a", "one two three").process();
     scenario.client().checkpoint().unwrap();
-    finds(&scenario, "a", "one", Audit::Gone("it is gone".into()));
-    finds(&scenario, "a", "two", Audit::Altered("it is another one".into()));
+    finds(&scenario, "a", "one", AuditResult::Missing("it is gone".into()));
+    finds(&scenario, "a", "two", AuditResult::Altered("it is another one".into()));
 
     let client = scenario.client();
     let before = client.stats().unwrap();
@@ -109,7 +111,7 @@ fn what_is_gone_goes_on_as_a_new_operation_also_from_an_archive() {
 fn what_failed_again_or_was_deleted_is_logged_once_more() {
     let scenario = Scenario::new();
     scenario.add("a", "one").process();
-    finds(&scenario, "a", "one", Audit::Gone("it is gone".into()));
+    finds(&scenario, "a", "one", AuditResult::Missing("it is gone".into()));
     assert_eq!(look(&scenario.client(), true).reopened, 1);
     scenario
         .client()
@@ -139,7 +141,7 @@ fn a_repair_keeps_what_was_reopened() {
     let scenario = Scenario::new();
     scenario.add("a", "one two").process();
     scenario.client().checkpoint().unwrap();
-    finds(&scenario, "a", "one", Audit::Gone("it is gone".into()));
+    finds(&scenario, "a", "one", AuditResult::Missing("it is gone".into()));
     look(&scenario.client(), true);
     let old = scenario.get(1);
     for folded in [false, true] {
@@ -172,7 +174,7 @@ fn a_repair_keeps_what_was_reopened() {
 fn a_backend_that_is_away_is_asked_once_and_told_once() {
     let scenario = Scenario::new();
     scenario.add("a", "one two three four five").add("b", "six seven").process();
-    finds(&scenario, "b", "seven", Audit::Nothing);
+    finds(&scenario, "b", "seven", AuditResult::NotApplicable);
     scenario.scripts["a"].away.store(true, Ordering::SeqCst);
     let report = look(&scenario.client(), true);
     let [unasked] = &report.unasked[..] else { panic!("{report:?}") };
@@ -193,7 +195,7 @@ fn a_backend_that_is_away_is_asked_once_and_told_once() {
 fn a_request_to_stop_ends_it_soon_with_what_was_found() {
     let scenario = Scenario::new();
     scenario.add("a", "gone hangs never").process();
-    finds(&scenario, "a", "gone", Audit::Gone("it is gone".into()));
+    finds(&scenario, "a", "gone", AuditResult::Missing("it is gone".into()));
     let (stop, client) = (Stop::new(), scenario.client());
     let report = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -254,8 +256,8 @@ impl Backend for Meddled {
         self.store.execute(request, attempt)
     }
 
-    fn ask(&self, request: &Request) -> Result<Answer, AttemptError> {
-        self.store.ask(request)
+    fn query_attempt(&self, request: &Request) -> Result<AttemptStatus, AttemptError> {
+        self.store.query_attempt(request)
     }
 
     fn audit(
@@ -263,7 +265,7 @@ impl Backend for Meddled {
         request: &Request,
         outcome: &Outcome,
         attempt: &Attempt,
-    ) -> Result<Audit, AttemptError> {
+    ) -> Result<AuditResult, AttemptError> {
         if !self.done.swap(true, Ordering::SeqCst) {
             (self.meanwhile)();
         }
@@ -332,7 +334,7 @@ fn what_is_begun_at_a_place_excuses_what_is_missing_there_until_it_has_ended() {
     touch(&scenario, "mkdir", "other", &[("path", "/m")]);
     scenario.process();
     for name in ["one", "other"] {
-        finds(&scenario, "a", name, Audit::Gone("it is gone".into()));
+        finds(&scenario, "a", name, AuditResult::Missing("it is gone".into()));
     }
     touch(&scenario, "rm", "rm", &[("path", "/n")]);
     // Not begun yet, so it has nothing to do with it; but what is logged behind it would undo it.
@@ -355,7 +357,7 @@ fn what_is_begun_at_a_place_excuses_what_is_missing_there_until_it_has_ended() {
         .answers
         .lock()
         .unwrap()
-        .insert("rm".into(), Answer::Unknown("nobody saw it".into()));
+        .insert("rm".into(), AttemptStatus::Unknown("nobody saw it".into()));
     scenario.process();
     if scenario.get(3).is_in_doubt() {
         let report = look(&scenario.client(), true);

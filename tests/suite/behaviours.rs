@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use wal_cli::backend::{Answer, Attempt, AttemptError, Backend, Request};
+use wal_cli::backend::{Attempt, AttemptError, AttemptStatus, Backend, Request};
 use wal_cli::operation::{
     BackendName, Failure, FailureClass, OperationId, OperationType, Outcome, Source, Time,
 };
@@ -101,8 +101,8 @@ impl Bench {
         (failure.error_type, failure.message)
     }
 
-    pub fn ask(&self, operation_type: &str, parameters: &[(&str, &str)]) -> Answer {
-        self.backend.ask(&request(operation_type, parameters)).unwrap()
+    pub fn ask(&self, operation_type: &str, parameters: &[(&str, &str)]) -> AttemptStatus {
+        self.backend.query_attempt(&request(operation_type, parameters)).unwrap()
     }
 
     /// What it says of an attempt without an answer; that nobody can know, where nobody can.
@@ -110,7 +110,7 @@ impl Bench {
         &self,
         operation_type: &str,
         parameters: &[(&str, &str)],
-        is_right: fn(&Answer) -> bool,
+        is_right: fn(&AttemptStatus) -> bool,
     ) {
         let answer = self.ask(operation_type, parameters);
         let is_right = if self.tells { is_right(&answer) } else { is_not_done(&answer) };
@@ -128,16 +128,16 @@ impl Bench {
     }
 }
 
-fn is_done(answer: &Answer) -> bool {
-    matches!(answer, Answer::Done(_))
+fn is_done(answer: &AttemptStatus) -> bool {
+    matches!(answer, AttemptStatus::Done(_))
 }
 
-fn is_not_done(answer: &Answer) -> bool {
-    *answer == Answer::NotDone
+fn is_not_done(answer: &AttemptStatus) -> bool {
+    *answer == AttemptStatus::NotDone
 }
 
-fn is_unknown(answer: &Answer) -> bool {
-    matches!(answer, Answer::Unknown(_))
+fn is_unknown(answer: &AttemptStatus) -> bool {
+    matches!(answer, AttemptStatus::Unknown(_))
 }
 
 const HELLO: &[u8] = b"hello world\n";

@@ -235,7 +235,7 @@ fn who_is_asked_to_stop_may_hand_the_operation_back_and_who_does_not_is_killed_w
         );
         match result {
             Err(AttemptError::Stopped) => assert!(handed_back),
-            Err(AttemptError::Unanswered(failure)) => assert!(!handed_back, "{failure:?}"),
+            Err(AttemptError::UnknownOutcome(failure)) => assert!(!handed_back, "{failure:?}"),
             other => panic!("{other:?}"),
         }
         let pid = std::fs::read_to_string(place.path("pid")).unwrap();

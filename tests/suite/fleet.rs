@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use wal_cli::backend::{Answer, Attempt, AttemptError, Backend, Request};
+use wal_cli::backend::{Attempt, AttemptError, AttemptStatus, Backend, Request};
 use wal_cli::client::{AddOptions, Client, Reference, Silent, Stop, Verb};
 use wal_cli::clock::{Clock, ManualClock, SystemClock};
 use wal_cli::config::Settings;
@@ -46,8 +46,8 @@ impl Backend for Reordered {
         Ok(Outcome::default())
     }
 
-    fn ask(&self, _: &Request) -> Result<Answer, AttemptError> {
-        Ok(Answer::NotDone)
+    fn query_attempt(&self, _: &Request) -> Result<AttemptStatus, AttemptError> {
+        Ok(AttemptStatus::NotDone)
     }
 
     fn health(&self) -> Result<(), Failure> {

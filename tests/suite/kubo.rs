@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use daemon::{Kubo, endpoint};
 use wal_cli::backend::{
-    Answer, Attempt, AttemptError, Backend, Credentials, IpfsBackend, IpfsOptions,
+    Attempt, AttemptError, AttemptStatus, Backend, Credentials, IpfsBackend, IpfsOptions,
 };
 use wal_cli::clock::SystemClock;
 use wal_cli::disk::OsDisk;
@@ -201,7 +201,7 @@ fn what_the_node_has_not_got_is_said_and_can_come_later() {
         let failure = match bench.run(operation_type, parameters) {
             Err(AttemptError::Failed { failure, .. }) if operation_type == "get" => failure,
             // Whether nothing came of it is seen by asking.
-            Err(AttemptError::Unanswered(failure)) if operation_type == "pin" => failure,
+            Err(AttemptError::UnknownOutcome(failure)) if operation_type == "pin" => failure,
             other => panic!("{operation_type} gave {other:?}"),
         };
         assert_eq!(
@@ -213,11 +213,11 @@ fn what_the_node_has_not_got_is_said_and_can_come_later() {
             failure.message.contains(absent) && failure.message.contains("the node has not got it")
         );
     }
-    assert_eq!(bench.ask("pin", &[("cid", absent)]), Answer::NotDone);
+    assert_eq!(bench.ask("pin", &[("cid", absent)]), AttemptStatus::NotDone);
     assert_eq!(bench.refused("rm", &[("cid", absent)]).0, "not_found");
     // dag-cbor: neither a file nor a directory.
     let other = "bafyreigaknpexyvxt76zgkitavbwx6ejgfheup5oybpm77f3pxzrvwpfdi";
-    assert_eq!(bench.ask("pin", &[("cid", other)]), Answer::NotDone);
+    assert_eq!(bench.ask("pin", &[("cid", other)]), AttemptStatus::NotDone);
     assert!(!Path::new(&out).exists());
 }
 
@@ -247,7 +247,7 @@ fn a_node_that_asks_others_in_vain_gives_a_pin_up_at_the_limit() {
     println!(
         "a pin of what nobody has ended after {took:.1?}, where {idle:?} may pass without movement"
     );
-    let Err(AttemptError::Unanswered(failure)) = result else { panic!("{result:?}") };
+    let Err(AttemptError::UnknownOutcome(failure)) = result else { panic!("{result:?}") };
     assert_eq!(
         (failure.class, &failure.error_type[..]),
         (FailureClass::Transient, "timed_out"),
@@ -255,7 +255,7 @@ fn a_node_that_asks_others_in_vain_gives_a_pin_up_at_the_limit() {
     );
     assert!(failure.message.contains(absent), "{}", failure.message);
     assert!((idle..idle * 2).contains(&took), "{took:?}");
-    assert_eq!(bench.ask("pin", &[("cid", absent)]), Answer::NotDone);
+    assert_eq!(bench.ask("pin", &[("cid", absent)]), AttemptStatus::NotDone);
 
     // What it has is pinned as ever.
     let file = bench.write("file", b"here\n");

@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde_json::Value;
 use server::{BUCKET, Identity, OWNER, S3};
 use wal_cli::backend::{
-    AccessKeys, Answer, Attempt, AttemptError, Backend, S3Backend, S3Options, UploadNotes,
+    AccessKeys, Attempt, AttemptError, AttemptStatus, Backend, S3Backend, S3Options, UploadNotes,
 };
 use wal_cli::clock::{Clock, SystemClock};
 use wal_cli::disk::OsDisk;
@@ -280,12 +280,18 @@ fn who_is_asked_about_an_attempt_knows_whose_it_was() {
     let hello = bench.write("hello", b"hello\n");
     let put = || request("upload", &[("path", &hello), ("destination", "/asked/hello")]);
     let (ours, other) = (put(), put());
-    assert_eq!(s3.ask(&ours), Ok(Answer::NotDone));
+    assert_eq!(s3.query_attempt(&ours), Ok(AttemptStatus::NotDone));
     s3.execute(&ours, &Attempt::default()).unwrap();
-    assert!(matches!(s3.ask(&ours), Ok(Answer::Done(outcome)) if outcome.size == Some(6)));
-    assert_eq!(s3.ask(&other), Ok(Answer::NotDone), "the same content, put by another operation");
+    assert!(
+        matches!(s3.query_attempt(&ours), Ok(AttemptStatus::Done(outcome)) if outcome.size == Some(6))
+    );
+    assert_eq!(
+        s3.query_attempt(&other),
+        Ok(AttemptStatus::NotDone),
+        "the same content, put by another operation"
+    );
     s3.execute(&other, &Attempt::default()).unwrap();
-    assert_eq!(s3.ask(&ours), Ok(Answer::NotDone), "put, and put over since");
+    assert_eq!(s3.query_attempt(&ours), Ok(AttemptStatus::NotDone), "put, and put over since");
     assert!(
         matches!(s3.execute(&request("get", &[("source", "s3://no-such-bucket/x"), ("destination", &hello)]),
         &Attempt::default()), Err(AttemptError::Failed { failure, .. }) if failure.error_type == "no_such_bucket")
@@ -368,7 +374,7 @@ fn an_object_and_a_folder_of_one_name_are_two_things() {
     assert_eq!(names("twins/a"), ["x"], "the folder stays where it is");
     // Whether the object or the folder was to be moved, nobody can tell now.
     let moved = [("source", "twins/a"), ("destination", "twins/b")];
-    assert!(matches!(bench.ask("move", &moved), Answer::Unknown(_)));
+    assert!(matches!(bench.ask("move", &moved), AttemptStatus::Unknown(_)));
     put("twins/a", b"object");
     bench.ok("rm", &[("path", "twins/a")]);
     assert_eq!(names("twins/a"), ["x"]);

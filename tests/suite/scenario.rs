@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use wal_cli::backend::{Answer, Attempt, AttemptError, Audit, Backend, Request};
+use wal_cli::backend::{Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Request};
 use wal_cli::client::{Client, ProcessOptions, ProcessReport, Reference, Silent, Stop};
 use wal_cli::clock::ManualClock;
 use wal_cli::config::Settings;
@@ -39,9 +39,9 @@ pub enum Act {
 pub struct Script {
     pub acts: Mutex<BTreeMap<String, Vec<Act>>>,
     pub calls: Mutex<Vec<String>>,
-    pub answers: Mutex<BTreeMap<String, Answer>>,
+    pub answers: Mutex<BTreeMap<String, AttemptStatus>>,
     /// What a look at completed operations finds; all others are intact, and of `hangs` none finds anything.
-    pub audits: Mutex<BTreeMap<String, Audit>>,
+    pub audits: Mutex<BTreeMap<String, AuditResult>>,
     /// Those that were looked at.
     pub audited: Mutex<Vec<String>>,
     pub away: AtomicBool,
@@ -92,10 +92,10 @@ impl Backend for Script {
                 failure: failure(FailureClass::Transient),
                 retry_after_ms: Some(ms),
             }),
-            Act::Unanswered => Err(AttemptError::Unanswered(failure(FailureClass::Transient))),
+            Act::Unanswered => Err(AttemptError::UnknownOutcome(failure(FailureClass::Transient))),
             Act::Lost => {
                 self.away.store(true, Ordering::SeqCst);
-                Err(AttemptError::Unanswered(failure(FailureClass::Outage)))
+                Err(AttemptError::UnknownOutcome(failure(FailureClass::Outage)))
             }
             Act::Die => {
                 self.process.lock().unwrap().as_ref().unwrap().kill();
@@ -107,13 +107,13 @@ impl Backend for Script {
                 }
                 match act {
                     Act::Hang => Err(AttemptError::Stopped),
-                    _ => Err(AttemptError::Unanswered(failure(FailureClass::Transient))),
+                    _ => Err(AttemptError::UnknownOutcome(failure(FailureClass::Transient))),
                 }
             }
         }
     }
 
-    fn ask(&self, request: &Request) -> Result<Answer, AttemptError> {
+    fn query_attempt(&self, request: &Request) -> Result<AttemptStatus, AttemptError> {
         if self.away.load(Ordering::SeqCst) && !Script::name(request).starts_with("harmless") {
             return Err(AttemptError::failed(FailureClass::Outage, "refused", "nobody listens"));
         }
@@ -126,7 +126,7 @@ impl Backend for Script {
             .unwrap()
             .get(&Script::name(request))
             .cloned()
-            .unwrap_or(Answer::NotDone))
+            .unwrap_or(AttemptStatus::NotDone))
     }
 
     fn audit(
@@ -134,7 +134,7 @@ impl Backend for Script {
         request: &Request,
         _: &Outcome,
         attempt: &Attempt,
-    ) -> Result<Audit, AttemptError> {
+    ) -> Result<AuditResult, AttemptError> {
         let name = Script::name(request);
         self.audited.lock().unwrap().push(name.clone());
         if self.away.load(Ordering::SeqCst) {
@@ -149,7 +149,7 @@ impl Backend for Script {
             }
             return Err(AttemptError::Stopped);
         }
-        Ok(self.audits.lock().unwrap().get(&name).cloned().unwrap_or(Audit::Intact))
+        Ok(self.audits.lock().unwrap().get(&name).cloned().unwrap_or(AuditResult::Intact))
     }
 
     fn health(&self) -> Result<(), Failure> {

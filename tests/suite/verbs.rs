@@ -161,7 +161,7 @@ fn what_is_done_before_it_could_stop_is_done() {
     let _ = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
     assert_eq!(reason(&scenario, 1), Reason::LoopDied);
     change(&scenario, &CANCEL, &[1]);
-    let answer = wal_cli::backend::Answer::Done(wal_cli::operation::Outcome::default());
+    let answer = wal_cli::backend::AttemptStatus::Done(wal_cli::operation::Outcome::default());
     scenario.scripts["a"].answers.lock().unwrap().insert("x".into(), answer);
     assert_eq!(scenario.process().completed, 1);
     assert_eq!(scenario.get(1).status(), Status::Completed);

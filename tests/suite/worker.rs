@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use wal_cli::backend::{Answer, Attempt, AttemptError, Backend, Request};
+use wal_cli::backend::{Attempt, AttemptError, AttemptStatus, Backend, Request};
 use wal_cli::client::{
     Client, ClientError, Filter, ProcessOptions, ProcessReport, Reference, Silent, Stop,
 };
@@ -93,8 +93,10 @@ fn an_attempt_without_an_answer_is_settled_by_asking() {
         scenario.act("a", name, &[Act::Unanswered]);
     }
     let outcome = Outcome { cid: Some("asked".into()), ..Outcome::default() };
-    let answers =
-        [("done", Answer::Done(outcome)), ("unknown", Answer::Unknown("nobody knows".into()))];
+    let answers = [
+        ("done", AttemptStatus::Done(outcome)),
+        ("unknown", AttemptStatus::Unknown("nobody knows".into())),
+    ];
     scenario.scripts["a"]
         .answers
         .lock()
@@ -110,7 +112,7 @@ fn an_attempt_without_an_answer_is_settled_by_asking() {
 fn what_was_sent_before_an_outage_is_asked_about_once_that_is_over() {
     let scenario = Scenario::new();
     let outcome = Outcome { cid: Some("found".into()), ..Outcome::default() };
-    scenario.scripts["a"].answers.lock().unwrap().insert("x".into(), Answer::Done(outcome));
+    scenario.scripts["a"].answers.lock().unwrap().insert("x".into(), AttemptStatus::Done(outcome));
     scenario.act("a", "x", &[Act::Lost]).add("a", "x y z");
     let job = ProcessOptions { jobs: Some(1), ..ProcessOptions::default() };
     scenario.client().process(&job, &Stop::new(), &mut Silent).unwrap();
@@ -153,7 +155,7 @@ fn what_a_dead_loop_left_claimed_is_asked_about_and_goes_on() {
     run().expect_err("the process died");
     assert_eq!(scenario.get(1).status(), Status::Processing);
     let outcome = Outcome { cid: Some("found".into()), ..Outcome::default() };
-    scenario.scripts["a"].answers.lock().unwrap().insert("x".into(), Answer::Done(outcome));
+    scenario.scripts["a"].answers.lock().unwrap().insert("x".into(), AttemptStatus::Done(outcome));
     run().expect_err("it died again, at y");
     assert_eq!(scenario.get(1).status(), Status::Completed, "the backend had it");
     let report = run().unwrap();
@@ -175,7 +177,7 @@ fn what_nobody_can_tell_after_a_crash_counts_as_failed() {
         .answers
         .lock()
         .unwrap()
-        .insert("x".into(), Answer::Unknown("nobody saw it".into()));
+        .insert("x".into(), AttemptStatus::Unknown("nobody saw it".into()));
     let report = scenario.process();
     assert_eq!((report.recovered, report.failed), (1, 1));
     assert_eq!(scenario.get(1).state.failure().unwrap().error_type, "in_doubt");
@@ -335,7 +337,7 @@ fn a_wrapped_function_is_logged_before_it_runs() {
     assert_eq!(operation.status(), Status::Completed);
     let doubtful = client
         .wrap(&kind, &name, Fields::new(), |_, _| {
-            Err(AttemptError::Unanswered(Failure {
+            Err(AttemptError::UnknownOutcome(Failure {
                 class: FailureClass::Transient,
                 error_type: "timeout".into(),
                 message: "no answer".into(),
@@ -506,8 +508,8 @@ fn a_panicking_backend_gives_no_answer_and_stops_nothing() {
         fn execute(&self, _: &Request, _: &Attempt) -> Result<Outcome, AttemptError> {
             panic!("a bug")
         }
-        fn ask(&self, _: &Request) -> Result<Answer, AttemptError> {
-            Ok(Answer::NotDone)
+        fn query_attempt(&self, _: &Request) -> Result<AttemptStatus, AttemptError> {
+            Ok(AttemptStatus::NotDone)
         }
         fn health(&self) -> Result<(), Failure> {
             Ok(())

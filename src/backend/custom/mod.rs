@@ -27,7 +27,7 @@ use self::process::Process;
 use self::result::{Printed, RESULT_MAX, settle, unanswered};
 use super::errors::ours;
 use super::files::check_source;
-use super::{Answer, Attempt, AttemptError, Backend, Request};
+use super::{Attempt, AttemptError, AttemptStatus, Backend, Request};
 use crate::clock::Clock;
 use crate::config::VARIABLE_PREFIX;
 use crate::disk::Disk;
@@ -133,35 +133,35 @@ impl Backend for CustomBackend {
         }
         check_source(&*self.disk, request)?;
         let result = self.run(request, attempt);
-        if matches!(result, Err(AttemptError::Unanswered(_))) {
+        if matches!(result, Err(AttemptError::UnknownOutcome(_))) {
             // Whoever asks next is not to take for it what is about to end, or what only begins.
             output::wait_until_free(&self.output_of(request), &*self.clock);
         }
         result
     }
 
-    fn ask(&self, request: &Request) -> Result<Answer, AttemptError> {
-        if let Some(what) = self.still_running(request) {
-            return Ok(Answer::StillRunning(what));
+    fn query_attempt(&self, request: &Request) -> Result<AttemptStatus, AttemptError> {
+        if let Some(what) = self.detached_work(request) {
+            return Ok(AttemptStatus::StillRunning(what));
         }
         let path = self.output_of(request);
         if !self.disk.exists(&path).map_err(ours)? {
             // It is there, and durable, before the program is started.
-            return Ok(Answer::NotDone);
+            return Ok(AttemptStatus::NotDone);
         }
         let what = format!(
             "it was carried out by a program that cannot be asked, and that ended without an answer; what it printed is in `{}`",
             path.display()
         );
-        Ok(Answer::Unknown(what))
+        Ok(AttemptStatus::Unknown(what))
     }
 
-    fn forget(&self, number: Number) {
+    fn release_attempt(&self, number: Number) {
         // If this fails, the file stands there until the number runs again, or a drain loop sweeps it away.
         output::remove(&output::path_of(&self.run, number));
     }
 
-    fn still_running(&self, request: &Request) -> Option<String> {
+    fn detached_work(&self, request: &Request) -> Option<String> {
         let path = self.output_of(request);
         output::is_held(&path).then(|| goes_on(&path))
     }

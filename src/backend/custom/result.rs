@@ -205,7 +205,7 @@ fn failed(code: i32, said: Said, errors: &str) -> AttemptError {
 /// Nobody knows what it has done.
 pub(super) fn unanswered(message: impl Into<String>) -> AttemptError {
     let message = message.into();
-    AttemptError::Unanswered(Failure {
+    AttemptError::UnknownOutcome(Failure {
         class: FailureClass::Transient,
         error_type: "program_ended".into(),
         message,

@@ -23,7 +23,7 @@ use super::http::{Credentials, Http, Limits, Trouble};
 use super::network::Spell;
 use super::parameters::Task;
 use super::unixfs::{Cid, Options};
-use super::{Answer, Attempt, AttemptError, Audit, Backend, Request};
+use super::{Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Request};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::operation::{Failure, FailureClass, OperationId, Outcome};
@@ -148,7 +148,7 @@ impl IpfsBackend {
     /// What an error means for an attempt; `acted`: whether the command may have changed something.
     fn fail(&self, command: &str, error: RpcError, acted: bool) -> AttemptError {
         let unanswered = |failure| match acted {
-            true => AttemptError::Unanswered(failure),
+            true => AttemptError::UnknownOutcome(failure),
             false => AttemptError::from(failure),
         };
         match error {
@@ -202,7 +202,7 @@ impl IpfsBackend {
         let not_begun =
             refused.status == 503 || may_be_closed || failure.error_type == errors::RATE_LIMITED;
         if acted && !not_begun && failure.class != FailureClass::Permanent {
-            return AttemptError::Unanswered(failure);
+            return AttemptError::UnknownOutcome(failure);
         }
         AttemptError::Failed { failure, retry_after_ms }
     }
@@ -281,7 +281,7 @@ impl Backend for IpfsBackend {
         }
     }
 
-    fn ask(&self, request: &Request) -> Result<Answer> {
+    fn query_attempt(&self, request: &Request) -> Result<AttemptStatus> {
         let silent_until = || self.silent_until.lock().unwrap_or_else(PoisonError::into_inner);
         let attempt = Attempt::default();
         let session =
@@ -296,11 +296,11 @@ impl Backend for IpfsBackend {
             | Task::Cat { .. }
             | Task::List { .. }
             | Task::MakeDirectory { .. } => {
-                return Ok(Answer::NotDone);
+                return Ok(AttemptStatus::NotDone);
             }
             _ if self.clock.elapsed() < *silent_until() => {
                 let failure = self.away("it left a question unanswered just now");
-                return if does_harm { Err(failure.into()) } else { Ok(Answer::NotDone) };
+                return if does_harm { Err(failure.into()) } else { Ok(AttemptStatus::NotDone) };
             }
             Task::Add { .. } => session.ask_added(),
             Task::Upload { destination, .. } => session.ask_uploaded(&destination),
@@ -316,12 +316,19 @@ impl Backend for IpfsBackend {
             *silent_until() = self.clock.elapsed() + SILENCE;
         }
         // What may be repeated without harm is repeated where nobody can be asked.
-        if does_harm { answer } else { Ok(answer.unwrap_or(Answer::NotDone)) }
+        if does_harm { answer } else { Ok(answer.unwrap_or(AttemptStatus::NotDone)) }
     }
 
-    fn audit(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<Audit> {
+    fn audit(
+        &self,
+        request: &Request,
+        outcome: &Outcome,
+        attempt: &Attempt,
+    ) -> Result<AuditResult> {
         // A directory of the original may have been adopted without its operations' parameters.
-        let Ok(task) = Task::of(request, self.options.unixfs) else { return Ok(Audit::Nothing) };
+        let Ok(task) = Task::of(request, self.options.unixfs) else {
+            return Ok(AuditResult::NotApplicable);
+        };
         self.session(request, attempt, Spell::of(self.options.idle.min(QUESTION_MAX)))
             .look_again(&task, outcome)
     }
@@ -343,7 +350,7 @@ impl Backend for IpfsBackend {
                 Err(self.away(&what))
             }
             Err(error) => match self.fail("id", error, false) {
-                AttemptError::Failed { failure, .. } | AttemptError::Unanswered(failure) => {
+                AttemptError::Failed { failure, .. } | AttemptError::UnknownOutcome(failure) => {
                     Err(failure)
                 }
                 AttemptError::Stopped => Ok(()),

@@ -7,7 +7,7 @@ use super::{Session, same};
 use crate::backend::errors::Result;
 use crate::backend::parameters::{Name, refuse_into_itself};
 use crate::backend::unixfs::Cid;
-use crate::backend::{Answer, AttemptError};
+use crate::backend::{AttemptError, AttemptStatus};
 use crate::operation::Outcome;
 
 /// What a name stands for.
@@ -106,12 +106,12 @@ impl Session<'_> {
         Ok(Outcome { cid: Some(stat.cid.to_string()), size, ..at(destination) })
     }
 
-    pub(super) fn ask_copied(&self, source: &Name, destination: &Name) -> Result<Answer> {
+    pub(super) fn ask_copied(&self, source: &Name, destination: &Name) -> Result<AttemptStatus> {
         let stat = self.named(source)?;
         let there = self.stat(&destination.display())?.filter(|there| same(&there.cid, &stat.cid));
         let size = (!stat.is_directory).then_some(stat.size);
         let outcome = Outcome { cid: Some(stat.cid.to_string()), size, ..at(destination) };
-        Ok(if there.is_some() { Answer::Done(outcome) } else { Answer::NotDone })
+        Ok(if there.is_some() { AttemptStatus::Done(outcome) } else { AttemptStatus::NotDone })
     }
 
     pub(super) fn move_name(&self, source: &Name, destination: &Name) -> Result<Outcome> {
@@ -138,19 +138,19 @@ impl Session<'_> {
         match self.acted("files/mv", self.rpc.order("files/mv", &[("arg", &from), ("arg", &to)])) {
             // What a dead process had sent may have come to pass only now.
             Err(error) if is_not_found(&error) => match self.ask_moved(source, destination)? {
-                Answer::Done(outcome) => Ok(outcome),
+                AttemptStatus::Done(outcome) => Ok(outcome),
                 _ => Err(error),
             },
             moved => moved.map(|()| at(destination)),
         }
     }
 
-    pub(super) fn ask_moved(&self, source: &Name, destination: &Name) -> Result<Answer> {
+    pub(super) fn ask_moved(&self, source: &Name, destination: &Name) -> Result<AttemptStatus> {
         let there = |name: &Name| self.stat(&name.display());
         Ok(match (there(source)?, there(destination)?) {
-            (Some(_), _) => Answer::NotDone,
-            (None, Some(_)) => Answer::Done(at(destination)),
-            (None, None) => Answer::Unknown(format!(
+            (Some(_), _) => AttemptStatus::NotDone,
+            (None, Some(_)) => AttemptStatus::Done(at(destination)),
+            (None, None) => AttemptStatus::Unknown(format!(
                 "neither `{}` nor `{}` is on the node",
                 source.display(),
                 destination.display()
@@ -178,9 +178,9 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn ask_removed(&self, name: &Name) -> Result<Answer> {
+    pub(super) fn ask_removed(&self, name: &Name) -> Result<AttemptStatus> {
         let there = self.stat(&name.display())?.is_some();
-        Ok(if there { Answer::NotDone } else { Answer::Done(Outcome::default()) })
+        Ok(if there { AttemptStatus::NotDone } else { AttemptStatus::Done(Outcome::default()) })
     }
 }
 

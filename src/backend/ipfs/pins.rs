@@ -7,7 +7,7 @@ use super::{Session, same};
 use crate::backend::errors::Result;
 use crate::backend::http::Trouble;
 use crate::backend::unixfs::Cid;
-use crate::backend::{Answer, AttemptError};
+use crate::backend::{AttemptError, AttemptStatus};
 use crate::operation::Outcome;
 
 /// What Kubo says where there is no pin.
@@ -122,20 +122,28 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn ask_pinned(&self, cid: &Cid) -> Result<Answer> {
+    pub(super) fn ask_pinned(&self, cid: &Cid) -> Result<AttemptStatus> {
         let pinned = self.pins_of_kind(cid, "recursive")?.is_some();
         // A name of the pin is given again.
         let named = self.request.parameters.contains_key("pin_name");
-        Ok(if pinned && !named { Answer::Done(done(cid)) } else { Answer::NotDone })
+        Ok(if pinned && !named { AttemptStatus::Done(done(cid)) } else { AttemptStatus::NotDone })
     }
 
-    pub(super) fn ask_removed_content(&self, cid: &Cid) -> Result<Answer> {
+    pub(super) fn ask_removed_content(&self, cid: &Cid) -> Result<AttemptStatus> {
         // Part of something that is pinned: it has to be refused, not taken for removed.
-        if self.held_by(cid)?.is_some() { Ok(Answer::NotDone) } else { self.ask_unpinned(cid) }
+        if self.held_by(cid)?.is_some() {
+            Ok(AttemptStatus::NotDone)
+        } else {
+            self.ask_unpinned(cid)
+        }
     }
 
-    pub(super) fn ask_unpinned(&self, cid: &Cid) -> Result<Answer> {
-        Ok(if self.pin_of(cid)?.is_none() { Answer::Done(done(cid)) } else { Answer::NotDone })
+    pub(super) fn ask_unpinned(&self, cid: &Cid) -> Result<AttemptStatus> {
+        Ok(if self.pin_of(cid)?.is_none() {
+            AttemptStatus::Done(done(cid))
+        } else {
+            AttemptStatus::NotDone
+        })
     }
 }
 

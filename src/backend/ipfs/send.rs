@@ -15,7 +15,7 @@ use crate::backend::files::{
 use crate::backend::http::{Call, Trouble};
 use crate::backend::parameters::Name;
 use crate::backend::unixfs::{self, Child, Cid, CidVersion, Node, Options};
-use crate::backend::{Answer, AttemptError};
+use crate::backend::{AttemptError, AttemptStatus};
 use crate::disk::{Disk, FileKind};
 use crate::operation::Outcome;
 
@@ -54,7 +54,7 @@ impl Session<'_> {
             ..Outcome::default()
         };
         self.put_name(&node.cid, destination).inspect_err(|error| {
-            if matches!(error, AttemptError::Unanswered(_)) {
+            if matches!(error, AttemptError::UnknownOutcome(_)) {
                 self.backend.remember(self.request.id, outcome.clone());
             }
         })?;
@@ -66,12 +66,12 @@ impl Session<'_> {
         self.request.parameters.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    pub(super) fn ask_added(&self) -> Result<Answer> {
+    pub(super) fn ask_added(&self) -> Result<AttemptStatus> {
         let Some(outcome) = self.backend.recall(self.request.id) else {
-            return Ok(Answer::NotDone);
+            return Ok(AttemptStatus::NotDone);
         };
         let Some(cid) = outcome.cid.as_deref().and_then(|cid| Cid::try_from(cid).ok()) else {
-            return Ok(Answer::NotDone);
+            return Ok(AttemptStatus::NotDone);
         };
         let is_pinned = self.parameter("pin") == Some("false") || self.pin_of(&cid)?.is_some();
         let is_named = match self.parameter("to_files") {
@@ -81,18 +81,18 @@ impl Session<'_> {
             None => true,
         };
         Ok(if is_pinned && is_named && self.has_block(&cid)? {
-            Answer::Done(outcome)
+            AttemptStatus::Done(outcome)
         } else {
-            Answer::NotDone
+            AttemptStatus::NotDone
         })
     }
 
-    pub(super) fn ask_uploaded(&self, destination: &Name) -> Result<Answer> {
+    pub(super) fn ask_uploaded(&self, destination: &Name) -> Result<AttemptStatus> {
         let Some(outcome) = self.backend.recall(self.request.id) else {
-            return Ok(Answer::NotDone);
+            return Ok(AttemptStatus::NotDone);
         };
         let there = self.stat(&destination.display())?.map(|stat| stat.cid.to_string());
-        Ok(if there == outcome.cid { Answer::Done(outcome) } else { Answer::NotDone })
+        Ok(if there == outcome.cid { AttemptStatus::Done(outcome) } else { AttemptStatus::NotDone })
     }
 
     /// Sends a file or a directory with all that is in it, and compares the CID that Kubo gives it.
@@ -155,7 +155,7 @@ impl Session<'_> {
             self.rpc.receive(&mut call, &mut |data| answer.push(data).map(|()| Movement::Some));
         let received = received.and_then(|()| answer.finish());
         let root = self.acted("add", received).inspect_err(|error| {
-            if matches!(error, AttemptError::Unanswered(_)) {
+            if matches!(error, AttemptError::UnknownOutcome(_)) {
                 let outcome = Outcome {
                     cid: Some(node.cid.to_string()),
                     size: Some(node.size),

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::listing::{self, Entry, EntryKind};
+use super::entry::{Entry, EntryKind};
+use super::listing;
 use super::place::Origin;
 use super::{Attempt, AttemptError, LocalBackend, Outcome, Request};
 use crate::backend::errors::{Result, ours};

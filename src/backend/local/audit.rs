@@ -1,10 +1,10 @@
 //! Looking again at what was stored: content is read and hashed, names are found and what they stand for is hashed.
 
+use super::entry::EntryKind;
 use super::errors::no_content;
-use super::listing::EntryKind;
 use super::place::{Origin, Reading};
 use super::{Attempt, AttemptError, LocalBackend, Outcome, Request, stop_if_asked};
-use crate::backend::audit::Audit;
+use crate::backend::effect::AuditResult;
 use crate::backend::errors::{Result, ours};
 use crate::backend::files::{Expected, check_depth};
 use crate::backend::parameters::{Name, Task};
@@ -23,9 +23,11 @@ impl LocalBackend {
         request: &Request,
         outcome: &Outcome,
         attempt: &Attempt,
-    ) -> Result<Audit> {
+    ) -> Result<AuditResult> {
         // A directory of the original may have been adopted without its operations' parameters.
-        let Ok(task) = Task::of(request, self.options) else { return Ok(Audit::Nothing) };
+        let Ok(task) = Task::of(request, self.options) else {
+            return Ok(AuditResult::NotApplicable);
+        };
         // A disk that is not mounted must not look like one from which everything was removed.
         let mut parts = [self.content_dir(), self.files_dir(), self.pins_dir()].into_iter();
         if !parts
@@ -42,11 +44,11 @@ impl LocalBackend {
         match task {
             Task::Add { .. } => match outcome.cid.as_deref().map(Cid::try_from) {
                 Some(Ok(cid)) => self.audit_content(attempt, &cid),
-                _ => Ok(Audit::Nothing),
+                _ => Ok(AuditResult::NotApplicable),
             },
             Task::Pin { cid } => Ok(match self.has_pin(&cid).map_err(ours)? {
-                true => Audit::Intact,
-                false => Audit::Gone(format!("{cid} is not pinned any more")),
+                true => AuditResult::Intact,
+                false => AuditResult::Missing(format!("{cid} is not pinned any more")),
             }),
             Task::Upload { destination, options, .. } => self.audit_name(
                 attempt,
@@ -62,33 +64,35 @@ impl LocalBackend {
             ),
             Task::Move { destination, .. } => self.audit_name(attempt, &destination, outcome, &[]),
             Task::MakeDirectory { name } => Ok(match self.kind_of(&name)? {
-                Some(FileKind::Directory) => Audit::Intact,
-                Some(_) => Audit::Altered(format!("`{}` is no directory any more", name.display())),
+                Some(FileKind::Directory) => AuditResult::Intact,
+                Some(_) => {
+                    AuditResult::Altered(format!("`{}` is no directory any more", name.display()))
+                }
                 None => gone(&name),
             }),
-            _ => Ok(Audit::Nothing),
+            _ => Ok(AuditResult::NotApplicable),
         }
     }
 
     /// Whether content is there, and still has its CID; of a directory, all that is in it.
-    fn audit_content(&self, attempt: &Attempt, cid: &Cid) -> Result<Audit> {
+    fn audit_content(&self, attempt: &Attempt, cid: &Cid) -> Result<AuditResult> {
         let checked = match self.entry_at(cid, &[]) {
             Ok(entry) => self.check_content(attempt, &entry.kind, cid, 0),
             Err(error) => Err(error),
         };
         Ok(match checked {
-            Ok(()) => Audit::Intact,
+            Ok(()) => AuditResult::Intact,
             Err(AttemptError::Failed { failure, .. })
                 if failure.error_type == "damaged_content" =>
             {
-                Audit::Altered(format!(
+                AuditResult::Altered(format!(
                     "what is stored as {cid} is damaged: it does not have that CID any more"
                 ))
             }
             Err(AttemptError::Failed { failure, .. }) if failure.error_type == "not_found" => {
                 match self.find(cid).map_err(ours)? {
-                    None => Audit::Gone(format!("{cid} is not in the store any more")),
-                    Some(_) => Audit::Altered(format!(
+                    None => AuditResult::Missing(format!("{cid} is not in the store any more")),
+                    Some(_) => AuditResult::Altered(format!(
                         "a part of the directory {cid} is not in the store any more"
                     )),
                 }
@@ -142,17 +146,17 @@ impl LocalBackend {
         name: &Name,
         outcome: &Outcome,
         ways: &[Options],
-    ) -> Result<Audit> {
+    ) -> Result<AuditResult> {
         let Some(kind) = self.kind_of(name)? else { return Ok(gone(name)) };
         let Some(Ok(cid)) = outcome.cid.as_deref().map(Cid::try_from) else {
-            return Ok(Audit::Intact);
+            return Ok(AuditResult::Intact);
         };
         if outcome.receipt.contains_key(MERGED) {
             let what = || format!("`{}` is no directory any more", name.display());
             return Ok(if kind == FileKind::Directory {
-                Audit::Intact
+                AuditResult::Intact
             } else {
-                Audit::Altered(what())
+                AuditResult::Altered(what())
             });
         }
         let path = self.locate(name)?;
@@ -166,13 +170,15 @@ impl LocalBackend {
             };
             let node = measure(&Reading { backend: self, attempt, origin }, &path, 0)?;
             if node.cid == cid {
-                return Ok(Audit::Intact);
+                return Ok(AuditResult::Intact);
             }
             found.get_or_insert(node.cid);
         }
         Ok(match found {
-            Some(now) => Audit::Altered(format!("`{}` is {now} now, not {cid}", name.display())),
-            None => Audit::Intact,
+            Some(now) => {
+                AuditResult::Altered(format!("`{}` is {now} now, not {cid}", name.display()))
+            }
+            None => AuditResult::Intact,
         })
     }
 }
@@ -204,6 +210,6 @@ fn as_noted(outcome: &Outcome, request: &Request) -> Options {
     usual.overridden(&request.parameters).unwrap_or(usual)
 }
 
-fn gone(name: &Name) -> Audit {
-    Audit::Gone(format!("there is no `{}` any more", name.display()))
+fn gone(name: &Name) -> AuditResult {
+    AuditResult::Missing(format!("there is no `{}` any more", name.display()))
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::entry::{Entry, EntryKind};
 use super::errors::{damaged, no_content};
-use super::place::bare_entry;
 use super::store::Found;
 use super::{Attempt, AttemptError, LocalBackend, Outcome, Request};
 use crate::backend::errors::{Result, ours};
@@ -14,48 +14,6 @@ use crate::backend::listed::{Emit, ListedLine, json_line, write_listing};
 use crate::backend::parameters::{Listed, Name};
 use crate::backend::unixfs::{self, Child, Cid, CidVersion, Node};
 use crate::disk::FileKind;
-
-/// What an entry of a directory is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub(super) enum EntryKind {
-    File,
-    Directory,
-    Symlink { target: String },
-}
-
-/// One entry of a directory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
-    pub(super) name: String,
-    #[serde(flatten)]
-    pub(super) kind: EntryKind,
-    #[serde(with = "cid_text")]
-    pub(super) cid: Cid,
-    pub(super) size: u64,
-    pub(super) dag_size: u64,
-}
-
-impl Entry {
-    pub(super) fn node(&self) -> Node {
-        Node { cid: self.cid, size: self.size, dag_size: self.dag_size }
-    }
-}
-
-mod cid_text {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    use super::Cid;
-
-    pub(super) fn serialize<S: Serializer>(cid: &Cid, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(cid)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cid, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Cid::try_from(text).map_err(D::Error::custom)
-    }
-}
 
 /// The first line of a stored directory.
 #[derive(Debug, Serialize, Deserialize)]
@@ -116,10 +74,10 @@ impl LocalBackend {
     /// What a CID and a path below it stand for.
     pub(super) fn entry_at(&self, cid: &Cid, path: &[String]) -> Result<Entry> {
         let mut entry = match self.find(cid).map_err(ours)?.ok_or_else(|| no_content(cid))? {
-            Found::File { cid, size, .. } => bare_entry(cid, EntryKind::File, size, 0),
+            Found::File { cid, size, .. } => Entry::unnamed(cid, EntryKind::File, size, 0),
             Found::Directory { path, cid } => {
                 let node = self.read_listing_at(&path, &cid)?.node;
-                bare_entry(cid, EntryKind::Directory, node.size, node.dag_size)
+                Entry::unnamed(cid, EntryKind::Directory, node.size, node.dag_size)
             }
         };
         for name in path {

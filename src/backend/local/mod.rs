@@ -17,6 +17,7 @@
 
 mod add;
 mod audit;
+mod entry;
 mod errors;
 mod listing;
 mod names;
@@ -38,7 +39,7 @@ use super::files::{parent_of, stop_if_asked};
 use super::parameters::Task;
 use super::place::remove_tree;
 use super::unixfs::Options;
-use super::{Answer, Attempt, AttemptError, Audit, Backend, Request};
+use super::{Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Request};
 use crate::clock::Clock;
 use crate::disk::{Access, Disk, DiskFile, DiskResult};
 use crate::operation::{Failure, FailureClass, Outcome};
@@ -237,13 +238,13 @@ impl Backend for LocalBackend {
         }
     }
 
-    fn ask(&self, request: &Request) -> std::result::Result<Answer, AttemptError> {
+    fn query_attempt(&self, request: &Request) -> std::result::Result<AttemptStatus, AttemptError> {
         match Task::of(request, self.options)? {
             Task::RemoveContent { cid, .. } => self.ask_remove_content(&cid),
             Task::RemoveName { name, .. } => self.ask_remove_name(&name),
             Task::Move { source, destination } => self.ask_move(&source, &destination),
             // Everything else ends in the same state however often it is done.
-            _ => Ok(Answer::NotDone),
+            _ => Ok(AttemptStatus::NotDone),
         }
     }
 
@@ -252,7 +253,7 @@ impl Backend for LocalBackend {
         request: &Request,
         outcome: &Outcome,
         attempt: &Attempt,
-    ) -> std::result::Result<Audit, AttemptError> {
+    ) -> std::result::Result<AuditResult, AttemptError> {
         self.look_again(request, outcome, attempt)
     }
 

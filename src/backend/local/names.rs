@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::audit::MERGED;
 use super::place::{Origin, Reading};
-use super::{Answer, Attempt, AttemptError, LocalBackend, Outcome};
+use super::{Attempt, AttemptError, AttemptStatus, LocalBackend, Outcome};
 use crate::backend::errors::{Result, ours, writing};
 use crate::backend::files::{Expected, parent_of};
 use crate::backend::parameters::{Name, refuse_into_itself};
@@ -135,7 +135,7 @@ impl LocalBackend {
         Ok(moved(destination))
     }
 
-    pub(super) fn ask_move(&self, source: &Name, destination: &Name) -> Result<Answer> {
+    pub(super) fn ask_move(&self, source: &Name, destination: &Name) -> Result<AttemptStatus> {
         let (from, to) = (self.locate(source)?, self.locate(destination)?);
         let there = |path: &Path| match self.disk.symlink_metadata(path) {
             Ok(_) => Ok(true),
@@ -143,13 +143,13 @@ impl LocalBackend {
             Err(error) => Err(ours(error)),
         };
         match (there(&from)?, there(&to)?) {
-            (true, _) => Ok(Answer::NotDone),
+            (true, _) => Ok(AttemptStatus::NotDone),
             (false, true) => {
                 // Whoever moved it may have been killed before it was durable.
                 self.sync_parents(&[&to, &from])?;
-                Ok(Answer::Done(moved(destination)))
+                Ok(AttemptStatus::Done(moved(destination)))
             }
-            (false, false) => Ok(Answer::Unknown(format!(
+            (false, false) => Ok(AttemptStatus::Unknown(format!(
                 "neither `{}` nor `{}` is in the tree of files",
                 source.display(),
                 destination.display()
@@ -183,13 +183,13 @@ impl LocalBackend {
         Ok(Outcome::default())
     }
 
-    pub(super) fn ask_remove_name(&self, name: &Name) -> Result<Answer> {
+    pub(super) fn ask_remove_name(&self, name: &Name) -> Result<AttemptStatus> {
         let path = self.locate(name)?;
         match self.disk.symlink_metadata(&path) {
-            Ok(_) => Ok(Answer::NotDone),
+            Ok(_) => Ok(AttemptStatus::NotDone),
             Err(error) if error.is_not_found() => {
                 self.sync_parents(&[&path])?;
-                Ok(Answer::Done(Outcome::default()))
+                Ok(AttemptStatus::Done(Outcome::default()))
             }
             Err(error) => Err(ours(error)),
         }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::listing::{Entry, EntryKind};
+use super::entry::{Entry, EntryKind};
 use super::{Attempt, AttemptError, LocalBackend, Outcome, Request};
 use crate::backend::errors::Result;
 use crate::backend::files::{
@@ -11,7 +11,7 @@ use crate::backend::files::{
 };
 use crate::backend::parameters;
 use crate::backend::place::{Place, Shape, Tree};
-use crate::backend::unixfs::{self, Child, Cid, Node, Options};
+use crate::backend::unixfs::{self, Child, Node, Options};
 use crate::disk::FileKind;
 
 /// Something to be written: a file, a directory or a link.
@@ -160,9 +160,4 @@ impl LocalBackend {
             Source::Content(cid, path) => self.entry_at(cid, path).map(Origin::Content),
         }
     }
-}
-
-/// A CID alone, as an entry without a name.
-pub(super) fn bare_entry(cid: Cid, kind: EntryKind, size: u64, dag_size: u64) -> Entry {
-    Entry { name: String::new(), kind, cid, size, dag_size }
 }

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
+use super::entry::EntryKind;
 use super::errors::no_content;
-use super::listing::EntryKind;
 use super::store::{Found, canonical, forms};
-use super::{Answer, Attempt, AttemptError, LocalBackend, Outcome, stop_if_asked};
+use super::{Attempt, AttemptError, AttemptStatus, LocalBackend, Outcome, stop_if_asked};
 use crate::backend::errors::{Result, ours};
 use crate::backend::unixfs::Cid;
 use crate::disk::{Access, DiskResult, FileKind};
@@ -90,12 +90,12 @@ impl LocalBackend {
         Ok(Outcome { cid: Some(cid.to_string()), ..Outcome::default() })
     }
 
-    pub(super) fn ask_remove_content(&self, cid: &Cid) -> Result<Answer> {
+    pub(super) fn ask_remove_content(&self, cid: &Cid) -> Result<AttemptStatus> {
         if self.find(cid).map_err(ours)?.is_some() {
-            return Ok(Answer::NotDone);
+            return Ok(AttemptStatus::NotDone);
         }
         self.sync_absence(cid).map_err(ours)?;
-        Ok(Answer::Done(Outcome { cid: Some(cid.to_string()), ..Outcome::default() }))
+        Ok(AttemptStatus::Done(Outcome { cid: Some(cid.to_string()), ..Outcome::default() }))
     }
 
     /// All content that a directory leads to, what is in it before itself.

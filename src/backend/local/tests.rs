@@ -130,8 +130,8 @@ impl Bench {
         }
     }
 
-    fn ask(&self, operation_type: &str, parameters: &[(&str, &str)]) -> Answer {
-        self.backend.ask(&request(operation_type, parameters)).unwrap()
+    fn ask(&self, operation_type: &str, parameters: &[(&str, &str)]) -> AttemptStatus {
+        self.backend.query_attempt(&request(operation_type, parameters)).unwrap()
     }
 
     /// Names left lying around by unfinished work, in the user's directory.
@@ -176,9 +176,9 @@ fn content_goes_when_nothing_holds_it() {
     bench.ok("pin", &[("cid", HELLO_CID)]);
     assert_eq!(bench.refused("rm", &[("cid", HELLO_CID)]), "pinned");
     bench.ok("unpin", &[("cid", HELLO_CID)]);
-    assert_eq!(bench.ask("rm", &[("cid", HELLO_CID)]), Answer::NotDone);
+    assert_eq!(bench.ask("rm", &[("cid", HELLO_CID)]), AttemptStatus::NotDone);
     bench.ok("rm", &[("cid", HELLO_CID)]);
-    assert!(matches!(bench.ask("rm", &[("cid", HELLO_CID)]), Answer::Done(_)));
+    assert!(matches!(bench.ask("rm", &[("cid", HELLO_CID)]), AttemptStatus::Done(_)));
     assert_eq!(bench.refused("pin", &[("cid", HELLO_CID)]), "not_found");
     assert_eq!(
         bench.refused("cat", &[("cid", HELLO_CID), ("destination", &bench.path("x"))]),
@@ -571,10 +571,10 @@ fn nothing_is_lost_by_a_kill_or_a_power_cut_at_any_point() {
                         machine.power_cut(|| chance.bool());
                     }
                     (bench, disk) = on_memory(&machine);
-                    match bench.backend.ask(request).unwrap() {
-                        Answer::Done(_) => continue,
-                        Answer::NotDone => {}
-                        other @ (Answer::Unknown(_) | Answer::StillRunning(_)) => {
+                    match bench.backend.query_attempt(request).unwrap() {
+                        AttemptStatus::Done(_) => continue,
+                        AttemptStatus::NotDone => {}
+                        other @ (AttemptStatus::Unknown(_) | AttemptStatus::StillRunning(_)) => {
                             panic!("{at} {request:?} {other:?}")
                         }
                     }

@@ -6,7 +6,7 @@ use super::objects::{OPERATION, size_of};
 use super::place::Place;
 use super::task::Task;
 use super::{QUESTION_MAX, S3Backend, Session};
-use crate::backend::audit::{Audit, Effect, Reach};
+use crate::backend::effect::{AuditResult, Effect, Reach};
 use crate::backend::errors::Result;
 use crate::backend::files::stop_if_asked;
 use crate::backend::network::Spell;
@@ -33,10 +33,13 @@ pub(in crate::backend) fn effects(
     // An object may have the name of a folder: that all below goes with it is not certain.
     let taken = |place: &Place| Effect { place: named(place), reach: Reach::Prefix, puts: false };
     let is_folder = outcome.receipt.contains_key(OBJECTS);
-    let copied = if outcome.receipt.contains_key("etag") { Reach::One } else { Reach::Prefix };
+    let copied = if outcome.receipt.contains_key("etag") { Reach::Exact } else { Reach::Prefix };
     match task {
         Task::Put { destination, recursive, .. } => {
-            vec![put(&destination, if is_folder || recursive { Reach::Prefix } else { Reach::One })]
+            vec![put(
+                &destination,
+                if is_folder || recursive { Reach::Prefix } else { Reach::Exact },
+            )]
         }
         Task::Copy { destination, .. } => vec![put(&destination, copied)],
         Task::Move { source, destination } => vec![taken(&source), put(&destination, copied)],
@@ -58,7 +61,7 @@ impl S3Backend {
         request: &Request,
         outcome: &Outcome,
         attempt: &Attempt,
-    ) -> Result<Audit> {
+    ) -> Result<AuditResult> {
         match self.look(request, outcome, attempt) {
             // The bucket of this operation alone: that of the settings would be an outage.
             Err(AttemptError::Failed { failure, .. })
@@ -66,19 +69,19 @@ impl S3Backend {
                     && failure.error_type == "no_such_bucket" =>
             {
                 let bucket = outcome.receipt.get("bucket").map_or("its bucket", |bucket| bucket);
-                Ok(Audit::Gone(format!("the bucket `{bucket}` is not there any more")))
+                Ok(AuditResult::Missing(format!("the bucket `{bucket}` is not there any more")))
             }
             seen => seen,
         }
     }
 
-    fn look(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<Audit> {
+    fn look(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<AuditResult> {
         // Of a large folder many objects are looked at: none may take long, and all together as long as they need.
         let session =
             self.session(request, attempt, Spell::begin(self.options.idle.min(QUESTION_MAX), None));
         let objects = outcome.receipt.get(OBJECTS).and_then(|objects| objects.parse().ok());
         // A directory of the original may have been adopted without its operations' parameters.
-        let Ok(task) = self.task_of(request) else { return Ok(Audit::Nothing) };
+        let Ok(task) = self.task_of(request) else { return Ok(AuditResult::NotApplicable) };
         match task {
             Task::Put { destination, .. } => {
                 let place = as_put(&destination, outcome);
@@ -98,14 +101,16 @@ impl S3Backend {
                 let place = as_put(&place, outcome);
                 let mark = Place { key: place.prefix(), ..place.clone() };
                 Ok(match session.head(&mark)? {
-                    Some(_) => Audit::Intact,
-                    None => Audit::Gone(format!(
+                    Some(_) => AuditResult::Intact,
+                    None => AuditResult::Missing(format!(
                         "the mark of the folder `{}` is gone",
                         session.name_of(&place)?
                     )),
                 })
             }
-            Task::Get { .. } | Task::Remove { .. } | Task::List { .. } => Ok(Audit::Nothing),
+            Task::Get { .. } | Task::Remove { .. } | Task::List { .. } => {
+                Ok(AuditResult::NotApplicable)
+            }
         }
     }
 }
@@ -115,15 +120,15 @@ impl Session<'_> {
         Ok(format!("s3://{}/{}", self.bucket(place)?, place.key))
     }
 
-    fn audit_object(&self, place: &Place, outcome: &Outcome) -> Result<Audit> {
+    fn audit_object(&self, place: &Place, outcome: &Outcome) -> Result<AuditResult> {
         let name = self.name_of(place)?;
         Ok(match self.head(place)? {
-            None => Audit::Gone(format!("`{name}` is not there any more")),
+            None => AuditResult::Missing(format!("`{name}` is not there any more")),
             Some(there) => compare(&name, &there, outcome),
         })
     }
 
-    fn audit_folder(&self, place: &Place, objects: u64, outcome: &Outcome) -> Result<Audit> {
+    fn audit_folder(&self, place: &Place, objects: u64, outcome: &Outcome) -> Result<AuditResult> {
         let (id, name) = (self.request.id.to_string(), self.name_of(place)?);
         let (mut count, mut bytes) = (0, 0);
         let mut others = Vec::new();
@@ -147,38 +152,38 @@ impl Session<'_> {
             }
         };
         Ok(match outcome.size {
-            _ if count == 0 && objects > 0 => Audit::Gone(format!(
+            _ if count == 0 && objects > 0 => AuditResult::Missing(format!(
                 "none of the {objects} objects put in `{name}` is there any more"
             )),
-            _ if count < objects => Audit::Altered(format!(
+            _ if count < objects => AuditResult::Altered(format!(
                 "{count} of {objects} objects in `{name}` are as they were put{others}"
             )),
-            Some(size) if size != bytes => Audit::Altered(format!(
+            Some(size) if size != bytes => AuditResult::Altered(format!(
                 "the {objects} objects in `{name}` have {bytes} bytes, not {size}"
             )),
-            _ => Audit::Intact,
+            _ => AuditResult::Intact,
         })
     }
 
     /// Of copies nothing tells who made them: there have to be as many.
-    fn audit_copies(&self, place: &Place, objects: u64) -> Result<Audit> {
+    fn audit_copies(&self, place: &Place, objects: u64) -> Result<AuditResult> {
         let (count, name) = (self.objects_in(place)?.len() as u64, self.name_of(place)?);
         Ok(match count {
-            0 if objects > 0 => Audit::Gone(format!("nothing is in `{name}` any more")),
-            count if count < objects => {
-                Audit::Altered(format!("{count} of {objects} objects in `{name}` are still there"))
-            }
-            _ => Audit::Intact,
+            0 if objects > 0 => AuditResult::Missing(format!("nothing is in `{name}` any more")),
+            count if count < objects => AuditResult::Altered(format!(
+                "{count} of {objects} objects in `{name}` are still there"
+            )),
+            _ => AuditResult::Intact,
         })
     }
 }
 
 /// Whether an object is what was put: of its size, and of its checksum or, where there is none on both sides, its etag.
-fn compare(name: &str, there: &HeadObjectOutput, outcome: &Outcome) -> Audit {
+fn compare(name: &str, there: &HeadObjectOutput, outcome: &Outcome) -> AuditResult {
     if let (Some(put), Some(now)) = (outcome.size, size_of(there))
         && put != now
     {
-        return Audit::Altered(format!("`{name}` has {now} bytes, not {put}"));
+        return AuditResult::Altered(format!("`{name}` has {now} bytes, not {put}"));
     }
     let checksums = [
         ("checksum_sha256", there.checksum_sha256()),
@@ -194,14 +199,16 @@ fn compare(name: &str, there: &HeadObjectOutput, outcome: &Outcome) -> Audit {
             let what = format!(
                 "the content of `{name}` is not what was put: its {kind} is {now}, not {put}"
             );
-            return if put == now { Audit::Intact } else { Audit::Altered(what) };
+            return if put == now { AuditResult::Intact } else { AuditResult::Altered(what) };
         }
     }
     match (outcome.receipt.get("etag"), there.e_tag()) {
         (Some(put), Some(now)) if put.trim_matches('"') != now.trim_matches('"') => {
-            Audit::Altered(format!("`{name}` is not what was put: its etag is {now}, not {put}"))
+            AuditResult::Altered(format!(
+                "`{name}` is not what was put: its etag is {now}, not {put}"
+            ))
         }
-        _ => Audit::Intact,
+        _ => AuditResult::Intact,
     }
 }
 
@@ -221,7 +228,7 @@ mod tests {
             Outcome { size: Some(3), receipt, ..Outcome::default() }
         };
         let is_intact = |there: &HeadObjectOutput, outcome: &Outcome| {
-            compare("x", there, outcome) == Audit::Intact
+            compare("x", there, outcome) == AuditResult::Intact
         };
         assert!(is_intact(&head(3, None, "a"), &put(None)), "quotes mean nothing");
         assert!(!is_intact(&head(3, None, "b"), &put(None)));

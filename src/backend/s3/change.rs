@@ -15,7 +15,7 @@ use super::objects::{OPERATION, not_found, receipt, size_of};
 use super::place::{Place, refuse_into_itself};
 use crate::backend::errors::Result;
 use crate::backend::files::stop_if_asked;
-use crate::backend::{Answer, AttemptError};
+use crate::backend::{AttemptError, AttemptStatus};
 use crate::operation::{Fields, Outcome};
 
 /// What may stand as it is in the source of a copy.
@@ -124,8 +124,12 @@ impl Session<'_> {
         self.acted("DeleteObject", deleted).map(drop)
     }
 
-    pub(super) fn ask_removed(&self, place: &Place) -> Result<Answer> {
-        Ok(if self.is_there(place)? { Answer::NotDone } else { Answer::Done(Outcome::default()) })
+    pub(super) fn ask_removed(&self, place: &Place) -> Result<AttemptStatus> {
+        Ok(if self.is_there(place)? {
+            AttemptStatus::NotDone
+        } else {
+            AttemptStatus::Done(Outcome::default())
+        })
     }
 
     pub(super) fn copy(&self, source: &Place, destination: &Place) -> Result<Outcome> {
@@ -293,9 +297,9 @@ impl Session<'_> {
         }
     }
 
-    pub(super) fn ask_moved(&self, source: &Place, destination: &Place) -> Result<Answer> {
+    pub(super) fn ask_moved(&self, source: &Place, destination: &Place) -> Result<AttemptStatus> {
         if self.object_at(source)?.is_some() {
-            return Ok(Answer::NotDone);
+            return Ok(AttemptStatus::NotDone);
         }
         let is_folder = self.is_folder(source)?;
         let object =
@@ -305,24 +309,24 @@ impl Session<'_> {
             .transpose()?;
         match there {
             Some((Some(there), object)) if !is_folder => {
-                Ok(Answer::Done(self.outcome_of(&object, &there)?))
+                Ok(AttemptStatus::Done(self.outcome_of(&object, &there)?))
             }
-            Some((Some(_), object)) => Ok(Answer::Unknown(format!(
+            Some((Some(_), object)) => Ok(AttemptStatus::Unknown(format!(
                 "the object `{}` is not there any more and `{}` is, but so is a folder `{}`",
                 source.key,
                 object.key,
                 source.prefix()
             ))),
-            _ if is_folder => Ok(Answer::NotDone),
+            _ if is_folder => Ok(AttemptStatus::NotDone),
             // Of a large folder nobody waits for the whole listing: so many at least.
             _ => match self.some_in(destination)? {
-                0 => Ok(Answer::Unknown(format!(
+                0 => Ok(AttemptStatus::Unknown(format!(
                     "neither `{}` nor `{}` is there",
                     source.key, destination.key
                 ))),
                 count => {
                     let outcome = self.outcome_of_many(destination, count, 0)?;
-                    Ok(Answer::Done(Outcome { size: None, ..outcome }))
+                    Ok(AttemptStatus::Done(Outcome { size: None, ..outcome }))
                 }
             },
         }

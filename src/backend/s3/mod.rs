@@ -28,7 +28,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use super::errors::{Result, ours};
 use super::files::stop_if_asked;
 use super::network::Spell;
-use super::{Answer, Attempt, AttemptError, Audit, Backend, Request};
+use super::{Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Request};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::operation::{BackendName, Failure, FailureClass, Number, OperationId, Outcome};
@@ -242,7 +242,7 @@ impl S3Backend {
     /// What trouble means for an attempt; `acted`: whether the call may have changed something.
     fn fail(&self, call: &str, trouble: Trouble, acted: bool) -> AttemptError {
         let unanswered = |failure| match acted {
-            true => AttemptError::Unanswered(failure),
+            true => AttemptError::UnknownOutcome(failure),
             false => AttemptError::from(failure),
         };
         match trouble {
@@ -281,7 +281,7 @@ impl S3Backend {
                 let may_pass = failure.class == FailureClass::Transient && !is_no;
                 failure.class = self.class_seen(&failure, &refused);
                 if acted && may_pass && refused.status != 503 {
-                    return AttemptError::Unanswered(failure);
+                    return AttemptError::UnknownOutcome(failure);
                 }
                 AttemptError::Failed { failure, retry_after_ms }
             }
@@ -404,7 +404,7 @@ impl Backend for S3Backend {
         }
     }
 
-    fn ask(&self, request: &Request) -> Result<Answer> {
+    fn query_attempt(&self, request: &Request) -> Result<AttemptStatus> {
         let attempt = Attempt::default();
         let limit = self.options.idle.min(QUESTION_MAX);
         let session = self.session(request, &attempt, Spell::of(limit));
@@ -414,21 +414,21 @@ impl Backend for S3Backend {
             Task::Move { source, destination } => return session.ask_moved(&source, &destination),
             // Doing it again comes to the same.
             Task::Get { .. } | Task::List { .. } | Task::MakeFolder { .. } | Task::Copy { .. } => {
-                Ok(Answer::NotDone)
+                Ok(AttemptStatus::NotDone)
             }
         };
         // What may be repeated without harm is repeated where nobody can be asked.
-        Ok(answer.unwrap_or(Answer::NotDone))
+        Ok(answer.unwrap_or(AttemptStatus::NotDone))
     }
 
-    fn leftovers(&self) -> Vec<(Number, OperationId)> {
+    fn orphans(&self) -> Vec<(Number, OperationId)> {
         let notes = self.notes.of_backend(&*self.disk, &self.options.name);
         let notes = notes
             .inspect_err(|error| tracing::debug!(%error, "notes on uploads cannot be read now"));
         notes.unwrap_or_default().into_iter().map(|note| (note.number, note.operation)).collect()
     }
 
-    fn give_up(&self, number: Number, id: OperationId) -> Result<()> {
+    fn abort_orphan(&self, number: Number, id: OperationId) -> Result<()> {
         let attempt = Attempt::default();
         let limit = self.options.idle.min(QUESTION_MAX);
         let line = Line { backend: self, attempt: &attempt, spell: Spell::of(limit) };
@@ -437,7 +437,12 @@ impl Backend for S3Backend {
         of_it.into_iter().try_for_each(|note| line.abort(note))
     }
 
-    fn audit(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<Audit> {
+    fn audit(
+        &self,
+        request: &Request,
+        outcome: &Outcome,
+        attempt: &Attempt,
+    ) -> Result<AuditResult> {
         self.look_again(request, outcome, attempt)
     }
 
@@ -449,9 +454,8 @@ impl Backend for S3Backend {
             Err(Trouble::Refused(refused)) => Err(self.refusal("HeadBucket", &refused).0),
             Err(trouble @ (Trouble::NoNetwork(_) | Trouble::Unusable(_))) => {
                 match self.fail("HeadBucket", trouble, false) {
-                    AttemptError::Failed { failure, .. } | AttemptError::Unanswered(failure) => {
-                        Err(failure)
-                    }
+                    AttemptError::Failed { failure, .. }
+                    | AttemptError::UnknownOutcome(failure) => Err(failure),
                     AttemptError::Stopped => Ok(()),
                 }
             }

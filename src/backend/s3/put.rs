@@ -16,7 +16,7 @@ use crate::backend::errors::Result;
 use crate::backend::files::{
     Expected, Opened, check_depth, entries_on_disk, find_user_file, stop_if_asked, unsupported_file,
 };
-use crate::backend::{Answer, AttemptError};
+use crate::backend::{AttemptError, AttemptStatus};
 use crate::disk::FileKind;
 use crate::operation::Outcome;
 
@@ -154,7 +154,7 @@ impl Session<'_> {
         call: &str,
     ) -> Result<Outcome> {
         match self.ask_put(destination)? {
-            Answer::Done(outcome) => Ok(outcome),
+            AttemptStatus::Done(outcome) => Ok(outcome),
             _ => Err(self.backend.fail(call, trouble, false)),
         }
     }
@@ -206,13 +206,13 @@ impl Session<'_> {
         AttemptError::transient("damaged_content", message)
     }
 
-    pub(super) fn ask_put(&self, destination: &Place) -> Result<Answer> {
-        let Some(there) = self.head(destination)? else { return Ok(Answer::NotDone) };
+    pub(super) fn ask_put(&self, destination: &Place) -> Result<AttemptStatus> {
+        let Some(there) = self.head(destination)? else { return Ok(AttemptStatus::NotDone) };
         let is_whole =
             self.request.source.as_ref().is_none_or(|source| size_of(&there) == Some(source.size));
         match self.is_ours(&there) && is_whole {
-            true => Ok(Answer::Done(self.outcome_of(destination, &there)?)),
-            false => Ok(Answer::NotDone),
+            true => Ok(AttemptStatus::Done(self.outcome_of(destination, &there)?)),
+            false => Ok(AttemptStatus::NotDone),
         }
     }
 

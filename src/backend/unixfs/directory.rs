@@ -1,17 +1,9 @@
+use super::child::{Child, DirectoryError};
 use super::node::{self, Kind, Message, Node};
 use super::{CidVersion, Options, Sharding, hamt};
 
 /// Beyond this a directory is sharded; exactly this size it is not. Kubo's default.
 const MAX_PLAIN_SIZE: usize = 256 << 10;
-
-/// One entry of a directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Child {
-    /// Its name.
-    pub name: String,
-    /// What it names.
-    pub node: Node,
-}
 
 /// A directory's root, and which shape it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,14 +12,6 @@ pub struct Directory {
     pub node: Node,
     /// Whether it is spread over several blocks.
     pub sharded: bool,
-}
-
-/// Why a directory has no CID.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum DirectoryError {
-    /// The names' hashes are equal, so that no shard can tell them apart.
-    #[error("`{0}` and `{1}` cannot be told apart in a sharded directory; rename one of them")]
-    SameHash(String, String),
 }
 
 /// The root of a directory with these entries, sharded if it is large.

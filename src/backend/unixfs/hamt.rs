@@ -1,7 +1,7 @@
 //! Large directories: a tree of blocks in which the hash of its name says where an entry is.
 
 use super::CidVersion;
-use super::directory::{Child, DirectoryError};
+use super::child::{Child, DirectoryError};
 use super::node::{self, Kind, Message, Node};
 
 /// Places in one block; each takes one byte of the hash.

@@ -3,6 +3,7 @@
 //! Only CIDs are computed here, from content that streams by; no block is kept. What comes out is
 //! what Kubo gives for the same options. Blocks of others are read here too, whatever options made them.
 
+mod child;
 mod directory;
 mod file;
 mod hamt;
@@ -14,7 +15,8 @@ mod tests;
 
 pub use cid::{Cid, Version};
 
-pub use directory::{Child, Directory, DirectoryError, directory, directory_of_shape};
+pub use child::{Child, DirectoryError};
+pub use directory::{Directory, directory, directory_of_shape};
 pub use file::FileHasher;
 pub use node::{Node, symlink};
 pub use options::{CidVersion, Options, Sharding};

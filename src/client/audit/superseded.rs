@@ -52,7 +52,7 @@ impl Superseded {
     pub(super) fn note(&mut self, backend: &BackendName, effects: &[Effect], revision: Revision) {
         for Effect { place, reach, puts } in effects {
             let touches: &[Touch] = match (reach, puts) {
-                (Reach::One, _) => &[Touch::Here],
+                (Reach::Exact, _) => &[Touch::Here],
                 (Reach::Tree | Reach::Prefix, true) => &[Touch::Here, Touch::Below],
                 (Reach::Tree | Reach::Prefix, false) => &[Touch::Here, Touch::BelowTaken],
                 (Reach::Removed, _) => &[Touch::Here, Touch::Removed],
@@ -181,19 +181,19 @@ mod tests {
 
     #[test]
     fn what_later_operations_replace_or_remove_is_superseded_and_nothing_else() {
-        use Reach::{Ensured, One, Prefix, Removed, Tree};
+        use Reach::{Ensured, Exact, Prefix, Removed, Tree};
         let put = |place, reach| effect(place, reach, true);
         let taken = |place, reach| effect(place, reach, false);
         for (earlier, later, expected) in [
-            (put("content/x", One), put("content/x", One), "certainly"),
-            (put("content/x", One), taken("content/x", One), "certainly"),
-            (put("content/x", One), put("content/y", One), "no"),
+            (put("content/x", Exact), put("content/x", Exact), "certainly"),
+            (put("content/x", Exact), taken("content/x", Exact), "certainly"),
+            (put("content/x", Exact), put("content/y", Exact), "no"),
             // Bytes are not damaged by taking away.
-            (put("content/x", One), taken("content", Tree), "gone"),
+            (put("content/x", Exact), taken("content", Tree), "gone"),
             // A pin keeps what was added, and does not stand for it: it could not bring it back.
-            (put("content/x", One), put("content/x", Ensured), "no"),
-            (put("content/x", Ensured), put("content/x", One), "certainly"),
-            (put("content/x", Ensured), taken("content/x", One), "certainly"),
+            (put("content/x", Exact), put("content/x", Ensured), "no"),
+            (put("content/x", Ensured), put("content/x", Exact), "certainly"),
+            (put("content/x", Ensured), taken("content/x", Exact), "certainly"),
             (put("name/a/b", Tree), put("name/a/b", Tree), "certainly"),
             (put("name/a/b", Tree), taken("name/a", Removed), "certainly"),
             (put("name/a/b", Tree), taken("name/a/b", Removed), "certainly"),
@@ -212,11 +212,11 @@ mod tests {
             (put("name/a", Ensured), put("name/a/b", Tree), "no"),
             (put("name/a/b", Ensured), taken("name/a", Removed), "certainly"),
             // Objects have keys, not folders: one does not replace those below it.
-            (put("key/b/a/x", One), put("key/b/a", One), "no"),
-            (put("key/b/a", One), put("key/b/a/x", One), "no"),
-            (put("key/b/a/x", One), taken("key/b/a", Prefix), "gone"),
-            (put("key/b/a//x", One), taken("key/b/a/", Prefix), "gone"),
-            (put("key/b/a/x", One), put("key/b/a", Prefix), "perhaps"),
+            (put("key/b/a/x", Exact), put("key/b/a", Exact), "no"),
+            (put("key/b/a", Exact), put("key/b/a/x", Exact), "no"),
+            (put("key/b/a/x", Exact), taken("key/b/a", Prefix), "gone"),
+            (put("key/b/a//x", Exact), taken("key/b/a/", Prefix), "gone"),
+            (put("key/b/a/x", Exact), put("key/b/a", Prefix), "perhaps"),
             (put("key/b/a", Prefix), taken("key/b/a/x", Prefix), "perhaps"),
             (put("key/b/a/b", Prefix), taken("key/b/a", Prefix), "perhaps"),
             // Nobody looks at what was only taken away.

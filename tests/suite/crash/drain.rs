@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use wal_cli::backend::Answer;
+use wal_cli::backend::AttemptStatus;
 use wal_cli::client::{Client, ProcessOptions, Stop};
 use wal_cli::operation::{Operation, Outcome, Status};
 use wal_cli::worker::Observer;
@@ -50,7 +50,7 @@ fn drain(at: u64) -> u64 {
     }
     // The backend knows what it has done.
     let done = scenario.scripts["a"].calls.lock().unwrap().clone();
-    let answers = done.into_iter().map(|name| (name, Answer::Done(Outcome::default())));
+    let answers = done.into_iter().map(|name| (name, AttemptStatus::Done(Outcome::default())));
     *scenario.scripts["a"].answers.lock().unwrap() = answers.collect();
     for number in &told.0 {
         assert_eq!(

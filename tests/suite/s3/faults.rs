@@ -519,9 +519,15 @@ fn what_a_service_without_checksums_has_is_compared_with_what_was_sent() {
         );
         proxy.plan("*", Fault::None);
         // It is neither taken for done nor in the way of the next attempt.
-        assert!(matches!(there.ask(&upload), Ok(wal_cli::backend::Answer::NotDone)));
+        assert!(matches!(
+            there.query_attempt(&upload),
+            Ok(wal_cli::backend::AttemptStatus::NotDone)
+        ));
         there.execute(&upload, &Attempt::default()).unwrap();
-        assert!(matches!(there.ask(&upload), Ok(wal_cli::backend::Answer::Done(_))));
+        assert!(matches!(
+            there.query_attempt(&upload),
+            Ok(wal_cli::backend::AttemptStatus::Done(_))
+        ));
         let out = home.path().join("out");
         let get = [("source", &key[..]), ("destination", out.to_str().unwrap())];
         proxy.plan("GetObject", Fault::Other("content", "Content"));

@@ -129,7 +129,7 @@ fn an_upload_that_broke_off_is_carried_on_with_and_only_what_is_missing_is_sent(
     assert_eq!((outcome.size, &outcome.receipt["parts"][..]), (Some(12_000_000), "3"));
     assert_eq!(seen(s3, "resumed"), sum(&home.path().join("file")));
     assert_eq!((notes(home.path()), s3.uploads("resumed")), (0, String::new()));
-    assert!(there.leftovers().is_empty());
+    assert!(there.orphans().is_empty());
 }
 
 #[test]
@@ -182,11 +182,11 @@ fn what_is_not_what_was_sent_before_begins_anew() {
 fn what_nobody_carries_on_is_given_up_and_what_others_have_begun_is_not() {
     let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
     let (there, upload) = interrupted(s3, home.path(), "given-up");
-    assert_eq!(there.leftovers(), [(upload.number, upload.id)]);
-    there.give_up(upload.number, upload.id).unwrap();
-    there.give_up(upload.number, upload.id).unwrap();
+    assert_eq!(there.orphans(), [(upload.number, upload.id)]);
+    there.abort_orphan(upload.number, upload.id).unwrap();
+    there.abort_orphan(upload.number, upload.id).unwrap();
     assert_eq!(
-        (there.leftovers().len(), notes(home.path()), s3.uploads("given-up")),
+        (there.orphans().len(), notes(home.path()), s3.uploads("given-up")),
         (0, 0, String::new())
     );
 
@@ -202,7 +202,7 @@ fn what_nobody_carries_on_is_given_up_and_what_others_have_begun_is_not() {
             std::fs::write(&path, note.to_string()).unwrap();
         }
     }
-    there.give_up(lost.number, lost.id).unwrap();
+    there.abort_orphan(lost.number, lost.id).unwrap();
     assert_eq!(s3.uploads("unnamed"), "unnamed", "the other operation's is still there");
     there.execute(&other, &Attempt::default()).unwrap();
     assert_eq!((notes(home.path()), s3.uploads("unnamed")), (0, String::new()));
@@ -318,9 +318,9 @@ fn an_error_inside_the_answer_to_the_last_call_is_an_error() {
     let upload = request("upload", &[("path", &path), ("destination", "inside")]);
     let there = backend(home.path(), through);
     let refused = there.execute(&upload, &Attempt::default());
-    let Err(AttemptError::Unanswered(failure)) = refused else { panic!("{refused:?}") };
+    let Err(AttemptError::UnknownOutcome(failure)) = refused else { panic!("{refused:?}") };
     assert!(failure.message.contains("it went wrong inside"), "{failure:?}");
-    assert_eq!(there.ask(&upload), Ok(wal_cli::backend::Answer::NotDone));
+    assert_eq!(there.query_attempt(&upload), Ok(wal_cli::backend::AttemptStatus::NotDone));
     proxy.plan("*", Fault::None);
     there.execute(&upload, &Attempt::default()).unwrap();
     assert_eq!((seen(s3, "inside"), notes(home.path())), (sum(&home.path().join("file")), 0));

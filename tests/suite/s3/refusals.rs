@@ -172,6 +172,6 @@ fn what_hangs_ends_at_its_limits() {
     };
     let refused = super::backend(home.path(), limited)
         .execute(&request("mkdir", &[("path", "m")]), &Attempt::default());
-    let Err(AttemptError::Unanswered(failure)) = refused else { panic!("{refused:?}") };
+    let Err(AttemptError::UnknownOutcome(failure)) = refused else { panic!("{refused:?}") };
     assert!(failure.message.contains("it took longer in all than it may"), "{failure:?}");
 }

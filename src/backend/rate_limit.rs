@@ -11,17 +11,17 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Makes whoever moves bytes wait until those before them have had their time.
 #[derive(Debug)]
-pub struct Pace {
+pub struct RateLimiter {
     per_second: NonZeroU64,
     clock: Arc<dyn Clock>,
     /// When all bytes moved so far have had their time, on the monotonic clock.
     free_at: Mutex<Duration>,
 }
 
-impl Pace {
+impl RateLimiter {
     /// This many bytes per second, of all who share it.
-    pub fn new(per_second: NonZeroU64, clock: Arc<dyn Clock>) -> Pace {
-        Pace { per_second, clock, free_at: Mutex::default() }
+    pub fn new(per_second: NonZeroU64, clock: Arc<dyn Clock>) -> RateLimiter {
+        RateLimiter { per_second, clock, free_at: Mutex::default() }
     }
 
     /// Waits as long as these bytes take, behind those of others; no longer than until `is_over`.
@@ -52,8 +52,9 @@ mod tests {
     #[test]
     fn all_who_share_it_keep_to_it_together_and_end_when_asked_to() {
         let clock = Arc::new(ManualClock::new(Time::from_millis(0), 1));
-        let pace = Arc::new(Pace::new(NonZeroU64::new(1000).unwrap(), clock.clone()));
-        let attempts = [Attempt::paced(Some(pace.clone())), Attempt::paced(Some(pace))];
+        let pace = Arc::new(RateLimiter::new(NonZeroU64::new(1000).unwrap(), clock.clone()));
+        let attempts =
+            [Attempt::rate_limited(Some(pace.clone())), Attempt::rate_limited(Some(pace))];
         for nth in 0..10 {
             attempts[nth % 2].add_bytes(500);
         }
