@@ -152,7 +152,7 @@ fn understood(document: &Value) -> Value {
 }
 
 #[test]
-fn the_fixtures_are_what_the_originals_own_code_makes() {
+fn the_original_code_makes_the_fixtures() {
     let place = Place::new();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/original/make.py");
     tools::stdout_of(tools::python().arg(script).arg(place.path("made")));
@@ -205,7 +205,7 @@ fn every_id_time_and_status_is_kept_and_no_original_is_changed() {
 }
 
 #[test]
-fn what_the_original_reads_afterwards() {
+fn the_original_reads_an_adopted_log() {
     let place = Place::new();
     put(&place, "mixed", OLD);
     let before = python("own", &place.log());
@@ -224,7 +224,7 @@ fn what_the_original_reads_afterwards() {
 }
 
 #[test]
-fn nothing_is_adopted_that_changed_within_the_last_minute() {
+fn files_changed_within_the_last_minute_are_not_adopted() {
     let place = Place::new();
     put(&place, "mixed", OLD);
     let (name, content) = files_of("mixed").next().unwrap();
@@ -248,7 +248,7 @@ fn nothing_is_adopted_that_changed_within_the_last_minute() {
 }
 
 #[test]
-fn what_is_not_understood_is_told_and_kept() {
+fn unreadable_records_are_reported_and_kept() {
     let place = Place::new();
     put(&place, "lines", OLD);
     // A write that was cut short, and an archive of which nothing is left.
@@ -292,7 +292,7 @@ fn what_is_not_understood_is_told_and_kept() {
 }
 
 #[test]
-fn ids_that_are_no_uuids_are_found_by_their_text() {
+fn ids_that_are_not_uuids_are_found_by_their_text() {
     let place = Place::new();
     let line = |id: &str| {
         json!({"operation_id": id, "operation_type": "ADD", "backend": "local", "status": "completed",
@@ -311,7 +311,7 @@ fn ids_that_are_no_uuids_are_found_by_their_text() {
 }
 
 #[test]
-fn what_a_dead_process_of_the_original_left_is_asked_about() {
+fn claims_of_a_dead_original_process_are_queried() {
     let place = Place::new();
     // Nothing of the original tells who had claimed it, or whether it is done: `rm` may do harm if repeated.
     let line = json!({"operation_id": "1715609f-7c74-4c6d-820f-c1e1d0a4e909", "operation_type": "mkdir",

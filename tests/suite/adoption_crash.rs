@@ -117,7 +117,7 @@ fn check_goes_on(machine: &Machine, expected: &[Operation], context: &str) {
 }
 
 #[test]
-fn a_kill_at_any_step_loses_and_doubles_nothing() {
+fn a_kill_at_any_step_loses_and_duplicates_nothing() {
     // Every step for one of them; the others have fewer files, and go the same way.
     for (scenario, stride) in [("mixed", 1), ("appended", 9), ("lines", 7)] {
         let expected = seen(&machine(scenario));
@@ -137,7 +137,7 @@ fn a_kill_at_any_step_loses_and_doubles_nothing() {
 }
 
 #[test]
-fn a_power_cut_at_any_step_loses_and_doubles_nothing() {
+fn a_power_cut_at_any_step_loses_and_duplicates_nothing() {
     let scenario = "mixed";
     let expected = seen(&machine(scenario));
     let mut done = None;
@@ -165,7 +165,7 @@ fn a_power_cut_at_any_step_loses_and_doubles_nothing() {
 }
 
 #[test]
-fn whoever_carries_on_may_die_as_well() {
+fn a_resuming_process_may_die_too() {
     let scenario = "mixed";
     let expected = seen(&machine(scenario));
     for first in (0..200).step_by(23) {
@@ -194,7 +194,7 @@ fn whoever_carries_on_may_die_as_well() {
 }
 
 #[test]
-fn a_full_disk_at_any_step_only_puts_it_off() {
+fn a_full_disk_at_any_step_only_delays_adoption() {
     let scenario = "mixed";
     let expected = seen(&machine(scenario));
     let done = (0..STEPS_MAX).step_by(3).find(|at| {
@@ -210,7 +210,7 @@ fn a_full_disk_at_any_step_only_puts_it_off() {
 }
 
 #[test]
-fn what_the_original_writes_in_between_is_not_lost() {
+fn writes_of_the_original_in_between_are_not_lost() {
     let line = format!(
         r#"{{"operation_id": "{NEW_ID}", "operation_type": "rm", "status": "completed", "backend": "local",
         "timestamp": 1735679999000, "updated_at": 1799999000000}}"#

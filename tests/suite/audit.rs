@@ -54,7 +54,7 @@ fn assert_sound(client: &Client) {
 }
 
 #[test]
-fn what_is_gone_goes_on_as_a_new_operation_also_from_an_archive() {
+fn a_missing_effect_is_reopened_even_from_an_archive() {
     let scenario = Scenario::new();
     scenario.add("a", "one two three").process();
     scenario.client().checkpoint().unwrap();
@@ -108,7 +108,7 @@ fn what_is_gone_goes_on_as_a_new_operation_also_from_an_archive() {
 }
 
 #[test]
-fn what_failed_again_or_was_deleted_is_logged_once_more() {
+fn a_failed_or_deleted_successor_is_reopened_again() {
     let scenario = Scenario::new();
     scenario.add("a", "one").process();
     finds(&scenario, "a", "one", AuditResult::Missing("it is gone".into()));
@@ -137,7 +137,7 @@ fn what_failed_again_or_was_deleted_is_logged_once_more() {
 }
 
 #[test]
-fn a_repair_keeps_what_was_reopened() {
+fn a_repair_keeps_reopened_operations() {
     let scenario = Scenario::new();
     scenario.add("a", "one two").process();
     scenario.client().checkpoint().unwrap();
@@ -171,7 +171,7 @@ fn a_repair_keeps_what_was_reopened() {
 }
 
 #[test]
-fn a_backend_that_is_away_is_asked_once_and_told_once() {
+fn an_unreachable_backend_is_asked_and_reported_once() {
     let scenario = Scenario::new();
     scenario.add("a", "one two three four five").add("b", "six seven").process();
     finds(&scenario, "b", "seven", AuditResult::NotApplicable);
@@ -192,7 +192,7 @@ fn a_backend_that_is_away_is_asked_once_and_told_once() {
 }
 
 #[test]
-fn a_request_to_stop_ends_it_soon_with_what_was_found() {
+fn a_stop_request_ends_an_audit_soon_with_its_findings() {
     let scenario = Scenario::new();
     scenario.add("a", "gone hangs never").process();
     finds(&scenario, "a", "gone", AuditResult::Missing("it is gone".into()));
@@ -214,7 +214,7 @@ fn a_request_to_stop_ends_it_soon_with_what_was_found() {
 }
 
 #[test]
-fn only_what_was_asked_for_is_looked_at() {
+fn only_selected_operations_are_audited() {
     let scenario = Scenario::new();
     scenario.add("a", "old").process();
     scenario.client().checkpoint().unwrap();
@@ -278,7 +278,7 @@ impl Backend for Meddled {
 }
 
 #[test]
-fn what_an_operation_removes_meanwhile_is_not_logged_once_more() {
+fn effects_removed_during_an_audit_are_not_reopened() {
     let scenario = Arc::new(Scenario::new());
     let disk = Arc::new(scenario.machine.process());
     disk.create_dir(Path::new("/home")).unwrap();
@@ -328,7 +328,7 @@ fn touch(scenario: &Scenario, operation_type: &str, name: &str, parameters: &[(&
 }
 
 #[test]
-fn what_is_begun_at_a_place_excuses_what_is_missing_there_until_it_has_ended() {
+fn running_operations_excuse_missing_effects_on_their_targets() {
     let scenario = Scenario::new();
     touch(&scenario, "mkdir", "one", &[("path", "/n")]);
     touch(&scenario, "mkdir", "other", &[("path", "/m")]);
@@ -369,7 +369,7 @@ fn what_is_begun_at_a_place_excuses_what_is_missing_there_until_it_has_ended() {
 }
 
 #[test]
-fn damage_is_told_whatever_was_removed_since() {
+fn damage_is_reported_whatever_was_removed_since() {
     let place = Place::new();
     place.settings("default_backend = \"local\"\n");
     place.file("a", "a\n");
@@ -438,7 +438,7 @@ fn stored(place: &Place, content: &str) -> PathBuf {
 }
 
 #[test]
-fn what_is_missing_or_damaged_in_the_local_store_is_found_and_put_back() {
+fn losses_in_the_local_store_are_found_and_restored() {
     let place = Place::new();
     place.settings("default_backend = \"local\"\n");
     for name in ["one", "two", "three", "four"] {
@@ -520,7 +520,7 @@ fn what_is_missing_or_damaged_in_the_local_store_is_found_and_put_back() {
 }
 
 #[test]
-fn what_cannot_be_sent_again_is_refused_with_the_reason_and_the_others_go_on() {
+fn a_reopening_that_is_refused_does_not_stop_the_others() {
     let place = Place::new();
     place.settings("default_backend = \"local\"\n");
     for name in ["same", "gone", "changed", "touched"] {
@@ -563,7 +563,7 @@ fn what_cannot_be_sent_again_is_refused_with_the_reason_and_the_others_go_on() {
 }
 
 #[test]
-fn what_later_operations_replaced_or_removed_is_no_finding() {
+fn effects_replaced_or_removed_later_are_not_reported() {
     let place = Place::new();
     place.settings("default_backend = \"local\"\n");
     place.file("a", "a\n");
@@ -595,7 +595,7 @@ fn what_later_operations_replaced_or_removed_is_no_finding() {
 }
 
 #[test]
-fn a_store_that_is_not_mounted_is_not_taken_for_lost() {
+fn an_unmounted_store_does_not_count_as_lost() {
     let place = Place::new();
     place.settings("default_backend = \"local\"\n");
     place.file("a", "a\n");
@@ -612,7 +612,7 @@ fn a_store_that_is_not_mounted_is_not_taken_for_lost() {
 }
 
 #[test]
-fn what_a_kubo_node_lost_is_found_and_put_back_and_one_that_is_away_is_told_once() {
+fn losses_on_a_kubo_node_are_found_and_restored() {
     let place = Place::new();
     let mut kubo = Kubo::new(&[]);
     place.settings(&format!(
@@ -698,7 +698,7 @@ fn on_s3() -> Place {
 }
 
 #[test]
-fn a_bucket_that_is_gone_is_told_of_its_operations_and_whose_objects_others_are() {
+fn a_deleted_bucket_and_foreign_objects_are_reported() {
     let (place, s3) = (on_s3(), S3::shared());
     s3.python("s3.create_bucket(Bucket='audit-gone')");
     std::fs::create_dir(place.path("d")).unwrap();
@@ -722,7 +722,7 @@ fn a_bucket_that_is_gone_is_told_of_its_operations_and_whose_objects_others_are(
 }
 
 #[test]
-fn whoever_deletes_a_removal_is_told_that_it_counts_as_a_loss_then() {
+fn deleting_the_record_of_a_removal_warns_of_a_loss() {
     let place = Place::new();
     place.settings("default_backend = \"local\"\n");
     place.file("f", "f");
@@ -743,7 +743,7 @@ fn whoever_deletes_a_removal_is_told_that_it_counts_as_a_loss_then() {
 }
 
 #[test]
-fn what_a_bucket_lost_is_found_and_put_back() {
+fn losses_in_a_bucket_are_found_and_restored() {
     let (place, s3) = (on_s3(), S3::shared());
     for name in ["one", "two", "three"] {
         place.file(name, &format!("{name}\n"));

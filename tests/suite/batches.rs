@@ -44,7 +44,7 @@ fn fed(place: &Place, arguments: &str, input: &str) -> Output {
 }
 
 #[test]
-fn every_bad_line_is_listed_and_nothing_is_logged_unless_it_is_to_keep_going() {
+fn invalid_lines_are_listed_and_stop_all_but_keep_going() {
     let place = Place::new();
     list(&place, 2500, &[(7, "gone"), (2100, "/dev/null")]);
     let output = place.output("add --json --backend local --from-file list");
@@ -87,7 +87,7 @@ fn every_bad_line_is_listed_and_nothing_is_logged_unless_it_is_to_keep_going() {
 }
 
 #[test]
-fn killed_at_any_instant_it_is_there_whole_or_not_at_all() {
+fn a_batch_killed_at_any_instant_is_whole_or_absent() {
     let place = Place::new();
     list(&place, 3000, &[]);
     place.run("add --backend local f1");
@@ -118,7 +118,7 @@ fn killed_at_any_instant_it_is_there_whole_or_not_at_all() {
 }
 
 #[test]
-fn writers_and_a_drain_loop_go_on_beside_a_batch() {
+fn writers_and_a_drain_loop_continue_beside_a_batch() {
     let place = Place::new();
     list(&place, 4000, &[]);
     place.run("add --backend mock f1");
@@ -150,7 +150,7 @@ fn writers_and_a_drain_loop_go_on_beside_a_batch() {
 }
 
 #[test]
-fn lines_of_json_are_logged_together_or_named() {
+fn json_lines_are_logged_together_or_rejected_by_line() {
     let place = Place::new();
     place.file("a.txt", "a");
     let good = [
@@ -219,7 +219,7 @@ fn lines_of_json_are_logged_together_or_named() {
 }
 
 #[test]
-fn an_interrupted_batch_is_not_logged_and_a_committed_one_is_told_to_the_end() {
+fn an_interrupted_batch_is_absent_or_reported_in_full() {
     let place = Place::new();
     list(&place, 3000, &[]);
     let paths = std::fs::read_to_string(place.path("list")).unwrap();

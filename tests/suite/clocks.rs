@@ -52,7 +52,7 @@ fn order_is_by_number_whatever_the_clock_says() {
 }
 
 #[test]
-fn a_wait_lasts_its_length_and_no_jump_makes_it_longer() {
+fn a_clock_jump_never_prolongs_a_wait() {
     for (failed_at, then, due) in [
         ("2026-11-22T12:00:00Z", "2026-11-22T12:00:30Z", false),
         ("2026-11-22T12:00:00Z", "2026-11-22T12:01:07Z", true),
@@ -79,7 +79,7 @@ fn a_wait_lasts_its_length_and_no_jump_makes_it_longer() {
 }
 
 #[test]
-fn backoff_grows_by_attempts_and_not_by_the_clock() {
+fn backoff_depends_on_attempts_and_not_on_the_clock() {
     let scenario = Scenario::new();
     let fail = Act::Fail(FailureClass::Transient);
     scenario.act("a", "x", &[fail.clone(), fail]).add("a", "x");
@@ -102,7 +102,7 @@ fn run(scenario: &Scenario) {
 }
 
 #[test]
-fn a_jump_ahead_and_back_drops_nothing() {
+fn a_clock_jump_ahead_and_back_prunes_nothing() {
     let scenario = Scenario::new();
     set(&scenario, "2026-11-22T12:00:00Z");
     scenario.add("a", "x y");
@@ -132,7 +132,7 @@ fn a_jump_ahead_and_back_drops_nothing() {
 }
 
 #[test]
-fn what_was_completed_in_1970_is_as_old_as_what_came_before_it() {
+fn completions_in_1970_are_as_old_as_their_predecessors() {
     let scenario = Scenario::new();
     set(&scenario, "2026-11-22T12:00:00Z");
     scenario.add("a", "x");
@@ -157,7 +157,7 @@ fn what_was_completed_in_1970_is_as_old_as_what_came_before_it() {
 }
 
 #[test]
-fn a_clock_that_stands_still_or_runs_is_cleaned_by_as_ever() {
+fn cleanup_works_with_a_stopped_and_with_a_running_clock() {
     let scenario = Scenario::new();
     set(&scenario, "2026-11-22T12:00:00Z");
     for day in 0..50 {

@@ -46,7 +46,7 @@ fn every_kept_input_is_survived() {
 
 /// Also writes them to folders of their own in `WAL_CLI_SEEDS`, for `tests/long fuzz`.
 #[test]
-fn every_input_to_begin_with_is_survived() {
+fn every_seed_input_is_survived() {
     let place = std::env::var_os("WAL_CLI_SEEDS").map(PathBuf::from);
     for (target, _, seeds) in TARGETS {
         let Some(place) = &place else { break };

@@ -466,7 +466,7 @@ fn nothing_is_lost_wherever_a_workload_is_cut() {
 }
 
 #[test]
-fn nothing_is_lost_if_whoever_recovers_dies_too() {
+fn nothing_is_lost_if_the_recovering_process_dies_too() {
     let mut tried = 0;
     for workload in WORKLOADS {
         let world = workload.world();

@@ -8,7 +8,7 @@ use super::binary::Place;
 const ADDERS: usize = 8;
 
 #[test]
-fn adders_a_drain_loop_and_readers_do_not_get_in_each_others_way() {
+fn adders_a_drain_loop_and_readers_do_not_conflict() {
     let each: usize = std::env::var("WAL_CLI_LONG").map_or(60, |n| n.parse().expect("a number"));
     let place = Place::new();
     place.file("a.txt", "hello world\n");

@@ -18,6 +18,7 @@ use wal_cli::disk::OsDisk;
 
 use super::behaviours::{self, Bench, request};
 use super::binary::Place;
+use super::tools::Need;
 
 /// The backend with this shell script.
 fn shell(place: &Place, script: &str, limit: Option<Duration>) -> Bench {
@@ -59,6 +60,7 @@ fn is_alive(pid: &str) -> bool {
 
 #[test]
 fn a_program_does_what_other_backends_do() {
+    Need::Python.check();
     let place = Place::in_memory();
     let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suite/custom/program.py");
     let script = format!(
@@ -72,7 +74,7 @@ fn a_program_does_what_other_backends_do() {
 }
 
 #[test]
-fn it_is_told_all_and_its_word_is_the_result() {
+fn a_program_gets_the_operation_and_returns_the_result() {
     let place = Place::new();
     configure(
         &place,
@@ -108,7 +110,7 @@ fn it_is_told_all_and_its_word_is_the_result() {
 }
 
 #[test]
-fn its_content_is_what_was_logged() {
+fn a_program_reads_the_content_that_was_logged() {
     let place = Place::new();
     configure(&place, "sed 's/.*\"content\":\"\\([^\"]*\\)\".*/\\1/' | xargs cat", "");
     place.file("a.txt", "as it was\n");
@@ -121,7 +123,7 @@ fn its_content_is_what_was_logged() {
 }
 
 #[test]
-fn its_exit_status_decides() {
+fn the_exit_status_decides_the_outcome() {
     let place = Place::new();
     let script = "test -e tried && exit 3; touch tried; echo one >&2; echo 'the tape is not in' >&2; exit 75";
     configure(&place, script, "");
@@ -162,7 +164,7 @@ fn its_exit_status_decides() {
 }
 
 #[test]
-fn without_a_program_nothing_is_logged_and_with_a_missing_one_it_waits() {
+fn a_missing_program_is_an_outage() {
     let place = Place::new();
     let refused = place.output("--json submit backup --backend custom");
     assert_eq!(refused.status.code(), Some(2));
@@ -189,7 +191,7 @@ fn without_a_program_nothing_is_logged_and_with_a_missing_one_it_waits() {
 }
 
 #[test]
-fn it_inherits_nothing_but_its_own_output() {
+fn a_program_inherits_only_its_own_output() {
     let place = Place::new();
     configure(&place, "ls -l /proc/$$/fd | grep -o '[0-9]* -> .*'", "");
     place.run("submit look");
@@ -209,8 +211,7 @@ fn it_inherits_nothing_but_its_own_output() {
 }
 
 #[test]
-fn who_is_asked_to_stop_may_hand_the_operation_back_and_who_does_not_is_killed_with_all_of_its_own()
-{
+fn a_stopped_program_returns_its_operation_or_is_killed() {
     let place = Place::new();
     for (script, handed_back) in [
         ("trap 'exit 75' TERM; sleep 60 & wait", true),
@@ -250,7 +251,7 @@ fn who_is_asked_to_stop_may_hand_the_operation_back_and_who_does_not_is_killed_w
 }
 
 #[test]
-fn its_time_is_limited_if_that_is_wanted() {
+fn total_timeout_limits_a_program() {
     let place = Place::new();
     configure(&place, "sleep 60", "total_timeout = 0.3\n");
     place.run("submit backup");
@@ -270,7 +271,7 @@ fn its_time_is_limited_if_that_is_wanted() {
 }
 
 #[test]
-fn a_program_that_outlives_its_drain_loop_is_neither_started_twice_nor_in_doubt() {
+fn a_program_that_outlives_its_loop_is_not_started_twice() {
     let place = Place::new();
     configure(
         &place,
@@ -309,7 +310,7 @@ fn a_program_that_outlives_its_drain_loop_is_neither_started_twice_nor_in_doubt(
 }
 
 #[test]
-fn what_was_claimed_and_never_started_is_not_in_doubt() {
+fn a_claim_whose_program_never_started_is_not_in_doubt() {
     let place = Place::new();
     configure(
         &place,
@@ -352,8 +353,7 @@ fn what_was_claimed_and_never_started_is_not_in_doubt() {
 }
 
 #[test]
-fn time_that_is_up_for_the_loop_ends_no_program_and_time_that_is_up_for_the_program_spends_an_attempt()
- {
+fn time_limits_of_the_loop_and_of_the_program_differ() {
     let place = Place::new();
     configure(&place, "sleep 0.6; echo '{\"size\": 7}'", "");
     place.run("submit backup");

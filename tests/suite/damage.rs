@@ -513,7 +513,7 @@ fn cases() -> Vec<Case> {
 }
 
 #[test]
-fn nothing_is_lost_or_made_up_in_silence_whatever_bit_is_flipped() {
+fn no_flipped_bit_loses_or_invents_data_silently() {
     let stride = std::env::var("WAL_CLI_LONG").map_or(STRIDE, |n| n.parse().expect("a number"));
     let only = std::env::var("WAL_CLI_DAMAGE").ok();
     let mut cases = cases();
@@ -592,7 +592,7 @@ fn nothing_is_lost_or_made_up_in_silence_whatever_bit_is_flipped() {
 
 /// Frames whose checksums hold, so that somebody must have written them in error.
 #[test]
-fn a_whole_frame_that_makes_no_sense_is_told_and_hides_nothing_before_it() {
+fn an_invalid_frame_is_reported_and_hides_nothing_before() {
     use wal_cli::operation::{Event, OperationId, Status, Time};
     use wal_cli::wal::journal::{FrameKind, PayloadBuilder, Reservation, encode_frame};
     let whole = whole();

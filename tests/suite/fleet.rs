@@ -144,7 +144,7 @@ fn attempts(operation: &Value) -> Vec<&Value> {
 }
 
 #[test]
-fn the_queries_of_the_page_say_what_the_logs_of_two_hosts_say() {
+fn the_queries_of_the_page_match_the_logs_of_two_hosts() {
     let s3 = S3::new();
     s3.python(&format!("s3.create_bucket(Bucket={BUCKET:?})"));
     let hosts = [("web1", 1), ("web2", 2)].map(|(host, seed)| {
@@ -338,7 +338,7 @@ fn the_queries_of_the_page_say_what_the_logs_of_two_hosts_say() {
 }
 
 #[test]
-fn with_the_setting_a_drain_loop_pushes_what_a_cleanup_may_drop_afterwards() {
+fn a_drain_loop_pushes_archives_before_cleanup_prunes_them() {
     let s3 = S3::shared();
     s3.python("s3.create_bucket(Bucket='drained')");
     let place = Place::new();
@@ -364,7 +364,7 @@ fn with_the_setting_a_drain_loop_pushes_what_a_cleanup_may_drop_afterwards() {
 }
 
 #[test]
-fn any_backend_that_uploads_will_do_and_text_says_what_goes_on() {
+fn any_backend_that_uploads_takes_pushes() {
     let place = Place::new();
     live(&place, 1);
     let planned = place.run("archive push /history --backend local --host h --dry-run");
@@ -401,7 +401,7 @@ fn any_backend_that_uploads_will_do_and_text_says_what_goes_on() {
 }
 
 #[test]
-fn a_push_that_fails_is_seen_kept_and_retried() {
+fn a_failed_push_is_reported_kept_and_retried() {
     let place = Place::new();
     live(&place, 1);
     // A file is where the folder would be.
@@ -430,7 +430,7 @@ fn a_push_that_fails_is_seen_kept_and_retried() {
 }
 
 #[test]
-fn what_went_to_a_bucket_that_is_not_there_goes_to_another_one() {
+fn a_push_to_a_missing_bucket_can_go_to_another_one() {
     let s3 = S3::shared();
     s3.python("s3.create_bucket(Bucket='rightbucket')");
     let place = Place::new();
@@ -471,7 +471,7 @@ fn a_repair_without_a_manifest_pushes_the_same_names_again() {
 }
 
 #[test]
-fn archives_of_the_original_system_go_as_well() {
+fn adopted_archives_are_pushed_too() {
     let place = Place::new();
     adoption::put(&place, "mixed", Duration::from_secs(7200));
     let pushed = place.json("archive push /history --backend local --host h --wait");

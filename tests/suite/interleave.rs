@@ -200,7 +200,7 @@ fn io_error(path: &Path, kind: ErrorKind) -> DiskResult<()> {
 }
 
 #[test]
-fn zeros_laid_ahead_never_cover_what_others_wrote() {
+fn preallocation_never_covers_frames_of_others() {
     let machine = Machine::new();
     let (a, b) = (wal(&machine), wal(&machine));
     let mut acknowledged = BTreeSet::from([add(&a, "first")]);
@@ -210,7 +210,7 @@ fn zeros_laid_ahead_never_cover_what_others_wrote() {
 }
 
 #[test]
-fn a_checkpoint_survives_a_recovery_that_passes_over_its_generation() {
+fn a_checkpoint_survives_a_recovery_that_skips_its_generation() {
     for at in 0..60 {
         let machine = Machine::new();
         let acknowledged = Arc::new(Mutex::new(BTreeSet::from([add(&wal(&machine), "one")])));
@@ -240,7 +240,7 @@ fn a_checkpoint_survives_a_recovery_that_passes_over_its_generation() {
 }
 
 #[test]
-fn nothing_is_acknowledged_after_a_failed_flush_without_a_recovery() {
+fn after_a_failed_flush_only_recovery_acknowledges() {
     let machine = Machine::new();
     add(&wal(&machine), "one");
     let (failed, held) = (AtomicBool::new(false), Mutex::new(None));
@@ -275,7 +275,7 @@ fn nothing_is_acknowledged_after_a_failed_flush_without_a_recovery() {
 
 /// Linux marks pages clean when a flush fails: a later one says yes and writes nothing.
 #[test]
-fn a_rotation_does_not_believe_a_second_flush_of_the_same_pages() {
+fn a_rotation_distrusts_a_second_flush_of_the_same_pages() {
     let machine = Machine::new();
     let options = Options { generation_bytes: 4000, ..Options::default() };
     add(&wal_on(machine.process(), options.clone()), "one");
@@ -369,7 +369,7 @@ fn a_writer_outlives_the_removal_of_its_directory() {
 }
 
 #[test]
-fn what_a_cleanup_dropped_is_found_neither_by_number_nor_by_id() {
+fn a_pruned_operation_is_found_by_neither_number_nor_id() {
     let machine = Machine::new();
     let clock = Arc::new(ManualClock::new(Time::from_millis(1_800_000_000_000), 7));
     let options = Options { archive_completed: false, ..Options::default() };
@@ -393,7 +393,7 @@ fn what_a_cleanup_dropped_is_found_neither_by_number_nor_by_id() {
 }
 
 #[test]
-fn a_cleanup_leaves_alone_what_is_retried_or_deleted_meanwhile() {
+fn a_cleanup_skips_operations_that_change_meanwhile() {
     // Before each look into a Parquet file, another process acts on an operation that is old enough to go.
     for (nth, delete) in (0..12).flat_map(|nth| [(nth, false), (nth, true)]) {
         let machine = Machine::new();
@@ -514,7 +514,7 @@ fn with_dropped_page(machine: &Machine, act: impl Fn(&Machine) + Send + Sync + '
 }
 
 #[test]
-fn a_revision_given_anew_is_not_taken_for_ones_own() {
+fn a_reused_revision_is_not_mistaken_for_ones_own() {
     let machine = Machine::new();
     add(&wal(&machine), "one");
     let a = with_dropped_page(&machine, |machine| {
@@ -532,7 +532,7 @@ fn a_revision_given_anew_is_not_taken_for_ones_own() {
 }
 
 #[test]
-fn a_claim_of_another_is_not_taken_for_ones_own() {
+fn a_claim_of_another_loop_is_not_mistaken_for_ones_own() {
     fn claim(wal: &Wal) -> Result<bool, WalError> {
         let claim = Claim { pid: 1, host: "h".into(), started: Time::from_millis(0) };
         let (_, claimed) = wal.transact(|view| {
@@ -557,7 +557,7 @@ fn a_claim_of_another_is_not_taken_for_ones_own() {
 }
 
 #[test]
-fn a_batch_is_whole_although_the_journal_is_restarted_under_it() {
+fn a_batch_is_complete_although_the_journal_restarts() {
     let machine = Machine::new();
     add(&wal(&machine), "one");
     let a = with_dropped_page(&machine, |_| {});
@@ -568,7 +568,7 @@ fn a_batch_is_whole_although_the_journal_is_restarted_under_it() {
 }
 
 #[test]
-fn a_disk_without_room_for_zeros_still_takes_frames() {
+fn frames_are_written_where_preallocation_finds_no_space() {
     let machine = Machine::new();
     add(&wal(&machine), "one");
     let hook: Hook = Arc::new(|step, path| {

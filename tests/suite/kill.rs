@@ -20,7 +20,7 @@ use super::binary::{Place, names};
 const ADDERS: usize = 3;
 
 #[test]
-fn what_was_acknowledged_outlives_kills_and_is_done_once() {
+fn acknowledged_operations_survive_kills_and_run_once() {
     let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u64>().expect("a number"));
     let rounds = number("WAL_CLI_LONG").unwrap_or(10);
     let first = number("WAL_CLI_SEED").unwrap_or(1);

@@ -98,7 +98,7 @@ impl Small {
 }
 
 #[test]
-fn what_is_logged_is_finished_in_the_room_of_the_reserve() {
+fn logged_operations_finish_in_the_space_of_the_reserve() {
     let small = Small::new("16m", "0");
     small.json("submit mkdir /held");
     small.json("hold 1");
@@ -185,7 +185,7 @@ fn what_is_logged_is_finished_in_the_room_of_the_reserve() {
 
 /// To the last page, with nothing under way: each command needs the reserve on its own.
 #[test]
-fn each_way_of_finishing_finds_room_on_a_disk_that_is_full_to_the_last_byte() {
+fn every_way_of_finishing_works_on_a_full_disk() {
     for command in ["process", "cancel 1", "delete 1", "checkpoint", "cleanup"] {
         let small = Small::new("12m", "0");
         (0..3).for_each(|_| drop(small.json("add --spool never a")));
@@ -231,7 +231,7 @@ fn each_way_of_finishing_finds_room_on_a_disk_that_is_full_to_the_last_byte() {
 }
 
 #[test]
-fn additions_end_before_the_disk_is_full_and_everything_else_goes_on() {
+fn only_additions_stop_before_the_disk_is_full() {
     let small = Small::new("32m", "8MiB");
     (0..4).for_each(|_| drop(small.json("add --spool never a")));
     small.fill(7 << 20);
@@ -259,7 +259,7 @@ fn additions_end_before_the_disk_is_full_and_everything_else_goes_on() {
 }
 
 #[test]
-fn nothing_is_begun_whose_outcome_may_find_no_room() {
+fn nothing_is_claimed_without_space_for_its_outcome() {
     let small = Small::new("12m", "0");
     (0..3).for_each(|_| drop(small.json("add --spool never a")));
     // As if it had been given up and others had taken its room.
@@ -377,7 +377,7 @@ fn step_of(fault: Fault) -> u64 {
 }
 
 #[test]
-fn a_failure_at_any_disk_operation_costs_no_outcome() {
+fn a_failure_of_any_disk_operation_loses_no_outcome() {
     let all = std::env::var_os("WAL_CLI_LONG").is_some();
     for fault in [Fault::Full, Fault::Quota, Fault::ShortWrite, Fault::Descriptors] {
         // A plain run takes every fifth operation, others for each fault; a long one all.
@@ -400,7 +400,7 @@ fn a_failure_at_any_disk_operation_costs_no_outcome() {
 }
 
 #[test]
-fn a_parameter_that_no_frame_holds_is_refused_whatever_its_size() {
+fn a_parameter_too_large_for_a_frame_is_refused() {
     let place = Place::new();
     place.file("a", "hello world\n");
     place.run("add --backend local a");
@@ -436,7 +436,7 @@ fn a_parameter_that_no_frame_holds_is_refused_whatever_its_size() {
 }
 
 #[test]
-fn too_few_descriptors_are_told_and_lose_nothing() {
+fn too_few_descriptors_are_reported_and_lose_nothing() {
     let place = Place::new();
     place.file("a", "hello world\n");
     place.run("add --backend local a");

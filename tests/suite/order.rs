@@ -1,14 +1,13 @@
 //! The order of system calls of the real program: nothing is promised before it is durable.
 #![expect(clippy::disallowed_methods, reason = "it reads what strace wrote")]
 
-use std::process::Command;
-
 use super::binary::Place;
+use super::tools;
 
 /// The calls that matter, in order, one line each, with paths instead of descriptors.
 fn trace(place: &Place, arguments: &str) -> Vec<String> {
     let output = place.path("trace");
-    let mut strace = Command::new("strace");
+    let mut strace = tools::strace();
     strace
         .args([
             "-f",
@@ -61,7 +60,7 @@ fn a_claim_is_flushed_before_its_backend_is_called() {
 }
 
 #[test]
-fn a_checkpoint_flushes_renames_flushes_and_only_then_removes() {
+fn a_checkpoint_removes_only_after_the_last_flush() {
     let place = Place::new();
     place.file("a.txt", "hello world\n");
     place.run("add --spool never --backend mock a.txt a.txt a.txt");

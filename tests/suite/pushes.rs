@@ -277,7 +277,7 @@ fn destinations(report: &PushReport) -> Vec<&str> {
 const KEEP: Retention = Retention { max_age_days: 0, failed: false, keep_unpushed: true };
 
 #[test]
-fn days_that_are_over_are_pushed_once_and_joined_before() {
+fn past_days_are_merged_and_pushed_once() {
     let mut world = World::new();
     let wal = world.wal();
     // Three small archives of one day, since each fold finds the last one larger than what it brings.
@@ -338,7 +338,7 @@ fn days_that_are_over_are_pushed_once_and_joined_before() {
 }
 
 #[test]
-fn what_was_deleted_is_not_pushed() {
+fn deleted_operations_are_not_pushed() {
     let mut world = World::new();
     let wal = world.wal();
     // More than half full, and a small one.
@@ -372,7 +372,7 @@ fn what_was_deleted_is_not_pushed() {
 }
 
 #[test]
-fn an_archive_that_is_damaged_stays_as_it_is_and_stops_no_other() {
+fn a_damaged_archive_does_not_stop_other_pushes() {
     let mut world = World::new();
     let wal = world.wal();
     for _ in 0..2 {
@@ -408,7 +408,7 @@ fn an_archive_that_is_damaged_stays_as_it_is_and_stops_no_other() {
 }
 
 #[test]
-fn what_arrives_late_goes_beside_and_a_pushed_file_is_never_joined() {
+fn late_completions_go_to_a_second_file_of_a_pushed_day() {
     let mut world = World::new();
     let wal = world.wal();
     world.complete(&wal, 1).unwrap();
@@ -439,7 +439,7 @@ fn what_arrives_late_goes_beside_and_a_pushed_file_is_never_joined() {
 }
 
 #[test]
-fn retention_waits_for_the_push_and_a_failed_one_keeps_its_file() {
+fn retention_waits_for_a_completed_push() {
     let mut world = World::new();
     let wal = world.wal();
     world.complete(&wal, 3).unwrap();
@@ -478,7 +478,7 @@ fn retention_waits_for_the_push_and_a_failed_one_keeps_its_file() {
 }
 
 #[test]
-fn a_failed_push_may_go_elsewhere_and_a_deleted_one_is_logged_again() {
+fn a_failed_push_may_be_sent_elsewhere_or_logged_again() {
     let mut world = World::new();
     let wal = world.wal();
     world.complete(&wal, 3).unwrap();
@@ -506,7 +506,7 @@ fn a_failed_push_may_go_elsewhere_and_a_deleted_one_is_logged_again() {
 }
 
 #[test]
-fn no_clock_is_believed_about_what_is_over() {
+fn a_wrong_clock_ends_no_day() {
     let mut world = World::new();
     let wal = world.wal();
     // Completed with a clock in 3010, then with a right one: by what came after it, it is of that day.
@@ -538,7 +538,7 @@ fn no_clock_is_believed_about_what_is_over() {
 }
 
 #[test]
-fn names_that_queries_would_not_understand_are_refused() {
+fn names_that_queries_cannot_use_are_refused() {
     let push = |to: &str, host: &str| Push::new(to, host, name("s3"), 5).map(|_| ());
     for host in ["", "a b", "a/b", "a=b", "ä", "a%b"] {
         assert_eq!(push("s3://b/p", host), Err(BadPush::Host { host: host.to_owned() }), "{host}");
@@ -555,7 +555,7 @@ fn names_that_queries_would_not_understand_are_refused() {
 }
 
 #[test]
-fn a_push_that_dies_or_fails_anywhere_is_mended_by_the_next_one() {
+fn the_next_push_completes_an_interrupted_one() {
     let mut before = World::new();
     let wal = before.wal();
     for count in [3, 2] {
@@ -632,7 +632,7 @@ fn a_push_that_dies_or_fails_anywhere_is_mended_by_the_next_one() {
 }
 
 #[test]
-fn the_first_push_of_a_long_history_does_not_look_through_it_for_each_archive() {
+fn a_first_push_does_not_scan_the_history_per_archive() {
     let disk_operations = |days: u64| {
         let mut world = World::new();
         let wal = world.wal();
@@ -662,7 +662,7 @@ fn the_first_push_of_a_long_history_does_not_look_through_it_for_each_archive() 
 
 /// Logs, pushes, cleanups, failures, deletions, clocks that jump, kills and power cuts, in any order.
 #[test]
-fn nothing_is_lost_between_here_and_there_in_random_lives() {
+fn random_lives_lose_no_archive_on_its_way_out() {
     let seeds = match std::env::var("WAL_CLI_SEED") {
         Ok(seed) => seed.parse().unwrap()..=seed.parse().unwrap(),
         Err(_) => 1..=20,

@@ -4,7 +4,7 @@ use super::binary::Place;
 use super::tools;
 
 #[test]
-fn pyarrow_duckdb_and_polars_read_partitions_and_archives() {
+fn pyarrow_duckdb_and_polars_read_every_parquet_file() {
     let place = Place::new();
     place.file("a.txt", "hello world\n");
     place.run("add --backend local a.txt a.txt a.txt");

@@ -342,7 +342,7 @@ const CATALOGUE: &[(&str, Damage, usize)] = &[
 ];
 
 #[test]
-fn whatever_is_damaged_the_rest_is_saved_and_what_is_lost_is_named() {
+fn a_repair_saves_everything_readable_and_names_losses() {
     for (context, damage, most) in CATALOGUE {
         let machine = machine();
         let before = seen(&machine);
@@ -357,7 +357,7 @@ fn whatever_is_damaged_the_rest_is_saved_and_what_is_lost_is_named() {
 }
 
 #[test]
-fn nothing_that_was_damaged_is_deleted() {
+fn a_repair_deletes_no_damaged_file() {
     for (context, damage, _) in CATALOGUE {
         let machine = machine();
         damage(&machine);
@@ -382,7 +382,7 @@ fn nothing_that_was_damaged_is_deleted() {
 }
 
 #[test]
-fn a_sound_log_is_left_alone() {
+fn a_valid_log_is_not_changed() {
     let machine = machine();
     let all = ["", "journal", "partitions", "archives", "quarantine", "tmp"];
     let state = |machine: &Machine| -> Vec<_> {
@@ -507,18 +507,18 @@ fn cut_short(power_cut: bool) {
 }
 
 #[test]
-fn a_kill_at_any_step_leaves_the_same_records_to_the_next_repair() {
+fn a_killed_repair_leaves_the_same_records_to_the_next() {
     cut_short(false);
 }
 
 #[test]
-fn a_power_cut_at_any_step_leaves_the_same_records_to_the_next_repair() {
+fn a_power_cut_leaves_the_same_records_to_the_next_repair() {
     cut_short(true);
 }
 
 #[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
 #[test]
-fn what_was_done_in_a_generation_that_only_a_seal_names_is_not_done_again() {
+fn completions_in_a_lost_sealed_generation_are_not_repeated() {
     let place = super::binary::Place::new();
     place.run("submit mkdir /a --backend mock");
     place.run("submit mkdir /b --backend mock");
@@ -546,7 +546,7 @@ fn what_was_done_in_a_generation_that_only_a_seal_names_is_not_done_again() {
 /// Notes are never flushed: after a power cut they may be older than what they speak of.
 #[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
 #[test]
-fn what_was_done_in_a_generation_that_is_zeros_is_not_done_again() {
+fn completions_in_a_zeroed_generation_are_not_repeated() {
     for zeros in [true, false] {
         let place = super::binary::Place::new();
         place.run("submit mkdir /a --backend mock");
@@ -611,7 +611,7 @@ fn without_a_manifest_all_generations_count() {
 
 #[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
 #[test]
-fn what_was_held_in_a_frame_that_is_lost_does_not_go_on() {
+fn operations_held_in_a_lost_frame_stay_held() {
     let place = super::binary::Place::new();
     place.run("submit mkdir /a --backend mock");
     place.run("submit mkdir /b --backend mock");
@@ -636,7 +636,7 @@ fn what_was_held_in_a_frame_that_is_lost_does_not_go_on() {
 
 #[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
 #[test]
-fn content_stays_where_it_is_until_the_repaired_log_is_there() {
+fn content_is_moved_only_after_the_repaired_log_exists() {
     let place = with_content();
     let partition =
         std::fs::read_dir(place.log().join("partitions")).unwrap().next().unwrap().unwrap().path();
@@ -682,7 +682,7 @@ fn content_is_kept_without_a_manifest_and_without_files() {
 
 /// Where zeros can be read in place of a next frame, a bad place further on hides nothing.
 #[test]
-fn a_bad_place_in_what_is_laid_ahead_costs_nothing() {
+fn a_bad_block_in_preallocated_space_costs_nothing() {
     let machine = machine();
     let before = seen(&machine);
     let last = journals(&machine).pop().unwrap();
@@ -696,7 +696,7 @@ fn a_bad_place_in_what_is_laid_ahead_costs_nothing() {
 
 /// A flipped bit in a header whose frames are all there holds nobody up; nor does what never began.
 #[test]
-fn what_is_known_otherwise_holds_nothing_up() {
+fn losses_covered_elsewhere_hold_no_operation() {
     for damage in
         [(|machine: &Machine| flip(machine, &journals(machine)[0], 30)) as Damage, |machine| {
             flip(machine, &parquet(machine, 1), 900);
@@ -738,7 +738,7 @@ fn content_whose_operation_is_lost_is_kept() {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
-fn content_that_is_lost_is_named_and_its_operation_goes_on_with_the_file() {
+fn an_operation_with_lost_content_falls_back_to_its_source() {
     let place = super::binary::Place::new();
     place.file("a.txt", "hello world\n");
     place.file("b.txt", "b\n");

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use super::binary::{Place, names};
-use super::tools::stdout_of;
+use super::tools::{Need, stdout_of};
 
 /// Content that no two seeds share a block of.
 fn content(seed: u64, len: usize) -> Vec<u8> {
@@ -45,7 +45,7 @@ pub fn document(output: &Output) -> Value {
 }
 
 #[test]
-fn what_was_added_arrives_whatever_becomes_of_its_source() {
+fn spooled_content_is_independent_of_its_source() {
     let place = Place::new();
     let (gone, overwritten) = (place.path("gone.bin"), place.path("overwritten.bin"));
     write(&gone, 1, 700_000);
@@ -65,7 +65,7 @@ fn what_was_added_arrives_whatever_becomes_of_its_source() {
 }
 
 #[test]
-fn the_same_content_is_there_once() {
+fn equal_content_is_stored_once() {
     let place = Place::new();
     write(&place.path("a"), 1, 5_000_000);
     fs::copy(place.path("a"), place.path("b")).unwrap();
@@ -155,7 +155,7 @@ fn a_failed_operation_keeps_its_content_until_it_is_retried() {
 }
 
 #[test]
-fn a_file_that_is_referred_to_must_stay_as_it_was() {
+fn a_referenced_file_must_not_change() {
     let place = Place::new();
     let time = fs::FileTimes::new().set_modified(std::time::SystemTime::UNIX_EPOCH);
     for (name, change) in [
@@ -192,7 +192,7 @@ fn a_file_that_is_referred_to_must_stay_as_it_was() {
 }
 
 #[test]
-fn what_is_deleted_or_goes_on_elsewhere_gives_up_its_share() {
+fn deleting_or_redirecting_frees_the_content() {
     let place = Place::new();
     write(&place.path("a"), 1, 100_000);
     let expected = cid_of(&place.path("a"));
@@ -243,6 +243,7 @@ pub struct Mount {
 
 impl Mount {
     fn new(mount: impl FnOnce(&Place, &Path)) -> Mount {
+        Need::Root.check();
         let place = Place::new();
         let at = place.path("mounted");
         fs::create_dir(&at).unwrap();
@@ -352,7 +353,7 @@ fn must(command: &mut Command, needs: &str) {
 }
 
 #[test]
-fn on_a_file_system_that_shares_content_a_copy_costs_nothing() {
+fn a_copy_is_free_where_the_file_system_shares_content() {
     let disk = Mount::xfs(1 << 30);
     let (small, large) = (disk.path("small"), disk.path("large"));
     write(&small, 1, 48 << 20);
@@ -387,7 +388,7 @@ fn on_a_file_system_that_shares_content_a_copy_costs_nothing() {
 }
 
 #[test]
-fn a_full_disk_refuses_or_refers_and_loses_nothing() {
+fn a_full_disk_refuses_or_references_and_loses_nothing() {
     let disk = Mount::tmpfs("64m");
     let sources = disk.place.path("sources");
     fs::create_dir(&sources).unwrap();
@@ -440,7 +441,7 @@ fn a_full_disk_refuses_or_refers_and_loses_nothing() {
 
 /// Several copies that would each fit alone fill the disk in the middle of each other.
 #[test]
-fn a_disk_that_becomes_full_while_copying_refuses_and_gives_back() {
+fn a_disk_that_fills_up_while_copying_frees_the_copy() {
     let disk = Mount::tmpfs("48m");
     let sources: Vec<PathBuf> =
         (0..6).map(|seed| disk.place.path(&format!("source-{seed}"))).collect();

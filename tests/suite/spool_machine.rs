@@ -448,12 +448,12 @@ fn killed_everywhere(abilities: (bool, bool), cuts: &[Cut], before: &[Step]) {
 }
 
 #[test]
-fn a_kill_or_power_cut_anywhere_loses_no_content_and_leaves_none() {
+fn kills_and_power_cuts_lose_and_leak_no_content() {
     killed_everywhere((true, false), &CUTS, &[Step::Add("same")]);
 }
 
 #[test]
-fn nor_does_one_with_clones_and_failed_operations() {
+fn kills_lose_and_leak_no_clones_of_failed_operations() {
     killed_everywhere(
         (true, true),
         &CUTS[..3],
@@ -462,13 +462,13 @@ fn nor_does_one_with_clones_and_failed_operations() {
 }
 
 #[test]
-fn nor_does_one_without_hard_links() {
+fn kills_lose_and_leak_nothing_without_hard_links() {
     killed_everywhere((false, false), &CUTS[1..4], &[Step::Add("same")]);
 }
 
 /// Before each disk operation of each step, another process does something else, minutes later.
 #[test]
-fn others_between_any_two_operations_take_nothing_away() {
+fn other_processes_between_any_two_steps_remove_nothing() {
     let mut meetings = 0;
     for step in STEPS {
         for other in STEPS {
@@ -528,7 +528,7 @@ fn a_sweep_may_die_anywhere() {
 
 /// Nothing is logged, nothing is left, and the next one works.
 #[test]
-fn a_disk_that_is_full_anywhere_logs_nothing_and_keeps_nothing() {
+fn a_full_disk_at_any_step_logs_and_keeps_nothing() {
     for abilities in [(true, false), (true, true), (false, false)] {
         for at in 0.. {
             let world = World::new();
@@ -569,7 +569,7 @@ fn a_disk_that_is_full_anywhere_logs_nothing_and_keeps_nothing() {
 
 /// A file that somebody writes to at any moment is copied as it was before or after, or again, or not at all.
 #[test]
-fn what_is_copied_was_all_there_at_one_time() {
+fn a_copy_is_a_consistent_snapshot() {
     let versions = ["a", "b"].map(|letter| letter.repeat(600_000).into_bytes());
     let mut outcomes = BTreeSet::new();
     for clones in [false, true] {
@@ -614,7 +614,7 @@ fn what_is_copied_was_all_there_at_one_time() {
 }
 
 #[test]
-fn a_file_that_never_rests_is_not_copied() {
+fn a_file_that_keeps_changing_is_not_copied() {
     let world = World::new();
     let wal = world.wal(world.machine.process()).unwrap();
     let writer = world.machine.process();

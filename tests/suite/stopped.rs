@@ -107,7 +107,7 @@ fn all_completed(place: &Place, operations: usize) {
 }
 
 #[test]
-fn who_stands_still_with_the_lock_of_appends_is_named() {
+fn a_stopped_holder_of_the_append_lock_is_named() {
     let place = place();
     // The note that it is at work is written: from here on it holds the lock and says so.
     let stopped = Stopped::at(&place, "after:write:lock", "add --backend local a");
@@ -128,7 +128,7 @@ fn who_stands_still_with_the_lock_of_appends_is_named() {
 }
 
 #[test]
-fn who_stands_still_with_the_lock_of_the_loop_is_named() {
+fn a_stopped_drain_loop_is_named() {
     let place = place();
     let stopped = Stopped::at(&place, "before:effect", "process");
     let holder = (stopped.pid(), "process");
@@ -144,7 +144,7 @@ fn who_stands_still_with_the_lock_of_the_loop_is_named() {
 }
 
 #[test]
-fn who_stands_still_in_a_flush_is_named_and_nothing_unconfirmed_is_lost() {
+fn a_process_stopped_in_a_flush_is_named_and_loses_nothing() {
     let place = place();
     let stopped = Stopped::at(&place, "before:sync:generation", "add --backend local a");
     let holder = (stopped.pid(), "add");
@@ -159,7 +159,7 @@ fn who_stands_still_in_a_flush_is_named_and_nothing_unconfirmed_is_lost() {
 }
 
 #[test]
-fn who_stands_still_in_a_checkpoint_holds_up_no_addition() {
+fn a_process_stopped_in_a_checkpoint_delays_no_addition() {
     let place = place();
     let stopped = Stopped::at(&place, "before:sync:staged-partition", "checkpoint");
     gives_up(&place, "checkpoint", (5, "busy"), (stopped.pid(), "checkpoint"));
@@ -179,7 +179,7 @@ fn processes_at(place: &Place) -> Vec<String> {
 }
 
 #[test]
-fn who_tries_a_disk_leaves_nobody_at_work_on_it_however_it_ends() {
+fn a_durability_test_leaves_no_process_behind() {
     for (signal, leaves_its_folder) in
         [(Signal::TERM, false), (Signal::INT, false), (Signal::KILL, true)]
     {

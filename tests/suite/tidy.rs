@@ -198,7 +198,7 @@ fn modules_use_only_those_above_them() {
 }
 
 #[test]
-fn only_the_places_meant_for_them_know_certain_crates() {
+fn certain_crates_are_used_only_where_intended() {
     for source in sources("src") {
         let path = source.in_src().unwrap().to_str().unwrap();
         let code = source.code();
@@ -212,7 +212,7 @@ fn only_the_places_meant_for_them_know_certain_crates() {
 }
 
 #[test]
-fn the_program_neither_exits_early_nor_leaves_safe_ground() {
+fn sources_have_neither_process_exit_nor_unsafe() {
     for source in sources("src") {
         let code = source.code();
         assert!(
@@ -229,7 +229,7 @@ fn the_program_neither_exits_early_nor_leaves_safe_ground() {
 }
 
 #[test]
-fn nothing_is_left_for_later() {
+fn no_marks_are_left_for_later() {
     // Put together here, so that this file passes its own test.
     let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("X", "XX")];
     for source in sources("src").into_iter().chain(sources("tests")) {
@@ -266,7 +266,7 @@ fn every_file_of_test_data_is_used() {
 }
 
 #[test]
-fn paths_are_found_however_they_are_written() {
+fn paths_are_found_in_every_spelling() {
     for (code, expected) in [
         ("use crate::disk::{Disk, OsDisk};", &["disk"][..]),
         ("use crate::{clock::Clock, wal::{Reader, Writer}, queue};", &["clock", "queue", "wal"]),
@@ -283,7 +283,7 @@ fn paths_are_found_however_they_are_written() {
 }
 
 #[test]
-fn every_hazard_names_a_test_that_is_there() {
+fn every_hazard_names_an_existing_test() {
     let page = fs::read_to_string(root().join("docs/hazards.md")).unwrap();
     let named: BTreeSet<&str> =
         page.split('`').skip(1).step_by(2).filter(|name| name.contains("::")).collect();

@@ -120,7 +120,7 @@ pub fn read(machine: &Machine, path: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn a_log_with_a_bit_of_everything_is_sound() {
+fn a_log_with_a_bit_of_everything_is_valid() {
     let machine = machine();
     let before: Vec<_> = files(&machine, &["", "journal", "partitions", "archives"]);
     let found = verified(&machine).unwrap();
@@ -136,7 +136,7 @@ fn a_log_with_a_bit_of_everything_is_sound() {
 }
 
 #[test]
-fn what_is_not_there_is_no_damage() {
+fn absent_parts_are_not_damage() {
     let found = verified(&Machine::new()).unwrap();
     assert!(!found.exists && found.is_sound(), "{found:?}");
 }
@@ -147,7 +147,7 @@ fn used(bytes: &[u8]) -> usize {
 }
 
 #[test]
-fn every_flipped_bit_is_told() {
+fn every_flipped_bit_is_reported() {
     let machine = machine();
     let mut flipped = 0;
     for path in files(&machine, &["", "journal", "partitions", "archives"]) {
@@ -194,7 +194,7 @@ fn a_missing_file_is_damage_to_readers_too() {
 }
 
 #[test]
-fn writers_and_checkpoints_at_work_are_no_damage() {
+fn writers_and_checkpoints_at_work_are_not_damage() {
     let machine = machine();
     let (writer, stop) =
         (open(machine.process(), 7).unwrap(), std::sync::atomic::AtomicBool::new(false));

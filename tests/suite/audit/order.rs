@@ -4,7 +4,7 @@ use super::{assert_found, put_back, told};
 use crate::suite::binary::Place;
 
 #[test]
-fn what_is_to_come_later_to_the_same_place_is_not_undone() {
+fn a_reopening_does_not_undo_later_operations() {
     let place = Place::new();
     place.settings("default_backend = \"local\"\n");
     place.file("old", "old\n");
@@ -34,7 +34,7 @@ fn what_is_to_come_later_to_the_same_place_is_not_undone() {
 }
 
 #[test]
-fn a_copy_is_made_again_only_of_what_it_copied() {
+fn a_copy_is_reopened_only_if_its_source_is_unchanged() {
     let place = Place::new();
     place.settings("default_backend = \"local\"\n");
     place.file("one", "one\n");
@@ -81,7 +81,7 @@ fn a_copy_is_made_again_only_of_what_it_copied() {
 }
 
 #[test]
-fn a_tree_of_which_something_was_removed_on_purpose_is_not_put_back_whole() {
+fn a_tree_with_intended_removals_is_not_restored_whole() {
     let place = Place::new();
     place.settings("default_backend = \"local\"\n");
     for name in ["d", "e"] {

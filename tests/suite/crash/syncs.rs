@@ -568,7 +568,7 @@ fn swapped(pair: &'static Pair, nth: u64) -> (Watch, Arc<Mutex<Held>>) {
 }
 
 #[test]
-fn nothing_is_removed_before_what_takes_its_place_is_published() {
+fn nothing_is_removed_before_its_replacement_is_published() {
     for pair in PAIRS {
         let noticed = WORKLOADS
             .iter()

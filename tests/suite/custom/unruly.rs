@@ -30,7 +30,7 @@ impl Drop for Left {
 }
 
 #[test]
-fn it_learns_no_secrets_of_backends() {
+fn a_program_does_not_see_secrets_of_backends() {
     let place = Place::new();
     configure(&place, "env | grep -o '^IPFS_KIT_WAL_[A-Z_]*\\|^TAPE_KEY=.*' | sort", "");
     place.run("submit look");
@@ -46,7 +46,7 @@ fn it_learns_no_secrets_of_backends() {
 }
 
 #[test]
-fn it_may_not_print_without_end() {
+fn a_program_that_prints_without_end_is_stopped() {
     let place = Place::new();
     configure(&place, "head -c 20000000 /dev/zero; sleep 60", "");
     place.run("submit backup");
@@ -73,7 +73,7 @@ fn it_may_not_print_without_end() {
 }
 
 #[test]
-fn its_output_may_be_opened_anew_and_nothing_is_overwritten() {
+fn reopening_the_output_overwrites_nothing() {
     let place = Place::new();
     let script = "printf 'a long first line\\n'; printf 'two\\n' > /dev/stdout; printf 'three\\n'; printf 'x' >> /dev/stdout; echo y";
     configure(&place, script, "");
@@ -84,7 +84,7 @@ fn its_output_may_be_opened_anew_and_nothing_is_overwritten() {
 }
 
 #[test]
-fn a_long_result_is_read_and_only_what_is_too_long_is_cut() {
+fn only_a_result_that_is_too_long_is_truncated() {
     let place = Place::new();
     let print = |n: usize| {
         format!(
@@ -128,7 +128,7 @@ fn a_long_result_is_read_and_only_what_is_too_long_is_cut() {
 }
 
 #[test]
-fn what_was_printed_for_operations_that_are_gone_goes_and_what_is_in_doubt_stays() {
+fn output_files_are_swept_unless_their_operation_is_in_doubt() {
     let place = Place::new();
     configure(&place, "echo so far; kill -KILL $$", "");
     for _ in 0..4 {
@@ -173,7 +173,7 @@ fn what_was_printed_for_operations_that_are_gone_goes_and_what_is_in_doubt_stays
 }
 
 #[test]
-fn who_asks_the_terminal_gets_no_answer_and_is_not_waited_for() {
+fn a_program_that_reads_the_terminal_is_stopped() {
     let place = Place::new();
     configure(&place, "echo 'Password:' >&2; read answer < /dev/tty; echo \"$answer\"", "");
     place.run("submit backup");
@@ -197,7 +197,7 @@ fn who_asks_the_terminal_gets_no_answer_and_is_not_waited_for() {
 }
 
 #[test]
-fn who_was_stopped_by_hand_may_still_hand_the_operation_back() {
+fn a_suspended_program_may_still_return_its_operation() {
     let place = Place::new();
     configure(
         &place,
@@ -210,7 +210,7 @@ fn who_was_stopped_by_hand_may_still_hand_the_operation_back() {
 }
 
 #[test]
-fn what_goes_on_after_its_program_keeps_the_operation_until_it_ends_or_somebody_cancels_it() {
+fn leftover_processes_keep_an_operation_until_cancelled() {
     let place = Place::new();
     let left = Left(place.path("left"));
     configure(&place, "echo $$ >> started; sleep 60 & echo $! >> left; kill -KILL $$", "");
@@ -245,7 +245,7 @@ fn what_goes_on_after_its_program_keeps_the_operation_until_it_ends_or_somebody_
 }
 
 #[test]
-fn programs_that_are_being_started_are_not_taken_for_one_that_goes_on() {
+fn a_starting_program_is_not_taken_for_a_leftover() {
     let place = Place::new();
     configure(&place, "kill -KILL $$", "jobs = 8\n");
     for _ in 0..40 {
@@ -256,7 +256,7 @@ fn programs_that_are_being_started_are_not_taken_for_one_that_goes_on() {
 }
 
 #[test]
-fn who_cancels_what_gets_away_from_its_program_need_not_wait_for_it() {
+fn cancelling_does_not_wait_for_leftover_processes() {
     let place = Place::new();
     let _left = Left(place.path("left"));
     // In a session of its own it is not killed with the program.
@@ -274,7 +274,7 @@ fn who_cancels_what_gets_away_from_its_program_need_not_wait_for_it() {
 }
 
 #[test]
-fn a_program_that_says_how_it_went_is_believed_whatever_it_leaves_running() {
+fn an_exit_status_counts_despite_leftover_processes() {
     let place = Place::new();
     let _left = Left(place.path("left"));
     configure(
@@ -289,7 +289,7 @@ fn a_program_that_says_how_it_went_is_believed_whatever_it_leaves_running() {
 }
 
 #[test]
-fn what_it_leaves_running_costs_the_drain_loop_no_threads() {
+fn leftover_processes_cost_the_drain_loop_no_threads() {
     let place = Place::new();
     let _left = Left(place.path("left"));
     configure(&place, "sleep 60 & echo $! >> left", "jobs = 2\n");
@@ -305,7 +305,7 @@ fn what_it_leaves_running_costs_the_drain_loop_no_threads() {
 }
 
 #[test]
-fn pipes_that_are_full_hold_nobody_up() {
+fn full_pipes_block_no_drain_loop() {
     let place = Place::new();
     let script =
         "head -c 3000000 /dev/zero | tr '\\0' x >&2; echo >&2; echo 'the end' >&2; wc -c; exit 3";
@@ -323,7 +323,7 @@ fn pipes_that_are_full_hold_nobody_up() {
 }
 
 #[test]
-fn a_script_without_its_interpreter_is_an_outage_that_health_finds() {
+fn a_script_without_its_interpreter_is_an_outage() {
     let place = Place::new();
     configure(&place, "", "");
     let program = place.path("program.sh");

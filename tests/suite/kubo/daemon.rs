@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::suite::tools::{kubo, stdout_of};
+use crate::suite::tools::{Need, kubo, stdout_of};
 
 /// How long a daemon may take to start: much more than it does.
 const READY_MAX: Duration = Duration::from_secs(120);
@@ -38,6 +38,8 @@ pub struct Kubo {
 impl Kubo {
     /// One for all tests that leave it running and need nothing in it that others might remove.
     pub fn shared() -> &'static Kubo {
+        // Only the first test that uses it starts it.
+        Need::Kubo.check();
         static SHARED: OnceLock<Kubo> = OnceLock::new();
         SHARED.get_or_init(|| Kubo::new(&[]))
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::suite::tools::{python, weed};
+use crate::suite::tools::{Need, python, weed};
 
 /// Somebody whom the service knows. The keys look like those of Garage, which takes no others; nobody else minds.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +71,8 @@ pub struct S3 {
 impl S3 {
     /// One for all tests that leave it running; each takes keys of its own.
     pub fn shared() -> &'static S3 {
+        // Only the first test that uses it starts it.
+        Need::Python.check();
         static SHARED: OnceLock<S3> = OnceLock::new();
         SHARED.get_or_init(|| match std::env::var("WAL_CLI_TEST_S3") {
             Ok(address) => S3::at(&address),
