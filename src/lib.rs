@@ -1,7 +1,9 @@
 //! A durable outbox for storage operations.
 
 pub mod backend;
+#[cfg(feature = "cli")]
 pub mod bench;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -10,6 +12,7 @@ pub mod disk;
 pub mod health;
 pub mod operation;
 pub mod queue;
+#[cfg(feature = "cli")]
 pub mod report;
 pub mod wal;
 pub mod worker;

@@ -3,6 +3,7 @@
 
 use super::effect::{Effect, Reach};
 use super::parameters::{Name, Task};
+#[cfg(feature = "s3")]
 use super::s3;
 use super::unixfs::{Cid, Options};
 use crate::config::{BackendSettings, BackendType};
@@ -24,6 +25,7 @@ pub fn effects(
     outcome: &Outcome,
 ) -> Vec<Effect> {
     let kind = backend.map(|backend| backend.backend_type);
+    #[cfg(feature = "s3")]
     if kind == Some(BackendType::S3) {
         let bucket = backend.and_then(|backend| backend.bucket.as_deref());
         return s3::audit::effects(bucket, operation_type.as_str(), parameters, outcome);

@@ -126,6 +126,23 @@ impl Opened {
         }
     }
 
+    /// That so many bytes were read is right only if nobody has written to it meanwhile.
+    pub(super) fn check_read(&self, read: u64) -> Result<()> {
+        let after = self.file.metadata().map_err(self.failed)?;
+        if read != self.before.len || after != self.before {
+            return Err(self.changed());
+        }
+        Ok(())
+    }
+
+    /// What to say where it is not what it was when it was opened.
+    pub(super) fn changed(&self) -> AttemptError {
+        source_changed(&self.path, "it was written to while it was read")
+    }
+}
+
+#[cfg(feature = "s3")]
+impl Opened {
     /// Its size in bytes.
     pub(super) fn len(&self) -> u64 {
         self.before.len
@@ -139,20 +156,6 @@ impl Opened {
     /// Reads at an offset.
     pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         self.file.read_at(buffer, offset).map_err(self.failed)
-    }
-
-    /// That so many bytes were read is right only if nobody has written to it meanwhile.
-    pub(super) fn check_read(&self, read: u64) -> Result<()> {
-        let after = self.file.metadata().map_err(self.failed)?;
-        if read != self.before.len || after != self.before {
-            return Err(self.changed());
-        }
-        Ok(())
-    }
-
-    /// What to say where it is not what it was when it was opened.
-    pub(super) fn changed(&self) -> AttemptError {
-        source_changed(&self.path, "it was written to while it was read")
     }
 }
 

@@ -7,19 +7,23 @@ mod audit;
 pub mod custom;
 mod effect;
 mod errors;
-#[cfg(debug_assertions)]
+#[cfg(feature = "test-util")]
 pub mod failpoint;
 mod files;
+#[cfg(feature = "ipfs")]
 mod http;
+#[cfg(feature = "ipfs")]
 pub mod ipfs;
 mod listed;
 pub mod local;
 pub mod mock;
+#[cfg(any(feature = "ipfs", feature = "s3"))]
 mod network;
 mod parameters;
 mod place;
 mod rate_limit;
 mod registry;
+#[cfg(feature = "s3")]
 mod s3;
 pub mod unixfs;
 
@@ -31,13 +35,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub use audit::{effects, is_looked_at};
 pub use custom::CustomBackend;
 pub use effect::{AuditResult, Effect, Reach};
+#[cfg(feature = "ipfs")]
 pub use http::Credentials;
+#[cfg(feature = "ipfs")]
 pub use ipfs::{IpfsBackend, IpfsOptions};
 pub use local::LocalBackend;
 pub use mock::{MockBackend, MockOptions};
 pub use parameters::TYPES;
 pub use rate_limit::RateLimiter;
 pub use registry::{Backends, Refusal};
+#[cfg(feature = "s3")]
 pub use s3::{AccessKeys, Notes as UploadNotes, S3Backend, S3Options};
 
 use crate::operation::{

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::custom::output;
+#[cfg(feature = "s3")]
 use super::s3::{COPY_MAX, task};
 use super::unixfs::{CidVersion, Options as UnixFs};
-use super::{
-    AccessKeys, Backend, Credentials, CustomBackend, IpfsBackend, IpfsOptions, LocalBackend,
-    MockBackend, MockOptions, S3Backend, S3Options, UploadNotes, parameters,
-};
+#[cfg(feature = "s3")]
+use super::{AccessKeys, S3Backend, S3Options, UploadNotes};
+use super::{Backend, CustomBackend, LocalBackend, MockBackend, MockOptions, parameters};
+#[cfg(feature = "ipfs")]
+use super::{Credentials, IpfsBackend, IpfsOptions};
 use crate::clock::Clock;
-use crate::config::{BackendSettings, BackendType, Secret, Settings};
+#[cfg(any(feature = "ipfs", feature = "s3"))]
+use crate::config::Secret;
+use crate::config::{BackendSettings, BackendType, Settings};
 use crate::disk::Disk;
 use crate::operation::{BackendName, Fields, OperationType};
 
@@ -92,7 +96,7 @@ impl Backends {
     }
 
     /// Puts another one around each backend that can carry operations out; what it takes stays what it was.
-    #[cfg(debug_assertions)]
+    #[cfg(feature = "test-util")]
     pub fn wrap(&mut self, wrap: impl Fn(Arc<dyn Backend>) -> Arc<dyn Backend>) {
         for known in self.known.values_mut() {
             if let Known::Ready(backend, _) = known {
@@ -138,6 +142,7 @@ impl Backends {
                 Err(Refusal::Unconfigured { name: name.clone(), key })
             }
             Some(Known::Ready(_, None | Some(BackendType::Custom))) => Ok(()),
+            #[cfg(feature = "s3")]
             Some(Known::Ready(_, Some(BackendType::S3))) => {
                 if !task::TYPES.contains(&operation_type.as_str()) {
                     return Err(Refusal::Unsupported {
@@ -212,6 +217,7 @@ fn make(
             let local = LocalBackend::new(disk.clone(), clock.clone(), root, unixfs_of(backend));
             Known::Ready(Arc::new(local), Some(BackendType::Local))
         }
+        #[cfg(feature = "ipfs")]
         BackendType::Ipfs => {
             let text =
                 |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
@@ -257,10 +263,12 @@ fn make(
                 CustomBackend::new(disk.clone(), clock.clone(), command, run, total_of(backend));
             Known::Ready(Arc::new(custom), Some(BackendType::Custom))
         }
+        #[cfg(feature = "s3")]
         // Without either nobody knows where AWS's keys are meant to be used.
         BackendType::S3 if backend.bucket.is_none() && backend.endpoint.is_none() => {
             lacking("bucket")
         }
+        #[cfg(feature = "s3")]
         BackendType::S3 => {
             let text =
                 |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
@@ -293,6 +301,7 @@ fn make(
             let s3 = S3Backend::new(disk.clone(), clock.clone(), notes, options);
             Known::Ready(Arc::new(s3), Some(BackendType::S3))
         }
-        other @ BackendType::Storacha => Known::NotBuilt(other),
+        // Storacha, and what this build was compiled without.
+        other => Known::NotBuilt(other),
     }
 }

@@ -28,7 +28,7 @@ pub struct Context<'t> {
     /// Whether `--lock-timeout` was given.
     pub lock_timeout_given: bool,
     /// Where this run is to end, for tests.
-    #[cfg(debug_assertions)]
+    #[cfg(feature = "test-util")]
     pub points: Option<std::sync::Arc<crate::disk::Failpoints>>,
 }
 
@@ -49,7 +49,7 @@ impl<'t> Context<'t> {
         )?;
         warn(terminal, &loaded.warnings);
         let lock_timeout_given = global.lock_timeout.is_some();
-        #[cfg(debug_assertions)]
+        #[cfg(feature = "test-util")]
         if let Some((client, points)) = super::failpoints::client(&loaded.settings, command) {
             return Ok(Context {
                 terminal,
@@ -65,7 +65,7 @@ impl<'t> Context<'t> {
             client,
             loaded,
             lock_timeout_given,
-            #[cfg(debug_assertions)]
+            #[cfg(feature = "test-util")]
             points: None,
         })
     }

@@ -14,7 +14,7 @@ mod context;
 mod durability;
 mod error;
 mod exit;
-#[cfg(debug_assertions)]
+#[cfg(feature = "test-util")]
 mod failpoints;
 mod failures;
 mod health;

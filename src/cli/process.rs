@@ -65,7 +65,7 @@ pub fn run(context: &mut Context<'_>, args: &Process) -> Result<Exit, CliError> 
         });
         let result = {
             let observer: &mut dyn Observer = &mut progress;
-            #[cfg(debug_assertions)]
+            #[cfg(feature = "test-util")]
             let observer: &mut dyn Observer =
                 &mut super::failpoints::Watched::new(observer, context.points.clone());
             context.client.process(&options, &interrupts.stop, observer)

@@ -3,7 +3,7 @@
 //! Everything that keeps data goes through [`Disk`], so that tests can put a simulated disk with
 //! power cuts, failing syncs and several processes in its place ([`MemoryDisk`]).
 
-#[cfg(debug_assertions)]
+#[cfg(feature = "test-util")]
 mod failpoint;
 mod memory;
 mod os;
@@ -12,7 +12,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-#[cfg(debug_assertions)]
+#[cfg(feature = "test-util")]
 pub use failpoint::{FailpointDisk, Failpoints};
 pub use memory::{Fault, Machine, MemoryDisk, Unsynced};
 pub use os::OsDisk;

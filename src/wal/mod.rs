@@ -22,7 +22,7 @@ mod receipts;
 mod recovery;
 mod repair;
 mod reserve;
-#[cfg(debug_assertions)]
+#[cfg(feature = "test-util")]
 mod role;
 pub mod schema;
 mod spool;
