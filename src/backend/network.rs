@@ -83,7 +83,8 @@ impl Threads {
         Task(self.handle.spawn(what))
     }
 
-    /// Waits for something that has limits of its own.
+    /// Waits for a future that has limits of its own.
+    #[cfg(feature = "s3")]
     pub fn finish<T>(&self, what: impl Future<Output = T>) -> T {
         self.handle.block_on(what)
     }
@@ -139,6 +140,7 @@ impl<T> Drop for Task<T> {
     }
 }
 
+#[cfg(feature = "s3")]
 impl<T> Task<T> {
     /// What came of it; the error says that nothing did.
     pub async fn result(&mut self) -> Result<T, String> {
