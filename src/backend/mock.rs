@@ -120,12 +120,13 @@ impl Backend for MockBackend {
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
+    use crate::operation::Number;
     use crate::operation::{BackendName, OperationId, OperationType, Source, Time};
 
     fn request(operation_type: &str) -> Request {
         Request {
             id: OperationId::new(Time::from_millis(1), 0, 7),
-            number: 1,
+            number: Number::new(1),
             operation_type: OperationType::new(operation_type).unwrap(),
             backend: BackendName::new("mock").unwrap(),
             parameters: [("destination".to_owned(), "/there".to_owned())].into(),

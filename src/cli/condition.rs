@@ -130,6 +130,7 @@ impl Condition {
 mod tests {
     use super::*;
     use crate::client::{BackendHealth, HealthStatus, StatusCounts};
+    use crate::operation::Number;
     use crate::operation::{BackendName, Failure, FailureClass};
 
     fn health(is_there: bool) -> BackendHealth {
@@ -157,7 +158,7 @@ mod tests {
             counts: StatusCounts { pending: 3, failed: 2, ..StatusCounts::default() },
             archived: 0,
             backends: Default::default(),
-            oldest_pending: Some((1, Time::from_millis(1_000))),
+            oldest_pending: Some((Number::new(1), Time::from_millis(1_000))),
             processing: None,
             journal_bytes: 2_000_000,
             files: (0, 0),

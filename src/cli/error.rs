@@ -175,7 +175,7 @@ impl From<ClientError> for CliError {
                     cli = cli.hint("leave those out, or select operations with filters or `-`, which skips them");
                 }
                 let doc = |one: &crate::client::Skipped| SkippedDoc {
-                    number: one.number,
+                    number: one.number.get(),
                     operation_id: AsDisplay(one.id),
                     status: AsName(one.status),
                     reason: one.why.clone(),
@@ -184,7 +184,7 @@ impl From<ClientError> for CliError {
             }
             ClientError::TimedOut { unfinished } => {
                 let doc = |operation: &Operation| UnfinishedDoc {
-                    number: operation.number,
+                    number: operation.number.get(),
                     operation_id: AsDisplay(operation.id),
                     status: AsName(operation.status()),
                 };
@@ -307,7 +307,7 @@ fn about_the_log(mut cli: CliError, error: &WalError) -> CliError {
             cli.with(|facts| facts.ids = Some(ids.iter().copied().map(AsDisplay).collect())).hint(hint)
         }
         WalError::KeyTaken { number, .. } => cli
-            .with(|facts| facts.number = Some(*number))
+            .with(|facts| facts.number = Some(number.get()))
             .hint(format!("`wal-cli show {number}` shows that one; use another key for other work")),
         WalError::KeyTwice { .. } => cli.hint("give each operation a key of its own"),
         WalError::UnknownDependency { .. } => cli.hint("`wal-cli list all` shows what there is"),

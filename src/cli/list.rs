@@ -32,7 +32,7 @@ pub fn run(context: &mut Context<'_>, args: &List) -> Result<Exit, CliError> {
         held: args.held,
         key: args.key.clone(),
         after,
-        before: args.cursor,
+        before: args.cursor.map(Number::new),
     };
     let mut printer = Printer {
         ids: args.ids,

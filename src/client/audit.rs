@@ -172,10 +172,10 @@ impl Client {
             return Err(ClientError::Disabled);
         }
         let mut report = AuditReport::default();
-        let (superseded, newest) = self.touched_since(options, 0, stop)?;
+        let (superseded, newest) = self.touched_since(options, Revision::ZERO, stop)?;
         let total = self.look(|view| Ok(completed(view, options)))?;
         let mut lanes: BTreeMap<BackendName, Lane> = BTreeMap::new();
-        let (mut after, mut done) = (0, 0);
+        let (mut after, mut done) = (Number::ZERO, 0);
         while !stop.is_requested() {
             let portion = self.portion(options, after)?;
             let Some(last) = portion.last() else { break };
@@ -254,7 +254,7 @@ impl Client {
         self.look(|view| {
             let mut portion = Vec::new();
             view.visit_between(
-                (after + 1, Number::MAX),
+                (after.next(), Number::MAX),
                 Order::OldestFirst,
                 |file| file_counts(file, options),
                 |glimpse| glimpse_counts(glimpse, options),

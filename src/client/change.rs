@@ -2,8 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Client, ClientError, Reference};
 use crate::operation::{
-    BackendName, Event, Failure, FailureClass, Logged, Operation, OperationId, State, Status,
-    failure,
+    BackendName, Event, Failure, FailureClass, Logged, Number, Operation, OperationId, State,
+    Status, failure,
 };
 use crate::wal::{Change, Fate, Known, View, Wal, WalResult, journal};
 use crate::worker;
@@ -58,7 +58,7 @@ impl Verb {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     /// Its number.
-    pub number: u64,
+    pub number: Number,
     /// Its id.
     pub id: OperationId,
     /// Its status.
@@ -119,7 +119,7 @@ impl Client {
                             Effect::Event(_)
                         )
                 };
-                let stay: Vec<u64> =
+                let stay: Vec<Number> =
                     operations.iter().filter(stays).map(|one| one.number).collect();
                 if stay.is_empty() {
                     break;
@@ -157,7 +157,7 @@ impl Client {
                 skipped: changed.skipped,
             });
         }
-        let mut numbers: Vec<u64> = Vec::with_capacity(wanted.len());
+        let mut numbers: Vec<Number> = Vec::with_capacity(wanted.len());
         for batch in batches(verb, &wanted) {
             let wal = self.wal()?;
             let decide = |view: &mut View| self.decide(wal, view, verb, batch, &seen);
@@ -200,7 +200,7 @@ impl Client {
         view: &View,
         verb: &Verb,
         batch: &[Operation],
-        all: &BTreeSet<u64>,
+        all: &BTreeSet<Number>,
     ) -> WalResult<(Vec<Change>, (Vec<Operation>, Vec<OperationId>, Vec<Skipped>))> {
         let dependents = match verb {
             Verb::Delete => others_that_wait(view, batch, all)?,
@@ -254,7 +254,7 @@ impl Client {
     }
 
     /// What a verb means for an operation; `dependent` is the number of one that waits for it.
-    fn effect(&self, verb: &Verb, operation: &Operation, dependent: Option<u64>) -> Effect {
+    fn effect(&self, verb: &Verb, operation: &Operation, dependent: Option<Number>) -> Effect {
         let status = operation.status();
         let by_hand = || "asked for by hand".to_owned();
         let refused = |why: &str| Effect::Refused(why.to_owned());
@@ -352,7 +352,7 @@ impl Client {
     }
 
     /// What failed only because one of these had failed is tried again with them.
-    fn bring_back_dependents(&self, numbers: &[u64]) -> Result<Vec<u64>, ClientError> {
+    fn bring_back_dependents(&self, numbers: &[Number]) -> Result<Vec<Number>, ClientError> {
         let mut back: BTreeSet<OperationId> = BTreeSet::new();
         for number in numbers {
             back.insert(self.operation(&Reference::Number(*number))?.id);
@@ -414,8 +414,8 @@ impl Client {
 fn others_that_wait(
     view: &View,
     operations: &[Operation],
-    all: &BTreeSet<u64>,
-) -> WalResult<BTreeMap<OperationId, u64>> {
+    all: &BTreeSet<Number>,
+) -> WalResult<BTreeMap<OperationId, Number>> {
     // Who waits for what was redirected waits for what that went on as: several of these may be meant by one id.
     let mut meant: BTreeMap<OperationId, Vec<OperationId>> = BTreeMap::new();
     for operation in operations {

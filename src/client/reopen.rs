@@ -149,7 +149,7 @@ impl Client {
                 let put = places.put.iter().map(|effect| ((now.backend.clone(), effect.place.clone()), *id));
                 now_placed.extend(put);
                 changes.extend(goes_on_as(&now, *id, logged, Event::Reopened { to: *id }));
-                decide(Followed::Reopened { number: 0, id: *id });
+                decide(Followed::Reopened { number: Number::ZERO, id: *id });
             }
             Ok((changes, (decided, now_placed)))
         })?;
@@ -158,9 +158,13 @@ impl Client {
         let numbers: BTreeMap<OperationId, Number> =
             written.iter().map(|written| (written.id, written.number)).collect();
         followed.extend(decided.into_iter().map(|(number, followed)| match followed {
-            Followed::Reopened { id, .. } => {
-                (number, Followed::Reopened { number: numbers.get(&id).copied().unwrap_or(0), id })
-            }
+            Followed::Reopened { id, .. } => (
+                number,
+                Followed::Reopened {
+                    number: numbers.get(&id).copied().unwrap_or(Number::ZERO),
+                    id,
+                },
+            ),
             other => (number, other),
         }));
         Ok(followed)

@@ -179,7 +179,7 @@ impl Client {
         let _loop = wal.lock_process(self.settings.lock_timeout)?;
         let logged = Logged::new(operation_type.clone(), backend.clone(), parameters.clone(), 0);
         let (written, ()) = wal.transact(|_| Ok((vec![Change::New(logged.clone())], ())))?;
-        let number = written.first().map_or(0, |written| written.number);
+        let number = written.first().map_or(Number::ZERO, |written| written.number);
         let pending = self.operation(&Reference::Number(number))?;
         let identity = self.disk.identity();
         let claim =

@@ -3,6 +3,7 @@
 //! Nothing here touches a file, a clock or a network: every function that needs the time takes it.
 
 pub mod cause;
+mod counter;
 mod event;
 pub mod failure;
 mod names;
@@ -14,16 +15,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use counter::{Number, Revision};
 pub use event::{Event, Logged};
 pub use names::{BackendName, InvalidName, OperationId, OperationType};
 pub use time::Time;
 pub use transition::{IllegalTransition, Transition, apply};
-
-/// The small, dense number an operation gets when it is logged; the first is 1.
-pub type Number = u64;
-
-/// The running count of transitions in one log; the first is 1.
-pub type Revision = u64;
 
 /// Text parameters and receipts, ordered by name.
 pub type Fields = BTreeMap<String, String>;

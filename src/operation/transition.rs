@@ -225,9 +225,9 @@ mod tests {
     fn transition(revision: Revision, from: Option<Status>, event: Event) -> Transition {
         Transition {
             revision,
-            number: 1,
+            number: Number::FIRST,
             id: OperationId::from_bytes([7; 16]),
-            at: Time::from_millis(revision as i64),
+            at: Time::from_millis(revision.get() as i64),
             from,
             operation_type: OperationType::new("add").unwrap(),
             backend: BackendName::new("local").unwrap(),
@@ -325,10 +325,11 @@ mod tests {
         let mut next = || events.next().unwrap();
         let logged = next();
         let claimed = next();
-        let op = fold(None, transition(1, None, logged));
-        let op = fold(Some(op), transition(2, Some(Status::Pending), claimed.clone()));
+        let op = fold(None, transition(Revision::new(1), None, logged));
+        let op =
+            fold(Some(op), transition(Revision::new(2), Some(Status::Pending), claimed.clone()));
         let retrying = Event::Retrying { failure: failure(), until: Time::from_millis(99) };
-        let op = fold(Some(op), transition(3, Some(Status::Processing), retrying));
+        let op = fold(Some(op), transition(Revision::new(3), Some(Status::Processing), retrying));
         assert_eq!(op.retry_count, 1);
         assert!(!op.is_due(Time::from_millis(50)));
         assert!(op.is_due(Time::from_millis(99)));
@@ -336,11 +337,11 @@ mod tests {
             op.is_due(Time::from_millis(2)),
             "a clock that jumped before the start ends the wait"
         );
-        let op = fold(Some(op), transition(4, Some(Status::Retrying), claimed));
+        let op = fold(Some(op), transition(Revision::new(4), Some(Status::Retrying), claimed));
         let op = fold(
             Some(op),
             transition(
-                5,
+                Revision::new(5),
                 Some(Status::Processing),
                 Event::Completed { outcome: Outcome::default() },
             ),
@@ -348,7 +349,7 @@ mod tests {
         assert_eq!(op.history.len(), 5);
         assert_eq!(op.status(), Status::Completed);
         let again = transition(
-            6,
+            Revision::new(6),
             Some(Status::Completed),
             Event::Retried { reason: "no".into(), forget: Vec::new() },
         );
@@ -366,15 +367,18 @@ mod tests {
             sha256: None,
             spool: None,
         });
-        let op = fold(None, transition(1, None, Event::Logged(logged)));
+        let op = fold(None, transition(Revision::new(1), None, Event::Logged(logged)));
         assert_eq!(
             (op.max_retries, op.source.as_ref().unwrap().size),
             (i32::MAX as u32, i64::MAX as u64)
         );
-        let op = fold(Some(op), transition(2, Some(Status::Pending), events().remove(1)));
-        let outcome = Outcome { size: Some(u64::MAX), ..Outcome::default() };
         let op =
-            fold(Some(op), transition(3, Some(Status::Processing), Event::Completed { outcome }));
+            fold(Some(op), transition(Revision::new(2), Some(Status::Pending), events().remove(1)));
+        let outcome = Outcome { size: Some(u64::MAX), ..Outcome::default() };
+        let op = fold(
+            Some(op),
+            transition(Revision::new(3), Some(Status::Processing), Event::Completed { outcome }),
+        );
         assert!(matches!(
             op.state,
             State::Completed { outcome: Outcome { size: Some(SIZE_KEPT), .. }, .. }
@@ -384,43 +388,52 @@ mod tests {
     #[test]
     fn an_old_or_foreign_transition_is_refused() {
         let logged = events().remove(0);
-        let op = fold(None, transition(5, None, logged));
+        let op = fold(None, transition(Revision::new(5), None, logged));
         let claim = events().remove(1);
-        let old = transition(5, Some(Status::Pending), claim.clone());
+        let old = transition(Revision::new(5), Some(Status::Pending), claim.clone());
         assert!(matches!(apply(Some(op.clone()), &old), Err(IllegalTransition::OutOfOrder { .. })));
-        let mut foreign = transition(6, Some(Status::Pending), claim);
-        foreign.number = 2;
+        let mut foreign = transition(Revision::new(6), Some(Status::Pending), claim);
+        foreign.number = Number::new(2);
         assert!(matches!(apply(Some(op), &foreign), Err(IllegalTransition::OutOfOrder { .. })));
     }
 
     #[test]
     fn records_without_a_change_of_status_change_nothing_else() {
-        let op = fold(None, transition(1, None, events().remove(0)));
+        let op = fold(None, transition(Revision::new(1), None, events().remove(0)));
         let op = fold(
             Some(op),
-            transition(2, Some(Status::Pending), Event::Held { reason: "x".into() }),
+            transition(Revision::new(2), Some(Status::Pending), Event::Held { reason: "x".into() }),
         );
         assert!(op.hold && !op.is_due(Time::from_millis(9)) && op.status() == Status::Pending);
         let op = fold(
             Some(op),
-            transition(3, Some(Status::Pending), Event::Unheld { reason: "x".into() }),
+            transition(
+                Revision::new(3),
+                Some(Status::Pending),
+                Event::Unheld { reason: "x".into() },
+            ),
         );
         let op = fold(
             Some(op),
-            transition(4, Some(Status::Pending), Event::Prioritized { priority: 7 }),
+            transition(Revision::new(4), Some(Status::Pending), Event::Prioritized { priority: 7 }),
         );
         assert!(op.is_due(Time::from_millis(9)));
         assert_eq!((op.priority, op.history.len(), op.retry_count), (7, 4, 0));
-        let op = fold(Some(op), transition(5, Some(Status::Pending), events().remove(1)));
+        let op =
+            fold(Some(op), transition(Revision::new(5), Some(Status::Pending), events().remove(1)));
         let asked = Event::CancelRequested { reason: "x".into() };
-        let op = fold(Some(op), transition(6, Some(Status::Processing), asked));
+        let op = fold(Some(op), transition(Revision::new(6), Some(Status::Processing), asked));
         assert!(
             matches!(&op.state, State::Processing { cancel_requested: true, claim, .. } if claim.pid == 1)
         );
         assert!(matches!(
             apply(
                 Some(op),
-                &transition(7, Some(Status::Processing), Event::Deleted { reason: "x".into() })
+                &transition(
+                    Revision::new(7),
+                    Some(Status::Processing),
+                    Event::Deleted { reason: "x".into() }
+                )
             ),
             Err(IllegalTransition::Status { .. })
         ));
@@ -431,50 +444,68 @@ mod tests {
         let to = OperationId::from_bytes([8; 16]);
         let redirected = Failure { error_type: "redirected".into(), ..failure() };
         let event = Event::Redirected { to, failure: redirected.clone() };
-        let op = fold(None, transition(1, None, events().remove(0)));
-        let waiting = fold(Some(op.clone()), transition(2, Some(Status::Pending), event.clone()));
+        let op = fold(None, transition(Revision::new(1), None, events().remove(0)));
+        let waiting = fold(
+            Some(op.clone()),
+            transition(Revision::new(2), Some(Status::Pending), event.clone()),
+        );
         assert_eq!(waiting.state, State::Failed { at: Time::from_millis(2), failure: redirected });
         let failed = fold(
             Some(op),
-            transition(2, Some(Status::Pending), Event::Failed { failure: failure() }),
+            transition(
+                Revision::new(2),
+                Some(Status::Pending),
+                Event::Failed { failure: failure() },
+            ),
         );
-        let went_on = fold(Some(failed.clone()), transition(3, Some(Status::Failed), event));
+        let went_on =
+            fold(Some(failed.clone()), transition(Revision::new(3), Some(Status::Failed), event));
         assert_eq!((went_on.state, went_on.redirected_to), (failed.state, Some(to)));
     }
 
     #[test]
     fn what_is_reopened_stays_completed_and_says_as_what_it_went_on() {
         let to = OperationId::from_bytes([8; 16]);
-        let op = fold(None, transition(1, None, events().remove(0)));
-        let early =
-            apply(Some(op.clone()), &transition(2, Some(Status::Pending), Event::Reopened { to }));
+        let op = fold(None, transition(Revision::new(1), None, events().remove(0)));
+        let early = apply(
+            Some(op.clone()),
+            &transition(Revision::new(2), Some(Status::Pending), Event::Reopened { to }),
+        );
         assert!(matches!(early, Err(IllegalTransition::Status { .. })));
-        let op = fold(Some(op), transition(2, Some(Status::Pending), events().remove(1)));
+        let op =
+            fold(Some(op), transition(Revision::new(2), Some(Status::Pending), events().remove(1)));
         let done =
             Event::Completed { outcome: Outcome { cid: Some("x".into()), ..Outcome::default() } };
-        let op = fold(Some(op), transition(3, Some(Status::Processing), done));
-        let reopened =
-            fold(Some(op.clone()), transition(4, Some(Status::Completed), Event::Reopened { to }));
+        let op = fold(Some(op), transition(Revision::new(3), Some(Status::Processing), done));
+        let reopened = fold(
+            Some(op.clone()),
+            transition(Revision::new(4), Some(Status::Completed), Event::Reopened { to }),
+        );
         assert_eq!(
             (&reopened.state, reopened.redirected_to),
             (&op.state, Some(to)),
             "its result and its day stay"
         );
-        assert_eq!((reopened.revision, reopened.history.len()), (4, 4));
+        assert_eq!((reopened.revision, reopened.history.len()), (Revision::new(4), 4));
         assert!(!reopened.is_given_up());
         // What it went on as may have failed: then it may go on as yet another one.
         let third = OperationId::from_bytes([9; 16]);
         let again = Event::Reopened { to: third };
-        let again = fold(Some(reopened), transition(5, Some(Status::Completed), again));
+        let again =
+            fold(Some(reopened), transition(Revision::new(5), Some(Status::Completed), again));
         assert_eq!(again.redirected_to, Some(third));
     }
 
     #[test]
     fn nothing_is_left_of_what_was_deleted() {
-        let op = fold(None, transition(1, None, events().remove(0)));
+        let op = fold(None, transition(Revision::new(1), None, events().remove(0)));
         let gone = apply(
             Some(op),
-            &transition(2, Some(Status::Pending), Event::Deleted { reason: "x".into() }),
+            &transition(
+                Revision::new(2),
+                Some(Status::Pending),
+                Event::Deleted { reason: "x".into() },
+            ),
         );
         assert_eq!(gone, Ok(None));
     }

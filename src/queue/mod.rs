@@ -246,42 +246,45 @@ mod tests {
     #[test]
     fn priority_goes_before_number_and_lanes_do_not_meet() {
         let mut queue = Queue::new();
-        for e in
-            [entry(1, 0), entry(2, 5), entry(3, 5), Entry { backend: backend("b"), ..entry(4, 9) }]
-        {
+        for e in [
+            entry(Number::new(1), 0),
+            entry(Number::new(2), 5),
+            entry(Number::new(3), 5),
+            Entry { backend: backend("b"), ..entry(Number::new(4), 9) },
+        ] {
             queue.offer(e, at(0));
         }
         let mut order = Vec::new();
         while let Next::Take(n) = queue.next(&backend("a"), at(0)) {
-            order.push(n);
+            order.push(n.get());
         }
         assert_eq!(order, [2, 3, 1]);
-        assert_eq!(queue.next(&backend("b"), at(0)), Next::Take(4));
+        assert_eq!(queue.next(&backend("b"), at(0)), Next::Take(Number::new(4)));
     }
 
     #[test]
     fn a_wait_ends_in_time_and_when_the_clock_jumps_back() {
         let wait = Wait { since: at(100), until: at(200) };
         let mut queue = Queue::new();
-        queue.offer(Entry { waits: vec![wait], ..entry(1, 0) }, at(150));
+        queue.offer(Entry { waits: vec![wait], ..entry(Number::new(1), 0) }, at(150));
         assert_eq!(queue.next(&backend("a"), at(199)), Next::Nothing);
         assert_eq!(queue.next_due(at(199)), Some(at(200)));
-        assert_eq!(queue.next(&backend("a"), at(200)), Next::Take(1));
-        queue.offer(Entry { waits: vec![wait], ..entry(1, 0) }, at(150));
-        assert_eq!(queue.next(&backend("a"), at(50)), Next::Take(1));
+        assert_eq!(queue.next(&backend("a"), at(200)), Next::Take(Number::new(1)));
+        queue.offer(Entry { waits: vec![wait], ..entry(Number::new(1), 0) }, at(150));
+        assert_eq!(queue.next(&backend("a"), at(50)), Next::Take(Number::new(1)));
     }
 
     #[test]
     fn what_crashed_the_drain_runs_alone_and_last() {
         let mut queue = Queue::new();
-        queue.offer(Entry { turn: Turn::AloneAndLast, ..entry(1, 9) }, at(0));
-        queue.offer(Entry { turn: Turn::AfterOthers(4), ..entry(4, 9) }, at(0));
-        queue.offer(Entry { turn: Turn::AfterOthers(3), ..entry(2, 9) }, at(0));
-        queue.offer(entry(3, 0), at(0));
-        assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(3));
-        assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(2));
-        assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(4));
-        assert_eq!(queue.next(&backend("a"), at(0)), Next::TakeAlone(1));
+        queue.offer(Entry { turn: Turn::AloneAndLast, ..entry(Number::new(1), 9) }, at(0));
+        queue.offer(Entry { turn: Turn::AfterOthers(4), ..entry(Number::new(4), 9) }, at(0));
+        queue.offer(Entry { turn: Turn::AfterOthers(3), ..entry(Number::new(2), 9) }, at(0));
+        queue.offer(entry(Number::new(3), 0), at(0));
+        assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(Number::new(3)));
+        assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(Number::new(2)));
+        assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(Number::new(4)));
+        assert_eq!(queue.next(&backend("a"), at(0)), Next::TakeAlone(Number::new(1)));
         assert_eq!(queue.backends(), []);
     }
 
@@ -290,17 +293,21 @@ mod tests {
         let mut queue = Queue::new();
         let file =
             |file, first, priority| Unloaded { file, first, priority, pending: 1, due: None };
-        queue.announce(&backend("a"), file(0, 10, 0));
-        queue.announce(&backend("a"), file(1, 20, 0));
-        queue.announce(&backend("a"), file(2, 30, 7));
-        queue.offer(entry(5, 0), at(0));
+        queue.announce(&backend("a"), file(0, Number::new(10), 0));
+        queue.announce(&backend("a"), file(1, Number::new(20), 0));
+        queue.announce(&backend("a"), file(2, Number::new(30), 7));
+        queue.offer(entry(Number::new(5), 0), at(0));
         assert_eq!(queue.next(&backend("a"), at(0)), Next::Load(2), "for its priority");
         queue.loaded(2);
-        assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(5), "numbers before 10 go first");
+        assert_eq!(
+            queue.next(&backend("a"), at(0)),
+            Next::Take(Number::new(5)),
+            "numbers before 10 go first"
+        );
         assert_eq!(queue.next(&backend("a"), at(0)), Next::Load(0));
         queue.loaded(0);
-        queue.offer(entry(10, 0), at(0));
-        assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(10));
+        queue.offer(entry(Number::new(10), 0), at(0));
+        assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(Number::new(10)));
         assert_eq!(queue.next(&backend("a"), at(0)), Next::Load(1));
     }
 
@@ -309,7 +316,13 @@ mod tests {
         let mut queue = Queue::new();
         queue.announce(
             &backend("a"),
-            Unloaded { file: 0, first: 1, priority: 0, pending: 0, due: Some(at(500)) },
+            Unloaded {
+                file: 0,
+                first: Number::new(1),
+                priority: 0,
+                pending: 0,
+                due: Some(at(500)),
+            },
         );
         assert_eq!(queue.next(&backend("a"), at(499)), Next::Nothing);
         assert_eq!(queue.next_due(at(499)), Some(at(500)));

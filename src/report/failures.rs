@@ -55,6 +55,7 @@ pub fn write_failures(groups: &[CauseGroup], style: &Style) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operation::Number;
     use crate::operation::{BackendName, FailureClass, Time};
 
     #[test]
@@ -70,7 +71,7 @@ mod tests {
             retrying: 0,
             first: time,
             last: time,
-            example: 99_999,
+            example: Number::new(99_999),
             message: "the connection to the backend was refused while the third part of a large file was sent".into(),
         };
         let style = |width| Style { color: false, width, now: time };

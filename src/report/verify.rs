@@ -76,7 +76,7 @@ fn numbers(all: impl Iterator<Item = Number>) -> String {
     let mut runs: Vec<(Number, Number)> = Vec::new();
     for number in all {
         match runs.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
+            Some((_, last)) if last.next() == number => *last = number,
             _ => runs.push((number, number)),
         }
     }

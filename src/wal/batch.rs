@@ -56,7 +56,7 @@ enum Entries {
 impl Committed {
     /// How many operations.
     pub fn count(&self) -> u64 {
-        self.numbers.iter().map(|(first, last)| last - first + 1).sum()
+        self.numbers.iter().map(|(first, last)| last.since(*first) + 1).sum()
     }
 
     /// Hands out what was logged, in the order in which it was pushed.
@@ -104,12 +104,12 @@ impl Wal {
             let (first, appended) = {
                 let mut inner = self.lock_inner();
                 let mut note = self.take_lock(&mut inner)?;
-                let first = (note.number, note.revision + 1);
+                let first = (note.number, note.revision.next());
                 let frame = NewFrame {
                     kind: FrameKind::Reserved,
                     payload: &payload,
                     revisions: count,
-                    next_number: note.number + count,
+                    next_number: note.number.saturating_add(count),
                 };
                 let written = self.append_frame(&mut inner, &mut note, &frame);
                 inner.lock.unlock()?;
@@ -362,7 +362,7 @@ impl<'w> Staging<'w> {
                 event: Event::Logged(Box::new(logged)),
             };
             rows.extend(operation::apply(None, &transition)?);
-            (*number, *revision) = (*number + 1, *revision + 1);
+            (*number, *revision) = (number.next(), revision.next());
         }
         Ok(rows)
     }
@@ -467,7 +467,7 @@ impl Drop for Staging<'_> {
 /// Adds a number to runs that it follows or begins.
 fn extend(runs: &mut Vec<(Number, Number)>, number: Number) {
     match runs.last_mut() {
-        Some((_, last)) if *last + 1 == number => *last = number,
+        Some((_, last)) if last.next() == number => *last = number,
         _ => runs.push((number, number)),
     }
 }

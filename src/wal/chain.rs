@@ -168,7 +168,7 @@ pub fn read_frames(
     limit: Option<u64>,
 ) -> WalResult<Stretch> {
     let mut stretch = Stretch::default();
-    if position.revision.max(position.number) > COUNT_MAX {
+    if position.revision.get().max(position.number.get()) > COUNT_MAX {
         let what = format!(
             "nothing can follow revision {} and number {}",
             position.revision, position.number
@@ -217,7 +217,8 @@ pub fn read_frames(
             let moved = content.and_then(|content| {
                 let revision = position.revision.checked_add(content.revisions())?;
                 let number = content.next_number(position.number)?;
-                (revision.max(number) <= COUNT_MAX).then_some((revision, number, content))
+                (revision.get().max(number.get()) <= COUNT_MAX)
+                    .then_some((revision, number, content))
             });
             let Some((revision, number, content)) = moved else {
                 let what = format!(

@@ -11,7 +11,7 @@ use super::schema;
 use super::view::View;
 use super::{Layout, LockName};
 use crate::disk::FileKind;
-use crate::operation::{Number, Operation, State, Time};
+use crate::operation::{Number, Operation, Revision, State, Time};
 
 /// An archive holds at most this many partitions' worth of operations.
 pub const ARCHIVE_PARTITIONS: usize = 8;
@@ -61,7 +61,7 @@ pub(super) struct Folded {
     /// The last generation that was folded; the first one after it is found when the manifest is replaced.
     last: u64,
     before: u64,
-    revision: u64,
+    revision: Revision,
     next_number: Number,
 }
 

@@ -274,6 +274,7 @@ mod tests {
     use super::*;
     use crate::clock::{Clock, SystemClock};
     use crate::disk::{Disk, Machine};
+    use crate::operation::Revision;
     use crate::operation::{BackendName, Fields, Logged, OperationType};
     use crate::wal::{Layout, Options};
 
@@ -319,6 +320,6 @@ mod tests {
         // When it comes back, all goes on, and what was unconfirmed is there.
         wal.sync.lock().unwrap().flusher = flusher;
         wal.append_new(vec![one()]).unwrap();
-        assert_eq!(wal.read(|view| Ok(view.last_revision())).unwrap(), 3);
+        assert_eq!(wal.read(|view| Ok(view.last_revision())).unwrap(), Revision::new(3));
     }
 }

@@ -63,8 +63,8 @@ impl Header {
         bytes[16..24].copy_from_slice(&self.generation.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.previous.to_le_bytes());
         bytes[32..40].copy_from_slice(&self.previous_end.to_le_bytes());
-        bytes[40..48].copy_from_slice(&self.revision.to_le_bytes());
-        bytes[48..56].copy_from_slice(&self.number.to_le_bytes());
+        bytes[40..48].copy_from_slice(&self.revision.get().to_le_bytes());
+        bytes[48..56].copy_from_slice(&self.number.get().to_le_bytes());
         bytes[56..60].copy_from_slice(&self.checksum.to_le_bytes());
         bytes[64..72].copy_from_slice(&self.created.as_millis().to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[..76]);
@@ -83,8 +83,8 @@ impl Header {
                 generation: reader.u64()?,
                 previous: reader.u64()?,
                 previous_end: reader.u64()?,
-                revision: reader.u64()?,
-                number: reader.u64()?,
+                revision: Revision::new(reader.u64()?),
+                number: Number::new(reader.u64()?),
                 checksum: reader.u32()?,
                 created: {
                     reader.u32()?;
@@ -165,7 +165,7 @@ pub fn encode_frame(
         FrameKind::Reserved => KIND_RESERVED,
     };
     bytes[16..24].copy_from_slice(&synced.to_le_bytes());
-    bytes[24..32].copy_from_slice(&revision.to_le_bytes());
+    bytes[24..32].copy_from_slice(&revision.get().to_le_bytes());
     bytes.extend_from_slice(payload);
     let checksum = frame_checksum(generation, &bytes[12..]);
     bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
@@ -201,7 +201,7 @@ pub fn frame_at(bytes: &[u8], base: u64, start: u64, generation: u64) -> Option<
         kind,
         checksum,
         synced: reader.u64()?,
-        revision: reader.u64()?,
+        revision: Revision::new(reader.u64()?),
         payload: reader.take(len)?,
     })
 }
@@ -272,7 +272,7 @@ impl PayloadBuilder {
     ) -> bool {
         let before = self.bytes.len();
         let bytes = &mut self.bytes;
-        bytes.extend_from_slice(&number.to_le_bytes());
+        bytes.extend_from_slice(&number.get().to_le_bytes());
         bytes.extend_from_slice(id.as_bytes());
         bytes.extend_from_slice(&at.as_millis().to_le_bytes());
         bytes.push(from.map_or(NO_STATUS, status_code));
@@ -435,7 +435,7 @@ impl Payload {
     /// The record at an offset, and where the next one starts.
     pub fn record_at(&self, at: usize) -> Option<(Record<'_>, usize)> {
         let mut reader = Bytes(self.bytes.get(at..)?);
-        let number = reader.u64()?;
+        let number = Number::new(reader.u64()?);
         let id = OperationId::from_bytes(reader.take(16)?.try_into().ok()?);
         let at_time = Time::from_millis(reader.u64()? as i64);
         let from = status_of(reader.u8()?)?;
@@ -527,14 +527,14 @@ mod tests {
             let (kind, backend) =
                 (OperationType::new("pin").unwrap(), BackendName::new("local").unwrap());
             assert!(builder.push(
-                (n, OperationId::new(at, n as usize, 9), at),
+                (Number::new(n), OperationId::new(at, n as usize, 9), at),
                 Some(Status::Failed),
                 &kind,
                 &backend,
                 &event
             ));
         }
-        Payload::new(5, &builder.finish()).unwrap()
+        Payload::new(Revision::new(5), &builder.finish()).unwrap()
     }
 
     #[test]
@@ -543,8 +543,8 @@ mod tests {
             generation: 3,
             previous: 2,
             previous_end: 999,
-            revision: 8,
-            number: 4,
+            revision: Revision::new(8),
+            number: Number::new(4),
             checksum: 0xdead_beef,
             created: Time::from_millis(-5),
         };
@@ -565,10 +565,10 @@ mod tests {
         let transitions: Vec<_> = payload
             .records()
             .zip(5..)
-            .map(|((_, r), rev)| r.decode(rev, payload.actor()).unwrap())
+            .map(|((_, r), rev)| r.decode(Revision::new(rev), payload.actor()).unwrap())
             .collect();
         assert_eq!(transitions.len(), 3);
-        assert_eq!(transitions[2].revision, 7);
+        assert_eq!(transitions[2].revision, Revision::new(7));
         assert_eq!(
             transitions[2].event,
             Event::Retried { reason: "reason 2".into(), forget: Vec::new() }
@@ -579,9 +579,13 @@ mod tests {
     #[test]
     fn a_frame_is_all_there_or_not_there() {
         let payload = sample(2);
-        let (bytes, checksum) = encode_frame(7, FrameKind::Transitions, 80, 5, payload.bytes());
+        let (bytes, checksum) =
+            encode_frame(7, FrameKind::Transitions, 80, Revision::new(5), payload.bytes());
         let frame = frame_at(&bytes, 80, 80, 7).unwrap();
-        assert_eq!((frame.checksum, frame.synced, frame.revision), (checksum, 80, 5));
+        assert_eq!(
+            (frame.checksum, frame.synced, frame.revision),
+            (checksum, 80, Revision::new(5))
+        );
         assert_eq!(frame.end, 80 + bytes.len() as u64);
         assert_eq!(frame.payload, payload.bytes());
         assert_eq!(frame_at(&bytes, 80, 80, 8), None, "of another generation");
@@ -597,9 +601,10 @@ mod tests {
     #[test]
     fn reservations_are_read_back_and_empty_ones_refused() {
         let reservation = Reservation { numbers: 7, revisions: 9 };
-        let (bytes, _) = encode_frame(2, FrameKind::Reserved, 80, 5, &reservation.encode());
+        let (bytes, _) =
+            encode_frame(2, FrameKind::Reserved, 80, Revision::new(5), &reservation.encode());
         let frame = frame_at(&bytes, 80, 80, 2).unwrap();
-        assert_eq!((frame.kind, frame.revision), (FrameKind::Reserved, 5));
+        assert_eq!((frame.kind, frame.revision), (FrameKind::Reserved, Revision::new(5)));
         assert_eq!(Reservation::decode(frame.payload), Some(reservation));
         for bad in [
             &[0; 16][..],
@@ -615,9 +620,15 @@ mod tests {
     #[test]
     fn a_later_frame_tells_what_was_synced() {
         let payload = sample(1);
-        let (first, _) = encode_frame(1, FrameKind::Transitions, 80, 1, payload.bytes());
-        let (second, _) =
-            encode_frame(1, FrameKind::Transitions, 80 + first.len() as u64, 2, payload.bytes());
+        let (first, _) =
+            encode_frame(1, FrameKind::Transitions, 80, Revision::new(1), payload.bytes());
+        let (second, _) = encode_frame(
+            1,
+            FrameKind::Transitions,
+            80 + first.len() as u64,
+            Revision::new(2),
+            payload.bytes(),
+        );
         let mut bytes = first.clone();
         bytes.extend_from_slice(&second);
         bytes[40] ^= 1;
@@ -633,14 +644,23 @@ mod tests {
         let at = Time::default();
         let push = |builder: &mut PayloadBuilder, text: &str| {
             let event = Event::Retried { reason: text.into(), forget: Vec::new() };
-            builder.push((1, OperationId::new(at, 0, 0), at), None, &kind, &backend, &event)
+            builder.push(
+                (Number::new(1), OperationId::new(at, 0, 0), at),
+                None,
+                &kind,
+                &backend,
+                &event,
+            )
         };
         assert!(!push(&mut builder, &"x".repeat(FRAME_MAX)));
         for _ in 0..TRANSITIONS_MAX {
             assert!(push(&mut builder, "y"));
         }
         assert!(!push(&mut builder, "y"));
-        assert_eq!(Payload::new(1, &builder.finish()).unwrap().count(), TRANSITIONS_MAX);
+        assert_eq!(
+            Payload::new(Revision::new(1), &builder.finish()).unwrap().count(),
+            TRANSITIONS_MAX
+        );
     }
 
     #[test]
@@ -654,7 +674,7 @@ mod tests {
             let event = Event::Retried { reason: reason.into(), forget: Vec::new() };
             len += record_len(&kind, &backend, &event);
             assert!(builder.push(
-                (1, OperationId::new(Time::default(), 0, 0), Time::default()),
+                (Number::new(1), OperationId::new(Time::default(), 0, 0), Time::default()),
                 None,
                 &kind,
                 &backend,

@@ -508,10 +508,10 @@ impl Wal {
                 payloads.push((full, number));
                 continue;
             }
-            let revision = note.revision + 1 + written.len() as u64;
+            let revision = note.revision.next().saturating_add(written.len() as u64);
             let deleted = event.to(from).is_none();
             written.push(Written { number: named.0, id: named.1, revision, deleted });
-            number += u64::from(from.is_none());
+            number = number.saturating_add(u64::from(from.is_none()));
             rest.next();
         }
         payloads.push((payload, number));
@@ -548,8 +548,8 @@ impl Wal {
         note: &mut AppendNote,
         frame: &NewFrame<'_>,
     ) -> WalResult<()> {
-        if note.revision.saturating_add(frame.revisions).max(frame.next_number) > journal::COUNT_MAX
-        {
+        let revision = note.revision.saturating_add(frame.revisions);
+        if revision.get().max(frame.next_number.get()) > journal::COUNT_MAX {
             return Err(WalError::damaged(
                 self.layout.journal(),
                 None,
@@ -618,7 +618,7 @@ impl Wal {
             note.generation,
             frame.kind,
             synced,
-            note.revision + 1,
+            note.revision.next(),
             frame.payload,
         );
         let start = note.end;
@@ -660,7 +660,7 @@ impl Wal {
         tracing::debug!(generation = note.generation, start, end, kind = ?frame.kind, revisions = frame.revisions, "frame written");
         note.at_work = false;
         (note.last, note.end, note.checksum) = (start, end, checksum);
-        note.revision += frame.revisions;
+        note.revision = note.revision.saturating_add(frame.revisions);
         note.number = frame.next_number;
         note::write(inner.lock.file(), &note).map_err(|error| not_known(&error))?;
         Ok(note)

@@ -237,7 +237,7 @@ impl NumberSet {
 
     /// How many there are.
     pub fn len(&self) -> u64 {
-        self.ranges.iter().map(|(first, last)| last - first + 1).sum()
+        self.ranges.iter().map(|(first, last)| last.since(*first) + 1).sum()
     }
 
     /// Whether this number is in it.
@@ -254,7 +254,7 @@ impl NumberSet {
 
     /// All of them, the lowest first.
     pub fn iter(&self) -> impl Iterator<Item = Number> {
-        self.ranges.iter().flat_map(|(first, last)| *first..=*last)
+        self.ranges.iter().flat_map(|(first, last)| first.through(*last))
     }
 
     /// Adds a number; those that come in order cost little.
@@ -373,8 +373,8 @@ impl Manifest {
             format: u64::from(FORMAT),
             counter: 0,
             first_generation,
-            revision: 0,
-            next_number: 1,
+            revision: Revision::ZERO,
+            next_number: Number::FIRST,
             written_at: now,
             last_cleanup: None,
             files: Vec::new(),
@@ -490,22 +490,25 @@ mod tests {
     #[test]
     fn number_sets_join_neighbours() {
         let mut set = NumberSet::default();
-        set.extend([4, 5, 9, 7, 6]);
-        set.extend([12, 10]);
+        set.extend([4, 5, 9, 7, 6].map(Number::new));
+        set.extend([12, 10].map(Number::new));
         assert_eq!(serde_json::to_string(&set).unwrap(), r#""4-7,9-10,12""#);
         let read: NumberSet = serde_json::from_str(r#""4-7,9-10,12""#).unwrap();
         assert_eq!(read, set);
-        let inside: Vec<_> = (1..14).filter(|n| set.contains(*n)).collect();
+        let inside: Vec<_> = (1..14).filter(|n| set.contains(Number::new(*n))).collect();
         assert_eq!(inside, [4, 5, 6, 7, 9, 10, 12]);
-        let read_on: Vec<_> = set.iter().collect();
+        let read_on: Vec<_> = set.iter().map(Number::get).collect();
         assert_eq!(read_on, inside);
         for (first, last, expected) in
             [(1, 3, false), (1, 4, true), (8, 8, false), (8, 9, true), (13, 20, false)]
         {
-            assert_eq!(set.intersects(first, last), expected, "{first} to {last}");
+            let intersects = set.intersects(Number::new(first), Number::new(last));
+            assert_eq!(intersects, expected, "{first} to {last}");
         }
         let mut one_by_one = NumberSet::default();
-        [4, 5, 12, 5, 7, 6, 9, 10, 12].into_iter().for_each(|number| one_by_one.insert(number));
+        for number in [4, 5, 12, 5, 7, 6, 9, 10, 12].map(Number::new) {
+            one_by_one.insert(number);
+        }
         assert_eq!(one_by_one, set);
         for bad in [r#""7-4""#, r#""5,4""#, r#""x""#] {
             assert!(serde_json::from_str::<NumberSet>(bad).is_err());

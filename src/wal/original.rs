@@ -24,7 +24,7 @@ use super::schema::sound::{self, MAGIC};
 use crate::disk::{Disk, FileKind, Metadata};
 use crate::operation::{
     BackendName, Claim, Failure, FailureClass, Fields, HistoryEntry, Number, Operation,
-    OperationId, OperationType, Outcome, State, Status, Time, Wait,
+    OperationId, OperationType, Outcome, Revision, State, Status, Time, Wait,
 };
 
 /// Who did what an adopted operation's history begins with.
@@ -161,9 +161,10 @@ impl Rows {
         let mut found: Vec<(Operation, bool)> = newest.into_values().collect();
         found.sort_by_key(|(operation, _)| (operation.logged_at, operation.id));
         for (nth, (mut operation, archived)) in found.into_iter().enumerate() {
-            let number = nth as Number + 1;
-            (operation.number, operation.revision) = (number, number);
-            operation.history.iter_mut().for_each(|entry| entry.revision = number);
+            let number = Number::new(nth as u64 + 1);
+            let revision = Revision::new(number.get());
+            (operation.number, operation.revision) = (number, revision);
+            operation.history.iter_mut().for_each(|entry| entry.revision = revision);
             rows.numbers.insert(operation.id, number);
             rows.archived.push(archived && operation.status() == Status::Completed);
             rows.operations.push(operation);
@@ -188,7 +189,7 @@ impl Rows {
 
     /// The one with this number.
     pub fn operation(&self, number: Number) -> Option<&Operation> {
-        self.operations.get(usize::try_from(number.checked_sub(1)?).ok()?)
+        self.operations.get(usize::try_from(number.get().checked_sub(1)?).ok()?)
     }
 
     /// The one with this id.
@@ -536,8 +537,8 @@ fn decode(row: &Value, origin: &str) -> Result<Operation, String> {
     };
     Ok(Operation {
         id: id_of(&id_text),
-        number: 0,
-        revision: 0,
+        number: Number::ZERO,
+        revision: Revision::ZERO,
         operation_type,
         backend,
         parameters,
@@ -557,7 +558,7 @@ fn decode(row: &Value, origin: &str) -> Result<Operation, String> {
         redirected_from: None,
         redirected_to: None,
         history: vec![HistoryEntry {
-            revision: 0,
+            revision: Revision::ZERO,
             at: updated_at,
             from: None,
             to: status,

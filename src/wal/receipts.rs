@@ -6,7 +6,7 @@ use super::error::{WalError, WalResult};
 use super::{Layout, Written};
 use crate::disk::{Access, Disk, DiskFile};
 use crate::operation::{
-    BackendName, Logged, Operation, OperationId, OperationType, Source, Status,
+    BackendName, Logged, Number, Operation, OperationId, OperationType, Revision, Source, Status,
 };
 
 /// Bytes that are read at a time.
@@ -97,9 +97,9 @@ impl Receipts {
         });
         let path_len = entry.path.as_ref().map_or(NO_PATH, |path| path.len() as u32);
         let bytes = &mut self.unwritten;
-        bytes.extend_from_slice(&entry.written.number.to_le_bytes());
+        bytes.extend_from_slice(&entry.written.number.get().to_le_bytes());
         bytes.extend_from_slice(entry.written.id.as_bytes());
-        bytes.extend_from_slice(&entry.written.revision.to_le_bytes());
+        bytes.extend_from_slice(&entry.written.revision.get().to_le_bytes());
         bytes.extend_from_slice(&(kind as u32).to_le_bytes());
         bytes.extend_from_slice(&[
             u8::from(entry.existing) | u8::from(entry.spooled) << 1,
@@ -155,9 +155,9 @@ impl Receipts {
     }
 
     fn decode(&self, bytes: &[u8]) -> Option<(Entry, usize)> {
-        let number = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
+        let number = Number::new(u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?));
         let id = OperationId::from_bytes(bytes.get(8..24)?.try_into().ok()?);
-        let revision = u64::from_le_bytes(bytes.get(24..32)?.try_into().ok()?);
+        let revision = Revision::new(u64::from_le_bytes(bytes.get(24..32)?.try_into().ok()?));
         let kind = u32::from_le_bytes(bytes.get(32..36)?.try_into().ok()?) as usize;
         let flags = *bytes.get(36)?;
         let (existing, spooled) = (flags & 1 != 0, flags & 2 != 0);
@@ -194,9 +194,9 @@ mod tests {
         let entries: Vec<Entry> = (0..4000u64)
             .map(|nth| Entry {
                 written: Written {
-                    number: nth + 7,
+                    number: Number::new(nth + 7),
                     id: OperationId::new(Time::from_millis(1), nth as usize, 3),
-                    revision: nth + 9,
+                    revision: Revision::new(nth + 9),
                     deleted: false,
                 },
                 status: Status::ALL[nth as usize % 5],

@@ -9,6 +9,7 @@ use super::manifest::Manifest;
 use super::note::{self, AppendNote, SyncNote};
 use super::{Layout, LockName};
 use crate::disk::{Access, Disk, DiskError};
+use crate::operation::{Number, Revision};
 
 impl Wal {
     /// Closes the generation and opens the next one. Holds `lock`; takes `sync.lock`.
@@ -63,7 +64,7 @@ impl Wal {
         self.disk.sync_dir(&self.layout.journal())?;
         let sealed = journal::sealed_payload(header.generation);
         let (bytes, _) =
-            journal::encode_frame(old, FrameKind::Sealed, note.end, note.revision + 1, &sealed);
+            journal::encode_frame(old, FrameKind::Sealed, note.end, note.revision.next(), &sealed);
         // It only tells early that there is more: the next header says the same, and that one is durable.
         file.write_at(&bytes, note.end)?;
         self.begin(inner, sync, Position::start_of(&header))
@@ -205,7 +206,7 @@ impl Wal {
                 header.generation,
                 kind,
                 HEADER_LEN,
-                position.revision + 1,
+                position.revision.next(),
                 payload,
             );
             position.last = position.end;
@@ -246,8 +247,8 @@ impl Wal {
             generation: self.unused_generation()?,
             previous: 0,
             previous_end: 0,
-            revision: found,
-            number: found + 1,
+            revision: Revision::new(found),
+            number: Number::new(found).next(),
             checksum: 0,
             created: self.clock.now(),
         };

@@ -30,7 +30,7 @@ use super::schema;
 use super::verify::{Finding, Verified, look_at, verify};
 use crate::clock::Clock;
 use crate::disk::{Access, Disk, DiskError, DiskResult};
-use crate::operation::{Number, Operation, State, Time};
+use crate::operation::{Number, Operation, Revision, State, Time};
 
 /// Something that cannot be read any more.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,7 +90,7 @@ pub(super) struct Plan {
     /// Content in the spool that may belong to operations that are lost: it goes there as well.
     pub(super) ownerless: Vec<String>,
     pub(super) next_number: Number,
-    pub(super) revision: u64,
+    pub(super) revision: Revision,
 }
 
 /// The manifest's name, for what is told of it.

@@ -32,7 +32,7 @@ use super::manifest::sha256_hex;
 use crate::disk::Disk;
 use crate::operation::{
     BackendName, Claim, Failure, FailureClass, Fields, HistoryEntry, Number, Operation,
-    OperationId, OperationType, Outcome, Source, State, Status, Time, Wait,
+    OperationId, OperationType, Outcome, Revision, Source, State, Status, Time, Wait,
 };
 
 /// Footer key that marks a file as ours; its value is the format version.
@@ -320,7 +320,7 @@ fn columns(rows: &[Operation]) -> Vec<ArrayRef> {
 
         for entry in &row.history {
             let values = history.values();
-            put_int64(values, 0, Some(as_i64(entry.revision)));
+            put_int64(values, 0, Some(as_i64(entry.revision.get())));
             put_time(values, 1, Some(entry.at));
             put_text(values, 2, entry.from.map(Status::as_str));
             put_text(values, 3, Some(entry.to.as_str()));
@@ -355,8 +355,8 @@ fn columns(rows: &[Operation]) -> Vec<ArrayRef> {
             State::Retrying { wait, .. } => Some(wait.until),
             _ => None,
         })),
-        int64s(rows.iter().map(|row| as_i64(row.number))),
-        int64s(rows.iter().map(|row| as_i64(row.revision))),
+        int64s(rows.iter().map(|row| as_i64(row.number.get()))),
+        int64s(rows.iter().map(|row| as_i64(row.revision.get()))),
         int32s(rows.iter().map(|row| row.priority)),
         Arc::new(depends_on.finish()),
         texts(rows.iter().map(|row| row.idempotency_key.as_deref())),
@@ -451,7 +451,8 @@ impl Table {
                 };
                 let numbers = match statistics("number")? {
                     Statistics::Int64(values) => {
-                        (*values.min_opt()? as u64, *values.max_opt()? as u64)
+                        let bound = |value: &i64| Number::new(*value as u64);
+                        (bound(values.min_opt()?), bound(values.max_opt()?))
                     }
                     _ => return None,
                 };
@@ -571,6 +572,10 @@ impl Row<'_> {
     fn int64(&self, column: usize) -> Option<i64> {
         let array = self.columns[column].as_primitive_opt::<Int64Type>()?;
         array.is_valid(self.row).then(|| array.value(self.row))
+    }
+
+    fn count(&self, column: usize) -> Option<u64> {
+        self.int64(column).and_then(|value| u64::try_from(value).ok())
     }
 
     fn int32(&self, column: usize) -> Option<i32> {
@@ -694,8 +699,8 @@ fn decode_row(batch: &RecordBatch, row: usize) -> RowResult<Operation> {
     }
     Ok(Operation {
         id: row.id(0)?.ok_or("it has no id")?,
-        number: row.int64(14).and_then(|n| u64::try_from(n).ok()).ok_or("it has no number")?,
-        revision: row.int64(15).and_then(|n| u64::try_from(n).ok()).ok_or("it has no revision")?,
+        number: row.count(14).map(Number::new).ok_or("it has no number")?,
+        revision: row.count(15).map(Revision::new).ok_or("it has no revision")?,
         operation_type: row
             .text(1)
             .and_then(|text| OperationType::new(text).ok())
@@ -731,8 +736,8 @@ fn decode_history(list: Option<ArrayRef>) -> RowResult<Vec<HistoryEntry>> {
             let entry = Row { columns: entries.columns(), row: index };
             Ok(HistoryEntry {
                 revision: entry
-                    .int64(0)
-                    .and_then(|n| u64::try_from(n).ok())
+                    .count(0)
+                    .map(Revision::new)
                     .ok_or("its history lacks a revision")?,
                 at: entry.time(1).ok_or("its history lacks a time")?,
                 from: entry

@@ -282,7 +282,7 @@ impl View {
         let Some(position) = self.journal.position else { return Ok(()) };
         if position.generation == after.generation
             && position.end == after.last
-            && let Some(content) = Content::new(kind, position.revision + 1, payload)
+            && let Some(content) = Content::new(kind, position.revision.next(), payload)
         {
             self.journal.take(vec![ReadFrame { content, synced: 0, after }])?;
             self.journal.position = Some(after);
@@ -410,7 +410,10 @@ impl View {
 
     /// The last revision that was read, in files or journal.
     pub(super) fn last_revision(&self) -> Revision {
-        self.journal.revision.or(self.base.as_ref().map(|base| base.manifest.revision)).unwrap_or(0)
+        self.journal
+            .revision
+            .or(self.base.as_ref().map(|base| base.manifest.revision))
+            .unwrap_or(Revision::ZERO)
     }
 
     /// Bytes of transitions in the journal, and when the oldest of them happened.
@@ -560,7 +563,7 @@ impl View {
         let mut operation = base;
         for at in touched.records() {
             let payload = &self.journal.payloads[at.payload as usize];
-            let revision = payload.revision + u64::from(at.index);
+            let revision = payload.revision.saturating_add(u64::from(at.index));
             let transition = payload
                 .record_at(at.offset as usize)
                 .and_then(|(record, _)| record.decode(revision, payload.actor()))
@@ -719,7 +722,7 @@ impl Tail {
                 }
                 let at =
                     RecordAt { payload: payload_index, offset: offset as u32, index: index as u32 };
-                let revision = payload.revision + index as u64;
+                let revision = payload.revision.saturating_add(index as u64);
                 match self.touched.entry(record.number) {
                     MapEntry::Vacant(vacant) => {
                         vacant.insert(Touched {

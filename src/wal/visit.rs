@@ -32,7 +32,7 @@ impl View {
         wanted: impl Fn(&Glimpse) -> bool,
         visitor: impl FnMut(Operation) -> ControlFlow<()>,
     ) -> WalResult<()> {
-        self.visit_between((0, Number::MAX), order, wanted_file, wanted, visitor)
+        self.visit_between((Number::ZERO, Number::MAX), order, wanted_file, wanted, visitor)
     }
 
     /// The same of operations with these numbers, the last one included: for walks in portions.
@@ -44,6 +44,7 @@ impl View {
         wanted: impl Fn(&Glimpse) -> bool,
         mut visitor: impl FnMut(Operation) -> ControlFlow<()>,
     ) -> WalResult<()> {
+        let reversed = |number: Number| Number::new(u64::MAX - number.get());
         let between = |numbers: (Number, Number)| numbers.1 >= first && numbers.0 <= last;
         enum Source<'a> {
             File(&'a FileEntry),
@@ -74,7 +75,7 @@ impl View {
         // The heap gives the largest key first. What may still unfold into rows goes before rows of the same number.
         let key = |(first, last): (Number, Number), unfolds: bool| match order {
             Order::NewestFirst => (last, unfolds),
-            Order::OldestFirst => (u64::MAX - first, unfolds),
+            Order::OldestFirst => (reversed(first), unfolds),
         };
         let mut heap = BinaryHeap::new();
         for file in self.files().iter().filter(|file| between(file.numbers) && wanted_file(file)) {
@@ -142,7 +143,7 @@ impl View {
                 Source::Touched => {
                     let number = match order {
                         Order::NewestFirst => at.0,
-                        Order::OldestFirst => u64::MAX - at.0,
+                        Order::OldestFirst => reversed(at.0),
                     };
                     match self.operation(number) {
                         Ok(Some(operation)) => operation,

@@ -203,7 +203,7 @@ impl<'scope, 'env> Executor<'scope, 'env> {
             for (number, id) in over {
                 let given_up = guarded(&name, || backend.abort_orphan(number, id));
                 if let Err(error) = given_up {
-                    tracing::warn!(number, backend = %name, ?error, "what is left of it at the backend stays for now");
+                    tracing::warn!(number = number.get(), backend = %name, ?error, "what is left of it at the backend stays for now");
                     return;
                 }
             }
@@ -256,7 +256,7 @@ fn carry_out(
     let result = if held_back.load(Ordering::Relaxed) || attempt.is_cancelled() {
         Err(AttemptError::Stopped)
     } else {
-        tracing::debug!(number = operation.number, backend = %operation.backend, "calling the backend");
+        tracing::debug!(number = operation.number.get(), backend = %operation.backend, "calling the backend");
         guarded(&operation.backend, || backend.execute(&request, &attempt))
     };
     let terms = Terms { policy, clock, last_success };

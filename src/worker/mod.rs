@@ -640,7 +640,7 @@ impl Worker<'_, '_, '_> {
         for (operation, event) in events {
             let Some(written) = written.get(&operation.number) else {
                 tracing::debug!(
-                    number = operation.number,
+                    number = operation.number.get(),
                     "changed by somebody else meanwhile; that stands"
                 );
                 continue;
@@ -659,7 +659,7 @@ impl Worker<'_, '_, '_> {
                 event,
             };
             let Some(operation) = apply(Some(operation), &transition)? else { continue };
-            tracing::debug!(number = operation.number, status = %operation.status(), "recorded");
+            tracing::debug!(number = operation.number.get(), status = %operation.status(), "recorded");
             if operation.status() == Status::Completed {
                 self.tools.wal.release_spool(&operation);
             }

@@ -123,7 +123,7 @@ impl Worker<'_, '_, '_> {
                 Ok(_) => output::remove_unless_held(&folder, number),
                 // What cannot be read may need it.
                 Err(error) => {
-                    tracing::debug!(%error, number, "what a program printed stays for now")
+                    tracing::debug!(%error, number = number.get(), "what a program printed stays for now")
                 }
             }
         }

@@ -215,23 +215,23 @@ pub fn sample() -> &'static Image {
         };
         add(12, "first");
         for number in [2, 5] {
-            next(number, claim.clone());
-            next(number, done.clone());
+            next(Number::new(number), claim.clone());
+            next(Number::new(number), done.clone());
         }
         wal.checkpoint().unwrap();
         let generation =
             || wal.read(|view| Ok(view.position().map(|position| position.generation))).unwrap();
         let first = generation();
         add(3, "second");
-        next(3, claim.clone());
-        next(4, claim.clone());
-        next(4, Event::Failed { failure: failure.clone() });
-        next(3, Event::Retrying { failure, until: Time::from_millis(NOW + 60_000) });
-        next(7, Event::Held { reason: "by hand".into() });
-        next(8, Event::Deleted { reason: "by hand".into() });
+        next(Number::new(3), claim.clone());
+        next(Number::new(4), claim.clone());
+        next(Number::new(4), Event::Failed { failure: failure.clone() });
+        next(Number::new(3), Event::Retrying { failure, until: Time::from_millis(NOW + 60_000) });
+        next(Number::new(7), Event::Held { reason: "by hand".into() });
+        next(Number::new(8), Event::Deleted { reason: "by hand".into() });
         add(2, "third");
-        next(9, claim);
-        next(9, done);
+        next(Number::new(9), claim);
+        next(Number::new(9), done);
         let mut frames = 0;
         let mut last = first;
         while frames < 4 || last == first {

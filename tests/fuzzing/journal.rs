@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use wal_cli::operation::{Event, Number, Operation, Time};
+use wal_cli::operation::{Event, Number, Operation, Revision, Time};
 use wal_cli::wal::Change;
 use wal_cli::wal::journal::{
     FRAME_HEADER_LEN, FRAME_MAX, FrameKind, HEADER_LEN, Header, encode_frame, frame_len,
@@ -135,7 +135,7 @@ fn put_right(flags: u8, generation: u64, bytes: &mut Vec<u8>, before: Place) -> 
         if flags & LINKS != 0 && generation > 1 {
             put(bytes, 32, &before.end.to_le_bytes());
             put(bytes, 40, &before.revision.to_le_bytes());
-            put(bytes, 48, &before.number.to_le_bytes());
+            put(bytes, 48, &before.number.get().to_le_bytes());
             put(bytes, 56, &before.checksum.to_le_bytes());
         }
         let checksum = crc32c::crc32c(&bytes[..HEADER - 4]);
@@ -144,7 +144,7 @@ fn put_right(flags: u8, generation: u64, bytes: &mut Vec<u8>, before: Place) -> 
     let mut place = Place {
         end: HEADER_LEN,
         revision: u64_at(bytes, 40),
-        number: u64_at(bytes, 48),
+        number: Number::new(u64_at(bytes, 48)),
         checksum: before.checksum,
     };
     let mut at = HEADER;
@@ -174,7 +174,7 @@ fn put_right(flags: u8, generation: u64, bytes: &mut Vec<u8>, before: Place) -> 
             _ => 0,
         };
         if bytes[at + 12] == 3 {
-            place.number = place.number.wrapping_add(u64_at(bytes, payload));
+            place.number = wrapping(place.number, u64_at(bytes, payload));
         }
         if !sealed {
             place.revision = place.revision.wrapping_add(revisions);
@@ -192,8 +192,12 @@ fn from_lines(text: &[u8]) -> Vec<Vec<u8>> {
     let mut lines = text.split(|byte| *byte == b'\n');
     let first = lines.next().unwrap_or_default();
     let of = |line: &[u8], at: usize| line.get(at).copied().unwrap_or(0);
-    let mut place =
-        Place { end: 0, revision: odd(of(first, 0)), number: odd(of(first, 1)), checksum: 0 };
+    let mut place = Place {
+        end: 0,
+        revision: odd(of(first, 0)),
+        number: Number::new(odd(of(first, 1))),
+        checksum: 0,
+    };
     let mut journal =
         Builder { generations: Vec::new(), records: Vec::new(), count: 0, place, synced: 0 };
     journal.begin();
@@ -238,7 +242,7 @@ impl Builder {
             generation,
             previous: generation - 1,
             previous_end: self.place.end,
-            revision: self.place.revision,
+            revision: Revision::new(self.place.revision),
             number: self.place.number,
             checksum: self.place.checksum,
             created: Time::from_millis(NOW),
@@ -261,7 +265,7 @@ impl Builder {
             generation,
             kind,
             self.synced,
-            self.place.revision.wrapping_add(1),
+            Revision::new(self.place.revision.wrapping_add(1)),
             payload,
         );
         if let Some(file) = self.generations.last_mut() {
@@ -270,7 +274,7 @@ impl Builder {
         }
         self.place.checksum = checksum;
         if kind == FrameKind::Reserved {
-            self.place.number = self.place.number.wrapping_add(u64_at(payload, 0));
+            self.place.number = wrapping(self.place.number, u64_at(payload, 0));
             self.place.revision = self.place.revision.wrapping_add(u64_at(payload, 8));
         }
     }
@@ -307,7 +311,7 @@ impl Builder {
         self.records.extend_from_slice(backend.as_bytes());
         self.records.extend_from_slice(event);
         self.count += 1;
-        self.place.number = self.place.number.max(number.wrapping_add(1));
+        self.place.number = self.place.number.max(Number::new(number.wrapping_add(1)));
     }
 }
 
@@ -439,4 +443,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
 fn trimmed(bytes: &[u8]) -> &[u8] {
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     &bytes[..(end + 24).min(bytes.len())]
+}
+
+fn wrapping(number: Number, count: u64) -> Number {
+    Number::new(number.get().wrapping_add(count))
 }

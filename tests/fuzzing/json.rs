@@ -8,7 +8,7 @@ use wal_cli::backend::{MockBackend, MockOptions};
 use wal_cli::client::{AddOptions, Client, NumberOrText, OperationLine, Reference, SecondsOrText};
 use wal_cli::config::{Settings, SpoolMode, parse_seconds};
 use wal_cli::disk::{Disk, Machine};
-use wal_cli::operation::{BackendName, Operation, Status};
+use wal_cli::operation::{BackendName, Number, Operation, Status};
 
 use super::image::{BASE, NOW, clock};
 
@@ -42,7 +42,7 @@ pub fn run(data: &[u8]) {
         Ok(receipts) => receipts,
         // A key may be there twice with different parameters, and a dependency may be unknown: nothing is logged then.
         Err(_) => {
-            assert!(client.operation(&Reference::Number(2)).is_err());
+            assert!(client.operation(&Reference::Number(Number::new(2))).is_err());
             return;
         }
     };
@@ -96,7 +96,7 @@ fn same(operation: &Operation, line: &OperationLine) {
     let mut waits = operation.depends_on.len();
     for after in &line.after {
         waits = waits.saturating_sub(1);
-        assert!(!matches!(after, NumberOrText::Number(0)));
+        assert!(!matches!(after, NumberOrText::Number(Number::ZERO)));
     }
     assert_eq!(waits, 0, "{:?} waits for more than {:?}", operation.depends_on, line.after);
     let delay = line.delay.as_ref().map(|delay| match delay {

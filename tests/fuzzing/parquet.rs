@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use wal_cli::disk::{Disk, Machine};
+use wal_cli::operation::Number;
 use wal_cli::wal::manifest::{Manifest, sha256_hex};
 use wal_cli::wal::original;
 use wal_cli::wal::schema::Table;
@@ -59,7 +60,7 @@ fn read_leniently(disk: &wal_cli::disk::MemoryDisk) -> usize {
     };
     let _ = view.visit(wal_cli::wal::Order::OldestFirst, |_| true, |_| true, count);
     for number in 0..16 {
-        let _ = view.operation(number);
+        let _ = view.operation(Number::new(number));
     }
     found
 }

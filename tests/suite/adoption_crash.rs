@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use wal_cli::clock::ManualClock;
 use wal_cli::disk::{Disk, Machine, MemoryDisk};
-use wal_cli::operation::{BackendName, Fields, Logged, Operation, OperationType, Status, Time};
+use wal_cli::operation::{
+    BackendName, Fields, Logged, Number, Operation, OperationType, Status, Time,
+};
 use wal_cli::wal::{Layout, Options, Order, View, Wal, WalError};
 
 use super::adoption::files_of;
@@ -105,7 +107,7 @@ fn check_goes_on(machine: &Machine, expected: &[Operation], context: &str) {
         5,
     );
     let written = wal.append_new(vec![new]).unwrap();
-    assert_eq!(written[0].number(), expected.len() as u64 + 1, "{context}");
+    assert_eq!(written[0].number(), Number::new(expected.len() as u64 + 1), "{context}");
     wal.checkpoint().unwrap();
     machine.power_cut(|| false);
     let after = seen(machine);

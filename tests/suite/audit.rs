@@ -21,7 +21,7 @@ use wal_cli::client::{
     Stop,
 };
 use wal_cli::disk::Disk;
-use wal_cli::operation::{Failure, Fields, Logged, OperationType, Outcome, Status};
+use wal_cli::operation::{Failure, Fields, Logged, Number, OperationType, Outcome, Status};
 
 use super::binary::Place;
 use super::cli::{code, text};
@@ -39,7 +39,7 @@ fn look(client: &Client, reopen: bool) -> AuditReport {
 
 fn numbers(report: &AuditReport) -> (Vec<u64>, Vec<u64>) {
     let numbers = |findings: &[wal_cli::client::AuditFinding]| {
-        findings.iter().map(|finding| finding.number).collect()
+        findings.iter().map(|finding| finding.number.get()).collect()
     };
     (numbers(&report.gone), numbers(&report.altered))
 }
@@ -71,7 +71,10 @@ fn a_missing_effect_is_reopened_even_from_an_archive() {
     let report = look(&client, true);
     assert_eq!((report.reopened, numbers(&report)), (2, (vec![1], vec![2])));
     let (old, new) = (scenario.get(1), scenario.get(4));
-    assert_eq!(report.gone[0].followed, Some(Followed::Reopened { number: 4, id: new.id }));
+    assert_eq!(
+        report.gone[0].followed,
+        Some(Followed::Reopened { number: Number::new(4), id: new.id })
+    );
     assert_eq!(
         (old.status(), old.redirected_to, new.redirected_from),
         (Status::Completed, Some(new.id), Some(old.id))
@@ -85,7 +88,10 @@ fn a_missing_effect_is_reopened_even_from_an_archive() {
     // What goes on is not logged twice, whoever asks.
     let report = look(&scenario.client(), true);
     assert_eq!((report.reopened, client.stats().unwrap().counts.total()), (0, 5));
-    assert_eq!(report.gone[0].followed, Some(Followed::GoesOn { number: 4, id: new.id }));
+    assert_eq!(
+        report.gone[0].followed,
+        Some(Followed::GoesOn { number: Number::new(4), id: new.id })
+    );
 
     // Its old row is superseded; its new one is in an archive of the day on which it was completed.
     client.checkpoint().unwrap();
@@ -115,20 +121,24 @@ fn a_failed_or_deleted_successor_is_reopened_again() {
     assert_eq!(look(&scenario.client(), true).reopened, 1);
     scenario
         .client()
-        .change(&[Reference::Number(2)], &wal_cli::client::Verb::Delete, true)
+        .change(&[Reference::Number(Number::new(2))], &wal_cli::client::Verb::Delete, true)
         .unwrap();
     let report = look(&scenario.client(), true);
     assert!(
-        matches!(report.gone[0].followed, Some(Followed::Reopened { number: 3, .. })),
+        matches!(report.gone[0].followed, Some(Followed::Reopened { number, .. }) if number == Number::new(3)),
         "{report:?}"
     );
     scenario
         .client()
-        .change(&[Reference::Number(3)], &wal_cli::client::Verb::Cancel { permanent: false }, true)
+        .change(
+            &[Reference::Number(Number::new(3))],
+            &wal_cli::client::Verb::Cancel { permanent: false },
+            true,
+        )
         .unwrap();
     let report = look(&scenario.client(), true);
     assert!(
-        matches!(report.gone[0].followed, Some(Followed::Reopened { number: 4, .. })),
+        matches!(report.gone[0].followed, Some(Followed::Reopened { number, .. }) if number == Number::new(4)),
         "{report:?}"
     );
     let history = scenario.get(1).history;
@@ -161,7 +171,7 @@ fn a_repair_keeps_reopened_operations() {
         let repaired = client.repair().unwrap();
         assert!(repaired.changed && repaired.lost.iter().count() == 0, "{repaired:?}");
         assert_sound(&client);
-        let now = client.operation(&Reference::Number(1)).unwrap();
+        let now = client.operation(&Reference::Number(Number::new(1))).unwrap();
         assert_eq!(
             (now.status(), now.redirected_to),
             (Status::Completed, old.redirected_to),
@@ -349,7 +359,7 @@ fn running_operations_excuse_missing_effects_on_their_targets() {
     let report = look(&scenario.client(), true);
     assert_eq!((numbers(&report), report.superseded), ((vec![2], vec![]), 1), "{report:?}");
     assert!(
-        matches!(report.gone[0].followed, Some(Followed::GoesOn { number: 4, .. })),
+        matches!(report.gone[0].followed, Some(Followed::GoesOn { number, .. }) if number == Number::new(4)),
         "{report:?}"
     );
     // Nobody will ever know: somebody has to look.

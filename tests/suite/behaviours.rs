@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use wal_cli::backend::{Attempt, AttemptError, AttemptStatus, Backend, Request};
 use wal_cli::operation::{
-    BackendName, Failure, FailureClass, OperationId, OperationType, Outcome, Source, Time,
+    BackendName, Failure, FailureClass, Number, OperationId, OperationType, Outcome, Source, Time,
 };
 
 /// A backend, a directory for a user's files, and a directory of names that nobody else uses.
@@ -29,7 +29,7 @@ pub fn request(operation_type: &str, parameters: &[(&str, &str)]) -> Request {
     let nth = NEXT.fetch_add(1, Ordering::Relaxed);
     Request {
         id: OperationId::new(Time::from_millis(0), 0, u128::from(nth) << 64 | 1 << 100),
-        number: nth,
+        number: Number::new(nth),
         operation_type: OperationType::new(operation_type).unwrap(),
         backend: BackendName::new("tested").unwrap(),
         parameters: parameters

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wal_cli::client::{Filter, Reference};
 use wal_cli::clock::ManualClock;
-use wal_cli::operation::{FailureClass, Status, Time};
+use wal_cli::operation::{FailureClass, Number, Status, Time};
 
 use super::scenario::{Act, Scenario};
 
@@ -21,7 +21,7 @@ fn set(scenario: &Scenario, text: &str) {
 fn completed(scenario: &Scenario) -> Vec<u64> {
     let filter = Filter { status: Some(Status::Completed), ..Filter::default() };
     let page = scenario.client().list(&filter, 0).unwrap();
-    page.operations.iter().rev().map(|one| one.number).collect()
+    page.operations.iter().rev().map(|one| one.number.get()).collect()
 }
 
 const TIMES: [&str; 5] = [
@@ -43,11 +43,14 @@ fn order_is_by_number_whatever_the_clock_says() {
     assert_eq!(scenario.process().completed, 5);
     assert_eq!(scenario.calls("a"), "one two three four five");
     let page = scenario.client().list(&Filter::default(), 0).unwrap();
-    assert_eq!(page.operations.iter().map(|one| one.number).collect::<Vec<_>>(), [5, 4, 3, 2, 1]);
+    assert_eq!(
+        page.operations.iter().map(|one| one.number.get()).collect::<Vec<_>>(),
+        [5, 4, 3, 2, 1]
+    );
     for number in 1..=5 {
         let operation = scenario.get(number);
         let by_id = scenario.client().operation(&Reference::Id(operation.id)).unwrap();
-        assert_eq!(by_id.number, number);
+        assert_eq!(by_id.number, Number::new(number));
     }
 }
 

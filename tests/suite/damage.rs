@@ -602,7 +602,7 @@ fn an_invalid_frame_is_reported_and_hides_nothing_before() {
     let end = *frame_ends(bytes, generation).last().unwrap();
     let frame =
         frame_at(bytes, 0, *whole.ends.keys().rev().nth(1).unwrap() as u64, generation).unwrap();
-    let next = frame.revision + 1;
+    let next = frame.revision.next();
     let record = |number: Number, from: Option<Status>, event: &Event| {
         let new = image::logged("/x");
         let mut payload = PayloadBuilder::new("me@here add[1]");
@@ -619,15 +619,25 @@ fn an_invalid_frame_is_reported_and_hides_nothing_before() {
     let new = Event::Logged(Box::new(image::logged("/x")));
     let held = Event::Held { reason: "x".into() };
     for (what, kind, revision, payload) in [
-        ("a number given twice", FrameKind::Transitions, next, record(1, None, &new)),
+        ("a number given twice", FrameKind::Transitions, next, record(Number::new(1), None, &new)),
         (
             "a change before it is logged",
             FrameKind::Transitions,
             next,
-            record(1 << 40, Some(Status::Pending), &held),
+            record(Number::new(1 << 40), Some(Status::Pending), &held),
         ),
-        ("a number beyond all", FrameKind::Transitions, next, record(1 << 62, None, &new)),
-        ("another revision", FrameKind::Transitions, next + 1, record(1 << 40, None, &new)),
+        (
+            "a number beyond all",
+            FrameKind::Transitions,
+            next,
+            record(Number::new(1 << 62), None, &new),
+        ),
+        (
+            "another revision",
+            FrameKind::Transitions,
+            next.next(),
+            record(Number::new(1 << 40), None, &new),
+        ),
         (
             "too many revisions",
             FrameKind::Reserved,

@@ -17,8 +17,8 @@ use wal_cli::disk::{
     Metadata,
 };
 use wal_cli::operation::{
-    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, OperationId, OperationType,
-    Outcome, Status, Time,
+    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Number, OperationId,
+    OperationType, Outcome, Status, Time,
 };
 use wal_cli::wal::{
     Change, Known, Layout, LockFile, LockName, Options, Order, Retention, View, Wal, WalError,
@@ -380,7 +380,7 @@ fn a_pruned_operation_is_found_by_neither_number_nor_id() {
     let claim = Claim { pid: 1, host: "h".into(), started: clock.now() };
     for event in [Event::Claimed { claim }, Event::Completed { outcome: Outcome::default() }] {
         wal.transact(|view| {
-            let operation = view.operation(1)?.unwrap();
+            let operation = view.operation(Number::new(1))?.unwrap();
             Ok((vec![Change::Next(Known::from(&operation), event.clone())], ()))
         })
         .unwrap();
@@ -388,7 +388,7 @@ fn a_pruned_operation_is_found_by_neither_number_nor_id() {
     clock.advance(Duration::from_secs(10 * 86_400));
     wal.cleanup(Retention { max_age_days: 1, failed: false, keep_unpushed: false }, false).unwrap();
     let view = View::open(Arc::new(machine.process()), layout()).unwrap();
-    assert_eq!(view.operation(1).unwrap(), None);
+    assert_eq!(view.operation(Number::new(1)).unwrap(), None);
     assert_eq!(view.operation_by_id(one).unwrap(), None);
 }
 
@@ -407,7 +407,7 @@ fn a_cleanup_skips_operations_that_change_meanwhile() {
         add(&other, "two");
         let end = |wal: &Wal, number: u64, event: Event| {
             wal.transact(|view| {
-                let operation = view.operation(number)?.unwrap();
+                let operation = view.operation(Number::new(number))?.unwrap();
                 Ok((vec![Change::Next(Known::from(&operation), event.clone())], ()))
             })
             .unwrap();
@@ -449,7 +449,7 @@ fn a_cleanup_skips_operations_that_change_meanwhile() {
         other.checkpoint().expect("the log is sound");
         let view = View::open(Arc::new(machine.process()), layout()).unwrap();
         assert_eq!(view.damage(), None);
-        let status = view.operation(1).unwrap().map(|operation| operation.status());
+        let status = view.operation(Number::new(1)).unwrap().map(|operation| operation.status());
         let acted = acted.load(Ordering::SeqCst);
         assert_eq!(
             status,
@@ -536,7 +536,7 @@ fn a_claim_of_another_loop_is_not_mistaken_for_ones_own() {
     fn claim(wal: &Wal) -> Result<bool, WalError> {
         let claim = Claim { pid: 1, host: "h".into(), started: Time::from_millis(0) };
         let (_, claimed) = wal.transact(|view| {
-            let operation = view.operation(1)?.unwrap();
+            let operation = view.operation(Number::new(1))?.unwrap();
             if operation.status() != Status::Pending {
                 return Ok((Vec::new(), false));
             }
@@ -609,7 +609,7 @@ fn no_flipped_bit_of_a_parquet_file_goes_unnoticed() {
         machine.corrupt(&path, |bytes| bytes[at] ^= 1 << (at % 8));
         let view = View::open(Arc::new(disk.clone()), layout()).unwrap();
         for number in 1..=3 {
-            let read = view.operation(number);
+            let read = view.operation(Number::new(number));
             assert!(matches!(read, Err(WalError::Damaged(_))), "byte {at}: {read:?}");
         }
         machine.corrupt(&path, |bytes| bytes[at] ^= 1 << (at % 8));

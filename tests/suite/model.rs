@@ -15,13 +15,13 @@ use std::time::Duration;
 use wal_cli::clock::{Clock, ManualClock};
 use wal_cli::disk::{Disk, Machine, MemoryDisk};
 use wal_cli::operation::{
-    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Operation, OperationType,
-    Outcome, Time,
+    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Number, Operation,
+    OperationType, Outcome, Time,
 };
 use wal_cli::wal::manifest::sha256_hex;
 use wal_cli::wal::schema::Table;
 use wal_cli::wal::{
-    Admitted, Change, Known, Layout, Options, Order, Retention, View, Wal, WalError, Written,
+    Change, Known, Layout, Options, Order, Retention, View, Wal, WalError, Written,
 };
 
 const START: i64 = 1_800_000_000_000;
@@ -252,7 +252,7 @@ impl Life {
                 self.trace.push(format!("writer {which} adds a batch of {count}"));
                 let new = self.some_new(count);
                 self.wal(which).append_new(new).map(|admitted| {
-                    self.insert(&admitted.iter().map(Admitted::number).collect::<Vec<_>>())
+                    self.insert(&admitted.iter().map(|one| one.number().get()).collect::<Vec<_>>())
                 })
             }
             3..=6 => {
@@ -271,8 +271,9 @@ impl Life {
                     .transact(|view| {
                         let mut changes = Vec::new();
                         for number in &numbers {
-                            let operation =
-                                view.operation(*number)?.expect("a known operation is there");
+                            let operation = view
+                                .operation(Number::new(*number))?
+                                .expect("a known operation is there");
                             changes.push(Change::Next(Known::from(&operation), step.event(time)));
                         }
                         Ok((changes, ()))
@@ -396,7 +397,7 @@ impl Life {
 
     /// The step's operations got these numbers.
     fn logged(&mut self, written: &[Written]) {
-        let numbers: Vec<u64> = written.iter().map(|written| written.number).collect();
+        let numbers: Vec<u64> = written.iter().map(|written| written.number.get()).collect();
         self.insert(&numbers);
     }
 
@@ -466,7 +467,10 @@ impl Life {
             |_| true,
             |operation| {
                 ids.push((operation.number, operation.id));
-                assert!(model.insert(operation.number, row_of(&operation)).is_none(), "seen twice");
+                assert!(
+                    model.insert(operation.number.get(), row_of(&operation)).is_none(),
+                    "seen twice"
+                );
                 ControlFlow::Continue(())
             },
         )
@@ -504,7 +508,7 @@ impl Life {
                     |_| true,
                     |_| true,
                     |operation| {
-                        rows.insert(operation.number, row_of(&operation));
+                        rows.insert(operation.number.get(), row_of(&operation));
                         ControlFlow::Continue(())
                     },
                 )

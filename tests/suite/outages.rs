@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use wal_cli::client::{HealthStatus, ProcessOptions, Silent, Stop};
-use wal_cli::operation::{FailureClass, Status};
+use wal_cli::operation::{FailureClass, Number, Status};
 
 use super::scenario::{Act, Scenario, backend};
 
@@ -108,8 +108,10 @@ fn only_named_operations_are_released() {
     scenario.process();
     away(&scenario, false);
     scenario.wait(1);
-    let options =
-        ProcessOptions { only: Some([1].into_iter().collect()), ..ProcessOptions::default() };
+    let options = ProcessOptions {
+        only: Some([Number::FIRST].into_iter().collect()),
+        ..ProcessOptions::default()
+    };
     let report = scenario.client().process(&options, &Stop::new(), &mut Silent).unwrap();
     assert_eq!((report.completed, scenario.get(2).status()), (1, Status::Retrying));
 }
@@ -214,7 +216,7 @@ fn a_wait_ends_in_time_whatever_hangs() {
     let client = scenario.client();
     std::thread::scope(|scope| {
         let timeout = Some(Duration::from_secs(5));
-        let references = [wal_cli::client::Reference::Number(1)];
+        let references = [wal_cli::client::Reference::Number(Number::new(1))];
         let client = &client;
         let waiting = scope.spawn(move || {
             client.wait_carrying_out(&references, timeout, &Stop::new(), &mut Silent)
@@ -289,7 +291,9 @@ fn why_believes_what_was_said_last() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Fail(FailureClass::Outage)]).add("a", "x");
     scenario.process();
-    let why = || scenario.client().why(&wal_cli::client::Reference::Number(1)).unwrap().reason;
+    let why = || {
+        scenario.client().why(&wal_cli::client::Reference::Number(Number::new(1))).unwrap().reason
+    };
     assert_eq!(why(), wal_cli::client::Reason::BackendAway);
     scenario.wait(5);
     scenario.client().backend_health(None).unwrap();
@@ -362,7 +366,10 @@ fn what_nobody_can_be_asked_about_ends_when_somebody_cancels_it() {
     assert_eq!((report.in_doubt, &report.away[..]), (1, &[backend("a")][..]), "{report:?}");
     assert_eq!(scenario.process().in_doubt, 1);
     let cancel = wal_cli::client::Verb::Cancel { permanent: false };
-    scenario.client().change(&[wal_cli::client::Reference::Number(1)], &cancel, true).unwrap();
+    scenario
+        .client()
+        .change(&[wal_cli::client::Reference::Number(Number::new(1))], &cancel, true)
+        .unwrap();
     assert_eq!(scenario.process().failed, 1);
     assert_eq!(scenario.get(1).state.failure().unwrap().error_type, "in_doubt");
 }

@@ -187,7 +187,7 @@ impl World {
             |_| true,
             |_| true,
             |operation| {
-                here.insert(operation.id, operation.revision);
+                here.insert(operation.id, operation.revision.get());
                 ControlFlow::Continue(())
             },
         );
@@ -196,7 +196,7 @@ impl World {
             .there
             .values()
             .flatten()
-            .map(|operation| (operation.id, operation.revision))
+            .map(|operation| (operation.id, operation.revision.get()))
             .collect();
         for (id, revision) in &self.completed {
             let found = here.get(id).max(there.get(id));
@@ -262,7 +262,7 @@ fn next(
         }
         Ok((changes, ()))
     })?;
-    Ok(written.iter().map(|written| (written.id, written.revision)).collect())
+    Ok(written.iter().map(|written| (written.id, written.revision.get())).collect())
 }
 
 fn states(world: &World) -> Vec<&'static str> {
@@ -730,7 +730,7 @@ fn forget_unsure(world: &mut World) {
     let completed = everything(&world.view())
         .into_iter()
         .filter(|one| one.status() == Status::Completed && !is_push(one));
-    world
-        .completed
-        .extend(completed.map(|operation| (operation.id, operation.revision)).collect::<Vec<_>>());
+    world.completed.extend(
+        completed.map(|operation| (operation.id, operation.revision.get())).collect::<Vec<_>>(),
+    );
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use wal_cli::clock::ManualClock;
 use wal_cli::disk::{Disk, Machine, MemoryDisk};
-use wal_cli::operation::{Operation, Time};
+use wal_cli::operation::{Number, Operation, Time};
 use wal_cli::wal::{Options, Order, Repaired, View, WalError, WalResult};
 
 use super::verify::{claim, files, layout, logged, machine, open, read, verified};
@@ -44,7 +44,7 @@ fn with_content() -> super::binary::Place {
 }
 
 /// All that a reader sees.
-fn seen(machine: &Machine) -> BTreeMap<u64, Operation> {
+fn seen(machine: &Machine) -> BTreeMap<Number, Operation> {
     let view = View::open(Arc::new(machine.process()), layout()).unwrap();
     let mut seen = BTreeMap::new();
     let take = |operation: Operation| {
@@ -75,16 +75,16 @@ fn let_go(operation: &Operation) -> Operation {
 /// What must be so after a repair: sound, writable, no number given again, and what was lost is named.
 fn check(
     machine: &Machine,
-    before: &BTreeMap<u64, Operation>,
+    before: &BTreeMap<Number, Operation>,
     report: &Repaired,
     context: &str,
-) -> BTreeSet<u64> {
+) -> BTreeSet<Number> {
     let found = verified(machine).unwrap();
     assert!(found.is_sound(), "{context}: {:#?}\n{report:#?}", found.findings);
     let after = seen(machine);
     assert_eq!(found.operations, after.len() as u64, "{context}");
     assert_eq!(report.operations, after.len() as u64, "{context}");
-    let lost: BTreeSet<u64> =
+    let lost: BTreeSet<Number> =
         before.keys().filter(|number| !after.contains_key(number)).copied().collect();
     let nobody_knows = report.losses.iter().any(|loss| loss.what.contains("nobody"));
     for number in &lost {
@@ -128,9 +128,9 @@ fn check(
     // And can be written to.
     let wal = open(machine.process(), 9).unwrap();
     let new = wal.append_new(vec![logged(99)]).unwrap()[0].number();
-    let highest = before.keys().last().copied().unwrap_or(0);
+    let highest = before.keys().last().copied().unwrap_or(Number::ZERO);
     assert!(new > highest, "{context}: {new} was given before");
-    claim(&wal, new);
+    claim(&wal, new.get());
     wal.checkpoint().unwrap();
     machine.power_cut(|| false);
     assert!(verified(machine).unwrap().is_sound(), "{context}: after more was written");

@@ -12,8 +12,8 @@ use wal_cli::clock::ManualClock;
 use wal_cli::config::Settings;
 use wal_cli::disk::{Machine, MemoryDisk};
 use wal_cli::operation::{
-    BackendName, Failure, FailureClass, Fields, Logged, Operation, OperationType, Outcome, Status,
-    Time,
+    BackendName, Failure, FailureClass, Fields, Logged, Number, Operation, OperationType, Outcome,
+    Status, Time,
 };
 use wal_cli::wal::{Layout, View};
 
@@ -230,7 +230,7 @@ impl Scenario {
     }
 
     pub fn get(&self, number: u64) -> Operation {
-        self.client().operation(&Reference::Number(number)).unwrap()
+        self.client().operation(&Reference::Number(Number::new(number))).unwrap()
     }
 
     pub fn wait(&self, seconds: u64) {

@@ -7,7 +7,7 @@ use wal_cli::client::{
     AddOptions, Changed, Client, ClientError, Filter, ProcessOptions, Reason, Reference, Silent,
     Stop, Verb,
 };
-use wal_cli::operation::{FailureClass, Fields, Logged, OperationId, Source, Status};
+use wal_cli::operation::{FailureClass, Fields, Logged, Number, OperationId, Source, Status};
 use wal_cli::wal::WalError;
 
 use super::scenario::{Act, Scenario, backend, logged};
@@ -16,7 +16,7 @@ const CANCEL: Verb = Verb::Cancel { permanent: false };
 const RETRY: Verb = Verb::Retry { now: false };
 
 fn numbers(numbers: &[u64]) -> Vec<Reference> {
-    numbers.iter().map(|number| Reference::Number(*number)).collect()
+    numbers.iter().map(|number| Reference::Number(Number::new(*number))).collect()
 }
 
 fn change(scenario: &Scenario, verb: &Verb, on: &[u64]) -> Changed {
@@ -41,7 +41,7 @@ fn submit_with(scenario: &Scenario, on: &str, name: &str, options: AddOptions) -
     let mut batch = client.batch(&options, false).unwrap();
     let Logged { operation_type, parameters, .. } = logged(on, name, 0);
     batch.operation(&operation_type, parameters).unwrap();
-    batch.commit().unwrap().to_vec().unwrap()[0].number
+    batch.commit().unwrap().to_vec().unwrap()[0].number.get()
 }
 
 fn statuses(scenario: &Scenario) -> String {
@@ -56,7 +56,7 @@ fn statuses(scenario: &Scenario) -> String {
 }
 
 fn reason(scenario: &Scenario, number: u64) -> Reason {
-    scenario.client().why(&Reference::Number(number)).unwrap().reason
+    scenario.client().why(&Reference::Number(Number::new(number))).unwrap().reason
 }
 
 #[test]
@@ -279,7 +279,10 @@ fn a_failure_in_the_middle_fails_what_follows_and_a_retry_brings_it_back() {
     assert_eq!(scenario.get(4).state.failure().unwrap().error_type, "dependency_failed");
     assert_eq!(reason(&scenario, 4), Reason::DependencyFailed);
     let changed = change(&scenario, &RETRY, &[2]);
-    assert_eq!(changed.operations.iter().map(|one| one.number).collect::<Vec<_>>(), [2, 3, 4]);
+    assert_eq!(
+        changed.operations.iter().map(|one| one.number.get()).collect::<Vec<_>>(),
+        [2, 3, 4]
+    );
     assert_eq!(scenario.process().completed, 3);
     assert_eq!(scenario.calls("a"), "one two two three");
 }
@@ -356,7 +359,7 @@ fn a_key_is_logged_once_wherever_its_operation_is_by_then() {
     assert_eq!(same(&scenario), Status::Completed, "in an archive");
     let other = scenario.client().submit(keyed("y", "k"));
     assert!(
-        matches!(other, Err(ClientError::Wal(WalError::KeyTaken { number: 1, .. }))),
+        matches!(other, Err(ClientError::Wal(WalError::KeyTaken { number, .. })) if number == Number::new(1)),
         "{other:?}"
     );
     assert_eq!(statuses(&scenario), "1:completed");
@@ -447,7 +450,7 @@ fn a_plan_says_what_would_go_and_what_not() {
     );
     scenario.client().submit(nobody).unwrap();
     let plan = scenario.client().plan(None, None, 1).unwrap();
-    assert_eq!(plan.operations.iter().map(|one| one.number).collect::<Vec<_>>(), [3]);
+    assert_eq!(plan.operations.iter().map(|one| one.number.get()).collect::<Vec<_>>(), [3]);
     assert_eq!(plan.due[&backend("a")], 2);
     assert_eq!((plan.held, plan.backing_off, plan.waiting_for_others, plan.delayed), (1, 1, 1, 0));
     assert_eq!(scenario.calls("a"), "w", "nothing was carried out");
@@ -507,7 +510,7 @@ fn a_key_does_not_stand_for_other_content() {
     assert!(scenario.client().submit(with(3)).unwrap().existing);
     let other = scenario.client().submit(with(4));
     assert!(
-        matches!(other, Err(ClientError::Wal(WalError::KeyTaken { number: 1, .. }))),
+        matches!(other, Err(ClientError::Wal(WalError::KeyTaken { number, .. })) if number == Number::new(1)),
         "{other:?}"
     );
 }

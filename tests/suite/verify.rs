@@ -6,7 +6,8 @@ use std::sync::Arc;
 use wal_cli::clock::{Clock, ManualClock};
 use wal_cli::disk::{Disk, FileKind, Machine, MemoryDisk};
 use wal_cli::operation::{
-    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, OperationType, Outcome, Time,
+    BackendName, Claim, Event, Failure, FailureClass, Fields, Logged, Number, OperationType,
+    Outcome, Time,
 };
 use wal_cli::wal::{
     Admitted, Change, FindingKind, Known, Layout, Options, Verified, Wal, WalResult,
@@ -35,7 +36,7 @@ pub fn logged(nth: usize) -> Logged {
 }
 
 fn change(wal: &Wal, number: u64, event: Event) {
-    let known = wal.read(|view| view.operation(number)).unwrap().unwrap();
+    let known = wal.read(|view| view.operation(Number::new(number))).unwrap().unwrap();
     wal.transact(|_| Ok((vec![Change::Next(Known::from(&known), event.clone())], ()))).unwrap();
 }
 
@@ -189,7 +190,7 @@ fn a_missing_file_is_damage_to_readers_too() {
     assert_eq!(found.damages().count(), 1, "{:#?}", found.findings);
     assert_eq!(found.findings[0].path, layout().relative(&path));
     let view = wal_cli::wal::View::open(Arc::new(machine.process()), layout()).unwrap();
-    let result = view.operation(1);
+    let result = view.operation(Number::new(1));
     assert!(matches!(result, Err(wal_cli::wal::WalError::Damaged(_))), "{result:?}");
 }
 

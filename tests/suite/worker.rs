@@ -9,7 +9,9 @@ use wal_cli::client::{
     Client, ClientError, Filter, ProcessOptions, ProcessReport, Reference, Silent, Stop,
 };
 use wal_cli::clock::Clock;
-use wal_cli::operation::{Failure, FailureClass, Fields, OperationType, Outcome, Status, Time};
+use wal_cli::operation::{
+    Failure, FailureClass, Fields, Number, OperationType, Outcome, Status, Time,
+};
 use wal_cli::wal::WalError;
 use wal_cli::wal::manifest::NumberSet;
 
@@ -43,7 +45,7 @@ fn a_transient_failure_is_tried_again_with_growing_waits_and_then_given_up() {
     scenario.wait(67);
     assert_eq!(scenario.process().failed, 1);
     assert_eq!(scenario.calls("a"), "x x x");
-    scenario.client().retry(&[Reference::Number(1)]).unwrap();
+    scenario.client().retry(&[Reference::Number(Number::new(1))]).unwrap();
     assert_eq!(scenario.get(1).retry_count, 0);
     assert_eq!(scenario.process().completed, 1);
 }
@@ -281,7 +283,10 @@ fn limits_are_kept() {
     );
     assert_eq!(run(ProcessOptions { backend: Some(backend("b")), ..Default::default() }), 1);
     assert_eq!(
-        run(ProcessOptions { only: Some(NumberSet::from_iter([4])), ..Default::default() }),
+        run(ProcessOptions {
+            only: Some(NumberSet::from_iter([Number::new(4)])),
+            ..Default::default()
+        }),
         1
     );
     assert_eq!(run(ProcessOptions { max_time: Some(Duration::ZERO), ..Default::default() }), 0);
@@ -329,7 +334,7 @@ fn a_wrapped_function_is_logged_before_it_runs() {
     let (kind, name) = (OperationType::new("my_job").unwrap(), backend("a"));
     let operation = client
         .wrap(&kind, &name, Fields::new(), |request, _| {
-            let seen = scenario.get(request.number);
+            let seen = scenario.get(request.number.get());
             assert_eq!(seen.status(), Status::Processing);
             Ok(Outcome { size: Some(3), ..Outcome::default() })
         })
@@ -352,7 +357,7 @@ fn waiting_carries_out_or_ends_in_time() {
     let scenario = Scenario::new();
     scenario.add("a", "x y");
     let client = scenario.client();
-    let reference = [Reference::Number(1)];
+    let reference = [Reference::Number(Number::new(1))];
     match client.wait(&reference, Some(Duration::from_secs(1)), &Stop::new()) {
         Err(ClientError::TimedOut { unfinished }) => assert_eq!(unfinished.len(), 1),
         other => panic!("{other:?}"),
@@ -384,10 +389,10 @@ fn threads_that_log_at_once_share_frames_and_mix_nothing_up() {
         threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
     receipts.sort_by_key(|(receipt, _)| receipt.number);
-    let numbers: Vec<_> = receipts.iter().map(|(receipt, _)| receipt.number).collect();
+    let numbers: Vec<_> = receipts.iter().map(|(receipt, _)| receipt.number.get()).collect();
     assert_eq!(numbers, (1..=400).collect::<Vec<_>>());
     for (receipt, name) in receipts {
-        let operation = scenario.get(receipt.number);
+        let operation = scenario.get(receipt.number.get());
         assert_eq!((operation.id, &operation.parameters["name"]), (receipt.id, &name));
     }
 }
@@ -398,7 +403,7 @@ fn waiting_out_an_outage_leaves_one_trace_and_not_thousands() {
     scenario.scripts["a"].away.store(true, Ordering::SeqCst);
     scenario.add("a", "x");
     let waited = scenario.client().wait_carrying_out(
-        &[Reference::Number(1)],
+        &[Reference::Number(Number::new(1))],
         Some(Duration::from_secs(200)),
         &Stop::new(),
         &mut Silent,
@@ -419,7 +424,7 @@ fn whoever_waits_takes_over_from_a_loop_that_died() {
         .expect_err("the process died");
     let done = scenario
         .client()
-        .wait_carrying_out(&[Reference::Number(1)], None, &Stop::new(), &mut Silent)
+        .wait_carrying_out(&[Reference::Number(Number::new(1))], None, &Stop::new(), &mut Silent)
         .unwrap();
     assert_eq!(done[0].status(), Status::Completed);
 }
@@ -473,7 +478,7 @@ fn an_operation_is_changed_once_in_one_write() {
         wal_cli::operation::Claim { pid: 1, host: "h".into(), started: scenario.clock.now() };
     let change = wal_cli::wal::Change::Next(known, wal_cli::operation::Event::Claimed { claim });
     let twice = client.wal().unwrap().transact(|_| Ok((vec![change.clone(), change.clone()], ())));
-    assert!(matches!(twice, Err(WalError::Conflict { number: 1 })), "{twice:?}");
+    assert!(matches!(twice, Err(WalError::Conflict { number: Number::FIRST })), "{twice:?}");
     assert_eq!(scenario.process().completed, 1);
 }
 

@@ -1,3 +1,4 @@
+use crate::operation::Number;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,7 +66,7 @@ fn request(operation_type: &str, parameters: &[(&str, &str)]) -> Request {
             0,
             (NEXT.fetch_add(1, Ordering::Relaxed) as u128) << 64 | 1 << 100,
         ),
-        number: 1,
+        number: Number::new(1),
         operation_type: OperationType::new(operation_type).unwrap(),
         backend: BackendName::new("tested").unwrap(),
         parameters,

@@ -167,7 +167,7 @@ mod tests {
         let note = Note {
             backend: name.clone(),
             operation: OperationId::new(Time::from_millis(1), 0, 7),
-            number: 7,
+            number: Number::new(7),
             bucket: "b".into(),
             key: "k".into(),
             upload: None,
@@ -184,7 +184,7 @@ mod tests {
         notes.write(&disk, &begun).unwrap();
         let other = Note { key: "other".into(), ..note.clone() };
         notes.write(&disk, &other).unwrap();
-        assert_eq!(notes.read(&disk, 7, "b", "k").unwrap(), Some(begun.clone()));
+        assert_eq!(notes.read(&disk, Number::new(7), "b", "k").unwrap(), Some(begun.clone()));
         assert_eq!(notes.of_backend(&disk, &name).unwrap().len(), 2);
         assert_eq!(notes.of_backend(&disk, &BackendName::new("s4").unwrap()).unwrap(), []);
         assert!(begun.is_of(&Note { since: 9, whole: false, part_size: 5, ..note.clone() }));

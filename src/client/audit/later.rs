@@ -7,7 +7,7 @@ use super::completed_in;
 use super::superseded::Superseded;
 use crate::backend::{Effect, Reach};
 use crate::client::Client;
-use crate::operation::{Operation, OperationId, Outcome, Revision, State, Status};
+use crate::operation::{Number, Operation, OperationId, Outcome, Revision, State, Status};
 use crate::wal::{FileEntry, Order, View, WalResult};
 
 /// Statuses of operations that may still change something.
@@ -25,7 +25,7 @@ pub(in crate::client) struct Later {
     /// Up to this revision, the audit has looked for what replaced or took away what is in one piece.
     audited: Revision,
     /// Those that have not ended, or of which nobody knows; by number.
-    open: Superseded,
+    open: Superseded<Number>,
     /// Completed ones that changed what copies were made from: not those that brought back what was there.
     sources: (Revision, Superseded),
     /// What operations were reopened as: they bring back what was there.
@@ -53,7 +53,7 @@ impl Later {
             sources: (sources.unwrap_or(Revision::MAX), Superseded::default()),
             restoring: HashSet::new(),
             ours: HashSet::new(),
-            seen: 0,
+            seen: Revision::ZERO,
         }
     }
 

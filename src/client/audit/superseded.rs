@@ -33,23 +33,24 @@ enum Touch {
     Within,
 }
 
-/// For each place that operations touched, when that happened last, as a revision: clocks may jump.
+/// For each place that operations touched, when that happened last: as a revision, since clocks may jump, or as
+/// the number of the operation.
 ///
 /// Places are kept as hashes of 128 bits. A name takes some 40 to 80 bytes for itself, and again for each of the
 /// folders above it that no other name is in.
 #[derive(Debug, Default)]
-pub(super) struct Superseded {
-    latest: HashMap<u128, Revision>,
+pub(super) struct Superseded<M = Revision> {
+    latest: HashMap<u128, M>,
 }
 
-impl Superseded {
+impl<M: Copy + Ord> Superseded<M> {
     /// Whether nothing was noted.
     pub(super) fn is_empty(&self) -> bool {
         self.latest.is_empty()
     }
 
-    /// Notes what an operation touched that was completed at this revision.
-    pub(super) fn note(&mut self, backend: &BackendName, effects: &[Effect], revision: Revision) {
+    /// Notes what an operation touched, with its revision or number.
+    pub(super) fn note(&mut self, backend: &BackendName, effects: &[Effect], mark: M) {
         for Effect { place, reach, puts } in effects {
             let touches: &[Touch] = match (reach, puts) {
                 (Reach::Exact, _) => &[Touch::Here],
@@ -60,14 +61,14 @@ impl Superseded {
             };
             let here = touches.iter().map(|touch| (&place[..], *touch));
             for (place, touch) in here.chain(above(place).map(|place| (place, Touch::Within))) {
-                let latest = self.latest.entry(hash(backend, place, touch)).or_default();
-                *latest = revision.max(*latest);
+                let latest = self.latest.entry(hash(backend, place, touch)).or_insert(mark);
+                *latest = mark.max(*latest);
             }
         }
     }
 
     /// The latest revision in which something that these effects put was replaced or taken away, for certain.
-    fn surely(&self, backend: &BackendName, effects: &[Effect]) -> Option<Revision> {
+    fn surely(&self, backend: &BackendName, effects: &[Effect]) -> Option<M> {
         let puts = effects.iter().filter(|effect| effect.puts);
         puts.filter_map(|Effect { place, reach, .. }| {
             let at = |place, touch| self.latest.get(&hash(backend, place, touch)).copied();
@@ -80,7 +81,7 @@ impl Superseded {
     }
 
     /// The latest revision in which something that these effects put may have become what was found there.
-    fn maybe(&self, backend: &BackendName, effects: &[Effect], loss: Loss) -> Option<Revision> {
+    fn maybe(&self, backend: &BackendName, effects: &[Effect], loss: Loss) -> Option<M> {
         let puts = effects.iter().filter(|effect| effect.puts);
         puts.filter_map(|Effect { place, reach, .. }| {
             let at = |place, touch| self.latest.get(&hash(backend, place, touch)).copied();
@@ -99,12 +100,7 @@ impl Superseded {
     }
 
     /// Whether something that these effects put was replaced or taken away after this revision.
-    pub(super) fn certainly(
-        &self,
-        backend: &BackendName,
-        effects: &[Effect],
-        revision: Revision,
-    ) -> bool {
+    pub(super) fn certainly(&self, backend: &BackendName, effects: &[Effect], revision: M) -> bool {
         self.surely(backend, effects).is_some_and(|latest| latest > revision)
     }
 
@@ -114,18 +110,14 @@ impl Superseded {
         &self,
         backend: &BackendName,
         effects: &[Effect],
-        revision: Revision,
+        revision: M,
         loss: Loss,
     ) -> bool {
         self.maybe(backend, effects, loss).is_some_and(|latest| latest > revision)
     }
 
     /// The latest revision in which anything of what these effects put was touched, by any means.
-    pub(super) fn last_touched(
-        &self,
-        backend: &BackendName,
-        effects: &[Effect],
-    ) -> Option<Revision> {
+    pub(super) fn last_touched(&self, backend: &BackendName, effects: &[Effect]) -> Option<M> {
         let maybe = [Loss::Gone, Loss::Altered].map(|loss| self.maybe(backend, effects, loss));
         maybe.into_iter().flatten().chain(self.surely(backend, effects)).max()
     }
@@ -158,23 +150,33 @@ mod tests {
         let (backend, other) = (BackendName::new("a").unwrap(), BackendName::new("b").unwrap());
         let mut superseded = Superseded::default();
         let earlier = std::slice::from_ref(earlier);
-        superseded.note(&backend, earlier, 5);
-        superseded.note(&backend, std::slice::from_ref(later), 9);
+        superseded.note(&backend, earlier, Revision::new(5));
+        superseded.note(&backend, std::slice::from_ref(later), Revision::new(9));
         let losses = [Loss::Gone, Loss::Altered];
         let perhaps = |backend, revision| {
             losses.map(|loss| superseded.perhaps(backend, earlier, revision, loss))
         };
-        assert!(!superseded.certainly(&backend, earlier, 9) && perhaps(&backend, 9) == [false; 2]);
-        assert!(!superseded.certainly(&other, earlier, 5) && perhaps(&other, 5) == [false; 2]);
-        let found = match (superseded.certainly(&backend, earlier, 5), perhaps(&backend, 5)) {
+        assert!(
+            !superseded.certainly(&backend, earlier, Revision::new(9))
+                && perhaps(&backend, Revision::new(9)) == [false; 2]
+        );
+        assert!(
+            !superseded.certainly(&other, earlier, Revision::new(5))
+                && perhaps(&other, Revision::new(5)) == [false; 2]
+        );
+        let found = match (
+            superseded.certainly(&backend, earlier, Revision::new(5)),
+            perhaps(&backend, Revision::new(5)),
+        ) {
             (true, _) => "certainly",
             (false, [true, true]) => "perhaps",
             (false, [true, false]) => "gone",
             (false, [false, true]) => "altered",
             (false, [false, false]) => "no",
         };
-        let touched =
-            superseded.last_touched(&backend, earlier).is_some_and(|revision| revision == 9);
+        let touched = superseded
+            .last_touched(&backend, earlier)
+            .is_some_and(|revision| revision == Revision::new(9));
         assert_eq!(touched, found != "no", "{earlier:?}");
         found
     }

@@ -72,7 +72,7 @@ impl<'a> ArchivePush<'a> {
             destination: &archive.to,
             operation: archive.operation.map(|(number, id, status)| PushDoc {
                 operation_id: AsDisplay(id),
-                number,
+                number: number.get(),
                 status: AsName(status),
             }),
             existing: archive.existing,
@@ -124,7 +124,7 @@ impl<'a> ArchiveList<'a> {
         let archives = archives.iter().map(|archive| {
             let operation = archive.standing.operation().map(|operation| PushDoc {
                 operation_id: AsDisplay(operation.id),
-                number: operation.number,
+                number: operation.number.get(),
                 status: AsName(operation.status()),
             });
             ListedDoc {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::words::{AsDisplay, OpenCode};
 use crate::client::{AuditFinding, AuditReport, Followed, Unasked};
-use crate::operation::{BackendName, Fields, OperationId, OperationType};
+use crate::operation::{BackendName, Fields, Number, OperationId, OperationType};
 
 /// What the backends said of completed operations.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -113,8 +113,9 @@ impl<'a> AuditDoc<'a> {
 
 impl<'a> AuditFindingDoc<'a> {
     fn new(finding: &'a AuditFinding) -> AuditFindingDoc<'a> {
-        let went_on =
-            |number: u64, id, new| Some(WentOnDoc { number, operation_id: AsDisplay(id), new });
+        let went_on = |number: Number, id, new| {
+            Some(WentOnDoc { number: number.get(), operation_id: AsDisplay(id), new })
+        };
         let (went_on_as, refused) = match &finding.followed {
             None => (None, None),
             Some(Followed::Reopened { number, id }) => (went_on(*number, *id, true), None),
@@ -122,7 +123,7 @@ impl<'a> AuditFindingDoc<'a> {
             Some(Followed::Refused(why)) => (None, Some(&why[..])),
         };
         AuditFindingDoc {
-            number: finding.number,
+            number: finding.number.get(),
             operation_id: AsDisplay(finding.id),
             operation_type: &finding.operation_type,
             backend: &finding.backend,

@@ -45,7 +45,7 @@ impl<'a> LeftOut<'a> {
         let Skipped { number, id, status, why } = skipped;
         LeftOut {
             operation_id: AsDisplay(*id),
-            number: *number,
+            number: number.get(),
             status: AsName(*status),
             reason: why,
         }

@@ -234,7 +234,7 @@ impl<'a> OperationDoc<'a> {
         };
         OperationDoc {
             operation_id: AsDisplay(operation.id),
-            number: operation.number,
+            number: operation.number.get(),
             operation_type: &operation.operation_type,
             backend: &operation.backend,
             status: AsName(operation.status()),
@@ -261,7 +261,7 @@ impl<'a> OperationDoc<'a> {
             progress: None,
             redirected_from: operation.redirected_from.map(AsDisplay),
             redirected_to: operation.redirected_to.map(AsDisplay),
-            revision: operation.revision,
+            revision: operation.revision.get(),
             history: operation.history.iter().map(HistoryDoc::new).collect(),
         }
     }
@@ -307,7 +307,7 @@ impl<'a> ClaimDoc<'a> {
 impl<'a> HistoryDoc<'a> {
     fn new(entry: &'a HistoryEntry) -> HistoryDoc<'a> {
         HistoryDoc {
-            revision: entry.revision,
+            revision: entry.revision.get(),
             at: AsDisplay(entry.at),
             from: entry.from.map(AsName),
             to: AsName(entry.to),

@@ -41,7 +41,7 @@ impl<'a> Why<'a> {
     pub fn new(all: &'a [client::Why]) -> Why<'a> {
         let one = |why: &'a client::Why| WhyOne {
             operation_id: AsDisplay(why.operation.id),
-            number: why.operation.number,
+            number: why.operation.number.get(),
             status: AsName(why.operation.status()),
             reason: AsName(why.reason),
             why: &why.sentence,
@@ -100,7 +100,7 @@ impl<'a> Failures<'a> {
             retrying: group.retrying,
             first: AsDisplay(group.first),
             last: AsDisplay(group.last),
-            example: group.example,
+            example: group.example.get(),
             message: &group.message,
         };
         Failures { failures: groups.iter().map(one).collect() }

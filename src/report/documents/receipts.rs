@@ -74,7 +74,7 @@ fn one_by_one<S: Serializer>(receipts: &&Receipts, serializer: S) -> Result<S::O
     let written = receipts.each(|receipt| {
         let doc = ReceiptDoc {
             operation_id: AsDisplay(receipt.id),
-            number: receipt.number,
+            number: receipt.number.get(),
             status: AsName(receipt.status),
             existing: receipt.existing,
             operation_type: &receipt.operation_type,

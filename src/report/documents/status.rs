@@ -107,7 +107,7 @@ impl<'a> StatusDoc<'a> {
                 .map(|(name, counts)| (name.as_str(), Counts::new(counts)))
                 .collect(),
             oldest_pending: stats.oldest_pending.map(|(number, at)| Oldest {
-                number,
+                number: number.get(),
                 operation_id: oldest.map(AsDisplay),
                 timestamp: AsDisplay(at),
             }),

@@ -62,7 +62,7 @@ pub struct Cleanup<'a> {
     /// Small archives that are joined with others of their day.
     joined: u64,
     /// Numbers of operations that are over, and whose unfinished uploads were aborted at their backends.
-    uploads_aborted: &'a [u64],
+    uploads_aborted: Vec<u64>,
     /// Numbers of those whose unfinished uploads stay for now: their backends cannot be reached, for example.
     uploads_kept: Vec<u64>,
     /// Archives whose push was logged before anything went; 0 in a dry run.
@@ -109,8 +109,8 @@ impl<'a> Cleanup<'a> {
             kept: plan.kept,
             unpushed: plan.unpushed,
             joined: plan.joined,
-            uploads_aborted: &leftovers.removed,
-            uploads_kept: leftovers.kept.iter().map(|(number, _, _)| *number).collect(),
+            uploads_aborted: leftovers.removed.iter().map(|number| number.get()).collect(),
+            uploads_kept: leftovers.kept.iter().map(|(number, _, _)| number.get()).collect(),
             pushes,
         }
     }

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::words::AsName;
 use crate::client::{Check, Durability, Finding, FindingKind, Loss, Repaired, Verified};
-use crate::operation::Number;
+use crate::wal::manifest::NumberSet;
 
 /// What a look at every byte found.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -84,13 +84,13 @@ pub struct RepairedDoc<'a> {
     /// What cannot be read any more.
     losses: Vec<LossDoc<'a>>,
     /// Numbers of operations of which nothing is known any more.
-    lost: Vec<Number>,
+    lost: Vec<u64>,
     /// Numbers of operations in whose history something is missing.
-    holed: Vec<Number>,
+    holed: Vec<u64>,
     /// Numbers of operations from files that are not as they were written: any field of them may have changed.
-    doubtful: Vec<Number>,
+    doubtful: Vec<u64>,
     /// Operations that wait until they are released: they may have been done or deleted in what is lost.
-    held: Vec<Number>,
+    held: Vec<u64>,
     /// Files that were set aside, relative to the log.
     set_aside: &'a [String],
 }
@@ -120,16 +120,17 @@ impl<'a> RepairedDoc<'a> {
             length: range.map_or(0, |(from, to)| to.saturating_sub(from)),
             what,
         };
+        let bare = |numbers: &NumberSet| numbers.iter().map(|number| number.get()).collect();
         RepairedDoc {
             repaired: repaired.changed,
             operations: repaired.operations,
             rewritten: repaired.rewritten,
             damages: repaired.damages.iter().map(FindingDoc::new).collect(),
             losses: repaired.losses.iter().map(loss).collect(),
-            lost: repaired.lost.iter().collect(),
-            holed: repaired.holed.iter().collect(),
-            doubtful: repaired.doubtful.iter().collect(),
-            held: repaired.held.iter().collect(),
+            lost: bare(&repaired.lost),
+            holed: bare(&repaired.holed),
+            doubtful: bare(&repaired.doubtful),
+            held: bare(&repaired.held),
             set_aside: &repaired.set_aside,
         }
     }

@@ -77,7 +77,10 @@ fn what_fits_a_frame_goes_to_the_journal_and_more_to_partitions() {
     many(21).into_iter().for_each(|operation| batch.push(operation).unwrap());
     assert_eq!(all(&machine).len(), 3, "nothing is seen before the commit");
     let committed = batch.commit().unwrap();
-    assert_eq!((committed.count(), committed.numbers.as_slice()), (21, &[(4, 24)][..]));
+    assert_eq!(
+        (committed.count(), committed.numbers.as_slice()),
+        (21, &[(Number::new(4), Number::new(24))][..])
+    );
     // Three chunks: twice two full partitions, then one of four and one of the rest.
     assert_eq!(names(&machine, layout().partitions()).len(), 6);
     assert_eq!(names(&machine, layout().tmp()), [] as [&str; 0]);
@@ -134,20 +137,20 @@ fn life_goes_on_after_a_batch() {
         .0
         .remove(0)
     };
-    let claimed = claim(5);
-    assert_eq!(claimed.revision, 10, "later than all of the batch");
+    let claimed = claim(Number::new(5));
+    assert_eq!(claimed.revision, Revision::new(10), "later than all of the batch");
     wal.checkpoint().unwrap();
     wal.append_new(many(5)).unwrap();
-    claim(12);
+    claim(Number::new(12));
     wal.checkpoint().unwrap();
-    assert_eq!(wal.append_new(many(1)).unwrap()[0].number(), 15);
+    assert_eq!(wal.append_new(many(1)).unwrap()[0].number(), Number::new(15));
     let operations = all(&machine);
     assert_eq!(
-        operations.iter().map(|one| one.number).collect::<Vec<_>>(),
+        operations.iter().map(|one| one.number.get()).collect::<Vec<_>>(),
         (1..=15).collect::<Vec<_>>()
     );
     let processing = operations.iter().filter(|one| one.status() == Status::Processing);
-    assert_eq!(processing.map(|one| one.number).collect::<Vec<_>>(), [5, 12]);
+    assert_eq!(processing.map(|one| one.number.get()).collect::<Vec<_>>(), [5, 12]);
 }
 
 #[test]
@@ -163,7 +166,7 @@ fn an_abandoned_batch_leaves_nothing_but_unused_numbers() {
     assert_eq!(all(&machine), []);
     wal.checkpoint().unwrap();
     machine.power_cut(|| false);
-    assert_eq!(wal_on(machine.process()).append_new(many(1)).unwrap()[0].number(), 21);
+    assert_eq!(wal_on(machine.process()).append_new(many(1)).unwrap()[0].number(), Number::new(21));
 }
 
 #[test]
@@ -173,16 +176,16 @@ fn a_reservation_outlives_recovery_rotation_and_checkpoint() {
         let wal = wal_on(machine.process());
         wal.append_new(many(2)).unwrap();
         let (number, revision) = wal.reserve(10).unwrap();
-        assert_eq!((number, revision), (3, 3));
+        assert_eq!((number, revision), (Number::new(3), Revision::new(3)));
         machine.power_cut(|| !lost);
         let wal = wal_on(machine.process());
         // A recovery carries it over, then a rotation, then nothing but the header tells of it.
-        assert_eq!(wal.reserve(10).unwrap(), (13, 13));
+        assert_eq!(wal.reserve(10).unwrap(), (Number::new(13), Revision::new(13)));
         wal.checkpoint().unwrap();
         let manifest = wal.manifest().unwrap();
-        assert_eq!((manifest.next_number, manifest.revision), (23, 22));
-        assert_eq!(wal.append_new(many(1)).unwrap()[0].number(), 23);
-        assert_eq!(all(&machine).pop().unwrap().revision, 23);
+        assert_eq!((manifest.next_number, manifest.revision), (Number::new(23), Revision::new(22)));
+        assert_eq!(wal.append_new(many(1)).unwrap()[0].number(), Number::new(23));
+        assert_eq!(all(&machine).pop().unwrap().revision, Revision::new(23));
         wal.checkpoint().unwrap();
         assert_eq!(all(&machine).len(), 3);
     }
@@ -263,7 +266,8 @@ fn after(happens: impl Fn(&MemoryDisk), cut: Option<bool>) -> (bool, usize, u64)
     wal_on(machine.process()).checkpoint().unwrap();
     let there = all(&machine);
     assert_eq!(there, seen, "what a writer built on stands");
-    let batch: Vec<_> = there.iter().filter(|one| one.number > 2 && one.number < number).collect();
+    let batch: Vec<_> =
+        there.iter().filter(|one| one.number > Number::new(2) && one.number < number).collect();
     assert!(batch.is_empty() || batch.len() == 11, "{} of 11", batch.len());
     assert_eq!(there.len(), 3 + batch.len());
     assert_eq!(names(&machine, layout().tmp()), [] as [&str; 0]);
@@ -316,7 +320,7 @@ fn a_key_is_logged_once_wherever_it_was_logged_before() {
     ];
     batch.extend(again.clone());
     let admitted = wal.append_new(batch).unwrap();
-    let numbers: Vec<Number> = admitted.iter().map(Admitted::number).collect();
+    let numbers: Vec<u64> = admitted.iter().map(|one| one.number().get()).collect();
     assert_eq!(numbers, [3, 4, 5, 6, 1, 2, 7, 7]);
     let existing: Vec<bool> =
         admitted.iter().map(|one| matches!(one, Admitted::Existing(_))).collect();
@@ -324,7 +328,7 @@ fn a_key_is_logged_once_wherever_it_was_logged_before() {
     assert_eq!(all(&machine).len(), 7);
     // Nothing new at all.
     let admitted = wal.append_new(again.into_iter().chain([keyed("c", "new")]).collect()).unwrap();
-    assert_eq!(admitted.iter().map(Admitted::number).collect::<Vec<_>>(), [1, 2, 7, 7, 7]);
+    assert_eq!(admitted.iter().map(|one| one.number().get()).collect::<Vec<_>>(), [1, 2, 7, 7, 7]);
     for bad in
         [keyed("other", "in a file"), keyed("other", "in the journal"), keyed("other", "new")]
     {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{FileEntry, Manifest};
+use crate::operation::Number;
 use crate::wal::Layout;
 use crate::wal::journal::{COUNT_MAX, FORMAT};
 
@@ -12,8 +13,8 @@ impl Manifest {
         let counts = [
             ("counter", self.counter),
             ("first_generation", self.first_generation),
-            ("revision", self.revision),
-            ("next_number", self.next_number),
+            ("revision", self.revision.get()),
+            ("next_number", self.next_number.get()),
         ];
         if self.format != u64::from(FORMAT) {
             return Err(format!("`format` is {}, and never was", self.format));
@@ -48,8 +49,8 @@ impl FileEntry {
         }
         let ranges = [
             ("ids", ascends(&self.ids)),
-            ("numbers", ascends(&self.numbers) && self.numbers.1 <= COUNT_MAX),
-            ("revisions", ascends(&self.revisions) && self.revisions.1 <= COUNT_MAX),
+            ("numbers", ascends(&self.numbers) && self.numbers.1.get() <= COUNT_MAX),
+            ("revisions", ascends(&self.revisions) && self.revisions.1.get() <= COUNT_MAX),
             ("times", ascends(&self.times)),
         ];
         if let Some((name, _)) = ranges.into_iter().find(|(_, fits)| !fits) {
@@ -57,8 +58,9 @@ impl FileEntry {
         }
         // Checked, since wild numbers have wild sums.
         let live = self.counts.values().try_fold(0_u64, |sum, count| sum.checked_add(*count));
-        let in_ranges =
-            |sum: u64, (first, last): &(u64, u64)| sum.checked_add((last - first).checked_add(1)?);
+        let in_ranges = |sum: u64, (first, last): &(Number, Number)| {
+            sum.checked_add(last.since(*first).checked_add(1)?)
+        };
         let gone = self.superseded.ranges.iter().try_fold(0_u64, in_ranges);
         let rows = live.zip(gone).and_then(|(live, gone)| live.checked_add(gone));
         // Fewer than rows: a number may be there twice.

@@ -121,8 +121,8 @@ fn numbers_follow_time_then_id() {
     last.sort();
     let ids: Vec<OperationId> = rows.operations().iter().map(|operation| operation.id).collect();
     assert_eq!(ids, [id_of("c"), last[0], last[1]]);
-    assert!(rows.operation(0).is_none() && rows.operation(4).is_none());
-    assert_eq!(rows.operation_by_id(id_of("c")).unwrap().number, 1);
+    assert!(rows.operation(Number::new(0)).is_none() && rows.operation(Number::new(4)).is_none());
+    assert_eq!(rows.operation_by_id(id_of("c")).unwrap().number, Number::new(1));
 }
 
 /// A page may be damaged, and nothing checks its bytes: no panic, and what is appended is read all the same.

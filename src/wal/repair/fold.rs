@@ -7,7 +7,7 @@ use super::journal::{Journal, Record};
 use super::rows::Files;
 use super::{Loss, MANIFEST, Plan, READS, Repair};
 use crate::disk::{Access, DiskError};
-use crate::operation::{self, Event, Number, Operation, OperationId};
+use crate::operation::{self, Event, Number, Operation, OperationId, Revision};
 use crate::wal::error::WalResult;
 use crate::wal::layout::Layout;
 use crate::wal::manifest::{Manifest, NumberSet, sha256_hex};
@@ -51,8 +51,8 @@ impl Repair<'_> {
                     "{rows} of {} operations from {} to {} of which nothing tells any more were in lost files; others of \
                      them may have been deleted before",
                     gone.len(),
-                    gone.first().unwrap_or(&0),
-                    gone.last().unwrap_or(&0)
+                    gone.first().unwrap_or(&Number::ZERO),
+                    gone.last().unwrap_or(&Number::ZERO)
                 );
                 self.lose(MANIFEST, None, &what);
             }
@@ -64,22 +64,22 @@ impl Repair<'_> {
             let was_reserved =
                 |number: &Number| journal.reserved.iter().any(|(a, b)| a <= number && number <= b);
             let reserved = |number: &Number| manifest.is_some() && was_reserved(number);
-            let noted = noted.map_or(0, |note| note.number);
+            let noted = noted.map_or(Number::ZERO, |note| note.number);
             let end = journal.numbers.1.max(noted);
-            let gone = manifest.map_or(1, |_| journal.numbers.0)..end;
+            let gone = manifest.map_or(Number::FIRST, |_| journal.numbers.0).until(end);
             orphans.extend(gone.filter(|n| !is_there(n) && !deleted.contains(n) && !reserved(n)));
         }
         orphans.retain(|number| !is_there(number));
         self.report.lost = orphans.into_iter().collect::<NumberSet>();
         // No number is given twice, whoever has seen it; nor is a revision.
         let (manifest_number, manifest_revision) =
-            manifest.map_or((1, 0), |m| (m.next_number, m.revision));
+            manifest.map_or((Number::FIRST, Revision::ZERO), |m| (m.next_number, m.revision));
         let (noted_number, noted_revision) =
-            noted.map_or((1, 0), |note| (note.number, note.revision));
+            noted.map_or((Number::FIRST, Revision::ZERO), |note| (note.number, note.revision));
         plan.next_number = manifest_number
             .max(noted_number)
             .max(journal.numbers.1)
-            .max(highest.0 + 1)
+            .max(highest.0.next())
             .saturating_add(journal.slack);
         plan.revision = manifest_revision
             .max(noted_revision)
@@ -108,7 +108,7 @@ impl Repair<'_> {
             records.dedup_by_key(|record| record.transition.revision);
             let mut operation = files.plan.rows.remove(&number);
             let has_row = operation.is_some();
-            let folded = operation.as_ref().map_or(0, |row| row.revision);
+            let folded = operation.as_ref().map_or(Revision::ZERO, |row| row.revision);
             for Record { path, offset, transition } in records {
                 if has_row && transition.revision <= folded {
                     continue;

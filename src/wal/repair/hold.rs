@@ -63,7 +63,7 @@ impl Repair<'_> {
             if row.hold {
                 continue;
             }
-            plan.revision += 1;
+            plan.revision = plan.revision.next();
             let transition = Transition {
                 revision: plan.revision,
                 number: row.number,

@@ -130,7 +130,7 @@ impl Journal {
             .map(|(generation, _)| *generation)
             .collect();
         // The manifest says where its first generation begins, whether that can still say so or not.
-        journal.next = manifest.map_or(1, |manifest| manifest.next_number);
+        journal.next = manifest.map_or(Number::FIRST, |manifest| manifest.next_number);
         journal.numbers.0 = headers.get(&generation).map_or(journal.next, |header| header.number);
         loop {
             let next = chain::successor(&headers, generation);
@@ -272,8 +272,9 @@ impl Journal {
         highest: (Number, Revision),
         manifest: Option<&Manifest>,
     ) {
-        let (number, revision) =
-            manifest.map_or((1, 0), |manifest| (manifest.next_number, manifest.revision));
+        let (number, revision) = manifest.map_or((Number::FIRST, Revision::ZERO), |manifest| {
+            (manifest.next_number, manifest.revision)
+        });
         if highest.0 >= self.numbers.1.max(number) || highest.1 > self.revision.max(revision) {
             let what = "it ends before what the files hold; what stood there, nobody knows";
             self.lose("journal", 0, 0, what, GENERATION_MAX);
@@ -315,7 +316,7 @@ impl Journal {
             if let Some(from) = gap.take() {
                 self.lose(name, from, at, "it cannot be read; frames stand behind it", at - from);
             } else if frame.kind != FrameKind::Sealed
-                && self.last.is_some_and(|last| frame.revision > last + 1)
+                && self.last.is_some_and(|last| frame.revision > last.next())
             {
                 self.lose(name, at, at, "transitions before it are missing", 0);
             }
@@ -334,15 +335,16 @@ impl Journal {
                     if let Some(Reservation { numbers, revisions }) =
                         Reservation::decode(frame.payload)
                     {
-                        let first = self.next.max(1);
+                        let last = frame.revision.saturating_add(revisions).previous();
+                        let first = self.next.max(Number::FIRST);
                         self.next = first.saturating_add(numbers);
                         // Behind a gap nobody knows which numbers those were.
                         if self.next_is_known {
-                            self.reserved.push((first, self.next - 1));
+                            self.reserved.push((first, self.next.previous()));
                         }
                         self.numbers.1 = self.numbers.1.max(self.next);
-                        self.revision = self.revision.max(frame.revision + revisions - 1);
-                        self.last = Some(frame.revision + revisions - 1);
+                        self.revision = self.revision.max(last);
+                        self.last = Some(last);
                     }
                 }
                 FrameKind::Transitions => match Payload::new(frame.revision, frame.payload) {
@@ -398,14 +400,16 @@ impl Journal {
     }
 
     fn take(&mut self, name: &str, offset: u64, payload: &Payload) {
-        for ((_, record), revision) in payload.records().zip(payload.revision..) {
+        for ((_, record), revision) in
+            payload.records().zip(payload.revision.through(Revision::MAX))
+        {
             self.revision = self.revision.max(revision);
             self.last = Some(revision);
             if record.from.is_none() {
-                self.next = self.next.max(record.number.saturating_add(1));
+                self.next = self.next.max(record.number.next());
                 self.next_is_known = true;
             }
-            self.numbers.1 = self.numbers.1.max(record.number.saturating_add(1));
+            self.numbers.1 = self.numbers.1.max(record.number.next());
             match record.decode(revision, payload.actor()).filter(|read| read.to() == record.to) {
                 Some(transition) => {
                     // Behind a gap, what changes no status proves nothing of what the gap may have held. Whoever was claimed

@@ -171,8 +171,10 @@ impl Repair<'_> {
         }
         let rows_lost = entry.live().saturating_sub(found.len() as u64);
         if rows_lost > 0 {
-            let numbers = (entry.numbers.0..=entry.numbers.1)
-                .filter(|number| !entry.superseded.contains(*number) && !found.contains(number));
+            let numbers =
+                entry.numbers.0.through(entry.numbers.1).filter(|number| {
+                    !entry.superseded.contains(*number) && !found.contains(number)
+                });
             files.lost.push((numbers.collect(), rows_lost));
         }
         Ok(())

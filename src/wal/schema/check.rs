@@ -294,8 +294,8 @@ fn check_row(
 ) -> Result<Number, &'static str> {
     let id = text(columns.id, row).ok_or("it has no id")?;
     let id = OperationId::parse(id).ok_or("an id is no UUID")?;
-    let number = count(columns.number, row).ok_or("it has no number")?;
-    let revision = count(columns.revision, row).ok_or("it has no revision")?;
+    let number = count(columns.number, row).map(Number::new).ok_or("it has no number")?;
+    let revision = count(columns.revision, row).map(Revision::new).ok_or("it has no revision")?;
     let logged_at = time(columns.logged_at, row).ok_or("it has no timestamp")?;
     widen(&mut checked.ids, id);
     widen(&mut checked.numbers, number);
@@ -395,7 +395,9 @@ fn range(list: &ListArray, row: usize) -> std::ops::Range<usize> {
 fn check_history(columns: &Columns<'_>, row: usize, status: Status, revision: Revision) -> Problem {
     let (mut last, mut stands) = (None, None);
     for at in range(columns.history, row) {
-        let entry = count(columns.revisions, at).ok_or("its history lacks a revision")?;
+        let entry = count(columns.revisions, at)
+            .map(Revision::new)
+            .ok_or("its history lacks a revision")?;
         if last.is_some_and(|last| last >= entry) {
             return Err("the revisions of its history do not ascend");
         }

@@ -202,7 +202,7 @@ impl Look<'_> {
                 "it holds number {} and revision {}, but the journal has given none beyond {} and {}",
                 file.numbers.1,
                 file.revisions.1,
-                position.number.saturating_sub(1),
+                position.number.previous(),
                 position.revision
             );
             found.findings.push(Finding::damage(&file.name, None, what));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Finding, Look, NOTHING, Verified, into_finding};
-use crate::operation::{self, Number, Operation, Transition};
+use crate::operation::{self, Number, Operation, Revision, Transition};
 use crate::wal::chain::{self, Chain, Content, Link, Position};
 use crate::wal::error::WalResult;
 use crate::wal::journal::{self, HEADER_LEN, Header};
@@ -170,7 +170,9 @@ impl Look<'_> {
                 found.findings.push(Finding::damage(&name, Some(padding as u64), what));
             }
             let Content::Transitions(payload) = &frame.content else { continue };
-            for ((_, record), revision) in payload.records().zip(payload.revision..) {
+            for ((_, record), revision) in
+                payload.records().zip(payload.revision.through(Revision::MAX))
+            {
                 let transition =
                     record.decode(revision, payload.actor()).filter(|read| read.to() == record.to);
                 match transition {

@@ -19,7 +19,7 @@ struct Told(Vec<u64>);
 
 impl Observer for Told {
     fn settled(&mut self, operation: &Operation) {
-        self.0.push(operation.number);
+        self.0.push(operation.number.get());
     }
 }
 

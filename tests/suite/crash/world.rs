@@ -10,8 +10,8 @@ use std::time::Duration;
 use wal_cli::clock::{Clock, ManualClock};
 use wal_cli::disk::{Disk, FileKind, Machine, MemoryDisk, Unsynced};
 use wal_cli::operation::{
-    BackendName, Claim, Event, Failure, FailureClass, Fields, HistoryEntry, Logged, Operation,
-    OperationType, Outcome, Status, Time,
+    BackendName, Claim, Event, Failure, FailureClass, Fields, HistoryEntry, Logged, Number,
+    Operation, OperationType, Outcome, Status, Time,
 };
 use wal_cli::wal::{
     Admitted, Change, Known, Layout, Options, Order, Repaired, Retention, View, Wal, WalError,
@@ -91,7 +91,7 @@ pub struct World {
     pub options: Options,
     pub expected: Expected,
     /// The numbers of those that were acknowledged.
-    numbers: BTreeMap<u64, String>,
+    numbers: BTreeMap<Number, String>,
     /// The directory of the original that was there at first.
     original: Option<&'static str>,
     /// It was damaged in a way that costs nothing, and these are the files with the damage: whoever opens the log repairs it
@@ -309,7 +309,7 @@ impl World {
         }
     }
 
-    fn perform(&self, wal: &Wal, deed: Deed) -> Result<Vec<(u64, String)>, WalError> {
+    fn perform(&self, wal: &Wal, deed: Deed) -> Result<Vec<(Number, String)>, WalError> {
         let numbered = |admitted: Vec<Admitted>, texts: Vec<String>| {
             Ok(admitted.iter().map(Admitted::number).zip(texts).collect())
         };

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use wal_cli::client::{Client, ProcessOptions, Reference, Silent, Stop};
 use wal_cli::config::Settings;
-use wal_cli::operation::{BackendName, Fields, Logged, Operation, OperationType, State, Status};
+use wal_cli::operation::{
+    BackendName, Fields, Logged, Number, Operation, OperationType, State, Status,
+};
 
 use super::before;
 use super::daemon::{Kubo, endpoint};
@@ -308,5 +310,8 @@ fn a_node_that_hangs_holds_up_no_other_backend() {
     });
     println!("the longest wait for an operation beside a hanging node: {worst:?}");
     assert!(worst < Duration::from_millis(1500), "{worst:?}");
-    assert_eq!(client.operation(&Reference::Number(1)).unwrap().status(), Status::Pending);
+    assert_eq!(
+        client.operation(&Reference::Number(Number::new(1))).unwrap().status(),
+        Status::Pending
+    );
 }

@@ -197,7 +197,7 @@ fn what_nobody_carries_on_is_given_up_and_what_others_have_begun_is_not() {
         let path = entry.unwrap().path();
         let mut note: serde_json::Value =
             serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        if note["number"] == lost.number {
+        if note["number"] == lost.number.get() {
             note["upload"] = serde_json::Value::Null;
             std::fs::write(&path, note.to_string()).unwrap();
         }
