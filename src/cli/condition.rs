@@ -1,10 +1,10 @@
-//! Conditions on the log's figures, for `status --fail-if`.
+//! Conditions on the figures of the log, for `status --fail-if`.
 
 use crate::client::{BackendHealth, Stats};
 use crate::config::parse_seconds;
 use crate::operation::{Status, Time};
 
-/// Such as `failed>0`, `pending>=1000` or `oldest_pending>10min`; several, joined by commas, are alternatives.
+/// A condition such as `failed>0`, `pending>=1000` or `oldest_pending>10min`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
     text: String,
@@ -22,7 +22,7 @@ enum Figure {
     OldestPending,
     FreeBytes,
     JournalBytes,
-    /// Backends that were away when they were last checked.
+    /// Backends in use that were unreachable at their last check.
     Offline,
 }
 
@@ -36,11 +36,12 @@ enum Comparison {
     Unequal,
 }
 
-/// What may stand on the left, for messages.
-const FIGURES: &str = "pending, processing, completed, failed, retrying, total, archived, oldest_pending, free_bytes, journal_bytes or offline";
+/// The figures, for messages.
+const FIGURES: &str = "pending, processing, completed, failed, retrying, total, archived, \
+                       oldest_pending, free_bytes, journal_bytes or offline";
 
 impl Condition {
-    /// Reads conditions, joined by commas.
+    /// Parses conditions that are joined by commas: alternatives.
     pub fn parse_all(text: &str) -> Result<Vec<Condition>, String> {
         text.split(',').map(|one| Condition::parse(one.trim())).collect()
     }
@@ -57,11 +58,11 @@ impl Condition {
         ];
         let at = text
             .find(['<', '>', '=', '!'])
-            .ok_or_else(|| format!("`{text}` compares nothing: write `failed>0`"))?;
-        let (word, comparison) = comparisons
-            .into_iter()
-            .find(|(word, _)| text[at..].starts_with(word))
-            .ok_or_else(|| format!("`{text}` has no comparison that is known: > >= < <= = !="))?;
+            .ok_or_else(|| format!("`{text}` is not a comparison such as `failed>0`"))?;
+        let (word, comparison) =
+            comparisons.into_iter().find(|(word, _)| text[at..].starts_with(word)).ok_or_else(
+                || format!("`{text}` has an unknown operator; expected > >= < <= = or !="),
+            )?;
         let (name, value) = (text[..at].trim(), text[at + word.len()..].trim());
         let figure = match name {
             "total" => Figure::Total,
@@ -71,26 +72,27 @@ impl Condition {
             "journal_bytes" => Figure::JournalBytes,
             "offline" => Figure::Offline,
             other => Figure::Count(
-                Status::parse(other).ok_or_else(|| format!("`{other}` is none of {FIGURES}"))?,
+                Status::parse(other)
+                    .ok_or_else(|| format!("unknown figure `{other}`; expected {FIGURES}"))?,
             ),
         };
         let limit = match figure {
             Figure::OldestPending => parse_seconds(value)
                 .and_then(|time| u64::try_from(time.as_millis()).ok())
                 .ok_or_else(|| {
-                    format!("`{value}` is no time: oldest_pending takes 90s, 10min, 2h")
+                    format!("`{value}` is not a valid duration such as 90s, 10min or 2h")
                 })?,
             Figure::FreeBytes | Figure::JournalBytes => value
                 .parse::<bytesize::ByteSize>()
                 .map(|size| size.as_u64())
-                .map_err(|_| format!("`{value}` is no size: {name} takes 1000000 or 64MiB"))?,
-            _ => value.parse().map_err(|_| format!("`{value}` is no number"))?,
+                .map_err(|_| format!("`{value}` is not a valid size such as 1000000 or 64MiB"))?,
+            _ => value.parse().map_err(|_| format!("`{value}` is not a valid number"))?,
         };
         Ok(Condition { text: text.to_owned(), figure, comparison, limit })
     }
 
-    /// What to say if it holds; none if it does not. Without a pending operation nothing is old, and free space
-    /// that cannot be told is none.
+    /// Returns a message if the condition holds. Without pending operations no condition on their age
+    /// holds; free space that is unknown counts as 0.
     pub fn holds(&self, stats: &Stats, now: Time) -> Option<String> {
         let value = match self.figure {
             Figure::Count(status) => stats.counts.of(status),
@@ -103,10 +105,10 @@ impl Condition {
             Figure::FreeBytes => stats.free_bytes.unwrap_or(0),
             Figure::JournalBytes => stats.journal_bytes,
             Figure::Offline => {
-                let is_away = |health: &&BackendHealth| {
+                let is_unreachable = |health: &&BackendHealth| {
                     health.failure.is_some() && stats.used.contains(&health.backend)
                 };
-                stats.health.iter().filter(is_away).count() as u64
+                stats.health.iter().filter(is_unreachable).count() as u64
             }
         };
         let holds = match self.comparison {
@@ -133,16 +135,16 @@ mod tests {
     use crate::operation::Number;
     use crate::operation::{BackendName, Failure, FailureClass};
 
-    fn health(is_there: bool) -> BackendHealth {
+    fn health(is_reachable: bool) -> BackendHealth {
         let (check_history, changes) = Default::default();
         let backend = BackendName::new("a").unwrap();
         let failure = Failure {
             class: FailureClass::Outage,
             error_type: "refused".into(),
-            message: "nobody".into(),
+            message: "connection refused".into(),
         };
-        let failure = (!is_there).then_some(failure);
-        // One good check of the last three: what counts is the last one.
+        let failure = (!is_reachable).then_some(failure);
+        // One of the last three checks succeeded; only the last one counts.
         BackendHealth {
             backend,
             status: HealthStatus::Degraded,
@@ -196,13 +198,13 @@ mod tests {
         assert_eq!(
             Condition::parse("offline>0").unwrap().holds(&nothing, now),
             None,
-            "nobody uses it"
+            "unused backends do not count"
         );
         assert_eq!(Condition::parse_all("oldest_pending>0").unwrap()[0].holds(&nothing, now), None);
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn invalid_conditions_are_rejected() {
         for bad in [
             "",
             "failed",

@@ -1,67 +1,55 @@
-//! What the arguments mean once settings and environment are known.
+//! What a command runs with: the streams, the settings, and the log.
 
 use std::path::{Path, PathBuf};
 
-use super::args::Global;
-use super::error::{CliError, suggested};
-use super::terminal::Terminal;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::args::Global;
+use super::error::{CliError, suggested};
+use super::invocation::Program;
+use super::output::Output;
 use crate::client::{Client, ClientError, Reference};
 use crate::config::{self, Loaded, VARIABLE_PREFIX, Warning};
 use crate::disk::OsDisk;
 use crate::operation::{BackendName, Operation};
 use crate::report::ErrorType;
 
-/// A command's surroundings.
+/// One run of the program. Nothing has been read yet.
 #[derive(Debug)]
-pub struct Context<'t> {
+pub struct Session {
     /// The streams.
-    pub terminal: &'t mut Terminal,
-    /// The log and its backends. Nothing has been opened yet.
-    pub client: Client,
-    /// The settings and where they come from.
-    pub loaded: Loaded,
-    /// Whether `--lock-timeout` was given.
-    pub lock_timeout_given: bool,
-    /// Where this run is to end, for tests.
-    #[cfg(feature = "test-util")]
-    pub points: Option<std::sync::Arc<crate::disk::Failpoints>>,
+    pub output: Output,
+    /// The flags of every command.
+    pub global: Global,
+    /// Returns the command line that the program accepts under a name.
+    pub definition: fn(Program) -> clap::Command,
 }
 
-impl<'t> Context<'t> {
-    /// Loads the settings; `command` is what histories and notes of locks call this run.
-    pub fn load(
-        terminal: &'t mut Terminal,
-        global: &Global,
-        command: &str,
-    ) -> Result<Context<'t>, CliError> {
+impl Session {
+    /// Loads the settings. `name` identifies this run in histories and in the notes of locks.
+    pub fn open(&mut self, name: &str) -> Result<Context<'_>, CliError> {
+        let Session { output, global, .. } = self;
         trace(global)?;
-        let flags = Flags::of(global)?;
+        let flags = SettingFlags::of(global)?;
         let loaded = config::load(
             &OsDisk::new(),
             std::env::vars_os(),
             global.config.as_deref(),
             &flags.pairs(),
         )?;
-        warn(terminal, &loaded.warnings);
+        warn(output, &loaded.warnings);
         let lock_timeout_given = global.lock_timeout.is_some();
         #[cfg(feature = "test-util")]
-        if let Some((client, points)) = super::failpoints::client(&loaded.settings, command) {
-            return Ok(Context {
-                terminal,
-                client,
-                loaded,
-                lock_timeout_given,
-                points: Some(points),
-            });
+        if let Some((client, points)) = super::failpoints::client(&loaded.settings, name) {
+            let points = Some(points);
+            return Ok(Context { output, client, loaded, lock_timeout_given, points });
         }
-        let client = Client::open(loaded.settings.clone(), command);
+        let client = Client::open(loaded.settings.clone(), name);
         Ok(Context {
-            terminal,
+            output,
             client,
             loaded,
             lock_timeout_given,
@@ -69,8 +57,26 @@ impl<'t> Context<'t> {
             points: None,
         })
     }
+}
 
-    /// Refuses a backend of which neither the settings nor the log know anything.
+/// What commands need that work on the log or on backends.
+#[derive(Debug)]
+pub struct Context<'t> {
+    /// The streams.
+    pub output: &'t mut Output,
+    /// The log and its backends. Nothing has been opened yet.
+    pub client: Client,
+    /// The settings and where they come from.
+    pub loaded: Loaded,
+    /// Whether `--lock-timeout` was given.
+    pub lock_timeout_given: bool,
+    /// Points at which tests let this run abort.
+    #[cfg(feature = "test-util")]
+    pub points: Option<std::sync::Arc<crate::disk::Failpoints>>,
+}
+
+impl Context<'_> {
+    /// Fails for a backend that neither the settings nor the log know.
     pub fn check_backend(&self, name: Option<&BackendName>) -> Result<(), CliError> {
         let Some(name) = name else { return Ok(()) };
         if self.client.backends().names().any(|(known, _)| known == name) {
@@ -97,7 +103,8 @@ impl<'t> Context<'t> {
         Err(suggested(error, suggestion.as_ref()))
     }
 
-    /// The operations with these references. One that is missing from a damaged log may be in what cannot be read.
+    /// Returns the operations with these references. If one is not found in a damaged log, the
+    /// damage is the error: the operation may be in the part that cannot be read.
     pub fn operations(&self, references: &[Reference]) -> Result<Vec<Operation>, CliError> {
         let found: Result<_, _> =
             references.iter().map(|reference| self.client.operation(reference)).collect();
@@ -109,29 +116,29 @@ impl<'t> Context<'t> {
         }
     }
 
-    /// What of the log cannot be read, as the error that a reading command ends with.
+    /// Returns the error that a reading command ends with if a part of the log is unreadable.
     pub fn damage(&self) -> Result<Option<CliError>, CliError> {
         let damage = self.client.damage()?;
         Ok(damage.map(|damage| crate::wal::WalError::Damaged(damage).into()))
     }
 }
 
-/// Global flags that are settings too.
+/// Global flags that override settings.
 #[derive(Debug)]
-pub struct Flags {
+pub struct SettingFlags {
     base_path: Option<String>,
     lock_timeout: Option<String>,
 }
 
-impl Flags {
-    /// Those that were given.
-    pub fn of(global: &Global) -> Result<Flags, CliError> {
+impl SettingFlags {
+    /// Returns the flags that were given.
+    pub fn of(global: &Global) -> Result<SettingFlags, CliError> {
         let base_path = global.base_path.as_deref().map(absolute).transpose()?;
         let lock_timeout = global.lock_timeout.map(|time| time.as_secs_f64().to_string());
-        Ok(Flags { base_path, lock_timeout })
+        Ok(SettingFlags { base_path, lock_timeout })
     }
 
-    /// As keys of settings, with values.
+    /// Returns them as pairs of a setting's key and its value.
     pub fn pairs(&self) -> Vec<(&str, &str)> {
         let base_path = self.base_path.as_deref().map(|path| ("base_path", path));
         let lock_timeout = self.lock_timeout.as_deref().map(|time| ("lock_timeout", time));
@@ -139,26 +146,29 @@ impl Flags {
     }
 }
 
-/// A path that stays the same wherever it is used; one that begins with `~` is left to the settings.
+/// Returns an absolute path. One that begins with `~` is expanded by the settings.
 fn absolute(path: &Path) -> Result<String, CliError> {
-    let refuse = |why: &str| CliError::usage(format!("`{}` {why}", path.display()));
+    let error = |why: &str| CliError::usage(format!("`{}` {why}", path.display()));
     let absolute = if path.starts_with("~") {
         PathBuf::from(path)
     } else {
         std::path::absolute(path)
-            .map_err(|error| refuse(&format!("cannot be made absolute: {error}")))?
+            .map_err(|source| error(&format!("cannot be made absolute: {source}")))?
     };
-    absolute.into_os_string().into_string().map_err(|_| refuse("is not UTF-8, as settings are"))
+    absolute
+        .into_os_string()
+        .into_string()
+        .map_err(|_| error("is not valid UTF-8, which settings require"))
 }
 
-/// Says which settings of the environment were passed over.
-pub fn warn(terminal: &mut Terminal, warnings: &[Warning]) {
+/// Prints the warnings about ignored settings of the environment.
+pub fn warn(output: &mut Output, warnings: &[Warning]) {
     for warning in warnings {
-        terminal.warn(&warning.to_string(), warning.hint.as_deref());
+        output.warn(&warning.to_string(), warning.hint.as_deref());
     }
 }
 
-/// Starts tracing if it is asked for; it costs more than logging an operation.
+/// Starts tracing if requested. It costs more than logging an operation, so it is off by default.
 fn trace(global: &Global) -> Result<(), CliError> {
     let variable = format!("{VARIABLE_PREFIX}LOG");
     let filters = std::env::var(&variable).ok().filter(|text| !text.is_empty());
@@ -167,13 +177,14 @@ fn trace(global: &Global) -> Result<(), CliError> {
     }
     let filters = filters.unwrap_or_else(|| "wal_cli=debug".into());
     let filter = tracing_subscriber::EnvFilter::try_new(&filters).map_err(|error| {
-        CliError::usage(format!("{variable} is `{filters}`: {error}")).hint("try `wal_cli=debug`")
+        CliError::usage(format!("invalid filter `{filters}` in {variable}: {error}"))
+            .hint("try `wal_cli=debug`")
     })?;
-    // What other crates trace may hold keys and tokens, whatever was asked for.
+    // Traces of other crates may contain keys and tokens, so no filter can enable them.
     let ours = filter_fn(|event| event.target().starts_with("wal_cli"));
     let layer =
         tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter.and(ours));
-    // Somebody else may have started it in this process; then that one stands.
+    // A subscriber that this process has already installed is kept.
     let _ = tracing_subscriber::registry().with(layer).try_init();
     Ok(())
 }

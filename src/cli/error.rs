@@ -1,11 +1,12 @@
-//! Errors at the edge: what happened, to what, and the way out.
+//! Errors as the user sees them: what failed, on what, why, and the next step.
 
 use std::error::Error;
 use std::io;
 
-use super::{Exit, Program};
+use super::exit::{Exit, error_type};
+use super::invocation::Invocation;
 use crate::backend::Refusal;
-use crate::client::{BadInput, BadInputs, BadPush, ClientError};
+use crate::client::{BadInput, BadInputs, BadPush, ClientError, Skipped};
 use crate::config::ConfigError;
 use crate::disk::DiskError;
 use crate::operation::{BackendName, Operation};
@@ -15,91 +16,98 @@ use crate::report::{
 };
 use crate::wal::WalError;
 
-/// How many inputs are named for people; scripts get all of them.
+/// Inputs or operations listed below a message; JSON has all.
 const DETAILS_MAX: usize = 20;
 
-/// What a command ends with if it does not succeed.
+/// The error that a command ends with.
 #[derive(Debug)]
 pub struct CliError {
     /// The exit code.
     pub exit: Exit,
-    /// What kind of error it is.
+    /// The type, for scripts.
     pub kind: ErrorType,
-    /// What happened, and to what.
+    /// What failed, on what, and why. Commands in it are written `` `wal-cli …` ``, as in all texts
+    /// of an error; [`Invocation::pasteable`] adapts them when they are printed.
     pub message: String,
-    /// What else there is to say.
+    /// Everything else.
     pub more: Box<More>,
 }
 
-/// What else there is to say of an error.
+/// What an error says beside its message.
 #[derive(Debug, Default)]
 pub struct More {
     /// Lines below the message.
     pub details: Vec<String>,
-    /// Why, where the message does not say it.
+    /// Causes that the message does not contain.
     pub causes: Vec<String>,
-    /// What to do.
+    /// Next steps.
     pub hints: Vec<String>,
     /// Further fields for scripts.
-    pub facts: ErrorFields,
-    /// Whether nobody is to hear of it.
+    pub fields: ErrorFields,
+    /// Whether nothing is printed.
     pub silent: bool,
 }
 
 impl CliError {
-    /// An error of this kind.
+    /// Returns an error of this type, with the type's exit code.
     pub fn new(kind: ErrorType, message: impl Into<String>) -> CliError {
         CliError { exit: kind.into(), kind, message: message.into(), more: Box::default() }
     }
 
-    /// Something was asked for in a wrong way.
+    /// Returns a usage error.
     pub fn usage(message: impl Into<String>) -> CliError {
         CliError::new(ErrorType::Usage, message)
     }
 
-    /// Operations that were waited for or drained failed.
+    /// Returns the error for operations that were waited for or drained, and failed.
     pub fn operations_failed(message: impl Into<String>) -> CliError {
         CliError::new(ErrorType::OperationFailed, message)
     }
 
-    /// The same with a hint.
+    /// Adds a hint.
     pub fn hint(mut self, hint: impl Into<String>) -> CliError {
         self.more.hints.push(hint.into());
         self
     }
 
-    /// The same with further fields.
-    pub fn with(mut self, set: impl FnOnce(&mut ErrorFields)) -> CliError {
-        set(&mut self.more.facts);
+    /// Replaces all hints by this one.
+    pub fn only_hint(mut self, hint: impl Into<String>) -> CliError {
+        self.more.hints = vec![hint.into()];
         self
     }
 
-    /// Whether nobody is to hear of it: whoever read our output has read enough.
+    /// Sets further fields for scripts.
+    pub fn with(mut self, set: impl FnOnce(&mut ErrorFields)) -> CliError {
+        set(&mut self.more.fields);
+        self
+    }
+
+    /// Returns whether nothing is printed, because the reader of stdout has closed it.
     pub fn is_silent(&self) -> bool {
         self.more.silent
     }
 
-    /// The error as a part of a document.
-    pub fn shown(&self, program: Program) -> ErrorDoc<'_> {
-        let More { causes, hints, facts, .. } = &*self.more;
+    /// Returns the error as a part of a JSON document.
+    pub fn document(&self, invocation: &Invocation) -> ErrorDoc<'_> {
+        let More { causes, hints, fields, .. } = &*self.more;
         ErrorDoc {
             r#type: self.kind,
-            message: program.named(&self.message).into(),
-            hint: (!hints.is_empty()).then(|| program.named(&hints.join("; "))),
+            message: invocation.pasteable(&self.message),
+            hint: (!hints.is_empty()).then(|| invocation.pasteable(&hints.join("; ")).into_owned()),
             causes,
-            facts,
+            facts: fields,
         }
     }
 
-    /// The causes of an error that its own message does not already contain.
+    /// Adds the sources of an error that the message does not contain.
     fn caused_by(mut self, error: &dyn Error) -> CliError {
-        let mut said = self.message.clone();
+        let mut last = self.message.clone();
         let mut next = error.source();
         while let Some(cause) = next {
             let text = cause.to_string();
-            if !said.contains(&text) {
+            if !last.contains(&text) {
                 self.more.causes.push(text.clone());
-                said = text;
+                last = text;
             }
             next = cause.source();
         }
@@ -108,17 +116,17 @@ impl CliError {
 }
 
 impl From<io::Error> for CliError {
-    /// An error of stdout: nothing else is written to directly.
+    /// Converts an error of stdout, the only file that commands write to directly.
     fn from(error: io::Error) -> CliError {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            // Whoever read our output has read enough: all is well.
-            let mut error = CliError::new(ErrorType::Output, "the reader has gone");
+            // The reader has read what it wanted.
+            let mut error = CliError::new(ErrorType::Output, "stdout was closed by its reader");
             error.exit = Exit::Done;
             error.more.silent = true;
             return error;
         }
-        CliError::new(ErrorType::Output, format!("could not write to stdout: {error}"))
-            .hint("what the command did stands; `wal-cli list all` shows it")
+        CliError::new(ErrorType::Output, format!("cannot write to stdout: {error}"))
+            .hint("the command took effect; run `wal-cli list all` to see the result")
     }
 }
 
@@ -126,8 +134,8 @@ impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> CliError {
         let mut cli = CliError::new(ErrorType::Config, error.to_string()).caused_by(&error);
         cli.more.hints.extend(error.hint());
-        cli.more.facts.key = error.key().map(Into::into);
-        cli.more.facts.origin = error.origin().map(ToString::to_string);
+        cli.more.fields.key = error.key().map(Into::into);
+        cli.more.fields.origin = error.origin().map(ToString::to_string);
         cli
     }
 }
@@ -146,64 +154,85 @@ impl From<WalError> for CliError {
 
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> CliError {
-        let mut cli =
-            CliError::new(super::exit::error_type(&error), error.to_string()).caused_by(&error);
+        let cli = CliError::new(error_type(&error), error.to_string()).caused_by(&error);
         match &error {
-            ClientError::Wal(error) => about_the_log(cli, error),
-            ClientError::NoSuchOperation(name) => {
-                cli.message = if name == "@last" {
-                    "you have not logged any operation here".into()
-                } else {
-                    format!("there is no operation `{name}`")
-                };
-                cli.hint("`wal-cli list all` shows what there is")
+            ClientError::Wal(error) => log_error(cli, error),
+            ClientError::NoSuchOperation(name) => no_such_operation(cli, name),
+            ClientError::BadReference(_) => {
+                cli.hint("run `wal-cli list all` to see the numbers and ids of operations")
             }
-            ClientError::BadReference(_) => cli.hint("`wal-cli list all` shows numbers"),
-            ClientError::BadInputs { bad, .. } => {
-                bad_inputs(cli, bad).hint("correct or leave out those, then run it again; --keep-going logs the others")
-            }
+            ClientError::BadInputs { bad, .. } => bad_inputs(cli, bad)
+                .hint("correct these inputs or leave them out; `--keep-going` logs the others"),
             ClientError::Refused(refusal) => refused(cli, refusal),
-            ClientError::Disabled => cli
-                .hint("`wal-cli config get enabled --json` says where that was set")
-                .hint("reading and draining go on"),
-            ClientError::NotApplicable { skipped, .. } => {
-                if let [one] = skipped.as_slice() {
-                    cli = cli.hint(format!("`wal-cli show {}` tells more", one.number));
-                } else {
-                    let line = |one: &crate::client::Skipped| format!("operation {}: {}", one.number, one.why);
-                    cli.more.details = skipped.iter().take(DETAILS_MAX).map(line).collect();
-                    cli = cli.hint("leave those out, or select operations with filters or `-`, which skips them");
-                }
-                let doc = |one: &crate::client::Skipped| SkippedDoc {
-                    number: one.number.get(),
-                    operation_id: AsDisplay(one.id),
-                    status: AsName(one.status),
-                    reason: one.why.clone(),
-                };
-                cli.with(|facts| facts.skipped = Some(skipped.iter().map(doc).collect()))
+            ClientError::Disabled => cli.hint(
+                "run `wal-cli config get enabled --json` to see where that was set; reading and \
+                 draining still work",
+            ),
+            ClientError::NotApplicable { skipped, .. } => not_applicable(cli, skipped),
+            ClientError::TimedOut { unfinished } => timed_out(cli, unfinished),
+            ClientError::BadPush(BadPush::NoDestination) => {
+                cli.hint("run `wal-cli archive push s3://BUCKET/PREFIX` to push once").hint(
+                    "run `wal-cli config set archive_push s3://BUCKET/PREFIX` to push at every \
+                     cleanup",
+                )
             }
-            ClientError::TimedOut { unfinished } => {
-                let doc = |operation: &Operation| UnfinishedDoc {
-                    number: operation.number.get(),
-                    operation_id: AsDisplay(operation.id),
-                    status: AsName(operation.status()),
-                };
-                cli.with(|facts| facts.unfinished = Some(unfinished.iter().map(doc).collect()))
-            }
-            ClientError::BadPush(BadPush::NoDestination) => cli
-                .hint("`wal-cli archive push s3://BUCKET/PREFIX` pushes there once")
-                .hint("`wal-cli config set archive_push s3://BUCKET/PREFIX` does so with every cleanup"),
             ClientError::BadPush(BadPush::Host { .. }) => {
-                cli.hint("`--host NAME` or the setting archive_host name it otherwise")
+                cli.hint("pass `--host NAME`, or run `wal-cli config set archive_host NAME`")
             }
-            ClientError::BadPush(BadPush::Destination { .. }) => cli.hint("`wal-cli archive push --help` has examples"),
-            ClientError::OneKey { .. } => cli.hint("leave out `--key`, or log them one by one"),
-            ClientError::Illegal(_) | ClientError::Interrupted | ClientError::BadKey { .. } => cli,
+            ClientError::BadPush(BadPush::Destination { .. }) => {
+                cli.hint("run `wal-cli archive push --help` to see examples")
+            }
+            ClientError::OneKey { .. } => {
+                cli.hint("omit `--key`, or log the inputs one at a time with a key each")
+            }
+            ClientError::BadKey { .. } => {
+                cli.hint("shorten the key, or run `wal-cli add --help` to see what a key does")
+            }
+            ClientError::Illegal(_) => {
+                cli.hint("run `wal-cli list all` to see the status of each operation")
+            }
+            ClientError::Interrupted => {
+                cli.hint("run `wal-cli status` to see what is logged and what is still queued")
+            }
         }
     }
 }
 
-/// The same error with the inputs that it is about.
+fn no_such_operation(mut cli: CliError, name: &str) -> CliError {
+    if name == "@last" {
+        cli.message = "there is no `@last` operation: you have not logged any here".into();
+    }
+    cli.hint("run `wal-cli list all` to see all operations")
+}
+
+fn not_applicable(mut cli: CliError, skipped: &[Skipped]) -> CliError {
+    if let [one] = skipped {
+        cli = cli.hint(format!("run `wal-cli show {}` for details", one.number));
+    } else {
+        let line = |one: &Skipped| format!("operation {}: {}", one.number, one.why);
+        cli.more.details = skipped.iter().take(DETAILS_MAX).map(line).collect();
+        cli = cli.hint("leave these out, or select operations by filters or `-`, which skip them");
+    }
+    let doc = |one: &Skipped| SkippedDoc {
+        number: one.number.get(),
+        operation_id: AsDisplay(one.id),
+        status: AsName(one.status),
+        reason: one.why.clone(),
+    };
+    cli.with(|fields| fields.skipped = Some(skipped.iter().map(doc).collect()))
+}
+
+fn timed_out(cli: CliError, unfinished: &[Operation]) -> CliError {
+    let doc = |operation: &Operation| UnfinishedDoc {
+        number: operation.number.get(),
+        operation_id: AsDisplay(operation.id),
+        status: AsName(operation.status()),
+    };
+    cli.with(|fields| fields.unfinished = Some(unfinished.iter().map(doc).collect()))
+        .hint("they are still queued; run `wal-cli process` to execute them")
+}
+
+/// Adds the inputs that the error is about.
 pub fn bad_inputs(mut cli: CliError, bad: &BadInputs) -> CliError {
     let line = |input: &BadInput| {
         let line = input.line.map(|line| format!("line {line}: ")).unwrap_or_default();
@@ -211,10 +240,8 @@ pub fn bad_inputs(mut cli: CliError, bad: &BadInputs) -> CliError {
     };
     cli.more.details = bad.listed.iter().take(DETAILS_MAX).map(line).collect();
     if bad.count > DETAILS_MAX as u64 {
-        cli.more.details.push(format!(
-            "… and {} more (--json names more of them)",
-            bad.count - DETAILS_MAX as u64
-        ));
+        let more = bad.count - DETAILS_MAX as u64;
+        cli.more.details.push(format!("… and {more} more (--json lists them)"));
     }
     let doc = |bad: &BadInput| BadInputDoc {
         line: bad.line,
@@ -222,108 +249,143 @@ pub fn bad_inputs(mut cli: CliError, bad: &BadInputs) -> CliError {
         input: bad.input.clone(),
         message: bad.message.clone(),
     };
-    cli.with(|facts| {
-        facts.bad_inputs = Some(bad.listed.iter().map(doc).collect());
-        facts.bad_count = Some(bad.count);
+    cli.with(|fields| {
+        fields.bad_inputs = Some(bad.listed.iter().map(doc).collect());
+        fields.bad_count = Some(bad.count);
     })
 }
 
-/// An error about a backend that is not there, with what was meant, perhaps.
+/// Adds the backend that an unknown name was probably meant to be.
 pub fn suggested(error: CliError, suggestion: Option<&BackendName>) -> CliError {
     let error = match suggestion {
         Some(name) => error
             .hint(format!("did you mean `{name}`?"))
-            .with(|facts| facts.suggestion = Some(name.to_string())),
+            .with(|fields| fields.suggestion = Some(name.to_string())),
         None => error,
     };
-    error.hint("`wal-cli config show` lists the backends")
+    error.hint("run `wal-cli config show` to see the configured backends")
 }
 
 fn refused(cli: CliError, refusal: &Refusal) -> CliError {
     match refusal {
         Refusal::Unknown { suggestion, .. } => suggested(cli, suggestion.as_ref()),
         Refusal::NotBuilt { .. } => {
-            cli.hint("pass `--backend local`, or `wal-cli config set default_backend local`")
+            cli.hint("pass `--backend local`, or run `wal-cli config set default_backend local`")
         }
         Refusal::Unconfigured { name, key } => {
-            cli.hint(format!("set it in the configuration: `[backends.{name}]`, `{key} = …`"))
+            cli.hint(format!("run `wal-cli config set backends.{name}.{key} VALUE`"))
         }
         Refusal::Unsupported { supported, .. } => {
             let list = supported.join(", ");
-            cli.hint(format!("it carries out {list}")).with(|facts| {
-                facts.supported = Some(supported.iter().map(ToString::to_string).collect())
+            cli.hint(format!("this backend supports {list}")).with(|fields| {
+                fields.supported = Some(supported.iter().map(ToString::to_string).collect())
             })
         }
-        Refusal::BadParameters(_) => cli.hint("`wal-cli submit --help` shows what each type takes"),
+        Refusal::BadParameters(_) => {
+            cli.hint("run `wal-cli submit --help` to see the arguments of each type")
+        }
     }
 }
 
-fn about_the_log(mut cli: CliError, error: &WalError) -> CliError {
+/// The hint for an exhausted limit of open files.
+const RAISE_OPEN_FILES: &str = "raise the limit of open files, such as with `ulimit -n 1024`, then \
+                                run the command again";
+
+fn log_error(mut cli: CliError, error: &WalError) -> CliError {
     match error {
         WalError::Busy { path, .. } if path.ends_with("process.lock") => {
-            cli.message = format!("another drain loop is at work: {}", cli.message);
-            cli.hint("wait for it to end; `--skip-if-running` takes that as done, `--lock-timeout 60s` waits longer")
+            cli.message = format!("another drain loop is running: {}", cli.message);
+            cli.hint(
+                "wait for it to end; `--skip-if-running` makes this a success, \
+                 `--lock-timeout 60s` waits longer",
+            )
         }
-        WalError::Busy { .. } => cli.hint("wait for it to finish, or pass `--lock-timeout 60s`"),
+        WalError::Busy { .. } => {
+            cli.hint("wait for that process to end, or pass `--lock-timeout 60s`")
+        }
         WalError::Damaged(damage) => cli
-            .with(|facts| facts.path = Some(damage.path.display().to_string()))
-            .with(|facts| facts.offset = Some(Offset(damage.offset)))
+            .with(|fields| fields.path = Some(damage.path.display().to_string()))
+            .with(|fields| fields.offset = Some(Offset(damage.offset)))
             .hint(match damage.path.ends_with("MANIFEST.json") {
-                true => "nothing was changed; a repair makes a new manifest of what the other files say",
-                false => "nothing was changed; `status`, `list` and `show` still show what can be read",
+                true => "nothing was changed; a repair rebuilds the manifest from the other files",
+                false => {
+                    "nothing was changed; `wal-cli list all` shows the operations that are readable"
+                }
             })
-            .hint("`wal-cli verify` says all that is wrong, `wal-cli verify --repair` saves what can be read")
-            .hint("or restore that file from a backup; keep a copy of the folder as it is"),
-        WalError::NewerFormat { .. } => cli.hint("use the version that wrote it; nothing was changed"),
-        WalError::NotOurs { .. } => cli.hint("name another folder with `--base-path`; nothing was changed"),
-        WalError::OriginalAtWork { .. } => cli
-            .hint("stop it, then try again when nothing has changed there for a minute; reading works meanwhile")
-            .hint("nothing was changed; see docs/adoption.md"),
+            .hint(
+                "copy the directory, then run `wal-cli verify` to list all damage and \
+                 `wal-cli verify --repair` to save what is readable; or restore the file from a \
+                 backup",
+            ),
+        WalError::NewerFormat { .. } => {
+            cli.hint("nothing was changed; use the version of the program that wrote it")
+        }
+        WalError::NotOurs { .. } => {
+            cli.hint("nothing was changed; name another directory with `--base-path`")
+        }
+        WalError::OriginalAtWork { .. } => cli.hint(
+            "nothing was changed; stop that program, wait a minute, and run the command again \
+             (reading works meanwhile; see docs/adoption.md)",
+        ),
         WalError::NotLogged(error) | WalError::Disk(error) if error.is_out_of_descriptors() => {
-            cli.hint("allow more open files, such as with `ulimit -n 1024`, then run it again")
+            cli.hint(RAISE_OPEN_FILES)
         }
         WalError::NotLogged(error) => match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                cli.hint("make room on that disk, then run it again")
+                cli.hint("free space on that disk, then run the command again")
             }
-            io::ErrorKind::PermissionDenied => cli.hint("run it as the owner of the log, or pass `--base-path`"),
-            _ => cli.hint("see what is wrong with that disk, then run it again"),
+            io::ErrorKind::PermissionDenied => {
+                cli.hint("run the command as the owner of the log, or pass `--base-path`")
+            }
+            _ => cli.hint("check the disk, then run the command again"),
         },
         WalError::NoSpace { free, wanted, .. } => cli
-            .with(|facts| facts.free_bytes = Some(*free))
-            .with(|facts| facts.min_free_bytes = Some(*wanted))
-            .hint("make room: `wal-cli cleanup` drops old completed operations")
-            .hint("or lower it: `wal-cli config set min_free_bytes 1MiB`"),
+            .with(|fields| fields.free_bytes = Some(*free))
+            .with(|fields| fields.min_free_bytes = Some(*wanted))
+            .hint("run `wal-cli cleanup` to prune old completed operations")
+            .hint("or lower the limit: run `wal-cli config set min_free_bytes 1MiB`"),
         WalError::NoRoomForOutcomes { free, .. } => cli
-            .with(|facts| facts.free_bytes = Some(*free))
-            .hint("make room on that disk, then run `wal-cli process` again; nothing is lost"),
+            .with(|fields| fields.free_bytes = Some(*free))
+            .hint("nothing is lost; free space on that disk, then run `wal-cli process` again"),
         WalError::NoRoom { free, kept, .. } => cli
-            .with(|facts| facts.free_bytes = Some(*free))
-            .with(|facts| facts.min_free_bytes = Some(*kept))
-            .hint("make room, or pass `--spool never` and keep the file until the operation is completed"),
+            .with(|fields| fields.free_bytes = Some(*free))
+            .with(|fields| fields.min_free_bytes = Some(*kept))
+            .hint(
+                "free space on that disk, or pass `--spool never` and keep the file until the \
+                 operation has completed",
+            ),
         WalError::Unconfirmed { ids, .. } => {
-            let hint = "look before logging it again: `wal-cli list all` shows whether it is there";
             cli.more.details = ids.iter().take(DETAILS_MAX).map(ToString::to_string).collect();
-            cli.with(|facts| facts.ids = Some(ids.iter().copied().map(AsDisplay).collect())).hint(hint)
+            cli.with(|fields| fields.ids = Some(ids.iter().copied().map(AsDisplay).collect()))
+                .hint("run `wal-cli list all` to see whether it was logged before you log it again")
         }
-        WalError::KeyTaken { number, .. } => cli
-            .with(|facts| facts.number = Some(number.get()))
-            .hint(format!("`wal-cli show {number}` shows that one; use another key for other work")),
+        WalError::KeyTaken { number, .. } => {
+            cli.with(|fields| fields.number = Some(number.get())).hint(format!(
+                "run `wal-cli show {number}` to see that operation; other work needs another key"
+            ))
+        }
         WalError::KeyTwice { .. } => cli.hint("give each operation a key of its own"),
-        WalError::UnknownDependency { .. } => cli.hint("`wal-cli list all` shows what there is"),
-        WalError::HasDependents { dependent, .. } => {
-            cli.hint(format!("cancel or delete operation {dependent} first; nothing was changed"))
+        WalError::UnknownDependency { .. } => {
+            cli.hint("run `wal-cli list all` to see all operations")
         }
-        WalError::TooLarge { .. } => cli.hint("pass less in its parameters"),
-        WalError::Conflict { .. } => cli.hint("look at it again, then decide"),
-        WalError::Illegal(_) => cli,
+        WalError::HasDependents { dependent, .. } => cli.hint(format!(
+            "nothing was changed; run `wal-cli cancel {dependent}` or \
+             `wal-cli delete {dependent}` first"
+        )),
+        WalError::TooLarge { .. } => cli.hint("pass fewer or shorter parameters"),
+        WalError::Conflict { number } => {
+            cli.hint(format!("run `wal-cli show {number}` to see the change, then decide again"))
+        }
+        WalError::Illegal(_) => {
+            cli.hint("run `wal-cli list all` to see the status of each operation")
+        }
         WalError::Disk(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            cli.hint("run it as the owner of the log, or name another folder with `--base-path`")
+            cli.hint("run the command as the owner of the log, or pass `--base-path`")
         }
         WalError::Disk(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            cli.hint("name a folder with `--base-path`")
+            cli.hint("name a directory with `--base-path`")
         }
-        WalError::Disk(error) if error.is_not_found() => cli.hint("name a folder that is there"),
-        WalError::Disk(_) => cli,
+        WalError::Disk(error) if error.is_not_found() => cli.hint("name a directory that exists"),
+        WalError::Disk(_) => cli.hint("check the disk, then run the command again"),
     }
 }

@@ -1,4 +1,4 @@
-//! Exit codes: what scripts and cron see. One enum, one table, one mapping from errors.
+//! Exit codes, for scripts and cron: one enum, one source of all tables, one mapping from errors.
 
 use std::process::ExitCode;
 
@@ -11,44 +11,85 @@ use crate::wal::WalError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Done.
+    /// The command succeeded.
     Done = 0,
-    /// An operation waited for or drained failed, a backend is offline, or inputs were left out.
+    /// The command ran; what it looked at is not as it should be.
     Failed = 1,
-    /// Wrong usage, configuration, or a change that is not allowed.
+    /// Wrong usage, an invalid configuration, or a change that is not allowed.
     Usage = 2,
     /// No such operation.
     NotFound = 3,
-    /// Time ran out.
+    /// A timeout expired.
     TimedOut = 4,
-    /// A lock was not obtained.
+    /// A lock is held by another process.
     Busy = 5,
     /// The log is damaged or of a newer format.
     Damaged = 6,
-    /// The disk: nothing was logged, or nobody can say that it is durable.
+    /// The disk failed or is full.
     Disk = 7,
-    /// Interrupted.
+    /// Interrupted by a signal.
     Interrupted = 130,
 }
 
-/// The table for `--help`.
-pub const TABLE: &str = "\
-Exit codes:
-  0    done
-  1    an operation waited for or drained failed; a backend is offline (health);
-       inputs were left out (--keep-going); a disk is not safe (verify --durability);
-       a repair could not save everything (verify --repair);
-       something completed is gone, altered or out of reach (verify --remote)
-  2    wrong usage or settings, or a change that is not allowed
-  3    no such operation
-  4    timed out
-  5    busy: a lock was not obtained
-  6    the log is damaged or of a newer format
-  7    disk: nothing was logged, or it is unconfirmed
-  130  interrupted";
+/// A meaning of an exit code, and the command or flag that it is limited to.
+type Meaning = (&'static str, Option<&'static str>);
+
+/// Returns the table of exit codes that ends `--help`.
+pub fn help_table() -> String {
+    let mut table = String::from("Exit codes:");
+    for exit in Exit::ALL {
+        for (at, (text, only)) in exit.meanings().iter().enumerate() {
+            let code = if at == 0 { (exit as u8).to_string() } else { String::new() };
+            let only = only.map_or_else(String::new, |only| format!(" ({only})"));
+            table.push_str(&format!("\n  {code:<4} {text}{only}"));
+        }
+    }
+    table
+}
 
 impl Exit {
-    /// Of several causes, the one that decides: the first of 6, 7, 5, 2, 3, 1, 4.
+    /// All exit codes, in ascending order.
+    const ALL: [Exit; 9] = [
+        Exit::Done,
+        Exit::Failed,
+        Exit::Usage,
+        Exit::NotFound,
+        Exit::TimedOut,
+        Exit::Busy,
+        Exit::Damaged,
+        Exit::Disk,
+        Exit::Interrupted,
+    ];
+
+    /// Returns what the code means. The tables of `--help`, README and docs/json.md are made of it.
+    fn meanings(self) -> &'static [Meaning] {
+        match self {
+            Exit::Done => &[("success", None)],
+            Exit::Failed => &[
+                ("an operation that was waited for or drained failed", None),
+                ("some inputs are invalid and were not logged", Some("--keep-going")),
+                ("a backend is offline", Some("health")),
+                ("a condition holds", Some("status --fail-if")),
+                ("the disk is not safe for a log", Some("verify --durability")),
+                ("completed operations failed verification", Some("verify --remote")),
+                ("some records could not be saved", Some("verify --repair")),
+            ],
+            Exit::Usage => &[
+                ("wrong usage or an invalid configuration", None),
+                ("a change that the state of the operation does not allow", None),
+            ],
+            Exit::NotFound => &[("no such operation", None)],
+            Exit::TimedOut => &[("a timeout expired", None)],
+            Exit::Busy => &[("another process holds a lock; the message names it", None)],
+            Exit::Damaged => &[("the log is damaged, or a newer program wrote it", None)],
+            Exit::Disk => {
+                &[("the disk failed or is full; nothing was logged, or it is unconfirmed", None)]
+            }
+            Exit::Interrupted => &[("interrupted by a signal", None)],
+        }
+    }
+
+    /// Returns the graver of two codes: the first of 130, 6, 7, 5, 2, 3, 1, 4, 0.
     pub fn or(self, other: Exit) -> Exit {
         if self.rank() <= other.rank() { self } else { other }
     }
@@ -68,7 +109,7 @@ impl Exit {
     }
 }
 
-/// What kind of error it is, for scripts.
+/// Returns the type of an error, for scripts.
 pub fn error_type(error: &ClientError) -> ErrorType {
     match error {
         ClientError::Wal(error) => of_wal(error),
@@ -169,6 +210,54 @@ impl From<Exit> for ExitCode {
 mod tests {
     use super::*;
 
+    /// Makes the tables anew instead of comparing them.
+    const RENEW: &str = "WAL_CLI_BLESS=1 cargo test --lib cli::exit";
+
+    /// The markers around the table in a page.
+    const MARKERS: (&str, &str) = ("<!-- exit codes -->\n", "<!-- end of exit codes -->");
+
+    fn markdown_table() -> String {
+        let mut table = String::from("| code | meaning |\n|---|---|\n");
+        for exit in Exit::ALL {
+            for (text, only) in exit.meanings() {
+                let only = only.map_or_else(String::new, |only| format!(" (`{only}`)"));
+                table.push_str(&format!("| {} | {text}{only} |\n", exit as u8));
+            }
+        }
+        table
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "it compares and renews pages of the repository")]
+    fn the_tables_of_exit_codes_agree() {
+        for page in ["README.md", "docs/json.md"] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+            let text = std::fs::read_to_string(&path).unwrap();
+            let marked = text.split_once(MARKERS.0).and_then(|(before, rest)| {
+                let (table, after) = rest.split_once(MARKERS.1)?;
+                Some((before, table, after))
+            });
+            let (before, table, after) =
+                marked.unwrap_or_else(|| panic!("{page} lacks the markers {MARKERS:?}"));
+            if std::env::var_os("WAL_CLI_BLESS").is_some() {
+                let renewed =
+                    format!("{before}{}{}{}{after}", MARKERS.0, markdown_table(), MARKERS.1);
+                std::fs::write(&path, renewed).unwrap();
+            } else {
+                assert_eq!(table, markdown_table(), "{page} is out of date; run `{RENEW}`");
+            }
+        }
+    }
+
+    #[test]
+    fn help_has_every_code_in_80_columns() {
+        let table = help_table();
+        for exit in Exit::ALL {
+            assert!(table.contains(&format!("\n  {:<4} ", exit as u8)), "{table}");
+        }
+        assert!(table.lines().all(|line| line.len() <= 80), "{table}");
+    }
+
     #[test]
     fn the_page_about_json_has_every_type_of_error() {
         let page = include_str!("../../docs/json.md");
@@ -186,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn the_graver_cause_decides() {
+    fn the_graver_code_wins() {
         let order = [
             Exit::Damaged,
             Exit::Disk,

@@ -1,4 +1,4 @@
-//! Where failpoints meet the program: its disk, its backends, and what it is told of attempts.
+//! Failpoints of the program: decorators of its disk, its backends and its observer.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::operation::Operation;
 use crate::wal::Layout;
 use crate::worker::{Observer, ProcessReport};
 
-/// A client that passes failpoints, if the environment asks for them.
+/// Returns a client with failpoints if the environment requests some.
 pub fn client(settings: &Settings, command: &str) -> Option<(Client, Arc<Failpoints>)> {
     let points = Arc::new(Failpoints::from_environment()?);
     let layout = Layout::new(&settings.base_path);
@@ -26,16 +26,20 @@ pub fn client(settings: &Settings, command: &str) -> Option<(Client, Arc<Failpoi
     Some((client, points))
 }
 
-/// An observer that passes `after:claim` and `after:settle`, when these are durable, before anybody is told.
-pub struct Watched<'a> {
+/// An observer with the points `after:claim` and `after:settle`: the record is durable, and has not
+/// been reported.
+pub struct FailpointObserver<'a> {
     observer: &'a mut dyn Observer,
     points: Option<Arc<Failpoints>>,
 }
 
-impl<'a> Watched<'a> {
-    /// `observer` with points, if there are any.
-    pub fn new(observer: &'a mut dyn Observer, points: Option<Arc<Failpoints>>) -> Watched<'a> {
-        Watched { observer, points }
+impl<'a> FailpointObserver<'a> {
+    /// Wraps an observer.
+    pub fn new(
+        observer: &'a mut dyn Observer,
+        points: Option<Arc<Failpoints>>,
+    ) -> FailpointObserver<'a> {
+        FailpointObserver { observer, points }
     }
 
     fn pass(&self, name: &str) {
@@ -45,7 +49,7 @@ impl<'a> Watched<'a> {
     }
 }
 
-impl Observer for Watched<'_> {
+impl Observer for FailpointObserver<'_> {
     fn started(&mut self, operation: &Operation, attempt: &Arc<Attempt>) {
         self.pass("after:claim");
         self.observer.started(operation, attempt);

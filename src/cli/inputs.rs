@@ -1,4 +1,4 @@
-//! Inputs from files and pipes: lines, one at a time, however many there are.
+//! Inputs from files and pipes: an unlimited number of lines, read one at a time.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -9,51 +9,51 @@ use super::error::CliError;
 use crate::client::{BadInput, ClientError};
 use crate::worker::Stop;
 
-/// A line longer than this cannot be an operation: no frame would hold it.
+/// Bytes of the longest line: a longer one fits no frame of the journal.
 const LINE_MAX: usize = 2 << 20;
 
-/// Lines that are read ahead.
-const AHEAD: usize = 64;
+/// Lines read ahead.
+const LINES_AHEAD: usize = 64;
 
-/// How often a wait for more input looks whether it was interrupted.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// How often a wait for more input checks for an interrupt.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A line that is not empty, without its end; or what is wrong with it.
+/// A non-empty line without its terminator, or the reason why it cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// Counted from 1, empty ones too.
+    /// Counted from 1, empty lines included.
     pub number: u64,
-    /// What it says.
+    /// The line.
     pub text: Result<Vec<u8>, BadInput>,
 }
 
-/// Hands out the lines of a file (`-`: stdin), which end with NUL if that is asked for.
+/// Calls `take` with each line of a file (`-`: stdin). Lines end with NUL if `null` is set.
 pub fn for_each_line(
     file: &Path,
     null: bool,
     stop: &Stop,
     mut take: impl FnMut(Line) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    let refuse = |error: io::Error| {
+    let read_error = |error: io::Error| {
         let name =
             if file == Path::new("-") { "stdin".into() } else { format!("`{}`", file.display()) };
-        CliError::usage(format!("nothing was logged: could not read from {name}: {error}"))
-            .hint("--from-file takes a file with one input per line, or `-` for stdin")
+        CliError::usage(format!("nothing was logged: cannot read {name}: {error}"))
+            .hint("pass `--from-file` a file with one input per line, or `-` for stdin")
     };
-    let lines = read(file, null).map_err(refuse)?;
+    let lines = read(file, null).map_err(read_error)?;
     loop {
         if stop.is_requested() {
             return Err(ClientError::Interrupted.into());
         }
-        match lines.recv_timeout(PATIENCE) {
-            Ok(line) => take(line.map_err(refuse)?)?,
+        match lines.recv_timeout(POLL_INTERVAL) {
+            Ok(line) => take(line.map_err(read_error)?)?,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         }
     }
 }
 
-/// Reads in a thread of its own: a pipe may be silent for long, and whoever waits for it wants to be interruptible.
+/// Reads on a thread of its own, so that a wait for a silent pipe can be interrupted.
 #[expect(clippy::disallowed_methods, reason = "it may be a pipe, which cannot be read at offsets")]
 fn read(file: &Path, null: bool) -> io::Result<Receiver<io::Result<Line>>> {
     let input: Box<dyn Read + Send> = if file == Path::new("-") {
@@ -61,11 +61,11 @@ fn read(file: &Path, null: bool) -> io::Result<Receiver<io::Result<Line>>> {
     } else {
         Box::new(std::fs::File::open(file)?)
     };
-    let (sender, receiver) = sync_channel(AHEAD);
+    let (sender, receiver) = sync_channel(LINES_AHEAD);
     std::thread::spawn(move || {
         let mut input = BufReader::with_capacity(64 * 1024, input);
         let mut number = 0;
-        // Nobody listens any more once the command has ended.
+        // The receiver is dropped when the command ends.
         while let Some(line) = next_line(&mut input, null, &mut number).transpose() {
             let failed = line.is_err();
             if sender.send(line).is_err() || failed {
@@ -76,7 +76,7 @@ fn read(file: &Path, null: bool) -> io::Result<Receiver<io::Result<Line>>> {
     Ok(receiver)
 }
 
-/// The next line that is not empty.
+/// Returns the next non-empty line.
 fn next_line(input: &mut impl BufRead, null: bool, number: &mut u64) -> io::Result<Option<Line>> {
     let end = if null { 0 } else { b'\n' };
     loop {
@@ -108,7 +108,7 @@ fn next_line(input: &mut impl BufRead, null: bool, number: &mut u64) -> io::Resu
         }
         if len > LINE_MAX {
             let input = String::from_utf8_lossy(&text).chars().take(80).collect();
-            let message = format!("it is {len} bytes long; no operation is larger than {LINE_MAX}");
+            let message = format!("{len} bytes long; the limit is {LINE_MAX} bytes");
             let bad = BadInput { line: Some(*number), input, error_type: "too_long", message };
             return Ok(Some(Line { number: *number, text: Err(bad) }));
         }

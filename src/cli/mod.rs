@@ -1,193 +1,153 @@
-//! The command line: the only part that knows clap, the terminal and exit codes. A file per command.
+//! The command line: the only module that knows clap, the terminal and exit codes.
+//!
+//! Each command is one file in [`commands`], with its arguments, help and body. Everything that is
+//! printed goes through [`Output`](output::Output).
 
-mod add;
-mod archive;
+mod action;
 mod args;
-mod audit;
-mod bench;
-mod checkpoint;
-mod cleanup;
-mod completions;
+mod command;
+mod commands;
 mod condition;
-mod config;
 mod context;
-mod durability;
 mod error;
 mod exit;
 #[cfg(feature = "test-util")]
 mod failpoints;
-mod failures;
-mod health;
 mod inputs;
-mod list;
-mod process;
+mod invocation;
+mod logged;
+mod output;
 mod progress;
+mod receipts;
 mod references;
-mod retry;
-mod schema;
-mod show;
 mod signals;
-mod status;
-mod submit;
-mod terminal;
-mod verbs;
-mod verify;
-mod wait;
-mod why;
+mod waiting;
 
-use std::borrow::Cow;
-use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::FromArgMatches;
+use clap::{Args, FromArgMatches};
 
-use args::{Archive, Cli, Command, Config};
-use context::Context;
-use error::CliError;
-pub use exit::Exit;
-use terminal::Terminal;
+use args::{Global, STYLES};
+use command::Parsed;
+use context::Session;
+use invocation::{Invocation, Program};
+use output::Output;
 
-use crate::client::Verb;
-
-pub use args::command;
-
-/// The name under which the program was called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Program {
-    /// `wal-cli …`
-    WalCli,
-    /// `ipfs-kit wal …`
-    IpfsKit,
-}
-
-impl Program {
-    fn of(name: Option<&OsString>) -> Program {
-        match name.and_then(|name| Path::new(name).file_name()) {
-            Some(name) if name == OsStr::new("ipfs-kit") => Program::IpfsKit,
-            _ => Program::WalCli,
-        }
-    }
-
-    /// A text that names the program `wal-cli`, with the name under which it was called.
-    fn named(self, text: &str) -> String {
-        match self {
-            Program::WalCli => text.to_owned(),
-            Program::IpfsKit => text.replace("wal-cli", "ipfs-kit wal"),
-        }
-    }
-}
-
-/// Runs the program with these arguments, the first being its name.
+/// Runs the program with these arguments, the first of which is its name.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let program = Program::of(args.first());
-    let cli = match parse(program, &args) {
-        Ok(cli) => cli,
-        Err(error) => return terminal::refuse(program, &args, &error).into(),
+    let (global, command) = match parse(program, &args) {
+        Ok(parsed) => parsed,
+        Err(error) => return output::print_usage_error(program, &args, &error).into(),
     };
-    let mut terminal = Terminal::new(program, &cli.global);
-    let result = dispatch(&mut terminal, &cli);
-    terminal.end(result).into()
+    let output = Output::new(Invocation::new(program, &global), &global);
+    let mut session = Session { output, global, definition };
+    let result = command(&mut session);
+    session.output.end(result).into()
 }
 
-fn parse(program: Program, args: &[OsString]) -> Result<Cli, clap::Error> {
-    let color = terminal::clap_color(args);
-    let mut matches = command(program).color(color).try_get_matches_from(args)?;
+/// Parses arguments, the first of which is the program's name. On failure returns the usage error
+/// that the program would print.
+pub fn understands(args: &[OsString]) -> Result<(), String> {
+    parse(Program::of(args.first()), args).map(drop).map_err(|error| error.to_string())
+}
+
+fn parse(program: Program, args: &[OsString]) -> Result<(Global, Parsed), clap::Error> {
+    let mut definition = definition(program).color(output::clap_color(args));
+    let mut matches = definition.try_get_matches_from_mut(args)?;
     if program == Program::IpfsKit
         && let Some((_, inner)) = matches.remove_subcommand()
     {
         matches = inner;
     }
-    Cli::from_arg_matches(&matches)
+    let unknown = || clap::Error::new(clap::error::ErrorKind::InvalidSubcommand);
+    let (name, arguments) = matches.subcommand().ok_or_else(unknown)?;
+    let entry = commands::ALL.iter().find(|entry| entry.name == name).ok_or_else(unknown)?;
+    let parsed = (entry.parse)(arguments).map_err(|error| error.format(&mut definition))?;
+    Ok((Global::from_arg_matches(arguments)?, parsed))
 }
 
-/// Whether the program understands these arguments, the first being its name; if not, what it says.
-pub fn understands(args: &[OsString]) -> Result<(), String> {
-    parse(Program::of(args.first()), args).map(drop).map_err(|error| error.to_string())
-}
-
-fn dispatch(terminal: &mut Terminal, cli: &Cli) -> Result<Exit, CliError> {
-    let global = &cli.global;
-    // These must work when the settings are broken.
-    match &cli.command {
-        Command::Completions(args) => return completions::run(terminal, args),
-        Command::Schema(args) => return schema::run(terminal, args),
-        Command::Config(Config::Path) => return config::path(terminal, global),
-        Command::Config(Config::Check) => return config::check(terminal, global),
-        Command::Config(Config::Set { key, value }) => {
-            return config::set(terminal, global, key, value);
-        }
-        _ => {}
-    }
-    let context = &mut Context::load(terminal, global, &name_of(&cli.command))?;
-    match &cli.command {
-        Command::Add(args) => add::run(context, args),
-        Command::Submit(args) => submit::run(context, args),
-        Command::Status(args) => status::run(context, args),
-        Command::List(args) => list::run(context, args),
-        Command::Show(args) => show::run(context, args),
-        Command::Wait(args) => wait::run(context, args),
-        Command::Why(args) => why::run(context, args),
-        Command::Failures(args) => failures::run(context, args),
-        Command::Retry(args) => retry::run(context, args),
-        Command::Cancel(args) => {
-            verbs::run(context, &args.id, &Verb::Cancel { permanent: args.permanent })
-        }
-        Command::Hold(args) => verbs::run(context, &args.id, &Verb::Hold),
-        Command::Release(args) => verbs::run(context, &args.id, &Verb::Release),
-        Command::Delete(args) => verbs::run(context, &args.id, &Verb::Delete),
-        Command::Prioritize(args) => {
-            verbs::run(context, &args.id, &Verb::Prioritize(args.priority))
-        }
-        Command::Process(args) => process::run(context, args),
-        Command::Archive(command) => archive::run(context, command),
-        Command::Cleanup(args) => cleanup::run(context, args),
-        Command::Checkpoint => checkpoint::run(context),
-        Command::Verify(args) => verify::run(context, args),
-        Command::SecondProcess(args) => durability::run(context, args),
-        Command::Health(args) => health::run(context, args),
-        Command::Bench(command) => bench::run(context, command),
-        Command::Config(Config::Show) => config::show(context),
-        Command::Config(Config::Get { key }) => config::get(context, key),
-        Command::Config(Config::Path | Config::Check | Config::Set { .. })
-        | Command::Completions(_)
-        | Command::Schema(_) => Ok(Exit::Done),
+/// Returns the command line that the program accepts under this name.
+fn definition(program: Program) -> clap::Command {
+    let root = |name| {
+        clap::Command::new(name)
+            .version(env!("CARGO_PKG_VERSION"))
+            .styles(STYLES)
+            .max_term_width(100)
+            .subcommand_required(true)
+            .arg_required_else_help(true)
+            .disable_help_subcommand(true)
+    };
+    let wal = |name| {
+        Global::augment_args(root(name))
+            .about(
+                "A durable outbox for storage operations: logged before they run, executed when \
+                 the backend is reachable",
+            )
+            .after_help(exit::help_table())
+            .subcommands(commands::ALL.iter().map(|entry| (entry.define)()))
+    };
+    match program {
+        Program::WalCli => wal("wal-cli"),
+        Program::IpfsKit => root("ipfs-kit")
+            .about("Tools for IPFS; here: the durable outbox")
+            .subcommand(renamed(wal("wal"))),
     }
 }
 
-/// The command as it stands in histories and in notes of locks.
-fn name_of(command: &Command) -> Cow<'static, str> {
-    Cow::Borrowed(match command {
-        Command::Add(_) => "add",
-        Command::Submit(_) => "submit",
-        Command::Status(_) => "status",
-        Command::List(_) => "list",
-        Command::Show(_) => "show",
-        Command::Wait(_) => "wait",
-        Command::Why(_) => "why",
-        Command::Failures(_) => "failures",
-        Command::Retry(_) => "retry",
-        Command::Cancel(_) => "cancel",
-        Command::Hold(_) => "hold",
-        Command::Release(_) => "release",
-        Command::Delete(_) => "delete",
-        Command::Prioritize(_) => "prioritize",
-        Command::Process(args) => {
-            let follow = if args.follow { " --follow" } else { "" };
-            let backend =
-                args.backend.as_ref().map_or_else(String::new, |name| format!(" --backend {name}"));
-            return format!("process{follow}{backend}").into();
+/// Returns the same command with the other name of the program in its examples.
+fn renamed(mut command: clap::Command) -> clap::Command {
+    if let Some(text) = command.get_after_help().map(ToString::to_string) {
+        command = command.after_help(text.replace("wal-cli", Program::IpfsKit.name()));
+    }
+    let names: Vec<String> =
+        command.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, renamed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_valid() {
+        definition(Program::WalCli).debug_assert();
+        definition(Program::IpfsKit).debug_assert();
+    }
+
+    fn without_help(command: &clap::Command, path: &str, missing: &mut Vec<String>) {
+        let path = format!("{path} {}", command.get_name());
+        for argument in command.get_arguments().filter(|argument| argument.get_help().is_none()) {
+            missing.push(format!("{path} {}", argument.get_id()));
         }
-        Command::Archive(Archive::Push(_)) => "archive push",
-        Command::Archive(Archive::List) => "archive list",
-        Command::Cleanup(_) => "cleanup",
-        Command::Checkpoint => "checkpoint",
-        Command::Verify(_) | Command::SecondProcess(_) => "verify",
-        Command::Health(_) => "health",
-        Command::Bench(_) => "bench",
-        Command::Config(_) => "config",
-        Command::Completions(_) => "completions",
-        Command::Schema(_) => "schema",
-    })
+        if command.get_about().is_none() {
+            missing.push(path.clone());
+        }
+        command.get_subcommands().for_each(|command| without_help(command, &path, missing));
+    }
+
+    #[test]
+    fn every_command_and_every_argument_has_help() {
+        let mut missing = Vec::new();
+        without_help(&definition(Program::IpfsKit), "", &mut missing);
+        assert_eq!(missing, Vec::<String>::new());
+    }
+
+    #[test]
+    fn help_is_one_line_each_without_a_full_stop() {
+        fn check(command: &clap::Command, wrong: &mut Vec<String>) {
+            let arguments = command.get_arguments().filter_map(clap::Arg::get_help);
+            for help in command.get_about().into_iter().chain(arguments).map(ToString::to_string) {
+                if help.ends_with('.') || help.contains('\n') || help.len() > 100 {
+                    wrong.push(help);
+                }
+            }
+            command.get_subcommands().for_each(|command| check(command, wrong));
+        }
+        let mut wrong = Vec::new();
+        check(&definition(Program::WalCli), &mut wrong);
+        assert_eq!(wrong, Vec::<String>::new());
+    }
 }

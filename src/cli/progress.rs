@@ -1,50 +1,52 @@
-//! Progress of running attempts, on stderr, for people who watch.
+//! Progress of running attempts, on stderr.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 
-use super::terminal::Terminal;
+use super::invocation::Invocation;
+use super::output::{Output, bar_style};
 use crate::backend::Attempt;
 use crate::operation::{BackendName, Number, Operation};
 use crate::report::{shortened, summary};
 use crate::worker::{Observer, ProcessReport};
 
-/// Columns for what an operation is about.
-const SUBJECT: usize = 28;
+/// Columns for the summary of an operation.
+const SUMMARY_WIDTH: usize = 28;
 
-/// Bars at once: more would push everything else off the screen.
+/// Bars shown at once. More would push everything else off the screen.
 const BARS_MAX: usize = 8;
 
-/// An observer that draws a bar for each attempt that takes a while, and hands on what ended.
+/// An observer that draws a bar for each attempt that takes a while, and passes on what settled.
 pub struct Progress<'a> {
     bars: Option<Bars>,
-    /// Without bars: the backends that were said to be away.
-    away: Option<Vec<BackendName>>,
+    /// Without bars: the backends that were reported as unreachable.
+    reported: Option<Vec<BackendName>>,
+    invocation: Invocation,
     settled: Box<dyn FnMut(&Operation) + 'a>,
 }
 
 impl<'a> Progress<'a> {
-    /// Bars, if there is a terminal to draw them on.
-    pub fn bars(terminal: &Terminal) -> Progress<'a> {
-        Progress::new(terminal.quiet || terminal.json, |_| {})
+    /// Returns an observer that only draws.
+    pub fn new(output: &Output) -> Progress<'a> {
+        let bars = output.shows_bars().then(Bars::new);
+        let reported = (output.shows_notes() && bars.is_none()).then(Vec::new);
+        let invocation = output.invocation.clone();
+        Progress { bars, reported, invocation, settled: Box::new(|_| {}) }
     }
 
-    /// The same with a function that is told of every attempt that ended.
-    pub fn new(quiet: bool, settled: impl FnMut(&Operation) + 'a) -> Progress<'a> {
-        let is_terminal = std::io::stderr().is_terminal();
-        let bars = (!quiet && is_terminal).then(Bars::new);
-        let away = (!quiet && !is_terminal).then(Vec::new);
-        Progress { bars, away, settled: Box::new(settled) }
+    /// Returns an observer that also calls `settled` after each attempt.
+    pub fn on_settled(self, settled: impl FnMut(&Operation) + 'a) -> Progress<'a> {
+        Progress { settled: Box::new(settled), ..self }
     }
 
-    /// Takes the bars away.
+    /// Removes the bars.
     pub fn end(&mut self) {
         if let Some(bars) = self.bars.take() {
-            // A terminal that is gone needs no clearing.
+            // Fails only if the terminal was closed, which needs no clearing.
             bars.running
                 .values()
                 .filter_map(|running| running.bar.as_ref())
@@ -54,13 +56,21 @@ impl<'a> Progress<'a> {
     }
 }
 
+/// Returns the note about a backend that has become unreachable.
+fn unreachable_note(name: &BackendName) -> String {
+    format!(
+        "note: backend `{name}` is unreachable; its operations wait \
+         (`wal-cli health --backend {name}` shows why)"
+    )
+}
+
 impl Observer for Progress<'_> {
     fn started(&mut self, operation: &Operation, attempt: &Arc<Attempt>) {
         if let Some(bars) = &mut self.bars {
             let label = format!(
-                "{:>5}  {:<SUBJECT$}",
+                "{:>5}  {:<SUMMARY_WIDTH$}",
                 operation.number,
-                shortened(&summary(operation), SUBJECT)
+                shortened(&summary(operation), SUMMARY_WIDTH)
             );
             bars.running
                 .insert(operation.number, Running { attempt: attempt.clone(), label, bar: None });
@@ -73,7 +83,7 @@ impl Observer for Progress<'_> {
             bar.finish_and_clear();
             bars.all.remove(&bar);
         }
-        // Lines on the same terminal must not run into the bars.
+        // Lines of the same terminal must not be mixed with the bars.
         bars.all.suspend(|| (self.settled)(operation));
     }
 
@@ -81,15 +91,16 @@ impl Observer for Progress<'_> {
         if let Some(bars) = &mut self.bars {
             bars.draw(report, waiting);
         }
-        if let Some(told) = self.away.as_mut().filter(|told| **told != report.away) {
-            for name in report.away.iter().filter(|name| !told.contains(name)) {
-                // Whoever waits without a screen reads of it once; nobody may be there to read it.
+        if let Some(reported) = self.reported.as_mut().filter(|known| **known != report.away) {
+            for name in report.away.iter().filter(|name| !reported.contains(name)) {
+                // Once per outage. A stderr that cannot be written must not end the loop.
                 let _ = writeln!(
                     std::io::stderr(),
-                    "note: `{name}` is away; what is to go there waits (`health` says why)"
+                    "{}",
+                    self.invocation.pasteable(&unreachable_note(name))
                 );
             }
-            told.clone_from(&report.away);
+            reported.clone_from(&report.away);
         }
     }
 }
@@ -112,14 +123,14 @@ impl Bars {
         Bars { all, total: None, running: BTreeMap::new() }
     }
 
-    /// Called every now and then: what runs by then has run for a while, and is worth a bar.
+    /// Draws a bar for each attempt that has been running since the last tick.
     fn draw(&mut self, report: &ProcessReport, waiting: u64) {
         let mut shown = self.running.values().filter(|running| running.bar.is_some()).count();
         for running in self.running.values_mut() {
             let (done, total) = running.attempt.progress();
             if running.bar.is_none() && shown < BARS_MAX {
                 let bar = self.all.insert(shown, ProgressBar::no_length());
-                bar.set_style(style(SPINNER));
+                bar.set_style(bar_style(SPINNER));
                 bar.set_message(running.label.clone());
                 bar.enable_steady_tick(Duration::from_millis(120));
                 running.bar = Some(bar);
@@ -127,16 +138,16 @@ impl Bars {
             }
             let Some(bar) = &running.bar else { continue };
             if done > 0 && total > 0 && bar.length() != Some(total) {
-                bar.set_style(style(BAR));
+                bar.set_style(bar_style(BAR));
                 bar.set_length(total);
             } else if done > 0 && total == 0 && bar.position() == 0 {
-                bar.set_style(style(COUNT));
+                bar.set_style(bar_style(COUNT));
             }
             bar.set_position(done);
         }
         if (!self.running.is_empty() || waiting > 0) && self.total.is_none() {
             let bar = self.all.add(ProgressBar::no_length());
-            bar.set_style(style("{msg}"));
+            bar.set_style(bar_style("{msg}"));
             self.total = Some(bar);
         }
         if let Some(bar) = &self.total {
@@ -145,9 +156,9 @@ impl Bars {
                 [(report.failed, "failed"), (report.cancelled, "cancelled"), (waiting, "waiting")];
             words
                 .extend(more.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")));
-            words.extend(report.away.iter().map(|backend| format!("`{backend}` is away")));
+            words.extend(report.away.iter().map(|backend| format!("`{backend}` is unreachable")));
             if report.stopped {
-                words.push("stopping (once more: at once)".into());
+                words.push("stopping (Ctrl-C again stops at once)".into());
             }
             bar.set_message(format!("{:>5}  {}", "", words.join(", ")));
         }
@@ -157,10 +168,3 @@ impl Bars {
 const BAR: &str = "{msg} [{wide_bar}] {bytes}/{total_bytes} {bytes_per_sec} {eta:>3}";
 const COUNT: &str = "{msg} {spinner} {bytes} {bytes_per_sec}";
 const SPINNER: &str = "{msg} {spinner}";
-
-fn style(template: &str) -> ProgressStyle {
-    // The templates above are sound; without one a bar looks plain, which does no harm.
-    ProgressStyle::with_template(template)
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .progress_chars("=> ")
-}

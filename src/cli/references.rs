@@ -1,4 +1,4 @@
-//! How operations are named on the command line.
+//! References to operations on the command line: numbers, ids, `@last`, `@failed` and `-`.
 
 use std::io::Read;
 
@@ -7,16 +7,18 @@ use super::error::CliError;
 use crate::client::{Filter, Reference};
 use crate::operation::Status;
 
-/// Operations that a command is about.
+/// The operations that a command works on.
 #[derive(Debug, Clone)]
 pub struct Selection {
     /// Each once.
     pub references: Vec<Reference>,
-    /// Whether each was named by hand: then what cannot be done to one of them is an error, else it is skipped.
+    /// Whether each was named explicitly. A change that does not apply to one of them is an error
+    /// then; otherwise that one is skipped.
     pub named: bool,
 }
 
-/// The operations that these words name, each once; `@failed` and `-` may stand for many.
+/// Returns the operations that these words name, without duplicates. `@failed` and `-` may name
+/// any number.
 pub fn parse(context: &Context<'_>, words: &[String]) -> Result<Selection, CliError> {
     let mut all = Vec::with_capacity(words.len());
     let mut named = true;
@@ -30,9 +32,9 @@ pub fn parse(context: &Context<'_>, words: &[String]) -> Result<Selection, CliEr
                 named = false;
                 let mut text = String::new();
                 std::io::stdin().read_to_string(&mut text).map_err(|error| {
-                    CliError::usage(format!("could not read ids from stdin: {error}"))
+                    CliError::usage(format!("cannot read ids from stdin: {error}"))
                 })?;
-                // What `add`, `list` and `process` print begins with a number or id.
+                // The output of `add`, `list` and `process` begins with a number or an id.
                 let words = text.lines().filter_map(|line| line.split_whitespace().next());
                 for word in words.filter(|word| *word != "NUMBER") {
                     all.push(Reference::parse(word)?);
@@ -47,7 +49,7 @@ pub fn parse(context: &Context<'_>, words: &[String]) -> Result<Selection, CliEr
     Ok(Selection { references: once, named })
 }
 
-/// All operations that failed, oldest first.
+/// Returns all failed operations, oldest first.
 fn failed(context: &Context<'_>) -> Result<Vec<Reference>, CliError> {
     let filter = Filter { status: Some(Status::Failed), ..Filter::default() };
     let page = context.client.list(&filter, 0)?;

@@ -1,4 +1,4 @@
-//! TERM and INT become a request to stop.
+//! SIGTERM and SIGINT as a request to stop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,42 +10,42 @@ use super::error::CliError;
 use crate::report::ErrorType;
 use crate::worker::Stop;
 
-/// What came in so far.
+/// The signals received so far.
 #[derive(Debug, Clone)]
 pub struct Interrupts {
-    /// The request to stop that the signals make.
+    /// Is requested by the signals.
     pub stop: Stop,
     by_keyboard: Arc<AtomicBool>,
-    deaf: bool,
+    disabled: bool,
 }
 
 impl Interrupts {
-    /// For what is over in a moment: signals end the program as they always do.
-    pub fn none() -> Interrupts {
-        Interrupts { stop: Stop::new(), by_keyboard: Arc::default(), deaf: true }
+    /// Returns interrupts for work that is done in a moment: signals have their default effect.
+    pub fn disabled() -> Interrupts {
+        Interrupts { stop: Stop::new(), by_keyboard: Arc::default(), disabled: true }
     }
 
-    /// These, or, if nobody listens yet, new ones.
-    pub fn or_listen(&self) -> Result<Interrupts, CliError> {
-        if self.deaf { Interrupts::listen() } else { Ok(self.clone()) }
+    /// Returns these, or installed ones if these are disabled.
+    pub fn or_install(&self) -> Result<Interrupts, CliError> {
+        if self.disabled { Interrupts::install() } else { Ok(self.clone()) }
     }
 
-    /// Listens from now on, for as long as the program runs.
-    pub fn listen() -> Result<Interrupts, CliError> {
-        let interrupts = Interrupts { deaf: false, ..Interrupts::none() };
+    /// Installs handlers that stay in place until the process ends.
+    pub fn install() -> Result<Interrupts, CliError> {
+        let interrupts = Interrupts { disabled: false, ..Interrupts::disabled() };
         let mut signals = Signals::new([SIGINT, SIGTERM])
             .map_err(|error| {
-                CliError::new(ErrorType::Signals, format!("could not listen for signals: {error}"))
+                CliError::new(ErrorType::Signals, format!("cannot install signal handlers: {error}"))
             })
             .map_err(|error| {
                 error
-                    .hint("allow more open files, such as with `ulimit -n 1024`; nothing was begun")
+                    .hint("nothing was started; raise the limit of open files, such as with `ulimit -n 1024`")
             })?;
         let theirs = interrupts.clone();
         std::thread::spawn(move || {
             for signal in signals.forever() {
                 if theirs.stop.is_urgent() {
-                    // Asked three times: whatever holds us up, the next run puts the log in order.
+                    // The third request ends the process at once: the next run recovers the log.
                     let _ = signal_hook::low_level::emulate_default_handler(signal);
                 }
                 theirs.by_keyboard.fetch_or(signal == SIGINT, Ordering::SeqCst);
@@ -55,7 +55,7 @@ impl Interrupts {
         Ok(interrupts)
     }
 
-    /// Whether one of them was INT: a person wants it to end, rather than a service manager.
+    /// Returns whether one of them was SIGINT: a user, not a service manager, ended the command.
     pub fn by_keyboard(&self) -> bool {
         self.by_keyboard.load(Ordering::SeqCst)
     }

@@ -16,7 +16,7 @@ pub(super) const REDIRECTED_BYTES: usize = 512 << 10;
 
 /// What somebody asks of operations that are there already.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verb {
+pub enum Action {
     /// Not to be carried out; one that runs is asked to stop. `permanent`: marked as one that never succeeds.
     Cancel {
         /// Also what has failed already.
@@ -39,17 +39,17 @@ pub enum Verb {
     Redirect(BackendName),
 }
 
-impl Verb {
+impl Action {
     /// What is done to an operation, for messages.
-    pub fn participle(&self) -> &'static str {
+    pub fn past_participle(&self) -> &'static str {
         match self {
-            Verb::Cancel { .. } => "cancelled",
-            Verb::Hold => "held",
-            Verb::Release => "released",
-            Verb::Delete => "deleted",
-            Verb::Prioritize(_) => "moved in the order",
-            Verb::Retry { .. } => "retried",
-            Verb::Redirect(_) => "redirected",
+            Action::Cancel { .. } => "cancelled",
+            Action::Hold => "held",
+            Action::Release => "released",
+            Action::Delete => "deleted",
+            Action::Prioritize(_) => "moved in the order",
+            Action::Retry { .. } => "retried",
+            Action::Redirect(_) => "redirected",
         }
     }
 }
@@ -67,7 +67,7 @@ pub struct Skipped {
     pub why: String,
 }
 
-/// What came of a verb.
+/// The outcome of an action.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changed {
     /// The operations as they are now; deleted ones as they were.
@@ -80,7 +80,7 @@ pub struct Changed {
     pub redirected_to: Vec<Operation>,
 }
 
-/// What a verb means for one operation.
+/// What an action means for one operation.
 enum Effect {
     Event(Event),
     Unchanged,
@@ -94,7 +94,7 @@ impl Client {
     pub fn change(
         &self,
         references: &[Reference],
-        verb: &Verb,
+        action: &Action,
         strict: bool,
     ) -> Result<Changed, ClientError> {
         let mut operations: Vec<Operation> = Vec::with_capacity(references.len());
@@ -106,7 +106,7 @@ impl Client {
             }
         }
         let mut dependents = BTreeMap::new();
-        if *verb == Verb::Delete {
+        if *action == Action::Delete {
             // Dependents have higher numbers: they go before what they wait for.
             operations.sort_by_key(|operation| std::cmp::Reverse(operation.number));
             // What stays keeps what it waits for.
@@ -115,7 +115,7 @@ impl Client {
                 let stays = |one: &&Operation| {
                     seen.contains(&one.number)
                         && !matches!(
-                            self.effect(verb, one, dependents.get(&one.id).copied()),
+                            self.effect(action, one, dependents.get(&one.id).copied()),
                             Effect::Event(_)
                         )
                 };
@@ -131,7 +131,7 @@ impl Client {
         }
         let mut changed = Changed::default();
         let mut wanted = Vec::with_capacity(operations.len());
-        let tries_again = matches!(verb, Verb::Retry { .. } | Verb::Redirect(_));
+        let tries_again = matches!(action, Action::Retry { .. } | Action::Redirect(_));
         for operation in operations {
             if !strict && tries_again && operation.is_given_up() {
                 changed.skipped.push(skipped(
@@ -145,7 +145,7 @@ impl Client {
                 changed.skipped.push(skipped(&operation, why.into()));
                 continue;
             }
-            match self.effect(verb, &operation, dependents.get(&operation.id).copied()) {
+            match self.effect(action, &operation, dependents.get(&operation.id).copied()) {
                 Effect::Event(_) => wanted.push(operation),
                 Effect::Unchanged => changed.unchanged.push(operation),
                 Effect::Refused(why) => changed.skipped.push(skipped(&operation, why)),
@@ -153,24 +153,24 @@ impl Client {
         }
         if strict && !changed.skipped.is_empty() {
             return Err(ClientError::NotApplicable {
-                what: verb.participle(),
+                what: action.past_participle(),
                 skipped: changed.skipped,
             });
         }
         let mut numbers: Vec<Number> = Vec::with_capacity(wanted.len());
-        for batch in batches(verb, &wanted) {
+        for batch in batches(action, &wanted) {
             let wal = self.wal()?;
-            let decide = |view: &mut View| self.decide(wal, view, verb, batch, &seen);
-            let (_, (done, created, left)) = match verb {
-                Verb::Cancel { .. } | Verb::Delete => wal.transact_finishing(decide)?,
+            let decide = |view: &mut View| self.decide(wal, view, action, batch, &seen);
+            let (_, (done, created, left)) = match action {
+                Action::Cancel { .. } | Action::Delete => wal.transact_finishing(decide)?,
                 _ => wal.transact(decide)?,
             };
             numbers.extend(done.iter().map(|operation| operation.number));
-            if let Verb::Delete | Verb::Redirect(_) = verb {
+            if let Action::Delete | Action::Redirect(_) = action {
                 // They are gone, or went on with links of their own to what is spooled.
                 done.iter().for_each(|operation| wal.release_spool(operation));
             }
-            if matches!(verb, Verb::Delete) {
+            if matches!(action, Action::Delete) {
                 changed.operations.extend(done);
             }
             left.iter().for_each(|one| {
@@ -181,10 +181,10 @@ impl Client {
                 changed.redirected_to.push(self.operation(&Reference::Id(id))?);
             }
         }
-        if let Verb::Retry { .. } | Verb::Redirect(_) = verb {
+        if let Action::Retry { .. } | Action::Redirect(_) = action {
             numbers.extend(self.bring_back_dependents(&numbers)?);
         }
-        if !matches!(verb, Verb::Delete) {
+        if !matches!(action, Action::Delete) {
             for number in numbers {
                 changed.operations.push(self.operation(&Reference::Number(number))?);
             }
@@ -198,12 +198,12 @@ impl Client {
         &self,
         wal: &Wal,
         view: &View,
-        verb: &Verb,
+        action: &Action,
         batch: &[Operation],
         all: &BTreeSet<Number>,
     ) -> WalResult<(Vec<Change>, (Vec<Operation>, Vec<OperationId>, Vec<Skipped>))> {
-        let dependents = match verb {
-            Verb::Delete => others_that_wait(view, batch, all)?,
+        let dependents = match action {
+            Action::Delete => others_that_wait(view, batch, all)?,
             _ => BTreeMap::new(),
         };
         let mut changes = Vec::with_capacity(batch.len());
@@ -215,9 +215,9 @@ impl Client {
                 left.push(skipped(asked, "it is gone: somebody deleted it meanwhile".into()));
                 continue;
             };
-            match self.effect(verb, &operation, dependents.get(&operation.id).copied()) {
+            match self.effect(action, &operation, dependents.get(&operation.id).copied()) {
                 Effect::Event(Event::Redirected { failure, .. }) => {
-                    let Verb::Redirect(backend) = verb else { continue };
+                    let Action::Redirect(backend) = action else { continue };
                     let id = OperationId::new(self.clock.now(), nth, self.random());
                     let mut logged = again(&operation, backend.clone());
                     let gone = gone(view, &operation)?;
@@ -253,13 +253,13 @@ impl Client {
         u128::from(self.clock.random()) << 64 | u128::from(self.clock.random())
     }
 
-    /// What a verb means for an operation; `dependent` is the number of one that waits for it.
-    fn effect(&self, verb: &Verb, operation: &Operation, dependent: Option<Number>) -> Effect {
+    /// What an action means for an operation; `dependent` is the number of one that waits for it.
+    fn effect(&self, action: &Action, operation: &Operation, dependent: Option<Number>) -> Effect {
         let status = operation.status();
         let by_hand = || "asked for by hand".to_owned();
         let refused = |why: &str| Effect::Refused(why.to_owned());
-        match (verb, status) {
-            (Verb::Cancel { permanent: true }, Status::Failed)
+        match (action, status) {
+            (Action::Cancel { permanent: true }, Status::Failed)
                 if operation.redirected_to.is_none() =>
             {
                 match operation.state.failure() {
@@ -267,70 +267,74 @@ impl Client {
                     last => Effect::Event(Event::GivenUp { failure: given_up(last) }),
                 }
             }
-            (Verb::Cancel { permanent: true }, Status::Pending | Status::Retrying) => {
+            (Action::Cancel { permanent: true }, Status::Pending | Status::Retrying) => {
                 Effect::Event(Event::GivenUp { failure: given_up(operation.state.failure()) })
             }
-            (Verb::Cancel { .. }, Status::Pending | Status::Retrying) => {
+            (Action::Cancel { .. }, Status::Pending | Status::Retrying) => {
                 let last = operation.state.failure().map(|failure| failure.message.as_str());
                 Effect::Event(Event::Failed { failure: worker::cancelled(last) })
             }
-            (Verb::Cancel { permanent: true }, Status::Processing) => refused(
+            (Action::Cancel { permanent: true }, Status::Processing) => refused(
                 "it is being carried out; cancel it without --permanent, and mark it when it has ended",
             ),
-            (Verb::Cancel { .. }, Status::Processing) if worker::is_cancelled(operation) => {
+            (Action::Cancel { .. }, Status::Processing) if worker::is_cancelled(operation) => {
                 Effect::Unchanged
             }
-            (Verb::Cancel { .. }, Status::Processing) => {
+            (Action::Cancel { .. }, Status::Processing) => {
                 Effect::Event(Event::CancelRequested { reason: "cancelled by hand".into() })
             }
-            (Verb::Cancel { .. }, Status::Completed) => refused("it is completed already"),
-            (Verb::Cancel { .. }, Status::Failed) => refused(
+            (Action::Cancel { .. }, Status::Completed) => refused("it is completed already"),
+            (Action::Cancel { .. }, Status::Failed) => refused(
                 "it has failed already; `cancel --permanent` marks it as never to be tried again",
             ),
-            (Verb::Hold, Status::Completed | Status::Failed) => {
+            (Action::Hold, Status::Completed | Status::Failed) => {
                 refused("it has ended, so there is nothing to set aside")
             }
-            (Verb::Hold, _) if operation.hold => Effect::Unchanged,
-            (Verb::Hold, _) => Effect::Event(Event::Held { reason: by_hand() }),
-            (Verb::Release, _) if !operation.hold => Effect::Unchanged,
-            (Verb::Release, Status::Completed) => Effect::Unchanged,
-            (Verb::Release, _) => Effect::Event(Event::Unheld { reason: by_hand() }),
-            (Verb::Delete, Status::Processing) => {
+            (Action::Hold, _) if operation.hold => Effect::Unchanged,
+            (Action::Hold, _) => Effect::Event(Event::Held { reason: by_hand() }),
+            (Action::Release, _) if !operation.hold => Effect::Unchanged,
+            (Action::Release, Status::Completed) => Effect::Unchanged,
+            (Action::Release, _) => Effect::Event(Event::Unheld { reason: by_hand() }),
+            (Action::Delete, Status::Processing) => {
                 refused("it is being carried out; cancel it first")
             }
-            (Verb::Delete, _) => match dependent {
+            (Action::Delete, _) => match dependent {
                 Some(number) => Effect::Refused(format!(
                     "operation {number} waits for it; cancel or delete that first"
                 )),
                 None => Effect::Event(Event::Deleted { reason: by_hand() }),
             },
-            (Verb::Prioritize(_), Status::Completed | Status::Failed) => {
+            (Action::Prioritize(_), Status::Completed | Status::Failed) => {
                 refused("it has ended, so its place means nothing")
             }
-            (Verb::Prioritize(priority), _) if operation.priority == *priority => Effect::Unchanged,
-            (Verb::Prioritize(priority), _) => {
+            (Action::Prioritize(priority), _) if operation.priority == *priority => {
+                Effect::Unchanged
+            }
+            (Action::Prioritize(priority), _) => {
                 Effect::Event(Event::Prioritized { priority: *priority })
             }
-            (Verb::Retry { .. } | Verb::Redirect(_), Status::Failed) if self.went_on(operation) => {
+            (Action::Retry { .. } | Action::Redirect(_), Status::Failed)
+                if self.went_on(operation) =>
+            {
                 refused("it went on as another operation; retry that one")
             }
-            (Verb::Retry { now: true }, Status::Retrying) => {
+            (Action::Retry { now: true }, Status::Retrying) => {
                 Effect::Event(Event::Released { reason: "its wait was ended by hand".into() })
             }
-            (Verb::Retry { .. }, Status::Failed | Status::Retrying) => {
+            (Action::Retry { .. }, Status::Failed | Status::Retrying) => {
                 Effect::Event(Event::Retried { reason: by_hand(), forget: Vec::new() })
             }
-            (Verb::Retry { .. }, status) => Effect::Refused(format!(
+            (Action::Retry { .. }, status) => Effect::Refused(format!(
                 "it is {status}; only failed and retrying operations can be"
             )),
-            (Verb::Redirect(_), Status::Processing) => {
+            (Action::Redirect(_), Status::Processing) => {
                 refused("it is being carried out; cancel it first")
             }
-            (Verb::Redirect(_), Status::Completed) => refused("it is completed already"),
-            (Verb::Redirect(backend), _) if operation.backend == *backend => Effect::Refused(
+            (Action::Redirect(_), Status::Completed) => refused("it is completed already"),
+            (Action::Redirect(backend), _) if operation.backend == *backend => Effect::Refused(
                 format!("it is an operation of `{backend}` already; retry it without --backend"),
             ),
-            (Verb::Redirect(backend), _) => {
+            (Action::Redirect(backend), _) => {
                 match self.backends.check(backend, &operation.operation_type, &operation.parameters)
                 {
                     _ if size_of(operation) > REDIRECTED_BYTES => {
@@ -439,9 +443,9 @@ fn others_that_wait(
 }
 
 /// The operations in portions, each of which makes one frame.
-fn batches<'a>(verb: &Verb, operations: &'a [Operation]) -> Vec<&'a [Operation]> {
-    match verb {
-        Verb::Redirect(_) => batches_of_pairs(operations),
+fn batches<'a>(action: &Action, operations: &'a [Operation]) -> Vec<&'a [Operation]> {
+    match action {
+        Action::Redirect(_) => batches_of_pairs(operations),
         _ => operations.chunks(AT_ONCE).collect(),
     }
 }

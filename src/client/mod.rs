@@ -22,7 +22,7 @@ pub use audit::{AuditFinding, AuditOptions, AuditReport, Followed, Unasked};
 pub use batch::{
     BadInputs, Batch, DELAY_MAX, NumberOrText, OperationLine, Receipts, SecondsOrText,
 };
-pub use change::{Changed, Skipped, Verb};
+pub use change::{Action, Changed, Skipped};
 pub use durability::{Check, Durability, Processes, Tried};
 pub use error::{BadInput, ClientError};
 pub use failures::CauseGroup;

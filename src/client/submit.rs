@@ -156,7 +156,7 @@ impl Client {
 
     /// Puts failed operations back to pending, counters reset, and ends the wait of retrying ones.
     pub fn retry(&self, references: &[Reference]) -> Result<Vec<Operation>, ClientError> {
-        Ok(self.change(references, &super::Verb::Retry { now: false }, true)?.operations)
+        Ok(self.change(references, &super::Action::Retry { now: false }, true)?.operations)
     }
 
     /// Logs a function of the caller's before it runs, and what came of it after: the same promise

@@ -232,7 +232,7 @@ impl Event {
     }
 
     /// What it does to an operation, for messages: `it cannot be …`.
-    pub fn participle(&self) -> &'static str {
+    pub fn past_participle(&self) -> &'static str {
         match self {
             Event::Logged(_) => "logged",
             Event::Claimed { .. } => "claimed",

@@ -74,7 +74,7 @@ pub fn apply(
     let illegal = || IllegalTransition::Status {
         number: transition.number,
         from: status,
-        participle: transition.event.participle(),
+        participle: transition.event.past_participle(),
     };
     if !transition.event.is_legal_from(status) {
         return Err(illegal());

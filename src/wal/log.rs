@@ -581,7 +581,7 @@ impl Wal {
             let illegal = IllegalTransition::Status {
                 number: known.number,
                 from: Some(known.status),
-                participle: event.participle(),
+                participle: event.past_participle(),
             };
             return Err(illegal.into());
         }

@@ -121,7 +121,7 @@ fn a_failed_or_deleted_successor_is_reopened_again() {
     assert_eq!(look(&scenario.client(), true).reopened, 1);
     scenario
         .client()
-        .change(&[Reference::Number(Number::new(2))], &wal_cli::client::Verb::Delete, true)
+        .change(&[Reference::Number(Number::new(2))], &wal_cli::client::Action::Delete, true)
         .unwrap();
     let report = look(&scenario.client(), true);
     assert!(
@@ -132,7 +132,7 @@ fn a_failed_or_deleted_successor_is_reopened_again() {
         .client()
         .change(
             &[Reference::Number(Number::new(3))],
-            &wal_cli::client::Verb::Cancel { permanent: false },
+            &wal_cli::client::Action::Cancel { permanent: false },
             true,
         )
         .unwrap();

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use wal_cli::client::{Client, ProcessOptions, Reference, Silent, Stop, Verb};
+use wal_cli::client::{Action, Client, ProcessOptions, Reference, Silent, Stop};
 use wal_cli::config::{BackendSettings, Settings};
 use wal_cli::operation::{
     BackendName, FailureClass, Fields, Logged, Operation, OperationType, State, Status,
@@ -175,7 +175,7 @@ impl Table {
     /// Once the fault is gone, a retry completes it.
     pub fn ends_well(&self, operation: &Operation, case: &str) {
         let reference = [Reference::Number(operation.number)];
-        self.faulty.change(&reference, &Verb::Retry { now: true }, true).unwrap();
+        self.faulty.change(&reference, &Action::Retry { now: true }, true).unwrap();
         self.faulty.process(&ProcessOptions::default(), &Stop::new(), &mut Silent).unwrap();
         let done = self.faulty.operation(&reference[0]).unwrap();
         assert_eq!(
@@ -233,7 +233,7 @@ impl Table {
     /// It is not to be carried out any more.
     pub fn cancel(&self, operation: &Operation) {
         let reference = [Reference::Number(operation.number)];
-        self.faulty.change(&reference, &Verb::Cancel { permanent: false }, true).unwrap();
+        self.faulty.change(&reference, &Action::Cancel { permanent: false }, true).unwrap();
     }
 }
 

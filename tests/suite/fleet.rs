@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use wal_cli::backend::{Attempt, AttemptError, AttemptStatus, Backend, Request};
-use wal_cli::client::{AddOptions, Client, Reference, Silent, Stop, Verb};
+use wal_cli::client::{Action, AddOptions, Client, Reference, Silent, Stop};
 use wal_cli::clock::{Clock, ManualClock, SystemClock};
 use wal_cli::config::Settings;
 use wal_cli::disk::OsDisk;
@@ -41,7 +41,7 @@ impl Backend for Reordered {
             Settings::at(self.0.clone()),
             "prioritize",
         );
-        client.change(&[Reference::Number(request.number)], &Verb::Prioritize(3), true).unwrap();
+        client.change(&[Reference::Number(request.number)], &Action::Prioritize(3), true).unwrap();
         self.1.advance(Duration::from_secs(3));
         Ok(Outcome::default())
     }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use wal_cli::client::{Client, ClientError, ProcessOptions, Reference, Silent, Stop, Verb};
+use wal_cli::client::{Action, Client, ClientError, ProcessOptions, Reference, Silent, Stop};
 use wal_cli::config::Settings;
 use wal_cli::disk::Fault;
 use wal_cli::operation::{Number, Status};
@@ -319,7 +319,11 @@ fn with_one_failure(command: &str, fault: Fault, nth: u64) -> Option<bool> {
             client.process(&ProcessOptions::default(), &Stop::new(), &mut Silent).map(drop)
         }
         "cancel" => client
-            .change(&[Reference::Number(Number::new(1))], &Verb::Cancel { permanent: false }, true)
+            .change(
+                &[Reference::Number(Number::new(1))],
+                &Action::Cancel { permanent: false },
+                true,
+            )
             .map(drop),
         _ => client.checkpoint().map(drop),
     };

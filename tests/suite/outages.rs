@@ -365,7 +365,7 @@ fn what_nobody_can_be_asked_about_ends_when_somebody_cancels_it() {
     let report = scenario.process();
     assert_eq!((report.in_doubt, &report.away[..]), (1, &[backend("a")][..]), "{report:?}");
     assert_eq!(scenario.process().in_doubt, 1);
-    let cancel = wal_cli::client::Verb::Cancel { permanent: false };
+    let cancel = wal_cli::client::Action::Cancel { permanent: false };
     scenario
         .client()
         .change(&[wal_cli::client::Reference::Number(Number::new(1))], &cancel, true)

@@ -4,26 +4,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wal_cli::client::{
-    AddOptions, Changed, Client, ClientError, Filter, ProcessOptions, Reason, Reference, Silent,
-    Stop, Verb,
+    Action, AddOptions, Changed, Client, ClientError, Filter, ProcessOptions, Reason, Reference,
+    Silent, Stop,
 };
 use wal_cli::operation::{FailureClass, Fields, Logged, Number, OperationId, Source, Status};
 use wal_cli::wal::WalError;
 
 use super::scenario::{Act, Scenario, backend, logged};
 
-const CANCEL: Verb = Verb::Cancel { permanent: false };
-const RETRY: Verb = Verb::Retry { now: false };
+const CANCEL: Action = Action::Cancel { permanent: false };
+const RETRY: Action = Action::Retry { now: false };
 
 fn numbers(numbers: &[u64]) -> Vec<Reference> {
     numbers.iter().map(|number| Reference::Number(Number::new(*number))).collect()
 }
 
-fn change(scenario: &Scenario, verb: &Verb, on: &[u64]) -> Changed {
+fn change(scenario: &Scenario, verb: &Action, on: &[u64]) -> Changed {
     scenario.client().change(&numbers(on), verb, true).unwrap()
 }
 
-fn refused(scenario: &Scenario, verb: &Verb, on: &[u64]) -> String {
+fn refused(scenario: &Scenario, verb: &Action, on: &[u64]) -> String {
     match scenario.client().change(&numbers(on), verb, true) {
         Err(error @ ClientError::NotApplicable { .. }) => error.to_string(),
         other => panic!("{verb:?} on {on:?} was not refused: {other:?}"),
@@ -63,17 +63,17 @@ fn reason(scenario: &Scenario, number: u64) -> Reason {
 fn what_is_held_stays_until_it_is_released() {
     let scenario = Scenario::new();
     scenario.add("a", "x y");
-    change(&scenario, &Verb::Hold, &[1]);
+    change(&scenario, &Action::Hold, &[1]);
     assert_eq!(reason(&scenario, 1), Reason::Held);
     assert_eq!(scenario.process().completed, 1);
     assert_eq!(scenario.calls("a"), "y");
     scenario.client().checkpoint().unwrap();
     assert_eq!(scenario.process().completed, 0, "nor after a checkpoint");
-    let again = change(&scenario, &Verb::Hold, &[1]);
+    let again = change(&scenario, &Action::Hold, &[1]);
     assert_eq!((again.operations.len(), again.unchanged.len()), (0, 1));
-    change(&scenario, &Verb::Release, &[1]);
+    change(&scenario, &Action::Release, &[1]);
     assert_eq!(scenario.process().completed, 1);
-    assert!(refused(&scenario, &Verb::Hold, &[1]).contains("ended"));
+    assert!(refused(&scenario, &Action::Hold, &[1]).contains("ended"));
 }
 
 #[test]
@@ -81,8 +81,8 @@ fn priority_may_change_later() {
     let scenario = Scenario::new();
     scenario.add("a", "one two three");
     scenario.client().checkpoint().unwrap();
-    change(&scenario, &Verb::Prioritize(5), &[3]);
-    change(&scenario, &Verb::Prioritize(-5), &[1]);
+    change(&scenario, &Action::Prioritize(5), &[3]);
+    change(&scenario, &Action::Prioritize(-5), &[1]);
     scenario.process();
     assert_eq!(scenario.calls("a"), "three two one");
 }
@@ -91,7 +91,7 @@ fn priority_may_change_later() {
 fn cancelling_fails_what_waits_and_bulk_retries_leave_it() {
     let scenario = Scenario::new();
     scenario.act("a", "y", &[Act::Fail(FailureClass::Transient)]).add("a", "x y z");
-    scenario.client().change(&numbers(&[3]), &Verb::Hold, true).unwrap();
+    scenario.client().change(&numbers(&[3]), &Action::Hold, true).unwrap();
     scenario.client().change(&numbers(&[1]), &CANCEL, true).unwrap();
     scenario.process();
     assert_eq!(statuses(&scenario), "1:failed 2:retrying 3:pending");
@@ -183,11 +183,11 @@ fn what_a_dead_loop_left_and_somebody_cancelled_is_not_begun_again() {
 fn the_operator_may_say_that_it_will_never_succeed() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Fail(FailureClass::Permanent)]).add("a", "x y");
-    change(&scenario, &Verb::Hold, &[2]);
+    change(&scenario, &Action::Hold, &[2]);
     scenario.process();
     let ended = scenario.get(1).updated_at;
     scenario.wait(10);
-    change(&scenario, &Verb::Cancel { permanent: true }, &[1, 2]);
+    change(&scenario, &Action::Cancel { permanent: true }, &[1, 2]);
     for number in [1, 2] {
         let operation = scenario.get(number);
         assert_eq!(operation.state.failure().unwrap().error_type, "permanent_failure");
@@ -195,7 +195,7 @@ fn the_operator_may_say_that_it_will_never_succeed() {
     assert!(
         matches!(scenario.get(1).state, wal_cli::operation::State::Failed { at, .. } if at == ended)
     );
-    let again = change(&scenario, &Verb::Cancel { permanent: true }, &[1]);
+    let again = change(&scenario, &Action::Cancel { permanent: true }, &[1]);
     assert_eq!(again.unchanged.len(), 1);
 }
 
@@ -204,9 +204,9 @@ fn deleting_leaves_nothing_and_spares_what_others_wait_for() {
     let scenario = Scenario::new();
     scenario.add("a", "x");
     assert_eq!(add_after(&scenario, "a", "y", &[1]), 2);
-    assert!(refused(&scenario, &Verb::Delete, &[1]).contains("operation 2 waits for it"));
+    assert!(refused(&scenario, &Action::Delete, &[1]).contains("operation 2 waits for it"));
     let id = scenario.get(1).id;
-    change(&scenario, &Verb::Delete, &[1, 2]);
+    change(&scenario, &Action::Delete, &[1, 2]);
     assert_eq!(statuses(&scenario), "");
     let client = scenario.client();
     assert!(matches!(client.operation(&Reference::Id(id)), Err(ClientError::NoSuchOperation(_))));
@@ -216,7 +216,7 @@ fn deleting_leaves_nothing_and_spares_what_others_wait_for() {
     assert_eq!(statuses(&scenario), "3:pending", "a number is not used again");
     scenario.process();
     client.checkpoint().unwrap();
-    change(&scenario, &Verb::Delete, &[3]);
+    change(&scenario, &Action::Delete, &[3]);
     client.checkpoint().unwrap();
     assert_eq!((statuses(&scenario).as_str(), client.stats().unwrap().counts.total()), ("", 0));
 }
@@ -225,9 +225,9 @@ fn deleting_leaves_nothing_and_spares_what_others_wait_for() {
 fn a_redirect_is_a_new_operation_with_lineage_both_ways() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Fail(FailureClass::Permanent)]).add("a", "x y");
-    change(&scenario, &Verb::Hold, &[2]);
+    change(&scenario, &Action::Hold, &[2]);
     scenario.process();
-    let changed = change(&scenario, &Verb::Redirect(backend("b")), &[1, 2]);
+    let changed = change(&scenario, &Action::Redirect(backend("b")), &[1, 2]);
     let (one, two) = (&changed.redirected_to[0], &changed.redirected_to[1]);
     assert_eq!(
         (one.redirected_from, scenario.get(1).redirected_to),
@@ -241,9 +241,9 @@ fn a_redirect_is_a_new_operation_with_lineage_both_ways() {
     assert_eq!(scenario.get(2).state.failure().unwrap().error_type, "redirected");
     assert_eq!((one.parameters["name"].as_str(), two.parameters["name"].as_str()), ("x", "y"));
     assert!(two.hold && !one.hold, "what was held stays held");
-    change(&scenario, &Verb::Release, &[4]);
+    change(&scenario, &Action::Release, &[4]);
     assert!(refused(&scenario, &RETRY, &[1]).contains("went on as"));
-    assert!(refused(&scenario, &Verb::Redirect(backend("b")), &[1]).contains("went on as"));
+    assert!(refused(&scenario, &Action::Redirect(backend("b")), &[1]).contains("went on as"));
     scenario.process();
     assert_eq!((scenario.calls("a").as_str(), scenario.calls("b").as_str()), ("x", "x y"));
     assert_eq!(statuses(&scenario), "1:failed 2:failed 3:completed 4:completed");
@@ -294,7 +294,7 @@ fn what_waits_follows_a_redirect() {
     add_after(&scenario, "a", "two", &[1]);
     scenario.process();
     assert_eq!(statuses(&scenario), "1:failed 2:failed");
-    change(&scenario, &Verb::Redirect(backend("b")), &[1]);
+    change(&scenario, &Action::Redirect(backend("b")), &[1]);
     assert_eq!(
         statuses(&scenario),
         "1:failed 2:pending 3:pending",
@@ -363,7 +363,7 @@ fn a_key_is_logged_once_wherever_its_operation_is_by_then() {
         "{other:?}"
     );
     assert_eq!(statuses(&scenario), "1:completed");
-    change(&scenario, &Verb::Delete, &[1]);
+    change(&scenario, &Action::Delete, &[1]);
     let fresh = scenario.client().submit(keyed("y", "k")).unwrap();
     assert!(!fresh.existing, "a key lasts as long as its operation");
 }
@@ -427,7 +427,7 @@ fn retrying_now_keeps_the_counters() {
     scenario.act("a", "x", &[Act::Fail(FailureClass::Transient)]).add("a", "x");
     scenario.process();
     assert_eq!(reason(&scenario, 1), Reason::Backoff);
-    change(&scenario, &Verb::Retry { now: true }, &[1]);
+    change(&scenario, &Action::Retry { now: true }, &[1]);
     assert_eq!((scenario.get(1).status(), scenario.get(1).retry_count), (Status::Pending, 1));
     assert_eq!(scenario.process().completed, 1);
 }
@@ -436,10 +436,10 @@ fn retrying_now_keeps_the_counters() {
 fn a_plan_says_what_would_go_and_what_not() {
     let scenario = Scenario::new();
     scenario.act("a", "w", &[Act::Fail(FailureClass::Transient)]).add("a", "w x y");
-    scenario.client().change(&numbers(&[2]), &Verb::Hold, true).unwrap();
-    scenario.client().change(&numbers(&[3]), &Verb::Hold, true).unwrap();
+    scenario.client().change(&numbers(&[2]), &Action::Hold, true).unwrap();
+    scenario.client().change(&numbers(&[3]), &Action::Hold, true).unwrap();
     scenario.process();
-    scenario.client().change(&numbers(&[3]), &Verb::Release, true).unwrap();
+    scenario.client().change(&numbers(&[3]), &Action::Release, true).unwrap();
     add_after(&scenario, "a", "z", &[2]);
     let unknown = Fields::from([("name".to_owned(), "u".to_owned())]);
     let nobody = Logged::new(
@@ -462,7 +462,7 @@ fn what_waits_for_something_that_is_gone_goes_on_without_when_it_is_retried() {
     scenario.act("a", "one", &[Act::Fail(FailureClass::Permanent)]).add("a", "one");
     add_after(&scenario, "a", "two", &[1]);
     scenario.process();
-    change(&scenario, &Verb::Delete, &[1]);
+    change(&scenario, &Action::Delete, &[1]);
     change(&scenario, &RETRY, &[2]);
     assert_eq!(scenario.process().completed, 1);
     assert_eq!(scenario.calls("a"), "one two");
@@ -474,7 +474,7 @@ fn of_a_chain_nothing_is_deleted_that_what_stays_waits_for() {
     scenario.add("a", "one");
     add_after(&scenario, "a", "two", &[1]);
     add_after(&scenario, "b", "three", &[2]);
-    let changed = scenario.client().change(&numbers(&[1, 2]), &Verb::Delete, false).unwrap();
+    let changed = scenario.client().change(&numbers(&[1, 2]), &Action::Delete, false).unwrap();
     assert_eq!((changed.operations.len(), changed.skipped.len()), (0, 2));
     assert_eq!(scenario.process().completed, 3);
 }
@@ -484,8 +484,8 @@ fn what_a_redirect_led_to_stays_while_something_waits_for_it() {
     let scenario = Scenario::new();
     scenario.add("a", "one");
     add_after(&scenario, "a", "two", &[1]);
-    change(&scenario, &Verb::Redirect(backend("b")), &[1]);
-    assert!(refused(&scenario, &Verb::Delete, &[3]).contains("operation 2 waits for it"));
+    change(&scenario, &Action::Redirect(backend("b")), &[1]);
+    assert!(refused(&scenario, &Action::Delete, &[3]).contains("operation 2 waits for it"));
     assert_eq!(scenario.process().completed, 2);
 }
 
@@ -493,7 +493,7 @@ fn what_a_redirect_led_to_stays_while_something_waits_for_it() {
 fn selected_operations_do_not_come_back_if_they_were_given_up() {
     let scenario = Scenario::new();
     scenario.add("a", "one");
-    change(&scenario, &Verb::Cancel { permanent: true }, &[1]);
+    change(&scenario, &Action::Cancel { permanent: true }, &[1]);
     let changed = scenario.client().change(&numbers(&[1]), &RETRY, false).unwrap();
     assert_eq!((changed.operations.len(), changed.skipped.len()), (0, 1));
     assert_eq!(change(&scenario, &RETRY, &[1]).operations.len(), 1, "named, it comes back");

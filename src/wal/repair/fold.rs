@@ -122,7 +122,7 @@ impl Repair<'_> {
                         let what = format!(
                             "what logged operation {number} is lost, and with it transition {} ({})",
                             transition.revision,
-                            transition.event.participle()
+                            transition.event.past_participle()
                         );
                         self.report.losses.push(Loss {
                             path: path.clone(),

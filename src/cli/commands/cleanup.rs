@@ -1,0 +1,135 @@
+//! `cleanup`: prunes what retention no longer keeps.
+
+use clap::Args;
+
+use crate::cli::command::Command;
+use crate::cli::context::{Context, Session};
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::client::{CleanupPlan, ClientError, Leftovers};
+use crate::operation::Time;
+use crate::report::{self, Cell, Style, Table, bytes, plural};
+use crate::wal::WalError;
+
+const HELP: &str = "\
+Ages are whole days in UTC: an operation that completed today stays, whatever the age.
+Operations that others depend on, and archives that are still to be pushed, stay as well.
+
+Examples:
+  wal-cli cleanup --dry-run
+  wal-cli cleanup --age 7
+  wal-cli cleanup --age 90 --failed";
+
+/// Prune completed operations that are older than retention keeps them
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub struct Cleanup {
+    /// Prune failed operations of that age, too; otherwise they stay
+    #[arg(long)]
+    failed: bool,
+    /// Keep operations for this many whole days [default: the setting max_age_days]
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(0..=36_500))]
+    age: Option<u64>,
+    /// Only show what would be pruned
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Command for Cleanup {
+    const NAME: &'static str = "cleanup";
+
+    fn run(self, session: &mut Session) -> Result<Exit, CliError> {
+        let context = &mut session.open(Self::NAME)?;
+        let pushes = if self.dry_run { 0 } else { push(context)? };
+        let plan = context.client.cleanup(self.age, self.failed, self.dry_run)?;
+        let leftovers = context.client.remove_leftovers(self.dry_run)?;
+        let days = self.age.unwrap_or_else(|| u64::from(context.client.settings().max_age_days));
+        for (number, backend, why) in &leftovers.kept {
+            context.output.warn(
+                &format!("kept an unfinished upload of operation {number} at `{backend}`: {why}"),
+                None,
+            );
+        }
+        let result = Pruned { plan, leftovers, pushes, days, args: &self };
+        context.output.outcome(
+            || {
+                let Pruned { plan, leftovers, .. } = &result;
+                report::Cleanup::new(plan, leftovers, self.dry_run, days, pushes)
+            },
+            None,
+            |output| output.text(&result.text(&output.style)),
+        )
+    }
+}
+
+/// Pushes archives first, if the settings name a destination. A failure must not keep a full disk
+/// from being cleaned: the archives stay, and everything else is pruned.
+fn push(context: &mut Context<'_>) -> Result<u64, CliError> {
+    match context.client.push_before_cleanup() {
+        Ok(report) => Ok(report.map_or(0, |report| report.logged())),
+        Err(
+            error @ ClientError::Wal(
+                WalError::Damaged(_) | WalError::NewerFormat { .. } | WalError::Busy { .. },
+            ),
+        ) => Err(error.into()),
+        Err(error) => {
+            context.output.warn(&format!("no archive was pushed: {error}"), None);
+            Ok(0)
+        }
+    }
+}
+
+/// What was pruned, or would be.
+struct Pruned<'a> {
+    plan: CleanupPlan,
+    leftovers: Leftovers,
+    pushes: u64,
+    days: u64,
+    args: &'a Cleanup,
+}
+
+impl Pruned<'_> {
+    fn text(&self, style: &Style) -> String {
+        let Pruned { plan, leftovers, pushes, .. } = self;
+        let mut table = Table::new(*style);
+        for (name, operations, size) in &plan.archives {
+            table.row(vec![
+                Cell::plain(name),
+                Cell::right(plural(*operations, "operation")),
+                Cell::right(bytes(*size)),
+            ]);
+        }
+        let mut text = if table.is_empty() { String::new() } else { table.render() };
+        let archived: u64 = plan.archives.iter().map(|(_, operations, _)| operations).sum();
+        let completed = plan.operations + archived;
+        if completed + plan.failed + plan.kept + plan.unpushed == 0 {
+            text.push_str(&self.nothing(style.now));
+        }
+        let is = if self.args.dry_run { "would be " } else { "" };
+        let counts = [
+            (completed, "completed operation", format!("{is}pruned")),
+            (plan.failed, "failed operation", format!("{is}pruned")),
+            (plan.kept, "operation", "of that age kept: others depend on them".into()),
+            (plan.unpushed, "operation", "of that age kept until their archive is pushed".into()),
+            (*pushes, "archive", "queued for upload".into()),
+            (plan.joined, "small archive", format!("{is}merged with others of the same day")),
+            (
+                leftovers.removed.len() as u64,
+                "unfinished upload",
+                format!("of deleted operations {is}aborted"),
+            ),
+        ];
+        for (n, what, then) in counts.into_iter().filter(|(n, ..)| *n > 0) {
+            text.push_str(&format!("{} {then}\n", plural(n, what)));
+        }
+        text
+    }
+
+    fn nothing(&self, now: Time) -> String {
+        let what = if self.args.failed { "completed or failed" } else { "completed" };
+        let days = i64::try_from(self.days).unwrap_or(i64::MAX);
+        let before = now.plus_millis(days.saturating_mul(-86_400_000)).to_string();
+        let day = before.split('T').next().unwrap_or_default();
+        format!("nothing to prune: no {what} operation ended before {day} (UTC)\n")
+    }
+}
