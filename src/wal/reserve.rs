@@ -4,11 +4,11 @@
 //! up rather than fail; what logs never does. An empty file in its place tells that it was given up: until it can be
 //! made again, new operations leave that much of the disk free, so that nobody logs into the room meant for outcomes.
 
-use super::change::{Change, Written};
-use super::error::{WalError, WalResult};
-use super::log::Wal;
-use super::view::View;
 use crate::disk::{Access, DiskResult};
+use crate::wal::change::{Change, Written};
+use crate::wal::error::{WalError, WalResult};
+use crate::wal::journal::writer::Wal;
+use crate::wal::read::view::View;
 
 /// Bytes of the reserve, unless options say otherwise.
 pub(super) const RESERVE_BYTES: u64 = 4 << 20;

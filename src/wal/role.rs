@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Layout;
+use crate::wal::layout::Layout;
 
 impl Layout {
     /// The role of a path: `generation`, `manifest`, `staged-partition`, `lock`, …; `outside` if it is none of the log's.
@@ -58,8 +58,8 @@ mod tests {
             (layout.staged_content("0f", "1"), "staged-content"),
             (layout.spooled("ab"), "content"),
             (layout.spooled_for("ab", id), "content-link"),
-            (layout.lock(super::super::LockName::Append), "lock"),
-            (layout.lock(super::super::LockName::Sync), "sync-lock"),
+            (layout.lock(crate::wal::layout::LockName::Append), "lock"),
+            (layout.lock(crate::wal::layout::LockName::Sync), "sync-lock"),
             (layout.base().join("local/content/xy/cid"), "local-content"),
             ("/elsewhere".into(), "outside"),
         ] {

@@ -12,14 +12,14 @@ use std::collections::BTreeSet;
 
 use sha2::{Digest, Sha256};
 
-use super::change::{Admitted, Change, Written};
-use super::error::{WalError, WalResult};
-use super::layout::Layout;
-use super::log::Wal;
-use super::manifest::hex;
-use super::view::View;
 use crate::disk::{Access, DiskError, DiskFile, DiskResult, FileKind};
 use crate::operation::{Logged, Operation, OperationId, Source, Status};
+use crate::wal::change::{Admitted, Change, Written};
+use crate::wal::error::{WalError, WalResult};
+use crate::wal::files::manifest::hex;
+use crate::wal::journal::writer::Wal;
+use crate::wal::layout::Layout;
+use crate::wal::read::view::View;
 
 /// Bytes copied at a time.
 const BUFFER: u64 = 256 << 10;

@@ -5,15 +5,15 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::Loss;
 use crate::disk::Disk;
 use crate::operation::{Number, Revision, Status, Transition};
-use crate::wal::chain;
 use crate::wal::error::{WalError, WalResult};
+use crate::wal::files::manifest::Manifest;
+use crate::wal::journal::note::AppendNote;
+use crate::wal::journal::reader;
 use crate::wal::journal::{
     self, BadHeader, FRAME_HEADER_LEN, FrameKind, HEADER_LEN, Header, Payload, Reservation,
     frame_at,
 };
 use crate::wal::layout::Layout;
-use crate::wal::manifest::Manifest;
-use crate::wal::note::AppendNote;
 
 /// Bytes that a transition takes at least: what tells how many may have stood in a stretch.
 const RECORD_MIN: u64 = 48;
@@ -72,7 +72,7 @@ impl Journal {
         manifest: Option<&Manifest>,
     ) -> WalResult<Journal> {
         let first = manifest.map(|manifest| manifest.first_generation);
-        let generations = chain::generations(disk, layout)?;
+        let generations = reader::generations(disk, layout)?;
         let mut files = HashMap::new();
         let mut headers = HashMap::new();
         for generation in &generations {
@@ -117,7 +117,7 @@ impl Journal {
             return Ok(journal);
         };
         journal.last = manifest.map(|manifest| manifest.revision);
-        let noted = chain::noted_generations(disk, layout)?;
+        let noted = reader::noted_generations(disk, layout)?;
         // Whoever began to make them had said nothing yet.
         let never_began: HashSet<u64> = files
             .iter()
@@ -125,7 +125,7 @@ impl Journal {
                 let may_have = noted.contains(generation) || !read.bad.is_empty();
                 !headers.contains_key(generation)
                     && !may_have
-                    && !chain::header_is_broken(&read.bytes, **generation)
+                    && !reader::header_is_broken(&read.bytes, **generation)
             })
             .map(|(generation, _)| *generation)
             .collect();
@@ -133,7 +133,7 @@ impl Journal {
         journal.next = manifest.map_or(Number::FIRST, |manifest| manifest.next_number);
         journal.numbers.0 = headers.get(&generation).map_or(journal.next, |header| header.number);
         loop {
-            let next = chain::successor(&headers, generation);
+            let next = reader::successor(&headers, generation);
             let name = layout.relative(&layout.generation(generation));
             let header = headers.get(&generation);
             journal.next = header.map_or(journal.next, |header| header.number.max(journal.next));
@@ -155,7 +155,7 @@ impl Journal {
             match files.get(&generation) {
                 Some(read) => {
                     let synced = if next.is_none() {
-                        chain::synced_by_any_note(disk, layout, generation)?
+                        reader::synced_by_any_note(disk, layout, generation)?
                     } else {
                         0
                     };

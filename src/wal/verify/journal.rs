@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Finding, Look, NOTHING, Verified, into_finding};
 use crate::operation::{self, Number, Operation, Revision, Transition};
-use crate::wal::chain::{self, Chain, Content, Link, Position};
 use crate::wal::error::WalResult;
+use crate::wal::files::manifest::Manifest;
+use crate::wal::files::schema::Spooled;
+use crate::wal::journal::reader::{self, Chain, Content, Link, Position};
 use crate::wal::journal::{self, HEADER_LEN, Header};
-use crate::wal::manifest::Manifest;
-use crate::wal::schema::Spooled;
 
 /// What the journal says, to be held against the files.
 #[derive(Debug, Default)]
@@ -93,7 +93,7 @@ impl Journal {
 impl Look<'_> {
     pub(super) fn journal(&self, manifest: &Manifest, found: &mut Verified) -> WalResult<Journal> {
         let mut journal = Journal { has_all_bases: true, ..Journal::default() };
-        let chain = match chain::read_chain(&**self.disk, self.layout, manifest.first_generation) {
+        let chain = match reader::read_chain(&**self.disk, self.layout, manifest.first_generation) {
             Ok(chain) => chain,
             Err(error) => {
                 found.findings.push(into_finding(self.layout, error)?);
@@ -234,9 +234,9 @@ impl Look<'_> {
         let in_chain: HashSet<u64> =
             chain.links.iter().map(|link| link.header.generation).collect();
         // The notes first: a generation and its name are durable before any note speaks of it.
-        let noted = chain::noted_generations(&**self.disk, self.layout)?;
-        let headers = chain::headers(&**self.disk, self.layout, manifest.first_generation)?;
-        let generations = chain::generations(&**self.disk, self.layout)?;
+        let noted = reader::noted_generations(&**self.disk, self.layout)?;
+        let headers = reader::headers(&**self.disk, self.layout, manifest.first_generation)?;
+        let generations = reader::generations(&**self.disk, self.layout)?;
         let last = chain.links.last().map_or(0, |link| link.header.generation);
         for generation in generations.iter().copied() {
             let name = self.generation_name(generation);
@@ -296,7 +296,7 @@ impl Look<'_> {
         };
         for entry in entries {
             let name = entry.name.to_string_lossy();
-            if crate::wal::Layout::parse_generation(&name).is_none() {
+            if crate::wal::layout::Layout::parse_generation(&name).is_none() {
                 found.findings.push(Finding::note(
                     format!("journal/{name}"),
                     None,
@@ -331,7 +331,7 @@ impl Look<'_> {
             return Ok(());
         }
         // No note speaks of a generation before its header is durable.
-        if chain::header_is_broken(&bytes, generation) || noted.contains(&generation) {
+        if reader::header_is_broken(&bytes, generation) || noted.contains(&generation) {
             let what = "its header cannot be read any more";
             found.findings.push(Finding::damage(name, Some(0), what));
         } else {

@@ -7,11 +7,11 @@ use super::{Finding, Look, Verified, into_finding};
 use crate::disk::Access;
 use crate::operation::OperationId;
 use crate::wal::error::{WalError, WalResult};
+use crate::wal::files::manifest::sha256_hex;
+use crate::wal::files::schema::Spooled;
 use crate::wal::layout::Layout;
-use crate::wal::manifest::sha256_hex;
-use crate::wal::schema::Spooled;
+use crate::wal::read::view::View;
 use crate::wal::spool::hash_of;
-use crate::wal::view::View;
 
 /// Links without an operation that are told one by one.
 const TOLD_MAX: usize = 20;

@@ -1,0 +1,225 @@
+//! What a large batch has to tell once it is committed, kept in a file without a name meanwhile.
+
+use std::path::PathBuf;
+
+use crate::disk::{Access, Disk, DiskFile};
+use crate::operation::{
+    BackendName, Logged, Number, Operation, OperationId, OperationType, Revision, Source, Status,
+};
+use crate::wal::change::Written;
+use crate::wal::error::{WalError, WalResult};
+use crate::wal::layout::Layout;
+
+/// Bytes that are read at a time.
+const STEP: usize = 256 * 1024;
+
+/// Bytes before a record's path: number, id, revision, kind, whether it existed, status, length of the path.
+const HEAD: usize = 8 + 16 + 8 + 4 + 1 + 1 + 4;
+
+/// Stands for the length of a path that is not there.
+const NO_PATH: u32 = u32::MAX;
+
+/// One operation that a batch logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number, id and revision.
+    pub written: Written,
+    /// Its type.
+    pub operation_type: OperationType,
+    /// Where it will be carried out.
+    pub backend: BackendName,
+    /// The path it concerns, where it concerns one.
+    pub path: Option<String>,
+    /// Its status.
+    pub status: Status,
+    /// Whether it was there before, with the same idempotency key.
+    pub existing: bool,
+    /// Whether its content is in the spool.
+    pub spooled: bool,
+}
+
+impl Entry {
+    /// What is told of an operation that was logged.
+    pub fn new(written: Written, operation: &Logged) -> Entry {
+        Entry {
+            written,
+            operation_type: operation.operation_type.clone(),
+            backend: operation.backend.clone(),
+            path: operation.parameters.get("path").cloned(),
+            status: Status::Pending,
+            existing: false,
+            spooled: operation.source.as_ref().is_some_and(Source::is_spooled),
+        }
+    }
+
+    /// What is told of one that was there already.
+    pub fn existing(operation: &Operation) -> Entry {
+        let Operation { number, id, revision, .. } = *operation;
+        Entry {
+            written: Written { number, id, revision, deleted: false },
+            operation_type: operation.operation_type.clone(),
+            backend: operation.backend.clone(),
+            path: operation.parameters.get("path").cloned(),
+            status: operation.status(),
+            existing: true,
+            spooled: operation.source.as_ref().is_some_and(Source::is_spooled),
+        }
+    }
+}
+
+/// Entries on disk. They vanish with the process, however it ends.
+#[derive(Debug, Default)]
+pub struct Receipts {
+    file: Option<Box<dyn DiskFile>>,
+    path: PathBuf,
+    len: u64,
+    unwritten: Vec<u8>,
+    kinds: Vec<(OperationType, BackendName)>,
+}
+
+impl Receipts {
+    /// Makes the file in `tmp/` and takes its name away.
+    pub fn create(disk: &dyn Disk, layout: &Layout, random: u64) -> WalResult<Receipts> {
+        let path = layout.staged(&format!("receipts_{random:016x}"));
+        let file = disk.open(&path, Access::CreateNew)?;
+        disk.remove_file(&path)?;
+        Ok(Receipts { file: Some(file), path, ..Receipts::default() })
+    }
+
+    /// Adds an entry; in memory until [`Receipts::flush`].
+    pub fn push(&mut self, entry: &Entry) {
+        let known = self
+            .kinds
+            .iter()
+            .position(|(kind, backend)| *kind == entry.operation_type && *backend == entry.backend);
+        let kind = known.unwrap_or_else(|| {
+            self.kinds.push((entry.operation_type.clone(), entry.backend.clone()));
+            self.kinds.len() - 1
+        });
+        let path_len = entry.path.as_ref().map_or(NO_PATH, |path| path.len() as u32);
+        let bytes = &mut self.unwritten;
+        bytes.extend_from_slice(&entry.written.number.get().to_le_bytes());
+        bytes.extend_from_slice(entry.written.id.as_bytes());
+        bytes.extend_from_slice(&entry.written.revision.get().to_le_bytes());
+        bytes.extend_from_slice(&(kind as u32).to_le_bytes());
+        bytes.extend_from_slice(&[
+            u8::from(entry.existing) | u8::from(entry.spooled) << 1,
+            entry.status as u8,
+        ]);
+        bytes.extend_from_slice(&path_len.to_le_bytes());
+        bytes.extend_from_slice(entry.path.as_deref().unwrap_or_default().as_bytes());
+    }
+
+    /// Writes what was added to the file.
+    pub fn flush(&mut self) -> WalResult<()> {
+        if let Some(file) = &self.file {
+            file.write_at(&self.unwritten, self.len)?;
+            self.len += self.unwritten.len() as u64;
+            self.unwritten.clear();
+        }
+        Ok(())
+    }
+
+    /// Hands out all entries, in order.
+    pub fn each<E: From<WalError>>(
+        &self,
+        mut take: impl FnMut(Entry) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let mut buffer = Vec::new();
+        let (mut at, mut wanted) = (0, STEP);
+        while at < self.len {
+            buffer.resize(wanted, 0);
+            let read = file.read_at(&mut buffer, at).map_err(WalError::from)?;
+            let mut used = 0;
+            while let Some((entry, len)) = self.decode(&buffer[used..read]) {
+                take(entry)?;
+                used += len;
+            }
+            if used == 0 {
+                // The record is longer than what was read; if all was read, it is not what we wrote.
+                if read < wanted {
+                    return Err(WalError::damaged(
+                        &self.path,
+                        Some(at),
+                        "the list of what was logged is torn",
+                    )
+                    .into());
+                }
+                wanted *= 2;
+            } else {
+                wanted = STEP;
+            }
+            at += used as u64;
+        }
+        Ok(())
+    }
+
+    fn decode(&self, bytes: &[u8]) -> Option<(Entry, usize)> {
+        let number = Number::new(u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?));
+        let id = OperationId::from_bytes(bytes.get(8..24)?.try_into().ok()?);
+        let revision = Revision::new(u64::from_le_bytes(bytes.get(24..32)?.try_into().ok()?));
+        let kind = u32::from_le_bytes(bytes.get(32..36)?.try_into().ok()?) as usize;
+        let flags = *bytes.get(36)?;
+        let (existing, spooled) = (flags & 1 != 0, flags & 2 != 0);
+        let status = *Status::ALL.get(usize::from(*bytes.get(37)?))?;
+        let path_len = u32::from_le_bytes(bytes.get(38..HEAD)?.try_into().ok()?);
+        let (operation_type, backend) = self.kinds.get(kind)?.clone();
+        let (path, len) = match path_len {
+            NO_PATH => (None, HEAD),
+            len => {
+                let end = HEAD + len as usize;
+                (Some(String::from_utf8(bytes.get(HEAD..end)?.to_vec()).ok()?), end)
+            }
+        };
+        let written = Written { number, id, revision, deleted: false };
+        Some((Entry { written, operation_type, backend, path, status, existing, spooled }, len))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::disk::Machine;
+    use crate::operation::Time;
+
+    #[test]
+    fn entries_come_back_in_order_from_a_file_without_a_name() {
+        let disk = Machine::new().process();
+        let layout = Layout::new("/");
+        disk.create_dir(Path::new("/tmp")).unwrap();
+        let mut receipts = Receipts::create(&disk, &layout, 5).unwrap();
+        assert_eq!(disk.list(&layout.tmp()).unwrap(), []);
+        let entries: Vec<Entry> = (0..4000u64)
+            .map(|nth| Entry {
+                written: Written {
+                    number: Number::new(nth + 7),
+                    id: OperationId::new(Time::from_millis(1), nth as usize, 3),
+                    revision: Revision::new(nth + 9),
+                    deleted: false,
+                },
+                status: Status::ALL[nth as usize % 5],
+                existing: nth % 7 == 0,
+                spooled: nth % 5 == 0,
+                operation_type: OperationType::new(["add", "pin"][nth as usize % 2]).unwrap(),
+                backend: BackendName::new("local").unwrap(),
+                // One of them is longer than what is read at a time.
+                path: (nth % 3 > 0)
+                    .then(|| "x".repeat(if nth == 1000 { STEP * 3 } else { nth as usize % 300 })),
+            })
+            .collect();
+        for chunk in entries.chunks(700) {
+            chunk.iter().for_each(|entry| receipts.push(entry));
+            receipts.flush().unwrap();
+        }
+        let mut read = Vec::new();
+        let all = receipts.each(|entry| {
+            read.push(entry);
+            Ok::<(), WalError>(())
+        });
+        all.unwrap();
+        assert!(read == entries);
+    }
+}
