@@ -16,9 +16,9 @@ use crate::disk::{Access, DiskError, DiskFile, DiskResult, FileKind};
 use crate::operation::{Logged, Operation, OperationId, Source, Status};
 use crate::wal::change::{Admitted, Change, Written};
 use crate::wal::error::{WalError, WalResult};
-use crate::wal::files::manifest::hex;
 use crate::wal::journal::writer::Wal;
 use crate::wal::layout::Layout;
+use crate::wal::manifest::hex;
 use crate::wal::read::view::View;
 
 /// Bytes copied at a time.

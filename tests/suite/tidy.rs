@@ -30,9 +30,9 @@ const TOP: &str = "cli";
 
 /// Crates that only one place may know; by the beginnings of paths below `src`.
 const ONLY_IN: &[(&str, &[&str])] = &[
-    ("arrow_array", &["wal/files/schema", "wal/adopt/original"]),
-    ("arrow_schema", &["wal/files/schema", "wal/adopt/original"]),
-    ("parquet", &["wal/files/schema", "wal/adopt/original"]),
+    ("arrow_array", &["wal/schema", "wal/original"]),
+    ("arrow_schema", &["wal/schema", "wal/original"]),
+    ("parquet", &["wal/schema", "wal/original"]),
     ("toml_edit", &["config"]),
     ("reqwest", &["backend/http"]),
     ("tokio", &["backend/network", "backend/http", "backend/s3"]),

@@ -6,20 +6,18 @@
 //!
 //! A process that dies leaves one of these states behind, and the next writer carries on from there.
 
-pub mod original;
-
 use std::collections::BTreeMap;
 
 use crate::operation::{Operation, State, Time};
 use crate::wal::error::{Damage, WalError, WalResult};
 use crate::wal::files::checkpoint::{ARCHIVE_PARTITIONS, CheckpointReport, Exchange};
-use crate::wal::files::manifest::{Manifest, Originals, Unread};
 use crate::wal::files::retention::CleanupPlan;
 use crate::wal::journal::lock::LockFile;
 use crate::wal::journal::writer::Wal;
 use crate::wal::layout::{Layout, LockName};
+use crate::wal::manifest::{Manifest, Originals, Unread};
+use crate::wal::original::{self, Survey};
 use crate::wal::read::view::View;
-use original::Survey;
 
 /// A file that changed more lately than this is still being written to.
 const QUIET_MS: i64 = 60_000;

@@ -5,10 +5,8 @@
 //! that is dropped, or whose process dies, leaves nothing behind but numbers that nobody gets.
 
 use super::checkpoint::{CheckpointReport, Exchange};
-use super::manifest::{FileEntry, Manifest};
 use super::preconditions::{Conditions, Decision};
 use super::receipts::{Entry, Receipts};
-use super::schema;
 use crate::disk::DiskError;
 use crate::operation::{
     self, Event, Logged, Number, Operation, OperationId, Revision, Time, Transition,
@@ -20,6 +18,8 @@ use crate::wal::journal::note;
 use crate::wal::journal::writer::{NewFrame, Wal, nothing_logged};
 use crate::wal::journal::{self, FRAME_MAX, FrameKind, Reservation, TRANSITIONS_MAX};
 use crate::wal::layout::Layout;
+use crate::wal::manifest::{FileEntry, Manifest};
+use crate::wal::schema;
 use crate::wal::spool::Staged;
 
 /// Bytes of operations that are held before they go to partitions: what bounds the memory, whatever they hold.

@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::manifest::{FileEntry, Manifest, Unread};
-use super::schema;
 use crate::disk::FileKind;
 use crate::operation::{Number, Operation, Revision, State, Time};
 use crate::wal::error::{WalError, WalResult};
@@ -11,7 +9,9 @@ use crate::wal::journal::lock::{HeldLock, LockFile};
 use crate::wal::journal::reader;
 use crate::wal::journal::writer::Wal;
 use crate::wal::layout::{Layout, LockName};
+use crate::wal::manifest::{FileEntry, Manifest, Unread};
 use crate::wal::read::view::View;
+use crate::wal::schema;
 
 /// An archive holds at most this many partitions' worth of operations.
 pub const ARCHIVE_PARTITIONS: usize = 8;

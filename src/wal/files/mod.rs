@@ -2,9 +2,7 @@
 
 pub(in crate::wal) mod batch;
 pub(in crate::wal) mod checkpoint;
-pub mod manifest;
 pub(in crate::wal) mod preconditions;
 pub(in crate::wal) mod push;
 pub(in crate::wal) mod receipts;
 pub(in crate::wal) mod retention;
-pub mod schema;

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::absolute;
 
 use super::checkpoint::{CheckpointReport, Exchange};
-use super::manifest::{FileEntry, Pushed};
 use super::retention::{days_of_archives, unsettled_archives};
 use crate::operation::{
     BackendName, Fields, Logged, Number, Operation, OperationId, OperationType, Source, Status,
@@ -17,6 +16,7 @@ use crate::operation::{
 use crate::wal::change::Change;
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::journal::writer::Wal;
+use crate::wal::manifest::{FileEntry, Pushed};
 use crate::wal::read::admit::Fate;
 use crate::wal::read::view::View;
 

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::checkpoint::{ARCHIVE_PARTITIONS, CheckpointReport, Dropped, Exchange};
-use super::manifest::FileEntry;
 use crate::operation::{Number, Operation, OperationId, State, Status, Time};
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::journal::writer::Wal;
 use crate::wal::layout::Layout;
+use crate::wal::manifest::FileEntry;
 use crate::wal::read::view::View;
 
 /// What a cleanup is to drop.

@@ -8,8 +8,8 @@ use super::writer::{Inner, Wal};
 use crate::disk::{Access, Disk, DiskError};
 use crate::operation::{Number, Revision};
 use crate::wal::error::{WalError, WalResult};
-use crate::wal::files::manifest::Manifest;
 use crate::wal::layout::{Layout, LockName};
+use crate::wal::manifest::Manifest;
 
 impl Wal {
     /// Closes the generation and opens the next one. Holds `lock`; takes `sync.lock`.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use super::view::{Glimpse, View};
 use crate::operation::{Number, Operation};
-use crate::wal::adopt::original::Rows;
 use crate::wal::error::{WalError, WalResult};
-use crate::wal::files::manifest::FileEntry;
-use crate::wal::files::schema::Table;
+use crate::wal::manifest::FileEntry;
+use crate::wal::original::Rows;
+use crate::wal::schema::Table;
 
 /// In which order operations are visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

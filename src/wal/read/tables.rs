@@ -2,8 +2,8 @@
 
 use super::view::View;
 use crate::wal::error::{WalError, WalResult};
-use crate::wal::files::manifest::FileEntry;
-use crate::wal::files::schema::Table;
+use crate::wal::manifest::FileEntry;
+use crate::wal::schema::Table;
 
 impl View {
     /// Opens a file that the manifest names, which has to be as the manifest says.

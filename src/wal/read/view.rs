@@ -8,14 +8,14 @@ use crate::disk::{Access, Disk, DiskError, Metadata};
 use crate::operation::{
     self, BackendName, Number, Operation, OperationId, OperationType, Revision, Status,
 };
-use crate::wal::adopt::original::{self, Rows};
 use crate::wal::change::Written;
 use crate::wal::error::{Damage, WalError, WalResult};
-use crate::wal::files::manifest::{Counts, FileEntry, Manifest};
-use crate::wal::files::schema::Table;
 use crate::wal::journal::reader::{self, Content, Position, ReadFrame};
 use crate::wal::journal::{self, FrameKind, Payload, Record};
 use crate::wal::layout::Layout;
+use crate::wal::manifest::{Counts, FileEntry, Manifest};
+use crate::wal::original::{self, Rows};
+use crate::wal::schema::Table;
 
 /// How often a reader starts over when files vanish under it.
 const ATTEMPTS: usize = 20;
@@ -26,10 +26,10 @@ const CACHED_GROUPS: usize = 4;
 /// The log at one moment; [`View::catch_up`] moves it on.
 #[derive(Debug)]
 pub struct View {
-    disk: Arc<dyn Disk>,
-    layout: Layout,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) layout: Layout,
     base: Option<Base>,
-    journal: Tail,
+    pub(super) journal: Tail,
     cache: Mutex<Vec<CachedGroup>>,
     /// The operations of the original system, as long as its files are part of the log, and whether any of that is damaged.
     originals: Option<(Rows, Option<Damage>)>,
@@ -54,16 +54,16 @@ struct CachedGroup {
 
 /// What the journal says.
 #[derive(Debug, Default)]
-struct Tail {
+pub(super) struct Tail {
     position: Option<Position>,
     /// Last revision of what was taken in; none: nothing was.
     revision: Option<Revision>,
-    payloads: Vec<Payload>,
+    pub(super) payloads: Vec<Payload>,
     touched: BTreeMap<Number, Touched>,
     /// The numbers of the touched operations by id; made when first asked for.
     ids: OnceLock<HashMap<OperationId, Number>>,
     /// The numbers of the operations logged here with an idempotency key, as far as the payloads were looked through.
-    keys: Mutex<(usize, HashMap<String, Number>)>,
+    pub(super) keys: Mutex<(usize, HashMap<String, Number>)>,
     kinds: Vec<Kind>,
     damage: Option<Damage>,
     bytes: u64,
@@ -202,7 +202,7 @@ impl View {
     }
 
     /// Whether the manifest still is the one that was read.
-    fn is_current(&self) -> WalResult<bool> {
+    pub(super) fn is_current(&self) -> WalResult<bool> {
         match self.disk.metadata(&self.layout.manifest()) {
             Ok(seen) => Ok(self.base.as_ref().is_some_and(|base| base.seen == seen)),
             Err(error) if error.is_not_found() => Ok(self.base.is_none()),

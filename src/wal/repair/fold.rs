@@ -9,10 +9,10 @@ use super::{Loss, MANIFEST, Plan, READS, Repair};
 use crate::disk::{Access, DiskError};
 use crate::operation::{self, Event, Number, Operation, OperationId, Revision};
 use crate::wal::error::WalResult;
-use crate::wal::files::manifest::{Manifest, NumberSet, sha256_hex};
-use crate::wal::files::schema::Spooled;
 use crate::wal::journal::note::AppendNote;
 use crate::wal::layout::Layout;
+use crate::wal::manifest::{Manifest, NumberSet, sha256_hex};
+use crate::wal::schema::Spooled;
 use crate::wal::spool::hash_of;
 
 impl Repair<'_> {

@@ -8,8 +8,8 @@ use super::rows::Files;
 use super::{Plan, Repair};
 use crate::operation::{self, Event, Number, Operation, Status, Transition};
 use crate::wal::error::WalResult;
-use crate::wal::files::manifest::{FileEntry, Manifest};
-use crate::wal::files::schema::Table;
+use crate::wal::manifest::{FileEntry, Manifest};
+use crate::wal::schema::Table;
 
 /// Why they are held, in their history.
 const REASON: &str = "a repair could not tell whether it had gone on, or is as it was: look, then release or delete it";

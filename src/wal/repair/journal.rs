@@ -6,7 +6,6 @@ use super::Loss;
 use crate::disk::Disk;
 use crate::operation::{Number, Revision, Status, Transition};
 use crate::wal::error::{WalError, WalResult};
-use crate::wal::files::manifest::Manifest;
 use crate::wal::journal::note::AppendNote;
 use crate::wal::journal::reader;
 use crate::wal::journal::{
@@ -14,6 +13,7 @@ use crate::wal::journal::{
     frame_at,
 };
 use crate::wal::layout::Layout;
+use crate::wal::manifest::Manifest;
 
 /// Bytes that a transition takes at least: what tells how many may have stood in a stretch.
 const RECORD_MIN: u64 = 48;

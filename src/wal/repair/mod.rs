@@ -21,8 +21,6 @@ use crate::disk::{Access, Disk, DiskError, DiskResult};
 use crate::operation::{Number, Operation, Revision, State, Time};
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::files::checkpoint::ARCHIVE_PARTITIONS;
-use crate::wal::files::manifest::{FileEntry, Manifest, NumberSet};
-use crate::wal::files::schema;
 use crate::wal::journal::Header;
 use crate::wal::journal::lock::LockFile;
 use crate::wal::journal::note::{self, AppendNote, SyncNote};
@@ -30,6 +28,8 @@ use crate::wal::journal::reader;
 use crate::wal::journal::recover;
 use crate::wal::journal::writer::Options;
 use crate::wal::layout::{Layout, LockName};
+use crate::wal::manifest::{FileEntry, Manifest, NumberSet};
+use crate::wal::schema;
 use crate::wal::verify::{Finding, Verified, look_at, verify};
 
 /// Something that cannot be read any more.

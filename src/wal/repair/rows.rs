@@ -8,11 +8,11 @@ use bytes::Bytes;
 use super::{Loss, Plan, READS, Read, Repair, read};
 use crate::disk::{DiskError, FileKind};
 use crate::operation::{Number, Operation, OperationId, Revision, State};
-use crate::wal::adopt::original;
 use crate::wal::error::{WalError, WalResult};
-use crate::wal::files::manifest::{FileEntry, Manifest, NumberSet, sha256_hex};
-use crate::wal::files::schema::{self, Spooled, Table};
 use crate::wal::layout::Layout;
+use crate::wal::manifest::{FileEntry, Manifest, NumberSet, sha256_hex};
+use crate::wal::original;
+use crate::wal::schema::{self, Spooled, Table};
 use crate::wal::verify;
 
 /// What every Parquet file begins and ends with.

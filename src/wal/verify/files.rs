@@ -9,9 +9,9 @@ use super::{Finding, Look, Verified, into_finding};
 use crate::disk::Disk;
 use crate::operation::{Number, OperationId};
 use crate::wal::error::{WalError, WalResult};
-use crate::wal::files::manifest::{FileEntry, Manifest};
-use crate::wal::files::schema::{Checked, Table};
 use crate::wal::layout::Layout;
+use crate::wal::manifest::{FileEntry, Manifest};
+use crate::wal::schema::{Checked, Table};
 
 /// The rows of a file, or what is wrong with it.
 pub(in crate::wal) fn check(

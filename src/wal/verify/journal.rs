@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::{Finding, Look, NOTHING, Verified, into_finding};
 use crate::operation::{self, Number, Operation, Revision, Transition};
 use crate::wal::error::WalResult;
-use crate::wal::files::manifest::Manifest;
-use crate::wal::files::schema::Spooled;
 use crate::wal::journal::reader::{self, Chain, Content, Link, Position};
 use crate::wal::journal::{self, HEADER_LEN, Header};
+use crate::wal::manifest::Manifest;
+use crate::wal::schema::Spooled;
 
 /// What the journal says, to be held against the files.
 #[derive(Debug, Default)]

@@ -11,11 +11,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::disk::{Access, Disk, DiskFile, DiskResult, FileKind, Metadata};
-use crate::wal::adopt::original;
 use crate::wal::error::{Damage, WalError, WalResult};
-use crate::wal::files::manifest::{Manifest, sha256_hex};
 use crate::wal::journal::note::{self, AppendNote, HolderNote, SyncNote};
 use crate::wal::layout::{Layout, LockName};
+use crate::wal::manifest::{Manifest, sha256_hex};
+use crate::wal::original;
 use crate::wal::read::view::View;
 
 /// How often everything is looked at again because the log has moved on.
@@ -172,7 +172,7 @@ pub fn decode_files(disk: &Arc<dyn Disk>, layout: &Layout) -> WalResult<u64> {
     let manifest = Manifest::load(&**disk, layout)?;
     let files = manifest.map(|manifest| manifest.files).unwrap_or_default();
     let results = files::on_threads(&files, |_, file| {
-        crate::wal::files::schema::decode(&**disk, &layout.file(&file.name))
+        crate::wal::schema::decode(&**disk, &layout.file(&file.name))
     });
     results.into_iter().map(|(_, rows)| rows).sum()
 }

@@ -7,10 +7,10 @@ use super::{Finding, Look, Verified, into_finding};
 use crate::disk::Access;
 use crate::operation::OperationId;
 use crate::wal::error::{WalError, WalResult};
-use crate::wal::files::manifest::sha256_hex;
-use crate::wal::files::schema::Spooled;
 use crate::wal::layout::Layout;
+use crate::wal::manifest::sha256_hex;
 use crate::wal::read::view::View;
+use crate::wal::schema::Spooled;
 use crate::wal::spool::hash_of;
 
 /// Links without an operation that are told one by one.

@@ -27,13 +27,13 @@ use parquet::schema::types::ColumnPath;
 
 pub use check::{Checked, Salvaged, Spooled, decode, salvage};
 
-use super::manifest::sha256_hex;
 use crate::disk::Disk;
 use crate::operation::{
     BackendName, Claim, Failure, FailureClass, Fields, HistoryEntry, Number, Operation,
     OperationId, OperationType, Outcome, Revision, Source, State, Status, Time, Wait,
 };
 use crate::wal::error::{WalError, WalResult};
+use crate::wal::manifest::sha256_hex;
 
 /// Footer key that marks a file as ours; its value is the format version.
 pub const FORMAT_KEY: &str = "wal-cli.format";

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::wal::files::schema;
+use crate::wal::schema;
 
 const PARQUET: &[u8] =
     include_bytes!("../../../tests/data/original/mixed/partitions/wal_1735680000_0.parquet");

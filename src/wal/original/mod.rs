@@ -22,10 +22,10 @@ use crate::operation::{
     OperationId, OperationType, Outcome, Revision, State, Status, Time, Wait,
 };
 use crate::wal::error::WalResult;
-use crate::wal::files::manifest::{OriginalFile, Unread, sha256_hex};
-use crate::wal::files::schema::FORMAT_KEY;
-use crate::wal::files::schema::footer::{self, MAGIC};
 use crate::wal::layout::Layout;
+use crate::wal::manifest::{OriginalFile, Unread, sha256_hex};
+use crate::wal::schema::FORMAT_KEY;
+use crate::wal::schema::footer::{self, MAGIC};
 
 /// Who did what an adopted operation's history begins with.
 pub const ACTOR: &str = "ipfs_kit_py";

@@ -13,7 +13,7 @@ use crate::operation::{
     Time,
 };
 use crate::wal::error::{WalError, WalResult};
-use crate::wal::files::manifest::{Counts, FileEntry};
+use crate::wal::manifest::{Counts, FileEntry};
 
 /// Rows decoded at a time.
 const BATCH: usize = 2048;
