@@ -12,10 +12,11 @@ use super::reader::Position;
 use crate::clock::Clock;
 use crate::disk::{Access, Disk, DiskError, DiskFile};
 use crate::operation::{Event, IllegalTransition, Logged, Number, OperationId, Time};
-use crate::wal::adopt::{self, original};
+use crate::wal::adopt;
 use crate::wal::change::{Admitted, Change, Known, Written};
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::layout::{Layout, LockName};
+use crate::wal::original;
 use crate::wal::read::view::View;
 use crate::wal::reserve::RESERVE_BYTES;
 
