@@ -3,7 +3,7 @@
 use super::{Cell, Color, Style, Table, bytes, plural};
 use crate::client::{Archive, PushReport, Standing};
 
-/// What a push logged, or would log.
+/// Returns the pushes that were logged, or would be, as a table.
 pub fn pushed_table(report: &PushReport, style: &Style) -> String {
     let mut table = Table::new(*style);
     for archive in report.archives.iter().filter(|archive| !archive.existing) {
@@ -23,10 +23,10 @@ pub fn pushed_table(report: &PushReport, style: &Style) -> String {
     table.render()
 }
 
-/// All archives, and where they stand.
+/// Returns all archives and their push state as a table.
 pub fn archive_table(archives: &[Archive], style: &Style) -> String {
     let mut table = Table::new(*style);
-    let names = ["ARCHIVE", "OPERATIONS", "SIZE", "STATE", "WHERE"];
+    let names = ["ARCHIVE", "OPERATIONS", "SIZE", "STATE", "DESTINATION"];
     table.row(names.map(|name| Cell::painted(name, Color::Bold)).into());
     for archive in archives {
         let paint = match archive.standing {
@@ -34,26 +34,26 @@ pub fn archive_table(archives: &[Archive], style: &Style) -> String {
             Standing::Pushed => Color::Ok,
             _ => Color::Plain,
         };
-        let place = match archive.standing.operation() {
+        let destination = match archive.standing.operation() {
             Some(operation) => format!("operation {}, {}", operation.number, operation.status()),
-            // The rest is its day and its name again.
-            None => archive.to.as_deref().map(root).unwrap_or_default().to_owned(),
+            // Below this directory, the path only repeats the day and the name.
+            None => archive.to.as_deref().map(host_directory).unwrap_or_default().to_owned(),
         };
         table.row(vec![
-            // Its name tells its day, and all of them are in one folder.
+            // The name includes the day, and all archives are in one directory.
             Cell::plain(archive.file.name.rsplit('/').next().unwrap_or_default()),
             Cell::right(archive.file.live().to_string()),
             Cell::right(bytes(archive.file.bytes)),
             Cell::painted(archive.standing.as_str(), paint),
-            Cell::plain(place),
+            Cell::plain(destination),
         ]);
     }
     table.render()
 }
 
-/// Where pushed archives of a host go, of the place of one.
-fn root(place: &str) -> &str {
-    place.rfind("/date=").map_or(place, |end| &place[..end])
+/// Returns the common directory of a host's archives, given the destination of one.
+fn host_directory(destination: &str) -> &str {
+    destination.rfind("/date=").map_or(destination, |end| &destination[..end])
 }
 
 #[cfg(test)]
@@ -61,11 +61,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn archives_of_a_host_lie_below_one_place() {
+    fn archives_of_a_host_share_a_directory() {
         assert_eq!(
-            root("s3://b/date=x/logs/host=vm/date=2026-11-20/a.parquet"),
+            host_directory("s3://b/date=x/logs/host=vm/date=2026-11-20/a.parquet"),
             "s3://b/date=x/logs/host=vm"
         );
-        assert_eq!(root("s3://b/elsewhere.parquet"), "s3://b/elsewhere.parquet");
+        assert_eq!(host_directory("s3://b/elsewhere.parquet"), "s3://b/elsewhere.parquet");
     }
 }

@@ -1,12 +1,14 @@
+//! The texts of `bench`.
+
 use super::table::{Cell, Table};
 use super::{Color, Style, bytes};
 use crate::bench::{AppendRow, BatchRow, FloorRow, VerifyRow};
 
 fn head(table: &mut Table, names: &[&str]) {
-    table.row(names.iter().map(|name| Cell::right(name).paint(Color::Faint)).collect());
+    table.row(names.iter().map(|name| Cell::right(name).color(Color::Faint)).collect());
 }
 
-/// The disk's floor as a table.
+/// Returns the throughput of the disk as a table.
 pub fn write_floor(rows: &[FloorRow], style: &Style) -> String {
     let mut table = Table::new(*style);
     head(&mut table, &["records per flush", "median µs", "5 % to 95 %", "records/s", "method"]);
@@ -22,7 +24,7 @@ pub fn write_floor(rows: &[FloorRow], style: &Style) -> String {
     table.render()
 }
 
-/// Appends beside the floor as a table.
+/// Returns appends beside the disk as a table.
 pub fn write_append(rows: &[AppendRow], style: &Style) -> String {
     let mut table = Table::new(*style);
     head(
@@ -30,9 +32,8 @@ pub fn write_append(rows: &[AppendRow], style: &Style) -> String {
         &["threads", "ours/s", "disk alone/s", "× alone", "disk grouped/s", "× grouped"],
     );
     for row in rows {
-        let ratio = |(median, least, most): (f64, f64, f64)| {
-            format!("{median:.2} ({least:.2} to {most:.2})")
-        };
+        let ratio =
+            |(median, min, max): (f64, f64, f64)| format!("{median:.2} ({min:.2} to {max:.2})");
         table.row(vec![
             Cell::right(row.threads.to_string()),
             Cell::right(format!("{:.0}", row.ours_per_second)),
@@ -43,42 +44,56 @@ pub fn write_append(rows: &[AppendRow], style: &Style) -> String {
         ]);
     }
     let mut text = table.render();
-    text.push_str("× is our time per operation as a multiple of the disk's, block by block: median (least to most)\n");
+    text.push_str(
+        "×: our time per operation divided by the disk's, per block: median (min to max)\n",
+    );
     text
 }
 
-/// Large batches beside the floor as a table.
+/// Returns large batches beside the disk as a table.
 pub fn write_batch(row: &BatchRow, style: &Style) -> String {
-    let mut table = Table::new(*style);
-    head(&mut table, &["operations", "files", "size", "ours/s", "disk alone/s", "× disk"]);
-    let (median, least, most) = row.ratio;
-    table.row(vec![
-        Cell::right(row.operations.to_string()),
-        Cell::right(row.files.0.to_string()),
-        Cell::right(bytes(row.files.1)),
-        Cell::right(format!("{:.0}", row.ours_per_second)),
-        Cell::right(format!("{:.0}", row.floor_per_second)),
-        Cell::right(format!("{median:.2} ({least:.2} to {most:.2})")),
-    ]);
-    let mut text = table.render();
-    text.push_str("× is our time for a batch as a multiple of the disk's for the same bytes, block by block: median (least to most)\n");
-    text
+    let rates = [("ours/s", row.ours_per_second), ("disk alone/s", row.floor_per_second)];
+    comparison(
+        (row.operations as u64, row.files.0 as u64, row.files.1),
+        rates,
+        ("× disk", row.ratio),
+        "×: our time per batch divided by the disk's for the same bytes",
+        style,
+    )
 }
 
-/// Checking a log beside a plain decode as a table.
+/// Returns verification beside a plain decode as a table.
 pub fn write_bench_verify(row: &VerifyRow, style: &Style) -> String {
+    let rates = [("verified/s", row.ours_per_second), ("decoded/s", row.decoded_per_second)];
+    comparison(
+        (row.operations as u64, row.files.0, row.files.1),
+        rates,
+        ("× decode", row.ratio),
+        "×: our time divided by that of a plain decode on as many threads",
+        style,
+    )
+}
+
+/// Returns one row that compares two rates over the same files, with a legend.
+///
+/// `amounts` are operations, files and bytes; `ratio` is median, minimum and maximum.
+fn comparison(
+    (operations, files, size): (u64, u64, u64),
+    rates: [(&str, f64); 2],
+    (ratio_name, (median, min, max)): (&str, (f64, f64, f64)),
+    legend: &str,
+    style: &Style,
+) -> String {
+    let [(ours, ours_per_second), (theirs, theirs_per_second)] = rates;
     let mut table = Table::new(*style);
-    head(&mut table, &["operations", "files", "size", "checked/s", "decoded/s", "× decode"]);
-    let (median, least, most) = row.ratio;
+    head(&mut table, &["operations", "files", "size", ours, theirs, ratio_name]);
     table.row(vec![
-        Cell::right(row.operations.to_string()),
-        Cell::right(row.files.0.to_string()),
-        Cell::right(bytes(row.files.1)),
-        Cell::right(format!("{:.0}", row.ours_per_second)),
-        Cell::right(format!("{:.0}", row.decoded_per_second)),
-        Cell::right(format!("{median:.2} ({least:.2} to {most:.2})")),
+        Cell::right(operations.to_string()),
+        Cell::right(files.to_string()),
+        Cell::right(bytes(size)),
+        Cell::right(format!("{ours_per_second:.0}")),
+        Cell::right(format!("{theirs_per_second:.0}")),
+        Cell::right(format!("{median:.2} ({min:.2} to {max:.2})")),
     ]);
-    let mut text = table.render();
-    text.push_str("× is our time as a multiple of a plain decode of the same files on as many threads, block by block: median (least to most)\n");
-    text
+    format!("{}{legend}, per block: median (min to max)\n", table.render())
 }

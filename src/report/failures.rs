@@ -1,20 +1,22 @@
+//! The text of `failures`.
+
 use super::text::{ago, visible, wrapped};
 use super::{Cell, Color, Style, Table};
 use crate::client::CauseGroup;
 
-/// Where what was said begins, below the figures: behind the name of the cause.
+/// Indentation of messages below their row, on narrow terminals.
 const INDENT: usize = 10;
 
-/// Failures by cause, for people.
+/// Returns the failures by cause as a table.
 pub fn write_failures(groups: &[CauseGroup], style: &Style) -> String {
     if groups.is_empty() {
         return String::new();
     }
-    // On a narrow terminal, what was said goes below the figures.
+    // On a narrow terminal, messages go below their rows.
     let narrow = style.width.filter(|width| *width < 120);
     let mut table = Table::new(*style);
     let names = ["CAUSE", "FAILED", "RETRYING", "BACKEND", "FIRST", "LAST", "EXAMPLE", "ERROR"];
-    let what = if narrow.is_none() { &["WHAT"][..] } else { &[] };
+    let what = if narrow.is_none() { &["MESSAGE"][..] } else { &[] };
     table.row(names.iter().chain(what).map(|name| Cell::painted(*name, Color::Bold)).collect());
     for group in groups {
         let when = |time| match style.width {
@@ -22,7 +24,7 @@ pub fn write_failures(groups: &[CauseGroup], style: &Style) -> String {
             None => Cell::plain(time.to_string()),
         };
         let count = |n: u64, paint| {
-            Cell::right(n.to_string()).paint(if n == 0 { Color::Faint } else { paint })
+            Cell::right(n.to_string()).color(if n == 0 { Color::Faint } else { paint })
         };
         let mut cells = vec![
             Cell::painted(&group.fingerprint, Color::Warn),
@@ -59,7 +61,7 @@ mod tests {
     use crate::operation::{BackendName, FailureClass, Time};
 
     #[test]
-    fn on_80_columns_what_was_said_goes_below_its_figures() {
+    fn on_80_columns_messages_go_below_their_rows() {
         let time = Time::from_millis(0);
         let group = CauseGroup {
             fingerprint: "09f76b4a".into(),
@@ -78,7 +80,7 @@ mod tests {
         let narrow = write_failures(std::slice::from_ref(&group), &style(Some(80)));
         assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
         assert!(
-            narrow.contains("\n          the connection to") && !narrow.contains("WHAT"),
+            narrow.contains("\n          the connection to") && !narrow.contains("MESSAGE"),
             "{narrow}"
         );
         let wide = write_failures(&[group], &style(None));

@@ -1,8 +1,10 @@
+//! The text of `health`.
+
 use super::text::{ago, visible, wrapped};
 use super::{Cell, Color, Style, Table};
 use crate::client::{BackendHealth, HealthStatus};
 
-/// The last probes as marks, oldest first.
+/// Returns the last ten checks as marks, oldest first.
 pub fn history_marks(history: &[bool]) -> String {
     let last = &history[history.len().saturating_sub(10)..];
     last.iter().map(|good| if *good { '✓' } else { '✗' }).collect()
@@ -17,7 +19,7 @@ pub(super) fn paint_of(status: HealthStatus) -> Color {
     }
 }
 
-/// Health as a table.
+/// Returns the health of all backends as a table, with the last failure of each.
 pub fn write_health(all: &[BackendHealth], style: &Style) -> String {
     let mut table = Table::new(*style);
     table.row(
@@ -51,7 +53,7 @@ pub fn write_health(all: &[BackendHealth], style: &Style) -> String {
     text
 }
 
-/// One backend's health in one line.
+/// Returns the health of one backend in one line.
 pub fn health_line(health: &BackendHealth, style: &Style) -> String {
     let status = paint_of(health.status).on(health.status.as_str(), style.color);
     let why = health

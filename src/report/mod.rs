@@ -1,6 +1,6 @@
-//! What people and scripts see: tables and panels for the former, JSON documents for the latter.
+//! Output: tables and panels for people, JSON documents for scripts.
 //!
-//! Pure: everything, the time included, is handed in, and everything is written to an `impl Write`.
+//! Pure: all inputs, including the current time, are arguments; output goes to an `impl Write`.
 
 mod archive;
 mod audit;
@@ -34,36 +34,37 @@ pub use verify::{write_durability, write_findings, write_repaired, write_verifie
 
 use crate::operation::{Operation, Status, Time};
 
-/// How text is to look.
+/// Options for text output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
-    /// Whether colours may be used.
+    /// True if colours may be used.
     pub color: bool,
-    /// Columns of the terminal; none: it is no terminal, so nothing is shortened and columns never change.
+    /// Width of the terminal in columns; `None` if the output is not a terminal, in which case
+    /// nothing is shortened and the columns of tables never change.
     pub width: Option<usize>,
-    /// The present.
+    /// The current time.
     pub now: Time,
 }
 
-/// A colour with a meaning. No meaning is carried by colour alone.
+/// A colour with a meaning. Colour is never the only carrier of a meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Color {
-    /// As it is.
+    /// No colour.
     Plain,
     /// A heading.
     Bold,
-    /// Of little weight.
+    /// Less important text.
     Faint,
-    /// As it should be.
+    /// A good state.
     Ok,
-    /// Under way, or worth a look.
+    /// In progress, or worth a look.
     Warn,
-    /// Gone wrong.
+    /// A failure.
     Error,
 }
 
 impl Color {
-    /// The colour of a status.
+    /// Returns the colour of a status.
     pub fn of(status: Status) -> Color {
         match status {
             Status::Pending => Color::Plain,
@@ -73,7 +74,7 @@ impl Color {
         }
     }
 
-    /// The text in this colour, if colours are wanted.
+    /// Returns the text in this colour if `color` is true, else unchanged.
     pub fn on(self, text: &str, color: bool) -> String {
         let code = match self {
             Color::Plain => return text.to_owned(),
@@ -87,9 +88,9 @@ impl Color {
     }
 }
 
-/// Operations as a table, for `list`.
+/// Returns operations as a table, for `list`.
 ///
-/// Without a terminal the columns are always the same; on one, what does not fit is left out or shortened.
+/// Without a terminal the columns are fixed; on a terminal they are shortened to its width.
 pub fn operation_table(operations: &[Operation], style: &Style, header: bool) -> String {
     let wide = style.width.is_none_or(|width| width >= 130);
     let mut table = Table::new(*style);

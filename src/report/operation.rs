@@ -1,3 +1,5 @@
+//! The panel of `show`: everything about one operation.
+
 use std::io::{self, Write};
 
 use super::text::{ago, bytes, span, visible, wrapped};
@@ -5,126 +7,25 @@ use super::{Cell, Color, Style, Table};
 use crate::client::Progress;
 use crate::operation::{HistoryEntry, Operation, OperationId, State, Status, Time};
 
-/// Everything about an operation, for people: only what is there. `known` tells of the operations that it names.
+/// Writes everything that is known about an operation; fields without a value are left out.
+///
+/// `lookup` finds the operations that it refers to.
 pub fn write_operation(
     out: &mut impl Write,
     operation: &Operation,
     progress: Option<Progress>,
-    known: impl Fn(OperationId) -> Option<Operation>,
+    lookup: impl Fn(OperationId) -> Option<Operation>,
     history: bool,
     style: &Style,
 ) -> io::Result<()> {
-    let mut lines: Vec<(String, String)> = Vec::new();
-    let mut line = |name: &str, value: String| lines.push((name.to_owned(), value));
-    let when = |time: Time| {
-        format!("{time}  {}", Color::Faint.on(&format!("({})", ago(style.now, time)), style.color))
-    };
-    let named = |id: OperationId| match known(id) {
-        Some(other) => format!("{} ({}), {id}", other.number, other.status()),
-        None => format!("{id}, which is gone"),
-    };
-    let status = operation.status();
-    line("operation", Color::Bold.on(&operation.number.to_string(), style.color));
-    line("id", operation.id.to_string());
-    line("status", Color::of(status).on(status.as_str(), style.color));
-    line("type", operation.operation_type.to_string());
-    line("backend", operation.backend.to_string());
-    for (name, value) in &operation.parameters {
-        line(name, visible(value));
-    }
-    match &operation.state {
-        State::Completed { outcome, .. } => {
-            for (name, value) in [("cid", &outcome.cid), ("written to", &outcome.destination)] {
-                if let Some(value) = value {
-                    line(name, visible(value));
-                }
-            }
-            if let Some(size) = outcome.size {
-                line("size", exactly(size));
-            }
-            for (name, value) in &outcome.receipt {
-                let mut parts = value.split('\n').filter(|part| !part.is_empty());
-                line(name, visible(parts.next().unwrap_or_default()));
-                parts.for_each(|part| line("", visible(part)));
-            }
-        }
-        State::Processing { claim, .. } => {
-            line("claimed by", format!("pid {} on {}", claim.pid, claim.host));
-            line("claimed", when(claim.started));
-            if let Some(progress) = progress {
-                line("moved", moved(progress));
-            }
-        }
-        State::Retrying { wait, .. } => line("next attempt", when(wait.until)),
-        State::Pending { .. } | State::Failed { .. } => {}
-    }
-    if let Some(failure) = operation.state.failure() {
-        let name =
-            if status.is_waiting() || !status.is_terminal() { "last error" } else { "error" };
-        line(name, visible(&failure.message));
-        line("error type", format!("{} ({})", failure.error_type, failure.class.as_str()));
-    }
-    if operation.retry_count > 0 || operation.state.failure().is_some() {
-        line("retries", format!("{} of {}", operation.retry_count, operation.max_retries));
-    }
-    if operation.interruptions > 0 {
-        line("interruptions", operation.interruptions.to_string());
-    }
-    if operation.priority != 0 {
-        line("priority", operation.priority.to_string());
-    }
-    if operation.hold {
-        line("held", "yes".into());
-    }
-    if let Some(key) = &operation.idempotency_key {
-        line("key", visible(key));
-    }
-    if let Some(time) = operation.not_before {
-        line("not before", when(time));
-    }
-    for id in &operation.depends_on {
-        line("after", named(*id));
-    }
-    for (name, id) in
-        [("made from", operation.redirected_from), ("went on as", operation.redirected_to)]
-    {
-        if let Some(id) = id {
-            line(name, named(id));
-        }
-    }
-    if let Some(source) = &operation.source {
-        let copied = if source.spool.is_some() && status != Status::Completed {
-            "; a copy is in the log"
-        } else {
-            ""
-        };
-        line("source size", format!("{} when it was logged{copied}", exactly(source.size)));
-    }
-    line("logged", when(operation.logged_at));
-    let ended = match &operation.state {
-        State::Completed { at, .. } | State::Failed { at, .. } => Some(*at),
-        _ => None,
-    };
-    if let Some(at) = ended {
-        line(status.as_str(), when(at));
-    }
-    if operation.updated_at != operation.logged_at && ended != Some(operation.updated_at) {
-        line("updated", when(operation.updated_at));
-    }
-    let width = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-    for (name, value) in lines {
-        write!(out, "{}", Color::Faint.on(&format!("{name:<width$}"), style.color))?;
-        // Sentences only: a path is copied more easily when nothing breaks it.
-        let is_text = name.ends_with("error");
-        let room = style
-            .width
-            .filter(|_| is_text)
-            .map_or(usize::MAX, |columns| columns.saturating_sub(width + 2));
-        for (at, part) in wrapped(&value, room).into_iter().enumerate() {
-            let indent = if at == 0 { 2 } else { width + 2 };
-            writeln!(out, "{:indent$}{part}", "")?;
-        }
-    }
+    let mut panel = Panel { style, lines: Vec::new() };
+    panel.identity(operation);
+    panel.state(operation, progress);
+    panel.failure(operation);
+    panel.conditions(operation);
+    panel.relations(operation, &lookup);
+    panel.times(operation);
+    panel.write(out)?;
     if history {
         writeln!(out)?;
         out.write_all(history_table(&operation.history, style).as_bytes())?;
@@ -132,7 +33,155 @@ pub fn write_operation(
     Ok(())
 }
 
-fn moved(progress: Progress) -> String {
+/// Names and values, one pair per line.
+struct Panel<'a> {
+    style: &'a Style,
+    lines: Vec<(String, String)>,
+}
+
+impl Panel<'_> {
+    fn line(&mut self, name: &str, value: impl Into<String>) {
+        self.lines.push((name.to_owned(), value.into()));
+    }
+
+    fn time(&mut self, name: &str, time: Time) {
+        let relative = format!("({})", ago(self.style.now, time));
+        let value = format!("{time}  {}", Color::Faint.on(&relative, self.style.color));
+        self.line(name, value);
+    }
+
+    fn identity(&mut self, operation: &Operation) {
+        let status = operation.status();
+        let number = Color::Bold.on(&operation.number.to_string(), self.style.color);
+        self.line("operation", number);
+        self.line("id", operation.id.to_string());
+        self.line("status", Color::of(status).on(status.as_str(), self.style.color));
+        self.line("type", operation.operation_type.to_string());
+        self.line("backend", operation.backend.to_string());
+        for (name, value) in &operation.parameters {
+            self.line(name, visible(value));
+        }
+    }
+
+    fn state(&mut self, operation: &Operation, progress: Option<Progress>) {
+        match &operation.state {
+            State::Completed { outcome, .. } => {
+                for (name, value) in [("cid", &outcome.cid), ("written to", &outcome.destination)] {
+                    if let Some(value) = value {
+                        self.line(name, visible(value));
+                    }
+                }
+                if let Some(size) = outcome.size {
+                    self.line("size", exact_size(size));
+                }
+                for (name, value) in &outcome.receipt {
+                    let mut parts = value.split('\n').filter(|part| !part.is_empty());
+                    self.line(name, visible(parts.next().unwrap_or_default()));
+                    parts.for_each(|part| self.line("", visible(part)));
+                }
+            }
+            State::Processing { claim, .. } => {
+                self.line("claimed by", format!("pid {} on {}", claim.pid, claim.host));
+                self.time("claimed", claim.started);
+                if let Some(progress) = progress {
+                    self.line("transferred", transferred(progress));
+                }
+            }
+            State::Retrying { wait, .. } => self.time("next attempt", wait.until),
+            State::Pending { .. } | State::Failed { .. } => {}
+        }
+    }
+
+    fn failure(&mut self, operation: &Operation) {
+        let status = operation.status();
+        if let Some(failure) = operation.state.failure() {
+            let is_past = status.is_waiting() || !status.is_terminal();
+            self.line(if is_past { "last error" } else { "error" }, visible(&failure.message));
+            let class = failure.class.as_str();
+            self.line("error type", format!("{} ({class})", failure.error_type));
+        }
+        if operation.retry_count > 0 || operation.state.failure().is_some() {
+            let retries = format!("{} of {}", operation.retry_count, operation.max_retries);
+            self.line("retries", retries);
+        }
+        if operation.interruptions > 0 {
+            self.line("interruptions", operation.interruptions.to_string());
+        }
+    }
+
+    fn conditions(&mut self, operation: &Operation) {
+        if operation.priority != 0 {
+            self.line("priority", operation.priority.to_string());
+        }
+        if operation.hold {
+            self.line("held", "yes");
+        }
+        if let Some(key) = &operation.idempotency_key {
+            self.line("key", visible(key));
+        }
+        if let Some(time) = operation.not_before {
+            self.time("not before", time);
+        }
+    }
+
+    fn relations(
+        &mut self,
+        operation: &Operation,
+        lookup: &impl Fn(OperationId) -> Option<Operation>,
+    ) {
+        let describe = |id: OperationId| match lookup(id) {
+            Some(other) => format!("{} ({}), {id}", other.number, other.status()),
+            None => format!("{id}, which has been deleted"),
+        };
+        for id in &operation.depends_on {
+            self.line("after", describe(*id));
+        }
+        if let Some(id) = operation.redirected_from {
+            self.line("replaces", describe(id));
+        }
+        if let Some(id) = operation.redirected_to {
+            self.line("replaced by", describe(id));
+        }
+        if let Some(source) = &operation.source {
+            let is_spooled = source.spool.is_some() && operation.status() != Status::Completed;
+            let copy = if is_spooled { "; a copy is in the log" } else { "" };
+            let size = exact_size(source.size);
+            self.line("source size", format!("{size} when it was logged{copy}"));
+        }
+    }
+
+    fn times(&mut self, operation: &Operation) {
+        self.time("logged", operation.logged_at);
+        let ended = match &operation.state {
+            State::Completed { at, .. } | State::Failed { at, .. } => Some(*at),
+            State::Pending { .. } | State::Processing { .. } | State::Retrying { .. } => None,
+        };
+        if let Some(at) = ended {
+            self.time(operation.status().as_str(), at);
+        }
+        if operation.updated_at != operation.logged_at && ended != Some(operation.updated_at) {
+            self.time("updated", operation.updated_at);
+        }
+    }
+
+    fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let width = self.lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        for (name, value) in &self.lines {
+            let padded = format!("{name:<width$}");
+            write!(out, "{}", Color::Faint.on(&padded, self.style.color))?;
+            // Only sentences are wrapped: a path can be copied more easily when it is not broken.
+            let columns = self.style.width.filter(|_| name.ends_with("error"));
+            let room = columns.map_or(usize::MAX, |columns| columns.saturating_sub(width + 2));
+            for (at, part) in wrapped(value, room).into_iter().enumerate() {
+                let indent = if at == 0 { 2 } else { width + 2 };
+                writeln!(out, "{:indent$}{part}", "")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn transferred(progress: Progress) -> String {
     let Progress { bytes_done, bytes_total, bytes_per_second } = progress;
     let mut text = bytes(bytes_done);
     if let Some(total) = bytes_total {
@@ -152,8 +201,8 @@ fn moved(progress: Progress) -> String {
     text
 }
 
-/// An amount for people and, where that is another figure, in bytes.
-fn exactly(size: u64) -> String {
+/// Returns a size in a readable unit and, where that is rounded, in bytes.
+fn exact_size(size: u64) -> String {
     if size < 1024 { bytes(size) } else { format!("{} ({size} bytes)", bytes(size)) }
 }
 

@@ -4,12 +4,12 @@ use super::text::{shortened, visible, width};
 use super::{Color, Style};
 use crate::operation::{Failure, FailureClass, Fields, Operation, State, Status};
 
-/// What an operation is about, in one line: its path, CID or source, and where that goes.
+/// Returns the subject of an operation in one line: its path, CID or source, and destination.
 pub fn summary(operation: &Operation) -> String {
     summary_of(&operation.parameters)
 }
 
-/// The same, read from its parameters.
+/// Returns the same for the parameters of an operation.
 pub fn summary_of(parameters: &Fields) -> String {
     let get = |name: &str| parameters.get(name).map(|text| visible(text));
     let what = get("path").or_else(|| get("cid")).or_else(|| get("source"));
@@ -24,7 +24,7 @@ pub fn summary_of(parameters: &Fields) -> String {
     }
 }
 
-/// What came of it, in one word: a CID, a type of error, what holds it up, or `-`.
+/// Returns the outcome in one word: a CID, an error type, the reason for waiting, or `-`.
 pub fn outcome_word(operation: &Operation) -> String {
     match &operation.state {
         State::Completed { outcome, .. } => outcome.cid.clone(),
@@ -39,7 +39,8 @@ pub fn outcome_word(operation: &Operation) -> String {
     .unwrap_or_else(|| "-".into())
 }
 
-/// The failure that says how things are: the last one of what goes on, or was put back by hand, is history.
+/// Returns the failure that explains the current status. The last failure of a running operation,
+/// or of one that a user put back, belongs to the past.
 fn current_failure(operation: &Operation) -> Option<&Failure> {
     let failure = operation.state.failure()?;
     match operation.status() {
@@ -49,7 +50,7 @@ fn current_failure(operation: &Operation) -> Option<&Failure> {
     }
 }
 
-/// One line: number, status, CID or type of error, and what it is about; with a failure, what was said.
+/// Writes one line: number, status, outcome and subject, or the failure's message.
 pub fn write_result(out: &mut impl Write, operation: &Operation, style: &Style) -> io::Result<()> {
     let status = operation.status();
     let outcome_word = outcome_word(operation);
@@ -58,7 +59,7 @@ pub fn write_result(out: &mut impl Write, operation: &Operation, style: &Style) 
     write!(out, "{:>5}  {word}  {outcome_word}  ", operation.number)?;
     let summary = summary(operation);
     match current_failure(operation).filter(|failure| outcome_word == failure.error_type) {
-        // What was said usually names it.
+        // The message usually names the subject.
         Some(failure) if names(&failure.message, operation) => {
             writeln!(out, "{}", visible(&failure.message))
         }
@@ -73,14 +74,14 @@ pub fn write_result(out: &mut impl Write, operation: &Operation, style: &Style) 
     }
 }
 
-/// What an operation has listed, a line each, if that is what it did and it was written nowhere else.
+/// Writes the listing of a completed `list` operation that has no destination, one line per entry.
 pub fn write_listing(out: &mut impl Write, operation: &Operation) -> io::Result<()> {
     let State::Completed { outcome, .. } = &operation.state else { return Ok(()) };
     let lines = outcome.receipt.get("listing").map(|listing| listing.lines());
     lines.into_iter().flatten().try_for_each(|line| writeln!(out, "{}", visible(line)))
 }
 
-/// Columns that a summary gets in any case.
+/// The width to which a subject is shortened at most.
 const MIN_WIDTH: usize = 12;
 
 fn names(message: &str, operation: &Operation) -> bool {

@@ -1,4 +1,4 @@
-//! The JSON Schema of every command's documents. Nothing of this runs unless somebody asks for a schema.
+//! The JSON Schemas of all commands. They are generated only when `schema` asks for them.
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -9,14 +9,14 @@ use super::documents as doc;
 /// The documents of one command.
 #[derive(Debug)]
 pub struct CommandSchema {
-    /// The command, in its words.
+    /// The command, such as `config show`.
     pub command: &'static str,
-    /// What it prints.
-    pub about: &'static str,
+    /// Description of what the command prints.
+    pub description: &'static str,
     shapes: &'static [Shape],
 }
 
-/// One shape that a document of a command may have. An error alone is always one of them.
+/// A shape that a command's document may have. An error alone is always possible, too.
 #[derive(Debug)]
 struct Shape {
     kind: ShapeKind,
@@ -25,25 +25,25 @@ struct Shape {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ShapeKind {
-    /// The result of a command that succeeded.
+    /// The result of a successful command.
     Done,
-    /// A result, and what went wrong.
+    /// A result together with an error.
     WithError,
-    /// A line of a stream, before the last one.
+    /// A line of a stream, before its last line.
     Line,
 }
 
-/// The command may print this result.
+/// Declares a result that the command prints on success.
 const fn done<R: JsonSchema>() -> Shape {
     Shape { kind: ShapeKind::Done, result: SchemaGenerator::subschema_for::<R> }
 }
 
-/// The command may print this result together with an error.
+/// Declares a result that the command prints together with an error.
 const fn with_error<R: JsonSchema>() -> Shape {
     Shape { kind: ShapeKind::WithError, result: SchemaGenerator::subschema_for::<R> }
 }
 
-/// The command may print this before its last line.
+/// Declares a document that a stream contains before its last line.
 const fn line<R: JsonSchema>() -> Shape {
     Shape { kind: ShapeKind::Line, result: SchemaGenerator::subschema_for::<R> }
 }
@@ -59,29 +59,29 @@ const CHANGED: &[Shape] = &[done::<doc::Change<'_>>()];
 
 const fn command(
     command: &'static str,
-    about: &'static str,
+    description: &'static str,
     shapes: &'static [Shape],
 ) -> CommandSchema {
-    CommandSchema { command, about, shapes }
+    CommandSchema { command, description, shapes }
 }
 
-/// Every command, and what it may print. A new document gets its row here.
+/// Every command and its documents. A new document gets its row here.
 pub const COMMANDS: &[CommandSchema] = &[
-    command("add", "what was logged; with --wait, what came of it", LOGGED),
-    command("submit", "what was logged; with --wait, what came of it", LOGGED),
+    command("add", "the logged operations; with --wait, their outcomes", LOGGED),
+    command("submit", "the logged operations; with --wait, their outcomes", LOGGED),
     command(
         "status",
-        "counts, what runs, health and room on the disk",
+        "counts, the running drain loop, backend health and free space",
         &[done::<doc::StatusDoc<'_>>(), with_error::<doc::StatusDoc<'_>>()],
     ),
     command(
         "list",
-        "operations, the newest first",
+        "operations, newest first",
         &[done::<doc::List<'_>>(), with_error::<doc::List<'_>>()],
     ),
     command(
         "show",
-        "everything about operations",
+        "all details of operations",
         &[
             done::<doc::ShownOne<'_>>(),
             with_error::<doc::ShownOne<'_>>(),
@@ -91,28 +91,28 @@ pub const COMMANDS: &[CommandSchema] = &[
     ),
     command(
         "wait",
-        "what the operations have come to",
+        "the operations after waiting",
         &[done::<doc::Operations<'_>>(), with_error::<doc::Operations<'_>>()],
     ),
     command(
         "why",
-        "why operations stand where they do",
+        "why operations have not completed",
         &[done::<doc::Why<'_>>(), with_error::<doc::Why<'_>>()],
     ),
     command(
         "failures",
-        "what went wrong, by cause and backend",
+        "failures, grouped by cause and backend",
         &[done::<doc::Failures<'_>>(), with_error::<doc::Failures<'_>>()],
     ),
-    command("retry", "the operations as they stand now", CHANGED),
-    command("cancel", "the operations as they stand now", CHANGED),
-    command("hold", "the operations as they stand now", CHANGED),
-    command("release", "the operations as they stand now", CHANGED),
-    command("delete", "the operations as they were", CHANGED),
-    command("prioritize", "the operations as they stand now", CHANGED),
+    command("retry", "the operations after the change", CHANGED),
+    command("cancel", "the operations after the change", CHANGED),
+    command("hold", "the operations after the change", CHANGED),
+    command("release", "the operations after the change", CHANGED),
+    command("delete", "the deleted operations", CHANGED),
+    command("prioritize", "the operations after the change", CHANGED),
     command(
         "process",
-        "a stream: a line for each attempt that ended, then a summary",
+        "a stream: one line per finished attempt, then a summary",
         &[
             line::<doc::Settled<'_>>(),
             done::<doc::Summary>(),
@@ -124,23 +124,20 @@ pub const COMMANDS: &[CommandSchema] = &[
     ),
     command(
         "archive push",
-        "what was logged, or would be; with --wait, what came of it",
+        "the logged pushes, or those that would be; with --wait, their outcomes",
         &[
             done::<doc::ArchivePush<'_>>(),
             done::<doc::Operations<'_>>(),
             with_error::<doc::Operations<'_>>(),
         ],
     ),
-    command(
-        "archive list",
-        "the archives, and whether they are pushed",
-        &[done::<doc::ArchiveList<'_>>()],
-    ),
-    command("cleanup", "what was dropped, or would be", &[done::<doc::Cleanup<'_>>()]),
-    command("checkpoint", "what was folded", &[done::<doc::Checkpoint<'_>>()]),
+    command("archive list", "the archives and their push state", &[done::<doc::ArchiveList<'_>>()]),
+    command("cleanup", "what was pruned, or would be", &[done::<doc::Cleanup<'_>>()]),
+    command("checkpoint", "the result of the checkpoint", &[done::<doc::Checkpoint<'_>>()]),
     command(
         "verify",
-        "what a look at every byte found; what a repair saved and lost; what a disk is like; what backends still have",
+        "the findings; with --repair, what was saved and lost; with --durability, the checks of the \
+         disk; with --remote, the answers of the backends",
         &[
             done::<doc::VerifiedDoc<'_>>(),
             with_error::<doc::VerifiedDoc<'_>>(),
@@ -154,37 +151,41 @@ pub const COMMANDS: &[CommandSchema] = &[
     ),
     command(
         "health",
-        "what the probes of the backends said",
+        "the results of probing the backends",
         &[done::<doc::Health<'_>>(), with_error::<doc::Health<'_>>()],
     ),
-    command("bench floor", "what the disk can do", &[done::<doc::Floor>()]),
-    command("bench append", "the log beside the disk", &[done::<doc::Append>()]),
+    command("bench floor", "throughput of the disk alone", &[done::<doc::Floor>()]),
+    command("bench append", "appends beside the disk", &[done::<doc::Append>()]),
     command("bench batch", "large batches beside the disk", &[done::<doc::BatchDoc>()]),
     command(
         "bench verify",
-        "checking a log beside a plain decode of its files",
+        "verification beside a plain decode of the same files",
         &[done::<doc::BenchVerifyDoc>()],
     ),
-    command("config show", "every setting, and where it was set", &[done::<doc::ConfigShow>()]),
+    command("config show", "all settings and their origins", &[done::<doc::ConfigShow>()]),
     command("config get", "one setting", &[done::<doc::ConfigGet>()]),
     command("config set", "the setting that was changed", &[done::<doc::ConfigSet<'_>>()]),
-    command("config path", "where the settings file is", &[done::<doc::ConfigPath>()]),
+    command("config path", "the path of the settings file", &[done::<doc::ConfigPath>()]),
     command(
         "config check",
-        "everything that is wrong with the settings",
+        "all errors in the configuration",
         &[done::<doc::ConfigCheck<'_>>(), with_error::<doc::ConfigCheck<'_>>()],
     ),
-    command("completions", "a script for a shell", &[done::<doc::Completions<'_>>()]),
+    command("completions", "a completion script", &[done::<doc::Completions<'_>>()]),
     command(
         "schema",
-        "the schema of a command, or which there are",
+        "the schema of a command, or the list of schemas",
         &[done::<doc::Schemas>(), done::<doc::OneSchema>()],
     ),
-    command("error", "no command: what any of them prints if there is nothing but an error", &[]),
+    command(
+        "error",
+        "not a command: the document of any command that has only an error to report",
+        &[],
+    ),
 ];
 
 impl CommandSchema {
-    /// The schema of its documents; of a stream, of each line.
+    /// Returns the schema of the command's document; for a stream, of each line.
     pub fn schema(&self) -> Value {
         let mut generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
         let error = generator.subschema_for::<doc::ErrorDoc<'_>>().to_value();
@@ -208,7 +209,7 @@ impl CommandSchema {
                     (json!({ "success": { "const": true }, "error": false }), json!(["success"]))
                 }
                 ShapeKind::WithError => {
-                    // What has such a field is no error alone: it has to be right as a whole.
+                    // A document with one of these fields is not an error alone: its result must be valid.
                     for name in fields(&definitions, &result) {
                         alone[name] = json!(false);
                     }
@@ -227,20 +228,20 @@ impl CommandSchema {
         json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": format!("wal-cli {} --json", self.command),
-            "description": self.about,
+            "description": self.description,
             "type": "object",
             "anyOf": shapes,
             "$defs": definitions,
         })
     }
 
-    /// The name of the file that holds the schema.
+    /// Returns the name of the schema's file in `docs/schema`.
     pub fn file_name(&self) -> String {
         format!("{}.json", self.command.replace(' ', "-"))
     }
 }
 
-/// A field that may be absent is not null instead: an `Option` in Rust says both.
+/// Removes null from the types of optional fields: they are absent instead of null.
 fn absent_is_not_null(definition: &mut Value) {
     let required: Vec<Value> = definition["required"].as_array().cloned().unwrap_or_default();
     let Some(properties) = definition.get_mut("properties").and_then(Value::as_object_mut) else {
@@ -261,7 +262,7 @@ fn absent_is_not_null(definition: &mut Value) {
     }
 }
 
-/// The names of the fields of a result.
+/// Returns the names of a result's fields.
 fn fields<'a>(
     definitions: &'a Map<String, Value>,
     result: &Value,

@@ -1,3 +1,5 @@
+//! The text of `status`.
+
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -7,7 +9,7 @@ use super::{Cell, Color, Style, Table};
 use crate::client::{Stats, StatusCounts};
 use crate::operation::Status;
 
-/// What `status` prints for people.
+/// Writes the output of `status` for people.
 pub fn write_status(
     out: &mut impl Write,
     stats: &Stats,
@@ -17,7 +19,7 @@ pub fn write_status(
     let mut counts = Table::new(*style);
     let words = Status::ALL.map(|status| status.as_str().to_uppercase());
     let head = std::iter::once(String::new()).chain(words).chain(["TOTAL".to_owned()]);
-    counts.row(head.map(|word| Cell::right(word).paint(Color::Bold)).collect());
+    counts.row(head.map(|word| Cell::right(word).color(Color::Bold)).collect());
     for (name, of) in &stats.backends {
         counts.row(count_cells(name.as_str(), of));
     }
@@ -69,11 +71,11 @@ pub fn write_status(
         log += &format!(", {} with {} completed", plural(archives, "archive"), stats.archived);
     }
     if stats.counts.total() == 0 && partitions + archives == 0 {
-        log = "empty: nothing has been logged here".into();
+        log = "empty: no operation has been logged".into();
     }
     fact("log", log, Color::Plain);
     let free = stats.free_bytes.map_or_else(String::new, |free| format!(", {} free", bytes(free)));
-    fact("folder", format!("{}{free}", base_path.display()), Color::Plain);
+    fact("directory", format!("{}{free}", base_path.display()), Color::Plain);
     if let Some(damage) = &stats.damage {
         fact("damage", damage.to_string(), Color::Error);
     }
@@ -87,7 +89,7 @@ fn count_cells(name: &str, counts: &StatusCounts) -> Vec<Cell> {
     let of = |status| {
         let n = counts.of(status);
         let paint = if n == 0 { Color::Faint } else { Color::of(status) };
-        Cell::right(n.to_string()).paint(paint)
+        Cell::right(n.to_string()).color(paint)
     };
     std::iter::once(Cell::plain(name))
         .chain(Status::ALL.map(of))

@@ -3,11 +3,11 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::operation::Time;
 
-/// The text on one line: control characters, which would act on the terminal, are spelled out.
+/// Returns the text on one line, with control characters escaped: they would act on the terminal.
 pub fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        // Marks that turn the direction of writing around can make one name look like another.
+        // Bidirectional marks can make one name look like another.
         if c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         {
@@ -19,12 +19,13 @@ pub fn visible(text: &str) -> String {
     shown
 }
 
-/// Columns that the text takes on a terminal.
+/// Returns the number of terminal columns that the text takes.
 pub(super) fn width(text: &str) -> usize {
     text.width()
 }
 
-/// The text in at most `room` columns, its middle left out: beginning and end of a path say most.
+/// Returns the text shortened to `room` columns by omitting its middle: the beginning and end of
+/// a path say most.
 pub fn shortened(text: &str, room: usize) -> String {
     if width(text) <= room {
         return text.to_owned();
@@ -49,7 +50,7 @@ pub fn shortened(text: &str, room: usize) -> String {
     format!("{}…{}", String::from_iter(head), String::from_iter(tail))
 }
 
-/// The text with line breaks between words, so that it fits `room` columns where its words allow that.
+/// Returns the text as lines of at most `room` columns. A longer word gets a line of its own.
 pub fn wrapped(text: &str, room: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
@@ -66,7 +67,7 @@ pub fn wrapped(text: &str, room: usize) -> Vec<String> {
     lines
 }
 
-/// A span of time in one or two letters more than its largest unit.
+/// Returns a duration in its largest unit, such as `5min`.
 pub fn span(ms: i64) -> String {
     let seconds = ms.max(0) / 1000;
     match seconds {
@@ -77,18 +78,18 @@ pub fn span(ms: i64) -> String {
     }
 }
 
-/// How long ago something was, or in how long it will be.
+/// Returns a time relative to `now`, such as `5min ago` or `in 5min`.
 pub fn ago(now: Time, then: Time) -> String {
     let ms = now.millis_since(then);
     if ms < 0 { format!("in {}", span(-ms)) } else { format!("{} ago", span(ms)) }
 }
 
-/// An amount of bytes for people.
+/// Returns a number of bytes in a readable unit.
 pub fn bytes(n: u64) -> String {
     ByteSize(n).to_string()
 }
 
-/// A number of things.
+/// Returns a count with its noun, in the plural unless `n` is 1.
 pub fn plural(n: u64, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
@@ -103,9 +104,9 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_goes_first() {
+    fn the_middle_is_omitted() {
         assert_eq!(shortened("/short", 10), "/short");
-        let long = "/home/somebody/pictures/of/summer/beach.jpg";
+        let long = "/home/alexander/pictures/of/summer/beach.jpg";
         let short = shortened(long, 20);
         assert_eq!(width(&short), 20);
         assert!(short.starts_with("/home/") && short.ends_with("beach.jpg"), "{short}");
@@ -123,11 +124,11 @@ mod tests {
     }
 
     #[test]
-    fn times_are_told_in_one_unit() {
-        for (ms, told) in
+    fn durations_use_one_unit() {
+        for (ms, expected) in
             [(-5, "0s"), (59_999, "59s"), (60_000, "1min"), (7_200_000, "2h"), (200_000_000, "2d")]
         {
-            assert_eq!(span(ms), told);
+            assert_eq!(span(ms), expected);
         }
     }
 }

@@ -1,16 +1,13 @@
-use super::{Cell, Color, Style, Table, bytes, visible, wrapped};
+//! The texts of `verify`, `verify --repair` and `verify --durability`.
+
+use super::{Cell, Color, Style, Table, bytes, plural, visible, wrapped};
 use crate::client::{Durability, Finding, FindingKind, Repaired, Verified};
 use crate::operation::Number;
 
-/// Files set aside that are named one by one; JSON has all.
+/// Quarantined files named one by one; JSON has all of them.
 const SET_ASIDE_MAX: usize = 20;
 
-/// A word for so many of a thing.
-fn many(n: u64, one: &str) -> String {
-    if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
-}
-
-/// What was found, damage with what to do if that is wanted.
+/// Returns the findings; with `advice`, damage is followed by the next step.
 pub fn write_findings<'a>(
     findings: impl Iterator<Item = &'a Finding>,
     advice: bool,
@@ -37,31 +34,31 @@ pub fn write_findings<'a>(
     text
 }
 
-/// One plain sentence on the log as a whole.
+/// Returns the state of the log in one sentence.
 pub fn write_verified(found: &Verified, style: &Style) -> String {
     if !found.exists {
-        return "There is no log here yet.\n".into();
+        return "There is no log in this directory.\n".into();
     }
     let content = format!(
         "{} in {} and {}",
-        many(found.operations, "operation"),
-        many(found.files, "file"),
-        many(found.generations, "generation")
+        plural(found.operations, "operation"),
+        plural(found.files, "file"),
+        plural(found.generations, "generation")
     );
     match found.damages().count() as u64 {
         0 => {
             format!(
                 "{}: {content}, {} checked.\n",
-                Color::Ok.on("The log is sound", style.color),
+                Color::Ok.on("The log is valid", style.color),
                 bytes(found.bytes)
             )
         }
         n => {
             let head = Color::Error.on("The log is damaged", style.color);
-            let places = if n == 1 { "in one place".to_owned() } else { format!("in {n} places") };
+            let places = if n == 1 { "in 1 place".to_owned() } else { format!("in {n} places") };
             let rest = match (found.files, found.generations) {
                 (0, 0) => {
-                    "what else there is was not checked, since nothing tells what belongs to it"
+                    "other files were not checked, because nothing says which of them belong to the log"
                         .to_owned()
                 }
                 _ => format!("{content} can be read"),
@@ -71,7 +68,7 @@ pub fn write_verified(found: &Verified, style: &Style) -> String {
     }
 }
 
-/// Numbers for people: runs of them in one piece.
+/// Returns numbers as a list of runs, such as `1-3, 7`.
 fn numbers(all: impl Iterator<Item = Number>) -> String {
     let mut runs: Vec<(Number, Number)> = Vec::new();
     for number in all {
@@ -87,12 +84,12 @@ fn numbers(all: impl Iterator<Item = Number>) -> String {
     runs.iter().map(run).collect::<Vec<_>>().join(", ")
 }
 
-/// What a repair saved, and what is lost; one plain sentence at the end.
+/// Returns the result of a repair: damage, losses, affected operations, and a summary.
 pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
     if !repaired.changed {
         return format!(
-            "The log is sound: nothing was changed; it holds {}.\n",
-            many(repaired.operations, "operation")
+            "The log is valid: nothing was changed; it holds {}.\n",
+            plural(repaired.operations, "operation")
         );
     }
     let mut text = write_findings(repaired.damages.iter(), false, style);
@@ -107,14 +104,14 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
         text.push_str(&format!("lost    {}\n", wrapped(&line, room).join("\n        ")));
     }
     let groups = [
-        ("operations of which nothing is known any more", numbers(repaired.lost.iter())),
-        ("operations in whose history something is missing", numbers(repaired.holed.iter())),
+        ("operations that could not be recovered", numbers(repaired.lost.iter())),
+        ("operations with gaps in their history", numbers(repaired.holed.iter())),
         (
-            "operations from files that are not as they were written, to be looked at",
+            "operations recovered from altered files, to be reviewed",
             numbers(repaired.doubtful.iter()),
         ),
         (
-            "operations that wait until they are released, since what is lost may have said more of them",
+            "operations held until released, because the lost part may have recorded their outcome",
             numbers(repaired.held.iter()),
         ),
     ];
@@ -123,7 +120,7 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
         text.push_str(&format!("{}\n", wrapped(&format!("{what}: {numbers}"), full).join("\n  ")));
     }
     for name in repaired.set_aside.iter().take(SET_ASIDE_MAX) {
-        text.push_str(&format!("set aside as `{}`\n", visible(name)));
+        text.push_str(&format!("moved to `{}`\n", visible(name)));
     }
     if repaired.set_aside.len() > SET_ASIDE_MAX {
         text.push_str(&format!(
@@ -134,10 +131,10 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
     let lost = repaired.lost.iter().count() as u64;
     let lost = match lost {
         0 => "no operation is lost".to_owned(),
-        n => format!("nothing is known any more of {}", many(n, "operation")),
+        n => format!("{} could not be recovered", plural(n, "operation")),
     };
     let head = Color::Ok.on("The log is repaired", style.color);
-    let rest = format!("it holds {}; {lost}.", many(repaired.operations, "operation"));
+    let rest = format!("it holds {}; {lost}.", plural(repaired.operations, "operation"));
     text.push_str(&format!(
         "{head}: {}\n",
         wrapped(&rest, full.saturating_sub(21).max(30)).join("\n  ")
@@ -145,7 +142,7 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
     text
 }
 
-/// What a disk is like, check by check; one plain sentence at the end.
+/// Returns the checks of a disk and a summary.
 pub fn write_durability(tried: &Durability, style: &Style) -> String {
     let mut table = Table::new(*style);
     for check in &tried.tried {
@@ -158,9 +155,9 @@ pub fn write_durability(tried: &Durability, style: &Style) -> String {
     }
     let mut text = table.render();
     let directory = visible(&tried.directory.display().to_string());
-    text.push_str("A power cut cannot be tried out here: whether the disk keeps what it said it had flushed, only its maker knows.\n");
+    text.push_str("A power failure cannot be simulated, so these checks cannot prove that the disk honours fsync.\n");
     text.push_str(&match tried.is_safe() {
-        true => format!("As far as can be tried, a log is safe in `{directory}`.\n"),
+        true => format!("All checks passed: a log is safe in `{directory}`.\n"),
         false => format!("A log is not safe in `{directory}`.\n"),
     });
     text

@@ -222,7 +222,7 @@ fn the_page_names_every_schema_and_its_examples_are_right() {
             "| [`{}`](schema/{}) | {} |",
             command.command,
             command.file_name(),
-            command.about
+            command.description
         );
         assert!(page.contains(&row), "docs/json.md lacks {row}");
     }

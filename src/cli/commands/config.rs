@@ -110,7 +110,7 @@ fn show(context: &mut Context<'_>) -> Result<Exit, CliError> {
         table.row(vec![
             Cell::plain(&entry.key),
             Cell::plain(shown(entry)),
-            Cell::elastic(entry.origin.to_string()).paint(paint),
+            Cell::elastic(entry.origin.to_string()).color(paint),
         ]);
     }
     let settings = entries.into_iter().map(|Entry { key, value, origin, about }| {

@@ -41,14 +41,14 @@ impl Command for Schema {
 
 fn all(output: &mut Output) -> Result<Exit, CliError> {
     let commands =
-        COMMANDS.iter().map(|known| SchemaDoc { command: known.command, about: known.about });
+        COMMANDS.iter().map(|known| SchemaDoc { command: known.command, about: known.description });
     output.outcome(
         || Schemas { commands: commands.collect() },
         None,
         |output| {
             let mut table = Table::new(output.style);
             for known in COMMANDS {
-                table.row(vec![Cell::plain(known.command), Cell::elastic(known.about)]);
+                table.row(vec![Cell::plain(known.command), Cell::elastic(known.description)]);
             }
             output.text(&table.render())
         },

@@ -1,4 +1,4 @@
-//! What `archive push` and `archive list` print.
+//! The documents of `archive push` and `archive list`.
 
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
@@ -8,43 +8,44 @@ use super::words::{AsDisplay, AsName, OpenCode};
 use crate::client::{Archive, Push, PushReport};
 use crate::operation::{BackendName, OperationId, Status, Time};
 
-/// What a push logged, or would log.
+/// The pushes that were logged, or would be.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(transform = dry_runs_log_nothing)]
 pub struct ArchivePush<'a> {
-    /// Whether this only says what would be pushed.
+    /// True if nothing was logged: the fields say what a push would do.
     dry_run: bool,
-    /// What this machine is called in the history.
+    /// Name of this host in the fleet history.
     host: &'a str,
-    /// Who carries it out.
+    /// Backend that receives the archives.
     backend: &'a BackendName,
-    /// How many operations were logged, or would be.
+    /// Number of operations that were logged, or would be.
     logged: u64,
-    /// Archives that are there already.
+    /// Number of archives that have been pushed already.
     pushed: u64,
-    /// Archives of days that are not over.
+    /// Number of archives of days that have not ended.
     open: u64,
-    /// Archives that are pushed now, and those whose push was logged before and is not completed.
+    /// Archives that are pushed now, and those with an earlier push that has not completed.
     archives: Vec<PushedDoc<'a>>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "PushedArchive")]
 struct PushedDoc<'a> {
-    /// Its path in the folder of the log.
+    /// Path of the file, relative to the log.
     #[schemars(regex(pattern = r"^archives/archive_.+\.parquet$"))]
     name: &'a str,
-    /// The UTC day on which its operations were completed.
+    /// UTC day on which its operations completed.
     day: String,
-    /// Operations in it.
+    /// Number of operations in the archive.
     operations: u64,
-    /// Its size.
+    /// Size in bytes.
     bytes: u64,
-    /// Where it goes. In a dry run with a `/` at the end: it is written anew first, joined with others of its day perhaps.
+    /// Destination of the archive. In a dry run it ends with `/`: the file name is decided when
+    /// the archive is rewritten, perhaps merged with others of its day.
     destination: &'a str,
-    /// The operation that pushes it; in a dry run, only if it was logged before.
+    /// The operation that pushes the archive; in a dry run, only if it was logged before.
     operation: Option<PushDoc>,
-    /// Whether it was logged before.
+    /// True if the push was logged before.
     existing: bool,
 }
 
@@ -52,17 +53,17 @@ struct PushedDoc<'a> {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "PushOperation")]
 struct PushDoc {
-    /// Its id.
+    /// Id of the operation.
     operation_id: AsDisplay<OperationId>,
-    /// Its number in this log.
+    /// Number of the operation in this log.
     #[schemars(range(min = 1))]
     number: u64,
-    /// Where it stands.
+    /// Status of the operation.
     status: AsName<Status>,
 }
 
 impl<'a> ArchivePush<'a> {
-    /// The document of a report.
+    /// Returns the document of a report.
     pub fn new(report: &'a PushReport, push: &'a Push, dry_run: bool) -> ArchivePush<'a> {
         let archives = report.archives.iter().map(|archive| PushedDoc {
             name: &archive.name,
@@ -92,34 +93,34 @@ impl<'a> ArchivePush<'a> {
 /// The archives of a log.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ArchiveList<'a> {
-    /// In the order of the log.
+    /// The archives, oldest first.
     archives: Vec<ListedDoc<'a>>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "ListedArchive", transform = what_is_under_way_has_an_operation)]
+#[schemars(rename = "ListedArchive", transform = unfinished_pushes_have_an_operation)]
 struct ListedDoc<'a> {
-    /// Its path in the folder of the log.
+    /// Path of the file, relative to the log.
     #[schemars(regex(pattern = r"^archives/archive_.+\.parquet$"))]
     name: &'a str,
-    /// The UTC day on which its operations were completed.
+    /// UTC day on which its operations completed.
     day: String,
-    /// Operations in it.
+    /// Number of operations in the archive.
     operations: u64,
-    /// Its size.
+    /// Size in bytes.
     bytes: u64,
-    /// How far it has come: `open` (its day is not over), `closed` (it can be pushed), `pushing`, `failed`, `pushed`,
-    /// or `bare` (it only says that others were pushed, and stays).
+    /// State of the archive: `open` (its day has not ended), `closed` (ready to be pushed),
+    /// `pushing`, `failed`, `pushed`, or `bare` (only records that others were pushed; it stays).
     #[schemars(extend("enum" = ["open", "closed", "pushing", "failed", "pushed", "bare"]))]
     state: OpenCode<'a>,
-    /// Where it goes or went, once that is decided.
+    /// Destination of the archive; null until it is decided.
     destination: Option<&'a str>,
-    /// The operation that pushes it, as long as that is not completed.
+    /// The operation that pushes the archive; null once it has completed.
     operation: Option<PushDoc>,
 }
 
 impl<'a> ArchiveList<'a> {
-    /// The document of these.
+    /// Returns the document of these archives.
     pub fn new(archives: &'a [Archive]) -> ArchiveList<'a> {
         let archives = archives.iter().map(|archive| {
             let operation = archive.standing.operation().map(|operation| PushDoc {
@@ -141,7 +142,7 @@ impl<'a> ArchiveList<'a> {
     }
 }
 
-/// Only what was logged has an operation.
+/// Adds the rule that only a logged push has an operation.
 fn dry_runs_log_nothing(schema: &mut Schema) {
     let each = |operation: Value| json!({ "properties": { "archives": { "items": operation } } });
     let logged = json!({ "properties": { "operation": { "type": "object" } } });
@@ -155,7 +156,8 @@ fn dry_runs_log_nothing(schema: &mut Schema) {
     schema.insert("else".into(), each(logged));
 }
 
-fn what_is_under_way_has_an_operation(schema: &mut Schema) {
+/// Adds the rule that an archive has an operation exactly while its push is unfinished.
+fn unfinished_pushes_have_an_operation(schema: &mut Schema) {
     schema.insert(
         "if".into(),
         json!({ "properties": { "state": { "enum": ["pushing", "failed"] } } }),
@@ -164,7 +166,7 @@ fn what_is_under_way_has_an_operation(schema: &mut Schema) {
     schema.insert("else".into(), json!({ "properties": { "operation": { "type": "null" } } }));
 }
 
-/// The UTC date of an instant.
+/// Returns the UTC date of a time, as `YYYY-MM-DD`.
 pub fn date(day: Time) -> String {
     let text = day.to_string();
     text.split('T').next().unwrap_or_default().to_owned()

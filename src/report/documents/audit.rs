@@ -1,4 +1,4 @@
-//! What `verify --remote` prints.
+//! The document of `verify --remote`.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -7,29 +7,29 @@ use super::words::{AsDisplay, OpenCode};
 use crate::client::{AuditFinding, AuditReport, Followed, Unasked};
 use crate::operation::{BackendName, Fields, Number, OperationId, OperationType};
 
-/// What the backends said of completed operations.
+/// The result of asking the backends about completed operations.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Audit")]
 pub struct AuditDoc<'a> {
-    /// Whether everything that was to be looked at is as it was.
+    /// True if every operation that was to be checked is intact.
     clean: bool,
-    /// Operations whose effect was looked at: intact, gone and altered ones.
+    /// Number of operations whose effect was checked: intact, gone and altered.
     checked: u64,
-    /// How many of them are as they were.
+    /// Number of intact operations.
     intact: u64,
-    /// Those whose effect is not there any more.
+    /// Operations whose effect no longer exists.
     gone: Vec<AuditFindingDoc<'a>>,
-    /// Those whose effect is something else now.
+    /// Operations whose effect differs from the recorded one.
     altered: Vec<AuditFindingDoc<'a>>,
-    /// How many were replaced or taken away by later operations.
+    /// Number of operations whose effect a later operation replaced or removed.
     superseded: u64,
-    /// How many leave nothing to look at.
+    /// Number of operations that have no lasting effect to check.
     nothing: u64,
-    /// Of which nothing could be found out, by backend.
+    /// Operations that could not be checked, by backend.
     unasked: Vec<UnaskedDoc<'a>>,
-    /// How many new operations were logged.
+    /// Number of operations logged again.
     reopened: u64,
-    /// Whether a signal ended it early: there are more operations than are told of here.
+    /// True if a signal ended the run before all operations were checked.
     stopped: bool,
 }
 
@@ -37,58 +37,58 @@ pub struct AuditDoc<'a> {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "AuditFinding")]
 struct AuditFindingDoc<'a> {
-    /// Its number.
+    /// Number of the operation.
     #[schemars(range(min = 1))]
     number: u64,
-    /// Its id.
+    /// Id of the operation.
     operation_id: AsDisplay<OperationId>,
-    /// Its type.
+    /// Type of the operation.
     operation_type: &'a OperationType,
-    /// Its backend.
+    /// Backend of the operation.
     backend: &'a BackendName,
-    /// With what.
+    /// Parameters of the operation.
     parameters: &'a Fields,
-    /// What was found.
+    /// Description of the finding.
     #[schemars(length(min = 1))]
     what: &'a str,
-    /// The operation that it goes on as; null: none.
+    /// The operation that replaces it; null if there is none.
     went_on_as: Option<WentOnDoc>,
-    /// Why it cannot be done once more, if that was asked for and refused; null otherwise.
+    /// Reason why it was not logged again; null unless `--reopen` was refused for it.
     #[schemars(length(min = 1))]
     refused: Option<&'a str>,
 }
 
-/// The operation that another one goes on as.
+/// The operation that replaces another one.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "WentOn")]
 struct WentOnDoc {
-    /// Its number.
+    /// Number of the operation.
     #[schemars(range(min = 1))]
     number: u64,
-    /// Its id.
+    /// Id of the operation.
     operation_id: AsDisplay<OperationId>,
-    /// Whether it was logged just now.
+    /// True if this run logged it.
     new: bool,
 }
 
-/// A backend of which something could not be found out.
+/// A backend that could not answer for some operations.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Unasked")]
 struct UnaskedDoc<'a> {
-    /// Which.
+    /// Name of the backend.
     backend: &'a BackendName,
-    /// Of how many operations.
+    /// Number of operations that could not be checked.
     #[schemars(range(min = 1))]
     operations: u64,
-    /// Why: what it said first.
+    /// First failure of the backend.
     #[schemars(length(min = 1))]
     error: &'a str,
-    /// A stable word for it.
+    /// Stable code of the failure.
     error_type: OpenCode<'a>,
 }
 
 impl<'a> AuditDoc<'a> {
-    /// The document of a look.
+    /// Returns the document of an audit.
     pub fn new(report: &'a AuditReport) -> AuditDoc<'a> {
         let unasked = |Unasked { backend, operations, failure }: &'a Unasked| UnaskedDoc {
             backend,

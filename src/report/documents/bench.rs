@@ -1,4 +1,4 @@
-//! What `bench` prints.
+//! The documents of `bench`.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::words::AsName;
 use crate::bench::{AppendRow, BatchRow, FloorRow, Method, VerifyRow};
 
-/// What the disk can do.
+/// Throughput of the disk alone.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Floor {
     floor: Vec<FloorDoc>,
@@ -15,21 +15,21 @@ pub struct Floor {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "FloorRow")]
 struct FloorDoc {
-    /// How records reach the disk.
+    /// Method by which records reach the disk.
     method: AsName<Method>,
-    /// Records of one flush.
+    /// Number of records per flush.
     #[schemars(range(min = 1))]
     group: usize,
     /// Median time of one write and flush, in microseconds.
     median_us: f64,
-    /// From the fastest to the slowest of them, one in twenty left out at each end.
+    /// 5th and 95th percentile of that time, in microseconds.
     range_us: (f64, f64),
     /// Records per second.
     per_second: f64,
 }
 
 impl Floor {
-    /// The document of these rows.
+    /// Returns the document of these rows.
     pub fn new(rows: &[FloorRow]) -> Floor {
         let row = |row: &FloorRow| FloorDoc {
             method: AsName(row.method),
@@ -42,33 +42,33 @@ impl Floor {
     }
 }
 
-/// Appends beside the disk.
+/// Appends to the log beside plain writes to the disk.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Append {
     append: Vec<AppendDoc>,
 }
 
-/// Ratios are median, least, most.
+/// Ratios are median, minimum, maximum.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "AppendRow")]
 struct AppendDoc {
-    /// Threads that append at the same time.
+    /// Number of concurrent writers.
     #[schemars(range(min = 1))]
     threads: usize,
     /// Durable operations per second.
     ours_per_second: f64,
-    /// Records per second of the disk, flushed one by one.
+    /// Records per second of the disk with one flush per record.
     alone_per_second: f64,
-    /// Records per second of the disk, flushed in groups as large as there are threads.
+    /// Records per second of the disk with one flush for as many records as there are threads.
     grouped_per_second: f64,
-    /// Our time as a multiple of the disk's, flushed one by one.
+    /// Time per operation divided by the disk's time per record, one flush per record.
     ratio_alone: (f64, f64, f64),
-    /// The same in groups.
+    /// The same with grouped flushes.
     ratio_grouped: (f64, f64, f64),
 }
 
 impl Append {
-    /// The document of these rows.
+    /// Returns the document of these rows.
     pub fn new(rows: &[AppendRow]) -> Append {
         let row = |row: &AppendRow| AppendDoc {
             threads: row.threads,
@@ -82,34 +82,34 @@ impl Append {
     }
 }
 
-/// Large batches beside the disk.
+/// Large batches beside plain writes to the disk.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Batch")]
 pub struct BatchDoc {
     batch: BatchRowDoc,
 }
 
-/// Ratios are median, least, most.
+/// Ratios are median, minimum, maximum.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "BatchRow")]
 struct BatchRowDoc {
-    /// Operations of one batch.
+    /// Number of operations in a batch.
     #[schemars(range(min = 1))]
     operations: usize,
-    /// Partitions that it came to.
+    /// Number of partitions written.
     files: usize,
-    /// Their size.
+    /// Size of the files in bytes.
     bytes: u64,
     /// Durable operations per second.
     ours_per_second: f64,
-    /// As many per second as the disk takes for the same bytes.
+    /// Operations per second if writing the same bytes were the only cost.
     floor_per_second: f64,
-    /// Our time as a multiple of the disk's.
+    /// Time of a batch divided by the disk's time for the same bytes.
     ratio: (f64, f64, f64),
 }
 
 impl BatchDoc {
-    /// The document of this row.
+    /// Returns the document of this row.
     pub fn new(row: &BatchRow) -> BatchDoc {
         BatchDoc {
             batch: BatchRowDoc {
@@ -124,34 +124,34 @@ impl BatchDoc {
     }
 }
 
-/// Checking a log beside a plain decode of its files.
+/// Verification of a log beside a plain decode of its files.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "BenchVerify")]
 pub struct BenchVerifyDoc {
     verify: VerifyRowDoc,
 }
 
-/// Ratios are median, least, most.
+/// Ratios are median, minimum, maximum.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "VerifyRow")]
 struct VerifyRowDoc {
-    /// Operations in the log.
+    /// Number of operations in the log.
     #[schemars(range(min = 1))]
     operations: usize,
-    /// Its files.
+    /// Number of files.
     files: u64,
-    /// Their size.
+    /// Size of the files in bytes.
     bytes: u64,
-    /// Operations that are checked per second.
+    /// Operations verified per second.
     ours_per_second: f64,
-    /// Rows that a plain decode reads per second.
+    /// Rows decoded per second.
     decoded_per_second: f64,
-    /// Our time as a multiple of the plain decode's.
+    /// Time of the verification divided by the time of the decode.
     ratio: (f64, f64, f64),
 }
 
 impl BenchVerifyDoc {
-    /// The document of this row.
+    /// Returns the document of this row.
     pub fn new(row: &VerifyRow) -> BenchVerifyDoc {
         BenchVerifyDoc {
             verify: VerifyRowDoc {

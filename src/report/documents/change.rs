@@ -1,4 +1,4 @@
-//! What `retry`, `cancel`, `hold`, `release`, `delete` and `prioritize` did.
+//! The document of `retry`, `cancel`, `hold`, `release`, `delete` and `prioritize`.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -8,34 +8,34 @@ use super::words::{AsDisplay, AsName};
 use crate::client::{Changed, Skipped};
 use crate::operation::{OperationId, Status};
 
-/// What was changed, and what was left as it is.
+/// The operations that were changed, and those that were not.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(transform = super::receipts::id_of_one)]
 pub struct Change<'a> {
-    /// The id, if there is one operation.
+    /// Id of the operation; present only if there is exactly one.
     #[serde(skip_serializing_if = "Option::is_none")]
     operation_id: Option<AsDisplay<OperationId>>,
-    /// The operations that were changed, as they are now; deleted ones as they were.
+    /// The changed operations after the change; deleted ones before it.
     operations: Vec<OperationDoc<'a>>,
-    /// The new operations that redirected ones went on as.
+    /// The operations that replace redirected ones.
     redirected_to: Vec<OperationDoc<'a>>,
-    /// The operations that were like that already.
+    /// Operations that were in the requested state already.
     unchanged: Vec<OperationDoc<'a>>,
-    /// The operations that were left out, because it does not apply to them.
+    /// Operations that the change does not apply to.
     skipped: Vec<LeftOut<'a>>,
 }
 
-/// An operation to which something does not apply.
+/// An operation that a change does not apply to.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct LeftOut<'a> {
-    /// Its id.
+    /// Id of the operation.
     operation_id: AsDisplay<OperationId>,
-    /// Its number.
+    /// Number of the operation.
     #[schemars(range(min = 1))]
     number: u64,
-    /// Where it stands.
+    /// Status of the operation.
     status: AsName<Status>,
-    /// Why, and what to do instead.
+    /// Reason, and what to do instead.
     #[schemars(length(min = 1))]
     reason: &'a str,
 }
@@ -53,7 +53,7 @@ impl<'a> LeftOut<'a> {
 }
 
 impl<'a> Change<'a> {
-    /// The document of what came of it.
+    /// Returns the document of a change.
     pub fn new(changed: &'a Changed) -> Change<'a> {
         let operation_id = match changed.operations.as_slice() {
             [only] => Some(AsDisplay(only.id)),

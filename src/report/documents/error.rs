@@ -1,4 +1,4 @@
-//! What went wrong, as JSON.
+//! Errors as JSON documents.
 
 use std::borrow::Cow;
 
@@ -9,25 +9,25 @@ use serde_json::{Value, json};
 use super::words::{AsDisplay, AsName, OpenCode};
 use crate::operation::{OperationId, Status};
 
-/// The types of errors, with the word and the meaning of each.
+/// Declares the error types with the code and the description of each.
 macro_rules! error_types {
     ($($variant:ident $word:literal $about:literal)+) => {
-        /// A stable word for what went wrong. Words are added, never changed.
+        /// The type of an error. Codes are added, never changed.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum ErrorType {
             $(#[doc = $about] $variant,)+
         }
 
         impl ErrorType {
-            /// All of them.
+            /// All error types.
             pub const ALL: &[ErrorType] = &[$(ErrorType::$variant),+];
 
-            /// The word.
+            /// Returns the stable code.
             pub fn as_str(self) -> &'static str {
                 match self { $(ErrorType::$variant => $word,)+ }
             }
 
-            /// What it means.
+            /// Returns the description.
             pub fn description(self) -> &'static str {
                 match self { $(ErrorType::$variant => $about,)+ }
             }
@@ -37,42 +37,42 @@ macro_rules! error_types {
 
 error_types! {
     OperationFailed "operation_failed" "operations that were waited for or drained failed"
-    Offline "offline" "backends did not pass their check"
-    Usage "usage" "the command line makes no sense"
-    Config "config" "the settings make no sense, or cannot be read"
-    BadInputs "bad_inputs" "inputs cannot be used; nothing was logged, or, with --keep-going, all but those"
-    BadParameters "bad_parameters" "the type does not take these parameters; nothing was logged"
-    BadReference "bad_reference" "this is no way to name an operation"
+    Offline "offline" "a backend failed its health check"
+    Usage "usage" "the command line is invalid"
+    Config "config" "the configuration is invalid or unreadable"
+    BadInputs "bad_inputs" "some inputs cannot be used; nothing was logged, or, with --keep-going, only the others"
+    BadParameters "bad_parameters" "the operation type does not take these parameters; nothing was logged"
+    BadReference "bad_reference" "not a valid operation reference"
     UnknownBackend "unknown_backend" "there is no such backend"
-    BackendNotBuilt "backend_not_built" "the backend is known, but not built into this program"
-    BackendUnconfigured "backend_unconfigured" "the backend lacks a setting without which it cannot work"
-    Unsupported "unsupported" "the backend does not carry out operations of this type"
-    BadKey "bad_key" "this is no idempotency key, or one key for several operations; nothing was logged"
-    KeyConflict "key_conflict" "the idempotency key stands for other work; nothing was logged"
-    UnknownDependency "unknown_dependency" "an operation that is to be waited for is not there; nothing was logged"
-    HasDependents "has_dependents" "other operations wait for this one; nothing was changed"
-    Disabled "disabled" "logging is switched off; nothing was logged"
-    UnsafeDisk "unsafe_disk" "the disk does not keep what the log relies on (verify --durability)"
-    Lost "lost" "not everything of a damaged log could be saved (verify --repair)"
-    NotIntact "not_intact" "what was completed is gone or altered, or could not be looked at (verify --remote)"
+    BackendNotBuilt "backend_not_built" "the backend type is not built into this program"
+    BackendUnconfigured "backend_unconfigured" "the backend lacks a required setting"
+    Unsupported "unsupported" "the backend does not support operations of this type"
+    BadKey "bad_key" "invalid idempotency key, or one key for several operations; nothing was logged"
+    KeyConflict "key_conflict" "the idempotency key belongs to a different operation; nothing was logged"
+    UnknownDependency "unknown_dependency" "an operation to wait for does not exist; nothing was logged"
+    HasDependents "has_dependents" "other operations depend on this one; nothing was changed"
+    Disabled "disabled" "logging is disabled; nothing was logged"
+    UnsafeDisk "unsafe_disk" "the disk is not safe for a log (verify --durability)"
+    Lost "lost" "part of a damaged log could not be recovered (verify --repair)"
+    NotIntact "not_intact" "completed work is missing, altered, or could not be checked (verify --remote)"
     ConditionHolds "condition_holds" "a condition of --fail-if holds"
-    NotApplicable "not_applicable" "it does not apply to some of the operations; nothing was changed"
+    NotApplicable "not_applicable" "the change does not apply to some of the operations; nothing was changed"
     IllegalChange "illegal_change" "the status of the operation does not allow the change"
-    TooLarge "too_large" "the operation is larger than a record may be; nothing was logged"
+    TooLarge "too_large" "the operation exceeds the maximum record size; nothing was logged"
     NoSuchOperation "no_such_operation" "there is no such operation"
-    TimedOut "timed_out" "time ran out; what is unfinished stays logged"
+    TimedOut "timed_out" "the timeout passed; unfinished operations stay logged"
     Busy "busy" "another process holds a lock"
-    Conflict "conflict" "somebody else changed the operation at the same moment"
-    Damaged "damaged" "a part of the log cannot be read"
-    NewerFormat "newer_format" "a newer program wrote the log"
-    NotOurs "not_ours" "the folder holds something else than a log"
-    OriginalAtWork "original_at_work" "the original system changed its files there a moment ago"
+    Conflict "conflict" "another process changed the operation at the same time"
+    Damaged "damaged" "part of the log cannot be read"
+    NewerFormat "newer_format" "the log was written by a newer version"
+    NotOurs "not_ours" "the directory does not hold a log, or the log is unsuitable for use"
+    OriginalAtWork "original_at_work" "ipfs_kit_py changed its files in this directory a moment ago"
     NoSpace "no_space" "the disk has less room than `min_free_bytes`; nothing was logged"
-    NotLogged "not_logged" "the disk refused; nothing was logged"
-    Unconfirmed "unconfirmed" "nobody can say whether what was logged is durable"
-    Disk "disk" "the disk refused"
-    Output "output" "stdout could not be written"
-    Signals "signals" "signals could not be listened for"
+    NotLogged "not_logged" "the write failed; nothing was logged"
+    Unconfirmed "unconfirmed" "the operations may or may not be durable"
+    Disk "disk" "a disk operation failed"
+    Output "output" "writing to stdout failed"
+    Signals "signals" "signal handlers could not be installed"
     Interrupted "interrupted" "a signal ended the command"
 }
 
@@ -94,90 +94,90 @@ impl JsonSchema for ErrorType {
             .collect();
         json_schema!({
             "type": "string",
-            "description": "A stable word for what went wrong; later versions may know more.",
+            "description": "Stable code of the error; later versions may add codes.",
             "oneOf": words,
         })
     }
 }
 
-/// What went wrong.
+/// An error.
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Error", transform = facts_of_types)]
+#[schemars(rename = "Error", transform = fields_by_type)]
 pub struct ErrorDoc<'a> {
-    /// What kind of error it is.
+    /// Stable code of the error.
     pub r#type: ErrorType,
-    /// What happened, and to what.
+    /// Message: what failed, on what, and why.
     #[schemars(length(min = 1))]
     pub message: Cow<'a, str>,
-    /// What to do.
+    /// The next step; null if there is none to suggest.
     pub hint: Option<String>,
-    /// Why, where the message does not say it.
+    /// Underlying causes, outermost first.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub causes: &'a [String],
-    /// What else there is to say of errors of some types.
+    /// Fields that belong to certain error types.
     #[serde(flatten)]
     pub facts: &'a ErrorFields,
 }
 
-/// Fields of errors of some types.
+/// Fields that belong to certain error types.
 #[derive(Debug, Default, Serialize, JsonSchema)]
 pub struct ErrorFields {
-    /// The setting that is wrong.
+    /// The setting concerned.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// Where that was set.
+    /// Origin of the setting's value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,
-    /// What was meant, perhaps.
+    /// The name that was probably meant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suggestion: Option<String>,
-    /// The types that the backend carries out.
+    /// The operation types that the backend supports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub supported: Option<Vec<String>>,
-    /// The inputs that cannot be used; the first ten thousand, if there are more.
+    /// The inputs that cannot be used, at most 10,000 of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub bad_inputs: Option<Vec<BadInputDoc>>,
-    /// How many inputs cannot be used.
+    /// Number of inputs that cannot be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub bad_count: Option<u64>,
-    /// The operation that has the key.
+    /// Number of the operation that has the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub number: Option<u64>,
-    /// The file that cannot be read.
+    /// The damaged file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Where in that file; null: it as a whole.
+    /// Offset in that file; null if the whole file is damaged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offset: Option<Offset>,
-    /// Bytes that may still be written.
+    /// Free bytes on the disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free_bytes: Option<u64>,
-    /// Bytes that are to stay free.
+    /// Bytes that must stay free.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_free_bytes: Option<u64>,
-    /// The ids of what may or may not have been logged.
+    /// Ids of the operations that may or may not be durable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ids: Option<Vec<AsDisplay<OperationId>>>,
-    /// The operations that had not ended.
+    /// Operations that had not ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unfinished: Option<Vec<UnfinishedDoc>>,
-    /// The operations to which it does not apply, all of them.
+    /// All operations that the change does not apply to.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub skipped: Option<Vec<SkippedDoc>>,
-    /// The conditions that hold, as they were given.
+    /// The conditions that hold, as given.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub conditions: Option<Vec<String>>,
-    /// The backends that are offline.
+    /// Backends that are offline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offline: Option<Vec<String>>,
 }
 
-/// A place in a file; null: the file as a whole.
+/// An offset in a file; null if the whole file is meant.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Offset(pub Option<u64>);
@@ -186,30 +186,30 @@ pub struct Offset(pub Option<u64>);
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "BadInput")]
 pub struct BadInputDoc {
-    /// The line it stood on, if it came from a file.
+    /// Line number of the input in its file.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub line: Option<u64>,
-    /// A stable word.
+    /// Stable code of the error.
     pub error_type: OpenCode<'static>,
-    /// The path or line, as it was given.
+    /// The path or line as given.
     pub input: String,
-    /// What is wrong with it, and what to do.
+    /// Description of the problem, and the next step.
     pub message: String,
 }
 
-/// An operation to which something does not apply.
+/// An operation that a change does not apply to.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Skipped")]
 pub struct SkippedDoc {
-    /// Its number.
+    /// Number of the operation.
     #[schemars(range(min = 1))]
     pub number: u64,
-    /// Its id.
+    /// Id of the operation.
     pub operation_id: AsDisplay<OperationId>,
-    /// Where it stands.
+    /// Status of the operation.
     pub status: AsName<Status>,
-    /// Why, and what to do instead.
+    /// Reason, and what to do instead.
     pub reason: String,
 }
 
@@ -217,16 +217,16 @@ pub struct SkippedDoc {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Unfinished")]
 pub struct UnfinishedDoc {
-    /// Its number.
+    /// Number of the operation.
     #[schemars(range(min = 1))]
     pub number: u64,
-    /// Its id.
+    /// Id of the operation.
     pub operation_id: AsDisplay<OperationId>,
-    /// Its status when it was last seen.
+    /// Last known status.
     pub status: AsName<Status>,
 }
 
-/// The facts that errors of a type always come with.
+/// The fields that errors of a type always have.
 const ALWAYS: &[(ErrorType, &[&str])] = &[
     (ErrorType::BadInputs, &["bad_inputs", "bad_count"]),
     (ErrorType::Unsupported, &["supported"]),
@@ -239,7 +239,8 @@ const ALWAYS: &[(ErrorType, &[&str])] = &[
     (ErrorType::ConditionHolds, &["conditions"]),
 ];
 
-fn facts_of_types(schema: &mut Schema) {
+/// Adds the rules that say which fields each error type has.
+fn fields_by_type(schema: &mut Schema) {
     let rules: Vec<Value> = ALWAYS
         .iter()
         .map(|(kind, facts)| {

@@ -1,4 +1,4 @@
-//! Health of backends as JSON.
+//! Health of backends as JSON documents.
 
 use std::collections::BTreeMap;
 
@@ -9,40 +9,40 @@ use super::words::{AsDisplay, AsName, OpenCode};
 use crate::client::{BackendHealth, HealthStatus, StatusChange};
 use crate::operation::Time;
 
-/// What `health` prints.
+/// The health of all backends.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Health<'a> {
-    /// By name of backend.
+    /// Health by backend name.
     pub backends: BTreeMap<&'a str, HealthDoc<'a>>,
 }
 
-/// A backend's health.
+/// The health of a backend.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "BackendHealth")]
 pub struct HealthDoc<'a> {
-    /// What the last probes amount to.
+    /// Status derived from the last checks.
     status: AsName<HealthStatus>,
-    /// When the last probe was; null: never.
+    /// Time of the last check; null if there was none.
     last_check: Option<AsDisplay<Time>>,
-    /// Whether the last checks succeeded, oldest first: probes, and operations that reached it or did not.
+    /// Results of the last checks, oldest first. Ordinary operations count as checks.
     check_history: &'a [bool],
-    /// The last changes of its status, oldest first.
+    /// The last status changes, oldest first.
     status_changes: Vec<StatusChangeDoc>,
-    /// What the last probe said, if it failed.
+    /// Message of the last check; null if it succeeded.
     error: Option<&'a str>,
-    /// A stable word for it.
+    /// Stable code of that failure.
     error_type: Option<OpenCode<'a>>,
 }
 
-/// A change of a backend's status.
+/// A status change of a backend.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "StatusChange")]
 struct StatusChangeDoc {
-    /// When.
+    /// Time of the change.
     at: AsDisplay<Time>,
-    /// What it was.
+    /// Status before the change.
     from: AsName<HealthStatus>,
-    /// What it became.
+    /// Status after the change.
     to: AsName<HealthStatus>,
 }
 
@@ -57,13 +57,13 @@ impl StatusChangeDoc {
 }
 
 impl<'a> Health<'a> {
-    /// The health of these backends.
+    /// Returns the document of these backends.
     pub fn new(all: &'a [BackendHealth]) -> Health<'a> {
         Health { backends: by_name(all) }
     }
 }
 
-/// Health by name of backend.
+/// Returns the health documents by backend name.
 pub(super) fn by_name(all: &[BackendHealth]) -> BTreeMap<&str, HealthDoc<'_>> {
     all.iter()
         .map(|health| {

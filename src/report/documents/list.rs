@@ -1,41 +1,41 @@
-//! What `list` prints: one document, written while the log is read.
+//! The document of `list`, written while the log is read.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{ErrorDoc, Line, OperationDoc};
 
-/// Operations, the newest first.
+/// Operations, newest first.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct List<'a> {
     /// The operations.
     operations: Vec<OperationDoc<'a>>,
-    /// What `--cursor` takes to go on; null: there are no more.
+    /// Value for `--cursor` that continues the listing; null at its end.
     #[schemars(regex(pattern = "^[0-9]+$"))]
     next_cursor: Option<String>,
 }
 
-/// The document that [`List`] describes, operation by operation: there may be more than fit the memory.
+/// Writes the document that [`List`] describes one operation at a time, in bounded memory.
 ///
-/// Since nobody knows before its end whether all went well, `success` comes after the operations.
+/// `success` follows the operations, because it is known only at the end.
 #[derive(Debug, Default)]
 pub struct ListText {
     begun: bool,
 }
 
 impl ListText {
-    /// The text up to the first operation.
+    /// Returns the text before the first operation.
     pub fn begin(&self) -> &'static str {
         r#"{"operations":["#
     }
 
-    /// The text of the next operation.
+    /// Returns the text of the next operation.
     pub fn operation(&mut self, operation: OperationDoc<'_>) -> String {
         let comma = if std::mem::replace(&mut self.begun, true) { "," } else { "" };
         format!("{comma}{}", operation.line())
     }
 
-    /// The rest.
+    /// Returns the text after the last operation.
     pub fn end(&self, next_cursor: Option<String>, error: Option<ErrorDoc<'_>>) -> String {
         let end = End { next_cursor, success: error.is_none(), error }.line();
         format!("],{}", end.trim_start_matches('{'))

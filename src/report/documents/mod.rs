@@ -1,7 +1,7 @@
-//! What `--json` prints: a type for every document, from which both its text and its schema come.
+//! The documents that `--json` prints, as types. Text and schema both come from these types.
 //!
-//! A result is a struct with the fields of one command's document, but for `success` and `error`, which
-//! [`Document`] puts around it. Which command prints which is said in [`COMMANDS`](super::COMMANDS).
+//! A result is a struct with the fields of one command's document except `success` and `error`,
+//! which [`Document`] adds. [`COMMANDS`](super::COMMANDS) lists the results of each command.
 
 mod archive;
 mod audit;
@@ -44,20 +44,20 @@ pub use upkeep::{Checkpoint, Cleanup};
 pub use verify::{DurabilityDoc, RepairedDoc, VerifiedDoc};
 pub use words::{AsDisplay, AsName, Cid, OpenCode, Sha256};
 
-/// One line of JSON.
+/// A value that can be printed as one line of JSON.
 pub trait Line {
-    /// The text, without the end of the line.
+    /// Returns the JSON text without a newline.
     fn line(&self) -> String;
 }
 
 impl<T: Serialize> Line for T {
     fn line(&self) -> String {
-        // Ours are structs, texts and numbers, for which this cannot fail.
+        // Documents consist of structs, texts and numbers, for which this cannot fail.
         serde_json::to_string(self).unwrap_or_else(|_| "null".into())
     }
 }
 
-/// The document that a command ends with: whether all went well, its result, and what went wrong.
+/// The final document of a command: success, its result, and its error.
 #[derive(Debug, Serialize)]
 pub struct Document<'a, R> {
     success: bool,
@@ -67,25 +67,25 @@ pub struct Document<'a, R> {
     error: Option<ErrorDoc<'a>>,
 }
 
-/// What a document can hold: it can be written, and has a schema.
+/// A result that can be serialized and has a schema.
 pub trait Documented: Serialize + JsonSchema {}
 
 impl<R: Serialize + JsonSchema> Documented for R {}
 
 impl<'a, R: Documented> Document<'a, R> {
-    /// All went well.
+    /// Returns the document of a success.
     pub fn done(result: R) -> Document<'a, R> {
         Document { success: true, result: Some(result), error: None }
     }
 
-    /// There is a result, and perhaps something went wrong as well.
+    /// Returns the document of a result that may come with an error.
     pub fn with_error(result: R, error: Option<ErrorDoc<'a>>) -> Document<'a, R> {
         Document { success: error.is_none(), result: Some(result), error }
     }
 }
 
 impl<'a> Document<'a, ()> {
-    /// There is nothing but an error.
+    /// Returns the document of an error without a result.
     pub fn failed(error: ErrorDoc<'a>) -> Document<'a, ()> {
         Document { success: false, result: None, error: Some(error) }
     }

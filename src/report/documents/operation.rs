@@ -1,4 +1,4 @@
-//! Operations as JSON.
+//! Operations as JSON documents.
 
 use std::cell::RefCell;
 
@@ -18,7 +18,7 @@ use crate::operation::{
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(transform = super::receipts::id_of_one)]
 pub struct Operations<'a> {
-    /// The id, if there is one operation.
+    /// Id of the operation; present only if there is exactly one.
     #[serde(skip_serializing_if = "Option::is_none")]
     operation_id: Option<AsDisplay<OperationId>>,
     /// The operations.
@@ -26,7 +26,7 @@ pub struct Operations<'a> {
 }
 
 impl<'a> Operations<'a> {
-    /// These operations.
+    /// Returns the document of these operations.
     pub fn new(operations: &'a [Operation]) -> Operations<'a> {
         let operation_id = match operations {
             [only] => Some(AsDisplay(only.id)),
@@ -36,7 +36,7 @@ impl<'a> Operations<'a> {
     }
 }
 
-/// Many operations, written as they are read.
+/// Operations that are streamed while they are read.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "ManyOperations")]
 pub struct OperationsDoc<I: Iterator<Item = Operation>> {
@@ -47,7 +47,7 @@ pub struct OperationsDoc<I: Iterator<Item = Operation>> {
 }
 
 impl<I: Iterator<Item = Operation>> OperationsDoc<I> {
-    /// These operations; they can be written once.
+    /// Returns the document of these operations; it can be serialized once.
     pub fn new(operations: I) -> OperationsDoc<I> {
         OperationsDoc { operations: RefCell::new(operations) }
     }
@@ -64,165 +64,165 @@ fn one_by_one<S: Serializer, I: Iterator<Item = Operation>>(
     list.end()
 }
 
-/// The one operation that `show` was asked for.
+/// The operation that was asked for.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ShownOne<'a> {
     /// The operation.
     pub operation: OperationDoc<'a>,
 }
 
-/// The operations that `show` was asked for.
+/// The operations that were asked for.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ShownMany<'a> {
     /// The operations, in the order in which they were named.
     pub operations: Vec<OperationDoc<'a>>,
 }
 
-/// An operation, with everything that is known of it. What is absent is null.
+/// An operation. Fields without a value are null.
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Operation", transform = facts_of_status)]
+#[schemars(rename = "Operation", transform = fields_by_status)]
 pub struct OperationDoc<'a> {
-    /// Its id.
+    /// Id of the operation.
     operation_id: AsDisplay<OperationId>,
-    /// Its number in this log.
+    /// Number of the operation in this log.
     #[schemars(range(min = 1))]
     number: u64,
-    /// What is to be done.
+    /// Type of the operation.
     operation_type: &'a OperationType,
-    /// Who carries it out.
+    /// Backend that executes the operation.
     backend: &'a BackendName,
-    /// Where it stands.
+    /// Status of the operation.
     status: AsName<Status>,
-    /// What is to be done with what.
+    /// Parameters of the operation.
     parameters: &'a Fields,
-    /// When it was logged.
+    /// Time of logging.
     timestamp: AsDisplay<Time>,
-    /// When it last changed.
+    /// Time of the last change.
     updated_at: AsDisplay<Time>,
-    /// When it ended, completed or failed.
+    /// Time at which the operation completed or failed.
     completed_at: Option<AsDisplay<Time>>,
-    /// What came out of it; null unless completed.
+    /// Result; null unless completed.
     result: Option<ResultDoc<'a>>,
-    /// Proof or detail from the backend; null where there is none.
+    /// Receipt from the backend; null if it gave none.
     receipt: Option<&'a Fields>,
-    /// What the last failure said.
+    /// Message of the last failure.
     error: Option<&'a str>,
-    /// A stable word for it.
+    /// Stable code of the last failure.
     error_type: Option<OpenCode<'a>>,
-    /// What it means for the next attempt.
+    /// Class of the last failure, which decides whether it is retried.
     failure_class: Option<AsName<FailureClass>>,
-    /// Retries that were spent.
+    /// Number of retries used.
     retry_count: u32,
-    /// Retries that may be spent.
+    /// Number of retries allowed.
     max_retries: u32,
-    /// When the next attempt is due; null unless retrying.
+    /// Time of the next attempt; null unless retrying.
     next_retry_at: Option<AsDisplay<Time>>,
-    /// How often a drain loop died while it carried the operation out.
+    /// Number of times a drain loop died while executing the operation.
     interruptions: u32,
-    /// Higher goes first.
+    /// Priority; higher values are executed first.
     priority: i32,
-    /// The operations that have to be completed before.
+    /// Operations that must complete first.
     depends_on: Vec<AsDisplay<OperationId>>,
-    /// What keeps it from being logged twice.
+    /// Idempotency key that prevents logging it twice.
     idempotency_key: Option<&'a str>,
-    /// Whether it waits until somebody releases it.
+    /// True if the operation is held until it is released.
     hold: bool,
-    /// Before then it is not carried out.
+    /// Earliest time of execution.
     not_before: Option<AsDisplay<Time>>,
-    /// What the file was when it was logged.
+    /// The source file as it was when the operation was logged.
     source: Option<SourceDoc<'a>>,
-    /// Who is carrying it out; null unless processing.
+    /// The drain loop that executes the operation; null unless processing.
     claim: Option<ClaimDoc<'a>>,
-    /// How far it has come, if it moves bytes and has run for a second; `show` alone tells, elsewhere this is null.
+    /// Progress of a transfer that has run for at least a second; null except in `show`.
     progress: Option<ProgressDoc>,
-    /// The operation that this one was made from.
+    /// The operation that this one replaces.
     redirected_from: Option<AsDisplay<OperationId>>,
-    /// The operation that it went on as.
+    /// The operation that replaces this one.
     redirected_to: Option<AsDisplay<OperationId>>,
-    /// The last change of it, counted over the whole log.
+    /// Revision of the last change, counted over the whole log.
     #[schemars(range(min = 1))]
     revision: u64,
-    /// Every change of status, oldest first.
+    /// Every change, oldest first.
     history: Vec<HistoryDoc<'a>>,
 }
 
-/// What came out of it.
+/// The result of a completed operation.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Result")]
 struct ResultDoc<'a> {
-    /// The content's CID.
+    /// CID of the content.
     cid: Option<Cid<'a>>,
-    /// Bytes of content.
+    /// Size of the content in bytes.
     size: Option<u64>,
-    /// Where the result was written.
+    /// Destination of the result.
     destination: Option<&'a str>,
 }
 
-/// A file when it was logged.
+/// A source file at the time of logging.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Source")]
 struct SourceDoc<'a> {
-    /// Bytes of it.
+    /// Size in bytes.
     size: u64,
-    /// When it was last changed, in nanoseconds since 1970.
+    /// Modification time in nanoseconds since 1970-01-01 UTC.
     mtime_ns: i64,
-    /// Its inode.
+    /// Inode number.
     inode: u64,
-    /// The hash of its content, where that was read.
+    /// SHA-256 of the content; null if the content was not read.
     sha256: Option<Sha256<'a>>,
-    /// The name of its copy in the log, where one was made.
+    /// Name of the copy in the spool; null if none was made.
     spool: Option<&'a str>,
 }
 
-/// A drain loop that is carrying the operation out.
+/// The drain loop that executes the operation.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Claim")]
 struct ClaimDoc<'a> {
-    /// Its process.
+    /// Process id.
     pid: u32,
-    /// Its machine.
+    /// Host name.
     host: &'a str,
-    /// When it claimed the operation.
+    /// Time of the claim.
     started: AsDisplay<Time>,
 }
 
-/// How far a running attempt has come.
+/// Progress of a running attempt.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Progress")]
 struct ProgressDoc {
-    /// Bytes moved.
+    /// Bytes transferred.
     bytes_done: u64,
-    /// Bytes to be moved; null if that is not known.
+    /// Bytes to transfer in total; null if unknown.
     bytes_total: Option<u64>,
-    /// Bytes per second over the last seconds.
+    /// Transfer rate over the last seconds, in bytes per second.
     bytes_per_second: u64,
-    /// Seconds until the rest is moved at this rate; null if that is not known.
+    /// Estimated time left in seconds; null if unknown.
     seconds_left: Option<u64>,
 }
 
-/// One change of status.
+/// A change of an operation.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "HistoryEntry")]
 struct HistoryDoc<'a> {
-    /// Its place among all changes of the log.
+    /// Revision of the change, counted over the whole log.
     #[schemars(range(min = 1))]
     revision: u64,
-    /// When.
+    /// Time of the change.
     at: AsDisplay<Time>,
-    /// The status before; null: it was logged.
+    /// Status before the change; null for the logging.
     from: Option<AsName<Status>>,
-    /// The status after.
+    /// Status after the change.
     to: AsName<Status>,
-    /// Who: `user@host command[pid]`.
+    /// The process that made the change: `user@host command[pid]`.
     actor: &'a str,
-    /// Why.
+    /// Reason of the change.
     reason: Option<&'a str>,
-    /// What went wrong.
+    /// Error that caused the change.
     error: Option<&'a str>,
 }
 
 impl<'a> OperationDoc<'a> {
-    /// The document of an operation.
+    /// Returns the document of an operation.
     pub fn new(operation: &'a Operation) -> OperationDoc<'a> {
         let failure = operation.state.failure();
         let (outcome, completed_at, next_retry_at, claim) = match &operation.state {
@@ -266,7 +266,7 @@ impl<'a> OperationDoc<'a> {
         }
     }
 
-    /// The same with how far it has come.
+    /// Returns the document with the progress of a running attempt.
     pub fn with_progress(self, progress: Option<Progress>) -> OperationDoc<'a> {
         let progress = progress.map(|progress| ProgressDoc {
             bytes_done: progress.bytes_done,
@@ -318,8 +318,8 @@ impl<'a> HistoryDoc<'a> {
     }
 }
 
-/// What a status brings with it.
-fn facts_of_status(schema: &mut schemars::Schema) {
+/// Adds the rules that say which fields are set in which status.
+fn fields_by_status(schema: &mut schemars::Schema) {
     let rule = |status: Status, has: &[&str], has_not: &[&str]| {
         let set = has.iter().map(|name| (*name, json!({ "not": { "type": "null" } })));
         let unset = has_not.iter().map(|name| (*name, json!({ "type": "null" })));

@@ -1,4 +1,4 @@
-//! What the drain loop tells, a document per line, and what is told of it.
+//! The documents of `process`, one per line, and the drain loop as other commands show it.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -8,7 +8,7 @@ use super::words::AsDisplay;
 use crate::client::{HolderNote, ProcessReport};
 use crate::operation::{BackendName, Operation, Time};
 
-/// A line of `process`: an attempt ended.
+/// A line of `process`: an attempt has ended.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Settled<'a> {
     #[schemars(extend("const" = "settled"))]
@@ -18,7 +18,7 @@ pub struct Settled<'a> {
 }
 
 impl<'a> Settled<'a> {
-    /// An attempt of this operation.
+    /// Returns the line for an attempt of this operation.
     pub fn new(operation: &'a Operation) -> Settled<'a> {
         Settled { event: "settled", operation: OperationDoc::new(operation) }
     }
@@ -29,34 +29,34 @@ impl<'a> Settled<'a> {
 pub struct Summary<'a> {
     #[schemars(extend("const" = "summary"))]
     event: &'static str,
-    /// Operations that were completed.
+    /// Number of operations completed.
     completed: u64,
-    /// Operations that failed for good.
+    /// Number of operations that failed and will not be retried.
     failed: u64,
-    /// Operations that are to be tried again.
+    /// Number of operations that will be retried.
     retrying: u64,
-    /// Operations that were given up because somebody asked for it.
+    /// Number of operations cancelled on request.
     cancelled: u64,
-    /// Operations whose backend was away.
+    /// Number of operations postponed because their backend was unreachable.
     postponed: u64,
-    /// Operations that were handed back unfinished.
+    /// Number of claimed operations returned to the queue unfinished.
     handed_back: u64,
-    /// Operations that were taken over from a drain loop that had died.
+    /// Number of operations recovered from a drain loop that had died.
     recovered: u64,
-    /// Operations of which nobody knows yet what became of them: their backend is asked again by the next run.
+    /// Number of operations with an unknown outcome; the next run asks their backend again.
     in_doubt: u64,
-    /// Whether it ended because it was asked to.
+    /// True if the run ended because a signal asked it to.
     stopped: bool,
-    /// Whether work is left that was not begun, since the disk has no room for its outcome.
+    /// True if due operations were not started because the disk has no room for their outcome.
     out_of_room: bool,
-    /// Whether work is left that was not begun, since the time of `--max-time` was up.
+    /// True if due operations were not started because `--max-time` had passed.
     out_of_time: bool,
-    /// Backends that were away when it ended, and that something waits for.
+    /// Backends that were unreachable at the end of the run and have operations waiting.
     away: Vec<&'a BackendName>,
 }
 
 impl<'a> Summary<'a> {
-    /// The summary of a run.
+    /// Returns the summary of a run.
     pub fn new(report: &'a ProcessReport) -> Summary<'a> {
         let ProcessReport {
             completed,
@@ -94,12 +94,12 @@ pub struct Skipped<'a> {
     event: &'static str,
     #[schemars(extend("const" = true))]
     skipped: bool,
-    /// The other loop; null if it has just ended.
+    /// The running drain loop; null if it has just ended.
     processing: Option<HolderDoc<'a>>,
 }
 
 impl<'a> Skipped<'a> {
-    /// Because of this loop.
+    /// Returns the line for a run that was skipped because of `running`.
     pub fn new(running: Option<&'a HolderNote>) -> Skipped<'a> {
         Skipped { event: "summary", skipped: true, processing: running.map(HolderDoc::new) }
     }
@@ -109,18 +109,18 @@ impl<'a> Skipped<'a> {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "DrainLoop")]
 pub struct HolderDoc<'a> {
-    /// Its process.
+    /// Process id.
     pid: u32,
-    /// Its command.
+    /// Command of the process.
     command: &'a str,
-    /// When it began.
+    /// Start time of the drain loop.
     since: AsDisplay<Time>,
-    /// Its machine.
+    /// Host name.
     host: &'a str,
 }
 
 impl<'a> HolderDoc<'a> {
-    /// The document of a note.
+    /// Returns the document of a lock note.
     pub fn new(note: &'a HolderNote) -> HolderDoc<'a> {
         HolderDoc {
             pid: note.pid,

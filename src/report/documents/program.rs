@@ -1,19 +1,19 @@
-//! What the program tells of itself.
+//! The documents of `completions` and `schema`.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-/// `completions`
+/// The document of `completions`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Completions<'a> {
-    /// The shell.
+    /// Name of the shell.
     pub shell: String,
-    /// The script.
+    /// The completion script.
     pub script: &'a str,
 }
 
-/// `schema`
+/// The document of `schema`: the commands that have a schema.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Schemas {
     /// The commands that have a schema.
@@ -24,21 +24,21 @@ pub struct Schemas {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "SchemaOfCommand")]
 pub struct SchemaDoc {
-    /// The command, in its words.
+    /// The command, such as `config show`.
     #[schemars(length(min = 1))]
     pub command: &'static str,
-    /// What its document is.
+    /// Description of the command's document.
     #[schemars(length(min = 1))]
     pub about: &'static str,
 }
 
-/// `schema COMMAND`
+/// The document of `schema COMMAND`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct OneSchema {
-    /// The command, in its words.
+    /// The command, such as `config show`.
     #[schemars(length(min = 1))]
     pub command: &'static str,
-    /// The schema.
+    /// The JSON Schema.
     #[schemars(with = "std::collections::BTreeMap<String, Value>")]
     pub schema: Value,
 }

@@ -1,4 +1,4 @@
-//! What `why`, `failures` and `process --dry-run` tell.
+//! The documents of `why`, `failures` and `process --dry-run`.
 
 use std::collections::BTreeMap;
 
@@ -10,34 +10,34 @@ use super::words::{AsDisplay, AsName, OpenCode};
 use crate::client::{self, CauseGroup, Plan, Reason};
 use crate::operation::{BackendName, FailureClass, OperationId, Status, Time};
 
-/// Why operations stand where they do.
+/// The reasons why operations have not completed.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Why<'a> {
     /// The operations, in the order in which they were named.
     operations: Vec<WhyOne<'a>>,
 }
 
-/// Why an operation stands where it does.
+/// The reason for the status of an operation.
 #[derive(Debug, Serialize, JsonSchema)]
 struct WhyOne<'a> {
-    /// Its id.
+    /// Id of the operation.
     operation_id: AsDisplay<OperationId>,
-    /// Its number.
+    /// Number of the operation.
     #[schemars(range(min = 1))]
     number: u64,
-    /// Where it stands.
+    /// Status of the operation.
     status: AsName<Status>,
-    /// The reason in a word.
+    /// Code of the reason.
     reason: AsName<Reason>,
-    /// The reason in a sentence, with what would change it.
+    /// The reason as a sentence, with what would change it.
     #[schemars(length(min = 1))]
     why: &'a str,
-    /// When it is tried next; null where nobody knows.
+    /// Time of the next attempt; null if unknown.
     next_attempt_at: Option<AsDisplay<Time>>,
 }
 
 impl<'a> Why<'a> {
-    /// The document of these.
+    /// Returns the document of these reasons.
     pub fn new(all: &'a [client::Why]) -> Why<'a> {
         let one = |why: &'a client::Why| WhyOne {
             operation_id: AsDisplay(why.operation.id),
@@ -61,34 +61,34 @@ pub struct Failures<'a> {
 /// Failed and retrying operations of one backend with one cause.
 #[derive(Debug, Serialize, JsonSchema)]
 struct FailureGroup<'a> {
-    /// What `--cause` takes; the same on every backend.
+    /// Fingerprint of the cause, as `--cause` takes it; the same on every backend.
     #[schemars(regex(pattern = "^[0-9a-f]{8}$"))]
     cause: &'a str,
-    /// The messages without what is particular to one operation.
+    /// The message without the parts that differ between operations.
     what: &'a str,
-    /// A stable word for the error.
+    /// Stable code of the failure.
     error_type: OpenCode<'a>,
-    /// What it means for the next attempt.
+    /// Class of the failure, which decides whether it is retried.
     failure_class: AsName<FailureClass>,
-    /// The backend.
+    /// Name of the backend.
     backend: &'a BackendName,
-    /// How many have failed for good.
+    /// Number of failed operations.
     failed: u64,
-    /// How many wait for another attempt.
+    /// Number of operations that will be retried.
     retrying: u64,
-    /// When the first of them failed.
+    /// Time of the first failure.
     first: AsDisplay<Time>,
-    /// When the last of them failed.
+    /// Time of the last failure.
     last: AsDisplay<Time>,
-    /// The number of the last one.
+    /// Number of the operation that failed last.
     #[schemars(range(min = 1))]
     example: u64,
-    /// What was said of the last one.
+    /// Message of the last failure.
     message: &'a str,
 }
 
 impl<'a> Failures<'a> {
-    /// The document of these groups.
+    /// Returns the document of these groups.
     pub fn new(groups: &'a [CauseGroup]) -> Failures<'a> {
         let one = |group: &'a CauseGroup| FailureGroup {
             cause: &group.fingerprint,
@@ -107,31 +107,31 @@ impl<'a> Failures<'a> {
     }
 }
 
-/// What `process` would do now.
+/// The work that `process` would do now.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct DryRun<'a> {
     #[schemars(extend("const" = true))]
     dry_run: bool,
-    /// The first operations that would be carried out, in the order of their lanes.
+    /// The first operations that would be executed, in order, backend by backend.
     operations: Vec<OperationDoc<'a>>,
-    /// How many would be carried out, per backend.
+    /// Number of due operations, by backend.
     due: BTreeMap<&'a str, u64>,
-    /// How many are set aside.
+    /// Number of held operations.
     held: u64,
-    /// How many wait for other operations.
+    /// Number of operations that wait for others.
     waiting_for_others: u64,
-    /// How many were logged with a delay that is not over.
+    /// Number of operations whose delay has not passed.
     delayed: u64,
-    /// How many wait for their next attempt.
+    /// Number of operations that wait for their next attempt.
     backing_off: u64,
-    /// How many belong to a backend that cannot carry them out here, per backend.
+    /// Number of operations whose backend is not configured or not built in, by backend.
     no_backend: BTreeMap<&'a str, u64>,
-    /// How many a dead drain loop left claimed: their backends would be asked about them first.
+    /// Number of operations left claimed by a dead drain loop; their outcome is queried first.
     to_be_asked: u64,
 }
 
 impl<'a> DryRun<'a> {
-    /// The document of a plan.
+    /// Returns the document of a plan.
     pub fn new(plan: &'a Plan) -> DryRun<'a> {
         let by_name = |counts: &'a BTreeMap<BackendName, u64>| {
             counts.iter().map(|(name, n)| (name.as_str(), *n)).collect()

@@ -1,4 +1,4 @@
-//! What was logged, as JSON.
+//! The document of `add` and `submit`: the operations that were logged.
 
 use schemars::{JsonSchema, Schema};
 use serde::ser::{Error, SerializeSeq};
@@ -7,47 +7,46 @@ use serde_json::json;
 
 use super::words::{AsDisplay, AsName};
 use crate::client::{ClientError, Receipts};
-
 use crate::operation::{BackendName, OperationId, OperationType, Status};
 
-/// What was logged, in the order in which it was given; written as it is read.
+/// The logged operations in the order of the inputs, streamed while they are read back.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Receipts", transform = id_of_one)]
 pub struct ReceiptsDoc<'a> {
-    /// The id, if there is one operation.
+    /// Id of the operation; present only if there is exactly one.
     #[serde(skip_serializing_if = "Option::is_none")]
     operation_id: Option<AsDisplay<OperationId>>,
-    /// What was logged, durable.
+    /// The logged operations; all of them are durable.
     #[serde(serialize_with = "one_by_one")]
     #[schemars(with = "Vec<ReceiptDoc<'a>>")]
     operations: &'a Receipts,
 }
 
-/// An operation that was logged.
+/// A logged operation.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Receipt", transform = new_is_pending)]
 struct ReceiptDoc<'a> {
-    /// Its id.
+    /// Id of the operation.
     operation_id: AsDisplay<OperationId>,
-    /// Its number in this log.
+    /// Number of the operation in this log.
     #[schemars(range(min = 1))]
     number: u64,
-    /// Where it stands.
+    /// Status of the operation.
     status: AsName<Status>,
-    /// Whether its key was known, so that nothing new was logged.
+    /// True if its idempotency key was in use already, so that nothing was logged.
     existing: bool,
-    /// What is to be done.
+    /// Type of the operation.
     operation_type: &'a OperationType,
-    /// Who will carry it out.
+    /// Backend that will execute the operation.
     backend: &'a BackendName,
-    /// The path it concerns, where it concerns one.
+    /// Path of the input; null if the operation has none.
     path: Option<&'a str>,
-    /// Whether its content was copied into the log, so that the file may change from now on.
+    /// True if the content was copied into the log, so that the source may change.
     spooled: bool,
 }
 
 impl<'a> ReceiptsDoc<'a> {
-    /// These receipts.
+    /// Returns the document of these receipts.
     pub fn new(operations: &'a Receipts) -> Result<ReceiptsDoc<'a>, ClientError> {
         let operation_id = match operations.count() {
             1 => operations.to_vec()?.pop().map(|only| AsDisplay(only.id)),
@@ -57,7 +56,7 @@ impl<'a> ReceiptsDoc<'a> {
     }
 }
 
-/// What went wrong while receipts were read and written.
+/// A failure to read or to write the next receipt.
 enum Broken<E> {
     Read(ClientError),
     Write(E),
@@ -91,13 +90,13 @@ fn one_by_one<S: Serializer>(receipts: &&Receipts, serializer: S) -> Result<S::O
     }
 }
 
-/// What has just been logged is pending.
+/// Adds the rule that an operation that was just logged is pending.
 fn new_is_pending(schema: &mut Schema) {
     schema.insert("if".into(), json!({ "properties": { "existing": { "const": false } } }));
     schema.insert("then".into(), json!({ "properties": { "status": { "const": "pending" } } }));
 }
 
-/// The id stands beside the operations exactly if there is one of them.
+/// Adds the rule that `operation_id` is present exactly if there is one operation.
 pub(super) fn id_of_one(schema: &mut Schema) {
     schema.insert(
         "if".into(),

@@ -1,4 +1,4 @@
-//! What the commands of `config` print.
+//! The documents of the `config` commands.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use super::ErrorDoc;
 
-/// `config show`
+/// The document of `config show`: every setting and its origin.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ConfigShow {
-    /// By name.
+    /// Settings by name.
     pub settings: BTreeMap<String, SettingDoc>,
-    /// The settings file that was read; null: there is none.
+    /// The settings file that was read; null if there is none.
     pub file: Option<String>,
 }
 
@@ -21,64 +21,64 @@ pub struct ConfigShow {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Setting")]
 pub struct SettingDoc {
-    /// What it means.
+    /// Meaning of the setting.
     pub about: &'static str,
-    /// Where it was set: `default`, `FILE:LINE`, a variable or a flag.
+    /// Origin of the value: `default`, `FILE:LINE`, an environment variable or a flag.
     pub origin: String,
-    /// What it stands at, secrets masked; null where nothing is set.
+    /// Value, with secrets redacted; null if unset.
     pub value: Value,
 }
 
-/// `config get`
+/// The document of `config get`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ConfigGet {
-    /// Its name.
+    /// Name of the setting.
     pub key: String,
-    /// What it stands at; null where nothing is set.
+    /// Value; null if unset.
     pub value: Value,
-    /// Where it was set.
+    /// Origin of the value.
     pub origin: String,
 }
 
-/// `config set`
+/// The document of `config set`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ConfigSet<'a> {
-    /// The name of the setting.
+    /// Name of the setting.
     pub key: &'a str,
-    /// What was given.
+    /// The new value as it was given.
     pub value: &'a str,
     /// The settings file that was changed.
     pub path: String,
 }
 
-/// `config path`
+/// The document of `config path`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ConfigPath {
-    /// Where the settings file is, or would be.
+    /// Path of the settings file, which may not exist.
     pub path: String,
-    /// Whether it is there.
+    /// True if the file exists.
     pub exists: bool,
 }
 
-/// `config check`
+/// The document of `config check`.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ConfigCheck<'a> {
-    /// The settings file that was read; null: none.
+    /// The settings file that was read; null if there is none.
     pub file: Option<String>,
-    /// Everything that is wrong; the first of it stands under `error` too.
+    /// All errors; the first one is also under `error`.
     pub errors: Vec<ErrorDoc<'a>>,
-    /// What has no effect.
+    /// Settings without effect.
     pub warnings: Vec<WarningDoc>,
 }
 
-/// Something that has no effect.
+/// A setting without effect.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Warning")]
 pub struct WarningDoc {
-    /// What to do.
+    /// The next step.
     pub hint: Option<String>,
-    /// What has no effect.
+    /// Description of the setting that has no effect.
     pub message: String,
-    /// The variable of the environment.
+    /// Name of the environment variable.
     pub variable: String,
 }

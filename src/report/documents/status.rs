@@ -1,4 +1,4 @@
-//! What `status` prints.
+//! The document of `status`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,41 +12,41 @@ use super::words::AsDisplay;
 use crate::client::{Damage, Stats, StatusCounts};
 use crate::operation::{BackendName, OperationId, Time};
 
-/// How the log is doing.
+/// The state of the log, its drain loop and its backends.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct StatusDoc<'a> {
-    /// How many operations there are.
+    /// Number of operations, by status.
     stats: AllCounts,
-    /// The same by name of backend.
+    /// The same, by backend name.
     backends: BTreeMap<&'a str, Counts>,
-    /// The pending operation that was logged first.
+    /// The oldest pending operation; null if none is pending.
     oldest_pending: Option<Oldest>,
-    /// Whether a drain loop runs.
+    /// True while a drain loop is running.
     processing_active: bool,
-    /// Which; null: none.
+    /// The running drain loop; null if there is none.
     processing: Option<HolderDoc<'a>>,
-    /// What earlier probes say of the backends, by name.
+    /// Health of the backends by name, from earlier checks.
     health: BTreeMap<&'a str, HealthDoc<'a>>,
-    /// Backends that somebody means to use: the default one, those with settings of their own, and those of operations in
-    /// the log. Only these count as `offline`.
+    /// Backends in use: the default one, those with settings of their own, and those of
+    /// operations in the log. Only these count as `offline`.
     backends_used: Vec<&'a str>,
-    /// Bytes of changes that no Parquet file holds yet.
+    /// Bytes in the journal that are not in a Parquet file yet.
     journal_bytes: u64,
-    /// How many partitions there are.
+    /// Number of partitions.
     partitions: u64,
-    /// How many archives there are.
+    /// Number of archives.
     archives: u64,
-    /// Bytes that may still be written where the log is; null if that cannot be told.
+    /// Free bytes on the log's file system; null if unknown.
     free_bytes: Option<u64>,
-    /// The folder of the log.
+    /// The directory of the log.
     base_path: String,
-    /// What of the log cannot be read.
+    /// Damage that makes part of the log unreadable; null if there is none.
     damage: Option<DamageDoc<'a>>,
-    /// What the adoption of the original system's files did not understand; it stands in the files named.
+    /// Entries of adopted `ipfs_kit_py` files that could not be read; they remain in those files.
     unread: Vec<DamageDoc<'a>>,
 }
 
-/// Operations by status.
+/// Number of operations in each status.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Counts {
     pending: u64,
@@ -54,7 +54,7 @@ struct Counts {
     completed: u64,
     failed: u64,
     retrying: u64,
-    /// All of them.
+    /// Sum over all statuses.
     total: u64,
 }
 
@@ -62,30 +62,30 @@ struct Counts {
 struct AllCounts {
     #[serde(flatten)]
     counts: Counts,
-    /// How many of the completed ones are in archives.
+    /// Number of completed operations that are in archives.
     archived: u64,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "OldestPending")]
 struct Oldest {
-    /// Its number.
+    /// Number of the operation.
     #[schemars(range(min = 1))]
     number: u64,
-    /// Its id; null if it cannot be read.
+    /// Id of the operation; null if it cannot be read.
     operation_id: Option<AsDisplay<OperationId>>,
-    /// When it was logged.
+    /// Time of logging.
     timestamp: AsDisplay<Time>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Damage")]
 struct DamageDoc<'a> {
-    /// The file.
+    /// The damaged file.
     path: String,
-    /// Where in it; null: it as a whole.
+    /// Byte offset of the damage; null if it concerns the whole file.
     offset: Option<u64>,
-    /// What is wrong with it.
+    /// Description of the damage.
     what: &'a str,
 }
 
@@ -97,7 +97,7 @@ impl Counts {
 }
 
 impl<'a> StatusDoc<'a> {
-    /// The document; `oldest` is the id of the oldest pending operation.
+    /// Returns the document; `oldest` is the id of the oldest pending operation.
     pub fn new(stats: &'a Stats, oldest: Option<OperationId>, base_path: &Path) -> StatusDoc<'a> {
         StatusDoc {
             stats: AllCounts { counts: Counts::new(&stats.counts), archived: stats.archived },

@@ -1,27 +1,27 @@
-//! What `cleanup` and `checkpoint` print.
+//! The documents of `cleanup` and `checkpoint`.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::client::{CheckpointReport, CleanupPlan, Leftovers};
 
-/// What a checkpoint did.
+/// The result of a checkpoint.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Checkpoint<'a> {
-    /// Operations whose rows were written.
+    /// Number of operations written to Parquet files.
     operations: u64,
-    /// Parquet files that were written.
+    /// Number of Parquet files written.
     files_written: u64,
-    /// Parquet files that were replaced and removed.
+    /// Number of Parquet files superseded and removed.
     files_removed: u64,
-    /// Files of the journal that were folded and removed.
+    /// Number of journal generations folded and removed.
     generations_removed: u64,
-    /// Files that no manifest names, now in `quarantine/`.
+    /// Files named by no manifest, which were moved to `quarantine/`.
     quarantined: &'a [String],
 }
 
 impl<'a> Checkpoint<'a> {
-    /// The document of a report.
+    /// Returns the document of a report.
     pub fn new(report: &'a CheckpointReport) -> Checkpoint<'a> {
         let CheckpointReport {
             operations,
@@ -40,49 +40,51 @@ impl<'a> Checkpoint<'a> {
     }
 }
 
-/// What a cleanup dropped, or would drop.
+/// The operations and archives that a cleanup removed, or would remove.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Cleanup<'a> {
-    /// Whether this only says what would go.
+    /// True if nothing was removed: the fields say what a cleanup would do.
     dry_run: bool,
-    /// Completed at least this many days ago.
+    /// Retention in days: only operations that ended earlier are removed.
     age_days: u64,
-    /// Archives that go as a whole.
+    /// Archives that are removed as a whole.
     archives: Vec<ArchiveDoc<'a>>,
-    /// Operations that go.
+    /// Number of operations removed.
     operations: u64,
-    /// How many of them are in partitions.
+    /// Number of removed operations that were in partitions.
     from_partitions: u64,
-    /// Failed operations that go.
+    /// Number of failed operations removed.
     failed: u64,
-    /// Operations old enough that stay because others wait for them, with what shares their archive.
+    /// Number of expired operations that stay because others depend on them, or on an operation
+    /// in the same archive.
     kept: u64,
-    /// Operations old enough that stay because their archive is not pushed yet.
+    /// Number of expired operations that stay because their archive has not been pushed yet.
     unpushed: u64,
-    /// Small archives that are joined with others of their day.
+    /// Number of small archives merged with others of their day.
     joined: u64,
-    /// Numbers of operations that are over, and whose unfinished uploads were aborted at their backends.
+    /// Ended or deleted operations whose unfinished uploads were aborted at their backends.
     uploads_aborted: Vec<u64>,
-    /// Numbers of those whose unfinished uploads stay for now: their backends cannot be reached, for example.
+    /// Ended or deleted operations whose unfinished uploads remain, for example because the
+    /// backend is unreachable.
     uploads_kept: Vec<u64>,
-    /// Archives whose push was logged before anything went; 0 in a dry run.
+    /// Number of archives whose push was logged before anything was removed; 0 in a dry run.
     pushes: u64,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Archive")]
 struct ArchiveDoc<'a> {
-    /// Its size.
+    /// Size in bytes.
     bytes: u64,
-    /// The path of its file in the folder of the log.
+    /// Path of the file, relative to the log.
     #[schemars(regex(pattern = r"^archives/archive_.+\.parquet$"))]
     name: &'a str,
-    /// Operations in it.
+    /// Number of operations in the archive.
     operations: u64,
 }
 
 impl<'a> Cleanup<'a> {
-    /// The document of a plan.
+    /// Returns the document of a plan.
     pub fn new(
         plan: &'a CleanupPlan,
         leftovers: &'a Leftovers,

@@ -1,53 +1,53 @@
-//! What `verify` prints.
+//! The documents of `verify`.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::words::AsName;
 use crate::client::{Check, Durability, Finding, FindingKind, Loss, Repaired, Verified};
-use crate::wal::manifest::NumberSet;
+use crate::operation::Number;
 
-/// What a look at every byte found.
+/// The result of checking every byte of the log.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Verify")]
 pub struct VerifiedDoc<'a> {
-    /// Whether nothing is wrong.
+    /// True if nothing is damaged.
     sound: bool,
-    /// Whether there is a log.
+    /// True if a log exists.
     exists: bool,
-    /// Operations in what could be read.
+    /// Number of operations that could be read.
     operations: u64,
-    /// Parquet files.
+    /// Number of Parquet files.
     files: u64,
-    /// Files of the journal.
+    /// Number of journal generations.
     generations: u64,
-    /// Bytes that were checked of both.
+    /// Bytes checked in both.
     bytes: u64,
-    /// What was found, damage first.
+    /// The findings, damage first.
     findings: Vec<FindingDoc<'a>>,
 }
 
-/// Something that was found.
+/// A finding.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Finding")]
 pub struct FindingDoc<'a> {
-    /// Whether something is wrong.
+    /// Damage, or a note that needs no action.
     kind: AsName<FindingKind>,
-    /// The file, relative to the log.
+    /// Path of the file, relative to the log.
     #[schemars(length(min = 1))]
     path: &'a str,
-    /// The first byte concerned; null: unknown, or the file as a whole.
+    /// Offset of the first byte concerned; null if unknown, or if it is the whole file.
     offset: Option<u64>,
-    /// What it is.
+    /// Description of the finding.
     #[schemars(length(min = 1))]
     what: &'a str,
-    /// What to do.
+    /// The next step.
     #[schemars(length(min = 1))]
     advice: &'a str,
 }
 
 impl<'a> FindingDoc<'a> {
-    /// The document of a finding.
+    /// Returns the document of a finding.
     pub fn new(finding: &'a Finding) -> FindingDoc<'a> {
         let Finding { kind, path, offset, what, advice } = finding;
         FindingDoc { kind: AsName(*kind), path, offset: *offset, what, advice }
@@ -55,7 +55,7 @@ impl<'a> FindingDoc<'a> {
 }
 
 impl<'a> VerifiedDoc<'a> {
-    /// The document of a look.
+    /// Returns the document of a verification.
     pub fn new(found: &'a Verified) -> VerifiedDoc<'a> {
         VerifiedDoc {
             sound: found.is_sound(),
@@ -69,50 +69,51 @@ impl<'a> VerifiedDoc<'a> {
     }
 }
 
-/// What a repair saved, and what is lost.
+/// The result of a repair: what was saved and what is lost.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Repair")]
 pub struct RepairedDoc<'a> {
-    /// Whether anything was changed: a sound log is left alone.
+    /// True if anything was changed; a valid log is left as it is.
     repaired: bool,
-    /// Operations in the log now.
+    /// Number of operations in the repaired log.
     operations: u64,
-    /// How many of them were written anew.
+    /// Number of operations that were rewritten.
     rewritten: u64,
-    /// What was wrong.
+    /// The damage that was found.
     damages: Vec<FindingDoc<'a>>,
-    /// What cannot be read any more.
+    /// The parts of the log that could not be recovered.
     losses: Vec<LossDoc<'a>>,
-    /// Numbers of operations of which nothing is known any more.
+    /// Numbers of operations of which nothing could be recovered.
     lost: Vec<u64>,
-    /// Numbers of operations in whose history something is missing.
+    /// Numbers of operations with gaps in their history.
     holed: Vec<u64>,
-    /// Numbers of operations from files that are not as they were written: any field of them may have changed.
+    /// Numbers of operations recovered from altered files; any of their fields may be wrong.
     doubtful: Vec<u64>,
-    /// Operations that wait until they are released: they may have been done or deleted in what is lost.
+    /// Numbers of operations that are held until released: the lost part of the log may have
+    /// recorded their completion or deletion.
     held: Vec<u64>,
-    /// Files that were set aside, relative to the log.
+    /// Files that were moved to quarantine, relative to the log.
     set_aside: &'a [String],
 }
 
-/// Something that cannot be read any more.
+/// A part of the log that could not be recovered.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Loss")]
 struct LossDoc<'a> {
-    /// The file, relative to the log, as it was called before.
+    /// Path of the file before the repair, relative to the log.
     #[schemars(length(min = 1))]
     path: &'a str,
-    /// The first byte; null: the file as a whole.
+    /// Offset of the first lost byte; null if the whole file is lost.
     offset: Option<u64>,
-    /// How many bytes from there; 0 where that is not known, or the file as a whole is meant.
+    /// Number of lost bytes; 0 if unknown, or if the whole file is lost.
     length: u64,
-    /// What is lost, and why.
+    /// Description of the loss and its reason.
     #[schemars(length(min = 1))]
     what: &'a str,
 }
 
 impl<'a> RepairedDoc<'a> {
-    /// The document of a repair.
+    /// Returns the document of a repair.
     pub fn new(repaired: &'a Repaired) -> RepairedDoc<'a> {
         let loss = |Loss { path, range, what }: &'a Loss| LossDoc {
             path,
@@ -120,57 +121,60 @@ impl<'a> RepairedDoc<'a> {
             length: range.map_or(0, |(from, to)| to.saturating_sub(from)),
             what,
         };
-        let bare = |numbers: &NumberSet| numbers.iter().map(|number| number.get()).collect();
         RepairedDoc {
             repaired: repaired.changed,
             operations: repaired.operations,
             rewritten: repaired.rewritten,
             damages: repaired.damages.iter().map(FindingDoc::new).collect(),
             losses: repaired.losses.iter().map(loss).collect(),
-            lost: bare(&repaired.lost),
-            holed: bare(&repaired.holed),
-            doubtful: bare(&repaired.doubtful),
-            held: bare(&repaired.held),
+            lost: plain(repaired.lost.iter()),
+            holed: plain(repaired.holed.iter()),
+            doubtful: plain(repaired.doubtful.iter()),
+            held: plain(repaired.held.iter()),
             set_aside: &repaired.set_aside,
         }
     }
 }
 
-/// What a disk is like, for a log.
+fn plain(numbers: impl Iterator<Item = Number>) -> Vec<u64> {
+    numbers.map(Number::get).collect()
+}
+
+/// The result of testing whether a disk is safe for a log.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Durability")]
 pub struct DurabilityDoc<'a> {
-    /// Whether nothing speaks against keeping a log there. What a power cut does cannot be tried.
+    /// True if every check passed. A power failure cannot be simulated.
     safe: bool,
-    /// The directory below which it was tried.
+    /// Directory in which the checks ran.
     #[schemars(length(min = 1))]
     directory: String,
-    /// What was tried.
+    /// The checks.
     #[schemars(length(min = 7, max = 7))]
     checks: Vec<CheckDoc<'a>>,
-    /// Microseconds that a flush of a small append takes: median, and what 95 % do not exceed.
+    /// Time to flush a small append, in microseconds: median and 95th percentile.
     flush_us: (f64, f64),
-    /// How often a process was killed at its work.
+    /// Number of times a writing process was killed.
     kills: u32,
-    /// Operations that those processes had acknowledged.
+    /// Number of operations that the killed processes had acknowledged.
     acknowledged: u64,
 }
 
-/// One thing that was tried.
+/// A check of the disk.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "TriedCheck")]
 struct CheckDoc<'a> {
-    /// What was tried.
+    /// Name of the check.
     check: AsName<Check>,
-    /// Whether the log is safe, as far as this goes.
+    /// True if the check passed.
     safe: bool,
-    /// What was seen.
+    /// Observation of the check.
     #[schemars(length(min = 1))]
     what: &'a str,
 }
 
 impl<'a> DurabilityDoc<'a> {
-    /// The document of a trial.
+    /// Returns the document of a test.
     pub fn new(tried: &'a Durability) -> DurabilityDoc<'a> {
         DurabilityDoc {
             safe: tried.is_safe(),

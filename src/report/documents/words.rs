@@ -1,4 +1,4 @@
-//! Words and texts with a meaning: how JSON shows them, and what a schema says of them.
+//! Codes and texts with a meaning: their JSON form and their schema.
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -10,7 +10,7 @@ use crate::bench::Method;
 use crate::client::{Check, FindingKind, HealthStatus, Reason};
 use crate::operation::{BackendName, FailureClass, OperationId, OperationType, Status, Time};
 
-/// A value that JSON shows as people read it: times, ids, names.
+/// A value that is serialized in its display form: times, ids, names.
 #[derive(Debug, Clone, Copy)]
 pub struct AsDisplay<T>(pub T);
 
@@ -20,7 +20,7 @@ impl<T: Display> Serialize for AsDisplay<T> {
     }
 }
 
-/// Says what a schema calls a text, and what it looks like.
+/// Implements the schema of a text type: its name, description and pattern.
 macro_rules! text {
     ($type:ty, $name:literal, $about:literal, $($key:tt : $value:tt),+) => {
         impl JsonSchema for $type {
@@ -38,53 +38,53 @@ macro_rules! text {
 text!(
     AsDisplay<Time>,
     "Time",
-    "UTC, with milliseconds.",
+    "UTC time with milliseconds.",
     "format": "date-time",
     "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$"
 );
 text!(
     AsDisplay<OperationId>,
     "OperationId",
-    "The id of an operation; ids sort by the time of logging.",
+    "Id of an operation; ids sort by time of logging.",
     "format": "uuid",
     "pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 );
-text!(&OperationType, "OperationType", "What is to be done.", "pattern": "^[a-z][a-z0-9_]{0,63}$");
-text!(&BackendName, "BackendName", "Who carries it out.", "pattern": "^[a-z][a-z0-9_-]{0,63}$");
+text!(&OperationType, "OperationType", "Type of an operation.", "pattern": "^[a-z][a-z0-9_]{0,63}$");
+text!(&BackendName, "BackendName", "Name of a backend.", "pattern": "^[a-z][a-z0-9_-]{0,63}$");
 text!(
     Cid<'_>,
     "Cid",
-    "A content identifier in its text form, as the backend, or the original system, gave it.",
+    "Content identifier in text form, as reported by the backend or by ipfs_kit_py.",
     "pattern": "^[0-9A-Za-z+/=_-]+$"
 );
-text!(Sha256<'_>, "Sha256", "A SHA-256 in hex.", "pattern": "^[0-9a-f]{64}$");
+text!(Sha256<'_>, "Sha256", "SHA-256 in hexadecimal.", "pattern": "^[0-9a-f]{64}$");
 text!(
     OpenCode<'_>,
     "Word",
-    "A stable word for scripts: compare it with those you know, and expect others.",
+    "Stable code for scripts; expect codes that are not documented here.",
     "pattern": "^[A-Za-z0-9_.:-]+$"
 );
 
-/// A CID.
+/// A content identifier.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(transparent)]
 pub struct Cid<'a>(pub &'a str);
 
-/// A hash.
+/// A SHA-256 in hexadecimal.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(transparent)]
 pub struct Sha256<'a>(pub &'a str);
 
-/// A word of a set that is open: types of errors that backends name.
+/// A code of an open set, such as the error types of backends.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(transparent)]
 pub struct OpenCode<'a>(pub &'a str);
 
-/// A word of a closed set.
+/// A code of a closed set.
 #[derive(Debug, Clone, Copy)]
 pub struct AsName<T>(pub T);
 
-/// Says which words there are for an enum whose `as_str` names them.
+/// Implements JSON and schema for an enum whose `as_str` returns the codes.
 macro_rules! words {
     ($type:ty, $name:literal, $about:literal, $all:expr) => {
         impl Serialize for AsName<$type> {
@@ -106,25 +106,20 @@ macro_rules! words {
     };
 }
 
-words!(Status, "Status", "Where an operation stands: these five and no others.", Status::ALL);
+words!(Status, "Status", "Status of an operation; the set is closed.", Status::ALL);
 words!(
     FailureClass,
     "FailureClass",
-    "What a failure means for the next attempt.",
+    "Class of a failure, which decides whether it is retried.",
     FailureClass::ALL
 );
 words!(
     HealthStatus,
     "HealthStatus",
-    "What the last probes of a backend amount to.",
+    "Health of a backend, derived from its last checks.",
     HealthStatus::ALL
 );
-words!(Reason, "Reason", "Why an operation stands where it does.", Reason::ALL);
-words!(
-    FindingKind,
-    "FindingKind",
-    "Whether something is wrong, or only worth knowing.",
-    FindingKind::ALL
-);
-words!(Check, "Check", "What was tried.", Check::ALL);
-words!(Method, "Method", "How records reach the disk.", Method::ALL);
+words!(Reason, "Reason", "Reason for the status of an operation.", Reason::ALL);
+words!(FindingKind, "FindingKind", "Damage, or a note that needs no action.", FindingKind::ALL);
+words!(Check, "Check", "A check of the disk.", Check::ALL);
+words!(Method, "Method", "Method by which records reach the disk.", Method::ALL);
