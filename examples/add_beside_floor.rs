@@ -1,9 +1,12 @@
 //! One durable `add` as a process beside the least that such a process could cost.
 //!
-//! The least: a program without any library that appends 300 bytes to a file in the same directory and flushes
-//! them (this program, called with `append`). Both are started in turn, A B A B, in blocks; what counts is the ratio.
+//! The minimum is a program without any library that appends 300 bytes to a file in the same
+//! directory and flushes
+//! it (this program, called with `append`). Both are started in turn, A B A B, in blocks; the ratio
+//! counts.
 //!
-//! `cargo build --release --bins --examples && cargo run --release --example add_beside_floor -- [DIRECTORY]`
+//! Run it with `cargo build --release --bins --examples`, then
+//! `cargo run --release --example add_beside_floor -- [DIRECTORY]`.
 #![allow(clippy::disallowed_methods, reason = "it measures with the machine's own clock and files")]
 
 use std::fs::OpenOptions;

@@ -1,4 +1,5 @@
-//! What people write: command lines, settings files, conditions, spans of time, sizes, references to operations.
+//! User input: command lines, settings files, conditions, durations, sizes, references to
+//! operations.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;

@@ -1,4 +1,4 @@
-//! The files of a log as plain bytes, put on a machine of its own as often as one likes.
+//! The files of a log as plain bytes, put on a simulated machine as often as needed.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -75,7 +75,8 @@ pub fn logged(path: &str) -> Logged {
 }
 
 impl Image {
-    /// All files of the log on a machine, without the reserve: it holds nothing, and as much as all others together.
+    /// Returns all files of a log except the reserve, which is empty and as large as all others
+    /// together.
     pub fn of(disk: &MemoryDisk) -> Image {
         let disk: &dyn Disk = disk;
         let mut image = Image::default();
@@ -95,7 +96,7 @@ impl Image {
         image
     }
 
-    /// A machine with these files, all of them durable; in the boot in which they were made, or in the next one.
+    /// Returns a machine with these files, all durable, in the boot that created them or the next.
     pub fn machine(&self, another_boot: bool) -> Machine {
         let machine = Machine::new();
         let process = machine.process();
@@ -167,7 +168,8 @@ impl Seen {
     }
 }
 
-/// A small log with all that a log can have: partitions, an archive, a sealed generation and an open one, in which
+/// A small log with everything: partitions, an archive, a sealed generation and an open one, in
+/// which
 /// later frames say that earlier ones are synced, and a copy of a file in its spool.
 pub fn sample() -> &'static Image {
     static SAMPLE: OnceLock<Image> = OnceLock::new();
@@ -241,7 +243,8 @@ pub fn sample() -> &'static Image {
             last = now;
         }
         drop(wal);
-        // The last generation comes from a recovery, so that nothing before it says that it follows, and each frame of it
+        // The last generation comes from a recovery, so that no earlier one names it, and each
+        // frame of it
         // from a process of its own, as commands leave them.
         machine.power_cut(|| true);
         for n in 0..4 {

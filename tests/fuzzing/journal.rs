@@ -1,4 +1,5 @@
-//! Bytes as the generations of a journal. Checksums are put right, so that what is behind them is reached.
+//! Bytes as the generations of a journal. Checksums are corrected, so that the code behind them is
+//! reached.
 
 use std::collections::BTreeMap;
 
@@ -53,7 +54,7 @@ pub fn run(data: &[u8]) {
     check(&image);
 }
 
-/// Reads, writes, folds, and reads again: nothing that could be read before is missing or another one after.
+/// Reads, writes, folds, and reads again: everything readable before is unchanged afterwards.
 pub fn check(image: &Image) {
     let disk = image.machine(false).process();
     let before = Seen::by(&disk);
@@ -185,7 +186,7 @@ fn put_right(flags: u8, generation: u64, bytes: &mut Vec<u8>, before: Place) -> 
     place
 }
 
-/// Five bytes and the text of an event on each line: number, id, statuses, type and backend, what comes before it.
+/// Five bytes and an event on each line: number, id, statuses, type and backend, predecessor.
 ///
 /// The first line gives revision and number of the first header.
 fn from_lines(text: &[u8]) -> Vec<Vec<u8>> {

@@ -1,4 +1,4 @@
-//! A line of `submit --from-file`: what is logged is what was said.
+//! A line of `submit --from-file`: what is logged is what the line says.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub fn run(data: &[u8]) {
     let total = said.len() as u64;
     let receipts = match batch.commit() {
         Ok(receipts) => receipts,
-        // A key may be there twice with different parameters, and a dependency may be unknown: nothing is logged then.
+        // With a key conflict, or an unknown dependency, nothing is logged.
         Err(_) => {
             assert!(client.operation(&Reference::Number(Number::new(2))).is_err());
             return;

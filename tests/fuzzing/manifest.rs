@@ -1,4 +1,4 @@
-//! Bytes as the manifest of a log. Its hash is put right, so that what is behind it is reached.
+//! Bytes as the manifest of a log. Its hash is corrected, so that the code behind it is reached.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub fn run(data: &[u8]) {
     check(&image);
 }
 
-/// What the manifest says of files need not be so. Whatever it says, nobody panics, and no file that it does not
+/// What the manifest says about files may be wrong. Nothing panics, and no file that it does not
 /// name as its own is touched.
 fn check(image: &Image) {
     let disk = image.machine(true).process();

@@ -1,6 +1,8 @@
-//! What the fuzz targets do with their bytes: `fuzz/` feeds them new ones, `tests/suite/corpora.rs` those that are kept.
+//! The fuzz targets: `fuzz/` feeds them new bytes, `tests/suite/corpora.rs` the inputs that are
+//! kept.
 //!
-//! Each `run` panics where the program must not do what it did; each `seeds` gives inputs to begin with.
+//! Each `run` panics where the program must not have done what it did; each `seeds` returns initial
+//! inputs.
 
 pub mod args;
 pub mod image;

@@ -1,4 +1,5 @@
-//! Bytes as a Parquet file: one that the manifest names, with the right size and hash, or one of the original system.
+//! Bytes as a Parquet file: one that the manifest names, with the right size and hash, or one of
+//! the original system.
 
 use std::path::Path;
 
@@ -48,7 +49,7 @@ fn as_ours(bytes: &[u8]) {
     let _ = read_leniently(&disk);
 }
 
-/// A file may say the same number twice, or another one than the manifest: nothing to hold against what it shows.
+/// A file may repeat a number, or contradict the manifest: readers may show that.
 fn read_leniently(disk: &wal_cli::disk::MemoryDisk) -> usize {
     let Ok(view) = wal_cli::wal::View::open(std::sync::Arc::new(disk.clone()), layout()) else {
         return 0;

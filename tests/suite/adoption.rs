@@ -1,4 +1,5 @@
-//! Directories that the original system's own code made: shown as they are, adopted, and what its code reads then.
+//! Directories that the original system's own code wrote: how they are shown, how they are adopted,
+//! and what the original's code reads afterwards.
 #![expect(
     clippy::disallowed_methods,
     reason = "it makes directories as the original would, and looks at them as it would"
@@ -130,7 +131,7 @@ fn list(place: &Place) -> Vec<Value> {
 
 /// Id, status and times, in the form in which the Python script prints them.
 fn shown(operations: &[Value]) -> Value {
-    // Ours says of failed ones, too, when they ended; the original knows that only as its last change.
+    // Our log also records when failed ones ended; the original has only their last change.
     let ended = |of: &'_ Value| {
         if of["status"] == "failed" { Value::Null } else { of["completed_at"].clone() }
     };
@@ -313,7 +314,7 @@ fn ids_that_are_not_uuids_are_found_by_their_text() {
 #[test]
 fn claims_of_a_dead_original_process_are_queried() {
     let place = Place::new();
-    // Nothing of the original tells who had claimed it, or whether it is done: `rm` may do harm if repeated.
+    // The original records neither the claimant nor the outcome: repeating `rm` may do harm.
     let line = json!({"operation_id": "1715609f-7c74-4c6d-820f-c1e1d0a4e909", "operation_type": "mkdir",
         "backend": "local", "status": "processing", "timestamp": 1735680000000_i64, "updated_at": 1735680001000_i64,
         "parameters": {"path": "/d"}});

@@ -1,4 +1,5 @@
-//! Adoption on a simulated machine: cut short at every step, by a kill, a power cut or a full disk, and carried on.
+//! Adoption on a simulated machine: interrupted at every step by a kill, a power cut or a full
+//! disk, then resumed.
 
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
@@ -72,7 +73,8 @@ fn is_kept(machine: &Machine, name: &str, content: &[u8]) -> bool {
     reads(&layout().file(name)) || reads(&aside)
 }
 
-/// What has to be true once it has been cut short: nothing is lost or doubled, and the next writer carries on.
+/// Asserts what holds after an interruption: nothing is lost or duplicated, and the next writer
+/// continues.
 fn check_carries_on(machine: &Machine, scenario: &str, expected: &[Operation], context: &str) {
     assert_eq!(seen(machine), expected, "{context}: as left behind");
     for (name, content) in files_of(scenario) {

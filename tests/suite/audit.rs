@@ -1,4 +1,4 @@
-//! `verify --remote`: whether what was completed is still there, and logged once more where it is not.
+//! `verify --remote`: whether the effects of completed operations still exist, and their reopening.
 #![expect(clippy::disallowed_methods, reason = "it removes and damages files as others would")]
 
 mod order;
@@ -497,7 +497,7 @@ fn losses_in_the_local_store_are_found_and_restored() {
     assert!(said.contains("of what was completed, 3 gone, 4 altered"), "{said}");
     assert!(said.contains("--reopen"), "{said}");
 
-    // A tree in which there is more than was put there is removed first: putting it there again would not change that.
+    // A tree with additional entries is removed first: restoring it would not change that.
     place.run("submit rm /tree --param recursive=true --wait"); // 10
     let output = place.output("verify --remote --reopen");
     let shown = text(&output.stdout);

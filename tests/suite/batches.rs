@@ -1,4 +1,4 @@
-//! Batches larger than a frame, with the real program: all or none, whatever happens to it.
+//! Batches larger than a frame, with the real program: all or nothing, whatever happens.
 #![expect(clippy::disallowed_methods, reason = "it makes files, waits and kills as a user would")]
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! What every backend that stores content does alike, whatever it stores it in.
+//! Behaviour that every backend that stores content shares, whatever it stores it in.
 #![expect(clippy::disallowed_methods, reason = "it makes files as a user would")]
 
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ pub struct Bench {
     pub backend: Arc<dyn Backend>,
     pub home: PathBuf,
     pub names: String,
-    /// Whether it knows what it has done, and tells how far it has come; if not, it knows what it never began.
+    /// It knows its past effects and reports progress; if false, it only knows what it never began.
     pub tells: bool,
     /// Whether what it stores is known by its CID, and a name is either a file or a directory.
     pub has_cids: bool,

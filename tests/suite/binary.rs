@@ -15,7 +15,7 @@ impl Place {
         Place { directory: tempfile::tempdir().unwrap() }
     }
 
-    /// One in memory, where there is such a place: for tests that only kill, and need no disk that keeps anything.
+    /// Returns one in memory, if possible: for tests that only kill, and need no durable disk.
     pub fn in_memory() -> Place {
         let memory = Path::new("/dev/shm");
         let directory =
@@ -108,7 +108,8 @@ impl Place {
         self.command(arguments).output().unwrap()
     }
 
-    /// Runs it and reads its one JSON document; fails unless it ends with 0 and the document is as its schema says.
+    /// Runs it and returns its JSON document; fails unless it exits with 0 and the document is
+    /// valid.
     pub fn json(&self, arguments: &str) -> serde_json::Value {
         let document = serde_json::from_str(&self.run(&format!("--json {arguments}"))).unwrap();
         super::contract::check(arguments, &document);

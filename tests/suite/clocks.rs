@@ -1,4 +1,5 @@
-//! Clocks that lie: set to 1970, to 3010 and back within one run. Order, waits and retention stay right.
+//! Wrong clocks: set to 1970, to 3010 and back within one run. Order, waits and retention stay
+//! right.
 
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ fn a_clock_jump_never_prolongs_a_wait() {
     for (failed_at, then, due) in [
         ("2026-11-22T12:00:00Z", "2026-11-22T12:00:30Z", false),
         ("2026-11-22T12:00:00Z", "2026-11-22T12:01:07Z", true),
-        // Set back: nobody knows how much time has passed, and waiting until 2026 comes again is worse.
+        // Set back: the elapsed time is unknown, and waiting until 2026 comes again is worse.
         ("2026-11-22T12:00:00Z", "1970-01-01T00:00:00Z", true),
         ("3010-06-01T00:00:00Z", "2026-11-22T12:00:00Z", true),
         ("1970-01-01T00:00:00Z", "2026-11-22T12:00:00Z", true),

@@ -1,4 +1,4 @@
-//! The fuzz targets on all that is kept of what was found for them: the same code as under the fuzzer.
+//! The fuzz targets on every input that is kept for them: the same code as under the fuzzer.
 #![expect(clippy::disallowed_methods, reason = "it reads the repository, not data that is kept")]
 
 use std::fs;

@@ -1,10 +1,11 @@
-//! The crash matrix: workloads on a simulated machine, cut short at every disk operation.
+//! The crash matrix: workloads on a simulated machine, interrupted at every disk operation.
 //!
-//! One process dies, or gets an error, at each of its disk operations in turn; a second one may act and be told so
-//! before the power goes; whoever recovers may die, too. Afterwards the log holds what was acknowledged, each once,
-//! nothing half, and goes on working.
+//! One process dies, or gets an error, at each of its disk operations in turn; a second one may
+//! act, and be acknowledged, before power fails; the recovering process may die, too. Afterwards
+//! the log holds every acknowledged operation once and nothing half, and is usable.
 //!
-//! `tests/long crash` tries all of it; plain runs try a part that is seeded. `WAL_CLI_SEED=WORKLOAD:…` replays one.
+//! `tests/long crash` tries everything; plain runs try a seeded part. `WAL_CLI_SEED=WORKLOAD:…`
+//! replays one case.
 
 mod drain;
 mod syncs;
@@ -38,12 +39,12 @@ fn small() -> Options {
     }
 }
 
-/// What was there before, what the one does that dies, and what a second one does beside it, after so many deeds.
+/// The initial state, the actions of the process that dies, and those of a second one beside it.
 struct Workload {
     name: &'static str,
     original: Option<&'static str>,
     before: &'static [Deed],
-    /// Whether the power was cut in between: what was acknowledged is there, and no note is believed.
+    /// Power was cut in between: acknowledged operations exist, and no lock note is trusted.
     boots: bool,
     damage: Option<world::Damage>,
     deeds: &'static [Deed],
@@ -387,7 +388,7 @@ fn try_cut(workload: &Workload, world: &World, cut: Cut) -> bool {
         }
         world.check("after the death of whoever recovered");
     }
-    // Two of three times somebody acts before the power goes, one of seven times it does not go at all.
+    // In two of three cases a process acts before power fails; in one of seven it does not fail.
     if !cut.seed.is_multiple_of(3) {
         world.second_acts(cut.seed / 3 + cut.at);
     }

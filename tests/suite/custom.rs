@@ -1,4 +1,4 @@
-//! The backend `custom`: programs that do well, badly, too long, and longer than their drain loop.
+//! The backend `custom`: programs that succeed, fail, take too long, and outlive their drain loop.
 #![expect(
     clippy::disallowed_methods,
     reason = "it waits for real processes, and looks at what they did"

@@ -1,14 +1,16 @@
-//! One thing of a small log is damaged at a time, down to every bit: nobody may be told other content than was written,
-//! nothing may be missing without a word, and nobody may panic.
+//! One thing in a small log is damaged at a time, down to every bit: no reader may report other
+//! content than was written, nothing may be missing silently, and nothing may panic.
 //!
 //! Every case is one of four:
-//! - *harmless*: a reader sees what it saw before, and a writer goes on;
-//! - *reported*: a reader says what is damaged, and shows all that stands elsewhere; a writer refuses, or leaves it told;
-//! - *named*: the journal ends earlier, in a stretch of which nothing that is left says that it ever was on the disk,
-//!   and `verify` names what stands behind its end;
-//! - *tail*: the same, and nothing at all stands behind its end.
+//! - *harmless*: a reader sees what it saw before, and a writer continues;
+//! - *reported*: a reader reports the damage and shows everything else; a writer refuses, or
+//!   reports it;
+//! - *named*: the journal ends earlier, in bytes that nothing proves to have been on disk, and
+//!   `verify` names what follows its end;
+//! - *tail*: the same, and nothing follows its end.
 //!
-//! `WAL_CLI_LONG=N` tries one in N of all flips and truncations (1: all), `WAL_CLI_DAMAGE` the one case of that name.
+//! `WAL_CLI_LONG=N` tries one in N of all flips and truncations (1: all), `WAL_CLI_DAMAGE` the one
+//! case of that name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -28,7 +30,8 @@ const SECTOR: usize = 512;
 const MANIFEST: &str = "MANIFEST.json";
 /// One case of so many is tried unless all are asked for.
 const STRIDE: usize = 151;
-/// Parquet files are opened in one place, which compares their hash; of those that it refuses, one in so many is put
+/// Parquet files are opened in one place, which compares their hash; of those it refuses, one in
+/// this many is put
 /// before a reader and a writer of the whole log.
 const REFUSED_STRIDE: usize = 64;
 /// Flips in what is laid ahead of a journal's frames.
@@ -260,7 +263,8 @@ impl Case {
         Ok(ending)
     }
 
-    /// Whether a Parquet file is refused at the door. Only flips and truncations: the others are few.
+    /// Returns whether a Parquet file is refused by its hash. Only flips and truncations are asked
+    /// for.
     fn is_refused(&self, whole: &Whole, image: &Image) -> bool {
         let entry = whole.manifest.files.iter().find(|file| file.name == self.file);
         let (Some(entry), Harm::Flip { .. } | Harm::Cut { .. }) = (entry, &self.harm) else {
@@ -305,7 +309,7 @@ impl Case {
                 return Err(format!("operation {number} is shown with another history"));
             }
         }
-        // Nothing can be read without the manifest, or by a program that may not know what it reads.
+        // Nothing is readable without the manifest, or by a program that may not know the format.
         let all_is_lost = self.file == MANIFEST || self.harm == Harm::Newer;
         let in_journal = self.file.starts_with("journal/");
         for (number, operation) in whole.seen.operations.iter().filter(|_| !all_is_lost) {
@@ -328,7 +332,8 @@ impl Case {
         Ok(Ending::Reported)
     }
 
-    /// What stands behind the journal's end, if it just ends earlier, at a frame, and nothing that is left says that it
+    /// Returns what follows the journal's end, if it ends earlier, at a frame, and nothing left
+    /// says that it
     /// went further.
     fn tail<'i>(&self, whole: &Whole, image: &'i Image, seen: &Seen) -> Option<&'i [u8]> {
         let last = whole.generations.last().unwrap();

@@ -1,7 +1,9 @@
-//! The real program, killed at every named point of every workload; a second writer acts before anything is checked.
+//! The real program, killed at every failpoint of every workload; a second writer acts before
+//! anything is checked.
 //!
-//! What a run without a kill passes is recorded, so no point is listed by hand. Plain runs take a seeded sample
-//! (`WAL_CLI_SEED`); with `WAL_CLI_LONG` all points; with `WAL_CLI_CASE=WORKLOAD/POINT` that one alone.
+//! The points that a run without a kill passes are recorded, so none is listed by hand. Plain runs
+//! take a seeded sample (`WAL_CLI_SEED`); with `WAL_CLI_LONG` all points; with
+//! `WAL_CLI_CASE=WORKLOAD/POINT` that one alone.
 #![expect(clippy::disallowed_methods, reason = "it looks at files as another program would")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,7 +29,8 @@ const BATCH: usize = 1_010;
 /// Something that people do, killed at every point on its way.
 struct Workload {
     name: &'static str,
-    /// What is done before: commands; `original`: a directory of the original system; `damage`: the manifest is lost;
+    /// Preparations: commands; `original`: a directory of the original; `damage`: the manifest is
+    /// lost;
     /// `POINT! COMMAND`: killed there.
     before: &'static [&'static str],
     command: &'static str,
@@ -253,7 +256,8 @@ fn operations(place: &Place) -> BTreeMap<String, Operation> {
     found
 }
 
-/// Lets a fresh process carry out what is due, and another one look. Promises of completion are added to.
+/// Drains the log with a fresh process, and reads it with another. Adds to the promised
+/// completions.
 fn settled(place: &Place, completed: &mut BTreeSet<String>) -> BTreeMap<String, Operation> {
     let output = place.output("--json process");
     assert!([Some(0), Some(1)].contains(&output.status.code()), "process: {output:?}");
@@ -270,7 +274,7 @@ fn completed_in(output: &Output) -> Vec<String> {
     completed.filter_map(|line| line["operation_id"].as_str().map(str::to_owned)).collect()
 }
 
-/// Kills the workload at a point and checks what is left. False: the run ended before it came there.
+/// Kills the workload at a point and checks the result. Returns false if it never got there.
 fn kill_at(scene: &Scene, point: &str, nth: usize) -> bool {
     let place = scene.template.copy();
     let output =
@@ -417,6 +421,6 @@ fn a_kill_at_any_point_breaks_no_promise() {
     let again =
         broken.iter().map(|case| format!("WAL_CLI_CASE='{case}' tests/run suite::failpoints\n"));
     assert!(broken.is_empty(), "broken promises; once more, alone:\n{}", again.collect::<String>());
-    // How a drain loop groups what it claims depends on time, so that few points are not reached a second time.
+    // The grouping of claims depends on time, so a few points are not reached a second time.
     assert!(missed.len() * 20 <= cases.len(), "too many points were not reached: {missed:?}");
 }

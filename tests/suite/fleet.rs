@@ -1,5 +1,5 @@
-//! The histories of several logs as one table: `archive push` to SeaweedFS, and the queries of docs/fleet.md on what
-//! comes of it.
+//! The histories of several logs as one table: `archive push` to SeaweedFS, and the queries of
+//! docs/fleet.md on the result.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -55,7 +55,7 @@ impl Backend for Reordered {
     }
 }
 
-/// A log that has lived for two days, some days ago: what is at work in it is our library, with a clock of its own.
+/// Fills a log as two days of use would, some days ago, through the library with a simulated clock.
 fn live(place: &Place, seed: u64) {
     let today = SystemClock::new().now().day();
     let clock = Arc::new(ManualClock::new(Time::from_millis((today - 3) * DAY + 36_000_000), seed));
@@ -347,7 +347,8 @@ fn a_drain_loop_pushes_archives_before_cleanup_prunes_them() {
     configure(&place, s3, settings);
     let kept = place.json("cleanup --dry-run");
     assert_eq!((&kept["operations"], &kept["unpushed"]), (&json!(0), &json!(19)), "{kept:#}");
-    // The last cleanup was never, so one is due: it logs the pushes, and the same loop carries them out.
+    // There never was a cleanup, so one is due: it logs the pushes, and the same loop executes
+    // them.
     place.run("process");
     let keys =
         "print(' '.join(one['Key'] for one in s3.list_objects_v2(Bucket='drained')['Contents']))";

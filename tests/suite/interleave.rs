@@ -1,6 +1,8 @@
-//! What other processes do between two steps of one call: each of these once lost, doubled or bricked something.
+//! Actions of other processes between two steps of one call: each of these once lost, duplicated or
+//! blocked something.
 //!
-//! A disk around the simulated one calls back at chosen steps; there, other processes of the same machine act.
+//! A disk around the simulated one calls back at chosen steps; there, other processes of the same
+//! machine act.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -394,7 +396,8 @@ fn a_pruned_operation_is_found_by_neither_number_nor_id() {
 
 #[test]
 fn a_cleanup_skips_operations_that_change_meanwhile() {
-    // Before each look into a Parquet file, another process acts on an operation that is old enough to go.
+    // Before each read of a Parquet file, another process changes an operation that is due for
+    // pruning.
     for (nth, delete) in (0..12).flat_map(|nth| [(nth, false), (nth, true)]) {
         let machine = Machine::new();
         let clock = Arc::new(ManualClock::new(Time::from_millis(1_800_000_000_000), 7));
@@ -490,7 +493,7 @@ fn a_busy_log_is_not_called_damaged() {
     }
 }
 
-/// A writer whose flush fails and whose page the file system drops; `act` comes before it takes `lock` again.
+/// A writer whose flush fails and whose page is dropped; `act` runs before it takes `lock` again.
 fn with_dropped_page(machine: &Machine, act: impl Fn(&Machine) + Send + Sync + 'static) -> Wal {
     let (others, state) = (machine.clone(), AtomicUsize::new(0));
     let step_to = move |from: usize| {

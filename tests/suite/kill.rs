@@ -31,7 +31,7 @@ fn acknowledged_operations_survive_kills_and_run_once() {
     let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
     for seed in first..first + rounds {
         round(&place, seed, &acknowledged);
-        // Everything so far is checked after every round, so that the seed of the round that broke it is known.
+        // Everything is checked after each round, so that the seed of a failing round is known.
         check(&place, &acknowledged.lock().unwrap(), seed);
     }
     let total = acknowledged.lock().unwrap().len();

@@ -1,4 +1,5 @@
-//! Full disks, huge parameters, too few descriptors: clear errors, nothing lost, and all works again afterwards.
+//! Full disks, huge parameters, too few descriptors: clear errors, nothing lost, and full recovery
+//! afterwards.
 #![expect(
     clippy::disallowed_methods,
     reason = "it fills disks, waits and looks at files, as another program would"
@@ -134,7 +135,7 @@ fn logged_operations_finish_in_the_space_of_the_reserve() {
                 })
             })
             .collect();
-        // Somebody else fills the disk, a piece at a time, and takes whatever becomes free as long as adders run.
+        // Another program fills the disk step by step, and takes freed space while adders run.
         for left in (0..10).rev() {
             small.fill(left * (small.disk.free() / 10).max(1));
             std::thread::sleep(Duration::from_millis(100));
@@ -298,7 +299,8 @@ fn nothing_is_claimed_without_space_for_its_outcome() {
     assert!(drain.wait().unwrap().success());
 }
 
-/// Runs a command on a simulated machine where one disk operation fails; true: it succeeded all the same. None: it was
+/// Runs a command on a simulated machine where one disk operation fails. True: it succeeded. None:
+/// it was
 /// over before that operation.
 fn with_one_failure(command: &str, fault: Fault, nth: u64) -> Option<bool> {
     let scenario = Scenario::new();

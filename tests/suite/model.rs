@@ -1,9 +1,10 @@
-//! Random lives of a log, held against a plain model that shares no code with it.
+//! Random lives of a log, compared with a plain model that shares no code with it.
 //!
-//! Two processes of a simulated machine take turns; either may be killed at any disk operation, and the power
-//! may be cut. Whatever was acknowledged must be there, whatever was under way is there whole or not at all.
+//! Two processes of a simulated machine take turns; either may be killed at any disk operation, and
+//! power may be cut. Everything acknowledged must exist; everything in progress exists whole or not
+//! at all.
 //!
-//! `WAL_CLI_LONG` sets how many lives are tried, `WAL_CLI_SEED` runs a single one.
+//! `WAL_CLI_LONG` sets the number of lives, `WAL_CLI_SEED` runs a single one.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -319,7 +320,8 @@ impl Life {
                 Err(WalError::NotLogged(_)) => {
                     let seen = self.observe();
                     if is_cleanup {
-                        // Its commits are several; that the last one failed says nothing of those before.
+                        // It makes several commits; a failure of the last one says nothing about
+                        // the others.
                         self.settle(&before, false);
                     } else {
                         same(&seen, &before, "whoever was told that nothing was logged");
@@ -354,7 +356,7 @@ impl Life {
         self.compare();
     }
 
-    /// After a death, a new write makes what stands durable; then it is known which of both models holds.
+    /// After a death, a new write makes the log durable; that decides which of both models holds.
     fn settle(&mut self, before: &Model, acknowledged: bool) {
         let other = self.random.usize(..2);
         self.writer(other).expect("a log opens after a death");
@@ -418,7 +420,7 @@ impl Life {
         }
     }
 
-    /// Whatever is in a Parquet file, named or left over: no number was ever given to two operations.
+    /// Asserts that no Parquet file, named or left over, gives one number to two operations.
     fn check_numbers(&self) {
         let disk = self.machine.process();
         let disk: &dyn Disk = &disk;
@@ -530,7 +532,7 @@ fn same(seen: &Model, expected: &Model, who: &str) {
     }
 }
 
-/// A cleanup drops files one commit at a time, after a checkpoint: some of what it was to drop may be gone.
+/// A cleanup prunes files one commit at a time, after a checkpoint: some of them may be gone.
 fn is_partial_cleanup(seen: &Model, before: &Model, after: &Model) -> bool {
     seen.iter().all(|(number, row)| before.get(number) == Some(row))
         && after.keys().all(|n| seen.contains_key(n))

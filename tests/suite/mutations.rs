@@ -1,6 +1,7 @@
-//! Documents that are wrong in one place each, made from right ones.
+//! Documents that are wrong in one place each, made from valid ones.
 //!
-//! What may be missing or null is said here and not read from a schema, which is what they are to test.
+//! Members that may be missing or null are listed here, not read from a schema, since the schemas
+//! are under test.
 
 use fastrand::Rng;
 use serde_json::{Value, json};
@@ -128,7 +129,7 @@ impl Maker<'_> {
                     if !free && self.is_required(name, key) {
                         self.remove(&at);
                     }
-                    // What stands in an open object has a name of its own, which means nothing here.
+                    // Members of an open object have arbitrary names, which mean nothing here.
                     let key = if free { "" } else { key };
                     if !ANY.contains(&key) {
                         self.wrong(&at, key, name, value);

@@ -1,4 +1,4 @@
-//! The order of system calls of the real program: nothing is promised before it is durable.
+//! The order of system calls of the real program: nothing is acknowledged before it is durable.
 #![expect(clippy::disallowed_methods, reason = "it reads what strace wrote")]
 
 use super::binary::Place;

@@ -1,4 +1,5 @@
-//! Pushing archives: nothing that was completed is missing both here and there, whatever happens in between.
+//! Archive pushes: no completed operation is missing both here and there, whatever happens in
+//! between.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -140,7 +141,7 @@ impl World {
         Ok(numbers.len())
     }
 
-    /// What a drain loop does with pushes: it sends the bytes that were promised when they were logged.
+    /// Executes pushes as a drain loop does: it sends the bytes that were promised when logging.
     fn carry_out(&mut self, wal: &Wal) -> Result<usize, WalError> {
         let disk: Arc<dyn Disk> = Arc::new(self.machine.process());
         for operation in all(wal)?.iter().filter(|operation| is_push(operation)) {
@@ -280,7 +281,7 @@ const KEEP: Retention = Retention { max_age_days: 0, failed: false, keep_unpushe
 fn past_days_are_merged_and_pushed_once() {
     let mut world = World::new();
     let wal = world.wal();
-    // Three small archives of one day, since each fold finds the last one larger than what it brings.
+    // Three small archives of one day, since each fold is smaller than the last archive.
     for count in [3, 2, 1] {
         world.complete(&wal, count).unwrap();
         wal.checkpoint().unwrap();
@@ -414,7 +415,7 @@ fn late_completions_go_to_a_second_file_of_a_pushed_day() {
     world.complete(&wal, 1).unwrap();
     world.pass(1);
     world.push_all(&wal, "/h");
-    // Set back, as a machine whose clock was wrong. It came after what is of a later day, so it is as old as that.
+    // A clock that was set back. It follows operations of a later day, so it is as old as those.
     for (count, then) in
         [(1, "2026-11-22T13:00:00Z"), (1, "2026-11-23T13:00:00Z"), (2, "2026-11-24T13:00:00Z")]
     {
@@ -469,7 +470,7 @@ fn retention_waits_for_a_completed_push() {
     let plan = wal.cleanup(KEEP, false).unwrap();
     assert_eq!((plan.archives.len(), plan.unpushed), (1, 0));
     world.check("dropped here, there for good");
-    // The push itself is in an archive of today; tomorrow that says nothing but that, and is not pushed.
+    // The push itself is in an archive of today; that holds nothing else, and is never pushed.
     world.pass(1);
     wal.checkpoint().unwrap();
     assert_eq!(states(&world), ["bare"]);
@@ -509,7 +510,7 @@ fn a_failed_push_may_be_sent_elsewhere_or_logged_again() {
 fn a_wrong_clock_ends_no_day() {
     let mut world = World::new();
     let wal = world.wal();
-    // Completed with a clock in 3010, then with a right one: by what came after it, it is of that day.
+    // Completed under a clock in 3010, then under a right one: its successors decide its day.
     world.set("3010-06-01T12:00:00Z");
     world.complete(&wal, 1).unwrap();
     wal.checkpoint().unwrap();
@@ -660,7 +661,7 @@ fn a_first_push_does_not_scan_the_history_per_archive() {
     assert!(long < short * 4, "{short} for 30 days, {long} for 90");
 }
 
-/// Logs, pushes, cleanups, failures, deletions, clocks that jump, kills and power cuts, in any order.
+/// Logging, pushes, cleanups, failures, deletions, clock jumps, kills and power cuts, in any order.
 #[test]
 fn random_lives_lose_no_archive_on_its_way_out() {
     let seeds = match std::env::var("WAL_CLI_SEED") {

@@ -1,4 +1,4 @@
-//! Other programs read our files: names, types and order of the columns, and what is in them.
+//! Other programs read our files: names, types and order of the columns, and their values.
 
 use super::binary::Place;
 use super::tools;

@@ -1,5 +1,5 @@
-//! `verify --repair` on a simulated machine: whatever is damaged, what can be read is saved and the rest is named; and a
-//! repair may be cut short anywhere.
+//! `verify --repair` on a simulated machine: whatever is damaged, everything readable is saved and
+//! the rest is named, and a repair may be interrupted anywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -72,7 +72,7 @@ fn let_go(operation: &Operation) -> Operation {
     operation
 }
 
-/// What must be so after a repair: sound, writable, no number given again, and what was lost is named.
+/// Asserts what holds after a repair: valid, writable, no number reused, and losses named.
 fn check(
     machine: &Machine,
     before: &BTreeMap<Number, Operation>,
@@ -113,7 +113,7 @@ fn check(
             "{context}: {number}: {operation:?}"
         );
         if !report.doubtful.contains(*number) {
-            // A part of its history, in its order, and nothing that was not in it but that it is held.
+            // A part of its history, in order, and nothing added except that it is held.
             let kept = operation.history.len() - usize::from(is_held_by_repair(operation));
             let mut history = was.history.iter();
             let is_part =
@@ -361,7 +361,7 @@ fn a_repair_deletes_no_damaged_file() {
     for (context, damage, _) in CATALOGUE {
         let machine = machine();
         damage(&machine);
-        // A file with a place that gives nothing is known by which one it is: it may only have moved.
+        // A file with a bad block is identified by its inode: it may only have moved.
         let content = |path: &std::path::PathBuf| {
             let disk = machine.process();
             (&disk as &dyn Disk).read(path).map_err(|_| disk.metadata(path).unwrap().inode)
@@ -493,7 +493,8 @@ fn cut_short(power_cut: bool) {
                 "{context}, at {at}"
             );
             for (number, operation) in &after {
-                // It may be held for the first repair's sake, which has taken away what proved more; never the other way.
+                // The first repair may hold it, having removed what proved more; never the other
+                // way round.
                 assert_eq!(let_go(operation), let_go(&expected[number]), "{context}, at {at}");
                 assert!(operation.hold || !expected[number].hold, "{context}, at {at}");
             }
@@ -568,7 +569,7 @@ fn completions_in_a_zeroed_generation_are_not_repeated() {
     }
 }
 
-/// A log whose first generation is not the one that it began with: what a command that was killed has left, or a repair.
+/// A log whose first generation is not its original one, as a killed command or a repair leaves it.
 #[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
 #[test]
 fn without_a_manifest_all_generations_count() {

@@ -1,4 +1,4 @@
-//! What commands find when they are tried: logs in every state that matters.
+//! Initial states for commands: logs in every condition that matters.
 #![expect(clippy::disallowed_methods, reason = "it makes and damages files as others would")]
 
 use std::fs::File;

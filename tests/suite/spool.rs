@@ -1,4 +1,5 @@
-//! The spool with the real program, on real file systems: XFS, which shares content, and one that is full.
+//! The spool with the real program, on real file systems: XFS, which shares content, and a full
+//! one.
 #![expect(clippy::disallowed_methods, reason = "it changes and removes files as others would")]
 
 use std::fs;

@@ -1,7 +1,9 @@
-//! The spool on a simulated machine: kills, power cuts and other processes between any two disk operations.
+//! The spool on a simulated machine: kills, power cuts and other processes between any two disk
+//! operations.
 //!
-//! What must hold: an operation that is in the log and not completed finds its content, whole; what was acknowledged
-//! is in the log; and once all are completed, a checkpoint leaves the spool empty.
+//! Invariants: an operation in the log that has not completed finds its content, whole;
+//! acknowledged operations are in the log; and once all have completed, a checkpoint leaves the
+//! spool empty.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -198,7 +200,7 @@ impl World {
         Ok(())
     }
 
-    /// Whatever is in the log and not completed finds its content; whatever was acknowledged is in the log.
+    /// Asserts that incomplete operations find their content, and acknowledged ones are in the log.
     fn check(&self, when: &str) {
         let disk = self.machine.process();
         let operations =
@@ -567,7 +569,7 @@ fn a_full_disk_at_any_step_logs_and_keeps_nothing() {
     }
 }
 
-/// A file that somebody writes to at any moment is copied as it was before or after, or again, or not at all.
+/// A file that is written to at any moment is copied as before or after, or again, or not at all.
 #[test]
 fn a_copy_is_a_consistent_snapshot() {
     let versions = ["a", "b"].map(|letter| letter.repeat(600_000).into_bytes());

@@ -1,4 +1,5 @@
-//! A process that stands still (SIGSTOP) while it holds a lock: others give up in time and say who it is, readers go on.
+//! A stopped process (SIGSTOP) that holds a lock: others give up in time and name it, readers
+//! continue.
 #![expect(
     clippy::disallowed_methods,
     reason = "it waits, and looks at processes, as another program would"

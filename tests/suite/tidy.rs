@@ -1,4 +1,4 @@
-//! What the repository promises about itself.
+//! The rules that the repository keeps.
 #![expect(clippy::disallowed_methods, reason = "it reads the sources, not data that is kept")]
 
 use std::collections::BTreeSet;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 /// What a test needs beyond a Linux system with Rust and a C compiler.
 ///
-/// A test that lacks it fails: one that skipped itself would pass and prove nothing. Every test with
-/// a need is listed in `tests/needs.txt`, by which `tests/run --quick` leaves it out.
+/// A test that lacks it fails: one that skipped itself would pass and prove nothing. Tests with a
+/// need are listed in `tests/needs.txt`, by which `tests/run --quick` leaves them out.
 #[derive(Clone, Copy, Debug)]
 pub enum Need {
     /// A Kubo node.

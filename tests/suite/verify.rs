@@ -1,4 +1,5 @@
-//! `verify` on a simulated machine: a log with a bit of everything is sound, and no flipped bit goes unnoticed.
+//! `verify` on a simulated machine: a log with a bit of everything is valid, and no flipped bit
+//! goes unnoticed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,7 +53,7 @@ pub fn complete(wal: &Wal, number: u64) {
     change(wal, number, Event::Completed { outcome });
 }
 
-/// A log with partitions, archives, a large batch, a journal of two generations, and every status in each.
+/// A log with partitions, archives, a large batch, two journal generations, and every status.
 pub fn machine() -> Machine {
     let machine = Machine::new();
     let wal = open(machine.process(), 1).unwrap();
@@ -154,7 +155,7 @@ fn every_flipped_bit_is_reported() {
     for path in files(&machine, &["", "journal", "partitions", "archives"]) {
         let bytes = read(&machine, &path);
         let is_journal = path.starts_with("/home/wal/journal");
-        // All of the small ones; of Parquet files, whose hash covers every byte, enough to find out if that were not so.
+        // Every bit of small files; of Parquet files, whose hash covers every byte, a sample.
         let (whole, stride) = if is_journal {
             (450, 37)
         } else {

@@ -1,4 +1,4 @@
-//! What is logged once more beside what came later, what waits, and what else is logged once more.
+//! The order of reopened operations relative to later ones, to pending ones, and to each other.
 
 use super::{assert_found, put_back, told};
 use crate::suite::binary::Place;

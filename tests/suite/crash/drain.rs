@@ -1,4 +1,4 @@
-//! A drain loop that dies at any of its disk operations, with a backend that remembers what it did.
+//! A drain loop that dies at any of its disk operations, with a backend that remembers its effects.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,8 +1,9 @@
-//! The proof that the proof bites: each flush of the log is left out, and each pair of publishing and removing swapped,
-//! one at a time, and the crash matrix must notice.
+//! Checks that the crash matrix has teeth: each flush of the log is left out, and each pair of
+//! publication and removal swapped, one at a time, and the crash matrix must notice.
 //!
-//! `flushes.txt` says for each flush where it is noticed. A change of the log may move that: then it is looked for again,
-//! and `WAL_CLI_BLESS=1` writes it down. Those with a `?` are open: nothing found yet notices that they are missing.
+//! `flushes.txt` lists where each missing flush is noticed. A change of the log may move that: then
+//! it is searched for again, and `WAL_CLI_BLESS=1` writes it down. Entries with a `?` are open: no
+//! case is known that notices them.
 #![expect(clippy::disallowed_methods, reason = "it reads the sources, and keeps a table")]
 
 use std::backtrace::Backtrace;
@@ -98,7 +99,7 @@ struct Occurrence {
     workload: usize,
     /// At which of its operations the process before died; none: it is the workload's own process.
     recovers: Option<u64>,
-    /// The how manieth flush of its process it is, and the last one of those that it asks for in a row.
+    /// The ordinal of the flush in its process, and that of the last one of its series.
     nth: (u64, u64),
 }
 
@@ -178,7 +179,8 @@ fn site_of(path: &Path) -> Site {
     Site { file, line: parts.next().unwrap().parse().unwrap(), what: role(path) }
 }
 
-/// Runs a workload's process on a disk that counts its flushes; `each` is told how many operations came before, and decides.
+/// Runs a workload on a disk that counts flushes; `each` gets the number of operations before, and
+/// decides.
 fn run_watched(
     workload: &Workload,
     world: &mut World,
@@ -299,7 +301,8 @@ fn occurrences(worlds: &[World]) -> BTreeMap<Site, Vec<Occurrence>> {
             *seen.entry(site).or_default() += 1;
             if seen[site] <= 2 {
                 deaths.push(*before);
-                // Before a note says that it is being flushed: then somebody else flushes it, at the latest when rotating.
+                // Before a note says that it is being flushed: another process flushes it when
+                // rotating, or before.
                 if site.file == "wal/flush.rs" {
                     deaths.push(*before - 1);
                 }
@@ -495,7 +498,7 @@ const PAIRS: &[Pair] = &[
     },
     Pair {
         name: "manifest with what was adopted, then the originals",
-        // Nobody gets to the removal who has not seen the manifest: what can be late is that it is durable.
+        // A process that removes has seen the manifest: only its durability can be late.
         publishes: |call| call.action == "sync directory" && call.path == Path::new("/home/wal"),
         removes: |call| call.action == "rename" && is_at(call.to, "/home/wal/quarantine/original/"),
         is_repeated: true,

@@ -1,4 +1,4 @@
-//! A disk that asks before each operation of a simulated process whether it goes through.
+//! A disk that asks before each operation of a simulated process whether it succeeds.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

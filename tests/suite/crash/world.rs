@@ -1,4 +1,4 @@
-//! A log on a simulated machine, and what must be in it by what its processes were told.
+//! A log on a simulated machine, and what it must hold given what its processes acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -94,7 +94,7 @@ pub struct World {
     numbers: BTreeMap<Number, String>,
     /// The directory of the original that was there at first.
     original: Option<&'static str>,
-    /// It was damaged in a way that costs nothing, and these are the files with the damage: whoever opens the log repairs it
+    /// It has harmless damage in these files: a process that opens the log repairs it
     /// first.
     evidence: Option<Vec<Vec<u8>>>,
     /// Decides what comes at random.
@@ -162,7 +162,8 @@ fn clock_at(now: Time, seed: u64) -> Arc<ManualClock> {
 }
 
 impl World {
-    /// A machine on which `spooled` are files to be added; with a directory of the original, if so named.
+    /// Returns a machine with `spooled` as files to add, and a directory of the original, if so
+    /// named.
     pub fn new(options: Options, original: Option<&'static str>) -> World {
         let machine = Machine::new();
         let disk = machine.process();
@@ -415,7 +416,7 @@ impl World {
         disk.sync_dir(layout().base()).unwrap();
     }
 
-    /// The next event of each of these operations, all in one frame; what they were before comes back.
+    /// Writes the next event of each operation, all in one frame; returns their previous states.
     fn next(
         &self,
         wal: &Wal,
@@ -457,7 +458,7 @@ impl World {
                 assert_eq!(*known, text, "number {} was somebody else's", operation.number);
             }
             self.check_content(&disk, &operation);
-            // Whether a repair holds it depends on what it could read: that is looked at in `suite::repair`.
+            // A repair may hold it, depending on what was readable: `suite::repair` checks that.
             let by_repair = |entry: &&HistoryEntry| {
                 entry
                     .reason
@@ -541,7 +542,7 @@ impl World {
         let wal = self.open(self.machine.process()).expect("it opens again");
         assert!(self.files() == files, "a second opening changes nothing");
         self.does_with(&wal, Deed::Add("goes-on")).expect("it goes on");
-        // Every other time a power cut comes before the checkpoint: what is acknowledged does not need one.
+        // Power is cut before every other checkpoint: acknowledged operations do not need one.
         if fastrand::Rng::with_seed(self.seed).bool() {
             self.machine.power_cut(|| false);
             self.check("after what was acknowledged, and a power cut");

@@ -1,4 +1,4 @@
-//! Programs that print without end, ask the terminal, leave others behind, or cannot be started.
+//! Programs that print without end, ask the terminal, leave processes behind, or cannot be started.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use wal_cli::backend::Attempt;
 
-use super::{Place, configure, is_alive, shell, status, until};
+use super::{Need, Place, configure, is_alive, shell, status, until};
 use crate::suite::behaviours::request;
 
 /// The processes whose ids stand in a file, killed when this is dropped.
@@ -174,6 +174,7 @@ fn output_files_are_swept_unless_their_operation_is_in_doubt() {
 
 #[test]
 fn a_program_that_reads_the_terminal_is_stopped() {
+    Need::Python.check();
     let place = Place::new();
     configure(&place, "echo 'Password:' >&2; read answer < /dev/tty; echo \"$answer\"", "");
     place.run("submit backup");
