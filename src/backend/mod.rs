@@ -11,18 +11,16 @@ mod errors;
 pub mod failpoint;
 mod files;
 #[cfg(feature = "ipfs")]
-mod http;
-#[cfg(feature = "ipfs")]
 pub mod ipfs;
 mod listed;
 pub mod local;
 pub mod mock;
-#[cfg(any(feature = "ipfs", feature = "s3"))]
-mod network;
 mod parameters;
 mod place;
 mod rate_limit;
 mod registry;
+#[cfg(any(feature = "ipfs", feature = "s3"))]
+mod runtime;
 #[cfg(feature = "s3")]
 mod s3;
 pub mod unixfs;
@@ -36,9 +34,7 @@ pub use audit::{effects, is_looked_at};
 pub use custom::CustomBackend;
 pub use effect::{AuditResult, Effect, Reach};
 #[cfg(feature = "ipfs")]
-pub use http::Credentials;
-#[cfg(feature = "ipfs")]
-pub use ipfs::{IpfsBackend, IpfsOptions};
+pub use ipfs::{Credentials, IpfsBackend, IpfsOptions};
 pub use local::LocalBackend;
 pub use mock::{MockBackend, MockOptions};
 pub use parameters::TYPES;

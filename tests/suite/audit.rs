@@ -676,7 +676,7 @@ fn losses_on_a_kubo_node_are_found_and_restored() {
         "{document:#}"
     );
     let shown = text(&place.output("verify --remote").stdout);
-    assert_eq!(shown.matches("cannot be reached").count(), 1, "{shown}");
+    assert_eq!(shown.matches("is unreachable").count(), 1, "{shown}");
 
     // Somebody who takes calls and never answers: who does not want to wait for that need not.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();

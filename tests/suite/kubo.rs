@@ -210,7 +210,8 @@ fn what_the_node_has_not_got_is_said_and_can_come_later() {
             "{failure:?}"
         );
         assert!(
-            failure.message.contains(absent) && failure.message.contains("the node has not got it")
+            failure.message.contains(absent)
+                && failure.message.contains("the node does not have the content")
         );
     }
     assert_eq!(bench.ask("pin", &[("cid", absent)]), AttemptStatus::NotDone);

@@ -1,73 +1,81 @@
-//! Looking again at what a node was given: pins, and what names stand for.
+//! The audit of completed operations: whether pins and names on the node are still as they were.
 
-use super::{Session, same};
+use super::mfs::Mfs;
+use super::pins::Pins;
+use super::{KuboSession, is_same_block};
 use crate::backend::effect::AuditResult;
 use crate::backend::errors::Result;
 use crate::backend::parameters::{Name, Task};
 use crate::backend::unixfs::Cid;
 use crate::operation::Outcome;
 
-impl Session<'_> {
-    pub(super) fn look_again(&self, task: &Task, outcome: &Outcome) -> Result<AuditResult> {
-        let cid = outcome.cid.as_deref().and_then(|cid| Cid::try_from(cid).ok());
-        match task {
-            Task::Add { .. } => {
-                let Some(cid) = cid else { return Ok(AuditResult::NotApplicable) };
-                let parameter = |name| self.request.parameters.get(name).map(String::as_str);
-                let kept = match parameter("pin") {
-                    Some("false") => self.audit_block(&cid)?,
-                    _ => self.audit_pin(&cid)?,
-                };
-                match (kept, parameter("to_files").filter(|name| !name.is_empty())) {
-                    // In a directory it has a name that Kubo chose.
-                    (AuditResult::Intact, Some(name)) if !name.ends_with('/') => {
-                        self.audit_named(name, Some(&cid))
-                    }
-                    (kept, _) => Ok(kept),
+/// Compares the effect of a completed operation with what the node has now.
+pub(super) fn audit(
+    session: KuboSession<'_>,
+    task: &Task,
+    outcome: &Outcome,
+) -> Result<AuditResult> {
+    let cid = outcome.cid.as_deref().and_then(|cid| Cid::try_from(cid).ok());
+    match task {
+        Task::Add { .. } => {
+            let Some(cid) = cid else { return Ok(AuditResult::NotApplicable) };
+            let kept = match session.parameter("pin") {
+                Some("false") => audit_block(session, &cid)?,
+                _ => audit_pin(session, &cid)?,
+            };
+            match (kept, session.parameter("to_files")) {
+                // For a directory Kubo chose the name within it, which is not recorded.
+                (AuditResult::Intact, Some(name)) if !name.ends_with('/') => {
+                    audit_name(session, name, Some(&cid))
                 }
+                (kept, _) => Ok(kept),
             }
-            Task::Pin { cid } => self.audit_pin(cid),
-            Task::Upload { destination, .. }
-            | Task::Copy { destination, .. }
-            | Task::Move { destination, .. } => {
-                self.audit_named(&destination.display(), cid.as_ref())
-            }
-            Task::MakeDirectory { name } => self.audit_directory(name),
-            _ => Ok(AuditResult::NotApplicable),
         }
-    }
-
-    fn audit_pin(&self, cid: &Cid) -> Result<AuditResult> {
-        let gone = || AuditResult::Missing(format!("{cid} is not pinned on the node any more"));
-        Ok(self.pin_of(cid)?.map_or_else(gone, |_| AuditResult::Intact))
-    }
-
-    /// Of what was not to be pinned, whether the node has it at all.
-    fn audit_block(&self, cid: &Cid) -> Result<AuditResult> {
-        let gone = || AuditResult::Missing(format!("the node has no {cid} any more"));
-        Ok(if self.has_block(cid)? { AuditResult::Intact } else { gone() })
-    }
-
-    fn audit_named(&self, name: &str, cid: Option<&Cid>) -> Result<AuditResult> {
-        Ok(match (self.stat(name)?, cid) {
-            (None, _) => gone(name),
-            (Some(there), Some(cid)) if !same(&there.cid, cid) => {
-                AuditResult::Altered(format!("`{name}` is {} now, not {cid}", there.cid))
-            }
-            (Some(_), _) => AuditResult::Intact,
-        })
-    }
-
-    fn audit_directory(&self, name: &Name) -> Result<AuditResult> {
-        let name = name.display();
-        Ok(match self.stat(&name)? {
-            None => gone(&name),
-            Some(there) if there.is_directory => AuditResult::Intact,
-            Some(_) => AuditResult::Altered(format!("`{name}` is no directory any more")),
-        })
+        Task::Pin { cid } => audit_pin(session, cid),
+        Task::Upload { destination, .. }
+        | Task::Copy { destination, .. }
+        | Task::Move { destination, .. } => {
+            audit_name(session, &destination.display(), cid.as_ref())
+        }
+        Task::MakeDirectory { name } => audit_directory(session, name),
+        _ => Ok(AuditResult::NotApplicable),
     }
 }
 
-fn gone(name: &str) -> AuditResult {
-    AuditResult::Missing(format!("there is no `{name}` on the node any more"))
+fn audit_pin(session: KuboSession<'_>, cid: &Cid) -> Result<AuditResult> {
+    Ok(match Pins(session).kind_of(cid)? {
+        Some(_) => AuditResult::Intact,
+        None => AuditResult::Missing(format!("{cid} is no longer pinned on the node")),
+    })
+}
+
+/// Audits content that was added without a pin.
+fn audit_block(session: KuboSession<'_>, cid: &Cid) -> Result<AuditResult> {
+    Ok(match Pins(session).has_block(cid)? {
+        true => AuditResult::Intact,
+        false => AuditResult::Missing(format!("the node no longer has {cid}")),
+    })
+}
+
+fn audit_name(session: KuboSession<'_>, name: &str, cid: Option<&Cid>) -> Result<AuditResult> {
+    Ok(match (Mfs(session).stat(name)?, cid) {
+        (None, _) => missing(name),
+        (Some(stat), Some(cid)) if !is_same_block(&stat.cid, cid) => {
+            AuditResult::Altered(format!("`{name}` is now {}, not {cid}", stat.cid))
+        }
+        (Some(_), _) => AuditResult::Intact,
+    })
+}
+
+fn audit_directory(session: KuboSession<'_>, name: &Name) -> Result<AuditResult> {
+    let name = name.display();
+    Ok(match Mfs(session).stat(&name)? {
+        None => missing(&name),
+        Some(stat) if stat.is_directory => AuditResult::Intact,
+        Some(_) => AuditResult::Altered(format!("`{name}` is no longer a directory")),
+    })
+}
+
+fn missing(name: &str) -> AuditResult {
+    AuditResult::Missing(format!("`{name}` no longer exists on the node"))
 }

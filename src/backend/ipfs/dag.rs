@@ -1,36 +1,40 @@
-//! Fetching: block by block, each checked against its hash, so that nothing has to be believed, however a file was cut.
+//! Fetching content block by block. Each block is checked against its hash, so nothing that the node
+//! says has to be trusted, however a file was cut.
 
 use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::path::Path;
 
-use serde_json::Value;
-
-use super::Session;
-use super::rpc::{Movement, RpcError};
-use super::walk::Blocks;
+use super::KuboSession;
+use super::mfs::Mfs;
+use super::walk::BlockWalker;
 use crate::backend::AttemptError;
 use crate::backend::errors::Result;
 use crate::backend::files::stop_if_asked;
-use crate::backend::listed::{Emit, ListedLine, write_listing};
-use crate::backend::parameters::{Listed, Source};
+use crate::backend::parameters::Source;
 use crate::backend::place::{Place, Shape, Tree};
 use crate::backend::unixfs::{self, Block, BlockError, Child, Cid, Node};
 use crate::operation::Outcome;
 
-/// No node keeps larger blocks.
+/// The largest block; no node stores larger ones.
 const BLOCK_MAX: usize = 4 << 20;
 
-impl Session<'_> {
-    /// A block, from the node or, through it, from others.
-    fn block(&self, cid: &Cid) -> Result<Block> {
+/// The blocks that the node of a session has or can fetch.
+#[derive(Clone, Copy)]
+pub(super) struct Dag<'a>(pub(super) KuboSession<'a>);
+
+impl<'a> Dag<'a> {
+    /// Returns a block, from the node or, through it, from its peers.
+    pub(super) fn block(&self, cid: &Cid) -> Result<Block> {
+        let session = &self.0;
         let bytes = match unixfs::inline(cid) {
             Some(bytes) => bytes.to_vec(),
             None => {
-                // The node gives up when we would.
-                let patience = format!("{}ms", self.backend.http.limits().idle.as_millis());
-                let options = [("arg", &cid.to_string()[..]), ("timeout", &patience)];
-                self.read("block/get", self.rpc.bytes("block/get", &options, BLOCK_MAX))?
+                // The node stops searching when this attempt would time out.
+                let timeout = format!("{}ms", session.backend.http.timeouts().idle.as_millis());
+                let options = [("arg", &cid.to_string()[..]), ("timeout", &timeout)];
+                let bytes = session.rpc.bytes("block/get", &options, BLOCK_MAX);
+                session.after_read("block/get", bytes)?
             }
         };
         unixfs::verify(cid, &bytes)
@@ -38,56 +42,55 @@ impl Session<'_> {
             .map_err(|error| self.bad_block(cid, &error))
     }
 
-    /// A block of something that may have many.
+    /// Returns one of many blocks; fails if the attempt was cancelled.
     fn part(&self, cid: &Cid) -> Result<Block> {
-        stop_if_asked(self.attempt)?;
+        stop_if_asked(self.0.attempt)?;
         self.block(cid)
     }
 
     fn bad_block(&self, cid: &Cid, error: &BlockError) -> AttemptError {
-        let node = &self.backend.node;
+        let node = &self.0.backend.node;
         match error {
-            // It may have been spoilt on the way.
+            // It may have been damaged in transit.
             BlockError::OtherContent => {
-                let message = format!(
-                    "{node} gave something else for the block {cid}: {error}; it is tried again"
-                );
+                let message =
+                    format!("{node} sent a damaged block {cid}: {error}; it will be fetched again");
                 AttemptError::transient("damaged_content", message)
             }
             _ => {
-                let advice =
-                    "it is what was asked for, and no other node has it otherwise: see who made it";
-                let message = format!("{cid}, from {node}, cannot be fetched: {error}; {advice}");
+                let message = format!(
+                    "cannot fetch {cid} from {node}: {error}; the block matches its hash, so no \
+                     other node has a valid one: check the program that created it"
+                );
                 AttemptError::permanent("unsupported_content", message)
             }
         }
     }
 
-    fn content(&self, cid: Cid) -> Content<'_> {
-        Content { session: self, cid, block: OnceCell::new() }
+    fn content(&self, cid: Cid) -> Content<'a> {
+        Content { dag: *self, cid, block: OnceCell::new() }
     }
 
-    /// What is in a directory, in the order of its blocks.
-    fn entries(&self, cid: &Cid, block: Block) -> Result<Vec<(String, Cid)>> {
+    /// Returns the entries of a directory, in the order of its blocks.
+    pub(super) fn entries(&self, cid: &Cid, block: Block) -> Result<Vec<(String, Cid)>> {
         let entries = match block {
             Block::Directory(entries) => entries,
             Block::Shard { entries, parts } => {
                 let malformed = |what| self.bad_block(cid, &BlockError::Malformed(what));
-                Blocks { fetch: &|part| self.part(part), malformed: &malformed }
-                    .shards(entries, parts)?
+                BlockWalker { fetch: &|part| self.part(part), malformed: &malformed }
+                    .shard_entries(entries, parts)?
             }
             Block::File { .. } | Block::Symlink(_) => {
-                return Err(not_found(&format!("{cid} is no directory")));
+                return Err(not_found(format!("{cid} is not a directory")));
             }
         };
         let mut names = HashSet::new();
         for (name, _) in &entries {
-            // Whoever made it may have meant harm: these would lead somewhere else on our disk.
+            // A malicious directory could otherwise write outside the destination.
             let is_plain = !matches!(&name[..], "" | "." | "..") && !name.contains(['/', '\0']);
             if !is_plain || !names.insert(name) {
-                let message = format!(
-                    "the directory {cid} has an entry `{name}` that cannot be a file's name here"
-                );
+                let message =
+                    format!("the directory {cid} has an entry `{name}`, which is not a valid name");
                 return Err(AttemptError::permanent("unsupported_name", message));
             }
         }
@@ -97,33 +100,44 @@ impl Session<'_> {
 
     fn resolve(&self, source: &Source) -> Result<Cid> {
         let (mut cid, path) = match source {
-            Source::Name(name) => return Ok(self.named(name)?.cid),
+            Source::Name(name) => return Ok(Mfs(self.0).existing(name)?.cid),
             Source::Content(cid, path) => (*cid, path),
         };
         for name in path {
             let entries = self.entries(&cid, self.block(&cid)?)?;
             let found = entries.into_iter().find(|(entry, _)| entry == name);
             (_, cid) = found.ok_or_else(|| {
-                not_found(&format!(
-                    "there is no `{name}` in {cid}; `list` with `cid` shows what there is"
+                not_found(format!(
+                    "{cid} has no entry `{name}`; `list` with `cid` shows the existing entries"
                 ))
             })?;
         }
         Ok(cid)
     }
 
-    pub(super) fn get(&self, source: &Source, destination: &Path, trees: bool) -> Result<Outcome> {
+    /// Writes a file, a symbolic link or a directory to `destination`.
+    pub(super) fn get(&self, source: &Source, destination: &Path) -> Result<Outcome> {
         let content = self.content(self.resolve(source)?);
-        match content.block()? {
-            Block::File { size, .. } => self.attempt.expect_bytes(*size),
-            _ if trees => {}
-            _ => {
-                let message = "`cat` is for files; use `get` for directories and links";
-                return Err(AttemptError::permanent("is_directory", message));
-            }
+        self.write(&content, destination)
+    }
+
+    /// Writes a file to `destination`; fails for anything else.
+    pub(super) fn cat(&self, source: &Source, destination: &Path) -> Result<Outcome> {
+        let content = self.content(self.resolve(source)?);
+        if !matches!(content.block()?, Block::File { .. }) {
+            let message = "`cat` fetches only files; use `get` for directories and links";
+            return Err(AttemptError::permanent("is_directory", message));
         }
-        let node = Place::beside(&*self.backend.disk, self.request, destination)?
-            .put(&content, destination)?;
+        self.write(&content, destination)
+    }
+
+    fn write(&self, content: &Content<'_>, destination: &Path) -> Result<Outcome> {
+        let session = &self.0;
+        if let Block::File { size, .. } = content.block()? {
+            session.attempt.expect_bytes(*size);
+        }
+        let node = Place::beside(&*session.backend.disk, session.request, destination)?
+            .put(content, destination)?;
         Ok(Outcome {
             cid: Some(node.cid.to_string()),
             size: Some(node.size),
@@ -131,114 +145,24 @@ impl Session<'_> {
             ..Outcome::default()
         })
     }
-
-    pub(super) fn list(&self, what: &Listed, destination: Option<&Path>) -> Result<Outcome> {
-        let disk = &*self.backend.disk;
-        write_listing(disk, self.request, self.attempt, destination, &mut |emit| match what {
-            Listed::Content => self.list_pins(emit),
-            Listed::Directory(cid) => self.list_directory(cid, emit),
-            Listed::Name(name) => self.list_name(&name.display(), emit),
-        })
-    }
-
-    fn list_directory(&self, cid: &Cid, emit: Emit<'_>) -> Result<()> {
-        let entries = match self.block(cid)? {
-            block @ (Block::Directory(_) | Block::Shard { .. }) => self.entries(cid, block)?,
-            _ => vec![(String::new(), *cid)],
-        };
-        for (name, cid) in entries {
-            let (kind, size, target) = match self.block(&cid)? {
-                Block::File { size, .. } => ("file", Some(size), None),
-                Block::Directory(_) | Block::Shard { .. } => ("directory", None, None),
-                Block::Symlink(target) => ("symlink", None, Some(target)),
-            };
-            let name = Some(name).filter(|name| !name.is_empty());
-            emit(&ListedLine {
-                name,
-                kind,
-                cid: Some(cid.to_string()),
-                size,
-                target,
-                pinned: None,
-            })?;
-        }
-        Ok(())
-    }
-
-    fn list_name(&self, name: &str, emit: Emit<'_>) -> Result<()> {
-        if self.stat(name)?.is_none() {
-            return Err(not_found(&format!(
-                "there is no `{name}` on the node; `list` shows what there is"
-            )));
-        }
-        let listed = self.rpc.object("files/ls", &[("arg", name), ("long", "true")]);
-        let listed = self.read("files/ls", listed)?;
-        let no_entries = Vec::new();
-        let entries = listed.get("Entries").and_then(Value::as_array).unwrap_or(&no_entries);
-        for entry in entries {
-            let text = |name| entry.get(name).and_then(Value::as_str).map(str::to_owned);
-            let is_directory = entry.get("Type").and_then(Value::as_u64) == Some(1);
-            let size = entry.get("Size").and_then(Value::as_u64).filter(|_| !is_directory);
-            let kind = if is_directory { "directory" } else { "file" };
-            emit(&ListedLine {
-                name: text("Name"),
-                kind,
-                cid: text("Hash"),
-                size,
-                target: None,
-                pinned: None,
-            })?;
-        }
-        Ok(())
-    }
-
-    fn list_pins(&self, emit: Emit<'_>) -> Result<()> {
-        let mut failed = None;
-        let options = [("type", "recursive"), ("stream", "true"), ("names", "true")];
-        let result = self.rpc.lines("pin/ls", &options, &mut |line| {
-            let text = |name| {
-                line.get(name)
-                    .and_then(Value::as_str)
-                    .filter(|text| !text.is_empty())
-                    .map(str::to_owned)
-            };
-            let Some(cid) = text("Cid") else { return Ok(Movement::None) };
-            let line = ListedLine {
-                name: text("Name"),
-                kind: "pin",
-                cid: Some(cid),
-                size: None,
-                target: None,
-                pinned: Some(true),
-            };
-            emit(&line).map(|()| Movement::Some).map_err(|error| {
-                failed = Some(error);
-                RpcError::Odd("given up".into())
-            })
-        });
-        match failed {
-            Some(error) => Err(error),
-            None => self.read("pin/ls", result),
-        }
-    }
 }
 
-fn not_found(message: &str) -> AttemptError {
+pub(super) fn not_found(message: String) -> AttemptError {
     AttemptError::permanent("not_found", message)
 }
 
-/// A file, a directory or a link, by its CID.
+/// A file, a directory or a symbolic link, identified by its CID.
 struct Content<'a> {
-    session: &'a Session<'a>,
+    dag: Dag<'a>,
     cid: Cid,
-    /// Its first block, once it was fetched.
+    /// The first block, once it was fetched.
     block: OnceCell<Block>,
 }
 
 impl Content<'_> {
     fn block(&self) -> Result<&Block> {
         if self.block.get().is_none() {
-            let block = self.session.block(&self.cid)?;
+            let block = self.dag.block(&self.cid)?;
             return Ok(self.block.get_or_init(|| block));
         }
         self.block.get().ok_or(AttemptError::Stopped)
@@ -251,10 +175,8 @@ impl Tree for Content<'_> {
             Block::File { .. } => Shape::File,
             Block::Symlink(target) => Shape::Link(target.clone()),
             block => {
-                let entries = self.session.entries(&self.cid, block.clone())?.into_iter();
-                Shape::Directory(
-                    entries.map(|(name, cid)| (name, self.session.content(cid))).collect(),
-                )
+                let entries = self.dag.entries(&self.cid, block.clone())?.into_iter();
+                Shape::Directory(entries.map(|(name, cid)| (name, self.dag.content(cid))).collect())
             }
         })
     }
@@ -262,14 +184,14 @@ impl Tree for Content<'_> {
     fn read(&self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Node> {
         let first = self.block()?.clone();
         if !matches!(first, Block::File { .. }) {
-            return Err(not_found(&format!("{} is no file", self.cid)));
+            return Err(not_found(format!("{} is not a file", self.cid)));
         }
-        let session = self.session;
-        let malformed = |what| session.bad_block(&self.cid, &BlockError::Malformed(what));
-        let blocks = Blocks { fetch: &|part| session.part(part), malformed: &malformed };
-        let size = blocks.file(first, &mut |data| {
+        let dag = self.dag;
+        let malformed = |what| dag.bad_block(&self.cid, &BlockError::Malformed(what));
+        let walker = BlockWalker { fetch: &|part| dag.part(part), malformed: &malformed };
+        let size = walker.file_content(first, &mut |data| {
             sink(data)?;
-            session.attempt.add_bytes(data.len() as u64);
+            dag.0.attempt.add_bytes(data.len() as u64);
             Ok(())
         })?;
         Ok(Node { cid: self.cid, size, dag_size: 0 })

@@ -1,142 +1,167 @@
-//! What Kubo's errors mean: whether to try again, and what a person can do.
+//! The meaning of Kubo's errors: whether to retry, and what a user can do.
 //!
-//! Status and code of an error tell little: nearly everything is a 500 of code 0. So its text decides, by fragments:
-//! wordings carry prefixes and change between releases.
+//! Status and code of an error say little, because nearly everything is a 500 with code 0. Its text
+//! decides, by fragments: wordings carry prefixes and change between releases.
 
 use chrono::DateTime;
 
-use super::rpc::Refused;
+use super::rpc::RpcRejection;
 use crate::backend::AttemptError;
 use crate::operation::{Failure, FailureClass, Time};
 
 use FailureClass::{Outage, Permanent, Transient};
 
-/// The type of what is not in the list.
+/// The error type of texts that match no rule.
 pub(super) const UNKNOWN: &str = "backend_error";
 
-/// Types of what may be refused to everybody who is configured as we are.
-pub(super) const OF_SETTINGS: [&str; 3] = ["access_denied", "not_kubo", "redirected"];
+/// Error types that may apply to every operation with this backend's settings.
+pub(super) const CONFIGURATION_ERRORS: [&str; 3] = ["access_denied", "not_kubo", "redirected"];
 
-/// The type of what is said in place of a node, or by one that has too much to do.
+/// The error type of a proxy without a node behind it, and of an overloaded node.
 pub(super) const UNAVAILABLE: &str = "unavailable";
 
-/// The type of what a node says that is about to be away.
-pub(super) const GOING_DOWN: &str = "interrupted";
+/// The error type of a node that is shutting down.
+pub(super) const SHUTTING_DOWN: &str = "interrupted";
 
-/// The type of what a node says, or a proxy before it, that has too much to do.
+/// The error type of rate limits, of the node or of a proxy in front of it.
 pub(super) const RATE_LIMITED: &str = "rate_limited";
 
-/// Fragments of what Kubo says, in small letters, with what each means and what to do; the first one that fits decides.
-const MEANINGS: &[(&str, FailureClass, &str, &str)] = &[
-    ("no space left on device", Transient, "disk_full", "free some space on the disk of the node"),
+/// The class and type of an error, with a hint for the user.
+#[derive(Debug, Clone, Copy)]
+struct RpcErrorClass {
+    class: FailureClass,
+    error_type: &'static str,
+    hint: &'static str,
+}
+
+const fn transient(error_type: &'static str, hint: &'static str) -> RpcErrorClass {
+    RpcErrorClass { class: Transient, error_type, hint }
+}
+
+const fn permanent(error_type: &'static str, hint: &'static str) -> RpcErrorClass {
+    RpcErrorClass { class: Permanent, error_type, hint }
+}
+
+const fn outage(error_type: &'static str, hint: &'static str) -> RpcErrorClass {
+    RpcErrorClass { class: Outage, error_type, hint }
+}
+
+const RETRIED: &str = "it will be retried";
+const NODE_SHUTTING_DOWN: &str = "the node is shutting down";
+
+/// Fragments of Kubo's error texts in lower case. The first match decides.
+const RULES: &[(&str, RpcErrorClass)] = &[
+    ("no space left on device", transient("disk_full", "free space on the node's disk")),
     (
         "storagemax",
-        Transient,
-        "disk_full",
-        "raise `Datastore.StorageMax` of the node, or collect its garbage",
+        transient(
+            "disk_full",
+            "raise `Datastore.StorageMax` of the node, or run its garbage collection",
+        ),
     ),
     (
         "permission denied",
-        Permanent,
-        "permission_denied",
-        "let the node's user write its repository",
+        permanent("permission_denied", "make the repository writable for the node's user"),
     ),
     (
         "context deadline exceeded",
-        Transient,
-        "timed_out",
-        "the node found nobody who has it in time",
+        transient("timed_out", "the node found no provider of the content in time"),
     ),
-    ("context canceled", Transient, GOING_DOWN, "the node gave up"),
-    ("file does not exist", Permanent, "not_found", "`list` shows what there is"),
-    ("no link named", Permanent, "not_found", "`list` with `cid` shows what there is"),
-    ("could not find", Transient, "not_found", "the node has not got it, or is offline"),
-    ("not found locally", Transient, "not_found", "the node has not got it, or is offline"),
-    ("failed to find any peer", Transient, "not_found", "nobody is known to have it"),
-    ("no providers", Transient, "not_found", "nobody is known to have it"),
-    ("routing", Transient, "not_found", "the node could not find out who has it"),
-    ("already has entry", Permanent, "destination_exists", "choose another name"),
-    ("already exists", Permanent, "destination_exists", "choose another name"),
-    ("is a directory", Permanent, "is_directory", "use `get`, or `recursive=true`"),
-    ("not a directory", Permanent, "bad_path", "a part of the name is a file"),
-    ("pinned recursively", Permanent, "pinned", "`unpin` it first"),
+    ("context canceled", transient(SHUTTING_DOWN, "the node cancelled the command")),
+    ("file does not exist", permanent("not_found", "`list` shows the existing names")),
+    ("no link named", permanent("not_found", "`list` with `cid` shows the existing entries")),
+    ("could not find", transient("not_found", NOT_ON_NODE)),
+    ("not found locally", transient("not_found", NOT_ON_NODE)),
+    ("failed to find any peer", transient("not_found", NO_PROVIDER)),
+    ("no providers", transient("not_found", NO_PROVIDER)),
+    ("routing", transient("not_found", "the node could not look up providers of the content")),
+    ("already has entry", permanent("destination_exists", "choose another name")),
+    ("already exists", permanent("destination_exists", "choose another name")),
+    ("is a directory", permanent("is_directory", "use `get`, or `recursive=true`")),
+    ("not a directory", permanent("bad_path", "a component of the path is a file")),
+    ("pinned recursively", permanent("pinned", "`unpin` it first")),
     (
         "pinned indirectly",
-        Permanent,
-        "pinned",
-        "it is part of something that is pinned: `unpin` that",
+        permanent("pinned", "it is part of pinned content; `unpin` that content first"),
     ),
-    ("invalid path", Permanent, "bad_parameters", "correct the parameters"),
-    ("invalid cid", Permanent, "bad_parameters", "correct the CID"),
-    ("unrecognized", Permanent, "bad_parameters", "correct the parameters"),
-    ("chunker", Permanent, "bad_parameters", "use `size-N`"),
-    ("over 2mib", Permanent, "bad_parameters", "use smaller chunks"),
-    ("pin name", Permanent, "bad_parameters", "use a shorter name"),
-    ("unflushed mfs operations", Transient, "busy", "`ipfs files flush` on the node"),
-    // It can do nothing any more, though it still answers for a moment.
-    ("pinner closed", Outage, GOING_DOWN, "the node is going down"),
-    ("repo not open", Outage, GOING_DOWN, "the node is going down"),
-    ("datastore closed", Outage, GOING_DOWN, "the node is going down"),
-    ("database is closed", Outage, GOING_DOWN, "the node is going down"),
-    ("leveldb: closed", Outage, GOING_DOWN, "the node is going down"),
-    ("pebble: closed", Outage, GOING_DOWN, "the node is going down"),
-    ("shutting down", Transient, GOING_DOWN, "the node is going down"),
-    ("shutdown", Transient, GOING_DOWN, "the node is going down"),
-    ("someone else has the lock", Transient, "busy", "another program uses the node's repository"),
+    ("invalid path", permanent("bad_parameters", "correct the parameters")),
+    ("invalid cid", permanent("bad_parameters", "correct the CID")),
+    ("unrecognized", permanent("bad_parameters", "correct the parameters")),
+    ("chunker", permanent("bad_parameters", "use `size-N`")),
+    ("over 2mib", permanent("bad_parameters", "use smaller chunks")),
+    ("pin name", permanent("bad_parameters", "use a shorter name")),
+    ("unflushed mfs operations", transient("busy", "run `ipfs files flush` on the node")),
+    // Such a node completes nothing any more, though it still answers for a moment.
+    ("pinner closed", outage(SHUTTING_DOWN, NODE_SHUTTING_DOWN)),
+    ("repo not open", outage(SHUTTING_DOWN, NODE_SHUTTING_DOWN)),
+    ("datastore closed", outage(SHUTTING_DOWN, NODE_SHUTTING_DOWN)),
+    ("database is closed", outage(SHUTTING_DOWN, NODE_SHUTTING_DOWN)),
+    ("leveldb: closed", outage(SHUTTING_DOWN, NODE_SHUTTING_DOWN)),
+    ("pebble: closed", outage(SHUTTING_DOWN, NODE_SHUTTING_DOWN)),
+    ("shutting down", transient(SHUTTING_DOWN, NODE_SHUTTING_DOWN)),
+    ("shutdown", transient(SHUTTING_DOWN, NODE_SHUTTING_DOWN)),
+    (
+        "someone else has the lock",
+        transient("busy", "another program is using the node's repository"),
+    ),
 ];
 
-/// What a refusal amounts to, and how long to wait if it says so.
-pub(super) fn meaning(refused: &Refused, command: &str, node: &str, now: Time) -> AttemptError {
-    let Refused { status, message, code, retry_after } = refused;
-    let (class, error_type, advice) = of_status(*status, *code).unwrap_or_else(|| of_text(message));
+const NOT_ON_NODE: &str = "the node does not have the content, or is offline";
+const NO_PROVIDER: &str = "the node knows no provider of the content";
+
+/// Returns the failure that a rejection amounts to, with the wait it asks for.
+pub(super) fn classify(
+    rejection: &RpcRejection,
+    command: &str,
+    node: &str,
+    now: Time,
+) -> AttemptError {
+    let RpcRejection { status, message, code, retry_after } = rejection;
+    let RpcErrorClass { class, error_type, hint } =
+        by_status(*status, *code).unwrap_or_else(|| by_text(message));
     let status = if *status == 200 { String::new() } else { format!(" (status {status})") };
-    let said = if message.is_empty() { "no reason given" } else { message };
+    let reason = if message.is_empty() { "no reason given" } else { message };
     let failure = Failure {
         class,
         error_type: error_type.to_owned(),
-        message: format!("{node} refused `{command}`{status}: {said}; {advice}"),
+        message: format!("{node} refused `{command}`{status}: {reason}; {hint}"),
     };
-    let retry_after_ms = retry_after.as_deref().and_then(|text| wait_of(text, now));
+    let retry_after_ms = retry_after.as_deref().and_then(|text| retry_after_ms(text, now));
     AttemptError::Failed { failure, retry_after_ms }
 }
 
-type Meaning = (FailureClass, &'static str, &'static str);
-
-fn of_status(status: u16, code: Option<i64>) -> Option<Meaning> {
+fn by_status(status: u16, code: Option<i64>) -> Option<RpcErrorClass> {
     Some(match (status, code) {
-        (_, Some(3)) | (429, _) => (Transient, RATE_LIMITED, "it is tried again later"),
-        (_, Some(4)) | (401 | 403, _) => (
-            Permanent,
+        (_, Some(3)) | (429, _) => transient(RATE_LIMITED, RETRIED),
+        (_, Some(4)) | (401 | 403, _) => permanent(
             "access_denied",
             "check `token`, or `username` and `password`, of this backend",
         ),
-        // From the command itself, not from the layer before it.
+        // An error of the command itself, not of the HTTP layer.
         (200 | 400 | 500, Some(_)) | (200 | 500, None) => return None,
-        (408, _) => (Transient, "timed_out", "it is tried again later"),
-        (300..=399, _) => {
-            (Permanent, "redirected", "set `endpoint` to where it leads, if that is to be trusted")
-        }
-        (404 | 405, _) => (
-            Permanent,
-            "not_kubo",
-            "check that `endpoint` is the address of Kubo's RPC, such as http://localhost:5001/api/v0",
+        (408, _) => transient("timed_out", RETRIED),
+        (300..=399, _) => permanent(
+            "redirected",
+            "set `endpoint` to the redirect's target, if you trust that server",
         ),
-        (400..=499, _) => (Permanent, "rejected", "correct the parameters"),
-        _ => (Transient, UNAVAILABLE, "it is tried again later"),
+        (404 | 405, _) => permanent(
+            "not_kubo",
+            "check that `endpoint` is the address of Kubo's RPC, such as \
+             http://localhost:5001/api/v0",
+        ),
+        (400..=499, _) => permanent("rejected", "correct the parameters"),
+        _ => transient(UNAVAILABLE, RETRIED),
     })
 }
 
-fn of_text(message: &str) -> Meaning {
+fn by_text(message: &str) -> RpcErrorClass {
     let message = message.to_ascii_lowercase();
-    let known = MEANINGS.iter().find(|(fragment, ..)| message.contains(fragment));
-    known.map_or(
-        (Transient, UNKNOWN, "see the node's own messages"),
-        |(_, class, error_type, advice)| (*class, error_type, advice),
-    )
+    let rule = RULES.iter().find(|(fragment, _)| message.contains(fragment));
+    rule.map_or(transient(UNKNOWN, "see the log of the node"), |(_, class)| *class)
 }
 
-/// Milliseconds that a header `Retry-After` asks for: seconds, or a date.
-fn wait_of(text: &str, now: Time) -> Option<u64> {
+/// Returns the milliseconds that a `Retry-After` header asks for, in seconds or as a date.
+fn retry_after_ms(text: &str, now: Time) -> Option<u64> {
     if let Ok(seconds) = text.trim().parse::<u64>() {
         return seconds.checked_mul(1000);
     }
@@ -148,16 +173,16 @@ fn wait_of(text: &str, now: Time) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn refused(status: u16, code: Option<i64>, message: &str) -> (FailureClass, String) {
-        let refused = Refused { status, message: message.into(), code, retry_after: None };
-        match meaning(&refused, "add", "Kubo", Time::from_millis(0)) {
+    fn classified(status: u16, code: Option<i64>, message: &str) -> (FailureClass, String) {
+        let rejection = RpcRejection { status, message: message.into(), code, retry_after: None };
+        match classify(&rejection, "add", "Kubo", Time::from_millis(0)) {
             AttemptError::Failed { failure, .. } => (failure.class, failure.error_type),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn what_kubo_says_decides_and_what_proxies_say_is_known_by_its_status() {
+    fn errors_of_kubo_are_classified_by_text_and_of_proxies_by_status() {
         for (status, code, message, class, error_type) in [
             (
                 500,
@@ -179,7 +204,7 @@ mod tests {
             (500, Some(0), "context canceled", Transient, "interrupted"),
             (500, Some(0), "pinner closed", Outage, "interrupted"),
             (200, None, "write blocks/X.data: no space left on device", Transient, "disk_full"),
-            (500, Some(0), "words that no release had before", Transient, "backend_error"),
+            (500, Some(0), "an unknown text", Transient, "backend_error"),
             (500, Some(3), "slow down", Transient, "rate_limited"),
             (400, Some(1), "invalid path \"x\": no", Permanent, "bad_parameters"),
             (400, None, "strconv.ParseInt", Permanent, "rejected"),
@@ -191,7 +216,7 @@ mod tests {
             (502, None, "", Transient, "unavailable"),
         ] {
             assert_eq!(
-                refused(status, code, message),
+                classified(status, code, message),
                 (class, error_type.to_owned()),
                 "{status} {message}"
             );
@@ -199,11 +224,11 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_is_asked_for_in_seconds_or_as_a_date() {
+    fn retry_after_is_read_in_seconds_or_as_a_date() {
         let now = Time::from_millis(1_445_412_420_000);
-        assert_eq!(wait_of("120", now), Some(120_000));
-        assert_eq!(wait_of("Wed, 21 Oct 2015 07:28:00 GMT", now), Some(60_000));
-        assert_eq!(wait_of("Wed, 21 Oct 2015 07:26:00 GMT", now), None);
-        assert_eq!(wait_of("soon", now), None);
+        assert_eq!(retry_after_ms("120", now), Some(120_000));
+        assert_eq!(retry_after_ms("Wed, 21 Oct 2015 07:28:00 GMT", now), Some(60_000));
+        assert_eq!(retry_after_ms("Wed, 21 Oct 2015 07:26:00 GMT", now), None);
+        assert_eq!(retry_after_ms("soon", now), None);
     }
 }

@@ -1,15 +1,19 @@
-//! The backend for a Kubo node, by its RPC.
+//! The backend for a Kubo node, through its RPC.
 //!
-//! Nothing that the node says is believed that can be computed here: the CID of what is sent is computed while it
-//! streams by, and what is fetched comes block by block, each checked against its hash.
+//! Nothing that can be computed here is taken from the node: the CID of content that is sent is
+//! computed on the way, and content that is fetched comes block by block, each checked against its
+//! hash.
 
+mod add;
 mod audit;
 mod dag;
 mod errors;
-mod names;
+mod form;
+mod http;
+mod list;
+mod mfs;
 mod pins;
 mod rpc;
-mod send;
 mod walk;
 
 use std::collections::HashMap;
@@ -19,55 +23,60 @@ use std::time::Duration;
 
 use super::errors::Result;
 use super::files::stop_if_asked;
-use super::http::{Credentials, Http, Limits, Trouble};
-use super::network::Spell;
 use super::parameters::Task;
+use super::runtime::Deadline;
 use super::unixfs::{Cid, Options};
 use super::{Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Request};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::operation::{Failure, FailureClass, OperationId, Outcome};
-use rpc::{Refused, Rpc, RpcError, RpcResult};
+use dag::Dag;
+pub use http::Credentials;
+use http::{CallError, HttpClient, Timeouts};
+use mfs::Mfs;
+use pins::Pins;
+use rpc::{Rpc, RpcError, RpcRejection, RpcResult};
 
-/// How a node is reached, and what is asked of it.
+/// The settings of an [`IpfsBackend`].
 #[derive(Debug, Clone)]
 pub struct IpfsOptions {
     /// The backend's configured name, for messages.
     pub name: String,
-    /// The address of the RPC.
+    /// The URL of the RPC.
     pub endpoint: String,
-    /// Who we are to it.
+    /// The credentials for the RPC.
     pub credentials: Credentials,
-    /// How long a connection may take to come about.
+    /// The longest time until a connection is established.
     pub connect: Duration,
-    /// How long nothing may move.
+    /// The longest time without progress.
     pub idle: Duration,
-    /// How long an attempt may take.
+    /// The longest time for an attempt, if it is limited.
     pub total: Option<Duration>,
-    /// How long a probe may take.
+    /// The longest time for a probe.
     pub probe: Duration,
-    /// Which CIDs content gets.
+    /// The UnixFS options, which decide the CIDs of new content.
     pub unixfs: Options,
 }
 
-/// How long a question about an earlier attempt may take.
-const QUESTION_MAX: Duration = Duration::from_secs(10);
+/// The longest time for a query about an earlier attempt.
+const QUERY_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 
-/// For how long nobody asks a node that left a question unanswered: many questions may come in a row.
-const SILENCE: Duration = Duration::from_secs(5);
+/// The time without queries after one that the node did not answer, because many may follow in a
+/// row.
+const QUERY_PAUSE: Duration = Duration::from_secs(5);
 
-/// Carries operations out on a Kubo node.
+/// A backend that carries operations out on a Kubo node.
 pub struct IpfsBackend {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
-    http: Http,
-    /// How messages call it.
+    http: HttpClient,
+    /// The node's name in messages.
     node: String,
     options: IpfsOptions,
-    /// What was sent as a whole without an answer: the CID that it has, if it arrived.
+    /// Outcomes of content that was sent completely without a response: what they are if it arrived.
     sent: Mutex<HashMap<OperationId, Outcome>>,
-    /// Until when it counts as away for questions, on the monotonic clock.
-    silent_until: Mutex<Duration>,
+    /// The end of the current pause in queries, on the monotonic clock.
+    no_queries_until: Mutex<Duration>,
 }
 
 impl fmt::Debug for IpfsBackend {
@@ -76,11 +85,29 @@ impl fmt::Debug for IpfsBackend {
     }
 }
 
+/// Whether a call may have changed something although it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SideEffect {
+    None,
+    Possible,
+}
+
+impl SideEffect {
+    /// Returns the error for a call that failed without a definite answer.
+    fn error(self, failure: Failure) -> AttemptError {
+        match self {
+            SideEffect::None => AttemptError::from(failure),
+            SideEffect::Possible => AttemptError::UnknownOutcome(failure),
+        }
+    }
+}
+
 impl IpfsBackend {
-    /// A backend for one node; nothing is started, and nobody called, before it is first needed.
+    /// Returns a backend for one node; it starts nothing and sends nothing before the first call.
     pub fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, options: IpfsOptions) -> IpfsBackend {
-        let limits = Limits { connect: options.connect, idle: options.idle, total: options.total };
-        let http = Http::new(options.endpoint.clone(), options.credentials.clone(), limits);
+        let timeouts =
+            Timeouts { connect: options.connect, idle: options.idle, total: options.total };
+        let http = HttpClient::new(options.endpoint.clone(), options.credentials.clone(), timeouts);
         let node = format!("Kubo at {}", crate::config::mask("endpoint", &options.endpoint));
         IpfsBackend {
             disk,
@@ -89,7 +116,7 @@ impl IpfsBackend {
             node,
             options,
             sent: Mutex::default(),
-            silent_until: Mutex::default(),
+            no_queries_until: Mutex::default(),
         }
     }
 
@@ -97,132 +124,161 @@ impl IpfsBackend {
         &'a self,
         request: &'a Request,
         attempt: &'a Attempt,
-        limits: Spell,
-    ) -> Session<'a> {
-        Session { backend: self, request, attempt, rpc: Rpc::new(&self.http, attempt, limits) }
-    }
-
-    /// Asks the node whether it is there; `Ok` if anybody who knows our credentials answers.
-    fn probe(&self) -> RpcResult<()> {
-        let attempt = Attempt::default();
-        let rpc =
-            Rpc::new(&self.http, &attempt, Spell::of(self.options.probe.min(self.options.connect)));
-        // Every valid secret may ask for the version, whatever else it may.
-        let answer = rpc.object("version", &[])?;
-        let is_kubo = answer.get("Version").is_some_and(serde_json::Value::is_string);
-        if is_kubo {
-            Ok(())
-        } else {
-            Err(RpcError::Odd("`version` was answered without one".into()))
+        deadline: Deadline,
+    ) -> KuboSession<'a> {
+        KuboSession {
+            backend: self,
+            request,
+            attempt,
+            rpc: Rpc::new(&self.http, attempt, deadline),
         }
     }
 
-    fn remember(&self, id: OperationId, outcome: Outcome) {
+    fn query_deadline(&self) -> Deadline {
+        Deadline::after(self.options.idle.min(QUERY_TIMEOUT_MAX))
+    }
+
+    fn probe_deadline(&self) -> Deadline {
+        Deadline::after(self.options.probe.min(self.options.connect))
+    }
+
+    /// Asks the node for its version, which every valid credential may do.
+    fn probe(&self) -> RpcResult<()> {
+        let attempt = Attempt::default();
+        let rpc = Rpc::new(&self.http, &attempt, self.probe_deadline());
+        let response = rpc.json("version", &[])?;
+        let is_kubo = response.get("Version").is_some_and(serde_json::Value::is_string);
+        match is_kubo {
+            true => Ok(()),
+            false => {
+                Err(RpcError::Unexpected("the response to `version` contains no version".into()))
+            }
+        }
+    }
+
+    fn remember_sent(&self, id: OperationId, outcome: Outcome) {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).insert(id, outcome);
     }
 
-    fn recall(&self, id: OperationId) -> Option<Outcome> {
+    fn take_sent(&self, id: OperationId) -> Option<Outcome> {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).remove(&id)
     }
 
-    /// A failure as it is told.
-    fn failure(&self, class: FailureClass, error_type: &str, command: &str, what: &str) -> Failure {
-        let message = format!("{} gave `{command}` no answer: {what}", self.node);
+    fn incomplete(
+        &self,
+        class: FailureClass,
+        error_type: &str,
+        command: &str,
+        reason: &str,
+    ) -> Failure {
+        let message = format!("{} did not complete `{command}`: {reason}", self.node);
         Failure { class, error_type: error_type.into(), message }
     }
 
-    fn away(&self, what: &str) -> Failure {
+    fn unreachable(&self, reason: &str) -> Failure {
         let (node, name) = (&self.node, &self.options.name);
-        // What a port says that speaks no TLS.
-        let message = match what.contains("InvalidContentType") {
+        // rustls reports this if the server does not speak TLS.
+        let message = match reason.contains("InvalidContentType") {
             true => format!(
-                "{node} cannot be reached: it speaks no TLS; `backends.{name}.endpoint` may have to begin with `http:`"
+                "{node} is unreachable: the server does not speak TLS; \
+                 `backends.{name}.endpoint` may have to begin with `http:`"
             ),
             false => format!(
-                "{node} cannot be reached: {what}; start it (`ipfs daemon`), or correct `backends.{name}.endpoint`"
+                "{node} is unreachable: {reason}; start it (`ipfs daemon`), or correct \
+                 `backends.{name}.endpoint`"
             ),
         };
         Failure { class: FailureClass::Outage, error_type: "unreachable".into(), message }
     }
 
-    /// What an error means for an attempt; `acted`: whether the command may have changed something.
-    fn fail(&self, command: &str, error: RpcError, acted: bool) -> AttemptError {
-        let unanswered = |failure| match acted {
-            true => AttemptError::UnknownOutcome(failure),
-            false => AttemptError::from(failure),
+    /// Returns what an error of a command means for the attempt.
+    fn attempt_error(&self, command: &str, error: RpcError, effect: SideEffect) -> AttemptError {
+        let error = match error {
+            RpcError::Call(error) => error,
+            RpcError::Unexpected(reason) => {
+                let class = FailureClass::Transient;
+                return effect.error(self.incomplete(class, "bad_answer", command, &reason));
+            }
+            RpcError::Rejected(rejection) => return self.rejected(command, &rejection, effect),
         };
         match error {
-            RpcError::Trouble(Trouble::Stopped) if acted => unanswered(self.failure(
-                FailureClass::Transient,
-                "interrupted",
-                command,
-                "it was asked to stop before one came",
-            )),
-            RpcError::Trouble(Trouble::Stopped) => AttemptError::Stopped,
-            RpcError::Trouble(Trouble::NoConnection(what)) => self.away(&what).into(),
-            RpcError::Trouble(Trouble::NoNetwork(what)) => {
-                let message =
-                    format!("{} cannot be called from this machine now: {what}", self.node);
+            CallError::Cancelled if effect == SideEffect::Possible => {
+                let reason = "the attempt was cancelled before a response arrived";
+                let class = FailureClass::Transient;
+                effect.error(self.incomplete(class, "interrupted", command, reason))
+            }
+            CallError::Cancelled => AttemptError::Stopped,
+            CallError::ConnectFailed(reason) => self.unreachable(&reason).into(),
+            CallError::NoNetwork(reason) => {
+                let message = format!("this machine cannot call {} now: {reason}", self.node);
                 AttemptError::failed(FailureClass::Outage, "no_network", message)
             }
-            RpcError::Trouble(Trouble::Unusable(what)) => {
+            CallError::InvalidRequest(reason) => {
                 let message = format!(
-                    "{} cannot be called: {what}; correct `backends.{}.endpoint`, or its `token`, `username` and `password`",
+                    "cannot call {}: {reason}; correct `backends.{}.endpoint`, or its `token`, \
+                     `username` and `password`",
                     self.node, self.options.name
                 );
                 AttemptError::failed(FailureClass::Outage, "misconfigured", message)
             }
-            RpcError::Trouble(Trouble::BrokenOff(what)) => {
-                self.lost(command, "connection_lost", &what, unanswered)
+            CallError::ConnectionLost(reason) => {
+                self.interrupted(command, "connection_lost", &reason, effect)
             }
-            RpcError::Trouble(Trouble::TimedOut(what)) => {
-                self.lost(command, "timed_out", &what, unanswered)
-            }
-            RpcError::Odd(what) => {
-                unanswered(self.failure(FailureClass::Transient, "bad_answer", command, &what))
-            }
-            RpcError::Refused(refused) => self.refused(command, &refused, acted),
+            CallError::TimedOut(reason) => self.interrupted(command, "timed_out", &reason, effect),
         }
     }
 
-    /// What a refusal means for an attempt.
-    fn refused(&self, command: &str, refused: &Refused, acted: bool) -> AttemptError {
-        let failed = errors::meaning(refused, command, &self.node, self.clock.now());
+    /// Returns what a rejection means for the attempt.
+    fn rejected(
+        &self,
+        command: &str,
+        rejection: &RpcRejection,
+        effect: SideEffect,
+    ) -> AttemptError {
+        let failed = errors::classify(rejection, command, &self.node, self.clock.now());
         let AttemptError::Failed { mut failure, retry_after_ms } = failed else { return failed };
-        // Whether it goes down, or only gave up on this one, is seen by asking.
-        let may_be_away = [errors::GOING_DOWN, errors::UNKNOWN, errors::UNAVAILABLE];
-        // Whether it refuses this, or us: that is no fault of the operation's, and passes when the settings are corrected.
-        let may_be_closed = errors::OF_SETTINGS.contains(&&failure.error_type[..]);
-        if may_be_away.contains(&&failure.error_type[..]) && is_away(&self.probe())
-            || may_be_closed && is_closed(&self.probe())
+        let error_type = &failure.error_type[..];
+        // A probe shows whether the node is unavailable, or only this command failed.
+        let may_be_unreachable =
+            [errors::SHUTTING_DOWN, errors::UNKNOWN, errors::UNAVAILABLE].contains(&error_type);
+        // A probe shows whether the node refuses this command, or every request with these settings.
+        // The latter is not the operation's fault, and ends when the settings are corrected.
+        let may_be_misconfigured = errors::CONFIGURATION_ERRORS.contains(&error_type);
+        // An overloaded node has not started the command. Any other error that may pass can have
+        // occurred after the command took effect.
+        let has_not_started =
+            rejection.status == 503 || may_be_misconfigured || error_type == errors::RATE_LIMITED;
+        if may_be_unreachable && is_unreachable(&self.probe())
+            || may_be_misconfigured && denies_access(&self.probe())
         {
             failure.class = FailureClass::Outage;
         }
-        // Who has too much to do has not begun. Anything else that may pass may have come up after it was done.
-        let not_begun =
-            refused.status == 503 || may_be_closed || failure.error_type == errors::RATE_LIMITED;
-        if acted && !not_begun && failure.class != FailureClass::Permanent {
+        if effect == SideEffect::Possible
+            && !has_not_started
+            && failure.class != FailureClass::Permanent
+        {
             return AttemptError::UnknownOutcome(failure);
         }
         AttemptError::Failed { failure, retry_after_ms }
     }
 
-    /// An exchange that broke off: whether the node is still there decides whose fault it is.
-    fn lost(
+    /// Returns what an interrupted exchange means for the attempt: an outage if a probe fails, too.
+    fn interrupted(
         &self,
         command: &str,
         error_type: &str,
-        what: &str,
-        unanswered: impl FnOnce(Failure) -> AttemptError,
+        reason: &str,
+        effect: SideEffect,
     ) -> AttemptError {
         match self.probe() {
-            probed if is_away(&probed) => {
-                let what = format!("{what}, and it does not answer a probe either");
-                unanswered(self.failure(FailureClass::Outage, error_type, command, &what))
+            probed if is_unreachable(&probed) => {
+                let reason = format!("{reason}, and a probe failed as well");
+                let class = FailureClass::Outage;
+                effect.error(self.incomplete(class, error_type, command, &reason))
             }
-            // Kubo refuses before it has read what is sent, and that then ends in a reset.
-            Err(RpcError::Refused(refused)) if matches!(refused.status, 401 | 403) => {
-                match errors::meaning(&refused, command, &self.node, self.clock.now()) {
+            // Kubo refuses access before it has read the body, which resets the connection.
+            Err(RpcError::Rejected(rejection)) if matches!(rejection.status, 401 | 403) => {
+                match errors::classify(&rejection, command, &self.node, self.clock.now()) {
                     AttemptError::Failed { failure, .. } => {
                         Failure { class: FailureClass::Outage, ..failure }.into()
                     }
@@ -230,93 +286,120 @@ impl IpfsBackend {
                 }
             }
             Ok(()) | Err(_) => {
-                unanswered(self.failure(FailureClass::Transient, error_type, command, what))
+                let class = FailureClass::Transient;
+                effect.error(self.incomplete(class, error_type, command, reason))
             }
         }
     }
 }
 
-/// One attempt, or one question about one.
+/// One attempt at an operation, or one query about an attempt.
 #[derive(Clone, Copy)]
-struct Session<'a> {
+struct KuboSession<'a> {
     backend: &'a IpfsBackend,
     request: &'a Request,
     attempt: &'a Attempt,
     rpc: Rpc<'a>,
 }
 
-impl Session<'_> {
-    /// The result of a command that changes nothing.
-    fn read<T>(&self, command: &str, result: RpcResult<T>) -> Result<T> {
-        result.map_err(|error| self.backend.fail(command, error, false))
+impl<'a> KuboSession<'a> {
+    /// Returns a parameter of the request, unless it is empty.
+    fn parameter(&self, name: &str) -> Option<&'a str> {
+        self.request.parameters.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// The result of a command that changes something.
-    fn acted<T>(&self, command: &str, result: RpcResult<T>) -> Result<T> {
-        result.map_err(|error| self.backend.fail(command, error, true))
+    /// Converts the result of a command that changes nothing.
+    fn after_read<T>(&self, command: &str, result: RpcResult<T>) -> Result<T> {
+        result.map_err(|error| self.backend.attempt_error(command, error, SideEffect::None))
     }
+
+    /// Converts the result of a command that changes something.
+    fn after_change<T>(&self, command: &str, result: RpcResult<T>) -> Result<T> {
+        result.map_err(|error| self.backend.attempt_error(command, error, SideEffect::Possible))
+    }
+
+    fn execute(self, task: Task) -> Result<Outcome> {
+        match task {
+            Task::Add { path, recursive, options } => add::add(self, &path, recursive, options),
+            Task::Upload { path, destination, recursive, options } => {
+                add::upload(self, &path, &destination, recursive, options)
+            }
+            Task::Get { source, destination } => Dag(self).get(&source, &destination),
+            Task::Cat { source, destination } => Dag(self).cat(&source, &destination),
+            Task::Pin { cid } => Pins(self).pin(&cid),
+            Task::Unpin { cid } => Pins(self).unpin(&cid),
+            Task::RemoveContent { cid, .. } => Pins(self).remove_content(&cid),
+            Task::RemoveName { name, recursive } => Mfs(self).remove_name(&name, recursive),
+            Task::List { what, destination } => list::list(self, &what, destination.as_deref()),
+            Task::MakeDirectory { name } => Mfs(self).make_directory(&name),
+            Task::Copy { source, destination } => Mfs(self).copy(&source, &destination),
+            Task::Move { source, destination } => Mfs(self).move_name(&source, &destination),
+        }
+    }
+
+    /// Returns what became of an earlier attempt at a task.
+    fn query(self, task: &Task) -> Result<AttemptStatus> {
+        match task {
+            // Repeating these has the same result.
+            Task::Get { .. }
+            | Task::Cat { .. }
+            | Task::List { .. }
+            | Task::MakeDirectory { .. } => Ok(AttemptStatus::NotDone),
+            Task::Add { .. } => add::query_add(self),
+            Task::Upload { destination, .. } => add::query_upload(self, destination),
+            Task::Pin { cid } => Pins(self).query_pin(cid),
+            Task::Unpin { cid } => Pins(self).query_unpin(cid),
+            Task::RemoveContent { cid, .. } => Pins(self).query_remove_content(cid),
+            Task::Copy { source, destination } => Mfs(self).query_copy(source, destination),
+            Task::RemoveName { name, .. } => Mfs(self).query_remove(name),
+            Task::Move { source, destination } => Mfs(self).query_move(source, destination),
+        }
+    }
+}
+
+/// Returns whether repeating a task has the same result, without a query.
+fn is_repeatable(task: &Task) -> bool {
+    matches!(
+        task,
+        Task::Get { .. } | Task::Cat { .. } | Task::List { .. } | Task::MakeDirectory { .. }
+    )
+}
+
+/// Returns whether repeating a task that was done already may fail or do harm.
+fn is_destructive(task: &Task) -> bool {
+    matches!(task, Task::RemoveContent { .. } | Task::RemoveName { .. } | Task::Move { .. })
 }
 
 impl Backend for IpfsBackend {
     fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome> {
         let task = Task::of(request, self.options.unixfs)?;
         stop_if_asked(attempt)?;
-        let limits = self.http.limits();
-        let session = self.session(request, attempt, Spell::begin(limits.idle, limits.total));
-        match task {
-            Task::Add { path, recursive, options } => session.add(&path, recursive, options),
-            Task::Upload { path, destination, recursive, options } => {
-                session.upload(&path, &destination, recursive, options)
-            }
-            Task::Get { source, destination } => session.get(&source, &destination, true),
-            Task::Cat { source, destination } => session.get(&source, &destination, false),
-            Task::Pin { cid } => session.pin(&cid),
-            Task::Unpin { cid } => session.unpin(&cid),
-            Task::RemoveContent { cid, .. } => session.remove_content(&cid),
-            Task::RemoveName { name, recursive } => session.remove_name(&name, recursive),
-            Task::List { what, destination } => session.list(&what, destination.as_deref()),
-            Task::MakeDirectory { name } => session.make_directory(&name),
-            Task::Copy { source, destination } => session.copy(&source, &destination),
-            Task::Move { source, destination } => session.move_name(&source, &destination),
-        }
+        let timeouts = self.http.timeouts();
+        let deadline = Deadline::new(timeouts.idle, timeouts.total);
+        self.session(request, attempt, deadline).execute(task)
     }
 
     fn query_attempt(&self, request: &Request) -> Result<AttemptStatus> {
-        let silent_until = || self.silent_until.lock().unwrap_or_else(PoisonError::into_inner);
-        let attempt = Attempt::default();
-        let session =
-            self.session(request, &attempt, Spell::of(self.options.idle.min(QUESTION_MAX)));
+        let no_queries_until =
+            || self.no_queries_until.lock().unwrap_or_else(PoisonError::into_inner);
         let task = Task::of(request, self.options.unixfs)?;
-        let does_harm = matches!(
-            task,
-            Task::RemoveContent { .. } | Task::RemoveName { .. } | Task::Move { .. }
-        );
-        let answer = match task {
-            Task::Get { .. }
-            | Task::Cat { .. }
-            | Task::List { .. }
-            | Task::MakeDirectory { .. } => {
-                return Ok(AttemptStatus::NotDone);
-            }
-            _ if self.clock.elapsed() < *silent_until() => {
-                let failure = self.away("it left a question unanswered just now");
-                return if does_harm { Err(failure.into()) } else { Ok(AttemptStatus::NotDone) };
-            }
-            Task::Add { .. } => session.ask_added(),
-            Task::Upload { destination, .. } => session.ask_uploaded(&destination),
-            Task::Pin { cid } => session.ask_pinned(&cid),
-            Task::Unpin { cid } => session.ask_unpinned(&cid),
-            Task::RemoveContent { cid, .. } => session.ask_removed_content(&cid),
-            Task::Copy { source, destination } => session.ask_copied(&source, &destination),
-            Task::RemoveName { name, .. } => session.ask_removed(&name),
-            Task::Move { source, destination } => session.ask_moved(&source, &destination),
-        };
-        if matches!(&answer, Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Outage)
-        {
-            *silent_until() = self.clock.elapsed() + SILENCE;
+        if is_repeatable(&task) {
+            return Ok(AttemptStatus::NotDone);
         }
-        // What may be repeated without harm is repeated where nobody can be asked.
-        if does_harm { answer } else { Ok(answer.unwrap_or(AttemptStatus::NotDone)) }
+        let is_destructive = is_destructive(&task);
+        if self.clock.elapsed() < *no_queries_until() {
+            let failure = self.unreachable("it did not answer a query a moment ago");
+            return if is_destructive { Err(failure.into()) } else { Ok(AttemptStatus::NotDone) };
+        }
+        let attempt = Attempt::default();
+        let status = self.session(request, &attempt, self.query_deadline()).query(&task);
+        if matches!(&status, Err(AttemptError::Failed { failure, .. })
+            if failure.class == FailureClass::Outage)
+        {
+            *no_queries_until() = self.clock.elapsed() + QUERY_PAUSE;
+        }
+        // Without an answer, an operation that is safe to repeat is repeated.
+        if is_destructive { status } else { Ok(status.unwrap_or(AttemptStatus::NotDone)) }
     }
 
     fn audit(
@@ -325,31 +408,29 @@ impl Backend for IpfsBackend {
         outcome: &Outcome,
         attempt: &Attempt,
     ) -> Result<AuditResult> {
-        // A directory of the original may have been adopted without its operations' parameters.
+        // Operations adopted from the original's log may lack their parameters.
         let Ok(task) = Task::of(request, self.options.unixfs) else {
             return Ok(AuditResult::NotApplicable);
         };
-        self.session(request, attempt, Spell::of(self.options.idle.min(QUESTION_MAX)))
-            .look_again(&task, outcome)
+        audit::audit(self.session(request, attempt, self.query_deadline()), &task, outcome)
     }
 
     fn health(&self) -> std::result::Result<(), Failure> {
         let attempt = Attempt::default();
-        let rpc =
-            Rpc::new(&self.http, &attempt, Spell::of(self.options.probe.min(self.options.connect)));
-        let answer = match rpc.object("id", &[]) {
+        let rpc = Rpc::new(&self.http, &attempt, self.probe_deadline());
+        let answer = match rpc.json("id", &[]) {
             Ok(answer) if answer.get("ID").is_some_and(serde_json::Value::is_string) => Ok(()),
-            Ok(_) => Err(RpcError::Odd("`id` was answered without one".into())),
-            // These credentials may not ask for that.
-            Err(RpcError::Refused(refused)) if refused.status == 403 => self.probe(),
+            Ok(_) => Err(RpcError::Unexpected("the response to `id` contains no id".into())),
+            // These credentials do not allow `id`.
+            Err(RpcError::Rejected(rejection)) if rejection.status == 403 => self.probe(),
             Err(error) => Err(error),
         };
         match answer {
             Ok(()) => Ok(()),
-            Err(RpcError::Trouble(Trouble::BrokenOff(what) | Trouble::TimedOut(what))) => {
-                Err(self.away(&what))
-            }
-            Err(error) => match self.fail("id", error, false) {
+            Err(RpcError::Call(
+                CallError::ConnectionLost(reason) | CallError::TimedOut(reason),
+            )) => Err(self.unreachable(&reason)),
+            Err(error) => match self.attempt_error("id", error, SideEffect::None) {
                 AttemptError::Failed { failure, .. } | AttemptError::UnknownOutcome(failure) => {
                     Err(failure)
                 }
@@ -359,21 +440,61 @@ impl Backend for IpfsBackend {
     }
 }
 
-/// Whether a probe finds nobody, or only a proxy that finds nobody.
-fn is_away(probed: &RpcResult<()>) -> bool {
+/// Returns whether a probe reached no node, or only a proxy that reached none.
+fn is_unreachable(probed: &RpcResult<()>) -> bool {
     match probed {
-        Err(RpcError::Trouble(_)) => true,
-        Err(RpcError::Refused(refused)) => matches!(refused.status, 502..=504),
+        Err(RpcError::Call(_)) => true,
+        Err(RpcError::Rejected(rejection)) => matches!(rejection.status, 502..=504),
         _ => false,
     }
 }
 
-/// Whether nobody like us gets in, or it is not Kubo that answers.
-fn is_closed(probed: &RpcResult<()>) -> bool {
-    matches!(probed, Err(RpcError::Refused(refused)) if (300..500).contains(&refused.status))
+/// Returns whether a probe was refused with these settings, or answered by a server other than Kubo.
+fn denies_access(probed: &RpcResult<()>) -> bool {
+    matches!(probed,
+        Err(RpcError::Rejected(rejection)) if (300..500).contains(&rejection.status))
 }
 
-/// Whether two CIDs name the same block, however they are written.
-fn same(a: &Cid, b: &Cid) -> bool {
+/// Returns whether two CIDs name the same block, however they are written.
+fn is_same_block(a: &Cid, b: &Cid) -> bool {
     a.codec() == b.codec() && a.hash() == b.hash()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_tell_an_unreachable_node_from_one_that_denies_access() {
+        let rejected = |status| {
+            let message = String::new();
+            Err(RpcError::Rejected(RpcRejection { status, message, code: None, retry_after: None }))
+        };
+        for (probed, unreachable, denied) in [
+            (Ok(()), false, false),
+            (Err(RpcError::Call(CallError::ConnectFailed("refused".into()))), true, false),
+            (Err(RpcError::Call(CallError::TimedOut("no progress".into()))), true, false),
+            (Err(RpcError::Unexpected("no version".into())), false, false),
+            (rejected(301), false, true),
+            (rejected(401), false, true),
+            (rejected(403), false, true),
+            (rejected(404), false, true),
+            (rejected(500), false, false),
+            (rejected(502), true, false),
+            (rejected(503), true, false),
+            (rejected(504), true, false),
+        ] {
+            let found = (is_unreachable(&probed), denies_access(&probed));
+            assert_eq!(found, (unreachable, denied), "{probed:?}");
+        }
+    }
+
+    #[test]
+    fn equal_blocks_may_have_different_cids() {
+        let cid = |text| Cid::try_from(text).unwrap();
+        let v0 = cid("QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o");
+        let v1 = cid("bafybeicg2rebjoofv4kbyovkw7af3rpiitvnl6i7ckcywaq6xjcxnc2mby");
+        assert!(is_same_block(&v0, &v1));
+        assert!(!is_same_block(&v0, &cid("QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn")));
+    }
 }

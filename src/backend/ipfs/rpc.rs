@@ -1,106 +1,105 @@
-//! Kubo's RPC: how a command is sent, and when its answer counts.
+//! Kubo's RPC: how a command is sent, and when its response counts as a success.
 //!
-//! An answer may fail in three places: in its status, in its trailer, and in a line of what it streams; or it is cut
-//! off, which says nothing of what was done. Only one that passes all of them is success.
+//! A response may report an error in its status, in a trailer and in a line of its stream, or it may
+//! be cut off, which says nothing about what was done. It is a success only if none of these occurs.
 
 use serde_json::Value;
 
+use super::http::{Call, CallError, HttpClient, ResponseHead};
 use crate::backend::Attempt;
-use crate::backend::http::{Call, Head, Http, Trouble};
-use crate::backend::network::Spell;
+use crate::backend::runtime::Deadline;
 
-/// Answers that are kept in memory are not longer than this.
-const ANSWER_MAX: usize = 256 << 20;
+/// The largest response that is kept in memory.
+const RESPONSE_MAX: usize = 256 << 20;
 
-/// A line of an answer is not longer than this; a line tells of one file, or one pin.
+/// The longest line of a response; a line describes one file or one pin.
 const LINE_MAX: usize = 1 << 20;
 
-/// An error's text is not read further than this.
+/// The number of bytes that are read of an error's text.
 const ERROR_MAX: usize = 64 << 10;
 
-/// The trailer that tells of errors after the answer began.
+/// The trailer in which Kubo reports errors that occur after its headers were sent.
 const STREAM_ERROR: &str = "x-stream-error";
 
-/// Why a command did not succeed.
+/// The reason why a command did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RpcError {
-    /// It brought no answer.
-    Trouble(Trouble),
-    /// It was refused, with what came as a reason.
-    Refused(Refused),
-    /// What came is no answer of Kubo's.
-    Odd(String),
+    /// There was no complete response.
+    Call(CallError),
+    /// The node, or a proxy in front of it, refused the command.
+    Rejected(RpcRejection),
+    /// The response is not one that Kubo gives; the text says how it differs.
+    Unexpected(String),
 }
 
-/// What was said on refusal.
+/// A refusal of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refused {
-    /// The status; 200 if it had begun well.
+pub(super) struct RpcRejection {
+    /// The HTTP status; 200 if the error came after the headers.
     pub status: u16,
-    /// The reason.
+    /// The reason given.
     pub message: String,
-    /// Kubo's code of an error, if it was Kubo that spoke.
+    /// Kubo's error code, if the error is one of Kubo's.
     pub code: Option<i64>,
-    /// The header `Retry-After` as it came.
+    /// The unparsed header `Retry-After`.
     pub retry_after: Option<String>,
 }
 
-impl From<Trouble> for RpcError {
-    fn from(trouble: Trouble) -> RpcError {
-        RpcError::Trouble(trouble)
+impl From<CallError> for RpcError {
+    fn from(error: CallError) -> RpcError {
+        RpcError::Call(error)
     }
 }
 
 pub(super) type RpcResult<T> = Result<T, RpcError>;
 
-/// Whether what came shows that something is moving.
+/// Whether a piece of a response counts as progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Movement {
-    /// It does.
-    Some,
-    /// It tells nothing new: a node that waits without an end may go on saying so.
-    None,
+pub(super) enum Activity {
+    Progress,
+    /// The piece says nothing new: a node that waits indefinitely may keep sending such pieces.
+    Idle,
 }
 
-/// Sends commands for one attempt.
+/// A sender of commands for one attempt.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rpc<'a> {
-    http: &'a Http,
+    http: &'a HttpClient,
     attempt: &'a Attempt,
-    limits: Spell,
+    deadline: Deadline,
 }
 
 impl<'a> Rpc<'a> {
-    pub(super) fn new(http: &'a Http, attempt: &'a Attempt, limits: Spell) -> Rpc<'a> {
-        Rpc { http, attempt, limits }
+    pub(super) fn new(http: &'a HttpClient, attempt: &'a Attempt, deadline: Deadline) -> Rpc<'a> {
+        Rpc { http, attempt, deadline }
     }
 
-    /// Begins a command whose body follows, or has none.
+    /// Starts a command; with a `body_type` its body is to follow.
     pub(super) fn start(
         &self,
         command: &str,
         options: &[(&str, &str)],
-        body: Option<&str>,
+        body_type: Option<&str>,
     ) -> RpcResult<Call<'a>> {
-        Ok(self.http.post(self.attempt, self.limits, command, options, body)?)
+        Ok(self.http.post(self.attempt, self.deadline, command, options, body_type)?)
     }
 
-    /// The whole answer of a command, which is one JSON value, or nothing at all if it may be `empty`.
-    pub(super) fn object(&self, command: &str, options: &[(&str, &str)]) -> RpcResult<Value> {
-        let bytes = self.bytes(command, options, ANSWER_MAX)?;
-        read_line(command, &bytes)
+    /// Returns the response of a command that answers with one JSON value.
+    pub(super) fn json(&self, command: &str, options: &[(&str, &str)]) -> RpcResult<Value> {
+        let bytes = self.bytes(command, options, RESPONSE_MAX)?;
+        parse_line(&bytes)
     }
 
-    /// A command that answers with nothing.
-    pub(super) fn order(&self, command: &str, options: &[(&str, &str)]) -> RpcResult<()> {
+    /// Sends a command that has an empty response.
+    pub(super) fn execute(&self, command: &str, options: &[(&str, &str)]) -> RpcResult<()> {
         let bytes = self.bytes(command, options, ERROR_MAX)?;
         if bytes.trim_ascii().is_empty() {
             return Ok(());
         }
-        read_line(command, &bytes).and_then(|_| Err(odd(command, &bytes)))
+        parse_line(&bytes).and_then(|_| Err(unexpected_response(&bytes)))
     }
 
-    /// The bytes of an answer, of at most this many.
+    /// Returns the bytes of a response; fails if there are more than `max`.
     pub(super) fn bytes(
         &self,
         command: &str,
@@ -112,54 +111,58 @@ impl<'a> Rpc<'a> {
         self.receive(&mut call, &mut |data| {
             bytes.extend_from_slice(data);
             match bytes.len() <= max {
-                true => Ok(Movement::Some),
-                false => Err(RpcError::Odd(format!("`{command}` answers without an end"))),
+                true => Ok(Activity::Progress),
+                false => {
+                    let message = format!("the response is longer than {max} bytes");
+                    Err(RpcError::Unexpected(message))
+                }
             }
         })?;
         Ok(bytes)
     }
 
-    /// Hands each line of an answer on, read as JSON. The limit of time ends what the lines show no movement of.
-    pub(super) fn lines(
+    /// Passes each line of a response to `sink`, parsed as JSON. Only lines that `sink` calls
+    /// progress extend the idle timeout.
+    pub(super) fn json_lines(
         &self,
         command: &str,
         options: &[(&str, &str)],
-        sink: &mut dyn FnMut(Value) -> RpcResult<Movement>,
+        sink: &mut dyn FnMut(Value) -> RpcResult<Activity>,
     ) -> RpcResult<()> {
         let mut call = self.start(command, options, None)?;
-        call.moved();
-        let mut lines = Lines::default();
+        call.record_progress();
+        let mut lines = LineDecoder::default();
         self.receive(&mut call, &mut |data| {
-            let mut movement = Ok(Movement::None);
+            let mut activity = Ok(Activity::Idle);
             lines.push(data, &mut |line| {
-                let Ok(before) = movement else { return };
-                movement = line
+                let Ok(before) = activity else { return };
+                activity = line
                     .and_then(&mut *sink)
-                    .map(|now| if now == Movement::Some { now } else { before });
+                    .map(|now| if now == Activity::Progress { now } else { before });
             });
-            movement
+            activity
         })?;
         lines.finish()
     }
 
-    /// Reads an answer to its clean end.
+    /// Reads a response to its end; fails if it reports an error anywhere.
     pub(super) fn receive(
         &self,
         call: &mut Call<'_>,
-        sink: &mut dyn FnMut(&[u8]) -> RpcResult<Movement>,
+        sink: &mut dyn FnMut(&[u8]) -> RpcResult<Activity>,
     ) -> RpcResult<()> {
         let head = call.head()?;
         if head.status != 200 {
-            return Err(refusal(call));
+            return Err(read_rejection(call));
         }
-        while let Some(data) = call.next()? {
-            if sink(&data)? == Movement::Some {
-                call.moved();
+        while let Some(data) = call.next_chunk()? {
+            if sink(&data)? == Activity::Progress {
+                call.record_progress();
             }
         }
         match call.trailer(STREAM_ERROR).filter(|text| !text.is_empty()) {
             None => Ok(()),
-            Some(message) => Err(RpcError::Refused(Refused {
+            Some(message) => Err(RpcError::Rejected(RpcRejection {
                 status: 200,
                 message,
                 code: None,
@@ -169,60 +172,62 @@ impl<'a> Rpc<'a> {
     }
 }
 
-fn odd(command: &str, bytes: &[u8]) -> RpcError {
+fn unexpected_response(bytes: &[u8]) -> RpcError {
     let start = String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned();
-    RpcError::Odd(match start.trim() {
-        "" => format!("`{command}` was answered with nothing"),
-        start => format!("`{command}` was answered with `{start}`"),
+    RpcError::Unexpected(match start.trim() {
+        "" => "the response is empty".into(),
+        start => format!("unexpected response `{start}`"),
     })
 }
 
-/// What was said on refusal. If that is cut off, what came of it has to do: the status stands.
-fn refusal(call: &mut Call<'_>) -> RpcError {
-    let Ok(Head { status, headers }) = call.head() else {
-        return RpcError::Odd("it was answered with nothing".into());
+/// Reads the body of a refusal. If it is cut off, the part that arrived is used: the status alone
+/// makes it a refusal.
+fn read_rejection(call: &mut Call<'_>) -> RpcError {
+    let Ok(ResponseHead { status, headers }) = call.head() else {
+        return RpcError::Unexpected("the response is empty".into());
     };
     let status = *status;
     let retry_after =
         headers.get("retry-after").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let mut text = Vec::new();
     loop {
-        match call.next() {
+        match call.next_chunk() {
             Ok(Some(data)) if text.len() < ERROR_MAX => text.extend_from_slice(&data),
-            Err(Trouble::Stopped) => return RpcError::Trouble(Trouble::Stopped),
+            Err(CallError::Cancelled) => return RpcError::Call(CallError::Cancelled),
             _ => break,
         }
     }
-    let said: Option<Value> = serde_json::from_slice(&text).ok();
-    let word = |name| said.as_ref().and_then(|said| said.get(name));
-    let message = match word("Message").and_then(Value::as_str) {
+    let error: Option<Value> = serde_json::from_slice(&text).ok();
+    let field = |name| error.as_ref().and_then(|error| error.get(name));
+    let message = match field("Message").and_then(Value::as_str) {
         Some(message) => message.to_owned(),
         None => String::from_utf8_lossy(&text).trim().chars().take(300).collect(),
     };
-    RpcError::Refused(Refused {
+    RpcError::Rejected(RpcRejection {
         status,
         message,
-        code: word("Code").and_then(Value::as_i64),
+        code: field("Code").and_then(Value::as_i64),
         retry_after,
     })
 }
 
-/// Cuts what streams in into lines of JSON, and keeps no more than one that is not whole yet.
+/// A splitter of a stream into lines of JSON; it keeps at most one incomplete line.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(super) struct LineDecoder {
     rest: Vec<u8>,
 }
 
-impl Lines {
+impl LineDecoder {
+    /// Passes each line that `data` completes to `sink`.
     pub(super) fn push(&mut self, data: &[u8], sink: &mut dyn FnMut(RpcResult<Value>)) {
         let mut pieces = data.split(|byte| *byte == b'\n');
-        // Behind the last end of a line.
+        // The part after the last line end.
         let open = pieces.next_back().unwrap_or_default();
         for piece in pieces {
             self.keep(piece, sink);
             let line = std::mem::take(&mut self.rest);
             if !line.trim_ascii().is_empty() {
-                sink(read_line("it", &line));
+                sink(parse_line(&line));
             }
         }
         self.keep(open, sink);
@@ -232,26 +237,31 @@ impl Lines {
         self.rest.extend_from_slice(piece);
         if self.rest.len() > LINE_MAX {
             self.rest = Vec::new();
-            sink(Err(RpcError::Odd(format!("a line of it is longer than {} MiB", LINE_MAX >> 20))));
+            let message = format!("a line of the response is longer than {} MiB", LINE_MAX >> 20);
+            sink(Err(RpcError::Unexpected(message)));
         }
     }
 
-    /// Whether it ended with a whole line.
+    /// Fails if the stream ended within a line.
     pub(super) fn finish(&self) -> RpcResult<()> {
-        if self.rest.trim_ascii().is_empty() { Ok(()) } else { Err(odd("it", &self.rest)) }
+        if self.rest.trim_ascii().is_empty() {
+            Ok(())
+        } else {
+            Err(unexpected_response(&self.rest))
+        }
     }
 }
 
-/// A value, unless it tells of an error.
-fn read_line(command: &str, line: &[u8]) -> RpcResult<Value> {
-    let value: Value = serde_json::from_slice(line).map_err(|_| odd(command, line))?;
+/// Parses a line of JSON; fails if it reports an error.
+fn parse_line(line: &[u8]) -> RpcResult<Value> {
+    let value: Value = serde_json::from_slice(line).map_err(|_| unexpected_response(line))?;
     if value.get("Type").and_then(Value::as_str) != Some("error") {
         return Ok(value);
     }
     let message =
-        value.get("Message").and_then(Value::as_str).unwrap_or("an error without words").to_owned();
+        value.get("Message").and_then(Value::as_str).unwrap_or("an error without text").to_owned();
     let code = value.get("Code").and_then(Value::as_i64);
-    Err(RpcError::Refused(Refused { status: 200, message, code, retry_after: None }))
+    Err(RpcError::Rejected(RpcRejection { status: 200, message, code, retry_after: None }))
 }
 
 #[cfg(test)]
@@ -259,10 +269,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_come_whole_however_they_are_cut_and_none_grows_without_an_end() {
+    fn lines_are_joined_across_pieces_and_limited_in_length() {
         let text = b"{\"a\":1}\n\n{\"b\":[2,3]}\r\n{\"c\":\"\xc3\xa4\"}\n";
         for size in 1..text.len() {
-            let (mut lines, mut read) = (Lines::default(), Vec::new());
+            let (mut lines, mut read) = (LineDecoder::default(), Vec::new());
             for piece in text.chunks(size) {
                 lines.push(piece, &mut |line| read.push(line.unwrap().to_string()));
             }
@@ -270,18 +280,18 @@ mod tests {
             assert_eq!(lines.finish(), Ok(()));
         }
 
-        let (mut lines, mut errors, mut most) = (Lines::default(), Vec::new(), 0);
+        let (mut lines, mut errors, mut most) = (LineDecoder::default(), Vec::new(), 0);
         for _ in 0..100 {
             lines.push(&[b'x'; 64 << 10], &mut |line| errors.push(line.unwrap_err()));
             most = most.max(lines.rest.capacity());
         }
         assert!(
-            matches!(&errors[0], RpcError::Odd(what) if what.contains("longer than")),
+            matches!(&errors[0], RpcError::Unexpected(what) if what.contains("longer than")),
             "{errors:?}"
         );
         assert!(most <= 4 * LINE_MAX, "{most}");
-        // Neither does one that ends at last.
-        let (mut lines, mut errors) = (Lines::default(), 0);
+        // The same holds for a line that is complete.
+        let (mut lines, mut errors) = (LineDecoder::default(), 0);
         let long = [vec![b'"'], vec![b'x'; LINE_MAX], b"\"\n".to_vec()].concat();
         lines.push(&long, &mut |line| errors += usize::from(line.is_err()));
         assert_eq!(errors, 1);

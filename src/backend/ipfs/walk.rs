@@ -1,8 +1,9 @@
-//! From block to block: through a file in its order, and through a large directory.
+//! Walking from block to block: through a file in order, and through a sharded directory.
 //!
-//! Whoever made the blocks may have meant harm: a few of them that name each other twice, level upon level, are more
-//! to walk than anybody can. So each block of a file has to bring the bytes that it says, and what says that it has none
-//! is fetched once; a block of a directory is in it once.
+//! The blocks may be malicious: a few blocks that each refer to the next one twice, level upon level,
+//! can describe more steps than any machine can take. So each block of a file must contribute the
+//! bytes it declares, a block that declares none is fetched once, and a block of a directory may
+//! occur in it once.
 
 use std::collections::HashSet;
 
@@ -10,30 +11,30 @@ use crate::backend::AttemptError;
 use crate::backend::errors::Result;
 use crate::backend::unixfs::{Block, Cid};
 
-/// Blocks are not nested deeper than this.
+/// The deepest nesting of blocks.
 const DEPTH_MAX: usize = 128;
 
-/// Where blocks come from, and what is said of those that are not as they should be.
-pub(super) struct Blocks<'a> {
+/// A source of blocks, and the error for blocks that are malformed.
+pub(super) struct BlockWalker<'a> {
     pub(super) fetch: &'a dyn Fn(&Cid) -> Result<Block>,
     pub(super) malformed: &'a dyn Fn(&'static str) -> AttemptError,
 }
 
-/// What is still to be read of one block's parts.
+/// The parts of one block that are still to be read.
 struct Level {
     parts: std::vec::IntoIter<Cid>,
-    /// Bytes that they are to bring.
-    left: u64,
+    /// The number of bytes that these parts must contribute.
+    bytes_left: u64,
 }
 
-impl Blocks<'_> {
-    /// Hands on the content of a file that begins with this block; how many bytes that were.
-    pub(super) fn file(
+impl BlockWalker<'_> {
+    /// Passes the content of the file that begins with `first` to `sink`, and returns its length.
+    pub(super) fn file_content(
         &self,
         first: Block,
         sink: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<u64> {
-        let other_size = || (self.malformed)("it is not what its size says");
+        let wrong_size = || (self.malformed)("a block does not have the size it declares");
         let mut read = 0;
         let mut levels: Vec<Level> = Vec::new();
         let mut empty = HashSet::new();
@@ -41,18 +42,18 @@ impl Blocks<'_> {
         loop {
             if let Some((block, cid)) = next.take() {
                 let Block::File { data, parts, size } = block else {
-                    return Err((self.malformed)("a part of it is no part of a file"));
+                    return Err((self.malformed)("a part of the file is not a file block"));
                 };
                 if let Some(above) = levels.last_mut() {
-                    above.left = above.left.checked_sub(size).ok_or_else(other_size)?;
+                    above.bytes_left = above.bytes_left.checked_sub(size).ok_or_else(wrong_size)?;
                 }
-                let left = size.checked_sub(data.len() as u64).ok_or_else(other_size)?;
+                let bytes_left = size.checked_sub(data.len() as u64).ok_or_else(wrong_size)?;
                 if size == 0 {
                     empty.extend(cid);
                 } else {
                     sink(&data)?;
                     read += data.len() as u64;
-                    levels.push(Level { parts: parts.into_iter(), left });
+                    levels.push(Level { parts: parts.into_iter(), bytes_left });
                 }
             }
             let depth = levels.len();
@@ -60,29 +61,29 @@ impl Blocks<'_> {
             match level.parts.next() {
                 Some(cid) if empty.contains(&cid) => {}
                 Some(_) if depth > DEPTH_MAX => {
-                    return Err((self.malformed)("it is nested too deeply"));
+                    return Err((self.malformed)("its blocks are nested too deeply"));
                 }
                 Some(cid) => next = Some(((self.fetch)(&cid)?, Some(cid))),
-                None if level.left > 0 => return Err(other_size()),
+                None if level.bytes_left > 0 => return Err(wrong_size()),
                 None => drop(levels.pop()),
             }
         }
     }
 
-    /// What is in a directory that is spread over blocks: these entries, and those in its parts.
-    pub(super) fn shards(
+    /// Returns the entries of a sharded directory: these, and those of its parts.
+    pub(super) fn shard_entries(
         &self,
         mut entries: Vec<(String, Cid)>,
         mut parts: Vec<Cid>,
     ) -> Result<Vec<(String, Cid)>> {
         let mut seen = HashSet::new();
         while let Some(part) = parts.pop() {
-            // Its entries would be there twice, which no directory can have.
+            // Its entries would occur twice, which is not possible in a directory.
             if !seen.insert(part) {
-                return Err((self.malformed)("a part of it is in it twice"));
+                return Err((self.malformed)("a part of the directory occurs twice"));
             }
             let Block::Shard { entries: more, parts: below } = (self.fetch)(&part)? else {
-                return Err((self.malformed)("a part of it is no part of a directory"));
+                return Err((self.malformed)("a part of the directory is not a directory block"));
             };
             entries.extend(more);
             parts.extend(below);
@@ -99,7 +100,7 @@ mod tests {
     use super::*;
     use crate::backend::unixfs::{CidVersion, symlink};
 
-    /// Some CID, the same one for the same number.
+    /// Returns a CID that depends on a number alone.
     fn cid(nth: u64) -> Cid {
         symlink(&nth.to_le_bytes(), CidVersion::V1).cid
     }
@@ -113,27 +114,29 @@ mod tests {
         Block::Shard { entries, parts: parts.iter().copied().map(cid).collect() }
     }
 
-    /// What comes of these blocks, the first of which is numbered 0, and how many were fetched; too many end the test.
+    /// Walks these blocks, of which the first has the number 0, and returns the result and the number
+    /// of fetches; too many fetches fail the test.
     fn walked<T>(
         blocks: Vec<Block>,
-        walk: impl FnOnce(&Blocks<'_>, Block) -> Result<T>,
+        walk: impl FnOnce(&BlockWalker<'_>, Block) -> Result<T>,
     ) -> (Result<T>, usize) {
         let known: HashMap<Cid, Block> = (0..).map(cid).zip(blocks).collect();
         let fetched = Cell::new(0);
         let fetch = |cid: &Cid| {
             fetched.set(fetched.get() + 1);
-            assert!(fetched.get() < 10_000, "it has no end");
+            assert!(fetched.get() < 10_000, "the walk does not end");
             Ok(known[cid].clone())
         };
         let malformed = |what: &'static str| AttemptError::permanent("malformed", what);
-        let result = walk(&Blocks { fetch: &fetch, malformed: &malformed }, known[&cid(0)].clone());
+        let result =
+            walk(&BlockWalker { fetch: &fetch, malformed: &malformed }, known[&cid(0)].clone());
         (result, fetched.get())
     }
 
     fn read(blocks: Vec<Block>) -> (Option<String>, usize) {
         let mut content = Vec::new();
         let (result, fetched) = walked(blocks, |blocks, first| {
-            blocks.file(first, &mut |data| {
+            blocks.file_content(first, &mut |data| {
                 content.extend_from_slice(data);
                 Ok(())
             })
@@ -143,10 +146,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_comes_in_order_however_it_is_cut() {
+    fn a_file_is_read_in_order_however_it_is_cut() {
         assert_eq!(read(vec![file(b"all", 3, &[])]), (Some("all".into()), 0));
         assert_eq!(read(vec![file(b"", 0, &[])]), (Some(String::new()), 0));
-        // Data before parts, the same part twice, an empty one between.
+        // Data before parts, a part that occurs twice, and an empty part between them.
         let leaf = file(b"leaf", 4, &[]);
         let blocks =
             vec![file(b">", 13, &[1, 2, 3]), file(b"", 8, &[3, 2, 3]), file(b"", 0, &[]), leaf];
@@ -154,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_does_not_bring_what_its_size_says_is_refused() {
+    fn a_block_with_another_size_than_declared_is_refused() {
         for blocks in [
             vec![file(b"more", 3, &[])],
             vec![file(b"less", 5, &[])],
@@ -176,8 +179,8 @@ mod tests {
     }
 
     #[test]
-    fn blocks_that_bring_nothing_do_not_make_a_file_endless() {
-        // Each names the next one twice: 2^100 blocks to walk, and not a byte in them.
+    fn blocks_without_content_do_not_make_a_file_endless() {
+        // Each refers to the next one twice: 2^100 blocks to walk, without a byte of content.
         let doubled = |size: fn(u64) -> u64| {
             let mut blocks: Vec<Block> =
                 (0..100).map(|nth| file(b"", size(nth), &[nth + 1, nth + 1])).collect();
@@ -188,7 +191,7 @@ mod tests {
         assert_eq!(read(doubled(|nth| if nth == 0 { 1 } else { 0 })), (None, 1));
         assert_eq!(read(doubled(|nth| if nth < 60 { 1 << (60 - nth) } else { 0 })), (None, 60));
         assert_eq!(read(doubled(|_| 1)), (None, 100));
-        // The same with content behind it.
+        // The same with content after it.
         let mut blocks = doubled(|_| 0);
         blocks[0] = file(b"", 2, &[1, 1, 101]);
         blocks.push(file(b"ok", 2, &[]));
@@ -196,18 +199,18 @@ mod tests {
         let many: Vec<u64> = (0..50_000).map(|_| 1).chain([2]).collect();
         let blocks = vec![file(b"", 2, &many), file(b"", 0, &[]), file(b"ok", 2, &[])];
         assert_eq!(read(blocks), (Some("ok".into()), 2));
-        // One below the other.
+        // A chain of blocks.
         let mut deep: Vec<Block> = (0..200).map(|nth| file(b"", 1, &[nth + 1])).collect();
         deep.push(file(b"x", 1, &[]));
         assert_eq!(read(deep), (None, DEPTH_MAX));
     }
 
     #[test]
-    fn parts_of_a_directory_are_in_it_once() {
+    fn a_part_occurs_once_in_a_directory() {
         let entries = |blocks: Vec<Block>| {
             let (result, fetched) = walked(blocks, |blocks, first| {
                 let Block::Shard { entries, parts } = first else { panic!("{first:?}") };
-                blocks.shards(entries, parts)
+                blocks.shard_entries(entries, parts)
             });
             let names = |entries: Vec<(String, Cid)>| {
                 let mut names: Vec<String> = entries.into_iter().map(|(name, _)| name).collect();

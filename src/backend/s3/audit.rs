@@ -9,7 +9,7 @@ use super::{QUESTION_MAX, S3Backend, Session};
 use crate::backend::effect::{AuditResult, Effect, Reach};
 use crate::backend::errors::Result;
 use crate::backend::files::stop_if_asked;
-use crate::backend::network::Spell;
+use crate::backend::runtime::Deadline;
 use crate::backend::{Attempt, AttemptError, Request};
 use crate::operation::{FailureClass, Fields, Outcome};
 
@@ -77,8 +77,11 @@ impl S3Backend {
 
     fn look(&self, request: &Request, outcome: &Outcome, attempt: &Attempt) -> Result<AuditResult> {
         // Of a large folder many objects are looked at: none may take long, and all together as long as they need.
-        let session =
-            self.session(request, attempt, Spell::begin(self.options.idle.min(QUESTION_MAX), None));
+        let session = self.session(
+            request,
+            attempt,
+            Deadline::new(self.options.idle.min(QUESTION_MAX), None),
+        );
         let objects = outcome.receipt.get(OBJECTS).and_then(|objects| objects.parse().ok());
         // A directory of the original may have been adopted without its operations' parameters.
         let Ok(task) = self.task_of(request) else { return Ok(AuditResult::NotApplicable) };

@@ -16,14 +16,14 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
 use super::S3Options;
 use super::errors::Trouble;
-use crate::backend::network::{Engine, Threads};
+use crate::backend::runtime::{BlockingRuntime, LazyClient};
 use crate::clock::Clock;
 
 /// A client, made when it is first needed.
 pub(super) struct Caller {
     options: S3Options,
     clock: Arc<dyn Clock>,
-    engine: Engine<Client>,
+    engine: LazyClient<Client>,
 }
 
 /// The time that calls are signed with.
@@ -39,17 +39,17 @@ impl TimeSource for SignedAt {
 
 impl Caller {
     pub(super) fn new(options: S3Options, clock: Arc<dyn Clock>) -> Caller {
-        Caller { options, clock, engine: Engine::new() }
+        Caller { options, clock, engine: LazyClient::new() }
     }
 
     /// The client and the threads that its calls run on.
-    pub(super) fn engine(&self) -> Result<(&Threads, &Client), Trouble> {
-        self.engine.started(|| self.start())
+    pub(super) fn engine(&self) -> Result<(&BlockingRuntime, &Client), Trouble> {
+        self.engine.get_or_start(|| self.start())
     }
 
-    fn start(&self) -> Result<(Threads, Client), Trouble> {
+    fn start(&self) -> Result<(BlockingRuntime, Client), Trouble> {
         let options = &self.options;
-        let threads = Threads::start("s3", 2).map_err(Trouble::NoNetwork)?;
+        let threads = BlockingRuntime::start("s3", 2).map_err(Trouble::NoNetwork)?;
         let http: SharedHttpClient = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .build_https();
@@ -74,7 +74,7 @@ impl Caller {
             // The usual places: the environment, the files of AWS's own tools, the machine.
             None => {
                 let loader = aws_config::defaults(BehaviorVersion::latest()).region(region.clone());
-                let found = threads.finish(loader.http_client(http.clone()).load());
+                let found = threads.block_on(loader.http_client(http.clone()).load());
                 Builder::from(&found)
             }
         };

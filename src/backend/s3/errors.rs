@@ -6,7 +6,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_types::error::display::DisplayErrorContext;
 
-use crate::backend::network::Unfinished;
+use crate::backend::runtime::WaitError;
 use crate::operation::FailureClass;
 
 use FailureClass::{Outage, Permanent, Transient};
@@ -90,11 +90,11 @@ impl Refused {
     }
 }
 
-impl From<Unfinished> for Trouble {
-    fn from(unfinished: Unfinished) -> Trouble {
+impl From<WaitError> for Trouble {
+    fn from(unfinished: WaitError) -> Trouble {
         match unfinished {
-            Unfinished::Stopped => Trouble::Stopped,
-            Unfinished::TimedOut(what) => Trouble::TimedOut(what),
+            WaitError::Cancelled => Trouble::Stopped,
+            WaitError::TimedOut(what) => Trouble::TimedOut(what),
         }
     }
 }

@@ -27,7 +27,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use super::errors::{Result, ours};
 use super::files::stop_if_asked;
-use super::network::Spell;
+use super::runtime::Deadline;
 use super::{Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Request};
 use crate::clock::Clock;
 use crate::disk::Disk;
@@ -137,7 +137,7 @@ impl S3Backend {
         &'a self,
         request: &'a Request,
         attempt: &'a Attempt,
-        spell: Spell,
+        spell: Deadline,
     ) -> Session<'a> {
         Session { line: Line { backend: self, attempt, spell }, request }
     }
@@ -185,8 +185,8 @@ impl S3Backend {
             .map_err(Trouble::from)
     }
 
-    fn probe_spell(&self) -> Spell {
-        Spell::of(self.options.probe.min(self.options.connect))
+    fn probe_spell(&self) -> Deadline {
+        Deadline::after(self.options.probe.min(self.options.connect))
     }
 
     /// What is asked for, with the bucket of the settings where none is named.
@@ -314,7 +314,7 @@ impl S3Backend {
 struct Line<'a> {
     backend: &'a S3Backend,
     attempt: &'a Attempt,
-    spell: Spell,
+    spell: Deadline,
 }
 
 /// One attempt at an operation, or one question about one: a line, and what it is for.
@@ -388,7 +388,7 @@ impl Backend for S3Backend {
         let task = self.task_of(request)?;
         stop_if_asked(attempt)?;
         let session =
-            self.session(request, attempt, Spell::begin(self.options.idle, self.options.total));
+            self.session(request, attempt, Deadline::new(self.options.idle, self.options.total));
         match task {
             Task::Put { path, destination, recursive, options } => {
                 session.put(&path, &destination, recursive, &options)
@@ -407,7 +407,7 @@ impl Backend for S3Backend {
     fn query_attempt(&self, request: &Request) -> Result<AttemptStatus> {
         let attempt = Attempt::default();
         let limit = self.options.idle.min(QUESTION_MAX);
-        let session = self.session(request, &attempt, Spell::of(limit));
+        let session = self.session(request, &attempt, Deadline::after(limit));
         let answer = match self.task_of(request)? {
             Task::Put { destination, .. } => session.ask_put(&destination),
             Task::Remove { place, .. } => return session.ask_removed(&place),
@@ -431,7 +431,7 @@ impl Backend for S3Backend {
     fn abort_orphan(&self, number: Number, id: OperationId) -> Result<()> {
         let attempt = Attempt::default();
         let limit = self.options.idle.min(QUESTION_MAX);
-        let line = Line { backend: self, attempt: &attempt, spell: Spell::of(limit) };
+        let line = Line { backend: self, attempt: &attempt, spell: Deadline::after(limit) };
         let notes = self.notes.of_backend(&*self.disk, &self.options.name).map_err(ours)?;
         let of_it = notes.iter().filter(|note| (note.number, note.operation) == (number, id));
         of_it.into_iter().try_for_each(|note| line.abort(note))

@@ -101,7 +101,7 @@ impl Session<'_> {
             Err(Unsent::Trouble(trouble)) => return Ok(Sent { answer: Err(trouble), digest }),
             Err(Unsent::Unread(error)) => return Err(error),
         }
-        let answer = match threads.wait(self.attempt, self.spell, None, call.result()) {
+        let answer = match threads.wait(self.attempt, self.spell, None, call.output()) {
             Ok(Ok(answer)) => answer.map_err(Trouble::from),
             Ok(Err(ended)) => Err(Trouble::NoAnswer(ended)),
             Err(unfinished) => Err(unfinished.into()),
