@@ -246,7 +246,7 @@ pub fn probe(
         .map(|health| (health.backend.clone(), health))
         .collect();
     let missing = |name: &BackendName| {
-        backends.missing(name).map(|key| Failure {
+        backends.missing_key(name).map(|key| Failure {
             class: FailureClass::Permanent,
             error_type: "misconfigured".into(),
             message: format!("it has no `{key}`; set `backends.{name}.{key}`"),

@@ -35,6 +35,7 @@ mod suite {
     mod proxy;
     mod pushes;
     mod readers;
+    mod registered;
     mod repair;
     mod s3;
     mod scenario;

@@ -13,16 +13,51 @@ pub enum AuditResult {
     NotApplicable,
 }
 
-/// A target that an operation writes to, or removes.
+/// One target that an operation touches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effect {
     /// The target in a canonical form: equal targets are equal strings, and a target that lies
     /// below another one begins with it and a `/`.
-    pub place: String,
-    /// How far it reaches.
+    pub target: String,
+    /// What the operation does to it.
+    pub kind: EffectKind,
+    /// How far the effect extends beyond the target.
     pub reach: Reach,
-    /// Whether something is there afterwards, at which an audit looks.
-    pub puts: bool,
+}
+
+impl Effect {
+    /// Returns the effect of an operation that leaves something at the target, which an audit
+    /// compares.
+    pub fn writes(target: impl Into<String>, reach: Reach) -> Effect {
+        Effect { target: target.into(), kind: EffectKind::Write, reach }
+    }
+
+    /// Returns the effect of an operation that removes the target.
+    pub fn removes(target: impl Into<String>, reach: Reach) -> Effect {
+        Effect { target: target.into(), kind: EffectKind::Remove, reach }
+    }
+
+    /// Returns the effect of an operation whose result depends on the target, such as the source of
+    /// a copy.
+    pub fn reads(target: impl Into<String>, reach: Reach) -> Effect {
+        Effect { target: target.into(), kind: EffectKind::Read, reach }
+    }
+
+    /// Returns whether the operation leaves something at the target.
+    pub fn is_write(&self) -> bool {
+        self.kind == EffectKind::Write
+    }
+}
+
+/// What an operation does to a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EffectKind {
+    /// Leaves something there.
+    Write,
+    /// Removes what is there.
+    Remove,
+    /// Depends on what is there, and leaves it as it is.
+    Read,
 }
 
 /// How far an effect extends beyond its target.
@@ -39,4 +74,48 @@ pub enum Reach {
     Removed,
     /// The target was created if it was missing; an existing one was left as it was.
     Ensured,
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::{Effect, EffectKind, Reach};
+    use crate::backend::Request;
+    use crate::operation::{BackendName, Number, OperationId, OperationType, Time};
+
+    /// A request to describe effects of.
+    pub(in crate::backend) fn request(
+        operation_type: &str,
+        parameters: &[(&str, &str)],
+    ) -> Request {
+        let text = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Request {
+            id: OperationId::new(Time::from_millis(0), 0, 1),
+            number: Number::FIRST,
+            operation_type: OperationType::new(operation_type).unwrap(),
+            backend: BackendName::new("x").unwrap(),
+            parameters: parameters.iter().map(text).collect(),
+            source: None,
+            content: None,
+        }
+    }
+
+    /// Effects in one line: `+` writes, `-` removes, `<` reads.
+    pub(in crate::backend) fn words(effects: &[Effect]) -> String {
+        let word = |effect: &Effect| {
+            let sign = match effect.kind {
+                EffectKind::Write => '+',
+                EffectKind::Remove => '-',
+                EffectKind::Read => '<',
+            };
+            let reach = match effect.reach {
+                Reach::Exact => "",
+                Reach::Tree => "/?",
+                Reach::Prefix => "?",
+                Reach::Removed => "/*",
+                Reach::Ensured => "/",
+            };
+            format!("{sign}{}{reach}", effect.target)
+        };
+        effects.iter().map(word).collect::<Vec<_>>().join(" ")
+    }
 }

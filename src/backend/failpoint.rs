@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Request};
+use super::{
+    Addressing, Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Effect, OperationTypes,
+    ParameterError, Request,
+};
 use crate::disk::Failpoints;
-use crate::operation::{Failure, Number, OperationId, Outcome};
+use crate::operation::{Failure, Fields, Number, OperationId, OperationType, Outcome};
 
 /// A backend that passes `before:effect` and `after:effect` around every attempt, whatever comes of it.
 #[derive(Debug)]
@@ -21,6 +24,22 @@ impl FailpointBackend {
 }
 
 impl Backend for FailpointBackend {
+    fn operation_types(&self) -> OperationTypes<'_> {
+        self.backend.operation_types()
+    }
+
+    fn check(
+        &self,
+        operation_type: &OperationType,
+        parameters: &Fields,
+    ) -> Result<(), ParameterError> {
+        self.backend.check(operation_type, parameters)
+    }
+
+    fn addressing(&self) -> Addressing {
+        self.backend.addressing()
+    }
+
     fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome, AttemptError> {
         self.points.pass("before:effect");
         let result = self.backend.execute(request, attempt);
@@ -30,6 +49,14 @@ impl Backend for FailpointBackend {
 
     fn query_attempt(&self, request: &Request) -> Result<AttemptStatus, AttemptError> {
         self.backend.query_attempt(request)
+    }
+
+    fn is_auditable(&self, operation_type: &OperationType) -> bool {
+        self.backend.is_auditable(operation_type)
+    }
+
+    fn effects(&self, request: &Request, outcome: &Outcome) -> Vec<Effect> {
+        self.backend.effects(request, outcome)
     }
 
     fn audit(
@@ -55,6 +82,10 @@ impl Backend for FailpointBackend {
 
     fn abort_orphan(&self, number: Number, id: OperationId) -> Result<(), AttemptError> {
         self.backend.abort_orphan(number, id)
+    }
+
+    fn sweep(&self, is_needed: &dyn Fn(Number) -> bool) -> Result<(), AttemptError> {
+        self.backend.sweep(is_needed)
     }
 
     fn health(&self) -> Result<(), Failure> {

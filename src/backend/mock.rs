@@ -4,9 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Attempt, AttemptError, AttemptStatus, Backend, Request};
+use super::configured::{Configured, Context};
+use super::{
+    Attempt, AttemptError, AttemptStatus, Backend, OperationTypes, ParameterError, Request,
+    parameters,
+};
 use crate::clock::Clock;
-use crate::operation::{Failure, FailureClass, Outcome};
+use crate::operation::{Failure, FailureClass, Fields, OperationType, Outcome};
 
 /// How soon a mock attempt notices that it is to stop.
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -22,6 +26,18 @@ pub struct MockOptions {
     pub seed: Option<u64>,
     /// Whether it starts out as if it were not there.
     pub offline: bool,
+}
+
+/// Builds the backend from its settings.
+pub(super) fn configure(context: &Context<'_>) -> Configured {
+    let mock = &context.backend.mock;
+    let options = MockOptions {
+        failure_rate: mock.failure_rate,
+        latency_ms: mock.latency_ms,
+        seed: (mock.seed != 0).then_some(mock.seed),
+        offline: mock.offline,
+    };
+    Configured::complete(MockBackend::new(context.clock.clone(), options))
 }
 
 /// Pretends to carry out operations of any type. Its results say that they are not real.
@@ -78,6 +94,19 @@ impl MockBackend {
 }
 
 impl Backend for MockBackend {
+    /// A rehearsal takes what a real backend would.
+    fn operation_types(&self) -> OperationTypes<'_> {
+        OperationTypes::Only(&parameters::TYPES)
+    }
+
+    fn check(
+        &self,
+        operation_type: &OperationType,
+        parameters: &Fields,
+    ) -> Result<(), ParameterError> {
+        parameters::check(operation_type.as_str(), parameters)
+    }
+
     fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome, AttemptError> {
         let size = request.source.as_ref().map(|source| source.size);
         attempt.expect_bytes(size.unwrap_or(0));
@@ -120,8 +149,7 @@ impl Backend for MockBackend {
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
-    use crate::operation::Number;
-    use crate::operation::{BackendName, OperationId, OperationType, Source, Time};
+    use crate::operation::{BackendName, Number, OperationId, Source, Time};
 
     fn request(operation_type: &str) -> Request {
         Request {

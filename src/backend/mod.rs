@@ -1,9 +1,13 @@
-//! Backends: the places where operations are carried out.
+//! Backends: the named destinations that carry operations out.
 //!
-//! A backend knows its own protocol, and neither the log nor the retry policy: it carries out one
-//! operation, says what came of an earlier attempt, and proves that it is there.
+//! A backend knows its own protocol, and neither the log nor the retry policy. The drain loop calls
+//! it; a [`Backend`] executes one operation at a time per thread, answers questions about earlier
+//! attempts, and reports its health. Everything that differs between kinds of backends is behind
+//! the trait: the operation types, the parameters, the targets that an operation touches, and what
+//! may be swept. [`Backends`] holds the backends of one log by name.
 
-mod audit;
+mod attempt;
+mod configured;
 pub mod custom;
 mod effect;
 mod errors;
@@ -23,166 +27,265 @@ mod registry;
 mod runtime;
 #[cfg(feature = "s3")]
 mod s3;
+mod standard;
 pub mod unixfs;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-pub use audit::{effects, is_looked_at};
+pub use attempt::{Attempt, AttemptError, AttemptStatus};
 pub use custom::CustomBackend;
-pub use effect::{AuditResult, Effect, Reach};
+pub use effect::{AuditResult, Effect, EffectKind, Reach};
 #[cfg(feature = "ipfs")]
 pub use ipfs::{Credentials, IpfsBackend, IpfsOptions};
 pub use local::LocalBackend;
 pub use mock::{MockBackend, MockOptions};
-pub use parameters::TYPES;
+pub use parameters::{ParameterError, TYPES};
 pub use rate_limit::RateLimiter;
 pub use registry::{Backends, Refusal};
 #[cfg(feature = "s3")]
 pub use s3::{AccessKeys, Notes as UploadNotes, S3Backend, S3Options};
 
 use crate::operation::{
-    BackendName, Failure, FailureClass, Fields, Number, OperationId, OperationType, Outcome, Source,
+    BackendName, Failure, Fields, Number, OperationId, OperationType, Outcome, Source,
 };
 
-/// What a backend is asked to carry out.
+/// An operation, as its backend is asked to carry it out.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The operation's id.
+    /// The operation's id: unique, and the same for every attempt.
     pub id: OperationId,
-    /// The operation's number.
+    /// The operation's number in its log.
     pub number: Number,
-    /// What is to be done.
+    /// The operation's type.
     pub operation_type: OperationType,
-    /// The backend's configured name.
+    /// The configured name of the backend.
     pub backend: BackendName,
-    /// With what: `path`, `cid`, `source`, `destination`, `recursive`, and options of the backend.
+    /// The parameters: `path`, `cid`, `source`, `destination`, `recursive`, and options of the
+    /// backend.
     pub parameters: Fields,
-    /// The file it refers to, as it was when the operation was logged.
+    /// The file that the operation refers to, as it was when the operation was logged.
     pub source: Option<Source>,
-    /// A copy of that file in the log, to be read in its place; `path` stays what it was, for names and types.
+    /// A copy of that file in the log, to be read instead of it. The parameter `path` keeps the
+    /// original path, for names and content types.
     pub content: Option<PathBuf>,
 }
 
-/// What the drain loop and a running attempt tell each other.
-#[derive(Debug, Default)]
-pub struct Attempt {
-    cancelled: AtomicBool,
-    bytes_done: AtomicU64,
-    bytes_total: AtomicU64,
-    pace: Option<Arc<RateLimiter>>,
+/// The operation types that a backend carries out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperationTypes<'a> {
+    /// Every type; the backend refuses what it does not know when it is asked to execute it.
+    Any,
+    /// These types alone. Operations of other types are not logged.
+    Only(&'a [&'a str]),
 }
 
-impl Attempt {
-    /// An attempt that moves no more bytes per second than this, if anything.
-    pub fn rate_limited(pace: Option<Arc<RateLimiter>>) -> Attempt {
-        Attempt { pace, ..Attempt::default() }
-    }
-
-    /// Asks the attempt to stop as soon as it can.
-    pub fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the attempt was asked to stop. Backends look at least once per chunk of content.
-    pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
-    }
-
-    /// Tells how many bytes there are to move.
-    pub fn expect_bytes(&self, total: u64) {
-        self.bytes_total.store(total, Ordering::Relaxed);
-    }
-
-    /// Tells that more bytes were moved, and waits if that was faster than it may be.
-    pub fn add_bytes(&self, moved: u64) {
-        self.bytes_done.fetch_add(moved, Ordering::Relaxed);
-        if let Some(pace) = &self.pace {
-            pace.wait(moved, || self.is_cancelled());
+impl OperationTypes<'_> {
+    /// Returns whether operations of this type are carried out.
+    pub fn contains(self, operation_type: &OperationType) -> bool {
+        match self {
+            OperationTypes::Any => true,
+            OperationTypes::Only(types) => types.contains(&operation_type.as_str()),
         }
     }
-
-    /// Tells of bytes that need not be moved: they are where they are to go already.
-    pub fn skip_bytes(&self, there: u64) {
-        self.bytes_done.fetch_add(there, Ordering::Relaxed);
-    }
-
-    /// Bytes moved so far, and bytes expected (0: unknown).
-    pub fn progress(&self) -> (u64, u64) {
-        (self.bytes_done.load(Ordering::Relaxed), self.bytes_total.load(Ordering::Relaxed))
-    }
 }
 
-/// How an attempt ended without success.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AttemptError {
-    /// The backend, or the input, said no.
-    Failed {
-        /// What it said.
-        failure: Failure,
-        /// How long it asked us to wait, in milliseconds, if it did.
-        retry_after_ms: Option<u64>,
-    },
-    /// It stopped because it was asked to, and nothing was done.
-    Stopped,
-    /// No answer came: it may have been done. [`Backend::query_attempt`] decides.
-    UnknownOutcome(Failure),
+/// The names by which a backend knows its targets, for texts that do not say which kind they are:
+/// the argument of `rm`, or the destination of archives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Addressing {
+    /// The backend interprets names by itself. Arguments that begin with `/` are paths, others are
+    /// CIDs.
+    Opaque,
+    /// Paths begin with `/`; everything else is a CID.
+    PathsAndCids,
+    /// Every name is a key; there are no CIDs.
+    Keys,
 }
 
-impl From<Failure> for AttemptError {
-    fn from(failure: Failure) -> AttemptError {
-        AttemptError::Failed { failure, retry_after_ms: None }
-    }
-}
-
-impl AttemptError {
-    /// A failure that trying again cannot cure.
-    pub fn permanent(error_type: &str, message: impl Into<String>) -> AttemptError {
-        AttemptError::failed(FailureClass::Permanent, error_type, message)
-    }
-
-    /// A failure that may pass.
-    pub fn transient(error_type: &str, message: impl Into<String>) -> AttemptError {
-        AttemptError::failed(FailureClass::Transient, error_type, message)
-    }
-
-    /// A failure of a given class.
-    pub fn failed(
-        class: FailureClass,
-        error_type: &str,
-        message: impl Into<String>,
-    ) -> AttemptError {
-        let failure = Failure { class, error_type: error_type.to_owned(), message: message.into() };
-        failure.into()
-    }
-}
-
-/// What a backend says about an attempt that never got its answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AttemptStatus {
-    /// It was done, with this result.
-    Done(Outcome),
-    /// It was not done, or repeating it does no harm.
-    NotDone,
-    /// Nobody can tell, and repeating it may do harm; the text says why.
-    Unknown(String),
-    /// It still goes on, without the one who began it; the text says what goes on, and what to do.
-    StillRunning(String),
-}
-
-/// A place where operations are carried out.
+/// A destination that carries operations out.
+///
+/// # What an implementation promises
+///
+/// - [`execute`](Backend::execute) returns `Ok` only if the operation took effect and will survive
+///   a crash, as far as the destination can promise that.
+/// - If it cannot tell whether the operation took effect, it returns
+///   [`AttemptError::UnknownOutcome`], never a failure: a failure is retried.
+/// - Methods may be called from several threads at once, for different operations. The drain loop
+///   holds no lock of the log meanwhile, so a method may block.
+/// - A panic counts as an unknown outcome of the attempt; the drain loop and other backends go on.
+///
+/// # Which methods to implement
+///
+/// [`execute`](Backend::execute), [`query_attempt`](Backend::query_attempt) and
+/// [`health`](Backend::health) are required. The others have defaults that suit a backend which
+/// takes every operation type, keeps nothing on this machine, and whose targets have the names that
+/// the standard parameters (`path`, `cid`, `source`, `destination`) give them.
+///
+/// | method | called |
+/// |---|---|
+/// | [`operation_types`](Backend::operation_types), [`check`](Backend::check) | before an operation is logged |
+/// | [`addressing`](Backend::addressing) | when the command line is read, and archives are pushed |
+/// | [`execute`](Backend::execute) | for each attempt, after its claim is durable |
+/// | [`query_attempt`](Backend::query_attempt) | after an unknown outcome, or a crash |
+/// | [`detached_work`](Backend::detached_work) | by `why`, for an operation whose drain loop died |
+/// | [`release_attempt`](Backend::release_attempt) | when the outcome of an attempt is durable |
+/// | [`is_auditable`](Backend::is_auditable), [`audit`](Backend::audit), [`effects`](Backend::effects) | by `verify --remote` |
+/// | [`orphans`](Backend::orphans), [`abort_orphan`](Backend::abort_orphan) | by the drain loop about once a minute, and by `cleanup` |
+/// | [`sweep`](Backend::sweep) | when a drain loop begins, and after each of its cleanups |
+/// | [`health`](Backend::health) | by `health`, and by the drain loop during an outage |
+///
+/// # Example
+///
+/// A backend that stores notes in memory:
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use std::sync::Mutex;
+///
+/// use wal_cli::backend::{
+///     Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Effect, OperationTypes,
+///     ParameterError, Reach, Request,
+/// };
+/// use wal_cli::operation::{Failure, Fields, OperationType, Outcome};
+///
+/// #[derive(Debug, Default)]
+/// struct Notes(Mutex<BTreeMap<String, String>>);
+///
+/// impl Backend for Notes {
+///     fn operation_types(&self) -> OperationTypes<'_> {
+///         OperationTypes::Only(&["note"])
+///     }
+///
+///     fn check(&self, _: &OperationType, parameters: &Fields) -> Result<(), ParameterError> {
+///         match parameters.contains_key("title") {
+///             true => Ok(()),
+///             false => Err(ParameterError::new("`note` needs the parameter `title`")),
+///         }
+///     }
+///
+///     fn execute(&self, request: &Request, _: &Attempt) -> Result<Outcome, AttemptError> {
+///         let title = request.parameters["title"].clone();
+///         let text = request.parameters.get("text").cloned().unwrap_or_default();
+///         let mut notes = self.0.lock().map_err(|_| AttemptError::transient("poisoned", "lock"))?;
+///         let size = Some(text.len() as u64);
+///         notes.insert(title.clone(), text);
+///         Ok(Outcome { destination: Some(title), size, ..Outcome::default() })
+///     }
+///
+///     /// Writing a note twice leaves one note.
+///     fn query_attempt(&self, _: &Request) -> Result<AttemptStatus, AttemptError> {
+///         Ok(AttemptStatus::NotDone)
+///     }
+///
+///     fn audit(
+///         &self,
+///         _: &Request,
+///         outcome: &Outcome,
+///         _: &Attempt,
+///     ) -> Result<AuditResult, AttemptError> {
+///         let title = outcome.destination.as_deref().unwrap_or_default();
+///         let notes = self.0.lock().map_err(|_| AttemptError::transient("poisoned", "lock"))?;
+///         Ok(match notes.get(title) {
+///             None => AuditResult::Missing(format!("note `{title}` no longer exists")),
+///             Some(text) if Some(text.len() as u64) != outcome.size => {
+///                 AuditResult::Altered(format!("note `{title}` has another length"))
+///             }
+///             Some(_) => AuditResult::Intact,
+///         })
+///     }
+///
+///     fn effects(&self, request: &Request, _: &Outcome) -> Vec<Effect> {
+///         let title = request.parameters.get("title");
+///         title.map(|title| Effect::writes(format!("note/{title}"), Reach::Exact)).into_iter().collect()
+///     }
+///
+///     fn health(&self) -> Result<(), Failure> {
+///         Ok(())
+///     }
+/// }
+/// # let _: &dyn Backend = &Notes::default();
+/// ```
+///
+/// [`Client::register`](crate::client::Client::register) adds it to the backends of a log.
 pub trait Backend: Send + Sync + fmt::Debug {
+    /// Returns the operation types that the backend carries out. By default, all.
+    fn operation_types(&self) -> OperationTypes<'_> {
+        OperationTypes::Any
+    }
+
+    /// Fails if an operation with these parameters may not be logged.
+    ///
+    /// The operation's type is one of [`operation_types`](Backend::operation_types). The check
+    /// must depend on its arguments and the configuration alone: it runs under no lock, and also
+    /// for many operations at once. By default, all parameters are accepted.
+    fn check(
+        &self,
+        _operation_type: &OperationType,
+        _parameters: &Fields,
+    ) -> Result<(), ParameterError> {
+        Ok(())
+    }
+
+    /// Returns the kind of names by which the backend knows its targets.
+    fn addressing(&self) -> Addressing {
+        Addressing::Opaque
+    }
+
     /// Carries the operation out and verifies its result.
+    ///
+    /// The claim of the operation is durable before the call, and the outcome is made durable after
+    /// it: if the process dies in between, the next drain loop calls
+    /// [`query_attempt`](Backend::query_attempt). The same operation may be executed again after a
+    /// failure. `attempt` carries requests to stop, and takes progress.
+    ///
+    /// # Errors
+    ///
+    /// See [`AttemptError`]. The class of a failure decides whether the operation is retried.
     fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome, AttemptError>;
 
-    /// Says what became of an attempt without an answer.
+    /// Finds out what became of an attempt whose outcome is unknown.
+    ///
+    /// No attempt at the operation runs in this process meanwhile. The answer
+    /// [`NotDone`](AttemptStatus::NotDone) lets the operation be executed again, so a backend
+    /// returns it only if the operation did not take effect or may take effect twice.
+    ///
+    /// # Errors
+    ///
+    /// A failure of class `outage` or `transient` leaves the question open: it is asked again later.
+    /// A permanent failure ends the operation as `in_doubt`.
     fn query_attempt(&self, request: &Request) -> Result<AttemptStatus, AttemptError>;
 
-    /// Whether what a completed operation brought about is still there, and still is what it was.
+    /// Returns what still runs of an attempt whose drain loop died, and how to end it, as a sentence
+    /// for users.
     ///
-    /// An error: that could not be found out.
+    /// Must answer at once, without a network. By default, nothing.
+    fn detached_work(&self, _request: &Request) -> Option<String> {
+        None
+    }
+
+    /// Discards what was kept to answer [`query_attempt`](Backend::query_attempt): the outcome of
+    /// the operation's last attempt is durable.
+    ///
+    /// Not called if the process dies first; [`sweep`](Backend::sweep) removes what remains.
+    fn release_attempt(&self, _number: Number) {}
+
+    /// Returns whether operations of this type can leave anything that
+    /// [`audit`](Backend::audit) could find.
+    ///
+    /// By default, `get`, `cat`, `download`, `list`, `rm` and `unpin` leave nothing, and every other
+    /// type may.
+    fn is_auditable(&self, operation_type: &OperationType) -> bool {
+        standard::is_auditable(operation_type)
+    }
+
+    /// Compares the effect of a completed operation with what the destination has now.
+    ///
+    /// `outcome` is what [`execute`](Backend::execute) returned. By default, nothing is compared.
+    ///
+    /// # Errors
+    ///
+    /// An error means that the state could not be determined; it says nothing about the effect.
     fn audit(
         &self,
         _request: &Request,
@@ -192,26 +295,50 @@ pub trait Backend: Send + Sync + fmt::Debug {
         Ok(AuditResult::NotApplicable)
     }
 
-    /// What goes on of what a dead drain loop began, and what to do, as far as that can be seen at once and without a
-    /// network; none: nothing.
-    fn detached_work(&self, _request: &Request) -> Option<String> {
-        None
+    /// Returns the targets that an operation touches, so that an audit does not report as lost what
+    /// a later operation replaced or removed.
+    ///
+    /// For an operation that has not completed, `outcome` is empty. Must not use the network. By
+    /// default, the standard operation types touch what their standard parameters name, and other
+    /// types touch nothing.
+    fn effects(&self, request: &Request, outcome: &Outcome) -> Vec<Effect> {
+        standard::effects(standard::Retention::UntilRemoved, request, outcome)
     }
 
-    /// The outcome of an attempt at this operation is durable: what was kept to tell of it may go.
-    fn release_attempt(&self, _number: Number) {}
-
-    /// Operations of which attempts may have left something at the backend that nobody sees and that costs: half an
-    /// upload, say. Seen without a network.
+    /// Returns the operations of which attempts may have left something at the destination that is
+    /// invisible and costs storage, such as an unfinished upload.
+    ///
+    /// Must not use the network: the backend keeps notes of its own. By default, none.
     fn orphans(&self) -> Vec<(Number, OperationId)> {
         Vec::new()
     }
 
-    /// Removes from the backend what attempts have left there of an operation that is over, or not there any more.
+    /// Removes from the destination what attempts at an operation left there. The operation has
+    /// ended, or no longer exists.
+    ///
+    /// Must succeed if there is nothing to remove.
     fn abort_orphan(&self, _number: Number, _id: OperationId) -> Result<(), AttemptError> {
         Ok(())
     }
 
-    /// Proves that the backend works; the text of a failure says what is wrong and what to do.
+    /// Removes files that ended attempts left on this machine.
+    ///
+    /// `is_needed` returns whether an operation may still be asked about; nothing of such an
+    /// operation may be removed. One drain loop at a time sweeps, and it starts no attempt
+    /// meanwhile. Must not use the network, and must bound its work per call. By default, there is
+    /// nothing to remove.
+    ///
+    /// # Errors
+    ///
+    /// An error is logged; the next sweep tries again.
+    fn sweep(&self, _is_needed: &dyn Fn(Number) -> bool) -> Result<(), AttemptError> {
+        Ok(())
+    }
+
+    /// Checks that the backend works, with a request of its own.
+    ///
+    /// # Errors
+    ///
+    /// The failure's message says what is wrong and what to do about it.
     fn health(&self) -> Result<(), Failure>;
 }

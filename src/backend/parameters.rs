@@ -14,11 +14,6 @@ pub const TYPES: [&str; 12] = [
     "move",
 ];
 
-/// Whether backends that store content carry out operations of this type.
-pub fn supports(operation_type: &str) -> bool {
-    TYPES.contains(&operation_type)
-}
-
 /// The parameters that are read. Others are kept with the operation, and mean nothing.
 const NAMES: [&str; 14] = [
     "path",
@@ -37,15 +32,14 @@ const NAMES: [&str; 14] = [
     "to_files",
 ];
 
-/// Whether an operation of this type may be logged with these parameters; the error says what is
-/// missing or wrong.
-pub fn check(operation_type: &str, parameters: &Fields) -> std::result::Result<(), String> {
+/// Fails if an operation of this type may not be logged with these parameters.
+pub fn check(operation_type: &str, parameters: &Fields) -> Parsed<()> {
     check_names(parameters, &NAMES)?;
-    Task::read(operation_type, parameters, Options::default()).map(drop).map_err(|bad| bad.message)
+    Task::read(operation_type, parameters, Options::default()).map(drop)
 }
 
 /// Refuses what is most likely one of these names, misspelled: nobody would notice that it has no effect.
-pub(super) fn check_names(parameters: &Fields, names: &[&str]) -> std::result::Result<(), String> {
+pub(super) fn check_names(parameters: &Fields, names: &[&str]) -> Parsed<()> {
     for given in parameters.keys().filter(|given| !names.contains(&&given[..])) {
         let plain = given.to_lowercase().replace('-', "_");
         let is_meant = |name: &&&str| {
@@ -53,26 +47,43 @@ pub(super) fn check_names(parameters: &Fields, names: &[&str]) -> std::result::R
             strsim::damerau_levenshtein(&plain, name) <= usize::from(name.len() >= 8)
         };
         if let Some(name) = names.iter().find(is_meant) {
-            return Err(format!("there is no parameter `{given}`; did you mean `{name}`?"));
+            return Err(format!("there is no parameter `{given}`; did you mean `{name}`?").into());
         }
     }
     Ok(())
 }
 
-/// Why parameters make no sense.
-#[derive(Debug)]
-pub(super) struct BadParameter {
-    pub(super) error_type: &'static str,
-    pub(super) message: String,
+/// The reason for which an operation's parameters are refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ParameterError {
+    /// A word for programs: `bad_parameters`, or `bad_path` for names that lead out of the tree.
+    pub error_type: &'static str,
+    /// A sentence that names the parameter and says what is wrong with it.
+    pub message: String,
 }
 
-impl From<String> for BadParameter {
-    fn from(message: String) -> BadParameter {
-        BadParameter { error_type: "bad_parameters", message }
+impl ParameterError {
+    /// Returns an error of the type `bad_parameters`.
+    pub fn new(message: impl Into<String>) -> ParameterError {
+        ParameterError { error_type: "bad_parameters", message: message.into() }
     }
 }
 
-pub(super) type Parsed<T> = std::result::Result<T, BadParameter>;
+impl From<String> for ParameterError {
+    fn from(message: String) -> ParameterError {
+        ParameterError::new(message)
+    }
+}
+
+/// An operation whose parameters turn out to be wrong when it is executed fails for good.
+impl From<ParameterError> for AttemptError {
+    fn from(error: ParameterError) -> AttemptError {
+        AttemptError::permanent(error.error_type, error.message)
+    }
+}
+
+pub(super) type Parsed<T> = std::result::Result<T, ParameterError>;
 
 /// One operation, understood.
 #[derive(Debug)]
@@ -115,7 +126,7 @@ impl Task {
     /// What a request asks for.
     pub(super) fn of(request: &Request, options: Options) -> Result<Task> {
         Task::read(request.operation_type.as_str(), &request.parameters, options)
-            .map_err(|bad| AttemptError::permanent(bad.error_type, bad.message))
+            .map_err(AttemptError::from)
     }
 
     /// What an operation of this type and with these parameters asks for.
@@ -184,7 +195,7 @@ impl Name {
     pub(super) fn parse(text: &str) -> Parsed<Name> {
         let bad = |why| {
             let message = format!("`{text}` is no name in the tree of files: {why}");
-            Err(BadParameter { error_type: "bad_path", message })
+            Err(ParameterError { error_type: "bad_path", message })
         };
         let parts: Vec<String> =
             text.split('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect();

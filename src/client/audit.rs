@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Client, ClientError, Stop};
-use crate::backend::{Attempt, AttemptError, AuditResult, Backend, Effect, effects, is_looked_at};
+use crate::backend::{Attempt, AttemptError, AuditResult, Backend, Effect};
 use crate::operation::{
     BackendName, Failure, FailureClass, Fields, Number, Operation, OperationId, OperationType,
     Outcome, Revision, State, Status, Time,
@@ -182,7 +182,7 @@ impl Client {
             after = last.number;
             let mut asked: BTreeMap<BackendName, Vec<Operation>> = BTreeMap::new();
             for operation in portion {
-                if !is_looked_at(&operation.operation_type) {
+                if !self.backends.is_auditable(&operation.backend, &operation.operation_type) {
                     report.nothing += 1;
                 } else if self.is_superseded(&operation, &superseded)? {
                     report.superseded += 1;
@@ -241,8 +241,7 @@ impl Client {
 
     /// The places that an operation touches, or will.
     pub(super) fn effects_of(&self, operation: &Operation, outcome: &Outcome) -> Vec<Effect> {
-        let settings = self.settings.backends.get(&operation.backend);
-        effects(settings, &operation.operation_type, &operation.parameters, outcome)
+        self.backends.effects(&request_of(operation, &self.layout), outcome)
     }
 
     /// The completed operations behind this number, so many that they fit into memory.
@@ -330,7 +329,7 @@ impl Client {
                     match operation.status() {
                         Status::Processing => {}
                         // What it began is over: it may have taken something away, but nothing is gone by putting.
-                        Status::Retrying => effects.retain(|effect| !effect.puts),
+                        Status::Retrying => effects.retain(|effect| !effect.is_write()),
                         _ => effects.clear(),
                     }
                     if is_meant {

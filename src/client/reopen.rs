@@ -7,12 +7,11 @@ use super::audit::{AuditFinding, Followed, Later, completed_in};
 use super::change::{REDIRECTED_BYTES, again, batches_of_pairs, goes_on_as, size_of};
 use super::spool::Taken;
 use super::{Client, ClientError, Reference, Stop};
-use crate::backend::{Effect, Reach, effects};
+use crate::backend::{Effect, EffectKind, Reach};
 use crate::config::SpoolMode;
 use crate::disk::{Access, DiskResult, FileKind};
 use crate::operation::{
-    BackendName, Event, Fields, Logged, Number, Operation, OperationId, OperationType, Outcome,
-    Revision, Source, State, Status,
+    BackendName, Event, Logged, Number, Operation, OperationId, Revision, Source, State, Status,
 };
 use crate::wal::{Stage, Staged, View, WalError, WalResult, hash_of};
 
@@ -77,7 +76,8 @@ impl Client {
                     Err(error) => return Err(error),
                 }
             }
-            let copies = operations.iter().filter(|operation| copied_from(operation).is_some());
+            let copies =
+                operations.iter().filter(|operation| !self.places(operation).read.is_empty());
             let done = operations.iter().map(completed_in).min().unwrap_or(looked_until);
             let mut later =
                 Later::new(done, copies.map(completed_in).min(), looked_until, ids.clone());
@@ -146,7 +146,7 @@ impl Client {
                 }
                 let mut logged = logged.clone();
                 logged.depends_on.extend(needed);
-                let put = places.put.iter().map(|effect| ((now.backend.clone(), effect.place.clone()), *id));
+                let put = places.put.iter().map(|effect| ((now.backend.clone(), effect.target.clone()), *id));
                 now_placed.extend(put);
                 changes.extend(goes_on_as(&now, *id, logged, Event::Reopened { to: *id }));
                 decide(Followed::Reopened { number: Number::ZERO, id: *id });
@@ -173,18 +173,16 @@ impl Client {
     /// The places that an operation reads from, and puts something in.
     fn places(&self, operation: &Operation) -> Places {
         let State::Completed { outcome, .. } = &operation.state else { return Places::default() };
-        let put =
-            self.effects_of(operation, outcome).into_iter().filter(|effect| effect.puts).collect();
-        let read =
-            copied_from(operation).zip(OperationType::new("rm").ok()).map(|(source, remove)| {
-                // Removing it would touch the same place.
-                let settings = self.settings.backends.get(&operation.backend);
-                let parameters = Fields::from([("path".into(), source.to_owned())]);
-                let read =
-                    effects(settings, &remove, &parameters, &Outcome::default()).into_iter().next();
-                read.map(|effect| Effect { reach: Reach::Tree, puts: true, ..effect })
-            });
-        Places { read: read.flatten().into_iter().collect(), put }
+        let (mut read, mut put) = (Vec::new(), Vec::new());
+        for effect in self.effects_of(operation, outcome) {
+            match effect.kind {
+                EffectKind::Write => put.push(effect),
+                // Whatever would touch what it writes there stands in the way.
+                EffectKind::Read => read.push(Effect { kind: EffectKind::Write, ..effect }),
+                EffectKind::Remove => {}
+            }
+        }
+        Places { read, put }
     }
 
     /// What is to be logged for an operation. What it sends has to be there, and what was sent.
@@ -306,13 +304,6 @@ impl Client {
     }
 }
 
-/// What an operation copies, if that is what it does.
-fn copied_from(operation: &Operation) -> Option<&str> {
-    let source =
-        operation.parameters.get("source").filter(|_| operation.operation_type.as_str() == "copy");
-    source.map(String::as_str)
-}
-
 /// The places that an operation reads from, and puts something in.
 #[derive(Debug, Default)]
 struct Places {
@@ -324,7 +315,7 @@ impl Places {
     /// The new operations that put something where this one reads or puts something, or around that, or in it.
     fn needed(&self, backend: &BackendName, placed: [&Placed; 2]) -> Vec<OperationId> {
         let mut needed = Vec::new();
-        for Effect { place, reach, .. } in self.read.iter().chain(&self.put) {
+        for Effect { target: place, reach, .. } in self.read.iter().chain(&self.put) {
             let above = place.match_indices('/').map(|(at, _)| &place[..at]);
             for around in above.chain([&place[..]]) {
                 let at = (backend.clone(), around.to_owned());

@@ -283,7 +283,7 @@ fn settle_question(
 }
 
 /// A backend that panics has given no answer; the loop and the other backends go on.
-fn guarded<T>(
+pub(super) fn guarded<T>(
     backend: &BackendName,
     call: impl FnOnce() -> Result<T, AttemptError>,
 ) -> Result<T, AttemptError> {

@@ -177,7 +177,7 @@ impl Worker<'_, '_, '_> {
     fn drain(&mut self, observer: &mut dyn Observer) -> WalResult<()> {
         self.ask_about_doubts(observer)?;
         self.rebuild()?;
-        self.sweep_outputs();
+        self.sweep_backends();
         let mut over_at = None;
         let mut maintained = self.tools.clock.elapsed();
         let mut ticked = Duration::ZERO;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use super::executor::guarded;
 use super::{Tools, Worker};
-use crate::backend::custom::output;
-use crate::backend::{Backends, Refusal};
-use crate::config::{BackendType, Settings};
+use crate::backend::{Addressing, Backends, Refusal};
+use crate::config::Settings;
 use crate::operation::{BackendName, Number, Operation, OperationId, failure};
 use crate::wal::{BadPush, Push, Retention, View, WalError, WalResult};
 
@@ -14,9 +14,6 @@ const FOLD_AGAIN: Duration = Duration::from_secs(10);
 
 /// How often a loop looks what is left at backends of operations that others have ended.
 pub(super) const LEFTOVERS_AGAIN: Duration = Duration::from_secs(60);
-
-/// Outputs of programs that one sweep looks at, at most: with more than these, each looks at others.
-const SWEPT_AT_ONCE: usize = 500;
 
 /// Whether outcomes of new claims have room.
 #[derive(Debug, Default)]
@@ -59,7 +56,7 @@ impl Worker<'_, '_, '_> {
             };
             if self.tools.wal.cleanup_if_free(retention)?.is_some() {
                 self.stale |= self.view.catch_up()?;
-                self.sweep_outputs();
+                self.sweep_backends();
             }
         }
         Ok(())
@@ -99,32 +96,23 @@ impl Worker<'_, '_, '_> {
         Ok(self.pushed)
     }
 
-    /// Removes what programs have printed for operations that are over or gone. What is in doubt can still be looked
-    /// at. Only drain loops start programs, and this is the only one: nothing is started between looking and removing.
-    pub(super) fn sweep_outputs(&mut self) {
-        let folder = output::folder_of(&self.tools.settings.base_path);
-        let mut numbers = match output::kept(&**self.tools.disk, &folder) {
-            Ok(numbers) => numbers,
-            Err(error) => {
-                return tracing::warn!(%error, "could not look through what programs have printed");
-            }
-        };
-        numbers.sort_unstable();
-        if numbers.len() > SWEPT_AT_ONCE {
-            let start = self.tools.clock.random() as usize % numbers.len();
-            numbers.rotate_left(start);
-            numbers.truncate(SWEPT_AT_ONCE);
-        }
-        for number in
-            numbers.into_iter().filter(|number| !self.is_taken(*number)).collect::<Vec<_>>()
-        {
-            match self.view.operation(number) {
-                Ok(operation) if operation.as_ref().is_some_and(needs_output) => {}
-                Ok(_) => output::remove_unless_held(&folder, number),
-                // What cannot be read may need it.
-                Err(error) => {
-                    tracing::debug!(%error, number = number.get(), "what a program printed stays for now")
+    /// Has the backends remove local files of operations that nobody will ask about any more. Only
+    /// drain loops start attempts, and this is the only one: none begins during the sweep.
+    pub(super) fn sweep_backends(&self) {
+        let is_needed = |number: Number| {
+            self.is_taken(number)
+                || match self.view.operation(number) {
+                    Ok(operation) => operation.as_ref().is_some_and(may_be_asked_about),
+                    // An operation that cannot be read may be one of them.
+                    Err(error) => {
+                        tracing::debug!(%error, number = number.get(), "files of the operation stay for now");
+                        true
+                    }
                 }
+        };
+        for (name, backend) in self.tools.backends.instances() {
+            if let Err(error) = guarded(name, || backend.sweep(&is_needed)) {
+                tracing::warn!(backend = %name, ?error, "could not sweep; the next sweep tries again");
             }
         }
     }
@@ -212,10 +200,9 @@ pub fn push_to(
     let destination = destination.ok_or(BadPush::NoDestination)?;
     let backend = options.backend.clone().unwrap_or_else(|| settings.archive_backend());
     let host = options.host.as_deref().or(settings.archive_host.as_deref()).unwrap_or(own);
-    let kind = settings.backends.get(&backend).map(|backend| backend.backend_type);
+    let addressing = backends.get(&backend).map(|backend| backend.addressing());
     let bad = |why| BadPush::Destination { destination: destination.clone(), why };
-    if matches!(kind, Some(BackendType::Local | BackendType::Ipfs)) && !destination.starts_with('/')
-    {
+    if addressing == Some(Addressing::PathsAndCids) && !destination.starts_with('/') {
         return Err(bad("names on this backend start with `/`").into());
     }
     let push = Push::new(destination, host, backend, settings.max_retries)?;
@@ -232,8 +219,8 @@ pub fn is_over(view: &View, number: Number, id: OperationId) -> bool {
     }
 }
 
-/// Whether what a program has printed for an operation may still be asked for.
-fn needs_output(operation: &Operation) -> bool {
+/// Returns whether a backend may still be asked about attempts at the operation.
+fn may_be_asked_about(operation: &Operation) -> bool {
     let is_in_doubt = |failure: &crate::operation::Failure| failure.error_type == failure::IN_DOUBT;
     !operation.status().is_terminal() || operation.state.failure().is_some_and(is_in_doubt)
 }

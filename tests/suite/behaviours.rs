@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use wal_cli::backend::{Attempt, AttemptError, AttemptStatus, Backend, Request};
+use wal_cli::backend::{
+    Attempt, AttemptError, AttemptStatus, AuditResult, Backend, EffectKind, OperationTypes, Request,
+};
 use wal_cli::operation::{
-    BackendName, Failure, FailureClass, Number, OperationId, OperationType, Outcome, Source, Time,
+    BackendName, Failure, FailureClass, Fields, Number, OperationId, OperationType, Outcome,
+    Source, Time,
 };
 
 /// A backend, a directory for a user's files, and a directory of names that nobody else uses.
@@ -153,11 +156,80 @@ pub fn all(bench: &Bench) {
     moving(bench);
     sources(bench);
     names(bench);
+    parameters(bench);
+    effects(bench);
     let litter = std::fs::read_dir(&bench.home)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let litter: Vec<String> = litter.filter(|name| name.starts_with(".wal-cli")).collect();
     assert!(litter.is_empty(), "{litter:?}");
+}
+
+/// Operations are refused before they are logged as they would be when they are executed.
+fn parameters(bench: &Bench) {
+    let (backend, named) = (&bench.backend, |name: &str| OperationType::new(name).unwrap());
+    let types = backend.operation_types();
+    let OperationTypes::Only(listed) = types else { return };
+    assert!(listed.iter().all(|name| types.contains(&named(name))));
+    assert!(!types.contains(&named("dance")));
+    for operation_type in listed {
+        let Err(error) = backend.check(&named(operation_type), &Fields::new()) else { continue };
+        let refused = bench.refused(operation_type, &[]);
+        assert_eq!(refused, (error.error_type.to_owned(), error.message));
+    }
+    let complete = [("source", "/a"), ("destination", "/b")];
+    let complete = complete.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    assert_eq!(backend.check(&named("copy"), &complete), Ok(()));
+}
+
+/// Effects name the targets that operations touch, audits compare them, and sweeps leave them.
+fn effects(bench: &Bench) {
+    let backend = &bench.backend;
+    let (hello, named) = (bench.write("hello.txt", HELLO), bench.name("effects/hello.txt"));
+    let upload = request("upload", &[("path", &hello), ("destination", &named)]);
+    let outcome = backend.execute(&upload, &Attempt::default()).unwrap();
+    let touched = |operation_type: &str,
+                   parameters: &[(&str, &str)]|
+     -> Vec<(EffectKind, String)> {
+        let touched =
+            backend.effects(&request(operation_type, parameters), &Outcome::default()).into_iter();
+        touched.map(|effect| (effect.kind, effect.target)).collect()
+    };
+    let written = backend.effects(&upload, &outcome);
+    assert!(written.len() == 1 && written[0].is_write(), "{written:?}");
+    let target = written[0].target.clone();
+    let without_slash = named.trim_start_matches('/');
+    assert_eq!(
+        touched("upload", &[("path", &hello), ("destination", without_slash)]),
+        [(EffectKind::Write, target.clone())]
+    );
+    assert_eq!(touched("rm", &[("path", &named)]), [(EffectKind::Remove, target.clone())]);
+    let other = [("source", &named[..]), ("destination", "/effects-elsewhere")];
+    for (operation_type, kind) in [("copy", EffectKind::Read), ("move", EffectKind::Remove)] {
+        let touched = touched(operation_type, &other);
+        assert_eq!(touched[0], (kind, target.clone()), "{operation_type}");
+        assert!(touched.len() == 2 && touched[1].0 == EffectKind::Write, "{touched:?}");
+    }
+    assert_eq!(touched("download", &other), []);
+
+    let is_auditable = |name: &str| backend.is_auditable(&OperationType::new(name).unwrap());
+    assert!(is_auditable("upload") && !is_auditable("download") && !is_auditable("rm"));
+    let audit = || backend.audit(&upload, &outcome, &Attempt::default()).unwrap();
+    for is_needed in [true, false] {
+        backend.sweep(&|_| is_needed).unwrap();
+        let expected = if bench.tells { AuditResult::Intact } else { AuditResult::NotApplicable };
+        assert_eq!(audit(), expected);
+    }
+    bench.ok("download", &[("source", &named), ("destination", &bench.path("kept"))]);
+    assert_eq!(bench.read("kept"), HELLO);
+    bench.ok("rm", &[("path", &named)]);
+    let is_right = match audit() {
+        AuditResult::Missing(what) => bench.tells && what.len() > 10,
+        other => !bench.tells && other == AuditResult::NotApplicable,
+    };
+    assert!(is_right, "{:?}", audit());
+    assert!(backend.orphans().is_empty());
+    backend.abort_orphan(upload.number, upload.id).unwrap();
 }
 
 fn content(bench: &Bench) {

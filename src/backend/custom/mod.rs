@@ -8,7 +8,7 @@
 //! Its standard output is the file `run/<number>`, which is locked for as long as anybody has it open: whoever finds it
 //! locked after a crash knows that the program has outlived its drain loop.
 
-pub mod output;
+mod output;
 mod process;
 mod program;
 mod result;
@@ -23,8 +23,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use self::output::folder_of;
 use self::process::Process;
 use self::result::{Printed, RESULT_MAX, settle, unanswered};
+use super::configured::{Configured, Context};
 use super::errors::ours;
 use super::files::check_source;
 use super::{Attempt, AttemptError, AttemptStatus, Backend, Request};
@@ -32,6 +34,20 @@ use crate::clock::Clock;
 use crate::config::VARIABLE_PREFIX;
 use crate::disk::Disk;
 use crate::operation::{Failure, Number, Outcome};
+
+/// Builds the backend from its settings.
+pub(super) fn configure(context: &Context<'_>) -> Configured {
+    let Context { backend, settings, disk, clock, .. } = context;
+    let run = folder_of(&settings.base_path);
+    let command = backend.command.clone();
+    let missing = command.is_empty().then_some("command");
+    let limit = Some(backend.total_timeout).filter(|total| !total.is_zero());
+    let custom = CustomBackend::new(disk.clone(), clock.clone(), command, run, limit);
+    Configured { missing, ..Configured::complete(custom) }
+}
+
+/// Output files that one sweep examines. If there are more, each sweep begins at a random one.
+const SWEPT_AT_ONCE: usize = 500;
 
 /// A program of the user's.
 #[derive(Debug)]
@@ -159,6 +175,20 @@ impl Backend for CustomBackend {
     fn release_attempt(&self, number: Number) {
         // If this fails, the file stands there until the number runs again, or a drain loop sweeps it away.
         output::remove(&output::path_of(&self.run, number));
+    }
+
+    fn sweep(&self, is_needed: &dyn Fn(Number) -> bool) -> Result<(), AttemptError> {
+        let mut numbers = output::kept(&*self.disk, &self.run).map_err(ours)?;
+        numbers.sort_unstable();
+        if numbers.len() > SWEPT_AT_ONCE {
+            let start = self.clock.random() as usize % numbers.len();
+            numbers.rotate_left(start);
+            numbers.truncate(SWEPT_AT_ONCE);
+        }
+        for number in numbers.into_iter().filter(|number| !is_needed(*number)) {
+            output::remove_unless_held(&self.run, number);
+        }
+        Ok(())
     }
 
     fn detached_work(&self, request: &Request) -> Option<String> {

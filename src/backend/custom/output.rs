@@ -18,7 +18,7 @@ const LOOKED_AT: Duration = Duration::from_millis(100);
 const LET_GO: Duration = Duration::from_secs(1);
 
 /// The folder in which the log in this directory keeps them.
-pub fn folder_of(base: &Path) -> PathBuf {
+pub(in crate::backend) fn folder_of(base: &Path) -> PathBuf {
     base.join("run")
 }
 
@@ -27,7 +27,7 @@ pub(super) fn path_of(folder: &Path, number: Number) -> PathBuf {
 }
 
 /// The numbers of operations of which something is kept.
-pub fn kept(disk: &dyn Disk, folder: &Path) -> DiskResult<Vec<Number>> {
+pub(super) fn kept(disk: &dyn Disk, folder: &Path) -> DiskResult<Vec<Number>> {
     let entries = match disk.list(folder) {
         Err(error) if error.is_not_found() => return Ok(Vec::new()),
         entries => entries?,
@@ -39,7 +39,7 @@ pub fn kept(disk: &dyn Disk, folder: &Path) -> DiskResult<Vec<Number>> {
 
 /// Removes what is kept of an operation, unless somebody still writes it. Only for the one who may start programs:
 /// between looking and removing nobody else may claim it.
-pub fn remove_unless_held(folder: &Path, number: Number) {
+pub(super) fn remove_unless_held(folder: &Path, number: Number) {
     let path = path_of(folder, number);
     if !is_held(&path) {
         remove(&path);

@@ -21,15 +21,21 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::configured::{Configured, Context};
 use super::errors::Result;
 use super::files::stop_if_asked;
-use super::parameters::Task;
+use super::parameters::{self, Task};
 use super::runtime::Deadline;
+use super::standard::{self, Retention};
 use super::unixfs::{Cid, Options};
-use super::{Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Request};
+use super::{
+    Addressing, Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Effect, OperationTypes,
+    ParameterError, Request,
+};
 use crate::clock::Clock;
+use crate::config::Secret;
 use crate::disk::Disk;
-use crate::operation::{Failure, FailureClass, OperationId, Outcome};
+use crate::operation::{Failure, FailureClass, Fields, OperationId, OperationType, Outcome};
 use dag::Dag;
 pub use http::Credentials;
 use http::{CallError, HttpClient, Timeouts};
@@ -56,6 +62,32 @@ pub struct IpfsOptions {
     pub probe: Duration,
     /// The UnixFS options, which decide the CIDs of new content.
     pub unixfs: Options,
+}
+
+/// Builds the backend from its settings.
+pub(super) fn configure(context: &Context<'_>) -> Configured {
+    let Context { name, backend, settings, disk, clock } = context;
+    let text = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
+    let credentials = match (text(&backend.token), &backend.username) {
+        (Some(token), _) => Credentials::Bearer(token),
+        (None, Some(user)) => {
+            Credentials::Basic(user.clone(), text(&backend.password).unwrap_or_default())
+        }
+        (None, None) => Credentials::None,
+    };
+    let options = IpfsOptions {
+        name: name.to_string(),
+        endpoint: backend.endpoint.clone().unwrap_or_default(),
+        credentials,
+        connect: backend.connection_timeout,
+        idle: backend.idle_timeout,
+        total: Some(backend.total_timeout).filter(|total| !total.is_zero()),
+        probe: settings.health_check_timeout,
+        unixfs: Options::from(*backend),
+    };
+    let missing = backend.endpoint.is_none().then_some("endpoint");
+    let ipfs = IpfsBackend::new(disk.clone(), clock.clone(), options);
+    Configured { missing, ..Configured::complete(ipfs) }
 }
 
 /// The longest time for a query about an earlier attempt.
@@ -371,6 +403,22 @@ fn is_destructive(task: &Task) -> bool {
 }
 
 impl Backend for IpfsBackend {
+    fn operation_types(&self) -> OperationTypes<'_> {
+        OperationTypes::Only(&parameters::TYPES)
+    }
+
+    fn check(
+        &self,
+        operation_type: &OperationType,
+        parameters: &Fields,
+    ) -> std::result::Result<(), ParameterError> {
+        parameters::check(operation_type.as_str(), parameters)
+    }
+
+    fn addressing(&self) -> Addressing {
+        Addressing::PathsAndCids
+    }
+
     fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome> {
         let task = Task::of(request, self.options.unixfs)?;
         stop_if_asked(attempt)?;
@@ -413,6 +461,11 @@ impl Backend for IpfsBackend {
             return Ok(AuditResult::NotApplicable);
         };
         audit::audit(self.session(request, attempt, self.query_deadline()), &task, outcome)
+    }
+
+    /// What was added is kept by its pin.
+    fn effects(&self, request: &Request, outcome: &Outcome) -> Vec<Effect> {
+        standard::effects(Retention::WhilePinned, request, outcome)
     }
 
     fn health(&self) -> std::result::Result<(), Failure> {

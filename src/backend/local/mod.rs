@@ -34,15 +34,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
+use super::configured::{Configured, Context};
 use super::errors::{Result, ours};
 use super::files::{parent_of, stop_if_asked};
-use super::parameters::Task;
+use super::parameters::{self, Task};
 use super::place::remove_tree;
 use super::unixfs::Options;
-use super::{Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Request};
+use super::{
+    Addressing, Attempt, AttemptError, AttemptStatus, AuditResult, Backend, OperationTypes,
+    ParameterError, Request,
+};
 use crate::clock::Clock;
 use crate::disk::{Access, Disk, DiskFile, DiskResult};
-use crate::operation::{Failure, FailureClass, Outcome};
+use crate::operation::{Failure, FailureClass, Fields, OperationType, Outcome};
 use place::Origin;
 
 /// What lies longer than this in `tmp/` under the name of a dead process is swept.
@@ -50,6 +54,14 @@ const RUBBISH_AGE_NS: i64 = 3_600_000_000_000;
 
 /// How long to pause before trying again to get the store's lock, which is held for moments.
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// Builds the backend from its settings.
+pub(super) fn configure(context: &Context<'_>) -> Configured {
+    let root = context.backend.path.clone();
+    let root = root.unwrap_or_else(|| context.settings.base_path.join("local"));
+    let (disk, clock) = (context.disk.clone(), context.clock.clone());
+    Configured::complete(LocalBackend::new(disk, clock, root, Options::from(context.backend)))
+}
 
 /// Carries operations out in a directory of this machine.
 #[derive(Debug)]
@@ -202,6 +214,22 @@ impl LocalBackend {
 }
 
 impl Backend for LocalBackend {
+    fn operation_types(&self) -> OperationTypes<'_> {
+        OperationTypes::Only(&parameters::TYPES)
+    }
+
+    fn check(
+        &self,
+        operation_type: &OperationType,
+        parameters: &Fields,
+    ) -> std::result::Result<(), ParameterError> {
+        parameters::check(operation_type.as_str(), parameters)
+    }
+
+    fn addressing(&self) -> Addressing {
+        Addressing::PathsAndCids
+    }
+
     fn execute(
         &self,
         request: &Request,

@@ -11,37 +11,33 @@ use crate::backend::errors::Result;
 use crate::backend::files::stop_if_asked;
 use crate::backend::runtime::Deadline;
 use crate::backend::{Attempt, AttemptError, Request};
-use crate::operation::{FailureClass, Fields, Outcome};
+use crate::operation::{FailureClass, Outcome};
 
 /// The name under which a receipt tells how many objects a folder came to.
 const OBJECTS: &str = "objects";
 
-/// The places that a completed operation touches; `bucket` is that of the settings.
-pub(in crate::backend) fn effects(
-    bucket: Option<&str>,
-    operation_type: &str,
-    parameters: &Fields,
-    outcome: &Outcome,
-) -> Vec<Effect> {
-    let Ok(task) = Task::read(operation_type, parameters) else { return Vec::new() };
+/// Returns the targets that an operation touches; `bucket` is that of the settings.
+pub(super) fn effects(bucket: Option<&str>, request: &Request, outcome: &Outcome) -> Vec<Effect> {
+    let Ok(task) = Task::read(request.operation_type.as_str(), &request.parameters) else {
+        return Vec::new();
+    };
     let named = |place: &Place| {
         let bucket = place.bucket.as_deref().or(bucket).unwrap_or_default();
         format!("key/{bucket}/{}", place.key.trim_end_matches('/'))
     };
-    let put =
-        |place: &Place, reach| Effect { place: named(&as_put(place, outcome)), reach, puts: true };
+    let put = |place: &Place, reach| Effect::writes(named(&as_put(place, outcome)), reach);
     // An object may have the name of a folder: that all below goes with it is not certain.
-    let taken = |place: &Place| Effect { place: named(place), reach: Reach::Prefix, puts: false };
+    let taken = |place: &Place| Effect::removes(named(place), Reach::Prefix);
     let is_folder = outcome.receipt.contains_key(OBJECTS);
     let copied = if outcome.receipt.contains_key("etag") { Reach::Exact } else { Reach::Prefix };
     match task {
         Task::Put { destination, recursive, .. } => {
-            vec![put(
-                &destination,
-                if is_folder || recursive { Reach::Prefix } else { Reach::Exact },
-            )]
+            let reach = if is_folder || recursive { Reach::Prefix } else { Reach::Exact };
+            vec![put(&destination, reach)]
         }
-        Task::Copy { destination, .. } => vec![put(&destination, copied)],
+        Task::Copy { source, destination } => {
+            vec![Effect::reads(named(&source), Reach::Tree), put(&destination, copied)]
+        }
         Task::Move { source, destination } => vec![taken(&source), put(&destination, copied)],
         Task::MakeFolder { place } => vec![put(&place, Reach::Ensured)],
         Task::Remove { place, .. } => vec![taken(&place)],
@@ -218,6 +214,43 @@ fn compare(name: &str, there: &HeadObjectOutput, outcome: &Outcome) -> AuditResu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::effect::tests::{request, words};
+    use crate::operation::Fields;
+
+    #[test]
+    fn effects_name_the_keys_that_operations_touch() {
+        let at = |place: &str| Outcome { destination: Some(place.into()), ..Outcome::default() };
+        let mut parts = Outcome::default();
+        parts.receipt.insert("objects".into(), "3".into());
+        let nothing = Outcome::default();
+        for (operation_type, parameters, outcome, expected) in [
+            ("upload", &[("path", "/x/f"), ("destination", "s3://b/k")][..], &nothing, "+key/b/k"),
+            ("upload", &[("path", "/x/f"), ("destination", "/k/f")], &nothing, "+key/own/k/f"),
+            // What it was when it was put counts, whatever the settings say now.
+            ("upload", &[("path", "/x/f"), ("destination", "k")], &at("s3://old/k"), "+key/old/k"),
+            ("add", &[("path", "/x/f")], &nothing, "+key/own/f"),
+            ("add", &[("path", "/x"), ("destination", "d/")], &nothing, "+key/own/d/x"),
+            (
+                "upload",
+                &[("path", "/x"), ("destination", "d/"), ("recursive", "true")],
+                &parts,
+                "+key/own/d?",
+            ),
+            ("mkdir", &[("path", "d/")], &nothing, "+key/own/d/"),
+            ("rm", &[("path", "d"), ("recursive", "true")], &nothing, "-key/own/d?"),
+            (
+                "copy",
+                &[("source", "a"), ("destination", "s3://b/c")],
+                &nothing,
+                "<key/own/a/? +key/b/c?",
+            ),
+            ("move", &[("source", "a"), ("destination", "c")], &nothing, "-key/own/a? +key/own/c?"),
+            ("list", &[], &nothing, ""),
+        ] {
+            let found = effects(Some("own"), &request(operation_type, parameters), outcome);
+            assert_eq!(words(&found), expected, "{operation_type} {parameters:?}");
+        }
+    }
 
     #[test]
     fn size_then_checksum_then_etag_decide() {

@@ -3,7 +3,7 @@
 //! What is put carries the id of its operation, so that an attempt without an answer can be asked about: an object that
 //! carries it was put by it.
 
-pub(super) mod audit;
+mod audit;
 mod change;
 mod checks;
 mod client;
@@ -16,7 +16,7 @@ mod place;
 mod put;
 mod send;
 mod stream;
-pub(super) mod task;
+mod task;
 
 use std::fmt;
 use std::ops::Deref;
@@ -25,13 +25,20 @@ use std::time::Duration;
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
+use super::configured::{Configured, Context};
 use super::errors::{Result, ours};
 use super::files::stop_if_asked;
 use super::runtime::Deadline;
-use super::{Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Request};
+use super::{
+    Addressing, Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Effect, OperationTypes,
+    ParameterError, Request,
+};
 use crate::clock::Clock;
+use crate::config::Secret;
 use crate::disk::Disk;
-use crate::operation::{BackendName, Failure, FailureClass, Number, OperationId, Outcome};
+use crate::operation::{
+    BackendName, Failure, FailureClass, Fields, Number, OperationId, OperationType, Outcome,
+};
 use client::Caller;
 use errors::{Refused, Trouble};
 pub use notes::Notes;
@@ -90,6 +97,44 @@ pub struct S3Options {
 
 /// Bytes that AWS copies in one call, at most.
 pub const COPY_MAX: u64 = 5 << 30;
+
+/// Builds the backend from its settings.
+pub(super) fn configure(context: &Context<'_>) -> Configured {
+    let Context { name, backend, settings, disk, clock } = context;
+    let text = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
+    let (id, secret) = (text(&backend.access_key_id), text(&backend.secret_access_key));
+    let missing = match (&id, &secret) {
+        // Without either it is unknown where the keys of AWS are meant to be used.
+        _ if backend.bucket.is_none() && backend.endpoint.is_none() => Some("bucket"),
+        (Some(_), None) => Some("secret_access_key"),
+        (None, Some(_)) => Some("access_key_id"),
+        (None, None) if backend.session_token.is_some() => Some("access_key_id"),
+        (Some(_), Some(_)) | (None, None) => None,
+    };
+    let keys = id.zip(secret).map(|(id, secret)| {
+        let token = text(&backend.session_token);
+        AccessKeys { id, secret, token }
+    });
+    let options = S3Options {
+        name: (*name).clone(),
+        endpoint: backend.endpoint.clone(),
+        region: backend.region.clone().unwrap_or_default(),
+        bucket: backend.bucket.clone(),
+        path_style: backend.path_style.unwrap_or(backend.endpoint.is_some()),
+        keys,
+        checksums: backend.checksums,
+        part_size: backend.part_size,
+        part_jobs: backend.part_jobs,
+        copy_max: COPY_MAX,
+        connect: backend.connection_timeout,
+        idle: backend.idle_timeout,
+        total: Some(backend.total_timeout).filter(|total| !total.is_zero()),
+        probe: settings.health_check_timeout,
+    };
+    let notes = Notes::of(&settings.base_path);
+    let s3 = S3Backend::new(disk.clone(), clock.clone(), notes, options);
+    Configured { missing, ..Configured::complete(s3) }
+}
 
 /// How long a question about an earlier attempt may take.
 const QUESTION_MAX: Duration = Duration::from_secs(10);
@@ -192,7 +237,7 @@ impl S3Backend {
     /// What is asked for, with the bucket of the settings where none is named.
     fn task_of(&self, request: &Request) -> Result<Task> {
         let task = Task::read(request.operation_type.as_str(), &request.parameters)
-            .map_err(|bad| AttemptError::permanent(bad.error_type, bad.message))?;
+            .map_err(AttemptError::from)?;
         Ok(task.in_bucket(self.options.bucket.as_deref()))
     }
 
@@ -384,6 +429,22 @@ impl Line<'_> {
 }
 
 impl Backend for S3Backend {
+    fn operation_types(&self) -> OperationTypes<'_> {
+        OperationTypes::Only(&task::TYPES)
+    }
+
+    fn check(
+        &self,
+        operation_type: &OperationType,
+        parameters: &Fields,
+    ) -> std::result::Result<(), ParameterError> {
+        task::check(operation_type.as_str(), parameters)
+    }
+
+    fn addressing(&self) -> Addressing {
+        Addressing::Keys
+    }
+
     fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome> {
         let task = self.task_of(request)?;
         stop_if_asked(attempt)?;
@@ -444,6 +505,10 @@ impl Backend for S3Backend {
         attempt: &Attempt,
     ) -> Result<AuditResult> {
         self.look_again(request, outcome, attempt)
+    }
+
+    fn effects(&self, request: &Request, outcome: &Outcome) -> Vec<Effect> {
+        audit::effects(self.options.bucket.as_deref(), request, outcome)
     }
 
     fn health(&self) -> std::result::Result<(), Failure> {

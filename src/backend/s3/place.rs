@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::backend::AttemptError;
 use crate::backend::errors::Result;
-use crate::backend::parameters::BadParameter;
+use crate::backend::parameters::ParameterError;
 
 /// Bytes of a key, at most.
 const KEY_MAX: usize = 1024;
@@ -20,8 +20,8 @@ pub(super) struct Place {
 
 impl Place {
     /// Reads `s3://bucket/key`, or `/key` and `key` of the bucket of the settings.
-    pub(super) fn parse(text: &str) -> std::result::Result<Place, BadParameter> {
-        let bad = |message| Err(BadParameter { error_type: "bad_path", message });
+    pub(super) fn parse(text: &str) -> std::result::Result<Place, ParameterError> {
+        let bad = |message| Err(ParameterError { error_type: "bad_path", message });
         let place = match text.strip_prefix("s3://") {
             Some(rest) => {
                 let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
@@ -60,13 +60,13 @@ impl Place {
     }
 
     /// The same of one object, or of a folder: never of a whole bucket.
-    pub(super) fn of_object(text: &str) -> std::result::Result<Place, BadParameter> {
+    pub(super) fn of_object(text: &str) -> std::result::Result<Place, ParameterError> {
         let place = Place::parse(text)?;
         // What ends with an empty part would be read as what lies above it.
         if place.prefix().is_empty() || place.key.ends_with("//") {
             let message =
                 format!("`{text}` names no object: write s3://BUCKET/KEY, or the key alone");
-            return Err(BadParameter { error_type: "bad_path", message });
+            return Err(ParameterError { error_type: "bad_path", message });
         }
         Ok(place)
     }
@@ -88,7 +88,7 @@ impl Place {
     }
 
     /// Where a file goes: into a folder, which ends with a slash, or a bucket, under its own name.
-    pub(super) fn for_file(text: &str, file: &Path) -> std::result::Result<Place, BadParameter> {
+    pub(super) fn for_file(text: &str, file: &Path) -> std::result::Result<Place, ParameterError> {
         let place = Place::parse(text)?;
         match (place.key.is_empty() || place.key.ends_with('/'), file.file_name()) {
             (true, Some(name)) => {
@@ -144,7 +144,7 @@ pub(super) fn refuse_into_itself(source: &Place, destination: &Place) -> Result<
 mod tests {
     use super::*;
 
-    fn key_of(place: std::result::Result<Place, BadParameter>) -> Option<String> {
+    fn key_of(place: std::result::Result<Place, ParameterError>) -> Option<String> {
         place.ok().map(|place| place.key)
     }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::place::Place;
-use crate::backend::parameters::{BadParameter, Reader, check_names};
+use crate::backend::parameters::{ParameterError, Reader, check_names};
 use crate::operation::Fields;
 
 /// The operation types that a service for objects carries out.
-pub const TYPES: [&str; 10] =
+pub(super) const TYPES: [&str; 10] =
     ["add", "upload", "get", "cat", "download", "rm", "list", "mkdir", "copy", "move"];
 
 /// The parameters that are read, beside metadata.
@@ -76,7 +76,7 @@ pub(super) struct PutOptions {
 }
 
 /// Whether an operation of this type may be logged with these parameters; the error says what is missing or wrong.
-pub fn check(operation_type: &str, parameters: &Fields) -> Result<(), String> {
+pub(super) fn check(operation_type: &str, parameters: &Fields) -> Result<(), ParameterError> {
     check_names(parameters, &NAMES)?;
     let places = ["source", "destination", "path"].into_iter().filter(|name| {
         // There, it is that of a file on this machine.
@@ -88,12 +88,12 @@ pub fn check(operation_type: &str, parameters: &Fields) -> Result<(), String> {
     for place in places.filter_map(|name| parameters.get(name)) {
         Place::check(place)?;
     }
-    Task::read(operation_type, parameters).map(drop).map_err(|bad| bad.message)
+    Task::read(operation_type, parameters).map(drop)
 }
 
 impl Task {
     /// What an operation of this type and with these parameters asks for.
-    pub(super) fn read(operation_type: &str, parameters: &Fields) -> Result<Task, BadParameter> {
+    pub(super) fn read(operation_type: &str, parameters: &Fields) -> Result<Task, ParameterError> {
         let fields = Reader { operation_type, parameters };
         let recursive = fields.flag("recursive")?;
         if let Some(parameter) = ["cid", "pin_name"].iter().find(|name| fields.get(name).is_some())
@@ -167,12 +167,12 @@ impl Task {
 }
 
 impl PutOptions {
-    fn read(fields: &Reader<'_>) -> Result<PutOptions, BadParameter> {
+    fn read(fields: &Reader<'_>) -> Result<PutOptions, ParameterError> {
         let text = |name: &str| match fields.get(name) {
             Some(text) if !is_header(text) => {
                 Err(format!("{name} may hold printable ASCII only, not `{text}`").into())
             }
-            text => Ok::<_, BadParameter>(text.map(str::to_owned)),
+            text => Ok::<_, ParameterError>(text.map(str::to_owned)),
         };
         let if_none_match = text("if_none_match")?;
         if if_none_match.as_deref().is_some_and(|value| value != "*") {
@@ -278,7 +278,7 @@ mod tests {
         ] {
             assert_eq!(
                 check(given),
-                Err(format!("there is no parameter `{given}`; did you mean `{meant}`?"))
+                Err(format!("there is no parameter `{given}`; did you mean `{meant}`?").into())
             );
         }
         for other in [

@@ -1,3 +1,4 @@
+use crate::config::BackendSettings;
 use crate::operation::Fields;
 
 /// Which form CIDs have.
@@ -48,6 +49,18 @@ impl Default for Options {
             chunk_size: 256 << 10,
             max_links: 174,
             sharding: Sharding::ByLinks,
+        }
+    }
+}
+
+impl From<&BackendSettings> for Options {
+    fn from(backend: &BackendSettings) -> Options {
+        Options {
+            cid_version: if backend.cid_version == 1 { CidVersion::V1 } else { CidVersion::V0 },
+            raw_leaves: backend.raw_leaves.unwrap_or(backend.cid_version == 1),
+            chunk_size: usize::try_from(backend.chunk_size).unwrap_or(usize::MAX),
+            max_links: backend.max_links as usize,
+            ..Options::default()
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
 
-use crate::backend::TYPES;
+use crate::backend::{Addressing, TYPES};
 use crate::cli::args::{LoggingArgs, operation_type};
 use crate::cli::command::Command;
 use crate::cli::context::Session;
@@ -14,7 +14,6 @@ use crate::cli::exit::Exit;
 use crate::cli::signals::Interrupts;
 use crate::cli::{inputs, logged};
 use crate::client::Batch;
-use crate::config::BackendType;
 use crate::operation::{Fields, OperationType};
 
 const HELP: &str = r#"Types and their arguments:
@@ -88,10 +87,8 @@ impl Command for Submit {
         let settings = context.client.settings();
         let backend = options.backend.as_ref().unwrap_or(&settings.default_backend);
         // An object store has keys and no CIDs.
-        let by_key = settings
-            .backends
-            .get(backend)
-            .is_some_and(|backend| backend.backend_type == BackendType::S3);
+        let addressing = context.client.backends.get(backend).map(|backend| backend.addressing());
+        let by_key = addressing == Some(Addressing::Keys);
         let mut batch = context.client.batch(&options, self.logging.keep_going)?;
         match (&self.operation_type, &self.from_file) {
             (Some(operation_type), _) => {

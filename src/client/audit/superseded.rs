@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
-use crate::backend::{Effect, Reach};
+use crate::backend::{Effect, EffectKind, Reach};
 use crate::operation::{BackendName, Revision};
 
 /// What has become of what was put.
@@ -51,11 +51,13 @@ impl<M: Copy + Ord> Superseded<M> {
 
     /// Notes what an operation touched, with its revision or number.
     pub(super) fn note(&mut self, backend: &BackendName, effects: &[Effect], mark: M) {
-        for Effect { place, reach, puts } in effects {
-            let touches: &[Touch] = match (reach, puts) {
+        for Effect { target: place, kind, reach } in effects {
+            use EffectKind::{Read, Remove, Write};
+            let touches: &[Touch] = match (reach, kind) {
+                (_, Read) => continue,
                 (Reach::Exact, _) => &[Touch::Here],
-                (Reach::Tree | Reach::Prefix, true) => &[Touch::Here, Touch::Below],
-                (Reach::Tree | Reach::Prefix, false) => &[Touch::Here, Touch::BelowTaken],
+                (Reach::Tree | Reach::Prefix, Write) => &[Touch::Here, Touch::Below],
+                (Reach::Tree | Reach::Prefix, Remove) => &[Touch::Here, Touch::BelowTaken],
                 (Reach::Removed, _) => &[Touch::Here, Touch::Removed],
                 (Reach::Ensured, _) => &[Touch::Ensured],
             };
@@ -69,8 +71,8 @@ impl<M: Copy + Ord> Superseded<M> {
 
     /// The latest revision in which something that these effects put was replaced or taken away, for certain.
     fn surely(&self, backend: &BackendName, effects: &[Effect]) -> Option<M> {
-        let puts = effects.iter().filter(|effect| effect.puts);
-        puts.filter_map(|Effect { place, reach, .. }| {
+        let puts = effects.iter().filter(|effect| effect.is_write());
+        puts.filter_map(|Effect { target: place, reach, .. }| {
             let at = |place, touch| self.latest.get(&hash(backend, place, touch)).copied();
             let ensured = (*reach == Reach::Ensured).then(|| at(place, Touch::Ensured)).flatten();
             at(place, Touch::Here)
@@ -82,8 +84,8 @@ impl<M: Copy + Ord> Superseded<M> {
 
     /// The latest revision in which something that these effects put may have become what was found there.
     fn maybe(&self, backend: &BackendName, effects: &[Effect], loss: Loss) -> Option<M> {
-        let puts = effects.iter().filter(|effect| effect.puts);
-        puts.filter_map(|Effect { place, reach, .. }| {
+        let puts = effects.iter().filter(|effect| effect.is_write());
+        puts.filter_map(|Effect { target: place, reach, .. }| {
             let at = |place, touch| self.latest.get(&hash(backend, place, touch)).copied();
             let has_parts = matches!(reach, Reach::Tree | Reach::Prefix);
             let below = above(place).filter_map(|place| at(place, Touch::Below)).max();
@@ -141,10 +143,6 @@ fn hash(backend: &BackendName, place: &str, touch: Touch) -> u128 {
 mod tests {
     use super::*;
 
-    fn effect(place: &str, reach: Reach, puts: bool) -> Effect {
-        Effect { place: place.into(), reach, puts }
-    }
-
     /// What a later effect means for an earlier one.
     fn verdict(earlier: &Effect, later: &Effect) -> &'static str {
         let (backend, other) = (BackendName::new("a").unwrap(), BackendName::new("b").unwrap());
@@ -184,8 +182,8 @@ mod tests {
     #[test]
     fn what_later_operations_replace_or_remove_is_superseded_and_nothing_else() {
         use Reach::{Ensured, Exact, Prefix, Removed, Tree};
-        let put = |place, reach| effect(place, reach, true);
-        let taken = |place, reach| effect(place, reach, false);
+        let put = |place: &str, reach| Effect::writes(place, reach);
+        let taken = |place: &str, reach| Effect::removes(place, reach);
         for (earlier, later, expected) in [
             (put("content/x", Exact), put("content/x", Exact), "certainly"),
             (put("content/x", Exact), taken("content/x", Exact), "certainly"),
