@@ -1,8 +1,5 @@
-//! Time and chance: the only callers of wall time, monotonic time, sleep and randomness.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "this is the seam behind which time and chance live"
-)]
+//! Time and randomness: the only callers of wall time, monotonic time, sleep and random numbers.
+#![expect(clippy::disallowed_methods, reason = "the only module that may call them")]
 
 use std::fmt;
 use std::sync::Mutex;
@@ -10,24 +7,24 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::operation::Time;
 
-/// Where time and chance come from.
+/// A source of time and random numbers.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// Wall time; it may jump.
+    /// Returns the wall time, which may jump.
     fn now(&self) -> Time;
-    /// Time since some fixed instant of this process; it never goes back.
+    /// Returns the time since a fixed instant of this process; it never decreases.
     fn elapsed(&self) -> Duration;
-    /// Lets that much time pass.
+    /// Blocks for `duration`.
     fn sleep(&self, duration: Duration);
-    /// A random number.
+    /// Returns a random number.
     fn random(&self) -> u64;
 
-    /// A random number between 0 and 1.
+    /// Returns a random number from 0 (included) to 1 (excluded).
     fn chance(&self) -> f64 {
         (self.random() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
-/// The machine's clock.
+/// The clock and the random numbers of this machine.
 #[derive(Debug)]
 pub struct SystemClock {
     start: Instant,
@@ -35,7 +32,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// The machine's clock and randomness.
+    /// Returns a clock that counts from now.
     pub fn new() -> SystemClock {
         SystemClock { start: Instant::now(), random: Mutex::new(fastrand::Rng::new()) }
     }
@@ -72,7 +69,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock for tests: it stands still until told otherwise, and its chance comes from a seed.
+/// A clock for tests: it moves only when told to, and derives its random numbers from a seed.
 #[derive(Debug)]
 pub struct ManualClock {
     state: Mutex<ManualState>,
@@ -86,23 +83,23 @@ struct ManualState {
 }
 
 impl ManualClock {
-    /// A clock that shows `now`; `seed` decides all chance.
+    /// Returns a clock that shows `now`; `seed` determines all random numbers.
     pub fn new(now: Time, seed: u64) -> ManualClock {
         let random = fastrand::Rng::with_seed(seed);
         ManualClock { state: Mutex::new(ManualState { now, elapsed: Duration::ZERO, random }) }
     }
 
-    /// Lets time pass on both clocks.
+    /// Advances wall time and monotonic time.
     pub fn advance(&self, duration: Duration) {
         let mut state = self.lock();
         let before = state.elapsed.as_millis();
         state.elapsed += duration;
-        // Many pauses of microseconds make a millisecond.
+        // Pauses of microseconds add up to milliseconds.
         let passed = state.elapsed.as_millis() - before;
         state.now = state.now.plus_millis(i64::try_from(passed).unwrap_or(i64::MAX));
     }
 
-    /// Makes the wall clock jump.
+    /// Makes the wall time jump to `now`.
     pub fn set(&self, now: Time) {
         self.lock().now = now;
     }
@@ -128,5 +125,35 @@ impl Clock for ManualClock {
 
     fn random(&self) -> u64 {
         self.lock().random.u64(..)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_moves_only_when_told_to() {
+        let clock = ManualClock::new(Time::from_millis(100), 7);
+        assert_eq!((clock.now(), clock.elapsed()), (Time::from_millis(100), Duration::ZERO));
+        (0..4).for_each(|_| clock.advance(Duration::from_micros(250)));
+        assert_eq!(clock.now(), Time::from_millis(101));
+        clock.set(Time::from_millis(5));
+        clock.sleep(Duration::from_millis(2));
+        assert_eq!(
+            (clock.now(), clock.elapsed()),
+            (Time::from_millis(7), Duration::from_millis(3))
+        );
+    }
+
+    #[test]
+    fn a_seed_determines_all_random_numbers() {
+        let clock = || ManualClock::new(Time::from_millis(0), 7);
+        let (one, other) = (clock(), clock());
+        for _ in 0..100 {
+            let chance = one.chance();
+            assert!((0.0..1.0).contains(&chance));
+            assert_eq!(chance.to_bits(), other.chance().to_bits());
+        }
     }
 }

@@ -45,7 +45,7 @@ impl<'a> Place<'a> {
         let place = Place { disk, staging };
         // An earlier attempt may have been killed.
         match disk.symlink_metadata(&place.staging) {
-            Ok(_) => remove_tree(disk, &place.staging).map_err(writing)?,
+            Ok(_) => disk.remove_tree(&place.staging).map_err(writing)?,
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(writing(error)),
         }
@@ -56,7 +56,7 @@ impl<'a> Place<'a> {
     pub(super) fn put(&self, origin: &impl Tree, destination: &Path) -> Result<Node> {
         let put = self.put_at(origin, destination, 0);
         if put.is_err() && self.disk.symlink_metadata(&self.staging).is_ok() {
-            drop(remove_tree(self.disk, &self.staging));
+            drop(self.disk.remove_tree(&self.staging));
         }
         put
     }
@@ -132,17 +132,6 @@ pub(super) fn occupied(destination: &Path, why: &str) -> AttemptError {
     let message =
         format!("`{}` cannot be written: {why}; choose another destination", destination.display());
     AttemptError::permanent("destination_exists", message)
-}
-
-/// Removes a file, a link or a directory with all that is in it, at leisure: nothing is synced.
-pub(super) fn remove_tree(disk: &dyn Disk, path: &Path) -> DiskResult<()> {
-    if disk.symlink_metadata(path)?.kind != FileKind::Directory {
-        return disk.remove_file(path);
-    }
-    for entry in disk.list(path)? {
-        remove_tree(disk, &path.join(entry.name))?;
-    }
-    disk.remove_dir(path)
 }
 
 /// A file that is being written; unless it is finished, it goes away again.

@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{remove_tree, spread};
+use super::spread;
 use crate::client::{Client, ClientError};
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -53,7 +53,7 @@ pub fn batch(
             sizes.push(disk.metadata(&wal.layout().partitions().join(entry.name))?.len);
         }
         files = (sizes.len(), sizes.iter().sum());
-        remove_tree(&**disk, &base)?;
+        disk.remove_tree(&base)?;
         floor.push(write_files(&**disk, &**clock, directory, &sizes)?);
     }
     let per_second =
@@ -95,7 +95,7 @@ fn write_files(
         file.sync_data()
     });
     let seconds = clock.elapsed().saturating_sub(start).as_secs_f64();
-    remove_tree(disk, &directory)?;
+    disk.remove_tree(&directory)?;
     written.map(|()| seconds)
 }
 

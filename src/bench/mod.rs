@@ -15,7 +15,7 @@ pub use verify::{VerifyRow, verify};
 use crate::client::{Client, ClientError};
 use crate::clock::Clock;
 use crate::config::Settings;
-use crate::disk::{Access, Disk, DiskResult, FileKind};
+use crate::disk::{Access, Disk, DiskResult};
 use crate::operation::{BackendName, Fields, Logged, OperationType};
 
 /// Bytes of a record: about what logging the addition of a file takes.
@@ -165,7 +165,7 @@ pub fn append(
         alone.push(seconds(RECORD_BYTES, 1)?);
         grouped.push(seconds(RECORD_BYTES * threads, threads)?);
     }
-    remove_tree(&**disk, &base)?;
+    disk.remove_tree(&base)?;
     let ratios =
         |floor: &[f64]| spread(ours.iter().zip(floor).map(|(ours, floor)| ours / floor).collect());
     Ok(AppendRow {
@@ -176,17 +176,6 @@ pub fn append(
         alone_per_second: 1.0 / spread(alone).0.max(f64::EPSILON),
         grouped_per_second: 1.0 / spread(grouped).0.max(f64::EPSILON),
     })
-}
-
-fn remove_tree(disk: &dyn Disk, path: &Path) -> DiskResult<()> {
-    for entry in disk.list(path)? {
-        let inner = path.join(&entry.name);
-        match entry.kind {
-            FileKind::Directory => remove_tree(disk, &inner)?,
-            _ => disk.remove_file(&inner)?,
-        }
-    }
-    disk.remove_dir(path)
 }
 
 fn append_with(client: &Client, threads: usize, each: usize) -> Result<(), ClientError> {

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::batch::generated;
-use super::{remove_tree, spread};
+use super::spread;
 use crate::client::{Client, ClientError};
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -65,7 +65,7 @@ pub fn verify(
             ours.push(checked);
         }
     }
-    remove_tree(&**disk, &base)?;
+    disk.remove_tree(&base)?;
     let per_second =
         |seconds: &[f64]| operations as f64 / spread(seconds.to_vec()).0.max(f64::EPSILON);
     Ok(VerifyRow {

@@ -133,7 +133,7 @@ impl Client {
         let mut wanted = Vec::with_capacity(operations.len());
         let tries_again = matches!(action, Action::Retry { .. } | Action::Redirect(_));
         for operation in operations {
-            if !strict && tries_again && operation.is_given_up() {
+            if !strict && tries_again && operation.is_abandoned() {
                 changed.skipped.push(skipped(
                     &operation,
                     "it was given up by hand; name it to bring it back".into(),
@@ -264,11 +264,11 @@ impl Client {
             {
                 match operation.state.failure() {
                     Some(failure) if failure.error_type == failure::PERMANENT => Effect::Unchanged,
-                    last => Effect::Event(Event::GivenUp { failure: given_up(last) }),
+                    last => Effect::Event(Event::Abandoned { failure: given_up(last) }),
                 }
             }
             (Action::Cancel { permanent: true }, Status::Pending | Status::Retrying) => {
-                Effect::Event(Event::GivenUp { failure: given_up(operation.state.failure()) })
+                Effect::Event(Event::Abandoned { failure: given_up(operation.state.failure()) })
             }
             (Action::Cancel { .. }, Status::Pending | Status::Retrying) => {
                 let last = operation.state.failure().map(|failure| failure.message.as_str());
@@ -294,7 +294,7 @@ impl Client {
             (Action::Hold, _) => Effect::Event(Event::Held { reason: by_hand() }),
             (Action::Release, _) if !operation.hold => Effect::Unchanged,
             (Action::Release, Status::Completed) => Effect::Unchanged,
-            (Action::Release, _) => Effect::Event(Event::Unheld { reason: by_hand() }),
+            (Action::Release, _) => Effect::Event(Event::HoldReleased { reason: by_hand() }),
             (Action::Delete, Status::Processing) => {
                 refused("it is being carried out; cancel it first")
             }
@@ -319,7 +319,7 @@ impl Client {
                 refused("it went on as another operation; retry that one")
             }
             (Action::Retry { now: true }, Status::Retrying) => {
-                Effect::Event(Event::Released { reason: "its wait was ended by hand".into() })
+                Effect::Event(Event::BackoffEnded { reason: "its wait was ended by hand".into() })
             }
             (Action::Retry { .. }, Status::Failed | Status::Retrying) => {
                 Effect::Event(Event::Retried { reason: by_hand(), forget: Vec::new() })

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Client;
 use super::error::ClientError;
-use crate::disk::{Access, Disk, DiskError, DiskResult, FileKind};
+use crate::disk::{Access, DiskError, DiskResult, FileKind};
 use crate::worker::Stop;
 
 /// Flushes that are timed.
@@ -127,7 +127,7 @@ impl Client {
         let place = found.join(format!("durability-{:016x}.tmp", self.clock.random()));
         disk.create_dir(&place)?;
         let tried = self.try_out(found, &place, rounds, processes, stop);
-        let removed = remove_tree(disk, &place);
+        let removed = disk.remove_tree(&place);
         let tried = tried?;
         if stop.is_requested() {
             return Err(ClientError::Interrupted);
@@ -352,15 +352,4 @@ impl Client {
         };
         (Tried { check: Check::Kills, safe, what }, (rounds, count))
     }
-}
-
-fn remove_tree(disk: &dyn Disk, path: &Path) -> DiskResult<()> {
-    for entry in disk.list(path)? {
-        let inner = path.join(&entry.name);
-        match entry.kind {
-            FileKind::Directory => remove_tree(disk, &inner)?,
-            _ => disk.remove_file(&inner)?,
-        }
-    }
-    disk.remove_dir(path)
 }

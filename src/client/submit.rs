@@ -189,10 +189,7 @@ impl Client {
         let processing = self.operation(&Reference::Number(number))?;
         let request = request_of(&processing, &self.layout);
         let result = function(&request, &Attempt::default());
-        let policy = RetryPolicy {
-            delay_ms: self.settings.retry_delay.as_millis() as u64,
-            retry_after_max_ms: self.settings.retry_after_max.as_millis() as u64,
-        };
+        let policy = RetryPolicy::new(self.settings.retry_delay, self.settings.retry_after_max);
         let terms = Terms { policy: &policy, clock: &*self.clock, last_success: None };
         let settlement = settle(&terms, &processing, result, false, || {
             Ok(AttemptStatus::Unknown("the function did not say whether it had been done".into()))

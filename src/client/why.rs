@@ -312,7 +312,7 @@ impl Client {
         }
         let turn = if operation.interruptions >= retry::ALONE_AFTER {
             ", alone and last, since it has ended drain loops before"
-        } else if retry::goes_last(operation).is_some() {
+        } else if retry::outage_rank(operation).is_some() {
             ", after the others, since it keeps finding its backend away"
         } else {
             ""

@@ -294,8 +294,8 @@ fn unknown_keys_come_with_a_guess_and_the_place() {
         ("default_backend = 'lokal'", "default_backend", "did you mean `local`?"),
         ("spool = 'awlays'", "spool", "did you mean `always`?"),
         ("jobs = '4'", "jobs", "leave out the quotes"),
-        ("[backends.My]\ntype = 's3'", "backends.My", "`My` is no valid backend name"),
-        ("[backends.'a.b']\ntype = 's3'", "backends.a.b", "`a.b` is no valid backend name"),
+        ("[backends.My]\ntype = 's3'", "backends.My", "`My` is not a valid backend name"),
+        ("[backends.'a.b']\ntype = 's3'", "backends.a.b", "`a.b` is not a valid backend name"),
     ] {
         let error = file(text).error();
         assert_eq!(error.key(), Some(key), "{error}");

@@ -1,4 +1,4 @@
-//! Named points at which the process dies, or stands still, on request: for tests that kill the real program there.
+//! Named points at which the process aborts or stops on request, for tests that kill the real program.
 //!
 //! Only in builds with debug assertions, and only if one of these environment variables is set:
 //!
@@ -6,7 +6,7 @@
 //!   `stop:NAME#N` raises SIGSTOP instead, so that the process keeps its locks.
 //! - `WAL_CLI_FAILPOINT_LIST=FILE` appends every point that is passed, with its count.
 //!
-//! A name says whether the point comes before an action or after its success, the action, and the role of the path:
+//! A name consists of `before` or `after` (on success), the action, and the role of the path:
 //! `before:sync:generation`, `after:rename:manifest`, `before:sync-dir:partitions`, `after:lock:process-lock`.
 
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Access, Disk, DiskFile, DiskResult, Entry, Identity, Metadata};
 
-/// Where the process is to end, and who is told of all points passed.
+/// The point at which the process ends, and the file that lists all points passed.
 #[derive(Debug)]
 pub struct Failpoints {
     armed: Option<Armed>,
@@ -45,7 +45,7 @@ impl Armed {
 }
 
 impl Failpoints {
-    /// As the environment says; none if it says nothing.
+    /// Reads the environment variables; `None` if neither is set.
     pub fn from_environment() -> Option<Failpoints> {
         let armed = std::env::var("WAL_CLI_FAILPOINT").ok().and_then(|text| Armed::parse(&text));
         let list = std::env::var_os("WAL_CLI_FAILPOINT_LIST")
@@ -57,14 +57,14 @@ impl Failpoints {
         })
     }
 
-    /// Passes a point, unless it is the last one.
+    /// Passes a point: lists it, and ends the process if it is the requested one.
     pub fn pass(&self, name: &str) {
         let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
         let count = passed.entry(name.to_owned()).or_default();
         *count += 1;
         let count = *count;
         if let Some(mut list) = self.list.as_ref() {
-            // A list with a gap only makes a test pass a point over.
+            // A gap in the list only makes a test skip a point.
             let _ = list.write_all(format!("{name}#{count}\n").as_bytes());
         }
         let Some(armed) =
@@ -73,7 +73,7 @@ impl Failpoints {
             return;
         };
         if armed.stops {
-            // Standing still, other threads must find no mutex taken.
+            // Other threads must not find the mutex locked while the process is stopped.
             drop(passed);
             let _ = rustix::process::kill_process(
                 rustix::process::getpid(),
@@ -85,10 +85,10 @@ impl Failpoints {
     }
 }
 
-/// What a path is to whoever keeps files there: a word for names of points.
+/// Returns the role of a path, as a word for the names of points.
 type Role = Box<dyn Fn(&Path) -> String + Send + Sync>;
 
-/// A disk that passes a point before and after everything that changes it, and around locks.
+/// A disk that passes a point before and after each change, and around locks.
 pub struct FailpointDisk {
     disk: Arc<dyn Disk>,
     points: Arc<Failpoints>,
@@ -105,7 +105,7 @@ impl fmt::Debug for FailpointDisk {
 }
 
 impl FailpointDisk {
-    /// `disk` with points; `role` names what stands at a path.
+    /// Wraps `disk`; `role` returns the role of a path.
     pub fn new(
         disk: Arc<dyn Disk>,
         points: Arc<Failpoints>,

@@ -1,7 +1,7 @@
-//! The file system, as far as this program uses it: the only way to files, locks and processes.
+//! Access to files, file locks and the process table.
 //!
-//! Everything that keeps data goes through [`Disk`], so that tests can put a simulated disk with
-//! power cuts, failing syncs and several processes in its place ([`MemoryDisk`]).
+//! Everything that stores data goes through [`Disk`]. Tests replace it by a simulated machine
+//! (`Machine`, feature `test-util`) with power cuts, failing syncs and several processes.
 
 #[cfg(feature = "test-util")]
 mod failpoint;
@@ -17,51 +17,52 @@ pub use failpoint::{FailpointDisk, Failpoints};
 pub use memory::{Fault, Machine, MemoryDisk, Unsynced};
 pub use os::OsDisk;
 
-/// An I/O error that knows what was being done, and to which path.
+/// An I/O error with the action and the path that it concerns.
 #[derive(Debug, thiserror::Error)]
 #[error("could not {action} `{}`: {source}", path.display())]
 pub struct DiskError {
-    /// What was tried: `open`, `write`, `sync`, …
+    /// The action that failed: `open`, `write`, `sync`, …
     pub action: &'static str,
-    /// To what.
+    /// The path that it concerns.
     pub path: PathBuf,
-    /// What the system said.
+    /// The error of the operating system.
     pub source: io::Error,
 }
 
 impl DiskError {
-    /// Wraps what the system said.
+    /// Adds action and path to an error of the operating system.
     pub fn new(action: &'static str, path: &Path, source: io::Error) -> DiskError {
         DiskError { action, path: path.to_owned(), source }
     }
 
-    /// What kind of error the system reported.
+    /// Returns the kind that the operating system reported.
     pub fn kind(&self) -> io::ErrorKind {
         self.source.kind()
     }
 
-    /// Whether a disk or a quota is full.
+    /// Returns true if the disk or the user's quota is full.
     pub fn is_full(&self) -> bool {
         matches!(self.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 
-    /// Whether the process, or the machine, has as many files open as it may.
+    /// Returns true if the process or the machine has reached its limit of open files.
     pub fn is_out_of_descriptors(&self) -> bool {
         use rustix::io::Errno;
         let number = self.source.raw_os_error();
         number == Some(Errno::MFILE.raw_os_error()) || number == Some(Errno::NFILE.raw_os_error())
     }
 
-    /// Whether the medium does not give back what it was given. That something is not there or not allowed, or that there
-    /// are no descriptors or no memory left, says nothing about it.
-    pub fn is_of_the_medium(&self) -> bool {
+    /// Returns true if the storage medium may be at fault.
+    ///
+    /// Missing files, missing permissions, and a lack of descriptors or memory say nothing about it.
+    pub fn is_medium_error(&self) -> bool {
         use io::ErrorKind::{Interrupted, NotFound, OutOfMemory, PermissionDenied};
         !self.is_out_of_descriptors()
             && !matches!(self.kind(), NotFound | PermissionDenied | OutOfMemory | Interrupted)
     }
 
-    /// Whether a link could not be made because the file system has none, or none left for that file.
-    pub fn is_without_links(&self) -> bool {
+    /// Returns true if the file system has no hard links, or none left for this file.
+    pub fn is_link_unsupported(&self) -> bool {
         matches!(
             self.kind(),
             io::ErrorKind::PermissionDenied
@@ -70,16 +71,16 @@ impl DiskError {
         )
     }
 
-    /// Whether the file or directory is not there.
+    /// Returns true if the file or directory does not exist.
     pub fn is_not_found(&self) -> bool {
         self.kind() == io::ErrorKind::NotFound
     }
 }
 
-/// What disk operations return.
+/// The result of disk operations.
 pub type DiskResult<T> = Result<T, DiskError>;
 
-/// Replaces a small file whose loss costs nothing: who reads it sees the old one or the new one, but a power cut may
+/// Replaces a small file that may be lost: readers see the old or the new content, but a power cut may
 /// leave neither.
 pub fn replace_unsynced(
     disk: &dyn Disk,
@@ -87,150 +88,151 @@ pub fn replace_unsynced(
     path: &Path,
     bytes: &[u8],
 ) -> DiskResult<()> {
-    // A process with the same id may have left one.
+    // An earlier process with the same id may have left one.
     let _ = disk.remove_file(staged);
     disk.open(staged, Access::CreateNew)?.write_at(bytes, 0)?;
     disk.rename(staged, path)
 }
 
-/// How a file is opened.
+/// The mode in which a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// To read what is there.
+    /// Read an existing file.
     Read,
-    /// To read and write what is there.
+    /// Read and write an existing file.
     Write,
-    /// To make a new file; it must not be there yet.
+    /// Create a new file; fails if it exists.
     CreateNew,
-    /// To read and write, making the file if need be.
+    /// Read and write, creating the file if it does not exist.
     OpenOrCreate,
 }
 
-/// What a path is.
+/// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
     /// A regular file.
     File,
     /// A directory.
     Directory,
-    /// A symbolic link (only where links are not followed).
+    /// A symbolic link; only where links are not followed.
     Symlink,
     /// A pipe, a device, a socket.
     Other,
 }
 
-/// What is known of a file without reading it.
+/// The metadata of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metadata {
     /// File, directory, link or other.
     pub kind: FileKind,
-    /// Bytes.
+    /// Size in bytes.
     pub len: u64,
-    /// Modification time, nanoseconds since 1970.
+    /// Modification time in nanoseconds since 1970.
     pub mtime_ns: i64,
     /// Inode number.
     pub inode: u64,
-    /// Number of the file system.
+    /// Device number of the file system.
     pub device: u64,
 }
 
-/// One name in a directory.
+/// One entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The name; not necessarily UTF-8.
     pub name: std::ffi::OsString,
-    /// What it names; links are not followed.
+    /// The kind of the file; links are not followed.
     pub kind: FileKind,
 }
 
-/// Who we are on this machine.
+/// The identity of the current process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Process id.
     pub pid: u32,
-    /// When this process started, in the unit of the kernel's process table: with the pid, unique within a boot.
+    /// Start time in the unit of the kernel's process table; with the pid, unique within a boot.
     pub started: u64,
-    /// Id of this boot of the machine.
+    /// Id of the current boot of the machine.
     pub boot_id: String,
     /// Host name.
     pub host: String,
-    /// User name or, failing that, number.
+    /// User name or, without one, user id.
     pub user: String,
 }
 
-/// A file system, and the processes that share it.
+/// A file system and the processes that share it.
 pub trait Disk: Send + Sync + fmt::Debug {
-    /// Opens a file; new files get mode 0600.
+    /// Opens a file; new files have mode 0600.
     fn open(&self, path: &Path, access: Access) -> DiskResult<Box<dyn DiskFile>>;
-    /// Makes one directory with mode 0700; its parent must be there and it must not.
+    /// Creates a directory with mode 0700. Fails if it exists or its parent does not.
     fn create_dir(&self, path: &Path) -> DiskResult<()>;
-    /// Renames a file or directory within the file system, replacing a file at the new name.
+    /// Renames a file or directory within the file system; a file with the new name is replaced.
     fn rename(&self, from: &Path, to: &Path) -> DiskResult<()>;
-    /// Removes a file or link.
+    /// Removes a file or a symbolic link.
     fn remove_file(&self, path: &Path) -> DiskResult<()>;
     /// Removes an empty directory.
     fn remove_dir(&self, path: &Path) -> DiskResult<()>;
     /// Makes a directory's entries durable.
     fn sync_dir(&self, path: &Path) -> DiskResult<()>;
-    /// The names in a directory, in no order.
+    /// Returns the entries of a directory in no particular order.
     fn list(&self, path: &Path) -> DiskResult<Vec<Entry>>;
-    /// What a path is, links followed.
+    /// Returns the metadata of a path, following links.
     fn metadata(&self, path: &Path) -> DiskResult<Metadata>;
-    /// What a path is, links not followed.
+    /// Returns the metadata of a path without following links.
     fn symlink_metadata(&self, path: &Path) -> DiskResult<Metadata>;
-    /// Where a link points.
+    /// Returns the target of a symbolic link.
     fn read_link(&self, path: &Path) -> DiskResult<PathBuf>;
-    /// Makes a symbolic link at `path` that points to `target`.
+    /// Creates a symbolic link at `path` that points to `target`.
     fn symlink(&self, target: &Path, path: &Path) -> DiskResult<()>;
-    /// Gives the file `from` a second name, which must not be there yet; [`DiskError::is_without_links`] tells that the
-    /// file system has no such names, or none left for this file.
+    /// Creates `to` as a hard link to the file `from`. Fails if `to` exists;
+    /// [`DiskError::is_link_unsupported`] is true if the file system cannot make the link.
     fn link(&self, _from: &Path, to: &Path) -> DiskResult<()> {
         Err(DiskError::new("link", to, io::ErrorKind::Unsupported.into()))
     }
-    /// How many names a file has.
+    /// Returns the number of hard links of a file.
     fn links(&self, _path: &Path) -> DiskResult<u64> {
         Ok(1)
     }
-    /// Makes an empty file share the content of another one, as it is at this instant; false: the file system cannot.
+    /// Makes the empty file `to` share the current content of `from`. Returns false if the file system
+    /// cannot.
     fn clone_file(&self, _from: &Path, _to: &Path) -> DiskResult<bool> {
         Ok(false)
     }
-    /// Bytes that may still be written where `path` is.
+    /// Returns the free bytes of the file system that contains `path`.
     fn free_bytes(&self, path: &Path) -> DiskResult<u64>;
-    /// Whether a path is on a network file system, where locks and flushes cannot be relied upon.
+    /// Returns true if `path` is on a network file system, where locks and flushes are not reliable.
     fn is_network(&self, path: &Path) -> DiskResult<bool>;
-    /// Who we are.
+    /// Returns the identity of this process.
     fn identity(&self) -> &Identity;
-    /// Whether the process with this id and start time still lives.
+    /// Returns true if the process with this id and start time is alive.
     fn is_alive(&self, pid: u32, started: u64) -> bool;
 }
 
-/// An open file. Closing it gives up its lock.
+/// An open file; dropping it releases its lock.
 pub trait DiskFile: Send + Sync + fmt::Debug {
-    /// Reads at an offset; fewer bytes than asked for only at the end of the file.
+    /// Reads at an offset. Returns fewer bytes than requested only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> DiskResult<usize>;
     /// Writes all bytes at an offset.
     fn write_at(&self, data: &[u8], offset: u64) -> DiskResult<()>;
-    /// Makes the content durable, with as much metadata as reading it back needs.
+    /// Makes the content durable, with the metadata that reading it back needs.
     fn sync_data(&self) -> DiskResult<()>;
     /// Makes content and metadata durable.
     fn sync_all(&self) -> DiskResult<()>;
-    /// What is known of the file.
+    /// Returns the metadata of the file.
     fn metadata(&self) -> DiskResult<Metadata>;
-    /// Takes the exclusive lock if nobody holds it.
+    /// Takes the exclusive lock. Returns false, without waiting, if another handle holds it.
     fn try_lock(&self) -> DiskResult<bool>;
-    /// Gives the lock up.
+    /// Releases the lock.
     fn unlock(&self) -> DiskResult<()>;
 }
 
 impl dyn Disk + '_ {
-    /// The whole content of a file.
+    /// Returns the content of a file.
     pub fn read(&self, path: &Path) -> DiskResult<Vec<u8>> {
         let file = self.open(path, Access::Read)?;
         file.read_to_end_from(0)
     }
 
-    /// Whether a path is there.
+    /// Returns true if `path` exists, following links.
     pub fn exists(&self, path: &Path) -> DiskResult<bool> {
         match self.metadata(path) {
             Ok(_) => Ok(true),
@@ -239,7 +241,7 @@ impl dyn Disk + '_ {
         }
     }
 
-    /// Makes a directory unless it is there; its name is durable once its parent is synced.
+    /// Creates a directory unless it exists. The name is durable once the parent is synced.
     pub fn create_dir_if_missing(&self, path: &Path) -> DiskResult<()> {
         match self.create_dir(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -247,7 +249,7 @@ impl dyn Disk + '_ {
         }
     }
 
-    /// Makes a directory and its missing parents, each durable in its parent before this returns.
+    /// Creates a directory and its missing parents; all their names are durable on return.
     pub fn create_dir_all_synced(&self, path: &Path) -> DiskResult<()> {
         match self.create_dir(path) {
             Ok(()) => {}
@@ -279,7 +281,7 @@ impl dyn Disk + '_ {
         }
     }
 
-    /// Makes the names of a directory, and of those above it up to the mount point, durable.
+    /// Makes the entries of `path`, and of its ancestors up to the mount point, durable.
     pub fn sync_ancestors(&self, path: &Path) -> DiskResult<()> {
         let device = self.metadata(path)?.device;
         for ancestor in path.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
@@ -288,7 +290,7 @@ impl dyn Disk + '_ {
                 _ => break,
             }
             match self.sync_dir(ancestor) {
-                // A directory that we may not open, we cannot have made.
+                // This program cannot have created a directory that it must not open.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => break,
                 other => other?,
             }
@@ -296,14 +298,38 @@ impl dyn Disk + '_ {
         Ok(())
     }
 
-    /// Writes a new file whole and makes its content durable; its name is durable once the directory is synced.
+    /// Creates a file with durable content. Its name is durable once the directory is synced.
     pub fn write_new_synced(&self, path: &Path, data: &[u8]) -> DiskResult<()> {
         let file = self.open(path, Access::CreateNew)?;
         file.write_at(data, 0)?;
         file.sync_all()
     }
 
-    /// Publishes a finished file: renames it into place, then makes the new name durable.
+    /// Removes a file or a symbolic link; succeeds if it does not exist.
+    pub fn remove_if_present(&self, path: &Path) -> DiskResult<()> {
+        match self.remove_file(path) {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes a file, a symbolic link, or a directory with all that it contains; links are not
+    /// followed. Fails if `path` does not exist.
+    pub fn remove_tree(&self, path: &Path) -> DiskResult<()> {
+        if self.symlink_metadata(path)?.kind != FileKind::Directory {
+            return self.remove_file(path);
+        }
+        for entry in self.list(path)? {
+            let inner = path.join(&entry.name);
+            match entry.kind {
+                FileKind::Directory => self.remove_tree(&inner)?,
+                _ => self.remove_file(&inner)?,
+            }
+        }
+        self.remove_dir(path)
+    }
+
+    /// Renames a finished file into place and makes the new name durable.
     pub fn publish(&self, from: &Path, to: &Path) -> DiskResult<()> {
         self.rename(from, to)?;
         self.sync_dir(to.parent().unwrap_or(Path::new(".")))
@@ -311,7 +337,7 @@ impl dyn Disk + '_ {
 }
 
 impl dyn DiskFile + '_ {
-    /// All bytes from an offset to the end.
+    /// Returns all bytes from `offset` to the end.
     pub fn read_to_end_from(&self, offset: u64) -> DiskResult<Vec<u8>> {
         let len = self.metadata()?.len.saturating_sub(offset);
         let mut data = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];

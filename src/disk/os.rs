@@ -1,3 +1,5 @@
+//! The real file system. Linux only: it reads `/proc` for processes and the boot id, clones files with
+//! `FICLONE`, and recognizes network file systems by the magic numbers of `linux/magic.h`.
 #![expect(
     clippy::disallowed_methods,
     reason = "this is the seam behind which the file system lives"
@@ -11,15 +13,15 @@ use std::sync::OnceLock;
 
 use super::{Access, Disk, DiskError, DiskFile, DiskResult, Entry, FileKind, Identity, Metadata};
 
-/// The file system of this machine.
+/// The file system of this machine, seen from this process. Works on Linux only.
 #[derive(Debug, Default)]
 pub struct OsDisk {
-    /// Found out when first asked for: most commands never need it.
+    /// Read on first use: most commands never need it.
     identity: OnceLock<Identity>,
 }
 
 impl OsDisk {
-    /// The real disk, seen from this process.
+    /// Returns the file system of this machine.
     pub fn new() -> OsDisk {
         OsDisk::default()
     }
@@ -34,14 +36,14 @@ fn identity() -> Identity {
         started: start_time(pid).unwrap_or(0),
         boot_id: read("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        // Cron sets neither; a number still tells who it was.
+        // Cron sets neither variable.
         user: std::env::var("USER")
             .or_else(|_| std::env::var("LOGNAME"))
             .unwrap_or_else(|_| if uid == 0 { "root".into() } else { uid.to_string() }),
     }
 }
 
-/// Field 22 of `/proc/<pid>/stat`, counted behind the command's closing parenthesis.
+/// Returns field 22 of `/proc/<pid>/stat`, counted from behind the command's closing parenthesis.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
@@ -143,7 +145,7 @@ impl Disk for OsDisk {
     }
 
     fn symlink(&self, target: &Path, path: &Path) -> DiskResult<()> {
-        std::os::unix::fs::symlink(target, path).at("make link", path)
+        std::os::unix::fs::symlink(target, path).at("create link", path)
     }
 
     fn link(&self, from: &Path, to: &Path) -> DiskResult<()> {
@@ -163,7 +165,8 @@ impl Disk for OsDisk {
             Err(full @ (Errno::NOSPC | Errno::DQUOT | Errno::IO)) => {
                 Err(io::Error::from(full)).at("clone", from)
             }
-            // Another file system, or one that shares nothing, or a file that may not be shared: copying tells the rest.
+            // Two file systems, one without sharing, or a file that must not be shared. If there is
+            // another cause, copying fails with it.
             Err(_) => Ok(false),
         }
     }
@@ -176,7 +179,7 @@ impl Disk for OsDisk {
     }
 
     fn is_network(&self, path: &Path) -> DiskResult<bool> {
-        // NFS, SMB, CIFS, SMB2, AFS, Ceph, 9P, FUSE (sshfs and its like), from linux/magic.h.
+        // NFS, SMB, CIFS, SMB2, AFS, Ceph, 9P, FUSE (sshfs and others), from linux/magic.h.
         const NETWORK: [u64; 8] = [
             0x6969,
             0x517b,

@@ -1,11 +1,11 @@
-//! What failures have in common: messages without what is particular to one operation.
+//! Causes of failures: messages without the details of one operation, for grouping.
 
 use super::Failure;
 
-/// A failure's cause: its message with names, paths, ids and numbers left out.
+/// Returns the cause of a failure: its message without names, paths, ids and numbers.
 ///
-/// Text between backticks and words with a slash become `…`, as do words of sixteen letters and digits or
-/// more, such as ids and CIDs; numbers become `#`.
+/// Text in backticks, words with a slash, and words of 16 or more letters and digits (ids, CIDs) become
+/// `…`; numbers become `#`.
 pub fn normalised(failure: &Failure) -> String {
     let mut plain = String::with_capacity(failure.message.len());
     for (at, part) in failure.message.split('`').enumerate() {
@@ -19,7 +19,7 @@ pub fn normalised(failure: &Failure) -> String {
         } else {
             without_numbers(word)
         };
-        // `… …` says no more than `…`.
+        // Neighbouring `…` merge into one.
         if short != "…" || words.last().is_none_or(|last| last != "…") {
             words.push(short);
         }
@@ -27,7 +27,7 @@ pub fn normalised(failure: &Failure) -> String {
     words.join(" ")
 }
 
-/// A short name of a cause: the same for the same type of error and normalised message, whatever the backend.
+/// Returns a short name of a cause: equal for equal error types and normalised messages of any backend.
 pub fn fingerprint(failure: &Failure) -> String {
     let text = format!("{}\0{}", failure.error_type, normalised(failure));
     format!("{:08x}", crc32c::crc32c(text.as_bytes()))
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_particular_to_one_operation_is_left_out() {
+    fn details_of_one_operation_are_left_out() {
         for (message, cause) in [
             ("`/a/b.txt` is gone; add it again", "… is gone; add it again"),
             ("cannot read /tmp/x y: denied", "cannot read … y: denied"),

@@ -4,38 +4,38 @@ use super::{
     BackendName, Claim, Failure, Fields, OperationId, OperationType, Outcome, Source, Status, Time,
 };
 
-/// What somebody hands us to be done; everything else about an operation is given by the log.
+/// An operation as its caller describes it; the log adds everything else when it is logged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Logged {
-    /// What is to be done.
+    /// The kind of work: `add`, `pin`, …
     #[serde(skip, default = "placeholder_type")]
     pub operation_type: OperationType,
-    /// Where.
+    /// The backend that executes it.
     #[serde(skip, default = "placeholder_backend")]
     pub backend: BackendName,
-    /// With what.
+    /// The parameters that its backend receives.
     pub parameters: Fields,
-    /// Retries allowed.
+    /// Retries after the first attempt.
     pub max_retries: u32,
-    /// Higher goes first.
+    /// Among due operations of one backend, higher goes first.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub priority: i32,
-    /// Operations that must be completed first.
+    /// Operations that must complete before this one starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<OperationId>,
-    /// The caller's key.
+    /// The caller's key: a second operation with the same key is never logged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
-    /// Not to be tried before.
+    /// The earliest time of its first attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,
-    /// The file it refers to.
+    /// The file that it refers to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
-    /// The operation this one was made from.
+    /// The operation that this one was created from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirected_from: Option<OperationId>,
-    /// Whether it is set aside from the start, as what it was made from was.
+    /// Whether it is held from the start, as the operation that it was created from was.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hold: bool,
 }
@@ -54,12 +54,12 @@ fn placeholder_backend() -> BackendName {
 }
 
 impl Logged {
-    /// Whether it can only be logged after a look at what is there: it has a key, or waits for others.
+    /// Returns true if the log must be searched before it is logged: it has a key or dependencies.
     pub fn has_conditions(&self) -> bool {
         self.idempotency_key.is_some() || !self.depends_on.is_empty()
     }
 
-    /// An operation with nothing but type, backend and parameters.
+    /// Returns an operation with defaults for everything but these.
     pub fn new(
         operation_type: OperationType,
         backend: BackendName,
@@ -82,122 +82,126 @@ impl Logged {
     }
 }
 
-/// What happened to an operation.
+/// The event that a transition records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// It was logged.
+    /// The operation was logged.
     Logged(Box<Logged>),
-    /// A drain loop took it.
+    /// A drain loop claimed it.
     Claimed {
-        /// Who.
+        /// The claiming process.
         claim: Claim,
     },
-    /// It is done.
+    /// It completed.
     Completed {
-        /// With what result.
+        /// Its result.
         outcome: Outcome,
     },
-    /// It ended without success.
+    /// It failed: no automatic step will retry it.
     Failed {
-        /// Why.
+        /// The failure of the last attempt.
         failure: Failure,
     },
-    /// An attempt failed; another one is due later.
+    /// An attempt failed and another one is scheduled.
     Retrying {
-        /// Why.
+        /// The failure of the attempt.
         failure: Failure,
-        /// When the next attempt is due.
+        /// The time of the next attempt.
         until: Time,
     },
-    /// The claim was given back without spending an attempt.
-    Returned {
-        /// Why: an outage, a hand-back, a crash after which the backend said it was not done.
+    /// Its claim ended without spending an attempt: it is pending again.
+    #[serde(rename = "returned")]
+    Requeued {
+        /// The reason: an outage, a hand-back, or a crash after which the backend denied the effect.
         reason: String,
         /// Whether the attempt ended without an answer.
         interrupted: bool,
-        /// What the backend, or its absence, said.
+        /// The failure that the attempt reported, if any.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failure: Option<Failure>,
     },
-    /// Its wait was cut short: its backend is back, or somebody asked.
-    Released {
-        /// Why.
+    /// Its backoff was cut short: its backend is reachable again, or a user asked for it.
+    #[serde(rename = "released")]
+    BackoffEnded {
+        /// The reason.
         reason: String,
     },
-    /// Somebody asked for it to be tried again; counters start over.
+    /// A user asked for another attempt: its counters start over.
     Retried {
-        /// Why.
+        /// The reason.
         reason: String,
-        /// Operations that it waited for and that are gone: it goes on without.
+        /// Deleted or abandoned dependencies that it no longer waits for.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         forget: Vec<OperationId>,
     },
-    /// The operator set it aside: it is not carried out until that is undone.
+    /// A user set it aside: it is not executed until it is released.
     Held {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// It is no longer set aside.
-    Unheld {
-        /// Why.
+    /// A user released it from its hold.
+    #[serde(rename = "unheld")]
+    HoldReleased {
+        /// The reason.
         reason: String,
     },
-    /// Its place in the order changed.
+    /// Its priority changed.
     Prioritized {
-        /// Higher goes first.
+        /// The new priority.
         priority: i32,
     },
-    /// It is being carried out, and somebody asked for an end of that.
+    /// A user asked its running attempt to stop.
     CancelRequested {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// Operations that it waited for are completed.
+    /// Some of its dependencies completed.
     DependenciesDone {
-        /// Which.
+        /// Those that it no longer waits for.
         ids: Vec<OperationId>,
     },
-    /// It went on as another operation; what waited is failed by that.
+    /// It was logged again for another backend; a waiting operation fails by that.
     Redirected {
-        /// The other operation.
+        /// The operation that replaces it.
         to: OperationId,
-        /// What it says of itself if it had not failed already.
+        /// Its failure from now on, unless it had failed before.
         failure: Failure,
     },
-    /// What it had brought about is not there any more: it stays completed, and goes on as another operation.
+    /// Its effect was lost: it stays completed and is logged again as a new operation.
     Reopened {
-        /// The other operation.
+        /// The new operation.
         to: OperationId,
     },
-    /// The operator says that it will never succeed.
-    GivenUp {
-        /// What stands for it from now on.
+    /// A user marked it as one that will never succeed.
+    #[serde(rename = "given_up")]
+    Abandoned {
+        /// Its failure from now on.
         failure: Failure,
     },
-    /// It is gone, with its history.
+    /// It was deleted with its history.
     Deleted {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
 impl Event {
-    /// The status an operation of status `from` has after this event; none: it is gone.
+    /// Returns the status after this event for an operation of status `from`; `None` if it is deleted.
     pub fn to(&self, from: Option<Status>) -> Option<Status> {
         Some(match self {
             Event::Logged(_)
-            | Event::Returned { .. }
-            | Event::Released { .. }
+            | Event::Requeued { .. }
+            | Event::BackoffEnded { .. }
             | Event::Retried { .. } => Status::Pending,
             Event::Claimed { .. } => Status::Processing,
             Event::Completed { .. } => Status::Completed,
-            Event::Failed { .. } | Event::Redirected { .. } | Event::GivenUp { .. } => {
+            Event::Failed { .. } | Event::Redirected { .. } | Event::Abandoned { .. } => {
                 Status::Failed
             }
             Event::Retrying { .. } => Status::Retrying,
             Event::Held { .. }
-            | Event::Unheld { .. }
+            | Event::HoldReleased { .. }
             | Event::Prioritized { .. }
             | Event::CancelRequested { .. }
             | Event::DependenciesDone { .. }
@@ -206,7 +210,7 @@ impl Event {
         })
     }
 
-    /// Whether an operation of status `from` (none: not yet logged) may go through this event.
+    /// Returns true if an operation of status `from` (`None`: not logged yet) may undergo this event.
     pub fn is_legal_from(&self, from: Option<Status>) -> bool {
         let Some(from) = from else { return matches!(self, Event::Logged(_)) };
         match self {
@@ -214,16 +218,16 @@ impl Event {
             Event::Claimed { .. } | Event::DependenciesDone { .. } => from.is_waiting(),
             Event::Completed { .. }
             | Event::Retrying { .. }
-            | Event::Returned { .. }
+            | Event::Requeued { .. }
             | Event::CancelRequested { .. } => from == Status::Processing,
-            // Also by cancelling, and by a dependency that failed.
+            // Cancelling, or a failed dependency, fails an operation that was not running.
             Event::Failed { .. } | Event::Held { .. } | Event::Prioritized { .. } => {
                 !from.is_terminal()
             }
-            Event::Unheld { .. } => from != Status::Completed,
-            Event::Released { .. } => from == Status::Retrying,
+            Event::HoldReleased { .. } => from != Status::Completed,
+            Event::BackoffEnded { .. } => from == Status::Retrying,
             Event::Retried { .. } => matches!(from, Status::Failed | Status::Retrying),
-            Event::Redirected { .. } | Event::GivenUp { .. } => {
+            Event::Redirected { .. } | Event::Abandoned { .. } => {
                 from.is_waiting() || from == Status::Failed
             }
             Event::Reopened { .. } => from == Status::Completed,
@@ -231,7 +235,7 @@ impl Event {
         }
     }
 
-    /// What it does to an operation, for messages: `it cannot be …`.
+    /// Returns the past participle of the event, for messages such as `it cannot be retried`.
     pub fn past_participle(&self) -> &'static str {
         match self {
             Event::Logged(_) => "logged",
@@ -239,50 +243,50 @@ impl Event {
             Event::Completed { .. } => "completed",
             Event::Failed { .. } => "failed",
             Event::Retrying { .. } => "scheduled for another attempt",
-            Event::Returned { .. } => "given back",
-            Event::Released { .. } => "released from its wait",
+            Event::Requeued { .. } => "requeued",
+            Event::BackoffEnded { .. } => "released from its backoff",
             Event::Retried { .. } => "retried",
             Event::Held { .. } => "held",
-            Event::Unheld { .. } => "released",
-            Event::Prioritized { .. } => "moved in the order",
+            Event::HoldReleased { .. } => "released",
+            Event::Prioritized { .. } => "prioritized",
             Event::CancelRequested { .. } => "cancelled",
-            Event::DependenciesDone { .. } => "freed of what it waits for",
+            Event::DependenciesDone { .. } => "released from its dependencies",
             Event::Redirected { .. } => "redirected",
             Event::Reopened { .. } => "reopened",
-            Event::GivenUp { .. } => "given up",
+            Event::Abandoned { .. } => "abandoned",
             Event::Deleted { .. } => "deleted",
         }
     }
 
-    /// Why it happened, in a few words, for the history.
+    /// Returns the reason that the history shows, if the event has one.
     pub fn reason(&self) -> Option<String> {
         Some(match self {
-            Event::Returned { reason, .. }
-            | Event::Released { reason }
+            Event::Requeued { reason, .. }
+            | Event::BackoffEnded { reason }
             | Event::Retried { reason, .. } => reason.clone(),
             Event::Held { reason } => format!("held: {reason}"),
-            Event::Unheld { reason } => format!("no longer held: {reason}"),
+            Event::HoldReleased { reason } => format!("no longer held: {reason}"),
             Event::CancelRequested { reason } => format!("asked to stop: {reason}"),
             Event::Deleted { reason } => reason.clone(),
-            Event::Prioritized { priority } => format!("priority is now {priority}"),
+            Event::Prioritized { priority } => format!("priority set to {priority}"),
             Event::DependenciesDone { ids } => match ids.as_slice() {
-                [one] => format!("what it waited for is completed: {one}"),
-                several => format!("{} operations that it waited for are completed", several.len()),
+                [one] => format!("dependency {one} completed"),
+                several => format!("{} dependencies completed", several.len()),
             },
-            Event::Redirected { to, .. } => format!("went on as {to}"),
-            Event::Reopened { to } => format!("not there any more as it was; went on as {to}"),
-            Event::GivenUp { .. } => "marked as permanently failed".to_owned(),
+            Event::Redirected { to, .. } => format!("redirected: continues as {to}"),
+            Event::Reopened { to } => format!("its effect was lost; reopened as {to}"),
+            Event::Abandoned { .. } => "marked as permanently failed".to_owned(),
             _ => return None,
         })
     }
 
-    /// The failure that it reports, if any.
+    /// Returns the failure that the event reports, if any.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             Event::Failed { failure }
             | Event::Retrying { failure, .. }
-            | Event::GivenUp { failure } => Some(failure),
-            Event::Returned { failure, .. } => failure.as_ref(),
+            | Event::Abandoned { failure } => Some(failure),
+            Event::Requeued { failure, .. } => failure.as_ref(),
             _ => None,
         }
     }

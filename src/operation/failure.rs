@@ -1,14 +1,14 @@
-//! The words that the log itself gives to failures; backends have words of their own.
+//! Error types that the log itself assigns; backends add their own.
 
-/// Cancelled by hand.
+/// Cancelled by a user.
 pub const CANCELLED: &str = "cancelled";
-/// Marked by hand as one that will never succeed.
+/// Abandoned by a user: marked as one that will never succeed.
 pub const PERMANENT: &str = "permanent_failure";
-/// An operation that it waited for has failed.
+/// A dependency failed.
 pub const DEPENDENCY: &str = "dependency_failed";
-/// It goes on as another operation.
+/// Redirected: logged again as another operation.
 pub const REDIRECTED: &str = "redirected";
-/// It may have been done, and repeating it may do harm.
+/// Unknown outcome: it may have taken effect, and repeating it may do harm.
 pub const IN_DOUBT: &str = "in_doubt";
-/// Its drain loop died again and again.
+/// Abandoned because its drain loop died during attempt after attempt.
 pub const CRASHES_DRAIN: &str = "crashes_drain";

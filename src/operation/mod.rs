@@ -1,6 +1,7 @@
-//! Operations: pure values, their legal transitions, and the arithmetic of retries.
+//! Operations: plain values, their legal transitions, and the arithmetic of retries.
 //!
-//! Nothing here touches a file, a clock or a network: every function that needs the time takes it.
+//! Nothing here touches a file, a clock or the network: a function that needs the time takes it as an
+//! argument. [`apply`] is the only place where an operation changes.
 
 pub mod cause;
 mod counter;
@@ -24,28 +25,28 @@ pub use transition::{IllegalTransition, Transition, apply};
 /// Text parameters and receipts, ordered by name.
 pub type Fields = BTreeMap<String, String>;
 
-/// Where an operation stands: these five and no others.
+/// The status of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Logged, waiting to be carried out.
+    /// Logged and waiting for its first attempt, or requeued.
     Pending,
     /// Claimed: its backend may have been called.
     Processing,
-    /// Done, its result verified.
+    /// Completed, its result verified.
     Completed,
-    /// Ended without success; stays until somebody asks for something else.
+    /// Failed; it stays failed until a user retries, redirects or deletes it.
     Failed,
     /// An attempt failed; the next one is scheduled.
     Retrying,
 }
 
 impl Status {
-    /// All five, in the order they are shown.
+    /// All statuses, in the order in which they are displayed.
     pub const ALL: [Status; 5] =
         [Status::Pending, Status::Processing, Status::Completed, Status::Failed, Status::Retrying];
 
-    /// The word for it in columns, JSON and commands.
+    /// Returns the word used in columns, JSON and arguments.
     pub fn as_str(self) -> &'static str {
         match self {
             Status::Pending => "pending",
@@ -56,17 +57,17 @@ impl Status {
         }
     }
 
-    /// The status a word stands for, if any.
+    /// Returns the status with this word, if there is one.
     pub fn parse(word: &str) -> Option<Status> {
         Status::ALL.into_iter().find(|status| status.as_str() == word)
     }
 
-    /// Whether nothing more happens by itself.
+    /// Returns true if no automatic step follows.
     pub fn is_terminal(self) -> bool {
         matches!(self, Status::Completed | Status::Failed)
     }
 
-    /// Whether an operation of this status may have that one after its next transition.
+    /// Returns true if one transition can lead from this status to `next`.
     pub fn may_become(self, next: Status) -> bool {
         use Status::{Completed, Failed, Pending, Processing, Retrying};
         match self {
@@ -78,7 +79,7 @@ impl Status {
         }
     }
 
-    /// Whether a drain loop may take it (when due).
+    /// Returns true if a drain loop may claim the operation once it is due.
     pub fn is_waiting(self) -> bool {
         matches!(self, Status::Pending | Status::Retrying)
     }
@@ -94,20 +95,20 @@ impl std::fmt::Display for Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
-    /// Trying again cannot help: bad input, refused, unsupported.
+    /// Another attempt cannot help: invalid input, access denied, not supported.
     Permanent,
-    /// The backend answers but this attempt did not work: tried again with backoff.
+    /// The backend answered, but the attempt failed: it is retried with backoff.
     Transient,
-    /// The backend is away: nothing is spent, the lane closes until it is back.
+    /// The backend is unreachable: no attempt is spent, and its circuit breaker opens.
     Outage,
 }
 
 impl FailureClass {
-    /// All three.
+    /// All classes.
     pub const ALL: [FailureClass; 3] =
         [FailureClass::Permanent, FailureClass::Transient, FailureClass::Outage];
 
-    /// The word for it in columns and JSON.
+    /// Returns the word used in columns and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             FailureClass::Permanent => "permanent",
@@ -116,7 +117,7 @@ impl FailureClass {
         }
     }
 
-    /// The class a word stands for, if any.
+    /// Returns the class with this word, if there is one.
     pub fn parse(word: &str) -> Option<FailureClass> {
         FailureClass::ALL.into_iter().find(|class| class.as_str() == word)
     }
@@ -125,32 +126,32 @@ impl FailureClass {
 /// Why an attempt, or the operation as a whole, did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// What it means for the next attempt.
+    /// Decides whether and when the next attempt follows.
     pub class: FailureClass,
     /// A stable word for scripts: `not_found`, `source_changed`, `in_doubt`, …
     pub error_type: String,
-    /// One or more sentences: what happened, to what, what to do.
+    /// What failed, on what, why, and what to do about it.
     pub message: String,
 }
 
-/// What came out of a completed operation.
+/// The result of a completed operation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// The content's CID, where there is one.
+    /// The CID of the content, if the backend computes one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cid: Option<String>,
-    /// Bytes of content, where that means something.
+    /// The size of the content in bytes, if it applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// Where the result was written, for operations that write one.
+    /// The path to which the result was written, if it applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<String>,
-    /// Proof or detail from the backend: an ETag, a version id, a listing.
+    /// Evidence or detail from the backend: an ETag, a version id, a listing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub receipt: Fields,
 }
 
-/// Who is carrying an operation out.
+/// The process that executes an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// Process id of the drain loop.
@@ -161,88 +162,88 @@ pub struct Claim {
     pub started: Time,
 }
 
-/// The file an operation refers to, as it was when the operation was logged.
+/// The state of the source file at the time the operation was logged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Modification time, nanoseconds since 1970.
+    /// Modification time in nanoseconds since 1970.
     pub mtime_ns: i64,
     /// Inode number.
     pub inode: u64,
-    /// SHA-256 of the content in hex, where the content was read anyway.
+    /// SHA-256 of the content in hex, if the content had to be read anyway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// The name of its copy in the spool, where there is one.
+    /// The name of its copy in the spool, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spool: Option<String>,
 }
 
 impl Source {
-    /// Whether its content was copied into the log.
+    /// Returns true if the content was copied into the log.
     pub fn is_spooled(&self) -> bool {
         self.spool.is_some()
     }
 }
 
-/// A span of wall time to sit out, kept with its start so that a jumping clock cannot stretch it.
+/// A period of wall time, kept with its start so that a clock that jumps back cannot extend it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wait {
-    /// When the wait began.
+    /// The start.
     pub since: Time,
-    /// When it ends.
+    /// The end.
     pub until: Time,
 }
 
 impl Wait {
-    /// Whether the wait is over: past its end, or the clock now stands before its start.
+    /// Returns true after the end, and also if `now` is before the start.
     pub fn is_over(&self, now: Time) -> bool {
         now >= self.until || now < self.since
     }
 }
 
-/// What is true of an operation in its present status, and only that.
+/// The status of an operation with the data that only this status has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// Waiting; the failure of an earlier attempt, if there was one.
+    /// Waiting for an attempt.
     Pending {
-        /// Why the last attempt did not count or succeed.
+        /// The failure of the previous attempt, if there was one.
         last_failure: Option<Failure>,
     },
     /// Claimed by a drain loop.
     Processing {
-        /// By whom, and since when.
+        /// The process, and the time of the claim.
         claim: Claim,
-        /// Why the attempt before this one did not succeed.
+        /// The failure of the previous attempt, if there was one.
         last_failure: Option<Failure>,
-        /// Whether somebody asked for an end of the attempt.
+        /// Whether a user asked the attempt to stop.
         cancel_requested: bool,
     },
     /// Waiting for the next attempt.
     Retrying {
-        /// Why the last attempt failed.
+        /// The failure of the last attempt.
         failure: Failure,
-        /// When the next attempt is due.
+        /// The backoff before the next attempt.
         wait: Wait,
     },
-    /// Done.
+    /// Completed.
     Completed {
-        /// When.
+        /// The time of completion.
         at: Time,
-        /// With what result.
+        /// The result.
         outcome: Outcome,
     },
-    /// Ended without success.
+    /// Failed.
     Failed {
-        /// When.
+        /// The time of the failure.
         at: Time,
-        /// Why.
+        /// The failure.
         failure: Failure,
     },
 }
 
 impl State {
-    /// The status this state belongs to.
+    /// Returns the status of this state.
     pub fn status(&self) -> Status {
         match self {
             State::Pending { .. } => Status::Pending,
@@ -253,7 +254,7 @@ impl State {
         }
     }
 
-    /// Why it is not done: the failure in force or, while waiting, that of the last attempt.
+    /// Returns the current failure or, while pending or processing, that of the previous attempt.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             State::Pending { last_failure } | State::Processing { last_failure, .. } => {
@@ -270,15 +271,15 @@ impl State {
 pub struct HistoryEntry {
     /// Revision of the transition.
     pub revision: Revision,
-    /// When.
+    /// The time of the transition.
     pub at: Time,
-    /// Status before; none when it was logged.
+    /// The status before; `None` when it was logged.
     pub from: Option<Status>,
-    /// Status after.
+    /// The status after.
     pub to: Status,
-    /// Who: `user@host command[pid]`.
+    /// The process that wrote it, as `user@host command[pid]`.
     pub actor: String,
-    /// Why, in a few words.
+    /// The reason, if the event has one.
     pub reason: Option<String>,
     /// The error of the attempt that ended, if one did.
     pub error: Option<String>,
@@ -287,57 +288,57 @@ pub struct HistoryEntry {
 /// One unit of work, with its state and its history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
-    /// UUIDv7, given when it was logged.
+    /// Its UUIDv7, assigned when it was logged.
     pub id: OperationId,
-    /// Small number, given when it was logged.
+    /// Its number, assigned when it was logged.
     pub number: Number,
     /// Revision of its latest transition.
     pub revision: Revision,
-    /// What is to be done: `add`, `pin`, …
+    /// The kind of work: `add`, `pin`, …
     pub operation_type: OperationType,
-    /// Where it is to be done.
+    /// The backend that executes it.
     pub backend: BackendName,
-    /// With what: `path`, `cid`, `source`, `destination`, `recursive`, and options of the backend.
+    /// Parameters: `path`, `cid`, `source`, `destination`, `recursive`, and options of the backend.
     pub parameters: Fields,
-    /// When it was logged.
+    /// The time at which it was logged.
     pub logged_at: Time,
-    /// When its latest transition happened.
+    /// The time of its latest transition.
     pub updated_at: Time,
-    /// Failed attempts since it was logged or retried by hand.
+    /// Failed attempts since it was logged or retried by a user.
     pub retry_count: u32,
     /// Retries allowed; 5 means 6 attempts.
     pub max_retries: u32,
-    /// Higher goes first; 0 unless asked for.
+    /// Among due operations of one backend, higher goes first; 0 by default.
     pub priority: i32,
-    /// Operations that must be completed first.
+    /// Operations that must complete before this one starts.
     pub depends_on: Vec<OperationId>,
-    /// The caller's key: the same key is never logged twice.
+    /// The caller's key: a second operation with the same key is never logged.
     pub idempotency_key: Option<String>,
-    /// Set aside by the operator.
+    /// Whether a user has set it aside.
     pub hold: bool,
-    /// Not to be tried before.
+    /// The earliest time of its first attempt.
     pub not_before: Option<Time>,
     /// Attempts that ended without an answer.
     pub interruptions: u32,
-    /// The file it refers to, as it was.
+    /// The file that it refers to, as it was when the operation was logged.
     pub source: Option<Source>,
-    /// The operation this one was made from.
+    /// The operation that this one was created from.
     pub redirected_from: Option<OperationId>,
-    /// The operation made from this one.
+    /// The operation that was created from this one.
     pub redirected_to: Option<OperationId>,
-    /// What is true of it now.
+    /// Its current state.
     pub state: State,
     /// All its transitions, oldest first.
     pub history: Vec<HistoryEntry>,
 }
 
 impl Operation {
-    /// Its present status.
+    /// Returns its current status.
     pub fn status(&self) -> Status {
         self.state.status()
     }
 
-    /// Who carries it out, while somebody does.
+    /// Returns the claim while an attempt is running.
     pub fn claim(&self) -> Option<&Claim> {
         match &self.state {
             State::Processing { claim, .. } => Some(claim),
@@ -345,19 +346,19 @@ impl Operation {
         }
     }
 
-    /// Whether it failed because somebody decided so: it comes back only when it is asked for by name.
-    pub fn is_given_up(&self) -> bool {
+    /// Returns true if it failed by a user's decision: only naming it brings it back.
+    pub fn is_abandoned(&self) -> bool {
         let words = [failure::CANCELLED, failure::PERMANENT, failure::REDIRECTED];
         matches!(&self.state, State::Failed { failure, .. }
             if self.redirected_to.is_some() || words.contains(&failure.error_type.as_str()))
     }
 
-    /// Whether it may have been done, and nobody knows: it is done again only if somebody names it.
+    /// Returns true if the outcome of its last attempt is unknown: only naming it runs it again.
     pub fn is_in_doubt(&self) -> bool {
         matches!(&self.state, State::Failed { failure, .. } if failure.error_type == failure::IN_DOUBT)
     }
 
-    /// Whether a drain loop may claim it now.
+    /// Returns true if a drain loop may claim it now.
     pub fn is_due(&self, now: Time) -> bool {
         if self.hold || !self.depends_on.is_empty() {
             return false;
@@ -374,7 +375,7 @@ impl Operation {
         }
     }
 
-    /// The earliest time at which it may be claimed; none if time alone won't make it due.
+    /// Returns the earliest time of a claim; `None` if time alone does not make it due.
     pub fn due_at(&self) -> Option<Time> {
         if self.hold || !self.depends_on.is_empty() {
             return None;

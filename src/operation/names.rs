@@ -11,9 +11,9 @@ use super::Time;
 pub struct OperationId(Uuid);
 
 impl OperationId {
-    /// The id for the `nth` operation of a batch logged at `now`; `random` makes it unique.
+    /// Returns the id of the `nth` operation of a batch logged at `now`; `random` makes it unique.
     ///
-    /// The first random field of the UUID counts within the batch, so that ids sort like numbers.
+    /// The first random field of the UUID counts within the batch, so that ids sort as numbers do.
     pub fn new(now: Time, nth: usize, random: u128) -> OperationId {
         let mut bytes = [0u8; 10];
         bytes.copy_from_slice(&random.to_be_bytes()[..10]);
@@ -24,24 +24,24 @@ impl OperationId {
         OperationId(Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid())
     }
 
-    /// When it was made, as far as a clock can be believed.
+    /// Returns the time that it contains: that of logging, if the clock was right.
     pub fn made_at(&self) -> Time {
         let millis =
             self.as_bytes()[..6].iter().fold(0, |millis, byte| millis << 8 | i64::from(*byte));
         Time::from_millis(millis)
     }
 
-    /// From its sixteen bytes.
+    /// Wraps 16 bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> OperationId {
         OperationId(Uuid::from_bytes(bytes))
     }
 
-    /// Its sixteen bytes; they sort like the text.
+    /// Returns its 16 bytes; they sort as the text does.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
 
-    /// Reads the usual text form of a UUID.
+    /// Parses the hyphenated text form of a UUID.
     pub fn parse(text: &str) -> Option<OperationId> {
         if text.len() != 36 {
             return None;
@@ -66,14 +66,15 @@ impl<'de> Deserialize<'de> for OperationId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
         OperationId::parse(&text)
-            .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is no operation id")))
+            .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not an operation id")))
     }
 }
 
-/// A name that does not follow `[a-z][a-z0-9_]{0,63}` (types) or the same with `-` (backends).
+/// A name that does not match `[a-z][a-z0-9_]{0,63}` (types), or the same with `-` (backends).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{name}` is no valid {what}: it starts with a letter a-z, then letters, digits or `_`{dash}, 64 at most"
+    "`{name}` is not a valid {what}: it must start with a letter a-z, followed by letters, digits or \
+     `_`{dash}, 64 characters at most"
 )]
 pub struct InvalidName {
     name: String,
@@ -97,12 +98,12 @@ macro_rules! word {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Whether the text can be one.
+            /// Returns true if `text` is a valid name.
             pub fn is_valid(text: &str) -> bool {
                 is_word(text, $dash)
             }
 
-            /// Checks the text.
+            /// Fails if `text` is not a valid name.
             pub fn new(text: &str) -> Result<Self, InvalidName> {
                 if Self::is_valid(text) {
                     Ok(Self(Arc::from(text)))
@@ -111,12 +112,12 @@ macro_rules! word {
                 }
             }
 
-            /// Stands where a decoder has yet to put the real name; no valid name is empty.
+            /// Fills the place of a name that a decoder adds later; no valid name is empty.
             pub(super) fn placeholder() -> Self {
                 Self(Arc::from(""))
             }
 
-            /// The text.
+            /// Returns the name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -144,11 +145,11 @@ macro_rules! word {
 }
 
 word!(
-    /// What an operation does: `add`, `pin`, or a type of a custom backend.
+    /// The type of an operation: `add`, `pin`, or one that a custom backend defines.
     OperationType, "operation type", false, ""
 );
 word!(
-    /// The name of a backend, as configured.
+    /// The name of a backend in the configuration.
     BackendName, "backend name", true, " or `-`"
 );
 

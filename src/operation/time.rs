@@ -1,7 +1,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A wall-clock instant: milliseconds since 1970-01-01 UTC.
+/// An instant of wall time, in milliseconds since 1970-01-01 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Time(i64);
 
@@ -9,32 +9,32 @@ pub struct Time(i64);
 const DAY_MS: i64 = 86_400_000;
 
 impl Time {
-    /// From milliseconds since 1970-01-01 UTC.
+    /// Wraps milliseconds since 1970-01-01 UTC.
     pub const fn from_millis(ms: i64) -> Time {
         Time(ms)
     }
 
-    /// Milliseconds since 1970-01-01 UTC.
+    /// Returns milliseconds since 1970-01-01 UTC.
     pub const fn as_millis(self) -> i64 {
         self.0
     }
 
-    /// This instant moved by milliseconds; it stops at the ends of what can be written down.
+    /// Returns this instant moved by `ms`, saturating at the ends of the range.
     pub const fn plus_millis(self, ms: i64) -> Time {
         Time(self.0.saturating_add(ms))
     }
 
-    /// Milliseconds from `earlier` to this instant; negative if that is later.
+    /// Returns the milliseconds from `earlier` to this instant; negative if `earlier` is later.
     pub const fn millis_since(self, earlier: Time) -> i64 {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// Days since 1970-01-01 UTC.
+    /// Returns the days since 1970-01-01 UTC.
     pub const fn day(self) -> i64 {
         self.0.div_euclid(DAY_MS)
     }
 
-    /// The UTC date as `YYYYMMDD`.
+    /// Returns the UTC date as `YYYYMMDD`.
     pub fn yyyymmdd(self) -> String {
         self.to_utc().format("%Y%m%d").to_string()
     }
@@ -47,20 +47,20 @@ impl Time {
         })
     }
 
-    /// Reads an RFC 3339 instant.
+    /// Parses an RFC 3339 instant.
     pub fn parse_rfc3339(text: &str) -> Option<Time> {
         DateTime::parse_from_rfc3339(text).ok().map(|time| Time(time.timestamp_millis()))
     }
 }
 
 impl std::fmt::Display for Time {
-    /// RFC 3339 in UTC with milliseconds.
+    /// Writes RFC 3339 in UTC with milliseconds.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(&self.to_utc().to_rfc3339_opts(SecondsFormat::Millis, true))
     }
 }
 
-/// Written as milliseconds: the journal is read far more often by programs than by people.
+/// Serialized as milliseconds: programs read the journal far more often than people do.
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_i64(self.0)

@@ -3,69 +3,72 @@ use super::{
     Revision, Source, State, Status, Time, Wait,
 };
 
-/// What the columns of files can hold. Beyond it the same records would give one state in the journal, and another
-/// one in a file.
+/// The largest values that columns of Parquet files hold. Beyond them, the same records would give one
+/// state when folded from the journal and another one when read from a file.
 const SIZE_KEPT: u64 = i64::MAX as u64;
 const MAX_RETRIES_KEPT: u32 = i32::MAX as u32;
 
-/// One recorded change of an operation, as it stands in the journal.
+/// One recorded change of an operation, as the journal contains it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
-    /// Its place among all transitions of the log.
+    /// Its position among all transitions of the log.
     pub revision: Revision,
     /// The operation's number.
     pub number: Number,
     /// The operation's id.
     pub id: OperationId,
-    /// When it happened.
+    /// The time of the change.
     pub at: Time,
-    /// Status before; none when the operation is logged.
+    /// The status before; `None` when the operation is logged.
     pub from: Option<Status>,
-    /// The operation's type: with backend, `from` and `to`, all that counting needs.
+    /// The operation's type. With `backend`, `from` and `to` it is all that counting needs.
     pub operation_type: OperationType,
     /// The operation's backend.
     pub backend: BackendName,
-    /// Who: `user@host command[pid]`.
+    /// The process that wrote it, as `user@host command[pid]`.
     pub actor: String,
-    /// What happened.
+    /// The change itself.
     pub event: Event,
 }
 
 impl Transition {
-    /// Status after; none: the operation is gone.
+    /// Returns the status after; `None` if the operation is deleted.
     pub fn to(&self) -> Option<Status> {
         self.event.to(self.from)
     }
 }
 
-/// A transition that the life of an operation does not allow.
+/// A transition that cannot follow from the current state of its operation.
+#[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IllegalTransition {
-    /// The status does not allow it.
-    #[error("operation {number} is {}; it cannot be {participle}", from.map_or("not logged", Status::as_str))]
+    /// The status does not allow the event.
+    #[error("operation {number} is {}; it cannot be {past_participle}", from.map_or("not logged", Status::as_str))]
     Status {
-        /// Which operation.
+        /// The operation.
         number: Number,
         /// Its status.
         from: Option<Status>,
-        /// What was to be done to it.
-        participle: &'static str,
+        /// The refused event, as a past participle.
+        past_participle: &'static str,
     },
     /// The transition was recorded for another status, operation or an older revision.
-    #[error("transition {revision} of operation {number} does not follow from its state: {why}")]
+    #[error("transition {revision} cannot be applied to operation {number}: {why}")]
     OutOfOrder {
-        /// Which transition.
+        /// The transition.
         revision: Revision,
-        /// Which operation.
+        /// The operation.
         number: Number,
-        /// What does not fit.
+        /// The mismatch.
         why: &'static str,
     },
 }
 
-/// The operation after `transition` (none: it is gone); `before` is none exactly when it is being logged.
+/// Returns the operation after `transition`, or `None` if it is deleted.
 ///
-/// The same operation and the same transitions always give the same result, whoever folds them and when.
+/// `before` is `None` only for the transition that logs the operation. The result depends on the
+/// arguments alone, so that every process that folds the same records gets the same state. Fails if
+/// the transition cannot follow from `before`.
 pub fn apply(
     before: Option<Operation>,
     transition: &Transition,
@@ -74,7 +77,7 @@ pub fn apply(
     let illegal = || IllegalTransition::Status {
         number: transition.number,
         from: status,
-        participle: transition.event.past_participle(),
+        past_participle: transition.event.past_participle(),
     };
     if !transition.event.is_legal_from(status) {
         return Err(illegal());
@@ -159,24 +162,24 @@ fn next_state(operation: &mut Operation, transition: &Transition) -> State {
             operation.retry_count = operation.retry_count.saturating_add(1);
             State::Retrying { failure: failure.clone(), wait: Wait { since: at, until: *until } }
         }
-        Event::Returned { interrupted, failure, .. } => {
+        Event::Requeued { interrupted, failure, .. } => {
             operation.interruptions =
                 operation.interruptions.saturating_add(u32::from(*interrupted));
             let last_failure = failure.clone().or_else(|| operation.state.failure().cloned());
             State::Pending { last_failure }
         }
-        Event::Released { .. } => {
+        Event::BackoffEnded { .. } => {
             State::Pending { last_failure: operation.state.failure().cloned() }
         }
         Event::Retried { forget, .. } => {
             operation.depends_on.retain(|id| !forget.contains(id));
-            // Retried although it went on elsewhere: what it went on as is gone.
+            // An operation that was redirected is retried only after its replacement was deleted.
             operation.redirected_to = None;
             operation.retry_count = 0;
             operation.interruptions = 0;
             State::Pending { last_failure: operation.state.failure().cloned() }
         }
-        Event::Held { .. } | Event::Unheld { .. } => {
+        Event::Held { .. } | Event::HoldReleased { .. } => {
             operation.hold = matches!(transition.event, Event::Held { .. });
             operation.state.clone()
         }
@@ -205,14 +208,14 @@ fn next_state(operation: &mut Operation, transition: &Transition) -> State {
             operation.redirected_to = Some(*to);
             operation.state.clone()
         }
-        Event::GivenUp { failure } => {
+        Event::Abandoned { failure } => {
             let at = match &operation.state {
                 State::Failed { at, .. } => *at,
                 _ => at,
             };
             State::Failed { at, failure: failure.clone() }
         }
-        // Nothing of it is left; see `apply`.
+        // `apply` returns before this is used.
         Event::Deleted { .. } => operation.state.clone(),
     }
 }
@@ -257,22 +260,22 @@ mod tests {
             Event::Completed { outcome: Outcome::default() },
             Event::Failed { failure: failure() },
             Event::Retrying { failure: failure(), until: Time::from_millis(99) },
-            Event::Returned { reason: "outage".into(), interrupted: true, failure: None },
-            Event::Released { reason: "now".into() },
+            Event::Requeued { reason: "outage".into(), interrupted: true, failure: None },
+            Event::BackoffEnded { reason: "now".into() },
             Event::Retried { reason: "by hand".into(), forget: Vec::new() },
             Event::Held { reason: "by hand".into() },
-            Event::Unheld { reason: "by hand".into() },
+            Event::HoldReleased { reason: "by hand".into() },
             Event::Prioritized { priority: 3 },
             Event::CancelRequested { reason: "by hand".into() },
             Event::DependenciesDone { ids: vec![OperationId::from_bytes([9; 16])] },
             Event::Redirected { to: OperationId::from_bytes([8; 16]), failure: failure() },
-            Event::GivenUp { failure: failure() },
+            Event::Abandoned { failure: failure() },
             Event::Reopened { to: OperationId::from_bytes([8; 16]) },
             Event::Deleted { reason: "by hand".into() },
         ]
     }
 
-    /// Every path of three events from every status: what the table of the design allows, and nothing else.
+    /// Tries every event from every status.
     #[test]
     fn only_the_legal_changes_of_status_are_possible() {
         use Status::*;
@@ -288,7 +291,7 @@ mod tests {
             (Some(Failed), Some(Pending)),
             (Some(Pending), Some(Failed)),
             (Some(Retrying), Some(Failed)),
-            // Records without a change of status, and tombstones.
+            // Events that keep the status, and deletions.
             (Some(Pending), Some(Pending)),
             (Some(Processing), Some(Processing)),
             (Some(Retrying), Some(Retrying)),
@@ -410,7 +413,7 @@ mod tests {
             transition(
                 Revision::new(3),
                 Some(Status::Pending),
-                Event::Unheld { reason: "x".into() },
+                Event::HoldReleased { reason: "x".into() },
             ),
         );
         let op = fold(
@@ -487,7 +490,7 @@ mod tests {
             "its result and its day stay"
         );
         assert_eq!((reopened.revision, reopened.history.len()), (Revision::new(4), 4));
-        assert!(!reopened.is_given_up());
+        assert!(!reopened.is_abandoned());
         // What it went on as may have failed: then it may go on as yet another one.
         let third = OperationId::from_bytes([9; 16]);
         let again = Event::Reopened { to: third };

@@ -1,13 +1,13 @@
-//! What is due, per backend: pure, fed with what the log holds.
+//! The operations that are due, per backend; without access to the log.
 //!
-//! Operations of the journal are offered one by one; Parquet files are announced with what the manifest
-//! says of them, and asked for only when a lane may need one of their rows.
+//! Operations of the journal are inserted one by one. Parquet files are announced with their figures of
+//! the manifest, and requested only when one of their rows may have to go next.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::operation::{BackendName, Number, Operation, Time, Wait, retry};
 
-/// What the queue keeps of an operation.
+/// The part of an operation that the queue needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Its number.
@@ -16,20 +16,20 @@ pub struct Entry {
     pub backend: BackendName,
     /// Higher goes first.
     pub priority: i32,
-    /// What has to be sat out first.
+    /// The periods that must be over before it is due.
     pub waits: Vec<Wait>,
-    /// Before or after the others.
+    /// Its turn among the due operations of its backend.
     pub turn: Turn,
 }
 
-/// When an operation goes, beside others of its backend that are due.
+/// The turn of an operation among the due operations of its backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Turn {
-    /// By priority and number.
+    /// By priority, then by number.
     InOrder,
-    /// After those: it has found its backend away this often in a row, which may be its own fault.
+    /// After those: it has found its backend unreachable this many times in a row and may be the cause.
     AfterOthers(usize),
-    /// After all, and with nothing else running: it has been interrupted time and again.
+    /// After all others, with nothing else running: it has been interrupted repeatedly.
     AloneAndLast,
 }
 
@@ -38,13 +38,13 @@ impl Turn {
         if operation.interruptions >= retry::ALONE_AFTER {
             Turn::AloneAndLast
         } else {
-            retry::goes_last(operation).map_or(Turn::InOrder, Turn::AfterOthers)
+            retry::outage_rank(operation).map_or(Turn::InOrder, Turn::AfterOthers)
         }
     }
 }
 
 impl Entry {
-    /// What the queue needs to know of an operation; none if time alone will not make it due.
+    /// Returns the entry of an operation; `None` if time alone does not make it due.
     pub fn of(operation: &Operation) -> Option<Entry> {
         if operation.hold || !operation.depends_on.is_empty() || !operation.status().is_waiting() {
             return None;
@@ -72,19 +72,19 @@ impl Entry {
     }
 }
 
-/// In which order entries of one lane go.
+/// The sort key of the due entries of one lane.
 type Rank = (Turn, std::cmp::Reverse<i32>, Number);
 
-/// A Parquet file that holds waiting operations of a lane and has not been loaded yet.
+/// A Parquet file with waiting operations of a lane that has not been loaded yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unloaded {
-    /// The caller's name for it.
+    /// The caller's index of the file.
     pub file: usize,
-    /// Its first number.
+    /// The lowest number in it.
     pub first: Number,
     /// The highest priority among its waiting rows.
     pub priority: i32,
-    /// Waiting rows that are pending, not retrying.
+    /// The number of its pending rows.
     pub pending: u64,
     /// The earliest time at which one of its waiting rows is due.
     pub due: Option<Time>,
@@ -95,8 +95,8 @@ struct Lane {
     ready: BTreeSet<Rank>,
     ranks: HashMap<Number, Rank>,
     waiting: BTreeMap<Number, Entry>,
-    /// When `waiting` was last looked through.
-    looked_at: Option<Time>,
+    /// The time of the last search of `waiting`.
+    promoted_at: Option<Time>,
     unloaded: Vec<Unloaded>,
 }
 
@@ -111,10 +111,10 @@ impl Lane {
     }
 
     fn promote(&mut self, now: Time) {
-        if self.looked_at == Some(now) {
+        if self.promoted_at == Some(now) {
             return;
         }
-        self.looked_at = Some(now);
+        self.promoted_at = Some(now);
         let due: Vec<Number> = self
             .waiting
             .values()
@@ -129,14 +129,14 @@ impl Lane {
     }
 }
 
-/// What to do next for a lane.
+/// The next step for a lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Carry this operation out.
+    /// Execute this operation.
     Take(Number),
-    /// Carry this one out with nothing else running: it has ended a drain loop before.
+    /// Execute this operation with nothing else running.
     TakeAlone(Number),
-    /// Load this file's rows first: one of them may have to go before all others.
+    /// Load the rows of this file: one of them may have to go first.
     Load(usize),
     /// Nothing is due.
     Nothing,
@@ -149,12 +149,12 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// A queue without operations.
+    /// Returns an empty queue.
     pub fn new() -> Queue {
         Queue::default()
     }
 
-    /// The backends that have, or may have, something waiting.
+    /// Returns the backends that may have waiting operations.
     pub fn backends(&self) -> Vec<BackendName> {
         self.lanes
             .iter()
@@ -168,15 +168,15 @@ impl Queue {
         self.lanes.entry(backend.clone()).or_default().unloaded.push(file);
     }
 
-    /// A file was loaded, or turned out not to matter: it will not be asked for again.
-    pub fn loaded(&mut self, file: usize) {
+    /// Marks a file as loaded, or as irrelevant: it is not requested again.
+    pub fn mark_loaded(&mut self, file: usize) {
         for lane in self.lanes.values_mut() {
             lane.unloaded.retain(|unloaded| unloaded.file != file);
         }
     }
 
-    /// Adds an operation, or replaces what was known of it.
-    pub fn offer(&mut self, entry: Entry, now: Time) {
+    /// Adds an operation, replacing an earlier entry of it.
+    pub fn insert(&mut self, entry: Entry, now: Time) {
         self.remove(entry.number, &entry.backend);
         let lane = self.lanes.entry(entry.backend.clone()).or_default();
         if entry.is_due(now) {
@@ -186,7 +186,7 @@ impl Queue {
         }
     }
 
-    /// Forgets an operation.
+    /// Removes an operation.
     pub fn remove(&mut self, number: Number, backend: &BackendName) {
         if let Some(lane) = self.lanes.get_mut(backend) {
             lane.waiting.remove(&number);
@@ -196,7 +196,7 @@ impl Queue {
         }
     }
 
-    /// What goes next in a lane. An operation that is handed out is forgotten.
+    /// Returns the next step for a lane. An operation that is returned is removed from the queue.
     pub fn next(&mut self, backend: &BackendName, now: Time) -> Next {
         let Some(lane) = self.lanes.get_mut(backend) else { return Next::Nothing };
         lane.promote(now);
@@ -218,7 +218,7 @@ impl Queue {
         if turn == Turn::AloneAndLast { Next::TakeAlone(number) } else { Next::Take(number) }
     }
 
-    /// When something becomes due that is not due now, of what is known.
+    /// Returns the earliest future time at which a known operation becomes due.
     pub fn next_due(&self, now: Time) -> Option<Time> {
         let entries = self.lanes.values().flat_map(|lane| lane.waiting.values());
         let waits = entries.filter_map(|entry| entry.waits.iter().map(|wait| wait.until).max());
@@ -252,7 +252,7 @@ mod tests {
             entry(Number::new(3), 5),
             Entry { backend: backend("b"), ..entry(Number::new(4), 9) },
         ] {
-            queue.offer(e, at(0));
+            queue.insert(e, at(0));
         }
         let mut order = Vec::new();
         while let Next::Take(n) = queue.next(&backend("a"), at(0)) {
@@ -266,21 +266,21 @@ mod tests {
     fn a_wait_ends_in_time_and_when_the_clock_jumps_back() {
         let wait = Wait { since: at(100), until: at(200) };
         let mut queue = Queue::new();
-        queue.offer(Entry { waits: vec![wait], ..entry(Number::new(1), 0) }, at(150));
+        queue.insert(Entry { waits: vec![wait], ..entry(Number::new(1), 0) }, at(150));
         assert_eq!(queue.next(&backend("a"), at(199)), Next::Nothing);
         assert_eq!(queue.next_due(at(199)), Some(at(200)));
         assert_eq!(queue.next(&backend("a"), at(200)), Next::Take(Number::new(1)));
-        queue.offer(Entry { waits: vec![wait], ..entry(Number::new(1), 0) }, at(150));
+        queue.insert(Entry { waits: vec![wait], ..entry(Number::new(1), 0) }, at(150));
         assert_eq!(queue.next(&backend("a"), at(50)), Next::Take(Number::new(1)));
     }
 
     #[test]
-    fn what_crashed_the_drain_runs_alone_and_last() {
+    fn an_operation_that_crashed_the_drain_runs_alone_and_last() {
         let mut queue = Queue::new();
-        queue.offer(Entry { turn: Turn::AloneAndLast, ..entry(Number::new(1), 9) }, at(0));
-        queue.offer(Entry { turn: Turn::AfterOthers(4), ..entry(Number::new(4), 9) }, at(0));
-        queue.offer(Entry { turn: Turn::AfterOthers(3), ..entry(Number::new(2), 9) }, at(0));
-        queue.offer(entry(Number::new(3), 0), at(0));
+        queue.insert(Entry { turn: Turn::AloneAndLast, ..entry(Number::new(1), 9) }, at(0));
+        queue.insert(Entry { turn: Turn::AfterOthers(4), ..entry(Number::new(4), 9) }, at(0));
+        queue.insert(Entry { turn: Turn::AfterOthers(3), ..entry(Number::new(2), 9) }, at(0));
+        queue.insert(entry(Number::new(3), 0), at(0));
         assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(Number::new(3)));
         assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(Number::new(2)));
         assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(Number::new(4)));
@@ -296,17 +296,17 @@ mod tests {
         queue.announce(&backend("a"), file(0, Number::new(10), 0));
         queue.announce(&backend("a"), file(1, Number::new(20), 0));
         queue.announce(&backend("a"), file(2, Number::new(30), 7));
-        queue.offer(entry(Number::new(5), 0), at(0));
+        queue.insert(entry(Number::new(5), 0), at(0));
         assert_eq!(queue.next(&backend("a"), at(0)), Next::Load(2), "for its priority");
-        queue.loaded(2);
+        queue.mark_loaded(2);
         assert_eq!(
             queue.next(&backend("a"), at(0)),
             Next::Take(Number::new(5)),
             "numbers before 10 go first"
         );
         assert_eq!(queue.next(&backend("a"), at(0)), Next::Load(0));
-        queue.loaded(0);
-        queue.offer(entry(Number::new(10), 0), at(0));
+        queue.mark_loaded(0);
+        queue.insert(entry(Number::new(10), 0), at(0));
         assert_eq!(queue.next(&backend("a"), at(0)), Next::Take(Number::new(10)));
         assert_eq!(queue.next(&backend("a"), at(0)), Next::Load(1));
     }

@@ -197,7 +197,9 @@ impl Wal {
                     tracing::debug!(%error, "spooled content was linked before");
                     return Ok(());
                 }
-                Err(error) if error.is_without_links() => return disk.rename(&staged.path, &own),
+                Err(error) if error.is_link_unsupported() => {
+                    return disk.rename(&staged.path, &own);
+                }
                 // Somebody else has made or removed the shared name this very moment.
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) if error.is_not_found() && disk.exists(&staged.path)? => {}
@@ -232,7 +234,7 @@ impl Wal {
             let removed: WalResult<()> = some.iter().try_for_each(|(id, name)| {
                 // Of one that was deleted the log knows until that is folded, and durable.
                 if !inner.view.knows(*id)? {
-                    self.remove_if_there(&self.layout.spooled_for(name, *id))?;
+                    self.disk.remove_if_present(&self.layout.spooled_for(name, *id))?;
                 }
                 Ok(())
             });
@@ -282,7 +284,7 @@ impl Wal {
         let (old, new) =
             (self.layout.spooled_for(name, from.id), self.layout.spooled_for(name, to));
         match self.disk.link(&old, &new) {
-            Err(error) if error.is_without_links() => {
+            Err(error) if error.is_link_unsupported() => {
                 let mut stage = self.stage_content()?;
                 let (_, staged) =
                     stage.take(&old, u64::MAX, 0).map_err(|not_taken| match not_taken {
@@ -385,9 +387,9 @@ impl Wal {
             let of_token =
                 names.iter().filter(|name| Layout::parse_staged_content(name) == Some(token));
             for name in of_token.filter(|name| !path.ends_with(name)) {
-                self.remove_if_there(&tmp.join(name))?;
+                self.disk.remove_if_present(&tmp.join(name))?;
             }
-            self.remove_if_there(&path)?;
+            self.disk.remove_if_present(&path)?;
         }
         Ok(())
     }

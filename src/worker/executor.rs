@@ -14,7 +14,7 @@ use super::settle::{
 use crate::backend::{Attempt, AttemptError, AttemptStatus, Backend};
 use crate::clock::Clock;
 use crate::health::{self, Checked};
-use crate::operation::retry::{RetryPolicy, UNSENT};
+use crate::operation::retry::{NOT_SENT, RetryPolicy};
 use crate::operation::{
     BackendName, Event, Failure, FailureClass, Number, Operation, OperationId, Time,
 };
@@ -236,8 +236,8 @@ impl<'scope, 'env> Executor<'scope, 'env> {
 
 /// What becomes of a job that was claimed ahead, and whose backend turned out to be away before its turn came.
 fn unsent(failure: Failure) -> Settlement {
-    let event = Event::Returned {
-        reason: UNSENT.into(),
+    let event = Event::Requeued {
+        reason: NOT_SENT.into(),
         interrupted: false,
         failure: Some(failure.clone()),
     };

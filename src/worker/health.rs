@@ -177,7 +177,7 @@ impl Worker<'_, '_, '_> {
                         && only.is_none_or(|only| only.contains(operation.number));
                     if is_wanted && waits_for_the_backend_alone(policy, &operation, at) {
                         let reason = format!("its backend `{backend}` is back");
-                        events.push((operation, Event::Released { reason }));
+                        events.push((operation, Event::BackoffEnded { reason }));
                     }
                     ControlFlow::Continue(())
                 },

@@ -77,10 +77,8 @@ pub fn run(
     if let Some(damage) = view.damage() {
         return Err(WalError::Damaged(damage.clone()));
     }
-    let policy = RetryPolicy {
-        delay_ms: tools.settings.retry_delay.as_millis() as u64,
-        retry_after_max_ms: tools.settings.retry_after_max.as_millis() as u64,
-    };
+    let settings = tools.settings;
+    let policy = RetryPolicy::new(settings.retry_delay, settings.retry_after_max);
     std::thread::scope(|scope| {
         let executor =
             Executor::new(scope, policy, tools.clock.clone(), tools.wal.layout().clone());
@@ -375,7 +373,7 @@ impl Worker<'_, '_, '_> {
         let Some(operation) = self.operation(number)? else { return Ok(()) };
         self.queue.remove(number, &operation.backend);
         match Entry::of(&operation) {
-            Some(entry) => self.queue.offer(entry, now),
+            Some(entry) => self.queue.insert(entry, now),
             None => self.dependents.add(&operation),
         }
         Ok(())
@@ -446,13 +444,11 @@ impl Worker<'_, '_, '_> {
 
     /// Milliseconds of the longest wait between two attempts.
     fn longest_wait(&self) -> i64 {
-        let settings = self.tools.settings;
-        let longest = settings.retry_delay.saturating_mul(11).max(settings.retry_after_max);
-        i64::try_from(longest.as_millis()).unwrap_or(i64::MAX)
+        i64::try_from(self.policy.backoff_max_ms()).unwrap_or(i64::MAX)
     }
 
     fn load_file(&mut self, at: usize) -> WalResult<()> {
-        self.queue.loaded(at);
+        self.queue.mark_loaded(at);
         let read = self.view.untouched_rows(&self.files[at]);
         let Some(rows) = self.tolerate(read)? else { return Ok(()) };
         let now = self.tools.clock.now();
@@ -461,7 +457,7 @@ impl Worker<'_, '_, '_> {
                 && self.options.only.as_ref().is_none_or(|only| only.contains(row.number))
                 && !self.is_taken(row.number);
             if let Some(entry) = Entry::of(&row).filter(|_| wanted) {
-                self.queue.offer(entry, now);
+                self.queue.insert(entry, now);
             }
         }
         Ok(())
@@ -489,7 +485,7 @@ impl Worker<'_, '_, '_> {
                 // It goes when nothing else runs; until then it is put back.
                 if alone && !(self.running.is_empty() && self.picked.order.is_empty()) {
                     if let Some(entry) = Entry::of(&operation) {
-                        self.queue.offer(entry, wall);
+                        self.queue.insert(entry, wall);
                     }
                     break;
                 }
@@ -593,7 +589,7 @@ impl Worker<'_, '_, '_> {
             self.report.recovered += u64::from(self.doubts.is_recovered(operation.number));
             if operation.status() == Status::Processing {
                 self.start(operation, observer);
-            } else if !matches!(event, Event::Returned { interrupted: true, .. }) {
+            } else if !matches!(event, Event::Requeued { interrupted: true, .. }) {
                 // What only goes back after a crash is told when it is done.
                 self.count(&operation, &event);
                 observer.settled(&operation);
@@ -711,7 +707,7 @@ impl Worker<'_, '_, '_> {
             }
             (Status::Failed, _) => &mut self.report.failed,
             (Status::Retrying, _) => &mut self.report.retrying,
-            (_, Event::Returned { failure: Some(_), .. }) => &mut self.report.postponed,
+            (_, Event::Requeued { failure: Some(_), .. }) => &mut self.report.postponed,
             _ => &mut self.report.handed_back,
         };
         *counter += 1;

@@ -1,6 +1,6 @@
 use crate::backend::{AttemptError, AttemptStatus, Request};
 use crate::clock::Clock;
-use crate::operation::retry::{GIVEN_UP_AFTER, RetryPolicy};
+use crate::operation::retry::{ABANDON_AFTER, RetryPolicy};
 use crate::operation::{Event, Failure, FailureClass, Operation, Outcome, State, Time, failure};
 use crate::wal::Layout;
 
@@ -74,7 +74,7 @@ impl Terms<'_> {
             jitter,
         );
         // What is its own fault says nothing of its backend.
-        outage.take_if(|_| !matches!(event, Event::Returned { .. }));
+        outage.take_if(|_| !matches!(event, Event::Requeued { .. }));
         Settlement { end: End::Known(event), outage }
     }
 }
@@ -155,7 +155,7 @@ fn known(event: Event) -> Settlement {
 
 fn handed_back() -> Event {
     let reason = "handed back: the drain loop was asked to stop, or its time was up".into();
-    Event::Returned { reason, interrupted: false, failure: None }
+    Event::Requeued { reason, interrupted: false, failure: None }
 }
 
 /// What becomes of an operation whose drain loop died while it was being carried out, by what its backend answers.
@@ -167,7 +167,7 @@ pub(super) fn after_crash(
 ) -> Option<Event> {
     match answer {
         Ok(AttemptStatus::Done(outcome)) => Some(Event::Completed { outcome }),
-        Ok(AttemptStatus::NotDone) if operation.interruptions + 1 >= GIVEN_UP_AFTER => {
+        Ok(AttemptStatus::NotDone) if operation.interruptions + 1 >= ABANDON_AFTER => {
             let message = format!(
                 "{} drain loops died while it was being carried out, the last ones with nothing else running; \
                  find out why before retrying it",
@@ -181,7 +181,7 @@ pub(super) fn after_crash(
                 },
             })
         }
-        Ok(AttemptStatus::NotDone) => Some(Event::Returned {
+        Ok(AttemptStatus::NotDone) => Some(Event::Requeued {
             reason:
                 "its drain loop died; the backend says that it was not done, or may be repeated"
                     .into(),
@@ -199,7 +199,7 @@ pub fn honour_cancel(operation: &Operation, event: Event) -> Event {
         Event::Retrying { failure, .. } if is_cancelled(operation) => {
             Event::Failed { failure: cancelled(Some(&failure.message)) }
         }
-        Event::Returned { failure, .. } if is_cancelled(operation) => Event::Failed {
+        Event::Requeued { failure, .. } if is_cancelled(operation) => Event::Failed {
             failure: cancelled(failure.as_ref().map(|failure| failure.message.as_str())),
         },
         other => other,

@@ -115,13 +115,13 @@ impl Step {
             Step::Fail => Event::Failed { failure },
             Step::Retry => Event::Retrying { failure, until: now.plus_millis(60_000) },
             Step::Return => {
-                Event::Returned { reason: "crash".into(), interrupted: true, failure: None }
+                Event::Requeued { reason: "crash".into(), interrupted: true, failure: None }
             }
-            Step::Release => Event::Released { reason: "now".into() },
+            Step::Release => Event::BackoffEnded { reason: "now".into() },
             Step::Again => Event::Retried { reason: "by hand".into(), forget: Vec::new() },
             Step::Hold => Event::Held { reason: "by hand".into() },
             Step::Stop => Event::CancelRequested { reason: "by hand".into() },
-            Step::GiveUp => Event::GivenUp { failure },
+            Step::GiveUp => Event::Abandoned { failure },
             Step::Delete => Event::Deleted { reason: "by hand".into() },
         }
     }

@@ -102,7 +102,7 @@ fn cancelling_fails_what_waits_and_bulk_retries_leave_it() {
         operation.state.failure().unwrap().message.contains("as the script says"),
         "the last error is kept"
     );
-    assert!(operation.is_given_up());
+    assert!(operation.is_abandoned());
     assert!(refused(&scenario, &CANCEL, &[2]).contains("failed already"));
     change(&scenario, &RETRY, &[2]);
     assert_eq!(scenario.process().completed, 1, "named, it comes back");

@@ -38,7 +38,6 @@ use super::configured::{Configured, Context};
 use super::errors::{Result, ours};
 use super::files::{parent_of, stop_if_asked};
 use super::parameters::{self, Task};
-use super::place::remove_tree;
 use super::unixfs::Options;
 use super::{
     Addressing, Attempt, AttemptError, AttemptStatus, AuditResult, Backend, OperationTypes,
@@ -185,7 +184,7 @@ impl LocalBackend {
             let Ok(metadata) = self.disk.symlink_metadata(&path) else { continue };
             let alive = u32::try_from(pid).is_ok_and(|pid| self.disk.is_alive(pid, started));
             if !alive && now_ns.saturating_sub(metadata.mtime_ns) > RUBBISH_AGE_NS {
-                remove_tree(&*self.disk, &path)?;
+                self.disk.remove_tree(&path)?;
             }
         }
         Ok(())

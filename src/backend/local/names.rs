@@ -9,7 +9,7 @@ use super::{Attempt, AttemptError, AttemptStatus, LocalBackend, Outcome};
 use crate::backend::errors::{Result, ours, writing};
 use crate::backend::files::{Expected, parent_of};
 use crate::backend::parameters::{Name, refuse_into_itself};
-use crate::backend::place::{Place, remove_tree};
+use crate::backend::place::Place;
 use crate::disk::FileKind;
 
 impl LocalBackend {
@@ -179,7 +179,7 @@ impl LocalBackend {
         let rubbish = self.tmp_path().map_err(ours)?;
         self.disk.rename(&path, &rubbish).map_err(ours)?;
         self.sync_parents(&[&path])?;
-        drop(remove_tree(&*self.disk, &rubbish));
+        drop(self.disk.remove_tree(&rubbish));
         Ok(Outcome::default())
     }
 

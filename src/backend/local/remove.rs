@@ -34,10 +34,7 @@ impl LocalBackend {
         let pins = self.pins_dir();
         self.ensure_dir(&pins).map_err(ours)?;
         for cid in forms(cid) {
-            match self.disk.remove_file(&pins.join(cid.to_string())) {
-                Err(error) if !error.is_not_found() => return Err(ours(error)),
-                _ => {}
-            }
+            self.disk.remove_if_present(&pins.join(cid.to_string())).map_err(ours)?;
         }
         self.disk.sync_dir(&pins).map_err(ours)?;
         Ok(Outcome { cid: Some(cid.to_string()), ..Outcome::default() })

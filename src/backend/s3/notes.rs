@@ -96,7 +96,7 @@ impl Notes {
         }
         let path = self.path(note.number, &note.bucket, &note.key);
         let staged = path.with_extension("tmp");
-        remove_if_there(disk, &staged)?;
+        disk.remove_if_present(&staged)?;
         let file = disk.open(&staged, Access::CreateNew)?;
         // Strings and numbers: this cannot fail.
         file.write_at(&serde_json::to_vec(note).unwrap_or_default(), 0)?;
@@ -110,7 +110,7 @@ impl Notes {
         if self.read(disk, note.number, &note.bucket, &note.key)?.is_some_and(|now| now != *note) {
             return Ok(());
         }
-        remove_if_there(disk, &self.path(note.number, &note.bucket, &note.key))
+        disk.remove_if_present(&self.path(note.number, &note.bucket, &note.key))
     }
 
     /// The notes of uploads at a backend.
@@ -143,13 +143,6 @@ impl Notes {
             }
         }
         Ok(notes)
-    }
-}
-
-fn remove_if_there(disk: &dyn Disk, path: &Path) -> DiskResult<()> {
-    match disk.remove_file(path) {
-        Err(error) if !error.is_not_found() => Err(error),
-        _ => Ok(()),
     }
 }
 

@@ -184,10 +184,7 @@ fn write(disk: &dyn Disk, path: &Path, text: &str) -> Result<(), crate::disk::Di
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     disk.create_dir_all_synced(folder)?;
     let staged = folder.join(format!(".wal.toml.{}", disk.identity().pid));
-    match disk.remove_file(&staged) {
-        Err(error) if !error.is_not_found() => return Err(error),
-        _ => {}
-    }
+    disk.remove_if_present(&staged)?;
     disk.write_new_synced(&staged, text.as_bytes())?;
     disk.rename(&staged, path)?;
     disk.sync_dir(folder)

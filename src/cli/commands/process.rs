@@ -154,7 +154,7 @@ fn drain(
     let mut printed = Ok(());
     let output = &mut *context.output;
     let mut progress = Progress::new(output).on_settled(|operation| {
-        let failed = operation.status() == Status::Failed && !operation.is_given_up();
+        let failed = operation.status() == Status::Failed && !operation.is_abandoned();
         if failed && first_failed.is_none() {
             first_failed = Some(operation.clone());
         }

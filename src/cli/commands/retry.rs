@@ -99,7 +99,7 @@ impl Retry {
             let operations = page.operations.iter();
             numbers.extend(
                 operations
-                    .filter(|one| !one.is_given_up() && !one.is_in_doubt())
+                    .filter(|one| !one.is_abandoned() && !one.is_in_doubt())
                     .map(|one| one.number),
             );
         }

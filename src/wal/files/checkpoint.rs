@@ -499,25 +499,18 @@ impl Wal {
         report: &mut CheckpointReport,
     ) -> WalResult<()> {
         for name in &exchange.removed {
-            self.remove_if_there(&self.layout.file(name))?;
+            self.disk.remove_if_present(&self.layout.file(name))?;
             report.files_removed += 1;
         }
         if let Some(folded) = exchange.folded {
             for generation in reader::generations(&*self.disk, &self.layout)? {
                 if generation < folded.before {
-                    self.remove_if_there(&self.layout.generation(generation))?;
+                    self.disk.remove_if_present(&self.layout.generation(generation))?;
                     report.generations_removed += 1;
                 }
             }
         }
         Ok(())
-    }
-
-    pub(in crate::wal) fn remove_if_there(&self, path: &std::path::Path) -> WalResult<()> {
-        match self.disk.remove_file(path) {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(()),
-        }
     }
 
     /// Sets aside Parquet files that no manifest names, and what a dead process left in `tmp/`.
@@ -556,7 +549,7 @@ impl Wal {
         // Generations before the first one needed are leftovers of a process that died while removing them.
         for generation in reader::generations(&*self.disk, &self.layout)? {
             if generation < manifest.first_generation {
-                self.remove_if_there(&self.layout.generation(generation))?;
+                self.disk.remove_if_present(&self.layout.generation(generation))?;
             }
         }
         Ok(())

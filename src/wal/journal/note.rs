@@ -103,7 +103,7 @@ pub fn read<N: DeserializeOwned>(file: &dyn DiskFile) -> DiskResult<Option<N>> {
 /// The note in a file, and none, too, where the medium does not give it: for those who can do without.
 pub fn read_if_readable<N: DeserializeOwned>(file: &dyn DiskFile) -> DiskResult<Option<N>> {
     match read(file) {
-        Err(error) if error.is_of_the_medium() => Ok(None),
+        Err(error) if error.is_medium_error() => Ok(None),
         read => read,
     }
 }

@@ -586,7 +586,7 @@ impl Wal {
             let illegal = IllegalTransition::Status {
                 number: known.number,
                 from: Some(known.status),
-                participle: event.past_participle(),
+                past_participle: event.past_participle(),
             };
             return Err(illegal.into());
         }

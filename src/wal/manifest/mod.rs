@@ -436,10 +436,7 @@ impl Manifest {
     pub fn commit(&self, disk: &dyn Disk, layout: &Layout) -> WalResult<()> {
         let path = layout.manifest();
         let staged = layout.staged("MANIFEST.json");
-        match disk.remove_file(&staged) {
-            Err(error) if !error.is_not_found() => return Err(error.into()),
-            _ => {}
-        }
+        disk.remove_if_present(&staged)?;
         disk.write_new_synced(&staged, &self.encode())?;
         disk.publish(&staged, &path)?;
         Ok(())

@@ -178,7 +178,7 @@ impl Repair<'_> {
                 files.plan.damaged.push(name.clone());
             } else if self.is_content(&shared, content)? {
                 match self.disk.link(&shared, &own) {
-                    Err(error) if !error.is_without_links() => return Err(error.into()),
+                    Err(error) if !error.is_link_unsupported() => return Err(error.into()),
                     Err(_) => {}
                     Ok(()) => continue,
                 }
@@ -227,7 +227,7 @@ impl Repair<'_> {
         for _ in 0..READS {
             match look() {
                 Ok(is_content) => return Ok(is_content),
-                Err(error) if DiskError::is_of_the_medium(&error) => {}
+                Err(error) if DiskError::is_medium_error(&error) => {}
                 Err(error) if error.is_not_found() => return Ok(false),
                 Err(error) => return Err(error.into()),
             }

@@ -115,7 +115,7 @@ const PIECE: usize = 4096;
 fn insist<T>(read: impl Fn() -> DiskResult<T>) -> DiskResult<T> {
     let mut result = read();
     for _ in 1..READS {
-        if !result.as_ref().is_err_and(DiskError::is_of_the_medium) {
+        if !result.as_ref().is_err_and(DiskError::is_medium_error) {
             break;
         }
         result = read();
@@ -130,7 +130,7 @@ fn read(disk: &dyn Disk, path: &Path) -> WalResult<Result<Read, DiskError>> {
     match insist(|| disk.read(path)) {
         Ok(bytes) => Ok(Ok(Read { bytes, bad: Vec::new() })),
         Err(error) if error.is_not_found() => Ok(Err(error)),
-        Err(error) if !error.is_of_the_medium() => Err(error.into()),
+        Err(error) if !error.is_medium_error() => Err(error.into()),
         Err(error) => Ok(in_pieces(disk, path)?.ok_or(error)),
     }
 }
@@ -138,7 +138,7 @@ fn read(disk: &dyn Disk, path: &Path) -> WalResult<Result<Read, DiskError>> {
 /// What can be read of a file; none if that is nothing.
 fn in_pieces(disk: &dyn Disk, path: &Path) -> WalResult<Option<Read>> {
     let file = match insist(|| disk.open(path, Access::Read)) {
-        Err(error) if error.is_of_the_medium() => return Ok(None),
+        Err(error) if error.is_medium_error() => return Ok(None),
         opened => opened?,
     };
     let mut bytes = vec![0; usize::try_from(file.metadata()?.len).unwrap_or(0)];
@@ -161,7 +161,7 @@ fn in_pieces(disk: &dyn Disk, path: &Path) -> WalResult<Option<Read>> {
                 bytes[at..at + piece.len()].copy_from_slice(&piece);
                 (gives, at) = (true, at + piece.len());
             }
-            Err(error) if error.is_of_the_medium() => {
+            Err(error) if error.is_medium_error() => {
                 bad.push((at as u64, end as u64));
                 at = end;
             }
@@ -236,7 +236,7 @@ impl Repair<'_> {
         }
         let mut loaded = Manifest::load(&**self.disk, self.layout);
         for _ in 1..READS {
-            if matches!(&loaded, Err(WalError::Disk(error)) if error.is_of_the_medium()) {
+            if matches!(&loaded, Err(WalError::Disk(error)) if error.is_medium_error()) {
                 loaded = Manifest::load(&**self.disk, self.layout);
             }
         }
@@ -246,7 +246,7 @@ impl Repair<'_> {
                 self.lose(MANIFEST, None, &format!("it is missing; {ANEW}"));
                 None
             }
-            Err(WalError::Disk(error)) if error.is_of_the_medium() => {
+            Err(WalError::Disk(error)) if error.is_medium_error() => {
                 self.lose(MANIFEST, None, &format!("it cannot be read: {}; {ANEW}", error.source));
                 None
             }
@@ -312,7 +312,7 @@ impl Repair<'_> {
                     self.report.set_aside.push(target);
                     linked.push(name);
                 }
-                Err(error) if error.is_without_links() => unlinked.push(name),
+                Err(error) if error.is_link_unsupported() => unlinked.push(name),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -358,10 +358,7 @@ impl Repair<'_> {
         let mut damaged = damaged;
         damaged.extend(unlinked);
         for name in linked {
-            match disk.remove_file(&self.layout.file(&name)) {
-                Err(error) if !error.is_not_found() => return Err(error.into()),
-                _ => {}
-            }
+            disk.remove_if_present(&self.layout.file(&name))?;
         }
         for generation in &journal.generations {
             let name = self.layout.relative(&self.layout.generation(*generation));
@@ -370,10 +367,7 @@ impl Repair<'_> {
                 continue;
             }
             // Its copy stands in `quarantine/`, and is durable.
-            match disk.remove_file(&self.layout.generation(*generation)) {
-                Err(error) if !error.is_not_found() => return Err(error.into()),
-                _ => {}
-            }
+            disk.remove_if_present(&self.layout.generation(*generation))?;
         }
         for name in damaged {
             let path = self.layout.file(&name);
@@ -474,7 +468,7 @@ impl Repair<'_> {
                 Ok(read) => read.bytes,
                 Err(_) => return Ok(false),
             },
-            Err(error) if error.is_not_found() || error.is_of_the_medium() => return Ok(false),
+            Err(error) if error.is_not_found() || error.is_medium_error() => return Ok(false),
             Err(error) => return Err(error.into()),
         };
         let target = self.free_name(name)?;

@@ -108,7 +108,7 @@ impl Repair<'_> {
             match verify::files::check(&**self.disk, self.layout, entry, &HashSet::new(), true) {
                 Ok(checked) => return Ok(Some(checked)),
                 Err(error @ WalError::NewerFormat { .. }) => return Err(error),
-                Err(WalError::Disk(error)) if error.is_of_the_medium() => {}
+                Err(WalError::Disk(error)) if error.is_medium_error() => {}
                 Err(WalError::Disk(error)) if !error.is_not_found() => return Err(error.into()),
                 Err(_) => return Ok(None),
             }
@@ -200,7 +200,7 @@ impl Repair<'_> {
                     files.take(row, &mut self.report.losses, "partitions");
                 }
             }
-            Err(WalError::Disk(error)) if !error.is_of_the_medium() => return Err(error.into()),
+            Err(WalError::Disk(error)) if !error.is_medium_error() => return Err(error.into()),
             Err(error) => {
                 self.lose("partitions", None, &format!("files of the original system: {error}"))
             }
@@ -268,7 +268,7 @@ impl Repair<'_> {
             };
             let day = salvaged.rows.first().and_then(completed).filter(|_| is_archive);
             let opens = match Table::open(&**self.disk, &path, &sha256) {
-                Err(WalError::Disk(error)) if !error.is_of_the_medium() => return Err(error.into()),
+                Err(WalError::Disk(error)) if !error.is_medium_error() => return Err(error.into()),
                 opened => opened.is_ok(),
             };
             let is_sound = salvaged.lost.is_empty()

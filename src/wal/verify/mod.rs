@@ -188,7 +188,7 @@ fn into_finding(layout: &Layout, error: WalError) -> WalResult<Finding> {
     match error {
         WalError::Damaged(damage) => Ok(Finding::of(layout, &damage)),
         WalError::NotOurs { path, what } => Ok(Finding::damage(layout.relative(&path), None, what)),
-        WalError::Disk(error) if error.is_of_the_medium() => Ok(Finding::damage(
+        WalError::Disk(error) if error.is_medium_error() => Ok(Finding::damage(
             layout.relative(&error.path),
             None,
             format!("it cannot be read: {}", error.source),

@@ -20,7 +20,7 @@ const TOLD_MAX: usize = 20;
 fn readable<T>(read: WalResult<T>) -> WalResult<Option<T>> {
     match read {
         Err(WalError::Damaged(_)) => Ok(None),
-        Err(WalError::Disk(error)) if error.is_of_the_medium() => Ok(None),
+        Err(WalError::Disk(error)) if error.is_medium_error() => Ok(None),
         read => read.map(Some),
     }
 }
