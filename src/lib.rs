@@ -14,5 +14,6 @@ pub mod operation;
 pub mod queue;
 #[cfg(feature = "cli")]
 pub mod report;
+mod suggest;
 pub mod wal;
 pub mod worker;

@@ -7,6 +7,7 @@ use super::errors::Result;
 use super::unixfs::{Cid, Options};
 use super::{AttemptError, Request};
 use crate::operation::Fields;
+use crate::suggest;
 
 /// The operation types of backends that store content: all that the design names.
 pub const TYPES: [&str; 12] = [
@@ -38,16 +39,13 @@ pub fn check(operation_type: &str, parameters: &Fields) -> Parsed<()> {
     Task::read(operation_type, parameters, Options::default()).map(drop)
 }
 
-/// Refuses what is most likely one of these names, misspelled: nobody would notice that it has no effect.
+/// Refuses a parameter that is almost certainly one of `names`, misspelled: that it has no effect
+/// would go unnoticed. Other parameters are notes of the user.
 pub(super) fn check_names(parameters: &Fields, names: &[&str]) -> Parsed<()> {
     for given in parameters.keys().filter(|given| !names.contains(&&given[..])) {
-        let plain = given.to_lowercase().replace('-', "_");
-        let is_meant = |name: &&&str| {
-            // Short words are close to many others, and notes of somebody else's are not to be refused.
-            strsim::damerau_levenshtein(&plain, name) <= usize::from(name.len() >= 8)
-        };
-        if let Some(name) = names.iter().find(is_meant) {
-            return Err(format!("there is no parameter `{given}`; did you mean `{name}`?").into());
+        if let Some(name) = names.iter().find(|name| suggest::is_typo_of(given, name)) {
+            let message = format!("there is no parameter `{given}`; did you mean `{name}`?");
+            return Err(message.into());
         }
     }
     Ok(())

@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::{BackendType, Settings};
 use crate::disk::Disk;
 use crate::operation::{BackendName, Fields, OperationType, Outcome};
+use crate::suggest;
 
 /// Why an operation cannot be logged for a backend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -185,18 +186,12 @@ impl Backends {
         }
     }
 
-    /// What to say of a name that no backend has.
+    /// Returns the refusal for a name that no backend has.
     pub fn unknown(&self, name: &BackendName) -> Refusal {
-        Refusal::Unknown { name: name.clone(), suggestion: self.like(name) }
-    }
-
-    fn like(&self, name: &BackendName) -> Option<BackendName> {
-        self.known
-            .keys()
-            .map(|known| (strsim::damerau_levenshtein(known.as_str(), name.as_str()), known))
-            .filter(|(distance, known)| *distance <= 2 && *distance < known.as_str().len())
-            .min_by_key(|(distance, _)| *distance)
-            .map(|(_, known)| known.clone())
+        let known = self.known.keys().map(BackendName::as_str);
+        let suggestion = suggest::closest(name.as_str(), known);
+        let suggestion = suggestion.and_then(|known| BackendName::new(known).ok());
+        Refusal::Unknown { name: name.clone(), suggestion }
     }
 }
 

@@ -6,7 +6,6 @@ use super::{Client, Reference};
 use crate::backend::{Attempt, AttemptError, AttemptStatus, Request};
 use crate::config::SpoolMode;
 use crate::disk::{DiskError, FileKind};
-use crate::operation::retry::RetryPolicy;
 use crate::operation::{
     BackendName, Claim, Event, Fields, Logged, Number, Operation, OperationId, OperationType,
     Outcome, Source, Status,
@@ -189,7 +188,7 @@ impl Client {
         let processing = self.operation(&Reference::Number(number))?;
         let request = request_of(&processing, &self.layout);
         let result = function(&request, &Attempt::default());
-        let policy = RetryPolicy::new(self.settings.retry_delay, self.settings.retry_after_max);
+        let policy = self.settings.retry_policy();
         let terms = Terms { policy: &policy, clock: &*self.clock, last_success: None };
         let settlement = settle(&terms, &processing, result, false, || {
             Ok(AttemptStatus::Unknown("the function did not say whether it had been done".into()))

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use toml_edit::{DocumentMut, InlineTable, Item, Table, Value};
 
-use super::keys::{self, BACKEND, GENERAL};
-use super::layers::{self, Given, Name};
-use super::slot::{Raw, Slot};
-use super::{BackendSettings, BackendType, ConfigError, Origin, Places, Settings};
+use super::field::{Field, RawValue};
+use super::keys::{self, BACKEND_KEYS, GLOBAL_KEYS};
+use super::layers::{self, Assignment, Name};
+use super::{BackendSettings, BackendType, ConfigError, Origin, Settings, UserDirs};
 use crate::operation::BackendName;
 
 /// The text of a settings file with one key set; comments and order stay as they are.
@@ -16,8 +16,10 @@ use crate::operation::BackendName;
 /// wrong, or if the change makes anything else wrong; what was wrong before may stay.
 pub fn set(text: &str, file: &Path, key: &str, value: &str) -> Result<String, ConfigError> {
     let name = Name::parse(key);
-    let given =
-        Given { raw: Raw::Word(value.to_owned()), origin: Origin::Flag("config set".into()) };
+    let given = Assignment {
+        raw: RawValue::Word(value.to_owned()),
+        origin: Origin::Flag("config set".into()),
+    };
     let (_, wrong_before) = judge(text, file, None)?;
     let (mut settings, wrong) = judge(text, file, Some((name.clone(), given)))?;
     let is_new = |error: &ConfigError| {
@@ -50,35 +52,35 @@ pub fn is_path(key: &str) -> bool {
     let name = Name::parse(key);
     let (mut settings, mut backend) =
         (Settings::at("/".into()), BackendSettings::new(BackendType::Local));
-    let slot = match name.backend {
-        None => keys::find(&GENERAL, &name.key).map(|key| (key.slot)(&mut settings)),
-        Some(_) => keys::find(&BACKEND, &name.key).map(|key| (key.slot)(&mut backend)),
+    let field = match name.backend {
+        None => keys::find(&GLOBAL_KEYS, &name.key).map(|key| (key.field)(&mut settings)),
+        Some(_) => keys::find(&BACKEND_KEYS, &name.key).map(|key| (key.field)(&mut backend)),
     };
-    matches!(slot, Some(Slot::Path(_) | Slot::MaybePath(_)))
+    matches!(field, Some(Field::Path(_) | Field::MaybePath(_)))
 }
 
 /// What a text comes to, perhaps with one key set on top, and what is wrong with it.
 fn judge(
     text: &str,
     file: &Path,
-    change: Option<(Name, Given)>,
+    change: Option<(Name, Assignment)>,
 ) -> Result<(Settings, Vec<ConfigError>), ConfigError> {
     let mut errors = Vec::new();
     let mut layer = layers::from_toml(text, file, &mut errors)?;
     layer.extend(change);
     // Only whether paths are well formed matters here, not where they lead.
-    let places = Places { home: Some("/".into()), config_dir: None };
-    let (settings, _) = layers::resolve(&layer, &places, &mut Vec::new(), &mut errors);
+    let user_dirs = UserDirs { home: Some("/".into()), config_dir: None };
+    let (settings, _) = layers::resolve(&layer, &user_dirs, &mut Vec::new(), &mut errors);
     Ok((settings, errors))
 }
 
 /// How the file says what the key now stands at.
 fn to_toml(settings: &mut Settings, name: &Name, word: &str) -> Option<Value> {
     match &name.backend {
-        None => Some((keys::find(&GENERAL, &name.key)?.slot)(settings).to_toml(word)),
+        None => Some((keys::find(&GLOBAL_KEYS, &name.key)?.field)(settings).to_toml(word)),
         Some(backend) => {
             let settings = settings.backends.get_mut(&BackendName::new(backend).ok()?)?;
-            Some((keys::find(&BACKEND, &name.key)?.slot)(settings).to_toml(word))
+            Some((keys::find(&BACKEND_KEYS, &name.key)?.field)(settings).to_toml(word))
         }
     }
 }

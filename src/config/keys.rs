@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use super::slot::Slot;
+use super::field::Field;
 use super::{BackendSettings, BackendType, ConfigError, Entry, Loaded, Origin, Settings};
 use crate::operation::BackendName;
+use crate::suggest;
 
 /// One key: its names, what it means, and the field behind it.
 pub(super) struct Key<T: 'static> {
@@ -19,7 +20,7 @@ pub(super) struct Key<T: 'static> {
     /// The types of backend that have it; empty for keys of the log as a whole.
     pub types: &'static [BackendType],
     /// The field.
-    pub slot: fn(&mut T) -> Slot<'_>,
+    pub field: fn(&mut T) -> Field<'_>,
 }
 
 /// Ten years: longer is a slip of the keyboard, and safely within what arithmetic on time can take.
@@ -30,104 +31,104 @@ const fn key(
     name: &'static str,
     variable: &'static str,
     about: &'static str,
-    slot: fn(&mut Settings) -> Slot<'_>,
+    field: fn(&mut Settings) -> Field<'_>,
 ) -> Key<Settings> {
-    Key { name, variable, about, types: &[], slot }
+    Key { name, variable, about, types: &[], field }
 }
 
 /// The keys of the log as a whole, in the order of the manual.
-pub(super) static GENERAL: [Key<Settings>; 22] = [
-    key("enabled", "ENABLED", "whether operations are accepted", |s| Slot::Bool(&mut s.enabled)),
-    key("base_path", "PATH", "folder of the log", |s| Slot::Path(&mut s.base_path)),
+pub(super) static GLOBAL_KEYS: [Key<Settings>; 22] = [
+    key("enabled", "ENABLED", "whether operations are accepted", |s| Field::Bool(&mut s.enabled)),
+    key("base_path", "PATH", "folder of the log", |s| Field::Path(&mut s.base_path)),
     key("partition_size", "PARTITION_SIZE", "live operations in one partition", |s| {
-        Slot::Whole(&mut s.partition_size, 1..=1_000_000)
+        Field::Integer(&mut s.partition_size, 1..=1_000_000)
     }),
     key("max_retries", "MAX_RETRIES", "retries after a first failure", |s| {
-        Slot::Whole(&mut s.max_retries, 0..=1_000)
+        Field::Integer(&mut s.max_retries, 0..=1_000)
     }),
     key("retry_delay", "RETRY_DELAY", "seconds to wait after a first failure", |s| {
-        Slot::Seconds(&mut s.retry_delay, 0.0..=SECONDS_MAX)
+        Field::Seconds(&mut s.retry_delay, 0.0..=SECONDS_MAX)
     }),
     key(
         "retry_after_max",
         "RETRY_AFTER_MAX",
         "longest wait in seconds that a backend may ask for",
-        |s| Slot::Seconds(&mut s.retry_after_max, 0.0..=SECONDS_MAX),
+        |s| Field::Seconds(&mut s.retry_after_max, 0.0..=SECONDS_MAX),
     ),
     key(
         "processing_interval",
         "PROCESS_INTERVAL",
         "longest pause in seconds of a drain loop that follows",
-        |s| Slot::Seconds(&mut s.processing_interval, 0.05..=SECONDS_MAX),
+        |s| Field::Seconds(&mut s.processing_interval, 0.05..=SECONDS_MAX),
     ),
     key(
         "archive_completed",
         "ARCHIVE_COMPLETED",
         "whether completed operations move to the archive",
-        |s| Slot::Bool(&mut s.archive_completed),
+        |s| Field::Bool(&mut s.archive_completed),
     ),
     key(
         "cleanup_interval",
         "CLEANUP_INTERVAL",
         "seconds between two cleanups by a drain loop",
-        |s| Slot::Seconds(&mut s.cleanup_interval, 1.0..=SECONDS_MAX),
+        |s| Field::Seconds(&mut s.cleanup_interval, 1.0..=SECONDS_MAX),
     ),
     key("max_age_days", "MAX_AGE_DAYS", "days for which completed operations are kept", |s| {
-        Slot::Whole(&mut s.max_age_days, 0..=36_500)
+        Field::Integer(&mut s.max_age_days, 0..=36_500)
     }),
     key(
         "archive_push",
         "ARCHIVE_PUSH",
         "where cleanups push archives before they may go, s3://BUCKET/PREFIX for example",
-        |s| Slot::Text(&mut s.archive_push),
+        |s| Field::Text(&mut s.archive_push),
     ),
     key(
         "archive_host",
         "ARCHIVE_HOST",
         "name of this machine in the history that is pushed, if not its own",
-        |s| Slot::HostName(&mut s.archive_host),
+        |s| Field::HostName(&mut s.archive_host),
     ),
     key(
         "archive_backend",
         "ARCHIVE_BACKEND",
         "backend that pushes archives; if not set, the one for S3",
-        |s| Slot::MaybeBackend(&mut s.archive_backend),
+        |s| Field::MaybeBackend(&mut s.archive_backend),
     ),
     key(
         "health_check_interval",
         "HEALTH_CHECK_INTERVAL",
         "seconds until a backend is probed again",
-        |s| Slot::Seconds(&mut s.health_check_interval, 0.05..=SECONDS_MAX),
+        |s| Field::Seconds(&mut s.health_check_interval, 0.05..=SECONDS_MAX),
     ),
     key("health_check_timeout", "HEALTH_CHECK_TIMEOUT", "seconds that a probe may take", |s| {
-        Slot::Seconds(&mut s.health_check_timeout, 0.05..=3_600.0)
+        Field::Seconds(&mut s.health_check_timeout, 0.05..=3_600.0)
     }),
     key("health_history_size", "HEALTH_HISTORY_SIZE", "probes remembered for each backend", |s| {
-        Slot::Whole(&mut s.health_history_size, 3..=10_000)
+        Field::Integer(&mut s.health_history_size, 3..=10_000)
     }),
     key("default_backend", "DEFAULT_BACKEND", "backend of operations that name none", |s| {
-        Slot::Backend(&mut s.default_backend)
+        Field::Backend(&mut s.default_backend)
     }),
     key("jobs", "JOBS", "operations carried out at once on one backend", |s| {
-        Slot::Whole(&mut s.jobs, 1..=1_024)
+        Field::Integer(&mut s.jobs, 1..=1_024)
     }),
     key("spool", "SPOOL", "whether content is copied when it is logged", |s| {
-        Slot::Spool(&mut s.spool)
+        Field::Spool(&mut s.spool)
     }),
     key(
         "spool_max_bytes",
         "SPOOL_MAX_BYTES",
         "largest content that spool = \"auto\" copies",
-        |s| Slot::Bytes(&mut s.spool_max_bytes, 0..=BYTES_MAX),
+        |s| Field::Bytes(&mut s.spool_max_bytes, 0..=BYTES_MAX),
     ),
     key(
         "min_free_bytes",
         "MIN_FREE_BYTES",
         "free space below which nothing new is accepted",
-        |s| Slot::Bytes(&mut s.min_free_bytes, 0..=BYTES_MAX),
+        |s| Field::Bytes(&mut s.min_free_bytes, 0..=BYTES_MAX),
     ),
     key("lock_timeout", "LOCK_TIMEOUT", "seconds to wait for a lock of the log", |s| {
-        Slot::Seconds(&mut s.lock_timeout, 0.0..=86_400.0)
+        Field::Seconds(&mut s.lock_timeout, 0.0..=86_400.0)
     }),
 ];
 
@@ -144,121 +145,121 @@ const fn of(
     name: &'static str,
     variable: &'static str,
     about: &'static str,
-    slot: fn(&mut BackendSettings) -> Slot<'_>,
+    field: fn(&mut BackendSettings) -> Field<'_>,
 ) -> Key<BackendSettings> {
-    Key { name, variable, about, types, slot }
+    Key { name, variable, about, types, field }
 }
 
 /// The keys of one backend, in the order of the manual.
-pub(super) static BACKEND: [Key<BackendSettings>; 29] = [
+pub(super) static BACKEND_KEYS: [Key<BackendSettings>; 29] = [
     of(&BackendType::ALL, "type", "TYPE", "what kind of place it is", |b| {
-        Slot::Type(&mut b.backend_type)
+        Field::Type(&mut b.backend_type)
     }),
-    of(NETWORK, "endpoint", "ENDPOINT", "address of the service", |b| Slot::Url(&mut b.endpoint)),
-    of(&[S3], "region", "REGION", "region of the service", |b| Slot::Text(&mut b.region)),
+    of(NETWORK, "endpoint", "ENDPOINT", "address of the service", |b| Field::Url(&mut b.endpoint)),
+    of(&[S3], "region", "REGION", "region of the service", |b| Field::Text(&mut b.region)),
     of(&[S3], "bucket", "BUCKET", "bucket of operations that name none", |b| {
-        Slot::Text(&mut b.bucket)
+        Field::Text(&mut b.bucket)
     }),
     of(
         &[S3],
         "access_key_id",
         "ACCESS_KEY_ID",
-        "who we are; if not set, AWS's usual places tell",
-        |b| Slot::Secret(&mut b.access_key_id),
+        "who we are; if not set, AWS's usual user_dirs tell",
+        |b| Field::Secret(&mut b.access_key_id),
     ),
     of(&[S3], "secret_access_key", "SECRET_ACCESS_KEY", "the secret of that key", |b| {
-        Slot::Secret(&mut b.secret_access_key)
+        Field::Secret(&mut b.secret_access_key)
     }),
     of(&[S3], "session_token", "SESSION_TOKEN", "the token of a session, if it is one", |b| {
-        Slot::Secret(&mut b.session_token)
+        Field::Secret(&mut b.session_token)
     }),
     of(
         &[S3],
         "path_style",
         "PATH_STYLE",
         "whether addresses name the bucket in their path; with an endpoint, yes",
-        |b| Slot::MaybeBool(&mut b.path_style),
+        |b| Field::MaybeBool(&mut b.path_style),
     ),
     of(&[S3], "checksums", "CHECKSUMS", "whether the service takes and gives CRC-32", |b| {
-        Slot::Bool(&mut b.checksums)
+        Field::Bool(&mut b.checksums)
     }),
     // No service takes smaller ones, or larger ones.
     of(&[S3], "part_size", "PART_SIZE", "bytes of a part of a large file", |b| {
-        Slot::Bytes(&mut b.part_size, 5 << 20..=5 << 30)
+        Field::Bytes(&mut b.part_size, 5 << 20..=5 << 30)
     }),
     of(&[S3], "part_jobs", "PART_JOBS", "parts of one file that are sent at once", |b| {
-        Slot::Whole(&mut b.part_jobs, 1..=64)
+        Field::Integer(&mut b.part_jobs, 1..=64)
     }),
     of(&[Custom], "command", "COMMAND", "the program and its arguments", |b| {
-        Slot::Command(&mut b.command)
+        Field::Command(&mut b.command)
     }),
-    of(&[Local], "path", "PATH", "the folder", |b| Slot::MaybePath(&mut b.path)),
+    of(&[Local], "path", "PATH", "the folder", |b| Field::MaybePath(&mut b.path)),
     of(
         NETWORK,
         "connection_timeout",
         "CONNECTION_TIMEOUT",
         "seconds that a connection may take to come about",
-        |b| Slot::Seconds(&mut b.connection_timeout, 0.05..=3_600.0),
+        |b| Field::Seconds(&mut b.connection_timeout, 0.05..=3_600.0),
     ),
     of(
         NETWORK,
         "idle_timeout",
         "IDLE_TIMEOUT",
         "seconds for which nothing may move before an attempt is given up",
-        |b| Slot::Seconds(&mut b.idle_timeout, 0.05..=86_400.0),
+        |b| Field::Seconds(&mut b.idle_timeout, 0.05..=86_400.0),
     ),
     of(
         &[Ipfs, S3, Storacha, Custom],
         "total_timeout",
         "TOTAL_TIMEOUT",
         "seconds that an attempt may take in all; 0: no limit",
-        |b| Slot::Seconds(&mut b.total_timeout, 0.0..=SECONDS_MAX),
+        |b| Field::Seconds(&mut b.total_timeout, 0.0..=SECONDS_MAX),
     ),
     of(&[Ipfs], "token", "TOKEN", "bearer token, if the service wants one", |b| {
-        Slot::Secret(&mut b.token)
+        Field::Secret(&mut b.token)
     }),
     of(&[Ipfs], "username", "USERNAME", "user, if the service wants one and no token", |b| {
-        Slot::Text(&mut b.username)
+        Field::Text(&mut b.username)
     }),
-    of(&[Ipfs], "password", "PASSWORD", "that user's password", |b| Slot::Secret(&mut b.password)),
+    of(&[Ipfs], "password", "PASSWORD", "that user's password", |b| Field::Secret(&mut b.password)),
     of(
         &BackendType::ALL,
         "jobs",
         "JOBS",
         "operations carried out at once, if not as `jobs` says",
-        |b| Slot::Whole(&mut b.jobs, 1..=1_024),
+        |b| Field::Integer(&mut b.jobs, 1..=1_024),
     ),
     of(
         MOVING,
         "max_bytes_per_second",
         "MAX_BYTES_PER_SECOND",
         "bytes moved per second, by all of its operations together; 0: no limit",
-        |b| Slot::Bytes(&mut b.max_bytes_per_second, 0..=BYTES_MAX),
+        |b| Field::Bytes(&mut b.max_bytes_per_second, 0..=BYTES_MAX),
     ),
     of(CONTENT, "cid_version", "CID_VERSION", "version of new CIDs", |b| {
-        Slot::Whole(&mut b.cid_version, 0..=1)
+        Field::Integer(&mut b.cid_version, 0..=1)
     }),
     of(CONTENT, "raw_leaves", "RAW_LEAVES", "whether leaves are raw blocks", |b| {
-        Slot::MaybeBool(&mut b.raw_leaves)
+        Field::MaybeBool(&mut b.raw_leaves)
     }),
     // Kubo takes no larger chunk, and other nodes no larger block.
     of(CONTENT, "chunk_size", "CHUNK_SIZE", "bytes of content in one block", |b| {
-        Slot::Bytes(&mut b.chunk_size, 1..=1 << 20)
+        Field::Bytes(&mut b.chunk_size, 1..=1 << 20)
     }),
     of(CONTENT, "max_links", "MAX_LINKS", "links in one node of a file's tree", |b| {
-        Slot::Whole(&mut b.max_links, 2..=8_192)
+        Field::Integer(&mut b.max_links, 2..=8_192)
     }),
     of(&[Mock], "failure_rate", "FAILURE_RATE", "share of attempts that fail", |b| {
-        Slot::Ratio(&mut b.mock.failure_rate)
+        Field::Ratio(&mut b.mock.failure_rate)
     }),
     of(&[Mock], "latency_ms", "LATENCY_MS", "milliseconds that every attempt takes", |b| {
-        Slot::Whole(&mut b.mock.latency_ms, 0..=3_600_000)
+        Field::Integer(&mut b.mock.latency_ms, 0..=3_600_000)
     }),
     of(&[Mock], "seed", "SEED", "decides which attempts fail", |b| {
-        Slot::Whole(&mut b.mock.seed, 0..=i64::MAX as u64)
+        Field::Integer(&mut b.mock.seed, 0..=i64::MAX as u64)
     }),
     of(&[Mock], "offline", "OFFLINE", "whether it is away altogether", |b| {
-        Slot::Bool(&mut b.mock.offline)
+        Field::Bool(&mut b.mock.offline)
     }),
 ];
 
@@ -273,17 +274,17 @@ pub(super) fn all(loaded: &Loaded) -> Vec<Entry> {
     let mut entries = Vec::new();
     let mut push = |name: String, value: Json, about: &'static str| {
         let origin = loaded.origin(&name).clone();
-        entries.push(Entry { value: masked(&name, value), key: name, origin, about });
+        entries.push(Entry { value: redacted(&name, value), key: name, origin, about });
     };
-    for key in &GENERAL {
-        push(key.name.to_owned(), (key.slot)(&mut settings).show(), key.about);
+    for key in &GLOBAL_KEYS {
+        push(key.name.to_owned(), (key.field)(&mut settings).show(), key.about);
     }
     for (backend, settings) in &mut settings.backends {
         let kind = settings.backend_type;
-        for key in BACKEND.iter().filter(|key| key.types.contains(&kind)) {
+        for key in BACKEND_KEYS.iter().filter(|key| key.types.contains(&kind)) {
             push(
                 format!("backends.{backend}.{}", key.name),
-                (key.slot)(settings).show(),
+                (key.field)(settings).show(),
                 key.about,
             );
         }
@@ -297,12 +298,15 @@ pub(super) fn unknown(
     key: &str,
     origin: Option<Origin>,
 ) -> ConfigError {
-    let hint = if BACKEND.iter().any(|known| known.name == key) {
+    let hint = if BACKEND_KEYS.iter().any(|known| known.name == key) {
         Some(format!("`{key}` is set for one backend: backends.NAME.{key}"))
+    } else if suggest::is_typo_of(key, "backends") {
+        Some("did you mean `[backends.NAME]`?".to_owned())
     } else {
-        let general = GENERAL.iter().map(|known| known.name.to_owned());
+        let general = GLOBAL_KEYS.iter().map(|known| known.name.to_owned());
         let of_backends = backends.iter().flat_map(|(name, settings)| {
-            let keys = BACKEND.iter().filter(|known| known.types.contains(&settings.backend_type));
+            let keys =
+                BACKEND_KEYS.iter().filter(|known| known.types.contains(&settings.backend_type));
             keys.map(move |known| format!("backends.{name}.{}", known.name))
         });
         did_you_mean(key, general.chain(of_backends))
@@ -310,15 +314,9 @@ pub(super) fn unknown(
     ConfigError::UnknownKey { key: key.to_owned(), origin, hint }
 }
 
-/// A guess at what was meant, if one is close.
+/// Returns the hint that names the most similar of the `known` words.
 pub(super) fn did_you_mean(wrong: &str, known: impl IntoIterator<Item = String>) -> Option<String> {
-    let near = wrong.chars().count() / 4 + 1;
-    known
-        .into_iter()
-        .map(|word| (strsim::damerau_levenshtein(wrong, &word), word))
-        .filter(|(distance, word)| *distance <= near && *distance < word.len())
-        .min()
-        .map(|(_, word)| format!("did you mean `{word}`?"))
+    suggest::closest(wrong, known).map(|word| format!("did you mean `{word}`?"))
 }
 
 /// Whether what a key holds must not be shown.
@@ -333,7 +331,7 @@ pub fn is_secret(key: &str) -> bool {
 }
 
 /// A value as it may be shown: secrets, and the user part of an address, replaced by asterisks.
-pub fn mask(key: &str, value: &str) -> String {
+pub fn redact(key: &str, value: &str) -> String {
     const HIDDEN: &str = "********";
     if is_secret(key) {
         return HIDDEN.to_owned();
@@ -346,10 +344,10 @@ pub fn mask(key: &str, value: &str) -> String {
     }
 }
 
-fn masked(key: &str, value: Json) -> Json {
+fn redacted(key: &str, value: Json) -> Json {
     match value {
-        Json::String(text) => Json::String(mask(key, &text)),
-        Json::Array(items) if is_secret(key) => Json::String(mask(key, &format!("{items:?}"))),
+        Json::String(text) => Json::String(redact(key, &text)),
+        Json::Array(items) if is_secret(key) => Json::String(redact(key, &format!("{items:?}"))),
         other => other,
     }
 }

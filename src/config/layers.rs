@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{Document, Item, TableLike, TomlError, Value};
 
-use super::keys::{self, BACKEND, GENERAL, Key};
-use super::slot::{Base, Raw};
+use super::field::{Base, RawValue};
+use super::keys::{self, BACKEND_KEYS, GLOBAL_KEYS, Key};
 use super::{
-    BackendSettings, BackendType, ConfigError, Loaded, Origin, Places, Settings, Sources, Warning,
-    mask,
+    BackendSettings, BackendType, ConfigError, Loaded, Origin, Settings, Sources, UserDirs,
+    Warning, redact,
 };
 use crate::disk::{Access, Disk, FileKind};
 use crate::operation::BackendName;
@@ -49,23 +49,23 @@ impl fmt::Display for Name {
 
 /// A value that some layer gave to a key.
 #[derive(Debug, Clone)]
-pub(super) struct Given {
-    pub raw: Raw,
+pub(super) struct Assignment {
+    pub raw: RawValue,
     pub origin: Origin,
 }
 
 /// What one layer says, or all of them merged.
-pub(super) type Layer = BTreeMap<Name, Given>;
+pub(super) type Layer = BTreeMap<Name, Assignment>;
 
 /// Reads all layers; errors of single keys come back beside the result, which has those keys at their defaults.
 pub(super) fn read(
     sources: Sources<'_, impl IntoIterator<Item = (OsString, OsString)>>,
 ) -> Result<(Loaded, Vec<ConfigError>), ConfigError> {
-    let Sources { disk, places, file, environment, flags } = sources;
+    let Sources { disk, user_dirs, file, environment, flags } = sources;
     let mut errors = Vec::new();
     let mut layer = Layer::new();
     let mut read_file = None;
-    if let Some(path) = file.map(Path::to_owned).or_else(|| places.file()) {
+    if let Some(path) = file.map(Path::to_owned).or_else(|| user_dirs.file()) {
         match read_text(disk, &path) {
             Ok(text) => {
                 layer = from_toml(&text, &path, &mut errors)?;
@@ -79,7 +79,7 @@ pub(super) fn read(
         .iter()
         .map(|(key, value)| {
             let origin = Origin::Flag(format!("--{}", key.replace('_', "-")));
-            (Name::parse(key), Given { raw: Raw::Word((*value).to_owned()), origin })
+            (Name::parse(key), Assignment { raw: RawValue::Word((*value).to_owned()), origin })
         })
         .collect();
     let mut warnings = Vec::new();
@@ -87,7 +87,7 @@ pub(super) fn read(
     layer.extend(from_environment(environment, named, &mut warnings, &mut errors));
     layer.extend(flags);
 
-    let (settings, origins) = resolve(&layer, places, &mut warnings, &mut errors);
+    let (settings, origins) = resolve(&layer, user_dirs, &mut warnings, &mut errors);
     Ok((Loaded { settings, origins, warnings, file: read_file }, errors))
 }
 
@@ -169,11 +169,11 @@ impl TomlReader<'_> {
     }
 
     fn value(&mut self, name: Name, item: &Item, origin: Origin) {
-        self.layer.insert(name, Given { raw: raw_of(item), origin });
+        self.layer.insert(name, Assignment { raw: raw_of(item), origin });
     }
 
     fn no_table(&mut self, key: String, item: &Item, origin: Origin) {
-        let value = mask(&key, &raw_of(item).shown());
+        let value = redact(&key, &raw_of(item).shown());
         self.errors.push(ConfigError::Value {
             key,
             value: value.into(),
@@ -184,19 +184,19 @@ impl TomlReader<'_> {
     }
 }
 
-fn raw_of(item: &Item) -> Raw {
+fn raw_of(item: &Item) -> RawValue {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     match item {
-        Item::Value(Value::String(value)) => Raw::Text(value.value().clone()),
-        Item::Value(Value::Boolean(value)) => Raw::Bool(*value.value()),
-        Item::Value(Value::Integer(value)) => Raw::Int(*value.value()),
-        Item::Value(Value::Float(value)) => Raw::Float(*value.value()),
+        Item::Value(Value::String(value)) => RawValue::Text(value.value().clone()),
+        Item::Value(Value::Boolean(value)) => RawValue::Bool(*value.value()),
+        Item::Value(Value::Integer(value)) => RawValue::Int(*value.value()),
+        Item::Value(Value::Float(value)) => RawValue::Float(*value.value()),
         Item::Value(Value::Array(items)) if items.iter().all(|item| item.is_str()) => {
-            Raw::List(items.iter().filter_map(text).collect())
+            RawValue::List(items.iter().filter_map(text).collect())
         }
-        Item::Value(other) => Raw::Other(other.to_string()),
-        Item::ArrayOfTables(_) => Raw::Other("a list of tables".into()),
-        Item::Table(_) | Item::None => Raw::Other("a table".into()),
+        Item::Value(other) => RawValue::Other(other.to_string()),
+        Item::ArrayOfTables(_) => RawValue::Other("a list of tables".into()),
+        Item::Table(_) | Item::None => RawValue::Other("a table".into()),
     }
 }
 
@@ -235,10 +235,10 @@ fn from_environment(
         let origin = Origin::Environment(variable);
         match value.into_string() {
             Ok(word) => {
-                layer.insert(name, Given { raw: Raw::Word(word), origin });
+                layer.insert(name, Assignment { raw: RawValue::Word(word), origin });
             }
             Err(value) => errors.push(ConfigError::Value {
-                value: mask(&name.to_string(), &value.to_string_lossy()).into(),
+                value: redact(&name.to_string(), &value.to_string_lossy()).into(),
                 key: name.to_string(),
                 expected: "UTF-8".into(),
                 origin,
@@ -262,10 +262,10 @@ fn backend_part<'a>(variable: &'a str, key: &str) -> Option<&'a str> {
 /// The key that a variable sets.
 fn name_of(variable: &str, named: &BTreeSet<String>) -> Option<Name> {
     let end = variable.strip_prefix(VARIABLE_PREFIX)?;
-    if let Some(key) = GENERAL.iter().find(|key| key.variable == end) {
+    if let Some(key) = GLOBAL_KEYS.iter().find(|key| key.variable == end) {
         return Some(Name { backend: None, key: key.name.to_owned() });
     }
-    BACKEND.iter().find_map(|key| {
+    BACKEND_KEYS.iter().find_map(|key| {
         let part = backend_part(variable, key.variable)?;
         let backend = named.iter().find(|backend| as_variable(backend) == part)?;
         Some(Name { backend: Some(backend.clone()), key: key.name.to_owned() })
@@ -274,10 +274,10 @@ fn name_of(variable: &str, named: &BTreeSet<String>) -> Option<Name> {
 
 /// All variables there are.
 fn variables(named: &BTreeSet<String>) -> impl Iterator<Item = String> {
-    let general = GENERAL.iter().map(|key| format!("{VARIABLE_PREFIX}{}", key.variable));
+    let general = GLOBAL_KEYS.iter().map(|key| format!("{VARIABLE_PREFIX}{}", key.variable));
     let of_backends = named.iter().flat_map(|backend| {
         let backend = as_variable(backend);
-        BACKEND
+        BACKEND_KEYS
             .iter()
             .map(move |key| format!("{VARIABLE_PREFIX}BACKENDS_{backend}_{}", key.variable))
     });
@@ -287,13 +287,13 @@ fn variables(named: &BTreeSet<String>) -> impl Iterator<Item = String> {
 /// What the layers come to.
 pub(super) fn resolve(
     layer: &Layer,
-    places: &Places,
+    user_dirs: &UserDirs,
     warnings: &mut Vec<Warning>,
     errors: &mut Vec<ConfigError>,
 ) -> (Settings, BTreeMap<String, Origin>) {
-    let usual = places.home.as_ref().map(|home| home.join(".ipfs_kit").join("wal"));
+    let usual = user_dirs.home.as_ref().map(|home| home.join(".ipfs_kit").join("wal"));
     let settings = Settings::at(usual.clone().unwrap_or_default());
-    let mut resolver = Resolver { places, settings, origins: BTreeMap::new(), warnings, errors };
+    let mut resolver = Resolver { user_dirs, settings, origins: BTreeMap::new(), warnings, errors };
     resolver.declare(layer);
     for (name, given) in layer {
         resolver.apply(name, given);
@@ -302,7 +302,7 @@ pub(super) fn resolve(
 }
 
 struct Resolver<'a> {
-    places: &'a Places,
+    user_dirs: &'a UserDirs,
     settings: Settings,
     origins: BTreeMap<String, Origin>,
     warnings: &'a mut Vec<Warning>,
@@ -360,7 +360,7 @@ impl Resolver<'_> {
                 // What is wrong with the type is said once, here; its other keys cannot be judged.
                 None => {
                     refused.insert(text);
-                    if let Some(key) = keys::find(&BACKEND, "type") {
+                    if let Some(key) = keys::find(&BACKEND_KEYS, "type") {
                         fill(
                             key,
                             &mut BackendSettings::new(BackendType::Mock),
@@ -375,15 +375,15 @@ impl Resolver<'_> {
         }
     }
 
-    fn apply(&mut self, name: &Name, given: &Given) {
+    fn apply(&mut self, name: &Name, given: &Assignment) {
         let folder = match &given.origin {
             Origin::File { path, .. } => path.parent(),
             _ => None,
         };
-        let base = Base { home: self.places.home.as_deref(), folder };
+        let base = Base { home: self.user_dirs.home.as_deref(), folder };
         let origin = || Some(given.origin.clone());
         let filled = match &name.backend {
-            None => match keys::find(&GENERAL, &name.key) {
+            None => match keys::find(&GLOBAL_KEYS, &name.key) {
                 Some(key) => fill(key, &mut self.settings, name, given, base),
                 None => Err(keys::unknown(&self.settings.backends, &name.key, origin())),
             },
@@ -393,7 +393,7 @@ impl Resolver<'_> {
                 let Some(kind) = known.get(&backend).map(|settings| settings.backend_type) else {
                     return;
                 };
-                match keys::find(&BACKEND, &name.key) {
+                match keys::find(&BACKEND_KEYS, &name.key) {
                     None => Err(keys::unknown(known, &name.to_string(), origin())),
                     Some(key) if !key.types.contains(&kind) => {
                         Err(not_of_type(name, kind, given.origin.clone()))
@@ -467,14 +467,18 @@ impl Resolver<'_> {
 }
 
 fn not_of_type(name: &Name, backend_type: BackendType, origin: Origin) -> ConfigError {
-    let keys = BACKEND.iter().filter(|key| key.types.contains(&backend_type));
+    let keys = BACKEND_KEYS.iter().filter(|key| key.types.contains(&backend_type));
     let keys: Vec<String> = keys.map(|key| format!("`{}`", key.name)).collect();
     let hint = Some(format!("a backend of type `{backend_type}` has {}", keys.join(", ")));
     ConfigError::NotOfType { key: name.to_string(), backend_type, origin, hint }
 }
 
 /// A backend has one type: a predeclared one has its own, another the one it was declared with.
-fn same_type(name: &Name, given: &Given, backend_type: BackendType) -> Result<(), ConfigError> {
+fn same_type(
+    name: &Name,
+    given: &Assignment,
+    backend_type: BackendType,
+) -> Result<(), ConfigError> {
     if given.raw.text() == Some(backend_type.as_str()) {
         return Ok(());
     }
@@ -495,25 +499,27 @@ pub(super) fn fill<T: Clone>(
     key: &'static Key<T>,
     target: &mut T,
     name: &Name,
-    given: &Given,
+    given: &Assignment,
     base: Base<'_>,
 ) -> Result<(), ConfigError> {
-    if (key.slot)(target).fill(&given.raw, base).is_some() {
+    if (key.field)(target).fill(&given.raw, base).is_some() {
         return Ok(());
     }
     let unquoted = match &given.raw {
-        Raw::Text(text) => (key.slot)(&mut target.clone()).fill(&Raw::Word(text.clone()), base),
+        RawValue::Text(text) => {
+            (key.field)(&mut target.clone()).fill(&RawValue::Word(text.clone()), base)
+        }
         _ => None,
     };
-    let slot = (key.slot)(target);
+    let field = (key.field)(target);
     let hint = match unquoted {
         Some(()) => Some("leave out the quotes".into()),
         None => {
-            let words = slot.words().into_iter().map(str::to_owned);
+            let words = field.words().into_iter().map(str::to_owned);
             keys::did_you_mean(given.raw.text().unwrap_or_default(), words)
         }
     };
-    let (key, expected) = (name.to_string(), slot.expects().into());
-    let value = mask(&key, &given.raw.shown()).into();
+    let (key, expected) = (name.to_string(), field.expects().into());
+    let value = redact(&key, &given.raw.shown()).into();
     Err(ConfigError::Value { key, value, expected, origin: given.origin.clone(), hint })
 }

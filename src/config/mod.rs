@@ -8,10 +8,10 @@
 
 mod edit;
 mod error;
+mod field;
 mod keys;
 mod layers;
 mod settings;
-mod slot;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -22,10 +22,10 @@ use crate::disk::Disk;
 
 pub use edit::{is_path, set};
 pub use error::{ConfigError, Warning};
-pub use keys::{is_secret, mask};
+pub use field::{parse_bytes, parse_seconds};
+pub use keys::{is_secret, redact};
 pub use layers::VARIABLE_PREFIX;
 pub use settings::{BackendSettings, BackendType, MockSettings, Secret, Settings, SpoolMode};
-pub use slot::{parse_bytes, parse_seconds};
 
 /// Where a value was set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,22 +58,22 @@ impl fmt::Display for Origin {
 
 /// The folders of the user that settings start from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Places {
+pub struct UserDirs {
     /// The home directory: what `~` stands for.
     pub home: Option<PathBuf>,
     /// The folder that holds the settings of all programs.
     pub config_dir: Option<PathBuf>,
 }
 
-impl Places {
+impl UserDirs {
     /// The folders of the user who runs this process.
-    pub fn of_user() -> Places {
+    pub fn of_user() -> UserDirs {
         match directories::BaseDirs::new() {
-            Some(dirs) => Places {
+            Some(dirs) => UserDirs {
                 home: Some(dirs.home_dir().into()),
                 config_dir: Some(dirs.config_dir().into()),
             },
-            None => Places::default(),
+            None => UserDirs::default(),
         }
     }
 
@@ -89,7 +89,7 @@ pub struct Sources<'a, E> {
     /// Where the file is read from.
     pub disk: &'a dyn Disk,
     /// The user's folders.
-    pub places: &'a Places,
+    pub user_dirs: &'a UserDirs,
     /// The settings file, if one was named; it must be there then.
     pub file: Option<&'a Path>,
     /// All environment variables; those of other programs are passed over.
@@ -138,7 +138,7 @@ pub fn load(
     file: Option<&Path>,
     flags: &[(&str, &str)],
 ) -> Result<Loaded, ConfigError> {
-    load_from(Sources { disk, places: &Places::of_user(), file, environment, flags })
+    load_from(Sources { disk, user_dirs: &UserDirs::of_user(), file, environment, flags })
 }
 
 /// Loads settings; the first thing that is wrong with them ends it.

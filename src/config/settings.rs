@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::operation::BackendName;
+use crate::operation::retry::RetryPolicy;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq)]
@@ -104,6 +105,11 @@ impl Settings {
             self.backends.iter().filter(|(_, settings)| is_set(settings)).map(|(name, _)| name);
         let only = named.next().filter(|_| named.next().is_none());
         self.archive_backend.as_ref().or(only).cloned().unwrap_or_else(|| BackendType::S3.name())
+    }
+
+    /// Returns how failed attempts are retried.
+    pub fn retry_policy(&self) -> RetryPolicy {
+        RetryPolicy::new(self.retry_delay, self.retry_after_max)
     }
 
     /// Bytes that a backend may move per second; none: no limit.
@@ -222,7 +228,7 @@ pub struct BackendSettings {
     pub region: Option<String>,
     /// Bucket of operations that name none (s3).
     pub bucket: Option<String>,
-    /// The id of an access key (s3); not set: AWS's usual places tell.
+    /// The id of an access key (s3); not set: AWS's usual user_dirs tell.
     pub access_key_id: Option<Secret>,
     /// The secret of that key (s3).
     pub secret_access_key: Option<Secret>,

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
-use super::keys::{BACKEND, GENERAL};
+use super::keys::{BACKEND_KEYS, GLOBAL_KEYS};
 use super::*;
 use crate::disk::{Access, Machine, OsDisk};
 
@@ -30,7 +30,10 @@ impl Case<'_> {
         }
         check(Sources {
             disk: &disk,
-            places: &Places { home: Some("/home/ann".into()), config_dir: Some("/etc".into()) },
+            user_dirs: &UserDirs {
+                home: Some("/home/ann".into()),
+                config_dir: Some("/etc".into()),
+            },
             file: None,
             environment: self.environment.iter().map(|(name, value)| (name.into(), value.into())),
             flags: &self.flags,
@@ -154,10 +157,10 @@ fn as_word(toml: &str) -> &str {
 
 #[test]
 fn every_key_is_in_the_table_of_these_tests() {
-    for key in &GENERAL {
+    for key in &GLOBAL_KEYS {
         assert!(ROWS.iter().any(|row| row.0 == key.name && row.1 == key.variable), "{}", key.name);
     }
-    for key in &BACKEND {
+    for key in &BACKEND_KEYS {
         let is_it = |row: &Row| {
             row.0.starts_with("backends.") && row.0.ends_with(&format!(".{}", key.name))
         };
@@ -419,9 +422,15 @@ fn files_that_are_none_are_refused() {
 
     let disk = Machine::new().process();
     let named = |path| {
-        let places = Places::default();
+        let user_dirs = UserDirs::default();
         let environment = [("IPFS_KIT_WAL_PATH".into(), "/data".into())];
-        load_from(Sources { disk: &disk, places: &places, file: path, environment, flags: &[] })
+        load_from(Sources {
+            disk: &disk,
+            user_dirs: &user_dirs,
+            file: path,
+            environment,
+            flags: &[],
+        })
     };
     assert_eq!(named(None).unwrap().settings.base_path, Path::new("/data"));
     let missing = named(Some(Path::new("/missing.toml"))).unwrap_err();
@@ -443,10 +452,10 @@ fn files_that_are_none_are_refused() {
 #[test]
 fn without_a_home_the_log_must_be_named() {
     let disk = Machine::new().process();
-    let places = Places::default();
+    let user_dirs = UserDirs::default();
     let error = load_from(Sources {
         disk: &disk,
-        places: &places,
+        user_dirs: &user_dirs,
         file: None,
         environment: [],
         flags: &[],
@@ -529,13 +538,13 @@ fn setting_a_key_makes_nothing_wrong() {
 #[test]
 fn secrets_are_not_shown() {
     for key in ["api_token", "backends.s3.secret_access_key", "password", "backends.x.key"] {
-        assert_eq!(mask(key, "hunter2"), "********", "{key}");
+        assert_eq!(redact(key, "hunter2"), "********", "{key}");
     }
     for key in ["jobs", "backends.s3.bucket", "keyboard"] {
-        assert_eq!(mask(key, "value"), "value", "{key}");
+        assert_eq!(redact(key, "value"), "value", "{key}");
     }
-    assert_eq!(mask("endpoint", "https://ann:pw@host/x@y"), "https://********@host/x@y");
-    assert_eq!(mask("endpoint", "https://host/x@y"), "https://host/x@y");
+    assert_eq!(redact("endpoint", "https://ann:pw@host/x@y"), "https://********@host/x@y");
+    assert_eq!(redact("endpoint", "https://host/x@y"), "https://host/x@y");
     for text in
         ["backends.ipfs = 'http://ann:pw@host'", "backends.ipfs.endpoint = 'ftp://ann:pw@host'"]
     {
@@ -562,10 +571,20 @@ fn spans_and_amounts_are_read_as_people_write_them() {
         ("2 min", 120_000),
         ("1.5h", 5_400_000),
         ("1d", 86_400_000),
+        ("90s", 90_000),
+        ("250ms", 250),
+        ("7d", 604_800_000),
+        ("1h30m", 5_400_000),
+        ("1h 30 min", 5_400_000),
+        ("2d12h", 216_000_000),
+        ("1.5h15s", 5_415_000),
+        ("1m500ms", 60_500),
     ] {
         assert_eq!(parse_seconds(text).map(|span| span.as_millis()), Some(millis), "{text}");
     }
-    for bad in ["", "s", "-1", "1e400", "1..2", "5 weeks", "ä"] {
+    for bad in
+        ["", "s", "-1", "1e400", "1..2", "5 weeks", "ä", "30m1h", "1h1h", "1h30", "h", "1e3", "1 2"]
+    {
         assert_eq!(parse_seconds(bad), None, "{bad}");
     }
     assert_eq!(
@@ -579,15 +598,15 @@ fn spans_and_amounts_are_read_as_people_write_them() {
 fn loading_without_a_file_is_quick() {
     // Every `add` pays for this: it is to stay far below the cost of starting a process.
     let disk = OsDisk::new();
-    let places =
-        Places { home: Some("/nonexistent".into()), config_dir: Some("/nonexistent".into()) };
+    let user_dirs =
+        UserDirs { home: Some("/nonexistent".into()), config_dir: Some("/nonexistent".into()) };
     let mut times = Vec::new();
     for _ in 0..200 {
         let start = std::time::Instant::now();
         let environment = std::env::vars_os();
         let sources = Sources {
             disk: &disk,
-            places: &places,
+            user_dirs: &user_dirs,
             file: None,
             environment,
             flags: &[("jobs", "3")],

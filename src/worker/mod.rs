@@ -77,8 +77,7 @@ pub fn run(
     if let Some(damage) = view.damage() {
         return Err(WalError::Damaged(damage.clone()));
     }
-    let settings = tools.settings;
-    let policy = RetryPolicy::new(settings.retry_delay, settings.retry_after_max);
+    let policy = tools.settings.retry_policy();
     std::thread::scope(|scope| {
         let executor =
             Executor::new(scope, policy, tools.clock.clone(), tools.wal.layout().clone());

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use wal_cli::client::Reference;
-use wal_cli::config::{self, Places, Sources};
+use wal_cli::config::{self, Sources, UserDirs};
 use wal_cli::disk::{Disk, Machine};
 use wal_cli::operation::{BackendName, OperationId, OperationType, Status, Time};
 use wal_cli::{cli, report};
@@ -41,9 +41,9 @@ fn load(text: &[u8], flags: &[(&str, &str)]) -> Result<config::Loaded, config::C
     let disk = Machine::new().process();
     let disk: &dyn Disk = &disk;
     disk.write_new_synced(Path::new(FILE), text).unwrap();
-    let places = Places { home: Some("/home/me".into()), config_dir: None };
+    let user_dirs = UserDirs { home: Some("/home/me".into()), config_dir: None };
     let file = Some(Path::new(FILE));
-    config::load_from(Sources { disk, places: &places, file, environment: Vec::new(), flags })
+    config::load_from(Sources { disk, user_dirs: &user_dirs, file, environment: Vec::new(), flags })
 }
 
 /// A settings file; its keys are shown, and looked up by the names under which they are shown.

@@ -12,8 +12,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("disk", &["operation"]),
     ("wal", &["operation", "clock", "disk"]),
     ("queue", &["operation"]),
-    ("config", &["operation", "disk"]),
-    ("backend", &["operation", "clock", "disk", "config"]),
+    ("suggest", &[]),
+    ("config", &["operation", "disk", "suggest"]),
+    ("backend", &["operation", "clock", "disk", "suggest", "config"]),
     ("health", &["operation", "clock", "disk", "wal", "queue", "config", "backend"]),
     ("worker", &["operation", "clock", "disk", "wal", "queue", "config", "backend", "health"]),
     (

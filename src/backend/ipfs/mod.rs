@@ -140,7 +140,7 @@ impl IpfsBackend {
         let timeouts =
             Timeouts { connect: options.connect, idle: options.idle, total: options.total };
         let http = HttpClient::new(options.endpoint.clone(), options.credentials.clone(), timeouts);
-        let node = format!("Kubo at {}", crate::config::mask("endpoint", &options.endpoint));
+        let node = format!("Kubo at {}", crate::config::redact("endpoint", &options.endpoint));
         IpfsBackend {
             disk,
             clock,

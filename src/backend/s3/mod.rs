@@ -165,7 +165,7 @@ impl S3Backend {
         options: S3Options,
     ) -> S3Backend {
         let service = match &options.endpoint {
-            Some(endpoint) => format!("S3 at {}", crate::config::mask("endpoint", endpoint)),
+            Some(endpoint) => format!("S3 at {}", crate::config::redact("endpoint", endpoint)),
             None => format!("S3 in {}", options.region),
         };
         S3Backend {

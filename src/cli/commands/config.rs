@@ -11,7 +11,7 @@ use crate::cli::context::{Context, Session, SettingFlags, warn};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::Output;
-use crate::config::{self, ConfigError, Entry, Places, Sources, Warning};
+use crate::config::{self, ConfigError, Entry, Sources, UserDirs, Warning};
 use crate::disk::{Disk, OsDisk};
 use crate::report::{
     Cell, Color, ConfigCheck, ConfigGet, ConfigPath, ConfigSet, ConfigShow, ErrorType, SettingDoc,
@@ -77,7 +77,7 @@ impl Command for Config {
 fn file_of(global: &Global) -> Result<PathBuf, CliError> {
     match &global.config {
         Some(path) => Ok(path.clone()),
-        None => Places::of_user().file().ok_or_else(|| {
+        None => UserDirs::of_user().file().ok_or_else(|| {
             CliError::new(
                 ErrorType::Config,
                 "cannot find the configuration file: this user has no home directory",
@@ -167,7 +167,7 @@ fn set(output: &mut Output, global: &Global, key: &str, value: &str) -> Result<E
     let value = absolute.as_deref().filter(|_| is_relative).unwrap_or(value);
     let changed = config::set(&text, &path, key, value)?;
     write(disk, &path, &changed).map_err(ConfigError::from)?;
-    let shown = config::mask(key, value);
+    let shown = config::redact(key, value);
     output.outcome(
         || ConfigSet { key, value: &shown, path: path.display().to_string() },
         None,
@@ -195,7 +195,7 @@ fn check(output: &mut Output, global: &Global) -> Result<Exit, CliError> {
     let disk = OsDisk::new();
     let sources = Sources {
         disk: &disk,
-        places: &Places::of_user(),
+        user_dirs: &UserDirs::of_user(),
         file: global.config.as_deref(),
         environment: std::env::vars_os(),
         flags: &flags.pairs(),

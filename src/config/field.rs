@@ -12,7 +12,7 @@ use crate::operation::BackendName;
 
 /// A value as it was written.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Raw {
+pub(super) enum RawValue {
     /// Bare text, from the environment or the command line: may stand for anything.
     Word(String),
     /// A TOML string.
@@ -29,11 +29,11 @@ pub(super) enum Raw {
     Other(String),
 }
 
-impl Raw {
+impl RawValue {
     /// The text, if it is one.
     pub(super) fn text(&self) -> Option<&str> {
         match self {
-            Raw::Word(text) | Raw::Text(text) => Some(text.trim()),
+            RawValue::Word(text) | RawValue::Text(text) => Some(text.trim()),
             _ => None,
         }
     }
@@ -41,29 +41,29 @@ impl Raw {
     /// As it was written, for messages.
     pub(super) fn shown(&self) -> String {
         match self {
-            Raw::Word(text) => text.clone(),
-            Raw::Text(text) => format!("{text:?}"),
-            Raw::Bool(value) => value.to_string(),
-            Raw::Int(value) => value.to_string(),
-            Raw::Float(value) => format!("{value:?}"),
-            Raw::List(items) => format!("{items:?}"),
-            Raw::Other(text) => text.trim().to_owned(),
+            RawValue::Word(text) => text.clone(),
+            RawValue::Text(text) => format!("{text:?}"),
+            RawValue::Bool(value) => value.to_string(),
+            RawValue::Int(value) => value.to_string(),
+            RawValue::Float(value) => format!("{value:?}"),
+            RawValue::List(items) => format!("{items:?}"),
+            RawValue::Other(text) => text.trim().to_owned(),
         }
     }
 
     fn number(&self) -> Option<f64> {
         match self {
-            Raw::Int(value) => Some(*value as f64),
-            Raw::Float(value) => Some(*value),
-            Raw::Word(text) => text.trim().parse().ok(),
+            RawValue::Int(value) => Some(*value as f64),
+            RawValue::Float(value) => Some(*value),
+            RawValue::Word(text) => text.trim().parse().ok(),
             _ => None,
         }
     }
 
     fn whole(&self) -> Option<u64> {
         match self {
-            Raw::Int(value) => u64::try_from(*value).ok(),
-            Raw::Word(text) => text.trim().parse().ok(),
+            RawValue::Int(value) => u64::try_from(*value).ok(),
+            RawValue::Word(text) => text.trim().parse().ok(),
             _ => None,
         }
     }
@@ -93,16 +93,16 @@ impl Base<'_> {
 }
 
 /// An integer field of any width.
-pub(super) trait Whole {
+pub(super) trait Integer {
     /// Its value, if it has one.
     fn get(&self) -> Option<u64>;
     /// Sets it; false if it has no room for the value.
     fn put(&mut self, value: u64) -> bool;
 }
 
-macro_rules! whole {
+macro_rules! integer {
     ($($int:ty),+) => {$(
-        impl Whole for $int {
+        impl Integer for $int {
             fn get(&self) -> Option<u64> {
                 u64::try_from(*self).ok()
             }
@@ -113,11 +113,11 @@ macro_rules! whole {
         }
     )+};
 }
-whole!(u32, u64, usize);
+integer!(u32, u64, usize);
 
-impl Whole for Option<usize> {
+impl Integer for Option<usize> {
     fn get(&self) -> Option<u64> {
-        self.as_ref().and_then(Whole::get)
+        self.as_ref().and_then(Integer::get)
     }
 
     fn put(&mut self, value: u64) -> bool {
@@ -126,13 +126,13 @@ impl Whole for Option<usize> {
 }
 
 /// The field behind a key, with what it takes.
-pub(super) enum Slot<'a> {
+pub(super) enum Field<'a> {
     /// Yes or no.
     Bool(&'a mut bool),
     /// Yes, no or not set.
     MaybeBool(&'a mut Option<bool>),
     /// A whole number.
-    Whole(&'a mut dyn Whole, RangeInclusive<u64>),
+    Integer(&'a mut dyn Integer, RangeInclusive<u64>),
     /// An amount of bytes.
     Bytes(&'a mut u64, RangeInclusive<u64>),
     /// A span of time, bounds in seconds.
@@ -163,44 +163,44 @@ pub(super) enum Slot<'a> {
     Type(&'a mut BackendType),
 }
 
-impl Slot<'_> {
+impl Field<'_> {
     /// Sets the field; `None`, and nothing changed, if the value is not of its kind or out of bounds.
-    pub(super) fn fill(self, raw: &Raw, base: Base<'_>) -> Option<()> {
+    pub(super) fn fill(self, raw: &RawValue, base: Base<'_>) -> Option<()> {
         match self {
-            Slot::Bool(field) => *field = bool_of(raw)?,
-            Slot::MaybeBool(field) => *field = Some(bool_of(raw)?),
-            Slot::Whole(field, bounds) => {
+            Field::Bool(field) => *field = bool_of(raw)?,
+            Field::MaybeBool(field) => *field = Some(bool_of(raw)?),
+            Field::Integer(field, bounds) => {
                 let value = raw.whole().filter(|value| bounds.contains(value))?;
                 return field.put(value).then_some(());
             }
-            Slot::Bytes(field, bounds) => {
+            Field::Bytes(field, bounds) => {
                 let value = raw.whole().or_else(|| parse_bytes(raw.text()?))?;
                 *field = Some(value).filter(|value| bounds.contains(value))?;
             }
-            Slot::Seconds(field, bounds) => {
+            Field::Seconds(field, bounds) => {
                 let value = match raw.number() {
                     Some(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
                     None => parse_seconds(raw.text()?)?,
                 };
                 *field = Some(value).filter(|value| bounds.contains(&value.as_secs_f64()))?;
             }
-            Slot::Ratio(field) => {
+            Field::Ratio(field) => {
                 *field = raw.number().filter(|value| (0.0..=1.0).contains(value))?
             }
-            Slot::Text(field) => *field = Some(plain(raw)?.to_owned()),
-            Slot::HostName(field) => {
+            Field::Text(field) => *field = Some(plain(raw)?.to_owned()),
+            Field::HostName(field) => {
                 let is_part = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
                 *field = Some(plain(raw).filter(|text| text.bytes().all(is_part))?.to_owned());
             }
-            Slot::Secret(field) => *field = Some(Secret::new(plain(raw)?.to_owned())),
-            Slot::Url(field) => *field = Some(url(plain(raw)?)?),
-            Slot::Path(field) => *field = base.path(raw.text()?)?,
-            Slot::MaybePath(field) => *field = Some(base.path(raw.text()?)?),
-            Slot::Command(field) => *field = command(raw, base)?,
-            Slot::Spool(field) => *field = SpoolMode::parse(raw.text()?)?,
-            Slot::Backend(field) => *field = BackendName::new(raw.text()?).ok()?,
-            Slot::MaybeBackend(field) => *field = Some(BackendName::new(raw.text()?).ok()?),
-            Slot::Type(field) => *field = BackendType::parse(raw.text()?)?,
+            Field::Secret(field) => *field = Some(Secret::new(plain(raw)?.to_owned())),
+            Field::Url(field) => *field = Some(url(plain(raw)?)?),
+            Field::Path(field) => *field = base.path(raw.text()?)?,
+            Field::MaybePath(field) => *field = Some(base.path(raw.text()?)?),
+            Field::Command(field) => *field = command(raw, base)?,
+            Field::Spool(field) => *field = SpoolMode::parse(raw.text()?)?,
+            Field::Backend(field) => *field = BackendName::new(raw.text()?).ok()?,
+            Field::MaybeBackend(field) => *field = Some(BackendName::new(raw.text()?).ok()?),
+            Field::Type(field) => *field = BackendType::parse(raw.text()?)?,
         }
         Some(())
     }
@@ -208,41 +208,41 @@ impl Slot<'_> {
     /// What the field takes, to follow "it takes".
     pub(super) fn expects(&self) -> String {
         match self {
-            Slot::Bool(_) | Slot::MaybeBool(_) => "true or false".into(),
-            Slot::Whole(_, bounds) => {
+            Field::Bool(_) | Field::MaybeBool(_) => "true or false".into(),
+            Field::Integer(_, bounds) => {
                 format!("a whole number from {} to {}", bounds.start(), bounds.end())
             }
-            Slot::Bytes(_, bounds) => {
+            Field::Bytes(_, bounds) => {
                 let end = ByteSize::b(*bounds.end()).display().iec();
                 format!(
                     "an amount from {} bytes to {end}, such as 1048576 or \"64 MiB\"",
                     bounds.start()
                 )
             }
-            Slot::Seconds(_, bounds) => {
+            Field::Seconds(_, bounds) => {
                 format!(
-                    "a number of seconds from {} to {}, such as 0.5 or \"2 min\"",
+                    "seconds from {} to {}, such as 0.5, or a duration such as \"2 min\" or \"1h30m\"",
                     bounds.start(),
                     bounds.end()
                 )
             }
-            Slot::Ratio(_) => "a number from 0 to 1".into(),
-            Slot::Text(_) | Slot::Secret(_) => "text".into(),
-            Slot::HostName(_) => "letters, digits, `.`, `_` and `-`".into(),
-            Slot::Url(_) => {
+            Field::Ratio(_) => "a number from 0 to 1".into(),
+            Field::Text(_) | Field::Secret(_) => "text".into(),
+            Field::HostName(_) => "letters, digits, `.`, `_` and `-`".into(),
+            Field::Url(_) => {
                 "an address with http:// or https://, such as http://localhost:8080".into()
             }
-            Slot::Path(_) | Slot::MaybePath(_) => {
+            Field::Path(_) | Field::MaybePath(_) => {
                 "a path, in which a leading ~/ is the home directory".into()
             }
-            Slot::Command(_) => {
+            Field::Command(_) => {
                 "a program with its arguments, as one text or a list of texts".into()
             }
-            Slot::Spool(_) => {
+            Field::Spool(_) => {
                 format!("one of {}", SpoolMode::ALL.map(SpoolMode::as_str).join(", "))
             }
-            Slot::Backend(_) | Slot::MaybeBackend(_) => "the name of a backend".into(),
-            Slot::Type(_) => {
+            Field::Backend(_) | Field::MaybeBackend(_) => "the name of a backend".into(),
+            Field::Type(_) => {
                 format!("one of {}", BackendType::ALL.map(BackendType::as_str).join(", "))
             }
         }
@@ -251,8 +251,8 @@ impl Slot<'_> {
     /// The words it takes, if it takes only some: to guess what was meant.
     pub(super) fn words(&self) -> Vec<&'static str> {
         match self {
-            Slot::Spool(_) => SpoolMode::ALL.map(SpoolMode::as_str).into(),
-            Slot::Type(_) => BackendType::ALL.map(BackendType::as_str).into(),
+            Field::Spool(_) => SpoolMode::ALL.map(SpoolMode::as_str).into(),
+            Field::Type(_) => BackendType::ALL.map(BackendType::as_str).into(),
             _ => Vec::new(),
         }
     }
@@ -260,24 +260,24 @@ impl Slot<'_> {
     /// What the field stands at.
     pub(super) fn show(self) -> Json {
         match self {
-            Slot::Bool(field) => json!(*field),
-            Slot::MaybeBool(field) => json!(*field),
-            Slot::Whole(field, _) => json!(field.get()),
-            Slot::Bytes(field, _) => json!(*field),
-            Slot::Seconds(field, _) if field.subsec_nanos() == 0 => json!(field.as_secs()),
-            Slot::Seconds(field, _) => json!(field.as_secs_f64()),
-            Slot::Ratio(field) => json!(*field),
-            Slot::Text(field) | Slot::HostName(field) | Slot::Url(field) => json!(field),
+            Field::Bool(field) => json!(*field),
+            Field::MaybeBool(field) => json!(*field),
+            Field::Integer(field, _) => json!(field.get()),
+            Field::Bytes(field, _) => json!(*field),
+            Field::Seconds(field, _) if field.subsec_nanos() == 0 => json!(field.as_secs()),
+            Field::Seconds(field, _) => json!(field.as_secs_f64()),
+            Field::Ratio(field) => json!(*field),
+            Field::Text(field) | Field::HostName(field) | Field::Url(field) => json!(field),
             // Only whether there is one; whoever shows it masks it by its key as well.
-            Slot::Secret(field) => json!(field.as_ref().map(|secret| format!("{secret:?}"))),
-            Slot::Path(field) => json!(field.to_string_lossy()),
-            Slot::MaybePath(field) => json!(field.as_ref().map(|path| path.to_string_lossy())),
-            Slot::Command(field) if field.is_empty() => Json::Null,
-            Slot::Command(field) => json!(field),
-            Slot::Spool(field) => json!(field.as_str()),
-            Slot::Backend(field) => json!(field.as_str()),
-            Slot::MaybeBackend(field) => json!(field.as_ref().map(BackendName::as_str)),
-            Slot::Type(field) => json!(field.as_str()),
+            Field::Secret(field) => json!(field.as_ref().map(|secret| format!("{secret:?}"))),
+            Field::Path(field) => json!(field.to_string_lossy()),
+            Field::MaybePath(field) => json!(field.as_ref().map(|path| path.to_string_lossy())),
+            Field::Command(field) if field.is_empty() => Json::Null,
+            Field::Command(field) => json!(field),
+            Field::Spool(field) => json!(field.as_str()),
+            Field::Backend(field) => json!(field.as_str()),
+            Field::MaybeBackend(field) => json!(field.as_ref().map(BackendName::as_str)),
+            Field::Type(field) => json!(field.as_str()),
         }
     }
 
@@ -285,8 +285,8 @@ impl Slot<'_> {
     pub(super) fn to_toml(&self, word: &str) -> toml_edit::Value {
         let word = word.trim();
         match self {
-            Slot::Bool(field) => (**field).into(),
-            Slot::MaybeBool(Some(value)) => (*value).into(),
+            Field::Bool(field) => (**field).into(),
+            Field::MaybeBool(Some(value)) => (*value).into(),
             // As it was typed: 64 MiB, 2 min and ~/here say more than what they come to.
             _ => match (word.parse::<i64>(), word.parse::<f64>()) {
                 (Ok(value), _) if self.is_number() => value.into(),
@@ -297,14 +297,14 @@ impl Slot<'_> {
     }
 
     fn is_number(&self) -> bool {
-        matches!(self, Slot::Whole(..) | Slot::Bytes(..) | Slot::Seconds(..) | Slot::Ratio(_))
+        matches!(self, Field::Integer(..) | Field::Bytes(..) | Field::Seconds(..) | Field::Ratio(_))
     }
 }
 
-fn bool_of(raw: &Raw) -> Option<bool> {
+fn bool_of(raw: &RawValue) -> Option<bool> {
     match raw {
-        Raw::Bool(value) => Some(*value),
-        Raw::Word(word) => match word.trim().to_ascii_lowercase().as_str() {
+        RawValue::Bool(value) => Some(*value),
+        RawValue::Word(word) => match word.trim().to_ascii_lowercase().as_str() {
             "true" | "1" | "yes" | "on" => Some(true),
             "false" | "0" | "no" | "off" => Some(false),
             _ => None,
@@ -313,7 +313,7 @@ fn bool_of(raw: &Raw) -> Option<bool> {
     }
 }
 
-fn plain(raw: &Raw) -> Option<&str> {
+fn plain(raw: &RawValue) -> Option<&str> {
     raw.text().filter(|text| !text.is_empty() && !text.contains(char::is_control))
 }
 
@@ -324,9 +324,9 @@ fn url(text: &str) -> Option<String> {
         .then(|| text.trim_end_matches('/').to_owned())
 }
 
-fn command(raw: &Raw, base: Base<'_>) -> Option<Vec<String>> {
+fn command(raw: &RawValue, base: Base<'_>) -> Option<Vec<String>> {
     let mut words = match raw {
-        Raw::List(items) => items.clone(),
+        RawValue::List(items) => items.clone(),
         _ => shlex::split(raw.text()?)?,
     };
     let program = words.first_mut().filter(|program| !program.is_empty())?;
@@ -341,18 +341,38 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
     text.trim().parse::<ByteSize>().ok().map(|size| size.as_u64())
 }
 
-/// Reads a span of time: seconds such as `90` or `0.5`, or with a unit, `250 ms`, `2 min`, `1.5h`, `7d`.
+/// Parses a duration: seconds such as `90` or `0.5`, or numbers with units, `250ms`, `2 min`, `1.5h`,
+/// `7d` or `1h30m`.
+///
+/// Units are `ms`, `s` or `sec`, `m` or `min`, `h` and `d`; in a compound form each is smaller than
+/// the one before. Returns `None` for anything else, and for durations that [`Duration`] cannot hold.
 pub fn parse_seconds(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor = match unit.trim() {
-        "" | "s" | "sec" => 1.0,
-        "ms" => 1e-3,
-        "m" | "min" => 60.0,
-        "h" => 3_600.0,
-        "d" => 86_400.0,
-        _ => return None,
-    };
-    Duration::try_from_secs_f64(number.parse::<f64>().ok()? * factor).ok()
+    let mut rest = text.trim();
+    if let Ok(seconds) = rest.parse::<f64>() {
+        let is_plain = rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        return Duration::try_from_secs_f64(seconds).ok().filter(|_| is_plain);
+    }
+    let (mut total, mut unit_before) = (Duration::ZERO, f64::INFINITY);
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at(digits);
+        let after = after.trim_start();
+        let letters = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(letters);
+        let unit = match unit {
+            "ms" => 1e-3,
+            "s" | "sec" => 1.0,
+            "m" | "min" => 60.0,
+            "h" => 3_600.0,
+            "d" => 86_400.0,
+            _ => return None,
+        };
+        if unit >= unit_before {
+            return None;
+        }
+        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * unit).ok()?;
+        total = total.checked_add(part)?;
+        (unit_before, rest) = (unit, after.trim_start());
+    }
+    (unit_before != f64::INFINITY).then_some(total)
 }
