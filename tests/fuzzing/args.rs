@@ -31,8 +31,8 @@ fn command_line(data: &[u8]) {
     let words: Vec<OsString> = words.collect();
     for name in [&["wal-cli"][..], &["ipfs-kit", "wal"]] {
         let args: Vec<OsString> = name.iter().map(OsString::from).chain(words.clone()).collect();
-        if let Err(told) = cli::understands(&args) {
-            assert!(!told.is_empty());
+        if let Err(reported) = cli::understands(&args) {
+            assert!(!reported.is_empty());
         }
     }
 }
@@ -75,7 +75,7 @@ fn change(data: &[u8]) {
         // In a file, that starts from elsewhere.
         return;
     }
-    // What was wrong with the file before may still be.
+    // An earlier fault of the file may remain.
     let (Ok(by_flag), Ok(by_file)) =
         (load(text.as_bytes(), &[(key, value)]), load(changed.as_bytes(), &[]))
     else {

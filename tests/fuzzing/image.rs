@@ -26,19 +26,19 @@ pub const NOW: i64 = 1_800_000_000_000;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Image {
     pub files: BTreeMap<String, Vec<u8>>,
-    /// How often the machine had been started anew when it was made.
+    /// Number of reboots of the machine before it was created.
     pub boots: usize,
 }
 
-/// What a reader makes of a log.
+/// A reader's view of a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
     /// Every operation that could be read.
     pub operations: BTreeMap<Number, Operation>,
-    /// How many it counts, without reading them.
+    /// Counts, without reading the rows.
     pub counted: u64,
-    /// What it says is damaged, or why it could not read.
-    pub told: Vec<String>,
+    /// Reported damage, or the reason why it could not read.
+    pub reported: Vec<String>,
 }
 
 pub fn layout() -> Layout {
@@ -123,11 +123,11 @@ impl Seen {
         let mut view = match View::open(Arc::new(disk.clone()), layout()) {
             Ok(view) => view,
             Err(error) => {
-                seen.told.push(error.to_string());
+                seen.reported.push(error.to_string());
                 return seen;
             }
         };
-        seen.told.extend(view.damage().map(ToString::to_string));
+        seen.reported.extend(view.damage().map(ToString::to_string));
         let mut operations = BTreeMap::new();
         let take = |operation: Operation| {
             let number = operation.number;
@@ -137,14 +137,14 @@ impl Seen {
             );
             ControlFlow::Continue(())
         };
-        let told = view.visit(Order::NewestFirst, |_| true, |_| true, take);
-        seen.told.extend(told.err().map(|error| error.to_string()));
+        let reported = view.visit(Order::NewestFirst, |_| true, |_| true, take);
+        seen.reported.extend(reported.err().map(|error| error.to_string()));
         seen.operations = operations;
-        // What is asked for one by one must not differ from what is shown together.
+        // Single operations must not differ from the list.
         for (number, operation) in seen.operations.iter().step_by(5) {
             match view.operation(*number) {
                 Ok(found) => assert_eq!(found.as_ref(), Some(operation)),
-                Err(error) => seen.told.push(error.to_string()),
+                Err(error) => seen.reported.push(error.to_string()),
             }
         }
         seen.counted = view.counts().values().sum();
@@ -157,7 +157,7 @@ impl Seen {
         );
         let _ = view.dependencies();
         view.touched().for_each(drop);
-        // Nobody wrote meanwhile, so that a second look shows the same.
+        // Nothing was written meanwhile, so a second read returns the same.
         let _ = view.catch_up();
         seen
     }

@@ -25,7 +25,7 @@ const NOTES: u8 = 16;
 const GENERATIONS_MAX: usize = 3;
 const HEADER: usize = HEADER_LEN as usize;
 
-/// What a generation begins with, if it follows on what came before.
+/// The header of a generation that follows its predecessor.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
     end: u64,

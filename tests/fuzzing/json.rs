@@ -53,8 +53,8 @@ pub fn run(data: &[u8]) {
     let good: Vec<OperationLine> = good
         .map(|(nth, line)| line.unwrap_or_else(|| panic!("line {nth} is no operation")))
         .collect();
-    let told = receipts.to_vec().unwrap();
-    assert_eq!(told.len(), good.len());
+    let reported = receipts.to_vec().unwrap();
+    assert_eq!(reported.len(), good.len());
     drop(receipts);
     let reader = Client::with(
         Arc::new(machine.process()),
@@ -62,14 +62,14 @@ pub fn run(data: &[u8]) {
         Settings::at(BASE.into()),
         "list",
     );
-    for (receipt, line) in told.iter().zip(&good) {
+    for (receipt, line) in reported.iter().zip(&good) {
         let operation = reader.operation(&Reference::Id(receipt.id)).unwrap();
         assert_eq!((operation.number, operation.status()), (receipt.number, Status::Pending));
         same(&operation, line);
     }
-    if !told.is_empty() {
+    if !reported.is_empty() {
         client.checkpoint().unwrap();
-        for (receipt, line) in told.iter().zip(&good) {
+        for (receipt, line) in reported.iter().zip(&good) {
             same(&reader.operation(&Reference::Number(receipt.number)).unwrap(), line);
         }
     }

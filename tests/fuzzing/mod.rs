@@ -43,7 +43,7 @@ pub const ODD: [u64; 16] = [
     u64::MAX,
 ];
 
-/// The odd number that a byte stands for.
+/// Returns the unusual number that a byte selects.
 pub fn odd(byte: u8) -> u64 {
     ODD[usize::from(byte) % ODD.len()]
 }

@@ -40,7 +40,7 @@ fn as_ours(bytes: &[u8]) {
     image.files.insert(entry.name.clone(), bytes.to_vec());
     image.files.insert("MANIFEST.json".into(), manifest.encode());
     let disk = image.machine(false).process();
-    // The journal may change rows that this file lacks: then that is told.
+    // The journal may change rows that this file lacks, which is then reported.
     let _ = read_leniently(&disk);
     if let Ok(wal) = image::open(&disk) {
         let _ = wal.append_new(vec![image::logged("/new")]);
@@ -66,7 +66,7 @@ fn read_leniently(disk: &wal_cli::disk::MemoryDisk) -> usize {
     found
 }
 
-/// What readers show of it is what an adoption keeps.
+/// An adoption keeps what readers show.
 fn as_original(bytes: &[u8], name: &str) {
     let image = Image { files: [(name.to_owned(), bytes.to_vec())].into(), ..Image::default() };
     let disk = image.machine(false).process();

@@ -102,7 +102,7 @@ fn python(what: &str, directory: &Path) -> Value {
         .unwrap()
 }
 
-/// What there is below a directory: every file's content, by its path.
+/// Returns the content of every file below a directory, by path.
 fn tree(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![directory.to_owned()];
@@ -287,7 +287,7 @@ fn unreadable_records_are_reported_and_kept() {
     assert_eq!(place.run("status").matches("not adopted").count(), expected.len(), "each once");
     assert_eq!(tree(&place.log().join("quarantine/original")), before);
     assert_eq!(document["stats"]["total"], 4);
-    // It is told for as long as the files are there.
+    // It is reported for as long as the files exist.
     fs::remove_dir_all(place.log().join("quarantine/original")).unwrap();
     assert_eq!(place.json("status")["unread"], json!([]));
 }

@@ -65,7 +65,7 @@ fn seen(machine: &Machine) -> Vec<Operation> {
     seen
 }
 
-/// Whether a file of the original still is there, as it was: where it stood, or set aside.
+/// Returns whether a file of the original exists unchanged, in its place or set aside.
 fn is_kept(machine: &Machine, name: &str, content: &[u8]) -> bool {
     let disk = machine.process();
     let reads = |path: &Path| (&disk as &dyn Disk).read(path).is_ok_and(|read| read == content);

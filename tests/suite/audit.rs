@@ -85,7 +85,7 @@ fn a_missing_effect_is_reopened_even_from_an_archive() {
     );
     assert_sound(&client);
 
-    // What goes on is not logged twice, whoever asks.
+    // A continued operation is not reopened again.
     let report = look(&scenario.client(), true);
     assert_eq!((report.reopened, client.stats().unwrap().counts.total()), (0, 5));
     assert_eq!(
@@ -190,11 +190,11 @@ fn an_unreachable_backend_is_asked_and_reported_once() {
     let [unasked] = &report.unasked[..] else { panic!("{report:?}") };
     assert_eq!(
         (unasked.backend.as_str(), unasked.operations, &unasked.failure.message[..]),
-        ("a", 5, "nobody listens")
+        ("a", 5, "connection refused")
     );
     assert_eq!((report.checked, report.intact, report.nothing), (1, 1, 1));
     assert_eq!(scenario.scripts["a"].audited.lock().unwrap().len(), 1);
-    // One that only has no time may have it for the next one, but not for ever.
+    // A busy backend is asked for the next operation, but not indefinitely.
     scenario.scripts["a"].away.store(false, Ordering::SeqCst);
     scenario.scripts["a"].busy.store(true, Ordering::SeqCst);
     assert_eq!(look(&scenario.client(), true).unasked[0].operations, 5);
@@ -321,7 +321,7 @@ fn effects_removed_during_an_audit_are_not_reopened() {
     let report = look(&client, true);
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.intact, report.superseded, report.reopened), (1, 1, 0));
-    // Somebody else's removal is a loss.
+    // A removal by another program is a loss.
     disk.remove_file(Path::new("/wal/local/files/n/g")).unwrap();
     assert_eq!(numbers(&look(&scenario.client(), false)), (vec![2], vec![]));
 }
@@ -362,12 +362,12 @@ fn running_operations_excuse_missing_effects_on_their_targets() {
         matches!(report.gone[0].followed, Some(Followed::GoesOn { number, .. }) if number == Number::new(4)),
         "{report:?}"
     );
-    // Nobody will ever know: somebody has to look.
+    // The outcome stays unknown: a user has to check.
     scenario.scripts["a"]
         .answers
         .lock()
         .unwrap()
-        .insert("rm".into(), AttemptStatus::Unknown("nobody saw it".into()));
+        .insert("rm".into(), AttemptStatus::Unknown("it was not observed".into()));
     scenario.process();
     if scenario.get(3).is_in_doubt() {
         let report = look(&scenario.client(), true);
@@ -389,13 +389,13 @@ fn damage_is_reported_whatever_was_removed_since() {
     let cid = place.json("show 3")["operation"]["result"]["cid"].as_str().unwrap().to_owned();
     place.run(&format!("submit rm {cid} --param recursive=true --wait"));
     std::fs::write(stored(&place, "a\n"), "x\n").unwrap();
-    let (exit, document) = told(&place, "verify --remote");
+    let (exit, document) = reported(&place, "verify --remote");
     assert_eq!(exit, 1, "{document:#}");
     assert_found(&document, &[], &[1]);
 }
 
-/// What the command prints, checked against its schema, with its exit code.
-fn told(place: &Place, arguments: &str) -> (i32, Value) {
+/// Returns the exit code of a command and its document, checked against its schema.
+fn reported(place: &Place, arguments: &str) -> (i32, Value) {
     let output = place.output(&format!("--json {arguments}"));
     let document: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|_| panic!("{}", text(&output.stderr)));
@@ -422,10 +422,10 @@ fn assert_found(document: &Value, gone: &[u64], altered: &[u64]) {
 
 /// Reopens, drains, and sees that all is well again.
 fn put_back(place: &Place, count: u64) {
-    let (exit, document) = told(place, "verify --remote --reopen");
+    let (exit, document) = reported(place, "verify --remote --reopen");
     assert_eq!((exit, document["reopened"].as_u64()), (1, Some(count)), "{document:#}");
     place.run("process");
-    let (exit, document) = told(place, "verify --remote");
+    let (exit, document) = reported(place, "verify --remote");
     assert_eq!((exit, &document["clean"]), (0, &Value::Bool(true)), "{document:#}");
     place.run("checkpoint");
     place.run("verify");
@@ -463,7 +463,7 @@ fn losses_in_the_local_store_are_found_and_restored() {
     place.run("submit mkdir /m --wait"); // 7
     place.run("submit upload d /tree --wait"); // 8
     place.run("submit list --wait"); // 9
-    let (exit, document) = told(&place, "verify --remote");
+    let (exit, document) = reported(&place, "verify --remote");
     assert_eq!(
         (exit, &document["checked"], &document["nothing"]),
         (0, &8.into(), &1.into()),
@@ -478,7 +478,7 @@ fn losses_in_the_local_store_are_found_and_restored() {
     std::fs::write(files.join("n/copy"), "other").unwrap();
     std::fs::remove_dir(files.join("m")).unwrap();
     std::fs::write(files.join("tree/more"), "more").unwrap();
-    let (exit, document) = told(&place, "verify --remote");
+    let (exit, document) = reported(&place, "verify --remote");
     assert_eq!(exit, 1);
     assert_found(&document, &[1, 5, 7], &[2, 4, 6, 8]);
     assert_eq!(document["intact"], 1, "{document:#}");
@@ -504,7 +504,7 @@ fn losses_in_the_local_store_are_found_and_restored() {
     assert_eq!(code(&output), Some(1), "{shown}");
     assert!(shown.contains("logged once more, as operation 11"), "{shown}");
     assert!(text(&output.stderr).contains("wal-cli process"));
-    let (_, document) = told(&place, "verify --remote --reopen");
+    let (_, document) = reported(&place, "verify --remote --reopen");
     assert_eq!(
         (&document["reopened"], &document["gone"][0]["went_on_as"]["new"]),
         (&0.into(), &false.into())
@@ -514,7 +514,7 @@ fn losses_in_the_local_store_are_found_and_restored() {
     let next = document["gone"][0]["went_on_as"]["number"].as_u64().unwrap();
     assert!(place.run(&format!("show {next}")).contains("made from"));
     assert!(place.run("why 1").contains(&format!("so it went on as operation {next} (pending)")));
-    // What is copied from there waits for it.
+    // Copies from there wait for it.
     let copy = place.json("show 15");
     assert_eq!(copy["operation"]["operation_type"], "copy");
     assert_eq!(
@@ -522,7 +522,7 @@ fn losses_in_the_local_store_are_found_and_restored() {
         place.json("show 14")["operation"]["operation_id"]
     );
     place.run("process");
-    let (exit, document) = told(&place, "verify --remote");
+    let (exit, document) = reported(&place, "verify --remote");
     assert_eq!((exit, &document["clean"]), (0, &true.into()), "{document:#}");
     assert_eq!(std::fs::read_to_string(files.join("n/copy")).unwrap(), "four\n");
     assert!(place.run("list failed").is_empty());
@@ -545,10 +545,10 @@ fn a_reopening_that_is_refused_does_not_stop_the_others() {
     std::fs::remove_file(place.log().join("local/files/n/b")).unwrap();
     std::fs::remove_file(place.path("gone")).unwrap();
     place.file("changed", "chanGed\n");
-    // The same bytes in another file: the copy in the log told what they were.
+    // The same bytes in another file: the hash of the log's copy identifies them.
     std::fs::remove_file(place.path("touched")).unwrap();
     place.file("touched", "touched\n");
-    let (exit, document) = told(&place, "verify --remote --reopen");
+    let (exit, document) = reported(&place, "verify --remote --reopen");
     assert_eq!(exit, 1);
     assert_found(&document, &[1, 2, 3, 4, 6], &[]);
     let refused: Vec<&str> = document["gone"]
@@ -595,7 +595,7 @@ fn effects_replaced_or_removed_later_are_not_reported() {
     place.run("add d --recursive --wait"); // 12
     let cid = place.json("show 12")["operation"]["result"]["cid"].as_str().unwrap().to_owned();
     place.run(&format!("submit rm {cid} --param recursive=true --wait"));
-    let (exit, document) = told(&place, "verify --remote");
+    let (exit, document) = reported(&place, "verify --remote");
     assert_eq!(exit, 0, "{document:#}");
     assert_eq!(
         (&document["superseded"], &document["checked"]),
@@ -612,7 +612,7 @@ fn an_unmounted_store_does_not_count_as_lost() {
     place.run("add a --wait");
     std::fs::rename(place.log().join("local"), place.path("elsewhere")).unwrap();
     std::fs::create_dir(place.log().join("local")).unwrap();
-    let (exit, document) = told(&place, "verify --remote --reopen");
+    let (exit, document) = reported(&place, "verify --remote --reopen");
     assert_eq!((exit, &document["reopened"]), (1, &0.into()), "{document:#}");
     assert_found(&document, &[], &[]);
     assert!(
@@ -644,7 +644,7 @@ fn losses_on_a_kubo_node_are_found_and_restored() {
     place.run("add four --param to_files=/named --wait"); // 7
     place.run(&format!("submit pin {} --wait", cid(3))); // 8
     place.run("submit copy /n/three /n/copy --wait"); // 9
-    let (exit, document) = told(&place, "verify --remote");
+    let (exit, document) = reported(&place, "verify --remote");
     assert_eq!((exit, &document["intact"]), (0, &8.into()), "{document:#}");
 
     kubo.ipfs(&format!("pin rm {}", cid(1)));
@@ -654,7 +654,7 @@ fn losses_on_a_kubo_node_are_found_and_restored() {
     kubo.ipfs(&format!("files cp /ipfs/{} /n/four", cid(2)));
     kubo.ipfs("files rm -r /m");
     kubo.ipfs("files rm /named");
-    let (exit, document) = told(&place, "verify --remote");
+    let (exit, document) = reported(&place, "verify --remote");
     assert_eq!(exit, 1);
     assert_found(&document, &[1, 3, 5, 7, 8], &[4]);
     put_back(&place, 6);
@@ -663,7 +663,7 @@ fn losses_on_a_kubo_node_are_found_and_restored() {
 
     place.run("add one --backend local --wait");
     kubo.stop();
-    let (exit, document) = told(&place, "verify --remote --reopen");
+    let (exit, document) = reported(&place, "verify --remote --reopen");
     assert_eq!(
         (exit, &document["intact"], &document["reopened"]),
         (1, &1.into(), &0.into()),
@@ -678,7 +678,7 @@ fn losses_on_a_kubo_node_are_found_and_restored() {
     let shown = text(&place.output("verify --remote").stdout);
     assert_eq!(shown.matches("is unreachable").count(), 1, "{shown}");
 
-    // Somebody who takes calls and never answers: who does not want to wait for that need not.
+    // A server that accepts connections and never answers: Ctrl-C ends the wait.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = endpoint(silent.local_addr().unwrap().port());
     place.settings(&format!("[backends.ipfs]\nendpoint = \"{endpoint}\"\n"));
@@ -722,7 +722,7 @@ fn a_deleted_bucket_and_foreign_objects_are_reported() {
          s3.put_object(Bucket={BUCKET:?}, Key='audit-others/x', Body=b'x')\n\
          s3.put_object(Bucket={BUCKET:?}, Key='audit-others/y', Body=b'y')"
     ));
-    let (exit, document) = told(&place, "verify --remote");
+    let (exit, document) = reported(&place, "verify --remote");
     assert_eq!(exit, 1);
     assert_found(&document, &[1], &[2]);
     assert_eq!(document["unasked"], serde_json::json!([]), "{document:#}");
@@ -738,14 +738,14 @@ fn deleting_the_record_of_a_removal_warns_of_a_loss() {
     place.file("f", "f");
     place.run("submit upload f /f --wait");
     place.run("submit rm /f --wait");
-    assert_eq!(told(&place, "verify --remote").0, 0);
+    assert_eq!(reported(&place, "verify --remote").0, 0);
     let deleted = place.output("delete 2");
     assert!(
         String::from_utf8(deleted.stderr)
             .unwrap()
             .contains("operation 2 had taken something away on purpose")
     );
-    let (exit, document) = told(&place, "verify --remote");
+    let (exit, document) = reported(&place, "verify --remote");
     assert_eq!(exit, 1);
     assert_found(&document, &[1], &[]);
     let deleted = place.output("delete 1");
@@ -769,7 +769,7 @@ fn losses_in_a_bucket_are_found_and_restored() {
     place.run("submit copy audit/three audit/copy --wait"); // 6
     place.run("submit upload one audit/old --wait"); // 7: superseded
     place.run("submit rm audit/old --wait"); // 8
-    let (exit, document) = told(&place, "verify --remote");
+    let (exit, document) = reported(&place, "verify --remote");
     assert_eq!(
         (exit, &document["intact"], &document["superseded"]),
         (0, &6.into(), &1.into()),
@@ -784,7 +784,7 @@ fn losses_in_a_bucket_are_found_and_restored() {
          s3.delete_object(Bucket={BUCKET:?}, Key='audit/m/')\n\
          s3.delete_object(Bucket={BUCKET:?}, Key='audit/copy')"
     ));
-    let (exit, document) = told(&place, "verify --remote");
+    let (exit, document) = reported(&place, "verify --remote");
     assert_eq!(exit, 1);
     assert_found(&document, &[1, 5, 6], &[2, 3, 4]);
     let what = |nth: usize| document["altered"][nth]["what"].as_str().unwrap();

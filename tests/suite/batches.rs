@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::binary::{Place, names};
 use super::cli::{code, text};
 
-/// A list of so many paths, of a hundred files in turn; those lines are replaced.
+/// Returns a list of `count` paths, of a hundred files in turn, with some lines replaced.
 fn list(place: &Place, count: usize, replaced: &[(usize, &str)]) {
     for nth in 0..100 {
         place.file(&format!("f{nth}"), &format!("content {nth}\n"));
@@ -54,10 +54,12 @@ fn invalid_lines_are_listed_and_stop_all_but_keep_going() {
     let lines: Vec<_> =
         bad.iter().map(|bad| (bad["line"].as_u64().unwrap(), bad["error_type"].as_str())).collect();
     assert_eq!(lines, [(7, Some("not_found")), (2100, Some("unsupported_file"))]);
-    let told = text(&place.output("add --backend local --from-file list").stderr);
+    let reported = text(&place.output("add --backend local --from-file list").stderr);
     assert!(
-        told.contains("2 of 2500") && told.contains("line 7: gone") && told.contains("line 2100: "),
-        "{told}"
+        reported.contains("2 of 2500")
+            && reported.contains("line 7: gone")
+            && reported.contains("line 2100: "),
+        "{reported}"
     );
     assert_eq!(total(&place), 0);
     assert_eq!(names_if_any(&place, "tmp"), [] as [&str; 0]);
@@ -73,7 +75,7 @@ fn invalid_lines_are_listed_and_stop_all_but_keep_going() {
     );
     assert!(operations[6]["path"].as_str().unwrap().ends_with("/f7"), "the seventh was left out");
     assert_eq!(total(&place), 2498);
-    // What is told is what is there.
+    // Everything reported exists.
     let last = &operations[2497];
     let shown = place.json(&format!("show {}", last["number"]));
     assert_eq!(shown["operation"]["operation_id"], last["operation_id"]);
@@ -239,14 +241,14 @@ fn an_interrupted_batch_is_absent_or_reported_in_full() {
 
     let mut child = piped(&place, "--json add --backend local --from-file list");
     let mut output = child.stdout.take().unwrap();
-    // It has begun to tell, and cannot go on before somebody reads.
-    let mut told = vec![0; 10];
-    output.read_exact(&mut told).unwrap();
+    // It has begun to print, and cannot continue until the pipe is read.
+    let mut reported = vec![0; 10];
+    output.read_exact(&mut reported).unwrap();
     interrupt(&child);
     std::thread::sleep(Duration::from_millis(50));
-    output.read_to_end(&mut told).unwrap();
+    output.read_to_end(&mut reported).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
-    let json: Value = serde_json::from_slice(&told).unwrap();
+    let json: Value = serde_json::from_slice(&reported).unwrap();
     assert_eq!(json["operations"].as_array().unwrap().len(), 3000);
     assert_eq!(total(&place), 3000);
 }

@@ -13,16 +13,16 @@ use wal_cli::operation::{
     Source, Time,
 };
 
-/// A backend, a directory for a user's files, and a directory of names that nobody else uses.
+/// A backend, a directory for a user's files, and a directory of names that no other test uses.
 pub struct Bench {
     pub backend: Arc<dyn Backend>,
     pub home: PathBuf,
     pub names: String,
     /// It knows its past effects and reports progress; if false, it only knows what it never began.
     pub tells: bool,
-    /// Whether what it stores is known by its CID, and a name is either a file or a directory.
+    /// Content has a CID, and a name is either a file or a directory.
     pub has_cids: bool,
-    /// What stands before a name in a result.
+    /// The prefix of names in results.
     pub origin: String,
 }
 
@@ -108,7 +108,7 @@ impl Bench {
         self.backend.query_attempt(&request(operation_type, parameters)).unwrap()
     }
 
-    /// What it says of an attempt without an answer; that nobody can know, where nobody can.
+    /// Returns its answer about an attempt whose answer was lost; unknown, where it cannot know.
     fn answers(
         &self,
         operation_type: &str,
@@ -120,7 +120,7 @@ impl Bench {
         assert!(is_right, "{operation_type} {parameters:?}: {answer:?}");
     }
 
-    /// Whether something that was stored is told to be of this CID and size.
+    /// Asserts that stored content is reported with this CID and size.
     fn is_stored(&self, outcome: &Outcome, cid: &str, size: u64) -> bool {
         (outcome.cid.as_deref(), outcome.size) == (self.has_cids.then_some(cid), Some(size))
     }
@@ -251,7 +251,7 @@ fn content(bench: &Bench) {
             assert_eq!(bench.read(operation_type), HELLO);
         }
     }
-    // What was there is replaced as a whole.
+    // An existing file is replaced as a whole.
     bench.write("get", b"something longer than that");
     bench.ok("get", &[("source", HELLO_CID), ("destination", &bench.path("get"))]);
     assert_eq!(bench.read("get"), HELLO);
@@ -264,7 +264,7 @@ fn content(bench: &Bench) {
     }
 }
 
-/// What moves: told while it does, stopped when that is asked for, and refused where it cannot go.
+/// Transfers report progress, stop on request, and are refused where they cannot go.
 fn moving(bench: &Bench) {
     let (hello, named) = (bench.write("hello.txt", HELLO), bench.name("moving"));
     let absent = bench.path("absent");
@@ -342,7 +342,7 @@ fn trees(bench: &Bench) {
     assert!(listed.contains("\"hello.txt\"") && listed.contains(HELLO_CID), "{listed}");
 }
 
-/// What is to be sent may have changed since it was logged; a copy of it is read in its place.
+/// A source may change after logging; its copy is read instead.
 fn sources(bench: &Bench) {
     use std::os::unix::fs::MetadataExt;
     let path = bench.write("changing", b"one");
@@ -359,7 +359,7 @@ fn sources(bench: &Bench) {
     );
     add.content = Some(bench.write("copy of changing", b"one").into());
     let mut again = bench.backend.execute(&add, &Attempt::default()).unwrap();
-    // What is put again is the same thing, where versions are kept a newer one.
+    // Uploading again stores the same content; where versions are kept, a newer one.
     if let Some(version) = one.receipt.get("version_id") {
         let newer = again.receipt.insert("version_id".into(), version.clone());
         assert!(newer.is_some_and(|newer| newer != *version));

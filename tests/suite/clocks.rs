@@ -76,8 +76,8 @@ fn a_clock_jump_never_prolongs_a_wait() {
                 scenario.client().checkpoint().unwrap();
             }
             set(&scenario, then);
-            let told = format!("failed {failed_at}, now {then}, folded {folded}");
-            assert_eq!(scenario.process().completed, u64::from(due), "{told}");
+            let reported = format!("failed {failed_at}, now {then}, folded {folded}");
+            assert_eq!(scenario.process().completed, u64::from(due), "{reported}");
         }
     }
 }
@@ -124,7 +124,7 @@ fn a_clock_jump_ahead_and_back_prunes_nothing() {
     scenario.clock.advance(Duration::from_secs(2 * DAY));
     run(&scenario);
     assert_eq!(completed(&scenario), [1, 2, 3], "back again, nothing is old");
-    // What was completed in 3010 goes with what came after it, not in 3010.
+    // Completions in 3010 are pruned with their successors, not in 3010.
     scenario.add("a", "w");
     run(&scenario);
     scenario.client().checkpoint().unwrap();

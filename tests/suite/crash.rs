@@ -23,7 +23,7 @@ use world::{Deed, World, layout};
 /// No workload takes more disk operations than this.
 const OPERATIONS_MAX: u64 = 5000;
 
-/// How a workload's log is written: small files, so that there are several of a kind.
+/// Options of a workload's log: small files, so that there are several of each kind.
 fn small() -> Options {
     Options {
         partition_size: 4,
@@ -289,7 +289,7 @@ const WORKLOADS: &[Workload] = &[
     },
 ];
 
-/// How the process that dies, or gets errors, ends.
+/// The end of the process that dies, or gets errors.
 struct Ran {
     /// The deed that did not succeed, if there is one.
     stopped: Option<usize>,
@@ -348,7 +348,7 @@ impl Workload {
         Ran { stopped: None, error: None, disk, wal: Some(wal) }
     }
 
-    /// How many disk operations the process makes that dies.
+    /// Number of disk operations of the process that dies.
     fn operations(&self) -> u64 {
         let mut world = self.world().fork(0);
         let ran = self.run(&mut world, |disk| disk.kill_after(OPERATIONS_MAX));
@@ -363,13 +363,13 @@ impl Workload {
 struct Cut {
     /// At which disk operation the process dies.
     at: u64,
-    /// Decides whether and how a second one acts, what a power cut keeps, and so on.
+    /// Decides whether and how a second process acts, what a power cut keeps, and so on.
     seed: u64,
-    /// At which disk operation whoever recovers dies.
+    /// The disk operation at which the recovering process dies.
     again: Option<u64>,
 }
 
-/// Kills and cuts as told; true: whoever was to die while it recovered did.
+/// Kills and cuts as given. Returns true if the recovering process died as planned.
 fn try_cut(workload: &Workload, world: &World, cut: Cut) -> bool {
     let mut world = world.fork(cut.at << 20 | cut.seed << 8 | cut.again.unwrap_or(0));
     workload.run(&mut world, |disk| disk.kill_after(cut.at));
@@ -386,7 +386,7 @@ fn try_cut(workload: &Workload, world: &World, cut: Cut) -> bool {
             Ok(wal) => died_again = world.does_with(&wal, Deed::Add("recoverer")).is_err(),
             Err(_) => died_again = true,
         }
-        world.check("after the death of whoever recovered");
+        world.check("after the death of the recovering process");
     }
     // In two of three cases a process acts before power fails; in one of seven it does not fail.
     if !cut.seed.is_multiple_of(3) {
@@ -563,7 +563,7 @@ fn try_error(workload: &Workload, world: &World, at: u64, fault: Fault, for_good
     if at.is_multiple_of(2) {
         world.second_acts(at / 2);
     }
-    // Whoever got the error goes on, if it is of a mind to.
+    // The process that got the error may continue.
     if let (Some(_), Some(wal)) = (ran.stopped, &ran.wal) {
         world.does_with(wal, Deed::Add("once-more")).expect("it works once the disk does");
         let seen = world.check("once more");

@@ -53,7 +53,7 @@ fn status(place: &Place, number: u64) -> Value {
 }
 
 fn is_alive(pid: &str) -> bool {
-    // A zombie, whom nobody has asked after yet, is dead.
+    // A zombie that has not been waited for is dead.
     std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
         .is_ok_and(|stat| !stat.contains(") Z "))
 }
@@ -78,7 +78,7 @@ fn a_program_gets_the_operation_and_returns_the_result() {
     let place = Place::new();
     configure(
         &place,
-        "cat > told.$WAL_CLI_OPERATION_NUMBER; env | grep ^WAL_CLI_OPERATION_ | sort > environment.$WAL_CLI_OPERATION_NUMBER\n\
+        "cat > input.$WAL_CLI_OPERATION_NUMBER; env | grep ^WAL_CLI_OPERATION_ | sort > environment.$WAL_CLI_OPERATION_NUMBER\n\
          echo '{\"cid\": \"bafy\", \"size\": 12, \"destination\": \"/x\", \"receipt\": {\"job\": 7, \"by\": \"us\"}}'",
         "",
     );
@@ -90,12 +90,12 @@ fn a_program_gets_the_operation_and_returns_the_result() {
     assert_eq!(operation["result"], json!({"cid": "bafy", "size": 12, "destination": "/x"}));
     assert_eq!(operation["receipt"], json!({"job": "7", "by": "us"}));
     assert_eq!(status(&place, 2)["status"], "completed");
-    let told: Value =
-        serde_json::from_str(&std::fs::read_to_string(place.path("told.2")).unwrap()).unwrap();
+    let reported: Value =
+        serde_json::from_str(&std::fs::read_to_string(place.path("input.2")).unwrap()).unwrap();
     let (id, kind) =
-        (told["operation_id"].as_str().unwrap(), told["operation_type"].as_str().unwrap());
+        (reported["operation_id"].as_str().unwrap(), reported["operation_type"].as_str().unwrap());
     let environment = std::fs::read_to_string(place.path("environment.2")).unwrap();
-    let number = told["number"].as_u64().unwrap();
+    let number = reported["number"].as_u64().unwrap();
     let variables = [("ID", id), ("NUMBER", &number.to_string()), ("TYPE", kind)];
     let expected: String = variables
         .iter()
@@ -103,7 +103,7 @@ fn a_program_gets_the_operation_and_returns_the_result() {
         .collect();
     assert_eq!(environment, expected);
     assert_eq!(
-        (&told["backend"], &told["parameters"], &told["content"]),
+        (&reported["backend"], &reported["parameters"], &reported["content"]),
         (&json!("custom"), &json!({"to": "webm"}), &Value::Null)
     );
     assert!(!place.log().join("run/1").exists(), "what it printed is in the result");
@@ -258,7 +258,7 @@ fn total_timeout_limits_a_program() {
     assert_eq!(place.output("process").status.code(), Some(1));
     let operation = status(&place, 1);
     assert_eq!(operation["error_type"], "in_doubt");
-    // What it leaves running keeps its pipes; nobody waits for that.
+    // Leftover processes keep its pipes open; the drain loop does not wait for them.
     configure(&place, "sleep 60 2>&1 & echo $! > left; exit 0", "");
     place.run("submit backup");
     let start = Instant::now();

@@ -28,7 +28,7 @@ use super::fuzzing::image::{self, Image, Seen, layout};
 
 const SECTOR: usize = 512;
 const MANIFEST: &str = "MANIFEST.json";
-/// One case of so many is tried unless all are asked for.
+/// One case in this many is tried, unless all are asked for.
 const STRIDE: usize = 151;
 /// Parquet files are opened in one place, which compares their hash; of those it refuses, one in
 /// this many is put
@@ -37,7 +37,7 @@ const REFUSED_STRIDE: usize = 64;
 /// Flips in what is laid ahead of a journal's frames.
 const FLIPS_AHEAD: usize = 1000;
 
-/// What happens to a file.
+/// A damage to a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Harm {
     Flip { byte: usize, bit: u8 },
@@ -56,7 +56,7 @@ enum Harm {
 struct Case {
     file: String,
     harm: Harm,
-    /// Whether the machine was started anew before anybody looks: notes are no longer trusted then.
+    /// The machine was rebooted before the log is read: lock notes are not trusted then.
     another_boot: bool,
 }
 
@@ -78,7 +78,7 @@ impl fmt::Display for Case {
     }
 }
 
-/// How a case ended.
+/// The result of a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Ending {
     Harmless,
@@ -87,16 +87,16 @@ enum Ending {
     Tail,
 }
 
-/// Which cases ended how, by file and kind.
+/// Results of cases, by file and kind.
 type Endings = BTreeMap<(String, &'static str, Ending), Vec<usize>>;
 
-/// The undamaged log, and what of it stands where.
+/// The undamaged log, and the places of its parts.
 struct Whole {
     image: &'static Image,
     seen: Seen,
     /// The states of the log at the ends of the frames of its last generation, by those ends.
     ends: BTreeMap<usize, Seen>,
-    /// What the Parquet files hold by themselves, and in which one of them.
+    /// The operations in Parquet files, and their files.
     rows: BTreeMap<Number, (String, Operation)>,
     generations: Vec<String>,
     manifest: Manifest,
@@ -107,7 +107,7 @@ fn whole() -> &'static Whole {
     WHOLE.get_or_init(|| {
         let image = image::sample();
         let seen = Seen::by(&image.machine(false).process());
-        assert!(seen.told.is_empty(), "{:?}", seen.told);
+        assert!(seen.reported.is_empty(), "{:?}", seen.reported);
         let generations: Vec<String> =
             image.files.keys().filter(|name| name.starts_with("journal/")).cloned().collect();
         let last = generations.last().unwrap();
@@ -245,7 +245,7 @@ impl Case {
         put(&put(whole.image, &self.file, Some(bytes)), MANIFEST, Some(manifest.encode()))
     }
 
-    /// How the case ends; an error says what is not as it must be.
+    /// Returns the result of the case; an error describes a violation.
     fn judge(&self, nth: usize) -> Result<Ending, String> {
         let whole = whole();
         let image = self.image(whole);
@@ -281,7 +281,7 @@ impl Case {
     }
 
     fn judge_reader(&self, whole: &Whole, image: &Image, seen: &Seen) -> Result<Ending, String> {
-        if seen.told.is_empty() {
+        if seen.reported.is_empty() {
             if seen.operations == whole.seen.operations {
                 return Ok(Ending::Harmless);
             }
@@ -298,8 +298,8 @@ impl Case {
                 )),
             };
         }
-        if !seen.told.iter().any(|told| names(told, &self.file)) {
-            return Err(format!("it is not named: {:?}", seen.told));
+        if !seen.reported.iter().any(|reported| names(reported, &self.file)) {
+            return Err(format!("it is not named: {:?}", seen.reported));
         }
         for (number, operation) in &seen.operations {
             let known =
@@ -368,7 +368,7 @@ impl Case {
                 wal.transact(|_| Ok((vec![Change::New(image::logged("/new"))], ())))?;
             let folded = wal.checkpoint();
             match folded {
-                // What needs the damaged file stops there, and the rest goes on.
+                // Work that needs the damaged file stops there, and the rest continues.
                 Err(_) if ending == Ending::Reported => {}
                 other => drop(other?),
             }
@@ -407,11 +407,11 @@ impl Case {
         let complete =
             whole.seen.operations.keys().all(|number| after.operations.contains_key(number));
         match ending {
-            Ending::Reported if after.told.is_empty() && !complete => {
-                Err("it is no longer told once a writer went on".into())
+            Ending::Reported if after.reported.is_empty() && !complete => {
+                Err("it is no longer reported once a writer continues".into())
             }
-            Ending::Harmless | Ending::Named | Ending::Tail if !after.told.is_empty() => {
-                Err(format!("a writer made damage: {:?}", after.told))
+            Ending::Harmless | Ending::Named | Ending::Tail if !after.reported.is_empty() => {
+                Err(format!("a writer made damage: {:?}", after.reported))
             }
             _ => Ok(()),
         }
@@ -422,10 +422,10 @@ impl Case {
     }
 }
 
-/// Whether a text names a file, or the one whose place it takes.
-fn names(told: &str, file: &str) -> bool {
+/// Returns whether a text names a file, or the one that it replaces.
+fn names(reported: &str, file: &str) -> bool {
     let journal = file.starts_with("journal/");
-    told.contains(file) || (journal && told.contains("/wal/journal"))
+    reported.contains(file) || (journal && reported.contains("/wal/journal"))
 }
 
 fn caught<T>(who: &str, act: impl FnOnce() -> T) -> Result<T, String> {
@@ -468,7 +468,7 @@ fn cases() -> Vec<Case> {
             continue;
         }
         let journal = file.starts_with("journal/");
-        // What is laid ahead of the frames is sampled.
+        // Preallocated zeros are sampled.
         let dense = if journal {
             bytes.iter().rposition(|byte| *byte != 0).unwrap() + 9
         } else {
@@ -595,7 +595,7 @@ fn no_flipped_bit_loses_or_invents_data_silently() {
     assert!(wrong.is_empty(), "{} of {} cases", wrong.len(), cases.len());
 }
 
-/// Frames whose checksums hold, so that somebody must have written them in error.
+/// Frames with valid checksums that a program must have written in error.
 #[test]
 fn an_invalid_frame_is_reported_and_hides_nothing_before() {
     use wal_cli::operation::{Event, OperationId, Status, Time};
@@ -666,11 +666,11 @@ fn an_invalid_frame_is_reported_and_hides_nothing_before() {
         let seen = Seen::by(&machine.process());
         assert_eq!(seen.operations, whole.seen.operations, "{what}");
         assert!(
-            seen.told
-                .iter()
-                .any(|told| told.contains(last) && told.contains(&format!("byte {end}"))),
+            seen.reported.iter().any(
+                |reported| reported.contains(last) && reported.contains(&format!("byte {end}"))
+            ),
             "{what}: {:?}",
-            seen.told
+            seen.reported
         );
         let refused = image::open(&machine.process())
             .and_then(|wal| wal.append_new(vec![image::logged("/new")]));

@@ -128,10 +128,10 @@ struct Scene {
     template: Place,
     /// Id, number and status before the command.
     before: BTreeMap<String, Operation>,
-    /// What becomes of those if the command does nothing, and if it does all.
+    /// Their fates if the command does nothing, and if it does everything.
     undone: BTreeMap<String, Operation>,
     done: BTreeMap<String, Operation>,
-    /// How many operations the command logs.
+    /// Number of operations that the command logs.
     logs: usize,
     points: Vec<String>,
 }
@@ -208,7 +208,7 @@ fn prepare(workload: &'static Workload) -> Scene {
     Scene { workload, template, before, undone, done, logs, points }
 }
 
-/// What is damaged is repaired before anybody works with it.
+/// Damage is repaired before the log is used.
 fn mend(workload: &Workload, place: &Place) {
     if workload.before.contains(&"damage") {
         place.run("verify --repair");
@@ -269,8 +269,8 @@ fn settled(place: &Place, completed: &mut BTreeSet<String>) -> BTreeMap<String, 
 fn completed_in(output: &Output) -> Vec<String> {
     let text = String::from_utf8_lossy(&output.stdout);
     let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-    let told: Vec<Value> = lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let completed = told.iter().filter(|line| line["status"] == "completed");
+    let reported: Vec<Value> = lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let completed = reported.iter().filter(|line| line["status"] == "completed");
     completed.filter_map(|line| line["operation_id"].as_str().map(str::to_owned)).collect()
 }
 
@@ -316,7 +316,7 @@ fn kill_at(scene: &Scene, point: &str, nth: usize) -> bool {
         assert_eq!(
             found.get(id).map(|one| &*one.status),
             Some("completed"),
-            "{id} was told to be completed"
+            "{id} was reported as completed"
         );
     }
     for id in &others {

@@ -28,7 +28,7 @@ type Cause = (String, String, String);
 /// The bucket that the page names.
 const BUCKET: &str = "history";
 
-/// A backend during whose only attempt somebody changes the operation's place in the order.
+/// A backend during whose only attempt the operation's priority changes.
 #[derive(Debug)]
 struct Reordered(PathBuf, Arc<ManualClock>);
 
@@ -154,7 +154,7 @@ fn the_queries_of_the_page_match_the_logs_of_two_hosts() {
         (host, place)
     });
     for (host, place) in &hosts {
-        // Of today, so it is no history yet.
+        // Of today, so it is not pushed yet.
         place.run("add --backend local hello.txt --wait --key today");
         let planned = place.json(&format!("archive push s3://history/wal --host {host} --dry-run"));
         assert_eq!(
@@ -177,7 +177,7 @@ fn the_queries_of_the_page_match_the_logs_of_two_hosts() {
         assert_eq!(states.iter().filter(|state| **state == "pushed").count(), 2, "{states:?}");
         assert!(place.run("verify").contains("sound"), "the marks are known");
     }
-    // What two pushes may leave: the same rows in a second file.
+    // Two pushes may leave the same rows in a second file.
     s3.python(
         "one = s3.list_objects_v2(Bucket='history', Prefix='wal/host=web1/')['Contents'][0]['Key']\n\
          s3.copy_object(Bucket='history', Key=one.replace('.parquet', 'b.parquet'), CopySource={'Bucket': 'history', 'Key': one})",
@@ -263,9 +263,9 @@ fn the_queries_of_the_page_match_the_logs_of_two_hosts() {
     for (found, ((host, backend, cause), (times, ids, last))) in
         answers["Why attempts failed"].iter().zip(&expected)
     {
-        let told = json!({ "host": host, "backend": backend, "cause": cause, "times": times, "operations": ids.len(),
+        let reported = json!({ "host": host, "backend": backend, "cause": cause, "times": times, "operations": ids.len(),
             "last_seen": found["last_seen"] });
-        assert_eq!((found, instant(&found["last_seen"])), (&told, *last));
+        assert_eq!((found, instant(&found["last_seen"])), (&reported, *last));
     }
 
     // Whose place in the order was changed meanwhile was tried once, for five seconds.
@@ -304,21 +304,21 @@ fn the_queries_of_the_page_match_the_logs_of_two_hosts() {
     let (host, one) =
         last(&|one| one["result"]["cid"] == "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o");
     let found = &answers["When a CID was last uploaded"];
-    let told = json!([{ "host": host, "number": one["number"], "operation_type": "add", "backend": "local",
+    let reported = json!([{ "host": host, "number": one["number"], "operation_type": "add", "backend": "local",
         "completed_at": found[0]["completed_at"], "path": one["parameters"]["path"] }]);
     assert_eq!(
         (&json!(found), instant(&found[0]["completed_at"])),
-        (&told, millis(&one["completed_at"]))
+        (&reported, millis(&one["completed_at"]))
     );
 
     let is_report = |one: &Value| one["parameters"]["destination"] == "/reports/today.csv";
     let (host, one) = last(&is_report);
     let found = &answers["When something was last uploaded to a key"];
-    let told = json!([{ "host": host, "number": one["number"], "completed_at": found[0]["completed_at"],
+    let reported = json!([{ "host": host, "number": one["number"], "completed_at": found[0]["completed_at"],
         "bytes": one["result"]["size"] }]);
     assert_eq!(
         (&json!(found), instant(&found[0]["completed_at"])),
-        (&told, millis(&one["completed_at"]))
+        (&reported, millis(&one["completed_at"]))
     );
 
     let lives = rows
@@ -464,7 +464,7 @@ fn a_repair_without_a_manifest_pushes_the_same_names_again() {
         let archives = list["archives"].as_array().unwrap().iter();
         archives.filter_map(|archive| archive["destination"].as_str().map(str::to_owned)).collect()
     };
-    assert!(destinations(&place.json("archive list")).is_empty(), "nobody knows any more");
+    assert!(destinations(&place.json("archive list")).is_empty(), "the record of the push is lost");
     let again = place.json("archive push /history --backend local --host h");
     // The log knows their operations by their keys.
     assert_eq!((&again["logged"], &again["pushed"]), (&json!(0), &json!(2)), "{again:#}");

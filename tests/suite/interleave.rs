@@ -216,7 +216,8 @@ fn a_checkpoint_survives_a_recovery_that_skips_its_generation() {
     for at in 0..60 {
         let machine = Machine::new();
         let acknowledged = Arc::new(Mutex::new(BTreeSet::from([add(&wal(&machine), "one")])));
-        let (others, told, fired) = (machine.clone(), acknowledged.clone(), AtomicBool::new(false));
+        let (others, reported, fired) =
+            (machine.clone(), acknowledged.clone(), AtomicBool::new(false));
         let hook: Hook = Arc::new(move |step, path| {
             let staging =
                 step == At::Open(Access::CreateNew) && path.to_str().unwrap().contains("tmp/wal_");
@@ -225,7 +226,7 @@ fn a_checkpoint_survives_a_recovery_that_skips_its_generation() {
                 let wal_of_dying = wal_on(dying.clone(), Options::default());
                 dying.kill_after(at);
                 let _ = wal_of_dying.append_new(vec![logged("killed")]);
-                told.lock().unwrap().insert(add(&wal(&others), "acknowledged"));
+                reported.lock().unwrap().insert(add(&wal(&others), "acknowledged"));
             }
             None
         });
@@ -431,7 +432,7 @@ fn a_cleanup_skips_operations_that_change_meanwhile() {
         clock.advance(Duration::from_secs(10 * 86_400));
         let (count, acts) = (AtomicUsize::new(0), other.clone());
         let acted = Arc::new(AtomicBool::new(false));
-        let told = acted.clone();
+        let reported = acted.clone();
         let hook: Hook = Arc::new(move |step, path| {
             let looks = step == At::Open(Access::Read)
                 && path.extension().is_some_and(|end| end == "parquet");
@@ -441,7 +442,7 @@ fn a_cleanup_skips_operations_that_change_meanwhile() {
                     false => Event::Retried { reason: "x".into(), forget: Vec::new() },
                 };
                 end(&acts, 1, event);
-                told.store(true, Ordering::SeqCst);
+                reported.store(true, Ordering::SeqCst);
             }
             None
         });
@@ -556,7 +557,7 @@ fn a_claim_of_another_loop_is_not_mistaken_for_ones_own() {
     let machine = Machine::new();
     add(&wal(&machine), "one");
     let a = with_dropped_page(&machine, |machine| assert!(claim(&wal(machine)).unwrap()));
-    assert!(!matches!(claim(&a), Ok(true)), "both were told that the claim is theirs");
+    assert!(!matches!(claim(&a), Ok(true)), "both believe that the claim is theirs");
 }
 
 #[test]
@@ -622,5 +623,5 @@ fn no_flipped_bit_of_a_parquet_file_goes_unnoticed() {
     (0..3).for_each(|_| {
         add(&a, "more");
     });
-    assert!(matches!(a.checkpoint(), Err(WalError::Damaged(_))), "it is not signed anew");
+    assert!(matches!(a.checkpoint(), Err(WalError::Damaged(_))), "it is not signed again");
 }

@@ -102,7 +102,7 @@ pub fn id_in(line: &str) -> Option<String> {
 }
 
 fn check(place: &Place, acknowledged: &BTreeSet<String>, seed: u64) {
-    // An operation that several killed loops held is tried again alone, which is no failure.
+    // An operation that several killed loops held is retried alone, which is not a failure.
     place.run("process --quiet");
     let listed = place.json("list all --limit 0");
     let operations: BTreeMap<&str, &Value> = listed["operations"]

@@ -26,7 +26,7 @@ use super::spool::{Mount, document};
 
 const RESERVE: u64 = 4 << 20;
 
-/// A small disk on which a log keeps so many bytes free.
+/// A small disk on which a log keeps `min_free` bytes free.
 struct Small {
     disk: Mount,
     min_free: &'static str,
@@ -61,12 +61,12 @@ impl Small {
         serde_json::from_str(text.lines().last().unwrap_or("null")).unwrap()
     }
 
-    /// Bytes of the reserve; none if there is no such file.
+    /// Returns the size of the reserve; none if there is no such file.
     fn reserve(&self) -> Option<u64> {
         fs::metadata(self.disk.log().join("reserve")).ok().map(|meta| meta.len())
     }
 
-    /// Takes all but so many bytes of what is free.
+    /// Fills the disk up to `but` bytes.
     fn fill(&self, but: u64) {
         let mut file = fs::OpenOptions::new()
             .append(true)
@@ -120,15 +120,17 @@ fn logged_operations_finish_in_the_space_of_the_reserve() {
                     let (mut ids, mut refused) = (Vec::new(), 0);
                     while !over.load(Ordering::Relaxed) || refused < 5 {
                         let output = small.output("--json add --spool never a");
-                        let told = document(&output);
+                        let reported = document(&output);
                         match output.status.code() {
-                            Some(0) => ids.push(told["operation_id"].as_str().unwrap().to_owned()),
+                            Some(0) => {
+                                ids.push(reported["operation_id"].as_str().unwrap().to_owned())
+                            }
                             Some(7) => {
-                                let message = told["error"]["message"].as_str().unwrap();
+                                let message = reported["error"]["message"].as_str().unwrap();
                                 assert!(message.starts_with("nothing was logged"), "{message}");
                                 refused += 1;
                             }
-                            _ => panic!("{told}"),
+                            _ => panic!("{reported}"),
                         }
                     }
                     (ids, refused)
@@ -191,7 +193,7 @@ fn every_way_of_finishing_works_on_a_full_disk() {
         let small = Small::new("12m", "0");
         (0..3).for_each(|_| drop(small.json("add --spool never a")));
         small.fill(0);
-        // What is laid ahead of frames, too: logging into it costs nothing.
+        // Preallocated space as well: logging into it costs nothing.
         for len in [64 << 10, 8 << 10, 1 << 10] {
             let line = json!({"operation_type": "mkdir", "parameters": {"path": "/d", "note": "x".repeat(len)}});
             small.disk.place.file("large", &line.to_string());
@@ -217,11 +219,11 @@ fn every_way_of_finishing_works_on_a_full_disk() {
         }
         let refused = small.output("--json add --spool never a");
         if small.reserve() == Some(0) {
-            let told = document(&refused);
+            let reported = document(&refused);
             assert_eq!(
-                (refused.status.code(), &told["error"]["type"]),
+                (refused.status.code(), &reported["error"]["type"]),
                 (Some(7), &json!("no_space")),
-                "{told}"
+                "{reported}"
             );
         }
         small.make_room();
@@ -238,20 +240,20 @@ fn only_additions_stop_before_the_disk_is_full() {
     small.fill(7 << 20);
     for command in ["add a", "add --spool never a", "submit mkdir /d"] {
         let output = small.output(&format!("--json {command}"));
-        let told = document(&output);
+        let reported = document(&output);
         assert_eq!(
-            (output.status.code(), &told["error"]["type"]),
+            (output.status.code(), &reported["error"]["type"]),
             (Some(7), &json!("no_space")),
-            "{command}: {told}"
+            "{command}: {reported}"
         );
-        assert_eq!(told["error"]["min_free_bytes"], 8 << 20);
+        assert_eq!(reported["error"]["min_free_bytes"], 8 << 20);
     }
     small.json("cancel 1");
     small.json("process --limit 1");
     small.json("checkpoint");
     small.json("process");
     small.json("cleanup");
-    assert_eq!(small.reserve(), Some(RESERVE), "nobody needed it");
+    assert_eq!(small.reserve(), Some(RESERVE), "it was not needed");
     let expected = ["failed", "completed", "completed", "completed"].map(str::to_owned);
     assert_eq!(
         small.statuses().into_iter().map(|(_, status)| status).collect::<Vec<_>>(),
@@ -267,16 +269,16 @@ fn nothing_is_claimed_without_space_for_its_outcome() {
     fs::write(small.disk.log().join("reserve"), "").unwrap();
     small.fill(64 << 10);
     let output = small.output("--json process");
-    let told = document(&output);
+    let reported = document(&output);
     assert_eq!(
-        (output.status.code(), &told["error"]["type"]),
+        (output.status.code(), &reported["error"]["type"]),
         (Some(7), &json!("no_space")),
-        "{told}"
+        "{reported}"
     );
-    assert_eq!((&told["out_of_room"], &told["completed"]), (&json!(true), &json!(0)));
+    assert_eq!((&reported["out_of_room"], &reported["completed"]), (&json!(true), &json!(0)));
     assert!(
-        told["error"]["message"].as_str().unwrap().starts_with("nothing more was begun"),
-        "{told}"
+        reported["error"]["message"].as_str().unwrap().starts_with("nothing more was begun"),
+        "{reported}"
     );
     let shown = small.json("show 1 --history");
     assert_eq!(
@@ -388,7 +390,7 @@ fn a_failure_of_any_disk_operation_loses_no_outcome() {
     for fault in [Fault::Full, Fault::Quota, Fault::ShortWrite, Fault::Descriptors] {
         // A plain run takes every fifth operation, others for each fault; a long one all.
         let step = if all { 1 } else { 5 };
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         for command in ["add", "process", "cancel", "checkpoint"] {
             let (mut nth, mut instants, mut went_on) = (if all { 0 } else { step_of(fault) }, 0, 0);
             while let Some(succeeded) = with_one_failure(command, fault, nth) {
@@ -396,12 +398,12 @@ fn a_failure_of_any_disk_operation_loses_no_outcome() {
                 instants += 1;
                 went_on += u64::from(succeeded);
             }
-            told.push(format!("{command} at {instants}, {went_on} of them without notice"));
-            // What finishes work has the reserve.
+            reported.push(format!("{command} at {instants}, {went_on} of them without notice"));
+            // Finishing work may use the reserve.
             let finishes = command != "add" && matches!(fault, Fault::Full | Fault::Quota);
-            assert!(!finishes || went_on * 5 >= instants * 2, "{fault:?}: {told:?}");
+            assert!(!finishes || went_on * 5 >= instants * 2, "{fault:?}: {reported:?}");
         }
-        println!("{fault:?}: {}", told.join("; "));
+        println!("{fault:?}: {}", reported.join("; "));
     }
 }
 
@@ -422,9 +424,9 @@ fn a_parameter_too_large_for_a_frame_is_refused() {
             .command_under(limited, "--json submit --backend local --from-file huge")
             .output()
             .unwrap();
-        let told = document(&output);
-        assert_eq!(output.status.code(), Some(2), "{len}: {told}");
-        let message = told["error"]["bad_inputs"][0]["message"].as_str().unwrap_or_default();
+        let reported = document(&output);
+        assert_eq!(output.status.code(), Some(2), "{len}: {reported}");
+        let message = reported["error"]["bad_inputs"][0]["message"].as_str().unwrap_or_default();
         let sizes = message
             .split(|c: char| !c.is_ascii_digit())
             .filter(|digits| !digits.is_empty())
@@ -446,7 +448,7 @@ fn too_few_descriptors_are_reported_and_lose_nothing() {
     let place = Place::new();
     place.file("a", "hello world\n");
     place.run("add --backend local a");
-    let (mut told, mut acknowledged) = (BTreeSet::new(), 1);
+    let (mut reported, mut acknowledged) = (BTreeSet::new(), 1);
     for command in [
         "add --backend local a",
         "add --backend local --spool never a",
@@ -473,16 +475,16 @@ fn too_few_descriptors_are_reported_and_lose_nothing() {
                 Some(7) => {
                     assert!(text.contains("Too many open files"), "{command} with {limit}: {text}");
                     assert!(text.contains("hint: "), "{command} with {limit}: {text}");
-                    told.insert((command, text));
+                    reported.insert((command, text));
                 }
                 code => panic!("{command} with {limit}: {code:?}: {text}"),
             }
         }
         assert!(succeeded >= 10, "{command} needs no more than a few: {succeeded}");
     }
-    assert!(told.len() >= 4, "{told:?}");
+    assert!(reported.len() >= 4, "{reported:?}");
     place.run("process");
-    // The backend lacked them, too: what that put off is due at once if somebody says so.
+    // The backend lacked descriptors too: `retry --now` makes the postponed operations due.
     let put_off = place.run("list retrying -q --limit 0").replace('\n', " ");
     if !put_off.is_empty() {
         place.run(&format!("retry --now {put_off}"));
@@ -504,5 +506,5 @@ fn too_few_descriptors_are_reported_and_lose_nothing() {
             .count();
         assert_eq!(completed, 1, "{one}");
     }
-    println!("{} different errors, {acknowledged} operations logged and completed", told.len());
+    println!("{} different errors, {acknowledged} operations logged and completed", reported.len());
 }

@@ -30,7 +30,7 @@ const DAY_MS: i64 = 86_400_000;
 /// Steps of one life.
 const STEPS: usize = 30;
 
-/// What the model keeps of an operation; statuses are plain words.
+/// The model's view of an operation; statuses are plain words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Row {
     status: &'static str,
@@ -145,7 +145,7 @@ struct Life {
     clock: Arc<ManualClock>,
     random: fastrand::Rng,
     model: Model,
-    /// The highest number of an operation that was ever known to stand.
+    /// The highest number of an operation that was ever known to be durable.
     highest: u64,
     /// Texts of what the present step logs.
     under_way: Vec<String>,
@@ -311,7 +311,7 @@ impl Life {
         let disk = &self.writers[which].as_ref().unwrap().0;
         let died = !disk.is_alive(disk.identity().pid, disk.identity().started);
         if !died {
-            // What was not reached does not come later.
+            // Operations that were not reached do not appear later.
             disk.kill_after(u64::MAX);
             disk.stop_failing();
             match result {
@@ -324,12 +324,12 @@ impl Life {
                         // the others.
                         self.settle(&before, false);
                     } else {
-                        same(&seen, &before, "whoever was told that nothing was logged");
+                        same(&seen, &before, "after an error that says that nothing was logged");
                         self.model = before;
                     }
                 }
                 Err(error) => {
-                    self.trace.push(format!("it was told: {error}"));
+                    self.trace.push(format!("it got: {error}"));
                     self.settle(&before, false);
                 }
             }
@@ -339,7 +339,7 @@ impl Life {
             }
         } else {
             self.writers[which] = None;
-            // Somebody else may act and be told so between the death and a power cut.
+            // Another process may act, and be acknowledged, between the death and a power cut.
             let acted = self.random.bool();
             if acted {
                 self.trace.push("the other one acts after the death".into());
@@ -367,7 +367,7 @@ impl Life {
             return;
         }
         if !self.under_way.is_empty() {
-            // Nobody was told their numbers.
+            // Their numbers were not reported.
             let new: Vec<u64> =
                 seen.keys().filter(|number| !before.contains_key(number)).copied().collect();
             if new.len() == self.under_way.len() {
@@ -406,7 +406,7 @@ impl Life {
     fn insert(&mut self, numbers: &[u64]) {
         assert_eq!(numbers.len(), self.under_way.len());
         for (number, text) in numbers.iter().zip(&self.under_way) {
-            assert!(*number > self.highest, "number {number} is given anew");
+            assert!(*number > self.highest, "number {number} is reused");
             self.highest = *number;
             let row = Row {
                 status: "pending",
@@ -431,7 +431,7 @@ impl Life {
             for entry in disk.list(&directory).unwrap_or_default() {
                 let path = directory.join(entry.name);
                 let bytes = disk.read(&path).unwrap();
-                // What a power cut tore is no file of ours.
+                // A file that a power cut tore is not one of ours.
                 let Ok(table) = Table::open(disk, &path, &sha256_hex(&bytes)) else { continue };
                 for row in table.read_all().unwrap_or_default() {
                     let first = ids.entry(row.number).or_insert(row.id);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// A document with one thing wrong in it.
 pub struct Mutation {
-    /// What was done.
+    /// The mutation.
     pub kind: &'static str,
     /// Where.
     pub at: String,
@@ -20,10 +20,10 @@ pub struct Mutation {
 const FREE: &[&str] =
     &["parameters", "receipt", "backends", "health", "settings", "due", "no_backend"];
 
-/// What errors have only where it is known.
+/// Members that errors have only if they are known.
 const OF_SOME_ERRORS: &[&str] = &["causes", "key", "origin", "suggestion", "number", "line"];
 
-/// What may be null. Whether it may be so here depends on what else there is.
+/// Members that may be null, depending on others.
 const NULLABLE: &[&str] = &[
     "completed_at",
     "result",
@@ -60,7 +60,7 @@ const NULLABLE: &[&str] = &[
     "next_cursor",
 ];
 
-/// What may be any value.
+/// Members that may have any value.
 const ANY: &[&str] = &["value", "schema"];
 
 /// Words of closed sets.

@@ -96,7 +96,7 @@ impl World {
         self.clock.advance(Duration::from_secs(days * DAY));
     }
 
-    /// So many operations are logged and completed.
+    /// Logs and completes `count` operations.
     fn complete(&mut self, wal: &Wal, count: usize) -> Result<(), WalError> {
         let logged = (0..count).map(|nth| {
             let parameters = Fields::from([("path".to_owned(), format!("/{nth}"))]);
@@ -205,7 +205,7 @@ impl World {
         }
         let mut keys = BTreeSet::new();
         for operation in everything(&view) {
-            // What carries an archive away needs it where it is.
+            // A push needs its archive in place.
             if is_push(&operation) && !operation.status().is_terminal() {
                 let to = &operation.parameters["destination"];
                 let marks =
@@ -354,7 +354,7 @@ fn deleted_operations_are_not_pushed() {
     }
     let planned = world.view().plan_push(&push_to("/h"), world.clock.now(), 16).unwrap();
     assert!(planned.archives.len() > 1, "{planned:?}");
-    // Each is written anew, since something of it was deleted.
+    // Each is rewritten, since rows of it were deleted.
     assert!(
         planned.archives.iter().all(|archive| archive.to.ends_with("/date=2026-11-20/")),
         "{planned:?}"
@@ -368,7 +368,7 @@ fn deleted_operations_are_not_pushed() {
     assert_eq!(there, world.completed.keys().copied().collect());
     assert_eq!(there.len(), 26 - gone.len());
     world.check("at the end");
-    // Nothing is written anew a second time.
+    // Nothing is rewritten a second time.
     assert!(wal.push(&push_to("/h")).unwrap().archives.is_empty());
 }
 
@@ -706,7 +706,7 @@ fn random_lives_lose_no_archive_on_its_way_out() {
                     let pushes = all.iter().filter(|operation| is_push(operation));
                     let one: BTreeSet<Number> =
                         pushes.map(|operation| operation.number).take(1).collect();
-                    // Whoever deletes one that is done forgets that it was pushed, no more.
+                    // Deleting a completed push only forgets that its archive was pushed.
                     next(&wal, &one, |_| Event::Deleted { reason: "by hand".into() }).map(drop)
                 }),
                 _ => world.carry_out(&wal).map(drop),
@@ -718,7 +718,7 @@ fn random_lives_lose_no_archive_on_its_way_out() {
                 }
                 disk = world.machine.process();
                 wal = world.open(disk.clone()).unwrap();
-                // What was not acknowledged may have gone either way.
+                // Unacknowledged operations may exist or not.
                 forget_unsure(&mut world);
             }
             world.check(&format!("seed {seed}, step {step}, action {action}"));
@@ -726,7 +726,7 @@ fn random_lives_lose_no_archive_on_its_way_out() {
     }
 }
 
-/// Of what died half way, what stands counts from now on.
+/// After a death, the surviving state counts.
 fn forget_unsure(world: &mut World) {
     let completed = everything(&world.view())
         .into_iter()

@@ -27,7 +27,7 @@ fn repair(disk: MemoryDisk) -> WalResult<Repaired> {
     )
 }
 
-/// What `--json verify --repair` says, with the exit code that it says so with.
+/// Returns the document of `--json verify --repair`, and its exit code.
 fn repaired(place: &super::binary::Place, code: i32) -> serde_json::Value {
     let output = place.output("--json verify --repair");
     assert_eq!(output.status.code(), Some(code), "{output:?}");
@@ -86,14 +86,14 @@ fn check(
     assert_eq!(report.operations, after.len() as u64, "{context}");
     let lost: BTreeSet<Number> =
         before.keys().filter(|number| !after.contains_key(number)).copied().collect();
-    let nobody_knows = report.losses.iter().any(|loss| loss.what.contains("nobody"));
+    let unknown_extent = report.losses.iter().any(|loss| loss.what.contains("nobody"));
     for number in &lost {
-        let is_told = report.lost.contains(*number) || nobody_knows;
+        let is_told = report.lost.contains(*number) || unknown_extent;
         assert!(is_told, "{context}: operation {number} is gone and not named: {report:#?}");
     }
     for (number, operation) in &after {
         let Some(was) = before.get(number) else {
-            // What deleted it may be lost; nothing else brings an operation back.
+            // The record of its deletion may be lost; nothing else restores an operation.
             let loses_records = report
                 .losses
                 .iter()
@@ -106,7 +106,7 @@ fn check(
             continue;
         };
         assert_eq!(operation.id, was.id, "{context}");
-        // What has gone on in what is lost is not done again by itself.
+        // Operations that continued in a lost part are not repeated automatically.
         let as_it_was = operation.status() == was.status();
         assert!(
             as_it_was || operation.hold || operation.status().is_terminal(),
@@ -138,7 +138,7 @@ fn check(
     lost
 }
 
-/// What somebody or something does to a log.
+/// A damage to a log.
 type Damage = fn(&Machine);
 
 fn journals(machine: &Machine) -> Vec<std::path::PathBuf> {
@@ -472,14 +472,14 @@ fn cut_short(power_cut: bool) {
                     keeps > 0 && count % keeps == 0
                 });
             }
-            // Until all that is lost is told, nobody goes on as if nothing were.
+            // Until all losses are reported, no process continues as usual.
             if !verified(&machine).unwrap().is_sound() {
                 let other = machine.fork();
                 let wal = open(other.process(), 77);
                 let went_on = wal.and_then(|wal| wal.append_new(vec![logged(77)]).map(drop));
                 assert!(
                     went_on.is_err(),
-                    "{context}, at {at}: somebody writes to a damaged journal"
+                    "{context}, at {at}: a process writes to a damaged journal"
                 );
             }
             let report = repair(machine.process())
@@ -695,7 +695,7 @@ fn a_bad_block_in_preallocated_space_costs_nothing() {
     check(&machine, &before, &report, "a bad place in what is laid ahead");
 }
 
-/// A flipped bit in a header whose frames are all there holds nobody up; nor does what never began.
+/// A flipped bit in a header with all its frames delays nothing; nor does an unfinished file.
 #[test]
 fn losses_covered_elsewhere_hold_no_operation() {
     for damage in
@@ -720,8 +720,11 @@ fn content_whose_operation_is_lost_is_kept() {
     let partition =
         std::fs::read_dir(place.log().join("partitions")).unwrap().next().unwrap().unwrap().path();
     std::fs::write(&partition, &std::fs::read(&partition).unwrap()[..1000]).unwrap();
-    let told = place.output("verify");
-    assert!(!String::from_utf8_lossy(&told.stdout).contains("needs this content"), "{told:?}");
+    let reported = place.output("verify");
+    assert!(
+        !String::from_utf8_lossy(&reported.stdout).contains("needs this content"),
+        "{reported:?}"
+    );
     let output = place.output("--json verify --repair");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -77,7 +77,7 @@ pub fn one_failed(place: &Place) -> Option<File> {
     None
 }
 
-/// What is logged has vanished.
+/// A logged source that has vanished.
 pub fn one_will_fail(place: &Place) -> Option<File> {
     nothing(place);
     place.run("add --spool never --backend local a.txt");
@@ -193,7 +193,7 @@ pub fn long_list_checkpoint_locked(place: &Place) -> Option<File> {
     checkpoint_locked(place)
 }
 
-/// A good line, a bad path, a line that is no JSON.
+/// A valid line, a missing path, a line that is not JSON.
 pub fn lists_with_bad_lines(place: &Place) -> Option<File> {
     nothing(place);
     place.file("list", "a.txt\nno.txt\n");
@@ -257,7 +257,7 @@ pub fn configured(place: &Place, text: &str) -> Option<File> {
 }
 
 pub fn full_disk(place: &Place) -> Option<File> {
-    // No disk has that much: as good as a full one, and nobody has to be root.
+    // No disk has that much free space: this simulates a full disk without root.
     configured(place, "min_free_bytes = \"900 TiB\"\n")
 }
 
@@ -278,12 +278,12 @@ pub fn mock_offline(place: &Place) -> Option<File> {
     configured(place, "[backends.mock]\noffline = true\n")
 }
 
-/// Nobody is where the node should be.
+/// Nothing listens at the address of the node.
 pub fn kubo_away(place: &Place) -> Option<File> {
     configured(place, "[backends.ipfs]\nendpoint = \"http://127.0.0.1:1/api/v0\"\n")
 }
 
-/// What the original system left behind some time ago.
+/// A directory that the original system left some time ago.
 pub fn original(place: &Place) -> Option<File> {
     nothing(place);
     adoption::put(place, "mixed", Duration::from_secs(3600));

@@ -219,7 +219,7 @@ fn deleting_or_redirecting_frees_the_content() {
     assert!(spool(&place.log()).is_empty(), "{:?}", spool(&place.log()));
 }
 
-/// What a killed `add` leaves behind goes with the next checkpoint.
+/// The next checkpoint removes what a killed `add` leaves behind.
 #[test]
 fn a_killed_add_leaves_nothing_for_long() {
     let place = Place::new();
@@ -349,8 +349,8 @@ fn must(command: &mut Command, needs: &str) {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?}: {error}; this test needs {needs}"));
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {told}; this test needs {needs}");
+    let reported = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {reported}; this test needs {needs}");
 }
 
 #[test]
@@ -376,10 +376,10 @@ fn a_copy_is_free_where_the_file_system_shares_content() {
     assert!(spent < 4 << 20, "{spent} bytes of 248 MiB");
     let source = |number: u64| disk.json(&format!("show {number}"))["operation"]["source"].clone();
     let (of_large, of_small) = (source(2), source(3));
-    assert!(of_large["sha256"].is_null(), "nobody has read it");
+    assert!(of_large["sha256"].is_null(), "it was not read");
     assert_eq!(of_large["spool"].as_str().unwrap().len(), 32);
     assert_eq!(of_small["sha256"], of_small["spool"]);
-    // In place, so that the inode stays: whoever read the source now would get something else.
+    // In place, so that the inode stays: a read of the source would now return other content.
     write(&large, 3, 200 << 20);
     fs::remove_file(&small).unwrap();
     let processed = disk.output("process");
@@ -403,37 +403,45 @@ fn a_full_disk_refuses_or_references_and_loses_nothing() {
         write(&file, seed, 6 << 20);
         let expect = cid_of(&file);
         let output = run(&format!("--json add --spool {mode} {}", file.display()));
-        let told = document(&output);
+        let reported = document(&output);
         if output.status.success() {
             expected.push(expect);
         }
-        (output.status.code().unwrap(), told, String::from_utf8_lossy(&output.stderr).into_owned())
+        (
+            output.status.code().unwrap(),
+            reported,
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
     };
     let mut refused = None;
     for seed in 1..20 {
-        let (code, told, _) = add(seed, "always");
+        let (code, reported, _) = add(seed, "always");
         if code != 0 {
-            assert_eq!((code, told["error"]["type"].as_str()), (7, Some("no_space")), "{told}");
+            assert_eq!(
+                (code, reported["error"]["type"].as_str()),
+                (7, Some("no_space")),
+                "{reported}"
+            );
             refused = Some(seed);
             break;
         }
-        assert_eq!(told["operations"][0]["spooled"], true);
+        assert_eq!(reported["operations"][0]["spooled"], true);
     }
     let accepted = refused.expect("the disk is full at last") - 1;
     assert!(accepted >= 5, "{accepted}");
     assert!(names(&disk.log().join("tmp")).is_empty());
-    let (code, told, warned) = add(30, "auto");
-    assert_eq!((code, &told["operations"][0]["spooled"]), (0, &false.into()), "{told}");
+    let (code, reported, warned) = add(30, "auto");
+    assert_eq!((code, &reported["operations"][0]["spooled"]), (0, &false.into()), "{reported}");
     assert!(warned.contains("too little room"), "{warned}");
-    // What was spooled may go; what is referred to may not.
+    // A spooled source may be removed; a referenced one may not.
     (1..=accepted).for_each(|seed| fs::remove_file(sources.join(seed.to_string())).unwrap());
     let full = disk.free();
     let processed = run("process");
     assert!(processed.status.success(), "{}", String::from_utf8_lossy(&processed.stderr));
     assert!(spool(&disk.log()).is_empty());
     assert!(disk.free() > full + ((accepted * 6 - 1) << 20), "room is given back");
-    let (code, told, _) = add(31, "always");
-    assert_eq!((code, &told["operations"][0]["spooled"]), (0, &true.into()), "and used again");
+    let (code, reported, _) = add(31, "always");
+    assert_eq!((code, &reported["operations"][0]["spooled"]), (0, &true.into()), "and used again");
     assert!(run("process").status.success());
     for (nth, cid) in expected.iter().enumerate() {
         assert_eq!(disk.cid(nth as u64 + 1), *cid);
@@ -507,9 +515,9 @@ fn a_log_on_a_full_disk_keeps_what_it_acknowledged() {
     let mut acknowledged = Vec::new();
     let mut add = |mode: &str| {
         let output = run(&format!("--json add --spool {mode} a"));
-        let told = document(&output);
+        let reported = document(&output);
         if output.status.success() {
-            acknowledged.push(told["operation_id"].as_str().unwrap().to_owned());
+            acknowledged.push(reported["operation_id"].as_str().unwrap().to_owned());
         }
         output.status.code().unwrap()
     };
@@ -524,7 +532,7 @@ fn a_log_on_a_full_disk_keeps_what_it_acknowledged() {
             break;
         }
         let journal = fs::OpenOptions::new().append(true).create(true).open(disk.path("more"));
-        // Whoever else writes there takes what is left.
+        // Other programs take the remaining space.
         let _ = journal.and_then(|mut file| std::io::Write::write_all(&mut file, &[1; 4096]));
     }
     assert_eq!(codes.into_iter().collect::<Vec<_>>(), [0, 7]);

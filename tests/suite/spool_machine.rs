@@ -22,7 +22,7 @@ use wal_cli::operation::{
 };
 use wal_cli::wal::{Change, Known, Layout, NotTaken, Options, Order, View, Wal, WalError};
 
-/// What is done before one of a process's disk operations.
+/// An action before one of a process's disk operations.
 type Act = Box<dyn FnOnce() + Send>;
 
 /// A disk that lets others act before one of its operations.
@@ -129,7 +129,7 @@ struct World {
     machine: Machine,
     clock: Arc<ManualClock>,
     acknowledged: Arc<Mutex<BTreeSet<OperationId>>>,
-    /// Which of them somebody set out to delete.
+    /// Operations whose deletion was started.
     deleted: Arc<Mutex<BTreeSet<OperationId>>>,
 }
 
@@ -263,7 +263,7 @@ const STEPS: [Step; 6] = [
     Step::Checkpoint,
 ];
 
-/// Whether it may still need its content.
+/// Returns whether it may still need its content.
 fn is_open(operation: &Operation) -> bool {
     operation.status() != Status::Completed && operation.redirected_to.is_none()
 }
@@ -393,7 +393,7 @@ fn delete(wal: &Wal, deleted: &Mutex<BTreeSet<OperationId>>) -> Result<(), WalEr
     Ok(())
 }
 
-/// Which of what was not synced a power cut keeps.
+/// The unsynced writes that a power cut keeps.
 #[derive(Debug, Clone, Copy)]
 enum Cut {
     None,
@@ -483,7 +483,7 @@ fn other_processes_between_any_two_steps_remove_nothing() {
                     others.clock.advance(Duration::from_secs(120));
                     others.does(other);
                 });
-                // It may be told that others were faster.
+                // It may report that another process was faster.
                 let result = world.run(disk.clone(), step);
                 let when = format!(
                     "{other:?} before disk operation {at} of {step:?}, which said {result:?}"
@@ -504,7 +504,7 @@ fn other_processes_between_any_two_steps_remove_nothing() {
     assert!(meetings > 1000);
 }
 
-/// What a dead process left, found by a checkpoint that dies over it, too.
+/// Remains of a dead process, found by a checkpoint that dies as well.
 #[test]
 fn a_sweep_may_die_anywhere() {
     for at in 0.. {
@@ -585,7 +585,7 @@ fn a_copy_is_a_consistent_snapshot() {
             (&writer as &dyn Disk).write_new_synced(&path, &versions[0]).unwrap();
             let (target, new) = (path.clone(), versions[1].clone());
             let write = move || {
-                // Replaced as a whole, and then once more in place.
+                // Replaced as a whole, and then again in place.
                 (&writer as &dyn Disk).write_new_synced(Path::new("/new"), &new).unwrap();
                 writer.rename(Path::new("/new"), &target).unwrap();
                 let file = writer.open(&target, Access::Write).unwrap();

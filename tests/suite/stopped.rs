@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::binary::Place;
 use super::spool::document;
 
-/// A process that stands still at a point; it is let go, at the latest, when this is dropped.
+/// A process that is stopped at a failpoint; it continues, at the latest, when this is dropped.
 struct Stopped {
     child: Option<Child>,
 }
@@ -73,21 +73,21 @@ fn place() -> Place {
     place
 }
 
-/// Fails with this exit code and type within a few seconds, naming the process that stands still.
+/// Asserts this exit code and error type within a few seconds, naming the stopped process.
 fn gives_up(place: &Place, arguments: &str, expected: (i32, &str), holder: (u32, &str)) -> Value {
     let start = Instant::now();
     let output = place.output(&format!("--json --lock-timeout 0.3 {arguments}"));
-    let told = document(&output);
+    let reported = document(&output);
     assert_eq!(
-        (output.status.code(), told["error"]["type"].as_str()),
+        (output.status.code(), reported["error"]["type"].as_str()),
         (Some(expected.0), Some(expected.1)),
-        "{told}"
+        "{reported}"
     );
-    let message = told["error"]["message"].as_str().unwrap();
+    let message = reported["error"]["message"].as_str().unwrap();
     let named = format!("pid {} (`{}`)", holder.0, holder.1);
     assert!(message.contains(&named), "{arguments}: {message} does not name {named}");
     assert!(start.elapsed() < Duration::from_secs(8), "{arguments} took {:?}", start.elapsed());
-    told
+    reported
 }
 
 /// Readers need no lock.
@@ -149,10 +149,11 @@ fn a_process_stopped_in_a_flush_is_named_and_loses_nothing() {
     let place = place();
     let stopped = Stopped::at(&place, "before:sync:generation", "add --backend local a");
     let holder = (stopped.pid(), "add");
-    let told = gives_up(&place, "add --backend local --spool never a", (7, "unconfirmed"), holder);
-    assert_eq!(told["error"]["ids"].as_array().unwrap().len(), 1, "{told}");
+    let reported =
+        gives_up(&place, "add --backend local --spool never a", (7, "unconfirmed"), holder);
+    assert_eq!(reported["error"]["ids"].as_array().unwrap().len(), 1, "{reported}");
     gives_up(&place, "process", (7, "unconfirmed"), holder);
-    // It is there, and nobody says otherwise.
+    // It exists, and nothing says otherwise.
     readers_go_on(&place, 3);
     assert!(stopped.go_on().status.success());
     place.run("add --backend local a");

@@ -165,7 +165,7 @@ fn every_flipped_bit_is_reported() {
             let bit = 1 << (at % 8);
             machine.corrupt(&path, |bytes| bytes[at] ^= bit);
             let name = layout().relative(&path);
-            let told = match verified(&machine) {
+            let reported = match verified(&machine) {
                 Ok(found) => found.findings.iter().any(|finding| {
                     finding.kind == FindingKind::Damage
                         || (finding.path == name && finding.offset.is_some())
@@ -173,7 +173,7 @@ fn every_flipped_bit_is_reported() {
                 Err(wal_cli::wal::WalError::NewerFormat { .. }) => true,
                 Err(error) => panic!("{name} byte {at}: {error}"),
             };
-            assert!(told, "{name}, byte {at}, goes unnoticed");
+            assert!(reported, "{name}, byte {at}, goes unnoticed");
             machine.corrupt(&path, |bytes| bytes[at] ^= bit);
             flipped += 1;
         }

@@ -1,6 +1,6 @@
 //! The order of reopened operations relative to later ones, to pending ones, and to each other.
 
-use super::{assert_found, put_back, told};
+use super::{assert_found, put_back, reported};
 use crate::suite::binary::Place;
 
 #[test]
@@ -19,7 +19,7 @@ fn a_reopening_does_not_undo_later_operations() {
     for gone in ["n/f", "d/x", "alone"] {
         std::fs::remove_file(files.join(gone)).unwrap();
     }
-    let (exit, document) = told(&place, "verify --remote --reopen");
+    let (exit, document) = reported(&place, "verify --remote --reopen");
     assert_eq!((exit, &document["reopened"]), (1, &1.into()), "{document:#}");
     assert_found(&document, &[1, 2, 3], &[]);
     for (nth, number) in [(0, 4), (1, 5)] {
@@ -46,7 +46,7 @@ fn a_copy_is_reopened_only_if_its_source_is_unchanged() {
     let files = place.log().join("local/files");
     std::fs::remove_dir_all(files.join("s")).unwrap();
     std::fs::remove_dir_all(files.join("t")).unwrap();
-    let (_, document) = told(&place, "verify --remote --reopen");
+    let (_, document) = reported(&place, "verify --remote --reopen");
     assert_found(&document, &[1, 2, 3], &[]);
     assert_eq!(document["reopened"], 3, "{document:#}");
     let copy = place.json("show 7");
@@ -57,24 +57,24 @@ fn a_copy_is_reopened_only_if_its_source_is_unchanged() {
     );
     place.run("process");
     assert_eq!(std::fs::read_to_string(files.join("t/two")).unwrap(), "two\n");
-    // What was put back has a higher number than its copy now, and still comes first.
+    // The restored operation now has a higher number than its copy, and still comes first.
     std::fs::remove_dir_all(files.join("s")).unwrap();
     put_back(&place, 2);
     std::fs::remove_dir_all(files.join("s")).unwrap();
     std::fs::remove_dir_all(files.join("t")).unwrap();
-    let (_, document) = told(&place, "verify --remote --reopen");
+    let (_, document) = reported(&place, "verify --remote --reopen");
     assert_found(&document, &[7, 8, 9], &[]);
     let copy = place.json(&format!("show {}", document["gone"][0]["went_on_as"]["number"]));
     assert_eq!(copy["operation"]["depends_on"].as_array().unwrap().len(), 2, "{copy:#}");
     place.run("process");
-    // What brought its source back has not changed it.
+    // Restoring its source has not changed it.
     std::fs::remove_file(files.join("u")).unwrap();
     put_back(&place, 1);
     assert_eq!(std::fs::read_to_string(files.join("u")).unwrap(), "one\n");
     // That does.
     place.run("submit upload two /s/one --wait");
     std::fs::remove_file(files.join("u")).unwrap();
-    let (_, document) = told(&place, "verify --remote --reopen");
+    let (_, document) = reported(&place, "verify --remote --reopen");
     assert_eq!(document["reopened"], 0, "{document:#}");
     let why = document["gone"][0]["refused"].as_str().unwrap();
     assert!(why.contains("changed, or taken away, what it copied"), "{why}");
@@ -97,7 +97,7 @@ fn a_tree_with_intended_removals_is_not_restored_whole() {
     let files = place.log().join("local/files");
     std::fs::remove_dir_all(files.join("d")).unwrap();
     std::fs::remove_dir_all(files.join("e")).unwrap();
-    let (_, document) = told(&place, "verify --remote --reopen");
+    let (_, document) = reported(&place, "verify --remote --reopen");
     assert_found(&document, &[1, 3, 4], &[]);
     assert_eq!(document["reopened"], 2, "{document:#}");
     let why = document["gone"][0]["refused"].as_str().unwrap();

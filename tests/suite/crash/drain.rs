@@ -13,7 +13,7 @@ use crate::suite::scenario::{Scenario, backend};
 
 const NAMES: &str = "one two three four five";
 
-/// What was reported as done.
+/// Completions that were reported.
 #[derive(Default)]
 struct Told(Vec<u64>);
 
@@ -33,14 +33,15 @@ fn client(scenario: &Scenario, kill_after: u64) -> (Client, wal_cli::disk::Memor
     (client, disk)
 }
 
-/// A drain that dies after so many operations, and then one that does not; how many the first made.
+/// Runs a drain that dies after `at` disk operations, and then a complete one. Returns the
+/// operations of the first.
 fn drain(at: u64) -> u64 {
     let scenario = Scenario::new();
     scenario.add("a", NAMES);
     *scenario.scripts["a"].process.lock().unwrap() = None;
-    let mut told = Told::default();
+    let mut reported = Told::default();
     let (dying, disk) = client(&scenario, at);
-    let ended = dying.process(&ProcessOptions::default(), &Stop::new(), &mut told);
+    let ended = dying.process(&ProcessOptions::default(), &Stop::new(), &mut reported);
     let made = at - disk.operations_left().unwrap();
     drop(dying);
     disk.kill();
@@ -52,17 +53,17 @@ fn drain(at: u64) -> u64 {
     let done = scenario.scripts["a"].calls.lock().unwrap().clone();
     let answers = done.into_iter().map(|name| (name, AttemptStatus::Done(Outcome::default())));
     *scenario.scripts["a"].answers.lock().unwrap() = answers.collect();
-    for number in &told.0 {
+    for number in &reported.0 {
         assert_eq!(
             scenario.get(*number).status(),
             Status::Completed,
-            "{number} was told to be completed"
+            "{number} was reported as completed"
         );
     }
     *scenario.scripts["a"].process.lock().unwrap() = None;
     client(&scenario, OPERATIONS_MAX)
         .0
-        .process(&ProcessOptions::default(), &Stop::new(), &mut told)
+        .process(&ProcessOptions::default(), &Stop::new(), &mut reported)
         .unwrap();
     for number in 1..=5 {
         let operation = scenario.get(number);

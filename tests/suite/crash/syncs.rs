@@ -23,7 +23,7 @@ use super::{OPERATIONS_MAX, PLAIN, WORKLOADS, Workload, replaying, try_all};
 /// Moments of the power cut that are tried for each flush.
 const MOMENTS: usize = 24;
 
-/// Ways of it: what is kept, and whether a second process acts before.
+/// Variants: the writes that are kept, and whether a second process acts before.
 const SEEDS: u64 = 32;
 
 /// Places in the matrix that are tried for each flush.
@@ -54,7 +54,7 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether it panics, which is what is hoped for.
+/// Returns whether it panics, as it should.
 fn is_noticed(check: impl FnOnce()) -> bool {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -140,7 +140,7 @@ impl Notice {
     }
 }
 
-/// What whoever recovers does.
+/// The actions of the recovering process.
 const RECOVERER: Workload = Workload {
     deeds: &[
         Deed::Open,
@@ -152,7 +152,7 @@ const RECOVERER: Workload = Workload {
     ..PLAIN
 };
 
-/// What a path is in a log.
+/// Returns the role of a path in a log.
 fn role(path: &Path) -> String {
     let Ok(below) = path.strip_prefix("/home/wal") else { return "above the log".into() };
     let name = below.to_str().unwrap();
@@ -246,7 +246,7 @@ impl Occurrence {
 }
 
 impl Notice {
-    /// Whether leaving it out is noticed, and nothing else is.
+    /// Returns whether the crash matrix notices that the flush is missing, and nothing else.
     fn holds(&self, worlds: &[World]) -> bool {
         self.fails(worlds, true) && !self.fails(worlds, false)
     }
@@ -312,7 +312,7 @@ fn occurrences(worlds: &[World]) -> BTreeMap<Site, Vec<Occurrence>> {
     };
     for workload in 0..WORKLOADS.len() {
         let own = record(Occurrence { workload, recovers: None, nth: (0, 0) });
-        // Whoever dies when about to flush leaves the most behind.
+        // A process that dies just before a flush leaves the most behind.
         for at in own {
             record(Occurrence { workload, recovers: Some(at), nth: (0, 0) });
         }
@@ -464,9 +464,9 @@ struct Pair {
     name: &'static str,
     publishes: fn(&Call<'_>) -> bool,
     removes: fn(&Call<'_>) -> bool,
-    /// Whether whatever is published up to the removal is put off, for several steps do the same.
+    /// All publications up to the removal are delayed, since several steps publish the same.
     is_repeated: bool,
-    /// How much of what was not synced stays at a cut, see `World::power_cut`.
+    /// How many unsynced writes survive a cut, see `World::power_cut`.
     seeds: &'static [u64],
 }
 
@@ -513,14 +513,14 @@ const PAIRS: &[Pair] = &[
     },
 ];
 
-/// What was held back of what is to be published.
+/// Publications that are held back.
 #[derive(Default)]
 struct Held {
     renames: Vec<(PathBuf, PathBuf)>,
     flushes: Vec<PathBuf>,
-    /// What removes has begun: what was held back comes next.
+    /// The removal has begun: the publications that were held back come next.
     removing: bool,
-    /// How often something was published too late.
+    /// Number of late publications.
     swapped: u64,
 }
 
@@ -585,7 +585,7 @@ fn nothing_is_removed_before_its_replacement_is_published() {
     }
 }
 
-/// Which publication of a workload's process, put off, is noticed at which cut.
+/// Returns which delayed publication of a workload is noticed at which cut.
 fn noticed_swap(pair: &'static Pair, workload: &Workload) -> Option<(u64, u64, u64)> {
     let world = workload.world();
     for nth in 0..12 {
@@ -598,7 +598,7 @@ fn noticed_swap(pair: &'static Pair, workload: &Workload) -> Option<(u64, u64, u
             is_noticed(|| drop(workload.run_on(&mut world, disk.clone(), watched)));
             OPERATIONS_MAX - disk.operations_left().unwrap()
         };
-        // Whether something was removed before it at all.
+        // Was anything removed before it at all?
         if held.lock().unwrap().swapped == 0 {
             continue;
         }

@@ -15,7 +15,7 @@ pub struct Call<'a> {
     pub to: Option<&'a Path>,
 }
 
-/// What becomes of it; only what returns nothing can be left out.
+/// Its result; only operations that return nothing can be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Go,

@@ -24,10 +24,10 @@ const START: i64 = 1_800_000_000_000;
 /// The changes of status of an operation, oldest first.
 type History = Vec<(&'static str, &'static str)>;
 
-/// What a log holds: the history of each operation, by its text.
+/// The content of a log: the history of each operation, by its text.
 pub type State = BTreeMap<String, History>;
 
-/// What a process does with the log in one call. Operations are named by their texts.
+/// One call of a process. Operations are named by their texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed {
     /// Opens it for writing: the first run in a new directory, an adoption.
@@ -44,20 +44,20 @@ pub enum Deed {
     Delay(&'static str),
     Again(&'static str),
     Hold(&'static str),
-    /// What it had brought about is gone: it goes on as another one, whose text ends with a `+`.
+    /// Its effect is missing: it continues as another operation, whose text ends with a `+`.
     Reopen(&'static str),
     Delete(&'static str),
     Checkpoint,
     Maintain,
-    /// Drops what was completed more than so many days ago.
+    /// Prunes operations that completed more than this many days ago.
     Cleanup(u64),
     /// Hours pass.
     Pass(u64),
-    /// Somebody restores it from a copy that has no empty directories.
+    /// It is restored from a copy without empty directories.
     Restore,
 }
 
-/// What may be in the log.
+/// Possible contents of the log.
 #[derive(Debug, Clone, Default)]
 pub struct Expected {
     /// It is one of these,
@@ -76,7 +76,7 @@ impl Expected {
         })
     }
 
-    /// What somebody who was told of it relies on.
+    /// Acknowledged state that a user relies on.
     fn settle(&mut self, seen: &State) {
         if self.droppable.is_empty() {
             self.candidates = vec![seen.clone()];
@@ -99,7 +99,7 @@ pub struct World {
     evidence: Option<Vec<Vec<u8>>>,
     /// Decides what comes at random.
     seed: u64,
-    /// Somebody was told that it is repaired: from then on it has to be sound.
+    /// A repair was acknowledged: from then on the log must be valid.
     mended: AtomicBool,
 }
 
@@ -151,7 +151,7 @@ fn logged(text: &str) -> Logged {
     )
 }
 
-/// What an operation is called here: adopted ones by their ids.
+/// Returns the name of an operation: adopted ones have their ids.
 fn text_of(operation: &Operation) -> String {
     operation.parameters.get("text").cloned().unwrap_or_else(|| operation.id.to_string())
 }
@@ -196,7 +196,7 @@ impl World {
         world
     }
 
-    /// The same world once more, with chances of its own.
+    /// Returns a copy of the world with its own random choices.
     pub fn fork(&self, seed: u64) -> World {
         World {
             machine: self.machine.fork(),
@@ -268,7 +268,7 @@ impl World {
         result.map(|_| ())
     }
 
-    /// What is true of the log once a deed is done.
+    /// Records the state of the log after an action.
     fn is_done(&self, state: &mut State, droppable: &mut BTreeSet<String>, deed: Deed) {
         let mut next = |list: &str, from: &[&'static str], to: &'static str| {
             for text in texts(list) {
@@ -439,7 +439,7 @@ impl World {
         Ok(before)
     }
 
-    /// What a fresh reader sees, at the latest after a repair.
+    /// Returns what a fresh reader sees, at the latest after a repair.
     pub fn seen(&self) -> State {
         let mut disk = self.machine.process();
         self.check_evidence(&disk);
@@ -455,7 +455,11 @@ impl World {
             let text = text_of(&operation);
             assert!(numbers.insert(operation.number), "number {} is there twice", operation.number);
             if let Some(known) = self.numbers.get(&operation.number) {
-                assert_eq!(*known, text, "number {} was somebody else's", operation.number);
+                assert_eq!(
+                    *known, text,
+                    "number {} belonged to another operation",
+                    operation.number
+                );
             }
             self.check_content(&disk, &operation);
             // A repair may hold it, depending on what was readable: `suite::repair` checks that.
@@ -492,7 +496,7 @@ impl World {
         state
     }
 
-    /// What was damaged is there as it was, or set aside.
+    /// Asserts that damaged files exist unchanged, in place or set aside.
     fn check_evidence(&self, disk: &MemoryDisk) {
         let Some(evidence) = &self.evidence else { return };
         let mut there = BTreeSet::new();
@@ -509,7 +513,7 @@ impl World {
         assert!(evidence.iter().all(|bytes| there.contains(bytes)), "what was damaged is gone");
     }
 
-    /// Whoever still needs its content has it.
+    /// Asserts that operations that need their content have it.
     fn check_content(&self, disk: &MemoryDisk, operation: &Operation) {
         let Some(name) = operation.source.as_ref().and_then(|source| source.spool.as_deref())
         else {
@@ -524,7 +528,7 @@ impl World {
         }
     }
 
-    /// Whether the log is what it may be.
+    /// Asserts that the log is in a permitted state.
     pub fn check(&self, when: &str) -> State {
         let seen = self.seen();
         assert!(self.expected.allows(&seen), "{when}:\nseen {seen:?}\nof   {:?}", self.expected);
@@ -585,7 +589,7 @@ impl World {
         });
     }
 
-    /// Another process acts after the death of the first one, and is told so.
+    /// Another process acts after the death of the first one, and is acknowledged.
     pub fn second_acts(&mut self, nth: u64) {
         let wal = self.open(self.machine.process()).expect("it opens after a death");
         match nth % 5 {
@@ -606,7 +610,8 @@ impl World {
 }
 
 impl Deed {
-    /// Whether it is several commits, of which the first ones may stand when a later one fails.
+    /// Returns whether it makes several commits, of which the first may survive when a later one
+    /// fails.
     fn is_in_steps(self) -> bool {
         matches!(self, Deed::Cleanup(_) | Deed::Maintain | Deed::Checkpoint | Deed::Open)
     }

@@ -11,7 +11,7 @@ use wal_cli::backend::Attempt;
 use super::{Need, Place, configure, is_alive, shell, status, until};
 use crate::suite::behaviours::request;
 
-/// The processes whose ids stand in a file, killed when this is dropped.
+/// The processes whose ids are in a file, killed when this is dropped.
 struct Left(std::path::PathBuf);
 
 impl Left {
@@ -79,7 +79,7 @@ fn reopening_the_output_overwrites_nothing() {
     configure(&place, script, "");
     place.run("submit backup");
     place.run("process");
-    // What was there before went since the shell empties what it opens.
+    // The shell truncates what it opens, so the earlier output is gone.
     assert_eq!(status(&place, 1)["receipt"], json!({"output": "two\nthree\nxy"}));
 }
 
@@ -139,7 +139,7 @@ fn output_files_are_swept_unless_their_operation_is_in_doubt() {
     assert_eq!(outputs(), ["1", "2", "3", "4"]);
     place.run("delete 1 3");
     place.file("wal/run/not-ours", "");
-    // Somebody still writes it.
+    // A process still writes to it.
     let left = Left(place.path("left"));
     let held = std::fs::OpenOptions::new().append(true).open(place.log().join("run/3")).unwrap();
     held.lock().unwrap();
@@ -148,12 +148,12 @@ fn output_files_are_swept_unless_their_operation_is_in_doubt() {
     place.output("process");
     assert_eq!(outputs(), ["2", "3", "4", "not-ours"]);
     drop(held);
-    // What other tests start at this moment may have a copy of that file.
+    // Processes that other tests start at this moment may have a copy of that file.
     until("nobody writes it", || {
         place.output("process");
         outputs() == ["2", "4", "not-ours"]
     });
-    // What runs keeps its output, whoever comes by.
+    // A running program keeps its output file.
     configure(
         &place,
         "echo $$ > left; echo so far; while [ ! -e go ]; do sleep 0.02; done; kill -KILL $$",
