@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use super::Backend;
 use crate::clock::Clock;
-use crate::config::{BackendSettings, Settings};
+use crate::config::Settings;
 use crate::disk::Disk;
 use crate::operation::BackendName;
 
 /// Everything that a constructor may need besides the settings of its own type.
 pub(super) struct Context<'a> {
     pub(super) name: &'a BackendName,
-    pub(super) backend: &'a BackendSettings,
     pub(super) settings: &'a Settings,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) clock: Arc<dyn Clock>,

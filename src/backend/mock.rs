@@ -10,6 +10,7 @@ use super::{
     parameters,
 };
 use crate::clock::Clock;
+use crate::config::MockSettings;
 use crate::operation::{Failure, FailureClass, Fields, OperationType, Outcome};
 
 /// How soon a mock attempt notices that it is to stop.
@@ -29,8 +30,7 @@ pub struct MockOptions {
 }
 
 /// Builds the backend from its settings.
-pub(super) fn configure(context: &Context<'_>) -> Configured {
-    let mock = &context.backend.mock;
+pub(super) fn configure(mock: &MockSettings, context: &Context<'_>) -> Configured {
     let options = MockOptions {
         failure_rate: mock.failure_rate,
         latency_ms: mock.latency_ms,

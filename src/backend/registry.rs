@@ -10,7 +10,7 @@ use super::ipfs;
 use super::s3;
 use super::{Backend, Effect, OperationTypes, Request, custom, local, mock, standard};
 use crate::clock::Clock;
-use crate::config::{BackendType, Settings};
+use crate::config::{BackendKind, BackendSettings, BackendType, Settings};
 use crate::disk::Disk;
 use crate::operation::{BackendName, Fields, OperationType, Outcome};
 use crate::suggest;
@@ -82,7 +82,7 @@ impl Backends {
     pub fn new(settings: &Settings, disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>) -> Backends {
         let known = settings.backends.iter().map(|(name, backend)| {
             let (disk, clock) = (disk.clone(), clock.clone());
-            (name.clone(), configure(&Context { name, backend, settings, disk, clock }))
+            (name.clone(), configure(backend, &Context { name, settings, disk, clock }))
         });
         Backends { known: known.collect() }
     }
@@ -196,21 +196,21 @@ impl Backends {
 }
 
 /// Builds a backend from its settings. Every built-in type has its line here, and nowhere else.
-fn configure(context: &Context<'_>) -> Known {
-    let Configured { backend, missing } = match context.backend.backend_type {
-        BackendType::Local => local::configure(context),
+fn configure(settings: &BackendSettings, context: &Context<'_>) -> Known {
+    let Configured { backend, missing } = match &settings.kind {
+        BackendKind::Local(local) => local::configure(local, context),
         #[cfg(feature = "ipfs")]
-        BackendType::Ipfs => ipfs::configure(context),
+        BackendKind::Ipfs(ipfs) => ipfs::configure(ipfs, context),
         #[cfg(feature = "s3")]
-        BackendType::S3 => s3::configure(context),
-        BackendType::Custom => custom::configure(context),
-        BackendType::Mock => mock::configure(context),
-        other => return Known::NotBuilt(other),
+        BackendKind::S3(s3) => s3::configure(s3, context),
+        BackendKind::Custom(custom) => custom::configure(custom, context),
+        BackendKind::Mock(mock) => mock::configure(mock, context),
+        other => return Known::NotBuilt(other.backend_type()),
     };
     match missing {
         None => Known::Ready(backend),
         Some(key) => {
-            let begun = !context.backend.is_untouched(context.name);
+            let begun = !settings.is_untouched(context.name);
             Known::Incomplete { backend, key, begun }
         }
     }

@@ -53,8 +53,8 @@ pub fn is_path(key: &str) -> bool {
     let (mut settings, mut backend) =
         (Settings::at("/".into()), BackendSettings::new(BackendType::Local));
     let field = match name.backend {
-        None => keys::find(&GLOBAL_KEYS, &name.key).map(|key| (key.field)(&mut settings)),
-        Some(_) => keys::find(&BACKEND_KEYS, &name.key).map(|key| (key.field)(&mut backend)),
+        None => keys::find(&GLOBAL_KEYS, &name.key).and_then(|key| key.field(&mut settings)),
+        Some(_) => keys::find(&BACKEND_KEYS, &name.key).and_then(|key| key.field(&mut backend)),
     };
     matches!(field, Some(Field::Path(_) | Field::MaybePath(_)))
 }
@@ -77,10 +77,10 @@ fn judge(
 /// How the file says what the key now stands at.
 fn to_toml(settings: &mut Settings, name: &Name, word: &str) -> Option<Value> {
     match &name.backend {
-        None => Some((keys::find(&GLOBAL_KEYS, &name.key)?.field)(settings).to_toml(word)),
+        None => Some(keys::find(&GLOBAL_KEYS, &name.key)?.field(settings)?.to_toml(word)),
         Some(backend) => {
             let settings = settings.backends.get_mut(&BackendName::new(backend).ok()?)?;
-            Some((keys::find(&BACKEND_KEYS, &name.key)?.field)(settings).to_toml(word))
+            Some(keys::find(&BACKEND_KEYS, &name.key)?.field(settings)?.to_toml(word))
         }
     }
 }

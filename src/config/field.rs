@@ -160,7 +160,7 @@ pub(super) enum Field<'a> {
     /// The name of a backend or nothing.
     MaybeBackend(&'a mut Option<BackendName>),
     /// A type of backend.
-    Type(&'a mut BackendType),
+    Type(BackendType),
 }
 
 impl Field<'_> {
@@ -200,7 +200,8 @@ impl Field<'_> {
             Field::Spool(field) => *field = SpoolMode::parse(raw.text()?)?,
             Field::Backend(field) => *field = BackendName::new(raw.text()?).ok()?,
             Field::MaybeBackend(field) => *field = Some(BackendName::new(raw.text()?).ok()?),
-            Field::Type(field) => *field = BackendType::parse(raw.text()?)?,
+            // A backend keeps its type: this only checks the word.
+            Field::Type(_) => drop(BackendType::parse(raw.text()?)?),
         }
         Some(())
     }

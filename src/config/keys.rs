@@ -9,18 +9,39 @@ use super::{BackendSettings, BackendType, ConfigError, Entry, Loaded, Origin, Se
 use crate::operation::BackendName;
 use crate::suggest;
 
-/// One key: its names, what it means, and the field behind it.
+/// One key: its names, its meaning, and the field behind it.
 pub(super) struct Key<T: 'static> {
     /// Its name in files and on the command line.
     pub name: &'static str,
     /// The end of its environment variable's name.
     pub variable: &'static str,
-    /// What it means, in one line.
+    /// Its meaning, in one line.
     pub about: &'static str,
-    /// The types of backend that have it; empty for keys of the log as a whole.
-    pub types: &'static [BackendType],
-    /// The field.
-    pub field: fn(&mut T) -> Field<'_>,
+    access: Access<T>,
+}
+
+/// The way to the field behind a key.
+enum Access<T: 'static> {
+    Always(fn(&mut T) -> Field<'_>),
+    /// Only backends of some types have it.
+    IfPresent(fn(&mut T) -> Option<Field<'_>>),
+}
+
+impl<T> Key<T> {
+    /// Returns the field of `target`, if it has one.
+    pub(super) fn field<'a>(&self, target: &'a mut T) -> Option<Field<'a>> {
+        match self.access {
+            Access::Always(field) => Some(field(target)),
+            Access::IfPresent(field) => field(target),
+        }
+    }
+}
+
+impl Key<BackendSettings> {
+    /// Returns whether backends of this type have the key.
+    pub(super) fn applies_to(&self, backend_type: BackendType) -> bool {
+        self.field(&mut BackendSettings::new(backend_type)).is_some()
+    }
 }
 
 /// Ten years: longer is a slip of the keyboard, and safely within what arithmetic on time can take.
@@ -33,20 +54,20 @@ const fn key(
     about: &'static str,
     field: fn(&mut Settings) -> Field<'_>,
 ) -> Key<Settings> {
-    Key { name, variable, about, types: &[], field }
+    Key { name, variable, about, access: Access::Always(field) }
 }
 
 /// The keys of the log as a whole, in the order of the manual.
 pub(super) static GLOBAL_KEYS: [Key<Settings>; 22] = [
     key("enabled", "ENABLED", "whether operations are accepted", |s| Field::Bool(&mut s.enabled)),
-    key("base_path", "PATH", "folder of the log", |s| Field::Path(&mut s.base_path)),
-    key("partition_size", "PARTITION_SIZE", "live operations in one partition", |s| {
+    key("base_path", "PATH", "directory of the log", |s| Field::Path(&mut s.base_path)),
+    key("partition_size", "PARTITION_SIZE", "live operations per partition", |s| {
         Field::Integer(&mut s.partition_size, 1..=1_000_000)
     }),
     key("max_retries", "MAX_RETRIES", "retries after a first failure", |s| {
         Field::Integer(&mut s.max_retries, 0..=1_000)
     }),
-    key("retry_delay", "RETRY_DELAY", "seconds to wait after a first failure", |s| {
+    key("retry_delay", "RETRY_DELAY", "seconds to wait after the first failure", |s| {
         Field::Seconds(&mut s.retry_delay, 0.0..=SECONDS_MAX)
     }),
     key(
@@ -58,7 +79,7 @@ pub(super) static GLOBAL_KEYS: [Key<Settings>; 22] = [
     key(
         "processing_interval",
         "PROCESS_INTERVAL",
-        "longest pause in seconds of a drain loop that follows",
+        "longest pause in seconds of a drain loop with `--follow`",
         |s| Field::Seconds(&mut s.processing_interval, 0.05..=SECONDS_MAX),
     ),
     key(
@@ -67,31 +88,28 @@ pub(super) static GLOBAL_KEYS: [Key<Settings>; 22] = [
         "whether completed operations move to the archive",
         |s| Field::Bool(&mut s.archive_completed),
     ),
-    key(
-        "cleanup_interval",
-        "CLEANUP_INTERVAL",
-        "seconds between two cleanups by a drain loop",
-        |s| Field::Seconds(&mut s.cleanup_interval, 1.0..=SECONDS_MAX),
-    ),
+    key("cleanup_interval", "CLEANUP_INTERVAL", "seconds between cleanups by a drain loop", |s| {
+        Field::Seconds(&mut s.cleanup_interval, 1.0..=SECONDS_MAX)
+    }),
     key("max_age_days", "MAX_AGE_DAYS", "days for which completed operations are kept", |s| {
         Field::Integer(&mut s.max_age_days, 0..=36_500)
     }),
     key(
         "archive_push",
         "ARCHIVE_PUSH",
-        "where cleanups push archives before they may go, s3://BUCKET/PREFIX for example",
+        "destination of archives, pushed before they are pruned, such as s3://BUCKET/PREFIX",
         |s| Field::Text(&mut s.archive_push),
     ),
     key(
         "archive_host",
         "ARCHIVE_HOST",
-        "name of this machine in the history that is pushed, if not its own",
+        "name of this machine in pushed archives; defaults to its host name",
         |s| Field::HostName(&mut s.archive_host),
     ),
     key(
         "archive_backend",
         "ARCHIVE_BACKEND",
-        "backend that pushes archives; if not set, the one for S3",
+        "backend that pushes archives; defaults to the one of type s3",
         |s| Field::MaybeBackend(&mut s.archive_backend),
     ),
     key(
@@ -100,7 +118,7 @@ pub(super) static GLOBAL_KEYS: [Key<Settings>; 22] = [
         "seconds until a backend is probed again",
         |s| Field::Seconds(&mut s.health_check_interval, 0.05..=SECONDS_MAX),
     ),
-    key("health_check_timeout", "HEALTH_CHECK_TIMEOUT", "seconds that a probe may take", |s| {
+    key("health_check_timeout", "HEALTH_CHECK_TIMEOUT", "seconds to wait for a probe", |s| {
         Field::Seconds(&mut s.health_check_timeout, 0.05..=3_600.0)
     }),
     key("health_history_size", "HEALTH_HISTORY_SIZE", "probes remembered for each backend", |s| {
@@ -109,22 +127,22 @@ pub(super) static GLOBAL_KEYS: [Key<Settings>; 22] = [
     key("default_backend", "DEFAULT_BACKEND", "backend of operations that name none", |s| {
         Field::Backend(&mut s.default_backend)
     }),
-    key("jobs", "JOBS", "operations carried out at once on one backend", |s| {
+    key("jobs", "JOBS", "operations executed at once per backend", |s| {
         Field::Integer(&mut s.jobs, 1..=1_024)
     }),
-    key("spool", "SPOOL", "whether content is copied when it is logged", |s| {
+    key("spool", "SPOOL", "whether content is copied when its operation is logged", |s| {
         Field::Spool(&mut s.spool)
     }),
     key(
         "spool_max_bytes",
         "SPOOL_MAX_BYTES",
-        "largest content that spool = \"auto\" copies",
+        "largest content in bytes that spool = \"auto\" copies",
         |s| Field::Bytes(&mut s.spool_max_bytes, 0..=BYTES_MAX),
     ),
     key(
         "min_free_bytes",
         "MIN_FREE_BYTES",
-        "free space below which nothing new is accepted",
+        "free bytes below which new operations are refused",
         |s| Field::Bytes(&mut s.min_free_bytes, 0..=BYTES_MAX),
     ),
     key("lock_timeout", "LOCK_TIMEOUT", "seconds to wait for a lock of the log", |s| {
@@ -132,134 +150,127 @@ pub(super) static GLOBAL_KEYS: [Key<Settings>; 22] = [
     }),
 ];
 
-use BackendType::{Custom, Ipfs, Local, Mock, S3, Storacha};
-
-const NETWORK: &[BackendType] = &[Ipfs, S3, Storacha];
-const CONTENT: &[BackendType] = &[Local, Ipfs];
-
-/// Those through whose hands bytes go.
-const MOVING: &[BackendType] = &[Local, Ipfs, S3, Storacha];
-
-const fn of(
-    types: &'static [BackendType],
+const fn of_backend(
     name: &'static str,
     variable: &'static str,
     about: &'static str,
-    field: fn(&mut BackendSettings) -> Field<'_>,
+    field: fn(&mut BackendSettings) -> Option<Field<'_>>,
 ) -> Key<BackendSettings> {
-    Key { name, variable, about, types, field }
+    Key { name, variable, about, access: Access::IfPresent(field) }
 }
 
 /// The keys of one backend, in the order of the manual.
 pub(super) static BACKEND_KEYS: [Key<BackendSettings>; 29] = [
-    of(&BackendType::ALL, "type", "TYPE", "what kind of place it is", |b| {
-        Field::Type(&mut b.backend_type)
+    of_backend("type", "TYPE", "type of the backend", |b| Some(Field::Type(b.backend_type()))),
+    of_backend("endpoint", "ENDPOINT", "address of the service", |b| {
+        Some(Field::Url(b.endpoint_mut()?))
     }),
-    of(NETWORK, "endpoint", "ENDPOINT", "address of the service", |b| Field::Url(&mut b.endpoint)),
-    of(&[S3], "region", "REGION", "region of the service", |b| Field::Text(&mut b.region)),
-    of(&[S3], "bucket", "BUCKET", "bucket of operations that name none", |b| {
-        Field::Text(&mut b.bucket)
+    of_backend("region", "REGION", "region of the service", |b| {
+        Some(Field::Text(&mut b.s3_mut()?.region))
     }),
-    of(
-        &[S3],
+    of_backend("bucket", "BUCKET", "bucket of operations that name none", |b| {
+        Some(Field::Text(&mut b.s3_mut()?.bucket))
+    }),
+    of_backend(
         "access_key_id",
         "ACCESS_KEY_ID",
-        "who we are; if not set, AWS's usual user_dirs tell",
-        |b| Field::Secret(&mut b.access_key_id),
+        "access key id; defaults to the standard AWS credential chain",
+        |b| Some(Field::Secret(&mut b.s3_mut()?.access_key_id)),
     ),
-    of(&[S3], "secret_access_key", "SECRET_ACCESS_KEY", "the secret of that key", |b| {
-        Field::Secret(&mut b.secret_access_key)
+    of_backend("secret_access_key", "SECRET_ACCESS_KEY", "secret of the access key", |b| {
+        Some(Field::Secret(&mut b.s3_mut()?.secret_access_key))
     }),
-    of(&[S3], "session_token", "SESSION_TOKEN", "the token of a session, if it is one", |b| {
-        Field::Secret(&mut b.session_token)
+    of_backend("session_token", "SESSION_TOKEN", "session token of temporary credentials", |b| {
+        Some(Field::Secret(&mut b.s3_mut()?.session_token))
     }),
-    of(
-        &[S3],
+    of_backend(
         "path_style",
         "PATH_STYLE",
-        "whether addresses name the bucket in their path; with an endpoint, yes",
-        |b| Field::MaybeBool(&mut b.path_style),
+        "whether addresses name the bucket in their path; defaults to true with an endpoint",
+        |b| Some(Field::MaybeBool(&mut b.s3_mut()?.path_style)),
     ),
-    of(&[S3], "checksums", "CHECKSUMS", "whether the service takes and gives CRC-32", |b| {
-        Field::Bool(&mut b.checksums)
+    of_backend("checksums", "CHECKSUMS", "whether the service supports CRC checksums", |b| {
+        Some(Field::Bool(&mut b.s3_mut()?.checksums))
     }),
     // No service takes smaller ones, or larger ones.
-    of(&[S3], "part_size", "PART_SIZE", "bytes of a part of a large file", |b| {
-        Field::Bytes(&mut b.part_size, 5 << 20..=5 << 30)
+    of_backend("part_size", "PART_SIZE", "bytes of one part of a large file", |b| {
+        Some(Field::Bytes(&mut b.s3_mut()?.part_size, 5 << 20..=5 << 30))
     }),
-    of(&[S3], "part_jobs", "PART_JOBS", "parts of one file that are sent at once", |b| {
-        Field::Integer(&mut b.part_jobs, 1..=64)
+    of_backend("part_jobs", "PART_JOBS", "parts of one file that are sent at once", |b| {
+        Some(Field::Integer(&mut b.s3_mut()?.part_jobs, 1..=64))
     }),
-    of(&[Custom], "command", "COMMAND", "the program and its arguments", |b| {
-        Field::Command(&mut b.command)
+    of_backend("command", "COMMAND", "program and its arguments", |b| {
+        Some(Field::Command(&mut b.custom_mut()?.command))
     }),
-    of(&[Local], "path", "PATH", "the folder", |b| Field::MaybePath(&mut b.path)),
-    of(
-        NETWORK,
+    of_backend("path", "PATH", "directory of the store", |b| {
+        Some(Field::MaybePath(&mut b.local_mut()?.path))
+    }),
+    of_backend(
         "connection_timeout",
         "CONNECTION_TIMEOUT",
-        "seconds that a connection may take to come about",
-        |b| Field::Seconds(&mut b.connection_timeout, 0.05..=3_600.0),
+        "seconds to wait for a connection",
+        |b| Some(Field::Seconds(&mut b.timeouts_mut()?.connection, 0.05..=3_600.0)),
     ),
-    of(
-        NETWORK,
+    of_backend(
         "idle_timeout",
         "IDLE_TIMEOUT",
-        "seconds for which nothing may move before an attempt is given up",
-        |b| Field::Seconds(&mut b.idle_timeout, 0.05..=86_400.0),
+        "seconds without progress before an attempt is aborted",
+        |b| Some(Field::Seconds(&mut b.timeouts_mut()?.idle, 0.05..=86_400.0)),
     ),
-    of(
-        &[Ipfs, S3, Storacha, Custom],
+    of_backend(
         "total_timeout",
         "TOTAL_TIMEOUT",
-        "seconds that an attempt may take in all; 0: no limit",
-        |b| Field::Seconds(&mut b.total_timeout, 0.0..=SECONDS_MAX),
+        "seconds for one attempt in all; 0 means no limit",
+        |b| Some(Field::Seconds(b.total_timeout_mut()?, 0.0..=SECONDS_MAX)),
     ),
-    of(&[Ipfs], "token", "TOKEN", "bearer token, if the service wants one", |b| {
-        Field::Secret(&mut b.token)
+    of_backend("token", "TOKEN", "bearer token, if the service requires one", |b| {
+        Some(Field::Secret(&mut b.ipfs_mut()?.token))
     }),
-    of(&[Ipfs], "username", "USERNAME", "user, if the service wants one and no token", |b| {
-        Field::Text(&mut b.username)
-    }),
-    of(&[Ipfs], "password", "PASSWORD", "that user's password", |b| Field::Secret(&mut b.password)),
-    of(
-        &BackendType::ALL,
-        "jobs",
-        "JOBS",
-        "operations carried out at once, if not as `jobs` says",
-        |b| Field::Integer(&mut b.jobs, 1..=1_024),
+    of_backend(
+        "username",
+        "USERNAME",
+        "user name, if the service requires one and no token",
+        |b| Some(Field::Text(&mut b.ipfs_mut()?.username)),
     ),
-    of(
-        MOVING,
+    of_backend("password", "PASSWORD", "password of that user", |b| {
+        Some(Field::Secret(&mut b.ipfs_mut()?.password))
+    }),
+    of_backend("jobs", "JOBS", "operations executed at once; defaults to the global `jobs`", |b| {
+        Some(Field::Integer(&mut b.jobs, 1..=1_024))
+    }),
+    of_backend(
         "max_bytes_per_second",
         "MAX_BYTES_PER_SECOND",
-        "bytes moved per second, by all of its operations together; 0: no limit",
-        |b| Field::Bytes(&mut b.max_bytes_per_second, 0..=BYTES_MAX),
+        "bytes moved per second by all operations of the backend; 0 means no limit",
+        |b| Some(Field::Bytes(b.max_bytes_per_second_mut()?, 0..=BYTES_MAX)),
     ),
-    of(CONTENT, "cid_version", "CID_VERSION", "version of new CIDs", |b| {
-        Field::Integer(&mut b.cid_version, 0..=1)
+    of_backend("cid_version", "CID_VERSION", "version of new CIDs", |b| {
+        Some(Field::Integer(&mut b.unixfs_mut()?.cid_version, 0..=1))
     }),
-    of(CONTENT, "raw_leaves", "RAW_LEAVES", "whether leaves are raw blocks", |b| {
-        Field::MaybeBool(&mut b.raw_leaves)
-    }),
+    of_backend(
+        "raw_leaves",
+        "RAW_LEAVES",
+        "whether leaves are raw blocks; defaults to true with CIDs of version 1",
+        |b| Some(Field::MaybeBool(&mut b.unixfs_mut()?.raw_leaves)),
+    ),
     // Kubo takes no larger chunk, and other nodes no larger block.
-    of(CONTENT, "chunk_size", "CHUNK_SIZE", "bytes of content in one block", |b| {
-        Field::Bytes(&mut b.chunk_size, 1..=1 << 20)
+    of_backend("chunk_size", "CHUNK_SIZE", "bytes of content in one block", |b| {
+        Some(Field::Bytes(&mut b.unixfs_mut()?.chunk_size, 1..=1 << 20))
     }),
-    of(CONTENT, "max_links", "MAX_LINKS", "links in one node of a file's tree", |b| {
-        Field::Integer(&mut b.max_links, 2..=8_192)
+    of_backend("max_links", "MAX_LINKS", "links in one node of a file's tree", |b| {
+        Some(Field::Integer(&mut b.unixfs_mut()?.max_links, 2..=8_192))
     }),
-    of(&[Mock], "failure_rate", "FAILURE_RATE", "share of attempts that fail", |b| {
-        Field::Ratio(&mut b.mock.failure_rate)
+    of_backend("failure_rate", "FAILURE_RATE", "share of attempts that fail", |b| {
+        Some(Field::Ratio(&mut b.mock_mut()?.failure_rate))
     }),
-    of(&[Mock], "latency_ms", "LATENCY_MS", "milliseconds that every attempt takes", |b| {
-        Field::Integer(&mut b.mock.latency_ms, 0..=3_600_000)
+    of_backend("latency_ms", "LATENCY_MS", "milliseconds that each attempt takes", |b| {
+        Some(Field::Integer(&mut b.mock_mut()?.latency_ms, 0..=3_600_000))
     }),
-    of(&[Mock], "seed", "SEED", "decides which attempts fail", |b| {
-        Field::Integer(&mut b.mock.seed, 0..=i64::MAX as u64)
+    of_backend("seed", "SEED", "decides which attempts fail; 0 means at random", |b| {
+        Some(Field::Integer(&mut b.mock_mut()?.seed, 0..=i64::MAX as u64))
     }),
-    of(&[Mock], "offline", "OFFLINE", "whether it is away altogether", |b| {
-        Field::Bool(&mut b.mock.offline)
+    of_backend("offline", "OFFLINE", "whether the backend is unreachable", |b| {
+        Some(Field::Bool(&mut b.mock_mut()?.offline))
     }),
 ];
 
@@ -277,16 +288,15 @@ pub(super) fn all(loaded: &Loaded) -> Vec<Entry> {
         entries.push(Entry { value: redacted(&name, value), key: name, origin, about });
     };
     for key in &GLOBAL_KEYS {
-        push(key.name.to_owned(), (key.field)(&mut settings).show(), key.about);
+        if let Some(field) = key.field(&mut settings) {
+            push(key.name.to_owned(), field.show(), key.about);
+        }
     }
     for (backend, settings) in &mut settings.backends {
-        let kind = settings.backend_type;
-        for key in BACKEND_KEYS.iter().filter(|key| key.types.contains(&kind)) {
-            push(
-                format!("backends.{backend}.{}", key.name),
-                (key.field)(settings).show(),
-                key.about,
-            );
+        for key in &BACKEND_KEYS {
+            if let Some(field) = key.field(settings) {
+                push(format!("backends.{backend}.{}", key.name), field.show(), key.about);
+            }
         }
     }
     entries
@@ -305,8 +315,8 @@ pub(super) fn unknown(
     } else {
         let general = GLOBAL_KEYS.iter().map(|known| known.name.to_owned());
         let of_backends = backends.iter().flat_map(|(name, settings)| {
-            let keys =
-                BACKEND_KEYS.iter().filter(|known| known.types.contains(&settings.backend_type));
+            let backend_type = settings.backend_type();
+            let keys = BACKEND_KEYS.iter().filter(move |known| known.applies_to(backend_type));
             keys.map(move |known| format!("backends.{name}.{}", known.name))
         });
         did_you_mean(key, general.chain(of_backends))

@@ -390,12 +390,12 @@ impl Resolver<'_> {
             Some(backend) => {
                 let Ok(backend) = BackendName::new(backend) else { return };
                 let known = &self.settings.backends;
-                let Some(kind) = known.get(&backend).map(|settings| settings.backend_type) else {
+                let Some(kind) = known.get(&backend).map(BackendSettings::backend_type) else {
                     return;
                 };
                 match keys::find(&BACKEND_KEYS, &name.key) {
                     None => Err(keys::unknown(known, &name.to_string(), origin())),
-                    Some(key) if !key.types.contains(&kind) => {
+                    Some(key) if !key.applies_to(kind) => {
                         Err(not_of_type(name, kind, given.origin.clone()))
                     }
                     Some(key) if key.name == "type" => same_type(name, given, kind),
@@ -431,7 +431,10 @@ impl Resolver<'_> {
             self.errors.push(ConfigError::NoHome);
         }
         if !self.origins.contains_key("backends.local.path")
-            && let Some(local) = settings.backends.get_mut(&BackendType::Local.name())
+            && let Some(local) = settings
+                .backends
+                .get_mut(&BackendType::Local.name())
+                .and_then(BackendSettings::local_mut)
         {
             // Beside the usual log, as the original had it; a log elsewhere keeps to its own folder.
             let folder = match settings.base_path.parent() {
@@ -467,7 +470,7 @@ impl Resolver<'_> {
 }
 
 fn not_of_type(name: &Name, backend_type: BackendType, origin: Origin) -> ConfigError {
-    let keys = BACKEND_KEYS.iter().filter(|key| key.types.contains(&backend_type));
+    let keys = BACKEND_KEYS.iter().filter(|key| key.applies_to(backend_type));
     let keys: Vec<String> = keys.map(|key| format!("`{}`", key.name)).collect();
     let hint = Some(format!("a backend of type `{backend_type}` has {}", keys.join(", ")));
     ConfigError::NotOfType { key: name.to_string(), backend_type, origin, hint }
@@ -502,16 +505,18 @@ pub(super) fn fill<T: Clone>(
     given: &Assignment,
     base: Base<'_>,
 ) -> Result<(), ConfigError> {
-    if (key.field)(target).fill(&given.raw, base).is_some() {
+    // The caller has checked that the key applies.
+    let Some(field) = key.field(target) else { return Ok(()) };
+    if field.fill(&given.raw, base).is_some() {
         return Ok(());
     }
     let unquoted = match &given.raw {
-        RawValue::Text(text) => {
-            (key.field)(&mut target.clone()).fill(&RawValue::Word(text.clone()), base)
-        }
+        RawValue::Text(text) => key
+            .field(&mut target.clone())
+            .and_then(|field| field.fill(&RawValue::Word(text.clone()), base)),
         _ => None,
     };
-    let field = (key.field)(target);
+    let Some(field) = key.field(target) else { return Ok(()) };
     let hint = match unquoted {
         Some(()) => Some("leave out the quotes".into()),
         None => {

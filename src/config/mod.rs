@@ -6,6 +6,7 @@
 //! The layers are merged here: what crates for layered configuration offer is the merge, which is
 //! three lines, but none of them says *which* variable or line a value came from.
 
+mod backends;
 mod edit;
 mod error;
 mod field;
@@ -20,12 +21,16 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::Disk;
 
+pub use backends::{
+    BackendKind, BackendSettings, BackendType, CustomSettings, IpfsSettings, LocalSettings,
+    MockSettings, S3Settings, Secret, StorachaSettings, Timeouts, UnixFsSettings,
+};
 pub use edit::{is_path, set};
 pub use error::{ConfigError, Warning};
 pub use field::{parse_bytes, parse_seconds};
 pub use keys::{is_secret, redact};
 pub use layers::VARIABLE_PREFIX;
-pub use settings::{BackendSettings, BackendType, MockSettings, Secret, Settings, SpoolMode};
+pub use settings::{Settings, SpoolMode};
 
 /// Where a value was set.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -378,21 +378,33 @@ fn backends_can_be_added_in_any_layer() {
         ],
     };
     let loaded = case.load();
-    let of =
-        |name: &str| &loaded.settings.backends[&crate::operation::BackendName::new(name).unwrap()];
+    let of = |name: &str| {
+        loaded.settings.backends[&crate::operation::BackendName::new(name).unwrap()].clone()
+    };
+    let s3 = of("my-s3").s3_mut().unwrap().clone();
+    assert_eq!((s3.bucket.as_deref(), s3.timeouts.connection.as_secs()), (Some("a"), 7));
     assert_eq!(
-        (of("my-s3").bucket.as_deref(), of("my-s3").connection_timeout.as_secs()),
-        (Some("a"), 7)
-    );
-    assert_eq!(
-        of("mirror").path.as_deref(),
+        of("mirror").local_mut().unwrap().path.as_deref(),
         Some(Path::new("/etc/ipfs-kit/m")),
         "relative to the file"
     );
-    assert_eq!(of("old_node").endpoint.as_deref(), Some("http://old:5001/api/v0"));
-    assert_eq!((of("test").backend_type, of("test").mock.seed), (BackendType::Mock, 3));
+    assert_eq!(
+        of("old_node").ipfs_mut().unwrap().endpoint.as_deref(),
+        Some("http://old:5001/api/v0")
+    );
+    assert_eq!(
+        (of("test").backend_type(), of("test").mock_mut().unwrap().seed),
+        (BackendType::Mock, 3)
+    );
     assert_eq!(loaded.settings.default_backend.as_str(), "old_node");
     assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+}
+
+fn local_path(loaded: &Loaded) -> Option<&Path> {
+    match &loaded.settings.backends[&BackendType::Local.name()].kind {
+        BackendKind::Local(local) => local.path.as_deref(),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -403,14 +415,10 @@ fn the_local_backend_follows_the_log() {
         ("~/log", "/home/ann/log/local"),
     ] {
         let loaded = flag("base_path", base_path).load();
-        let settings = &loaded.settings.backends[&BackendType::Local.name()];
-        assert_eq!(settings.path.as_deref(), Some(Path::new(local)));
+        assert_eq!(local_path(&loaded), Some(Path::new(local)));
     }
     let set_apart = file("base_path = '/data'\nbackends.local.path = '/other'").load();
-    assert_eq!(
-        set_apart.settings.backends[&BackendType::Local.name()].path.as_deref(),
-        Some(Path::new("/other"))
-    );
+    assert_eq!(local_path(&set_apart), Some(Path::new("/other")));
 }
 
 #[test]

@@ -80,8 +80,8 @@ impl Table {
             settings.retry_delay = Duration::from_secs(2);
             settings.max_retries = 3;
             let backend = settings.backends.get_mut(&name).unwrap();
-            backend.connection_timeout = PATIENCE;
-            backend.idle_timeout = PATIENCE;
+            let timeouts = backend.timeouts_mut().unwrap();
+            (timeouts.connection, timeouts.idle) = (PATIENCE, PATIENCE);
             configure(backend, is_faulty);
             Client::open(settings, "test")
         };

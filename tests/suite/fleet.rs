@@ -62,7 +62,8 @@ fn live(place: &Place, seed: u64) {
     let mut settings = Settings::at(place.log());
     settings.retry_delay = Duration::from_secs(7);
     let mock = settings.backends.get_mut(&BackendName::new("mock").unwrap()).unwrap();
-    (mock.mock.failure_rate, mock.mock.seed) = (0.4, seed);
+    let mock = mock.mock_mut().unwrap();
+    (mock.failure_rate, mock.seed) = (0.4, seed);
     let mut client = Client::with(Arc::new(OsDisk::new()), clock.clone(), settings, "process");
     client.register(
         BackendName::new("reordered").unwrap(),

@@ -31,17 +31,17 @@ use super::errors::ours;
 use super::files::check_source;
 use super::{Attempt, AttemptError, AttemptStatus, Backend, Request};
 use crate::clock::Clock;
-use crate::config::VARIABLE_PREFIX;
+use crate::config::{CustomSettings, VARIABLE_PREFIX};
 use crate::disk::Disk;
 use crate::operation::{Failure, Number, Outcome};
 
 /// Builds the backend from its settings.
-pub(super) fn configure(context: &Context<'_>) -> Configured {
-    let Context { backend, settings, disk, clock, .. } = context;
+pub(super) fn configure(custom: &CustomSettings, context: &Context<'_>) -> Configured {
+    let Context { settings, disk, clock, .. } = context;
     let run = folder_of(&settings.base_path);
-    let command = backend.command.clone();
+    let command = custom.command.clone();
     let missing = command.is_empty().then_some("command");
-    let limit = Some(backend.total_timeout).filter(|total| !total.is_zero());
+    let limit = Some(custom.total_timeout).filter(|total| !total.is_zero());
     let custom = CustomBackend::new(disk.clone(), clock.clone(), command, run, limit);
     Configured { missing, ..Configured::complete(custom) }
 }

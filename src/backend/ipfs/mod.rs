@@ -33,7 +33,7 @@ use super::{
     ParameterError, Request,
 };
 use crate::clock::Clock;
-use crate::config::Secret;
+use crate::config::{IpfsSettings, Secret};
 use crate::disk::Disk;
 use crate::operation::{Failure, FailureClass, Fields, OperationId, OperationType, Outcome};
 use dag::Dag;
@@ -65,29 +65,29 @@ pub struct IpfsOptions {
 }
 
 /// Builds the backend from its settings.
-pub(super) fn configure(context: &Context<'_>) -> Configured {
-    let Context { name, backend, settings, disk, clock } = context;
+pub(super) fn configure(ipfs: &IpfsSettings, context: &Context<'_>) -> Configured {
+    let Context { name, settings, disk, clock } = context;
     let text = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
-    let credentials = match (text(&backend.token), &backend.username) {
+    let credentials = match (text(&ipfs.token), &ipfs.username) {
         (Some(token), _) => Credentials::Bearer(token),
         (None, Some(user)) => {
-            Credentials::Basic(user.clone(), text(&backend.password).unwrap_or_default())
+            Credentials::Basic(user.clone(), text(&ipfs.password).unwrap_or_default())
         }
         (None, None) => Credentials::None,
     };
     let options = IpfsOptions {
         name: name.to_string(),
-        endpoint: backend.endpoint.clone().unwrap_or_default(),
+        endpoint: ipfs.endpoint.clone().unwrap_or_default(),
         credentials,
-        connect: backend.connection_timeout,
-        idle: backend.idle_timeout,
-        total: Some(backend.total_timeout).filter(|total| !total.is_zero()),
+        connect: ipfs.timeouts.connection,
+        idle: ipfs.timeouts.idle,
+        total: Some(ipfs.timeouts.total).filter(|total| !total.is_zero()),
         probe: settings.health_check_timeout,
-        unixfs: Options::from(*backend),
+        unixfs: Options::from(&ipfs.unixfs),
     };
-    let missing = backend.endpoint.is_none().then_some("endpoint");
-    let ipfs = IpfsBackend::new(disk.clone(), clock.clone(), options);
-    Configured { missing, ..Configured::complete(ipfs) }
+    let missing = ipfs.endpoint.is_none().then_some("endpoint");
+    let backend = IpfsBackend::new(disk.clone(), clock.clone(), options);
+    Configured { missing, ..Configured::complete(backend) }
 }
 
 /// The longest time for a query about an earlier attempt.

@@ -44,6 +44,7 @@ use super::{
     ParameterError, Request,
 };
 use crate::clock::Clock;
+use crate::config::LocalSettings;
 use crate::disk::{Access, Disk, DiskFile, DiskResult};
 use crate::operation::{Failure, FailureClass, Fields, OperationType, Outcome};
 use place::Origin;
@@ -55,11 +56,11 @@ const RUBBISH_AGE_NS: i64 = 3_600_000_000_000;
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Builds the backend from its settings.
-pub(super) fn configure(context: &Context<'_>) -> Configured {
-    let root = context.backend.path.clone();
+pub(super) fn configure(local: &LocalSettings, context: &Context<'_>) -> Configured {
+    let root = local.path.clone();
     let root = root.unwrap_or_else(|| context.settings.base_path.join("local"));
     let (disk, clock) = (context.disk.clone(), context.clock.clone());
-    Configured::complete(LocalBackend::new(disk, clock, root, Options::from(context.backend)))
+    Configured::complete(LocalBackend::new(disk, clock, root, Options::from(&local.unixfs)))
 }
 
 /// Carries operations out in a directory of this machine.

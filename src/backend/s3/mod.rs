@@ -34,7 +34,7 @@ use super::{
     ParameterError, Request,
 };
 use crate::clock::Clock;
-use crate::config::Secret;
+use crate::config::{S3Settings, Secret};
 use crate::disk::Disk;
 use crate::operation::{
     BackendName, Failure, FailureClass, Fields, Number, OperationId, OperationType, Outcome,
@@ -99,41 +99,41 @@ pub struct S3Options {
 pub const COPY_MAX: u64 = 5 << 30;
 
 /// Builds the backend from its settings.
-pub(super) fn configure(context: &Context<'_>) -> Configured {
-    let Context { name, backend, settings, disk, clock } = context;
+pub(super) fn configure(s3: &S3Settings, context: &Context<'_>) -> Configured {
+    let Context { name, settings, disk, clock } = context;
     let text = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
-    let (id, secret) = (text(&backend.access_key_id), text(&backend.secret_access_key));
+    let (id, secret) = (text(&s3.access_key_id), text(&s3.secret_access_key));
     let missing = match (&id, &secret) {
         // Without either it is unknown where the keys of AWS are meant to be used.
-        _ if backend.bucket.is_none() && backend.endpoint.is_none() => Some("bucket"),
+        _ if s3.bucket.is_none() && s3.endpoint.is_none() => Some("bucket"),
         (Some(_), None) => Some("secret_access_key"),
         (None, Some(_)) => Some("access_key_id"),
-        (None, None) if backend.session_token.is_some() => Some("access_key_id"),
+        (None, None) if s3.session_token.is_some() => Some("access_key_id"),
         (Some(_), Some(_)) | (None, None) => None,
     };
     let keys = id.zip(secret).map(|(id, secret)| {
-        let token = text(&backend.session_token);
+        let token = text(&s3.session_token);
         AccessKeys { id, secret, token }
     });
     let options = S3Options {
         name: (*name).clone(),
-        endpoint: backend.endpoint.clone(),
-        region: backend.region.clone().unwrap_or_default(),
-        bucket: backend.bucket.clone(),
-        path_style: backend.path_style.unwrap_or(backend.endpoint.is_some()),
+        endpoint: s3.endpoint.clone(),
+        region: s3.region.clone().unwrap_or_default(),
+        bucket: s3.bucket.clone(),
+        path_style: s3.path_style.unwrap_or(s3.endpoint.is_some()),
         keys,
-        checksums: backend.checksums,
-        part_size: backend.part_size,
-        part_jobs: backend.part_jobs,
+        checksums: s3.checksums,
+        part_size: s3.part_size,
+        part_jobs: s3.part_jobs,
         copy_max: COPY_MAX,
-        connect: backend.connection_timeout,
-        idle: backend.idle_timeout,
-        total: Some(backend.total_timeout).filter(|total| !total.is_zero()),
+        connect: s3.timeouts.connection,
+        idle: s3.timeouts.idle,
+        total: Some(s3.timeouts.total).filter(|total| !total.is_zero()),
         probe: settings.health_check_timeout,
     };
     let notes = Notes::of(&settings.base_path);
-    let s3 = S3Backend::new(disk.clone(), clock.clone(), notes, options);
-    Configured { missing, ..Configured::complete(s3) }
+    let backend = S3Backend::new(disk.clone(), clock.clone(), notes, options);
+    Configured { missing, ..Configured::complete(backend) }
 }
 
 /// How long a question about an earlier attempt may take.

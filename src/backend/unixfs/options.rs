@@ -1,4 +1,4 @@
-use crate::config::BackendSettings;
+use crate::config::UnixFsSettings;
 use crate::operation::Fields;
 
 /// Which form CIDs have.
@@ -53,13 +53,13 @@ impl Default for Options {
     }
 }
 
-impl From<&BackendSettings> for Options {
-    fn from(backend: &BackendSettings) -> Options {
+impl From<&UnixFsSettings> for Options {
+    fn from(settings: &UnixFsSettings) -> Options {
         Options {
-            cid_version: if backend.cid_version == 1 { CidVersion::V1 } else { CidVersion::V0 },
-            raw_leaves: backend.raw_leaves.unwrap_or(backend.cid_version == 1),
-            chunk_size: usize::try_from(backend.chunk_size).unwrap_or(usize::MAX),
-            max_links: backend.max_links as usize,
+            cid_version: if settings.cid_version == 1 { CidVersion::V1 } else { CidVersion::V0 },
+            raw_leaves: settings.raw_leaves.unwrap_or(settings.cid_version == 1),
+            chunk_size: usize::try_from(settings.chunk_size).unwrap_or(usize::MAX),
+            max_links: settings.max_links as usize,
             ..Options::default()
         }
     }

@@ -72,6 +72,7 @@ fn expected(fault: Fault, operation_type: &str, lost: Lost) -> Expected {
 fn table(port: u16) -> Table {
     let straight = Kubo::shared().endpoint();
     Table::new("ipfs", "Kubo at http://127.0.0.1:", |ipfs, is_faulty| {
+        let ipfs = ipfs.ipfs_mut().unwrap();
         ipfs.endpoint = Some(if is_faulty { endpoint(port) } else { straight.clone() });
     })
 }
@@ -275,10 +276,11 @@ fn a_node_that_hangs_holds_up_no_other_backend() {
     let mut settings = Settings::at(directory.path().join("log"));
     settings.processing_interval = Duration::from_millis(100);
     let ipfs = settings.backends.get_mut(&BackendName::new("ipfs").unwrap()).unwrap();
+    let ipfs = ipfs.ipfs_mut().unwrap();
     ipfs.endpoint = Some(endpoint(silent.port()));
     // Each probe hangs for so long.
-    ipfs.connection_timeout = Duration::from_secs(3);
-    ipfs.idle_timeout = Duration::from_millis(300);
+    ipfs.timeouts.connection = Duration::from_secs(3);
+    ipfs.timeouts.idle = Duration::from_millis(300);
     let client = Client::open(settings, "test");
     let log = |on: &str, name: String| {
         let parameters = Fields::from([("path".to_owned(), name)]);

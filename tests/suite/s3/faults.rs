@@ -78,6 +78,7 @@ fn expected(fault: Fault, lost: Lost, answer: Answer) -> Expected {
 fn table(port: u16) -> Table {
     let straight = S3::shared().endpoint();
     Table::new("s3", "S3 at http://127.0.0.1:", |s3, is_faulty| {
+        let s3 = s3.s3_mut().unwrap();
         s3.endpoint =
             Some(if is_faulty { format!("http://127.0.0.1:{port}") } else { straight.clone() });
         s3.bucket = Some(BUCKET.into());
@@ -87,7 +88,7 @@ fn table(port: u16) -> Table {
         s3.part_size = 5 << 20;
         s3.part_jobs = 2;
         // Longer than connecting may take: which of them ends a call is then no matter of luck.
-        s3.idle_timeout = 2 * PATIENCE;
+        s3.timeouts.idle = 2 * PATIENCE;
     })
 }
 
