@@ -44,7 +44,7 @@ pub use parameters::{ParameterError, TYPES};
 pub use rate_limit::RateLimiter;
 pub use registry::{Backends, Refusal};
 #[cfg(feature = "s3")]
-pub use s3::{AccessKeys, Notes as UploadNotes, S3Backend, S3Options};
+pub use s3::{AccessKeys, S3Backend, S3Options, UploadRecords};
 
 use crate::operation::{
     BackendName, Failure, Fields, Number, OperationId, OperationType, Outcome, Source,

@@ -726,8 +726,8 @@ fn a_deleted_bucket_and_foreign_objects_are_reported() {
     assert_eq!(exit, 1);
     assert_found(&document, &[1], &[2]);
     assert_eq!(document["unasked"], serde_json::json!([]), "{document:#}");
-    assert_eq!(document["gone"][0]["what"], "the bucket `audit-gone` is not there any more");
-    let others = "; `audit-others/x` and 1 more are somebody else's";
+    assert_eq!(document["gone"][0]["what"], "the bucket `audit-gone` no longer exists");
+    let others = "; `audit-others/x` and 1 more were not put by this operation";
     assert!(document["altered"][0]["what"].as_str().unwrap().ends_with(others), "{document:#}");
 }
 

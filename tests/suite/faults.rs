@@ -1,7 +1,8 @@
-//! A log before a proxy that does its worst, a straight way to the same service, and what is to become of an operation.
+//! A log behind a proxy that injects faults, direct access to the same service, and the expected
+//! outcomes of operations.
 #![expect(
     clippy::disallowed_methods,
-    reason = "it makes and removes files as a user would, and measures"
+    reason = "creates and removes files as a user would, and measures time"
 )]
 
 use std::path::PathBuf;
@@ -16,58 +17,75 @@ use wal_cli::operation::{
 
 use super::proxy::{Fault, Full, Proxy};
 
-/// How long nothing may move.
+/// The idle timeout.
 pub const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What no case takes longer than: a hanging command, a probe and a question, and all that is not hanging.
+/// The longest time for a case: a hanging command, a probe, a query, and everything that does not
+/// hang.
 pub const LIMIT: Duration = Duration::from_secs(10);
 
-/// What an answer that is lost leaves to do.
+/// Faults after which a call ends at its time limit.
+pub const HANGS: [Fault; 2] = [Fault::HangBeforeHead, Fault::HangInBody];
+
+/// Faults that cut a response off, or drop it.
+pub const INTERRUPTIONS: [Fault; 3] = [Fault::ResetInBody, Fault::Truncate, Fault::DropAnswer];
+
+/// Statuses of services that are overloaded or have no server behind them.
+pub const OVERLOADS: [Fault; 5] = [
+    Fault::Status(429),
+    Fault::Status(500),
+    Fault::Status(502),
+    Fault::Status(503),
+    Fault::Status(504),
+];
+
+/// What follows from a lost response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lost {
-    /// To ask: it was done.
+    /// A query shows that the operation was done.
     Asked,
-    /// To do it again: that does no harm.
+    /// The operation is repeated, which does no harm.
     Repeated,
-    /// To do it again: nothing was changed.
+    /// The operation is repeated, because it changes nothing.
     Read,
 }
 
-/// What is to become of an operation.
+/// The expected state of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
     Completed,
-    /// Goes back, no attempt spent: an outage, with this type of error.
+    /// Pending again without a spent attempt: an outage, with this error type.
     Pending(&'static str),
-    /// Tried again after the usual wait.
+    /// Retried after the usual delay.
     Retrying(&'static str),
-    /// Tried again after the wait that was asked for.
+    /// Retried after the delay that the service asked for.
     RetryingLater(&'static str),
     Failed(&'static str),
 }
 
-/// One operation of a type, everything that it needs prepared; what is given is called before it is carried out.
+/// Runs one operation of a type after preparing what it needs; calls the given function just before.
 pub type Attempt = fn(&Table, &str, &dyn Fn()) -> Operation;
 
-/// A type of operation, the call of it that a fault hits, and what comes of that.
+/// An operation type, the call that a fault hits, and the expected state.
 pub struct Case {
     pub operation_type: &'static str,
     pub call: &'static str,
     pub expected: Expected,
 }
 
-/// One log before one proxy, and a straight way to the service to prepare what operations need.
+/// One log behind one proxy, and direct access to the service to prepare operations.
 pub struct Table {
     pub directory: tempfile::TempDir,
     pub faulty: Client,
     straight: Client,
     backend: BackendName,
-    /// How messages call the service.
+    /// The service's name in messages.
     who: &'static str,
 }
 
 impl Table {
-    /// For a backend of this name, whose settings are made for the way through the proxy (`true`) and the straight one.
+    /// Returns a table for a backend of this name; `configure` makes its settings, for access through
+    /// the proxy (`true`) and for direct access.
     pub fn new(
         backend: &str,
         who: &'static str,
@@ -89,13 +107,13 @@ impl Table {
         Table { faulty, straight, directory, backend: name, who }
     }
 
-    /// A number that no other case has.
+    /// Returns a number that no other case has.
     pub fn next() -> u64 {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         NEXT.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// A file with content of its own.
+    /// Writes a file with unique content.
     pub fn write(&self, nth: u64) -> (PathBuf, String) {
         let path = self.directory.path().join(format!("file-{nth}"));
         std::fs::write(&path, format!("content {nth} of {}\n", self.directory.path().display()))
@@ -104,12 +122,12 @@ impl Table {
         (path, text)
     }
 
-    /// What is known of the backend's health is forgotten, so that it is tried and not only probed.
+    /// Removes the health file, so that the backend is used and not only probed.
     pub fn forget_health(&self) {
         let _ = std::fs::remove_file(self.directory.path().join("faulty/health.json"));
     }
 
-    /// Logs one operation and carries it out once.
+    /// Logs one operation and executes it once.
     fn run_on(
         &self,
         client: &Client,
@@ -130,14 +148,21 @@ impl Table {
         self.run_on(&self.faulty, operation_type, parameters)
     }
 
-    /// The same on the straight way, where it must succeed.
+    /// Logs one operation with owned parameters, and executes it through the proxy.
+    pub fn run_owned(&self, operation_type: &str, parameters: &[(&str, String)]) -> Operation {
+        let parameters: Vec<(&str, &str)> =
+            parameters.iter().map(|(name, value)| (*name, &value[..])).collect();
+        self.run(operation_type, &parameters)
+    }
+
+    /// The same with direct access, where it must succeed.
     pub fn prepared(&self, operation_type: &str, parameters: &[(&str, &str)]) -> Operation {
         let operation = self.run_on(&self.straight, operation_type, parameters);
         assert_eq!(operation.status(), Status::Completed, "{operation:?}");
         operation
     }
 
-    /// Whether that became of an operation, and its message and its wait are as they should be.
+    /// Checks the state of an operation, with its message and its delay.
     pub fn check(&self, operation: &Operation, expected: Expected, case: &str) {
         let failure = operation.state.failure();
         let status = operation.status();
@@ -172,7 +197,7 @@ impl Table {
         }
     }
 
-    /// Once the fault is gone, a retry completes it.
+    /// Checks that a retry completes an operation after the fault.
     pub fn ends_well(&self, operation: &Operation, case: &str) {
         let reference = [Reference::Number(operation.number)];
         self.faulty.change(&reference, &Action::Retry { now: true }, true).unwrap();
@@ -186,7 +211,8 @@ impl Table {
         );
     }
 
-    /// Each of these, with this fault, ends as it should and in time, and then well.
+    /// Checks that each case with this fault ends in the expected state and in time, and that a retry
+    /// then completes it.
     pub fn walk(
         &self,
         proxy: &Proxy,
@@ -207,7 +233,8 @@ impl Table {
         }
     }
 
-    /// Operations of these types go back, no attempt spent, while the service is away in this way.
+    /// Checks that operations of these types return to the queue without a spent attempt while the
+    /// service is unreachable.
     pub fn is_away(
         &self,
         error_type: &'static str,
@@ -226,18 +253,18 @@ impl Table {
         assert_eq!(
             (operation.status(), operation.history.len()),
             (Status::Pending, 1),
-            "known to be away: not sent"
+            "known to be unreachable: not sent"
         );
     }
 
-    /// It is not to be carried out any more.
+    /// Cancels an operation.
     pub fn cancel(&self, operation: &Operation) {
         let reference = [Reference::Number(operation.number)];
         self.faulty.change(&reference, &Action::Cancel { permanent: false }, true).unwrap();
     }
 }
 
-/// Ports of which nobody answers.
+/// Ports on which nothing answers.
 pub struct Unreachable {
     refused: u16,
     full: Full,

@@ -1,4 +1,5 @@
-//! The backend `ipfs` on a real Kubo: every type of operation, the same results as `local`, every fault on the way.
+//! The backend `ipfs` on a real Kubo: every type of operation, the same results as `local`, and every
+//! network fault.
 #![expect(clippy::disallowed_methods, reason = "it makes files as a user would, and measures")]
 
 pub mod daemon;
@@ -54,7 +55,7 @@ fn before(kubo: &Kubo) -> Proxy {
                 .to_owned()
         },
         error_inside: "{\"Message\":\"it went wrong inside\",\"Code\":0,\"Type\":\"error\"}\n",
-        refusal: "{\"Message\":\"words that no release had before\",\"Code\":0,\"Type\":\"error\"}\n",
+        refusal: "{\"Message\":\"an unknown text\",\"Code\":0,\"Type\":\"error\"}\n",
     };
     Proxy::before(kubo.port(), service)
 }
@@ -304,7 +305,8 @@ fn neither_a_machine_that_cannot_make_calls_now_nor_a_wrong_address_costs_anythi
 fn secrets_open_the_door_and_are_told_to_nobody_else() {
     const USERS: &str = r#"{
         "ann": { "AuthSecret": "bearer:t0ken-of-ann", "AllowedPaths": ["/api/v0"] },
-        "bob": { "AuthSecret": "basic:bob:s3cret of bob", "AllowedPaths": ["/api/v0/add", "/api/v0/pin"] }
+        "bob": { "AuthSecret": "basic:bob:s3cret of bob",
+                 "AllowedPaths": ["/api/v0/add", "/api/v0/pin"] }
     }"#;
     let kubo = Kubo::new(&[("API.Authorizations", USERS)]);
     let home = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! A proxy before a service that speaks HTTP, which does to one command what networks and overloaded services do.
+//! A proxy in front of an HTTP service, which injects the faults of networks and of overloaded
+//! services into one command.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -8,57 +9,58 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, Type};
 
-/// What is done to an exchange.
+/// A fault that is injected into an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It is passed on as it is.
+    /// The exchange is passed on unchanged.
     None,
-    /// The request is not even read.
+    /// The request is not read.
     HangBeforeReading,
-    /// The request is read, and nothing comes of it.
+    /// The request is read and not answered.
     HangBeforeHead,
-    /// The service does it; its answer stops in the middle.
+    /// The service executes it; its response stalls in the middle.
     HangInBody,
-    /// The service does it; its answer ends in the middle, with a reset.
+    /// The service executes it; its response ends in the middle with a reset.
     ResetInBody,
-    /// The service does it; its answer ends in the middle, as if that were its end.
+    /// The service executes it; its response ends in the middle as if it were complete.
     Truncate,
-    /// The service does it; nothing of its answer arrives.
+    /// The service executes it; its response is dropped.
     DropAnswer,
-    /// This status, with `Retry-After: 7`, in place of the service's answer.
+    /// This status, with `Retry-After: 7`, instead of the service's response.
     Status(u16),
-    /// A status of 200, with an error in its body, in place of the service's answer.
+    /// Status 200 with an error in the body, instead of the service's response.
     ErrorInside,
-    /// The service does it; an error comes after its answer.
+    /// The service executes it; an error follows its response.
     ErrorBehind,
-    /// The service does it; in place of its answer comes a status of 500, with words that nobody knows.
+    /// The service executes it; its response is replaced by status 500 with an unknown text.
     RefuseBehind,
-    /// A status of 200, with something that no such service says.
+    /// Status 200 with a body that no such service sends.
     Nonsense,
-    /// Lines without an end, which tell of no progress; the service hears nothing of it.
+    /// Endless lines that report no progress; the service receives nothing.
     StandStill,
-    /// The service does it; before its answer come lines that count, for longer than nothing may move.
+    /// The service executes it; lines that report progress precede its response, for longer than
+    /// the idle timeout.
     Count,
-    /// In the body of its answer, the second text stands in place of the first, which is as long.
+    /// In the body of the response, the second text replaces the first one of equal length.
     Other(&'static str, &'static str),
-    /// The same in what is sent to it.
+    /// The same in the body of the request.
     OtherSent(&'static str, &'static str),
-    /// The head of its answer has no checksum, and another etag.
+    /// The headers of the response have no checksum and another etag.
     OtherEtag,
 }
 
-/// What a service's commands are called, and the words that it says no with.
+/// The names of a service's commands, and the texts of its errors.
 #[derive(Debug, Clone, Copy)]
 pub struct Service {
-    /// The command that a request with this head asks for.
+    /// Returns the command of a request with these headers.
     pub command: fn(&str) -> String,
-    /// An error in the body of a status of 200.
+    /// An error in the body of a response with status 200.
     pub error_inside: &'static str,
-    /// One that no release had before.
+    /// An error with an unknown text.
     pub refusal: &'static str,
 }
 
-/// The proxy; it ends with the test.
+/// A proxy, which ends with the test.
 pub struct Proxy {
     address: SocketAddr,
     plan: Arc<Mutex<Plan>>,
@@ -66,16 +68,16 @@ pub struct Proxy {
 
 #[derive(Default)]
 struct Plan {
-    /// Which commands have which fault; `*`: all others.
+    /// The fault of each command; `*` is for all others.
     faults: BTreeMap<String, Fault>,
-    /// What is done, once, before a command is passed on.
+    /// Actions that run once, before a command is passed on.
     first: BTreeMap<String, Box<dyn FnOnce() + Send>>,
-    /// The last head of each command.
+    /// The last headers of each command.
     heads: BTreeMap<String, String>,
 }
 
 impl Proxy {
-    /// One before the service at this port.
+    /// Returns a proxy in front of the service at this port.
     pub fn before(port: u16, service: Service) -> Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let (address, plan) =
@@ -84,7 +86,7 @@ impl Proxy {
         std::thread::spawn(move || {
             for client in listener.incoming() {
                 let (client, plan) = (client.unwrap(), known.clone());
-                // How an exchange ends is what the other side makes of it.
+                // The client observes how the exchange ends.
                 std::thread::spawn(move || drop(exchange(&client, port, &plan, service)));
             }
         });
@@ -95,28 +97,28 @@ impl Proxy {
         self.address.port()
     }
 
-    /// From now on this is done to a command, or to all (`*`).
+    /// Injects a fault into a command, or into all (`*`), and no other from now on.
     pub fn plan(&self, command: &str, fault: Fault) {
         self.plan.lock().unwrap().faults = BTreeMap::from([(command.to_owned(), fault)]);
     }
 
-    /// Beside what is planned already, this is done to a command.
+    /// Injects a fault into a command, in addition to those planned.
     pub fn also(&self, command: &str, fault: Fault) {
         self.plan.lock().unwrap().faults.insert(command.to_owned(), fault);
     }
 
-    /// The next time that this command comes by, this happens before it is passed on.
+    /// Runs an action before the next such command is passed on.
     pub fn first(&self, command: &str, what: impl FnOnce() + Send + 'static) {
         self.plan.lock().unwrap().first.insert(command.to_owned(), Box::new(what));
     }
 
-    /// The head of the last such command that came by.
+    /// Returns the headers of the last such command.
     pub fn head(&self, command: &str) -> String {
         self.plan.lock().unwrap().heads[command].clone()
     }
 }
 
-/// A port at which connections do not come about: its queue is full, and nobody empties it.
+/// A port that accepts no connections: its queue is full, and is never emptied.
 pub struct Full {
     pub port: u16,
     _kept: (Socket, Vec<Socket>),
@@ -139,7 +141,7 @@ impl Full {
     }
 }
 
-/// What is kept open until the other side gives up.
+/// Keeps a connection open until the client closes it.
 fn hang(client: &TcpStream) -> std::io::Result<()> {
     client.set_read_timeout(Some(Duration::from_secs(60)))?;
     let mut rest = [0; 1024];
@@ -148,11 +150,11 @@ fn hang(client: &TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-/// How often lines of progress come, and how many there are of them where they end.
+/// The interval of progress lines, and their number where they end.
 const BEAT: Duration = Duration::from_millis(50);
 const BEATS: usize = 30;
 
-/// A line of progress as a chunk of an answer.
+/// Sends a progress line as a chunk of a response.
 fn beat(mut client: &TcpStream, line: &str) -> std::io::Result<()> {
     client.write_all(format!("{:x}\r\n{line}\n\r\n", line.len() + 1).as_bytes())?;
     std::thread::park_timeout(BEAT);
@@ -183,20 +185,23 @@ fn exchange(
         first();
     }
     if fault == Fault::HangBeforeReading {
-        // Nor are later bytes taken: the sender's window fills.
+        // Later bytes are not read either, so the sender's window fills.
         std::thread::park_timeout(Duration::from_secs(20));
         return reset(client);
     }
     let canned = match fault {
         Fault::HangBeforeHead => Some(String::new()),
-        Fault::StandStill => {
-            Some("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned())
-        }
+        Fault::StandStill => Some(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
+                  Transfer-Encoding: chunked\r\n\r\n"
+                .to_owned(),
+        ),
         Fault::Status(status) => {
             let text = "it is too much\n";
             let length = text.len();
             Some(format!(
-                "HTTP/1.1 {status} No\r\nRetry-After: 7\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{text}"
+                "HTTP/1.1 {status} No\r\nRetry-After: 7\r\nConnection: close\r\n\
+                 Content-Length: {length}\r\n\r\n{text}"
             ))
         }
         Fault::ErrorInside => Some(whole(service.error_inside)),
@@ -264,7 +269,8 @@ fn exchange(
             let length = text.len();
             client.write_all(
                 format!(
-                    "HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\nConnection: close\r\n\
+                    "HTTP/1.1 500 Internal Server Error\r\nContent-Type: application/json\r\n\
+                     Connection: close\r\n\
                      Content-Length: {length}\r\n\r\n{text}"
                 )
                 .as_bytes(),
@@ -309,7 +315,8 @@ fn replace(bytes: &mut [u8], from: &str, to: &str) {
 fn whole(body: &str) -> String {
     let length = body.len();
     format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
     )
 }
 
@@ -323,7 +330,7 @@ fn read_head(from: &mut impl BufRead) -> std::io::Result<String> {
     Ok(head)
 }
 
-/// Passes a body on, however its length is told.
+/// Passes a body on, with a content length or in chunks.
 fn pass_body(head: &str, from: &mut impl BufRead, to: &mut dyn Write) -> std::io::Result<()> {
     let header = |name: &str| {
         let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with(name));

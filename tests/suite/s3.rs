@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde_json::Value;
 use server::{BUCKET, Identity, OWNER, S3};
 use wal_cli::backend::{
-    AccessKeys, Attempt, AttemptError, AttemptStatus, Backend, S3Backend, S3Options, UploadNotes,
+    AccessKeys, Attempt, AttemptError, AttemptStatus, Backend, S3Backend, S3Options, UploadRecords,
 };
 use wal_cli::clock::{Clock, SystemClock};
 use wal_cli::disk::OsDisk;
@@ -58,7 +58,7 @@ fn options(s3: &S3) -> S3Options {
 /// A backend whose log is in this directory.
 fn backend(log: &std::path::Path, options: S3Options) -> Arc<dyn Backend> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    Arc::new(S3Backend::new(Arc::new(OsDisk::new()), clock, UploadNotes::of(log), options))
+    Arc::new(S3Backend::new(Arc::new(OsDisk::new()), clock, UploadRecords::of(log), options))
 }
 
 /// A proxy before a service. Its commands are called as S3 calls them.
@@ -392,7 +392,7 @@ fn an_object_and_a_folder_of_one_name_are_two_things() {
     // SeaweedFS keeps the folder itself, with nothing in it.
     let left = bench.run("list", &[("path", "twins/album")]);
     assert!(left.map_or(true, |listed| listed.receipt["entries"] == "0"));
-    // Out of a nest upwards, where one object would take the place of another before that is copied.
+    // Moved up from a nested folder, one object would replace another before that is copied.
     put("twins/n/n/n/x", b"deep");
     put("twins/n/n/x", b"less");
     let up = [("source", "twins/n/n"), ("destination", "twins/n")];

@@ -1,5 +1,5 @@
-//! Fetching content block by block. Each block is checked against its hash, so nothing that the node
-//! says has to be trusted, however a file was cut.
+//! Fetching content block by block. Each block is checked against its hash, so nothing that the
+//! node says has to be trusted, however a file was cut.
 
 use std::cell::OnceCell;
 use std::collections::HashSet;

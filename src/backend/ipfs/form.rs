@@ -29,7 +29,7 @@ pub(super) enum BodyError {
 /// A multipart body, written while its content is read: each path is a part, and directories come
 /// before their entries.
 ///
-/// Written by hand because `reqwest`'s multipart forms must know all parts before the first is sent.
+/// `reqwest`'s own multipart forms must know all parts before the first one is sent.
 pub(super) struct MultipartBody<'s, 'c, 'a> {
     session: &'s KuboSession<'s>,
     call: &'c mut Call<'a>,

@@ -1,7 +1,7 @@
 //! HTTP exchanges that a blocking thread can drive, with access to all of a response.
 //!
-//! A [`Call`] sends a body piece by piece, receives the response meanwhile, and exposes the trailers
-//! of the response, in which Kubo reports errors that occur after its headers were sent.
+//! A [`Call`] sends a body piece by piece, receives the response meanwhile, and exposes its
+//! trailers, in which Kubo reports errors that occur after the headers were sent.
 
 use std::collections::VecDeque;
 use std::error::Error as _;

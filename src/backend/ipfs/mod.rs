@@ -105,7 +105,7 @@ pub struct IpfsBackend {
     /// The node's name in messages.
     node: String,
     options: IpfsOptions,
-    /// Outcomes of content that was sent completely without a response: what they are if it arrived.
+    /// The outcomes of content that was sent completely without a response, if it arrived.
     sent: Mutex<HashMap<OperationId, Outcome>>,
     /// The end of the current pause in queries, on the monotonic clock.
     no_queries_until: Mutex<Duration>,
@@ -135,7 +135,7 @@ impl SideEffect {
 }
 
 impl IpfsBackend {
-    /// Returns a backend for one node; it starts nothing and sends nothing before the first call.
+    /// Returns a backend for one node; nothing is started or sent before the first call.
     pub fn new(disk: Arc<dyn Disk>, clock: Arc<dyn Clock>, options: IpfsOptions) -> IpfsBackend {
         let timeouts =
             Timeouts { connect: options.connect, idle: options.idle, total: options.total };
@@ -273,7 +273,7 @@ impl IpfsBackend {
         // A probe shows whether the node is unavailable, or only this command failed.
         let may_be_unreachable =
             [errors::SHUTTING_DOWN, errors::UNKNOWN, errors::UNAVAILABLE].contains(&error_type);
-        // A probe shows whether the node refuses this command, or every request with these settings.
+        // A probe shows whether the node refuses this command or all requests with these settings.
         // The latter is not the operation's fault, and ends when the settings are corrected.
         let may_be_misconfigured = errors::CONFIGURATION_ERRORS.contains(&error_type);
         // An overloaded node has not started the command. Any other error that may pass can have
@@ -502,7 +502,7 @@ fn is_unreachable(probed: &RpcResult<()>) -> bool {
     }
 }
 
-/// Returns whether a probe was refused with these settings, or answered by a server other than Kubo.
+/// Returns whether a probe was refused with these settings, or answered by another server.
 fn denies_access(probed: &RpcResult<()>) -> bool {
     matches!(probed,
         Err(RpcError::Rejected(rejection)) if (300..500).contains(&rejection.status))

@@ -1,7 +1,8 @@
 //! Kubo's RPC: how a command is sent, and when its response counts as a success.
 //!
-//! A response may report an error in its status, in a trailer and in a line of its stream, or it may
-//! be cut off, which says nothing about what was done. It is a success only if none of these occurs.
+//! A response may report an error in its status, in a trailer and in a line of its stream, or it
+//! may be cut off, which says nothing about what was done. It is a success only if none of these
+//! occurs.
 
 use serde_json::Value;
 

@@ -1,7 +1,7 @@
 //! Walking from block to block: through a file in order, and through a sharded directory.
 //!
-//! The blocks may be malicious: a few blocks that each refer to the next one twice, level upon level,
-//! can describe more steps than any machine can take. So each block of a file must contribute the
+//! The blocks may be malicious: a few blocks that each refer to the next one twice, level upon
+//! level, can describe more steps than any machine can take. So each block of a file must contribute the
 //! bytes it declares, a block that declares none is fetched once, and a block of a directory may
 //! occur in it once.
 
@@ -114,8 +114,8 @@ mod tests {
         Block::Shard { entries, parts: parts.iter().copied().map(cid).collect() }
     }
 
-    /// Walks these blocks, of which the first has the number 0, and returns the result and the number
-    /// of fetches; too many fetches fail the test.
+    /// Walks these blocks, of which the first has the number 0, and returns the result and the
+    /// number of fetches; too many fetches fail the test.
     fn walked<T>(
         blocks: Vec<Block>,
         walk: impl FnOnce(&BlockWalker<'_>, Block) -> Result<T>,

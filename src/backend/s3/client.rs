@@ -1,4 +1,4 @@
-//! The SDK's client, made when it is first needed.
+//! The AWS SDK's client, created on first use.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,41 +15,41 @@ use aws_smithy_async::time::TimeSource;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 
 use super::S3Options;
-use super::errors::Trouble;
+use super::errors::S3Error;
 use crate::backend::runtime::{BlockingRuntime, LazyClient};
 use crate::clock::Clock;
 
-/// A client, made when it is first needed.
-pub(super) struct Caller {
+/// The SDK's client and the runtime of its calls.
+pub(super) struct SdkClient {
     options: S3Options,
     clock: Arc<dyn Clock>,
-    engine: LazyClient<Client>,
+    client: LazyClient<Client>,
 }
 
-/// The time that calls are signed with.
+/// The clock whose time is part of request signatures.
 #[derive(Debug)]
-struct SignedAt(Arc<dyn Clock>);
+struct SigningClock(Arc<dyn Clock>);
 
-impl TimeSource for SignedAt {
+impl TimeSource for SigningClock {
     fn now(&self) -> SystemTime {
         let since = Duration::from_millis(u64::try_from(self.0.now().as_millis()).unwrap_or(0));
         SystemTime::UNIX_EPOCH.checked_add(since).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 }
 
-impl Caller {
-    pub(super) fn new(options: S3Options, clock: Arc<dyn Clock>) -> Caller {
-        Caller { options, clock, engine: LazyClient::new() }
+impl SdkClient {
+    pub(super) fn new(options: S3Options, clock: Arc<dyn Clock>) -> SdkClient {
+        SdkClient { options, clock, client: LazyClient::new() }
     }
 
-    /// The client and the threads that its calls run on.
-    pub(super) fn engine(&self) -> Result<(&BlockingRuntime, &Client), Trouble> {
-        self.engine.get_or_start(|| self.start())
+    /// Returns the runtime and the client, started if this is the first call.
+    pub(super) fn get(&self) -> Result<(&BlockingRuntime, &Client), S3Error> {
+        self.client.get_or_start(|| self.start())
     }
 
-    fn start(&self) -> Result<(BlockingRuntime, Client), Trouble> {
+    fn start(&self) -> Result<(BlockingRuntime, Client), S3Error> {
         let options = &self.options;
-        let threads = BlockingRuntime::start("s3", 2).map_err(Trouble::NoNetwork)?;
+        let runtime = BlockingRuntime::start("s3", 2).map_err(S3Error::NoNetwork)?;
         let http: SharedHttpClient = aws_smithy_http_client::Builder::new()
             .tls_provider(Provider::Rustls(CryptoMode::Ring))
             .build_https();
@@ -71,27 +71,27 @@ impl Caller {
                     .behavior_version(BehaviorVersion::latest())
                     .credentials_provider(credentials)
             }
-            // The usual places: the environment, the files of AWS's own tools, the machine.
+            // The standard chain: environment, files of the AWS tools, instance metadata.
             None => {
                 let loader = aws_config::defaults(BehaviorVersion::latest()).region(region.clone());
-                let found = threads.block_on(loader.http_client(http.clone()).load());
+                let found = runtime.block_on(loader.http_client(http.clone()).load());
                 Builder::from(&found)
             }
         };
         config = config
             .http_client(http)
             .region(region)
-            .time_source(SignedAt(self.clock.clone()))
+            .time_source(SigningClock(self.clock.clone()))
             .force_path_style(options.path_style)
             .request_checksum_calculation(calculation)
             .response_checksum_validation(validation)
-            // Whether to try again is for the log to decide, which remembers it.
+            // The log decides about retries, because it remembers them.
             .retry_config(RetryConfig::disabled())
             .timeout_config(TimeoutConfig::builder().connect_timeout(options.connect).build())
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         if let Some(endpoint) = &options.endpoint {
             config = config.endpoint_url(endpoint);
         }
-        Ok((threads, Client::from_conf(config.build())))
+        Ok((runtime, Client::from_conf(config.build())))
     }
 }

@@ -1,244 +1,193 @@
-//! Objects and folders that are fetched, and listings.
+//! Fetching objects and folders.
 
 use std::path::{Path, PathBuf};
 
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_checksums::body::validate::Error as ChecksumMismatch;
 
-use super::Session;
-use super::checks::{Digest, Said};
-use super::errors::{Trouble, has_cause, last_cause};
-use super::objects::{Listed, not_found, receipt};
-use super::place::Place;
+use super::checksum::{Comparison, ContentDigest, ReportedChecksum};
+use super::errors::{S3Error, has_cause, innermost_cause};
+use super::location::Location;
+use super::objects::{ListedObject, not_found, receipt};
+use super::{CallContext, S3Session, SideEffect};
 use crate::backend::AttemptError;
 use crate::backend::errors::{Result, writing};
 use crate::backend::files::{check_depth, stop_if_asked};
-use crate::backend::listed::{Emit, ListedLine, write_listing};
-use crate::backend::place::{Place as Beside, Staged, occupied};
+use crate::backend::place::{Place, Staged, occupied};
 use crate::disk::FileKind;
 use crate::operation::Outcome;
 
-impl Session<'_> {
-    /// Writes an object to a file or, where none has that key and `folders`, all that is in the folder of that name.
-    pub(super) fn get(&self, source: &Place, destination: &Path, folders: bool) -> Result<Outcome> {
+impl S3Session<'_> {
+    /// Writes an object to a file. If no object has the key, `folders` allows to write everything
+    /// in the folder of that name.
+    pub(super) fn get(
+        &self,
+        source: &Location,
+        destination: &Path,
+        folders: bool,
+    ) -> Result<Outcome> {
         if !source.is_folder_name()
             && let Some(outcome) = self.get_object(source, destination)?
         {
             return Ok(outcome);
         }
-        let objects = self.objects_in(source)?;
+        let objects = self.context.objects_in(source)?;
         match (objects.is_empty(), folders) {
             (true, _) => Err(not_found(source)),
             (false, true) => self.get_folder(source, &objects, destination),
             (false, false) => {
                 let message =
-                    format!("`{}` is a folder; `get` writes all that is in it", source.key);
+                    format!("`{}` is a folder; use `get` to fetch everything in it", source.key);
                 Err(AttemptError::permanent("is_directory", message))
             }
         }
     }
 
-    /// None: there is no such object.
-    fn get_object(&self, source: &Place, destination: &Path) -> Result<Option<Outcome>> {
-        let (disk, bucket) = (&*self.backend.disk, self.bucket(source)?);
-        let got = self
+    /// Writes an object to a file; returns `None` if it does not exist.
+    fn get_object(&self, source: &Location, destination: &Path) -> Result<Option<Outcome>> {
+        let context = &self.context;
+        let (disk, bucket) = (&*context.backend.disk, context.bucket(source)?);
+        let got = context
             .call(async |client| client.get_object().bucket(bucket).key(&source.key).send().await);
         let mut got = match got {
-            Err(Trouble::Refused(refused)) if refused.is_not_found() => return Ok(None),
-            other => self.has_etag(
-                "GetObject",
-                self.read("GetObject", other)?,
-                |got| got.e_tag(),
-                false,
-            )?,
+            Err(S3Error::Rejected(rejection)) if rejection.is_not_found() => return Ok(None),
+            got => {
+                let got = context.after_read("GetObject", got)?;
+                context.require_etag("GetObject", got, |got| got.e_tag(), SideEffect::None)?
+            }
         };
-        if disk.metadata(destination).is_ok_and(|there| there.kind == FileKind::Directory) {
+        if disk.metadata(destination).is_ok_and(|metadata| metadata.kind == FileKind::Directory) {
             return Err(occupied(destination, "it is a directory"));
         }
         let expected = got.content_length().and_then(|size| u64::try_from(size).ok());
-        let beside = Beside::beside(disk, self.request, destination)?;
-        let mut file = Staged::create(disk, beside.staging.clone()).map_err(writing)?;
-        // What is said of it can be compared with one of them.
-        let mut digest =
-            Digest::new(got.checksum_crc32().is_some_and(|crc32| !crc32.contains('-')));
+        let place = Place::beside(disk, self.request, destination)?;
+        let mut file = Staged::create(disk, place.staging.clone()).map_err(writing)?;
+        // The kind of checksum that the response can be compared with.
+        let has_crc32 = got.checksum_crc32().is_some_and(|crc32| !crc32.contains('-'));
+        let mut digest = ContentDigest::for_service(has_crc32);
         let mut body = std::mem::take(&mut got.body);
-        self.receive(&mut body, &mut |data| {
+        context.receive_body(&mut body, &mut |data| {
             digest.update(data);
             file.write(data).map_err(writing)
         })?;
         let size = file.len();
-        if expected.is_some_and(|expected| expected != size) {
-            let sent =
-                format!("{} sent {size} bytes of {}", self.backend.service, expected.unwrap_or(0));
-            return Err(AttemptError::transient(
-                "connection_lost",
-                format!("{sent}; it is tried again"),
-            ));
+        if let Some(expected) = expected.filter(|expected| *expected != size) {
+            let message = format!(
+                "{} sent {size} of {expected} bytes; it will be fetched again",
+                context.backend.service
+            );
+            return Err(AttemptError::transient("connection_lost", message));
         }
-        let said = Said {
+        let reported = ReportedChecksum {
             crc32: got.checksum_crc32(),
             etag: got.e_tag(),
             encryption: got.server_side_encryption(),
         };
-        if digest.agrees(said) == Some(false) {
-            return Err(self.spoilt());
+        if digest.compare(reported) == Comparison::Mismatch {
+            return Err(context.checksum_mismatch());
         }
         file.publish(destination).map_err(writing)?;
-        let given = [
+        let reported = [
             ("etag", got.e_tag()),
             ("version_id", got.version_id()),
             ("checksum_crc32", got.checksum_crc32()),
         ];
-        let receipt = receipt(bucket, source, given);
+        let receipt = receipt(bucket, source, reported);
         let destination = Some(destination.display().to_string());
         Ok(Some(Outcome { size: Some(size), destination, receipt, ..Outcome::default() }))
     }
 
-    /// Hands on what comes, piece by piece.
-    fn receive(
+    /// Writes all objects of a folder. The files appear one by one, each of them complete.
+    fn get_folder(
+        &self,
+        source: &Location,
+        objects: &[ListedObject],
+        destination: &Path,
+    ) -> Result<Outcome> {
+        let context = &self.context;
+        let disk = &*context.backend.disk;
+        if disk.metadata(destination).is_ok_and(|metadata| metadata.kind != FileKind::Directory) {
+            return Err(occupied(destination, "it is not a directory"));
+        }
+        let prefix = source.prefix();
+        let paths = objects.iter().map(|object| path_below(destination, &prefix, &object.key));
+        let paths = paths.collect::<Result<Vec<PathBuf>>>()?;
+        context.attempt.expect_bytes(objects.iter().map(|object| object.size).sum());
+        disk.create_dir_all_synced(destination).map_err(writing)?;
+        let (mut count, mut bytes) = (0, 0);
+        for (object, path) in objects.iter().zip(&paths) {
+            stop_if_asked(context.attempt)?;
+            let (key, is_marker) = (&object.key, object.is_folder_marker());
+            if key.ends_with('/') && !is_marker {
+                let message = format!(
+                    "`{key}` has content, and would be a file and a directory on this machine; \
+                     give it another key first"
+                );
+                return Err(AttemptError::permanent("unsupported_name", message));
+            }
+            let directory = if is_marker { Some(&**path) } else { path.parent() };
+            if let Some(directory) = directory {
+                disk.create_dir_all_synced(directory).map_err(writing)?;
+            }
+            if is_marker {
+                continue;
+            }
+            let Some(outcome) = self.get_object(&source.with_key(key), path)? else {
+                let message =
+                    format!("`{key}` was removed while its folder was fetched; it will be retried");
+                return Err(AttemptError::transient("not_found", message));
+            };
+            count += 1;
+            bytes += outcome.size.unwrap_or(0);
+        }
+        let outcome = context.outcome_of_many(source, count, bytes)?;
+        Ok(Outcome { destination: Some(destination.display().to_string()), ..outcome })
+    }
+}
+
+impl CallContext<'_> {
+    /// Passes the body of a response to `sink`, piece by piece.
+    fn receive_body(
         &self,
         body: &mut ByteStream,
         sink: &mut dyn FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
-        let (threads, _) = self.read("GetObject", self.backend.caller.engine())?;
+        let (runtime, _) = self.after_read("GetObject", self.backend.client.get())?;
         loop {
-            let next =
-                threads.wait(self.attempt, self.spell, None, body.next()).map_err(Trouble::from);
-            match self.read("GetObject", next)? {
+            let next = runtime.wait(self.attempt, self.deadline, None, body.next());
+            match self.after_read("GetObject", next.map_err(S3Error::from))? {
                 None => return Ok(()),
                 Some(Ok(data)) => {
                     sink(&data)?;
                     self.attempt.add_bytes(data.len() as u64);
                 }
                 Some(Err(error)) if has_cause::<ChecksumMismatch>(&error) => {
-                    let message = format!(
-                        "what {} sent does not match its checksum; it is tried again",
-                        self.backend.service
-                    );
-                    return Err(AttemptError::transient("damaged_content", message));
+                    return Err(self.checksum_mismatch());
                 }
                 Some(Err(error)) => {
-                    let trouble = Trouble::NoAnswer(last_cause(&error));
-                    return Err(self.backend.fail("GetObject", trouble, false));
+                    let error = S3Error::ConnectionLost(innermost_cause(&error));
+                    return self.after_read("GetObject", Err(error));
                 }
             }
         }
     }
 
-    fn spoilt(&self) -> AttemptError {
+    fn checksum_mismatch(&self) -> AttemptError {
         let message = format!(
-            "what {} sent does not match its checksum; it is tried again",
+            "the content from {} does not match its checksum; it will be fetched again",
             self.backend.service
         );
         AttemptError::transient("damaged_content", message)
     }
-
-    /// The files appear one by one, each whole.
-    fn get_folder(
-        &self,
-        source: &Place,
-        objects: &[Listed],
-        destination: &Path,
-    ) -> Result<Outcome> {
-        let disk = &*self.backend.disk;
-        if disk.metadata(destination).is_ok_and(|there| there.kind != FileKind::Directory) {
-            return Err(occupied(destination, "it is no directory"));
-        }
-        let prefix = source.prefix();
-        let paths = objects.iter().map(|object| path_below(destination, &prefix, &object.key));
-        let paths = paths.collect::<Result<Vec<PathBuf>>>()?;
-        self.attempt.expect_bytes(objects.iter().map(|object| object.size).sum());
-        disk.create_dir_all_synced(destination).map_err(writing)?;
-        let (mut count, mut bytes) = (0, 0);
-        for (object, path) in objects.iter().zip(&paths) {
-            stop_if_asked(self.attempt)?;
-            if object.key.ends_with('/') && !object.is_mark() {
-                let message = format!(
-                    "`{}` has content, and would be a file and a directory on this machine: give it another key first",
-                    object.key
-                );
-                return Err(AttemptError::permanent("unsupported_name", message));
-            }
-            let directory = if object.is_mark() { Some(&**path) } else { path.parent() };
-            if let Some(directory) = directory {
-                disk.create_dir_all_synced(directory).map_err(writing)?;
-            }
-            if object.is_mark() {
-                continue;
-            }
-            let place = Place { bucket: source.bucket.clone(), key: object.key.clone() };
-            let Some(outcome) = self.get_object(&place, path)? else {
-                let message = format!(
-                    "`{}` was removed while its folder was fetched; it is tried again",
-                    object.key
-                );
-                return Err(AttemptError::transient("not_found", message));
-            };
-            count += 1;
-            bytes += outcome.size.unwrap_or(0);
-        }
-        let outcome = self.outcome_of_many(source, count, bytes)?;
-        Ok(Outcome { destination: Some(destination.display().to_string()), ..outcome })
-    }
-
-    pub(super) fn list(&self, place: &Place, destination: Option<&Path>) -> Result<Outcome> {
-        write_listing(
-            &*self.backend.disk,
-            self.request,
-            self.attempt,
-            destination,
-            &mut |emit: Emit<'_>| {
-                let prefix = place.prefix();
-                let mut found = prefix.is_empty();
-                let name_of = |key: &str| {
-                    key.strip_prefix(&prefix).map(|name| name.trim_end_matches('/').to_owned())
-                };
-                self.each_page(place, Some("/"), &mut |page| {
-                    found |= !page.contents().is_empty() || !page.common_prefixes().is_empty();
-                    for folder in page.common_prefixes() {
-                        let name = folder.prefix().and_then(name_of);
-                        emit(&ListedLine {
-                            name,
-                            kind: "directory",
-                            cid: None,
-                            size: None,
-                            target: None,
-                            pinned: None,
-                        })?;
-                    }
-                    for object in page.contents() {
-                        // The folder's own mark.
-                        let Some(name) =
-                            object.key().and_then(name_of).filter(|name| !name.is_empty())
-                        else {
-                            continue;
-                        };
-                        let size = object.size().and_then(|size| u64::try_from(size).ok());
-                        emit(&ListedLine {
-                            name: Some(name),
-                            kind: "file",
-                            cid: None,
-                            size,
-                            target: None,
-                            pinned: None,
-                        })?;
-                    }
-                    Ok(())
-                })?;
-                if found { Ok(()) } else { Err(not_found(place)) }
-            },
-        )
-    }
 }
 
-/// Where an object of a folder goes; a key that could lead elsewhere on this machine is refused.
+/// Returns where an object of a folder goes; fails if its key could lead outside `destination`.
 fn path_below(destination: &Path, prefix: &str, key: &str) -> Result<PathBuf> {
     let rest = key.strip_prefix(prefix).unwrap_or(key);
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let is_bad = |part: &str| matches!(part, "" | "." | "..") || part.contains('\0');
     if !rest.is_empty() && rest.split('/').any(is_bad) {
-        let message =
-            format!("`{key}` cannot be a path on this machine; fetch that object by itself");
+        let message = format!("`{key}` is not a valid path on this machine; fetch it by itself");
         return Err(AttemptError::permanent("unsupported_name", message));
     }
     check_depth(destination, rest.split('/').count())?;
@@ -250,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_lead_nowhere_else() {
+    fn keys_cannot_escape_the_destination() {
         let path = |key: &str| path_below(Path::new("/to"), "a/", key);
         for (key, expected) in
             [("a/b", "/to/b"), ("a/b/c", "/to/b/c"), ("a/", "/to"), ("a/b/", "/to/b")]

@@ -1,29 +1,32 @@
 //! The backend for services that speak S3.
 //!
-//! What is put carries the id of its operation, so that an attempt without an answer can be asked about: an object that
-//! carries it was put by it.
+//! Every object that is put carries the id of its operation in its metadata. After an attempt whose
+//! response was lost, an object with that id proves that the attempt succeeded.
 
 mod audit;
-mod change;
-mod checks;
+mod body;
+mod checksum;
 mod client;
+mod copy;
 mod errors;
+mod folder;
 mod get;
+mod list;
+mod location;
 mod multipart;
-mod notes;
 mod objects;
-mod place;
+mod operation;
 mod put;
-mod send;
+mod remove;
 mod stream;
-mod task;
+mod upload_records;
 
 use std::fmt;
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 
 use super::configured::{Configured, Context};
 use super::errors::{Result, ours};
@@ -39,20 +42,21 @@ use crate::disk::Disk;
 use crate::operation::{
     BackendName, Failure, FailureClass, Fields, Number, OperationId, OperationType, Outcome,
 };
-use client::Caller;
-use errors::{Refused, Trouble};
-pub use notes::Notes;
-use place::Place;
-use task::Task;
+use client::SdkClient;
+use errors::{S3Error, S3ErrorClass, S3Rejection};
+use location::Location;
+use objects::OPERATION_METADATA;
+use operation::S3Operation;
+pub use upload_records::UploadRecords;
 
-/// Who we are to a service.
+/// An AWS access key.
 #[derive(Clone)]
 pub struct AccessKeys {
-    /// The access key's id.
+    /// The access key id.
     pub id: String,
-    /// Its secret.
+    /// The secret access key.
     pub secret: String,
-    /// The token of a session, if it is one.
+    /// The session token of temporary credentials.
     pub token: Option<String>,
 }
 
@@ -62,40 +66,40 @@ impl fmt::Debug for AccessKeys {
     }
 }
 
-/// How a service is reached, and what is asked of it.
+/// The settings of an [`S3Backend`].
 #[derive(Debug, Clone)]
 pub struct S3Options {
     /// The backend's configured name.
     pub name: BackendName,
-    /// The address of the service; none: AWS's own of the region.
+    /// The URL of the service; without one, AWS's endpoint of the region.
     pub endpoint: Option<String>,
-    /// The region.
+    /// The region that requests are signed for.
     pub region: String,
     /// The bucket of operations that name none.
     pub bucket: Option<String>,
-    /// Whether the bucket goes into the path of an address rather than into its host.
+    /// Whether the bucket is in the path of a URL instead of its host name.
     pub path_style: bool,
-    /// Who we are; none: what the usual places say.
+    /// The access key; without one, the standard AWS credential chain.
     pub keys: Option<AccessKeys>,
-    /// Whether the service takes and gives CRC-32.
+    /// Whether the service supports CRC-32 checksums.
     pub checksums: bool,
-    /// Bytes of a part of a large file; smaller files are sent as they are.
+    /// The size of a part in bytes; smaller files are sent in one request.
     pub part_size: u64,
-    /// Parts of one file that are sent at once.
+    /// The number of parts of one file that are sent at once.
     pub part_jobs: usize,
-    /// Bytes of an object that is copied in one call; larger ones are copied in parts.
+    /// The largest object in bytes that is copied in one request; larger ones are copied in parts.
     pub copy_max: u64,
-    /// How long a connection may take to come about.
+    /// The longest time until a connection is established.
     pub connect: Duration,
-    /// How long nothing may move.
+    /// The longest time without progress.
     pub idle: Duration,
-    /// How long an attempt may take.
+    /// The longest time for an attempt, if it is limited.
     pub total: Option<Duration>,
-    /// How long a probe may take.
+    /// The longest time for a probe.
     pub probe: Duration,
 }
 
-/// Bytes that AWS copies in one call, at most.
+/// The largest object in bytes that AWS copies in one request.
 pub const COPY_MAX: u64 = 5 << 30;
 
 /// Builds the backend from its settings.
@@ -131,22 +135,22 @@ pub(super) fn configure(s3: &S3Settings, context: &Context<'_>) -> Configured {
         total: Some(s3.timeouts.total).filter(|total| !total.is_zero()),
         probe: settings.health_check_timeout,
     };
-    let notes = Notes::of(&settings.base_path);
-    let backend = S3Backend::new(disk.clone(), clock.clone(), notes, options);
+    let uploads = UploadRecords::of(&settings.base_path);
+    let backend = S3Backend::new(disk.clone(), clock.clone(), uploads, options);
     Configured { missing, ..Configured::complete(backend) }
 }
 
-/// How long a question about an earlier attempt may take.
-const QUESTION_MAX: Duration = Duration::from_secs(10);
+/// The longest time for a query about an earlier attempt.
+const QUERY_TIMEOUT_MAX: Duration = Duration::from_secs(10);
 
-/// Carries operations out on a service for objects.
+/// A backend that carries operations out on an object store.
 pub struct S3Backend {
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
-    notes: Notes,
-    caller: Caller,
+    uploads: UploadRecords,
+    client: SdkClient,
     options: S3Options,
-    /// How messages call it.
+    /// The service's name in messages.
     service: String,
 }
 
@@ -156,12 +160,29 @@ impl fmt::Debug for S3Backend {
     }
 }
 
+/// Whether a call may have changed something although it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SideEffect {
+    None,
+    Possible,
+}
+
+impl SideEffect {
+    /// Returns the error for a call that failed without a definite answer.
+    fn error(self, failure: Failure) -> AttemptError {
+        match self {
+            SideEffect::None => AttemptError::from(failure),
+            SideEffect::Possible => AttemptError::UnknownOutcome(failure),
+        }
+    }
+}
+
 impl S3Backend {
-    /// A backend for one service; nothing is started, and nobody called, before it is first needed.
+    /// Returns a backend for one service; nothing is started or sent before the first call.
     pub fn new(
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
-        notes: Notes,
+        uploads: UploadRecords,
         options: S3Options,
     ) -> S3Backend {
         let service = match &options.endpoint {
@@ -170,267 +191,283 @@ impl S3Backend {
         };
         S3Backend {
             disk,
-            notes,
-            caller: Caller::new(options.clone(), clock.clone()),
+            uploads,
+            client: SdkClient::new(options.clone(), clock.clone()),
             clock,
             options,
             service,
         }
     }
 
-    fn session<'a>(
-        &'a self,
-        request: &'a Request,
-        attempt: &'a Attempt,
-        spell: Deadline,
-    ) -> Session<'a> {
-        Session { line: Line { backend: self, attempt, spell }, request }
+    fn context<'a>(&'a self, attempt: &'a Attempt, deadline: Deadline) -> CallContext<'a> {
+        CallContext { backend: self, attempt, deadline }
     }
 
-    /// Asks the service whether it is there, and knows us and the bucket.
-    fn probe(&self) -> std::result::Result<(), Trouble> {
+    fn query_deadline(&self) -> Deadline {
+        Deadline::after(self.options.idle.min(QUERY_TIMEOUT_MAX))
+    }
+
+    fn probe_deadline(&self) -> Deadline {
+        Deadline::after(self.options.probe.min(self.options.connect))
+    }
+
+    /// Checks that the service is reachable, accepts the access key, and has the bucket.
+    fn probe(&self) -> std::result::Result<(), S3Error> {
         if let Some(bucket) = &self.options.bucket {
             return self.probe_bucket(bucket);
         }
-        let (threads, client) = self.caller.engine()?;
-        let list = client.list_buckets().send();
-        threads
-            .wait(&Attempt::default(), self.probe_spell(), None, list)?
-            .map(drop)
-            .map_err(Trouble::from)
+        let attempt = Attempt::default();
+        let context = self.context(&attempt, self.probe_deadline());
+        context.call(async |client| client.list_buckets().send().await).map(drop)
     }
 
-    fn probe_bucket(&self, bucket: &str) -> std::result::Result<(), Trouble> {
-        let (threads, client) = self.caller.engine()?;
-        let head = client.head_bucket().bucket(bucket).send();
-        match threads
-            .wait(&Attempt::default(), self.probe_spell(), None, head)?
-            .map_err(Trouble::from)
-        {
+    fn probe_bucket(&self, bucket: &str) -> std::result::Result<(), S3Error> {
+        let attempt = Attempt::default();
+        let context = self.context(&attempt, self.probe_deadline());
+        match context.call(async |client| client.head_bucket().bucket(bucket).send().await) {
             Ok(_) => Ok(()),
-            Err(Trouble::Refused(refused)) if refused.status == 404 => {
-                Err(Trouble::Refused(Refused { code: "NoSuchBucket".into(), ..refused }))
+            Err(S3Error::Rejected(rejection)) if rejection.status == 404 => {
+                Err(S3Error::Rejected(S3Rejection { code: "NoSuchBucket".into(), ..rejection }))
             }
-            Err(Trouble::Refused(refused)) => self.worded(refused, bucket),
+            Err(S3Error::Rejected(rejection)) => self.repeat_with_error_code(rejection, bucket),
             Err(other) => Err(other),
         }
     }
 
-    /// The same refusal in words, which answers to calls that ask for a head alone have none of. It may be that nothing is
-    /// refused any more: the first answer tells the SDK how far our clock is off, for the calls that follow.
-    fn worded(&self, refused: Refused, bucket: &str) -> std::result::Result<(), Trouble> {
-        if !refused.code.is_empty() || refused.status >= 500 {
-            return Err(Trouble::Refused(refused));
+    /// Returns a rejection of a HEAD request with its error code, which responses to such requests
+    /// do not have. Succeeds if the second request is not rejected: from the first response the SDK
+    /// learns the difference between the clocks, and corrects the time in later signatures.
+    fn repeat_with_error_code(
+        &self,
+        rejection: S3Rejection,
+        bucket: &str,
+    ) -> std::result::Result<(), S3Error> {
+        if !rejection.code.is_empty() || rejection.status >= 500 {
+            return Err(S3Error::Rejected(rejection));
         }
-        let (threads, client) = self.caller.engine()?;
-        let list = client.list_objects_v2().bucket(bucket).max_keys(1).send();
-        threads
-            .wait(&Attempt::default(), self.probe_spell(), None, list)?
+        let attempt = Attempt::default();
+        let context = self.context(&attempt, self.probe_deadline());
+        context
+            .call(async |client| client.list_objects_v2().bucket(bucket).max_keys(1).send().await)
             .map(drop)
-            .map_err(Trouble::from)
     }
 
-    fn probe_spell(&self) -> Deadline {
-        Deadline::after(self.options.probe.min(self.options.connect))
-    }
-
-    /// What is asked for, with the bucket of the settings where none is named.
-    fn task_of(&self, request: &Request) -> Result<Task> {
-        let task = Task::read(request.operation_type.as_str(), &request.parameters)
+    /// Parses a request, with the configured bucket for operations that name none.
+    fn operation_of(&self, request: &Request) -> Result<S3Operation> {
+        let operation = S3Operation::read(request.operation_type.as_str(), &request.parameters)
             .map_err(AttemptError::from)?;
-        Ok(task.in_bucket(self.options.bucket.as_deref()))
+        Ok(operation.in_bucket(self.options.bucket.as_deref()))
     }
 
     fn failure(&self, class: FailureClass, error_type: &str, message: String) -> Failure {
         Failure { class, error_type: error_type.into(), message }
     }
 
-    /// No answer came: to this one call, or, if a probe gets none either, to any.
-    fn unanswered(&self, call: &str, alone: &str, away: &str, what: &str) -> Failure {
+    /// Returns the failure of a call that was not answered: an outage if a probe fails, too.
+    fn no_response(
+        &self,
+        call: &str,
+        error_type: &str,
+        outage_type: &str,
+        reason: &str,
+    ) -> Failure {
         match self.probe() {
-            Err(Trouble::NoAnswer(_) | Trouble::TimedOut(_) | Trouble::Refused(_)) => {
-                self.away(away, what)
+            Err(S3Error::ConnectionLost(_) | S3Error::TimedOut(_) | S3Error::Rejected(_)) => {
+                self.unreachable(outage_type, reason)
             }
             _ => {
-                let message =
-                    format!("{} gave `{call}` no answer: {what}; it is tried again", self.service);
-                self.failure(FailureClass::Transient, alone, message)
+                let message = format!(
+                    "{} did not answer `{call}`: {reason}; it will be retried",
+                    self.service
+                );
+                self.failure(FailureClass::Transient, error_type, message)
             }
         }
     }
 
-    fn away(&self, error_type: &str, what: &str) -> Failure {
+    fn unreachable(&self, error_type: &str, reason: &str) -> Failure {
         let message = format!(
-            "{} cannot be reached: {what}; see that it runs, or correct `backends.{}.endpoint`",
+            "{} is unreachable: {reason}; start it, or correct `backends.{}.endpoint`",
             self.service, self.options.name
         );
         self.failure(FailureClass::Outage, error_type, message)
     }
 
-    fn refusal(&self, call: &str, refused: &Refused) -> (Failure, Option<u64>) {
-        let (class, error_type, advice) = errors::meaning(refused);
-        let code = if refused.code.is_empty() {
-            format!("status {}", refused.status)
-        } else {
-            refused.code.clone()
+    fn rejection_failure(&self, call: &str, rejection: &S3Rejection) -> Failure {
+        let S3ErrorClass { class, error_type, hint } = errors::classify(rejection);
+        let code = match &rejection.code[..] {
+            "" => format!("status {}", rejection.status),
+            code => code.to_owned(),
         };
-        // Another sentence follows.
-        let said = refused.message.trim_end_matches('.');
-        let said = if said.is_empty() { String::new() } else { format!(": {said}") };
-        let message = format!("{} refused `{call}` ({code}){said}; {advice}", self.service);
-        (
-            self.failure(class, error_type, message),
-            refused.retry_after.map(|after| after.saturating_mul(1000)),
-        )
+        let reason = match rejection.message.trim_end_matches('.') {
+            "" => String::new(),
+            message => format!(": {message}"),
+        };
+        let message = format!("{} refused `{call}` ({code}){reason}; {hint}", self.service);
+        self.failure(class, error_type, message)
     }
 
-    /// What trouble means for an attempt; `acted`: whether the call may have changed something.
-    fn fail(&self, call: &str, trouble: Trouble, acted: bool) -> AttemptError {
-        let unanswered = |failure| match acted {
-            true => AttemptError::UnknownOutcome(failure),
-            false => AttemptError::from(failure),
-        };
-        match trouble {
-            Trouble::Stopped if acted => {
+    /// Returns what an error of a call means for the attempt.
+    fn attempt_error(&self, call: &str, error: S3Error, effect: SideEffect) -> AttemptError {
+        match error {
+            S3Error::Cancelled if effect == SideEffect::Possible => {
                 let message = format!(
-                    "{} gave `{call}` no answer: it was asked to stop before one came",
+                    "{} did not answer `{call}` before the attempt was cancelled",
                     self.service
                 );
-                unanswered(self.failure(FailureClass::Transient, "interrupted", message))
+                effect.error(self.failure(FailureClass::Transient, "interrupted", message))
             }
-            Trouble::Stopped => AttemptError::Stopped,
-            Trouble::NoNetwork(what) => {
-                let message =
-                    format!("{} cannot be called from this machine now: {what}", self.service);
+            S3Error::Cancelled => AttemptError::Stopped,
+            S3Error::NoNetwork(reason) => {
+                let message = format!("this machine cannot call {} now: {reason}", self.service);
                 AttemptError::failed(FailureClass::Outage, "no_network", message)
             }
-            Trouble::Unusable(what) => {
-                let what = what.trim_end_matches('.');
+            S3Error::InvalidRequest(reason) => {
+                let (reason, name) = (reason.trim_end_matches('.'), &self.options.name);
                 let message = format!(
-                    "{} cannot be called: {what}; set the access keys of `backends.{}`, or where AWS's tools look for them",
-                    self.service, self.options.name
+                    "cannot call {}: {reason}; set `backends.{name}.access_key_id` and \
+                     `backends.{name}.secret_access_key`, or provide an access key through the \
+                     standard AWS credential chain",
+                    self.service
                 );
-                AttemptError::from(self.failure(FailureClass::Outage, "misconfigured", message))
+                AttemptError::failed(FailureClass::Outage, "misconfigured", message)
             }
-            Trouble::NoAnswer(what) => {
-                unanswered(self.unanswered(call, "connection_lost", "unreachable", &what))
+            S3Error::ConnectionLost(reason) => {
+                effect.error(self.no_response(call, "connection_lost", "unreachable", &reason))
             }
-            Trouble::TimedOut(what) => {
-                unanswered(self.unanswered(call, "timed_out", "timed_out", &what))
+            S3Error::TimedOut(reason) => {
+                effect.error(self.no_response(call, "timed_out", "timed_out", &reason))
             }
-            Trouble::Refused(refused) => {
-                let (mut failure, retry_after_ms) = self.refusal(call, &refused);
-                // It may have been said of what was done all the same, whatever becomes of the service then.
-                let is_no =
-                    matches!(failure.error_type.as_str(), "rate_limited" | "damaged_content");
-                let may_pass = failure.class == FailureClass::Transient && !is_no;
-                failure.class = self.class_seen(&failure, &refused);
-                if acted && may_pass && refused.status != 503 {
-                    return AttemptError::UnknownOutcome(failure);
-                }
-                AttemptError::Failed { failure, retry_after_ms }
-            }
+            S3Error::Rejected(rejection) => self.rejected(call, &rejection, effect),
         }
     }
 
-    /// Whose fault a refusal is: that of the settings or the service if a probe is refused, too; else of this one call.
-    fn class_seen(&self, failure: &Failure, refused: &Refused) -> FailureClass {
-        let alone = match failure.error_type.as_str() {
-            // Whoever says it need not be a service of this kind.
-            "not_found" if !refused.is_worded() => FailureClass::Permanent,
-            "rejected" => FailureClass::Permanent,
-            "bad_credentials" | "no_such_bucket" | "wrong_region" | "access_denied" => {
-                FailureClass::Permanent
-            }
-            "unavailable" => FailureClass::Transient,
-            _ => return failure.class,
+    /// Returns what a rejection means for the attempt.
+    fn rejected(&self, call: &str, rejection: &S3Rejection, effect: SideEffect) -> AttemptError {
+        let mut failure = self.rejection_failure(call, rejection);
+        // Decided before the probe: the call may have taken effect in spite of the error, whatever
+        // the state of the service afterwards.
+        let is_definite = matches!(&failure.error_type[..], "rate_limited" | "damaged_content")
+            || rejection.status == 503;
+        let may_have_taken_effect = failure.class == FailureClass::Transient && !is_definite;
+        failure.class = self.class_after_probe(&failure, rejection);
+        if effect == SideEffect::Possible && may_have_taken_effect {
+            return AttemptError::UnknownOutcome(failure);
+        }
+        let retry_after_ms = rejection.retry_after.map(|seconds| seconds.saturating_mul(1000));
+        AttemptError::Failed { failure, retry_after_ms }
+    }
+
+    /// Returns the class of a rejection: an outage if a probe fails as well, because then the
+    /// settings or the service are at fault and not the operation.
+    fn class_after_probe(&self, failure: &Failure, rejection: &S3Rejection) -> FailureClass {
+        let has_code = rejection.has_error_code();
+        let Some(class) = errors::class_if_reachable(&failure.error_type, has_code) else {
+            return failure.class;
         };
         match self.probe() {
-            Err(Trouble::Refused(_) | Trouble::NoAnswer(_) | Trouble::TimedOut(_)) => {
+            Err(S3Error::Rejected(_) | S3Error::ConnectionLost(_) | S3Error::TimedOut(_)) => {
                 FailureClass::Outage
             }
-            _ => alone,
+            _ => class,
         }
     }
 }
 
-/// Calls, with what may end them.
+/// Everything a call needs: the backend, the attempt that may cancel it, and its time limits.
 #[derive(Clone, Copy)]
-struct Line<'a> {
+struct CallContext<'a> {
     backend: &'a S3Backend,
     attempt: &'a Attempt,
-    spell: Deadline,
+    deadline: Deadline,
 }
 
-/// One attempt at an operation, or one question about one: a line, and what it is for.
-#[derive(Clone, Copy)]
-struct Session<'a> {
-    line: Line<'a>,
-    request: &'a Request,
-}
-
-impl<'a> Deref for Session<'a> {
-    type Target = Line<'a>;
-
-    fn deref(&self) -> &Line<'a> {
-        &self.line
-    }
-}
-
-impl Line<'_> {
-    /// Sends a call and waits for its answer.
+impl CallContext<'_> {
+    /// Sends a request and waits for the response.
     fn call<T, E>(
         &self,
         send: impl AsyncFnOnce(&aws_sdk_s3::Client) -> std::result::Result<T, SdkError<E>>,
-    ) -> std::result::Result<T, Trouble>
+    ) -> std::result::Result<T, S3Error>
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        let (threads, client) = self.backend.caller.engine()?;
-        threads.wait(self.attempt, self.spell, None, send(client))?.map_err(Trouble::from)
+        let (runtime, client) = self.backend.client.get()?;
+        runtime.wait(self.attempt, self.deadline, None, send(client))?.map_err(S3Error::from)
     }
 
-    fn read<T>(&self, call: &str, result: std::result::Result<T, Trouble>) -> Result<T> {
-        result.map_err(|trouble| self.backend.fail(call, trouble, false))
+    /// Converts the result of a call that changes nothing.
+    fn after_read<T>(&self, call: &str, result: std::result::Result<T, S3Error>) -> Result<T> {
+        result.map_err(|error| self.backend.attempt_error(call, error, SideEffect::None))
     }
 
-    fn acted<T>(&self, call: &str, result: std::result::Result<T, Trouble>) -> Result<T> {
-        result.map_err(|trouble| self.backend.fail(call, trouble, true))
+    /// Converts the result of a call that changes something.
+    fn after_change<T>(&self, call: &str, result: std::result::Result<T, S3Error>) -> Result<T> {
+        result.map_err(|error| self.backend.attempt_error(call, error, SideEffect::Possible))
     }
 
-    /// What a service says of every object that it has or takes; an answer without it is no answer of such a service.
-    fn has_etag<T>(
+    /// Fails if a response has no etag. Every S3 service returns one for each object.
+    fn require_etag<T>(
         &self,
         call: &str,
-        answer: T,
+        response: T,
         etag: impl Fn(&T) -> Option<&str>,
-        acted: bool,
+        effect: SideEffect,
     ) -> Result<T> {
-        match etag(&answer) {
-            Some(_) => Ok(answer),
-            None => {
-                let trouble = Trouble::Refused(Refused::nonsense("there is no etag in its answer"));
-                Err(self.backend.fail(call, trouble, acted))
-            }
+        match etag(&response) {
+            Some(_) => Ok(response),
+            None => Err(self.backend.attempt_error(call, S3Error::no_etag(), effect)),
         }
     }
 
-    /// The bucket that a place is in.
-    fn bucket<'b>(&'b self, place: &'b Place) -> Result<&'b str> {
-        place.bucket.as_deref().or(self.backend.options.bucket.as_deref()).ok_or_else(|| {
+    /// Returns the bucket of a location.
+    fn bucket<'b>(&'b self, location: &'b Location) -> Result<&'b str> {
+        location.bucket.as_deref().or(self.backend.options.bucket.as_deref()).ok_or_else(|| {
             let name = &self.backend.options.name;
             let message = format!(
-                "`{}` names no bucket: write s3://BUCKET/KEY, or set `backends.{name}.bucket`",
-                place.key
+                "`{}` names no bucket; write `s3://BUCKET/KEY`, or set `backends.{name}.bucket`",
+                location.key
             );
             AttemptError::permanent("no_bucket", message)
         })
     }
 }
 
+/// One attempt at an operation, or one query about an attempt.
+#[derive(Clone, Copy)]
+struct S3Session<'a> {
+    context: CallContext<'a>,
+    request: &'a Request,
+}
+
+impl S3Session<'_> {
+    fn execute(&self, operation: &S3Operation) -> Result<Outcome> {
+        match operation {
+            S3Operation::Put { path, destination, recursive, options } => {
+                self.put(path, destination, *recursive, options)
+            }
+            S3Operation::Get { source, destination, folders } => {
+                self.get(source, destination, *folders)
+            }
+            S3Operation::Remove { location, recursive } => self.remove(location, *recursive),
+            S3Operation::List { location, destination } => {
+                list::list(self, location, destination.as_deref())
+            }
+            S3Operation::MakeFolder { location } => self.make_folder(location),
+            S3Operation::Copy { source, destination } => self.copy(source, destination),
+            S3Operation::Move { source, destination } => self.move_all(source, destination),
+        }
+    }
+
+    /// Returns whether this operation put an object.
+    fn is_own(&self, head: &HeadObjectOutput) -> bool {
+        head.metadata().and_then(|metadata| metadata.get(OPERATION_METADATA))
+            == Some(&self.request.id.to_string())
+    }
+}
+
 impl Backend for S3Backend {
     fn operation_types(&self) -> OperationTypes<'_> {
-        OperationTypes::Only(&task::TYPES)
+        OperationTypes::Only(&operation::TYPES)
     }
 
     fn check(
@@ -438,7 +475,7 @@ impl Backend for S3Backend {
         operation_type: &OperationType,
         parameters: &Fields,
     ) -> std::result::Result<(), ParameterError> {
-        task::check(operation_type.as_str(), parameters)
+        operation::check(operation_type.as_str(), parameters)
     }
 
     fn addressing(&self) -> Addressing {
@@ -446,56 +483,48 @@ impl Backend for S3Backend {
     }
 
     fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome> {
-        let task = self.task_of(request)?;
+        let operation = self.operation_of(request)?;
         stop_if_asked(attempt)?;
-        let session =
-            self.session(request, attempt, Deadline::new(self.options.idle, self.options.total));
-        match task {
-            Task::Put { path, destination, recursive, options } => {
-                session.put(&path, &destination, recursive, &options)
-            }
-            Task::Get { source, destination, folders } => {
-                session.get(&source, &destination, folders)
-            }
-            Task::Remove { place, recursive } => session.remove(&place, recursive),
-            Task::List { place, destination } => session.list(&place, destination.as_deref()),
-            Task::MakeFolder { place } => session.make_folder(&place),
-            Task::Copy { source, destination } => session.copy(&source, &destination),
-            Task::Move { source, destination } => session.move_object(&source, &destination),
-        }
+        let deadline = Deadline::new(self.options.idle, self.options.total);
+        let session = S3Session { context: self.context(attempt, deadline), request };
+        session.execute(&operation)
     }
 
     fn query_attempt(&self, request: &Request) -> Result<AttemptStatus> {
         let attempt = Attempt::default();
-        let limit = self.options.idle.min(QUESTION_MAX);
-        let session = self.session(request, &attempt, Deadline::after(limit));
-        let answer = match self.task_of(request)? {
-            Task::Put { destination, .. } => session.ask_put(&destination),
-            Task::Remove { place, .. } => return session.ask_removed(&place),
-            Task::Move { source, destination } => return session.ask_moved(&source, &destination),
-            // Doing it again comes to the same.
-            Task::Get { .. } | Task::List { .. } | Task::MakeFolder { .. } | Task::Copy { .. } => {
-                Ok(AttemptStatus::NotDone)
+        let session = S3Session { context: self.context(&attempt, self.query_deadline()), request };
+        let status = match self.operation_of(request)? {
+            S3Operation::Put { destination, .. } => session.query_put(&destination),
+            S3Operation::Remove { location, .. } => return session.query_remove(&location),
+            S3Operation::Move { source, destination } => {
+                return session.query_move(&source, &destination);
             }
+            // Repeating these has the same result.
+            S3Operation::Get { .. }
+            | S3Operation::List { .. }
+            | S3Operation::MakeFolder { .. }
+            | S3Operation::Copy { .. } => Ok(AttemptStatus::NotDone),
         };
-        // What may be repeated without harm is repeated where nobody can be asked.
-        Ok(answer.unwrap_or(AttemptStatus::NotDone))
+        // Without an answer, an operation that is safe to repeat is repeated.
+        Ok(status.unwrap_or(AttemptStatus::NotDone))
     }
 
     fn orphans(&self) -> Vec<(Number, OperationId)> {
-        let notes = self.notes.of_backend(&*self.disk, &self.options.name);
-        let notes = notes
-            .inspect_err(|error| tracing::debug!(%error, "notes on uploads cannot be read now"));
-        notes.unwrap_or_default().into_iter().map(|note| (note.number, note.operation)).collect()
+        let records = self.uploads.of_backend(&*self.disk, &self.options.name);
+        let records = records
+            .inspect_err(|error| tracing::debug!(%error, "cannot read the records of uploads"));
+        let owner = |record: upload_records::UploadRecord| (record.number, record.operation);
+        records.unwrap_or_default().into_iter().map(owner).collect()
     }
 
     fn abort_orphan(&self, number: Number, id: OperationId) -> Result<()> {
         let attempt = Attempt::default();
-        let limit = self.options.idle.min(QUESTION_MAX);
-        let line = Line { backend: self, attempt: &attempt, spell: Deadline::after(limit) };
-        let notes = self.notes.of_backend(&*self.disk, &self.options.name).map_err(ours)?;
-        let of_it = notes.iter().filter(|note| (note.number, note.operation) == (number, id));
-        of_it.into_iter().try_for_each(|note| line.abort(note))
+        let context = self.context(&attempt, self.query_deadline());
+        let records = self.uploads.of_backend(&*self.disk, &self.options.name).map_err(ours)?;
+        records
+            .iter()
+            .filter(|record| (record.number, record.operation) == (number, id))
+            .try_for_each(|record| context.abort_upload(record))
     }
 
     fn audit(
@@ -504,7 +533,7 @@ impl Backend for S3Backend {
         outcome: &Outcome,
         attempt: &Attempt,
     ) -> Result<AuditResult> {
-        self.look_again(request, outcome, attempt)
+        audit::audit(self, request, outcome, attempt)
     }
 
     fn effects(&self, request: &Request, outcome: &Outcome) -> Vec<Effect> {
@@ -513,12 +542,14 @@ impl Backend for S3Backend {
 
     fn health(&self) -> std::result::Result<(), Failure> {
         match self.probe() {
-            Ok(()) | Err(Trouble::Stopped) => Ok(()),
-            Err(Trouble::NoAnswer(what)) => Err(self.away("unreachable", &what)),
-            Err(Trouble::TimedOut(what)) => Err(self.away("timed_out", &what)),
-            Err(Trouble::Refused(refused)) => Err(self.refusal("HeadBucket", &refused).0),
-            Err(trouble @ (Trouble::NoNetwork(_) | Trouble::Unusable(_))) => {
-                match self.fail("HeadBucket", trouble, false) {
+            Ok(()) | Err(S3Error::Cancelled) => Ok(()),
+            Err(S3Error::ConnectionLost(reason)) => Err(self.unreachable("unreachable", &reason)),
+            Err(S3Error::TimedOut(reason)) => Err(self.unreachable("timed_out", &reason)),
+            Err(S3Error::Rejected(rejection)) => {
+                Err(self.rejection_failure("HeadBucket", &rejection))
+            }
+            Err(error @ (S3Error::NoNetwork(_) | S3Error::InvalidRequest(_))) => {
+                match self.attempt_error("HeadBucket", error, SideEffect::None) {
                     AttemptError::Failed { failure, .. }
                     | AttemptError::UnknownOutcome(failure) => Err(failure),
                     AttemptError::Stopped => Ok(()),

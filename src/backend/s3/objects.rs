@@ -1,110 +1,126 @@
-//! What the service knows of objects, and what an operation's receipt says of them.
+//! Reading objects' metadata and listings, and the receipts of operations.
 
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::types::ChecksumMode;
 
-use super::Session;
-use super::errors::Trouble;
-use super::place::Place;
+use super::errors::S3Error;
+use super::location::Location;
+use super::{CallContext, SideEffect};
 use crate::backend::AttemptError;
 use crate::backend::errors::Result;
 use crate::backend::files::stop_if_asked;
 use crate::operation::{Fields, Outcome};
 
-/// The metadata by which an object names the operation that put it.
-pub(super) const OPERATION: &str = "wal-cli-operation";
+/// The metadata that holds the id of the operation that put an object.
+pub(super) const OPERATION_METADATA: &str = "wal-cli-operation";
 
 /// An object in a listing.
-pub(super) struct Listed {
+pub(super) struct ListedObject {
     pub(super) key: String,
     pub(super) size: u64,
 }
 
-impl Listed {
-    /// Whether it only says that there is a folder. Some services keep content under such keys, too.
-    pub(super) fn is_mark(&self) -> bool {
+impl ListedObject {
+    /// Returns whether the object only marks a folder. Some services store content under such keys.
+    pub(super) fn is_folder_marker(&self) -> bool {
         self.key.ends_with('/') && self.size == 0
     }
 }
 
-impl Session<'_> {
-    /// What the service knows of an object; none: there is none.
-    pub(super) fn head(&self, place: &Place) -> Result<Option<HeadObjectOutput>> {
-        let bucket = self.bucket(place)?;
+impl CallContext<'_> {
+    /// Returns the metadata of an object, if it exists.
+    pub(super) fn head(&self, location: &Location) -> Result<Option<HeadObjectOutput>> {
+        let bucket = self.bucket(location)?;
         let mode = self.backend.options.checksums.then_some(ChecksumMode::Enabled);
-        let ask = || {
+        let send = || {
             self.call(async |client| {
-                let head = client.head_object().bucket(bucket).key(&place.key);
+                let head = client.head_object().bucket(bucket).key(&location.key);
                 head.set_checksum_mode(mode.clone()).send().await
             })
         };
-        let head = match ask() {
-            // Without a word; if nothing else is refused, this may not be, either.
-            Err(Trouble::Refused(refused)) if !refused.is_not_found() => {
-                let worded = self.backend.worded(refused, bucket);
-                worded.map_err(|trouble| self.backend.fail("HeadObject", trouble, false))?;
-                ask()
+        let head = match send() {
+            // The response has no error code. If another request succeeds, this one may as well.
+            Err(S3Error::Rejected(rejection)) if !rejection.is_not_found() => {
+                self.backend.repeat_with_error_code(rejection, bucket).map_err(|error| {
+                    self.backend.attempt_error("HeadObject", error, SideEffect::None)
+                })?;
+                send()
             }
             head => head,
         };
         match head {
-            Err(Trouble::Refused(refused)) if refused.is_not_found() => {
-                // The same is said where there is no bucket, which tells nothing of the object.
+            Err(S3Error::Rejected(rejection)) if rejection.is_not_found() => {
+                // A missing bucket gives the same response, but does not show that the object is
+                // missing.
                 match self.backend.probe_bucket(bucket) {
-                    Err(trouble) if trouble.is_no_bucket() => {
-                        Err(self.backend.fail("HeadBucket", trouble, false))
+                    Err(error) if error.is_no_such_bucket() => {
+                        Err(self.backend.attempt_error("HeadBucket", error, SideEffect::None))
                     }
                     _ => Ok(None),
                 }
             }
             head => {
-                let there = self.read("HeadObject", head)?;
-                self.has_etag("HeadObject", there, |there| there.e_tag(), false).map(Some)
+                let head = self.after_read("HeadObject", head)?;
+                self.require_etag("HeadObject", head, |head| head.e_tag(), SideEffect::None)
+                    .map(Some)
             }
         }
     }
 
-    /// The same of one that has to be there.
-    pub(super) fn existing(&self, place: &Place) -> Result<HeadObjectOutput> {
-        self.head(place)?.ok_or_else(|| not_found(place))
+    /// Returns the metadata of an object; fails if it does not exist.
+    pub(super) fn existing(&self, location: &Location) -> Result<HeadObjectOutput> {
+        self.head(location)?.ok_or_else(|| not_found(location))
     }
 
-    /// The objects in a folder.
-    pub(super) fn objects_in(&self, place: &Place) -> Result<Vec<Listed>> {
+    /// Returns the metadata of the object with this key, unless the key is that of a folder.
+    pub(super) fn head_unless_folder(
+        &self,
+        location: &Location,
+    ) -> Result<Option<HeadObjectOutput>> {
+        if location.is_folder_name() { Ok(None) } else { self.head(location) }
+    }
+
+    /// Returns all objects in a folder.
+    pub(super) fn objects_in(&self, location: &Location) -> Result<Vec<ListedObject>> {
         let mut found = Vec::new();
-        self.each_page(place, None, &mut |page| {
+        self.each_page(location, None, &mut |page| {
             found.extend(page.contents().iter().filter_map(|object| {
                 let size = object.size().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
-                Some(Listed { key: object.key()?.to_owned(), size })
+                Some(ListedObject { key: object.key()?.to_owned(), size })
             }));
             Ok(())
         })?;
         Ok(found)
     }
 
-    /// Whether anything is in a folder.
-    pub(super) fn is_folder(&self, place: &Place) -> Result<bool> {
-        Ok(self.some_in(place)? > 0)
+    /// Returns whether a folder contains an object.
+    pub(super) fn is_folder(&self, location: &Location) -> Result<bool> {
+        Ok(self.count_first_page(location)? > 0)
     }
 
-    /// How many objects are in a folder, or, of a large one, as many as one page tells of.
-    pub(super) fn some_in(&self, place: &Place) -> Result<u64> {
-        let (bucket, prefix) = (self.bucket(place)?, place.prefix());
+    /// Returns whether an object or a folder exists.
+    pub(super) fn exists(&self, location: &Location) -> Result<bool> {
+        Ok(self.head_unless_folder(location)?.is_some() || self.is_folder(location)?)
+    }
+
+    /// Returns the number of objects in a folder, at most as many as one page lists.
+    pub(super) fn count_first_page(&self, location: &Location) -> Result<u64> {
+        let (bucket, prefix) = (self.bucket(location)?, location.prefix());
         let listed = self.call(async |client| {
             client.list_objects_v2().bucket(bucket).prefix(&prefix).send().await
         });
-        Ok(self.read("ListObjectsV2", listed)?.contents().len() as u64)
+        Ok(self.after_read("ListObjectsV2", listed)?.contents().len() as u64)
     }
 
-    /// Hands each page of a listing on.
+    /// Passes each page of a listing to `sink`.
     pub(super) fn each_page(
         &self,
-        place: &Place,
+        location: &Location,
         delimiter: Option<&str>,
-        each: &mut dyn FnMut(&ListObjectsV2Output) -> Result<()>,
+        sink: &mut dyn FnMut(&ListObjectsV2Output) -> Result<()>,
     ) -> Result<()> {
-        let (bucket, prefix) = (self.bucket(place)?, place.prefix());
+        let (bucket, prefix) = (self.bucket(location)?, location.prefix());
         let mut token = None;
         loop {
             stop_if_asked(self.attempt)?;
@@ -115,8 +131,8 @@ impl Session<'_> {
                     .send()
                     .await
             });
-            let page = self.read("ListObjectsV2", listed)?;
-            each(&page)?;
+            let page = self.after_read("ListObjectsV2", listed)?;
+            sink(&page)?;
             token = page
                 .next_continuation_token()
                 .map(str::to_owned)
@@ -127,64 +143,68 @@ impl Session<'_> {
         }
     }
 
-    /// The result of an operation that brought an object about, by what the service knows of it.
-    pub(super) fn outcome_of(&self, place: &Place, there: &HeadObjectOutput) -> Result<Outcome> {
+    /// Returns the outcome of an operation that put an object with this metadata.
+    pub(super) fn outcome_of(
+        &self,
+        location: &Location,
+        head: &HeadObjectOutput,
+    ) -> Result<Outcome> {
         let receipt = receipt(
-            self.bucket(place)?,
-            place,
+            self.bucket(location)?,
+            location,
             [
-                ("etag", there.e_tag()),
-                ("version_id", there.version_id()),
-                ("checksum_crc32", there.checksum_crc32()),
-                ("checksum_crc32c", there.checksum_crc32_c()),
-                ("checksum_crc64nvme", there.checksum_crc64_nvme()),
-                ("checksum_sha256", there.checksum_sha256()),
+                ("etag", head.e_tag()),
+                ("version_id", head.version_id()),
+                ("checksum_crc32", head.checksum_crc32()),
+                ("checksum_crc32c", head.checksum_crc32_c()),
+                ("checksum_crc64nvme", head.checksum_crc64_nvme()),
+                ("checksum_sha256", head.checksum_sha256()),
             ],
         );
-        Ok(Outcome { size: size_of(there), receipt, ..self.outcome_at(place)? })
+        Ok(Outcome { size: size_of(head), receipt, ..self.outcome_at(location)? })
     }
 
-    /// The result of an operation of which there is nothing to tell but where.
-    pub(super) fn outcome_at(&self, place: &Place) -> Result<Outcome> {
-        let destination = Some(format!("s3://{}/{}", self.bucket(place)?, place.key));
+    /// Returns an outcome with nothing but the destination.
+    pub(super) fn outcome_at(&self, location: &Location) -> Result<Outcome> {
+        let destination = Some(format!("s3://{}/{}", self.bucket(location)?, location.key));
         Ok(Outcome { destination, ..Outcome::default() })
     }
 
-    /// The result of one that brought about many objects.
+    /// Returns the outcome of an operation on many objects.
     pub(super) fn outcome_of_many(
         &self,
-        place: &Place,
+        location: &Location,
         objects: u64,
         bytes: u64,
     ) -> Result<Outcome> {
-        let mut receipt = receipt(self.bucket(place)?, place, []);
+        let mut receipt = receipt(self.bucket(location)?, location, []);
         receipt.insert("objects".into(), objects.to_string());
-        Ok(Outcome { size: Some(bytes), receipt, ..self.outcome_at(place)? })
+        Ok(Outcome { size: Some(bytes), receipt, ..self.outcome_at(location)? })
     }
 }
 
-/// Where an object is, and what the service gave for it.
+/// Returns a receipt with the location of an object and the fields that the service reported.
 pub(super) fn receipt<'a>(
     bucket: &str,
-    place: &Place,
-    given: impl IntoIterator<Item = (&'static str, Option<&'a str>)>,
+    location: &Location,
+    reported: impl IntoIterator<Item = (&'static str, Option<&'a str>)>,
 ) -> Fields {
     let mut receipt =
-        Fields::from([("bucket".into(), bucket.to_owned()), ("key".into(), place.key.clone())]);
+        Fields::from([("bucket".into(), bucket.to_owned()), ("key".into(), location.key.clone())]);
     receipt.extend(
-        given.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))),
+        reported.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))),
     );
     receipt
 }
 
-/// The bytes of an object.
-pub(super) fn size_of(there: &HeadObjectOutput) -> Option<u64> {
-    there.content_length().and_then(|size| u64::try_from(size).ok())
+/// Returns the size of an object in bytes.
+pub(super) fn size_of(head: &HeadObjectOutput) -> Option<u64> {
+    head.content_length().and_then(|size| u64::try_from(size).ok())
 }
 
-pub(super) fn not_found(place: &Place) -> AttemptError {
+pub(super) fn not_found(location: &Location) -> AttemptError {
     AttemptError::permanent(
         "not_found",
-        format!("there is no `{}`; `list` shows what there is", place.key),
+        format!("`{}` does not exist; `list` shows the existing keys", location.key),
     )
 }

@@ -1,17 +1,16 @@
-//! Files and directories that are put.
+//! Putting files and directories.
 
+use std::collections::HashMap;
 use std::path::Path;
 
-use aws_sdk_s3::operation::head_object::HeadObjectOutput;
-
-use super::Session;
-use super::checks::{Said, same_etag};
-use super::errors::Trouble;
-use super::multipart::Origin;
-use super::objects::{OPERATION, receipt, size_of};
-use super::place::Place;
-use super::stream::Sent;
-use super::task::PutOptions;
+use super::checksum::{Comparison, ReportedChecksum, is_same_etag};
+use super::errors::S3Error;
+use super::location::Location;
+use super::multipart::{PartSource, put_in_parts};
+use super::objects::{OPERATION_METADATA, receipt, size_of};
+use super::operation::PutOptions;
+use super::stream::SendResult;
+use super::{S3Session, SideEffect};
 use crate::backend::errors::Result;
 use crate::backend::files::{
     Expected, Opened, check_depth, entries_on_disk, find_user_file, stop_if_asked, unsupported_file,
@@ -20,28 +19,30 @@ use crate::backend::{AttemptError, AttemptStatus};
 use crate::disk::FileKind;
 use crate::operation::Outcome;
 
+/// What a recursive `put` has stored so far.
 #[derive(Default)]
-struct Total {
+struct PutTotal {
     objects: u64,
     bytes: u64,
 }
 
-impl Session<'_> {
+impl S3Session<'_> {
     pub(super) fn put(
         &self,
         path: &Path,
-        destination: &Place,
+        destination: &Location,
         recursive: bool,
         options: &PutOptions,
     ) -> Result<Outcome> {
-        let disk = &*self.backend.disk;
-        let file = find_user_file(disk, self.attempt, path, recursive, self.request)?;
+        let context = &self.context;
+        let disk = &*context.backend.disk;
+        let file = find_user_file(disk, context.attempt, path, recursive, self.request)?;
         match file.kind {
             FileKind::File => self.put_file(&file.path, file.expected, destination, options),
             FileKind::Directory => {
-                let mut total = Total::default();
+                let mut total = PutTotal::default();
                 self.put_directory(&file.path, destination, 0, options, &mut total)?;
-                self.outcome_of_many(destination, total.objects, total.bytes)
+                context.outcome_of_many(destination, total.objects, total.bytes)
             }
             _ => Err(unsupported_file(path)),
         }
@@ -50,21 +51,21 @@ impl Session<'_> {
     fn put_directory(
         &self,
         path: &Path,
-        destination: &Place,
+        destination: &Location,
         depth: usize,
         options: &PutOptions,
-        total: &mut Total,
+        total: &mut PutTotal,
     ) -> Result<()> {
         check_depth(path, depth)?;
-        for (name, kind) in entries_on_disk(&*self.backend.disk, path)? {
-            stop_if_asked(self.attempt)?;
-            let (path, place) = (path.join(&name), destination.join(&name));
+        for (name, kind) in entries_on_disk(&*self.context.backend.disk, path)? {
+            stop_if_asked(self.context.attempt)?;
+            let (path, location) = (path.join(&name), destination.join(&name));
             match kind {
                 FileKind::Directory => {
-                    self.put_directory(&path, &place, depth + 1, options, total)?
+                    self.put_directory(&path, &location, depth + 1, options, total)?
                 }
                 FileKind::File => {
-                    let outcome = self.put_file(&path, Expected::Anything, &place, options)?;
+                    let outcome = self.put_file(&path, Expected::Anything, &location, options)?;
                     total.objects += 1;
                     total.bytes += outcome.size.unwrap_or(0);
                 }
@@ -78,51 +79,51 @@ impl Session<'_> {
         &self,
         path: &Path,
         expected: Expected<'_>,
-        destination: &Place,
+        destination: &Location,
         options: &PutOptions,
     ) -> Result<Outcome> {
-        let opened = Opened::new(&*self.backend.disk, path, expected)?;
-        if opened.len() > self.backend.options.part_size {
-            return self.put_in_parts(&Origin::File(&opened), destination, options);
+        let context = &self.context;
+        let opened = Opened::new(&*context.backend.disk, path, expected)?;
+        let size = opened.len();
+        if size > context.backend.options.part_size {
+            return put_in_parts(*self, &PartSource::File(&opened), destination, options);
         }
-        let bucket = self.bucket(destination)?.to_owned();
-        let (_, client) = self.read("PutObject", self.backend.caller.engine())?;
-        let Sent { answer, digest } =
-            self.streamed(&opened, 0..opened.len(), |body, announced| {
+        let bucket = context.bucket(destination)?.to_owned();
+        let (_, client) = context.after_read("PutObject", context.backend.client.get())?;
+        let SendResult { response, digest } =
+            context.send_range(&opened, 0..size, |body, headers| {
                 let put = client.put_object().bucket(&bucket).key(&destination.key).body(body);
-                let put = put.content_length(i64::try_from(opened.len()).unwrap_or(i64::MAX));
+                let put = put.content_length(i64::try_from(size).unwrap_or(i64::MAX));
                 let put = put
                     .set_metadata(Some(self.metadata(options)))
                     .set_content_type(options.content_type.clone());
                 put.set_storage_class(options.storage_class.as_deref().map(Into::into))
                     .set_if_none_match(options.if_none_match.clone())
-                    .set_checksum_crc32(announced.crc32)
+                    .set_checksum_crc32(headers.crc32)
                     .customize()
-                    .interceptor(announced.signed)
+                    .interceptor(headers.signing)
                     .send()
             })?;
-        opened.check_read(opened.len())?;
-        let put = match answer {
-            Err(Trouble::Refused(refused)) if refused.is_occupied() => {
-                return self.occupied(destination, Trouble::Refused(refused), "PutObject");
+        opened.check_read(size)?;
+        let put = match response {
+            Err(S3Error::Rejected(rejection)) if rejection.is_precondition_failed() => {
+                let error = S3Error::Rejected(rejection);
+                return self.accept_own_object(destination, error, "PutObject");
             }
-            answer => self.has_etag(
-                "PutObject",
-                self.acted("PutObject", answer)?,
-                |put| put.e_tag(),
-                true,
-            )?,
+            response => {
+                let put = context.after_change("PutObject", response)?;
+                context.require_etag("PutObject", put, |put| put.e_tag(), SideEffect::Possible)?
+            }
         };
-        let said = Said {
+        let reported = ReportedChecksum {
             crc32: put.checksum_crc32(),
             etag: put.e_tag(),
             encryption: put.server_side_encryption(),
         };
-        match self.agrees(&opened, 0..opened.len(), digest, said)? {
-            Some(true) => {}
-            Some(false) => return Err(self.damaged(destination, put.e_tag())),
-            // A service that says nothing that could be compared.
-            None => self.check_size(destination, put.e_tag(), opened.len())?,
+        match context.compare_sent(&opened, 0..size, &digest, reported)? {
+            Comparison::Match => {}
+            Comparison::Mismatch => return Err(self.remove_damaged(destination, put.e_tag())),
+            Comparison::NotComparable => self.check_size(destination, put.e_tag(), size)?,
         }
         let receipt = receipt(
             &bucket,
@@ -134,64 +135,67 @@ impl Session<'_> {
                 ("checksum_sha256", put.checksum_sha256()),
             ],
         );
-        Ok(Outcome { size: Some(opened.len()), receipt, ..self.outcome_at(destination)? })
+        Ok(Outcome { size: Some(size), receipt, ..context.outcome_at(destination)? })
     }
 
-    /// What an object's metadata says: what was asked for, and whose it is.
-    pub(super) fn metadata(
-        &self,
-        options: &PutOptions,
-    ) -> std::collections::HashMap<String, String> {
-        let ours = (OPERATION.to_owned(), self.request.id.to_string());
-        options.metadata.clone().into_iter().chain([ours]).collect()
+    /// Returns the metadata of an object: the requested one, and the id of this operation.
+    pub(super) fn metadata(&self, options: &PutOptions) -> HashMap<String, String> {
+        let own = (OPERATION_METADATA.to_owned(), self.request.id.to_string());
+        options.metadata.clone().into_iter().chain([own]).collect()
     }
 
-    /// Something is there already, where nothing was to be: unless that is what an earlier attempt put.
-    pub(super) fn occupied(
+    /// Handles an existing object where none was expected: it is the result of this operation if an
+    /// earlier attempt put it, and otherwise `error` is.
+    pub(super) fn accept_own_object(
         &self,
-        destination: &Place,
-        trouble: Trouble,
+        destination: &Location,
+        error: S3Error,
         call: &str,
     ) -> Result<Outcome> {
-        match self.ask_put(destination)? {
+        match self.query_put(destination)? {
             AttemptStatus::Done(outcome) => Ok(outcome),
-            _ => Err(self.backend.fail(call, trouble, false)),
+            _ => Err(self.context.backend.attempt_error(call, error, SideEffect::None)),
         }
     }
 
-    /// Whether what was put is as long as it has to be. That it is gone already, or another one, says nothing of that.
-    pub(super) fn check_size(&self, place: &Place, etag: Option<&str>, size: u64) -> Result<()> {
-        match self.head(place) {
-            Ok(Some(there)) if same_etag(there.e_tag(), etag) && size_of(&there) != Some(size) => {
-                Err(self.damaged(place, etag))
+    /// Fails if the object that was just put has another size. An object that has been removed or
+    /// replaced since does not show that.
+    pub(super) fn check_size(
+        &self,
+        location: &Location,
+        etag: Option<&str>,
+        size: u64,
+    ) -> Result<()> {
+        match self.context.head(location) {
+            Ok(Some(head)) if is_same_etag(head.e_tag(), etag) && size_of(&head) != Some(size) => {
+                Err(self.remove_damaged(location, etag))
             }
             _ => Ok(()),
         }
     }
 
-    /// What was put there under this etag is not what was sent. As far as it is still there, and ours, it goes away
-    /// again: it would be taken for done, or stand in the way of the next attempt.
-    pub(super) fn damaged(&self, place: &Place, etag: Option<&str>) -> AttemptError {
-        match self.head(place) {
-            Ok(Some(there))
-                if etag.is_some() && same_etag(there.e_tag(), etag) && self.is_ours(&there) =>
+    /// Returns the error for an object whose content is not what was sent. Removes the object if it
+    /// still has this etag and is this operation's: it would be taken for the result, or block the
+    /// next attempt.
+    pub(super) fn remove_damaged(&self, location: &Location, etag: Option<&str>) -> AttemptError {
+        let context = &self.context;
+        let (service, key) = (&context.backend.service, &location.key);
+        match context.head(location) {
+            Ok(Some(head))
+                if etag.is_some() && is_same_etag(head.e_tag(), etag) && self.is_own(&head) =>
             {
-                let deleted = match there.version_id() {
-                    // With a condition beside it, services take no version.
-                    Some(version) => self.delete_version(place, &place.key, Some(version)),
-                    // Where another one is there now, ours is gone.
-                    None => self.delete_same(place, etag).map(drop),
+                let deleted = match head.version_id() {
+                    // Services accept either a version or a condition.
+                    Some(version) => context.delete_version(location, key, Some(version)),
+                    // If the key has another object now, the damaged one no longer exists.
+                    None => context.delete_if_unchanged(location, etag).map(drop),
                 };
                 if let Err(error) = deleted {
-                    tracing::warn!(
-                        ?error,
-                        key = place.key,
-                        "what was spoilt on the way could not be removed"
-                    );
+                    tracing::warn!(?error, key, "cannot remove a damaged object");
                     if self.request.parameters.contains_key("if_none_match") {
                         let message = format!(
-                            "what {} has under `{}` is not what was sent, and it could not be removed: remove it, then retry",
-                            self.backend.service, place.key
+                            "the content of `{key}` on {service} is not what was sent, and cannot \
+                             be removed; remove it, then retry the operation"
                         );
                         return AttemptError::permanent("damaged_content", message);
                     }
@@ -200,25 +204,21 @@ impl Session<'_> {
             _ => {}
         }
         let message = format!(
-            "what {} has under `{}` is not what was sent: it was spoilt on the way, or there; it is sent again",
-            self.backend.service, place.key
+            "the content of `{key}` on {service} is not what was sent: it was damaged in transit \
+             or by the service; it will be sent again"
         );
         AttemptError::transient("damaged_content", message)
     }
 
-    pub(super) fn ask_put(&self, destination: &Place) -> Result<AttemptStatus> {
-        let Some(there) = self.head(destination)? else { return Ok(AttemptStatus::NotDone) };
-        let is_whole =
-            self.request.source.as_ref().is_none_or(|source| size_of(&there) == Some(source.size));
-        match self.is_ours(&there) && is_whole {
-            true => Ok(AttemptStatus::Done(self.outcome_of(destination, &there)?)),
+    pub(super) fn query_put(&self, destination: &Location) -> Result<AttemptStatus> {
+        let Some(head) = self.context.head(destination)? else {
+            return Ok(AttemptStatus::NotDone);
+        };
+        let source = self.request.source.as_ref();
+        let is_complete = source.is_none_or(|source| size_of(&head) == Some(source.size));
+        match self.is_own(&head) && is_complete {
+            true => Ok(AttemptStatus::Done(self.context.outcome_of(destination, &head)?)),
             false => Ok(AttemptStatus::NotDone),
         }
-    }
-
-    /// Whether this operation put it there.
-    fn is_ours(&self, there: &HeadObjectOutput) -> bool {
-        there.metadata().and_then(|metadata| metadata.get(OPERATION))
-            == Some(&self.request.id.to_string())
     }
 }

@@ -1,4 +1,4 @@
-//! Content of a file on its way to the service, in constant memory.
+//! Sending a range of a file as the body of a request, in constant memory.
 
 use std::ops::Range;
 use std::result::Result as StdResult;
@@ -12,41 +12,40 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
-use super::Session;
-use super::checks::{Digest, Said};
-use super::errors::Trouble;
-use super::send;
+use super::CallContext;
+use super::body::{PieceSender, file_body};
+use super::checksum::{Comparison, ContentDigest, ReportedChecksum};
+use super::errors::S3Error;
 use crate::backend::AttemptError;
 use crate::backend::errors::Result;
 use crate::backend::files::{Opened, stop_if_asked};
 
-/// What is read at a time.
+/// The number of bytes that are read at a time.
 const PIECE: usize = 256 << 10;
 
-/// What came of a call that sent content.
-pub(super) struct Sent<T> {
-    /// What the service said.
-    pub(super) answer: StdResult<T, Trouble>,
-    /// Of what was sent.
-    pub(super) digest: Digest,
+/// The result of a request that sent content.
+pub(super) struct SendResult<T> {
+    pub(super) response: StdResult<T, S3Error>,
+    /// The digest of the content that was sent.
+    pub(super) digest: ContentDigest,
 }
 
-/// What is said of content in the head of the call that sends it. Behind it, in the trailer of a stream, not every service
-/// takes it, and some take only what is not signed.
-pub(super) struct Announced {
-    /// Where the service takes checksums.
+/// What the headers of a request say about its content. Not every service accepts a checksum in the
+/// trailer of a stream, and some accept it only if the content is not signed.
+pub(super) struct ContentHeaders {
+    /// The CRC-32, if the service supports checksums.
     pub(super) crc32: Option<String>,
-    /// How the call is to be signed.
-    pub(super) signed: SignedContent,
+    pub(super) signing: PayloadSigning,
 }
 
-/// What a signature says of content: its SHA-256, in hexadecimal; none: nothing.
+/// The SHA-256 of the content in hexadecimal, which the signature of the request covers; `None` if
+/// the content is not signed.
 #[derive(Debug)]
-pub(super) struct SignedContent(Option<String>);
+pub(super) struct PayloadSigning(Option<String>);
 
-impl Intercept for SignedContent {
+impl Intercept for PayloadSigning {
     fn name(&self) -> &'static str {
-        "SignedContent"
+        "PayloadSigning"
     }
 
     fn modify_before_signing(
@@ -55,141 +54,143 @@ impl Intercept for SignedContent {
         _: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> StdResult<(), BoxError> {
-        let how = self
+        let payload = self
             .0
             .clone()
             .map_or(PayloadSigningOverride::UnsignedPayload, PayloadSigningOverride::Precomputed);
-        config.interceptor_state().store_put(how);
+        config.interceptor_state().store_put(payload);
         Ok(())
     }
 }
 
-/// Why what was read was not sent.
-enum Unsent {
-    /// The call has ended before all of it was sent.
-    Unwanted,
-    /// It does not move, or is to stop.
-    Trouble(Trouble),
-    /// Reading failed.
-    Unread(AttemptError),
+/// The reason why content was not sent to its end.
+enum SendError {
+    /// The call ended before all of it was sent; its response says why.
+    CallEnded,
+    Call(S3Error),
+    /// Reading the file failed.
+    Read(AttemptError),
 }
 
-impl Session<'_> {
-    /// Sends a part of a file as the body of a call; the error is one of ours.
-    pub(super) fn streamed<T, E, F>(
+impl CallContext<'_> {
+    /// Sends a range of a file as the body of a request. Errors of the service are in the result;
+    /// this fails only if the file cannot be read.
+    pub(super) fn send_range<T, E, F>(
         &self,
         opened: &Opened,
         range: Range<u64>,
-        start: impl FnOnce(ByteStream, Announced) -> F,
-    ) -> Result<Sent<T>>
+        start: impl FnOnce(ByteStream, ContentHeaders) -> F,
+    ) -> Result<SendResult<T>>
     where
         F: Future<Output = StdResult<T, SdkError<E>>> + Send + 'static,
         T: Send + 'static,
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        let mut digest = Digest::new(self.backend.options.checksums);
-        let threads = match self.backend.caller.engine() {
-            Ok((threads, _)) => threads,
-            Err(trouble) => return Ok(Sent { answer: Err(trouble), digest }),
+        let mut digest = ContentDigest::for_service(self.backend.options.checksums);
+        let runtime = match self.backend.client.get() {
+            Ok((runtime, _)) => runtime,
+            Err(error) => return Ok(SendResult { response: Err(error), digest }),
         };
-        let announced = self.announced(opened, range.clone())?;
-        let expected = announced.crc32.clone();
-        let (pieces, body) = send::body(range.end - range.start);
-        let mut call = threads.spawn(start(body, announced));
-        match self.feed(opened, range, &pieces, &mut digest, expected) {
-            Ok(()) | Err(Unsent::Unwanted) => {}
-            Err(Unsent::Trouble(trouble)) => return Ok(Sent { answer: Err(trouble), digest }),
-            Err(Unsent::Unread(error)) => return Err(error),
+        let headers = self.content_headers(opened, range.clone())?;
+        let expected_crc32 = headers.crc32.clone();
+        let (pieces, body) = file_body(range.end - range.start);
+        let mut call = runtime.spawn(start(body, headers));
+        match self.send_pieces(opened, range, &pieces, &mut digest, expected_crc32) {
+            Ok(()) | Err(SendError::CallEnded) => {}
+            Err(SendError::Call(error)) => {
+                return Ok(SendResult { response: Err(error), digest });
+            }
+            Err(SendError::Read(error)) => return Err(error),
         }
-        let answer = match threads.wait(self.attempt, self.spell, None, call.output()) {
-            Ok(Ok(answer)) => answer.map_err(Trouble::from),
-            Ok(Err(ended)) => Err(Trouble::NoAnswer(ended)),
-            Err(unfinished) => Err(unfinished.into()),
+        let response = match runtime.wait(self.attempt, self.deadline, None, call.output()) {
+            Ok(Ok(response)) => response.map_err(S3Error::from),
+            Ok(Err(aborted)) => Err(S3Error::ConnectionLost(aborted)),
+            Err(error) => Err(error.into()),
         };
-        Ok(Sent { answer, digest })
+        Ok(SendResult { response, digest })
     }
 
-    /// Reads a part of a file and hands its pieces on.
-    fn feed(
+    fn send_pieces(
         &self,
         opened: &Opened,
         range: Range<u64>,
-        pieces: &send::Pieces,
-        digest: &mut Digest,
-        announced: Option<String>,
-    ) -> StdResult<(), Unsent> {
-        let (threads, _) = self.backend.caller.engine().map_err(Unsent::Trouble)?;
+        pieces: &PieceSender,
+        digest: &mut ContentDigest,
+        expected_crc32: Option<String>,
+    ) -> StdResult<(), SendError> {
+        let (runtime, _) = self.backend.client.get().map_err(SendError::Call)?;
         let mut offset = range.start;
         while offset < range.end {
-            stop_if_asked(self.attempt).map_err(|_| Unsent::Trouble(Trouble::Stopped))?;
+            stop_if_asked(self.attempt).map_err(|_| SendError::Call(S3Error::Cancelled))?;
             let wanted = PIECE.min(usize::try_from(range.end - offset).unwrap_or(PIECE));
             let mut buffer = vec![0; wanted];
-            let read = opened.read_at(&mut buffer, offset).map_err(Unsent::Unread)?;
+            let read = opened.read_at(&mut buffer, offset).map_err(SendError::Read)?;
             if read == 0 {
-                // It has become shorter: the call cannot succeed, and what is said of it is that.
+                // The file became shorter, so the request cannot succeed.
                 let changed = opened.check_read(offset).err();
-                return Err(changed.map_or(Unsent::Trouble(Trouble::Stopped), Unsent::Unread));
+                return Err(changed.map_or(SendError::Call(S3Error::Cancelled), SendError::Read));
             }
             buffer.truncate(read);
             digest.update(&buffer);
             offset += read as u64;
             if offset == range.end {
-                // What was written to meanwhile must not become an object: without its end it does not.
-                opened.check_read(opened.len()).map_err(Unsent::Unread)?;
-                if announced.is_some() && digest.clone().crc32() != announced {
-                    return Err(Unsent::Unread(opened.changed()));
+                // Checked before the last piece is sent: without it a file that was changed
+                // meanwhile does not become an object.
+                opened.check_read(opened.len()).map_err(SendError::Read)?;
+                if expected_crc32.is_some() && digest.to_crc32() != expected_crc32 {
+                    return Err(SendError::Read(opened.changed()));
                 }
             }
-            match threads.wait(self.attempt, self.spell, None, pieces.send(Bytes::from(buffer))) {
+            let piece = pieces.send(Bytes::from(buffer));
+            match runtime.wait(self.attempt, self.deadline, None, piece) {
                 Ok(Ok(())) => {}
-                // What the call says is what counts.
-                Ok(Err(_)) => return Err(Unsent::Unwanted),
-                Err(unfinished) => return Err(Unsent::Trouble(unfinished.into())),
+                Ok(Err(_)) => return Err(SendError::CallEnded),
+                Err(error) => return Err(SendError::Call(error.into())),
             }
             self.attempt.add_bytes(read as u64);
         }
         Ok(())
     }
 
-    /// Reads what will be sent, to say what it is before it is.
-    fn announced(&self, opened: &Opened, range: Range<u64>) -> Result<Announced> {
-        let mut crc32 = self.backend.options.checksums.then(|| Digest::new(true));
-        let mut sha256 =
-            (!is_closed(&self.backend.options.endpoint, self.backend.options.keys.is_some()))
-                .then(Sha256::new);
-        self.read_over(opened, range, |piece| {
+    /// Reads the content once before it is sent, because its checksums are in the headers.
+    fn content_headers(&self, opened: &Opened, range: Range<u64>) -> Result<ContentHeaders> {
+        let options = &self.backend.options;
+        let mut crc32 = options.checksums.then(ContentDigest::crc32);
+        let is_encrypted = is_encrypted(&options.endpoint, options.keys.is_some());
+        let mut sha256 = (!is_encrypted).then(Sha256::new);
+        self.read_range(opened, range, |piece| {
             crc32.iter_mut().for_each(|crc32| crc32.update(piece));
             sha256.iter_mut().for_each(|sha256| sha256.update(piece));
         })?;
-        let signed = SignedContent(sha256.map(|sha256| HEXLOWER.encode(&sha256.finalize())));
-        Ok(Announced { crc32: crc32.and_then(Digest::crc32), signed })
+        let signing = PayloadSigning(sha256.map(|sha256| HEXLOWER.encode(&sha256.finalize())));
+        Ok(ContentHeaders { crc32: crc32.and_then(|crc32| crc32.to_crc32()), signing })
     }
 
-    /// Whether that is what the service has, by whatever it says of it; none: it says nothing that could be compared.
-    pub(super) fn agrees(
+    /// Compares content that was sent with any checksum that the service reports for it.
+    pub(super) fn compare_sent(
         &self,
         opened: &Opened,
         range: Range<u64>,
-        digest: Digest,
-        said: Said<'_>,
-    ) -> Result<Option<bool>> {
-        match digest.agrees(said) {
-            // It takes no notice of checksums, and nobody has said so in the settings.
-            None if self.backend.options.checksums => {
-                let mut md5 = Digest::new(false);
-                self.read_over(opened, range, |piece| md5.update(piece))?;
-                Ok(md5.agrees(said))
+        digest: &ContentDigest,
+        reported: ReportedChecksum<'_>,
+    ) -> Result<Comparison> {
+        match digest.compare(reported) {
+            // The service ignores checksums although the settings say that it supports them.
+            Comparison::NotComparable if self.backend.options.checksums => {
+                let mut md5 = ContentDigest::md5();
+                self.read_range(opened, range, |piece| md5.update(piece))?;
+                Ok(md5.compare(reported))
             }
-            known => Ok(known),
+            comparison => Ok(comparison),
         }
     }
 
-    /// Reads a part of a file for what goes over it alone.
-    pub(super) fn read_over(
+    /// Passes a range of a file to `sink`, piece by piece.
+    pub(super) fn read_range(
         &self,
         opened: &Opened,
         range: Range<u64>,
-        mut over: impl FnMut(&[u8]),
+        mut sink: impl FnMut(&[u8]),
     ) -> Result<()> {
         let mut buffer = vec![0; PIECE];
         let mut offset = range.start;
@@ -200,15 +201,16 @@ impl Session<'_> {
             if read == 0 {
                 break;
             }
-            over(&buffer[..read]);
+            sink(&buffer[..read]);
             offset += read as u64;
         }
         Ok(())
     }
 }
 
-/// Whether nobody can change what passes: over TLS. Where AWS's own places say who we are, they may name another address.
-fn is_closed(endpoint: &Option<String>, has_keys: bool) -> bool {
+/// Returns whether all requests use TLS, so that content cannot be changed in transit. The standard
+/// credential chain may also set another endpoint.
+fn is_encrypted(endpoint: &Option<String>, has_keys: bool) -> bool {
     match endpoint {
         Some(endpoint) => endpoint.starts_with("https:"),
         None => has_keys,
@@ -224,12 +226,12 @@ mod tests {
         for (endpoint, has_keys, expected) in [
             (Some("https://a"), false, true),
             (Some("http://a"), true, false),
-            // AWS's own address, or one that AWS's own places name.
+            // AWS's own endpoint, or one from the standard credential chain.
             (None, true, true),
             (None, false, false),
         ] {
             assert_eq!(
-                is_closed(&endpoint.map(str::to_owned), has_keys),
+                is_encrypted(&endpoint.map(str::to_owned), has_keys),
                 expected,
                 "{endpoint:?} {has_keys}"
             );

@@ -15,7 +15,8 @@ use crate::suite::tools::{Need, kubo, stdout_of};
 /// How long a daemon may take to start: much more than it does.
 const READY_MAX: Duration = Duration::from_secs(120);
 
-/// Ends the daemon when the test that started it ends, however that happens; then there is nobody left at the pipe.
+/// Ends the daemon when the test that started it ends, even if it was killed: the guard then reads
+/// the end of the pipe.
 const GUARD: &str = r#"
 "$0" daemon $1 </dev/null >"$IPFS_PATH/daemon.log" 2>&1 &
 echo $!

@@ -1,4 +1,4 @@
-//! Every fault on the way × every type of operation: what becomes of it, why, and when it is tried again.
+//! Every network fault × every type of operation: its state, its error, and the time of its retry.
 #![expect(clippy::disallowed_methods, reason = "it makes files as a user would, and measures")]
 
 use std::time::{Duration, Instant};
@@ -11,10 +11,12 @@ use wal_cli::operation::{
 
 use super::before;
 use super::daemon::{Kubo, endpoint};
-use crate::suite::faults::{Case, Expected, LIMIT, Lost, PATIENCE, Table, Unreachable};
+use crate::suite::faults::{
+    Case, Expected, HANGS, INTERRUPTIONS, LIMIT, Lost, OVERLOADS, PATIENCE, Table, Unreachable,
+};
 use crate::suite::proxy::Fault;
 
-/// Each type, with the command of Kubo's that a fault hits, and what is known of it when no answer came.
+/// Each type, with the Kubo command that a fault hits, and what follows from a lost response.
 const TYPES: [(&str, &str, Lost); 14] = [
     ("add", "add", Lost::Asked),
     ("upload", "files/cp", Lost::Asked),
@@ -32,7 +34,7 @@ const TYPES: [(&str, &str, Lost); 14] = [
     ("move a directory", "files/mv", Lost::Asked),
 ];
 
-/// What a fault that hits one command leads to.
+/// Returns the expected state after a fault in one command.
 fn expected(fault: Fault, operation_type: &str, lost: Lost) -> Expected {
     let asked_or = |error_type| {
         if lost == Lost::Asked { Expected::Completed } else { Expected::Retrying(error_type) }
@@ -43,7 +45,8 @@ fn expected(fault: Fault, operation_type: &str, lost: Lost) -> Expected {
         Fault::HangInBody => asked_or("timed_out"),
         Fault::ResetInBody | Fault::Truncate | Fault::DropAnswer => asked_or("connection_lost"),
         Fault::Status(429) => Expected::RetryingLater("rate_limited"),
-        // Kubo may have done it before it went wrong, so it is asked about; what it is asked to wait is for errors.
+        // Kubo may have executed it before the error, so it is queried; the requested delay applies
+        // to errors only.
         Fault::Status(500) if lost != Lost::Read => Expected::Retrying("backend_error"),
         Fault::Status(500) => Expected::RetryingLater("backend_error"),
         Fault::Status(502 | 504) if lost != Lost::Read => Expected::Retrying("unavailable"),
@@ -52,7 +55,7 @@ fn expected(fault: Fault, operation_type: &str, lost: Lost) -> Expected {
             Expected::Retrying("damaged_content")
         }
         Fault::ErrorInside => Expected::Retrying("backend_error"),
-        // Whatever it says: what is seen to be done is done.
+        // The query decides, whatever the response says.
         Fault::ErrorBehind | Fault::RefuseBehind => asked_or("backend_error"),
         Fault::Nonsense if operation_type == "get" || operation_type == "cat" => {
             Expected::Retrying("damaged_content")
@@ -68,7 +71,7 @@ fn expected(fault: Fault, operation_type: &str, lost: Lost) -> Expected {
     }
 }
 
-/// A log whose node is behind this port.
+/// Returns a log whose node is behind this port.
 fn table(port: u16) -> Table {
     let straight = Kubo::shared().endpoint();
     Table::new("ipfs", "Kubo at http://127.0.0.1:", |ipfs, is_faulty| {
@@ -77,7 +80,7 @@ fn table(port: u16) -> Table {
     })
 }
 
-/// One operation of a type, everything that it needs prepared; the proxy does its worst from `begin` on.
+/// Runs one operation of a type after preparing what it needs; `begin` starts the fault.
 fn attempt(table: &Table, operation_type: &str, begin: &dyn Fn()) -> Operation {
     let nth = Table::next();
     let names = format!("/faults-{}-{nth}", std::process::id());
@@ -125,56 +128,53 @@ fn attempt(table: &Table, operation_type: &str, begin: &dyn Fn()) -> Operation {
         other => panic!("{other}"),
     };
     begin();
-    let parameters: Vec<(&str, &str)> =
-        parameters.iter().map(|(name, value)| (*name, &value[..])).collect();
-    table.run(kind, &parameters)
+    table.run_owned(kind, &parameters)
 }
 
-fn every_type_with(fault: Fault) {
+fn every_type_with(faults: &[Fault]) {
     let proxy = before(Kubo::shared());
-    let cases = TYPES.map(|(operation_type, call, lost)| {
-        let expected = expected(fault, operation_type, lost);
-        Case { operation_type, call, expected }
-    });
-    table(proxy.port()).walk(&proxy, fault, attempt, cases);
-}
-
-#[test]
-fn without_a_fault_every_type_passes_the_proxy() {
-    every_type_with(Fault::None);
-}
-
-#[test]
-fn hangs_end_at_the_limit_and_are_settled() {
-    every_type_with(Fault::HangBeforeHead);
-    every_type_with(Fault::HangInBody);
-}
-
-#[test]
-fn what_is_not_even_read_ends_at_the_limit() {
-    every_type_with(Fault::HangBeforeReading);
-}
-
-#[test]
-fn answers_that_break_off_are_settled_by_asking() {
-    every_type_with(Fault::ResetInBody);
-    every_type_with(Fault::Truncate);
-    every_type_with(Fault::DropAnswer);
-}
-
-#[test]
-fn overload_is_waited_out_as_long_as_it_asks_for() {
-    for status in [429, 500, 502, 503, 504] {
-        every_type_with(Fault::Status(status));
+    for fault in faults {
+        let cases = TYPES.map(|(operation_type, call, lost)| {
+            let expected = expected(*fault, operation_type, lost);
+            Case { operation_type, call, expected }
+        });
+        table(proxy.port()).walk(&proxy, *fault, attempt, cases);
     }
 }
 
 #[test]
+fn without_a_fault_every_type_passes_the_proxy() {
+    every_type_with(&[Fault::None]);
+}
+
+#[test]
+fn hangs_end_at_the_limit_and_are_settled() {
+    every_type_with(&HANGS);
+}
+
+#[test]
+fn what_is_not_even_read_ends_at_the_limit() {
+    every_type_with(&[Fault::HangBeforeReading]);
+}
+
+#[test]
+fn answers_that_break_off_are_settled_by_asking() {
+    every_type_with(&INTERRUPTIONS);
+}
+
+#[test]
+fn overload_is_waited_out_as_long_as_it_asks_for() {
+    every_type_with(&OVERLOADS);
+}
+
+#[test]
 fn errors_inside_and_behind_an_answer_are_errors() {
-    every_type_with(Fault::ErrorInside);
-    every_type_with(Fault::ErrorBehind);
-    every_type_with(Fault::RefuseBehind);
-    every_type_with(Fault::Nonsense);
+    every_type_with(&[
+        Fault::ErrorInside,
+        Fault::ErrorBehind,
+        Fault::RefuseBehind,
+        Fault::Nonsense,
+    ]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
-//! `kill -9` of the drain loop in the middle of what it does on Kubo: log and node agree in the end.
+//! `kill -9` of the drain loop during operations on Kubo: log and node agree in the end.
 //!
-//! `WAL_CLI_LONG` sets the number of rounds, `WAL_CLI_SEED` the seed of the first one: `tests/long kubo`.
+//! `WAL_CLI_LONG` sets the number of rounds, `WAL_CLI_SEED` the seed of the first one (`tests/long
+//! kubo`).
 #![expect(clippy::disallowed_methods, reason = "it waits as another program would")]
 
 use std::time::Duration;
@@ -33,7 +34,8 @@ impl Round {
         document["operations"][0]["result"]["cid"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// Logs an operation, kills the loop that carries it out after some time, and lets another one end it.
+    /// Logs an operation, kills the loop that executes it after some time, and completes it with
+    /// another one.
     fn killed(&self, operation: &str, delay: Duration) {
         let logged = self.place.json(&format!("submit {operation} --backend ipfs"));
         let number = logged["operations"][0]["number"].as_u64().unwrap();

@@ -1,4 +1,5 @@
-//! Kubo goes away under a queue, and comes back: nothing is lost, no attempt is spent, and one operation goes first.
+//! Kubo stops with a full queue, and starts again: nothing is lost, no attempt is spent, and one
+//! operation goes first.
 //!
 //! With `WAL_CLI_LONG` it is away for that many seconds: `tests/long kubo`.
 #![expect(clippy::disallowed_methods, reason = "it waits as another program would")]

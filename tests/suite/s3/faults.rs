@@ -1,4 +1,4 @@
-//! Every fault on the way × every type of operation: what becomes of it, why, and when it is tried again.
+//! Every network fault × every type of operation: its state, its error, and the time of its retry.
 
 use wal_cli::backend::{Attempt, AttemptError, S3Options};
 use wal_cli::config::Secret;
@@ -7,10 +7,12 @@ use wal_cli::operation::{FailureClass, Operation, Status};
 use super::before;
 use super::server::{BUCKET, OWNER, S3};
 use crate::suite::behaviours::request;
-use crate::suite::faults::{Case, Expected, Lost, PATIENCE, Table, Unreachable};
+use crate::suite::faults::{
+    Case, Expected, HANGS, INTERRUPTIONS, Lost, OVERLOADS, PATIENCE, Table, Unreachable,
+};
 use crate::suite::proxy::Fault;
 
-/// Each type, with the call that a fault hits, and what is known of it when no answer came.
+/// Each type, with the call that a fault hits, and what follows from a lost response.
 const TYPES: [(&str, &str, Lost, Answer); 17] = [
     ("add", "PutObject", Lost::Asked, Answer::Bare),
     ("upload", "PutObject", Lost::Asked, Answer::Bare),
@@ -31,20 +33,20 @@ const TYPES: [(&str, &str, Lost, Answer); 17] = [
     ("move a folder", "DeleteObject if", Lost::Asked, Answer::Bare),
 ];
 
-/// What an answer consists of.
+/// The form of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
-    /// A head, and nothing behind it: it cannot break off in the middle.
+    /// Headers without a body, which cannot end in the middle.
     Bare,
-    /// The same, to a call that asks for no more.
+    /// The same, in response to a HEAD request.
     Head,
     /// XML.
     Text,
-    /// What is stored.
+    /// The content of an object.
     Content,
 }
 
-/// What a fault that hits one call leads to.
+/// Returns the expected state after a fault in one call.
 fn expected(fault: Fault, lost: Lost, answer: Answer) -> Expected {
     let asked_or = |error_type| {
         if lost == Lost::Asked { Expected::Completed } else { Expected::Retrying(error_type) }
@@ -59,22 +61,23 @@ fn expected(fault: Fault, lost: Lost, answer: Answer) -> Expected {
         Fault::HangInBody => asked_or("timed_out"),
         Fault::ResetInBody | Fault::Truncate | Fault::DropAnswer => asked_or("connection_lost"),
         Fault::Status(429) => Expected::RetryingLater("rate_limited"),
-        // The service may have done it before it went wrong, so it is asked about; what it asks to wait is for errors.
+        // The service may have executed it before the error, so it is queried; the requested delay
+        // applies to errors only.
         Fault::Status(500 | 502 | 504) if lost != Lost::Read => Expected::Retrying("unavailable"),
         Fault::Status(_) => Expected::RetryingLater("unavailable"),
-        // What stands in place of content could be content, and what is not read says nothing.
+        // An error in place of content could be content, and an unread body says nothing.
         Fault::ErrorInside if matches!(answer, Answer::Content | Answer::Head) => {
             Expected::Retrying("bad_answer")
         }
         Fault::ErrorInside => Expected::Retrying("unavailable"),
-        // Whatever it says: what is seen to be done is done.
+        // The query decides, whatever the response says.
         Fault::RefuseBehind => asked_or("unavailable"),
         Fault::Nonsense => Expected::Retrying("bad_answer"),
         other => panic!("{other:?} has a test of its own"),
     }
 }
 
-/// A log whose service is behind this port.
+/// Returns a log whose service is behind this port.
 fn table(port: u16) -> Table {
     let straight = S3::shared().endpoint();
     Table::new("s3", "S3 at http://127.0.0.1:", |s3, is_faulty| {
@@ -92,7 +95,7 @@ fn table(port: u16) -> Table {
     })
 }
 
-/// One operation of a type, everything that it needs prepared; the proxy does its worst from `begin` on.
+/// Runs one operation of a type after preparing what it needs; `begin` starts the fault.
 fn attempt(table: &Table, operation_type: &str, begin: &dyn Fn()) -> Operation {
     let nth = Table::next();
     let names = format!("faults-{}-{nth}", std::process::id());
@@ -138,55 +141,48 @@ fn attempt(table: &Table, operation_type: &str, begin: &dyn Fn()) -> Operation {
         other => panic!("{other}"),
     };
     begin();
-    let parameters: Vec<(&str, &str)> =
-        parameters.iter().map(|(name, value)| (*name, &value[..])).collect();
-    table.run(kind, &parameters)
+    table.run_owned(kind, &parameters)
 }
 
-fn every_type_with(fault: Fault) {
+fn every_type_with(faults: &[Fault]) {
     let proxy = before(S3::shared());
-    let cases = TYPES.map(|(operation_type, call, lost, answer)| {
-        let expected = expected(fault, lost, answer);
-        Case { operation_type, call, expected }
-    });
-    table(proxy.port()).walk(&proxy, fault, attempt, cases);
-}
-
-#[test]
-fn without_a_fault_every_type_passes_the_proxy() {
-    every_type_with(Fault::None);
-}
-
-#[test]
-fn hangs_end_at_the_limit_and_are_settled() {
-    every_type_with(Fault::HangBeforeHead);
-    every_type_with(Fault::HangInBody);
-}
-
-#[test]
-fn what_is_not_even_read_ends_at_the_limit() {
-    every_type_with(Fault::HangBeforeReading);
-}
-
-#[test]
-fn answers_that_break_off_are_settled_by_asking() {
-    every_type_with(Fault::ResetInBody);
-    every_type_with(Fault::Truncate);
-    every_type_with(Fault::DropAnswer);
-}
-
-#[test]
-fn overload_is_waited_out_as_long_as_it_asks_for() {
-    for status in [429, 500, 502, 503, 504] {
-        every_type_with(Fault::Status(status));
+    for fault in faults {
+        let cases = TYPES.map(|(operation_type, call, lost, answer)| {
+            let expected = expected(*fault, lost, answer);
+            Case { operation_type, call, expected }
+        });
+        table(proxy.port()).walk(&proxy, *fault, attempt, cases);
     }
 }
 
 #[test]
+fn without_a_fault_every_type_passes_the_proxy() {
+    every_type_with(&[Fault::None]);
+}
+
+#[test]
+fn hangs_end_at_the_limit_and_are_settled() {
+    every_type_with(&HANGS);
+}
+
+#[test]
+fn what_is_not_even_read_ends_at_the_limit() {
+    every_type_with(&[Fault::HangBeforeReading]);
+}
+
+#[test]
+fn answers_that_break_off_are_settled_by_asking() {
+    every_type_with(&INTERRUPTIONS);
+}
+
+#[test]
+fn overload_is_waited_out_as_long_as_it_asks_for() {
+    every_type_with(&OVERLOADS);
+}
+
+#[test]
 fn errors_inside_and_behind_an_answer_are_errors() {
-    every_type_with(Fault::ErrorInside);
-    every_type_with(Fault::RefuseBehind);
-    every_type_with(Fault::Nonsense);
+    every_type_with(&[Fault::ErrorInside, Fault::RefuseBehind, Fault::Nonsense]);
 }
 
 #[test]
@@ -401,7 +397,7 @@ fn what_is_sent_is_announced_in_the_head_of_its_call() {
     let head = proxy.head("UploadPart");
     assert!(head.contains("x-amz-checksum-crc32") && !head.contains("UNSIGNED-PAYLOAD"), "{head}");
     for call in ["PutObject", "UploadPart"] {
-        // Garage and others take nothing that is signed piece by piece, and old services no trailers.
+        // Garage and others accept no content signed in chunks, and old services no trailers.
         let head = proxy.head(call);
         assert!(!head.contains("aws-chunked") && !head.contains("x-amz-trailer"), "{head}");
     }

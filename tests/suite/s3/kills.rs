@@ -1,7 +1,8 @@
 //! `kill -9` of the drain loop in the middle of what it does on S3: log and service agree in the end, and nothing
 //! unfinished is left there.
 //!
-//! `WAL_CLI_LONG` sets the number of rounds, `WAL_CLI_SEED` the seed of the first one: `tests/long s3`.
+//! `WAL_CLI_LONG` sets the number of rounds, `WAL_CLI_SEED` the seed of the first one (`tests/long
+//! s3`).
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::server::{BUCKET, OWNER, S3};
 use super::{configure, shown};
 use crate::suite::binary::Place;
 
-/// What is to be there in the end: a key, and the size and SHA-256 of its content; none: nothing is.
+/// The expected end: a key, and the size and SHA-256 of its content, or `None` for no object.
 type Wanted = (String, Option<String>);
 
 struct Round {
@@ -26,7 +27,8 @@ impl Round {
         self.place.run(&format!("submit {operation} --wait"));
     }
 
-    /// Logs an operation, kills the loop that carries it out after some time, and lets another one end it.
+    /// Logs an operation, kills the loop that executes it after some time, and completes it with
+    /// another one.
     fn killed(&self, operation: &str, delay: Duration) -> bool {
         let logged = self.place.json(&format!("submit {operation}"));
         let number = logged["operations"][0]["number"].as_u64().unwrap();
@@ -55,7 +57,8 @@ impl Round {
     }
 }
 
-/// Many rounds, and one look at all that they have left; `longest`: when the last instant to kill it is, in microseconds.
+/// Runs many rounds, and checks what they have left; `longest` is the latest time of a kill, in
+/// microseconds.
 fn rounds(
     kind: &str,
     size: usize,

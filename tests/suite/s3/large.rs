@@ -1,4 +1,5 @@
-//! What goes in parts: whole and unspoilt at the other end, carried on with after a crash, aborted when nobody wants it.
+//! Uploads in parts: complete and undamaged at the service, resumed after a crash, aborted when they
+//! are no longer needed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -190,7 +191,8 @@ fn what_nobody_carries_on_is_given_up_and_what_others_have_begun_is_not() {
         (0, 0, String::new())
     );
 
-    // It died before it was told what its upload is called: it is the one of its key that nobody knows of.
+    // The process was killed before it received the upload id: it is the upload of this key that no
+    // record names.
     let (there, lost) = interrupted(s3, home.path(), "unnamed");
     let (_, other) = interrupted(s3, home.path(), "unnamed");
     for entry in std::fs::read_dir(home.path().join("uploads")).unwrap() {

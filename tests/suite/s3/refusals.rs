@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wal_cli::backend::{Attempt, AttemptError, Backend, S3Backend, S3Options, UploadNotes};
+use wal_cli::backend::{Attempt, AttemptError, Backend, S3Backend, S3Options, UploadRecords};
 use wal_cli::clock::{Clock, ManualClock, SystemClock};
 use wal_cli::disk::OsDisk;
 use wal_cli::operation::FailureClass;
@@ -61,21 +61,21 @@ fn each_has_its_class_and_its_advice() {
             "bucket = \"nowhere\"\n",
             "x",
             ("pending", "outage", "no_such_bucket"),
-            "make the bucket, or correct",
+            "create the bucket, or correct",
         ),
         (
             OWNER,
             "",
             "s3://nowhere/x",
             ("failed", "permanent", "no_such_bucket"),
-            "make the bucket, or correct",
+            "create the bucket, or correct",
         ),
         (
             READER,
             "",
             "denied/x",
             ("failed", "permanent", "access_denied"),
-            "allow this key to do that",
+            "grant this key the permission",
         ),
     ] {
         let more = more.to_owned();
@@ -96,7 +96,7 @@ fn a_clock_that_is_off_is_told_as_that() {
     let clock: Arc<dyn Clock> =
         Arc::new(ManualClock::new(SystemClock::new().now().plus_millis(2 * 3_600_000), 1));
     let backend =
-        S3Backend::new(Arc::new(OsDisk::new()), clock, UploadNotes::of(home.path()), options(s3));
+        S3Backend::new(Arc::new(OsDisk::new()), clock, UploadRecords::of(home.path()), options(s3));
     let path = home.path().join("x");
     std::fs::write(&path, "x").unwrap();
     let upload = request("upload", &[("path", path.to_str().unwrap()), ("destination", "late/x")]);
@@ -107,7 +107,7 @@ fn a_clock_that_is_off_is_told_as_that() {
         (FailureClass::Outage, "clock_skew"),
         "{failure:?}"
     );
-    assert!(failure.message.contains("set the clock of this machine"), "{}", failure.message);
+    assert!(failure.message.contains("correct the clock of this machine"), "{}", failure.message);
     // From its answer it is known by how much.
     backend.execute(&upload, &Attempt::default()).unwrap();
     backend.health().unwrap();
@@ -128,7 +128,7 @@ fn without_keys_it_says_where_they_may_be() {
     command.env("AWS_EC2_METADATA_DISABLED", "true").env("HOME", home.path());
     command.output().unwrap();
     let why = place.run("why 1");
-    assert!(why.contains("set the access keys of `backends.s3`"), "{why}");
+    assert!(why.contains("set `backends.s3.access_key_id` and"), "{why}");
     // The usual places.
     let mut command = place.command("process");
     command.env("AWS_ACCESS_KEY_ID", OWNER.key).env("AWS_SECRET_ACCESS_KEY", OWNER.secret);

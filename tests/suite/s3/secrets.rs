@@ -28,7 +28,8 @@ fn credentials_are_in_nothing_that_is_printed_or_kept() {
         listener.local_addr().unwrap().port()
     };
     let (away, there) = (format!("http://127.0.0.1:{refused}"), s3.endpoint());
-    // Keys that are right and wrong, a service that is there and away, a session's token; in the settings and in the environment.
+    // Valid and wrong keys, a reachable and an unreachable service, a session token; in the settings
+    // and in the environment.
     for (endpoint, secret, token, in_settings) in [
         (&there, OWNER.secret, "", true),
         (&there, "wrongsecret000000000000000000000000", "", true),

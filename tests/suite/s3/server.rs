@@ -1,5 +1,5 @@
-//! A service that speaks S3: SeaweedFS with a folder of its own, on free ports of this machine; or, where
-//! `WAL_CLI_TEST_S3` has its address, one that is there already, with `BUCKET` and the keys of `OWNER` and `READER`.
+//! An S3 service: SeaweedFS with a directory of its own on free ports of this machine, or an existing
+//! one whose address `WAL_CLI_TEST_S3` contains, with `BUCKET` and the keys of `OWNER` and `READER`.
 #![expect(
     clippy::disallowed_methods,
     reason = "it waits for another program, in files and time of the real machine"
@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::suite::tools::{Need, python, weed};
 
-/// Somebody whom the service knows. The keys look like those of Garage, which takes no others; nobody else minds.
+/// A user of the service. The keys have the form that Garage requires; other services accept any.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {
     pub key: &'static str,
@@ -50,7 +50,8 @@ pub const BUCKET: &str = "wal-test";
 /// How long it may take to start: much more than it does.
 const READY_MAX: Duration = Duration::from_secs(120);
 
-/// Ends the service when the test that started it ends, however that happens; then there is nobody left at the pipe.
+/// Ends the service when the test that started it ends, even if it was killed: the guard then reads
+/// the end of the pipe.
 /// It is killed: asked to end, it would wait for connections that stand idle.
 const GUARD: &str = r#"
 "$0" "$@" </dev/null >"$FOLDER/weed.log" 2>&1 &
