@@ -63,7 +63,8 @@ pub enum Expected {
     Failed(&'static str),
 }
 
-/// Runs one operation of a type after preparing what it needs; calls the given function just before.
+/// Runs one operation of a type after preparing what it needs, and calls the given function just
+/// before.
 pub type Attempt = fn(&Table, &str, &dyn Fn()) -> Operation;
 
 /// An operation type, the call that a fault hits, and the expected state.
@@ -84,8 +85,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// Returns a table for a backend of this name; `configure` makes its settings, for access through
-    /// the proxy (`true`) and for direct access.
+    /// Returns a table for a backend of this name; `configure` makes its settings, for access
+    /// through the proxy (`true`) and for direct access.
     pub fn new(
         backend: &str,
         who: &'static str,
@@ -211,8 +212,8 @@ impl Table {
         );
     }
 
-    /// Checks that each case with this fault ends in the expected state and in time, and that a retry
-    /// then completes it.
+    /// Checks that each case with this fault ends in the expected state and in time, and that a
+    /// retry then completes it.
     pub fn walk(
         &self,
         proxy: &Proxy,

@@ -1,5 +1,5 @@
-//! The backend `ipfs` on a real Kubo: every type of operation, the same results as `local`, and every
-//! network fault.
+//! The backend `ipfs` on a real Kubo: every type of operation, the same results as `local`, and
+//! every network fault.
 #![expect(clippy::disallowed_methods, reason = "it makes files as a user would, and measures")]
 
 pub mod daemon;

@@ -29,7 +29,8 @@ fn configure(place: &Place, endpoint: &str, who: Identity, more: &str) {
     let bucket =
         if more.contains("bucket =") { String::new() } else { format!("bucket = \"{BUCKET}\"\n") };
     place.settings(&format!(
-        "default_backend = \"s3\"\nretry_delay = 0.01\n[backends.s3]\nendpoint = \"{endpoint}\"\nregion = \"us-east-1\"\n\
+        "default_backend = \"s3\"\nretry_delay = 0.01\n[backends.s3]\n\
+         endpoint = \"{endpoint}\"\nregion = \"us-east-1\"\n\
          {bucket}access_key_id = \"{}\"\nsecret_access_key = \"{}\"\n{more}",
         who.key, who.secret
     ));
@@ -92,7 +93,8 @@ fn before(s3: &S3) -> Proxy {
     }
     let service = Service {
         command,
-        error_inside: "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>InternalError</Code>\
+        error_inside: "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+                       <Error><Code>InternalError</Code>\
                        <Message>it went wrong inside</Message></Error>",
         refusal: "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>SomethingNew</Code>\
                   <Message>words that no release had before</Message></Error>",
@@ -167,7 +169,8 @@ fn what_is_put_is_there_for_others_and_comes_back() {
         "{operation:#}"
     );
     let body = format!(
-        "print(s3.get_object(Bucket={BUCKET:?}, Key='first/hello.txt')['Body'].read().decode(), end='')"
+        "body = s3.get_object(Bucket={BUCKET:?}, Key='first/hello.txt')['Body']\n\
+         print(body.read().decode(), end='')"
     );
     assert_eq!(s3.python(&body), "hello world");
     // Without a place, under its own name.
@@ -204,13 +207,16 @@ fn what_goes_with_an_object_is_there_with_it() {
     std::fs::write(place.path("large"), vec![7; 6 << 20]).unwrap();
     for name in ["small", "large"] {
         place.run(&format!(
-            "submit upload {name} with/{name} --param content_type=application/json --param metadata.by=ann \
+            "submit upload {name} with/{name} --param content_type=application/json \
+             --param metadata.by=ann \
              --param metadata.for=tests --param storage_class=STANDARD_IA --wait"
         ));
     }
     let print = format!(
-        "for name in ('small', 'large'):\n h = s3.head_object(Bucket={BUCKET:?}, Key='with/' + name)\n \
-         print(h['ContentType'], h['Metadata']['by'], h['Metadata']['for'], 'wal-cli-operation' in h['Metadata'], \
+        "for name in ('small', 'large'):\n \
+         h = s3.head_object(Bucket={BUCKET:?}, Key='with/' + name)\n \
+         print(h['ContentType'], h['Metadata']['by'], h['Metadata']['for'], \
+         'wal-cli-operation' in h['Metadata'], \
          h.get('StorageClass'))"
     );
     let line = "application/json ann tests True STANDARD_IA";
@@ -282,9 +288,8 @@ fn who_is_asked_about_an_attempt_knows_whose_it_was() {
     let (ours, other) = (put(), put());
     assert_eq!(s3.query_attempt(&ours), Ok(AttemptStatus::NotDone));
     s3.execute(&ours, &Attempt::default()).unwrap();
-    assert!(
-        matches!(s3.query_attempt(&ours), Ok(AttemptStatus::Done(outcome)) if outcome.size == Some(6))
-    );
+    assert!(matches!(s3.query_attempt(&ours),
+            Ok(AttemptStatus::Done(outcome)) if outcome.size == Some(6)));
     assert_eq!(
         s3.query_attempt(&other),
         Ok(AttemptStatus::NotDone),
@@ -292,9 +297,12 @@ fn who_is_asked_about_an_attempt_knows_whose_it_was() {
     );
     s3.execute(&other, &Attempt::default()).unwrap();
     assert_eq!(s3.query_attempt(&ours), Ok(AttemptStatus::NotDone), "put, and put over since");
+    let missing = [("source", "s3://no-such-bucket/x"), ("destination", &hello)];
+    let refused = s3.execute(&request("get", &missing), &Attempt::default());
     assert!(
-        matches!(s3.execute(&request("get", &[("source", "s3://no-such-bucket/x"), ("destination", &hello)]),
-        &Attempt::default()), Err(AttemptError::Failed { failure, .. }) if failure.error_type == "no_such_bucket")
+        matches!(&refused, Err(AttemptError::Failed { failure, .. })
+            if failure.error_type == "no_such_bucket"),
+        "{refused:?}"
     );
 }
 
@@ -315,7 +323,8 @@ fn keys_are_taken_as_they_are_written() {
         );
     }
     let print = format!(
-        "print([o['Key'] for o in s3.list_objects_v2(Bucket={BUCKET:?}, Prefix='odd/')['Contents']], \
+        "found = s3.list_objects_v2(Bucket={BUCKET:?}, Prefix='odd/')['Contents']\n\
+         print([o['Key'] for o in found], \
          s3.list_objects_v2(Bucket={BUCKET:?}, Prefix='odd copy/')['KeyCount'])"
     );
     let keys = s3.python(&print);

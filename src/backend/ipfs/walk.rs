@@ -1,9 +1,9 @@
 //! Walking from block to block: through a file in order, and through a sharded directory.
 //!
 //! The blocks may be malicious: a few blocks that each refer to the next one twice, level upon
-//! level, can describe more steps than any machine can take. So each block of a file must contribute the
-//! bytes it declares, a block that declares none is fetched once, and a block of a directory may
-//! occur in it once.
+//! level, can describe more steps than any machine can take. So each block of a file must
+//! contribute the bytes it declares, a block that declares none is fetched once, and a block of a
+//! directory may occur in it once.
 
 use std::collections::HashSet;
 

@@ -87,8 +87,8 @@ impl ContentDigest {
 }
 
 impl<'a> ReportedChecksum<'a> {
-    /// Returns the MD5 in an etag. The etag of an object that was put in parts, or is encrypted with
-    /// a key of its own, is not an MD5.
+    /// Returns the MD5 in an etag. The etag of an object that was put in parts, or is encrypted
+    /// with a key of its own, is not an MD5.
     fn md5(&self) -> Option<&'a str> {
         let is_plain =
             self.encryption.is_none_or(|encryption| *encryption == ServerSideEncryption::Aes256);

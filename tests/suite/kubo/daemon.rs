@@ -140,7 +140,8 @@ impl Kubo {
         // A zombie until its guard has noticed.
         let state =
             || std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        while !matches!(state().rsplit(") ").next(), Some(rest) if rest.is_empty() || rest.starts_with('Z'))
+        while !matches!(state().rsplit(") ").next(),
+            Some(rest) if rest.is_empty() || rest.starts_with('Z'))
         {
             assert!(since.elapsed() < READY_MAX, "Kubo does not end");
             std::thread::sleep(Duration::from_millis(20));

@@ -123,8 +123,10 @@ fn an_outage_under_a_queue_costs_nothing_but_time() {
     assert!(second <= 2, "then two: {:?}", &rest[..4]);
     let before = completed(&before);
     println!(
-        "{OPERATIONS} operations: {before} done when Kubo was asked to stop, {meanwhile} when it had; noticed after {noticed:.1?}, \
-         away for {away} s, all done {took:.1?} after its return; 0 attempts spent; operation {} went first",
+        "{OPERATIONS} operations: {before} done when Kubo was asked to stop, {meanwhile} when it \
+         had; noticed after {noticed:.1?}, \
+         unreachable for {away} s, all done {took:.1?} after its return; 0 attempts spent; \
+         operation {} went first",
         canary.2
     );
 }
@@ -145,7 +147,8 @@ fn a_dead_backend_a_hanging_one_and_a_poisoned_operation_hold_up_nothing_else() 
         endpoint(silent.port())
     ));
     // What nobody has: Kubo says so each time.
-    place.run("submit pin bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy --backend ipfs --priority 9 --max-retries 2");
+    let absent = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy";
+    place.run(&format!("submit pin {absent} --backend ipfs --priority 9 --max-retries 2"));
     for on in ["hanging", "dead"] {
         for name in ["a", "b"] {
             place.run(&format!("submit mkdir /{name} --backend {on} --priority 9"));

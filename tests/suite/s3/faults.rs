@@ -259,7 +259,8 @@ fn what_is_gone_already_when_a_move_removes_it_is_moved() {
     let there = super::backend(home.path(), S3Options { endpoint, ..super::options(S3::shared()) });
     let keys = |of: &str| {
         S3::shared().python(&format!(
-            "print([o['Key'] for o in s3.list_objects_v2(Bucket={BUCKET:?}, Prefix={of:?}).get('Contents', [])])"
+            "found = s3.list_objects_v2(Bucket={BUCKET:?}, Prefix={of:?})\n\
+             print([o['Key'] for o in found.get('Contents', [])])"
         ))
     };
     for (nth, fault) in
@@ -450,8 +451,10 @@ fn what_has_no_checksum_is_compared_by_its_etag_also_where_checksums_are_expecte
         spoilt("upload", &[("path", path.to_str().unwrap()), ("destination", "bare/sent")]);
     }
     S3::shared().python(&format!(
-        "bare = boto3.client('s3', endpoint_url='{}', region_name='us-east-1', aws_access_key_id='{}', aws_secret_access_key='{}',\n\
-             config=config.merge(botocore.config.Config(request_checksum_calculation='when_required')))\n\
+        "bare = boto3.client('s3', endpoint_url='{}', region_name='us-east-1', \
+         aws_access_key_id='{}', aws_secret_access_key='{}',\n\
+             config=config.merge(botocore.config.Config(\
+             request_checksum_calculation='when_required')))\n\
          bare.put_object(Bucket={BUCKET:?}, Key='bare/got', Body=b'content')",
         S3::shared().endpoint(),
         OWNER.key,

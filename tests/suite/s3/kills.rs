@@ -1,5 +1,5 @@
-//! `kill -9` of the drain loop in the middle of what it does on S3: log and service agree in the end, and nothing
-//! unfinished is left there.
+//! `kill -9` of the drain loop during operations on S3: log and service agree in the end, and no
+//! unfinished upload is left.
 //!
 //! `WAL_CLI_LONG` sets the number of rounds, `WAL_CLI_SEED` the seed of the first one (`tests/long
 //! s3`).
@@ -85,8 +85,10 @@ fn rounds(
         wanted.extend(round(&round_, delay));
     }
     let there = s3.python(&format!(
-        "for page in s3.get_paginator('list_objects_v2').paginate(Bucket={BUCKET:?}, Prefix='{base}/'):\n \
-         for o in page.get('Contents', []):\n  body = s3.get_object(Bucket={BUCKET:?}, Key=o['Key'])['Body'].read()\n  \
+        "pages = s3.get_paginator('list_objects_v2')\n\
+         for page in pages.paginate(Bucket={BUCKET:?}, Prefix='{base}/'):\n \
+         for o in page.get('Contents', []):\n  \
+         body = s3.get_object(Bucket={BUCKET:?}, Key=o['Key'])['Body'].read()\n  \
          print(o['Key'], hashlib.sha256(body).hexdigest())"
     ));
     for (key, sum) in wanted {

@@ -1,5 +1,5 @@
-//! Uploads in parts: complete and undamaged at the service, resumed after a crash, aborted when they
-//! are no longer needed.
+//! Uploads in parts: complete and undamaged at the service, resumed after a crash, aborted when
+//! they are no longer needed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,8 +25,10 @@ pub fn noise(path: &Path, length: usize, seed: u64) {
 /// The SHA-256 of an object, and its size, as another client reads it.
 fn seen(s3: &S3, key: &str) -> String {
     s3.python(&format!(
-        "body = s3.get_object(Bucket={BUCKET:?}, Key={key:?})['Body']\nh = hashlib.sha256()\nn = 0\n\
-         for piece in body.iter_chunks(1 << 20):\n h.update(piece)\n n += len(piece)\nprint(n, h.hexdigest())"
+        "body = s3.get_object(Bucket={BUCKET:?}, Key={key:?})['Body']\n\
+         h = hashlib.sha256()\nn = 0\n\
+         for piece in body.iter_chunks(1 << 20):\n h.update(piece)\n n += len(piece)\n\
+         print(n, h.hexdigest())"
     ))
 }
 
@@ -58,7 +60,7 @@ fn large_files_arrive_whole_and_memory_does_not_grow_with_them() {
         assert!(status.success());
         assert_eq!(sum(&place.path("back")), sum(&place.path("large")));
         println!(
-            "peak KiB: {sent} for putting 200 MiB, {fetched} for getting it back; checksums {checksums}"
+            "peak KiB: {sent} for putting 200 MiB, {fetched} for fetching it; checksums {checksums}"
         );
         assert!(
             (1_000..96 << 10).contains(&sent) && (1_000..96 << 10).contains(&fetched),
@@ -144,7 +146,8 @@ fn an_upload_without_a_checksum_of_the_whole_is_carried_on_with_as_it_was_begun(
     // As it is with older services, and was with older versions of this program.
     let id = s3.python(&format!(
         "s3.abort_multipart_upload(Bucket={BUCKET:?}, Key='of parts', UploadId={})\n\
-         print(s3.create_multipart_upload(Bucket={BUCKET:?}, Key='of parts', ChecksumAlgorithm='CRC32')['UploadId'])",
+         u = s3.create_multipart_upload(Bucket={BUCKET:?}, Key='of parts', \
+         ChecksumAlgorithm='CRC32')\nprint(u['UploadId'])",
         note["upload"]
     ));
     note["upload"] = id.into();
@@ -295,7 +298,8 @@ fn large_objects_are_copied_in_parts() {
         assert_eq!((outcome.size, &outcome.receipt["parts"][..]), (Some(14_000_000), "3"));
         assert_eq!(seen(s3, to), sum(&home.path().join("file")));
         let print = format!(
-            "h = s3.head_object(Bucket={BUCKET:?}, Key={to:?})\nprint(h['ContentType'], h['Metadata']['by'])"
+            "h = s3.head_object(Bucket={BUCKET:?}, Key={to:?})\n\
+             print(h['ContentType'], h['Metadata']['by'])"
         );
         assert_eq!(s3.python(&print), "text/x ann");
     }

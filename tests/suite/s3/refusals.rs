@@ -118,7 +118,8 @@ fn without_keys_it_says_where_they_may_be() {
     let home = tempfile::tempdir().unwrap();
     let place = Place::new();
     place.settings(&format!(
-        "default_backend = \"s3\"\n[backends.s3]\nendpoint = \"{}\"\nregion = \"us-east-1\"\nbucket = \"{BUCKET}\"\n",
+        "default_backend = \"s3\"\n[backends.s3]\nendpoint = \"{}\"\n\
+         region = \"us-east-1\"\nbucket = \"{BUCKET}\"\n",
         S3::shared().endpoint()
     ));
     place.file("x", "x\n");

@@ -28,8 +28,8 @@ fn credentials_are_in_nothing_that_is_printed_or_kept() {
         listener.local_addr().unwrap().port()
     };
     let (away, there) = (format!("http://127.0.0.1:{refused}"), s3.endpoint());
-    // Valid and wrong keys, a reachable and an unreachable service, a session token; in the settings
-    // and in the environment.
+    // Valid and wrong keys, a reachable and an unreachable service, a session token; in the
+    // settings and in the environment.
     for (endpoint, secret, token, in_settings) in [
         (&there, OWNER.secret, "", true),
         (&there, "wrongsecret000000000000000000000000", "", true),
@@ -49,7 +49,8 @@ fn credentials_are_in_nothing_that_is_printed_or_kept() {
             false => String::new(),
         };
         place.settings(&format!(
-            "default_backend = \"s3\"\nretry_delay = 0.01\nmax_retries = 1\n[backends.s3]\nendpoint = \"{endpoint}\"\n\
+            "default_backend = \"s3\"\nretry_delay = 0.01\nmax_retries = 1\n[backends.s3]\n\
+             endpoint = \"{endpoint}\"\n\
              bucket = \"{BUCKET}\"\npart_size = \"5 MiB\"\n{keys}"
         ));
         place.file("small", "x\n");

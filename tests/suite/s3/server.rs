@@ -1,5 +1,6 @@
-//! An S3 service: SeaweedFS with a directory of its own on free ports of this machine, or an existing
-//! one whose address `WAL_CLI_TEST_S3` contains, with `BUCKET` and the keys of `OWNER` and `READER`.
+//! An S3 service: SeaweedFS with a directory of its own on free ports of this machine, or an
+//! existing one whose address `WAL_CLI_TEST_S3` contains, with `BUCKET` and the keys of `OWNER` and
+//! `READER`.
 #![expect(
     clippy::disallowed_methods,
     reason = "it waits for another program, in files and time of the real machine"
@@ -125,9 +126,13 @@ impl S3 {
             "-master.telemetry=false",
             "-s3.autoCreateBucket=false",
         ]);
-        let who = |name: &str, Identity { key, secret }: Identity, actions: &[&str]| json!({"name": name, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": actions});
+        let who = |name: &str, Identity { key, secret }: Identity, actions: &[&str]| {
+            let credentials = json!([{"accessKey": key, "secretKey": secret}]);
+            json!({"name": name, "credentials": credentials, "actions": actions})
+        };
         let all = ["Admin", "Read", "Write", "List", "Tagging"];
-        let identities = json!({"identities": [who("owner", OWNER, &all), who("reader", READER, &["Read", "List"])]});
+        let identities = [who("owner", OWNER, &all), who("reader", READER, &["Read", "List"])];
+        let identities = json!({"identities": identities});
         let config = folder.join("identities.json");
         std::fs::write(&config, identities.to_string()).unwrap();
         guard.arg(format!("-s3.config={}", config.display()));
@@ -166,7 +171,8 @@ impl S3 {
     /// The keys of unfinished uploads that begin so, a line each.
     pub fn uploads(&self, prefix: &str) -> String {
         self.python(&format!(
-            "for u in s3.list_multipart_uploads(Bucket={BUCKET:?}, Prefix={prefix:?}).get('Uploads', []): print(u['Key'])"
+            "found = s3.list_multipart_uploads(Bucket={BUCKET:?}, Prefix={prefix:?})\n\
+             for u in found.get('Uploads', []): print(u['Key'])"
         ))
     }
 
@@ -178,7 +184,8 @@ impl S3 {
     fn try_python(&self, lines: &str) -> Result<String, String> {
         let preamble = format!(
             "import boto3, botocore.config, hashlib\n\
-             config = botocore.config.Config(s3={{'addressing_style': 'path'}}, retries={{'total_max_attempts': 1}})\n\
+             config = botocore.config.Config(s3={{'addressing_style': 'path'}}, \
+             retries={{'total_max_attempts': 1}})\n\
              s3 = boto3.client('s3', endpoint_url='{}', region_name='us-east-1', config=config,\n\
                  aws_access_key_id='{}', aws_secret_access_key='{}')\n",
             self.endpoint(),
