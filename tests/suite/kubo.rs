@@ -137,7 +137,7 @@ fn files_and_directories_have_the_same_cids_on_ipfs_as_on_local() {
 }
 
 #[test]
-fn every_type_does_on_kubo_what_it_does_on_local() {
+fn every_type_behaves_as_on_local() {
     let home = tempfile::tempdir().unwrap();
     behaviours::all(&Bench::new(
         backend(options(Kubo::shared().endpoint())),
@@ -155,7 +155,7 @@ fn every_type_does_on_kubo_what_it_does_on_local() {
 }
 
 #[test]
-fn pins_are_made_named_and_taken_away() {
+fn pins_are_added_named_and_removed() {
     let home = tempfile::tempdir().unwrap();
     let kubo = Kubo::new(&[]);
     let bench = Bench::new(backend(options(kubo.endpoint())), home.path().to_owned(), "/");
@@ -190,7 +190,7 @@ fn pins_are_made_named_and_taken_away() {
 }
 
 #[test]
-fn what_the_node_has_not_got_is_said_and_can_come_later() {
+fn missing_content_is_reported_and_can_arrive_later() {
     let home = tempfile::tempdir().unwrap();
     let bench =
         Bench::new(backend(options(Kubo::shared().endpoint())), home.path().to_owned(), "/");
@@ -224,7 +224,7 @@ fn what_the_node_has_not_got_is_said_and_can_come_later() {
 }
 
 #[test]
-fn a_node_that_asks_others_in_vain_gives_a_pin_up_at_the_limit() {
+fn a_pin_without_a_provider_ends_at_the_limit() {
     let home = tempfile::tempdir().unwrap();
     let kubo = Kubo::alone();
     let idle = Duration::from_millis(1500);
@@ -267,7 +267,7 @@ fn a_node_that_asks_others_in_vain_gives_a_pin_up_at_the_limit() {
 }
 
 #[test]
-fn neither_a_machine_that_cannot_make_calls_now_nor_a_wrong_address_costs_anything() {
+fn missing_certificates_and_a_wrong_address_cost_no_attempt() {
     for (endpoint, error_type, says) in [
         ("https://127.0.0.1:1/api/v0", "no_network", "certificates"),
         ("https://127.0.0.1:port/api/v0", "misconfigured", "`backends.ipfs.endpoint`"),
@@ -302,7 +302,7 @@ fn neither_a_machine_that_cannot_make_calls_now_nor_a_wrong_address_costs_anythi
 }
 
 #[test]
-fn secrets_open_the_door_and_are_told_to_nobody_else() {
+fn credentials_grant_access_and_are_not_disclosed() {
     const USERS: &str = r#"{
         "ann": { "AuthSecret": "bearer:t0ken-of-ann", "AllowedPaths": ["/api/v0"] },
         "bob": { "AuthSecret": "basic:bob:s3cret of bob",
@@ -370,7 +370,7 @@ fn secrets_open_the_door_and_are_told_to_nobody_else() {
 }
 
 #[test]
-fn a_running_upload_stops_within_two_seconds_of_being_cancelled() {
+fn a_cancelled_upload_stops_within_two_seconds() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("endless");
     // Takes room on no disk, and more time than this test has patience.
@@ -410,7 +410,7 @@ fn a_running_upload_stops_within_two_seconds_of_being_cancelled() {
 }
 
 #[test]
-fn memory_does_not_grow_with_what_is_sent_or_fetched() {
+fn memory_does_not_grow_with_the_content() {
     let place = Place::in_memory();
     configure(&place, Kubo::shared(), "");
     std::fs::File::create(place.path("large")).unwrap().set_len(400 << 20).unwrap();
@@ -431,7 +431,7 @@ fn memory_does_not_grow_with_what_is_sent_or_fetched() {
 }
 
 #[test]
-fn an_address_where_nobody_is_or_somebody_else_is_is_told_apart() {
+fn unreachable_and_foreign_servers_are_told_apart() {
     let home = tempfile::tempdir().unwrap();
     let kubo = Kubo::shared();
     let base = format!("http://127.0.0.1:{}", kubo.port());

@@ -108,7 +108,7 @@ fn shown(place: &Place, number: u64) -> Value {
 }
 
 #[test]
-fn every_type_does_what_it_does_elsewhere() {
+fn every_type_behaves_as_on_other_backends() {
     let home = tempfile::tempdir().unwrap();
     for (names, checksums) in [("/shared", true), ("/shared-plain", false)] {
         let s3 = backend(home.path(), S3Options { checksums, ..options(S3::shared()) });
@@ -120,7 +120,7 @@ fn every_type_does_what_it_does_elsewhere() {
 }
 
 #[test]
-fn over_tls_it_is_reached_by_whoever_trusts_it() {
+fn tls_works_with_a_trusted_certificate() {
     // Not the one that is there already, which need not have a certificate.
     let (place, s3) = (Place::new(), S3::new());
     configure(&place, &s3.tls_endpoint(), OWNER, "part_size = \"5 MiB\"\n");
@@ -155,7 +155,7 @@ fn over_tls_it_is_reached_by_whoever_trusts_it() {
 }
 
 #[test]
-fn what_is_put_is_there_for_others_and_comes_back() {
+fn other_programs_can_read_an_object_that_was_put() {
     let (place, s3) = (Place::new(), S3::shared());
     configure(&place, &s3.endpoint(), OWNER, "");
     place.run("health --backend s3");
@@ -200,7 +200,7 @@ fn what_is_put_is_there_for_others_and_comes_back() {
 }
 
 #[test]
-fn what_goes_with_an_object_is_there_with_it() {
+fn options_of_an_object_are_stored_with_it() {
     let (place, s3) = (Place::new(), S3::shared());
     configure(&place, &s3.endpoint(), OWNER, "part_size = \"5 MiB\"\n");
     place.file("small", "{}\n");
@@ -228,7 +228,7 @@ fn what_goes_with_an_object_is_there_with_it() {
 }
 
 #[test]
-fn only_where_nothing_is_yet_means_that() {
+fn if_none_match_replaces_nothing() {
     let (place, s3) = (Place::new(), S3::shared());
     configure(&place, &s3.endpoint(), OWNER, "part_size = \"5 MiB\"\n");
     place.file("small", "first\n");
@@ -279,7 +279,7 @@ fn long_listings_come_in_pages() {
 }
 
 #[test]
-fn who_is_asked_about_an_attempt_knows_whose_it_was() {
+fn a_query_recognises_the_operation_that_put_an_object() {
     let home = tempfile::tempdir().unwrap();
     let s3 = backend(home.path(), options(S3::shared()));
     let bench = Bench::new(s3.clone(), home.path().join("files"), "/asked");
@@ -307,7 +307,7 @@ fn who_is_asked_about_an_attempt_knows_whose_it_was() {
 }
 
 #[test]
-fn keys_are_taken_as_they_are_written() {
+fn keys_are_used_as_written() {
     let (place, s3) = (Place::new(), S3::shared());
     configure(&place, &s3.endpoint(), OWNER, "");
     place.file("x", "odd\n");
@@ -335,7 +335,7 @@ fn keys_are_taken_as_they_are_written() {
 }
 
 #[test]
-fn a_whole_bucket_is_no_place_and_a_place_is_known_however_it_is_written() {
+fn a_location_is_parsed_in_every_form_and_is_never_a_bucket() {
     let home = tempfile::tempdir().unwrap();
     let s3 = backend(home.path(), options(S3::shared()));
     let bench = Bench::new(s3, home.path().join("files"), "/same");
@@ -365,7 +365,7 @@ fn a_whole_bucket_is_no_place_and_a_place_is_known_however_it_is_written() {
 }
 
 #[test]
-fn an_object_and_a_folder_of_one_name_are_two_things() {
+fn an_object_and_a_folder_may_share_a_name() {
     let home = tempfile::tempdir().unwrap();
     let s3 = backend(home.path(), options(S3::shared()));
     let bench = Bench::new(s3, home.path().join("files"), "/twins");

@@ -153,22 +153,22 @@ fn hangs_end_at_the_limit_and_are_settled() {
 }
 
 #[test]
-fn what_is_not_even_read_ends_at_the_limit() {
+fn a_request_that_is_not_read_ends_at_the_limit() {
     every_type_with(&[Fault::HangBeforeReading]);
 }
 
 #[test]
-fn answers_that_break_off_are_settled_by_asking() {
+fn interrupted_responses_are_settled_by_a_query() {
     every_type_with(&INTERRUPTIONS);
 }
 
 #[test]
-fn overload_is_waited_out_as_long_as_it_asks_for() {
+fn overload_is_waited_out_for_the_requested_time() {
     every_type_with(&OVERLOADS);
 }
 
 #[test]
-fn errors_inside_and_behind_an_answer_are_errors() {
+fn errors_inside_and_after_a_response_are_errors() {
     every_type_with(&[
         Fault::ErrorInside,
         Fault::ErrorBehind,
@@ -178,7 +178,7 @@ fn errors_inside_and_behind_an_answer_are_errors() {
 }
 
 #[test]
-fn lines_that_tell_nothing_new_keep_no_pin_waiting_and_those_that_count_do() {
+fn only_lines_that_report_progress_keep_a_pin_waiting() {
     let proxy = before(Kubo::shared());
     let table = table(proxy.port());
     let since = Instant::now();
@@ -199,7 +199,7 @@ fn lines_that_tell_nothing_new_keep_no_pin_waiting_and_those_that_count_do() {
 }
 
 #[test]
-fn a_refusal_by_a_node_that_is_gone_then_costs_no_attempt_and_what_is_seen_to_be_done_is_done() {
+fn an_error_before_an_outage_costs_no_attempt() {
     let proxy = before(Kubo::shared());
     for (fault, wanted) in [
         (Fault::RefuseBehind, Expected::Completed),
@@ -224,7 +224,7 @@ fn a_refusal_by_a_node_that_is_gone_then_costs_no_attempt_and_what_is_seen_to_be
 }
 
 #[test]
-fn what_is_not_what_its_cid_says_is_not_taken() {
+fn content_that_does_not_match_its_cid_is_refused() {
     let proxy = before(Kubo::shared());
     let table = table(proxy.port());
     for (operation_type, command, from, to, wanted) in [
@@ -252,7 +252,7 @@ fn what_is_not_what_its_cid_says_is_not_taken() {
 }
 
 #[test]
-fn a_node_that_is_away_costs_no_attempt_whatever_the_type() {
+fn an_unreachable_node_costs_no_attempt_of_any_type() {
     let nobody = Unreachable::new();
     let (silent, deaf) = (before(Kubo::shared()), before(Kubo::shared()));
     silent.plan("*", Fault::HangBeforeHead);

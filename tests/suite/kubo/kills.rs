@@ -68,7 +68,7 @@ fn rounds(kind: &str, mut round: impl FnMut(&Round, Duration)) {
 }
 
 #[test]
-fn an_add_that_is_killed_is_pinned_in_the_end() {
+fn a_killed_add_is_pinned_in_the_end() {
     rounds("add", |round, delay| {
         round.killed("add file", delay);
         let cid =
@@ -78,7 +78,7 @@ fn an_add_that_is_killed_is_pinned_in_the_end() {
 }
 
 #[test]
-fn a_pin_that_is_killed_is_there_in_the_end() {
+fn a_killed_pin_completes() {
     rounds("pin", |round, delay| {
         let cid = round.now("add file --param pin=false");
         assert!(!round.kubo.has_pin(&cid));
@@ -88,7 +88,7 @@ fn a_pin_that_is_killed_is_there_in_the_end() {
 }
 
 #[test]
-fn a_removal_that_is_killed_takes_away_what_it_should_and_no_more() {
+fn a_killed_removal_removes_its_target_and_nothing_else() {
     rounds("rm", |round, delay| {
         let names = &round.names;
         for name in ["one", "two"] {
@@ -101,7 +101,7 @@ fn a_removal_that_is_killed_takes_away_what_it_should_and_no_more() {
 }
 
 #[test]
-fn a_move_that_is_killed_leaves_one_of_it() {
+fn a_killed_move_leaves_one_copy() {
     rounds("move", |round, delay| {
         let names = &round.names;
         let cid = round.now(&format!("upload file {names}/from"));

@@ -37,7 +37,7 @@ fn completed(status: &Value) -> u64 {
 }
 
 #[test]
-fn an_outage_under_a_queue_costs_nothing_but_time() {
+fn an_outage_with_a_full_queue_costs_only_time() {
     let away = std::env::var("WAL_CLI_LONG").map_or(3, |n| n.parse().expect("a number of seconds"));
     let (place, mut kubo) = (Place::in_memory(), Kubo::new(&[]));
     configure(&place, &kubo, "");
@@ -132,7 +132,7 @@ fn an_outage_under_a_queue_costs_nothing_but_time() {
 }
 
 #[test]
-fn a_dead_backend_a_hanging_one_and_a_poisoned_operation_hold_up_nothing_else() {
+fn unreachable_hanging_and_failing_backends_delay_no_other() {
     let kubo = Kubo::shared();
     let silent = before(kubo);
     silent.plan("*", Fault::HangBeforeHead);

@@ -166,27 +166,27 @@ fn hangs_end_at_the_limit_and_are_settled() {
 }
 
 #[test]
-fn what_is_not_even_read_ends_at_the_limit() {
+fn a_request_that_is_not_read_ends_at_the_limit() {
     every_type_with(&[Fault::HangBeforeReading]);
 }
 
 #[test]
-fn answers_that_break_off_are_settled_by_asking() {
+fn interrupted_responses_are_settled_by_a_query() {
     every_type_with(&INTERRUPTIONS);
 }
 
 #[test]
-fn overload_is_waited_out_as_long_as_it_asks_for() {
+fn overload_is_waited_out_for_the_requested_time() {
     every_type_with(&OVERLOADS);
 }
 
 #[test]
-fn errors_inside_and_behind_an_answer_are_errors() {
+fn errors_inside_and_after_a_response_are_errors() {
     every_type_with(&[Fault::ErrorInside, Fault::RefuseBehind, Fault::Nonsense]);
 }
 
 #[test]
-fn what_is_seen_to_be_done_is_done_whatever_the_service_says_and_wherever_it_is_then() {
+fn a_query_decides_about_errors_before_an_outage() {
     let proxy = before(S3::shared());
     for fault in [Fault::RefuseBehind, Fault::DropAnswer] {
         for (operation_type, call) in
@@ -208,7 +208,7 @@ fn what_is_seen_to_be_done_is_done_whatever_the_service_says_and_wherever_it_is_
 }
 
 #[test]
-fn what_somebody_put_in_place_of_what_was_copied_is_not_removed_by_a_move() {
+fn a_move_does_not_remove_an_object_that_was_replaced() {
     let (proxy, home) = (before(S3::shared()), tempfile::tempdir().unwrap());
     let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));
     let there = super::backend(home.path(), S3Options { endpoint, ..super::options(S3::shared()) });
@@ -253,7 +253,7 @@ fn what_somebody_put_in_place_of_what_was_copied_is_not_removed_by_a_move() {
 }
 
 #[test]
-fn what_is_gone_already_when_a_move_removes_it_is_moved() {
+fn a_move_accepts_a_source_that_no_longer_exists() {
     let (proxy, home) = (before(S3::shared()), tempfile::tempdir().unwrap());
     let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));
     let there = super::backend(home.path(), S3Options { endpoint, ..super::options(S3::shared()) });
@@ -304,7 +304,7 @@ fn what_is_gone_already_when_a_move_removes_it_is_moved() {
 }
 
 #[test]
-fn content_under_a_key_like_that_of_a_folder_is_not_dropped() {
+fn content_under_a_folder_key_is_kept() {
     let (proxy, home) = (before(S3::shared()), tempfile::tempdir().unwrap());
     let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));
     let there = super::backend(home.path(), S3Options { endpoint, ..super::options(S3::shared()) });
@@ -333,7 +333,7 @@ fn content_under_a_key_like_that_of_a_folder_is_not_dropped() {
 }
 
 #[test]
-fn what_somebody_else_says_in_its_place_fails_nothing() {
+fn responses_of_other_servers_fail_no_operation() {
     let proxy = before(S3::shared());
     proxy.plan("*", Fault::Status(404));
     let table = table(proxy.port());
@@ -349,7 +349,7 @@ fn what_somebody_else_says_in_its_place_fails_nothing() {
 }
 
 #[test]
-fn what_is_spoilt_on_the_way_is_not_taken() {
+fn content_damaged_in_transit_is_refused() {
     let proxy = before(S3::shared());
     let table = table(proxy.port());
     // There and back: the service, and then we, see that it does not match its checksum.
@@ -368,7 +368,7 @@ fn what_is_spoilt_on_the_way_is_not_taken() {
 }
 
 #[test]
-fn what_is_sent_is_announced_in_the_head_of_its_call() {
+fn checksums_of_content_are_in_the_headers() {
     let (proxy, home) = (before(S3::shared()), tempfile::tempdir().unwrap());
     let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));
     let path = home.path().join("file");
@@ -432,7 +432,7 @@ fn what_is_sent_is_announced_in_the_head_of_its_call() {
 }
 
 #[test]
-fn what_has_no_checksum_is_compared_by_its_etag_also_where_checksums_are_expected() {
+fn content_without_a_checksum_is_compared_by_its_etag() {
     let (proxy, home) = (before(S3::shared()), tempfile::tempdir().unwrap());
     let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));
     let there = super::backend(home.path(), S3Options { endpoint, ..super::options(S3::shared()) });
@@ -465,7 +465,7 @@ fn what_has_no_checksum_is_compared_by_its_etag_also_where_checksums_are_expecte
 }
 
 #[test]
-fn what_is_written_to_between_its_announcement_and_its_end_is_told_as_that() {
+fn a_file_changed_while_it_is_sent_is_reported() {
     use std::os::unix::fs::FileExt;
     let (proxy, home) = (before(S3::shared()), tempfile::tempdir().unwrap());
     let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));
@@ -497,7 +497,7 @@ fn what_is_written_to_between_its_announcement_and_its_end_is_told_as_that() {
 }
 
 #[test]
-fn what_a_service_without_checksums_has_is_compared_with_what_was_sent() {
+fn content_is_compared_on_a_service_without_checksums() {
     let (proxy, home) = (before(S3::shared()), tempfile::tempdir().unwrap());
     let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));
     let options = S3Options { checksums: false, endpoint, ..super::options(S3::shared()) };
@@ -539,7 +539,7 @@ fn what_a_service_without_checksums_has_is_compared_with_what_was_sent() {
 }
 
 #[test]
-fn a_service_that_is_away_costs_no_attempt_whatever_the_type() {
+fn an_unreachable_service_costs_no_attempt_of_any_type() {
     let nobody = Unreachable::new();
     let (silent, broken) = (before(S3::shared()), before(S3::shared()));
     silent.plan("*", Fault::HangBeforeHead);

@@ -99,7 +99,7 @@ fn rounds(
 }
 
 #[test]
-fn a_put_that_is_killed_is_there_in_the_end() {
+fn a_killed_put_completes() {
     rounds("put", 100_000, 60_000, |round, delay| {
         let key = format!("{}/put", round.folder);
         round.killed(&format!("upload file {key}"), delay);
@@ -108,7 +108,7 @@ fn a_put_that_is_killed_is_there_in_the_end() {
 }
 
 #[test]
-fn an_upload_in_parts_that_is_killed_is_there_in_the_end_and_one_that_is_cancelled_leaves_nothing()
+fn a_killed_upload_completes_and_a_cancelled_one_leaves_nothing()
 {
     rounds("multipart", 22_000_000, 500_000, |round, delay| {
         let key = format!("{}/parts", round.folder);
@@ -118,7 +118,7 @@ fn an_upload_in_parts_that_is_killed_is_there_in_the_end_and_one_that_is_cancell
 }
 
 #[test]
-fn a_copy_that_is_killed_is_there_in_the_end() {
+fn a_killed_copy_completes() {
     rounds("copy", 300_000, 60_000, |round, delay| {
         let [from, to] = ["from", "to"].map(|name| format!("{}/{name}", round.folder));
         round.now(&format!("upload file {from}"));
@@ -129,7 +129,7 @@ fn a_copy_that_is_killed_is_there_in_the_end() {
 }
 
 #[test]
-fn a_move_that_is_killed_leaves_one_of_it() {
+fn a_killed_move_leaves_one_copy() {
     rounds("move", 300_000, 80_000, |round, delay| {
         let [from, to] = ["from", "to"].map(|name| format!("{}/{name}", round.folder));
         round.now(&format!("upload file {from}/a"));

@@ -48,7 +48,7 @@ fn notes(log: &Path) -> usize {
 }
 
 #[test]
-fn large_files_arrive_whole_and_memory_does_not_grow_with_them() {
+fn large_files_arrive_complete_in_constant_memory() {
     let (place, s3) = (Place::in_memory(), S3::shared());
     for (key, checksums) in [("large/checked", true), ("large/plain", false)] {
         configure(&place, &s3.endpoint(), OWNER, &format!("checksums = {checksums}\n"));
@@ -119,7 +119,7 @@ fn interrupted(s3: &S3, log: &Path, key: &str) -> (Arc<dyn Backend>, wal_cli::ba
 }
 
 #[test]
-fn an_upload_that_broke_off_is_carried_on_with_and_only_what_is_missing_is_sent() {
+fn an_interrupted_upload_is_resumed_with_the_missing_parts_only() {
     let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
     let (there, upload) = interrupted(s3, home.path(), "resumed");
     let attempt = Attempt::default();
@@ -136,7 +136,7 @@ fn an_upload_that_broke_off_is_carried_on_with_and_only_what_is_missing_is_sent(
 }
 
 #[test]
-fn an_upload_without_a_checksum_of_the_whole_is_carried_on_with_as_it_was_begun() {
+fn an_upload_without_a_whole_checksum_is_resumed_without_it() {
     let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
     let (there, upload) = interrupted(s3, home.path(), "of parts");
     let entry = std::fs::read_dir(home.path().join("uploads")).unwrap().next().unwrap().unwrap();
@@ -159,7 +159,7 @@ fn an_upload_without_a_checksum_of_the_whole_is_carried_on_with_as_it_was_begun(
 }
 
 #[test]
-fn what_is_not_what_was_sent_before_begins_anew() {
+fn changed_content_starts_a_new_upload() {
     let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
     let (there, upload) = interrupted(s3, home.path(), "anew");
     // As long as before, and at the same time: only reading tells.
@@ -183,7 +183,7 @@ fn what_is_not_what_was_sent_before_begins_anew() {
 }
 
 #[test]
-fn what_nobody_carries_on_is_given_up_and_what_others_have_begun_is_not() {
+fn orphaned_uploads_are_aborted_and_foreign_ones_are_not() {
     let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
     let (there, upload) = interrupted(s3, home.path(), "given-up");
     assert_eq!(there.orphans(), [(upload.number, upload.id)]);
@@ -214,7 +214,7 @@ fn what_nobody_carries_on_is_given_up_and_what_others_have_begun_is_not() {
 }
 
 #[test]
-fn an_upload_is_aborted_when_its_operation_is_cancelled_and_what_is_left_by_cleanup() {
+fn uploads_are_aborted_on_cancellation_and_by_cleanup() {
     let s3 = S3::shared();
     for (key, at_work) in [("cancelled/running", true), ("cancelled/left", false)] {
         let place = Place::in_memory();
@@ -313,7 +313,7 @@ fn large_objects_are_copied_in_parts() {
 }
 
 #[test]
-fn an_error_inside_the_answer_to_the_last_call_is_an_error() {
+fn an_error_inside_the_response_to_the_last_call_is_an_error() {
     let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
     let proxy = before(s3);
     proxy.plan("CompleteMultipartUpload", Fault::ErrorInside);

@@ -36,7 +36,7 @@ fn upload(
 }
 
 #[test]
-fn each_has_its_class_and_its_advice() {
+fn each_refusal_has_its_class_and_hint() {
     let s3 = S3::shared();
     let wrong = Identity { secret: "wrongsecret", ..OWNER };
     let unknown = Identity { key: "nobodysaccesskey", ..OWNER };
@@ -90,7 +90,7 @@ fn each_has_its_class_and_its_advice() {
 }
 
 #[test]
-fn a_clock_that_is_off_is_told_as_that() {
+fn a_wrong_clock_is_reported_as_such() {
     let home = tempfile::tempdir().unwrap();
     let s3 = S3::shared();
     let clock: Arc<dyn Clock> =
@@ -114,7 +114,7 @@ fn a_clock_that_is_off_is_told_as_that() {
 }
 
 #[test]
-fn without_keys_it_says_where_they_may_be() {
+fn a_missing_access_key_is_reported_with_a_hint() {
     let home = tempfile::tempdir().unwrap();
     let place = Place::new();
     place.settings(&format!(
@@ -139,7 +139,7 @@ fn without_keys_it_says_where_they_may_be() {
 }
 
 #[test]
-fn a_backend_that_is_half_configured_says_what_is_missing() {
+fn a_half_configured_backend_reports_the_missing_setting() {
     let place = Place::new();
     for (settings, missing) in [
         ("bucket = \"b\"\naccess_key_id = \"id\"\n", "secret_access_key"),
@@ -160,7 +160,7 @@ fn a_backend_that_is_half_configured_says_what_is_missing() {
 }
 
 #[test]
-fn what_hangs_ends_at_its_limits() {
+fn a_hanging_call_ends_at_its_limit() {
     let s3 = S3::shared();
     let proxy = super::before(s3);
     proxy.plan("PutObject", crate::suite::proxy::Fault::HangBeforeHead);

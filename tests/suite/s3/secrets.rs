@@ -21,7 +21,7 @@ fn all_below(directory: &Path, found: &mut Vec<(String, Vec<u8>)>) {
 }
 
 #[test]
-fn credentials_are_in_nothing_that_is_printed_or_kept() {
+fn credentials_are_never_printed_or_stored() {
     let s3 = S3::shared();
     let refused = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
