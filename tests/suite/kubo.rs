@@ -24,7 +24,7 @@ use super::binary::Place;
 use super::proxy::{Proxy, Service};
 use super::tools::peak_of;
 
-/// How tests reach a node: like a user with little patience.
+/// Returns the options of a backend for a node, with short timeouts.
 fn options(endpoint: String) -> IpfsOptions {
     IpfsOptions {
         name: "ipfs".into(),
@@ -42,7 +42,7 @@ fn backend(options: IpfsOptions) -> Arc<dyn Backend> {
     Arc::new(IpfsBackend::new(Arc::new(OsDisk::new()), Arc::new(SystemClock::new()), options))
 }
 
-/// A proxy before a node.
+/// Returns a proxy in front of a node.
 fn before(kubo: &Kubo) -> Proxy {
     let service = Service {
         command: |head| {
@@ -60,12 +60,12 @@ fn before(kubo: &Kubo) -> Proxy {
     Proxy::before(kubo.port(), service)
 }
 
-/// Settings for the program under which `ipfs` is this node.
+/// Writes settings in which `ipfs` is this node.
 fn configure(place: &Place, kubo: &Kubo, more: &str) {
     place.settings(&format!("[backends.ipfs]\nendpoint = \"{}\"\n{more}", kubo.endpoint()));
 }
 
-/// Bytes that look like chance, the same ones for the same seed.
+/// Returns pseudorandom bytes that depend on the seed alone.
 fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut bytes = vec![0; length];
@@ -73,7 +73,7 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// The CIDs that the program prints for these arguments, in their order.
+/// Returns the CIDs that the program prints for these arguments, in their order.
 fn added(place: &Place, arguments: &str) -> Vec<String> {
     let text = place.run(&format!("add --wait {arguments}"));
     text.lines().map(|line| line.split_whitespace().nth(2).unwrap().to_owned()).collect()
@@ -81,7 +81,7 @@ fn added(place: &Place, arguments: &str) -> Vec<String> {
 
 #[test]
 fn files_and_directories_have_the_same_cids_on_ipfs_as_on_local() {
-    // Thousands of files, each of them flushed three times: a real disk takes minutes for that.
+    // Thousands of files with three flushes each would take minutes on a real disk.
     let place = Place::in_memory();
     let kubo = Kubo::shared();
     configure(&place, kubo, "");
@@ -105,7 +105,7 @@ fn files_and_directories_have_the_same_cids_on_ipfs_as_on_local() {
         assert!(kubo.has_pin(&ipfs[5]), "{options}");
     }
 
-    // One directory of everything that is odd, and one so large that it is spread over blocks.
+    // One directory with every unusual entry, and one large enough to be sharded.
     let odd = place.path("odd");
     std::fs::create_dir_all(odd.join("empty")).unwrap();
     std::fs::create_dir_all(odd.join("a b+c%20\"ü/deeper")).unwrap();
@@ -175,7 +175,7 @@ fn pins_are_added_named_and_removed() {
     );
     assert_eq!(kubo.ipfs("files stat --hash /named"), cid);
 
-    // What is part of something pinned is still held.
+    // Content that is part of pinned content stays pinned.
     let directory = bench.path("directory");
     bench.write("directory/file", b"pinned or not\n");
     let whole = bench.ok("add", &[("path", &directory), ("recursive", "true")]).cid.unwrap();
@@ -201,7 +201,7 @@ fn missing_content_is_reported_and_can_arrive_later() {
     {
         let failure = match bench.run(operation_type, parameters) {
             Err(AttemptError::Failed { failure, .. }) if operation_type == "get" => failure,
-            // Whether nothing came of it is seen by asking.
+            // A query shows that it had no effect.
             Err(AttemptError::UnknownOutcome(failure)) if operation_type == "pin" => failure,
             other => panic!("{operation_type} gave {other:?}"),
         };
@@ -259,7 +259,7 @@ fn a_pin_without_a_provider_ends_at_the_limit() {
     assert!((idle..idle * 2).contains(&took), "{took:?}");
     assert_eq!(bench.ask("pin", &[("cid", absent)]), AttemptStatus::NotDone);
 
-    // What it has is pinned as ever.
+    // Content that the node has is pinned as usual.
     let file = bench.write("file", b"here\n");
     let cid = bench.ok("add", &[("path", &file), ("pin", "false")]).cid.unwrap();
     bench.ok("pin", &[("cid", &cid)]);
@@ -275,7 +275,7 @@ fn missing_certificates_and_a_wrong_address_cost_no_attempt() {
         let place = Place::new();
         place.file("a.txt", "hello world\n");
         place.settings(&format!("[backends.ipfs]\nendpoint = \"{endpoint}\"\n"));
-        // As on a machine where nobody has installed any.
+        // As on a machine without certificates.
         let run = |arguments: &str| {
             let nowhere = place.path("nowhere");
             place
@@ -313,7 +313,7 @@ fn credentials_grant_access_and_are_not_disclosed() {
     let with = |credentials| backend(IpfsOptions { credentials, ..options(kubo.endpoint()) });
     let ann = with(Credentials::Bearer("t0ken-of-ann".into()));
     let bob = with(Credentials::Basic("bob".into(), "s3cret of bob".into()));
-    // Larger than what the connection takes by itself: it is refused in the middle of it.
+    // Larger than the buffers of the connection, so the refusal comes in the middle of the body.
     let large = home.path().join("large");
     std::fs::write(&large, noise(30_000_000, 1)).unwrap();
     for (nth, backend) in [ann, bob].into_iter().enumerate() {
@@ -345,7 +345,7 @@ fn credentials_grant_access_and_are_not_disclosed() {
         assert!(!told.contains("wr0ng"), "{told}");
     }
 
-    // The same by settings, and nothing of it in what the program shows or keeps.
+    // The same by settings; neither output nor stored files contain the credentials.
     let place = Place::new();
     configure(&place, &kubo, "username = \"bob\"\npassword = \"s3cret of bob\"\n");
     place.file("a.txt", "hello world\n");
@@ -363,7 +363,7 @@ fn credentials_grant_access_and_are_not_disclosed() {
         + String::from_utf8_lossy(&output.stderr)
         + why.as_str();
     assert!(said.contains("check `token`") && !said.contains("wr0ng"), "{said}");
-    // What is queued has nothing to do with it, and goes when the settings are right.
+    // Queued operations are unaffected, and complete once the settings are right.
     configure(&place, &kubo, "token = \"t0ken-of-ann\"\n");
     place.run("process");
     assert_eq!(place.json("show 2")["operation"]["status"], "completed");
@@ -373,7 +373,7 @@ fn credentials_grant_access_and_are_not_disclosed() {
 fn a_cancelled_upload_stops_within_two_seconds() {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("endless");
-    // Takes room on no disk, and more time than this test has patience.
+    // A sparse file: it takes no space, and more time to send than this test waits.
     std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
     let node = backend(options(Kubo::shared().endpoint()));
     let request = behaviours::request("add", &[("path", path.to_str().unwrap())]);
@@ -392,7 +392,7 @@ fn a_cancelled_upload_stops_within_two_seconds() {
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert_eq!(attempt.progress().1, 1 << 40);
 
-    // So does one that has taken as long as it may.
+    // An operation that exceeds its total time limit stops as well.
     let total = Some(Duration::from_secs(1));
     let bench = Bench::new(
         backend(IpfsOptions { total, ..options(Kubo::shared().endpoint()) }),

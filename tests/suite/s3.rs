@@ -1,4 +1,4 @@
-//! The backend `s3`, on SeaweedFS; what is there is looked at with another client.
+//! The backend `s3` on SeaweedFS; another client reads the objects.
 #![expect(clippy::disallowed_methods, reason = "it makes files as a user would, and measures")]
 
 mod faults;
@@ -24,7 +24,7 @@ use super::behaviours::{self, Bench, request};
 use super::binary::Place;
 use super::proxy::{Proxy, Service};
 
-/// Settings under which `s3` is this service, and what operations go to.
+/// Writes settings in which `s3` is this service, and the default backend.
 fn configure(place: &Place, endpoint: &str, who: Identity, more: &str) {
     let bucket =
         if more.contains("bucket =") { String::new() } else { format!("bucket = \"{BUCKET}\"\n") };
@@ -36,7 +36,7 @@ fn configure(place: &Place, endpoint: &str, who: Identity, more: &str) {
     ));
 }
 
-/// How tests reach a service without the program: like a user with little patience.
+/// Returns the options of a backend for a service, with short timeouts.
 fn options(s3: &S3) -> S3Options {
     S3Options {
         name: BackendName::new("s3").unwrap(),
@@ -56,13 +56,13 @@ fn options(s3: &S3) -> S3Options {
     }
 }
 
-/// A backend whose log is in this directory.
+/// Returns a backend whose log is in this directory.
 fn backend(log: &std::path::Path, options: S3Options) -> Arc<dyn Backend> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     Arc::new(S3Backend::new(Arc::new(OsDisk::new()), clock, UploadRecords::of(log), options))
 }
 
-/// A proxy before a service. Its commands are called as S3 calls them.
+/// Returns a proxy in front of a service; its commands have the names of S3.
 fn before(s3: &S3) -> Proxy {
     fn command(head: &str) -> String {
         let mut words = head.split(' ');
@@ -102,7 +102,7 @@ fn before(s3: &S3) -> Proxy {
     Proxy::before(s3.port(), service)
 }
 
-/// An operation as the program shows it.
+/// Returns an operation as `show --json` prints it.
 fn shown(place: &Place, number: u64) -> Value {
     place.json(&format!("show {number}"))["operation"].clone()
 }
@@ -121,7 +121,7 @@ fn every_type_behaves_as_on_other_backends() {
 
 #[test]
 fn tls_works_with_a_trusted_certificate() {
-    // Not the one that is there already, which need not have a certificate.
+    // Not the existing service, which need not have a certificate.
     let (place, s3) = (Place::new(), S3::new());
     configure(&place, &s3.tls_endpoint(), OWNER, "part_size = \"5 MiB\"\n");
     place.file("small", "hello\n");
@@ -142,7 +142,7 @@ fn tls_works_with_a_trusted_certificate() {
             shown(&place, if name == "small" { 1 } else { 3 })["receipt"]["checksum_crc32"].clone();
         assert!(!whole.as_str().unwrap().contains('-'), "{whole}");
     }
-    // Without that trust nothing is sent, and nothing is lost.
+    // Without a trusted certificate nothing is sent, and the operation stays queued.
     place.run("submit upload small tls/again");
     place.output("process");
     let waiting = shown(&place, 5);
@@ -173,13 +173,13 @@ fn other_programs_can_read_an_object_that_was_put() {
          print(body.read().decode(), end='')"
     );
     assert_eq!(s3.python(&body), "hello world");
-    // Without a place, under its own name.
+    // Without a destination, under its own name.
     place.file("by its own name", "hello\n");
     let mut add = place.command("add --wait");
     assert!(add.arg("by its own name").status().unwrap().success());
     assert_eq!(shown(&place, 2)["receipt"]["key"], "by its own name");
     place.run("delete 2");
-    // Into a folder, under its own name; a key by itself is one of the settings' bucket.
+    // Into a folder, under its own name; a key alone is in the configured bucket.
     place.run("submit upload hello.txt first/ --wait");
     assert_eq!(shown(&place, 3)["receipt"]["key"], "first/hello.txt");
     place.run("submit get first/hello.txt back.txt --wait");
@@ -244,9 +244,9 @@ fn if_none_match_replaces_nothing() {
             (&"destination_exists".into(), &"permanent".into())
         );
     }
-    // What was begun for it is given up.
+    // Its unfinished upload is aborted.
     assert_eq!(s3.uploads("once/"), "");
-    // Its own earlier attempt is not in its way.
+    // The object of its own earlier attempt does not block it.
     let s3 = backend(&place.log(), options(s3));
     let path = place.path("small").to_str().unwrap().to_owned();
     let once = request(
@@ -381,13 +381,13 @@ fn an_object_and_a_folder_may_share_a_name() {
     put("twins/a/x", b"in the folder");
     bench.ok("move", &[("source", "twins/a"), ("destination", "twins/b")]);
     assert_eq!(names("twins/a"), ["x"], "the folder stays where it is");
-    // Whether the object or the folder was to be moved, nobody can tell now.
+    // It is unknown whether the object or the folder was to be moved.
     let moved = [("source", "twins/a"), ("destination", "twins/b")];
     assert!(matches!(bench.ask("move", &moved), AttemptStatus::Unknown(_)));
     put("twins/a", b"object");
     bench.ok("rm", &[("path", "twins/a")]);
     assert_eq!(names("twins/a"), ["x"]);
-    // With its slash it is the folder, whatever mark there is.
+    // A key with a slash is the folder, with or without a marker.
     bench.ok("mkdir", &[("path", "twins/album")]);
     put("twins/album/one", b"1");
     bench.ok("copy", &[("source", "twins/album/"), ("destination", "twins/copy")]);
@@ -398,7 +398,7 @@ fn an_object_and_a_folder_may_share_a_name() {
     bench.ok("move", &[("source", "twins/b"), ("destination", "twins/copy/")]);
     assert_eq!(names("twins/copy"), ["b", "one"]);
     bench.ok("rm", &[("path", "twins/album/"), ("recursive", "true")]);
-    // SeaweedFS keeps the folder itself, with nothing in it.
+    // SeaweedFS keeps the empty folder.
     let left = bench.run("list", &[("path", "twins/album")]);
     assert!(left.map_or(true, |listed| listed.receipt["entries"] == "0"));
     // Moved up from a nested folder, one object would replace another before that is copied.

@@ -1,4 +1,4 @@
-//! Kubo itself: a repository of its own, a daemon on a free port of this machine.
+//! A Kubo daemon with a repository of its own, on a free port of this machine.
 #![expect(
     clippy::disallowed_methods,
     reason = "it waits for another program, in files and time of the real machine"
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::suite::tools::{Need, kubo, stdout_of};
 
-/// How long a daemon may take to start: much more than it does.
+/// The longest time for a daemon to start, much more than it takes.
 const READY_MAX: Duration = Duration::from_secs(120);
 
 /// Ends the daemon when the test that started it ends, even if it was killed: the guard then reads
@@ -30,27 +30,27 @@ rm -rf "$IPFS_PATH"
 pub struct Kubo {
     repository: PathBuf,
     guard: Option<Child>,
-    /// How it starts.
+    /// The arguments of its start.
     flags: &'static str,
     pid: u32,
     address: String,
 }
 
 impl Kubo {
-    /// One for all tests that leave it running and need nothing in it that others might remove.
+    /// Returns the daemon shared by tests that leave it running and use content of their own.
     pub fn shared() -> &'static Kubo {
-        // Only the first test that uses it starts it.
+        // The first test that uses it starts it.
         Need::Kubo.check();
         static SHARED: OnceLock<Kubo> = OnceLock::new();
         SHARED.get_or_init(|| Kubo::new(&[]))
     }
 
-    /// A fresh one, which goes when this is dropped.
+    /// Returns a new daemon, which ends when it is dropped.
     pub fn new(settings: &[(&str, &str)]) -> Kubo {
         Kubo::with("--offline", settings)
     }
 
-    /// One that would ask others for what it has not got; but it knows nobody, and nobody knows it.
+    /// Returns a daemon that asks peers for missing content, but has no peers.
     pub fn alone() -> Kubo {
         Kubo::with(
             "--enable-gc=false",
@@ -85,7 +85,7 @@ impl Kubo {
             .env("HOME", &self.repository);
     }
 
-    /// Starts it, again or for the first time; once it has an address, it keeps that.
+    /// Starts the daemon; later starts use the same address.
     pub fn start(&mut self) {
         let mut guard = Command::new("sh");
         self.prepare(&mut guard);
@@ -97,7 +97,7 @@ impl Kubo {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         guard.stderr(Stdio::null());
-        // What an earlier one said.
+        // The output of an earlier daemon.
         let log = self.repository.join("daemon.log");
         drop(std::fs::remove_file(&log));
         let mut guard = guard.spawn().unwrap();
@@ -119,7 +119,7 @@ impl Kubo {
             std::fs::read_to_string(self.repository.join("api")).unwrap().trim().to_owned();
     }
 
-    /// Ends it, and keeps its repository for a later start on the same port.
+    /// Stops the daemon, and keeps its repository for a later start on the same port.
     pub fn stop(&mut self) {
         stdout_of(self.command().args([
             "config",
@@ -128,7 +128,7 @@ impl Kubo {
             &format!("{:?}", self.address),
         ]));
         let mut guard = self.guard.take().unwrap();
-        // The guard must not take the repository with it.
+        // The guard must not remove the repository.
         Command::new("kill").arg(self.pid.to_string()).status().unwrap();
         self.gone();
         guard.kill().unwrap();
@@ -137,7 +137,7 @@ impl Kubo {
 
     fn gone(&self) {
         let since = Instant::now();
-        // A zombie until its guard has noticed.
+        // A zombie until its guard reaps it.
         let state =
             || std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         while !matches!(state().rsplit(") ").next(),
@@ -148,24 +148,24 @@ impl Kubo {
         }
     }
 
-    /// The port of its RPC.
+    /// Returns the port of the RPC.
     pub fn port(&self) -> u16 {
         self.address.rsplit('/').next().unwrap().parse().unwrap()
     }
 
-    /// The address of its RPC.
+    /// Returns the URL of the RPC.
     pub fn endpoint(&self) -> String {
         endpoint(self.port())
     }
 
-    /// What Kubo's own client says.
+    /// Returns the output of Kubo's own client.
     pub fn ipfs(&self, arguments: &str) -> String {
         stdout_of(self.command().args(["--api", &self.address]).args(arguments.split_whitespace()))
             .trim()
             .to_owned()
     }
 
-    /// Whether a CID is pinned, by Kubo's own account.
+    /// Returns whether Kubo's own client lists a pin of a CID.
     pub fn has_pin(&self, cid: &str) -> bool {
         self.ipfs("pin ls --type=recursive --quiet").lines().any(|line| line == cid)
     }
@@ -182,7 +182,7 @@ impl Drop for Kubo {
     }
 }
 
-/// The address of an RPC on this machine.
+/// Returns the URL of an RPC on this machine.
 pub fn endpoint(port: u16) -> String {
     format!("http://127.0.0.1:{port}/api/v0")
 }

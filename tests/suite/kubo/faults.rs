@@ -231,7 +231,7 @@ fn content_that_does_not_match_its_cid_is_refused() {
         ("get", "block/get", "content", "Content", Expected::Retrying("damaged_content")),
         ("cat", "block/get", "content", "Content", Expected::Retrying("damaged_content")),
         ("download", "block/get", "content", "Content", Expected::Retrying("damaged_content")),
-        // It becomes another CID, or none at all.
+        // The CID becomes another one, or invalid.
         ("add", "add", "Hash\":\"Qm", "Hash\":\"Qx", Expected::Completed),
         ("pin", "pin/add", "[\"Qm", "[\"Qx", Expected::Completed),
         ("copy", "files/stat", "\"Type\"", "\"Tip\" ", Expected::Retrying("bad_answer")),
@@ -245,7 +245,7 @@ fn content_that_does_not_match_its_cid_is_refused() {
             table.ends_well(&operation, &case);
         }
     }
-    // Changed on the way there: Kubo stores what it got, and that has another CID.
+    // Changed in transit to Kubo, which stores the changed content under another CID.
     let operation =
         attempt(&table, "add", &|| proxy.plan("add", Fault::OtherSent("content", "Content")));
     table.check(&operation, Expected::Failed("cid_mismatch"), "other content");
@@ -278,7 +278,7 @@ fn a_node_that_hangs_holds_up_no_other_backend() {
     let ipfs = settings.backends.get_mut(&BackendName::new("ipfs").unwrap()).unwrap();
     let ipfs = ipfs.ipfs_mut().unwrap();
     ipfs.endpoint = Some(endpoint(silent.port()));
-    // Each probe hangs for so long.
+    // The time for which each probe hangs.
     ipfs.timeouts.connection = Duration::from_secs(3);
     ipfs.timeouts.idle = Duration::from_millis(300);
     let client = Client::open(settings, "test");
@@ -294,7 +294,7 @@ fn a_node_that_hangs_holds_up_no_other_backend() {
             let options = ProcessOptions { follow: true, ..ProcessOptions::default() };
             client.process(&options, &stop, &mut Silent).unwrap();
         });
-        // By then the node has let its first attempt down, and is probed again and again.
+        // By then the first attempt has failed, and the node is probed repeatedly.
         std::thread::sleep(Duration::from_secs(4));
         let mut worst = Duration::ZERO;
         for nth in 0..20 {

@@ -12,7 +12,7 @@ use crate::suite::binary::Place;
 
 const HELLO_CID: &str = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o";
 
-/// A log whose only backend that matters is the shared node, and names that are this round's own.
+/// A log for the shared node, with names that no other round uses.
 struct Round {
     place: Place,
     kubo: &'static Kubo,
@@ -28,7 +28,7 @@ impl Round {
         Round { place, kubo, names }
     }
 
-    /// What is done at once, to prepare.
+    /// Operations that prepare the round.
     fn now(&self, operation: &str) -> String {
         let document = self.place.json(&format!("submit {operation} --backend ipfs --wait"));
         document["operations"][0]["result"]["cid"].as_str().unwrap_or_default().to_owned()
@@ -61,7 +61,7 @@ fn rounds(kind: &str, mut round: impl FnMut(&Round, Duration)) {
     let first = number("WAL_CLI_SEED").unwrap_or(1);
     for seed in first..first + number("WAL_CLI_LONG").unwrap_or(10) {
         println!("WAL_CLI_SEED={seed} tests/long kubo 1");
-        // A loop needs some 10 ms to begin and some 10 ms for one operation.
+        // A loop takes about 10 ms to start and 10 ms for one operation.
         let delay = Duration::from_micros(fastrand::Rng::with_seed(seed).u64(0..40_000));
         round(&Round::new(kind, seed), delay);
     }

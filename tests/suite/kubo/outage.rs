@@ -1,7 +1,7 @@
 //! Kubo stops with a full queue, and starts again: nothing is lost, no attempt is spent, and one
 //! operation goes first.
 //!
-//! With `WAL_CLI_LONG` it is away for that many seconds: `tests/long kubo`.
+//! `WAL_CLI_LONG` sets the seconds for which it is stopped (`tests/long kubo`).
 #![expect(clippy::disallowed_methods, reason = "it waits as another program would")]
 
 use std::collections::HashSet;
@@ -19,7 +19,7 @@ use crate::suite::proxy::Fault;
 
 const OPERATIONS: usize = 500;
 
-/// Waits until the log's figures are as wanted; what `status` says then.
+/// Waits until `status` is as expected, and returns it.
 fn until(place: &Place, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
     let start = Instant::now();
     loop {
@@ -146,7 +146,7 @@ fn unreachable_hanging_and_failing_backends_delay_no_other() {
         kubo.endpoint(),
         endpoint(silent.port())
     ));
-    // What nobody has: Kubo says so each time.
+    // Content without a provider, which Kubo reports for each attempt.
     let absent = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy";
     place.run(&format!("submit pin {absent} --backend ipfs --priority 9 --max-retries 2"));
     for on in ["hanging", "dead"] {

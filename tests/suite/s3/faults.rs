@@ -90,7 +90,7 @@ fn table(port: u16) -> Table {
         s3.secret_access_key = Some(Secret::new(OWNER.secret.into()));
         s3.part_size = 5 << 20;
         s3.part_jobs = 2;
-        // Longer than connecting may take: which of them ends a call is then no matter of luck.
+        // Longer than the connection timeout, so that it is known which of them ends a call.
         s3.timeouts.idle = 2 * PATIENCE;
     })
 }
@@ -238,7 +238,7 @@ fn a_move_does_not_remove_an_object_that_was_replaced() {
             "{failure:?}"
         );
         assert_eq!((read(object).trim(), read(moved).trim()), ("new", "old"));
-        // Where a service knows no conditions for this, it goes without.
+        // On a service without conditions for removals, the object is removed without one.
         proxy.plan("DeleteObject if", Fault::Status(501));
         there.execute(&request, &Attempt::default()).unwrap();
         proxy.plan("*", Fault::None);
@@ -270,7 +270,7 @@ fn a_move_accepts_a_source_that_no_longer_exists() {
         S3::shared().python(&format!("s3.put_object(Bucket={BUCKET:?}, Key={from:?}, Body=b'x')"));
         proxy.plan("DeleteObject if", fault);
         let key = from.clone();
-        // As if the same call had come by twice; SeaweedFS calls that a failed precondition.
+        // As if the same call had arrived twice; SeaweedFS reports a failed precondition.
         proxy.first("DeleteObject if", move || {
             S3::shared().python(&format!("s3.delete_object(Bucket={BUCKET:?}, Key={key:?})"));
         });
@@ -282,7 +282,7 @@ fn a_move_accepts_a_source_that_no_longer_exists() {
             .unwrap();
         assert_eq!(keys(&format!("gone-{nth}/")).trim(), format!("['{to}']"));
     }
-    // Who says so of what is there as it was has not understood the question.
+    // A service that reports this for an unchanged object does not support the condition.
     S3::shared().python(&format!("s3.put_object(Bucket={BUCKET:?}, Key='odd/from', Body=b'x')"));
     for status in [412, 400, 405] {
         proxy.plan("DeleteObject if", Fault::Status(status));
@@ -309,7 +309,7 @@ fn content_under_a_folder_key_is_kept() {
     let endpoint = Some(format!("http://127.0.0.1:{}", proxy.port()));
     let there = super::backend(home.path(), S3Options { endpoint, ..super::options(S3::shared()) });
     S3::shared().python(&format!("s3.put_object(Bucket={BUCKET:?}, Key='odd-marks/a/')"));
-    // SeaweedFS keeps no content there; others do, and say so.
+    // SeaweedFS stores no content under such keys; others do, and list its size.
     proxy.plan("ListObjectsV2", Fault::Other("<Size>0</Size>", "<Size>7</Size>"));
     let out = home.path().join("out");
     for (kind, destination) in
@@ -352,7 +352,7 @@ fn responses_of_other_servers_fail_no_operation() {
 fn content_damaged_in_transit_is_refused() {
     let proxy = before(S3::shared());
     let table = table(proxy.port());
-    // There and back: the service, and then we, see that it does not match its checksum.
+    // In both directions: the service, and then the backend, detects the wrong checksum.
     for (operation_type, call, fault, error_type) in [
         ("get", "GetObject", Fault::Other("content", "Content"), "damaged_content"),
         ("cat", "GetObject", Fault::Other("content", "Content"), "damaged_content"),
@@ -388,7 +388,7 @@ fn checksums_of_content_are_in_the_headers() {
     };
     send(true, 7);
     let head = proxy.head("PutObject");
-    // The CRC-32 and the SHA-256 of `content`, as `gzip` and `sha256sum` have them.
+    // The CRC-32 and the SHA-256 of `content`, from `gzip` and `sha256sum`.
     let sha256 = "ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73";
     assert!(head.contains("x-amz-checksum-crc32: /sUwqQ==") && head.contains(sha256), "{head}");
     send(false, 7);
@@ -402,7 +402,7 @@ fn checksums_of_content_are_in_the_headers() {
         let head = proxy.head(call);
         assert!(!head.contains("aws-chunked") && !head.contains("x-amz-trailer"), "{head}");
     }
-    // All of them have one checksum, which what is fetched is compared with.
+    // The object has a checksum of the whole, with which fetched content is compared.
     let head = proxy.head("CompleteMultipartUpload");
     assert!(
         head.contains("x-amz-checksum-crc32: ")
@@ -421,7 +421,7 @@ fn checksums_of_content_are_in_the_headers() {
     proxy.plan("*", Fault::None);
     let got = there.execute(&request("get", &get), &Attempt::default()).unwrap();
     assert!(!got.receipt["checksum_crc32"].contains('-'), "{got:?}");
-    // For parts that they copy by themselves MinIO and Versity know no checksums.
+    // MinIO and Versity report no checksums of parts that they copy.
     let copy = [("source", "announced/file"), ("destination", "announced/copy")];
     there.execute(&request("copy", &copy), &Attempt::default()).unwrap();
     let head = proxy.head("CreateMultipartUpload");
@@ -476,7 +476,7 @@ fn a_file_changed_while_it_is_sent_is_reported() {
     let path = home.path().join("file");
     std::fs::write(&path, vec![7; 40 << 20]).unwrap();
     let file = std::fs::File::options().write(true).open(&path).unwrap();
-    // As a program does that writes by a mapping: nothing but the content shows it.
+    // As by a program that writes through a mapping: only the content shows the change.
     proxy.first("PutObject", move || {
         let modified = file.metadata().unwrap().modified().unwrap();
         file.write_all_at(b"8", (40 << 20) - 1).unwrap();
@@ -518,7 +518,7 @@ fn content_is_compared_on_a_service_without_checksums() {
             "{failure:?}"
         );
         proxy.plan("*", Fault::None);
-        // It is neither taken for done nor in the way of the next attempt.
+        // The object is neither taken for the result, nor does it block the next attempt.
         assert!(matches!(
             there.query_attempt(&upload),
             Ok(wal_cli::backend::AttemptStatus::NotDone)
@@ -532,7 +532,7 @@ fn content_is_compared_on_a_service_without_checksums() {
         let get = [("source", &key[..]), ("destination", out.to_str().unwrap())];
         proxy.plan("GetObject", Fault::Other("content", "Content"));
         let spoilt = there.execute(&request("get", &get), &Attempt::default());
-        // An object in parts has no MD5 as its etag: there is nothing to compare it with.
+        // The etag of an object in parts is not an MD5, so it cannot be compared.
         assert_eq!(spoilt.is_err(), call == "PutObject", "{spoilt:?}");
         proxy.plan("*", Fault::None);
     }

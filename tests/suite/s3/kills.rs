@@ -17,12 +17,12 @@ type Wanted = (String, Option<String>);
 struct Round {
     place: Place,
     folder: String,
-    /// Whether the operation is cancelled once its loop is dead.
+    /// Whether the operation is cancelled after its loop was killed.
     cancels: bool,
 }
 
 impl Round {
-    /// What is done at once, to prepare.
+    /// Operations that prepare the round.
     fn now(&self, operation: &str) {
         self.place.run(&format!("submit {operation} --wait"));
     }
@@ -108,8 +108,7 @@ fn a_killed_put_completes() {
 }
 
 #[test]
-fn a_killed_upload_completes_and_a_cancelled_one_leaves_nothing()
-{
+fn a_killed_upload_completes_and_a_cancelled_one_leaves_nothing() {
     rounds("multipart", 22_000_000, 500_000, |round, delay| {
         let key = format!("{}/parts", round.folder);
         let done = round.killed(&format!("upload file {key}"), delay);

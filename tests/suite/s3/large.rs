@@ -15,14 +15,14 @@ use crate::suite::binary::Place;
 use crate::suite::proxy::Fault;
 use crate::suite::tools::peak_of;
 
-/// Bytes that look like chance, in pieces that a service could confuse.
+/// Writes pseudorandom bytes, different in each piece.
 pub fn noise(path: &Path, length: usize, seed: u64) {
     let mut bytes = vec![0; length];
     fastrand::Rng::with_seed(seed).fill(&mut bytes);
     std::fs::write(path, bytes).unwrap();
 }
 
-/// The SHA-256 of an object, and its size, as another client reads it.
+/// Returns the size and the SHA-256 of an object, as another client reads it.
 fn seen(s3: &S3, key: &str) -> String {
     s3.python(&format!(
         "body = s3.get_object(Bucket={BUCKET:?}, Key={key:?})['Body']\n\
@@ -32,7 +32,7 @@ fn seen(s3: &S3, key: &str) -> String {
     ))
 }
 
-/// The same of a file.
+/// Returns the same of a file.
 fn sum(path: &Path) -> String {
     let output = std::process::Command::new("sha256sum").arg(path).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -91,7 +91,7 @@ fn a_directory_may_hold_large_files() {
     assert_eq!(notes(&place.log()), 0);
 }
 
-/// An upload of 12 MB in parts of 5, of which the last part meets a fault at the proxy.
+/// Starts an upload of 12 MB in parts of 5 MB, of which the last part hits a fault of the proxy.
 fn interrupted(s3: &S3, log: &Path, key: &str) -> (Arc<dyn Backend>, wal_cli::backend::Request) {
     noise(&log.join("file"), 12_000_000, 3);
     let proxy = before(s3);
@@ -126,7 +126,7 @@ fn an_interrupted_upload_is_resumed_with_the_missing_parts_only() {
     let proxy = before(s3);
     let counting =
         S3Options { endpoint: Some(format!("http://127.0.0.1:{}", proxy.port())), ..options(s3) };
-    // It cannot begin anew, nor send what is there already.
+    // It can neither create another upload nor send the parts that exist.
     proxy.plan("CreateMultipartUpload", Fault::Status(503));
     let outcome = backend(home.path(), counting).execute(&upload, &attempt).unwrap();
     assert_eq!((outcome.size, &outcome.receipt["parts"][..]), (Some(12_000_000), "3"));
@@ -143,7 +143,7 @@ fn an_upload_without_a_whole_checksum_is_resumed_without_it() {
     let mut note: serde_json::Value =
         serde_json::from_slice(&std::fs::read(entry.path()).unwrap()).unwrap();
     assert_eq!(note["whole"], true);
-    // As it is with older services, and was with older versions of this program.
+    // As with older services, and with older versions of this program.
     let id = s3.python(&format!(
         "s3.abort_multipart_upload(Bucket={BUCKET:?}, Key='of parts', UploadId={})\n\
          u = s3.create_multipart_upload(Bucket={BUCKET:?}, Key='of parts', \
@@ -162,7 +162,7 @@ fn an_upload_without_a_whole_checksum_is_resumed_without_it() {
 fn changed_content_starts_a_new_upload() {
     let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
     let (there, upload) = interrupted(s3, home.path(), "anew");
-    // As long as before, and at the same time: only reading tells.
+    // The same size and time: only the content shows the change.
     let (path, before) =
         (home.path().join("file"), std::fs::metadata(home.path().join("file")).unwrap());
     noise(&path, 12_000_000, 4);
@@ -174,7 +174,7 @@ fn changed_content_starts_a_new_upload() {
         .unwrap();
     there.execute(&upload, &Attempt::default()).unwrap();
     assert_eq!(seen(s3, "anew"), sum(&path));
-    // Written to since: another upload altogether.
+    // Changed since, so another upload is created.
     let (there, upload) = interrupted(s3, home.path(), "anew too");
     noise(&path, 13_000_000, 5);
     there.execute(&upload, &Attempt::default()).unwrap();
@@ -240,7 +240,7 @@ fn uploads_are_aborted_on_cancellation_and_by_cleanup() {
             child.kill().unwrap();
             child.wait().unwrap();
             place.run("cancel 1");
-            // It is asked to stop; nobody is there to hear it.
+            // It is cancelled after its loop was killed.
             let rehearsed = place.json("cleanup --dry-run");
             assert_eq!(rehearsed["uploads_aborted"], serde_json::json!([]), "{rehearsed}");
             place.output("process");
@@ -248,7 +248,7 @@ fn uploads_are_aborted_on_cancellation_and_by_cleanup() {
         assert_eq!(shown(&place, 1)["status"], "failed");
         assert_eq!((notes(&place.log()), s3.uploads("cancelled/")), (0, String::new()));
     }
-    // Cancelled while no loop runs: `cleanup` finds it.
+    // Cancelled while no loop runs: `cleanup` aborts the upload.
     let place = Place::in_memory();
     configure(
         &place,
@@ -260,7 +260,7 @@ fn uploads_are_aborted_on_cancellation_and_by_cleanup() {
     place.run("submit upload large cancelled/swept");
     let mut child = place.start("process");
     while s3.uploads("cancelled/").is_empty() {}
-    // Asked to stop, it hands the operation back, to be carried on with later.
+    // A stopped loop releases the operation, which is resumed later.
     for _ in 0..2 {
         kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
         std::thread::sleep(Duration::from_millis(300));

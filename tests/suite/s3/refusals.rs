@@ -1,4 +1,4 @@
-//! What the service says no to, and whose fault that is: each with its own class, and what to do.
+//! Refusals of the service: each has its failure class, its error type and a hint.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::server::{BUCKET, Identity, OWNER, READER, S3};
 use crate::suite::behaviours::request;
 use crate::suite::binary::Place;
 
-/// What became of one upload with these settings: status, class, type, message and attempts spent.
+/// Runs one upload with these settings; returns status, class, type, message and spent attempts.
 fn upload(
     s3: &S3,
     who: Identity,
@@ -55,7 +55,7 @@ fn each_refusal_has_its_class_and_hint() {
             ("pending", "outage", "bad_credentials"),
             "correct the access key, its secret",
         ),
-        // The one of the settings, and one that only this operation names.
+        // The configured bucket, and one that only this operation names.
         (
             OWNER,
             "bucket = \"nowhere\"\n",
@@ -108,7 +108,7 @@ fn a_wrong_clock_is_reported_as_such() {
         "{failure:?}"
     );
     assert!(failure.message.contains("correct the clock of this machine"), "{}", failure.message);
-    // From its answer it is known by how much.
+    // Its response shows the difference.
     backend.execute(&upload, &Attempt::default()).unwrap();
     backend.health().unwrap();
 }
@@ -125,12 +125,12 @@ fn a_missing_access_key_is_reported_with_a_hint() {
     place.file("x", "x\n");
     place.run("submit upload x without/x");
     let mut command = place.command("process");
-    // Nor is there a machine that gives some.
+    // Without instance metadata either.
     command.env("AWS_EC2_METADATA_DISABLED", "true").env("HOME", home.path());
     command.output().unwrap();
     let why = place.run("why 1");
     assert!(why.contains("set `backends.s3.access_key_id` and"), "{why}");
-    // The usual places.
+    // The standard AWS credential chain.
     let mut command = place.command("process");
     command.env("AWS_ACCESS_KEY_ID", OWNER.key).env("AWS_SECRET_ACCESS_KEY", OWNER.secret);
     let output = command.output().unwrap();

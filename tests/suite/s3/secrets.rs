@@ -1,4 +1,4 @@
-//! Whoever reads what the program prints and keeps learns nothing that opens the service.
+//! Neither output nor stored files contain credentials.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use crate::suite::binary::Place;
 
 const TOKEN: &str = "testsessiontoken00000000000000000001";
 
-/// All that is in files below a directory.
+/// Returns the content of all files below a directory.
 fn all_below(directory: &Path, found: &mut Vec<(String, Vec<u8>)>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();

@@ -24,13 +24,13 @@ pub struct Identity {
     pub secret: &'static str,
 }
 
-/// May do everything.
+/// A user with all permissions.
 pub const OWNER: Identity = Identity {
     key: "GK0a1b2c3d4e5f60718293a401",
     secret: "5ec4e7000000000000000000000000000000000000000000000000000000a401",
 };
 
-/// May only read.
+/// A user that may only read.
 pub const READER: Identity = Identity {
     key: "GK0a1b2c3d4e5f60718293a402",
     secret: "5ec4e7000000000000000000000000000000000000000000000000000000a402",
@@ -42,18 +42,18 @@ macro_rules! tls {
     };
 }
 
-/// Who it is over TLS: made with `openssl req -x509` for this alone.
+/// The certificate of the service, made with `openssl req -x509` for these tests alone.
 pub const CERTIFICATE: &str = tls!("certificate.pem");
 
-/// The bucket that is there from the beginning.
+/// The bucket that exists from the beginning.
 pub const BUCKET: &str = "wal-test";
 
-/// How long it may take to start: much more than it does.
+/// The longest time for the service to start, much more than it takes.
 const READY_MAX: Duration = Duration::from_secs(120);
 
 /// Ends the service when the test that started it ends, even if it was killed: the guard then reads
 /// the end of the pipe.
-/// It is killed: asked to end, it would wait for connections that stand idle.
+/// It is killed, because a graceful stop would wait for idle connections.
 const GUARD: &str = r#"
 "$0" "$@" </dev/null >"$FOLDER/weed.log" 2>&1 &
 echo $!
@@ -63,7 +63,7 @@ wait $! 2>/dev/null
 rm -rf "$FOLDER"
 "#;
 
-/// A service with its folder.
+/// A service with its directory.
 pub struct S3 {
     guard: Option<Child>,
     port: u16,
@@ -71,9 +71,9 @@ pub struct S3 {
 }
 
 impl S3 {
-    /// One for all tests that leave it running; each takes keys of its own.
+    /// Returns the service shared by tests that leave it running and use keys of their own.
     pub fn shared() -> &'static S3 {
-        // Only the first test that uses it starts it.
+        // The first test that uses it starts it.
         Need::Python.check();
         static SHARED: OnceLock<S3> = OnceLock::new();
         SHARED.get_or_init(|| match std::env::var("WAL_CLI_TEST_S3") {
@@ -92,7 +92,7 @@ impl S3 {
         s3
     }
 
-    /// A fresh one, which goes when this is dropped.
+    /// Returns a new service, which ends when it is dropped.
     pub fn new() -> S3 {
         let memory = Path::new("/dev/shm");
         let folder =
@@ -144,7 +144,7 @@ impl S3 {
         let pid: u32 = line.trim().parse().unwrap();
         let s3 = S3 { guard: Some(guard), port: ports[3], tls_port: ports[5] };
         let since = Instant::now();
-        // The bucket is made a little after the service answers.
+        // The bucket is created shortly after the service starts to respond.
         while s3.try_python(&format!("s3.head_bucket(Bucket={BUCKET:?})")).is_err() {
             let lives = Path::new(&format!("/proc/{pid}")).exists();
             let said = || std::fs::read_to_string(folder.join("weed.log")).unwrap_or_default();
@@ -158,17 +158,17 @@ impl S3 {
         self.port
     }
 
-    /// Its address.
+    /// Returns its URL.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Its address over TLS, as whoever trusts `CERTIFICATE` reaches it.
+    /// Returns its URL over TLS, for clients that trust `CERTIFICATE`.
     pub fn tls_endpoint(&self) -> String {
         format!("https://127.0.0.1:{}", self.tls_port)
     }
 
-    /// The keys of unfinished uploads that begin so, a line each.
+    /// Returns the keys of unfinished uploads that begin with `prefix`, a line each.
     pub fn uploads(&self, prefix: &str) -> String {
         self.python(&format!(
             "found = s3.list_multipart_uploads(Bucket={BUCKET:?}, Prefix={prefix:?})\n\
@@ -176,7 +176,7 @@ impl S3 {
         ))
     }
 
-    /// What another client, `s3` in these lines of Python, prints.
+    /// Returns the output of lines of Python, in which `s3` is another client.
     pub fn python(&self, lines: &str) -> String {
         self.try_python(lines).unwrap_or_else(|said| panic!("{lines}\n{said}"))
     }
@@ -209,7 +209,7 @@ impl Drop for S3 {
     }
 }
 
-/// Ports that are free, with the ones 10,000 above them.
+/// Returns free ports, for which the ports 10,000 above them are free as well.
 fn free_ports(count: usize) -> Vec<u16> {
     let mut held = Vec::new();
     let mut ports = Vec::new();
