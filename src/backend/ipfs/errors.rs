@@ -91,7 +91,7 @@ const RULES: &[(&str, RpcErrorClass)] = &[
     ("over 2mib", permanent("bad_parameters", "use smaller chunks")),
     ("pin name", permanent("bad_parameters", "use a shorter name")),
     ("unflushed mfs operations", transient("busy", "run `ipfs files flush` on the node")),
-    // Such a node completes nothing any more, though it still answers for a moment.
+    // Such a node completes no command, though it still responds for a moment.
     ("pinner closed", outage(SHUTTING_DOWN, NODE_SHUTTING_DOWN)),
     ("repo not open", outage(SHUTTING_DOWN, NODE_SHUTTING_DOWN)),
     ("datastore closed", outage(SHUTTING_DOWN, NODE_SHUTTING_DOWN)),

@@ -10,7 +10,7 @@ use crate::backend::unixfs::Cid;
 use crate::backend::{AttemptError, AttemptStatus};
 use crate::operation::Outcome;
 
-/// What a name refers to.
+/// The file or directory that a name refers to.
 #[derive(Debug)]
 pub(super) struct Stat {
     pub(super) cid: Cid,

@@ -117,7 +117,7 @@ impl fmt::Debug for IpfsBackend {
     }
 }
 
-/// Whether a call may have changed something although it failed.
+/// The possible effect of a call that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SideEffect {
     None,
@@ -463,7 +463,7 @@ impl Backend for IpfsBackend {
         audit::audit(self.session(request, attempt, self.query_deadline()), &task, outcome)
     }
 
-    /// What was added is kept by its pin.
+    /// Returns the targets of an operation; added content is kept by its pin.
     fn effects(&self, request: &Request, outcome: &Outcome) -> Vec<Effect> {
         standard::effects(Retention::WhilePinned, request, outcome)
     }

@@ -54,7 +54,7 @@ impl From<CallError> for RpcError {
 
 pub(super) type RpcResult<T> = Result<T, RpcError>;
 
-/// Whether a piece of a response counts as progress.
+/// The progress that a piece of a response shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Activity {
     Progress,

@@ -77,11 +77,11 @@ pub struct S3Options {
     pub region: String,
     /// The bucket of operations that name none.
     pub bucket: Option<String>,
-    /// Whether the bucket is in the path of a URL instead of its host name.
+    /// True if the bucket is in the path of a URL instead of its host name.
     pub path_style: bool,
     /// The access key; without one, the standard AWS credential chain.
     pub keys: Option<AccessKeys>,
-    /// Whether the service supports CRC-32 checksums.
+    /// True if the service supports CRC-32 checksums.
     pub checksums: bool,
     /// The size of a part in bytes; smaller files are sent in one request.
     pub part_size: u64,
@@ -108,7 +108,7 @@ pub(super) fn configure(s3: &S3Settings, context: &Context<'_>) -> Configured {
     let text = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.reveal().to_owned());
     let (id, secret) = (text(&s3.access_key_id), text(&s3.secret_access_key));
     let missing = match (&id, &secret) {
-        // Without either it is unknown where the keys of AWS are meant to be used.
+        // Without either it is unknown which service the keys are for.
         _ if s3.bucket.is_none() && s3.endpoint.is_none() => Some("bucket"),
         (Some(_), None) => Some("secret_access_key"),
         (None, Some(_)) => Some("access_key_id"),
@@ -160,7 +160,7 @@ impl fmt::Debug for S3Backend {
     }
 }
 
-/// Whether a call may have changed something although it failed.
+/// The possible effect of a call that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SideEffect {
     None,

@@ -546,7 +546,7 @@ impl CallContext<'_> {
         backend.uploads.remove(&*backend.disk, record).map_err(ours)
     }
 
-    /// Returns the uploads that a record without an id may stand for: those of its key that were
+    /// Returns the uploads that a record without an id may refer to: those of its key that were
     /// created since, and that no other record names.
     fn unrecorded_uploads(&self, record: &UploadRecord) -> Result<Vec<String>> {
         let others = self.backend.uploads.all(&*self.backend.disk).map_err(ours)?;

@@ -19,7 +19,7 @@ use crate::backend::{AttemptError, AttemptStatus};
 use crate::disk::FileKind;
 use crate::operation::Outcome;
 
-/// What a recursive `put` has stored so far.
+/// The objects and bytes that a recursive `put` has stored so far.
 #[derive(Default)]
 struct PutTotal {
     objects: u64,

@@ -30,7 +30,7 @@ pub(super) struct SendResult<T> {
     pub(super) digest: ContentDigest,
 }
 
-/// What the headers of a request say about its content. Not every service accepts a checksum in the
+/// The headers of a request that describe its content. Not every service accepts a checksum in the
 /// trailer of a stream, and some accept it only if the content is not signed.
 pub(super) struct ContentHeaders {
     /// The CRC-32, if the service supports checksums.

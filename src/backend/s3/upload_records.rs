@@ -32,10 +32,10 @@ pub(super) struct UploadRecord {
     /// The time just before the upload was created, in milliseconds since 1970.
     #[serde(rename = "since")]
     pub(super) created_after_ms: i64,
-    /// Whether the parts have checksums.
+    /// True if the parts have checksums.
     #[serde(rename = "checksums")]
     pub(super) part_checksums: bool,
-    /// Whether the object gets a checksum of the whole content, not one of its parts' checksums.
+    /// True if the object gets a checksum of the whole content, not one of its parts' checksums.
     #[serde(rename = "whole", default)]
     pub(super) whole_checksum: bool,
     /// The size in bytes of each part but the last.
