@@ -1,4 +1,6 @@
-//! What went wrong, in the words of a failure: whose fault it is decides whether to try again.
+//! Failures of reading and writing on this machine. Whose fault one is decides its class, and
+//! thereby
+//! whether the operation is retried.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -8,7 +10,7 @@ use crate::disk::DiskError;
 
 pub(super) type Result<T> = std::result::Result<T, AttemptError>;
 
-/// An error with a disk of ours: nothing the operation could help.
+/// Returns the failure for an error on a disk that the operation did not choose.
 pub(super) fn ours(error: DiskError) -> AttemptError {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
@@ -18,17 +20,17 @@ pub(super) fn ours(error: DiskError) -> AttemptError {
     }
 }
 
-/// An error with what the operation is to read.
+/// Returns the failure for an error with a file that the operation reads.
 pub(super) fn reading(error: DiskError) -> AttemptError {
     let path = error.path.display();
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => AttemptError::permanent(
             "not_found",
-            format!("`{path}` is not there (any more); put it back"),
+            format!("`{path}` does not exist; restore it, then retry the operation"),
         ),
         ErrorKind::PermissionDenied => AttemptError::permanent(
             "permission_denied",
-            format!("`{path}` may not be read; grant permission, then retry the operation"),
+            format!("no permission to read `{path}`; grant it, then retry the operation"),
         ),
         ErrorKind::InvalidFilename | ErrorKind::InvalidInput => {
             AttemptError::permanent("bad_path", format!("{error}"))
@@ -37,13 +39,13 @@ pub(super) fn reading(error: DiskError) -> AttemptError {
     }
 }
 
-/// An error with the copy that the log made of what the operation is to read.
+/// Returns the failure for an error with the copy in the log of a file that the operation reads.
 pub(super) fn reading_copy(error: DiskError) -> AttemptError {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => AttemptError::permanent(
             "not_found",
             format!(
-                "`{}`, the copy that was made when it was logged, is not there any more; add the file again",
+                "the spooled copy `{}` no longer exists; add the file again",
                 error.path.display()
             ),
         ),
@@ -51,30 +53,28 @@ pub(super) fn reading_copy(error: DiskError) -> AttemptError {
     }
 }
 
-/// The copy in the log is not as long as what was copied.
+/// Returns the failure for a copy in the log that has another size than the copied file.
 pub(super) fn damaged_copy(path: &Path) -> AttemptError {
     AttemptError::permanent(
         "damaged_content",
         format!(
-            "`{}` is damaged: the copy that was made when it was logged had another size; add the file again",
+            "the spooled copy `{}` is damaged: its size has changed; add the file again",
             path.display()
         ),
     )
 }
 
-/// An error with where the operation is to write its result.
+/// Returns the failure for an error with the destination of the operation.
 pub(super) fn writing(error: DiskError) -> AttemptError {
     let path = error.path.display();
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => AttemptError::permanent(
             "not_found",
-            format!(
-                "{error}; the directory to write in is not there: make it, then retry the operation"
-            ),
+            format!("{error}; create the directory of the destination, then retry the operation"),
         ),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => AttemptError::permanent(
             "permission_denied",
-            format!("`{path}` may not be written; grant permission, then retry the operation"),
+            format!("no permission to write `{path}`; grant it, then retry the operation"),
         ),
         ErrorKind::InvalidFilename | ErrorKind::InvalidInput => {
             AttemptError::permanent("bad_path", format!("{error}; choose another destination"))
@@ -83,7 +83,7 @@ pub(super) fn writing(error: DiskError) -> AttemptError {
     }
 }
 
-/// Bytes that cannot be a name in a listing.
+/// Returns the failure for a name, or a target of a link, that is not UTF-8.
 pub(super) fn unsupported_name(path: &Path) -> AttemptError {
     AttemptError::permanent(
         "unsupported_name",

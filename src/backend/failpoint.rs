@@ -9,7 +9,8 @@ use super::{
 use crate::disk::Failpoints;
 use crate::operation::{Failure, Fields, Number, OperationId, OperationType, Outcome};
 
-/// A backend that passes `before:effect` and `after:effect` around every attempt, whatever comes of it.
+/// A backend that passes `before:effect` and `after:effect` around every attempt, whatever comes of
+/// it.
 #[derive(Debug)]
 pub struct FailpointBackend {
     backend: Arc<dyn Backend>,

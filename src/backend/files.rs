@@ -8,16 +8,17 @@ use super::{Attempt, AttemptError, Request};
 use crate::disk::{Access, Disk, DiskFile, FileKind, Metadata};
 use crate::operation::Source;
 
-/// What is read or written at a time, and thereby how soon an attempt notices that it is to stop.
+/// Bytes that are read or written at a time, which bounds how soon an attempt notices a request to
+/// stop.
 const BUFFER: usize = 256 << 10;
 
-/// Trees are not followed deeper than this: each level takes room on the stack.
+/// Directories that are followed into each other, at most: each level takes room on the stack.
 const MAX_DEPTH: usize = 256;
 
-/// What a file on the disk has to be.
+/// The state that a file on the disk is required to have.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Expected<'a> {
-    /// Whatever it is.
+    /// Any.
     Anything,
     /// The file that was logged, unchanged.
     AsLogged(&'a Source),
@@ -25,7 +26,7 @@ pub(super) enum Expected<'a> {
     CopyOf(&'a Source),
 }
 
-/// What an operation is to read.
+/// A file, directory or link that an operation reads.
 #[derive(Debug)]
 pub(super) struct UserFile<'a> {
     pub(super) path: PathBuf,
@@ -33,7 +34,9 @@ pub(super) struct UserFile<'a> {
     pub(super) expected: Expected<'a>,
 }
 
-/// What a path given by the user stands for; a link there is followed. Where the log has a copy of it, that is read.
+/// Finds the file or directory at a path of the user, following a link there. If the log has a copy
+/// of
+/// it, the copy is read instead.
 pub(super) fn find_user_file<'a>(
     disk: &dyn Disk,
     attempt: &Attempt,
@@ -57,13 +60,14 @@ pub(super) fn find_user_file<'a>(
     if kind == FileKind::Directory && !recursive {
         return Err(AttemptError::permanent(
             "is_directory",
-            format!("`{}` is a directory; add it with `--recursive`", path.display()),
+            format!("`{}` is a directory; pass `--recursive` to add it", path.display()),
         ));
     }
     Ok(UserFile { path: path.to_owned(), kind, expected })
 }
 
-/// Whether what is to be sent still is what was logged, where somebody else is about to read it.
+/// Fails if the file to be sent is not the one that was logged. For backends that let another
+/// program read it.
 pub(super) fn check_source(disk: &dyn Disk, request: &Request) -> Result<()> {
     match (&request.source, &request.content, request.parameters.get("path")) {
         (Some(source), Some(copy), _) => {
@@ -73,14 +77,14 @@ pub(super) fn check_source(disk: &dyn Disk, request: &Request) -> Result<()> {
         (Some(source), None, Some(path)) => {
             let path = Path::new(path);
             let there = disk.metadata(path).map_err(reading)?;
-            let how = "it is not the file that was logged any more";
+            let how = "it is not the file that was logged";
             if is_same(source, &there) { Ok(()) } else { Err(source_changed(path, how)) }
         }
         _ => Ok(()),
     }
 }
 
-/// Reads a file on the disk, and computes its CID.
+/// Reads a file on the disk and computes its CID.
 pub(super) fn read_user_file(
     disk: &dyn Disk,
     attempt: &Attempt,
@@ -99,17 +103,17 @@ pub(super) fn read_user_file(
     Ok(hasher.finish())
 }
 
-/// A file of the user's while it is read.
+/// A file of the user while it is read.
 pub(super) struct Opened {
     pub(super) file: Box<dyn DiskFile>,
-    /// As it was when it was opened.
+    /// Its metadata when it was opened.
     before: Metadata,
     path: PathBuf,
     failed: fn(crate::disk::DiskError) -> AttemptError,
 }
 
 impl Opened {
-    /// Opens it, if it is what it has to be.
+    /// Opens the file. Fails if it is not what is expected.
     pub(super) fn new(disk: &dyn Disk, path: &Path, expected: Expected<'_>) -> Result<Opened> {
         let failed = if matches!(expected, Expected::CopyOf(_)) { reading_copy } else { reading };
         let file = disk.open(path, Access::Read).map_err(failed)?;
@@ -119,14 +123,14 @@ impl Opened {
         }
         match expected {
             Expected::AsLogged(source) if !is_same(source, &before) => {
-                Err(source_changed(path, "it is not the file that was logged any more"))
+                Err(source_changed(path, "it is not the file that was logged"))
             }
             Expected::CopyOf(source) if source.size != before.len => Err(damaged_copy(path)),
             _ => Ok(Opened { file, before, path: path.to_owned(), failed }),
         }
     }
 
-    /// That so many bytes were read is right only if nobody has written to it meanwhile.
+    /// Fails if the file was written to since it was opened, or `read` is not its size.
     pub(super) fn check_read(&self, read: u64) -> Result<()> {
         let after = self.file.metadata().map_err(self.failed)?;
         if read != self.before.len || after != self.before {
@@ -135,20 +139,20 @@ impl Opened {
         Ok(())
     }
 
-    /// What to say where it is not what it was when it was opened.
+    /// Returns the failure for a file that changed while it was read.
     pub(super) fn changed(&self) -> AttemptError {
-        source_changed(&self.path, "it was written to while it was read")
+        source_changed(&self.path, "it changed while it was read")
     }
 }
 
 #[cfg(feature = "s3")]
 impl Opened {
-    /// Its size in bytes.
+    /// Returns its size in bytes when it was opened.
     pub(super) fn len(&self) -> u64 {
         self.before.len
     }
 
-    /// When it was last written to, in nanoseconds since 1970.
+    /// Returns the time of its last change, in nanoseconds since 1970.
     pub(super) fn mtime_ns(&self) -> i64 {
         self.before.mtime_ns
     }
@@ -159,7 +163,7 @@ impl Opened {
     }
 }
 
-/// The names in a directory on the disk, sorted.
+/// Returns the entries of a directory on the disk, sorted by name.
 pub(super) fn entries_on_disk(disk: &dyn Disk, path: &Path) -> Result<Vec<(String, FileKind)>> {
     let mut entries = Vec::new();
     for entry in disk.list(path).map_err(reading)? {
@@ -172,13 +176,13 @@ pub(super) fn entries_on_disk(disk: &dyn Disk, path: &Path) -> Result<Vec<(Strin
     Ok(entries)
 }
 
-/// Where a link points, as text.
+/// Returns the target of a link as text.
 pub(super) fn link_target(disk: &dyn Disk, path: &Path) -> Result<String> {
     let target = disk.read_link(path).map_err(reading)?;
     target.into_os_string().into_string().map_err(|_| unsupported_name(path))
 }
 
-/// Hands all of a file to `sink`, piece by piece; the number of bytes comes back.
+/// Hands a file to `sink` piece by piece. Returns the number of bytes.
 pub(super) fn pump(
     attempt: &Attempt,
     file: &dyn DiskFile,
@@ -199,7 +203,7 @@ pub(super) fn pump(
     }
 }
 
-/// The directory that a path is in.
+/// Returns the directory that a path is in.
 pub(super) fn parent_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -215,7 +219,8 @@ pub(super) fn directory_node(children: &[Child], options: Options) -> Result<uni
 
 pub(super) fn check_depth(path: &Path, depth: usize) -> Result<()> {
     if depth > MAX_DEPTH {
-        let message = format!("`{}` is more than {MAX_DEPTH} directories deep", path.display());
+        let message =
+            format!("`{}` is nested more than {MAX_DEPTH} directories deep", path.display());
         return Err(AttemptError::permanent("too_deep", message));
     }
     Ok(())
@@ -237,11 +242,11 @@ fn is_same(source: &Source, file: &Metadata) -> bool {
 
 fn source_changed(path: &Path, how: &str) -> AttemptError {
     let message =
-        format!("`{}` changed: {how}; log it again if the new content is wanted", path.display());
+        format!("`{}` changed: {how}; add it again to store the new content", path.display());
     AttemptError::permanent("source_changed", message)
 }
 
-/// Ends the attempt if it was asked to stop.
+/// Fails with [`AttemptError::Stopped`] if the attempt was asked to stop.
 pub(super) fn stop_if_asked(attempt: &Attempt) -> Result<()> {
     if attempt.is_cancelled() { Err(AttemptError::Stopped) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! What `list` writes: a line of JSON for each entry.
+//! The output of `list`: a line of JSON for each entry.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::backend::files::stop_if_asked;
 use crate::disk::{Disk, FileKind};
 use crate::operation::Outcome;
 
-/// Longer listings do not fit into a receipt.
+/// Bytes of a listing that a receipt holds, at most.
 const MAX_RECEIPT: usize = 64 << 10;
 
-/// One line.
+/// One entry.
 #[derive(Debug, Serialize)]
 pub(super) struct ListedLine {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,10 +30,10 @@ pub(super) struct ListedLine {
     pub(super) pinned: Option<bool>,
 }
 
-/// Takes the lines as they are found.
+/// Receives the entries as they are found.
 pub(super) type Emit<'a> = &'a mut dyn FnMut(&ListedLine) -> Result<()>;
 
-/// Writes what `list_to` finds to a file or, without a destination, into the receipt.
+/// Writes the entries that `list_to` finds to a file or, without a destination, into the receipt.
 pub(super) fn write_listing(
     disk: &dyn Disk,
     request: &Request,
@@ -56,7 +56,8 @@ pub(super) fn write_listing(
             if listing.len() <= MAX_RECEIPT {
                 return Ok(());
             }
-            let message = "the listing is larger than 64 KiB; give a `destination` to write it to";
+            let message =
+                "the listing is larger than 64 KiB; pass a `destination` to write it to a file";
             Err(AttemptError::permanent("listing_too_large", message))
         })?;
         let receipt =
@@ -91,7 +92,7 @@ pub(super) fn write_listing(
     })
 }
 
-/// A value as a line of its own.
+/// Returns a value as a line of JSON.
 pub(super) fn json_line(value: &impl Serialize) -> String {
     // Cannot fail for what is written here: no maps with other keys than strings.
     let mut line = serde_json::to_string(value).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! A backend for rehearsals: it takes its time, fails as often as it is told to, and does nothing.
+//! The backend `mock`: takes as long and fails as often as configured, and has no effect.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::MockSettings;
 use crate::operation::{Failure, FailureClass, Fields, OperationType, Outcome};
 
-/// How soon a mock attempt notices that it is to stop.
+/// How soon an attempt notices a request to stop.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// How a [`MockBackend`] behaves.
@@ -25,7 +25,7 @@ pub struct MockOptions {
     pub latency_ms: u64,
     /// Where chance comes from; without it every run is different.
     pub seed: Option<u64>,
-    /// Whether it starts out as if it were not there.
+    /// Whether it begins with an outage.
     pub offline: bool,
 }
 
@@ -40,7 +40,7 @@ pub(super) fn configure(mock: &MockSettings, context: &Context<'_>) -> Configure
     Configured::complete(MockBackend::new(context.clock.clone(), options))
 }
 
-/// Pretends to carry out operations of any type. Its results say that they are not real.
+/// A backend that only pretends to carry operations out. Its receipts say so: `mock` is `true`.
 #[derive(Debug)]
 pub struct MockBackend {
     clock: Arc<dyn Clock>,
@@ -50,7 +50,7 @@ pub struct MockBackend {
 }
 
 impl MockBackend {
-    /// A backend that behaves as told.
+    /// Returns a backend that behaves as `options` say.
     pub fn new(clock: Arc<dyn Clock>, options: MockOptions) -> MockBackend {
         let random = options.seed.map(|seed| Mutex::new(fastrand::Rng::with_seed(seed)));
         MockBackend { clock, options, offline: AtomicBool::new(options.offline), random }
@@ -72,9 +72,8 @@ impl MockBackend {
         self.offline.load(Ordering::Relaxed).then(|| Failure {
             class: FailureClass::Outage,
             error_type: "offline".into(),
-            message:
-                "the mock backend plays an outage; configure it with `offline = false` to end it"
-                    .into(),
+            message: "the mock backend simulates an outage; set its `offline` to false to end it"
+                .into(),
         })
     }
 
@@ -117,7 +116,7 @@ impl Backend for MockBackend {
         if self.chance() < self.options.failure_rate {
             return Err(AttemptError::transient(
                 "mock_failure",
-                "the mock backend was told to fail this often",
+                "the mock backend failed as its `failure_rate` demands",
             ));
         }
         attempt.add_bytes(size.unwrap_or(0));

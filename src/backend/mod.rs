@@ -124,16 +124,16 @@ pub enum Addressing {
 ///
 /// | method | called |
 /// |---|---|
-/// | [`operation_types`](Backend::operation_types), [`check`](Backend::check) | before an operation is logged |
-/// | [`addressing`](Backend::addressing) | when the command line is read, and archives are pushed |
-/// | [`execute`](Backend::execute) | for each attempt, after its claim is durable |
-/// | [`query_attempt`](Backend::query_attempt) | after an unknown outcome, or a crash |
-/// | [`detached_work`](Backend::detached_work) | by `why`, for an operation whose drain loop died |
-/// | [`release_attempt`](Backend::release_attempt) | when the outcome of an attempt is durable |
-/// | [`is_auditable`](Backend::is_auditable), [`audit`](Backend::audit), [`effects`](Backend::effects) | by `verify --remote` |
-/// | [`orphans`](Backend::orphans), [`abort_orphan`](Backend::abort_orphan) | by the drain loop about once a minute, and by `cleanup` |
-/// | [`sweep`](Backend::sweep) | when a drain loop begins, and after each of its cleanups |
-/// | [`health`](Backend::health) | by `health`, and by the drain loop during an outage |
+/// | `operation_types`, `check` | before an operation is logged |
+/// | `addressing` | when the command line is read, and archives are pushed |
+/// | `execute` | for each attempt, after its claim is durable |
+/// | `query_attempt` | after an unknown outcome, or a crash |
+/// | `detached_work` | by `why`, for an operation whose drain loop died |
+/// | `release_attempt` | when the outcome of an attempt is durable |
+/// | `is_auditable`, `audit`, `effects` | by `verify --remote` |
+/// | `orphans`, `abort_orphan` | by the drain loop about once a minute, and by `cleanup` |
+/// | `sweep` | when a drain loop begins, and after each of its cleanups |
+/// | `health` | by `health`, and by the drain loop during an outage |
 ///
 /// # Example
 ///
@@ -197,7 +197,8 @@ pub enum Addressing {
 ///
 ///     fn effects(&self, request: &Request, _: &Outcome) -> Vec<Effect> {
 ///         let title = request.parameters.get("title");
-///         title.map(|title| Effect::writes(format!("note/{title}"), Reach::Exact)).into_iter().collect()
+///         let effect = |title| Effect::writes(format!("note/{title}"), Reach::Exact);
+///         title.map(effect).into_iter().collect()
 ///     }
 ///
 ///     fn health(&self) -> Result<(), Failure> {
@@ -252,11 +253,13 @@ pub trait Backend: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// A failure of class `outage` or `transient` leaves the question open: it is asked again later.
+    /// A failure of class `outage` or `transient` leaves the question open: it is asked again
+    /// later.
     /// A permanent failure ends the operation as `in_doubt`.
     fn query_attempt(&self, request: &Request) -> Result<AttemptStatus, AttemptError>;
 
-    /// Returns what still runs of an attempt whose drain loop died, and how to end it, as a sentence
+    /// Returns what still runs of an attempt whose drain loop died, and how to end it, as a
+    /// sentence
     /// for users.
     ///
     /// Must answer at once, without a network. By default, nothing.
@@ -273,7 +276,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Returns whether operations of this type can leave anything that
     /// [`audit`](Backend::audit) could find.
     ///
-    /// By default, `get`, `cat`, `download`, `list`, `rm` and `unpin` leave nothing, and every other
+    /// By default, `get`, `cat`, `download`, `list`, `rm` and `unpin` leave nothing, and every
+    /// other
     /// type may.
     fn is_auditable(&self, operation_type: &OperationType) -> bool {
         standard::is_auditable(operation_type)

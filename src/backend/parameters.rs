@@ -1,5 +1,6 @@
-//! What an operation asks for, read from its parameters. The same reading checks an operation when
-//! it is logged, so that what is accepted then is understood later.
+//! The standard operations, parsed from their parameters. Parsing also checks operations before
+//! they
+//! are logged, so that an accepted operation can be executed.
 
 use std::path::PathBuf;
 
@@ -9,13 +10,13 @@ use super::{AttemptError, Request};
 use crate::operation::Fields;
 use crate::suggest;
 
-/// The operation types of backends that store content: all that the design names.
+/// The standard operation types, which backends that store content by CID carry out.
 pub const TYPES: [&str; 12] = [
     "add", "upload", "get", "cat", "download", "pin", "unpin", "rm", "list", "mkdir", "copy",
     "move",
 ];
 
-/// The parameters that are read. Others are kept with the operation, and mean nothing.
+/// The parameters that have a meaning. Others are kept with the operation.
 const NAMES: [&str; 14] = [
     "path",
     "destination",
@@ -83,7 +84,7 @@ impl From<ParameterError> for AttemptError {
 
 pub(super) type Parsed<T> = std::result::Result<T, ParameterError>;
 
-/// One operation, understood.
+/// A parsed operation.
 #[derive(Debug)]
 pub(super) enum Task {
     Add { path: PathBuf, recursive: bool, options: Options },
@@ -100,7 +101,7 @@ pub(super) enum Task {
     Move { source: Name, destination: Name },
 }
 
-/// Where content is to come from.
+/// The source of content.
 #[derive(Debug)]
 pub(super) enum Source {
     /// A CID, and names of entries leading on from it.
@@ -109,7 +110,7 @@ pub(super) enum Source {
     Name(Name),
 }
 
-/// What is to be listed.
+/// The target of `list`.
 #[derive(Debug)]
 pub(super) enum Listed {
     /// All content.
@@ -121,13 +122,13 @@ pub(super) enum Listed {
 }
 
 impl Task {
-    /// What a request asks for.
+    /// Parses a request. Fails for good if its parameters are invalid.
     pub(super) fn of(request: &Request, options: Options) -> Result<Task> {
         Task::read(request.operation_type.as_str(), &request.parameters, options)
             .map_err(AttemptError::from)
     }
 
-    /// What an operation of this type and with these parameters asks for.
+    /// Parses an operation.
     pub(super) fn read(
         operation_type: &str,
         parameters: &Fields,
@@ -179,26 +180,26 @@ impl Task {
                     Task::Move { source, destination }
                 }
             }
-            other => return Err(format!("there is no operation type `{other}` here").into()),
+            other => return Err(format!("`{other}` is not a supported operation type").into()),
         })
     }
 }
 
-/// A name in the tree: the parts of its path, none for the tree itself.
+/// A name in the tree of files: the parts of its path. The tree itself has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Name(Vec<String>);
 
 impl Name {
-    /// Reads a path with or without a leading `/`; names that climb out of the tree are refused.
+    /// Parses a path with or without a leading `/`. Refuses names that lead out of the tree.
     pub(super) fn parse(text: &str) -> Parsed<Name> {
         let bad = |why| {
-            let message = format!("`{text}` is no name in the tree of files: {why}");
+            let message = format!("`{text}` is not a valid name in the tree of files: {why}");
             Err(ParameterError { error_type: "bad_path", message })
         };
         let parts: Vec<String> =
             text.split('/').filter(|part| !matches!(*part, "" | ".")).map(str::to_owned).collect();
         if parts.iter().any(|part| part == "..") {
-            return bad("`..` may not be part of it");
+            return bad("`..` is not allowed");
         }
         if text.contains('\0') {
             return bad("it contains a zero byte");
@@ -213,27 +214,27 @@ impl Name {
         self.0.is_empty()
     }
 
-    /// How it is written: with a leading `/`.
+    /// Returns the name with a leading `/`.
     pub(super) fn display(&self) -> String {
         format!("/{}", self.0.join("/"))
     }
 
-    /// The parts of its path.
+    /// Returns the parts of the path.
     pub(super) fn parts(&self) -> &[String] {
         &self.0
     }
 
-    /// Whether it lies in the other one, or is the same.
+    /// Returns whether it is the other name, or inside it.
     pub(super) fn is_below(&self, other: &Name) -> bool {
         self.0.starts_with(&other.0)
     }
 }
 
-/// Refuses to put something into itself.
+/// Fails if the destination is the source, or inside it.
 pub(super) fn refuse_into_itself(source: &Name, destination: &Name) -> Result<()> {
     if destination.is_below(source) {
         let message = format!(
-            "`{}` lies in `{}` itself; choose another name",
+            "`{}` is inside `{}`; choose another name",
             destination.display(),
             source.display()
         );
@@ -242,7 +243,7 @@ pub(super) fn refuse_into_itself(source: &Name, destination: &Name) -> Result<()
     Ok(())
 }
 
-/// Parameters, with what to say of those that are missing or wrong.
+/// Reads parameters, with errors that name the operation type.
 pub(super) struct Reader<'a> {
     pub(super) operation_type: &'a str,
     pub(super) parameters: &'a Fields,
@@ -331,7 +332,7 @@ impl<'a> Reader<'a> {
 }
 
 fn parse_cid(text: &str) -> Parsed<Cid> {
-    Cid::try_from(text).map_err(|error| format!("`{text}` is no CID: {error}").into())
+    Cid::try_from(text).map_err(|error| format!("`{text}` is not a valid CID: {error}").into())
 }
 
 fn content(text: &str) -> Parsed<Source> {

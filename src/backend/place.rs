@@ -1,4 +1,4 @@
-//! Writing files and trees where somebody can see them: each appears whole or not at all.
+//! Atomic writes outside the log: a file, a link or a new directory appears whole or not at all.
 
 use std::path::{Path, PathBuf};
 
@@ -81,7 +81,7 @@ impl<'a> Place<'a> {
                 disk.sync_dir(parent_of(destination)).map_err(writing)?;
                 origin.node_of(&nodes)
             }
-            (Shape::Directory(_), Some(_)) => Err(occupied(destination, "it is no directory")),
+            (Shape::Directory(_), Some(_)) => Err(occupied(destination, "it is not a directory")),
             (_, Some(FileKind::Directory)) => Err(occupied(destination, "it is a directory")),
             (shape, _) => {
                 let node = self.make(origin, shape, &self.staging, depth)?;

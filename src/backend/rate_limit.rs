@@ -1,4 +1,4 @@
-//! A limit on the bytes per second that the attempts on one backend move together.
+//! A limit on the bytes per second that all attempts at one backend move together.
 
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,25 +6,26 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 
-/// How long a wait may go on before it looks whether it is still wanted.
+/// How often a wait checks whether it was cancelled.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Makes whoever moves bytes wait until those before them have had their time.
+/// Delays attempts so that together they keep to a number of bytes per second. Unused time is not
+/// saved up.
 #[derive(Debug)]
 pub struct RateLimiter {
     per_second: NonZeroU64,
     clock: Arc<dyn Clock>,
-    /// When all bytes moved so far have had their time, on the monotonic clock.
+    /// The monotonic time at which all bytes moved so far are within the limit.
     free_at: Mutex<Duration>,
 }
 
 impl RateLimiter {
-    /// This many bytes per second, of all who share it.
+    /// Returns a limiter for all attempts that share it.
     pub fn new(per_second: NonZeroU64, clock: Arc<dyn Clock>) -> RateLimiter {
         RateLimiter { per_second, clock, free_at: Mutex::default() }
     }
 
-    /// Waits as long as these bytes take, behind those of others; no longer than until `is_over`.
+    /// Blocks until `bytes` more are within the limit, or `is_over` returns true.
     pub(super) fn wait(&self, bytes: u64, is_over: impl Fn() -> bool) {
         let takes = Duration::from_secs_f64(bytes as f64 / self.per_second.get() as f64);
         let until = {

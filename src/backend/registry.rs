@@ -1,4 +1,4 @@
-//! Which backends there are, and what each can do.
+//! The backends of one log by name, and the constructors of the built-in types.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::disk::Disk;
 use crate::operation::{BackendName, Fields, OperationType, Outcome};
 use crate::suggest;
 
-/// Why an operation cannot be logged for a backend.
+/// The reason for which an operation cannot be logged for a backend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// No backend has this name.
@@ -26,10 +26,8 @@ pub enum Refusal {
         /// A name that looks like it.
         suggestion: Option<BackendName>,
     },
-    /// The backend's type is not built into this program yet.
-    #[error(
-        "backend `{name}` is of type `{backend_type}`, which this version cannot carry out yet"
-    )]
+    /// The type of the backend is not part of this build.
+    #[error("backend `{name}` has type `{backend_type}`, which this build does not support")]
     NotBuilt {
         /// The name.
         name: BackendName,
@@ -44,8 +42,8 @@ pub enum Refusal {
         /// The setting.
         key: &'static str,
     },
-    /// The backend does not do this.
-    #[error("backend `{name}` does not carry out `{operation_type}`")]
+    /// The backend does not carry out operations of this type.
+    #[error("backend `{name}` does not support operations of type `{operation_type}`")]
     Unsupported {
         /// The name.
         name: BackendName,
@@ -78,7 +76,7 @@ enum Known {
 }
 
 impl Backends {
-    /// The configured backends, those that are predeclared included.
+    /// Returns the configured backends, including the predeclared ones.
     pub fn new(settings: &Settings, disk: &Arc<dyn Disk>, clock: &Arc<dyn Clock>) -> Backends {
         let known = settings.backends.iter().map(|(name, backend)| {
             let (disk, clock) = (disk.clone(), clock.clone());
@@ -92,7 +90,8 @@ impl Backends {
         self.known.insert(name, Known::Ready(backend));
     }
 
-    /// Puts another one around each backend that can carry operations out; what it takes stays what it was.
+    /// Puts another one around each backend that can carry operations out; what it takes stays what
+    /// it was.
     #[cfg(feature = "test-util")]
     pub fn wrap(&mut self, wrap: impl Fn(Arc<dyn Backend>) -> Arc<dyn Backend>) {
         for known in self.known.values_mut() {
@@ -132,12 +131,12 @@ impl Backends {
         }
     }
 
-    /// All names, with whether this program can carry their operations out.
+    /// Returns all names, each with whether its backend can carry operations out.
     pub fn names(&self) -> impl Iterator<Item = (&BackendName, bool)> {
         self.known.iter().map(|(name, known)| (name, matches!(known, Known::Ready(_))))
     }
 
-    /// Whether an operation may be logged.
+    /// Fails if an operation may not be logged.
     pub fn check(
         &self,
         name: &BackendName,
@@ -169,7 +168,8 @@ impl Backends {
         }
     }
 
-    /// Returns the targets that an operation touches. If its backend is not configured, the standard
+    /// Returns the targets that an operation touches. If its backend is not configured, the
+    /// standard
     /// parameters are read as the default of [`Backend::effects`] reads them.
     pub fn effects(&self, request: &Request, outcome: &Outcome) -> Vec<Effect> {
         match self.instance(&request.backend) {

@@ -37,7 +37,8 @@ pub fn set(text: &str, file: &Path, key: &str, value: &str) -> Result<String, Co
     let written =
         to_toml(&mut settings, &name, value).and_then(|value| insert(&mut document, &name, value));
     if written.is_none() {
-        // Something that is no table stands where the key's table should be, and was found wrong above.
+        // Something that is no table stands where the key's table should be, and was found wrong
+        // above.
         let in_the_way = wrong_before
             .into_iter()
             .find(|error| error.key().is_some_and(|wrong| key.starts_with(wrong)));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use super::Origin;
 use crate::disk::DiskError;
 
-/// What is wrong with the settings, with which key, and where that was set.
+/// An error in the configuration, with its key and origin.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// No key has this name.
@@ -14,25 +14,25 @@ pub enum ConfigError {
         key: String,
         /// Where it was set; none if it was only asked for.
         origin: Option<Origin>,
-        /// What was meant, perhaps.
+        /// The next step.
         hint: Option<String>,
     },
-    /// A key stands at something that it cannot be.
+    /// A key has an invalid value.
     #[error("`{key}` is {value}{}; it takes {expected}", set_in(Some(.origin)))]
     Value {
         /// The key.
         key: String,
-        /// What it stands at, as written.
+        /// The value, as written.
         value: Box<str>,
-        /// What it may be.
+        /// The values that the key takes.
         expected: Box<str>,
         /// Where it was set.
         origin: Origin,
-        /// What was meant, perhaps.
+        /// The next step.
         hint: Option<String>,
     },
     /// The key exists, but not for backends of this type.
-    #[error("`{key}` is no key of a backend of type `{backend_type}`{}", set_in(Some(.origin)))]
+    #[error("backends of type `{backend_type}` have no key `{key}`{}", set_in(Some(.origin)))]
     NotOfType {
         /// The key.
         key: String,
@@ -44,7 +44,7 @@ pub enum ConfigError {
         hint: Option<String>,
     },
     /// A backend was named that has no type.
-    #[error("the backend `{backend}` has no type{}", set_in(Some(.origin)))]
+    #[error("backend `{backend}` has no type{}", set_in(Some(.origin)))]
     NoType {
         /// The backend.
         backend: String,
@@ -53,7 +53,7 @@ pub enum ConfigError {
         /// How to give it one.
         hint: Option<String>,
     },
-    /// The file is no TOML.
+    /// The file is not valid TOML.
     #[error("{}:{line}:{column}: {message}", path.display())]
     Syntax {
         /// The file.
@@ -68,15 +68,15 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// What was named as the settings file is none.
-    #[error("`{}` is no settings file: it is {what}", path.display())]
+    /// The path of the configuration file is not a regular UTF-8 file.
+    #[error("`{}` is not a configuration file: it is {what}", path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
         /// What it is instead.
         what: &'static str,
     },
-    /// Nobody knows where the log is.
+    /// The directory of the log is not set, and there is no home directory.
     #[error("`base_path` is not set, and this user has no home directory to put the log in")]
     NoHome,
 }
@@ -86,7 +86,7 @@ fn set_in(origin: Option<&Origin>) -> String {
 }
 
 impl ConfigError {
-    /// The key it is about, if it is about one.
+    /// Returns the key that the error is about, if it is about one.
     pub fn key(&self) -> Option<&str> {
         match self {
             ConfigError::UnknownKey { key, .. }
@@ -100,7 +100,7 @@ impl ConfigError {
         }
     }
 
-    /// Where the wrong value was set, if one was.
+    /// Returns where the wrong value was set.
     pub fn origin(&self) -> Option<&Origin> {
         match self {
             ConfigError::UnknownKey { origin, .. } => origin.as_ref(),
@@ -111,7 +111,7 @@ impl ConfigError {
         }
     }
 
-    /// What to do about it.
+    /// Returns the next step.
     pub fn hint(&self) -> Option<String> {
         match self {
             ConfigError::UnknownKey { hint, .. }
@@ -119,24 +119,30 @@ impl ConfigError {
             | ConfigError::NotOfType { hint, .. }
             | ConfigError::NoType { hint, .. } => hint.clone(),
             ConfigError::Disk(error) if error.is_not_found() => {
-                Some("`wal-cli config set KEY VALUE` makes the file; without --config the usual one is read".into())
+                let hint = "run `wal-cli config set KEY VALUE` to create it, or omit `--config` to \
+                            read the default file";
+                Some(hint.into())
             }
-            ConfigError::Syntax { path, .. } => Some(format!("correct `{}` in an editor", path.display())),
-            ConfigError::NotAFile { .. } => Some("name a regular file; a pipe cannot be read twice".into()),
-            ConfigError::NoHome => Some("set IPFS_KIT_WAL_PATH or pass --base-path".into()),
+            ConfigError::Syntax { path, .. } => {
+                Some(format!("correct `{}` in an editor", path.display()))
+            }
+            ConfigError::NotAFile { .. } => {
+                Some("pass a regular file: a pipe cannot be read twice".into())
+            }
+            ConfigError::NoHome => Some("set `IPFS_KIT_WAL_PATH`, or pass `--base-path`".into()),
             ConfigError::Disk(_) => None,
         }
     }
 }
 
-/// Something that was passed over.
+/// A variable that was ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
     /// The environment variable.
     pub variable: String,
-    /// Why it has no effect.
+    /// The reason for which it has no effect.
     pub message: String,
-    /// What was meant, perhaps.
+    /// The next step.
     pub hint: Option<String>,
 }
 

@@ -164,7 +164,8 @@ pub(super) enum Field<'a> {
 }
 
 impl Field<'_> {
-    /// Sets the field; `None`, and nothing changed, if the value is not of its kind or out of bounds.
+    /// Sets the field; `None`, and nothing changed, if the value is not of its kind or out of
+    /// bounds.
     pub(super) fn fill(self, raw: &RawValue, base: Base<'_>) -> Option<()> {
         match self {
             Field::Bool(field) => *field = bool_of(raw)?,
@@ -222,7 +223,8 @@ impl Field<'_> {
             }
             Field::Seconds(_, bounds) => {
                 format!(
-                    "seconds from {} to {}, such as 0.5, or a duration such as \"2 min\" or \"1h30m\"",
+                    "seconds from {} to {}, such as 0.5, or a duration such as \"2 min\" or \
+                     \"1h30m\"",
                     bounds.start(),
                     bounds.end()
                 )
@@ -342,11 +344,13 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
     text.trim().parse::<ByteSize>().ok().map(|size| size.as_u64())
 }
 
-/// Parses a duration: seconds such as `90` or `0.5`, or numbers with units, `250ms`, `2 min`, `1.5h`,
+/// Parses a duration: seconds such as `90` or `0.5`, or numbers with units, `250ms`, `2 min`,
+/// `1.5h`,
 /// `7d` or `1h30m`.
 ///
 /// Units are `ms`, `s` or `sec`, `m` or `min`, `h` and `d`; in a compound form each is smaller than
-/// the one before. Returns `None` for anything else, and for durations that [`Duration`] cannot hold.
+/// the one before. Returns `None` for anything else, and for durations that [`Duration`] cannot
+/// hold.
 pub fn parse_seconds(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     if let Ok(seconds) = rest.parse::<f64>() {

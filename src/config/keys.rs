@@ -1,4 +1,4 @@
-//! The table of all keys, and guesses at what a wrong one was meant to be.
+//! The table of all keys, and suggestions for misspelled ones.
 
 use std::collections::BTreeMap;
 
@@ -274,12 +274,12 @@ pub(super) static BACKEND_KEYS: [Key<BackendSettings>; 29] = [
     }),
 ];
 
-/// The key of this name in a table.
+/// Returns the key of this name.
 pub(super) fn find<T>(table: &'static [Key<T>], name: &str) -> Option<&'static Key<T>> {
     table.iter().find(|key| key.name == name)
 }
 
-/// Every key as it stands.
+/// Returns every key with its value.
 pub(super) fn all(loaded: &Loaded) -> Vec<Entry> {
     let mut settings = loaded.settings.clone();
     let mut entries = Vec::new();
@@ -302,14 +302,14 @@ pub(super) fn all(loaded: &Loaded) -> Vec<Entry> {
     entries
 }
 
-/// The error for a key that is not there, with a guess.
+/// Returns the error for an unknown key, with a suggestion.
 pub(super) fn unknown(
     backends: &BTreeMap<BackendName, BackendSettings>,
     key: &str,
     origin: Option<Origin>,
 ) -> ConfigError {
     let hint = if BACKEND_KEYS.iter().any(|known| known.name == key) {
-        Some(format!("`{key}` is set for one backend: backends.NAME.{key}"))
+        Some(format!("`{key}` is a key of a single backend: set `backends.NAME.{key}`"))
     } else if suggest::is_typo_of(key, "backends") {
         Some("did you mean `[backends.NAME]`?".to_owned())
     } else {
@@ -329,7 +329,7 @@ pub(super) fn did_you_mean(wrong: &str, known: impl IntoIterator<Item = String>)
     suggest::closest(wrong, known).map(|word| format!("did you mean `{word}`?"))
 }
 
-/// Whether what a key holds must not be shown.
+/// Returns whether the value of a key must not be shown.
 pub fn is_secret(key: &str) -> bool {
     let last = key.rsplit('.').next().unwrap_or(key).to_ascii_lowercase();
     last.split(['_', '-']).any(|word| {
@@ -340,7 +340,8 @@ pub fn is_secret(key: &str) -> bool {
     })
 }
 
-/// A value as it may be shown: secrets, and the user part of an address, replaced by asterisks.
+/// Returns a value as it may be shown: secrets, and the user part of an address, are replaced by
+/// asterisks.
 pub fn redact(key: &str, value: &str) -> String {
     const HIDDEN: &str = "********";
     if is_secret(key) {

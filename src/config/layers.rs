@@ -1,4 +1,4 @@
-//! The layers that lie above the defaults, and what they come to.
+//! The layers above the defaults, and their merge.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -57,7 +57,8 @@ pub(super) struct Assignment {
 /// What one layer says, or all of them merged.
 pub(super) type Layer = BTreeMap<Name, Assignment>;
 
-/// Reads all layers; errors of single keys come back beside the result, which has those keys at their defaults.
+/// Reads all layers; errors of single keys come back beside the result, which has those keys at
+/// their defaults.
 pub(super) fn read(
     sources: Sources<'_, impl IntoIterator<Item = (OsString, OsString)>>,
 ) -> Result<(Loaded, Vec<ConfigError>), ConfigError> {
@@ -97,7 +98,8 @@ fn read_text(disk: &dyn Disk, path: &Path) -> Result<String, ConfigError> {
     match file.metadata()?.kind {
         FileKind::File => {}
         FileKind::Directory => return Err(not_a_file("a directory")),
-        // Its length is unknown: read like a file, a pipe would seem empty and every setting be lost.
+        // Its length is unknown: read like a file, a pipe would seem empty and every setting be
+        // lost.
         FileKind::Symlink | FileKind::Other => return Err(not_a_file("a pipe or a device")),
     }
     String::from_utf8(file.read_to_end_from(0)?).map_err(|_| not_a_file("not UTF-8"))
@@ -337,9 +339,7 @@ impl Resolver<'_> {
                 if refused.insert(text) {
                     let of_predeclared = BackendType::ALL.map(|kind| kind.as_str().to_owned());
                     let hint = keys::did_you_mean(text, of_predeclared).or_else(|| {
-                        Some(format!(
-                            "give it one with `backends.{text}.type`, \"ipfs\" for example"
-                        ))
+                        Some(format!("set `backends.{text}.type`, for example to \"ipfs\""))
                     });
                     let backend = text.to_owned();
                     self.errors.push(ConfigError::NoType {
@@ -410,7 +410,8 @@ impl Resolver<'_> {
             Ok(()) => {
                 self.origins.insert(name.to_string(), given.origin.clone());
             }
-            // A variable that has no meaning here may have one for another version or another machine.
+            // A variable that has no meaning here may have one for another version or another
+            // machine.
             Err(ConfigError::NotOfType {
                 origin: Origin::Environment(variable),
                 backend_type,
@@ -436,7 +437,8 @@ impl Resolver<'_> {
                 .get_mut(&BackendType::Local.name())
                 .and_then(BackendSettings::local_mut)
         {
-            // Beside the usual log, as the original had it; a log elsewhere keeps to its own folder.
+            // Beside the usual log, as the original had it; a log elsewhere keeps to its own
+            // folder.
             let folder = match settings.base_path.parent() {
                 Some(parent) if Some(&settings.base_path) == usual.as_ref() => parent,
                 _ => settings.base_path.as_path(),
@@ -489,7 +491,7 @@ fn same_type(
         key: name.to_string(),
         value: given.raw.shown().into(),
         expected: format!(
-            "only `{backend_type}`, since a backend named like a type is of that type"
+            "only `{backend_type}`, because a backend that is named like a type has that type"
         )
         .into(),
         origin: given.origin.clone(),

@@ -1,10 +1,10 @@
-//! Settings: what they are called, what they may be, and where each one was set. Acts on none of them.
+//! The configuration: the names of all settings, their values, and where each one was set.
 //!
-//! Defaults lie at the bottom, then the settings file, then the environment, then flags. One table
+//! Each layer overrides the one before: defaults, configuration file, environment, flags. One table
 //! (`keys`) names every key; reading, checking, showing and writing all go through it.
 //!
-//! The layers are merged here: what crates for layered configuration offer is the merge, which is
-//! three lines, but none of them says *which* variable or line a value came from.
+//! The layers are merged here: a crate for layered configuration offers the merge, which is three
+//! lines, and no line numbers, no suggestions for misspelled keys, and no editing of the file.
 
 mod backends;
 mod edit;
@@ -32,12 +32,12 @@ pub use keys::{is_secret, redact};
 pub use layers::VARIABLE_PREFIX;
 pub use settings::{Settings, SpoolMode};
 
-/// Where a value was set.
+/// The place where a value was set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nowhere: it is the default.
+    /// Not set: the default.
     Default,
-    /// In the settings file.
+    /// In the configuration file.
     File {
         /// The file.
         path: PathBuf,
@@ -61,17 +61,17 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The folders of the user that settings start from.
+/// The directories of a user that paths and the default file depend on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserDirs {
-    /// The home directory: what `~` stands for.
+    /// The home directory, which `~` abbreviates.
     pub home: Option<PathBuf>,
-    /// The folder that holds the settings of all programs.
+    /// The directory for the configuration of all programs.
     pub config_dir: Option<PathBuf>,
 }
 
 impl UserDirs {
-    /// The folders of the user who runs this process.
+    /// Returns the directories of the user who runs this process.
     pub fn of_user() -> UserDirs {
         match directories::BaseDirs::new() {
             Some(dirs) => UserDirs {
@@ -82,42 +82,42 @@ impl UserDirs {
         }
     }
 
-    /// The settings file that is read unless another one is named.
+    /// Returns the path of the default configuration file.
     pub fn file(&self) -> Option<PathBuf> {
         self.config_dir.as_ref().map(|dir| dir.join("ipfs-kit").join("wal.toml"))
     }
 }
 
-/// What settings are made from.
+/// The sources of a configuration.
 #[derive(Debug)]
 pub struct Sources<'a, E> {
-    /// Where the file is read from.
+    /// The disk that the file is read from.
     pub disk: &'a dyn Disk,
-    /// The user's folders.
+    /// The directories of the user.
     pub user_dirs: &'a UserDirs,
-    /// The settings file, if one was named; it must be there then.
+    /// The configuration file, if one was named; it must exist then.
     pub file: Option<&'a Path>,
-    /// All environment variables; those of other programs are passed over.
+    /// All environment variables; those of other programs are ignored.
     pub environment: E,
     /// Keys set by flags, with their values.
     pub flags: &'a [(&'a str, &'a str)],
 }
 
-/// Settings, and what is known of how they came about.
+/// Settings, with the origin of each value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     /// The settings.
     pub settings: Settings,
-    /// Where each key that is not at its default was set.
+    /// The origin of each key that is not at its default.
     pub origins: BTreeMap<String, Origin>,
-    /// What was passed over, and why.
+    /// The variables that were ignored.
     pub warnings: Vec<Warning>,
     /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
 }
 
 impl Loaded {
-    /// Where a key was set.
+    /// Returns where a key was set.
     pub fn origin(&self, key: &str) -> &Origin {
         self.origins.get(key).unwrap_or(&Origin::Default)
     }
@@ -128,11 +128,11 @@ impl Loaded {
 pub struct Entry {
     /// Its full name, `backends.ipfs.endpoint` for example.
     pub key: String,
-    /// What it stands at, secrets masked; null where nothing is set.
+    /// Its value, with secrets redacted; null if it is not set.
     pub value: serde_json::Value,
     /// Where that was set.
     pub origin: Origin,
-    /// What it means, in one line.
+    /// Its meaning, in one line.
     pub about: &'static str,
 }
 
@@ -146,7 +146,7 @@ pub fn load(
     load_from(Sources { disk, user_dirs: &UserDirs::of_user(), file, environment, flags })
 }
 
-/// Loads settings; the first thing that is wrong with them ends it.
+/// Loads settings. Fails with the first error in them.
 pub fn load_from(
     sources: Sources<'_, impl IntoIterator<Item = (OsString, OsString)>>,
 ) -> Result<Loaded, ConfigError> {
@@ -154,22 +154,21 @@ pub fn load_from(
     errors.into_iter().next().map_or(Ok(loaded), Err)
 }
 
-/// Loads settings and says everything that is wrong with them, for `config check`.
+/// Loads settings and returns all errors in them, for `config check`.
 ///
-/// Keys that are wrong stand at their defaults in the result. A file that cannot be read or parsed
-/// at all ends it.
+/// Keys with errors have their defaults in the result. Fails if the file cannot be read or parsed.
 pub fn check(
     sources: Sources<'_, impl IntoIterator<Item = (OsString, OsString)>>,
 ) -> Result<(Loaded, Vec<ConfigError>), ConfigError> {
     layers::read(sources)
 }
 
-/// Every key with its value and origin, in the order of the manual.
+/// Returns every key with its value and origin, in the order of the manual.
 pub fn entries(loaded: &Loaded) -> Vec<Entry> {
     keys::all(loaded)
 }
 
-/// One key with its value and origin.
+/// Returns one key with its value and origin. Fails if there is no such key.
 pub fn get(loaded: &Loaded, key: &str) -> Result<Entry, ConfigError> {
     match keys::all(loaded).into_iter().find(|entry| entry.key == key) {
         Some(entry) => Ok(entry),

@@ -97,7 +97,8 @@ impl Settings {
         }
     }
 
-    /// The backend that pushes archives: the one that is set, or the only one of type `s3` of which anything is set,
+    /// The backend that pushes archives: the one that is set, or the only one of type `s3` of which
+    /// anything is set,
     /// or `s3`.
     pub fn archive_backend(&self) -> BackendName {
         let unset = BackendSettings::new(BackendType::S3);

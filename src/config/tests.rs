@@ -69,7 +69,8 @@ fn flag<'a>(key: &'a str, value: &'a str) -> Case<'a> {
     Case { flags: vec![(key, value)], ..Case::default() }
 }
 
-/// Every key: its variable, a good value as TOML, what `config show` makes of it, and bad values as TOML and as words.
+/// Every key: its variable, a good value as TOML, what `config show` makes of it, and bad values as
+/// TOML and as words.
 type Row = (
     &'static str,
     &'static str,
@@ -280,7 +281,7 @@ fn unknown_keys_come_with_a_guess_and_the_place() {
         (
             "endpoint = 'http://a'",
             "endpoint",
-            "`endpoint` is set for one backend: backends.NAME.endpoint",
+            "`endpoint` is a key of a single backend: set `backends.NAME.endpoint`",
         ),
         ("[backends.ipfss]\nendpoint = 'http://a'", "ipfss", "did you mean `ipfs`?"),
         (

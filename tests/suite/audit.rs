@@ -489,7 +489,7 @@ fn losses_in_the_local_store_are_found_and_restored() {
         shown.contains(&format!("gone     1  local  add     {}", place.path("one").display())),
         "{shown}"
     );
-    assert!(shown.contains("there is no `/n/four` any more"), "{shown}");
+    assert!(shown.contains("`/n/four` no longer exists"), "{shown}");
     assert!(
         shown.contains("of 9 completed operations, 1 intact, 3 gone, 4 altered, 1 with nothing"),
         "{shown}"

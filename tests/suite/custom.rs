@@ -289,7 +289,7 @@ fn a_program_that_outlives_its_loop_is_not_started_twice() {
         assert_eq!(operation["status"], "processing", "{operation}");
     }
     let why = place.run("why 1");
-    assert!(why.contains("still goes on"), "{why}");
+    assert!(why.contains("still running"), "{why}");
     place.file("go", "");
     until("it ended", || place.path("ended").exists());
     let pid = std::fs::read_to_string(place.path("started")).unwrap();

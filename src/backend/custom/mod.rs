@@ -1,11 +1,16 @@
 //! Backend `custom`: a program of the user's carries the operations out.
 //!
-//! It gets the operation as one JSON document on its standard input. What it prints is its result: a JSON object with any of
-//! `cid`, `size`, `destination` and `receipt`; anything else is kept as the receipt `output`. It says how it went by its
-//! exit status: 0 done, 75 (`EX_TEMPFAIL`) try again, anything else failed for good; the last line of its standard error
-//! becomes the message. It is asked to stop by SIGTERM, and killed a second later, with all that it has started.
+//! It gets the operation as one JSON document on its standard input. What it prints is its result:
+//! a JSON object with any of
+//! `cid`, `size`, `destination` and `receipt`; anything else is kept as the receipt `output`. It
+//! says how it went by its
+//! exit status: 0 done, 75 (`EX_TEMPFAIL`) try again, anything else failed for good; the last line
+//! of its standard error
+//! becomes the message. It is asked to stop by SIGTERM, and killed a second later, with all that it
+//! has started.
 //!
-//! Its standard output is the file `run/<number>`, which is locked for as long as anybody has it open: whoever finds it
+//! Its standard output is the file `run/<number>`, which is locked for as long as anybody has it
+//! open: whoever finds it
 //! locked after a crash knows that the program has outlived its drain loop.
 
 mod output;
@@ -85,7 +90,7 @@ impl CustomBackend {
             AttemptError::transient(
                 "disk",
                 format!(
-                    "could not write `{}`, where a program's output goes: {error}; see that it may be written",
+                    "cannot write `{}`, the output of the program: {error}; make it writable",
                     path.display()
                 ),
             )
@@ -97,7 +102,8 @@ impl CustomBackend {
             self.disk.sync_dir(log).map_err(ours)?;
             self.is_durable.store(true, Ordering::Relaxed);
         }
-        // Whoever retried it while an earlier run goes on gets no second one beside it: what becomes of the first is seen later.
+        // Whoever retried it while an earlier run goes on gets no second one beside it: what
+        // becomes of the first is seen later.
         let file = output::claim(path, &*self.clock).map_err(failed)?;
         let file = file.ok_or_else(|| unanswered(goes_on(path)))?;
         // Who finds it missing after a power cut takes the program for one that was never started.
@@ -135,8 +141,9 @@ impl CustomBackend {
         let output = self.claim(&self.output_of(request))?;
         let mut process = self.start(request, &output)?;
         let ended = process.wait(attempt, self.limit);
-        let ended = ended
-            .map_err(|error| unanswered(format!("nobody knows how the program ended: {error}")))?;
+        let ended = ended.map_err(|error| {
+            unanswered(format!("the exit status of the program is unknown: {error}"))
+        })?;
         let printed = Printed::new(output::read(&output, RESULT_MAX).unwrap_or_default());
         settle(&ended, &printed, &process.last_line())
     }
@@ -166,14 +173,15 @@ impl Backend for CustomBackend {
             return Ok(AttemptStatus::NotDone);
         }
         let what = format!(
-            "it was carried out by a program that cannot be asked, and that ended without an answer; what it printed is in `{}`",
+            "the program ended without a known result; its output is in `{}`",
             path.display()
         );
         Ok(AttemptStatus::Unknown(what))
     }
 
     fn release_attempt(&self, number: Number) {
-        // If this fails, the file stands there until the number runs again, or a drain loop sweeps it away.
+        // If this fails, the file stands there until the number runs again, or a drain loop sweeps
+        // it away.
         output::remove(&output::path_of(&self.run, number));
     }
 
@@ -224,7 +232,7 @@ fn document_of(request: &Request) -> String {
 fn goes_on(path: &Path) -> String {
     let path = path.display();
     format!(
-        "the program that was started for it, or something that this has started, still goes on: it has `{path}` open \
+        "the program, or a process that it started, is still running: it has `{path}` open \
          (`fuser {path}` names the process; wait for it, or end it)"
     )
 }

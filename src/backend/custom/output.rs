@@ -1,4 +1,5 @@
-//! What running programs print: the files `run/<number>`, each locked for as long as anybody has it open.
+//! What running programs print: the files `run/<number>`, each locked for as long as anybody has it
+//! open.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
@@ -13,7 +14,8 @@ use crate::operation::Number;
 /// How long a file may be locked by those who only look whether it is.
 const LOOKED_AT: Duration = Duration::from_millis(100);
 
-/// How long a file may be locked by what is about to let go of it: processes that were killed, and programs that are being
+/// How long a file may be locked by what is about to let go of it: processes that were killed, and
+/// programs that are being
 /// started, which have copies of all files that we have open until they have begun.
 const LET_GO: Duration = Duration::from_secs(1);
 
@@ -37,7 +39,8 @@ pub(super) fn kept(disk: &dyn Disk, folder: &Path) -> DiskResult<Vec<Number>> {
     Ok(entries.iter().filter_map(|entry| number_of(entry.name.to_str()?)).collect())
 }
 
-/// Removes what is kept of an operation, unless somebody still writes it. Only for the one who may start programs:
+/// Removes what is kept of an operation, unless somebody still writes it. Only for the one who may
+/// start programs:
 /// between looking and removing nobody else may claim it.
 pub(super) fn remove_unless_held(folder: &Path, number: Number) {
     let path = path_of(folder, number);
@@ -56,7 +59,8 @@ pub(super) fn remove(path: &Path) {
     }
 }
 
-/// Whether a program, or what it has started, has it open. Those who look do not get into each other's way.
+/// Whether a program, or what it has started, has it open. Those who look do not get into each
+/// other's way.
 pub(super) fn is_held(path: &Path) -> bool {
     let opened = OpenOptions::new().read(true).open(path);
     opened.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
@@ -70,7 +74,8 @@ pub(super) fn wait_until_free(path: &Path, clock: &dyn Clock) {
     }
 }
 
-/// The file that becomes a program's standard output, empty and locked; none: another one still has it.
+/// The file that becomes a program's standard output, empty and locked; none: another one still has
+/// it.
 pub(super) fn claim(path: &Path, clock: &dyn Clock) -> io::Result<Option<File>> {
     let mut options = OpenOptions::new();
     // For appending: what it starts may open it anew, and is not to be overwritten.

@@ -1,6 +1,7 @@
 //! A program while it runs: what goes through its pipes, how it ends, and how it is made to.
 //!
-//! Nobody but the one who waits for it looks after its pipes: there is no thread that it, or what it leaves running,
+//! Nobody but the one who waits for it looks after its pipes: there is no thread that it, or what
+//! it leaves running,
 //! could hold up.
 
 use std::fs::File;
@@ -24,11 +25,13 @@ pub(super) const PRINTED_MAX: u64 = 16 << 20;
 const MUCH: u64 = 64 << 10;
 /// As much of its standard error as is kept to quote from, in bytes.
 const ERRORS_MAX: usize = 4 << 10;
-/// As much of its standard error as is read at one look, in bytes: one that writes without end is still looked after.
+/// As much of its standard error as is read at one look, in bytes: one that writes without end is
+/// still looked after.
 const READ_AT_ONCE: usize = 1 << 20;
 /// How long a program that was asked to stop may take before it is killed.
 const GRACE: Duration = Duration::from_millis(1000);
-/// How long the rest of its standard error is waited for: what it leaves running may keep that open for ever.
+/// How long the rest of its standard error is waited for: what it leaves running may keep that open
+/// for ever.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Between two looks at whether it has ended: the first ones, and the later ones.
 const LOOK: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
@@ -74,7 +77,8 @@ impl<'a> Process<'a> {
         let (said, stderr) = io::pipe()?;
         never_wait_for(&told)?;
         never_wait_for(&said)?;
-        // All other files of ours close themselves; signals from the terminal reach us, and not the program.
+        // All other files of ours close themselves; signals from the terminal reach us, and not the
+        // program.
         let child = command
             .stdin(Stdio::from(stdin))
             .stdout(Stdio::from(output.try_clone()?))
@@ -87,7 +91,8 @@ impl<'a> Process<'a> {
         Ok(Process { child, pipes, output, clock })
     }
 
-    /// Waits for its end; makes it end when asked to, when its time is up, or when it does what it may not.
+    /// Waits for its end; makes it end when asked to, when its time is up, or when it does what it
+    /// may not.
     pub(super) fn wait(&mut self, attempt: &Attempt, limit: Option<Duration>) -> io::Result<Ended> {
         let start = self.clock.elapsed();
         let (mut pause, mut before) = (LOOK.0, 0);
@@ -139,7 +144,8 @@ impl<'a> Process<'a> {
         i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
     }
 
-    /// Whether it stands still because it wants to read from, or to change, a terminal that is not its own.
+    /// Whether it stands still because it wants to read from, or to change, a terminal that is not
+    /// its own.
     fn is_at_terminal(&self) -> bool {
         let Some(pid) = self.pid() else { return false };
         // That it has ended is left for `try_wait` to see.
@@ -178,7 +184,8 @@ impl<'a> Process<'a> {
         status.ok_or_else(|| io::Error::other("it was asked to stop, and could not be killed"))
     }
 
-    /// Reads what is left in the pipe; of a program that failed also what its children still have to say.
+    /// Reads what is left in the pipe; of a program that failed also what its children still have
+    /// to say.
     fn hear_last_words(&mut self, status: ExitStatus) {
         self.pipes.pump();
         let since = self.clock.elapsed();

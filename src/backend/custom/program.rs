@@ -12,15 +12,15 @@ use crate::operation::{Failure, FailureClass};
 /// As much of a script as is read to find its interpreter: the kernel reads no more, either.
 const FIRST_LINE_MAX: usize = 256;
 
-/// Proves that a program is there and may be run, with its interpreter if it is a script.
+/// Fails unless a program exists and can be executed, with its interpreter if it is a script.
 pub(super) fn check(disk: &dyn Disk, program: Option<&String>) -> Result<(), Failure> {
     let path = find(program.ok_or_else(not_configured)?)?;
     let Some((interpreter, argument)) = interpreter_of(disk, &path) else { return Ok(()) };
     let shown = path.display();
     find_path(&interpreter).map_err(|what| {
         not_found(format!(
-            "the script `{shown}` cannot be run: `{interpreter}`, which its first line names, {what}; install that, or \
-             correct the line"
+            "cannot run the script `{shown}`: its interpreter `{interpreter}` {what}; install it, \
+             or correct the first line"
         ))
     })?;
     let is_env = Path::new(&interpreter).file_name().is_some_and(|name| name == "env");
@@ -31,8 +31,8 @@ pub(super) fn check(disk: &dyn Disk, program: Option<&String>) -> Result<(), Fai
     {
         find_in_path(&argument).map_err(|what| {
             not_found(format!(
-                "the script `{shown}` cannot be run: `{argument}`, which its first line asks `env` for, {what}; install \
-                 that, or correct the line"
+                "cannot run the script `{shown}`: its interpreter `{argument}` {what}; install it, \
+                 or correct the first line"
             ))
         })?;
     }
@@ -43,7 +43,7 @@ fn find(program: &str) -> Result<PathBuf, Failure> {
     let found = if program.contains('/') { find_path(program) } else { find_in_path(program) };
     found.map_err(|what| {
         not_found(format!(
-            "the program `{program}` {what}: put it there, or correct `command` of the backend"
+            "the program `{program}` {what}; install it, or correct `command` of the backend"
         ))
     })
 }
@@ -52,15 +52,15 @@ fn find(program: &str) -> Result<PathBuf, Failure> {
 fn find_path(program: &str) -> Result<PathBuf, &'static str> {
     let path = Path::new(program);
     if path.is_dir() {
-        return Err("is a folder");
+        return Err("is a directory");
     }
     if !path.exists() {
-        return Err("is not there");
+        return Err("does not exist");
     }
     match is_program(path) {
         true => Ok(path.to_owned()),
         false => {
-            Err("may not be run (`chmod +x` allows it, unless its disk is mounted with `noexec`)")
+            Err("is not executable (run `chmod +x`; the disk must not be mounted with `noexec`)")
         }
     }
 }
@@ -70,14 +70,15 @@ fn find_in_path(program: &str) -> Result<PathBuf, &'static str> {
     let found = std::env::split_paths(&folders)
         .map(|folder| folder.join(program))
         .find(|path| is_program(path));
-    found.ok_or("is in no folder of PATH")
+    found.ok_or("is not in PATH")
 }
 
 fn is_program(path: &Path) -> bool {
     path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
-/// The interpreter that the first line of a script names, with its argument; none: it is no script, or cannot be read.
+/// The interpreter that the first line of a script names, with its argument; none: it is no script,
+/// or cannot be read.
 fn interpreter_of(disk: &dyn Disk, path: &Path) -> Option<(String, String)> {
     let mut first = [0; FIRST_LINE_MAX];
     let read = disk.open(path, Access::Read).ok()?.read_at(&mut first, 0).ok()?;
@@ -96,27 +97,23 @@ pub(super) fn not_configured() -> Failure {
     not_found("no program is configured: set `command` of the backend".into())
 }
 
-/// Nothing was begun. If the machine lacks something at the moment, that passes; else it is the program that needs a
+/// Nothing was begun. If the machine lacks something at the moment, that passes; else it is the
+/// program that needs a
 /// hand, and the operations wait for it.
 pub(super) fn cannot_start(program: &str, error: &io::Error) -> AttemptError {
-    let message =
-        |advice| format!("the program `{program}` could not be started: {error}; {advice}");
+    let message = |advice| format!("cannot start the program `{program}`: {error}; {advice}");
     let advice = match Errno::from_io_error(error) {
-        Some(Errno::AGAIN | Errno::NOMEM) => {
-            "the machine has too little memory, or too many processes, at the moment"
-        }
+        Some(Errno::AGAIN | Errno::NOMEM) => "the machine is short of memory or processes",
         Some(Errno::MFILE | Errno::NFILE) => {
-            "too many files are open at the moment: raise `ulimit -n`, or lower `jobs`"
+            "too many files are open: raise `ulimit -n`, or lower `jobs`"
         }
-        Some(Errno::TXTBSY) => "somebody is writing it at the moment",
+        Some(Errno::TXTBSY) => "another process is writing it",
         Some(Errno::TOOBIG) => {
             "shorten its arguments in `command`, or the environment of `wal-cli`"
         }
         _ => {
-            return not_found(message(
-                "see that it is there and may be run, or correct `command` of the backend",
-            ))
-            .into();
+            return not_found(message("make it executable, or correct `command` of the backend"))
+                .into();
         }
     };
     AttemptError::transient("cannot_start", message(advice))

@@ -68,7 +68,8 @@ impl Printed {
         }
     }
 
-    /// What was done, by one that ended well: that it said too much, or nothing that can be read, undoes nothing.
+    /// What was done, by one that ended well: that it said too much, or nothing that can be read,
+    /// undoes nothing.
     fn outcome(&self) -> Outcome {
         if let Some(said) = self.said() {
             let receipt = receipt_of(said.receipt);
@@ -85,10 +86,10 @@ impl Printed {
             return Outcome::default();
         }
         if output.len() > RECEIPT_MAX || self.is_cut {
-            let why = if self.is_cut { "; more than 1 MiB is not read as a result" } else { "" };
+            let why = if self.is_cut { "; a result of more than 1 MiB is not read" } else { "" };
             receipt.insert(
                 "cut".into(),
-                format!("`output` is the first 64 KiB of what the program printed{why}"),
+                format!("`output` is the first 64 KiB of the standard output{why}"),
             );
         }
         receipt.insert("output".into(), cut(output, RECEIPT_MAX).to_owned());
@@ -127,7 +128,7 @@ fn receipt_of(said: serde_json::Map<String, Value>) -> Fields {
         };
         receipt.insert(
             "cut".into(),
-            format!("{first}{more}: a receipt has room for 64 KiB, and the rest is not kept"),
+            format!("{first}{more}: cut, because a receipt holds at most 64 KiB"),
         );
     }
     receipt
@@ -145,10 +146,11 @@ pub(super) fn settle(
     printed: &Printed,
     errors: &str,
 ) -> Result<Outcome, AttemptError> {
-    let late = "its time (`total_timeout`) was up";
+    let late = "it exceeded `total_timeout`";
     let mib = PRINTED_MAX >> 20;
     let flooded = format!(
-        "the program was stopped, since it printed more than {mib} MiB: let it write what is not its result to a file of its own"
+        "the program was stopped because it printed more than {mib} MiB; let it write everything \
+         but its result to a file"
     );
     match (ended.status.code(), ended.stopped) {
         (Some(0), _) => Ok(printed.outcome()),
@@ -156,25 +158,25 @@ pub(super) fn settle(
             let said = if errors.is_empty() {
                 String::new()
             } else {
-                format!(" (it said: {})", cut(errors, MESSAGE_MAX))
+                format!(" (stderr: {})", cut(errors, MESSAGE_MAX))
             };
             Err(AttemptError::permanent(
                 "wants_terminal",
                 format!(
-                    "the program waited for the terminal{said}, where nobody answers it, and was stopped: have it run \
-                     without asking, look what it has done so far, then retry the operation"
+                    "the program waited for input from a terminal{said} and was stopped; make it \
+                     non-interactive, check what it has done, then retry the operation"
                 ),
             ))
         }
         (Some(TRY_AGAIN), Some(Stopped::Asked)) => Err(AttemptError::Stopped),
         (Some(TRY_AGAIN), Some(Stopped::Late)) => {
-            Err(AttemptError::transient("timed_out", format!("the program gave up: {late}")))
+            Err(AttemptError::transient("timed_out", format!("the program ended with 75: {late}")))
         }
         (Some(TRY_AGAIN), Some(Stopped::Flooded)) => {
             Err(AttemptError::transient("printed_too_much", flooded))
         }
         (_, Some(Stopped::Asked)) => Err(unanswered(
-            "the program was asked to stop, and did not say how far it had come (by ending with 75 or 0)",
+            "the program was asked to stop and did not end with 0 or 75, so its outcome is unknown",
         )),
         (_, Some(Stopped::Late)) => Err(unanswered(format!("the program was stopped: {late}"))),
         (_, Some(Stopped::Flooded)) => Err(unanswered(flooded)),
@@ -191,7 +193,7 @@ fn failed(code: i32, said: Said, errors: &str) -> AttemptError {
     let error_type = said.error_type.unwrap_or_else(|| format!("exit_{code}"));
     let message = match (said.message, errors) {
         (Some(message), _) => message,
-        (None, "") => format!("the program ended with {code} and said nothing"),
+        (None, "") => format!("the program ended with {code} without a message"),
         (None, errors) => format!("the program ended with {code}: {errors}"),
     };
     let (error_type, message) =

@@ -107,7 +107,7 @@ impl LocalBackend {
         {
             if self.find(&entry.cid).map_err(ours)?.is_none() {
                 let message =
-                    format!("`{}` was removed again before its directory was stored", entry.name);
+                    format!("`{}` was removed before its directory was stored", entry.name);
                 return Err(AttemptError::transient("removed_meanwhile", message));
             }
         }

@@ -1,4 +1,5 @@
-//! Looking again at what was stored: content is read and hashed, names are found and what they stand for is hashed.
+//! Looking again at what was stored: content is read and hashed, names are found and what they
+//! stand for is hashed.
 
 use super::entry::EntryKind;
 use super::errors::no_content;
@@ -13,7 +14,8 @@ use crate::backend::unixfs::{Child, Cid, CidVersion, Node, Options, Version};
 use crate::disk::FileKind;
 use crate::operation::FailureClass;
 
-/// The entry of a receipt by which a directory that was put into one that was there already is told from others: there,
+/// The entry of a receipt by which a directory that was put into one that was there already is told
+/// from others: there,
 /// the whole has no CID that anybody has noted.
 pub(super) const MERGED: &str = "merged";
 
@@ -35,8 +37,8 @@ impl LocalBackend {
             .map_err(ours)?
         {
             let message = format!(
-                "there is no store in `{}`: mount its disk, or correct `path` of this backend; if all of it is lost, \
-                 make the folder `content` there",
+                "no store at `{}`: mount its disk, or correct `path` of this backend; if the store \
+                 is lost, create the directory `content` in it",
                 self.root.display()
             );
             return Err(AttemptError::failed(FailureClass::Outage, "not_found", message));
@@ -48,7 +50,7 @@ impl LocalBackend {
             },
             Task::Pin { cid } => Ok(match self.has_pin(&cid).map_err(ours)? {
                 true => AuditResult::Intact,
-                false => AuditResult::Missing(format!("{cid} is not pinned any more")),
+                false => AuditResult::Missing(format!("{cid} is no longer pinned")),
             }),
             Task::Upload { destination, options, .. } => self.audit_name(
                 attempt,
@@ -66,7 +68,7 @@ impl LocalBackend {
             Task::MakeDirectory { name } => Ok(match self.kind_of(&name)? {
                 Some(FileKind::Directory) => AuditResult::Intact,
                 Some(_) => {
-                    AuditResult::Altered(format!("`{}` is no directory any more", name.display()))
+                    AuditResult::Altered(format!("`{}` is no longer a directory", name.display()))
                 }
                 None => gone(&name),
             }),
@@ -86,14 +88,14 @@ impl LocalBackend {
                 if failure.error_type == "damaged_content" =>
             {
                 AuditResult::Altered(format!(
-                    "what is stored as {cid} is damaged: it does not have that CID any more"
+                    "the content stored as {cid} is damaged: it no longer has that CID"
                 ))
             }
             Err(AttemptError::Failed { failure, .. }) if failure.error_type == "not_found" => {
                 match self.find(cid).map_err(ours)? {
-                    None => AuditResult::Missing(format!("{cid} is not in the store any more")),
+                    None => AuditResult::Missing(format!("{cid} is no longer in the store")),
                     Some(_) => AuditResult::Altered(format!(
-                        "a part of the directory {cid} is not in the store any more"
+                        "a part of the directory {cid} is no longer in the store"
                     )),
                 }
             }
@@ -139,7 +141,8 @@ impl LocalBackend {
         }
     }
 
-    /// Whether a name is there, and what it stands for has the CID that was noted, by one of these ways to make it.
+    /// Whether a name is there, and what it stands for has the CID that was noted, by one of these
+    /// ways to make it.
     fn audit_name(
         &self,
         attempt: &Attempt,
@@ -152,7 +155,7 @@ impl LocalBackend {
             return Ok(AuditResult::Intact);
         };
         if outcome.receipt.contains_key(MERGED) {
-            let what = || format!("`{}` is no directory any more", name.display());
+            let what = || format!("`{}` is no longer a directory", name.display());
             return Ok(if kind == FileKind::Directory {
                 AuditResult::Intact
             } else {
@@ -176,7 +179,7 @@ impl LocalBackend {
         }
         Ok(match found {
             Some(now) => {
-                AuditResult::Altered(format!("`{}` is {now} now, not {cid}", name.display()))
+                AuditResult::Altered(format!("`{}` is now {now}, not {cid}", name.display()))
             }
             None => AuditResult::Intact,
         })
@@ -211,5 +214,5 @@ fn as_noted(outcome: &Outcome, request: &Request) -> Options {
 }
 
 fn gone(name: &Name) -> AuditResult {
-    AuditResult::Missing(format!("there is no `{}` any more", name.display()))
+    AuditResult::Missing(format!("`{}` no longer exists", name.display()))
 }

@@ -10,13 +10,14 @@ pub(super) fn damaged(path: &Path, cid: &Cid) -> AttemptError {
     AttemptError::permanent(
         "damaged_content",
         format!(
-            "`{}` is damaged: its content does not have the CID {cid}; remove it (`rm`) and add it again",
+            "`{}` is damaged: its content does not have the CID {cid}; remove it (`rm`) and add \
+             it again",
             path.display()
         ),
     )
 }
 
-/// There is no such content here.
+/// Returns the failure for content that the store does not have.
 pub(super) fn no_content(cid: &Cid) -> AttemptError {
     AttemptError::permanent(
         "not_found",

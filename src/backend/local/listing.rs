@@ -87,7 +87,7 @@ impl LocalBackend {
             };
             entry = below.into_iter().find(|entry| entry.name == *name).ok_or_else(|| {
                 let message =
-                    format!("there is no `{name}` in {cid}; `list` with `cid` shows what there is");
+                    format!("{cid} has no entry `{name}`; `list` with `cid` shows its entries");
                 AttemptError::permanent("not_found", message)
             })?;
         }

@@ -2,16 +2,17 @@
 //!
 //! ```text
 //! <root>/                     mode 0700
-//!   content/<xy>/<cid>        a file's content as it is; xy: the two characters before the CID's last
-//!   content/<xy>/<cid>.dir    a directory: its entries, one JSON line each; what they name has its own CID
-//!   content/<xy>/<cid>.layout how a file was cut into blocks, where that is not what its CID suggests
+//!   content/<xy>/<cid>        the content of a file; xy: the 2 characters before the last one
+//!   content/<xy>/<cid>.dir    a directory: a JSON line per entry, each with its own CID
+//!   content/<xy>/<cid>.layout how a file was cut into blocks, if not as its CID implies
 //!   files/                    a tree of names
 //!   pins/<cid>                an empty file: this CID, and what it leads to, is not to be removed
 //!   tmp/                      staging; what lies here under the name of a dead process is rubbish
 //!   lock                      held for moments while content is removed, pinned, or referred to
 //! ```
 //!
-//! Nothing is reported as done before it survives a power cut: content is written in `tmp/`, synced,
+//! Nothing is reported as done before it survives a power cut: content is written in `tmp/`,
+//! synced,
 //! renamed, and its directory synced, and so is whatever was found to be there already, since the
 //! process that put it there may have been killed before it could do so.
 
@@ -202,12 +203,12 @@ impl LocalBackend {
         if written? != MARK {
             let damaged = std::io::Error::new(
                 ErrorKind::InvalidData,
-                "other bytes came back than were written",
+                "the bytes read differ from those written",
             );
             return Err(crate::disk::DiskError::new("read back", &path, damaged));
         }
         removed?;
-        // What is left over costs room, not correctness: failing here is no illness.
+        // What is left over costs room, not correctness: failing here is not a fault.
         drop(self.sweep());
         Ok(())
     }
@@ -290,7 +291,7 @@ impl Backend for LocalBackend {
         let root = self.root.display();
         let (error_type, advice) = match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                ("disk_full", format!("free some space where `{root}` is"))
+                ("disk_full", format!("free some space on the disk of `{root}`"))
             }
             ErrorKind::PermissionDenied => {
                 ("permission_denied", format!("make `{root}` writable for the user who runs this"))
@@ -301,7 +302,7 @@ impl Backend for LocalBackend {
             ),
             _ => ("io", format!("check the disk that `{root}` is on, or configure another path")),
         };
-        let message = format!("the local store does not work: {error}; {advice}");
+        let message = format!("the local store is not usable: {error}; {advice}");
         Err(Failure { class: FailureClass::Outage, error_type: error_type.into(), message })
     }
 }

@@ -25,7 +25,7 @@ impl LocalBackend {
                 Ok(metadata) if metadata.kind == FileKind::Directory => {}
                 Ok(_) => {
                     let message = format!(
-                        "`{}` leads through `{part}`, which is no directory",
+                        "`{}` leads through `{part}`, which is not a directory",
                         name.display()
                     );
                     return Err(AttemptError::permanent("bad_path", message));
@@ -48,7 +48,7 @@ impl LocalBackend {
             Err(error) if error.is_not_found() => Err(AttemptError::permanent(
                 "not_found",
                 format!(
-                    "there is no `{}` in the tree of files; `list` shows what there is",
+                    "`{}` does not exist in the tree of files; `list` shows what does",
                     name.display()
                 ),
             )),
@@ -171,11 +171,12 @@ impl LocalBackend {
         }
         if !recursive {
             let message =
-                format!("`{}` is a directory; remove it with `recursive=true`", name.display());
+                format!("`{}` is a directory; pass `recursive=true` to remove it", name.display());
             return Err(AttemptError::permanent("is_directory", message));
         }
         super::stop_if_asked(attempt)?;
-        // All of it goes at once; what is in it is cleared away afterwards, here or by a later sweep.
+        // All of it goes at once; what is in it is cleared away afterwards, here or by a later
+        // sweep.
         let rubbish = self.tmp_path().map_err(ours)?;
         self.disk.rename(&path, &rubbish).map_err(ours)?;
         self.sync_parents(&[&path])?;

@@ -63,7 +63,7 @@ impl LocalBackend {
             Found::File { .. } => vec![root],
             Found::Directory { .. } if !recursive => {
                 let message = format!(
-                    "{cid} is a directory; remove it and what is in it with `recursive=true`"
+                    "{cid} is a directory; pass `recursive=true` to remove it with its entries"
                 );
                 return Err(AttemptError::permanent("is_directory", message));
             }
@@ -72,7 +72,7 @@ impl LocalBackend {
         let mut kept = self.protected_by_pins(attempt, &doomed)?;
         if kept.contains(&root) {
             let message = format!(
-                "{cid} is pinned, by itself or as part of a pinned directory; `unpin` that first"
+                "{cid} is pinned, by itself or as part of a pinned directory; `unpin` it first"
             );
             return Err(AttemptError::permanent("pinned", message));
         }

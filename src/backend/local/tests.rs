@@ -262,9 +262,9 @@ fn bad_parameters_are_found_before_anything_is_logged() {
         ("upload", &[("path", "/a"), ("destination", "../x")], "`..`"),
         ("get", &[("destination", "/a")], "`cid` or `source`"),
         ("get", &[("cid", CID)], "`destination`"),
-        ("get", &[("cid", "Qm"), ("destination", "/a")], "no CID"),
+        ("get", &[("cid", "Qm"), ("destination", "/a")], "not a valid CID"),
         ("cat", &[("source", "name"), ("destination", "/a")], "starts with `/`"),
-        ("pin", &[("cid", "nonsense")], "no CID"),
+        ("pin", &[("cid", "nonsense")], "not a valid CID"),
         ("rm", &[], "`cid` or `path`"),
         ("rm", &[("path", "/")], "tree itself"),
         ("rm", &[("path", "/a"), ("cid", CID)], "not both"),
@@ -546,7 +546,8 @@ fn assert_done(bench: &Bench) {
     assert!(bench.disk.exists(Path::new("/var/store/files/m/n")).unwrap());
 }
 
-/// Kills the process, or cuts the power, at every single disk operation of the script, carries on as
+/// Kills the process, or cuts the power, at every single disk operation of the script, carries on
+/// as
 /// a drain loop would, and finds everything done exactly as if nothing had happened.
 #[test]
 fn nothing_is_lost_by_a_kill_or_a_power_cut_at_any_point() {

@@ -1,7 +1,8 @@
 //! UnixFS: how files, directories and links become blocks, and thereby which CID they have.
 //!
 //! Only CIDs are computed here, from content that streams by; no block is kept. What comes out is
-//! what Kubo gives for the same options. Blocks of others are read here too, whatever options made them.
+//! what Kubo gives for the same options. Blocks of others are read here too, whatever options made
+//! them.
 
 mod child;
 mod directory;

@@ -98,7 +98,8 @@ impl Options {
     }
 
     /// These options, overridden by the parameters `profile`, `cid_version`, `raw_leaves`,
-    /// `chunk_size` (or `chunker`, as Kubo calls it) and `max_links` of an operation; the error says which one is wrong.
+    /// `chunk_size` (or `chunker`, as Kubo calls it) and `max_links` of an operation; the error
+    /// says which one is wrong.
     pub fn overridden(mut self, parameters: &Fields) -> Result<Options, String> {
         if let Some(name) = parameters.get("profile") {
             self = Options::profile(name).ok_or_else(|| {
@@ -130,9 +131,13 @@ impl Options {
             number(parameters, "chunk_size", 1, MAX_CHUNK_SIZE)?.unwrap_or(self.chunk_size);
         if let Some(text) = parameters.get("chunker") {
             let size = text.strip_prefix("size-").and_then(|size| size.parse().ok());
-            self.chunk_size = size.filter(|size| (1..=MAX_CHUNK_SIZE).contains(size)).ok_or_else(|| {
-                format!("chunker must be `size-N` with N from 1 to {MAX_CHUNK_SIZE}, not `{text}`: others give no lasting CIDs")
-            })?;
+            self.chunk_size =
+                size.filter(|size| (1..=MAX_CHUNK_SIZE).contains(size)).ok_or_else(|| {
+                    format!(
+                        "chunker must be `size-N` with N from 1 to {MAX_CHUNK_SIZE}, not `{text}`; \
+                     others give no lasting CIDs"
+                    )
+                })?;
         }
         self.max_links =
             number(parameters, "max_links", 2, MAX_MAX_LINKS)?.unwrap_or(self.max_links);

@@ -226,7 +226,7 @@ fn leftover_processes_keep_an_operation_until_cancelled() {
     let operation = status(&place, 1);
     assert_eq!(operation["error_type"], "in_doubt", "{operation}");
     let message = operation["error"].as_str().unwrap();
-    assert!(message.contains("still goes on") && message.contains("run/1"), "{message}");
+    assert!(message.contains("still running") && message.contains("run/1"), "{message}");
     // Another attempt waits for the end of what goes on, and spends nothing.
     place.run("retry 1");
     for _ in 0..3 {
