@@ -494,7 +494,10 @@ fn losses_in_the_local_store_are_found_and_restored() {
         shown.contains("of 9 completed operations, 1 intact, 3 gone, 4 altered, 1 with nothing"),
         "{shown}"
     );
-    assert!(said.contains("of what was completed, 3 gone, 4 altered"), "{said}");
+    assert!(
+        said.contains("completed operations failed verification: 3 missing, 4 altered"),
+        "{said}"
+    );
     assert!(said.contains("--reopen"), "{said}");
 
     // A tree with additional entries is removed first: restoring it would not change that.
@@ -502,7 +505,7 @@ fn losses_in_the_local_store_are_found_and_restored() {
     let output = place.output("verify --remote --reopen");
     let shown = text(&output.stdout);
     assert_eq!(code(&output), Some(1), "{shown}");
-    assert!(shown.contains("logged once more, as operation 11"), "{shown}");
+    assert!(shown.contains("reopened as operation 11"), "{shown}");
     assert!(text(&output.stderr).contains("wal-cli process"));
     let (_, document) = reported(&place, "verify --remote --reopen");
     assert_eq!(
@@ -743,7 +746,7 @@ fn deleting_the_record_of_a_removal_warns_of_a_loss() {
     assert!(
         String::from_utf8(deleted.stderr)
             .unwrap()
-            .contains("operation 2 had taken something away on purpose")
+            .contains("operation 2 removed something on purpose")
     );
     let (exit, document) = reported(&place, "verify --remote");
     assert_eq!(exit, 1);

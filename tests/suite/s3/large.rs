@@ -275,7 +275,7 @@ fn uploads_are_aborted_on_cancellation_and_by_cleanup() {
     assert_eq!(rehearsed["uploads_aborted"], serde_json::json!([1]), "{rehearsed}");
     assert_eq!(s3.uploads("cancelled/"), "cancelled/swept");
     let text = place.run("cleanup");
-    assert!(text.contains("1 operation had left unfinished uploads behind: aborted"), "{text}");
+    assert!(text.contains("1 unfinished upload of deleted operations aborted"), "{text}");
     assert_eq!((notes(&place.log()), s3.uploads("cancelled/")), (0, String::new()));
 }
 
