@@ -1,12 +1,13 @@
-//! Content that is copied into the log, so that its source may change or vanish afterwards.
+//! The spool: content copied into the log, so that its source may change or disappear afterwards.
 //!
-//! `spool/<name>` holds content once; each operation that needs it has a link of its own beside it,
-//! `spool/<name>.<operation id>`. An operation reads through its own link, and nobody removes that before the
-//! operation is completed, deleted or unknown: so nobody has to know who else uses the content, and `<name>` itself
-//! goes when it is the last link. Without hard links each operation has a copy of its own.
+//! `spool/<name>` holds content once. Each operation that needs it has its own link,
+//! `spool/<name>.<operation id>`, reads through it, and keeps it until the operation is completed, deleted or
+//! not in the log. So no process has to know the other users of the content, and `<name>` is removed when it
+//! is the last link. Without hard links, each operation has its own copy.
 //!
-//! In this order: content is staged in `tmp/` and synced; linked into `spool/`, and the directory synced; then, under
-//! `lock`, the link is seen to be there and the frame is written. A frame that names content is never there without it.
+//! The order is: content is staged in `tmp/` and synced; it is linked into `spool/`, and the directory is
+//! synced; then, under `lock`, the link is checked and the frame is written. A frame that names content never
+//! exists without it.
 
 use std::collections::BTreeSet;
 
@@ -21,22 +22,22 @@ use crate::wal::layout::Layout;
 use crate::wal::manifest::hex;
 use crate::wal::read::view::View;
 
-/// Bytes copied at a time.
+/// Bytes per copy step.
 const BUFFER: u64 = 256 << 10;
 
-/// How often a file is copied again because it changed meanwhile.
+/// Attempts to copy a file that keeps changing.
 const ATTEMPTS: usize = 4;
 
-/// Links that one checkpoint looks at, at most: with more than these, each looks at others.
+/// The most links that one checkpoint checks; if there are more, each checkpoint checks other ones.
 const SWEPT_AT_ONCE: usize = 2000;
 
-/// Links looked at while `lock` is held.
+/// Links checked while `lock` is held.
 const LOCKED_AT_ONCE: usize = 100;
 
-/// The operation of a link younger than this is likely to be logged at this moment.
+/// The operation of a link younger than this may be about to be logged.
 const YOUNG_MS: i64 = 60_000;
 
-/// Content that is staged: durable, but for its name.
+/// Staged content: durable except for its name.
 #[derive(Debug, Clone)]
 pub struct Staged {
     path: std::path::PathBuf,
@@ -51,16 +52,16 @@ impl Staged {
     }
 }
 
-/// Why a file was not taken.
+/// The reason why a file was not spooled.
 #[derive(Debug)]
 pub enum NotTaken {
-    /// It cannot be read.
+    /// The file cannot be read.
     Source(DiskError),
-    /// It is written to all the time.
+    /// The file keeps changing.
     Changed,
-    /// It is larger than what may be copied, and cannot be cloned.
+    /// The file exceeds the limit for copies and cannot be cloned.
     TooLarge,
-    /// The log: see [`WalError`]; `NoRoom` if the copy would not fit.
+    /// The log failed; `NoRoom` if the copy would not fit.
     Log(WalError),
 }
 
@@ -70,34 +71,34 @@ impl NotTaken {
     }
 }
 
-/// A place for staged content, cleared when this is dropped, and by the next checkpoint if its process dies.
+/// A stage for content, cleared when it is dropped, or by the next checkpoint if its process dies.
 #[derive(Debug)]
 pub struct Stage<'a> {
     wal: &'a Wal,
     token: String,
-    /// Locked as long as its process lives.
+    /// Locked while its process lives.
     _lock: Box<dyn DiskFile>,
     names: Vec<String>,
     used: usize,
 }
 
 impl Wal {
-    /// A place to stage content in.
+    /// Creates a stage for content.
     pub fn stage_content(&self) -> WalResult<Stage<'_>> {
         self.disk.create_dir_if_missing(&self.layout.tmp()).map_err(WalError::NotLogged)?;
         loop {
             let token = format!("{:016x}", self.clock.random());
             let path = self.layout.staged_content(&token, "lock");
             let lock = self.disk.open(&path, Access::CreateNew).map_err(WalError::NotLogged)?;
-            // A checkpoint may have come between both and taken it for that of a dead process.
+            // A checkpoint may have removed it in between as that of a dead process.
             if lock.try_lock()? && self.disk.metadata(&path).ok() == Some(lock.metadata()?) {
                 return Ok(Stage { wal: self, token, _lock: lock, names: Vec::new(), used: 0 });
             }
         }
     }
 
-    /// Logs operations, some with staged content, which is durable before their frame is written. All is durable when
-    /// this returns; whoever is told that nothing was logged finds the spool as it was.
+    /// Logs operations, some with staged content, which is durable before their frame is written. Everything is
+    /// durable on return. If nothing was logged, the spool is unchanged.
     pub fn append_staged(
         &self,
         operations: Vec<(Logged, Option<Staged>)>,
@@ -118,8 +119,8 @@ impl Wal {
         })
     }
 
-    /// Like [`Wal::transact`], for changes some of which log operations with staged content. Content of operations that
-    /// `decide` does not log after all is given back.
+    /// As [`Wal::transact`], for changes that log operations with staged content. The content of operations that
+    /// `decide` does not log is removed.
     pub fn transact_staged<T>(
         &self,
         content: Vec<(OperationId, Staged)>,
@@ -132,7 +133,8 @@ impl Wal {
         })
     }
 
-    /// Publishes staged content and then has the frame written that names it; `write` says which operations are in the log.
+    /// Publishes staged content, then calls `write`, which writes the frame that names it and returns the
+    /// operations that are in the log.
     fn with_staged<T>(
         &self,
         mut content: Vec<(OperationId, Staged)>,
@@ -142,14 +144,14 @@ impl Wal {
             let published = self.publish_staged(&content).map_err(WalError::NotLogged);
             match published.and_then(|()| write()) {
                 Ok((known, done)) => {
-                    // Those whose idempotency key was there already, or that were not wanted any more.
+                    // Those whose idempotency key existed, or that were no longer wanted.
                     content.retain(|(id, _)| !known.contains(id));
                     self.take_back(&content);
                     return Ok(done);
                 }
-                // Whatever stands needs its content; a sweep finds out what that is.
+                // Any of them may be in the log and need its content; a sweep decides.
                 Err(error @ WalError::Unconfirmed { .. }) => return Err(error),
-                // Between publishing and frame so much time went by that a sweep took it for rubbish.
+                // So much time passed between publishing and frame that a sweep removed the link.
                 Err(WalError::NotLogged(error)) if error.is_not_found() && attempt < ATTEMPTS => {}
                 Err(error) => {
                     self.take_back(&content);
@@ -157,10 +159,10 @@ impl Wal {
                 }
             }
         }
-        Err(WalError::Unconfirmed { why: "it was tried too often".into(), ids: Vec::new() })
+        Err(WalError::Unconfirmed { why: "too many attempts".into(), ids: Vec::new() })
     }
 
-    /// Links staged content into the spool, each for its operation, and makes that durable.
+    /// Links staged content into the spool, each for its operation, and makes the links durable.
     pub(super) fn publish_staged(&self, content: &[(OperationId, Staged)]) -> DiskResult<()> {
         if content.is_empty() {
             return Ok(());
@@ -170,7 +172,7 @@ impl Wal {
         self.sync_spool()
     }
 
-    /// Links that others made are synced, too: they may have been killed before they could do so.
+    /// Links of other processes are synced as well: those may have been killed before their sync.
     fn sync_spool(&self) -> DiskResult<()> {
         self.disk.sync_dir(&self.layout.spool())?;
         self.disk.sync_dir(self.layout.base())
@@ -182,9 +184,9 @@ impl Wal {
         let disk = &*self.disk;
         loop {
             let linked = match disk.metadata(&shared) {
-                // The content is here already.
+                // The content exists already.
                 Ok(there) if there.len == staged.len => disk.link(&shared, &own),
-                // What is here under its name is something else: it is of no use to us.
+                // A file with this name and other content is useless.
                 Ok(_) => disk.link(&staged.path, &own),
                 Err(error) if error.is_not_found() => {
                     disk.link(&staged.path, &shared).and_then(|()| disk.link(&shared, &own))
@@ -200,7 +202,7 @@ impl Wal {
                 Err(error) if error.is_link_unsupported() => {
                     return disk.rename(&staged.path, &own);
                 }
-                // Somebody else has made or removed the shared name this very moment.
+                // Another process has just created or removed the shared name.
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 Err(error) if error.is_not_found() && disk.exists(&staged.path)? => {}
                 Err(error) => return Err(error),
@@ -208,7 +210,7 @@ impl Wal {
         }
     }
 
-    /// Under `lock`: whether the content that an operation's frame will name is there.
+    /// Fails unless the content that an operation's frame will name exists. Called under `lock`.
     pub(super) fn check_spooled(&self, id: OperationId, logged: &Logged) -> WalResult<()> {
         let Some(name) = logged.source.as_ref().and_then(|source| source.spool.as_deref()) else {
             return Ok(());
@@ -217,7 +219,7 @@ impl Wal {
         Ok(())
     }
 
-    /// Removes the links of operations that were not logged. What cannot be removed now, a sweep will.
+    /// Removes the links of operations that were not logged. A sweep removes what cannot be removed now.
     fn take_back(&self, content: &[(OperationId, Staged)]) {
         let links: Vec<_> = content.iter().map(|(id, staged)| (*id, staged.name.clone())).collect();
         if let Err(error) = self.remove_unknown(&links) {
@@ -225,14 +227,14 @@ impl Wal {
         }
     }
 
-    /// Removes those links whose operations are not in the log. `lock` is held meanwhile, so that none of them can be
-    /// logged between looking and removing.
+    /// Removes the links whose operations are not in the log. `lock` is held meanwhile, so that none of them can
+    /// be logged between the check and the removal.
     pub(super) fn remove_unknown(&self, links: &[(OperationId, String)]) -> WalResult<()> {
         for some in links.chunks(LOCKED_AT_ONCE) {
             let mut inner = self.lock_inner();
             self.take_lock(&mut inner)?;
             let removed: WalResult<()> = some.iter().try_for_each(|(id, name)| {
-                // Of one that was deleted the log knows until that is folded, and durable.
+                // The log knows a deleted operation until its deletion is folded and durable.
                 if !inner.view.knows(*id)? {
                     self.disk.remove_if_present(&self.layout.spooled_for(name, *id))?;
                 }
@@ -246,18 +248,18 @@ impl Wal {
         Ok(())
     }
 
-    /// Removes content that no operation has a link to. Should one be made at this very moment, it stays whole, and only
-    /// the name to share it by is lost.
+    /// Removes content without links of operations. A link that is created concurrently keeps its content; only
+    /// the shared name is lost.
     fn remove_unused(&self, name: &str) {
         let shared = self.layout.spooled(name);
         if self.disk.links(&shared).ok() == Some(1) {
-            // What cannot be removed now, a sweep will.
+            // A sweep removes what cannot be removed now.
             let _ = self.disk.remove_file(&shared);
         }
     }
 
-    /// Gives back the room of an operation that is completed, redirected or deleted, which must be durable by now: it does not come
-    /// back from that, so no lock is needed. What cannot be removed now, a sweep will.
+    /// Removes the content of an operation that is durably completed, redirected or deleted. Those states are
+    /// final, so no lock is needed. A sweep removes what cannot be removed now.
     pub fn release_spool(&self, operation: &Operation) {
         if let Some(name) = operation.source.as_ref().and_then(|source| source.spool.as_deref()) {
             self.release_link(name, operation.id);
@@ -267,16 +269,16 @@ impl Wal {
     fn release_link(&self, name: &str, id: OperationId) {
         match self.disk.remove_file(&self.layout.spooled_for(name, id)) {
             Err(error) if !error.is_not_found() => {
-                tracing::debug!(%error, "spooled content stays for now")
+                tracing::debug!(%error, "leaving spooled content to a later checkpoint")
             }
             _ => self.remove_unused(name),
         }
     }
 
-    /// Gives a new operation a link to the content of an older one; does nothing if that has none.
+    /// Links the content of an existing operation for a new one; does nothing if there is none.
     ///
-    /// For use in the function that [`Wal::transact`] calls, which makes sure that the older one still stands and returns
-    /// the [`Change::NewAs`] with the same source: under `lock`, no sweep comes between link and frame.
+    /// For use in the function that [`Wal::transact`] calls: it ensures that the existing operation is unchanged,
+    /// and returns the [`Change::NewAs`] with the same source. Under `lock`, no sweep runs between link and frame.
     pub fn share_spool(&self, from: &Operation, to: OperationId) -> WalResult<()> {
         let Some(name) = from.source.as_ref().and_then(|source| source.spool.as_deref()) else {
             return Ok(());
@@ -298,15 +300,15 @@ impl Wal {
                     })?;
                 self.disk.rename(&staged.path, &new).map_err(WalError::NotLogged)?;
             }
-            // It was linked before the journal was restarted under us.
+            // It was linked before another process restarted the journal.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             linked => linked.map_err(WalError::NotLogged)?,
         }
         self.sync_spool().map_err(WalError::NotLogged)
     }
 
-    /// Removes what dead processes left behind: staged content, links whose operation is completed or was never
-    /// logged, content that nobody has a link to. `before` is the generation up to which all is durable.
+    /// Removes leftovers of dead processes: staged content, links whose operation is completed or was never
+    /// logged, content without links. Everything before generation `before` is durable.
     pub(super) fn sweep_spool(&self, before: u64) -> WalResult<()> {
         self.sweep_stages()?;
         let entries = match self.disk.list(&self.layout.spool()) {
@@ -318,13 +320,13 @@ impl Wal {
             match entry.name.to_str().and_then(Layout::parse_spooled) {
                 Some((name, Some(id))) => links.push((id, name.to_owned())),
                 Some((name, None)) => shared.push(name.to_owned()),
-                // Somebody else's.
+                // Not a file of this program.
                 None => {}
             }
         }
-        // Neighbours in time are neighbours in the files.
+        // Operations logged at the same time are neighbours in the files.
         links.sort_unstable();
-        // A completion counts only if it is durable: without it the content will be needed again.
+        // Only a durable completion counts: after a power cut the content may be needed again.
         let durable = View::open_before(self.disk.clone(), self.layout.clone(), before)?;
         let now = self.clock.now();
         let mut unknown = Vec::new();
@@ -341,16 +343,16 @@ impl Wal {
         Ok(())
     }
 
-    /// The same after operations were dropped, with all that is durable at this moment.
+    /// Sweeps after operations were pruned.
     pub(super) fn sweep_spool_again(&self) {
         let before =
             self.read(|view| Ok(view.position().map_or(0, |position| position.generation)));
         if let Err(error) = before.and_then(|before| self.sweep_spool(before)) {
-            tracing::warn!(%error, "could not look through the spool; the next checkpoint tries again");
+            tracing::warn!(%error, "could not sweep the spool; the next checkpoint tries again");
         }
     }
 
-    /// As many neighbours as may be looked at now, others each time.
+    /// Returns as many neighbouring links as may be checked now, other ones each time.
     fn some_of<T>(&self, mut all: Vec<T>) -> Vec<T> {
         if all.len() > SWEPT_AT_ONCE {
             let start = self.clock.random() as usize % all.len();
@@ -396,8 +398,8 @@ impl Wal {
 }
 
 impl Stage<'_> {
-    /// Copies or clones a file: a clone of any size, a copy of up to `copy_max` bytes. What is larger than `hash_max`
-    /// is cloned without being read.
+    /// Copies or clones a file: a clone of any size, a copy of up to `copy_max` bytes. A file larger than
+    /// `hash_max` is cloned without being read.
     pub fn take(
         &mut self,
         path: &std::path::Path,
@@ -412,7 +414,7 @@ impl Stage<'_> {
                 self.names.push(staged.name.clone());
                 return taken;
             }
-            // Room is given back at once; what cannot be removed now goes with the stage.
+            // The space is freed at once; the stage removes what cannot be removed now.
             let _ = self.wal.disk.remove_file(&staged);
             match taken {
                 Err(NotTaken::Changed) => {}
@@ -472,7 +474,7 @@ impl Stage<'_> {
         Ok((source, Staged { path: staged, name, len: before.len }))
     }
 
-    /// Whether a copy of so many bytes leaves the room that is kept for finishing what is logged.
+    /// Fails if a copy of that many bytes would not leave the space kept for finishing logged operations.
     fn check_room(&self, path: &std::path::Path, bytes: u64) -> Result<(), NotTaken> {
         let free = self.wal.disk.free_bytes(self.wal.layout.base()).map_err(NotTaken::log)?;
         let kept = self.wal.kept_free().map_err(NotTaken::log)?;
@@ -497,7 +499,7 @@ impl Stage<'_> {
 impl Drop for Stage<'_> {
     fn drop(&mut self) {
         let Wal { disk, layout, .. } = self.wal;
-        // What is left over, a checkpoint removes.
+        // A checkpoint removes what is left.
         for nth in 1..=self.used {
             let _ = disk.remove_file(&layout.staged_content(&self.token, &nth.to_string()));
         }
@@ -506,12 +508,13 @@ impl Drop for Stage<'_> {
     }
 }
 
-/// Whether an operation will not read its content again. Failed ones may be retried, unless they went on elsewhere.
+/// Returns true if an operation will not read its content again. A failed one may be retried, unless it was
+/// redirected.
 fn is_over(operation: &Operation) -> bool {
     operation.status() == Status::Completed || operation.redirected_to.is_some()
 }
 
-/// Copies a file that is `len` bytes long; the hash of what was copied comes back.
+/// Copies a file of `len` bytes. Returns the hash of the copied content.
 fn pump(
     source: &dyn DiskFile,
     copy: &dyn DiskFile,
@@ -529,14 +532,14 @@ fn pump(
         copy.write_at(&buffer[..read], offset).map_err(&full)?;
         hasher.update(&buffer[..read]);
         offset += read as u64;
-        // Somebody appends to it, perhaps as fast as we read.
+        // Another process may append as fast as this one reads.
         if offset > len {
             return Err(NotTaken::Changed);
         }
     }
 }
 
-/// The SHA-256 of a file's content.
+/// Returns the SHA-256 of a file's content.
 pub fn hash_of(file: &dyn DiskFile) -> DiskResult<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; BUFFER as usize];

@@ -126,7 +126,7 @@ fn a_log_with_a_bit_of_everything_is_valid() {
     let machine = machine();
     let before: Vec<_> = files(&machine, &["", "journal", "partitions", "archives"]);
     let found = verified(&machine).unwrap();
-    assert!(found.is_sound(), "{:#?}", found.findings);
+    assert!(found.is_valid(), "{:#?}", found.findings);
     let view = wal_cli::wal::View::open(Arc::new(machine.process()), layout()).unwrap();
     assert_eq!(found.operations, view.counts().values().sum::<u64>());
     assert!(found.files > 3 && found.generations == 2 && found.bytes > 10_000, "{found:?}");
@@ -140,7 +140,7 @@ fn a_log_with_a_bit_of_everything_is_valid() {
 #[test]
 fn absent_parts_are_not_damage() {
     let found = verified(&Machine::new()).unwrap();
-    assert!(!found.exists && found.is_sound(), "{found:?}");
+    assert!(!found.exists && found.is_valid(), "{found:?}");
 }
 
 /// Where the frames of a generation end, and zeros laid ahead begin.
@@ -179,7 +179,7 @@ fn every_flipped_bit_is_reported() {
         }
     }
     assert!(flipped > 1000, "{flipped}");
-    assert!(verified(&machine).unwrap().is_sound(), "all of it is as it was");
+    assert!(verified(&machine).unwrap().is_valid(), "all of it is as it was");
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn writers_and_checkpoints_at_work_are_not_damage() {
         let mut worst = Vec::new();
         for _ in 0..15 {
             match verified(&machine) {
-                Ok(found) if found.is_sound() => {}
+                Ok(found) if found.is_valid() => {}
                 Ok(found) => worst = found.findings,
                 Err(error) => worst.push(wal_cli::wal::Finding {
                     kind: FindingKind::Damage,

@@ -58,7 +58,7 @@ impl<'a> VerifiedDoc<'a> {
     /// Returns the document of a verification.
     pub fn new(found: &'a Verified) -> VerifiedDoc<'a> {
         VerifiedDoc {
-            sound: found.is_sound(),
+            sound: found.is_valid(),
             exists: found.exists,
             operations: found.operations,
             files: found.files,

@@ -1,10 +1,12 @@
-//! Taking over the directory of the original system: its operations become ours, its files are set aside unchanged.
+//! Adoption of a directory of the original system: its operations become part of the log, and its files are
+//! set aside unchanged.
 //!
-//! 1. Whoever makes the log lists the original's files in the manifest; they are part of the log from then on.
-//! 2. Files of ours with the same operations are written, and one manifest names them instead.
-//! 3. The original's files move to `quarantine/original/`, and the list goes.
+//! 1. The process that creates the log lists the original files in the manifest; from then on they are part
+//!    of the log.
+//! 2. The same operations are written to new files, and one manifest names those instead.
+//! 3. The original files are moved to `quarantine/original/`, and the list is removed.
 //!
-//! A process that dies leaves one of these states behind, and the next writer carries on from there.
+//! A process that dies leaves one of these states, and the next writer continues from there.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +21,10 @@ use crate::wal::manifest::{Manifest, Originals, Unread};
 use crate::wal::original::{self, Survey};
 use crate::wal::read::view::View;
 
-/// A file that changed more lately than this is still being written to.
+/// A file that changed within this time, in milliseconds, may still be written to.
 const QUIET_MS: i64 = 60_000;
 
-/// Refuses to touch what the original system seems to be at work on.
+/// Fails if the original system seems to be running: a file changed within the last minute.
 pub fn check_quiet(found: &Survey, layout: &Layout, now: Time) -> WalResult<()> {
     let Some(last) = found.files.iter().max_by_key(|surveyed| surveyed.metadata.mtime_ns) else {
         return Ok(());
@@ -37,14 +39,15 @@ pub fn check_quiet(found: &Survey, layout: &Layout, now: Time) -> WalResult<()> 
 }
 
 impl Unread {
-    /// The same as damage, for readers.
+    /// Returns it as damage, for readers.
     pub fn at(&self, layout: &Layout) -> Damage {
         Damage { path: layout.file(&self.name), offset: self.offset, what: self.what.clone() }
     }
 }
 
 impl View {
-    /// What a cleanup, which would adopt them first, would drop of the original's operations; none without those.
+    /// Returns what a cleanup, which adopts them first, would prune of the original operations; `None` without
+    /// such operations.
     pub fn plan_of_originals(&self, max_age_days: u64, now: Time) -> Option<CleanupPlan> {
         let oldest_kept = now.day().saturating_sub(i64::try_from(max_age_days).unwrap_or(i64::MAX));
         let old = |row: &&Operation| matches!(row.state, State::Completed { at, .. } if at.day() < oldest_kept);
@@ -54,14 +57,14 @@ impl View {
 }
 
 impl Wal {
-    /// Takes over what the original system left here, if it did.
+    /// Adopts the files of the original system, if there are any.
     pub(super) fn adopt(&self) -> WalResult<()> {
         if !self.lock_inner().view.has_originals() {
             return Ok(());
         }
         let _held = self.lock_checkpoint()?;
         {
-            // This makes the log, with the list in its manifest, unless somebody else has.
+            // This creates the log, with the list in its manifest, unless another process has.
             let mut inner = self.lock_inner();
             self.take_lock(&mut inner)?;
             inner.lock.unlock()?;
@@ -69,7 +72,7 @@ impl Wal {
         self.carry_on_adopting()
     }
 
-    /// What the original system left here, for the manifest of a new log, and how many operations that is.
+    /// Returns the original files for the manifest of a new log, and the number of their operations.
     pub(super) fn find_originals(&self) -> WalResult<(Option<Originals>, u64)> {
         let found = original::survey(&*self.disk, &self.layout)?;
         if found.files.is_empty() {
@@ -79,7 +82,7 @@ impl Wal {
         Ok((Some(Originals { adopted: false, files: found.listing() }), found.rows().count()))
     }
 
-    /// Does what is still to be done for the files that the manifest lists. Holds `checkpoint.lock`.
+    /// Completes the adoption of the files that the manifest lists. The caller holds `checkpoint.lock`.
     pub(super) fn carry_on_adopting(&self) -> WalResult<()> {
         let mut manifest = self.manifest()?;
         while let Some(originals) = manifest.originals.take_if(|originals| !originals.adopted) {
@@ -98,13 +101,14 @@ impl Wal {
         }
     }
 
-    /// The original system was at work again before its files were adopted: what it says now counts.
+    /// Lists the files again after the original system changed them before they were adopted.
     fn list_again(&self, manifest: &Manifest) -> WalResult<()> {
         let mut inner = self.lock_inner();
         let note = self.take_lock(&mut inner)?;
         let listed = (|| {
             if note.revision != manifest.revision {
-                let what = "the original system changed its files after operations had been logged on top of them";
+                let what =
+                    "the original system changed its files after new operations had been logged";
                 return Err(WalError::damaged(self.layout.partitions(), None, what));
             }
             let mut sync = LockFile::open(&*self.disk, &self.layout, LockName::Sync)?;
@@ -118,9 +122,9 @@ impl Wal {
         listed.map(|_| ())
     }
 
-    /// Writes the operations to files of ours, and makes those part of the log in place of the originals.
+    /// Writes the operations to new files, and makes those part of the log in place of the originals.
     fn write_adopted(&self, found: Survey) -> WalResult<()> {
-        // A process that died at this left files that nobody knows.
+        // A process that died here left files that no manifest names.
         self.sweep(&mut CheckpointReport::default())?;
         let manifest = self.manifest()?;
         let rows = found.rows();
@@ -144,7 +148,7 @@ impl Wal {
         tracing::info!(
             operations = adopted,
             files = found.files.len(),
-            "adopting what the original system left here"
+            "adopting the files of the original system"
         );
         let mut counter = self.highest_counter(&manifest)?;
         let limit = self.options.partition_size;
@@ -163,7 +167,7 @@ impl Wal {
         self.commit(&mut exchange, None)
     }
 
-    /// Moves adopted originals out of the way; they stay as they are.
+    /// Moves adopted original files to quarantine, unchanged.
     fn set_aside(&self, originals: &Originals) -> WalResult<()> {
         let mut directories = Vec::new();
         for file in &originals.files {
@@ -181,13 +185,13 @@ impl Wal {
             .iter()
             .skip(1)
             .try_for_each(|directory| self.disk.create_dir_if_missing(directory))?;
-        // A process that died at this may have made them, or renamed the manifest, without making that durable.
+        // A process that died here may have created them, or renamed the manifest, without a sync.
         above.retain(|path| !directories.iter().any(|directory| directory == path));
         above.iter().try_for_each(|directory| self.disk.sync_dir(directory))?;
         for file in &originals.files {
             let from = self.layout.file(&file.name);
             let to = self.layout.file(&Layout::set_aside_name(&file.name));
-            // A process that died at this has moved some of them, and nothing may be overwritten.
+            // A process that died here may have moved some of them. Nothing may be overwritten.
             if !self.disk.exists(&to)? && self.disk.exists(&from)? {
                 self.disk.rename(&from, &to)?;
             }

@@ -1,4 +1,5 @@
-//! Files of the original system, read leniently: its Parquet rows, and the JSON lines it writes where Parquet fails it.
+//! Reads files of the original system leniently: Parquet rows, and the JSON lines that it appends where a
+//! row does not fit its columns.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -27,33 +28,33 @@ use crate::wal::manifest::{OriginalFile, Unread, sha256_hex};
 use crate::wal::schema::FORMAT_KEY;
 use crate::wal::schema::footer::{self, MAGIC};
 
-/// Who did what an adopted operation's history begins with.
+/// The actor of the first entry in the history of an adopted operation.
 pub const ACTOR: &str = "ipfs_kit_py";
 
-/// Parameters that keep a name which ours does not allow.
+/// Parameters that keep a name which is not valid in this log.
 const TYPE_KEPT: &str = "original_operation_type";
 const BACKEND_KEPT: &str = "original_backend";
 
-/// What stands in `partitions/` and `archives/` of a log.
+/// The Parquet files in `partitions/` and `archives/` of a log.
 #[derive(Debug, Default)]
 pub struct Survey {
-    /// What the original wrote: partitions, then archives, by name.
+    /// Files of the original system: partitions, then archives, by name.
     pub files: Vec<Surveyed>,
-    /// A Parquet file of ours, if there is one.
+    /// A Parquet file of this program, if there is one.
     pub ours: Option<PathBuf>,
 }
 
-/// A file of the original.
+/// A file of the original system.
 #[derive(Debug)]
 pub struct Surveyed {
     /// Name, size and hash.
     pub file: OriginalFile,
-    /// What is known of it.
+    /// Its metadata.
     pub metadata: Metadata,
     bytes: Vec<u8>,
 }
 
-/// Looks at all Parquet files, by name, of a log.
+/// Reads all Parquet files of a log, in the order of their names.
 pub fn survey(disk: &dyn Disk, layout: &Layout) -> WalResult<Survey> {
     let mut survey = Survey::default();
     for directory in [layout.partitions(), layout.archives()] {
@@ -85,7 +86,7 @@ pub fn survey(disk: &dyn Disk, layout: &Layout) -> WalResult<Survey> {
     Ok(survey)
 }
 
-/// Whether a file carries our footer key; if it has no footer any more, whether it is likely to have had one.
+/// Returns true if the footer of a file has the key of this program or, without a footer, probably had it.
 fn is_ours(name: &str, bytes: &[u8]) -> bool {
     match footer::footer(&Bytes::copy_from_slice(bytes)) {
         Ok(metadata) => metadata
@@ -101,12 +102,12 @@ fn is_ours(name: &str, bytes: &[u8]) -> bool {
 }
 
 impl Survey {
-    /// The files, as a manifest lists them.
+    /// Returns the files as a manifest lists them.
     pub fn listing(&self) -> Vec<OriginalFile> {
         self.files.iter().map(|surveyed| surveyed.file.clone()).collect()
     }
 
-    /// Their operations.
+    /// Returns their operations.
     pub fn rows(&self) -> Rows {
         Rows::of(
             self.files
@@ -116,7 +117,7 @@ impl Survey {
     }
 }
 
-/// The operations of a manifest's originals.
+/// Reads the operations of the original files that a manifest lists.
 pub fn read_listed(disk: &dyn Disk, layout: &Layout, files: &[OriginalFile]) -> WalResult<Rows> {
     let mut read = Vec::with_capacity(files.len());
     for file in files {
@@ -125,17 +126,17 @@ pub fn read_listed(disk: &dyn Disk, layout: &Layout, files: &[OriginalFile]) -> 
     Ok(Rows::of(read.iter().map(|(name, bytes)| (*name, bytes.as_slice()))))
 }
 
-/// All operations of the original's files, each once, with the numbers that their adoption gives them.
+/// All operations of the original files, each once, with the numbers that adoption assigns.
 #[derive(Debug, Default)]
 pub struct Rows {
-    /// By number: the first has number 1, and none is left out.
+    /// In the order of their numbers, which are dense and start at 1.
     operations: Vec<Operation>,
     /// Whether each was found in an archive.
     archived: Vec<bool>,
     numbers: HashMap<OperationId, Number>,
     /// The files.
     names: Vec<String>,
-    /// What could not be understood, one for each file where there is such.
+    /// The content that was not understood, at most one entry per file.
     pub unread: Vec<Unread>,
 }
 
@@ -149,7 +150,8 @@ impl Rows {
             let (operations, unread) = read_file(name, bytes);
             rows.unread.extend(unread);
             for operation in operations {
-                // The original may leave an id in two files. Archives come after partitions, later rows after earlier.
+                // The original system may leave an id in two files. Archives follow partitions, and later
+                // rows follow earlier ones.
                 let older = newest
                     .get(&operation.id)
                     .is_none_or(|(known, _)| known.updated_at <= operation.updated_at);
@@ -172,43 +174,43 @@ impl Rows {
         rows
     }
 
-    /// The names of the files, relative to the log.
+    /// Returns the names of the files, relative to the log.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// How many there are: also the highest number.
+    /// Returns the number of operations, which is also the highest number.
     pub fn count(&self) -> u64 {
         self.operations.len() as u64
     }
 
-    /// All of them, by number.
+    /// Returns all operations by number.
     pub fn operations(&self) -> &[Operation] {
         &self.operations
     }
 
-    /// The one with this number.
+    /// Returns the operation with this number.
     pub fn operation(&self, number: Number) -> Option<&Operation> {
         self.operations.get(usize::try_from(number.get().checked_sub(1)?).ok()?)
     }
 
-    /// The one with this id.
+    /// Returns the operation with this id.
     pub fn operation_by_id(&self, id: OperationId) -> Option<&Operation> {
         self.operation(*self.numbers.get(&id)?)
     }
 
-    /// How many are completed and in archives.
+    /// Returns the number of completed operations in archives.
     pub fn archived(&self) -> u64 {
         self.archived.iter().filter(|archived| **archived).count() as u64
     }
 
-    /// All of them, each with whether it was found in an archive.
+    /// Returns all operations, each with true if it was found in an archive.
     pub fn into_operations(self) -> impl Iterator<Item = (Operation, bool)> {
         self.operations.into_iter().zip(self.archived)
     }
 }
 
-/// The operations of one file, and what in it could not be understood.
+/// The operations of one file, and the content that was not understood.
 fn read_file(name: &str, bytes: &[u8]) -> (Vec<Operation>, Option<Unread>) {
     let mut found = Found { name, operations: Vec::new(), unread: Vec::new() };
     let mut rest = 0;
@@ -218,7 +220,7 @@ fn read_file(name: &str, bytes: &[u8]) -> (Vec<Operation>, Option<Unread>) {
             found.take(None, row, || format!("row {}", nth + 1));
         }
     }
-    // Where a row does not fit the columns, the original appends JSON to the file, whatever is there.
+    // If a row does not fit the columns, the original system appends JSON to the file as it is.
     let mut at = rest;
     let mut in_stretch = false;
     for line in bytes[rest..].split(|byte| *byte == b'\n') {
@@ -232,11 +234,11 @@ fn read_file(name: &str, bytes: &[u8]) -> (Vec<Operation>, Option<Unread>) {
                 found.take(Some(start), Ok(value), || format!("the line at byte {start}"));
                 in_stretch = false;
             }
-            // Binary remains have line ends in odd places: they are one piece of damage.
+            // Binary remains contain line ends at random: they are one piece of damage.
             Err(error) if !in_stretch => {
                 let what = match std::str::from_utf8(line) {
-                    Ok(_) => format!("the line at byte {start} is no JSON: {error}"),
-                    Err(_) => "what stands there is neither Parquet nor JSON".into(),
+                    Ok(_) => format!("the line at byte {start} is not valid JSON: {error}"),
+                    Err(_) => "neither Parquet nor JSON".into(),
                 };
                 found.unread.push((Some(start), what));
                 in_stretch = true;
@@ -245,7 +247,7 @@ fn read_file(name: &str, bytes: &[u8]) -> (Vec<Operation>, Option<Unread>) {
         }
     }
     if bytes.is_empty() {
-        found.unread.push((None, "it is empty".into()));
+        found.unread.push((None, "the file is empty".into()));
     }
     let more = found.unread.len().saturating_sub(1);
     let unread = found.unread.into_iter().next().map(|(offset, what)| Unread {
@@ -276,7 +278,7 @@ impl Found<'_> {
     }
 }
 
-/// Where the Parquet part of a file ends, and its rows: there may be something behind it.
+/// Returns the end of the Parquet part of a file, which JSON lines may follow, and its rows.
 fn parquet_part(bytes: &[u8]) -> Option<(usize, Vec<Result<Value, String>>)> {
     if !bytes.starts_with(MAGIC) {
         return None;
@@ -289,7 +291,7 @@ fn parquet_part(bytes: &[u8]) -> Option<(usize, Vec<Result<Value, String>>)> {
         .map(|at| at + MAGIC.len())
         .find_map(|end| Some((end, footer::footer(&shared.slice(..end)).ok()?)))?;
     let mut rows = Vec::new();
-    // Group by group, so that one that is damaged does not hide the others.
+    // Group by group, so that a damaged one does not hide the others.
     for group in 0..metadata.metadata().num_row_groups() {
         let read = footer::caught(|| rows_of_group(shared.slice(..end), metadata.clone(), group));
         rows.extend(read.unwrap_or_else(|what| vec![Err(format!("{UNREADABLE}: {what}"))]));
@@ -297,7 +299,7 @@ fn parquet_part(bytes: &[u8]) -> Option<(usize, Vec<Result<Value, String>>)> {
     Some((end, rows))
 }
 
-const UNREADABLE: &str = "it and those after it cannot be read";
+const UNREADABLE: &str = "this row and those after it cannot be read";
 
 fn rows_of_group(
     bytes: Bytes,
@@ -309,7 +311,7 @@ fn rows_of_group(
         .with_row_groups(vec![group]);
     let read = || -> Result<(), Box<dyn std::error::Error>> {
         for batch in builder.build()? {
-            // After an error it would say the same for ever.
+            // After an error, the reader would return the same error indefinitely.
             let batch = batch?;
             rows.extend((0..batch.num_rows()).map(|row| row_of(&batch, row)));
         }
@@ -334,7 +336,7 @@ fn row_of(batch: &RecordBatch, row: usize) -> Result<Value, String> {
         .map(Value::Object)
 }
 
-/// One value as JSON would have it; times are milliseconds.
+/// Converts one value to JSON; times become milliseconds.
 fn value_of(array: &dyn Array, row: usize) -> Result<Value, String> {
     fn number<T: ArrowPrimitiveType>(array: &dyn Array, row: usize) -> Value
     where
@@ -391,11 +393,11 @@ fn value_of(array: &dyn Array, row: usize) -> Result<Value, String> {
             let items = array.as_list::<i32>().value(row);
             Value::Array((0..items.len()).map(|at| value_of(&items, at)).collect::<Result<_, _>>()?)
         }
-        other => return Err(format!("values of type {other} are unknown here")),
+        other => return Err(format!("values of type {other} are not supported")),
     })
 }
 
-/// A value as a parameter: text as it is, all else as JSON.
+/// Converts a value to a parameter: text as it is, everything else as JSON.
 fn text_of(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
@@ -403,28 +405,28 @@ fn text_of(value: &Value) -> String {
     }
 }
 
-/// The id for an id of the original: the same if it is a UUID, otherwise made from its text, always in the same way.
+/// Returns the id for an id of the original system: the same if it is a UUID, otherwise a hash of its text.
 pub fn id_of(text: &str) -> OperationId {
     OperationId::parse(text).unwrap_or_else(|| {
         let hash = Sha256::digest(format!("wal-cli operation_id {text}").as_bytes());
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&hash[..16]);
-        // Version 8, variant 1: a UUID of somebody's own making.
+        // Version 8, variant 1: a UUID with custom content.
         bytes[6] = bytes[6] & 0x0f | 0x80;
         bytes[8] = bytes[8] & 0x3f | 0x80;
         OperationId::from_bytes(bytes)
     })
 }
 
-/// What the key begins with under which an id is kept that is no UUID.
+/// The prefix of the idempotency key that keeps an id which is not a UUID.
 pub const KEY_PREFIX: &str = "original:";
 
-/// The id that belongs to such a key.
+/// Returns the id for such a key.
 pub fn id_of_key(key: &str) -> OperationId {
     id_of(key.strip_prefix(KEY_PREFIX).unwrap_or(key))
 }
 
-/// A name of the original that ours does not allow, in a form that no backend takes for another one.
+/// Converts an invalid name to a valid one that no backend has.
 fn renamed(text: &str) -> String {
     let word = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
     "original_".chars().chain(text.chars().map(word)).take(64).collect()
@@ -450,17 +452,17 @@ impl Row<'_> {
             Value::String(text) => Time::parse_rfc3339(text),
             _ => None,
         };
-        time.map(Some).ok_or_else(|| format!("its `{name}` is no time: {value}"))
+        time.map(Some).ok_or_else(|| format!("its `{name}` is not a time: {value}"))
     }
 
-    /// A count; what our columns cannot hold ends at what they can.
+    /// Returns a count, limited to what the columns of this program hold.
     fn count(&self, name: &str) -> Option<u32> {
         let number = self.get(name)?.as_i64()?;
         u32::try_from(number.clamp(0, i64::from(i32::MAX))).ok()
     }
 }
 
-/// Parameters as text by name, whatever they were.
+/// Converts parameters of any form to text by name.
 fn fields_of(value: Option<&Value>, otherwise: &str) -> Fields {
     match value {
         None => Fields::new(),
@@ -474,16 +476,57 @@ fn fields_of(value: Option<&Value>, otherwise: &str) -> Fields {
     }
 }
 
-/// An operation from what the original says of it; its number is given later.
+/// Returns the state of a row. `is_spent`: no retries are left.
+fn state_of(
+    row: &Row<'_>,
+    status: Status,
+    updated_at: Time,
+    is_spent: bool,
+) -> Result<State, String> {
+    let (error, error_type) = (row.text("error"), row.text("error_type"));
+    let failure = |class| Failure {
+        class,
+        error_type: error_type.clone().unwrap_or_else(|| "unknown".into()),
+        message: error.clone().unwrap_or_default(),
+    };
+    let last_failure =
+        (error.is_some() || error_type.is_some()).then(|| failure(FailureClass::Transient));
+    Ok(match status {
+        Status::Pending => State::Pending { last_failure },
+        // The claiming process is not known. No process has the id 0, so a drain loop queries the backend
+        // first.
+        Status::Processing => State::Processing {
+            claim: Claim { pid: 0, host: "unknown".into(), started: updated_at },
+            cancel_requested: false,
+            last_failure,
+        },
+        Status::Retrying => State::Retrying {
+            failure: failure(FailureClass::Transient),
+            wait: Wait {
+                since: updated_at,
+                until: row.time("next_retry_at")?.unwrap_or(updated_at),
+            },
+        },
+        Status::Failed => {
+            let class = if is_spent { FailureClass::Transient } else { FailureClass::Permanent };
+            State::Failed { at: updated_at, failure: failure(class) }
+        }
+        Status::Completed => State::Completed {
+            at: row.time("completed_at")?.unwrap_or(updated_at),
+            outcome: outcome_of(row.get("result")),
+        },
+    })
+}
+
+/// Decodes a row of the original system; number and revision are assigned later.
 fn decode(row: &Value, origin: &str) -> Result<Operation, String> {
-    let row = Row(row.as_object().ok_or("it is no JSON object")?);
+    let row = Row(row.as_object().ok_or("not a JSON object")?);
     let id_text = row
         .text("operation_id")
         .filter(|text| !text.is_empty())
         .ok_or("it has no `operation_id`")?;
     let status = row.text("status").ok_or("it has no `status`")?;
-    let status = Status::parse(&status)
-        .ok_or_else(|| format!("its status `{status}` is none of the five"))?;
+    let status = Status::parse(&status).ok_or_else(|| format!("unknown status `{status}`"))?;
     let updated_at = row.time("updated_at")?;
     let completed_at = row.time("completed_at")?;
     let logged_at =
@@ -502,39 +545,7 @@ fn decode(row: &Value, origin: &str) -> Result<Operation, String> {
     })?;
     let retry_count = row.count("retry_count").unwrap_or(0);
     let max_retries = row.count("max_retries").unwrap_or(5);
-    let (error, error_type) = (row.text("error"), row.text("error_type"));
-    let failure = |class| Failure {
-        class,
-        error_type: error_type.clone().unwrap_or_else(|| "unknown".into()),
-        message: error.clone().unwrap_or_default(),
-    };
-    let last_failure =
-        (error.is_some() || error_type.is_some()).then(|| failure(FailureClass::Transient));
-    let state = match status {
-        Status::Pending => State::Pending { last_failure },
-        // Whoever claimed it is not known. No process of ours has this id, so a drain loop asks the backend first.
-        Status::Processing => State::Processing {
-            claim: Claim { pid: 0, host: "unknown".into(), started: updated_at },
-            cancel_requested: false,
-            last_failure,
-        },
-        Status::Retrying => State::Retrying {
-            failure: failure(FailureClass::Transient),
-            wait: Wait {
-                since: updated_at,
-                until: row.time("next_retry_at")?.unwrap_or(updated_at),
-            },
-        },
-        Status::Failed => {
-            let spent = retry_count >= max_retries;
-            let class = if spent { FailureClass::Transient } else { FailureClass::Permanent };
-            State::Failed { at: updated_at, failure: failure(class) }
-        }
-        Status::Completed => State::Completed {
-            at: completed_at.unwrap_or(updated_at),
-            outcome: outcome_of(row.get("result")),
-        },
-    };
+    let state = state_of(&row, status, updated_at, retry_count >= max_retries)?;
     Ok(Operation {
         id: id_of(&id_text),
         number: Number::ZERO,

@@ -81,12 +81,12 @@ fn whatever_a_row_holds_is_the_same_once_written_by_us() {
 #[test]
 fn what_makes_no_sense_is_told_and_hides_nothing() {
     for (changes, what) in [
-        (json!({"status": "queued"}), "its status `queued` is none of the five"),
+        (json!({"status": "queued"}), "unknown status `queued`"),
         (json!({"status": null}), "it has no `status`"),
         (json!({"operation_id": null}), "it has no `operation_id`"),
         (json!({"operation_id": ""}), "it has no `operation_id`"),
         (json!({"timestamp": null, "updated_at": null}), "it has no time"),
-        (json!({"updated_at": "soon"}), "its `updated_at` is no time: \"soon\""),
+        (json!({"updated_at": "soon"}), "its `updated_at` is not a time: \"soon\""),
     ] {
         let content = format!("{}\n[]\n{}\n\n", row(changes), row(json!({})));
         let rows = rows("partitions/x", content.as_bytes());

@@ -1,4 +1,4 @@
-//! What the journal still tells, applied to the rows where it follows from them.
+//! Applies the readable transitions of the journal to the readable rows of the files.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -16,7 +16,7 @@ use crate::wal::schema::Spooled;
 use crate::wal::spool::hash_of;
 
 impl Repair<'_> {
-    /// All that is to be written.
+    /// Decides what the repaired log contains.
     pub(super) fn plan(
         &mut self,
         manifest: Option<&Manifest>,
@@ -41,15 +41,15 @@ impl Repair<'_> {
         }
         self.content(&mut files)?;
         let Files { mut plan, live, lost, highest, .. } = files;
-        let is_there =
+        let is_present =
             |number: &Number| live.contains_key(number) || plan.rows.contains_key(number);
         for (numbers, rows) in lost {
             let gone: Vec<Number> =
-                numbers.iter().filter(|n| !is_there(n) && !deleted.contains(n)).collect();
+                numbers.iter().filter(|n| !is_present(n) && !deleted.contains(n)).collect();
             if gone.len() as u64 > rows {
                 let what = format!(
-                    "{rows} of {} operations from {} to {} of which nothing tells any more were in lost files; others of \
-                     them may have been deleted before",
+                    "lost files held {rows} of the {} unaccounted operations from {} to {}; the others may have \
+                     been deleted earlier",
                     gone.len(),
                     gone.first().unwrap_or(&Number::ZERO),
                     gone.last().unwrap_or(&Number::ZERO)
@@ -58,20 +58,20 @@ impl Repair<'_> {
             }
             orphans.extend(gone);
         }
-        // Without a manifest nothing tells which numbers were deleted and which were in files that are gone.
+        // Without a manifest, deleted operations cannot be told from those in lost files.
         if !journal.losses.is_empty() || manifest.is_none() {
-            // Nor whether a batch that reserved its numbers came to be part of the log.
+            // The same holds for a batch that reserved numbers and may not have been committed.
             let was_reserved =
                 |number: &Number| journal.reserved.iter().any(|(a, b)| a <= number && number <= b);
             let reserved = |number: &Number| manifest.is_some() && was_reserved(number);
             let noted = noted.map_or(Number::ZERO, |note| note.number);
             let end = journal.numbers.1.max(noted);
             let gone = manifest.map_or(Number::FIRST, |_| journal.numbers.0).until(end);
-            orphans.extend(gone.filter(|n| !is_there(n) && !deleted.contains(n) && !reserved(n)));
+            orphans.extend(gone.filter(|n| !is_present(n) && !deleted.contains(n) && !reserved(n)));
         }
-        orphans.retain(|number| !is_there(number));
+        orphans.retain(|number| !is_present(number));
         self.report.lost = orphans.into_iter().collect::<NumberSet>();
-        // No number is given twice, whoever has seen it; nor is a revision.
+        // Numbers and revisions are never assigned twice, since a caller may have seen them.
         let (manifest_number, manifest_revision) =
             manifest.map_or((Number::FIRST, Revision::ZERO), |m| (m.next_number, m.revision));
         let (noted_number, noted_revision) =
@@ -90,7 +90,7 @@ impl Repair<'_> {
         Ok(plan)
     }
 
-    /// Applies transitions where they are legal; the numbers of operations that only transitions tell of.
+    /// Applies the transitions that are legal. Returns the operations without the record that logged them.
     fn apply(
         &mut self,
         records: &[Record],
@@ -103,7 +103,7 @@ impl Repair<'_> {
         }
         let mut orphans = BTreeSet::new();
         for (number, mut records) in by_number {
-            // What a recovery wrote again has the revision that it had.
+            // A recovery repeats records under their old revisions.
             records.sort_by_key(|record| record.transition.revision);
             records.dedup_by_key(|record| record.transition.revision);
             let mut operation = files.plan.rows.remove(&number);
@@ -120,7 +120,8 @@ impl Repair<'_> {
                     } else if !deleted.contains(&number) {
                         orphans.insert(number);
                         let what = format!(
-                            "what logged operation {number} is lost, and with it transition {} ({})",
+                            "the record that logged operation {number} is lost, so its transition {} ({}) \
+                             cannot be applied",
                             transition.revision,
                             transition.event.past_participle()
                         );
@@ -142,7 +143,7 @@ impl Repair<'_> {
                     Err(error) => {
                         self.report.holed.insert(number);
                         let what = format!(
-                            "transition {} does not follow from what is left: {error}",
+                            "transition {} cannot be applied to the remaining records: {error}",
                             transition.revision
                         );
                         self.report.losses.push(Loss {
@@ -159,7 +160,7 @@ impl Repair<'_> {
         orphans
     }
 
-    /// Operations whose content in the spool is not what it was go on with the file that it was copied from.
+    /// Makes operations whose spooled content is damaged or missing read their source file instead.
     fn content(&mut self, files: &mut Files) -> WalResult<()> {
         let written = files.plan.rows.values().filter_map(Spooled::of);
         let live = &files.live;
@@ -187,14 +188,14 @@ impl Repair<'_> {
                 files.plan.damaged.push(self.layout.relative(&shared));
             }
             let what = format!(
-                "the copied content of operation {} is lost; it goes on with the file itself, if that is unchanged",
+                "the spooled content of operation {} is lost; it will read its source file, if that is unchanged",
                 content.number
             );
             self.lose(&name, None, &what);
             without.insert(content.number);
         }
         if self.disk.exists(&self.layout.spool())? {
-            // Links of a repair that was killed as well.
+            // This includes links of an earlier repair that was killed.
             self.disk.sync_dir(&self.layout.spool())?;
             if !self.report.losses.is_empty() {
                 let owners: HashSet<OperationId> =
@@ -219,13 +220,13 @@ impl Repair<'_> {
 
     fn is_content(&self, path: &std::path::Path, content: &Spooled) -> WalResult<bool> {
         let is_hash = content.name.len() == sha256_hex(b"").len();
-        let look = || {
+        let check = || {
             let file = self.disk.open(path, Access::Read)?;
             Ok(file.metadata()?.len == content.size
                 && (!is_hash || hash_of(&*file)? == content.name))
         };
         for _ in 0..READS {
-            match look() {
+            match check() {
                 Ok(is_content) => return Ok(is_content),
                 Err(error) if DiskError::is_medium_error(&error) => {}
                 Err(error) if error.is_not_found() => return Ok(false),

@@ -1,5 +1,5 @@
-//! Operations that may have gone on, or whose record may have changed, in what is lost: they are held until somebody has
-//! looked. What was done must not be done twice, nor what was deleted be done at all.
+//! Holds operations whose lost records may have completed, deleted or changed them, until a user has
+//! checked them: a completed operation must not run twice, nor a deleted one at all.
 
 use std::collections::HashSet;
 
@@ -11,16 +11,17 @@ use crate::wal::error::WalResult;
 use crate::wal::manifest::{FileEntry, Manifest};
 use crate::wal::schema::Table;
 
-/// Why they are held, in their history.
-const REASON: &str = "a repair could not tell whether it had gone on, or is as it was: look, then release or delete it";
+/// The reason of the hold in the history.
+const REASON: &str = "a repair could not determine whether it had run or changed since; check it, then release or \
+                      delete it";
 
-/// Whether nothing but the journal proves that an operation still stands as its row says.
+/// Returns true if a row alone does not prove the current state of its operation: the journal must.
 pub(super) fn rows_prove_nothing(manifest: Option<&Manifest>, journal: &Journal) -> bool {
     manifest.is_none() || journal.has_gaps
 }
 
 impl Repair<'_> {
-    /// Makes the rows of such operations, in files that stay, rows to be written anew.
+    /// Returns such operations in files that stay.
     pub(super) fn load_unproven(
         &self,
         journal: &Journal,
@@ -34,10 +35,10 @@ impl Repair<'_> {
         for entry in files.plan.kept.iter().filter(|entry| is_open(entry)) {
             let rows = Table::open(&**self.disk, &self.layout.file(&entry.name), &entry.sha256)?
                 .read_all()?;
-            let stands = |row: &&Operation| {
+            let is_live = |row: &&Operation| {
                 files.live.contains_key(&row.number) && !entry.superseded.contains(row.number)
             };
-            let open = rows.iter().filter(stands).filter(|row| !row.status().is_terminal());
+            let open = rows.iter().filter(is_live).filter(|row| !row.status().is_terminal());
             unproven.extend(
                 open.map(|row| row.number).filter(|number| !journal.proven.contains(number)),
             );
@@ -45,7 +46,7 @@ impl Repair<'_> {
         Ok(unproven)
     }
 
-    /// Holds all that are doubtful, or have holes, or are not proven.
+    /// Holds operations that are doubtful, have gaps in their history, or whose state is not proven.
     pub(super) fn hold(
         &mut self,
         prove_nothing: bool,

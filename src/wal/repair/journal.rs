@@ -1,4 +1,4 @@
-//! What can still be read of a journal: the frames before and behind what cannot.
+//! The readable part of a damaged journal: the frames before and after the unreadable places.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -15,13 +15,14 @@ use crate::wal::journal::{
 use crate::wal::layout::Layout;
 use crate::wal::manifest::Manifest;
 
-/// Bytes that a transition takes at least: what tells how many may have stood in a stretch.
+/// The least bytes of a transition: bounds the number of transitions in an unreadable place.
 const RECORD_MIN: u64 = 48;
 
-/// As much as a generation of which nothing is left may have held, in bytes; a recovery's may be longer, as a rule it is not.
+/// The bytes that a generation of which nothing is left is assumed to have held. One that a recovery
+/// wrote may be longer, but rarely is.
 const GENERATION_MAX: u64 = 4 << 20;
 
-/// A transition that was read, and where.
+/// A transition and its place.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) path: String,
@@ -29,53 +30,57 @@ pub(super) struct Record {
     pub(super) transition: Transition,
 }
 
-/// Whether nothing was ever written behind a generation's header.
+/// Returns true if nothing was ever written after the header of a generation.
 fn is_empty(read: &super::Read) -> bool {
     read.bad.is_empty() && read.bytes.iter().skip(HEADER_LEN as usize).all(|byte| *byte == 0)
 }
 
-/// All that a journal still tells.
+/// The contents of a journal that can still be read.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     pub(super) records: Vec<Record>,
     pub(super) losses: Vec<Loss>,
-    /// Numbers that batches had taken.
+    /// Numbers that batches had reserved.
     pub(super) reserved: Vec<(Number, Number)>,
-    /// The lowest number that the journal may have given, and the one above the highest that it speaks of.
+    /// The lowest number that the journal may have assigned, and the one above the highest it mentions.
     pub(super) numbers: (Number, Number),
-    /// The number that comes next where reading stands.
+    /// The next number at the current position.
     next: Number,
     pub(super) revision: Revision,
-    /// All generations there are.
+    /// All generations that exist.
     pub(super) generations: Vec<u64>,
-    /// Room for numbers and revisions of which nothing tells any more.
+    /// An upper bound of the numbers and revisions that are lost.
     pub(super) slack: u64,
-    /// Whether `next` is: it is not behind a gap.
+    /// Whether `next` is exact: no gap precedes it.
     next_is_known: bool,
     /// Whether transitions may be missing.
     pub(super) has_gaps: bool,
-    /// Operations of which it is known where they stand at the end of the journal.
+    /// Operations whose state at the end of the journal is certain.
     pub(super) proven: BTreeSet<Number>,
-    /// The last revision where reading stands, if that is known.
+    /// The last revision at the current position, if it is known.
     last: Option<Revision>,
-    /// Frames that were read.
+    /// The number of frames read.
     frames: u64,
     /// The generation that a seal names as the next one.
     sealed: Option<u64>,
 }
 
-impl Journal {
-    /// Reads the generations from `first` on; none: from the first one with a header.
-    pub(super) fn read(
-        disk: &dyn Disk,
-        layout: &Layout,
-        manifest: Option<&Manifest>,
-    ) -> WalResult<Journal> {
-        let first = manifest.map(|manifest| manifest.first_generation);
-        let generations = reader::generations(disk, layout)?;
+/// The generations that exist, as far as they can be read.
+struct Generations {
+    numbers: Vec<u64>,
+    files: HashMap<u64, super::Read>,
+    /// The valid headers.
+    headers: HashMap<u64, Header>,
+    /// Those whose creation was never completed: they have never held an acknowledged frame.
+    unfinished: HashSet<u64>,
+}
+
+impl Generations {
+    fn load(disk: &dyn Disk, layout: &Layout) -> WalResult<Generations> {
+        let numbers = reader::generations(disk, layout)?;
         let mut files = HashMap::new();
         let mut headers = HashMap::new();
-        for generation in &generations {
+        for generation in &numbers {
             let path = layout.generation(*generation);
             let read = match super::read(disk, &path)? {
                 Ok(read) => read,
@@ -99,129 +104,92 @@ impl Journal {
             }
             files.insert(*generation, read);
         }
-        let mut journal = Journal { generations: generations.clone(), ..Journal::default() };
-        for header in headers.values() {
-            journal.numbers.1 = journal.numbers.1.max(header.number);
-            journal.revision = journal.revision.max(header.revision);
-        }
-        // Without a manifest also one without a header: what it says twice counts once.
-        let Some(mut generation) = first.or(generations.first().copied()) else {
-            // Every log has one.
-            journal.lose(
-                "journal",
-                0,
-                0,
-                "there is no generation; what stood in it, nobody knows",
-                GENERATION_MAX,
-            );
-            return Ok(journal);
-        };
-        journal.last = manifest.map(|manifest| manifest.revision);
         let noted = reader::noted_generations(disk, layout)?;
-        // Whoever began to make them had said nothing yet.
-        let never_began: HashSet<u64> = files
+        let unfinished = files
             .iter()
             .filter(|(generation, read)| {
-                let may_have = noted.contains(generation) || !read.bad.is_empty();
+                let may_have_begun = noted.contains(generation) || !read.bad.is_empty();
                 !headers.contains_key(generation)
-                    && !may_have
+                    && !may_have_begun
                     && !reader::header_is_broken(&read.bytes, **generation)
             })
             .map(|(generation, _)| *generation)
             .collect();
-        // The manifest says where its first generation begins, whether that can still say so or not.
+        Ok(Generations { numbers, files, headers, unfinished })
+    }
+
+    /// Returns true if nothing of a generation that once existed is left.
+    fn is_gone(&self, generation: u64) -> bool {
+        !self.files.contains_key(&generation) || self.unfinished.contains(&generation)
+    }
+
+    /// Returns the generation to continue with where no header names `generation` as the one before: one
+    /// that has lost its header, or its predecessor.
+    fn after_broken_link(&self, generation: u64, has_manifest: bool) -> Option<u64> {
+        let has_lost_its_link = |candidate: &u64| {
+            self.headers.get(candidate).is_none_or(|header| {
+                // Without a manifest the first generation of the log is not known. An empty one has
+                // nothing to continue with.
+                let has_content = || self.files.get(candidate).is_some_and(|read| !is_empty(read));
+                header.previous > generation
+                    || (header.previous == 0 && !has_manifest && has_content())
+            })
+        };
+        self.numbers
+            .iter()
+            .copied()
+            .filter(|candidate| *candidate > generation && !self.unfinished.contains(candidate))
+            .find(has_lost_its_link)
+    }
+}
+
+impl Journal {
+    /// Reads the generations from the first one that the manifest names; without a manifest, all of them.
+    pub(super) fn read(
+        disk: &dyn Disk,
+        layout: &Layout,
+        manifest: Option<&Manifest>,
+    ) -> WalResult<Journal> {
+        let source = Generations::load(disk, layout)?;
+        let mut journal = Journal { generations: source.numbers.clone(), ..Journal::default() };
+        for header in source.headers.values() {
+            journal.numbers.1 = journal.numbers.1.max(header.number);
+            journal.revision = journal.revision.max(header.revision);
+        }
+        // Without a manifest, a generation without a header counts as well: records that two generations
+        // hold are taken once.
+        let first = manifest.map(|manifest| manifest.first_generation);
+        let Some(mut generation) = first.or(source.numbers.first().copied()) else {
+            // Every log has at least one generation.
+            let what = "no journal generation exists; the contents of the journal are unknown";
+            journal.lose("journal", 0, 0, what, GENERATION_MAX);
+            return Ok(journal);
+        };
+        journal.last = manifest.map(|manifest| manifest.revision);
+        // The manifest names the first number of its first generation, which may have lost its header.
         journal.next = manifest.map_or(Number::FIRST, |manifest| manifest.next_number);
-        journal.numbers.0 = headers.get(&generation).map_or(journal.next, |header| header.number);
+        journal.numbers.0 =
+            source.headers.get(&generation).map_or(journal.next, |header| header.number);
         loop {
-            let next = reader::successor(&headers, generation);
-            let name = layout.relative(&layout.generation(generation));
-            let header = headers.get(&generation);
-            journal.next = header.map_or(journal.next, |header| header.number.max(journal.next));
-            let next_is_known =
-                header.is_some() || manifest.is_some_and(|m| m.first_generation == generation);
-            if let Some(header) = header {
-                if journal.last.is_some_and(|last| header.revision > last) {
-                    let what = "transitions before it are missing";
-                    journal.lose(&name, 0, 0, what, 0);
-                }
-                if header.previous == 0 {
-                    // The first one, or what a repair or an adoption began with: what came between is no part of the journal.
-                    journal.proven.clear();
-                }
-                journal.last = Some(header.revision);
-                // A recovery wrote again what it kept of them; the others were never acknowledged.
-                journal.records.retain(|record| record.transition.revision <= header.revision);
-            }
-            match files.get(&generation) {
-                Some(read) => {
-                    let synced = if next.is_none() {
-                        reader::synced_by_any_note(disk, layout, generation)?
-                    } else {
-                        0
-                    };
-                    if !headers.contains_key(&generation) {
-                        journal.lose_header(&name);
-                    }
-                    journal.next_is_known = next_is_known;
-                    let before = journal.frames;
-                    journal.scan(
-                        &name,
-                        generation,
-                        read,
-                        next.map(|next| next.previous_end),
-                        synced,
-                    );
-                    if header.is_none() && journal.frames == before {
-                        let what = "nothing of it can be read; what stood in it, nobody knows";
-                        journal.lose(&name, HEADER_LEN, 0, what, GENERATION_MAX);
-                    }
-                }
-                None => {
-                    let bytes = if next.is_none() { GENERATION_MAX } else { 0 };
-                    journal.lose(&name, 0, 0, "it is missing", bytes);
-                }
-            }
-            let is_gone = |generation: &u64| {
-                !files.contains_key(generation) || never_began.contains(generation)
+            let next = reader::successor(&source.headers, generation);
+            let synced = match next {
+                Some(_) => 0,
+                None => reader::synced_by_any_note(disk, layout, generation)?,
             };
+            let is_first = first == Some(generation);
+            journal.read_generation(layout, &source, generation, is_first, next, synced);
             if let (None, Some(named)) = (next, journal.sealed.take())
-                && is_gone(&named)
+                && source.is_gone(named)
             {
                 let name = layout.relative(&layout.generation(named));
-                let what = "the one before it says that it follows, but it is gone; what stood in it, nobody knows";
+                let what = "named by the seal of the generation before it, but missing; its contents are \
+                            unknown";
                 journal.lose(&name, 0, 0, what, GENERATION_MAX);
             }
-            // Where nothing follows by name, what comes next may have lost its header, or its predecessor.
-            let lost_its_place = |candidate: &&u64| {
-                **candidate > generation
-                    && !never_began.contains(candidate)
-                    && headers.get(candidate).is_none_or(|header| {
-                        // Without a manifest nobody knows with which one the log began; an empty one says nothing.
-                        let says_something =
-                            || files.get(candidate).is_some_and(|read| !is_empty(read));
-                        header.previous > generation
-                            || (header.previous == 0 && manifest.is_none() && says_something())
-                    })
-            };
-            match next
-                .map(|next| next.generation)
-                .or_else(|| generations.iter().find(lost_its_place).copied())
-            {
+            let next = next.map(|next| next.generation);
+            match next.or_else(|| source.after_broken_link(generation, manifest.is_some())) {
                 Some(next) => {
-                    if let Some(header) =
-                        headers.get(&next).filter(|header| header.previous > generation)
-                    {
-                        let missing = layout.relative(&layout.generation(header.previous));
-                        if is_gone(&header.previous) {
-                            journal.lose(
-                                &missing,
-                                0,
-                                header.previous_end,
-                                "it is missing",
-                                header.previous_end,
-                            );
-                        }
-                    }
+                    journal.miss_predecessor(layout, &source, next, generation);
                     generation = next;
                 }
                 None => return Ok(journal),
@@ -229,7 +197,75 @@ impl Journal {
         }
     }
 
-    /// A generation that a note speaks of was durable with its name; if it is missing, what it held is lost.
+    /// Reads one generation. `is_first`: the manifest names it as its first one. `next` is the header of
+    /// the generation that follows; without one, `synced` is the offset up to which notes call it durable.
+    fn read_generation(
+        &mut self,
+        layout: &Layout,
+        source: &Generations,
+        generation: u64,
+        is_first: bool,
+        next: Option<&Header>,
+        synced: u64,
+    ) {
+        let name = layout.relative(&layout.generation(generation));
+        let header = source.headers.get(&generation);
+        if let Some(header) = header {
+            self.begin(&name, header);
+        }
+        let Some(read) = source.files.get(&generation) else {
+            let bytes = if next.is_none() { GENERATION_MAX } else { 0 };
+            self.lose(&name, 0, 0, "the file is missing", bytes);
+            return;
+        };
+        if header.is_none() {
+            self.lose_header(&name);
+        }
+        self.next_is_known = header.is_some() || is_first;
+        let before = self.frames;
+        self.scan(&name, generation, read, next.map(|next| next.previous_end), synced);
+        if header.is_none() && self.frames == before {
+            let what = "no frame can be read; its contents are unknown";
+            self.lose(&name, HEADER_LEN, 0, what, GENERATION_MAX);
+        }
+    }
+
+    /// Continues with a generation that begins with `header`.
+    fn begin(&mut self, name: &str, header: &Header) {
+        self.next = header.number.max(self.next);
+        if self.last.is_some_and(|last| header.revision > last) {
+            self.lose(name, 0, 0, "transitions before it are missing", 0);
+        }
+        if header.previous == 0 {
+            // The first one, or the beginning after a repair or an adoption: generations before it are not
+            // part of the journal.
+            self.proven.clear();
+        }
+        self.last = Some(header.revision);
+        // A recovery repeated those it kept; the others were never acknowledged.
+        self.records.retain(|record| record.transition.revision <= header.revision);
+    }
+
+    /// Reports a missing generation between `before` and the one that follows it.
+    fn miss_predecessor(
+        &mut self,
+        layout: &Layout,
+        source: &Generations,
+        generation: u64,
+        before: u64,
+    ) {
+        let Some(header) = source.headers.get(&generation).filter(|next| next.previous > before)
+        else {
+            return;
+        };
+        if source.is_gone(header.previous) {
+            let missing = layout.relative(&layout.generation(header.previous));
+            let end = header.previous_end;
+            self.lose(&missing, 0, end, "the file is missing", end);
+        }
+    }
+
+    /// Reports missing generations that a note names: those were durable, so their contents are lost.
     pub(super) fn miss_noted(
         &mut self,
         layout: &Layout,
@@ -237,36 +273,37 @@ impl Journal {
         noted: &[u64],
         note: Option<&AppendNote>,
     ) {
-        let is_told = |noted: &u64| {
+        let is_reported = |noted: &u64| {
             let name = layout.relative(&layout.generation(*noted));
             self.losses.iter().any(|loss| loss.path == name)
         };
-        let is_missing =
-            |noted: &u64| *noted >= first && !self.generations.contains(noted) && !is_told(noted);
+        let is_missing = |noted: &u64| {
+            *noted >= first && !self.generations.contains(noted) && !is_reported(noted)
+        };
         for generation in noted.iter().copied().filter(is_missing).collect::<BTreeSet<u64>>() {
             let name = layout.relative(&layout.generation(generation));
             match note.filter(|note| note.generation == generation) {
-                Some(note) => self.lose(&name, 0, note.end, "it is missing", note.end),
+                Some(note) => self.lose(&name, 0, note.end, "the file is missing", note.end),
                 None => self.lose(
                     &name,
                     0,
                     0,
-                    "it is missing; how much stood in it, nobody knows",
+                    "the file is missing; its contents are unknown",
                     GENERATION_MAX,
                 ),
             }
         }
     }
 
-    /// What a header says is said elsewhere, too: whether anything else is missing shows at the next frame.
+    /// Reports a lost header. Its contents are redundant: the next frame shows whether more is missing.
     fn lose_header(&mut self, path: &str) {
-        let what = "its header cannot be read".to_owned();
+        let what = "the header cannot be read".to_owned();
         self.losses.push(Loss { path: path.to_owned(), range: Some((0, HEADER_LEN)), what });
         self.slack += 1;
         self.next_is_known = false;
     }
 
-    /// The files hold later operations, or later states of them, than the journal tells of: it went on once.
+    /// Reports a lost end of the journal if files hold later operations, or later states, than it does.
     pub(super) fn end_too_early(
         &mut self,
         highest: (Number, Revision),
@@ -276,11 +313,12 @@ impl Journal {
             (manifest.next_number, manifest.revision)
         });
         if highest.0 >= self.numbers.1.max(number) || highest.1 > self.revision.max(revision) {
-            let what = "it ends before what the files hold; what stood there, nobody knows";
+            let what = "it ends before the latest state in the files; the contents after its end are unknown";
             self.lose("journal", 0, 0, what, GENERATION_MAX);
         }
     }
 
+    /// Reports a loss of at most `bytes` bytes of transitions; `to` of 0 means the whole file.
     pub(super) fn lose(&mut self, path: &str, from: u64, to: u64, what: &str, bytes: u64) {
         self.losses.push(Loss {
             path: path.to_owned(),
@@ -294,6 +332,7 @@ impl Journal {
         self.last = None;
     }
 
+    /// Reads the frames of a generation that ends at `end`, if that is known.
     fn scan(
         &mut self,
         name: &str,
@@ -302,7 +341,7 @@ impl Journal {
         end: Option<u64>,
         synced: u64,
     ) {
-        let super::Read { bytes, bad } = read;
+        let bytes = &read.bytes;
         let limit = end.unwrap_or(bytes.len() as u64);
         let mut at = HEADER_LEN;
         let mut gap = None;
@@ -314,7 +353,7 @@ impl Journal {
                 continue;
             };
             if let Some(from) = gap.take() {
-                self.lose(name, from, at, "it cannot be read; frames stand behind it", at - from);
+                self.lose(name, from, at, "unreadable; valid frames follow", at - from);
             } else if frame.kind != FrameKind::Sealed
                 && self.last.is_some_and(|last| frame.revision > last.next())
             {
@@ -323,7 +362,7 @@ impl Journal {
             at = frame.end;
             self.frames += 1;
             if std::mem::take(&mut is_first) {
-                // The same, where the header is lost.
+                // As in `begin`, in case the header is lost.
                 self.records.retain(|record| record.transition.revision < frame.revision);
             }
             match frame.kind {
@@ -332,73 +371,80 @@ impl Journal {
                     break;
                 }
                 FrameKind::Reserved => {
-                    if let Some(Reservation { numbers, revisions }) =
-                        Reservation::decode(frame.payload)
-                    {
-                        let last = frame.revision.saturating_add(revisions).previous();
-                        let first = self.next.max(Number::FIRST);
-                        self.next = first.saturating_add(numbers);
-                        // Behind a gap nobody knows which numbers those were.
-                        if self.next_is_known {
-                            self.reserved.push((first, self.next.previous()));
-                        }
-                        self.numbers.1 = self.numbers.1.max(self.next);
-                        self.revision = self.revision.max(last);
-                        self.last = Some(last);
+                    if let Some(reservation) = Reservation::decode(frame.payload) {
+                        self.reserve(frame.revision, reservation);
                     }
                 }
                 FrameKind::Transitions => match Payload::new(frame.revision, frame.payload) {
                     Some(payload) => self.take(name, frame.start, &payload),
                     None => {
-                        self.lose(
-                            name,
-                            frame.start,
-                            frame.end,
-                            "the frame makes no sense",
-                            frame.end - frame.start,
-                        );
+                        let len = frame.end - frame.start;
+                        self.lose(name, frame.start, frame.end, "the frame is invalid", len);
                     }
                 },
             }
         }
-        // Zeros laid ahead, or acknowledged: of what the medium does not give, nobody can tell.
-        // But where zeros can be read in place of the next frame, there is none, nor one behind it.
-        let begins_at = gap.unwrap_or(at);
-        let head = begins_at..begins_at + FRAME_HEADER_LEN as u64;
-        let head_is_hidden = bad.iter().any(|(from, to)| *from < head.end && head.start < *to);
-        let at_usize = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-        let has_begun =
-            bytes[at_usize(head.start)..at_usize(head.end)].iter().any(|byte| *byte != 0);
-        let hidden = bad
-            .iter()
-            .map(|(_, to)| *to)
-            .filter(|to| end.is_none() && (head_is_hidden || has_begun) && *to > begins_at)
-            .max();
-        if let Some(from) = gap {
-            let known = end.unwrap_or(synced).min(limit.max(synced));
-            let rest = bytes.get(usize::try_from(from).unwrap_or(usize::MAX)..).unwrap_or_default();
-            if known > from {
-                self.lose(
-                    name,
-                    from,
-                    known,
-                    "it was on the disk once and cannot be read any more",
-                    known - from,
-                );
+        match gap {
+            Some(from) => self.lose_tail(name, read, end, synced, from),
+            None if synced > at => {
+                self.lose(name, at, synced, "durable bytes are missing", synced - at);
             }
-            if let Some(to) = hidden.filter(|to| *to > known) {
-                let what =
-                    "it cannot be read; whether anything that counts stood there, nobody can tell";
-                self.lose(name, from.max(known), to, what, to - from.max(known));
-            } else if known <= from && rest.iter().any(|byte| *byte != 0) {
-                // Never acknowledged; but a number in it may have been seen.
-                self.slack += rest.len() as u64 / RECORD_MIN + 1;
-            }
-        } else if synced > at {
-            self.lose(name, at, synced, "it was on the disk once and is missing", synced - at);
+            None => {}
         }
     }
 
+    /// Takes the numbers and revisions of a batch out of circulation.
+    fn reserve(&mut self, first_revision: Revision, reservation: Reservation) {
+        let last = first_revision.saturating_add(reservation.revisions).previous();
+        let first = self.next.max(Number::FIRST);
+        self.next = first.saturating_add(reservation.numbers);
+        // After a gap, its numbers are not known.
+        if self.next_is_known {
+            self.reserved.push((first, self.next.previous()));
+        }
+        self.numbers.1 = self.numbers.1.max(self.next);
+        self.revision = self.revision.max(last);
+        self.last = Some(last);
+    }
+
+    /// Judges the bytes from `from` on, where no valid frame follows: they were preallocated, never
+    /// acknowledged, or are lost.
+    fn lose_tail(
+        &mut self,
+        name: &str,
+        read: &super::Read,
+        end: Option<u64>,
+        synced: u64,
+        from: u64,
+    ) {
+        let super::Read { bytes, bad } = read;
+        let limit = end.unwrap_or(bytes.len() as u64);
+        let known = end.unwrap_or(synced).min(limit.max(synced));
+        if known > from {
+            self.lose(name, from, known, "durable bytes cannot be read", known - from);
+        }
+        // An unreadable place may hide frames, unless zeros can be read in place of the next frame: then
+        // no frame follows.
+        let head = from..from + FRAME_HEADER_LEN as u64;
+        let head_is_hidden = bad.iter().any(|(from, to)| *from < head.end && head.start < *to);
+        let index = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let has_begun = bytes[index(head.start)..index(head.end)].iter().any(|byte| *byte != 0);
+        let hidden = bad
+            .iter()
+            .map(|(_, to)| *to)
+            .filter(|to| end.is_none() && (head_is_hidden || has_begun) && *to > from)
+            .max();
+        let rest = &bytes[index(from)..];
+        if let Some(to) = hidden.filter(|to| *to > known) {
+            let what = "unreadable; whether it held acknowledged transitions is unknown";
+            self.lose(name, from.max(known), to, what, to - from.max(known));
+        } else if known <= from && rest.iter().any(|byte| *byte != 0) {
+            // Never acknowledged, but a reader may have seen a number in it.
+            self.slack += rest.len() as u64 / RECORD_MIN + 1;
+        }
+    }
+
+    /// Adds the transitions of a frame.
     fn take(&mut self, name: &str, offset: u64, payload: &Payload) {
         for ((_, record), revision) in
             payload.records().zip(payload.revision.through(Revision::MAX))
@@ -412,8 +458,8 @@ impl Journal {
             self.numbers.1 = self.numbers.1.max(record.number.next());
             match record.decode(revision, payload.actor()).filter(|read| read.to() == record.to) {
                 Some(transition) => {
-                    // Behind a gap, what changes no status proves nothing of what the gap may have held. Whoever was claimed
-                    // was not held.
+                    // After a gap, a transition that keeps the status proves nothing about transitions in
+                    // the gap. A claim does: a held operation cannot be claimed.
                     let is_claim = record.to == Some(Status::Processing)
                         && record.from != Some(Status::Processing);
                     if !self.has_gaps || record.from.is_none() || is_claim {
@@ -438,7 +484,7 @@ impl Journal {
         }
     }
 
-    /// The operations that transitions are about.
+    /// Returns the operations that have transitions.
     pub(super) fn touched(&self) -> BTreeSet<Number> {
         self.records.iter().map(|record| record.transition.number).collect()
     }

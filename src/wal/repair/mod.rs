@@ -1,10 +1,12 @@
-//! Repair: a log in which something cannot be read becomes one that is sound, with every record that can be read.
+//! Repair of a damaged log: the result is valid and contains every record that can be read.
 //!
-//! 1. Everything is read, and what is lost is noted. Nothing has been changed by then.
-//! 2. What is folded anew is staged in `tmp/`, flushed, renamed into place; copies of what is damaged and would be removed by
-//!    a checkpoint are put into `quarantine/`; a new generation is made. All of that is named by no manifest.
-//! 3. One manifest replaces the old one. A kill before it leaves the damaged log, a kill behind it the repaired one.
-//! 4. Only then the damaged originals move to `quarantine/`. Nothing is deleted.
+//! 1. Everything is read, and losses are noted. Nothing has been changed so far.
+//! 2. Rewritten operations are staged in `tmp/`, flushed, and renamed into place. Damaged files that a
+//!    checkpoint would remove are copied to `quarantine/`. A new generation is created. No manifest names
+//!    any of these yet.
+//! 3. One manifest replaces the old one. A kill before it leaves the damaged log, a kill after it the
+//!    repaired one.
+//! 4. Only then are the damaged originals moved to `quarantine/`. Nothing is deleted.
 
 mod fold;
 mod hold;
@@ -30,47 +32,47 @@ use crate::wal::journal::writer::Options;
 use crate::wal::layout::{Layout, LockName};
 use crate::wal::manifest::{FileEntry, Manifest, NumberSet};
 use crate::wal::schema;
-use crate::wal::verify::{Finding, Verified, look_at, verify};
+use crate::wal::verify::{Finding, Verified, verify, verify_repeatedly};
 
-/// Something that cannot be read any more.
+/// Data that can no longer be read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Loss {
-    /// The file, relative to the log, as it was called.
+    /// The file, by its former name relative to the log.
     pub path: String,
-    /// First byte, and the first one behind it; none: the file as a whole.
+    /// The first byte, and the first one after the range; `None` for the whole file.
     pub range: Option<(u64, u64)>,
-    /// What is lost, and why.
+    /// The loss and its cause.
     pub what: String,
 }
 
-/// What a repair came to.
+/// The outcome of a repair.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Repaired {
-    /// Whether anything was changed: a sound log is left alone.
+    /// Whether anything was changed: a valid log is not.
     pub changed: bool,
-    /// What was wrong.
+    /// The damage that was found.
     pub damages: Vec<Finding>,
-    /// Operations in the log as it is now.
+    /// The number of operations in the repaired log.
     pub operations: u64,
-    /// Operations that were written anew.
+    /// The number of operations that were rewritten.
     pub rewritten: u64,
-    /// What cannot be read any more.
+    /// Data that can no longer be read.
     pub losses: Vec<Loss>,
-    /// Numbers of operations that are gone, as far as they are known.
+    /// Lost operations, as far as their numbers are known.
     pub lost: NumberSet,
-    /// Operations in whose history something is missing.
+    /// Operations with gaps in their history.
     pub holed: NumberSet,
-    /// Operations from files that are not as they were written: any field of them may have changed.
+    /// Operations read from damaged files: any of their fields may have changed.
     pub doubtful: NumberSet,
-    /// Operations that wait until they are released: they may have been done or deleted in what is lost, or be other ones
-    /// than they were.
+    /// Operations that are held until a user releases them: lost records may have completed or deleted
+    /// them, or their fields may have changed.
     pub held: NumberSet,
-    /// Files that were set aside, as they are called now.
+    /// Files that were moved or copied to `quarantine/`, by their new names.
     pub set_aside: Vec<String>,
 }
 
 impl Repaired {
-    /// Whether all that the log held is still in it. A manifest alone can be made anew from the files.
+    /// Returns true if nothing is lost. A lost manifest alone can be rebuilt from the files.
     pub fn is_whole(&self) -> bool {
         let sets = [&self.lost, &self.holed, &self.doubtful, &self.held];
         sets.iter().all(|set| set.is_empty())
@@ -78,40 +80,40 @@ impl Repaired {
     }
 }
 
-/// What has been read and is to be written.
+/// The log that is to be written.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    /// Files that stay, some with rows that are superseded by now.
+    /// Files that stay, some with newly superseded rows.
     pub(super) kept: Vec<FileEntry>,
-    /// Operations that are written anew.
+    /// Operations to be rewritten.
     pub(super) rows: BTreeMap<Number, Operation>,
-    /// Files that go to `quarantine/` in the end.
+    /// Files that are moved to `quarantine/` at the end.
     pub(super) damaged: Vec<String>,
-    /// Content in the spool that may belong to operations that are lost: it goes there as well.
+    /// Spooled content without a known operation: it may belong to a lost one, and is moved as well.
     pub(super) ownerless: Vec<String>,
     pub(super) next_number: Number,
     pub(super) revision: Revision,
 }
 
-/// The manifest's name, for what is told of it.
+/// The name of the manifest in reports.
 const MANIFEST: &str = "MANIFEST.json";
-const ANEW: &str =
-    "it is made anew from what the files say, what was deleted or never committed included";
-/// How often something is read before it counts as lost.
+const REBUILT: &str =
+    "rebuilt from the files, which may bring back deleted or never committed operations";
+/// Attempts to read before the data counts as lost.
 const READS: usize = 3;
 
-/// A file as far as the medium gives it.
+/// The contents of a file, as far as the medium returns them.
 pub(super) struct Read {
-    /// Its bytes; zeros where it gives nothing.
+    /// Its bytes; zeros in unreadable ranges.
     pub(super) bytes: Vec<u8>,
-    /// Where that is, in order.
+    /// The unreadable ranges in ascending order.
     pub(super) bad: Vec<(u64, u64)>,
 }
 
-/// What a medium that has bad places is read in, in bytes: no disk loses less at once.
+/// Bytes per read of a medium with bad blocks: no disk loses less at a time.
 const PIECE: usize = 4096;
 
-/// Does it again if the medium does not give something; what it says then, it stands by.
+/// Repeats a read that the medium fails, up to [`READS`] times.
 fn insist<T>(read: impl Fn() -> DiskResult<T>) -> DiskResult<T> {
     let mut result = read();
     for _ in 1..READS {
@@ -123,9 +125,10 @@ fn insist<T>(read: impl Fn() -> DiskResult<T>) -> DiskResult<T> {
     result
 }
 
-/// Reads a file, with zeros where the medium gives nothing, however often it is asked. The inner error says that the file is
-/// missing, or that the medium gives nothing of it. Any other one says nothing about the file, and ends the repair before
-/// anything was changed.
+/// Reads a file, with zeros in place of ranges that the medium does not return.
+///
+/// The inner error means that the file is missing or wholly unreadable. Any other error says nothing about
+/// the file, and ends the repair before anything is changed.
 fn read(disk: &dyn Disk, path: &Path) -> WalResult<Result<Read, DiskError>> {
     match insist(|| disk.read(path)) {
         Ok(bytes) => Ok(Ok(Read { bytes, bad: Vec::new() })),
@@ -135,7 +138,7 @@ fn read(disk: &dyn Disk, path: &Path) -> WalResult<Result<Read, DiskError>> {
     }
 }
 
-/// What can be read of a file; none if that is nothing.
+/// Reads a file piece by piece; `None` if no piece is readable.
 fn in_pieces(disk: &dyn Disk, path: &Path) -> WalResult<Option<Read>> {
     let file = match insist(|| disk.open(path, Access::Read)) {
         Err(error) if error.is_medium_error() => return Ok(None),
@@ -143,12 +146,11 @@ fn in_pieces(disk: &dyn Disk, path: &Path) -> WalResult<Option<Read>> {
     };
     let mut bytes = vec![0; usize::try_from(file.metadata()?.len).unwrap_or(0)];
     let mut bad: Vec<(u64, u64)> = Vec::new();
-    let mut gives = false;
+    let mut any_readable = false;
     let mut at = 0;
     while at < bytes.len() {
-        // Up to the next piece: what came short goes on in the same one.
-        let end = (at / PIECE + 1) * PIECE;
-        let end = end.min(bytes.len());
+        // A short read continues in the same piece.
+        let end = ((at / PIECE + 1) * PIECE).min(bytes.len());
         let read = insist(|| {
             let mut piece = vec![0; end - at];
             let read = file.read_at(&mut piece, at as u64)?;
@@ -159,7 +161,7 @@ fn in_pieces(disk: &dyn Disk, path: &Path) -> WalResult<Option<Read>> {
             Ok(piece) if piece.is_empty() => break,
             Ok(piece) => {
                 bytes[at..at + piece.len()].copy_from_slice(&piece);
-                (gives, at) = (true, at + piece.len());
+                (any_readable, at) = (true, at + piece.len());
             }
             Err(error) if error.is_medium_error() => {
                 bad.push((at as u64, end as u64));
@@ -168,7 +170,7 @@ fn in_pieces(disk: &dyn Disk, path: &Path) -> WalResult<Option<Read>> {
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(gives.then_some(Read { bytes, bad }))
+    Ok(any_readable.then_some(Read { bytes, bad }))
 }
 
 struct Repair<'a> {
@@ -179,19 +181,19 @@ struct Repair<'a> {
     report: Repaired,
 }
 
-/// Repairs a log; one that is sound is left as it is. A newer format is an error, and left untouched.
+/// Repairs a log. A valid one is left as it is. Fails without a change if its format is newer.
 pub fn repair(
     disk: &Arc<dyn Disk>,
     clock: &dyn Clock,
     layout: &Layout,
     options: &Options,
 ) -> WalResult<Repaired> {
-    let look = |_: u64, _: u64| {};
+    let ignore = |_: u64, _: u64| {};
     let unchanged =
         |found: Verified| Repaired { operations: found.operations, ..Repaired::default() };
-    let found = verify(disk, layout, &look)?;
-    if found.is_sound() {
-        // Another repair may have been killed before it made that durable: its links, and the name of its manifest.
+    let found = verify(disk, layout, &ignore)?;
+    if found.is_valid() {
+        // A repair may have been killed before its links and the name of its manifest were durable.
         if disk.exists(&layout.spool())? {
             disk.sync_dir(&layout.spool())?;
         }
@@ -200,7 +202,7 @@ pub fn repair(
         }
         return Ok(unchanged(found));
     }
-    // In the order in which locks are taken. A drain loop keeps its own for long.
+    // In the order in which all processes take them. A drain loop holds its lock for a long time.
     let take = |name: LockName, timeout: Duration| -> WalResult<LockFile> {
         let mut lock = LockFile::open(&**disk, layout, name)?;
         lock.lock(&**disk, clock, timeout)?;
@@ -210,9 +212,9 @@ pub fn repair(
     let checkpoint = take(LockName::Checkpoint, options.lock_timeout)?;
     let append = take(LockName::Append, options.lock_timeout)?;
     let sync = take(LockName::Sync, options.lock_timeout)?;
-    // Nobody else writes now: one look tells.
-    let found = look_at(disk, layout, &look, 1)?;
-    let repaired = if found.is_sound() {
+    // No other process writes now, so one attempt is conclusive.
+    let found = verify_repeatedly(disk, layout, &ignore, 1)?;
+    let repaired = if found.is_valid() {
         Ok(unchanged(found))
     } else {
         let damages = found.damages().cloned().collect();
@@ -226,12 +228,12 @@ pub fn repair(
 impl Repair<'_> {
     fn run(mut self, append: &LockFile, sync: &LockFile) -> WalResult<Repaired> {
         if let Some(mut note) = note::read_if_readable::<AppendNote>(append.file())? {
-            // If this is killed, the next writer puts the journal in order first, and makes the manifest durable.
+            // If this process is killed, the next writer recovers the journal and makes the manifest durable.
             note.at_work = true;
             note::write(append.file(), &note)?;
         }
         for directory in self.layout.directories() {
-            // Their names are made durable before the manifest that needs them.
+            // Their names become durable before the manifest that needs them.
             self.disk.create_dir_if_missing(&directory)?;
         }
         let mut loaded = Manifest::load(&**self.disk, self.layout);
@@ -243,15 +245,19 @@ impl Repair<'_> {
         let manifest = match loaded {
             Ok(Some(manifest)) => Some(manifest),
             Ok(None) => {
-                self.lose(MANIFEST, None, &format!("it is missing; {ANEW}"));
+                self.lose(MANIFEST, None, &format!("the file is missing; {REBUILT}"));
                 None
             }
             Err(WalError::Disk(error)) if error.is_medium_error() => {
-                self.lose(MANIFEST, None, &format!("it cannot be read: {}; {ANEW}", error.source));
+                self.lose(
+                    MANIFEST,
+                    None,
+                    &format!("the file cannot be read: {}; {REBUILT}", error.source),
+                );
                 None
             }
             Err(WalError::Damaged(damage)) => {
-                self.lose(MANIFEST, None, &format!("{}; {ANEW}", damage.what));
+                self.lose(MANIFEST, None, &format!("{}; {REBUILT}", damage.what));
                 None
             }
             Err(error) => return Err(error),
@@ -270,6 +276,7 @@ impl Repair<'_> {
         self.report.losses.push(Loss { path: path.to_owned(), range, what: what.to_owned() });
     }
 
+    /// Writes the repaired log, commits it with one manifest, and sets the damaged files aside.
     fn write(
         mut self,
         manifest: Option<Manifest>,
@@ -278,7 +285,7 @@ impl Repair<'_> {
         append: &LockFile,
         sync: &LockFile,
     ) -> WalResult<Repaired> {
-        let Plan { kept, rows, damaged, ownerless, next_number, revision } = plan;
+        let Plan { kept, rows, mut damaged, ownerless, next_number, revision } = plan;
         self.report.rewritten = rows.len() as u64;
         let mut counter = self.highest_counter(manifest.as_ref())?;
         let added = self.stage(rows, &mut counter)?;
@@ -288,12 +295,64 @@ impl Repair<'_> {
         }
         disk.sync_dir(&self.layout.partitions())?;
         disk.sync_dir(&self.layout.archives())?;
-        // What a checkpoint would remove as no longer needed once the new manifest is there.
-        let mut evidence = Vec::new();
-        for generation in &journal.generations {
-            evidence.push(self.layout.relative(&self.layout.generation(*generation)));
+        let copied = self.copy_evidence(manifest.is_none(), journal)?;
+        let (linked, unlinked) = self.link_ownerless(ownerless)?;
+        damaged.extend(unlinked);
+        self.disk.sync_dir(&self.layout.quarantine())?;
+        let first = manifest.as_ref().map_or(0, |manifest| manifest.first_generation);
+        let header = self.start_generation(journal, first, next_number, revision)?;
+        let mut files = kept;
+        files.extend(added);
+        self.report.operations = files.iter().map(FileEntry::live).sum();
+        let mut replaced = Manifest::new(header.generation, header.created);
+        (replaced.counter, replaced.revision, replaced.next_number) =
+            (counter, revision, next_number);
+        replaced.files = files;
+        // Nothing in a rebuilt manifest is old enough to be pruned before its owner has seen it.
+        replaced.last_cleanup =
+            manifest.as_ref().map_or(Some(header.created), |manifest| manifest.last_cleanup);
+        if let Some(manifest) = manifest {
+            replaced.originals = manifest.originals.map(|mut originals| {
+                originals.adopted = true;
+                originals
+            });
+            replaced.unread = manifest.unread;
         }
-        if manifest.is_none() && disk.exists(&self.layout.manifest())? {
+        replaced.commit(&**self.disk, self.layout)?;
+        // From here on, the repaired log is in force.
+        self.begin(&header, append, sync)?;
+        for name in linked {
+            self.disk.remove_if_present(&self.layout.file(&name))?;
+        }
+        for generation in &journal.generations {
+            let path = self.layout.generation(*generation);
+            let name = self.layout.relative(&path);
+            match copied.contains(&name) {
+                // Its copy in `quarantine/` is durable.
+                true => self.disk.remove_if_present(&path)?,
+                false => damaged.push(name),
+            }
+        }
+        self.set_aside(damaged)?;
+        self.report.losses.sort();
+        self.report.losses.dedup();
+        self.report.set_aside.sort();
+        Ok(self.report)
+    }
+
+    /// Copies to `quarantine/` whatever a checkpoint would remove once the new manifest is in force. Returns
+    /// the names of the copied files.
+    fn copy_evidence(
+        &mut self,
+        without_manifest: bool,
+        journal: &journal::Journal,
+    ) -> WalResult<BTreeSet<String>> {
+        let mut evidence: Vec<String> = journal
+            .generations
+            .iter()
+            .map(|generation| self.layout.relative(&self.layout.generation(*generation)))
+            .collect();
+        if without_manifest && self.disk.exists(&self.layout.manifest())? {
             evidence.push(self.layout.relative(&self.layout.manifest()));
         }
         let mut copied = BTreeSet::new();
@@ -302,9 +361,15 @@ impl Repair<'_> {
                 copied.insert(name);
             }
         }
-        // In the repaired log checkpoints would remove it; until there is one, somebody may still need it where it is.
-        let mut unlinked = Vec::new();
-        let mut linked = Vec::new();
+        Ok(copied)
+    }
+
+    /// Links spooled content without a known operation into `quarantine/`. Returns the linked names, and
+    /// those that cannot be linked.
+    ///
+    /// Checkpoints of the repaired log would remove it. Until there is one, it may still be needed in place.
+    fn link_ownerless(&mut self, ownerless: Vec<String>) -> WalResult<(Vec<String>, Vec<String>)> {
+        let (mut linked, mut unlinked) = (Vec::new(), Vec::new());
         for name in ownerless {
             let target = self.free_name(&name)?;
             match self.disk.link(&self.layout.file(&name), &self.layout.file(&target)) {
@@ -316,59 +381,40 @@ impl Repair<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
+        Ok((linked, unlinked))
+    }
+
+    /// Creates the generation in which the repaired journal begins. Returns its header.
+    fn start_generation(
+        &self,
+        journal: &journal::Journal,
+        first: u64,
+        number: Number,
+        revision: Revision,
+    ) -> WalResult<Header> {
         let disk = &**self.disk;
-        disk.sync_dir(&self.layout.quarantine())?;
         let noted = reader::noted_generations(disk, self.layout)?;
         let last = journal.generations.iter().chain(&noted).copied().max().unwrap_or(0);
-        let generation =
-            last.max(manifest.as_ref().map_or(0, |manifest| manifest.first_generation)) + 1;
-        let now = self.clock.now();
         let header = Header {
-            generation,
+            generation: last.max(first) + 1,
             previous: 0,
             previous_end: 0,
             revision,
-            number: next_number,
+            number,
             checksum: 0,
-            created: now,
+            created: self.clock.now(),
         };
         recover::create_generation(disk, self.layout, &header, &[])?;
         disk.sync_dir(&self.layout.journal())?;
         disk.sync_ancestors(self.layout.base())?;
-        let mut files = kept;
-        files.extend(added);
-        self.report.operations = files.iter().map(FileEntry::live).sum();
-        let mut replaced = Manifest::new(generation, now);
-        (replaced.counter, replaced.revision, replaced.next_number) =
-            (counter, revision, next_number);
-        replaced.files = files;
-        // Nothing that a new manifest names is old enough to be dropped before its owner has had a look at it.
-        replaced.last_cleanup =
-            manifest.as_ref().map_or(Some(now), |manifest| manifest.last_cleanup);
-        if let Some(manifest) = manifest {
-            replaced.originals = manifest.originals.map(|mut originals| {
-                originals.adopted = true;
-                originals
-            });
-            replaced.unread = manifest.unread;
-        }
-        replaced.commit(disk, self.layout)?;
-        // From here on it is the repaired log.
-        self.begin(&header, append, sync)?;
-        let mut damaged = damaged;
-        damaged.extend(unlinked);
-        for name in linked {
-            disk.remove_if_present(&self.layout.file(&name))?;
-        }
-        for generation in &journal.generations {
-            let name = self.layout.relative(&self.layout.generation(*generation));
-            if !copied.contains(&name) {
-                damaged.push(name);
-                continue;
-            }
-            // Its copy stands in `quarantine/`, and is durable.
-            disk.remove_if_present(&self.layout.generation(*generation))?;
-        }
+        Ok(header)
+    }
+
+    /// Moves damaged files to `quarantine/`.
+    ///
+    /// A power cut may undo the renames. The repaired log does not name these files, so the next checkpoint
+    /// sets them aside again.
+    fn set_aside(&mut self, damaged: Vec<String>) -> WalResult<()> {
         for name in damaged {
             let path = self.layout.file(&name);
             if self.disk.exists(&path)? {
@@ -377,15 +423,10 @@ impl Repair<'_> {
                 self.report.set_aside.push(target);
             }
         }
-        // After a power cut they may have their old names again. Those are no part of the log, and the next checkpoint
-        // sets them aside.
-        self.report.losses.sort();
-        self.report.losses.dedup();
-        self.report.set_aside.sort();
-        Ok(self.report)
+        Ok(())
     }
 
-    /// Writes operations to files in `tmp/`, each flushed.
+    /// Writes operations to durable files in `tmp/`.
     fn stage(
         &self,
         rows: BTreeMap<Number, Operation>,
@@ -444,7 +485,7 @@ impl Repair<'_> {
         Ok(highest)
     }
 
-    /// A name in `quarantine/` that nothing has.
+    /// Returns an unused name in `quarantine/`.
     fn free_name(&self, name: &str) -> WalResult<String> {
         let name = name.rsplit('/').next().unwrap_or(name);
         let named = |nth: u64| match nth {
@@ -458,10 +499,11 @@ impl Repair<'_> {
         Ok(named(nth))
     }
 
-    /// Puts a durable copy of a file into `quarantine/`, unless one that is the same stands there already.
+    /// Copies a file durably to `quarantine/`, unless an equal copy exists. Returns false if it cannot be read.
     fn copy_aside(&mut self, name: &str) -> WalResult<bool> {
         let path = self.layout.file(name);
-        // A file with bad places is no copy of itself, and moves as it is; only the manifest is about to be replaced.
+        // A file with bad blocks is moved instead, since a copy would differ. The manifest cannot be moved:
+        // it is about to be replaced.
         let bytes = match insist(|| self.disk.read(&path)) {
             Ok(bytes) => bytes,
             Err(_) if name == MANIFEST => match read(&**self.disk, &path)? {
@@ -485,14 +527,14 @@ impl Repair<'_> {
             if read(&**self.disk, &self.layout.file(&earlier))?
                 .is_ok_and(|there| there.bytes == bytes)
             {
-                // A repair that was killed has made it, and flushed it before it got this name.
+                // An earlier repair, which was killed, made this copy: it was durable before it got its name.
                 self.report.set_aside.push(earlier);
                 return Ok(true);
             }
         }
         let staged = loop {
             let staged = self.layout.staged(&format!("repair-{:016x}", self.clock.random()));
-            // One that was killed may have left something there.
+            // A repair that was killed may have left a file with this name.
             if !self.disk.exists(&staged)? {
                 break staged;
             }
@@ -503,7 +545,7 @@ impl Repair<'_> {
         Ok(true)
     }
 
-    /// Notes that say where the repaired journal stands.
+    /// Writes the notes with the position of the repaired journal.
     fn begin(&self, header: &Header, append: &LockFile, sync: &LockFile) -> WalResult<()> {
         let identity = self.disk.identity();
         let position = crate::wal::journal::reader::Position::start_of(header);

@@ -1,7 +1,7 @@
-//! The rows of all files: of those that are as the manifest says, which stay, and what can be read of the others.
+//! The rows of all files: valid files stay, and the readable rows of damaged ones are rewritten.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
@@ -15,18 +15,18 @@ use crate::wal::original;
 use crate::wal::schema::{self, Spooled, Table};
 use crate::wal::verify;
 
-/// What every Parquet file begins and ends with.
+/// The first and the last bytes of every Parquet file.
 const MAGIC: &[u8] = b"PAR1";
 
-/// Everything that files tell.
+/// The rows of all files.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     pub(super) plan: Plan,
-    /// Live rows of files that stay: where each is.
+    /// The live rows of files that stay.
     pub(super) live: HashMap<Number, OperationId>,
-    /// Of those, what needs content in the spool.
+    /// The spooled content that they refer to.
     pub(super) spooled: Vec<Spooled>,
-    /// Numbers that rows of lost or damaged files had, each with how many rows are lost.
+    /// The numbers of rows in lost or damaged files, each with the number of lost rows.
     pub(super) lost: Vec<(NumberSet, u64)>,
     /// The highest number and revision in any file.
     pub(super) highest: (Number, Revision),
@@ -37,7 +37,7 @@ impl Files {
         self.highest = (self.highest.0.max(number), self.highest.1.max(revision));
     }
 
-    /// Takes a row that is to be written anew; of two of one operation the later one.
+    /// Adds a row to be rewritten; of two rows of one operation, the later one counts.
     fn take(&mut self, row: Operation, losses: &mut Vec<Loss>, from: &str) {
         self.see(row.number, row.revision);
         match self.plan.rows.get(&row.number) {
@@ -58,8 +58,8 @@ impl Files {
     }
 }
 
-/// The bytes of a Parquet file, beginning as they all do, if that cannot be read: nobody needs the rest of the first
-/// piece to read what stands in others.
+/// Returns the bytes of a Parquet file with its magic number restored if the first piece is unreadable: the
+/// rest of that piece is not needed to read the others.
 fn with_magic(mut read: Read) -> Vec<u8> {
     if read.bad.first().is_some_and(|(from, _)| *from == 0) && read.bytes.len() > MAGIC.len() {
         read.bytes[..MAGIC.len()].copy_from_slice(MAGIC);
@@ -69,14 +69,35 @@ fn with_magic(mut read: Read) -> Vec<u8> {
 
 fn two_of_one_number(path: &str, row: &Operation) -> Loss {
     let what = format!(
-        "two operations have number {}; the one with the id {} stays out",
+        "two operations have number {}; the one with id {} is left out",
         row.number, row.id
     );
     Loss { path: path.to_owned(), range: None, what }
 }
 
+/// The valid files of a log without a manifest.
+#[derive(Debug, Default)]
+struct ValidFiles {
+    entries: Vec<FileEntry>,
+    /// The highest revision of each operation, and the index of the file that contains it.
+    latest: HashMap<OperationId, (Revision, usize)>,
+}
+
+impl ValidFiles {
+    fn add(&mut self, entry: FileEntry, rows: &[Operation]) {
+        let file = self.entries.len();
+        for row in rows {
+            let latest = self.latest.entry(row.id).or_insert((row.revision, file));
+            if latest.0 < row.revision {
+                *latest = (row.revision, file);
+            }
+        }
+        self.entries.push(entry);
+    }
+}
+
 impl Repair<'_> {
-    /// The files that a manifest names.
+    /// Reads the files that a manifest names.
     pub(super) fn named_files(&mut self, manifest: &Manifest) -> WalResult<Files> {
         let mut files = Files::default();
         let mut names = BTreeSet::new();
@@ -96,13 +117,13 @@ impl Repair<'_> {
                 None => self.damaged_file(entry, &mut files)?,
             }
         }
-        // What stands in two files is written anew, once.
+        // An operation in two files is rewritten once.
         self.load(&mut files, &twice.into_iter().collect())?;
         self.listed_originals(manifest, &mut files)?;
         Ok(files)
     }
 
-    /// What a file holds; none if it is damaged or missing.
+    /// Checks a file; `None` if it is damaged or missing.
     fn check(&self, entry: &FileEntry) -> WalResult<Option<schema::Checked>> {
         for _ in 0..READS {
             match verify::files::check(&**self.disk, self.layout, entry, &HashSet::new(), true) {
@@ -116,6 +137,7 @@ impl Repair<'_> {
         Ok(None)
     }
 
+    /// Takes the readable rows of a damaged file.
     fn damaged_file(&mut self, entry: &FileEntry, files: &mut Files) -> WalResult<()> {
         let path = self.layout.file(&entry.name);
         let read = read(&**self.disk, &path)?;
@@ -133,7 +155,11 @@ impl Repair<'_> {
                 }
                 Err(error) => {
                     is_whole = false;
-                    self.lose(&entry.name, None, &format!("it cannot be read: {}", error.source));
+                    self.lose(
+                        &entry.name,
+                        None,
+                        &format!("the file cannot be read: {}", error.source),
+                    );
                     schema::Salvaged::default()
                 }
             };
@@ -153,7 +179,7 @@ impl Repair<'_> {
                     && row.revision <= entry.revisions.1;
                 if !fits && !is_whole {
                     let what = format!(
-                        "a row with number {} is not one of those that it held",
+                        "a row with number {} is not one that the file contained",
                         row.number
                     );
                     self.lose(&entry.name, None, &what);
@@ -181,20 +207,20 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// Files of the original system that are still a part of the log: they are adopted by the way.
+    /// Adopts files of the original system that are still part of the log.
     fn listed_originals(&mut self, manifest: &Manifest, files: &mut Files) -> WalResult<()> {
         let Some(originals) = manifest.originals.as_ref().filter(|originals| !originals.adopted)
         else {
             return Ok(());
         };
-        let mut there = Vec::new();
+        let mut existing = Vec::new();
         for file in &originals.files {
             match self.disk.exists(&self.layout.file(&file.name))? {
-                true => there.push(file.clone()),
+                true => existing.push(file.clone()),
                 false => self.lose(&file.name, None, "the file of the original system is missing"),
             }
         }
-        match original::read_listed(&**self.disk, self.layout, &there) {
+        match original::read_listed(&**self.disk, self.layout, &existing) {
             Ok(rows) => {
                 for (row, _) in rows.into_operations() {
                     files.take(row, &mut self.report.losses, "partitions");
@@ -208,7 +234,7 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// Makes the rows of these operations, in files that stay, rows to be written anew.
+    /// Schedules the rows of these operations in files that stay to be rewritten.
     pub(super) fn load(&mut self, files: &mut Files, wanted: &HashSet<Number>) -> WalResult<()> {
         if wanted.is_empty() {
             return Ok(());
@@ -241,97 +267,41 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// Without a manifest: all files of ours that are there. Of rows of one id the one with the highest revision counts.
+    /// Reads all files that this program wrote, for a log without a manifest. Of rows with one id, the one
+    /// with the highest revision counts.
     pub(super) fn found_files(&mut self) -> WalResult<Files> {
         let mut files = Files::default();
-        let mut best: HashMap<OperationId, (Revision, usize)> = HashMap::new();
-        let mut entries = Vec::new();
+        let mut valid = ValidFiles::default();
         for path in self.parquet_files()? {
-            let name = self.layout.relative(&path);
-            let bytes = match read(&**self.disk, &path)? {
-                Ok(read) => with_magic(read),
-                Err(error) => {
-                    self.lose(&name, None, &format!("it cannot be read: {}", error.source));
-                    continue;
-                }
-            };
-            let sha256 = sha256_hex(&bytes);
-            let salvaged = schema::salvage(&path, &Bytes::from(bytes.clone()))?;
-            if !salvaged.is_ours && !Layout::is_numbered(&name) {
-                self.lose(&name, None, "another program made it; it stays where it is");
-                continue;
-            }
-            let is_archive = Layout::is_in_archives(&name);
-            let completed = |row: &Operation| match &row.state {
-                State::Completed { at, .. } => Some(*at),
-                _ => None,
-            };
-            let day = salvaged.rows.first().and_then(completed).filter(|_| is_archive);
-            let opens = match Table::open(&**self.disk, &path, &sha256) {
-                Err(WalError::Disk(error)) if !error.is_medium_error() => return Err(error.into()),
-                opened => opened.is_ok(),
-            };
-            let is_sound = salvaged.lost.is_empty()
-                && !salvaged.rows.is_empty()
-                && opens
-                && salvaged.rows.windows(2).all(|pair| pair[0].id < pair[1].id)
-                && Layout::counter_of(&name).is_some()
-                && (!is_archive
-                    || salvaged
-                        .rows
-                        .iter()
-                        .all(|row| completed(row).map(|at| at.day()) == day.map(|at| at.day())));
-            if is_sound
-                && let Some(entry) = FileEntry::describe(name.clone(), day, &salvaged.rows, &bytes)
-            {
-                for row in &salvaged.rows {
-                    let there = best.entry(row.id).or_insert((row.revision, entries.len()));
-                    if there.0 < row.revision {
-                        *there = (row.revision, entries.len());
-                    }
-                }
-                files.see(entry.numbers.1, entry.revisions.1);
-                entries.push(entry);
-                continue;
-            }
-            for (range, rows, why) in salvaged.lost {
-                let rows = if rows == 0 { "its".to_owned() } else { rows.to_string() };
-                self.lose(
-                    &name,
-                    Some((range.start, range.end)),
-                    &format!("{rows} rows are lost: {why}"),
-                );
-            }
-            for row in salvaged.rows {
-                self.report.doubtful.insert(row.number);
-                files.take(row, &mut self.report.losses, &name);
-            }
-            files.plan.damaged.push(name);
+            self.found_file(&path, &mut files, &mut valid)?;
         }
+        let ValidFiles { entries, latest } = valid;
         for (nth, mut entry) in entries.into_iter().enumerate() {
             let rows = Table::open(&**self.disk, &self.layout.file(&entry.name), &entry.sha256)?
                 .read_all()?;
-            let is_best =
-                |row: &&Operation| best.get(&row.id).is_some_and(|(_, file)| *file == nth);
-            entry.superseded.extend(rows.iter().filter(|row| !is_best(row)).map(|row| row.number));
+            let is_latest =
+                |row: &&Operation| latest.get(&row.id).is_some_and(|(_, file)| *file == nth);
+            entry
+                .superseded
+                .extend(rows.iter().filter(|row| !is_latest(row)).map(|row| row.number));
             entry.count_rows(rows.iter());
             if entry.live() == 0 {
                 files.plan.damaged.push(entry.name);
                 continue;
             }
-            for row in rows.iter().filter(is_best) {
+            for row in rows.iter().filter(is_latest) {
                 files.live.insert(row.number, row.id);
                 files.spooled.extend(Spooled::of(row));
             }
             files.plan.kept.push(entry);
         }
-        // Rows of damaged files that sound ones hold as well.
-        let doubled: BTreeMap<Number, Operation> = std::mem::take(&mut files.plan.rows);
-        let later = |row: &Operation| {
-            best.get(&row.id).is_none_or(|(revision, _)| *revision < row.revision)
+        // Rows of damaged files that valid ones contain as well.
+        let salvaged: BTreeMap<Number, Operation> = std::mem::take(&mut files.plan.rows);
+        let is_later = |row: &Operation| {
+            latest.get(&row.id).is_none_or(|(revision, _)| *revision < row.revision)
         };
         let (rows, known): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            doubled.into_iter().partition(|(_, row)| later(row));
+            salvaged.into_iter().partition(|(_, row)| is_later(row));
         let doubtful: Vec<Number> =
             self.report.doubtful.iter().filter(|number| !known.contains_key(number)).collect();
         self.report.doubtful = doubtful.into_iter().collect();
@@ -342,6 +312,65 @@ impl Repair<'_> {
             files.take(row, &mut self.report.losses, "partitions");
         }
         Ok(files)
+    }
+
+    /// Reads one file: a valid one may stay, of a damaged one the readable rows are rewritten.
+    fn found_file(
+        &mut self,
+        path: &Path,
+        files: &mut Files,
+        valid: &mut ValidFiles,
+    ) -> WalResult<()> {
+        let name = self.layout.relative(path);
+        let bytes = match read(&**self.disk, path)? {
+            Ok(read) => with_magic(read),
+            Err(error) => {
+                self.lose(&name, None, &format!("the file cannot be read: {}", error.source));
+                return Ok(());
+            }
+        };
+        let sha256 = sha256_hex(&bytes);
+        let salvaged = schema::salvage(path, &Bytes::from(bytes.clone()))?;
+        if !salvaged.is_ours && !Layout::is_numbered(&name) {
+            self.lose(&name, None, "another program wrote the file; it is left in place");
+            return Ok(());
+        }
+        let is_archive = Layout::is_in_archives(&name);
+        let completed_at = |row: &Operation| match &row.state {
+            State::Completed { at, .. } => Some(*at),
+            _ => None,
+        };
+        let day = salvaged.rows.first().and_then(completed_at).filter(|_| is_archive);
+        let is_of_day =
+            |row: &Operation| completed_at(row).map(|at| at.day()) == day.map(|at| at.day());
+        let opens = match Table::open(&**self.disk, path, &sha256) {
+            Err(WalError::Disk(error)) if !error.is_medium_error() => return Err(error.into()),
+            opened => opened.is_ok(),
+        };
+        let is_valid = salvaged.lost.is_empty()
+            && !salvaged.rows.is_empty()
+            && opens
+            && salvaged.rows.windows(2).all(|pair| pair[0].id < pair[1].id)
+            && Layout::counter_of(&name).is_some()
+            && (!is_archive || salvaged.rows.iter().all(is_of_day));
+        if is_valid
+            && let Some(entry) = FileEntry::describe(name.clone(), day, &salvaged.rows, &bytes)
+        {
+            files.see(entry.numbers.1, entry.revisions.1);
+            valid.add(entry, &salvaged.rows);
+            return Ok(());
+        }
+        for (range, rows, why) in salvaged.lost {
+            let rows = if rows == 0 { "its".to_owned() } else { rows.to_string() };
+            let what = format!("{rows} rows are lost: {why}");
+            self.lose(&name, Some((range.start, range.end)), &what);
+        }
+        for row in salvaged.rows {
+            self.report.doubtful.insert(row.number);
+            files.take(row, &mut self.report.losses, &name);
+        }
+        files.plan.damaged.push(name);
+        Ok(())
     }
 
     fn parquet_files(&self) -> WalResult<Vec<PathBuf>> {

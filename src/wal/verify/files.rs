@@ -1,11 +1,11 @@
-//! Parquet files, several at a time: bytes, rows, and what the manifest says of them.
+//! Checks Parquet files, several at a time: their bytes, their rows, and their figures in the manifest.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::journal::Journal;
-use super::{Finding, Look, Verified, into_finding};
+use super::{Finding, Verified, Verifier, into_finding};
 use crate::disk::Disk;
 use crate::operation::{Number, OperationId};
 use crate::wal::error::{WalError, WalResult};
@@ -13,7 +13,7 @@ use crate::wal::layout::Layout;
 use crate::wal::manifest::{FileEntry, Manifest};
 use crate::wal::schema::{Checked, Table};
 
-/// The rows of a file, or what is wrong with it.
+/// Checks a file. Returns its figures and the wanted rows; damage is an error.
 pub(in crate::wal) fn check(
     disk: &dyn Disk,
     layout: &Layout,
@@ -29,7 +29,7 @@ pub(in crate::wal) fn check(
         return Err(WalError::damaged(
             path,
             None,
-            format!("{} of its rows are wrong; {first}", checked.wrong),
+            format!("{} invalid rows; {first}", checked.wrong),
         ));
     }
     if let Some(what) = disagreement(file, &checked) {
@@ -38,11 +38,10 @@ pub(in crate::wal) fn check(
     Ok(checked)
 }
 
-/// What the manifest says of a file that is not so.
+/// Returns the first contradiction between a file and its figures in the manifest.
 fn disagreement(file: &FileEntry, checked: &Checked) -> Option<String> {
     fn differ<T: PartialEq + std::fmt::Debug>(what: &str, said: T, is: T) -> Option<String> {
-        (said != is)
-            .then(|| format!("the manifest says that its {what} is {said:?}, but it is {is:?}"))
+        (said != is).then(|| format!("its {what} is {is:?}, but the manifest has {said:?}"))
     }
     differ("number of rows", file.rows, checked.rows)
         .or_else(|| differ("range of ids", Some(file.ids), checked.ids))
@@ -51,22 +50,25 @@ fn disagreement(file: &FileEntry, checked: &Checked) -> Option<String> {
         .or_else(|| differ("range of times", Some(file.times), checked.times))
         .or_else(|| {
             (file.counts != checked.counts)
-                .then(|| "the manifest counts its rows differently".into())
+                .then(|| "its rows by status differ from the counts in the manifest".into())
         })
-        .or_else(|| differ("count of keys", file.keys, checked.keys))
-        .or_else(|| differ("count of waiting rows", file.dependents, checked.dependents))
+        .or_else(|| differ("number of keys", file.keys, checked.keys))
+        .or_else(|| differ("number of rows with dependencies", file.dependents, checked.dependents))
         .or_else(|| differ("highest priority", file.priority, checked.priority))
-        .or_else(|| differ("earliest time", file.due, checked.due))
+        .or_else(|| differ("earliest due time", file.due, checked.due))
         .or_else(|| {
             let outside =
                 file.superseded.iter().find(|n| *n < file.numbers.0 || *n > file.numbers.1);
             outside.map(|number| {
-                format!("the manifest calls operation {number} superseded, which it never held")
+                format!(
+                    "the manifest calls operation {number} superseded, which is not in its range"
+                )
             })
         })
 }
 
-/// The files whose range of numbers or ids overlaps that of another: only those can hold something twice.
+/// Returns the files whose range of numbers or ids overlaps that of another one: only these can contain the
+/// same operation.
 fn overlapping(files: &[FileEntry]) -> BTreeSet<usize> {
     fn of<T: Ord + Copy>(
         files: &[FileEntry],
@@ -93,7 +95,7 @@ fn overlapping(files: &[FileEntry]) -> BTreeSet<usize> {
     found
 }
 
-/// What comes of each file, on as many threads as there are processors.
+/// Calls `each` for all files, on as many threads as there are processors. Returns the results in order.
 pub(super) fn on_threads<T: Send>(
     files: &[FileEntry],
     each: impl Fn(usize, &FileEntry) -> T + Sync,
@@ -118,7 +120,7 @@ pub(super) fn on_threads<T: Send>(
     results
 }
 
-impl Look<'_> {
+impl Verifier<'_> {
     pub(super) fn files(
         &self,
         manifest: &Manifest,
@@ -155,11 +157,11 @@ impl Look<'_> {
             }
         }
         found.files = files.len() as u64;
-        twice(live, found);
+        duplicates(live, found);
         Ok(())
     }
 
-    /// A file that is not there although the manifest still is the one that names it.
+    /// Turns the error of a file into a finding; the manifest that names the file is still in force.
     fn missing(&self, error: WalError) -> WalResult<Finding> {
         match error {
             WalError::Disk(error) if error.is_not_found() => {
@@ -178,28 +180,28 @@ impl Look<'_> {
                 found.findings.push(Finding::damage(
                     &manifest_name,
                     None,
-                    format!("it names `{}` twice", file.name),
+                    format!("`{}` is named twice", file.name),
                 ));
             }
             let counter = Layout::counter_of(&file.name);
             if counter.is_none_or(|counter| counter > manifest.counter) {
                 let what =
-                    format!("its counter is {}, but it names `{}`", manifest.counter, file.name);
+                    format!("the counter is {}, but `{}` is named", manifest.counter, file.name);
                 found.findings.push(Finding::damage(&manifest_name, None, what));
             }
             if Layout::is_in_archives(&file.name) != file.is_archive() {
-                let what = format!("`{}` is in the wrong folder for what it says of it", file.name);
+                let what = format!("`{}` is in the wrong directory for its kind", file.name);
                 found.findings.push(Finding::damage(&manifest_name, None, what));
             }
         }
     }
 
-    /// No file holds a number or revision that the journal, read to its end, has not given yet.
+    /// Reports a file with a number or revision that the journal, read to its end, has not assigned.
     fn within_position(&self, file: &FileEntry, journal: &Journal, found: &mut Verified) {
         let Some(position) = journal.position else { return };
         if file.numbers.1 >= position.number || file.revisions.1 > position.revision {
             let what = format!(
-                "it holds number {} and revision {}, but the journal has given none beyond {} and {}",
+                "it contains number {} and revision {}, but the journal ends at {} and {}",
                 file.numbers.1,
                 file.revisions.1,
                 position.number.previous(),
@@ -210,12 +212,14 @@ impl Look<'_> {
     }
 }
 
-fn twice(mut live: Vec<(Number, OperationId)>, found: &mut Verified) {
-    let mut tell = |what: String| found.findings.push(Finding::damage("MANIFEST.json", None, what));
+/// Reports live operations that share a number or an id.
+fn duplicates(mut live: Vec<(Number, OperationId)>, found: &mut Verified) {
+    let mut report =
+        |what: String| found.findings.push(Finding::damage("MANIFEST.json", None, what));
     live.sort();
     for pair in live.windows(2).filter(|pair| pair[0].0 == pair[1].0).take(10) {
-        tell(format!(
-            "two files hold operation {}, and it says of neither that it is superseded",
+        report(format!(
+            "two files contain operation {}, and neither entry calls it superseded",
             pair[0].0
         ));
     }
@@ -223,6 +227,9 @@ fn twice(mut live: Vec<(Number, OperationId)>, found: &mut Verified) {
     for pair in
         live.windows(2).filter(|pair| pair[0].1 == pair[1].1 && pair[0].0 != pair[1].0).take(10)
     {
-        tell(format!("operations {} and {} have the same id {}", pair[0].0, pair[1].0, pair[0].1));
+        report(format!(
+            "operations {} and {} have the same id {}",
+            pair[0].0, pair[1].0, pair[0].1
+        ));
     }
 }

@@ -1,8 +1,9 @@
-//! The journal: headers, the chain, every frame, every event, and whether each transition follows from what was before.
+//! Checks the journal: headers, the order of generations, every frame and event, and that each transition
+//! can be applied to the state before it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Finding, Look, NOTHING, Verified, into_finding};
+use super::{FOREIGN, Finding, NEXT_CHECKPOINT, NOTHING, Verified, Verifier, into_finding};
 use crate::operation::{self, Number, Operation, Revision, Transition};
 use crate::wal::error::WalResult;
 use crate::wal::journal::reader::{self, Chain, Content, Link, Position};
@@ -10,29 +11,30 @@ use crate::wal::journal::{self, HEADER_LEN, Header};
 use crate::wal::manifest::Manifest;
 use crate::wal::schema::Spooled;
 
-/// What the journal says, to be held against the files.
+/// The contents of the journal, to be compared with the files.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
-    /// Where it ends, if all of it could be read.
+    /// Its end, if all of it could be read.
     pub(super) position: Option<Position>,
     /// Transitions by operation, each with the file and the offset of its frame.
     records: BTreeMap<Number, Vec<(String, u64, Transition)>>,
-    /// Rows of operations that it changes.
+    /// The rows in files of operations that it changes.
     pub(super) bases: HashMap<Number, Operation>,
     /// Whether every file could be read.
     pub(super) has_all_bases: bool,
-    /// What rows of files still need, and, once transitions are applied, what operations do.
+    /// Spooled content that rows of files refer to.
     pub(super) spooled: Vec<Spooled>,
+    /// Spooled content that operations refer to after their transitions were applied.
     folded: Vec<Spooled>,
 }
 
 impl Journal {
-    /// The operations that it changes.
+    /// Returns the operations that it changes.
     pub(super) fn numbers(&self) -> HashSet<Number> {
         self.records.keys().copied().collect()
     }
 
-    /// Applies everything, and tells what does not follow.
+    /// Applies all transitions, and reports those that cannot be applied.
     pub(super) fn apply(&mut self, found: &mut Verified) {
         for (number, records) in &self.records {
             let logged_here =
@@ -43,7 +45,8 @@ impl Journal {
                 if self.has_all_bases
                     && let Some((path, offset, _)) = records.first()
                 {
-                    let what = format!("it changes operation {number}, which no file holds");
+                    let what =
+                        format!("a transition changes operation {number}, which no file contains");
                     found.findings.push(Finding::damage(path, Some(*offset), what));
                 }
                 continue;
@@ -59,7 +62,7 @@ impl Journal {
                     Ok(after) if same => after,
                     Ok(_) => {
                         let what = format!(
-                            "transition {} names another type or backend",
+                            "transition {} has another type or backend than its operation",
                             transition.revision
                         );
                         found.findings.push(Finding::damage(path, Some(*offset), what));
@@ -67,7 +70,7 @@ impl Journal {
                     }
                     Err(error) => {
                         let what =
-                            format!("transition {} makes no sense: {error}", transition.revision);
+                            format!("transition {} is invalid: {error}", transition.revision);
                         found.findings.push(Finding::damage(path, Some(*offset), what));
                         before
                     }
@@ -82,7 +85,7 @@ impl Journal {
         }
     }
 
-    /// Content that operations, as they stand, will still read.
+    /// Returns the spooled content that operations in their current state will still read.
     pub(super) fn needed_content(&self) -> Vec<Spooled> {
         let untouched =
             self.spooled.iter().filter(|content| !self.records.contains_key(&content.number));
@@ -90,7 +93,12 @@ impl Journal {
     }
 }
 
-impl Look<'_> {
+/// Returns an offset as an index, at most the number of bytes.
+fn index(bytes: &[u8], offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len())
+}
+
+impl Verifier<'_> {
     pub(super) fn journal(&self, manifest: &Manifest, found: &mut Verified) -> WalResult<Journal> {
         let mut journal = Journal { has_all_bases: true, ..Journal::default() };
         let chain = match reader::read_chain(&**self.disk, self.layout, manifest.first_generation) {
@@ -111,7 +119,7 @@ impl Look<'_> {
                 != (manifest.revision, manifest.next_number)
         {
             let what = format!(
-                "it begins after revision {} with number {}; the manifest says {} and {}",
+                "begins after revision {} with number {}, but the manifest has {} and {}",
                 first.header.revision, first.header.number, manifest.revision, manifest.next_number
             );
             found.findings.push(Finding::damage(
@@ -132,7 +140,7 @@ impl Look<'_> {
         self.layout.relative(&self.layout.generation(generation))
     }
 
-    /// Every event of a generation, its padding, and what stands behind its end.
+    /// Checks every event of a generation, its padding, and the bytes after its end.
     fn generation(
         &self,
         link: &Link,
@@ -142,7 +150,6 @@ impl Look<'_> {
         found: &mut Verified,
     ) -> WalResult<()> {
         let generation = link.header.generation;
-        let name = self.generation_name(generation);
         let bytes = match self.disk.read(&self.layout.generation(generation)) {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -150,7 +157,23 @@ impl Look<'_> {
                 return Ok(());
             }
         };
-        let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let read_to = self.frames(link, &bytes, journal, found);
+        found.bytes += read_to;
+        if is_damaged {
+            return Ok(());
+        }
+        self.remains(generation, &bytes, end, read_to, found)
+    }
+
+    /// Checks the frames of a generation. Returns the end of the last one.
+    fn frames(
+        &self,
+        link: &Link,
+        bytes: &[u8],
+        journal: &mut Journal,
+        found: &mut Verified,
+    ) -> u64 {
+        let name = self.generation_name(link.header.generation);
         let mut read_to = HEADER_LEN;
         for frame in &link.frames {
             let start = frame.after.last;
@@ -161,12 +184,12 @@ impl Look<'_> {
                     journal::Reservation { numbers: 0, revisions: 0 }.encode().len()
                 }
             };
-            let padding = at(start) + journal::FRAME_HEADER_LEN + payload;
+            let padding = index(bytes, start) + journal::FRAME_HEADER_LEN + payload;
             if bytes
-                .get(padding..at(frame.after.end))
+                .get(padding..index(bytes, frame.after.end))
                 .is_some_and(|padding| padding.iter().any(|byte| *byte != 0))
             {
-                let what = "what fills up a frame is not zeros: a bit has flipped";
+                let what = "the padding of a frame is not zero: a bit has flipped";
                 found.findings.push(Finding::damage(&name, Some(padding as u64), what));
             }
             let Content::Transitions(payload) = &frame.content else { continue };
@@ -177,11 +200,8 @@ impl Look<'_> {
                     record.decode(revision, payload.actor()).filter(|read| read.to() == record.to);
                 match transition {
                     Some(transition) => {
-                        journal.records.entry(record.number).or_default().push((
-                            name.clone(),
-                            start,
-                            transition,
-                        ));
+                        let records = journal.records.entry(record.number).or_default();
+                        records.push((name.clone(), start, transition));
                     }
                     None => {
                         let what = format!("transition {revision} cannot be decoded");
@@ -190,41 +210,48 @@ impl Look<'_> {
                 }
             }
         }
-        found.bytes += read_to;
+        read_to
+    }
+
+    /// Reports bytes that follow the end of a generation.
+    fn remains(
+        &self,
+        generation: u64,
+        bytes: &[u8],
+        end: Option<u64>,
+        read_to: u64,
+        found: &mut Verified,
+    ) -> WalResult<()> {
         let mut rest = end.unwrap_or(read_to);
-        if let Some(frame) = journal::frame_at(&bytes, 0, rest, generation)
+        if let Some(frame) = journal::frame_at(bytes, 0, rest, generation)
             && frame.kind == journal::FrameKind::Sealed
         {
-            let padding = at(rest) + journal::FRAME_HEADER_LEN + frame.payload.len();
-            if bytes[padding.min(bytes.len())..at(frame.end)].iter().all(|byte| *byte == 0) {
+            let padding = index(bytes, rest) + journal::FRAME_HEADER_LEN + frame.payload.len();
+            let padding = padding.min(bytes.len());
+            if bytes[padding..index(bytes, frame.end)].iter().all(|byte| *byte == 0) {
                 rest = frame.end;
             }
         }
-        if let Some(remains) =
-            bytes[at(rest)..].iter().position(|byte| *byte != 0).filter(|_| !is_damaged)
-        {
-            // It may have been a writer in the middle of a frame.
-            let now = self.disk.read(&self.layout.generation(generation))?;
-            if end.is_none() && journal::frame_at(&now, 0, rest, generation).is_some() {
-                return Ok(());
-            }
-            let what = match end {
-                Some(_) => {
-                    "remains behind the end of a closed generation: what counted of them stands in the next one"
-                }
-                None => "remains of appends that were never acknowledged",
-            };
-            found.findings.push(Finding::note(
-                &name,
-                Some(at(rest) as u64 + remains as u64),
-                what,
-                NOTHING,
-            ));
+        let rest_at = index(bytes, rest);
+        let Some(remains) = bytes[rest_at..].iter().position(|byte| *byte != 0) else {
+            return Ok(());
+        };
+        // A writer may have been in the middle of a frame.
+        let now = self.disk.read(&self.layout.generation(generation))?;
+        if end.is_none() && journal::frame_at(&now, 0, rest, generation).is_some() {
+            return Ok(());
         }
+        let what = match end {
+            Some(_) => "bytes after the end of a closed generation; valid ones are in the next one",
+            None => "remains of appends that were never acknowledged",
+        };
+        let name = self.generation_name(generation);
+        let offset = (rest_at + remains) as u64;
+        found.findings.push(Finding::note(&name, Some(offset), what, NOTHING));
         Ok(())
     }
 
-    /// Files in `journal/` that the chain does not lead to.
+    /// Checks the files in `journal/` that are not part of the journal.
     fn outside_the_chain(
         &self,
         manifest: &Manifest,
@@ -233,24 +260,19 @@ impl Look<'_> {
     ) -> WalResult<()> {
         let in_chain: HashSet<u64> =
             chain.links.iter().map(|link| link.header.generation).collect();
-        // The notes first: a generation and its name are durable before any note speaks of it.
+        // The notes first: a generation and its name are durable before a note names it.
         let noted = reader::noted_generations(&**self.disk, self.layout)?;
         let headers = reader::headers(&**self.disk, self.layout, manifest.first_generation)?;
         let generations = reader::generations(&**self.disk, self.layout)?;
         let last = chain.links.last().map_or(0, |link| link.header.generation);
-        for generation in generations.iter().copied() {
+        for generation in generations.iter().copied().filter(|one| !in_chain.contains(one)) {
             let name = self.generation_name(generation);
+            let removed_later =
+                |what: &str| Finding::note(name.clone(), None, what, NEXT_CHECKPOINT);
             if generation < manifest.first_generation {
-                let what = "it was folded into files; whoever did so died before it was removed";
-                found.findings.push(Finding::note(
-                    name,
-                    None,
-                    what,
-                    "the next checkpoint removes it",
-                ));
-                continue;
-            }
-            if in_chain.contains(&generation) {
+                let what =
+                    "already folded into files; the process that did so died before removing it";
+                found.findings.push(removed_later(what));
                 continue;
             }
             match headers.get(&generation) {
@@ -260,35 +282,32 @@ impl Look<'_> {
                         && !headers.contains_key(&header.previous) =>
                 {
                     let what = format!(
-                        "it follows generation {}, which is missing or has no header",
+                        "the generation before it ({}) is missing or has no valid header",
                         header.previous
                     );
                     found.findings.push(Finding::damage(name, Some(24), what));
                 }
-                // Made since the chain was read, or passed over by a recovery.
+                // Created since the journal was read, or skipped by a recovery.
                 Some(header) if generation > last && header.previous == last => {}
                 Some(_) => {
-                    let what =
-                        "a recovery has passed over it; what counted of it stands in a later one";
-                    found.findings.push(Finding::note(
-                        name,
-                        None,
-                        what,
-                        "the next checkpoint removes it",
-                    ));
+                    let what = "skipped by a recovery; its valid frames are in a later generation";
+                    found.findings.push(removed_later(what));
                 }
                 None => self.without_header(generation, name, &noted, found)?,
             }
         }
-        for noted in noted {
-            if noted > last
-                && noted >= manifest.first_generation
-                && generations.binary_search(&noted).is_err()
-            {
-                let what = "a lock file says that it was begun, but it is missing";
+        let first = manifest.first_generation.max(last.saturating_add(1));
+        for noted in noted.into_iter().filter(|noted| *noted >= first) {
+            if generations.binary_search(&noted).is_err() {
+                let what = "a lock file names it as begun, but it is missing";
                 found.findings.push(Finding::damage(self.generation_name(noted), None, what));
             }
         }
+        self.foreign_journal_files(found)
+    }
+
+    /// Reports files in `journal/` that are not generations.
+    fn foreign_journal_files(&self, found: &mut Verified) -> WalResult<()> {
         let entries = match self.disk.list(&self.layout.journal()) {
             Ok(entries) => entries,
             Err(error) if error.is_not_found() => return Ok(()),
@@ -296,19 +315,15 @@ impl Look<'_> {
         };
         for entry in entries {
             let name = entry.name.to_string_lossy();
-            if crate::wal::layout::Layout::parse_generation(&name).is_none() {
-                found.findings.push(Finding::note(
-                    format!("journal/{name}"),
-                    None,
-                    "nothing of ours",
-                    NOTHING,
-                ));
+            if crate::wal::Layout::parse_generation(&name).is_none() {
+                let name = format!("journal/{name}");
+                found.findings.push(Finding::note(name, None, FOREIGN, NOTHING));
             }
         }
         Ok(())
     }
 
-    /// A header that is not whole: its writer died before it had said anything, or it was whole once.
+    /// Judges a generation without a valid header: its creator died, or the header was valid once.
     fn without_header(
         &self,
         generation: u64,
@@ -327,21 +342,16 @@ impl Look<'_> {
         if Header::decode(&bytes[..bytes.len().min(HEADER_LEN as usize)])
             .is_ok_and(|h| h.generation == generation)
         {
-            // Made whole since it was looked at.
+            // Completed since it was read.
             return Ok(());
         }
-        // No note speaks of a generation before its header is durable.
+        // The header of a generation is durable before a note names it.
         if reader::header_is_broken(&bytes, generation) || noted.contains(&generation) {
-            let what = "its header cannot be read any more";
+            let what = "its header is damaged";
             found.findings.push(Finding::damage(name, Some(0), what));
         } else {
-            let what = "remains of a generation that never began: its header is not whole";
-            found.findings.push(Finding::note(
-                name,
-                Some(0),
-                what,
-                "the next checkpoint removes it",
-            ));
+            let what = "remains of a generation whose creation was not completed";
+            found.findings.push(Finding::note(name, Some(0), what, NEXT_CHECKPOINT));
         }
         Ok(())
     }

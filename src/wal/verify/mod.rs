@@ -1,7 +1,7 @@
-//! Checking every byte and every cross-reference of a log, changing nothing and waiting for nobody.
+//! Checks every byte and every cross-reference of a log. Changes nothing and takes no lock.
 //!
-//! What is read is the log of one moment: the manifest, the journal as far as it went, the files. Where something is amiss
-//! and the manifest has been replaced meanwhile, it was a checkpoint at work, and everything is looked at again.
+//! The log is read as of one moment: the manifest, the journal up to its end, the files. If something is
+//! wrong and the manifest has been replaced meanwhile, a checkpoint was at work, and the check starts over.
 
 pub(super) mod files;
 mod journal;
@@ -18,26 +18,26 @@ use crate::wal::manifest::{Manifest, sha256_hex};
 use crate::wal::original;
 use crate::wal::read::view::View;
 
-/// How often everything is looked at again because the log has moved on.
+/// Attempts at a check before its result counts although the log keeps changing.
 const ATTEMPTS: usize = 20;
 
-/// Unnamed files that are told one by one.
-const TOLD_MAX: usize = 100;
+/// Unnamed files that are reported one by one.
+const REPORTED_MAX: usize = 100;
 
-/// Whether something is wrong.
+/// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FindingKind {
-    /// It is: something that was durable once cannot be read any more, or contradicts something else.
+    /// Data that was durable can no longer be read, or contradicts other data.
     Damage,
-    /// It is not, but worth knowing.
+    /// Nothing is wrong, but the fact is worth knowing.
     Note,
 }
 
 impl FindingKind {
-    /// Both.
+    /// All kinds.
     pub const ALL: [FindingKind; 2] = [FindingKind::Damage, FindingKind::Note];
 
-    /// The word for it.
+    /// Returns the word used in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             FindingKind::Damage => "damage",
@@ -46,24 +46,27 @@ impl FindingKind {
     }
 }
 
-/// Something that was found.
+/// One result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
-    /// Whether something is wrong.
+    /// Its severity.
     pub kind: FindingKind,
     /// The file, relative to the log.
     pub path: String,
-    /// The first byte concerned, where that is known.
+    /// The first byte concerned, if it is known.
     pub offset: Option<u64>,
-    /// What it is.
+    /// The finding itself.
     pub what: String,
-    /// What to do.
+    /// The next step for the user.
     pub advice: String,
 }
 
 pub(super) const REPAIR: &str = "run `wal-cli verify --repair`, or restore the file from a backup";
-const NOTHING: &str = "nothing needs to be done";
+const NOTHING: &str = "no action is needed";
 const CHECKPOINT: &str = "the next checkpoint sets it aside";
+const NEXT_CHECKPOINT: &str = "the next checkpoint removes it";
+/// A file that this program did not create.
+const FOREIGN: &str = "not a file of this log";
 
 impl Finding {
     pub(super) fn damage(
@@ -95,66 +98,66 @@ impl Finding {
     }
 }
 
-/// What a look at everything came to.
+/// The outcome of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// Whether there is a log at all.
+    /// Whether the log exists.
     pub exists: bool,
-    /// Operations.
+    /// The number of operations.
     pub operations: u64,
-    /// Parquet files.
+    /// The number of Parquet files.
     pub files: u64,
-    /// Generations of the journal.
+    /// The number of journal generations.
     pub generations: u64,
-    /// Bytes that were read of files and journal.
+    /// The bytes read of files and journal.
     pub bytes: u64,
-    /// What was found: damage first.
+    /// All findings, damage first.
     pub findings: Vec<Finding>,
 }
 
 impl Verified {
-    /// Whether nothing is wrong.
-    pub fn is_sound(&self) -> bool {
+    /// Returns true if there is no damage.
+    pub fn is_valid(&self) -> bool {
         self.damages().next().is_none()
     }
 
-    /// What is wrong.
+    /// Returns the findings that are damage.
     pub fn damages(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.kind == FindingKind::Damage)
     }
 }
 
-/// Is told how many bytes of how many have been checked.
+/// Receives the bytes checked so far, and the total.
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Sync);
 
-/// Checks a log; a newer format is an error.
+/// Checks a log. Damage is part of the result; fails if the format is newer than this program.
 pub fn verify(
     disk: &Arc<dyn Disk>,
     layout: &Layout,
     progress: Progress<'_>,
 ) -> WalResult<Verified> {
-    look_at(disk, layout, progress, 3)
+    verify_repeatedly(disk, layout, progress, 3)
 }
 
-/// The same; what is amiss is believed after so many looks at one manifest.
-pub(super) fn look_at(
+/// Checks a log; damage counts after `attempts_min` attempts with an unchanged manifest.
+pub(super) fn verify_repeatedly(
     disk: &Arc<dyn Disk>,
     layout: &Layout,
     progress: Progress<'_>,
-    looks: usize,
+    attempts_min: usize,
 ) -> WalResult<Verified> {
     let mut attempt = 1;
     loop {
-        let look = Look { disk, layout, progress };
-        let seen = look.manifest_seen()?;
-        let result = look.everything();
+        let verifier = Verifier { disk, layout, progress };
+        let seen = verifier.manifest_metadata()?;
+        let result = verifier.run();
         let last = attempt == ATTEMPTS;
         match result {
-            // What is amiss may be a writer in the middle of its work: a second look tells.
+            // Apparent damage may be a writer at work: another attempt decides.
             Ok(found)
-                if found.is_sound()
+                if found.is_valid()
                     || last
-                    || (attempt >= looks && look.manifest_seen()? == seen) =>
+                    || (attempt >= attempts_min && verifier.manifest_metadata()? == seen) =>
             {
                 return Ok(found);
             }
@@ -166,8 +169,8 @@ pub(super) fn look_at(
     }
 }
 
-/// Decodes the files of a log into Arrow batches and nothing else, on as many threads as checking them uses: what that is
-/// measured against. How many rows they hold.
+/// Decodes the files of a log into Arrow batches, on as many threads as a check uses, as a baseline for
+/// benchmarks. Returns the number of rows.
 pub fn decode_files(disk: &Arc<dyn Disk>, layout: &Layout) -> WalResult<u64> {
     let manifest = Manifest::load(&**disk, layout)?;
     let files = manifest.map(|manifest| manifest.files).unwrap_or_default();
@@ -177,13 +180,13 @@ pub fn decode_files(disk: &Arc<dyn Disk>, layout: &Layout) -> WalResult<u64> {
     results.into_iter().map(|(_, rows)| rows).sum()
 }
 
-struct Look<'a> {
+struct Verifier<'a> {
     disk: &'a Arc<dyn Disk>,
     layout: &'a Layout,
     progress: Progress<'a>,
 }
 
-/// What is wrong goes on the list, unless it is no fault of the log.
+/// Turns an error into a finding, unless the log is not at fault.
 fn into_finding(layout: &Layout, error: WalError) -> WalResult<Finding> {
     match error {
         WalError::Damaged(damage) => Ok(Finding::of(layout, &damage)),
@@ -191,14 +194,14 @@ fn into_finding(layout: &Layout, error: WalError) -> WalResult<Finding> {
         WalError::Disk(error) if error.is_medium_error() => Ok(Finding::damage(
             layout.relative(&error.path),
             None,
-            format!("it cannot be read: {}", error.source),
+            format!("the file cannot be read: {}", error.source),
         )),
         other => Err(other),
     }
 }
 
-impl Look<'_> {
-    fn manifest_seen(&self) -> WalResult<Option<Metadata>> {
+impl Verifier<'_> {
+    fn manifest_metadata(&self) -> WalResult<Option<Metadata>> {
         match self.disk.metadata(&self.layout.manifest()) {
             Ok(seen) => Ok(Some(seen)),
             Err(error) if error.is_not_found() => Ok(None),
@@ -206,15 +209,15 @@ impl Look<'_> {
         }
     }
 
-    fn everything(&self) -> WalResult<Verified> {
+    fn run(&self) -> WalResult<Verified> {
         let mut found = Verified::default();
-        // Before the manifest: what is there by then and named by none has been left behind.
+        // Before the manifest is read: a file that exists by then and that it does not name is a leftover.
         let present = self.present()?;
         let manifest = match Manifest::load(&**self.disk, self.layout) {
             Ok(Some(manifest)) => manifest,
             Ok(None) => {
                 self.without_manifest(&mut found)?;
-                self.others(&mut found, &present, &Manifest::new(0, Default::default()))?;
+                self.leftovers(&mut found, &present, &Manifest::new(0, Default::default()))?;
                 return Ok(finished(found));
             }
             Err(error) => {
@@ -229,11 +232,11 @@ impl Look<'_> {
         self.originals(&manifest, &mut journal, &mut found)?;
         journal.apply(&mut found);
         self.spool(&journal, &mut found)?;
-        self.others(&mut found, &present, &manifest)?;
+        self.leftovers(&mut found, &present, &manifest)?;
         Ok(finished(found))
     }
 
-    /// A log without a manifest is none, unless something is there that only a log has.
+    /// Checks a directory without a manifest, which is a log only if it contains other files of one.
     fn without_manifest(&self, found: &mut Verified) -> WalResult<()> {
         match View::open((*self.disk).clone(), self.layout.clone()) {
             Ok(view) => {
@@ -242,7 +245,8 @@ impl Look<'_> {
                 found.findings.extend(view.damage().map(|damage| Finding::of(self.layout, damage)));
                 if let Some(rows) = view.original_rows() {
                     found.files = rows.names().len() as u64;
-                    let what = "the original system wrote these files; the first command that writes adopts them";
+                    let what =
+                        "written by the original system; the first command that writes adopts them";
                     found.findings.push(Finding::note("partitions", None, what, NOTHING));
                 }
             }
@@ -254,7 +258,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// Files of the original system that are still a part of the log.
+    /// Checks files of the original system that are still part of the log.
     fn originals(
         &self,
         manifest: &Manifest,
@@ -262,7 +266,7 @@ impl Look<'_> {
         found: &mut Verified,
     ) -> WalResult<()> {
         for unread in &manifest.unread {
-            let what = format!("not understood when it was adopted: {}", unread.what);
+            let what = format!("not understood during adoption: {}", unread.what);
             found.findings.push(Finding::note(
                 &unread.name,
                 unread.offset,
@@ -278,8 +282,8 @@ impl Look<'_> {
             match self.disk.read(&self.layout.file(&file.name)) {
                 Ok(bytes) if sha256_hex(&bytes) == file.sha256 => found.bytes += file.bytes,
                 Ok(_) => {
-                    let what = "the original system has changed it since it was listed";
-                    let advice = "stop the original system; the next command that writes adopts what is there then";
+                    let what = "changed by the original system since it was listed";
+                    let advice = "stop the original system; the next command that writes adopts the files as they are then";
                     found.findings.push(Finding::note(&file.name, None, what, advice));
                 }
                 Err(error) if error.is_not_found() => {
@@ -300,7 +304,7 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// The files that the manifest should name, and others in the log's directories.
+    /// Returns all files in the log's directories.
     fn present(&self) -> WalResult<BTreeSet<String>> {
         let mut present = BTreeSet::new();
         for directory in [
@@ -320,8 +324,8 @@ impl Look<'_> {
         Ok(present)
     }
 
-    /// What stands beside the log: leftovers, what was set aside, notes of lock files.
-    fn others(
+    /// Reports leftovers, files in quarantine, and the notes of lock files.
+    fn leftovers(
         &self,
         found: &mut Verified,
         present: &BTreeSet<String>,
@@ -332,21 +336,21 @@ impl Look<'_> {
         let named: BTreeSet<&String> =
             manifest.files.iter().map(|file| &file.name).chain(originals).collect();
         let mut quarantined = 0u64;
-        let mut told = 0;
+        let mut reported = 0;
         for name in present.iter().filter(|name| !named.contains(name)) {
             let path = self.layout.file(name);
             if path.starts_with(self.layout.quarantine()) {
                 quarantined += 1;
                 continue;
             }
-            if !found.exists || told == TOLD_MAX || !self.disk.exists(&path)? {
+            if !found.exists || reported == REPORTED_MAX || !self.disk.exists(&path)? {
                 continue;
             }
-            told += 1;
+            reported += 1;
             let (what, advice) = match path.starts_with(self.layout.tmp()) {
-                true => ("staged by a process that is at work, or died", CHECKPOINT),
+                true => ("staged by a process that is still at work, or has died", CHECKPOINT),
                 false => (
-                    "no manifest names it: a batch under way, or what one that was given up left",
+                    "no manifest names it: a batch in progress, or a leftover of an abandoned one",
                     CHECKPOINT,
                 ),
             };
@@ -358,7 +362,7 @@ impl Look<'_> {
                 "quarantine",
                 None,
                 what,
-                "look through them, then remove them",
+                "inspect them, then remove them",
             ));
         }
         for name in [LockName::Process, LockName::Checkpoint, LockName::Append, LockName::Sync] {
@@ -372,43 +376,43 @@ impl Look<'_> {
         let file = match self.disk.open(&self.layout.lock(name), Access::Read) {
             Ok(file) => file,
             Err(error) if error.is_not_found() => {
-                let made_when_needed = matches!(name, LockName::Process | LockName::Checkpoint);
-                if found.exists && !made_when_needed {
-                    let what = "it is missing: somebody removed it, which must not happen while a writer runs";
+                let is_optional = matches!(name, LockName::Process | LockName::Checkpoint);
+                if found.exists && !is_optional {
+                    let what = "missing: it was removed, which must not happen while a writer runs";
                     found.findings.push(Finding::note(
                         file_name,
                         None,
                         what,
-                        "the next writer makes it again",
+                        "the next writer creates it",
                     ));
                 }
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
         };
-        match self.told_by(name, &*file) {
-            Ok(told) => found
+        match self.describe_note(name, &*file) {
+            Ok(note) => found
                 .findings
-                .extend(told.map(|what| Finding::note(file_name, None, what, NOTHING))),
+                .extend(note.map(|what| Finding::note(file_name, None, what, NOTHING))),
             Err(error) => found.findings.push(into_finding(self.layout, error.into())?),
         }
         Ok(())
     }
 
-    /// What the note in a lock file says.
-    fn told_by(&self, name: LockName, file: &dyn DiskFile) -> DiskResult<Option<String>> {
+    /// Describes the note in a lock file.
+    fn describe_note(&self, name: LockName, file: &dyn DiskFile) -> DiskResult<Option<String>> {
         Ok(match name {
             LockName::Append => note::read(file)?.map(|note: AppendNote| {
-                let at_work = if note.at_work { ", in the middle of something" } else { "" };
+                let at_work = if note.at_work { ", and has not finished" } else { "" };
                 format!(
-                    "pid {} (`{}`) wrote last, at {}{at_work}: generation {} ends at byte {}",
+                    "last written by pid {} (`{}`) at {}{at_work}: generation {} ends at byte {}",
                     note.pid, note.command, note.since, note.generation, note.end
                 )
             }),
             LockName::Sync => note::read(file)?.map(|note: SyncNote| {
                 let syncing = note
                     .syncing
-                    .map(|to| format!(", a flush to {to} has not ended"))
+                    .map(|to| format!(", a flush up to byte {to} has not finished"))
                     .unwrap_or_default();
                 format!(
                     "generation {} is synced up to byte {}{syncing}",
@@ -421,9 +425,9 @@ impl Look<'_> {
                         && self.disk.is_alive(note.pid, note.started)
                     {
                         true => "holds it",
-                        false => "held it, and died",
+                        false => "held it and has died",
                     };
-                    format!("pid {} (`{}`) {alive}; since {}", note.pid, note.command, note.since)
+                    format!("pid {} (`{}`) {alive}, since {}", note.pid, note.command, note.since)
                 })
             }
         })

@@ -1,9 +1,9 @@
-//! Content in the spool: each operation that still needs it has its link, and the content is what its name says.
+//! Checks the spool: each operation that needs content has its link, and the content matches its name.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::journal::Journal;
-use super::{Finding, Look, Verified, into_finding};
+use super::{FOREIGN, Finding, Verified, Verifier, into_finding};
 use crate::disk::Access;
 use crate::operation::OperationId;
 use crate::wal::error::{WalError, WalResult};
@@ -13,10 +13,10 @@ use crate::wal::read::view::View;
 use crate::wal::schema::Spooled;
 use crate::wal::spool::hash_of;
 
-/// Links without an operation that are told one by one.
-const TOLD_MAX: usize = 20;
+/// Links without an operation that are reported one by one.
+const REPORTED_MAX: usize = 20;
 
-/// What was read; none if it is damaged, or the medium does not give it.
+/// Returns the value, or `None` if it is damaged or unreadable.
 fn readable<T>(read: WalResult<T>) -> WalResult<Option<T>> {
     match read {
         Err(WalError::Damaged(_)) => Ok(None),
@@ -25,7 +25,7 @@ fn readable<T>(read: WalResult<T>) -> WalResult<Option<T>> {
     }
 }
 
-impl Look<'_> {
+impl Verifier<'_> {
     pub(super) fn spool(&self, journal: &Journal, found: &mut Verified) -> WalResult<()> {
         let needed = journal.needed_content();
         let mut missing = Vec::new();
@@ -33,10 +33,10 @@ impl Look<'_> {
         for content in &needed {
             let path = self.layout.spooled_for(&content.name, content.id);
             let relative = self.layout.relative(&path);
-            let looked =
+            let opened =
                 self.disk.open(&path, Access::Read).and_then(|file| Ok((file.metadata()?, file)));
-            let (metadata, file) = match looked {
-                Ok(looked) => looked,
+            let (metadata, file) = match opened {
+                Ok(opened) => opened,
                 Err(error) if error.is_not_found() => {
                     missing.push(content);
                     continue;
@@ -48,7 +48,7 @@ impl Look<'_> {
             };
             if metadata.len != content.size {
                 let what = format!(
-                    "it has {} bytes; operation {} needs {}",
+                    "the content has {} bytes, but operation {} needs {}",
                     metadata.len, content.number, content.size
                 );
                 found.findings.push(Finding::damage(relative, None, what));
@@ -56,7 +56,7 @@ impl Look<'_> {
             }
             let is_right = match hashed.get(&metadata.inode) {
                 Some(known) => *known,
-                // A name of 32 digits is random: its content was cloned without being read.
+                // A name of 32 digits is random: the content was cloned without being read.
                 None if content.name.len() != sha256_hex(b"").len() => true,
                 None => match hash_of(&*file) {
                     Ok(hash) => hash == content.name,
@@ -69,19 +69,19 @@ impl Look<'_> {
             hashed.insert(metadata.inode, is_right);
             if !is_right {
                 let what = format!(
-                    "the content that operation {} needs is not the one of this name",
+                    "the content does not match its name; operation {} needs it",
                     content.number
                 );
                 found.findings.push(Finding::damage(relative, None, what));
             }
         }
-        self.really_missing(&missing, found)?;
-        // Whose record cannot be read may need it.
-        if found.is_sound() { self.without_operation(&needed, found) } else { Ok(()) }
+        self.missing_content(&missing, found)?;
+        // An operation whose record cannot be read may need content.
+        if found.is_valid() { self.without_operation(&needed, found) } else { Ok(()) }
     }
 
-    /// A drain loop may have completed them meanwhile.
-    fn really_missing(&self, missing: &[&Spooled], found: &mut Verified) -> WalResult<()> {
+    /// Reports missing content, unless a drain loop has completed its operation meanwhile.
+    fn missing_content(&self, missing: &[&Spooled], found: &mut Verified) -> WalResult<()> {
         if missing.is_empty() {
             return Ok(());
         }
@@ -91,18 +91,18 @@ impl Look<'_> {
                 Some(view) => readable(view.operation_by_id(content.id))?,
                 None => None,
             };
-            // Who cannot be asked is taken to need it still.
+            // If the operation cannot be read, it is assumed to need the content.
             if now.is_none_or(|now| now.as_ref().and_then(Spooled::of).is_some()) {
                 let path =
                     self.layout.relative(&self.layout.spooled_for(&content.name, content.id));
-                let what =
-                    format!("the content that operation {} needs is missing", content.number);
+                let what = format!("missing content; operation {} needs it", content.number);
                 found.findings.push(Finding::damage(path, None, what));
             }
         }
         Ok(())
     }
 
+    /// Reports content that no operation needs.
     fn without_operation(&self, needed: &[Spooled], found: &mut Verified) -> WalResult<()> {
         let entries = match self.disk.list(&self.layout.spool()) {
             Ok(entries) => entries,
@@ -111,11 +111,11 @@ impl Look<'_> {
         };
         let ids: HashSet<OperationId> = needed.iter().map(|content| content.id).collect();
         let names: BTreeSet<&str> = needed.iter().map(|content| content.name.as_str()).collect();
-        let mut told = 0u64;
-        let mut tell = |name: &str, what: &str| {
-            told += 1;
-            if told <= TOLD_MAX as u64 {
-                let advice = "checkpoints remove it once it is old enough";
+        let mut reported = 0u64;
+        let mut report = |name: &str, what: &str| {
+            reported += 1;
+            if reported <= REPORTED_MAX as u64 {
+                let advice = "a later checkpoint removes it";
                 found.findings.push(Finding::note(format!("spool/{name}"), None, what, advice));
             }
         };
@@ -123,10 +123,10 @@ impl Look<'_> {
             let name = entry.name.to_string_lossy();
             match Layout::parse_spooled(&name) {
                 Some((_, Some(id))) if ids.contains(&id) => {}
-                Some((_, Some(_))) => tell(&name, "no operation needs this content any more"),
+                Some((_, Some(_))) => report(&name, "no operation needs this content any longer"),
                 Some((content, None)) if names.contains(content) => {}
-                Some((_, None)) => tell(&name, "content without an operation that needs it"),
-                None => tell(&name, "nothing of ours"),
+                Some((_, None)) => report(&name, "content without an operation that needs it"),
+                None => report(&name, FOREIGN),
             }
         }
         Ok(())
