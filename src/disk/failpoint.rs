@@ -1,13 +1,15 @@
-//! Named points at which the process aborts or stops on request, for tests that kill the real program.
+//! Named points at which the process aborts or stops on request, for tests that kill the real
+//! program.
 //!
 //! Only in builds with debug assertions, and only if one of these environment variables is set:
 //!
-//! - `WAL_CLI_FAILPOINT=NAME#N` aborts when the point is passed for the N-th time (without `#N`: the first);
-//!   `stop:NAME#N` raises SIGSTOP instead, so that the process keeps its locks.
+//! - `WAL_CLI_FAILPOINT=NAME#N` aborts when the point is passed for the N-th time (without `#N`:
+//!   the first); `stop:NAME#N` raises SIGSTOP instead, so that the process keeps its locks.
 //! - `WAL_CLI_FAILPOINT_LIST=FILE` appends every point that is passed, with its count.
 //!
 //! A name consists of `before` or `after` (on success), the action, and the role of the path:
-//! `before:sync:generation`, `after:rename:manifest`, `before:sync-dir:partitions`, `after:lock:process-lock`.
+//! `before:sync:generation`, `after:rename:manifest`, `before:sync-dir:partitions`,
+//! `after:lock:process-lock`.
 
 use std::collections::HashMap;
 use std::fmt;

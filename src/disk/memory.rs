@@ -1,3 +1,5 @@
+//! A simulated machine for tests: a disk in memory with kills, power cuts and faults.
+
 mod fault;
 mod file;
 
@@ -13,20 +15,19 @@ use file::MemoryFile;
 
 use super::{Access, Disk, DiskError, DiskFile, DiskResult, Entry, FileKind, Identity, Metadata};
 
-/// Bytes that reach the medium together or not at all.
+/// The unit of writes in bytes: a sector is written wholly or not at all.
 const SECTOR: usize = 512;
 
 /// A simulated machine: one disk, shared by several simulated processes.
 ///
-/// It keeps what was written apart from what was synced, for contents, sizes and names, so that a
-/// power cut can take away any part of what was not synced. For tests, here and in programs that
-/// use this library.
+/// It keeps written data apart from synced data, for contents, sizes and names, so that a power cut
+/// can lose any part of what was not synced. For tests of this crate and of programs that use it.
 #[derive(Debug, Clone)]
 pub struct Machine {
     shared: Arc<Mutex<Shared>>,
 }
 
-/// The disk of a [`Machine`] as one of its processes sees it.
+/// The disk of a [`Machine`], seen from one of its processes.
 #[derive(Debug, Clone)]
 pub struct MemoryDisk {
     shared: Arc<Mutex<Shared>>,
@@ -38,14 +39,14 @@ struct Shared {
     inodes: HashMap<u64, Inode>,
     names: BTreeMap<PathBuf, u64>,
     durable_names: BTreeMap<PathBuf, u64>,
-    /// Changes of names that no directory sync has made durable yet, oldest first.
+    /// Changes of names that are not durable yet, oldest first.
     pending_names: Vec<NameChange>,
     processes: HashMap<u32, Process>,
     next_inode: u64,
     next_pid: u32,
     next_handle: u64,
     boot: u32,
-    /// Disk operations so far, of all processes.
+    /// Disk operations of all processes so far.
     operations: u64,
     free_bytes: u64,
     mtime: i64,
@@ -60,19 +61,19 @@ struct Inode {
     live: Vec<u8>,
     synced: Vec<u8>,
     target: PathBuf,
-    /// The content when a sync failed: as on Linux, its pages count as clean from then on, and what a later
-    /// sync finds unchanged it does not write.
+    /// The content when a sync failed: as on Linux, its pages count as clean from then on, and what
+    /// a later sync finds unchanged it does not write.
     given_up: Option<Vec<u8>>,
-    /// How many syncs have failed: whoever had the file open then is told so once.
+    /// The number of failed syncs; each handle that was open at the time reports each of them once.
     failures: u64,
     mtime: i64,
     locked_by: Option<u64>,
-    /// Where the medium gives nothing until something is written there.
+    /// Ranges that cannot be read until they are overwritten.
     bad: Vec<Range<usize>>,
 }
 
 impl Inode {
-    /// Sectors that were written as a whole can be read again.
+    /// Makes wholly overwritten sectors readable again.
     fn mend(&mut self, start: usize, end: usize) {
         let (start, end) = (start.next_multiple_of(SECTOR), end / SECTOR * SECTOR);
         if start >= end {
@@ -160,16 +161,16 @@ struct Process {
     operations_left: Option<u64>,
     /// Disk operations left before one fails, and how.
     fails_in: Option<(u64, Fault)>,
-    /// Whether everything like it fails once one call did.
+    /// Whether all such operations fail after the first one.
     fails_for_good: bool,
-    /// How many operations were made to fail.
+    /// The number of operations that were made to fail.
     has_failed: u64,
 }
 
-/// What a power cut may take away: something that was not synced.
+/// The kind of unsynced data that a power cut may lose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsynced {
-    /// A name that was made, removed or renamed.
+    /// A name that was created, removed or renamed.
     Name,
     /// The size of a file.
     Length,
@@ -178,7 +179,7 @@ pub enum Unsynced {
 }
 
 impl Machine {
-    /// A machine with an empty disk on which `/` is a directory.
+    /// Returns a machine with an empty disk; `/` is a directory.
     pub fn new() -> Machine {
         let mut shared = Shared {
             next_inode: 1,
@@ -197,7 +198,7 @@ impl Machine {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new process on this machine.
+    /// Starts a process on this machine.
     pub fn process(&self) -> MemoryDisk {
         let mut shared = self.lock();
         shared.next_pid += 1;
@@ -213,24 +214,25 @@ impl Machine {
         MemoryDisk { shared: self.shared.clone(), identity: Arc::new(identity) }
     }
 
-    /// Disk operations so far, of all processes.
+    /// Returns the number of disk operations of all processes so far.
     pub fn operations(&self) -> u64 {
         self.lock().operations
     }
 
-    /// Bytes that `free_bytes` reports from now on.
+    /// Sets the bytes that `free_bytes` reports.
     pub fn set_free_bytes(&self, bytes: u64) {
         self.lock().free_bytes = bytes;
     }
 
-    /// Whether its file system has hard links (it has, unless told otherwise), and clones (it has not).
+    /// Sets whether the file system has hard links (by default it does) and clones (by default
+    /// not).
     pub fn set_abilities(&self, links: bool, clones: bool) {
         let mut shared = self.lock();
         (shared.links, shared.clones) = (links, clones);
     }
 
-    /// Another machine in the same state, down to what is not synced yet. Its processes are this one's; none of them can
-    /// be reached through the disks of this one.
+    /// Returns a copy of this machine, including unsynced data. Disks of this machine do not reach
+    /// the copy.
     pub fn fork(&self) -> Machine {
         Machine { shared: Arc::new(Mutex::new(self.lock().clone())) }
     }
@@ -244,13 +246,13 @@ impl Machine {
 
     /// Cuts the power: every process dies, and of what was not synced any part may be lost.
     ///
-    /// `chance` decides each sector, length and name: true keeps what was written. The machine then
-    /// boots anew.
+    /// `chance` decides on each sector, length and name: true keeps what was written. The machine
+    /// then boots again.
     pub fn power_cut(&self, mut chance: impl FnMut() -> bool) {
         self.power_cut_by(|_| chance());
     }
 
-    /// The same, where `keeps` is told what it decides on.
+    /// As [`Machine::power_cut`]; `keeps` receives the kind of data that it decides on.
     pub fn power_cut_by(&self, mut keeps: impl FnMut(Unsynced) -> bool) {
         let mut shared = self.lock();
         let shared = &mut *shared;
@@ -295,7 +297,7 @@ impl Machine {
         shared.boot += 1;
     }
 
-    /// Makes a place of a file unreadable, until it is written anew.
+    /// Makes a range of a file unreadable until it is overwritten.
     pub fn spoil(&self, path: &Path, place: Range<usize>) {
         let mut shared = self.lock();
         if let Some(inode) =
@@ -305,7 +307,7 @@ impl Machine {
         }
     }
 
-    /// Changes a file's bytes behind everybody's back, as a failing medium would.
+    /// Changes the bytes of a file as a failing medium would, without a disk operation.
     pub fn corrupt(&self, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
         let mut shared = self.lock();
         if let Some(inode) =
@@ -337,7 +339,8 @@ impl Shared {
         id
     }
 
-    /// Counts one operation of a process; an error if the process is dead, dies here, or is to fail here.
+    /// Counts one operation of a process. Fails if the process is dead, dies here, or must fail
+    /// here.
     fn count(&mut self, pid: u32, action: &str, changes: bool) -> io::Result<()> {
         let killed = || Err(io::Error::other("the process was killed"));
         self.operations += 1;
@@ -584,7 +587,10 @@ impl Disk for MemoryDisk {
                     change.apply(&mut shared.durable_names);
                     if let NameChange::Rename(from, _, moved, _) = &change {
                         // The name it was made under will not come back.
-                        let is_old = |change: &NameChange| matches!(change, NameChange::Set(path, inode) if path == from && inode == moved);
+                        let is_old = |change: &NameChange| match change {
+                            NameChange::Set(path, inode) => path == from && inode == moved,
+                            _ => false,
+                        };
                         shared.pending_names.retain(|change| !is_old(change));
                     }
                 } else {

@@ -54,7 +54,8 @@ impl DiskError {
 
     /// Returns true if the storage medium may be at fault.
     ///
-    /// Missing files, missing permissions, and a lack of descriptors or memory say nothing about it.
+    /// Missing files, missing permissions, and a lack of descriptors or memory say nothing about
+    /// it.
     pub fn is_medium_error(&self) -> bool {
         use io::ErrorKind::{Interrupted, NotFound, OutOfMemory, PermissionDenied};
         !self.is_out_of_descriptors()
@@ -80,8 +81,8 @@ impl DiskError {
 /// The result of disk operations.
 pub type DiskResult<T> = Result<T, DiskError>;
 
-/// Replaces a small file that may be lost: readers see the old or the new content, but a power cut may
-/// leave neither.
+/// Replaces a small file that may be lost: readers see the old or the new content, but a power cut
+/// may leave neither.
 pub fn replace_unsynced(
     disk: &dyn Disk,
     staged: &Path,
@@ -192,14 +193,15 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn links(&self, _path: &Path) -> DiskResult<u64> {
         Ok(1)
     }
-    /// Makes the empty file `to` share the current content of `from`. Returns false if the file system
-    /// cannot.
+    /// Makes the empty file `to` share the current content of `from`. Returns false if the file
+    /// system cannot.
     fn clone_file(&self, _from: &Path, _to: &Path) -> DiskResult<bool> {
         Ok(false)
     }
     /// Returns the free bytes of the file system that contains `path`.
     fn free_bytes(&self, path: &Path) -> DiskResult<u64>;
-    /// Returns true if `path` is on a network file system, where locks and flushes are not reliable.
+    /// Returns true if `path` is on a network file system, where locks and flushes are not
+    /// reliable.
     fn is_network(&self, path: &Path) -> DiskResult<bool>;
     /// Returns the identity of this process.
     fn identity(&self) -> &Identity;

@@ -1,5 +1,5 @@
-//! The real file system. Linux only: it reads `/proc` for processes and the boot id, clones files with
-//! `FICLONE`, and recognizes network file systems by the magic numbers of `linux/magic.h`.
+//! The real file system. Linux only: it reads `/proc` for processes and the boot id, clones files
+//! with `FICLONE`, and recognizes network file systems by the magic numbers of `linux/magic.h`.
 #![expect(
     clippy::disallowed_methods,
     reason = "this is the seam behind which the file system lives"

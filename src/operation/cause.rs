@@ -4,8 +4,8 @@ use super::Failure;
 
 /// Returns the cause of a failure: its message without names, paths, ids and numbers.
 ///
-/// Text in backticks, words with a slash, and words of 16 or more letters and digits (ids, CIDs) become
-/// `…`; numbers become `#`.
+/// Text in backticks, words with a slash, and words of 16 or more letters and digits (ids, CIDs)
+/// become `…`; numbers become `#`.
 pub fn normalised(failure: &Failure) -> String {
     let mut plain = String::with_capacity(failure.message.len());
     for (at, part) in failure.message.split('`').enumerate() {
@@ -27,7 +27,8 @@ pub fn normalised(failure: &Failure) -> String {
     words.join(" ")
 }
 
-/// Returns a short name of a cause: equal for equal error types and normalised messages of any backend.
+/// Returns a short name of a cause: equal for equal error types and normalised messages of any
+/// backend.
 pub fn fingerprint(failure: &Failure) -> String {
     let text = format!("{}\0{}", failure.error_type, normalised(failure));
     format!("{:08x}", crc32c::crc32c(text.as_bytes()))

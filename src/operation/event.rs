@@ -113,7 +113,8 @@ pub enum Event {
     /// Its claim ended without spending an attempt: it is pending again.
     #[serde(rename = "returned")]
     Requeued {
-        /// The reason: an outage, a hand-back, or a crash after which the backend denied the effect.
+        /// The reason: an outage, a hand-back, or a crash after which the backend denied the
+        /// effect.
         reason: String,
         /// Whether the attempt ended without an answer.
         interrupted: bool,
@@ -187,7 +188,8 @@ pub enum Event {
 }
 
 impl Event {
-    /// Returns the status after this event for an operation of status `from`; `None` if it is deleted.
+    /// Returns the status after this event for an operation of status `from`; `None` if it is
+    /// deleted.
     pub fn to(&self, from: Option<Status>) -> Option<Status> {
         Some(match self {
             Event::Logged(_)
@@ -210,7 +212,8 @@ impl Event {
         })
     }
 
-    /// Returns true if an operation of status `from` (`None`: not logged yet) may undergo this event.
+    /// Returns true if an operation of status `from` (`None`: not logged yet) may undergo this
+    /// event.
     pub fn is_legal_from(&self, from: Option<Status>) -> bool {
         let Some(from) = from else { return matches!(self, Event::Logged(_)) };
         match self {

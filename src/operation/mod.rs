@@ -1,7 +1,7 @@
 //! Operations: plain values, their legal transitions, and the arithmetic of retries.
 //!
-//! Nothing here touches a file, a clock or the network: a function that needs the time takes it as an
-//! argument. [`apply`] is the only place where an operation changes.
+//! Nothing here touches a file, a clock or the network: a function that needs the time takes it as
+//! an argument. [`apply`] is the only place where an operation changes.
 
 pub mod cause;
 mod counter;
@@ -355,7 +355,10 @@ impl Operation {
 
     /// Returns true if the outcome of its last attempt is unknown: only naming it runs it again.
     pub fn is_in_doubt(&self) -> bool {
-        matches!(&self.state, State::Failed { failure, .. } if failure.error_type == failure::IN_DOUBT)
+        matches!(
+            &self.state,
+            State::Failed { failure, .. } if failure.error_type == failure::IN_DOUBT
+        )
     }
 
     /// Returns true if a drain loop may claim it now.

@@ -73,8 +73,8 @@ impl<'de> Deserialize<'de> for OperationId {
 /// A name that does not match `[a-z][a-z0-9_]{0,63}` (types), or the same with `-` (backends).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{name}` is not a valid {what}: it must start with a letter a-z, followed by letters, digits or \
-     `_`{dash}, 64 characters at most"
+    "`{name}` is not a valid {what}: it must start with a letter a-z, followed by letters, digits \
+     or `_`{dash}, 64 characters at most"
 )]
 pub struct InvalidName {
     name: String,

@@ -32,7 +32,8 @@ const FACTOR_MAX: u64 = 10;
 /// Interruptions after which an operation runs last, with nothing else running.
 pub const ALONE_AFTER: u32 = 3;
 
-/// Interruptions after which an operation fails, so that none can crash the drain loop indefinitely.
+/// Interruptions after which an operation fails, so that none can crash the drain loop
+/// indefinitely.
 pub const ABANDON_AFTER: u32 = 8;
 
 /// The rule that spaces failed attempts.
@@ -66,9 +67,9 @@ impl RetryPolicy {
 
     /// Returns the event that a failed attempt of `operation` leads to.
     ///
-    /// `retry_after_ms` is the backoff that the backend asked for, `jitter` a number from 0 to 1, and
-    /// `last_success` the time of the last success of another operation there before this attempt: an
-    /// outage that other operations do not see spends attempts.
+    /// `retry_after_ms` is the backoff that the backend asked for, `jitter` a number from 0 to 1,
+    /// and `last_success` the time of the last success of another operation there before this
+    /// attempt: an outage that other operations do not see spends attempts.
     pub fn after_failure(
         &self,
         operation: &Operation,
@@ -111,9 +112,9 @@ impl RetryPolicy {
     }
 }
 
-/// Returns the rank of an operation among those that go after all others of their backend, since they
-/// found it unreachable [`OUTAGES_MAX`] times in a row or more; `None` if it does not. A lower rank goes
-/// first.
+/// Returns the rank of an operation among those that go after all others of their backend, since
+/// they found it unreachable [`OUTAGES_MAX`] times in a row or more; `None` if it does not. A lower
+/// rank goes first.
 pub fn outage_rank(operation: &Operation) -> Option<usize> {
     let outages = Outages::of(operation);
     match outages.at_fault {

@@ -3,8 +3,8 @@ use super::{
     Revision, Source, State, Status, Time, Wait,
 };
 
-/// The largest values that columns of Parquet files hold. Beyond them, the same records would give one
-/// state when folded from the journal and another one when read from a file.
+/// The largest values that columns of Parquet files hold. Beyond them, the same records would give
+/// one state when folded from the journal and another one when read from a file.
 const SIZE_KEPT: u64 = i64::MAX as u64;
 const MAX_RETRIES_KEPT: u32 = i32::MAX as u32;
 
@@ -43,7 +43,10 @@ impl Transition {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IllegalTransition {
     /// The status does not allow the event.
-    #[error("operation {number} is {}; it cannot be {past_participle}", from.map_or("not logged", Status::as_str))]
+    #[error(
+        "operation {number} is {}; it cannot be {past_participle}",
+        from.map_or("not logged", Status::as_str)
+    )]
     Status {
         /// The operation.
         number: Number,

@@ -1,7 +1,7 @@
 //! The operations that are due, per backend; without access to the log.
 //!
-//! Operations of the journal are inserted one by one. Parquet files are announced with their figures of
-//! the manifest, and requested only when one of their rows may have to go next.
+//! Operations of the journal are inserted one by one. Parquet files are announced with their
+//! figures of the manifest, and requested only when one of their rows may have to go next.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -27,7 +27,8 @@ pub struct Entry {
 pub enum Turn {
     /// By priority, then by number.
     InOrder,
-    /// After those: it has found its backend unreachable this many times in a row and may be the cause.
+    /// After those: it has found its backend unreachable this many times in a row and may be the
+    /// cause.
     AfterOthers(usize),
     /// After all others, with nothing else running: it has been interrupted repeatedly.
     AloneAndLast,

@@ -1,9 +1,9 @@
 //! The reserve: disk space kept for finishing logged operations when the disk is full.
 //!
-//! It is a file of zeros, created with the log if the disk has room for it. Settling, cancelling, folding
-//! and cleaning up release it rather than fail; logging never does. An empty file in its place means that
-//! it was released: until it can be created again, new operations must leave as many bytes free, so that
-//! they do not use the space meant for outcomes.
+//! It is a file of zeros, created with the log if the disk has room for it. Settling, cancelling,
+//! folding and cleaning up release it rather than fail; logging never does. An empty file in its
+//! place means that it was released: until it can be created again, new operations must leave as
+//! many bytes free, so that they do not use the space meant for outcomes.
 
 use crate::disk::{Access, DiskResult};
 use crate::wal::change::{Change, Written};
@@ -27,7 +27,8 @@ impl Wal {
         }
     }
 
-    /// Returns the bytes that new operations must leave free: the setting, or the size of a released reserve.
+    /// Returns the bytes that new operations must leave free: the setting, or the size of a
+    /// released reserve.
     pub(super) fn kept_free(&self) -> DiskResult<u64> {
         let is_released = self.reserve_len()?.is_some_and(|len| len < self.options.reserve_bytes);
         Ok(self.options.min_free_bytes.max(if is_released {
@@ -37,8 +38,8 @@ impl Wal {
         }))
     }
 
-    /// Creates the reserve if there is none and the disk has room. Failures are only logged: the next
-    /// checkpoint tries again.
+    /// Creates the reserve if there is none and the disk has room. Failures are only logged: the
+    /// next checkpoint tries again.
     pub(super) fn keep_reserve(&self) {
         if let Err(error) = self.try_keep_reserve() {
             tracing::debug!(%error, "could not create the reserve");
@@ -93,7 +94,8 @@ impl Wal {
         Ok(true)
     }
 
-    /// Runs a step that finishes logged work; if the disk is full, releases the reserve and runs it again.
+    /// Runs a step that finishes logged work; if the disk is full, releases the reserve and runs it
+    /// again.
     pub(super) fn finishing<T>(&self, mut run: impl FnMut() -> WalResult<T>) -> WalResult<T> {
         loop {
             match run() {
@@ -103,8 +105,8 @@ impl Wal {
         }
     }
 
-    /// As [`Wal::transact`], for claims, outcomes and other changes that finish operations: on a full disk it
-    /// releases the reserve. Not for new operations.
+    /// As [`Wal::transact`], for claims, outcomes and other changes that finish operations: on a
+    /// full disk it releases the reserve. Not for new operations.
     pub fn transact_finishing<T>(
         &self,
         mut decide: impl FnMut(&mut View) -> WalResult<(Vec<Change>, T)>,
@@ -112,7 +114,8 @@ impl Wal {
         self.finishing(|| self.transact(&mut decide))
     }
 
-    /// Returns the free bytes if neither they nor the reserve suffice for the outcomes of new claims.
+    /// Returns the free bytes if neither they nor the reserve suffice for the outcomes of new
+    /// claims.
     pub fn lacks_room_for_outcomes(&self) -> WalResult<Option<u64>> {
         let free = self.disk.free_bytes(self.layout.base())?;
         let suffices = free >= OUTCOME_BYTES

@@ -1,13 +1,14 @@
 //! The spool: content copied into the log, so that its source may change or disappear afterwards.
 //!
 //! `spool/<name>` holds content once. Each operation that needs it has its own link,
-//! `spool/<name>.<operation id>`, reads through it, and keeps it until the operation is completed, deleted or
-//! not in the log. So no process has to know the other users of the content, and `<name>` is removed when it
-//! is the last link. Without hard links, each operation has its own copy.
+//! `spool/<name>.<operation id>`, reads through it, and keeps it until the operation is completed,
+//! deleted or not in the log. So no process has to know the other users of the content, and
+//! `<name>` is removed when it is the last link. Without hard links, each operation has its own
+//! copy.
 //!
-//! The order is: content is staged in `tmp/` and synced; it is linked into `spool/`, and the directory is
-//! synced; then, under `lock`, the link is checked and the frame is written. A frame that names content never
-//! exists without it.
+//! The order is: content is staged in `tmp/` and synced; it is linked into `spool/`, and the
+//! directory is synced; then, under `lock`, the link is checked and the frame is written. A frame
+//! that names content never exists without it.
 
 use std::collections::BTreeSet;
 
@@ -97,8 +98,8 @@ impl Wal {
         }
     }
 
-    /// Logs operations, some with staged content, which is durable before their frame is written. Everything is
-    /// durable on return. If nothing was logged, the spool is unchanged.
+    /// Logs operations, some with staged content, which is durable before their frame is written.
+    /// Everything is durable on return. If nothing was logged, the spool is unchanged.
     pub fn append_staged(
         &self,
         operations: Vec<(Logged, Option<Staged>)>,
@@ -119,8 +120,8 @@ impl Wal {
         })
     }
 
-    /// As [`Wal::transact`], for changes that log operations with staged content. The content of operations that
-    /// `decide` does not log is removed.
+    /// As [`Wal::transact`], for changes that log operations with staged content. The content of
+    /// operations that `decide` does not log is removed.
     pub fn transact_staged<T>(
         &self,
         content: Vec<(OperationId, Staged)>,
@@ -133,8 +134,8 @@ impl Wal {
         })
     }
 
-    /// Publishes staged content, then calls `write`, which writes the frame that names it and returns the
-    /// operations that are in the log.
+    /// Publishes staged content, then calls `write`, which writes the frame that names it and
+    /// returns the operations that are in the log.
     fn with_staged<T>(
         &self,
         mut content: Vec<(OperationId, Staged)>,
@@ -219,7 +220,8 @@ impl Wal {
         Ok(())
     }
 
-    /// Removes the links of operations that were not logged. A sweep removes what cannot be removed now.
+    /// Removes the links of operations that were not logged. A sweep removes what cannot be removed
+    /// now.
     fn take_back(&self, content: &[(OperationId, Staged)]) {
         let links: Vec<_> = content.iter().map(|(id, staged)| (*id, staged.name.clone())).collect();
         if let Err(error) = self.remove_unknown(&links) {
@@ -227,8 +229,8 @@ impl Wal {
         }
     }
 
-    /// Removes the links whose operations are not in the log. `lock` is held meanwhile, so that none of them can
-    /// be logged between the check and the removal.
+    /// Removes the links whose operations are not in the log. `lock` is held meanwhile, so that
+    /// none of them can be logged between the check and the removal.
     pub(super) fn remove_unknown(&self, links: &[(OperationId, String)]) -> WalResult<()> {
         for some in links.chunks(LOCKED_AT_ONCE) {
             let mut inner = self.lock_inner();
@@ -248,8 +250,8 @@ impl Wal {
         Ok(())
     }
 
-    /// Removes content without links of operations. A link that is created concurrently keeps its content; only
-    /// the shared name is lost.
+    /// Removes content without links of operations. A link that is created concurrently keeps its
+    /// content; only the shared name is lost.
     fn remove_unused(&self, name: &str) {
         let shared = self.layout.spooled(name);
         if self.disk.links(&shared).ok() == Some(1) {
@@ -258,8 +260,8 @@ impl Wal {
         }
     }
 
-    /// Removes the content of an operation that is durably completed, redirected or deleted. Those states are
-    /// final, so no lock is needed. A sweep removes what cannot be removed now.
+    /// Removes the content of an operation that is durably completed, redirected or deleted. Those
+    /// states are final, so no lock is needed. A sweep removes what cannot be removed now.
     pub fn release_spool(&self, operation: &Operation) {
         if let Some(name) = operation.source.as_ref().and_then(|source| source.spool.as_deref()) {
             self.release_link(name, operation.id);
@@ -277,8 +279,9 @@ impl Wal {
 
     /// Links the content of an existing operation for a new one; does nothing if there is none.
     ///
-    /// For use in the function that [`Wal::transact`] calls: it ensures that the existing operation is unchanged,
-    /// and returns the [`Change::NewAs`] with the same source. Under `lock`, no sweep runs between link and frame.
+    /// For use in the function that [`Wal::transact`] calls: it ensures that the existing operation
+    /// is unchanged, and returns the [`Change::NewAs`] with the same source. Under `lock`, no sweep
+    /// runs between link and frame.
     pub fn share_spool(&self, from: &Operation, to: OperationId) -> WalResult<()> {
         let Some(name) = from.source.as_ref().and_then(|source| source.spool.as_deref()) else {
             return Ok(());
@@ -307,8 +310,8 @@ impl Wal {
         self.sync_spool().map_err(WalError::NotLogged)
     }
 
-    /// Removes leftovers of dead processes: staged content, links whose operation is completed or was never
-    /// logged, content without links. Everything before generation `before` is durable.
+    /// Removes leftovers of dead processes: staged content, links whose operation is completed or
+    /// was never logged, content without links. Everything before generation `before` is durable.
     pub(super) fn sweep_spool(&self, before: u64) -> WalResult<()> {
         self.sweep_stages()?;
         let entries = match self.disk.list(&self.layout.spool()) {
@@ -398,8 +401,8 @@ impl Wal {
 }
 
 impl Stage<'_> {
-    /// Copies or clones a file: a clone of any size, a copy of up to `copy_max` bytes. A file larger than
-    /// `hash_max` is cloned without being read.
+    /// Copies or clones a file: a clone of any size, a copy of up to `copy_max` bytes. A file
+    /// larger than `hash_max` is cloned without being read.
     pub fn take(
         &mut self,
         path: &std::path::Path,
@@ -474,7 +477,8 @@ impl Stage<'_> {
         Ok((source, Staged { path: staged, name, len: before.len }))
     }
 
-    /// Fails if a copy of that many bytes would not leave the space kept for finishing logged operations.
+    /// Fails if a copy of that many bytes would not leave the space kept for finishing logged
+    /// operations.
     fn check_room(&self, path: &std::path::Path, bytes: u64) -> Result<(), NotTaken> {
         let free = self.wal.disk.free_bytes(self.wal.layout.base()).map_err(NotTaken::log)?;
         let kept = self.wal.kept_free().map_err(NotTaken::log)?;
@@ -508,8 +512,8 @@ impl Drop for Stage<'_> {
     }
 }
 
-/// Returns true if an operation will not read its content again. A failed one may be retried, unless it was
-/// redirected.
+/// Returns true if an operation will not read its content again. A failed one may be retried,
+/// unless it was redirected.
 fn is_over(operation: &Operation) -> bool {
     operation.status() == Status::Completed || operation.redirected_to.is_some()
 }

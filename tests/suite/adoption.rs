@@ -277,10 +277,7 @@ fn unreadable_records_are_reported_and_kept() {
         .collect();
     let expected = [
         ("partitions/wal_1735680000_0.parquet", "neither Parquet nor JSON"),
-        (
-            "partitions/wal_1735720000_0.parquet",
-            "the line at byte 689: unknown status `queued`",
-        ),
+        ("partitions/wal_1735720000_0.parquet", "the line at byte 689: unknown status `queued`"),
         ("archives/archive_20240101.parquet", "the file is empty"),
     ];
     assert_eq!(unread, expected);

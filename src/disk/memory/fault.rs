@@ -1,9 +1,9 @@
 use std::io::{self, ErrorKind};
 
-/// How disk operations of a simulated process fail.
+/// A way in which disk operations of a simulated process fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Whatever changes the disk fails like this.
+    /// Every change of the disk fails with this error.
     Changes(ErrorKind),
     /// The medium fails: reading, writing, flushing, looking up names (`EIO`).
     Medium,
@@ -15,14 +15,14 @@ pub enum Fault {
     ReadOnly,
     /// There are no descriptors left: nothing can be opened or listed (`EMFILE`).
     Descriptors,
-    /// A write stops half way (`ENOSPC`).
+    /// A write stops halfway (`ENOSPC`).
     ShortWrite,
     /// A flush fails, and with it all that was not flushed yet may be lost (`EIO`).
     Flush,
 }
 
 impl Fault {
-    /// All of them, with one kind of the first.
+    /// All faults, with one kind for the first.
     pub const ALL: [Fault; 8] = [
         Fault::Changes(ErrorKind::Other),
         Fault::Medium,
@@ -34,11 +34,11 @@ impl Fault {
         Fault::Flush,
     ];
 
-    /// Whether it can hit an operation.
+    /// Returns true if it applies to an operation.
     pub(super) fn hits(self, action: &str, changes: bool) -> bool {
         match self {
             Fault::Changes(_) | Fault::Quota | Fault::Full => changes,
-            // Flushing what is clean works on a file system that has become read-only.
+            // On a file system that has become read-only, flushing clean pages succeeds.
             Fault::ReadOnly => changes && !action.starts_with("sync"),
             Fault::Medium => !matches!(action, "lock" | "unlock"),
             Fault::Descriptors => matches!(action, "open" | "list" | "sync directory"),
@@ -47,7 +47,7 @@ impl Fault {
         }
     }
 
-    /// What the system says.
+    /// Returns the error of the operating system.
     pub(super) fn error(self) -> io::Error {
         match self {
             Fault::Changes(kind) => kind.into(),

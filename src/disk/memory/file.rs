@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{Fault, MemoryDisk, Shared, metadata_of};
 use crate::disk::{DiskError, DiskFile, DiskResult, Metadata};
 
-/// A file of a simulated machine, open in one of its processes.
+/// An open file of a simulated process.
 #[derive(Debug)]
 pub(super) struct MemoryFile {
     pub(super) disk: MemoryDisk,
     pub(super) inode: u64,
     pub(super) handle: u64,
-    /// Of the failed syncs of this file, how many this handle was told of, or came after.
+    /// The failed syncs of this file that this handle has reported, or that preceded it.
     pub(super) failures: AtomicU64,
     pub(super) path: PathBuf,
 }
@@ -40,8 +40,8 @@ impl DiskFile for MemoryFile {
             let live = &inode.live;
             let start = usize::try_from(offset).unwrap_or(usize::MAX).min(live.len());
             let end = start.saturating_add(buffer.len()).min(live.len());
-            // `pread` gives what stands before a bad place, and the error when it is asked for the rest: readers of files
-            // ask until they have all.
+            // `pread` returns the bytes before an unreadable range, and the error on the next call:
+            // readers call it until they have all bytes.
             if inode.bad.iter().any(|bad| bad.start < end && start < bad.end) {
                 return Err(Fault::Medium.error());
             }
@@ -66,7 +66,7 @@ impl DiskFile for MemoryFile {
         let synced = self.disk.run("sync", &self.path, true, |shared| {
             let inode = shared.inode_mut(self.inode)?;
             inode.sync();
-            // A failure that somebody else was told of is told to every other handle, once.
+            // A failure that one handle has reported is reported by every other handle once.
             Ok(self.failures.swap(inode.failures, Ordering::SeqCst) == inode.failures)
         });
         if synced.is_err()

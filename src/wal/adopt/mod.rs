@@ -1,8 +1,8 @@
-//! Adoption of a directory of the original system: its operations become part of the log, and its files are
-//! set aside unchanged.
+//! Adoption of a directory of the original system: its operations become part of the log, and its
+//! files are set aside unchanged.
 //!
-//! 1. The process that creates the log lists the original files in the manifest; from then on they are part
-//!    of the log.
+//! 1. The process that creates the log lists the original files in the manifest; from then on they
+//!    are part of the log.
 //! 2. The same operations are written to new files, and one manifest names those instead.
 //! 3. The original files are moved to `quarantine/original/`, and the list is removed.
 //!
@@ -46,11 +46,14 @@ impl Unread {
 }
 
 impl View {
-    /// Returns what a cleanup, which adopts them first, would prune of the original operations; `None` without
-    /// such operations.
+    /// Returns what a cleanup, which adopts them first, would prune of the original operations;
+    /// `None` without such operations.
     pub fn plan_of_originals(&self, max_age_days: u64, now: Time) -> Option<CleanupPlan> {
         let oldest_kept = now.day().saturating_sub(i64::try_from(max_age_days).unwrap_or(i64::MAX));
-        let old = |row: &&Operation| matches!(row.state, State::Completed { at, .. } if at.day() < oldest_kept);
+        let old = |row: &&Operation| match row.state {
+            State::Completed { at, .. } => at.day() < oldest_kept,
+            _ => false,
+        };
         let operations = self.original_rows()?.operations().iter().filter(old).count() as u64;
         Some(CleanupPlan { operations, ..CleanupPlan::default() })
     }
@@ -72,7 +75,8 @@ impl Wal {
         self.carry_on_adopting()
     }
 
-    /// Returns the original files for the manifest of a new log, and the number of their operations.
+    /// Returns the original files for the manifest of a new log, and the number of their
+    /// operations.
     pub(super) fn find_originals(&self) -> WalResult<(Option<Originals>, u64)> {
         let found = original::survey(&*self.disk, &self.layout)?;
         if found.files.is_empty() {
@@ -82,7 +86,8 @@ impl Wal {
         Ok((Some(Originals { adopted: false, files: found.listing() }), found.rows().count()))
     }
 
-    /// Completes the adoption of the files that the manifest lists. The caller holds `checkpoint.lock`.
+    /// Completes the adoption of the files that the manifest lists. The caller holds
+    /// `checkpoint.lock`.
     pub(super) fn carry_on_adopting(&self) -> WalResult<()> {
         let mut manifest = self.manifest()?;
         while let Some(originals) = manifest.originals.take_if(|originals| !originals.adopted) {
@@ -122,7 +127,8 @@ impl Wal {
         listed.map(|_| ())
     }
 
-    /// Writes the operations to new files, and makes those part of the log in place of the originals.
+    /// Writes the operations to new files, and makes those part of the log in place of the
+    /// originals.
     fn write_adopted(&self, found: Survey) -> WalResult<()> {
         // A process that died here left files that no manifest names.
         self.sweep(&mut CheckpointReport::default())?;

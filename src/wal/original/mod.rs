@@ -1,5 +1,5 @@
-//! Reads files of the original system leniently: Parquet rows, and the JSON lines that it appends where a
-//! row does not fit its columns.
+//! Reads files of the original system leniently: Parquet rows, and the JSON lines that it appends
+//! where a row does not fit its columns.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -86,7 +86,8 @@ pub fn survey(disk: &dyn Disk, layout: &Layout) -> WalResult<Survey> {
     Ok(survey)
 }
 
-/// Returns true if the footer of a file has the key of this program or, without a footer, probably had it.
+/// Returns true if the footer of a file has the key of this program or, without a footer, probably
+/// had it.
 fn is_ours(name: &str, bytes: &[u8]) -> bool {
     match footer::footer(&Bytes::copy_from_slice(bytes)) {
         Ok(metadata) => metadata
@@ -150,8 +151,8 @@ impl Rows {
             let (operations, unread) = read_file(name, bytes);
             rows.unread.extend(unread);
             for operation in operations {
-                // The original system may leave an id in two files. Archives follow partitions, and later
-                // rows follow earlier ones.
+                // The original system may leave an id in two files. Archives follow partitions, and
+                // later rows follow earlier ones.
                 let older = newest
                     .get(&operation.id)
                     .is_none_or(|(known, _)| known.updated_at <= operation.updated_at);
@@ -405,7 +406,8 @@ fn text_of(value: &Value) -> String {
     }
 }
 
-/// Returns the id for an id of the original system: the same if it is a UUID, otherwise a hash of its text.
+/// Returns the id for an id of the original system: the same if it is a UUID, otherwise a hash of
+/// its text.
 pub fn id_of(text: &str) -> OperationId {
     OperationId::parse(text).unwrap_or_else(|| {
         let hash = Sha256::digest(format!("wal-cli operation_id {text}").as_bytes());
@@ -493,8 +495,8 @@ fn state_of(
         (error.is_some() || error_type.is_some()).then(|| failure(FailureClass::Transient));
     Ok(match status {
         Status::Pending => State::Pending { last_failure },
-        // The claiming process is not known. No process has the id 0, so a drain loop queries the backend
-        // first.
+        // The claiming process is not known. No process has the id 0, so a drain loop queries the
+        // backend first.
         Status::Processing => State::Processing {
             claim: Claim { pid: 0, host: "unknown".into(), started: updated_at },
             cancel_requested: false,

@@ -125,7 +125,8 @@ fn numbers_follow_time_then_id() {
     assert_eq!(rows.operation_by_id(id_of("c")).unwrap().number, Number::new(1));
 }
 
-/// A page may be damaged, and nothing checks its bytes: no panic, and what is appended is read all the same.
+/// A page may be damaged, and nothing checks its bytes: no panic, and what is appended is read all
+/// the same.
 #[test]
 fn damage_at_any_byte_hides_no_line_behind_it() {
     let lines = APPENDED.len() - APPENDED.iter().rev().position(|byte| *byte == 0).unwrap();

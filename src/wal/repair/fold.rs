@@ -48,8 +48,8 @@ impl Repair<'_> {
                 numbers.iter().filter(|n| !is_present(n) && !deleted.contains(n)).collect();
             if gone.len() as u64 > rows {
                 let what = format!(
-                    "lost files held {rows} of the {} unaccounted operations from {} to {}; the others may have \
-                     been deleted earlier",
+                    "lost files held {rows} of the {} unaccounted operations from {} to {}; \
+                     the others may have been deleted earlier",
                     gone.len(),
                     gone.first().unwrap_or(&Number::ZERO),
                     gone.last().unwrap_or(&Number::ZERO)
@@ -90,7 +90,8 @@ impl Repair<'_> {
         Ok(plan)
     }
 
-    /// Applies the transitions that are legal. Returns the operations without the record that logged them.
+    /// Applies the transitions that are legal. Returns the operations without the record that
+    /// logged them.
     fn apply(
         &mut self,
         records: &[Record],
@@ -120,8 +121,8 @@ impl Repair<'_> {
                     } else if !deleted.contains(&number) {
                         orphans.insert(number);
                         let what = format!(
-                            "the record that logged operation {number} is lost, so its transition {} ({}) \
-                             cannot be applied",
+                            "the record that logged operation {number} is lost, so its transition {} \
+                             ({}) cannot be applied",
                             transition.revision,
                             transition.event.past_participle()
                         );
@@ -188,7 +189,8 @@ impl Repair<'_> {
                 files.plan.damaged.push(self.layout.relative(&shared));
             }
             let what = format!(
-                "the spooled content of operation {} is lost; it will read its source file, if that is unchanged",
+                "the spooled content of operation {} is lost; it will read its source file, \
+                 if that is unchanged",
                 content.number
             );
             self.lose(&name, None, &what);
@@ -202,7 +204,8 @@ impl Repair<'_> {
                     needed.iter().map(|content| content.id).collect();
                 for entry in self.disk.list(&self.layout.spool())? {
                     let name = entry.name.to_string_lossy();
-                    if matches!(Layout::parse_spooled(&name), Some((_, Some(id))) if !owners.contains(&id))
+                    if let Some((_, Some(id))) = Layout::parse_spooled(&name)
+                        && !owners.contains(&id)
                     {
                         files.plan.ownerless.push(format!("spool/{name}"));
                     }

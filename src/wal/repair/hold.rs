@@ -1,5 +1,5 @@
-//! Holds operations whose lost records may have completed, deleted or changed them, until a user has
-//! checked them: a completed operation must not run twice, nor a deleted one at all.
+//! Holds operations whose lost records may have completed, deleted or changed them, until a user
+//! has checked them: a completed operation must not run twice, nor a deleted one at all.
 
 use std::collections::HashSet;
 
@@ -12,8 +12,8 @@ use crate::wal::manifest::{FileEntry, Manifest};
 use crate::wal::schema::Table;
 
 /// The reason of the hold in the history.
-const REASON: &str = "a repair could not determine whether it had run or changed since; check it, then release or \
-                      delete it";
+const REASON: &str = "a repair could not determine whether it had run or changed since; check it, then \
+                      release or delete it";
 
 /// Returns true if a row alone does not prove the current state of its operation: the journal must.
 pub(super) fn rows_prove_nothing(manifest: Option<&Manifest>, journal: &Journal) -> bool {
@@ -46,7 +46,8 @@ impl Repair<'_> {
         Ok(unproven)
     }
 
-    /// Holds operations that are doubtful, have gaps in their history, or whose state is not proven.
+    /// Holds operations that are doubtful, have gaps in their history, or whose state is not
+    /// proven.
     pub(super) fn hold(
         &mut self,
         prove_nothing: bool,

@@ -18,8 +18,8 @@ use crate::wal::manifest::Manifest;
 /// The least bytes of a transition: bounds the number of transitions in an unreadable place.
 const RECORD_MIN: u64 = 48;
 
-/// The bytes that a generation of which nothing is left is assumed to have held. One that a recovery
-/// wrote may be longer, but rarely is.
+/// The bytes that a generation of which nothing is left is assumed to have held. One that a
+/// recovery wrote may be longer, but rarely is.
 const GENERATION_MAX: u64 = 4 << 20;
 
 /// A transition and its place.
@@ -42,7 +42,8 @@ pub(super) struct Journal {
     pub(super) losses: Vec<Loss>,
     /// Numbers that batches had reserved.
     pub(super) reserved: Vec<(Number, Number)>,
-    /// The lowest number that the journal may have assigned, and the one above the highest it mentions.
+    /// The lowest number that the journal may have assigned, and the one above the highest it
+    /// mentions.
     pub(super) numbers: (Number, Number),
     /// The next number at the current position.
     next: Number,
@@ -123,8 +124,8 @@ impl Generations {
         !self.files.contains_key(&generation) || self.unfinished.contains(&generation)
     }
 
-    /// Returns the generation to continue with where no header names `generation` as the one before: one
-    /// that has lost its header, or its predecessor.
+    /// Returns the generation to continue with where no header names `generation` as the one
+    /// before: one that has lost its header, or its predecessor.
     fn after_broken_link(&self, generation: u64, has_manifest: bool) -> Option<u64> {
         let has_lost_its_link = |candidate: &u64| {
             self.headers.get(candidate).is_none_or(|header| {
@@ -144,7 +145,8 @@ impl Generations {
 }
 
 impl Journal {
-    /// Reads the generations from the first one that the manifest names; without a manifest, all of them.
+    /// Reads the generations from the first one that the manifest names; without a manifest, all of
+    /// them.
     pub(super) fn read(
         disk: &dyn Disk,
         layout: &Layout,
@@ -156,8 +158,8 @@ impl Journal {
             journal.numbers.1 = journal.numbers.1.max(header.number);
             journal.revision = journal.revision.max(header.revision);
         }
-        // Without a manifest, a generation without a header counts as well: records that two generations
-        // hold are taken once.
+        // Without a manifest, a generation without a header counts as well: records that two
+        // generations hold are taken once.
         let first = manifest.map(|manifest| manifest.first_generation);
         let Some(mut generation) = first.or(source.numbers.first().copied()) else {
             // Every log has at least one generation.
@@ -166,7 +168,8 @@ impl Journal {
             return Ok(journal);
         };
         journal.last = manifest.map(|manifest| manifest.revision);
-        // The manifest names the first number of its first generation, which may have lost its header.
+        // The manifest names the first number of its first generation, which may have lost its
+        // header.
         journal.next = manifest.map_or(Number::FIRST, |manifest| manifest.next_number);
         journal.numbers.0 =
             source.headers.get(&generation).map_or(journal.next, |header| header.number);
@@ -182,8 +185,8 @@ impl Journal {
                 && source.is_gone(named)
             {
                 let name = layout.relative(&layout.generation(named));
-                let what = "named by the seal of the generation before it, but missing; its contents are \
-                            unknown";
+                let what = "named by the seal of the generation before it, but missing; its contents \
+                            are unknown";
                 journal.lose(&name, 0, 0, what, GENERATION_MAX);
             }
             let next = next.map(|next| next.generation);
@@ -197,8 +200,9 @@ impl Journal {
         }
     }
 
-    /// Reads one generation. `is_first`: the manifest names it as its first one. `next` is the header of
-    /// the generation that follows; without one, `synced` is the offset up to which notes call it durable.
+    /// Reads one generation. `is_first`: the manifest names it as its first one. `next` is the
+    /// header of the generation that follows; without one, `synced` is the offset up to which notes
+    /// call it durable.
     fn read_generation(
         &mut self,
         layout: &Layout,
@@ -237,8 +241,8 @@ impl Journal {
             self.lose(name, 0, 0, "transitions before it are missing", 0);
         }
         if header.previous == 0 {
-            // The first one, or the beginning after a repair or an adoption: generations before it are not
-            // part of the journal.
+            // The first one, or the beginning after a repair or an adoption: generations before it
+            // are not part of the journal.
             self.proven.clear();
         }
         self.last = Some(header.revision);
@@ -265,7 +269,8 @@ impl Journal {
         }
     }
 
-    /// Reports missing generations that a note names: those were durable, so their contents are lost.
+    /// Reports missing generations that a note names: those were durable, so their contents are
+    /// lost.
     pub(super) fn miss_noted(
         &mut self,
         layout: &Layout,
@@ -295,7 +300,8 @@ impl Journal {
         }
     }
 
-    /// Reports a lost header. Its contents are redundant: the next frame shows whether more is missing.
+    /// Reports a lost header. Its contents are redundant: the next frame shows whether more is
+    /// missing.
     fn lose_header(&mut self, path: &str) {
         let what = "the header cannot be read".to_owned();
         self.losses.push(Loss { path: path.to_owned(), range: Some((0, HEADER_LEN)), what });
@@ -303,7 +309,8 @@ impl Journal {
         self.next_is_known = false;
     }
 
-    /// Reports a lost end of the journal if files hold later operations, or later states, than it does.
+    /// Reports a lost end of the journal if files hold later operations, or later states, than it
+    /// does.
     pub(super) fn end_too_early(
         &mut self,
         highest: (Number, Revision),
@@ -313,7 +320,8 @@ impl Journal {
             (manifest.next_number, manifest.revision)
         });
         if highest.0 >= self.numbers.1.max(number) || highest.1 > self.revision.max(revision) {
-            let what = "it ends before the latest state in the files; the contents after its end are unknown";
+            let what =
+                "it ends before the latest state in the files; the rest of its contents is unknown";
             self.lose("journal", 0, 0, what, GENERATION_MAX);
         }
     }
@@ -423,8 +431,8 @@ impl Journal {
         if known > from {
             self.lose(name, from, known, "durable bytes cannot be read", known - from);
         }
-        // An unreadable place may hide frames, unless zeros can be read in place of the next frame: then
-        // no frame follows.
+        // An unreadable place may hide frames, unless zeros can be read in place of the next frame:
+        // then no frame follows.
         let head = from..from + FRAME_HEADER_LEN as u64;
         let head_is_hidden = bad.iter().any(|(from, to)| *from < head.end && head.start < *to);
         let index = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
@@ -458,8 +466,8 @@ impl Journal {
             self.numbers.1 = self.numbers.1.max(record.number.next());
             match record.decode(revision, payload.actor()).filter(|read| read.to() == record.to) {
                 Some(transition) => {
-                    // After a gap, a transition that keeps the status proves nothing about transitions in
-                    // the gap. A claim does: a held operation cannot be claimed.
+                    // After a gap, a transition that keeps the status proves nothing about
+                    // transitions in the gap. A claim does: a held operation cannot be claimed.
                     let is_claim = record.to == Some(Status::Processing)
                         && record.from != Some(Status::Processing);
                     if !self.has_gaps || record.from.is_none() || is_claim {

@@ -1,11 +1,11 @@
 //! Repair of a damaged log: the result is valid and contains every record that can be read.
 //!
 //! 1. Everything is read, and losses are noted. Nothing has been changed so far.
-//! 2. Rewritten operations are staged in `tmp/`, flushed, and renamed into place. Damaged files that a
-//!    checkpoint would remove are copied to `quarantine/`. A new generation is created. No manifest names
-//!    any of these yet.
-//! 3. One manifest replaces the old one. A kill before it leaves the damaged log, a kill after it the
-//!    repaired one.
+//! 2. Rewritten operations are staged in `tmp/`, flushed, and renamed into place. Damaged files
+//!    that a checkpoint would remove are copied to `quarantine/`. A new generation is created. No
+//!    manifest names any of these yet.
+//! 3. One manifest replaces the old one. A kill before it leaves the damaged log, a kill after it
+//!    the repaired one.
 //! 4. Only then are the damaged originals moved to `quarantine/`. Nothing is deleted.
 
 mod fold;
@@ -64,8 +64,8 @@ pub struct Repaired {
     pub holed: NumberSet,
     /// Operations read from damaged files: any of their fields may have changed.
     pub doubtful: NumberSet,
-    /// Operations that are held until a user releases them: lost records may have completed or deleted
-    /// them, or their fields may have changed.
+    /// Operations that are held until a user releases them: lost records may have completed or
+    /// deleted them, or their fields may have changed.
     pub held: NumberSet,
     /// Files that were moved or copied to `quarantine/`, by their new names.
     pub set_aside: Vec<String>,
@@ -89,7 +89,8 @@ pub(super) struct Plan {
     pub(super) rows: BTreeMap<Number, Operation>,
     /// Files that are moved to `quarantine/` at the end.
     pub(super) damaged: Vec<String>,
-    /// Spooled content without a known operation: it may belong to a lost one, and is moved as well.
+    /// Spooled content without a known operation: it may belong to a lost one, and is moved as
+    /// well.
     pub(super) ownerless: Vec<String>,
     pub(super) next_number: Number,
     pub(super) revision: Revision,
@@ -127,8 +128,8 @@ fn insist<T>(read: impl Fn() -> DiskResult<T>) -> DiskResult<T> {
 
 /// Reads a file, with zeros in place of ranges that the medium does not return.
 ///
-/// The inner error means that the file is missing or wholly unreadable. Any other error says nothing about
-/// the file, and ends the repair before anything is changed.
+/// The inner error means that the file is missing or wholly unreadable. Any other error says
+/// nothing about the file, and ends the repair before anything is changed.
 fn read(disk: &dyn Disk, path: &Path) -> WalResult<Result<Read, DiskError>> {
     match insist(|| disk.read(path)) {
         Ok(bytes) => Ok(Ok(Read { bytes, bad: Vec::new() })),
@@ -228,7 +229,8 @@ pub fn repair(
 impl Repair<'_> {
     fn run(mut self, append: &LockFile, sync: &LockFile) -> WalResult<Repaired> {
         if let Some(mut note) = note::read_if_readable::<AppendNote>(append.file())? {
-            // If this process is killed, the next writer recovers the journal and makes the manifest durable.
+            // If this process is killed, the next writer recovers the journal and makes the
+            // manifest durable.
             note.at_work = true;
             note::write(append.file(), &note)?;
         }
@@ -340,8 +342,8 @@ impl Repair<'_> {
         Ok(self.report)
     }
 
-    /// Copies to `quarantine/` whatever a checkpoint would remove once the new manifest is in force. Returns
-    /// the names of the copied files.
+    /// Copies to `quarantine/` whatever a checkpoint would remove once the new manifest is in
+    /// force. Returns the names of the copied files.
     fn copy_evidence(
         &mut self,
         without_manifest: bool,
@@ -364,10 +366,11 @@ impl Repair<'_> {
         Ok(copied)
     }
 
-    /// Links spooled content without a known operation into `quarantine/`. Returns the linked names, and
-    /// those that cannot be linked.
+    /// Links spooled content without a known operation into `quarantine/`. Returns the linked
+    /// names, and those that cannot be linked.
     ///
-    /// Checkpoints of the repaired log would remove it. Until there is one, it may still be needed in place.
+    /// Checkpoints of the repaired log would remove it. Until there is one, it may still be needed
+    /// in place.
     fn link_ownerless(&mut self, ownerless: Vec<String>) -> WalResult<(Vec<String>, Vec<String>)> {
         let (mut linked, mut unlinked) = (Vec::new(), Vec::new());
         for name in ownerless {
@@ -412,8 +415,8 @@ impl Repair<'_> {
 
     /// Moves damaged files to `quarantine/`.
     ///
-    /// A power cut may undo the renames. The repaired log does not name these files, so the next checkpoint
-    /// sets them aside again.
+    /// A power cut may undo the renames. The repaired log does not name these files, so the next
+    /// checkpoint sets them aside again.
     fn set_aside(&mut self, damaged: Vec<String>) -> WalResult<()> {
         for name in damaged {
             let path = self.layout.file(&name);
@@ -499,11 +502,12 @@ impl Repair<'_> {
         Ok(named(nth))
     }
 
-    /// Copies a file durably to `quarantine/`, unless an equal copy exists. Returns false if it cannot be read.
+    /// Copies a file durably to `quarantine/`, unless an equal copy exists. Returns false if it
+    /// cannot be read.
     fn copy_aside(&mut self, name: &str) -> WalResult<bool> {
         let path = self.layout.file(name);
-        // A file with bad blocks is moved instead, since a copy would differ. The manifest cannot be moved:
-        // it is about to be replaced.
+        // A file with bad blocks is moved instead, since a copy would differ. The manifest cannot
+        // be moved: it is about to be replaced.
         let bytes = match insist(|| self.disk.read(&path)) {
             Ok(bytes) => bytes,
             Err(_) if name == MANIFEST => match read(&**self.disk, &path)? {
@@ -527,7 +531,8 @@ impl Repair<'_> {
             if read(&**self.disk, &self.layout.file(&earlier))?
                 .is_ok_and(|there| there.bytes == bytes)
             {
-                // An earlier repair, which was killed, made this copy: it was durable before it got its name.
+                // An earlier repair, which was killed, made this copy: it was durable before it got
+                // its name.
                 self.report.set_aside.push(earlier);
                 return Ok(true);
             }

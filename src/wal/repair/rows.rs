@@ -58,8 +58,8 @@ impl Files {
     }
 }
 
-/// Returns the bytes of a Parquet file with its magic number restored if the first piece is unreadable: the
-/// rest of that piece is not needed to read the others.
+/// Returns the bytes of a Parquet file with its magic number restored if the first piece is
+/// unreadable: the rest of that piece is not needed to read the others.
 fn with_magic(mut read: Read) -> Vec<u8> {
     if read.bad.first().is_some_and(|(from, _)| *from == 0) && read.bytes.len() > MAGIC.len() {
         read.bytes[..MAGIC.len()].copy_from_slice(MAGIC);
@@ -267,8 +267,8 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// Reads all files that this program wrote, for a log without a manifest. Of rows with one id, the one
-    /// with the highest revision counts.
+    /// Reads all files that this program wrote, for a log without a manifest. Of rows with one id,
+    /// the one with the highest revision counts.
     pub(super) fn found_files(&mut self) -> WalResult<Files> {
         let mut files = Files::default();
         let mut valid = ValidFiles::default();

@@ -1,4 +1,5 @@
-//! Checks Parquet files, several at a time: their bytes, their rows, and their figures in the manifest.
+//! Checks Parquet files, several at a time: their bytes, their rows, and their figures in the
+//! manifest.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -67,8 +68,8 @@ fn disagreement(file: &FileEntry, checked: &Checked) -> Option<String> {
         })
 }
 
-/// Returns the files whose range of numbers or ids overlaps that of another one: only these can contain the
-/// same operation.
+/// Returns the files whose range of numbers or ids overlaps that of another one: only these can
+/// contain the same operation.
 fn overlapping(files: &[FileEntry]) -> BTreeSet<usize> {
     fn of<T: Ord + Copy>(
         files: &[FileEntry],
@@ -95,7 +96,8 @@ fn overlapping(files: &[FileEntry]) -> BTreeSet<usize> {
     found
 }
 
-/// Calls `each` for all files, on as many threads as there are processors. Returns the results in order.
+/// Calls `each` for all files, on as many threads as there are processors. Returns the results in
+/// order.
 pub(super) fn on_threads<T: Send>(
     files: &[FileEntry],
     each: impl Fn(usize, &FileEntry) -> T + Sync,
@@ -161,7 +163,8 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// Turns the error of a file into a finding; the manifest that names the file is still in force.
+    /// Turns the error of a file into a finding; the manifest that names the file is still in
+    /// force.
     fn missing(&self, error: WalError) -> WalResult<Finding> {
         match error {
             WalError::Disk(error) if error.is_not_found() => {
@@ -196,7 +199,8 @@ impl Verifier<'_> {
         }
     }
 
-    /// Reports a file with a number or revision that the journal, read to its end, has not assigned.
+    /// Reports a file with a number or revision that the journal, read to its end, has not
+    /// assigned.
     fn within_position(&self, file: &FileEntry, journal: &Journal, found: &mut Verified) {
         let Some(position) = journal.position else { return };
         if file.numbers.1 >= position.number || file.revisions.1 > position.revision {

@@ -1,5 +1,5 @@
-//! Checks the journal: headers, the order of generations, every frame and event, and that each transition
-//! can be applied to the state before it.
+//! Checks the journal: headers, the order of generations, every frame and event, and that each
+//! transition can be applied to the state before it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

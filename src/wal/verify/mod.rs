@@ -1,7 +1,8 @@
 //! Checks every byte and every cross-reference of a log. Changes nothing and takes no lock.
 //!
-//! The log is read as of one moment: the manifest, the journal up to its end, the files. If something is
-//! wrong and the manifest has been replaced meanwhile, a checkpoint was at work, and the check starts over.
+//! The log is read as of one moment: the manifest, the journal up to its end, the files. If
+//! something is wrong and the manifest has been replaced meanwhile, a checkpoint was at work, and
+//! the check starts over.
 
 pub(super) mod files;
 mod journal;
@@ -169,8 +170,8 @@ pub(super) fn verify_repeatedly(
     }
 }
 
-/// Decodes the files of a log into Arrow batches, on as many threads as a check uses, as a baseline for
-/// benchmarks. Returns the number of rows.
+/// Decodes the files of a log into Arrow batches, on as many threads as a check uses, as a baseline
+/// for benchmarks. Returns the number of rows.
 pub fn decode_files(disk: &Arc<dyn Disk>, layout: &Layout) -> WalResult<u64> {
     let manifest = Manifest::load(&**disk, layout)?;
     let files = manifest.map(|manifest| manifest.files).unwrap_or_default();
@@ -211,7 +212,8 @@ impl Verifier<'_> {
 
     fn run(&self) -> WalResult<Verified> {
         let mut found = Verified::default();
-        // Before the manifest is read: a file that exists by then and that it does not name is a leftover.
+        // Before the manifest is read: a file that exists by then and that it does not name is a
+        // leftover.
         let present = self.present()?;
         let manifest = match Manifest::load(&**self.disk, self.layout) {
             Ok(Some(manifest)) => manifest,
@@ -236,7 +238,8 @@ impl Verifier<'_> {
         Ok(finished(found))
     }
 
-    /// Checks a directory without a manifest, which is a log only if it contains other files of one.
+    /// Checks a directory without a manifest, which is a log only if it contains other files of
+    /// one.
     fn without_manifest(&self, found: &mut Verified) -> WalResult<()> {
         match View::open((*self.disk).clone(), self.layout.clone()) {
             Ok(view) => {
@@ -283,7 +286,8 @@ impl Verifier<'_> {
                 Ok(bytes) if sha256_hex(&bytes) == file.sha256 => found.bytes += file.bytes,
                 Ok(_) => {
                     let what = "changed by the original system since it was listed";
-                    let advice = "stop the original system; the next command that writes adopts the files as they are then";
+                    let advice = "stop the original system; the next command that writes adopts the \
+                                  current files";
                     found.findings.push(Finding::note(&file.name, None, what, advice));
                 }
                 Err(error) if error.is_not_found() => {

@@ -1,4 +1,5 @@
-//! Checks the spool: each operation that needs content has its link, and the content matches its name.
+//! Checks the spool: each operation that needs content has its link, and the content matches its
+//! name.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
