@@ -5,6 +5,7 @@
 
 #[cfg(feature = "test-util")]
 mod failpoint;
+#[cfg(any(test, feature = "test-util"))]
 mod memory;
 mod os;
 
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 #[cfg(feature = "test-util")]
 pub use failpoint::{FailpointDisk, Failpoints};
+#[cfg(any(test, feature = "test-util"))]
 pub use memory::{Fault, Machine, MemoryDisk, Unsynced};
 pub use os::OsDisk;
 
