@@ -577,7 +577,7 @@ fn decode(row: &Value, origin: &str) -> Result<Operation, String> {
             to: status,
             actor: ACTOR.into(),
             reason: Some(format!("adopted from `{origin}`")),
-            error: error.clone(),
+            error: row.text("error"),
         }],
         state,
     })
