@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::atomic::{AtomicWriter, Staged};
 use super::errors::{Result, writing};
-use super::place::{Place, Staged};
 use super::{Attempt, AttemptError, Request};
 use crate::backend::files::stop_if_asked;
 use crate::disk::{Disk, FileKind};
@@ -71,8 +71,8 @@ pub(super) fn write_listing(
         );
         return Err(AttemptError::permanent("destination_exists", message));
     }
-    let place = Place::beside(disk, request, destination)?;
-    let mut file = Staged::create(disk, place.staging.clone()).map_err(writing)?;
+    let writer = AtomicWriter::beside(disk, request, destination)?;
+    let mut file = Staged::create(disk, writer.staging.clone()).map_err(writing)?;
     let mut buffer = String::new();
     each(&mut |line| {
         buffer.push_str(&line);

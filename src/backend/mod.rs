@@ -6,6 +6,7 @@
 //! the trait: the operation types, the parameters, the targets that an operation touches, and what
 //! may be swept. [`Backends`] holds the backends of one log by name.
 
+mod atomic;
 mod attempt;
 mod configured;
 pub mod custom;
@@ -20,7 +21,6 @@ mod listed;
 pub mod local;
 pub mod mock;
 mod parameters;
-mod place;
 mod rate_limit;
 mod registry;
 #[cfg(any(feature = "ipfs", feature = "s3"))]

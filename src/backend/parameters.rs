@@ -37,7 +37,7 @@ const NAMES: [&str; 14] = [
 /// Fails if an operation of this type may not be logged with these parameters.
 pub fn check(operation_type: &str, parameters: &Fields) -> Parsed<()> {
     check_names(parameters, &NAMES)?;
-    Task::read(operation_type, parameters, Options::default()).map(drop)
+    StandardOperation::read(operation_type, parameters, Options::default()).map(drop)
 }
 
 /// Refuses a parameter that is almost certainly one of `names`, misspelled: that it has no effect
@@ -86,7 +86,7 @@ pub(super) type Parsed<T> = std::result::Result<T, ParameterError>;
 
 /// A parsed operation.
 #[derive(Debug)]
-pub(super) enum Task {
+pub(super) enum StandardOperation {
     Add { path: PathBuf, recursive: bool, options: Options },
     Upload { path: PathBuf, destination: Name, recursive: bool, options: Options },
     Get { source: Source, destination: PathBuf },
@@ -121,10 +121,10 @@ pub(super) enum Listed {
     Name(Name),
 }
 
-impl Task {
+impl StandardOperation {
     /// Parses a request. Fails for good if its parameters are invalid.
-    pub(super) fn of(request: &Request, options: Options) -> Result<Task> {
-        Task::read(request.operation_type.as_str(), &request.parameters, options)
+    pub(super) fn of(request: &Request, options: Options) -> Result<StandardOperation> {
+        StandardOperation::read(request.operation_type.as_str(), &request.parameters, options)
             .map_err(AttemptError::from)
     }
 
@@ -133,33 +133,36 @@ impl Task {
         operation_type: &str,
         parameters: &Fields,
         options: Options,
-    ) -> Parsed<Task> {
+    ) -> Parsed<StandardOperation> {
         let fields = Reader { operation_type, parameters };
         let recursive = fields.flag("recursive")?;
         let options = options.overridden(parameters)?;
         Ok(match operation_type {
-            "add" => Task::Add { path: fields.path("path")?, recursive, options },
+            "add" => StandardOperation::Add { path: fields.path("path")?, recursive, options },
             "upload" => {
                 let (path, destination) =
                     (fields.path("path")?, fields.proper_name("destination")?);
-                Task::Upload { path, destination, recursive, options }
+                StandardOperation::Upload { path, destination, recursive, options }
             }
-            "get" => Task::Get {
+            "get" => StandardOperation::Get {
                 source: fields.source(false)?,
                 destination: fields.path("destination")?,
             },
-            "cat" => Task::Cat {
+            "cat" => StandardOperation::Cat {
                 source: fields.source(false)?,
                 destination: fields.path("destination")?,
             },
-            "download" => {
-                Task::Get { source: fields.source(true)?, destination: fields.path("destination")? }
-            }
-            "pin" => Task::Pin { cid: fields.cid()? },
-            "unpin" => Task::Unpin { cid: fields.cid()? },
+            "download" => StandardOperation::Get {
+                source: fields.source(true)?,
+                destination: fields.path("destination")?,
+            },
+            "pin" => StandardOperation::Pin { cid: fields.cid()? },
+            "unpin" => StandardOperation::Unpin { cid: fields.cid()? },
             "rm" => match fields.one_of("cid", "path")? {
-                Some("cid") => Task::RemoveContent { cid: fields.cid()?, recursive },
-                Some(_) => Task::RemoveName { name: fields.proper_name("path")?, recursive },
+                Some("cid") => StandardOperation::RemoveContent { cid: fields.cid()?, recursive },
+                Some(_) => {
+                    StandardOperation::RemoveName { name: fields.proper_name("path")?, recursive }
+                }
                 None => return Err("`rm` needs the parameter `cid` or `path`".to_owned().into()),
             },
             "list" => {
@@ -168,16 +171,19 @@ impl Task {
                     Some(_) => Listed::Name(fields.name("path")?),
                     None => Listed::Content,
                 };
-                Task::List { what, destination: fields.get("destination").map(PathBuf::from) }
+                StandardOperation::List {
+                    what,
+                    destination: fields.get("destination").map(PathBuf::from),
+                }
             }
-            "mkdir" => Task::MakeDirectory { name: fields.proper_name("path")? },
+            "mkdir" => StandardOperation::MakeDirectory { name: fields.proper_name("path")? },
             "copy" | "move" => {
                 let (source, destination) =
                     (fields.proper_name("source")?, fields.proper_name("destination")?);
                 if operation_type == "copy" {
-                    Task::Copy { source, destination }
+                    StandardOperation::Copy { source, destination }
                 } else {
-                    Task::Move { source, destination }
+                    StandardOperation::Move { source, destination }
                 }
             }
             other => return Err(format!("`{other}` is not a supported operation type").into()),

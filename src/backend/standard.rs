@@ -3,7 +3,7 @@
 
 use super::Request;
 use super::effect::{Effect, Reach};
-use super::parameters::{Name, Task};
+use super::parameters::{Name, StandardOperation};
 use super::unixfs::{Cid, Options};
 use crate::operation::{OperationType, Outcome};
 
@@ -28,7 +28,8 @@ pub(super) enum Retention {
 /// that is known.
 pub(super) fn effects(retention: Retention, request: &Request, outcome: &Outcome) -> Vec<Effect> {
     let parameters = &request.parameters;
-    let Ok(task) = Task::read(request.operation_type.as_str(), parameters, Options::default())
+    let Ok(operation) =
+        StandardOperation::read(request.operation_type.as_str(), parameters, Options::default())
     else {
         return Vec::new();
     };
@@ -37,8 +38,8 @@ pub(super) fn effects(retention: Retention, request: &Request, outcome: &Outcome
         Retention::WhilePinned => content(cid),
         Retention::UntilRemoved => format!("pin/{}", canonical(cid)),
     };
-    match task {
-        Task::Add { path, .. } => {
+    match operation {
+        StandardOperation::Add { path, .. } => {
             let cid = outcome.cid.as_deref().and_then(|cid| Cid::try_from(cid).ok());
             let mut effects: Vec<Effect> =
                 cid.iter().map(|cid| Effect::writes(content(cid), Reach::Exact)).collect();
@@ -58,21 +59,23 @@ pub(super) fn effects(retention: Retention, request: &Request, outcome: &Outcome
             }
             effects
         }
-        Task::Upload { destination, .. } => {
+        StandardOperation::Upload { destination, .. } => {
             vec![Effect::writes(named(&destination), Reach::Tree)]
         }
-        Task::Copy { source, destination } => vec![
+        StandardOperation::Copy { source, destination } => vec![
             Effect::reads(named(&source), Reach::Tree),
             Effect::writes(named(&destination), Reach::Tree),
         ],
-        Task::Move { source, destination } => vec![
+        StandardOperation::Move { source, destination } => vec![
             Effect::removes(named(&source), Reach::Removed),
             Effect::writes(named(&destination), Reach::Tree),
         ],
-        Task::MakeDirectory { name } => vec![Effect::writes(named(&name), Reach::Ensured)],
-        Task::Pin { cid } => vec![Effect::writes(pin(&cid), Reach::Ensured)],
-        Task::Unpin { cid } => vec![Effect::removes(pin(&cid), Reach::Exact)],
-        Task::RemoveContent { cid, recursive } => {
+        StandardOperation::MakeDirectory { name } => {
+            vec![Effect::writes(named(&name), Reach::Ensured)]
+        }
+        StandardOperation::Pin { cid } => vec![Effect::writes(pin(&cid), Reach::Ensured)],
+        StandardOperation::Unpin { cid } => vec![Effect::removes(pin(&cid), Reach::Exact)],
+        StandardOperation::RemoveContent { cid, recursive } => {
             let mut effects = vec![Effect::removes(content(&cid), Reach::Exact)];
             if recursive && !pins_keep {
                 // The entries of the directory may have been removed with it, and are not recorded.
@@ -80,8 +83,12 @@ pub(super) fn effects(retention: Retention, request: &Request, outcome: &Outcome
             }
             effects
         }
-        Task::RemoveName { name, .. } => vec![Effect::removes(named(&name), Reach::Removed)],
-        Task::Get { .. } | Task::Cat { .. } | Task::List { .. } => Vec::new(),
+        StandardOperation::RemoveName { name, .. } => {
+            vec![Effect::removes(named(&name), Reach::Removed)]
+        }
+        StandardOperation::Get { .. }
+        | StandardOperation::Cat { .. }
+        | StandardOperation::List { .. } => Vec::new(),
     }
 }
 

@@ -5,19 +5,19 @@ use super::pins::Pins;
 use super::{KuboSession, is_same_block};
 use crate::backend::effect::AuditResult;
 use crate::backend::errors::Result;
-use crate::backend::parameters::{Name, Task};
+use crate::backend::parameters::{Name, StandardOperation};
 use crate::backend::unixfs::Cid;
 use crate::operation::Outcome;
 
 /// Compares the effect of a completed operation with what the node has now.
 pub(super) fn audit(
     session: KuboSession<'_>,
-    task: &Task,
+    operation: &StandardOperation,
     outcome: &Outcome,
 ) -> Result<AuditResult> {
     let cid = outcome.cid.as_deref().and_then(|cid| Cid::try_from(cid).ok());
-    match task {
-        Task::Add { .. } => {
+    match operation {
+        StandardOperation::Add { .. } => {
             let Some(cid) = cid else { return Ok(AuditResult::NotApplicable) };
             let kept = match session.parameter("pin") {
                 Some("false") => audit_block(session, &cid)?,
@@ -31,13 +31,13 @@ pub(super) fn audit(
                 (kept, _) => Ok(kept),
             }
         }
-        Task::Pin { cid } => audit_pin(session, cid),
-        Task::Upload { destination, .. }
-        | Task::Copy { destination, .. }
-        | Task::Move { destination, .. } => {
+        StandardOperation::Pin { cid } => audit_pin(session, cid),
+        StandardOperation::Upload { destination, .. }
+        | StandardOperation::Copy { destination, .. }
+        | StandardOperation::Move { destination, .. } => {
             audit_name(session, &destination.display(), cid.as_ref())
         }
-        Task::MakeDirectory { name } => audit_directory(session, name),
+        StandardOperation::MakeDirectory { name } => audit_directory(session, name),
         _ => Ok(AuditResult::NotApplicable),
     }
 }

@@ -9,10 +9,10 @@ use super::KuboSession;
 use super::mfs::Mfs;
 use super::walk::BlockWalker;
 use crate::backend::AttemptError;
+use crate::backend::atomic::{AtomicWriter, Shape, Tree};
 use crate::backend::errors::Result;
 use crate::backend::files::stop_if_asked;
 use crate::backend::parameters::Source;
-use crate::backend::place::{Place, Shape, Tree};
 use crate::backend::unixfs::{self, Block, BlockError, Child, Cid, Node};
 use crate::operation::Outcome;
 
@@ -136,7 +136,7 @@ impl<'a> Dag<'a> {
         if let Block::File { size, .. } = content.block()? {
             session.attempt.expect_bytes(*size);
         }
-        let node = Place::beside(&*session.backend.disk, session.request, destination)?
+        let node = AtomicWriter::beside(&*session.backend.disk, session.request, destination)?
             .put(content, destination)?;
         Ok(Outcome {
             cid: Some(node.cid.to_string()),

@@ -24,7 +24,7 @@ use std::time::Duration;
 use super::configured::{Configured, Context};
 use super::errors::Result;
 use super::files::stop_if_asked;
-use super::parameters::{self, Task};
+use super::parameters::{self, StandardOperation};
 use super::runtime::Deadline;
 use super::standard::{self, Retention};
 use super::unixfs::{Cid, Options};
@@ -350,56 +350,78 @@ impl<'a> KuboSession<'a> {
         result.map_err(|error| self.backend.attempt_error(command, error, SideEffect::Possible))
     }
 
-    fn execute(self, task: Task) -> Result<Outcome> {
-        match task {
-            Task::Add { path, recursive, options } => add::add(self, &path, recursive, options),
-            Task::Upload { path, destination, recursive, options } => {
+    fn execute(self, operation: StandardOperation) -> Result<Outcome> {
+        match operation {
+            StandardOperation::Add { path, recursive, options } => {
+                add::add(self, &path, recursive, options)
+            }
+            StandardOperation::Upload { path, destination, recursive, options } => {
                 add::upload(self, &path, &destination, recursive, options)
             }
-            Task::Get { source, destination } => Dag(self).get(&source, &destination),
-            Task::Cat { source, destination } => Dag(self).cat(&source, &destination),
-            Task::Pin { cid } => Pins(self).pin(&cid),
-            Task::Unpin { cid } => Pins(self).unpin(&cid),
-            Task::RemoveContent { cid, .. } => Pins(self).remove_content(&cid),
-            Task::RemoveName { name, recursive } => Mfs(self).remove_name(&name, recursive),
-            Task::List { what, destination } => list::list(self, &what, destination.as_deref()),
-            Task::MakeDirectory { name } => Mfs(self).make_directory(&name),
-            Task::Copy { source, destination } => Mfs(self).copy(&source, &destination),
-            Task::Move { source, destination } => Mfs(self).move_name(&source, &destination),
+            StandardOperation::Get { source, destination } => Dag(self).get(&source, &destination),
+            StandardOperation::Cat { source, destination } => Dag(self).cat(&source, &destination),
+            StandardOperation::Pin { cid } => Pins(self).pin(&cid),
+            StandardOperation::Unpin { cid } => Pins(self).unpin(&cid),
+            StandardOperation::RemoveContent { cid, .. } => Pins(self).remove_content(&cid),
+            StandardOperation::RemoveName { name, recursive } => {
+                Mfs(self).remove_name(&name, recursive)
+            }
+            StandardOperation::List { what, destination } => {
+                list::list(self, &what, destination.as_deref())
+            }
+            StandardOperation::MakeDirectory { name } => Mfs(self).make_directory(&name),
+            StandardOperation::Copy { source, destination } => {
+                Mfs(self).copy(&source, &destination)
+            }
+            StandardOperation::Move { source, destination } => {
+                Mfs(self).move_name(&source, &destination)
+            }
         }
     }
 
-    /// Returns what became of an earlier attempt at a task.
-    fn query(self, task: &Task) -> Result<AttemptStatus> {
-        match task {
+    /// Returns what became of an earlier attempt at a operation.
+    fn query(self, operation: &StandardOperation) -> Result<AttemptStatus> {
+        match operation {
             // Repeating these has the same result.
-            Task::Get { .. }
-            | Task::Cat { .. }
-            | Task::List { .. }
-            | Task::MakeDirectory { .. } => Ok(AttemptStatus::NotDone),
-            Task::Add { .. } => add::query_add(self),
-            Task::Upload { destination, .. } => add::query_upload(self, destination),
-            Task::Pin { cid } => Pins(self).query_pin(cid),
-            Task::Unpin { cid } => Pins(self).query_unpin(cid),
-            Task::RemoveContent { cid, .. } => Pins(self).query_remove_content(cid),
-            Task::Copy { source, destination } => Mfs(self).query_copy(source, destination),
-            Task::RemoveName { name, .. } => Mfs(self).query_remove(name),
-            Task::Move { source, destination } => Mfs(self).query_move(source, destination),
+            StandardOperation::Get { .. }
+            | StandardOperation::Cat { .. }
+            | StandardOperation::List { .. }
+            | StandardOperation::MakeDirectory { .. } => Ok(AttemptStatus::NotDone),
+            StandardOperation::Add { .. } => add::query_add(self),
+            StandardOperation::Upload { destination, .. } => add::query_upload(self, destination),
+            StandardOperation::Pin { cid } => Pins(self).query_pin(cid),
+            StandardOperation::Unpin { cid } => Pins(self).query_unpin(cid),
+            StandardOperation::RemoveContent { cid, .. } => Pins(self).query_remove_content(cid),
+            StandardOperation::Copy { source, destination } => {
+                Mfs(self).query_copy(source, destination)
+            }
+            StandardOperation::RemoveName { name, .. } => Mfs(self).query_remove(name),
+            StandardOperation::Move { source, destination } => {
+                Mfs(self).query_move(source, destination)
+            }
         }
     }
 }
 
-/// Returns whether repeating a task has the same result, without a query.
-fn is_repeatable(task: &Task) -> bool {
+/// Returns whether repeating a operation has the same result, without a query.
+fn is_repeatable(operation: &StandardOperation) -> bool {
     matches!(
-        task,
-        Task::Get { .. } | Task::Cat { .. } | Task::List { .. } | Task::MakeDirectory { .. }
+        operation,
+        StandardOperation::Get { .. }
+            | StandardOperation::Cat { .. }
+            | StandardOperation::List { .. }
+            | StandardOperation::MakeDirectory { .. }
     )
 }
 
-/// Returns whether repeating a task that was done already may fail or do harm.
-fn is_destructive(task: &Task) -> bool {
-    matches!(task, Task::RemoveContent { .. } | Task::RemoveName { .. } | Task::Move { .. })
+/// Returns whether repeating a operation that was done already may fail or do harm.
+fn is_destructive(operation: &StandardOperation) -> bool {
+    matches!(
+        operation,
+        StandardOperation::RemoveContent { .. }
+            | StandardOperation::RemoveName { .. }
+            | StandardOperation::Move { .. }
+    )
 }
 
 impl Backend for IpfsBackend {
@@ -420,27 +442,27 @@ impl Backend for IpfsBackend {
     }
 
     fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome> {
-        let task = Task::of(request, self.options.unixfs)?;
+        let operation = StandardOperation::of(request, self.options.unixfs)?;
         stop_if_asked(attempt)?;
         let timeouts = self.http.timeouts();
         let deadline = Deadline::new(timeouts.idle, timeouts.total);
-        self.session(request, attempt, deadline).execute(task)
+        self.session(request, attempt, deadline).execute(operation)
     }
 
     fn query_attempt(&self, request: &Request) -> Result<AttemptStatus> {
         let no_queries_until =
             || self.no_queries_until.lock().unwrap_or_else(PoisonError::into_inner);
-        let task = Task::of(request, self.options.unixfs)?;
-        if is_repeatable(&task) {
+        let operation = StandardOperation::of(request, self.options.unixfs)?;
+        if is_repeatable(&operation) {
             return Ok(AttemptStatus::NotDone);
         }
-        let is_destructive = is_destructive(&task);
+        let is_destructive = is_destructive(&operation);
         if self.clock.elapsed() < *no_queries_until() {
             let failure = self.unreachable("it did not answer a query a moment ago");
             return if is_destructive { Err(failure.into()) } else { Ok(AttemptStatus::NotDone) };
         }
         let attempt = Attempt::default();
-        let status = self.session(request, &attempt, self.query_deadline()).query(&task);
+        let status = self.session(request, &attempt, self.query_deadline()).query(&operation);
         if matches!(&status, Err(AttemptError::Failed { failure, .. })
             if failure.class == FailureClass::Outage)
         {
@@ -457,10 +479,10 @@ impl Backend for IpfsBackend {
         attempt: &Attempt,
     ) -> Result<AuditResult> {
         // Operations adopted from the original's log may lack their parameters.
-        let Ok(task) = Task::of(request, self.options.unixfs) else {
+        let Ok(operation) = StandardOperation::of(request, self.options.unixfs) else {
             return Ok(AuditResult::NotApplicable);
         };
-        audit::audit(self.session(request, attempt, self.query_deadline()), &task, outcome)
+        audit::audit(self.session(request, attempt, self.query_deadline()), &operation, outcome)
     }
 
     /// Returns the targets of an operation; added content is kept by its pin.

@@ -4,14 +4,14 @@ use std::path::Path;
 
 use super::entry::{Entry, EntryKind};
 use super::listing;
-use super::place::Origin;
+use super::origin::Origin;
 use super::{Attempt, AttemptError, LocalBackend, Outcome, Request};
+use crate::backend::atomic::Staged;
 use crate::backend::errors::{Result, ours};
 use crate::backend::files::{
     Expected, check_depth, directory_node, entries_on_disk, link_target, read_user_file,
     unsupported_file,
 };
-use crate::backend::place::Staged;
 use crate::backend::unixfs::{self, Child, Node, Options};
 use crate::disk::FileKind;
 

@@ -3,13 +3,13 @@
 
 use super::entry::EntryKind;
 use super::errors::no_content;
-use super::place::{Origin, Reading};
+use super::origin::{Origin, Reading};
 use super::{Attempt, AttemptError, LocalBackend, Outcome, Request, stop_if_asked};
+use crate::backend::atomic::{Shape, Tree};
 use crate::backend::effect::AuditResult;
 use crate::backend::errors::{Result, ours};
 use crate::backend::files::{Expected, check_depth};
-use crate::backend::parameters::{Name, Task};
-use crate::backend::place::{Shape, Tree};
+use crate::backend::parameters::{Name, StandardOperation};
 use crate::backend::unixfs::{Child, Cid, CidVersion, Node, Options, Version};
 use crate::disk::FileKind;
 use crate::operation::FailureClass;
@@ -27,7 +27,7 @@ impl LocalBackend {
         attempt: &Attempt,
     ) -> Result<AuditResult> {
         // A directory of the original may have been adopted without its operations' parameters.
-        let Ok(task) = Task::of(request, self.options) else {
+        let Ok(operation) = StandardOperation::of(request, self.options) else {
             return Ok(AuditResult::NotApplicable);
         };
         // A disk that is not mounted must not look like one from which everything was removed.
@@ -43,29 +43,31 @@ impl LocalBackend {
             );
             return Err(AttemptError::failed(FailureClass::Outage, "not_found", message));
         }
-        match task {
-            Task::Add { .. } => match outcome.cid.as_deref().map(Cid::try_from) {
+        match operation {
+            StandardOperation::Add { .. } => match outcome.cid.as_deref().map(Cid::try_from) {
                 Some(Ok(cid)) => self.audit_content(attempt, &cid),
                 _ => Ok(AuditResult::NotApplicable),
             },
-            Task::Pin { cid } => Ok(match self.has_pin(&cid).map_err(ours)? {
+            StandardOperation::Pin { cid } => Ok(match self.has_pin(&cid).map_err(ours)? {
                 true => AuditResult::Intact,
                 false => AuditResult::Missing(format!("{cid} is no longer pinned")),
             }),
-            Task::Upload { destination, options, .. } => self.audit_name(
+            StandardOperation::Upload { destination, options, .. } => self.audit_name(
                 attempt,
                 &destination,
                 outcome,
                 &[options, as_noted(outcome, request)],
             ),
-            Task::Copy { destination, .. } => self.audit_name(
+            StandardOperation::Copy { destination, .. } => self.audit_name(
                 attempt,
                 &destination,
                 outcome,
                 &[self.options, as_noted(outcome, request)],
             ),
-            Task::Move { destination, .. } => self.audit_name(attempt, &destination, outcome, &[]),
-            Task::MakeDirectory { name } => Ok(match self.kind_of(&name)? {
+            StandardOperation::Move { destination, .. } => {
+                self.audit_name(attempt, &destination, outcome, &[])
+            }
+            StandardOperation::MakeDirectory { name } => Ok(match self.kind_of(&name)? {
                 Some(FileKind::Directory) => AuditResult::Intact,
                 Some(_) => {
                     AuditResult::Altered(format!("`{}` is no longer a directory", name.display()))

@@ -22,7 +22,7 @@ mod entry;
 mod errors;
 mod listing;
 mod names;
-mod place;
+mod origin;
 mod remove;
 mod store;
 #[cfg(test)]
@@ -38,7 +38,7 @@ use std::time::Duration;
 use super::configured::{Configured, Context};
 use super::errors::{Result, ours};
 use super::files::{parent_of, stop_if_asked};
-use super::parameters::{self, Task};
+use super::parameters::{self, StandardOperation};
 use super::unixfs::Options;
 use super::{
     Addressing, Attempt, AttemptError, AttemptStatus, AuditResult, Backend, OperationTypes,
@@ -48,7 +48,7 @@ use crate::clock::Clock;
 use crate::config::LocalSettings;
 use crate::disk::{Access, Disk, DiskFile, DiskResult};
 use crate::operation::{Failure, FailureClass, Fields, OperationType, Outcome};
-use place::Origin;
+use origin::Origin;
 
 /// What lies longer than this in `tmp/` under the name of a dead process is swept.
 const RUBBISH_AGE_NS: i64 = 3_600_000_000_000;
@@ -238,40 +238,50 @@ impl Backend for LocalBackend {
     ) -> std::result::Result<Outcome, AttemptError> {
         // What is left over costs room, not correctness: failing here stops nothing.
         self.swept.call_once(|| drop(self.sweep()));
-        let task = Task::of(request, self.options)?;
+        let operation = StandardOperation::of(request, self.options)?;
         stop_if_asked(attempt)?;
-        match task {
-            Task::Add { path, recursive, options } => {
+        match operation {
+            StandardOperation::Add { path, recursive, options } => {
                 self.add(request, attempt, &path, recursive, options)
             }
-            Task::Upload { path, destination, recursive, options } => {
+            StandardOperation::Upload { path, destination, recursive, options } => {
                 let origin = Origin::of_user(self, attempt, &path, recursive, request, options)?;
                 self.write_name(attempt, origin, &destination)
             }
-            Task::Get { source, destination } => {
+            StandardOperation::Get { source, destination } => {
                 self.get(request, attempt, &source, &destination, true)
             }
-            Task::Cat { source, destination } => {
+            StandardOperation::Cat { source, destination } => {
                 self.get(request, attempt, &source, &destination, false)
             }
-            Task::Pin { cid } => self.pin(attempt, &cid),
-            Task::Unpin { cid } => self.unpin(attempt, &cid),
-            Task::RemoveContent { cid, recursive } => self.remove_content(attempt, &cid, recursive),
-            Task::RemoveName { name, recursive } => self.remove_name(attempt, &name, recursive),
-            Task::List { what, destination } => {
+            StandardOperation::Pin { cid } => self.pin(attempt, &cid),
+            StandardOperation::Unpin { cid } => self.unpin(attempt, &cid),
+            StandardOperation::RemoveContent { cid, recursive } => {
+                self.remove_content(attempt, &cid, recursive)
+            }
+            StandardOperation::RemoveName { name, recursive } => {
+                self.remove_name(attempt, &name, recursive)
+            }
+            StandardOperation::List { what, destination } => {
                 self.list(request, attempt, &what, destination.as_deref())
             }
-            Task::MakeDirectory { name } => self.make_directory(&name),
-            Task::Copy { source, destination } => self.copy(attempt, &source, &destination),
-            Task::Move { source, destination } => self.move_name(&source, &destination),
+            StandardOperation::MakeDirectory { name } => self.make_directory(&name),
+            StandardOperation::Copy { source, destination } => {
+                self.copy(attempt, &source, &destination)
+            }
+            StandardOperation::Move { source, destination } => {
+                self.move_name(&source, &destination)
+            }
         }
     }
 
     fn query_attempt(&self, request: &Request) -> std::result::Result<AttemptStatus, AttemptError> {
-        match Task::of(request, self.options)? {
-            Task::RemoveContent { cid, .. } => self.ask_remove_content(&cid),
-            Task::RemoveName { name, .. } => self.ask_remove_name(&name),
-            Task::Move { source, destination } => self.ask_move(&source, &destination),
+        match StandardOperation::of(request, self.options)? {
+            StandardOperation::RemoveContent { cid, .. } => self.query_remove_content(&cid),
+            StandardOperation::RemoveName { name, .. } => self.query_remove_name(&name),
+            StandardOperation::Move { source, destination } => {
+                self.query_move(&source, &destination)
+            }
             // Everything else ends in the same state however often it is done.
             _ => Ok(AttemptStatus::NotDone),
         }

@@ -4,12 +4,12 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::audit::MERGED;
-use super::place::{Origin, Reading};
+use super::origin::{Origin, Reading};
 use super::{Attempt, AttemptError, AttemptStatus, LocalBackend, Outcome};
+use crate::backend::atomic::AtomicWriter;
 use crate::backend::errors::{Result, ours, writing};
 use crate::backend::files::{Expected, parent_of};
 use crate::backend::parameters::{Name, refuse_into_itself};
-use crate::backend::place::Place;
 use crate::disk::FileKind;
 
 impl LocalBackend {
@@ -75,10 +75,10 @@ impl LocalBackend {
     ) -> Result<Outcome> {
         let path = self.locate(name)?;
         self.make_parent(name, &path)?;
-        let place = Place { disk: &*self.disk, staging: self.tmp_path().map_err(ours)? };
+        let writer = AtomicWriter { disk: &*self.disk, staging: self.tmp_path().map_err(ours)? };
         let there = self.disk.symlink_metadata(&path).ok();
         let is_merged = there.is_some_and(|there| there.kind == FileKind::Directory);
-        let node = place.put(&Reading { backend: self, attempt, origin }, &path)?;
+        let node = writer.put(&Reading { backend: self, attempt, origin }, &path)?;
         let receipt =
             is_merged.then(|| (MERGED.to_owned(), "true".to_owned())).into_iter().collect();
         Ok(Outcome {
@@ -135,7 +135,7 @@ impl LocalBackend {
         Ok(moved(destination))
     }
 
-    pub(super) fn ask_move(&self, source: &Name, destination: &Name) -> Result<AttemptStatus> {
+    pub(super) fn query_move(&self, source: &Name, destination: &Name) -> Result<AttemptStatus> {
         let (from, to) = (self.locate(source)?, self.locate(destination)?);
         let there = |path: &Path| match self.disk.symlink_metadata(path) {
             Ok(_) => Ok(true),
@@ -184,7 +184,7 @@ impl LocalBackend {
         Ok(Outcome::default())
     }
 
-    pub(super) fn ask_remove_name(&self, name: &Name) -> Result<AttemptStatus> {
+    pub(super) fn query_remove_name(&self, name: &Name) -> Result<AttemptStatus> {
         let path = self.locate(name)?;
         match self.disk.symlink_metadata(&path) {
             Ok(_) => Ok(AttemptStatus::NotDone),

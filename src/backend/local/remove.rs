@@ -87,7 +87,7 @@ impl LocalBackend {
         Ok(Outcome { cid: Some(cid.to_string()), ..Outcome::default() })
     }
 
-    pub(super) fn ask_remove_content(&self, cid: &Cid) -> Result<AttemptStatus> {
+    pub(super) fn query_remove_content(&self, cid: &Cid) -> Result<AttemptStatus> {
         if self.find(cid).map_err(ours)?.is_some() {
             return Ok(AttemptStatus::NotDone);
         }

@@ -7,9 +7,9 @@ use sha2::{Digest, Sha256};
 
 use super::errors::{damaged, no_content};
 use super::{Attempt, LocalBackend};
+use crate::backend::atomic::Staged;
 use crate::backend::errors::{Result, ours};
 use crate::backend::files::{entries_on_disk, parent_of, pump};
-use crate::backend::place::Staged;
 use crate::backend::unixfs::{
     Cid, CidVersion, DAG_PB, FileHasher, Options, RAW, SHA2_256, Version,
 };

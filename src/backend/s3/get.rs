@@ -11,9 +11,9 @@ use super::location::Location;
 use super::objects::{ListedObject, not_found, receipt};
 use super::{CallContext, S3Session, SideEffect};
 use crate::backend::AttemptError;
+use crate::backend::atomic::{AtomicWriter, Staged, occupied};
 use crate::backend::errors::{Result, writing};
 use crate::backend::files::{check_depth, stop_if_asked};
-use crate::backend::place::{Place, Staged, occupied};
 use crate::disk::FileKind;
 use crate::operation::Outcome;
 
@@ -60,8 +60,8 @@ impl S3Session<'_> {
             return Err(occupied(destination, "it is a directory"));
         }
         let expected = got.content_length().and_then(|size| u64::try_from(size).ok());
-        let place = Place::beside(disk, self.request, destination)?;
-        let mut file = Staged::create(disk, place.staging.clone()).map_err(writing)?;
+        let writer = AtomicWriter::beside(disk, self.request, destination)?;
+        let mut file = Staged::create(disk, writer.staging.clone()).map_err(writing)?;
         // The kind of checksum that the response can be compared with.
         let has_crc32 = got.checksum_crc32().is_some_and(|crc32| !crc32.contains('-'));
         let mut digest = ContentDigest::for_service(has_crc32);

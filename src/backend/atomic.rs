@@ -10,49 +10,50 @@ use crate::disk::{Access, Disk, DiskFile, DiskResult, FileKind};
 
 /// Something to be written: a file, a directory or a link.
 pub(super) trait Tree: Sized {
-    /// Which of them it is.
+    /// Returns which of them it is.
     fn shape(&self) -> Result<Shape<Self>>;
     /// Hands the content of a file to `sink`, verified.
     fn read(&self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Node>;
-    /// What a directory with these entries is.
+    /// Returns the node of a directory with these entries.
     fn node_of(&self, children: &[Child]) -> Result<Node>;
-    /// What a link to this target is.
+    /// Returns the node of a link to this target.
     fn link_node(&self, target: &str) -> Node;
 }
 
-/// What is to be written.
+/// The shape of something to be written.
 pub(super) enum Shape<T> {
     File,
     Directory(Vec<(String, T)>),
     Link(String),
 }
 
-/// A place to write to, and where to prepare what is written there: on the same file system.
+/// Writes to destinations on one file system, prepared at a staging path there.
 #[derive(Debug)]
-pub(super) struct Place<'a> {
+pub(super) struct AtomicWriter<'a> {
     pub(super) disk: &'a dyn Disk,
     pub(super) staging: PathBuf,
 }
 
-impl<'a> Place<'a> {
-    /// A place beside a path outside the store; the operation's id makes it known again.
+impl<'a> AtomicWriter<'a> {
+    /// Returns a writer that stages beside the destination, under a name with the operation's id.
+    /// Removes what an earlier attempt left there.
     pub(super) fn beside(
         disk: &'a dyn Disk,
         request: &Request,
         destination: &Path,
-    ) -> Result<Place<'a>> {
+    ) -> Result<AtomicWriter<'a>> {
         let staging = parent_of(destination).join(format!(".wal-cli-{}.tmp", request.id));
-        let place = Place { disk, staging };
+        let writer = AtomicWriter { disk, staging };
         // An earlier attempt may have been killed.
-        match disk.symlink_metadata(&place.staging) {
-            Ok(_) => disk.remove_tree(&place.staging).map_err(writing)?,
+        match disk.symlink_metadata(&writer.staging) {
+            Ok(_) => disk.remove_tree(&writer.staging).map_err(writing)?,
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(writing(error)),
         }
-        Ok(place)
+        Ok(writer)
     }
 
-    /// Writes a file, a link or a tree; a directory that is already there keeps what else is in it.
+    /// Writes a file, a link or a tree. A directory that exists keeps its other entries.
     pub(super) fn put(&self, origin: &impl Tree, destination: &Path) -> Result<Node> {
         let put = self.put_at(origin, destination, 0);
         if put.is_err() && self.disk.symlink_metadata(&self.staging).is_ok() {
@@ -92,7 +93,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Writes something where nothing is yet, its content durable but not its name.
+    /// Writes to a path that does not exist yet; the content becomes durable, the name does not.
     fn make<T: Tree>(
         &self,
         origin: &T,
@@ -134,7 +135,7 @@ pub(super) fn occupied(destination: &Path, why: &str) -> AttemptError {
     AttemptError::permanent("destination_exists", message)
 }
 
-/// A file that is being written; unless it is finished, it goes away again.
+/// A file that is being written. It is removed if it is dropped unfinished.
 #[derive(Debug)]
 pub(super) struct Staged<'a> {
     disk: &'a dyn Disk,

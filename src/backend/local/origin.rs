@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use super::entry::{Entry, EntryKind};
 use super::{Attempt, AttemptError, LocalBackend, Outcome, Request};
+use crate::backend::atomic::{AtomicWriter, Shape, Tree};
 use crate::backend::errors::Result;
 use crate::backend::files::{
     Expected, UserFile, directory_node, entries_on_disk, find_user_file, link_target,
     read_user_file, unsupported_file,
 };
 use crate::backend::parameters;
-use crate::backend::place::{Place, Shape, Tree};
 use crate::backend::unixfs::{self, Child, Node, Options};
 use crate::disk::FileKind;
 
@@ -140,8 +140,8 @@ impl LocalBackend {
             let message = "`cat` is for files; use `get` for directories and links";
             return Err(AttemptError::permanent("is_directory", message));
         }
-        let place = Place::beside(&*self.disk, request, destination)?;
-        let node = place.put(&Reading { backend: self, attempt, origin }, destination)?;
+        let writer = AtomicWriter::beside(&*self.disk, request, destination)?;
+        let node = writer.put(&Reading { backend: self, attempt, origin }, destination)?;
         Ok(Outcome {
             cid: Some(node.cid.to_string()),
             size: Some(node.size),
