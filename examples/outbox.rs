@@ -1,31 +1,28 @@
-//! An outbox in a few lines: log a file, carry it out, print its CID.
+//! An outbox in a few lines: log the addition of a file, run it, and print its CID.
 //!
 //! `cargo run --example outbox -- FILE`
 
 use std::path::PathBuf;
 
-use wal_cli::client::{AddOptions, Client, Silent, Stop};
-use wal_cli::client::{ClientError, Reference};
-use wal_cli::config::Settings;
-use wal_cli::operation::{BackendName, State};
+use wal_cli::{AddOptions, BackendName, Client, Reference, Settings, Silent, State, Stop};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> anyhow::Result<()> {
     let file = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "README.md".into()));
     let log = std::env::temp_dir().join("wal-cli-example");
-    let client = Client::open(Settings::at(log), "example");
+    let client = Client::builder(Settings::at(log)).program("outbox-example").build();
 
-    // Durable when this returns: the power may go now.
-    let options = AddOptions { backend: Some(BackendName::new("local")?), ..AddOptions::default() };
+    // Durable when this returns: the machine may lose power now.
+    let options = AddOptions::default().with_backend(BackendName::new("local")?);
     let receipt = client.add(&file, &options)?;
-    println!("logged as number {}, id {}", receipt.number, receipt.id);
+    println!("logged as operation {}, id {}", receipt.number, receipt.id);
 
-    // Carries it out, unless a drain loop does so already.
-    let reference = [Reference::Number(receipt.number)];
-    let done = client.wait_carrying_out(&reference, None, &Stop::new(), &mut Silent)?;
-    for operation in done {
+    // Runs it here, or waits for it if a drain loop runs.
+    let references = [Reference::Number(receipt.number)];
+    for operation in client.run_and_wait(&references, None, &Stop::new(), &mut Silent)? {
         match operation.state {
             State::Completed { outcome, .. } => println!("{}", outcome.cid.unwrap_or_default()),
-            state => return Err(ClientError::BadReference(format!("{state:?}")).into()),
+            State::Failed { failure, .. } => anyhow::bail!("it failed: {}", failure.message),
+            state => anyhow::bail!("it has not ended: {state:?}"),
         }
     }
     Ok(())

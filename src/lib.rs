@@ -1,19 +1,130 @@
 //! A durable outbox for storage operations.
+//!
+//! An application that stores files elsewhere (on an IPFS node, in an S3 bucket, in a directory, through a program of
+//! its own) logs each operation first and runs it later. An operation that is logged survives crashes and power
+//! failures; if its backend is unreachable, it waits and is retried. The log is one directory of a journal and Parquet
+//! files, which any number of processes can use at the same time. The executable `wal-cli` is a thin layer on this
+//! library.
+//!
+//! # Example
+//!
+//! Log the addition of a file, run it, and read its outcome:
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use wal_cli::{
+//!     AddOptions, BackendName, Client, Silent, ProcessOptions, Reference, Settings, State, Stop,
+//! };
+//!
+//! let directory = tempfile::tempdir()?;
+//! let file = directory.path().join("hello.txt");
+//! std::fs::write(&file, "hello\n")?;
+//!
+//! let client = Client::builder(Settings::at(directory.path().join("wal"))).build();
+//! let options = AddOptions::default().with_backend(BackendName::new("local")?);
+//! // Durable when this returns: the machine may lose power now.
+//! let receipt = client.add(&file, &options)?;
+//!
+//! // Usually in another process, in a loop: `wal-cli process --follow`.
+//! let report = client.process(&ProcessOptions::default(), &Stop::new(), &mut Silent)?;
+//! assert_eq!(report.completed, 1);
+//!
+//! let operation = client.operation(&Reference::Number(receipt.number))?;
+//! let State::Completed { outcome, .. } = operation.state else { panic!("it has not completed") };
+//! assert_eq!(outcome.cid.as_deref(), Some("QmZULkCELmmk5XNfCgTnCyFgAVxBRBXyDHGGMVoLFLiXEN"));
+//! # Ok(()) }
+//! ```
+//!
+//! # Durability
+//!
+//! - [`Client::add`], [`Client::submit`] and [`Batch::commit`] return after the operation has been written and flushed
+//!   (`fdatasync`). A batch is logged as a whole or not at all. Concurrent writers share one flush.
+//! - A drain loop ([`Client::process`]) makes its claim durable before it calls a backend, and the outcome before it
+//!   reports it. If it is killed in between, the next loop asks the backend whether the attempt took effect; where that
+//!   cannot be known, the operation ends as failed with an unknown outcome rather than run twice.
+//! - Every record has a checksum. [`Client::verify`] checks all of them, [`Client::repair`] rebuilds a damaged log from
+//!   what can be read, and [`Client::audit`] asks the backends whether completed effects still exist.
+//!
+//! All of this needs a local file system that honours `fsync`. Linux is the only supported system.
+//!
+//! # Errors
+//!
+//! Calls return [`ClientError`]. Errors of the log itself are its variant [`ClientError::Wal`] with a [`WalError`], which
+//! says whether the operation was logged, whether to wait ([`WalError::Busy`]) or to repair ([`WalError::Damaged`]). An
+//! operation that fails at its backend is not an error of a call: it is the [`State`] of the operation, and its
+//! [`Failure`] says whether it will be retried.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `cli` | yes | the executable, with its reports, JSON documents and benchmarks |
+//! | `ipfs` | yes | the backend of IPFS nodes (Kubo's RPC) |
+//! | `s3` | yes | the backend of services that speak S3 |
+//! | `test-util` | no | a simulated machine with power failures, failpoints and internals; not stable |
+//!
+//! A library user starts with `default-features = false`: the backends `local`, `mock` and `custom` are always there, and
+//! a backend of a feature that is off rejects operations with [`Refusal::NotBuilt`].
+//!
+//! # Where to go next
+//!
+//! - [`Client`]: everything that can be done with a log.
+//! - [`Backend`]: implement it to run operations of your own, and register it with [`ClientBuilder::backend`].
+//! - [`Client::wrap`]: log a function of your own before it runs, and its outcome after.
+//! - [`Settings`]: retries, retention, spooling and backends; [`Settings::load`] reads what `wal-cli` uses.
 
+// The modules are public for the executable's tests only; what users need is re-exported below.
+#[doc(hidden)]
 pub mod backend;
+mod suggest;
+
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod bench;
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
+#[doc(hidden)]
 pub mod client;
+#[doc(hidden)]
 pub mod clock;
+#[doc(hidden)]
 pub mod config;
+#[doc(hidden)]
 pub mod disk;
+#[doc(hidden)]
 pub mod health;
+#[doc(hidden)]
 pub mod operation;
+#[doc(hidden)]
 pub mod queue;
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod report;
-mod suggest;
+#[doc(hidden)]
 pub mod wal;
+#[doc(hidden)]
 pub mod worker;
+
+pub use backend::{
+    Addressing, Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Effect, EffectKind,
+    OperationTypes, ParameterError, RateLimiter, Reach, Refusal, Request,
+};
+pub use client::{
+    Action, AddOptions, Archive, AuditFinding, AuditOptions, AuditReport, BackendHealth, BadInput,
+    BadInputs, BadPush, Batch, CauseGroup, Changed, CheckpointReport, CleanupOptions, CleanupPlan,
+    Client, ClientBuilder, ClientError, DELAY_MAX, Damage, Failures, FileCounts, Filter, Finding,
+    FindingKind, FollowUp, HealthStatus, HolderNote, KeptOrphan, LogStatus, Loss, NumberOrText,
+    Observer, OldestPending, OnInvalid, OperationLine, OrphanedUploads, Page, Plan, ProcessOptions,
+    ProcessReport, Progress, Push, PushOptions, PushReport, PushedArchive, Reason, Receipt,
+    Receipts, Reference, Repaired, SecondsOrText, Silent, Skipped, Standing, StatusChange,
+    StatusCounts, Stop, Unverified, Verified, Why,
+};
+pub use config::{
+    BackendSettings, BackendType, ConfigError, MockSettings, Secret, Settings, SpoolMode,
+};
+pub use operation::{
+    BackendName, Claim, Failure, FailureClass, Fields, HistoryEntry, InvalidName, Logged, Number,
+    Operation, OperationId, OperationType, Outcome, Revision, Source, State, Status, Time, Wait,
+};
+pub use wal::WalError;

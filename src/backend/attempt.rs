@@ -67,10 +67,11 @@ impl Attempt {
 }
 
 /// The reason for which an attempt did not succeed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AttemptError {
     /// The attempt failed, and the operation certainly did not take effect, or may be repeated
     /// without harm.
+    #[error("{}", failure.message)]
     Failed {
         /// The class decides between retrying, failing for good and waiting for the backend to
         /// become reachable.
@@ -79,9 +80,11 @@ pub enum AttemptError {
         retry_after_ms: Option<u64>,
     },
     /// The attempt was cancelled before it changed anything. The operation returns to the queue.
+    #[error("interrupted")]
     Stopped,
     /// The operation may or may not have taken effect. The drain loop asks
     /// [`Backend::query_attempt`](super::Backend::query_attempt) before anything is repeated.
+    #[error("{}", .0.message)]
     UnknownOutcome(Failure),
 }
 

@@ -143,11 +143,10 @@ pub enum Addressing {
 /// use std::collections::BTreeMap;
 /// use std::sync::Mutex;
 ///
-/// use wal_cli::backend::{
-///     Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Effect, OperationTypes,
-///     ParameterError, Reach, Request,
+/// use wal_cli::{
+///     Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Effect, Failure, Fields,
+///     OperationType, OperationTypes, Outcome, ParameterError, Reach, Request,
 /// };
-/// use wal_cli::operation::{Failure, Fields, OperationType, Outcome};
 ///
 /// #[derive(Debug, Default)]
 /// struct Notes(Mutex<BTreeMap<String, String>>);
@@ -208,7 +207,7 @@ pub enum Addressing {
 /// # let _: &dyn Backend = &Notes::default();
 /// ```
 ///
-/// [`Client::register`](crate::client::Client::register) adds it to the backends of a log.
+/// [`ClientBuilder::backend`](crate::ClientBuilder::backend) adds it to the backends of a log.
 pub trait Backend: Send + Sync + fmt::Debug {
     /// Returns the operation types that the backend carries out. By default, all.
     fn operation_types(&self) -> OperationTypes<'_> {

@@ -1,30 +1,29 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::spread;
+use super::{FileTotals, Spread, add_of, spread};
 use crate::client::{Client, ClientError};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::disk::{Access, Disk, DiskResult};
-use crate::operation::{BackendName, Fields, InvalidName, Logged, OperationType};
+use crate::operation::Logged;
 
-/// Large batches beside the disk.
+/// Large batches beside the disk's own figures.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchRow {
-    /// Operations of one batch.
+    /// Operations per batch.
     pub operations: usize,
-    /// Partitions that one batch came to, and their bytes.
-    pub files: (usize, u64),
-    /// Operations per second of ours, median of the blocks.
+    /// Partitions of one batch.
+    pub files: FileTotals,
+    /// Operations per second of the log, median of the blocks.
     pub ours_per_second: f64,
-    /// As many per second as the disk takes when somebody writes and flushes the same bytes, median of the blocks.
+    /// Operations per second if only the same bytes are written and flushed, median of the blocks.
     pub floor_per_second: f64,
-    /// Our time as a multiple of the disk's: median, least, most.
-    pub ratio: (f64, f64, f64),
+    /// The log's time as a multiple of the disk's.
+    pub ratio: Spread,
 }
 
-/// Logs batches, each into a log of its own below `directory`, in alternation with writing the same bytes
-/// in files of the same sizes.
+/// Measures batches, each in a log of its own below `directory`, in alternation with writing files of the same sizes.
 pub fn batch(
     disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,
@@ -33,13 +32,15 @@ pub fn batch(
     blocks: usize,
 ) -> Result<BatchRow, ClientError> {
     let (mut ours, mut floor) = (Vec::new(), Vec::new());
-    let mut files = (0, 0);
+    let mut files = FileTotals::default();
     for _ in 0..blocks {
         let base = directory.join(format!("bench-batch-{}", clock.random()));
-        let client =
-            Client::with(disk.clone(), clock.clone(), Settings::at(base.clone()), "bench batch");
+        let client = Client::builder(Settings::at(base.clone()))
+            .environment(disk.clone(), clock.clone())
+            .program("bench batch")
+            .build();
         let wal = client.wal()?;
-        // The first append makes the log; that is not what is measured.
+        // The first append creates the log, which is not measured.
         wal.append_new(vec![generated(0)?])?;
         let start = clock.elapsed();
         let mut batch = wal.batch();
@@ -52,12 +53,12 @@ pub fn batch(
         for entry in disk.list(&wal.layout().partitions())? {
             sizes.push(disk.metadata(&wal.layout().partitions().join(entry.name))?.len);
         }
-        files = (sizes.len(), sizes.iter().sum());
+        files = FileTotals { count: sizes.len() as u64, bytes: sizes.iter().sum() };
         disk.remove_tree(&base)?;
         floor.push(write_files(&**disk, &**clock, directory, &sizes)?);
     }
     let per_second =
-        |seconds: &[f64]| operations as f64 / spread(seconds.to_vec()).0.max(f64::EPSILON);
+        |seconds: &[f64]| operations as f64 / spread(seconds.to_vec()).median.max(f64::EPSILON);
     Ok(BatchRow {
         operations,
         files,
@@ -70,14 +71,10 @@ pub fn batch(
 }
 
 pub(super) fn generated(nth: usize) -> Result<Logged, ClientError> {
-    let refused = |error: InvalidName| ClientError::BadReference(error.to_string());
-    let path = format!("/home/somebody/pictures/2026/{:03}/picture-{nth:07}.jpg", nth / 1000);
-    let parameters = Fields::from([("path".to_owned(), path)]);
-    let operation_type = OperationType::new("add").map_err(refused)?;
-    Ok(Logged::new(operation_type, BackendName::new("mock").map_err(refused)?, parameters, 5))
+    add_of(format!("/home/ann/pictures/2026/{:03}/picture-{nth:07}.jpg", nth / 1000))
 }
 
-/// Seconds that writing and flushing files of these sizes takes.
+/// Returns the seconds that writing and flushing files of these sizes takes.
 fn write_files(
     disk: &dyn Disk,
     clock: &dyn Clock,
@@ -111,10 +108,10 @@ mod tests {
         let (disk, clock): (Arc<dyn Disk>, Arc<dyn Clock>) =
             (Arc::new(OsDisk::new()), Arc::new(SystemClock::new()));
         let row = batch(&disk, &clock, directory.path(), 2500, 2).unwrap();
-        assert_eq!(disk.list(directory.path()).unwrap(), [], "all of it is gone again");
-        assert_eq!((row.operations, row.files.0), (2500, 3));
+        assert_eq!(disk.list(directory.path()).unwrap(), [], "the logs were removed");
+        assert_eq!((row.operations, row.files.count), (2500, 3));
         assert!(
-            row.files.1 > 0 && row.ours_per_second > 0.0 && row.ratio.1 <= row.ratio.2,
+            row.files.bytes > 0 && row.ours_per_second > 0.0 && row.ratio.min <= row.ratio.max,
             "{row:?}"
         );
     }

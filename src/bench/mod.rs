@@ -1,7 +1,7 @@
-//! Benchmarks: what this disk can do, and what the log makes of it, measured in alternation.
+//! Benchmarks: the log's figures and the disk's own, measured in alternation.
 //!
-//! A disk's speed changes within minutes, so nothing here is judged by its time alone: each block takes a
-//! sample of the disk and one of ours, and what counts is their ratio.
+//! A disk's speed changes within minutes, so no time is judged alone: each block takes one sample of the disk and one
+//! of the log, and the ratio is what counts.
 
 mod batch;
 mod verify;
@@ -12,32 +12,33 @@ use std::sync::Arc;
 pub use batch::{BatchRow, batch};
 pub use verify::{VerifyRow, verify};
 
+use crate::backend::Refusal;
 use crate::client::{Client, ClientError};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::disk::{Access, Disk, DiskResult};
-use crate::operation::{BackendName, Fields, Logged, OperationType};
+use crate::operation::{BackendName, Fields, InvalidName, Logged, OperationType};
 
-/// Bytes of a record: about what logging the addition of a file takes.
+/// Bytes of one record: about what logging the addition of a file takes.
 pub const RECORD_BYTES: usize = 300;
 
 /// Flushes of one sample of the disk.
 const FLUSHES: usize = 100;
 
-/// How records reach the disk.
+/// A way to bring records to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Written at the end of a growing file, then `fdatasync`.
+    /// Append to a growing file, then `fdatasync`.
     Append,
-    /// Written over zeros laid before, then `fdatasync`: how the journal does it.
+    /// Overwrite zeros written in advance, then `fdatasync`, as the journal does.
     Overwrite,
 }
 
 impl Method {
-    /// Both.
+    /// All methods.
     pub const ALL: [Method; 2] = [Method::Append, Method::Overwrite];
 
-    /// The word for it.
+    /// Returns the method's name in reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Method::Append => "append + fdatasync",
@@ -46,48 +47,74 @@ impl Method {
     }
 }
 
-/// What the disk can do with records in groups of one size.
+/// The disk's own figures for records in groups of one size.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FloorRow {
-    /// How.
+    /// The method.
     pub method: Method,
-    /// Records of one flush.
+    /// Records per flush.
     pub group: usize,
     /// Median time of one write and flush, in microseconds.
     pub median_us: f64,
-    /// The fastest and the slowest of a hundred, left out one in twenty at each end, in microseconds.
+    /// 5th and 95th percentile of that time, in microseconds.
     pub range_us: (f64, f64),
     /// Records per second.
     pub per_second: f64,
 }
 
-/// Our appends beside the disk's.
+/// Appends to the log beside the disk's own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AppendRow {
-    /// Threads that append at the same time, one operation at a time.
+    /// Threads that append concurrently, one operation at a time each.
     pub threads: usize,
-    /// Durable operations per second of ours, median of the blocks.
+    /// Durable operations per second of the log, median of the blocks.
     pub ours_per_second: f64,
     /// Records per second of the disk, flushed one by one, median of the blocks.
     pub alone_per_second: f64,
-    /// Records per second of the disk, flushed in groups as large as there are threads, median of the blocks.
+    /// Records per second of the disk, flushed in groups of one per thread, median of the blocks.
     pub grouped_per_second: f64,
-    /// Our time per operation as a multiple of the disk's, flushed one by one: median, least, most.
-    pub ratio_alone: (f64, f64, f64),
-    /// The same in groups as large as there are threads.
-    pub ratio_grouped: (f64, f64, f64),
+    /// The log's time per operation as a multiple of the disk's, flushed one by one.
+    pub ratio_alone: Spread,
+    /// The same in groups of one per thread.
+    pub ratio_grouped: Spread,
 }
 
-/// Median, least and most.
-fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
-    values.sort_by(f64::total_cmp);
-    match (values.first(), values.get(values.len() / 2), values.last()) {
-        (Some(least), Some(median), Some(most)) => (*median, *least, *most),
-        _ => (0.0, 0.0, 0.0),
+/// The spread of a figure over the blocks of a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Spread {
+    /// The median.
+    pub median: f64,
+    /// The least value.
+    pub min: f64,
+    /// The greatest value.
+    pub max: f64,
+}
+
+impl From<Spread> for (f64, f64, f64) {
+    /// Returns median, least and greatest value, in the order of the JSON documents.
+    fn from(spread: Spread) -> (f64, f64, f64) {
+        (spread.median, spread.min, spread.max)
     }
 }
 
-/// Seconds of each of `flushes` writes of `bytes`, each flushed.
+/// Number and size of files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FileTotals {
+    /// The number of files.
+    pub count: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+fn spread(mut values: Vec<f64>) -> Spread {
+    values.sort_by(f64::total_cmp);
+    match (values.first(), values.get(values.len() / 2), values.last()) {
+        (Some(min), Some(median), Some(max)) => Spread { median: *median, min: *min, max: *max },
+        _ => Spread::default(),
+    }
+}
+
+/// Returns the seconds that each of `flushes` writes of `bytes` takes, flush included.
 fn sample(
     disk: &dyn Disk,
     clock: &dyn Clock,
@@ -117,7 +144,7 @@ fn sample(
     result
 }
 
-/// What the disk of a directory can do.
+/// Measures the disk of a directory.
 pub fn floor(disk: &dyn Disk, clock: &dyn Clock, directory: &Path) -> DiskResult<Vec<FloorRow>> {
     let mut rows = Vec::new();
     for method in [Method::Append, Method::Overwrite] {
@@ -138,7 +165,7 @@ pub fn floor(disk: &dyn Disk, clock: &dyn Clock, directory: &Path) -> DiskResult
     Ok(rows)
 }
 
-/// Our appends with so many threads beside the disk, in alternating blocks, in a log below `directory`.
+/// Measures appends of `threads` threads beside the disk, in alternating blocks, with a log below `directory`.
 pub fn append(
     disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,
@@ -147,11 +174,13 @@ pub fn append(
     blocks: usize,
 ) -> Result<AppendRow, ClientError> {
     let base = directory.join(format!("bench-append-{}", clock.random()));
-    let client =
-        Client::with(disk.clone(), clock.clone(), Settings::at(base.clone()), "bench append");
+    let client = Client::builder(Settings::at(base.clone()))
+        .environment(disk.clone(), clock.clone())
+        .program("bench append")
+        .build();
     let per_thread = (FLUSHES * 2 / threads).max(5);
     let operations = per_thread * threads;
-    // The first append makes the log; that is not what is measured.
+    // The first append creates the log, which is not measured.
     append_with(&client, 1, 1)?;
     let (mut ours, mut alone, mut grouped) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..blocks {
@@ -172,21 +201,22 @@ pub fn append(
         threads,
         ratio_alone: ratios(&alone),
         ratio_grouped: ratios(&grouped),
-        ours_per_second: 1.0 / spread(ours).0.max(f64::EPSILON),
-        alone_per_second: 1.0 / spread(alone).0.max(f64::EPSILON),
-        grouped_per_second: 1.0 / spread(grouped).0.max(f64::EPSILON),
+        ours_per_second: 1.0 / spread(ours).median.max(f64::EPSILON),
+        alone_per_second: 1.0 / spread(alone).median.max(f64::EPSILON),
+        grouped_per_second: 1.0 / spread(grouped).median.max(f64::EPSILON),
     })
 }
 
+/// Returns the addition of a file, for the backend `mock`.
+fn add_of(path: String) -> Result<Logged, ClientError> {
+    let refused = |error: InvalidName| Refusal::BadParameters(error.to_string());
+    let operation_type = OperationType::new("add").map_err(refused)?;
+    let backend = BackendName::new("mock").map_err(refused)?;
+    Ok(Logged::new(operation_type, backend, Fields::from([("path".to_owned(), path)]), 5))
+}
+
 fn append_with(client: &Client, threads: usize, each: usize) -> Result<(), ClientError> {
-    let refused =
-        |error: crate::operation::InvalidName| ClientError::BadReference(error.to_string());
-    let operation = Logged::new(
-        OperationType::new("add").map_err(refused)?,
-        BackendName::new("mock").map_err(refused)?,
-        Fields::from([("path".to_owned(), "/bench/a-path-of-usual-length.txt".to_owned())]),
-        5,
-    );
+    let operation = add_of("/bench/a-path-of-usual-length.txt".into())?;
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads)
             .map(|_| {
@@ -223,7 +253,7 @@ mod tests {
         let (disk, clock): (Arc<dyn Disk>, Arc<dyn Clock>) =
             (Arc::new(OsDisk::new()), Arc::new(SystemClock::new()));
         let row = append(&disk, &clock, directory.path(), 4, 2).unwrap();
-        assert_eq!(disk.list(directory.path()).unwrap(), [], "the log is gone again");
-        assert!(row.ours_per_second > 0.0 && row.ratio_alone.1 <= row.ratio_alone.2, "{row:?}");
+        assert_eq!(disk.list(directory.path()).unwrap(), [], "the log was removed");
+        assert!(row.ours_per_second > 0.0 && row.ratio_alone.min <= row.ratio_alone.max, "{row:?}");
     }
 }

@@ -2,31 +2,32 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::batch::generated;
-use super::spread;
+use super::{FileTotals, Spread, spread};
 use crate::client::{Client, ClientError};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::disk::Disk;
+use crate::wal::{Damage, WalError};
 
 /// Operations of one batch.
 const BATCH: usize = 100_000;
 
-/// Checking a log beside a plain decode of its files.
+/// Verification of a log beside a plain decode of its files.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifyRow {
     /// Operations in the log.
     pub operations: usize,
-    /// Its files, and their bytes.
-    pub files: (u64, u64),
-    /// Operations that are checked per second, median of the blocks.
+    /// Files of the log.
+    pub files: FileTotals,
+    /// Operations verified per second, median of the blocks.
     pub ours_per_second: f64,
-    /// Rows that are decoded per second, median of the blocks.
+    /// Rows decoded per second, median of the blocks.
     pub decoded_per_second: f64,
-    /// Our time as a multiple of the plain decode's: median, least, most.
-    pub ratio: (f64, f64, f64),
+    /// The time of verification as a multiple of the plain decode's.
+    pub ratio: Spread,
 }
 
-/// Makes a log below `directory`, and checks and decodes it in alternation.
+/// Creates a log below `directory`, and verifies and decodes it in alternation.
 pub fn verify(
     disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,
@@ -35,8 +36,10 @@ pub fn verify(
     blocks: usize,
 ) -> Result<VerifyRow, ClientError> {
     let base = directory.join(format!("bench-verify-{}", clock.random()));
-    let client =
-        Client::with(disk.clone(), clock.clone(), Settings::at(base.clone()), "bench verify");
+    let client = Client::builder(Settings::at(base.clone()))
+        .environment(disk.clone(), clock.clone())
+        .program("bench verify")
+        .build();
     let wal = client.wal()?;
     for first in (0..operations).step_by(BATCH) {
         let mut batch = wal.batch();
@@ -46,7 +49,7 @@ pub fn verify(
         batch.commit()?;
     }
     let (mut ours, mut decoded) = (Vec::new(), Vec::new());
-    let mut files = (0, 0);
+    let mut files = FileTotals::default();
     for block in 0..=blocks {
         let start = clock.elapsed();
         let rows = client.decode_files()?;
@@ -55,11 +58,16 @@ pub fn verify(
         let found = client.verify(&|_, _| {})?;
         let checked = clock.elapsed().saturating_sub(start).as_secs_f64();
         if let Some(damage) = found.damages().next() {
-            return Err(ClientError::BadReference(format!("{}: {}", damage.path, damage.what)));
+            let damage = Damage {
+                path: damage.path.clone().into(),
+                offset: damage.offset,
+                what: damage.what.clone(),
+            };
+            return Err(WalError::Damaged(damage).into());
         }
         tracing::debug!(rows, operations = found.operations, plain, checked, "block");
-        files = (found.files, found.bytes);
-        // The first one fills the caches.
+        files = FileTotals { count: found.files, bytes: found.bytes };
+        // The first block fills the caches.
         if block > 0 {
             decoded.push(plain);
             ours.push(checked);
@@ -67,7 +75,7 @@ pub fn verify(
     }
     disk.remove_tree(&base)?;
     let per_second =
-        |seconds: &[f64]| operations as f64 / spread(seconds.to_vec()).0.max(f64::EPSILON);
+        |seconds: &[f64]| operations as f64 / spread(seconds.to_vec()).median.max(f64::EPSILON);
     Ok(VerifyRow {
         operations,
         files,
@@ -91,8 +99,8 @@ mod tests {
         let (disk, clock): (Arc<dyn Disk>, Arc<dyn Clock>) =
             (Arc::new(OsDisk::new()), Arc::new(SystemClock::new()));
         let row = verify(&disk, &clock, directory.path(), 2500, 2).unwrap();
-        assert_eq!(disk.list(directory.path()).unwrap(), [], "all of it is gone again");
-        assert_eq!((row.operations, row.files.0), (2500, 3));
-        assert!(row.ours_per_second > 0.0 && row.ratio.1 <= row.ratio.2, "{row:?}");
+        assert_eq!(disk.list(directory.path()).unwrap(), [], "the log was removed");
+        assert_eq!((row.operations, row.files.count), (2500, 3));
+        assert!(row.ours_per_second > 0.0 && row.ratio.min <= row.ratio.max, "{row:?}");
     }
 }

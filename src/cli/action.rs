@@ -5,7 +5,7 @@ use super::error::CliError;
 use super::exit::Exit;
 use super::output::Output;
 use super::references::{self, Selection};
-use crate::client::{Action, Changed};
+use crate::client::{Action, Changed, OnInvalid};
 use crate::operation::{Operation, Status};
 use crate::report::{Change, plural, write_result};
 
@@ -27,7 +27,11 @@ pub fn apply(
     selection: &Selection,
     action: &Action,
 ) -> Result<Exit, CliError> {
-    let changed = context.client.change(&selection.references, action, selection.named)?;
+    let changed = context.client.change(
+        &selection.references,
+        action,
+        if selection.named { OnInvalid::Abort } else { OnInvalid::Skip },
+    )?;
     context.output.outcome(
         || Change::new(&changed),
         None,

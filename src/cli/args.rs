@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, ValueEnum, ValueHint};
 
-use crate::client::DELAY_MAX;
+use crate::client::{DELAY_MAX, OnInvalid};
 use crate::config::{SpoolMode, parse_seconds};
 use crate::operation::{BackendName, OperationType, Time};
 
@@ -118,6 +118,13 @@ pub struct LoggingArgs {
     /// Further parameter for the backend; repeatable
     #[arg(long = "param", value_name = "KEY=VALUE", value_parser = parameter)]
     pub parameters: Vec<(String, String)>,
+}
+
+impl LoggingArgs {
+    /// Returns what happens to the other inputs if one cannot be used.
+    pub fn on_invalid(&self) -> OnInvalid {
+        if self.keep_going { OnInvalid::Skip } else { OnInvalid::Abort }
+    }
 }
 
 /// Operations that a command is given.

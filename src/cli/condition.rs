@@ -1,6 +1,6 @@
 //! Conditions on the figures of the log, for `status --fail-if`.
 
-use crate::client::{BackendHealth, Stats};
+use crate::client::{BackendHealth, LogStatus};
 use crate::config::parse_seconds;
 use crate::operation::{Status, Time};
 
@@ -93,13 +93,13 @@ impl Condition {
 
     /// Returns a message if the condition holds. Without pending operations no condition on their age
     /// holds; free space that is unknown counts as 0.
-    pub fn holds(&self, stats: &Stats, now: Time) -> Option<String> {
+    pub fn holds(&self, stats: &LogStatus, now: Time) -> Option<String> {
         let value = match self.figure {
             Figure::Count(status) => stats.counts.of(status),
             Figure::Total => stats.counts.total(),
             Figure::Archived => stats.archived,
             Figure::OldestPending => {
-                let (_, at) = stats.oldest_pending?;
+                let at = stats.oldest_pending?.logged_at;
                 u64::try_from(now.millis_since(at)).unwrap_or(0)
             }
             Figure::FreeBytes => stats.free_bytes.unwrap_or(0),
@@ -131,7 +131,7 @@ impl Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::{BackendHealth, HealthStatus, StatusCounts};
+    use crate::client::{BackendHealth, FileCounts, HealthStatus, OldestPending, StatusCounts};
     use crate::operation::Number;
     use crate::operation::{BackendName, Failure, FailureClass};
 
@@ -155,15 +155,18 @@ mod tests {
         }
     }
 
-    fn stats() -> Stats {
-        Stats {
+    fn stats() -> LogStatus {
+        LogStatus {
             counts: StatusCounts { pending: 3, failed: 2, ..StatusCounts::default() },
             archived: 0,
             backends: Default::default(),
-            oldest_pending: Some((Number::new(1), Time::from_millis(1_000))),
+            oldest_pending: Some(OldestPending {
+                number: Number::new(1),
+                logged_at: Time::from_millis(1_000),
+            }),
             processing: None,
             journal_bytes: 2_000_000,
-            files: (0, 0),
+            files: FileCounts::default(),
             free_bytes: Some(1 << 30),
             health: [false, true].map(health).into(),
             used: [BackendName::new("a").unwrap()].into(),
@@ -194,7 +197,7 @@ mod tests {
             let holds = conditions.iter().any(|condition| condition.holds(&stats(), now).is_some());
             assert_eq!(holds, expected, "{text}");
         }
-        let nothing = Stats { oldest_pending: None, used: Default::default(), ..stats() };
+        let nothing = LogStatus { oldest_pending: None, used: Default::default(), ..stats() };
         assert_eq!(
             Condition::parse("offline>0").unwrap().holds(&nothing, now),
             None,

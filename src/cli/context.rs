@@ -47,7 +47,7 @@ impl Session {
             let points = Some(points);
             return Ok(Context { output, client, loaded, lock_timeout_given, points });
         }
-        let client = Client::open(loaded.settings.clone(), name);
+        let client = Client::builder(loaded.settings.clone()).program(name).build();
         Ok(Context {
             output,
             client,
@@ -82,7 +82,7 @@ impl Context<'_> {
         if self.client.backends().names().any(|(known, _)| known == name) {
             return Ok(());
         }
-        let logged = self.client.stats()?.backends;
+        let logged = self.client.status()?.backends;
         if logged.contains_key(name) {
             return Ok(());
         }

@@ -18,8 +18,10 @@ pub fn client(settings: &Settings, command: &str) -> Option<(Client, Arc<Failpoi
     let disk = FailpointDisk::new(Arc::new(OsDisk::new()), points.clone(), move |path| {
         layout.role_of(path)
     });
-    let mut client =
-        Client::with(Arc::new(disk), Arc::new(SystemClock::new()), settings.clone(), command);
+    let mut client = Client::builder(settings.clone())
+        .environment(Arc::new(disk), Arc::new(SystemClock::new()))
+        .program(command)
+        .build();
     let wrap =
         |backend| -> Arc<dyn Backend> { Arc::new(FailpointBackend::new(backend, points.clone())) };
     client.backends.wrap(wrap);

@@ -107,9 +107,9 @@ fn next_line(input: &mut impl BufRead, null: bool, number: &mut u64) -> io::Resu
             text.pop();
         }
         if len > LINE_MAX {
-            let input = String::from_utf8_lossy(&text).chars().take(80).collect();
+            let input: String = String::from_utf8_lossy(&text).chars().take(80).collect();
             let message = format!("{len} bytes long; the limit is {LINE_MAX} bytes");
-            let bad = BadInput { line: Some(*number), input, error_type: "too_long", message };
+            let bad = BadInput::new(input, "too_long", message).at_line(Some(*number));
             return Ok(Some(Line { number: *number, text: Err(bad) }));
         }
         if !text.is_empty() {

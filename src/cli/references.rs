@@ -51,7 +51,7 @@ pub fn parse(context: &Context<'_>, words: &[String]) -> Result<Selection, CliEr
 
 /// Returns all failed operations, oldest first.
 fn failed(context: &Context<'_>) -> Result<Vec<Reference>, CliError> {
-    let filter = Filter { status: Some(Status::Failed), ..Filter::default() };
-    let page = context.client.list(&filter, 0)?;
+    let filter = Filter::default().with_status(Status::Failed);
+    let page = context.client.list(&filter, None)?;
     Ok(page.operations.iter().rev().map(|operation| Reference::Number(operation.number)).collect())
 }

@@ -66,12 +66,8 @@ fn run(
     interrupts: &Interrupts,
 ) -> Result<Exit, CliError> {
     let mut progress = Progress::new(context.output);
-    let result = context.client.wait_carrying_out(
-        wait.references,
-        wait.timeout,
-        &interrupts.stop,
-        &mut progress,
-    );
+    let result =
+        context.client.run_and_wait(wait.references, wait.timeout, &interrupts.stop, &mut progress);
     progress.end();
     report(context, wait, result)
 }
@@ -90,7 +86,8 @@ fn for_many(
         Ok::<(), CliError>(())
     })?;
     let mut progress = Progress::new(context.output);
-    let result = context.client.wait_for_all(&numbers, timeout, &interrupts.stop, &mut progress);
+    let result =
+        context.client.run_and_wait_for_batch(receipts, timeout, &interrupts.stop, &mut progress);
     progress.end();
     let error = match result.map(|()| None).or_else(stopped_early) {
         Ok(early) => tally(context, &numbers)

@@ -1,60 +1,100 @@
-//! Archives: where each stands, and pushing those of days that are over.
+//! Archives and retention: the state of each archive, pushes to a backend, and pruning.
 
+use super::Client;
 use super::error::ClientError;
-use super::{Client, Retention};
-use crate::wal::{ARCHIVE_PARTITIONS, Archive, CleanupPlan, Push, PushReport};
+use crate::wal::{ARCHIVE_PARTITIONS, Archive, CleanupPlan, Push, PushReport, Retention};
 use crate::worker::{PushOptions, push_to};
 
+/// What a cleanup prunes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CleanupOptions {
+    /// Age in days from which operations are pruned; `None` takes the setting `max_age_days`.
+    pub max_age_days: Option<u64>,
+    /// Prune failed operations, too, not only completed ones.
+    pub include_failed: bool,
+    /// Only return what would be pruned.
+    pub dry_run: bool,
+}
+
+impl CleanupOptions {
+    /// Sets the age in days from which operations are pruned.
+    #[must_use]
+    pub fn with_max_age_days(mut self, days: Option<u64>) -> CleanupOptions {
+        self.max_age_days = days;
+        self
+    }
+
+    /// Sets whether failed operations are pruned, too.
+    #[must_use]
+    pub fn with_failed(mut self, include: bool) -> CleanupOptions {
+        self.include_failed = include;
+        self
+    }
+
+    /// Sets whether the cleanup is a rehearsal.
+    #[must_use]
+    pub fn with_dry_run(mut self, dry_run: bool) -> CleanupOptions {
+        self.dry_run = dry_run;
+        self
+    }
+}
+
 impl Client {
-    /// What a push with these options means, if its backend takes it.
+    /// Resolves the options of a push with the settings.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::BadPush`] or [`ClientError::Refused`] if no destination is set or its backend takes no archives.
     pub fn push_to(&self, options: &PushOptions) -> Result<Push, ClientError> {
         Ok(push_to(&self.settings, &self.backends, &self.disk.identity().host, options)?)
     }
 
-    /// Logs an operation for each archive of a day that is over and that is not pushed yet, or only tells which.
-    pub fn push_archives(&self, push: &Push, dry_run: bool) -> Result<PushReport, ClientError> {
-        if dry_run {
-            let rows = (self.settings.partition_size * ARCHIVE_PARTITIONS) as u64;
-            return self.look(|view| view.plan_push(push, self.clock.now(), rows));
-        }
+    /// Logs one upload for each archive of a past day that has not been pushed yet.
+    pub fn push_archives(&self, push: &Push) -> Result<PushReport, ClientError> {
         if !self.settings.enabled {
             return Err(ClientError::Disabled);
         }
         Ok(self.wal()?.push(push)?)
     }
 
-    /// The push that goes before a cleanup: none if the settings name no destination, or nothing may be logged.
+    /// Returns what [`Client::push_archives`] would log.
+    pub fn plan_push(&self, push: &Push) -> Result<PushReport, ClientError> {
+        let rows = (self.settings.partition_size * ARCHIVE_PARTITIONS) as u64;
+        self.with_view(|view| view.plan_push(push, self.clock.now(), rows))
+    }
+
+    /// Runs the push that precedes a cleanup; `None` if no destination is set or logging is switched off.
     pub fn push_before_cleanup(&self) -> Result<Option<PushReport>, ClientError> {
         if self.settings.archive_push.is_none() || !self.settings.enabled {
             return Ok(None);
         }
-        self.push_archives(&self.push_to(&PushOptions::default())?, false).map(Some)
+        self.push_archives(&self.push_to(&PushOptions::default())?).map(Some)
     }
 
-    /// All archives of the log, and where they stand.
+    /// Returns all archives of the log with the state of their pushes.
     pub fn archives(&self) -> Result<Vec<Archive>, ClientError> {
-        self.look(|view| view.archives(self.clock.now(), None))
+        self.with_view(|view| view.archives(self.clock.now(), None))
     }
 
-    /// Drops completed operations older than the configured, or the given, number of days; failed ones only if
-    /// that is asked for. Archives that are to be pushed stay until they are; this pushes none itself.
-    pub fn cleanup(
-        &self,
-        max_age_days: Option<u64>,
-        failed: bool,
-        dry_run: bool,
-    ) -> Result<CleanupPlan, ClientError> {
-        let max_age_days = max_age_days.unwrap_or_else(|| u64::from(self.settings.max_age_days));
+    /// Prunes completed operations that are older than the retention, and failed ones if asked to.
+    ///
+    /// Archives that are still to be pushed are kept until they are; this call pushes none itself. Nothing is pruned
+    /// on the word of one reading of the clock: what goes was old enough at the cleanup before, too.
+    pub fn cleanup(&self, options: &CleanupOptions) -> Result<CleanupPlan, ClientError> {
+        let max_age_days =
+            options.max_age_days.unwrap_or_else(|| u64::from(self.settings.max_age_days));
         let keep_unpushed = self.settings.archive_push.is_some();
-        if dry_run
+        if options.dry_run
             && let Some(mut plan) =
-                self.look(|view| Ok(view.plan_of_originals(max_age_days, self.clock.now())))?
+                self.with_view(|view| Ok(view.plan_of_originals(max_age_days, self.clock.now())))?
         {
             if keep_unpushed {
                 plan.unpushed = std::mem::take(&mut plan.operations);
             }
             return Ok(plan);
         }
-        Ok(self.wal()?.cleanup(Retention { max_age_days, failed, keep_unpushed }, dry_run)?)
+        let retention = Retention { max_age_days, failed: options.include_failed, keep_unpushed };
+        Ok(self.wal()?.cleanup(retention, options.dry_run)?)
     }
 }

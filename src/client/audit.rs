@@ -1,7 +1,8 @@
-//! Asking the backends whether what was completed is still there, and still is what it was.
+//! Audits: asks the backends whether the effects of completed operations still exist unaltered.
 
-mod later;
-mod superseded;
+mod conflicts;
+mod finding;
+mod touches;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -13,144 +14,127 @@ use std::time::Duration;
 use super::{Client, ClientError, Stop};
 use crate::backend::{Attempt, AttemptError, AuditResult, Backend, Effect};
 use crate::operation::{
-    BackendName, Failure, FailureClass, Fields, Number, Operation, OperationId, OperationType,
-    Outcome, Revision, State, Status, Time,
+    BackendName, Failure, FailureClass, Number, Operation, Outcome, Revision, State, Status, Time,
 };
 use crate::wal::{Fate, FileEntry, Glimpse, Order, View, WalError};
 use crate::worker::request_of;
-pub(super) use later::Later;
-use superseded::{Loss, Superseded};
+pub(super) use conflicts::ReopenConflicts;
+pub use finding::{AuditFinding, FollowUp};
+pub(super) use finding::{completed_in, live_successor};
+use touches::{Loss, TouchIndex};
 
-/// Operations that are read, and held in memory, at a time.
-const PORTION: usize = 500;
+/// Operations that are read and held in memory at a time.
+const BATCH: usize = 500;
 
-/// Answers that a backend may fail to give in a row until it counts as away.
-const TROUBLES_MAX: u32 = 3;
+/// Consecutive failed questions after which a backend is not asked any more.
+const CONSECUTIVE_FAILURES_MAX: u32 = 3;
 
-/// Statuses of operations that may have touched their places.
+/// Statuses of operations that may have touched their targets.
 const BEGUN: [Status; 2] = [Status::Processing, Status::Retrying];
 
-/// How often we look whether to stop.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// How often a request to stop is checked.
+const STOP_POLL: Duration = Duration::from_millis(50);
 
-/// Which operations are looked at, and what is done with those whose effect is gone.
+/// What an audit covers, and what follows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AuditOptions {
-    /// Only those completed since then.
+    /// Only operations completed at this time or later.
     pub since: Option<Time>,
-    /// Only those of this backend.
+    /// Only operations of this backend.
     pub backend: Option<BackendName>,
-    /// Whether what is gone or altered is logged once more, as a new operation.
+    /// Log missing and altered ones again, as new operations.
     pub reopen: bool,
 }
 
-/// What the backends said.
+impl AuditOptions {
+    /// Restricts the audit to operations completed at this time or later.
+    #[must_use]
+    pub fn with_since(mut self, since: Option<Time>) -> AuditOptions {
+        self.since = since;
+        self
+    }
+
+    /// Restricts the audit to one backend.
+    #[must_use]
+    pub fn with_backend(mut self, backend: Option<BackendName>) -> AuditOptions {
+        self.backend = backend;
+        self
+    }
+
+    /// Sets whether missing and altered effects are logged again.
+    #[must_use]
+    pub fn with_reopen(mut self, reopen: bool) -> AuditOptions {
+        self.reopen = reopen;
+        self
+    }
+}
+
+/// The result of an audit.
 #[derive(Debug, Default)]
+#[non_exhaustive]
 pub struct AuditReport {
-    /// Operations whose effect was looked at: intact, gone and altered ones.
+    /// Operations whose effect was checked: intact, missing and altered ones.
     pub checked: u64,
-    /// How many of them are as they were.
+    /// Operations whose effect is intact.
     pub intact: u64,
-    /// Those whose effect is not there any more.
-    pub gone: Vec<AuditFinding>,
-    /// Those whose effect is something else now.
+    /// Operations whose effect no longer exists.
+    pub missing: Vec<AuditFinding>,
+    /// Operations whose effect has changed.
     pub altered: Vec<AuditFinding>,
-    /// How many were replaced or taken away by later operations.
+    /// Operations whose effect a later operation replaced or removed.
     pub superseded: u64,
-    /// How many leave nothing to look at.
-    pub nothing: u64,
-    /// Of which nothing could be found out, by backend.
-    pub unasked: Vec<Unasked>,
-    /// How many new operations were logged.
+    /// Operations that leave nothing to check.
+    pub without_effect: u64,
+    /// Operations that could not be checked, by backend.
+    pub unverified: Vec<Unverified>,
+    /// New operations that were logged.
     pub reopened: u64,
-    /// Whether a request to stop ended it early.
+    /// A request to stop ended the audit early.
     pub stopped: bool,
-    /// Why reopening ended early, if it did.
-    pub trouble: Option<ClientError>,
+    /// The error that ended reopening early, if one did.
+    pub reopen_error: Option<ClientError>,
 }
 
 impl AuditReport {
-    /// Whether everything that was to be looked at is as it was.
+    /// Returns `true` if every effect was checked and is intact.
     pub fn is_clean(&self) -> bool {
-        self.gone.is_empty() && self.altered.is_empty() && self.unasked.is_empty()
+        self.missing.is_empty() && self.altered.is_empty() && self.unverified.is_empty()
     }
 
-    /// What was found: gone, then altered.
+    /// Returns the missing, then the altered ones.
     pub fn findings(&self) -> impl Iterator<Item = &AuditFinding> {
-        self.gone.iter().chain(&self.altered)
+        self.missing.iter().chain(&self.altered)
     }
 }
 
-/// A completed operation whose effect is gone or altered.
+/// A backend that could not be asked about some operations.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AuditFinding {
-    /// Its number.
-    pub number: Number,
-    /// Its id.
-    pub id: OperationId,
-    /// Its type.
-    pub operation_type: OperationType,
-    /// Its backend.
+#[non_exhaustive]
+pub struct Unverified {
+    /// The backend.
     pub backend: BackendName,
-    /// With what.
-    pub parameters: Fields,
-    /// What it went on as before, if it did.
-    pub redirected_to: Option<OperationId>,
-    /// The revision in which it was completed; of what was reopened, that of what it brought back.
-    pub completed_in: Revision,
-    /// What was found.
-    pub what: String,
-    /// What follows from that; none: nothing, since nobody asked for it.
-    pub followed: Option<Followed>,
-}
-
-/// What followed from a finding.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Followed {
-    /// A new operation was logged.
-    Reopened {
-        /// Its number.
-        number: Number,
-        /// Its id.
-        id: OperationId,
-    },
-    /// One was logged for it before, which has not ended.
-    GoesOn {
-        /// Its number.
-        number: Number,
-        /// Its id.
-        id: OperationId,
-    },
-    /// It cannot be done once more; the text says why.
-    Refused(String),
-}
-
-/// A backend of which something could not be found out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unasked {
-    /// Which.
-    pub backend: BackendName,
-    /// Of how many operations.
+    /// The number of operations.
     pub operations: u64,
-    /// Why: what it said first.
+    /// Its first failure.
     pub failure: Failure,
 }
 
-/// What came of one question.
-enum Told {
+/// The answer to one question.
+enum Verdict {
     Audit(AuditResult),
-    Unasked(Failure),
+    Unverified(Failure),
     Stopped,
 }
 
-/// A backend while it is asked.
-struct Lane {
+/// A backend during an audit.
+struct BackendState {
     backend: Result<Arc<dyn Backend>, Failure>,
     jobs: usize,
-    /// Questions in a row without an answer.
-    troubles: AtomicU32,
-    /// What was said when it turned out to be away: nobody asks it any more.
-    away: Mutex<Option<Failure>>,
+    /// Consecutive questions that failed.
+    consecutive_failures: AtomicU32,
+    /// The failure after which it is not asked any more.
+    unreachable: Mutex<Option<Failure>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -158,10 +142,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Client {
-    /// Asks the backends whether what was completed is still there. The log is only written to if something is to be
-    /// reopened. `progress` is told how many operations are done, of how many.
+    /// Asks the backends whether the effects of completed operations still exist unaltered.
     ///
-    /// A request to stop ends it soon, with what was found so far.
+    /// `progress` receives the number of operations done and of all. The log is only written to if
+    /// [`AuditOptions::reopen`] is set. A request to stop ends the audit soon, with what was found so far.
     pub fn audit(
         &self,
         options: &AuditOptions,
@@ -173,50 +157,50 @@ impl Client {
         }
         let mut report = AuditReport::default();
         let (superseded, newest) = self.touched_since(options, Revision::ZERO, stop)?;
-        let total = self.look(|view| Ok(completed(view, options)))?;
-        let mut lanes: BTreeMap<BackendName, Lane> = BTreeMap::new();
+        let total = self.with_view(|view| Ok(completed(view, options)))?;
+        let mut states: BTreeMap<BackendName, BackendState> = BTreeMap::new();
         let (mut after, mut done) = (Number::ZERO, 0);
         while !stop.is_requested() {
-            let portion = self.portion(options, after)?;
-            let Some(last) = portion.last() else { break };
+            let batch = self.next_batch(options, after)?;
+            let Some(last) = batch.last() else { break };
             after = last.number;
             let mut asked: BTreeMap<BackendName, Vec<Operation>> = BTreeMap::new();
-            for operation in portion {
+            for operation in batch {
                 if !self.backends.is_auditable(&operation.backend, &operation.operation_type) {
-                    report.nothing += 1;
+                    report.without_effect += 1;
                 } else if self.is_superseded(&operation, &superseded)? {
                     report.superseded += 1;
                 } else {
-                    let lane = || self.lane_of(&operation);
-                    lanes.entry(operation.backend.clone()).or_insert_with(lane);
+                    let state = || self.state_of(&operation);
+                    states.entry(operation.backend.clone()).or_insert_with(state);
                     asked.entry(operation.backend.clone()).or_default().push(operation);
                     continue;
                 }
                 done += 1;
             }
-            self.ask(asked, &lanes, stop, &mut |operation, told| {
-                done += u64::from(!matches!(told, Told::Stopped));
-                self.take(operation, told, &superseded, &mut report);
+            self.verify_all(asked, &states, stop, &mut |operation, verdict| {
+                done += u64::from(!matches!(verdict, Verdict::Stopped));
+                self.record_verdict(operation, verdict, &superseded, &mut report);
                 progress(done, total);
             });
             progress(done, total);
         }
         report.stopped = stop.is_requested();
-        let newest = self.excuse(&mut report, options, newest)?;
-        for finding in report.gone.iter_mut().chain(&mut report.altered) {
-            finding.followed =
-                self.look(|view| super::reopen::goes_on(view, finding.redirected_to))?;
+        let newest = self.drop_explained_findings(&mut report, options, newest)?;
+        for finding in report.missing.iter_mut().chain(&mut report.altered) {
+            finding.follow_up =
+                self.with_view(|view| live_successor(view, finding.redirected_to))?;
         }
         if options.reopen && !report.stopped {
-            let findings = report.gone.iter_mut().chain(&mut report.altered);
+            let findings = report.missing.iter_mut().chain(&mut report.altered);
             let reopened = self.reopen(
-                findings.filter(|finding| finding.followed.is_none()).collect(),
+                findings.filter(|finding| finding.follow_up.is_none()).collect(),
                 newest,
                 stop,
             );
-            report.trouble = reopened.err();
+            report.reopen_error = reopened.err();
             let is_new = |finding: &&AuditFinding| {
-                matches!(finding.followed, Some(Followed::Reopened { .. }))
+                matches!(finding.follow_up, Some(FollowUp::Reopened { .. }))
             };
             report.reopened = report.findings().filter(is_new).count() as u64;
             report.stopped = stop.is_requested();
@@ -224,7 +208,7 @@ impl Client {
         Ok(report)
     }
 
-    fn lane_of(&self, operation: &Operation) -> Lane {
+    fn state_of(&self, operation: &Operation) -> BackendState {
         let Operation { backend: name, operation_type, parameters, .. } = operation;
         let missing = || match self.backends.check(name, operation_type, parameters) {
             Err(refusal) => refusal.to_string(),
@@ -236,22 +220,27 @@ impl Client {
             message: missing(),
         });
         let jobs = self.settings.jobs_of(name).max(1);
-        Lane { backend, jobs, troubles: AtomicU32::new(0), away: Mutex::default() }
+        BackendState {
+            backend,
+            jobs,
+            consecutive_failures: AtomicU32::new(0),
+            unreachable: Mutex::default(),
+        }
     }
 
-    /// The places that an operation touches, or will.
+    /// Returns the targets that an operation touches or would touch.
     pub(super) fn effects_of(&self, operation: &Operation, outcome: &Outcome) -> Vec<Effect> {
         self.backends.effects(&request_of(operation, &self.layout), outcome)
     }
 
-    /// The completed operations behind this number, so many that they fit into memory.
-    fn portion(
+    /// Returns the next completed operations after a number, as many as fit into memory.
+    fn next_batch(
         &self,
         options: &AuditOptions,
         after: Number,
     ) -> Result<Vec<Operation>, ClientError> {
-        self.look(|view| {
-            let mut portion = Vec::new();
+        self.with_view(|view| {
+            let mut batch = Vec::new();
             view.visit_between(
                 (after.next(), Number::MAX),
                 Order::OldestFirst,
@@ -259,32 +248,32 @@ impl Client {
                 |glimpse| glimpse_counts(glimpse, options),
                 |operation| {
                     if counts(&operation, options) {
-                        portion.push(operation);
+                        batch.push(operation);
                     }
-                    if portion.len() < PORTION {
+                    if batch.len() < BATCH {
                         ControlFlow::Continue(())
                     } else {
                         ControlFlow::Break(())
                     }
                 },
             )?;
-            Ok(portion)
+            Ok(batch)
         })
     }
 
-    /// What completed operations of a later revision touched, and the latest revision of any.
+    /// Returns what completed operations of later revisions touched, and the latest revision.
     fn touched_since(
         &self,
         options: &AuditOptions,
         newer_than: Revision,
         stop: &Stop,
-    ) -> Result<(Superseded, Revision), ClientError> {
-        self.look(|view| {
-            // In what cannot be read there may stand what replaced the rest.
+    ) -> Result<(TouchIndex, Revision), ClientError> {
+        self.with_view(|view| {
+            // Operations that cannot be read may have replaced the effects of the others.
             if let Some(damage) = view.damage() {
                 return Err(WalError::Damaged(damage.clone()));
             }
-            let (mut superseded, mut newest) = (Superseded::default(), newer_than);
+            let (mut superseded, mut newest) = (TouchIndex::default(), newer_than);
             view.visit(
                 Order::OldestFirst,
                 |file| file.revisions.1 > newer_than && file_counts(file, options),
@@ -296,7 +285,7 @@ impl Client {
                     {
                         newest = newest.max(operation.revision);
                         let effects = self.effects_of(&operation, outcome);
-                        superseded.note(&operation.backend, &effects, completed_in(&operation));
+                        superseded.record(&operation.backend, &effects, completed_in(&operation));
                     }
                     if stop.is_requested() {
                         ControlFlow::Break(())
@@ -309,13 +298,13 @@ impl Client {
         })
     }
 
-    /// What operations touch that are being carried out, or were: their effect may be there before they are completed.
+    /// Adds what running and retrying operations touch: their effect may exist before they complete.
     fn touched_now(
         &self,
         options: &AuditOptions,
-        superseded: &mut Superseded,
+        superseded: &mut TouchIndex,
     ) -> Result<(), ClientError> {
-        self.look(|view| {
+        self.with_view(|view| {
             view.visit(
                 Order::OldestFirst,
                 |file| BEGUN.iter().any(|status| file.count_of(*status) > 0),
@@ -328,12 +317,12 @@ impl Client {
                     let mut effects = self.effects_of(&operation, &Outcome::default());
                     match operation.status() {
                         Status::Processing => {}
-                        // What it began is over: it may have taken something away, but nothing is gone by putting.
-                        Status::Retrying => effects.retain(|effect| !effect.is_write()),
+                        // Its attempt has ended: it may have removed something, but what it put is not missing.
+                        Status::Retrying => effects.retain(|effect| !effect.puts),
                         _ => effects.clear(),
                     }
                     if is_meant {
-                        superseded.note(&operation.backend, &effects, Revision::MAX);
+                        superseded.record(&operation.backend, &effects, Revision::MAX);
                     }
                     ControlFlow::Continue(())
                 },
@@ -344,33 +333,33 @@ impl Client {
     fn is_superseded(
         &self,
         operation: &Operation,
-        superseded: &Superseded,
+        superseded: &TouchIndex,
     ) -> Result<bool, ClientError> {
         let State::Completed { outcome, .. } = &operation.state else { return Ok(false) };
         let effects = self.effects_of(operation, outcome);
-        if superseded.certainly(&operation.backend, &effects, completed_in(operation)) {
+        if superseded.was_replaced_after(&operation.backend, &effects, completed_in(operation)) {
             return Ok(true);
         }
-        // What it went on as is looked at in its place, whatever that touches.
+        // Its successor is checked instead, whatever that touches.
         let Some(next) = operation.redirected_to else { return Ok(false) };
-        Ok(matches!(self.look(|view| view.fate(next))?, Fate::Done))
+        Ok(matches!(self.with_view(|view| view.fate(next))?, Fate::Done))
     }
 
-    /// Asks about operations, several at once of each backend.
-    fn ask(
+    /// Asks about operations, several at a time of each backend.
+    fn verify_all(
         &self,
         asked: BTreeMap<BackendName, Vec<Operation>>,
-        lanes: &BTreeMap<BackendName, Lane>,
+        states: &BTreeMap<BackendName, BackendState>,
         stop: &Stop,
-        told: &mut dyn FnMut(Operation, Told),
+        record: &mut dyn FnMut(Operation, Verdict),
     ) {
         let stopped = AtomicBool::new(false);
         let running: Mutex<BTreeMap<Number, Arc<Attempt>>> = Mutex::default();
         std::thread::scope(|scope| {
             let (sender, answers) = mpsc::channel();
             for (name, operations) in asked {
-                let Some(lane) = lanes.get(&name) else { continue };
-                let jobs = lane.jobs.min(operations.len());
+                let Some(state) = states.get(&name) else { continue };
+                let jobs = state.jobs.min(operations.len());
                 let queue = Arc::new(Mutex::new(operations.into_iter()));
                 for _ in 0..jobs {
                     let (sender, queue, stopped, running) =
@@ -380,10 +369,10 @@ impl Client {
                             let next = lock(&queue).next();
                             let Some(operation) = next else { return };
                             let answer = match stopped.load(Ordering::SeqCst) {
-                                true => Told::Stopped,
-                                false => self.ask_one(lane, &operation, stopped, running),
+                                true => Verdict::Stopped,
+                                false => self.verify_one(state, &operation, stopped, running),
                             };
-                            // There is somebody who listens for as long as there are threads.
+                            // The receiver outlives the threads.
                             let _ = sender.send((operation, answer));
                         }
                     });
@@ -391,8 +380,8 @@ impl Client {
             }
             drop(sender);
             loop {
-                match answers.recv_timeout(PATIENCE) {
-                    Ok((operation, answer)) => told(operation, answer),
+                match answers.recv_timeout(STOP_POLL) {
+                    Ok((operation, answer)) => record(operation, answer),
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
@@ -403,26 +392,26 @@ impl Client {
         });
     }
 
-    fn ask_one(
+    fn verify_one(
         &self,
-        lane: &Lane,
+        state: &BackendState,
         operation: &Operation,
         stopped: &AtomicBool,
         running: &Mutex<BTreeMap<Number, Arc<Attempt>>>,
-    ) -> Told {
-        let backend = match &lane.backend {
+    ) -> Verdict {
+        let backend = match &state.backend {
             Ok(backend) => backend,
-            Err(failure) => return Told::Unasked(failure.clone()),
+            Err(failure) => return Verdict::Unverified(failure.clone()),
         };
-        if let Some(failure) = &*lock(&lane.away) {
-            return Told::Unasked(failure.clone());
+        if let Some(failure) = &*lock(&state.unreachable) {
+            return Verdict::Unverified(failure.clone());
         }
         let State::Completed { outcome, .. } = &operation.state else {
-            return Told::Audit(AuditResult::NotApplicable);
+            return Verdict::Audit(AuditResult::NotApplicable);
         };
         let attempt = Arc::new(Attempt::default());
         lock(running).insert(operation.number, attempt.clone());
-        // Whoever asked us to stop before has not seen this one.
+        // A stop that came before the insertion has not cancelled this one.
         if stopped.load(Ordering::SeqCst) {
             attempt.cancel();
         }
@@ -430,41 +419,46 @@ impl Client {
         lock(running).remove(&operation.number);
         match answer {
             Ok(audit) => {
-                lane.troubles.store(0, Ordering::SeqCst);
-                Told::Audit(audit)
+                state.consecutive_failures.store(0, Ordering::SeqCst);
+                Verdict::Audit(audit)
             }
-            Err(AttemptError::Stopped) => Told::Stopped,
-            Err(_) if stopped.load(Ordering::SeqCst) => Told::Stopped,
+            Err(AttemptError::Stopped) => Verdict::Stopped,
+            Err(_) if stopped.load(Ordering::SeqCst) => Verdict::Stopped,
             Err(AttemptError::Failed { failure, .. } | AttemptError::UnknownOutcome(failure)) => {
-                // What is wrong with one operation alone says nothing of the backend.
-                let troubles = match failure.class {
+                // A permanent failure is about the operation, not about the backend.
+                let consecutive_failures = match failure.class {
                     FailureClass::Permanent => 0,
-                    FailureClass::Transient => lane.troubles.fetch_add(1, Ordering::SeqCst) + 1,
-                    FailureClass::Outage => TROUBLES_MAX,
+                    FailureClass::Transient => {
+                        state.consecutive_failures.fetch_add(1, Ordering::SeqCst) + 1
+                    }
+                    FailureClass::Outage => CONSECUTIVE_FAILURES_MAX,
                 };
-                if troubles >= TROUBLES_MAX {
-                    lock(&lane.away).get_or_insert_with(|| failure.clone());
+                if consecutive_failures >= CONSECUTIVE_FAILURES_MAX {
+                    lock(&state.unreachable).get_or_insert_with(|| failure.clone());
                 }
-                Told::Unasked(failure)
+                Verdict::Unverified(failure)
             }
         }
     }
 
-    /// Counts what was told of an operation.
-    fn take(
+    /// Counts the verdict on an operation in the report.
+    fn record_verdict(
         &self,
         operation: Operation,
-        told: Told,
-        superseded: &Superseded,
+        verdict: Verdict,
+        superseded: &TouchIndex,
         report: &mut AuditReport,
     ) {
-        let (what, loss) = match told {
-            Told::Stopped => return,
-            Told::Unasked(failure) => {
-                match report.unasked.iter_mut().find(|unasked| unasked.backend == operation.backend)
+        let (what, loss) = match verdict {
+            Verdict::Stopped => return,
+            Verdict::Unverified(failure) => {
+                match report
+                    .unverified
+                    .iter_mut()
+                    .find(|unverified| unverified.backend == operation.backend)
                 {
-                    Some(unasked) => unasked.operations += 1,
-                    None => report.unasked.push(Unasked {
+                    Some(unverified) => unverified.operations += 1,
+                    None => report.unverified.push(Unverified {
                         backend: operation.backend,
                         operations: 1,
                         failure,
@@ -472,21 +466,26 @@ impl Client {
                 }
                 return;
             }
-            Told::Audit(AuditResult::NotApplicable) => {
-                report.nothing += 1;
+            Verdict::Audit(AuditResult::NotApplicable) => {
+                report.without_effect += 1;
                 return;
             }
-            Told::Audit(AuditResult::Intact) => {
+            Verdict::Audit(AuditResult::Intact) => {
                 report.checked += 1;
                 report.intact += 1;
                 return;
             }
-            Told::Audit(AuditResult::Missing(what)) => (what, Loss::Gone),
-            Told::Audit(AuditResult::Altered(what)) => (what, Loss::Altered),
+            Verdict::Audit(AuditResult::Missing(what)) => (what, Loss::Missing),
+            Verdict::Audit(AuditResult::Altered(what)) => (what, Loss::Altered),
         };
         if let State::Completed { outcome, .. } = &operation.state {
             let effects = self.effects_of(&operation, outcome);
-            if superseded.perhaps(&operation.backend, &effects, completed_in(&operation), loss) {
+            if superseded.may_be_lost_after(
+                &operation.backend,
+                &effects,
+                completed_in(&operation),
+                loss,
+            ) {
                 report.superseded += 1;
                 return;
             }
@@ -495,7 +494,7 @@ impl Client {
         let completed_in = self.completed_first_in(&operation);
         let Operation { number, id, operation_type, backend, parameters, redirected_to, .. } =
             operation;
-        let followed = None;
+        let follow_up = None;
         let finding = AuditFinding {
             number,
             id,
@@ -505,19 +504,20 @@ impl Client {
             redirected_to,
             completed_in,
             what,
-            followed,
+            follow_up,
         };
-        let findings = if loss == Loss::Gone { &mut report.gone } else { &mut report.altered };
+        let findings =
+            if loss == Loss::Missing { &mut report.missing } else { &mut report.altered };
         findings.push(finding);
     }
 
-    /// The revision in which an operation was completed, or what it brought back.
+    /// Returns the revision in which the first operation of a line of reopened ones completed.
     fn completed_first_in(&self, operation: &Operation) -> Revision {
         let (mut first, mut from, mut left) =
             (completed_in(operation), operation.redirected_from, 100);
         while let Some(id) = from.filter(|_| left > 0) {
-            // One that cannot be read, or is dropped already, leaves the order that is known.
-            let Ok(Some(earlier)) = self.look(|view| view.operation_by_id(id)) else { break };
+            // One that cannot be read or was pruned leaves the revision that is known.
+            let Ok(Some(earlier)) = self.with_view(|view| view.operation_by_id(id)) else { break };
             if earlier.status() == Status::Completed {
                 first = completed_in(&earlier);
             }
@@ -526,22 +526,21 @@ impl Client {
         first
     }
 
-    /// Takes back what operations brought about that were at work meanwhile. Up to the revision that it returns, what
-    /// was completed has been looked at.
-    fn excuse(
+    /// Drops findings explained by operations that ran during the audit. Returns the last revision considered.
+    fn drop_explained_findings(
         &self,
         report: &mut AuditReport,
         options: &AuditOptions,
         newest: Revision,
     ) -> Result<Revision, ClientError> {
-        if report.gone.is_empty() && report.altered.is_empty() {
+        if report.missing.is_empty() && report.altered.is_empty() {
             return Ok(newest);
         }
         let (mut superseded, newest) = self.touched_since(options, newest, &Stop::new())?;
         self.touched_now(options, &mut superseded)?;
         let order = |finding: &AuditFinding| finding.number;
         for (findings, loss) in
-            [(&mut report.gone, Loss::Gone), (&mut report.altered, Loss::Altered)]
+            [(&mut report.missing, Loss::Missing), (&mut report.altered, Loss::Altered)]
         {
             findings.sort_by_key(order);
             if superseded.is_empty() {
@@ -550,13 +549,13 @@ impl Client {
             let mut kept = Vec::with_capacity(findings.len());
             for finding in std::mem::take(findings) {
                 let now = self
-                    .look(|view| view.operation(finding.number))?
+                    .with_view(|view| view.operation(finding.number))?
                     .filter(|now| now.id == finding.id);
                 let is_excused = now.is_none_or(|now| {
                     let State::Completed { outcome, .. } = &now.state else { return true };
                     let (effects, revision) = (self.effects_of(&now, outcome), completed_in(&now));
-                    superseded.certainly(&now.backend, &effects, revision)
-                        || superseded.perhaps(&now.backend, &effects, revision, loss)
+                    superseded.was_replaced_after(&now.backend, &effects, revision)
+                        || superseded.may_be_lost_after(&now.backend, &effects, revision, loss)
                 });
                 if is_excused {
                     report.superseded += 1;
@@ -569,13 +568,6 @@ impl Client {
         }
         Ok(newest)
     }
-}
-
-/// The revision in which an operation was completed: later ones are about what it went on as.
-pub(super) fn completed_in(operation: &Operation) -> Revision {
-    let completion =
-        operation.history.iter().rev().find(|entry| entry.from != Some(Status::Completed));
-    completion.map_or(operation.revision, |entry| entry.revision)
 }
 
 fn counts(operation: &Operation, options: &AuditOptions) -> bool {
@@ -600,7 +592,7 @@ fn file_counts(file: &FileEntry, options: &AuditOptions) -> bool {
             .any(|(status, backend, _)| *status == Status::Completed && is_meant(backend))
 }
 
-/// How many completed operations there are, about.
+/// Returns the approximate number of completed operations.
 fn completed(view: &View, options: &AuditOptions) -> u64 {
     let is_meant =
         |name: &BackendName| options.backend.as_ref().is_none_or(|backend| backend == name);

@@ -5,52 +5,50 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::error::{BadInput, ClientError};
-use super::spool::Taken;
-use super::submit::check_key;
-use super::{AddOptions, Client, Receipt, Reference};
+use super::error::ClientError;
+use super::inputs::{BadInput, BadInputs};
+use super::spool::SpoolOutcome;
+use super::submit::{DescribedPath, check_key};
+use super::{AddOptions, Client, OnInvalid, Receipt, Reference};
 use crate::backend::Refusal;
 use crate::config::{SpoolMode, parse_seconds};
 use crate::operation::{BackendName, Fields, Logged, Number, OperationId, OperationType, Time};
 use crate::wal::{self, Committed, Stage, WalError};
 
-/// Bad inputs that are kept to be told; of those beyond, only the number is.
-const BAD_MAX: usize = 10_000;
-
-/// Notes on single inputs that are kept.
+/// Notes on single inputs that are kept; of those beyond, nothing is.
 const NOTES_MAX: usize = 20;
 
-/// The longest delay: a hundred years.
+/// The longest delay: 100 years.
 pub const DELAY_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 
-/// Retries that may be asked for.
+/// Bound of `max_retries`.
 const RETRIES_MAX: u32 = 1000;
 
-/// One operation as a line of JSON. Names are a contract: fields are added, never renamed.
+/// One operation as a line of JSON. The names are a contract: fields are added, never renamed.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OperationLine {
-    /// What is to be done.
+    /// The type of operation.
     pub operation_type: OperationType,
-    /// Where; none: as the batch's options say.
+    /// The backend; `None` takes that of the batch.
     pub backend: Option<BackendName>,
-    /// With what.
+    /// The parameters, added to those of the batch.
     #[serde(default)]
     pub parameters: Fields,
-    /// Higher goes first; none: as the batch's options say.
+    /// Operations with a higher priority run first; `None` takes that of the batch.
     pub priority: Option<i32>,
-    /// Retries; none: as the batch's options say.
+    /// Attempts after the first one; `None` takes that of the batch.
     pub max_retries: Option<u32>,
-    /// Operations that have to be completed first, beside those of the batch's options.
+    /// Operations that have to complete first, in addition to those of the batch.
     #[serde(default)]
     pub after: Vec<NumberOrText>,
-    /// Not to be tried before this time has passed: seconds, or a text such as `10min`.
+    /// Time that has to pass before the first attempt: seconds, or a text such as `10min`.
     pub delay: Option<SecondsOrText>,
-    /// The caller's key.
+    /// The idempotency key.
     pub idempotency_key: Option<String>,
 }
 
-/// A number, or what stands for an operation otherwise.
+/// A reference to an operation in JSON.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum NumberOrText {
@@ -60,27 +58,27 @@ pub enum NumberOrText {
     Text(String),
 }
 
-/// Seconds, or a time with its unit.
+/// A duration in JSON.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum SecondsOrText {
     /// Seconds.
     Seconds(u32),
-    /// As on the command line.
+    /// A number with its unit, as on the command line.
     Text(String),
 }
 
-/// Inputs on their way into the log. Dropping it logs nothing.
+/// Inputs that are logged together by [`Batch::commit`]. Dropping it logs nothing.
 #[derive(Debug)]
 pub struct Batch<'c> {
     client: &'c Client,
     options: AddOptions,
     backend: BackendName,
     after: Vec<OperationId>,
-    keep_going: bool,
+    on_invalid: OnInvalid,
     checked_add: bool,
     batch: Option<wal::Batch<'c>>,
-    /// What is copied for it; dropped after it.
+    /// The content copied for `batch`; declared after it, so that it is dropped after it.
     stage: Option<Stage<'c>>,
     spool: SpoolMode,
     notes: Vec<String>,
@@ -89,29 +87,11 @@ pub struct Batch<'c> {
     bad: BadInputs,
 }
 
-/// Inputs that were refused.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct BadInputs {
-    /// Which, and why; the first of them if there are very many.
-    pub listed: Vec<BadInput>,
-    /// How many there are.
-    pub count: u64,
-}
-
-impl BadInputs {
-    fn push(&mut self, bad: BadInput) {
-        self.count += 1;
-        if self.listed.len() < BAD_MAX {
-            self.listed.push(bad);
-        }
-    }
-}
-
-/// Why receipts were not handed out to the end.
+/// Why not all receipts were passed on.
 enum Ended<E> {
-    /// Whoever took them could not go on.
-    Told(E),
-    /// They could not be read.
+    /// The caller's function failed.
+    Caller(E),
+    /// The receipts could not be read.
     Read(WalError),
 }
 
@@ -121,36 +101,36 @@ impl<E> From<WalError> for Ended<E> {
     }
 }
 
-/// What a batch logged, durable, and what it left out.
+/// The operations that a batch logged, durably, and the inputs that it left out.
 #[derive(Debug)]
 pub struct Receipts {
     committed: Option<Committed>,
-    /// What was refused; empty unless the batch was to keep going.
+    /// The rejected inputs; empty unless the batch skips them ([`OnInvalid::Skip`]).
     pub bad: BadInputs,
-    /// What the caller should know, such as that there was no room for a copy.
+    /// Notes for people, such as that a file was not copied for lack of room.
     pub notes: Vec<String>,
-    /// How many inputs there were.
+    /// The number of inputs.
     pub total: u64,
 }
 
 impl Receipts {
-    /// How many operations are told of.
+    /// Returns the number of operations that were logged, or had been before under the same idempotency key.
     pub fn count(&self) -> u64 {
         self.total - self.bad.count
     }
 
-    /// Runs of numbers that were given to new operations.
+    /// Returns the first and last number of each run of numbers that new operations got.
     pub fn numbers(&self) -> &[(Number, Number)] {
         self.committed.as_ref().map_or(&[], |committed| &committed.numbers)
     }
 
-    /// Hands out what was logged, in the order of the inputs.
+    /// Calls `take` with each receipt, in the order of the inputs. Ends at its first error.
     pub fn each<E: From<ClientError>>(
         &self,
         mut take: impl FnMut(Receipt) -> Result<(), E>,
     ) -> Result<(), E> {
         let Some(committed) = &self.committed else { return Ok(()) };
-        let told = committed.each(|entry| {
+        let result = committed.each(|entry| {
             let receipt = Receipt {
                 number: entry.written.number,
                 id: entry.written.id,
@@ -161,15 +141,15 @@ impl Receipts {
                 path: entry.path,
                 spooled: entry.spooled,
             };
-            take(receipt).map_err(Ended::Told)
+            take(receipt).map_err(Ended::Caller)
         });
-        told.map_err(|ended| match ended {
-            Ended::Told(error) => error,
+        result.map_err(|ended| match ended {
+            Ended::Caller(error) => error,
             Ended::Read(error) => ClientError::from(error).into(),
         })
     }
 
-    /// All of them at once.
+    /// Returns all receipts, in the order of the inputs.
     pub fn to_vec(&self) -> Result<Vec<Receipt>, ClientError> {
         let mut receipts = Vec::new();
         self.each(|receipt| {
@@ -181,10 +161,30 @@ impl Receipts {
 }
 
 impl Client {
-    /// Begins a batch. Its options hold for every input that does not say otherwise.
+    /// Begins a batch of any number of operations, which are logged all or none.
     ///
-    /// With `keep_going`, inputs that cannot be used are left out, and the others are logged.
-    pub fn batch(&self, options: &AddOptions, keep_going: bool) -> Result<Batch<'_>, ClientError> {
+    /// `options` apply to every input that does not override them. With [`OnInvalid::Skip`], inputs that cannot be used
+    /// are left out, and the others are logged.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use wal_cli::{AddOptions, Client, OnInvalid, Settings};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let client = Client::builder(Settings::at(directory.path().join("wal"))).build();
+    /// let mut batch = client.batch(&AddOptions::default(), OnInvalid::Abort)?;
+    /// for cid in ["QmUNLLsPACCz1vLxQVkXqqLX5R1X345qqfHbsf67hvA3Nn"; 3] {
+    ///     let line = format!(r#"{{"operation_type": "pin", "parameters": {{"cid": "{cid}"}}}}"#);
+    ///     batch.submit(line.as_bytes(), None)?;
+    /// }
+    /// assert_eq!(batch.commit()?.count(), 3);
+    /// # Ok(()) }
+    /// ```
+    pub fn batch(
+        &self,
+        options: &AddOptions,
+        on_invalid: OnInvalid,
+    ) -> Result<Batch<'_>, ClientError> {
         if !self.settings.enabled {
             return Err(ClientError::Disabled);
         }
@@ -199,7 +199,7 @@ impl Client {
                 .clone()
                 .unwrap_or_else(|| self.settings.default_backend.clone()),
             after: after?,
-            keep_going,
+            on_invalid,
             checked_add: false,
             batch: None,
             stage: None,
@@ -213,11 +213,11 @@ impl Client {
 }
 
 impl Batch<'_> {
-    /// The addition of a file or directory.
+    /// Adds the addition of a file or directory; `line` is its line in an input file.
     pub fn add(&mut self, path: &Path, line: Option<u64>) -> Result<(), ClientError> {
         let operation_type = self.client.type_named("add")?;
         if !self.checked_add {
-            // What the backend refuses, it refuses for every path alike: say it once, before the paths.
+            // A backend that takes no additions rejects every path alike: fail once, not per path.
             let mut stand_in = self.options.parameters.clone();
             stand_in.insert("path".into(), "/file".into());
             self.client.backends.check(&self.backend, &operation_type, &stand_in)?;
@@ -231,7 +231,7 @@ impl Batch<'_> {
         self.take(described, line)
     }
 
-    /// One operation of any type.
+    /// Adds an operation of any type.
     pub fn operation(
         &mut self,
         operation_type: &OperationType,
@@ -256,31 +256,33 @@ impl Batch<'_> {
         }
     }
 
-    /// One operation as JSON: see [`OperationLine`].
+    /// Adds an operation given as JSON: see [`OperationLine`].
     pub fn submit(&mut self, text: &[u8], line: Option<u64>) -> Result<(), ClientError> {
-        let logged = self.read(text).map_err(|(error_type, message)| BadInput {
-            line,
-            input: String::from_utf8_lossy(text).chars().take(200).collect(),
-            error_type,
-            message,
+        let logged = self.read(text).map_err(|(error_type, message)| {
+            let shown: String = String::from_utf8_lossy(text).chars().take(200).collect();
+            BadInput::new(shown, error_type, message).at_line(line)
         });
         self.take(logged, line)
     }
 
-    /// An input that could not even be read.
+    /// Counts an input that the caller could not read.
     pub fn reject(&mut self, bad: BadInput) -> Result<(), ClientError> {
         let line = bad.line;
         self.take(Err(bad), line)
     }
 
-    /// Writes all that a commit has left to name; until then nothing is logged.
+    /// Writes what [`Batch::commit`] then only has to name. Nothing is logged yet.
     pub fn prepare(&mut self) -> Result<(), ClientError> {
         Ok(self.batch.as_mut().map_or(Ok(()), wal::Batch::prepare)?)
     }
 
-    /// Logs the operations: durable when this returns.
+    /// Logs the operations, all or none. Durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::BadInputs`] if inputs were rejected and the batch does not skip them.
     pub fn commit(self) -> Result<Receipts, ClientError> {
-        if self.bad.count > 0 && !self.keep_going {
+        if self.is_void() {
             return Err(ClientError::BadInputs { bad: self.bad, total: self.total });
         }
         if self.options.key.is_some() && self.good > 1 {
@@ -299,27 +301,26 @@ impl Batch<'_> {
         let mut logged = match logged {
             Ok(logged) => logged,
             Err(bad) => {
-                self.refuse(BadInput { line, ..bad });
+                self.reject_input(bad.at_line(line));
                 return Ok(());
             }
         };
         self.good += 1;
-        let lost = self.bad.count > 0 && !self.keep_going;
-        // A key stands for one operation: that there are more is told when all have been counted.
-        if lost || (self.options.key.is_some() && self.good > 1) {
+        // A key for several operations is an error of `commit`, which reports how many there are.
+        if self.is_void() || (self.options.key.is_some() && self.good > 1) {
             return Ok(());
         }
-        let staged = match self.client.take_content(&mut self.stage, &mut logged, self.spool)? {
-            Taken::Copied(staged) => Some(staged),
-            Taken::Referred(note) => {
+        let staged = match self.client.spool_content(&mut self.stage, &mut logged, self.spool)? {
+            SpoolOutcome::Copied(staged) => Some(staged),
+            SpoolOutcome::Referred(note) => {
                 if self.notes.len() < NOTES_MAX {
                     self.notes.extend(note);
                 }
                 None
             }
-            Taken::Bad(bad) => {
+            SpoolOutcome::Bad(bad) => {
                 self.good -= 1;
-                self.refuse(BadInput { line, ..bad });
+                self.reject_input(bad.at_line(line));
                 return Ok(());
             }
         };
@@ -331,28 +332,29 @@ impl Batch<'_> {
         match batch.push_staged(logged, staged) {
             Err(error @ WalError::TooLarge { .. }) if line.is_some() => {
                 self.good -= 1;
-                let input = input.unwrap_or_default().chars().take(200).collect();
-                self.refuse(BadInput {
-                    line,
-                    input,
-                    error_type: "too_large",
-                    message: error.to_string(),
-                });
+                let input: String = input.unwrap_or_default().chars().take(200).collect();
+                let bad = BadInput::new(input, "too_large", error.to_string());
+                self.reject_input(bad.at_line(line));
                 Ok(())
             }
             other => Ok(other?),
         }
     }
 
-    fn refuse(&mut self, bad: BadInput) {
+    /// Returns `true` if nothing will be logged.
+    fn is_void(&self) -> bool {
+        self.bad.count > 0 && self.on_invalid == OnInvalid::Abort
+    }
+
+    fn reject_input(&mut self, bad: BadInput) {
         self.bad.push(bad);
-        if !self.keep_going {
-            // Nothing will be logged; what is left is to see what else is wrong.
+        if self.is_void() {
+            // Nothing will be logged; the remaining inputs are only checked.
             self.batch = None;
         }
     }
 
-    /// An operation with all that the options say.
+    /// Returns an operation with the batch's options.
     fn logged(
         &self,
         operation_type: OperationType,
@@ -374,9 +376,10 @@ impl Batch<'_> {
         self.client.clock.now().plus_millis(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// The operation with what its file is now, so that a change before it is sent does not go unnoticed.
+    /// Adds the state of the file at `path`, so that a change before it is sent is noticed.
     fn described(&self, mut logged: Logged, path: &Path) -> Result<Logged, BadInput> {
-        let (path, source, is_directory) = self.client.describe(path, self.spool)?;
+        let DescribedPath { path, source, is_directory } =
+            self.client.describe(path, self.spool)?;
         logged.parameters.insert("path".into(), path);
         logged.source = source;
         if is_directory {
@@ -414,8 +417,7 @@ impl Batch<'_> {
             };
             let delay = delay.filter(|delay| *delay <= DELAY_MAX);
             let delay = delay.ok_or_else(|| {
-                bad("`delay` takes seconds, or a text such as `10min`, up to a hundred years"
-                    .into())
+                bad("`delay` takes seconds, or a text such as `10min`, up to 100 years".into())
             })?;
             logged.not_before = Some(self.after_delay(delay));
         }
@@ -426,20 +428,20 @@ impl Batch<'_> {
         let logged = self.completed(logged).map_err(|bad| (bad.error_type, bad.message))?;
         let checked =
             self.client.backends.check(&logged.backend, &logged.operation_type, &logged.parameters);
-        checked.map_err(|refusal| (word_of(&refusal), refusal.to_string()))?;
+        checked.map_err(|refusal| (error_type_of(&refusal), refusal.to_string()))?;
         Ok(logged)
     }
 
-    /// The operation with what has to be found out about files of this machine.
+    /// Adds what has to be known about files of this machine.
     fn completed(&self, logged: Logged) -> Result<Logged, BadInput> {
-        let of_a_file = ["add", "upload"].contains(&logged.operation_type.as_str());
-        match logged.parameters.get("path").cloned().filter(|_| of_a_file) {
+        let reads_a_file = ["add", "upload"].contains(&logged.operation_type.as_str());
+        match logged.parameters.get("path").cloned().filter(|_| reads_a_file) {
             Some(path) => self.described(logged, Path::new(&path)),
             None => self.with_absolute_destination(logged),
         }
     }
 
-    /// The drain loop may run elsewhere in this machine's tree.
+    /// Makes the destination absolute: the drain loop may run in another directory.
     fn with_absolute_destination(&self, mut logged: Logged) -> Result<Logged, BadInput> {
         let writes = ["get", "cat", "download", "list"].contains(&logged.operation_type.as_str());
         if let Some(destination) = logged.parameters.get_mut("destination").filter(|_| writes) {
@@ -447,20 +449,15 @@ impl Batch<'_> {
             *destination = absolute
                 .and_then(|path| path.into_os_string().into_string().ok())
                 .ok_or_else(|| {
-                    let message = "it cannot be made an absolute path in UTF-8".to_owned();
-                    BadInput {
-                        line: None,
-                        input: destination.clone(),
-                        error_type: "bad_path",
-                        message,
-                    }
+                    let message = "cannot be made an absolute path in UTF-8".to_owned();
+                    BadInput::new(destination.clone(), "bad_path", message)
                 })?;
         }
         Ok(logged)
     }
 }
 
-fn word_of(refusal: &Refusal) -> &'static str {
+fn error_type_of(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::Unknown { .. } => "unknown_backend",
         Refusal::NotBuilt { .. } => "backend_not_built",

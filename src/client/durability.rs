@@ -1,4 +1,4 @@
-//! Whether a disk keeps what the log relies on, tried out in a directory that is removed afterwards.
+//! Checks that a disk keeps what the log relies on, in a directory that is removed afterwards.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,33 +13,33 @@ use crate::worker::Stop;
 /// Flushes that are timed.
 const FLUSHES: usize = 100;
 
-/// Bytes of each: about what logging the addition of a file takes.
+/// Bytes of each timed write: about what logging the addition of a file takes.
 const RECORD: usize = 300;
 
-/// Renames that somebody watches.
+/// Renames that a concurrent reader watches.
 const RENAMES: usize = 200;
 
-/// What is tried.
+/// One check of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Check {
-    /// Which file system it is, and whether that is across a network, or in memory.
+    /// The file system is local and persistent.
     FileSystem,
-    /// Whether a lock keeps a second process out.
+    /// A lock keeps a second process out.
     Lock,
-    /// Whether a rename is seen as a whole.
+    /// A rename is atomic for readers.
     Rename,
-    /// How long a flush takes.
+    /// The time of a flush.
     Flush,
-    /// Whether there is room.
+    /// There is enough free space.
     Space,
-    /// Whether content can be shared.
+    /// Files can share content.
     Sharing,
-    /// Whether what a process acknowledged is there after it was killed.
+    /// What a process acknowledged survives its being killed.
     Kills,
 }
 
 impl Check {
-    /// All of them, in the order in which they are made.
+    /// All checks, in the order in which they run.
     pub const ALL: [Check; 7] = [
         Check::FileSystem,
         Check::Lock,
@@ -50,7 +50,7 @@ impl Check {
         Check::Kills,
     ];
 
-    /// The word for it.
+    /// Returns the check's name in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Check::FileSystem => "file_system",
@@ -64,51 +64,70 @@ impl Check {
     }
 }
 
-/// What came of one of them.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tried {
-    /// What was tried.
+pub struct CheckResult {
+    /// The check.
     pub check: Check,
-    /// Whether the log is safe, as far as this goes.
+    /// The log is safe as far as this check can tell.
     pub safe: bool,
-    /// What was seen.
-    pub what: String,
+    /// The finding, in one clause.
+    pub finding: String,
 }
 
-/// What came of all.
+/// Times of one flush of a small append, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FlushTimes {
+    /// The median.
+    pub median_us: f64,
+    /// The time that 95 % of the flushes do not exceed.
+    pub p95_us: f64,
+}
+
+/// The extent of the kill check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KillCounts {
+    /// How often a process was killed.
+    pub kills: u32,
+    /// Operations that had been acknowledged before.
+    pub acknowledged: u64,
+}
+
+/// The results of all checks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Durability {
-    /// Where.
+    /// The directory that was checked.
     pub directory: PathBuf,
-    /// Each check.
-    pub tried: Vec<Tried>,
-    /// Microseconds that a flush of a small append takes: median, and 95 % are not slower than.
-    pub flush_us: (f64, f64),
-    /// How often a process was killed, and how many operations it had acknowledged by then.
-    pub kills: (u32, u64),
+    /// The result of each check.
+    pub checks: Vec<CheckResult>,
+    /// How long a flush takes.
+    pub flush: FlushTimes,
+    /// What the kill check did.
+    pub kills: KillCounts,
 }
 
 impl Durability {
-    /// Whether nothing speaks against keeping a log there.
+    /// Returns `true` if every check passed.
     pub fn is_safe(&self) -> bool {
-        self.tried.iter().all(|tried| tried.safe)
+        self.checks.iter().all(|result| result.safe)
     }
 }
 
-/// Other processes, which only the program can start.
+/// Helper processes, which only the executable can start.
 pub trait Processes {
-    /// Whether another process gets the lock of this file.
+    /// Returns `true` if another process gets the lock of this file.
     fn try_lock(&self, path: &Path) -> io::Result<bool>;
-    /// Lets another process append to a log, kills it so long after it first acknowledged something, and gives the ids of
-    /// all that it acknowledged.
+    /// Starts a process that appends to a log, kills it `after` its first acknowledgement, and returns the ids that it
+    /// acknowledged.
     fn append_and_kill(&self, log: &Path, after: Duration) -> io::Result<Vec<String>>;
-    /// The ids of all operations in a log, as a fresh process reads them.
+    /// Returns the ids of all operations in a log, as a new process reads them.
     fn list(&self, log: &Path) -> io::Result<Vec<String>>;
 }
 
 impl Client {
-    /// Tries out a directory (none: that of the log, or the one above it that is there), in one below it that is removed
-    /// afterwards. A power cut cannot be tried.
+    /// Checks the disk of a directory, in a subdirectory that is removed afterwards.
+    ///
+    /// `directory: None` takes that of the log, or its closest existing ancestor. A power failure cannot be simulated.
     pub fn durability(
         &self,
         directory: Option<&Path>,
@@ -118,25 +137,25 @@ impl Client {
     ) -> Result<Durability, ClientError> {
         let disk = &*self.disk;
         let start = directory.unwrap_or(self.layout.base());
-        let is_there =
+        let exists =
             |path: &&Path| disk.metadata(path).is_ok_and(|meta| meta.kind == FileKind::Directory);
         let found = match directory {
             Some(directory) => directory,
-            None => start.ancestors().find(is_there).unwrap_or(start),
+            None => start.ancestors().find(exists).unwrap_or(start),
         };
-        let place = found.join(format!("durability-{:016x}.tmp", self.clock.random()));
-        disk.create_dir(&place)?;
-        let tried = self.try_out(found, &place, rounds, processes, stop);
-        let removed = disk.remove_tree(&place);
-        let tried = tried?;
+        let scratch = found.join(format!("durability-{:016x}.tmp", self.clock.random()));
+        disk.create_dir(&scratch)?;
+        let result = self.run_checks(found, &scratch, rounds, processes, stop);
+        let removed = disk.remove_tree(&scratch);
+        let result = result?;
         if stop.is_requested() {
             return Err(ClientError::Interrupted);
         }
         removed?;
-        Ok(tried)
+        Ok(result)
     }
 
-    fn try_out(
+    fn run_checks(
         &self,
         directory: &Path,
         place: &Path,
@@ -144,9 +163,9 @@ impl Client {
         processes: &dyn Processes,
         stop: &Stop,
     ) -> DiskResult<Durability> {
-        let (flush, flush_us) = self.flushes(place)?;
-        let (kills, counted) = self.kills(place, rounds, processes, stop);
-        let tried = vec![
+        let (flush, flush_times) = self.flushes(place)?;
+        let (kills, kill_counts) = self.kills(place, rounds, processes, stop);
+        let checks = vec![
             self.file_system(place)?,
             self.lock(place, processes)?,
             self.renames(place)?,
@@ -155,31 +174,37 @@ impl Client {
             self.sharing(place)?,
             kills,
         ];
-        Ok(Durability { directory: directory.to_owned(), tried, flush_us, kills: counted })
+        Ok(Durability {
+            directory: directory.to_owned(),
+            checks,
+            flush: flush_times,
+            kills: kill_counts,
+        })
     }
 
-    fn file_system(&self, place: &Path) -> DiskResult<Tried> {
+    fn file_system(&self, place: &Path) -> DiskResult<CheckResult> {
         let kind = self.kind_of_file_system(place).unwrap_or_else(|| "unknown".into());
         let volatile = matches!(kind.as_str(), "tmpfs" | "ramfs");
-        let (safe, what) = match (self.disk.is_network(place)?, volatile) {
-            (true, _) => (
-                false,
-                format!("{kind}, across a network: locks and flushes cannot be relied upon"),
-            ),
-            (false, true) => (false, format!("{kind}, in memory: a power cut takes everything")),
+        let (safe, finding) = match (self.disk.is_network(place)?, volatile) {
+            (true, _) => {
+                (false, format!("{kind}, over a network: locks and flushes cannot be relied on"))
+            }
+            (false, true) => {
+                (false, format!("{kind}, in memory: a power failure erases everything"))
+            }
             (false, false) => (true, format!("{kind}, local")),
         };
-        Ok(Tried { check: Check::FileSystem, safe, what })
+        Ok(CheckResult { check: Check::FileSystem, safe, finding })
     }
 
-    /// As the kernel calls it: the one whose mount point is the longest beginning of the path.
+    /// Returns the kernel's name for the file system: that of the mount point with the longest matching prefix.
     fn kind_of_file_system(&self, place: &Path) -> Option<String> {
         let file = self.disk.open(Path::new("/proc/self/mountinfo"), Access::Read).ok()?;
-        // Files in /proc have no size; they are read until nothing comes.
+        // Files in /proc report no size, so one read with a large buffer has to do.
         let mut text = vec![0; 1 << 20];
         let read = file.read_at(&mut text, 0).ok()?;
         let text = String::from_utf8_lossy(&text[..read]).into_owned();
-        // Where links lead is what counts.
+        // The target of links is what counts.
         let place = std::fs::canonicalize(place).or_else(|_| std::path::absolute(place)).ok()?;
         let mounts = text.lines().filter_map(|line| {
             let point = ["\\040", "\\011", "\\012", "\\134"]
@@ -191,11 +216,11 @@ impl Client {
             let kind = line.split_once(" - ")?.1.split(' ').next()?;
             place.starts_with(&point).then(|| (point.len(), kind.to_owned()))
         });
-        // Of two at the same place the later one lies on top.
+        // Of two mounts at one point the later one is visible.
         mounts.max_by_key(|(len, _)| *len).map(|(_, kind)| kind)
     }
 
-    fn lock(&self, place: &Path, processes: &dyn Processes) -> DiskResult<Tried> {
+    fn lock(&self, place: &Path, processes: &dyn Processes) -> DiskResult<CheckResult> {
         let path = place.join("lock");
         let file = self.disk.open(&path, Access::OpenOrCreate)?;
         let mine = file.try_lock()?;
@@ -204,7 +229,7 @@ impl Client {
             file.unlock().map_err(|error| error.source)?;
             io::Result::Ok((theirs, processes.try_lock(&path)?))
         })();
-        let (safe, what) = match (mine, tried) {
+        let (safe, finding) = match (mine, tried) {
             (true, Ok((false, true))) => {
                 (true, "a second process is kept out, and let in afterwards".to_owned())
             }
@@ -212,16 +237,16 @@ impl Client {
                 (false, "a second process got a lock that was held".to_owned())
             }
             (true, Ok((false, false))) => {
-                (false, "nobody gets a lock that was given up".to_owned())
+                (false, "no process gets a lock that was released".to_owned())
             }
             (false, _) => (false, "a new file cannot be locked".to_owned()),
-            (_, Err(error)) => (false, format!("a second process could not be asked: {error}")),
+            (_, Err(error)) => (false, format!("a second process could not be started: {error}")),
         };
-        Ok(Tried { check: Check::Lock, safe, what })
+        Ok(CheckResult { check: Check::Lock, safe, finding })
     }
 
-    /// Whoever reads a file that is replaced sees the old or the new content, whole.
-    fn renames(&self, place: &Path) -> DiskResult<Tried> {
+    /// A reader of a file that is replaced sees the whole old or the whole new content.
+    fn renames(&self, place: &Path) -> DiskResult<CheckResult> {
         let (path, staged) = (place.join("renamed"), place.join("staged"));
         let content = |nth: usize| vec![nth as u8; 4096 + nth];
         self.disk.write_new_synced(&path, &content(0))?;
@@ -234,8 +259,10 @@ impl Client {
                     match self.disk.read(&path) {
                         Ok(read) if read.len() >= 4096 && read == content(read.len() - 4096) => {}
                         Ok(read) => {
-                            torn =
-                                Some(format!("a reader saw {} bytes of neither file", read.len()))
+                            torn = Some(format!(
+                                "a reader saw {} bytes of neither content",
+                                read.len()
+                            ))
                         }
                         Err(error) => torn = Some(error.to_string()),
                     }
@@ -250,7 +277,7 @@ impl Client {
                     false => Err(DiskError::new(
                         "rename",
                         &path,
-                        io::Error::other("the old content is still there"),
+                        io::Error::other("the old content is still visible"),
                     )),
                 }
             });
@@ -259,16 +286,18 @@ impl Client {
             renamed.err().map(|error| error.to_string()).or(torn)
         });
         Ok(match torn {
-            None => Tried {
+            None => CheckResult {
                 check: Check::Rename,
                 safe: true,
-                what: format!("{RENAMES} replaced files were seen whole, old or new, and at once"),
+                finding: format!(
+                    "readers saw {RENAMES} replaced files whole, and the new content at once"
+                ),
             },
-            Some(what) => Tried { check: Check::Rename, safe: false, what },
+            Some(finding) => CheckResult { check: Check::Rename, safe: false, finding },
         })
     }
 
-    fn flushes(&self, place: &Path) -> DiskResult<(Tried, (f64, f64))> {
+    fn flushes(&self, place: &Path) -> DiskResult<(CheckResult, FlushTimes)> {
         let file = self.disk.open(&place.join("flushed"), Access::CreateNew)?;
         let mut times = Vec::with_capacity(FLUSHES);
         for nth in 0..FLUSHES {
@@ -278,27 +307,29 @@ impl Client {
             times.push(self.clock.elapsed().saturating_sub(start).as_secs_f64() * 1e6);
         }
         times.sort_by(f64::total_cmp);
-        let (median, most) = (times[FLUSHES / 2], times[FLUSHES * 95 / 100]);
-        // No medium is that fast; but a machine without power supply problems may want it so.
-        let hint = if median < 20.0 { "; that fast, it may not reach the medium" } else { "" };
-        let what = format!(
-            "fdatasync of {RECORD} bytes: median {median:.0} µs, 95 % within {most:.0} µs{hint}"
+        let (median_us, p95_us) = (times[FLUSHES / 2], times[FLUSHES * 95 / 100]);
+        // No medium is that fast, but a volatile cache with a battery may be wanted.
+        let hint =
+            if median_us < 20.0 { "; at that speed, it may not reach the medium" } else { "" };
+        let finding = format!(
+            "fdatasync of {RECORD} bytes: median {median_us:.0} µs, 95 % within {p95_us:.0} µs{hint}"
         );
-        Ok((Tried { check: Check::Flush, safe: true, what }, (median, most)))
+        let times = FlushTimes { median_us, p95_us };
+        Ok((CheckResult { check: Check::Flush, safe: true, finding }, times))
     }
 
-    fn space(&self, place: &Path) -> DiskResult<Tried> {
+    fn space(&self, place: &Path) -> DiskResult<CheckResult> {
         let (free, wanted) = (self.disk.free_bytes(place)?, self.settings.min_free_bytes);
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        let what = format!(
-            "{:.1} MiB free; {:.1} MiB are kept for finishing what is logged",
+        let finding = format!(
+            "{:.1} MiB free; {:.1} MiB are reserved for outcomes of logged operations",
             mib(free),
             mib(wanted)
         );
-        Ok(Tried { check: Check::Space, safe: free >= wanted, what })
+        Ok(CheckResult { check: Check::Space, safe: free >= wanted, finding })
     }
 
-    fn sharing(&self, place: &Path) -> DiskResult<Tried> {
+    fn sharing(&self, place: &Path) -> DiskResult<CheckResult> {
         let (from, link, clone) =
             (place.join("content"), place.join("linked"), place.join("cloned"));
         self.disk.write_new_synced(&from, b"content")?;
@@ -306,9 +337,9 @@ impl Client {
         self.disk.write_new_synced(&clone, b"")?;
         let clones = self.disk.clone_file(&from, &clone).unwrap_or(false);
         let word = |is: bool| if is { "available" } else { "not available" };
-        let what =
+        let finding =
             format!("hard links: {}; clones: {} (neither is needed)", word(links), word(clones));
-        Ok(Tried { check: Check::Sharing, safe: true, what })
+        Ok(CheckResult { check: Check::Sharing, safe: true, finding })
     }
 
     fn kills(
@@ -317,7 +348,7 @@ impl Client {
         rounds: u32,
         processes: &dyn Processes,
         stop: &Stop,
-    ) -> (Tried, (u32, u64)) {
+    ) -> (CheckResult, KillCounts) {
         let log = place.join("wal");
         let mut acknowledged: BTreeSet<String> = BTreeSet::new();
         let mut result = Ok(0);
@@ -328,8 +359,8 @@ impl Client {
             let after = Duration::from_micros(20_000 + self.clock.random() % 180_000);
             let round = processes.append_and_kill(&log, after).and_then(|ids| {
                 acknowledged.extend(ids);
-                let there: BTreeSet<String> = processes.list(&log)?.into_iter().collect();
-                Ok(acknowledged.difference(&there).count())
+                let listed: BTreeSet<String> = processes.list(&log)?.into_iter().collect();
+                Ok(acknowledged.difference(&listed).count())
             });
             if !matches!(round, Ok(0)) {
                 result = round;
@@ -337,19 +368,21 @@ impl Client {
             }
         }
         let count = acknowledged.len() as u64;
-        let (safe, what) = match result {
+        let (safe, finding) = match result {
             Ok(0) => (
                 true,
                 format!(
-                    "{rounds} times killed at work; all {count} acknowledged operations are there"
+                    "{rounds} processes killed while appending; \
+                     all {count} acknowledged operations are in the log"
                 ),
             ),
             Ok(missing) => (
                 false,
                 format!("of {count} acknowledged operations, {missing} are missing after a kill"),
             ),
-            Err(error) => (false, format!("it could not be tried: {error}")),
+            Err(error) => (false, format!("could not be checked: {error}")),
         };
-        (Tried { check: Check::Kills, safe, what }, (rounds, count))
+        let counts = KillCounts { kills: rounds, acknowledged: count };
+        (CheckResult { check: Check::Kills, safe, finding }, counts)
     }
 }

@@ -1,97 +1,91 @@
 use super::Skipped;
-use super::batch::BadInputs;
+use super::inputs::{BadInput, BadInputs};
 use crate::backend::Refusal;
 use crate::disk::DiskError;
 use crate::operation::{IllegalTransition, Operation};
 use crate::wal::{BadPush, WalError};
 use crate::worker::NoPush;
 
-/// One input that was refused, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BadInput {
-    /// The line it stood on, if it came from a file.
-    pub line: Option<u64>,
-    /// The path or line, as it was given.
-    pub input: String,
-    /// A stable word: `not_found`, `permission_denied`, `unsupported_file`, …
-    pub error_type: &'static str,
-    /// What is wrong, and what to do.
-    pub message: String,
-}
-
-impl From<BadInput> for ClientError {
-    fn from(bad: BadInput) -> ClientError {
-        ClientError::BadInputs { bad: BadInputs { listed: vec![bad], count: 1 }, total: 1 }
-    }
-}
-
-/// What can go wrong for a caller. Each kind says what to do next.
+/// Errors of a [`Client`](super::Client). An operation that fails at its backend is not one: that is its state.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ClientError {
-    /// The log: see [`WalError`].
+    /// Reading or writing the log failed.
     #[error(transparent)]
     Wal(#[from] WalError),
-    /// No such operation: look at the list.
+    /// No operation has this number or id, or it was deleted or pruned.
     #[error("there is no operation `{0}`")]
     NoSuchOperation(String),
-    /// It is no way to name an operation.
-    #[error("`{0}` names no operation: use a number, a full id, `@last` or `@failed`")]
+    /// The text is neither a number, nor a full id, nor one of the `@` names.
+    #[error(
+        "`{0}` is not a valid operation reference: \
+         use a number, a full id, `@last` or `@failed`"
+    )]
     BadReference(String),
-    /// Some inputs were refused, so nothing was logged.
+    /// Some inputs were rejected, so none was logged.
     #[error("nothing was logged: {} of {total} inputs cannot be used", bad.count)]
     BadInputs {
-        /// Which, and why.
+        /// The rejected inputs.
         bad: BadInputs,
-        /// How many inputs there were.
+        /// The number of all inputs.
         total: u64,
     },
-    /// The backend or the parameters were refused.
+    /// The backend is unknown or not configured, or rejects the type or the parameters.
     #[error("nothing was logged: {0}")]
     Refused(#[from] Refusal),
-    /// Archives cannot be pushed like that.
+    /// Archives cannot be pushed with these options.
     #[error("nothing was logged: {0}")]
     BadPush(#[from] BadPush),
-    /// One key for several operations.
-    #[error("nothing was logged: a key stands for one operation, and these are {operations}")]
+    /// One idempotency key was given for several operations.
+    #[error("nothing was logged: one idempotency key cannot stand for {operations} operations")]
     OneKey {
-        /// How many.
+        /// The number of operations.
         operations: u64,
     },
-    /// It cannot serve as a key.
-    #[error("nothing was logged: `{}` cannot be a key: it takes 1 to 512 bytes of text on one line", key.escape_debug())]
+    /// The idempotency key is empty, too long, or has control characters.
+    #[error(
+        "nothing was logged: invalid idempotency key `{}`: it takes 1 to 512 bytes on one line",
+        key.escape_debug()
+    )]
     BadKey {
-        /// Its beginning.
+        /// The key's first 80 characters.
         key: String,
     },
-    /// Logging is switched off.
+    /// Logging is switched off by the setting `enabled`.
     #[error("nothing was logged: the log is switched off (`enabled` is false)")]
     Disabled,
-    /// It does not apply to some of the operations, so nothing was changed.
-    #[error("{}", not_applicable(what, skipped))]
+    /// The action does not apply to some of the operations, so none was changed.
+    #[error("{}", not_applicable(action, skipped))]
     NotApplicable {
-        /// What was to be done to them.
-        what: &'static str,
-        /// Which, and why not.
+        /// What was to be done with them, as a participle: `cancelled`.
+        action: &'static str,
+        /// The operations that it does not apply to, and why.
         skipped: Vec<Skipped>,
     },
-    /// The change is not allowed.
+    /// The transition is not legal from the operation's status.
     #[error(transparent)]
     Illegal(#[from] IllegalTransition),
-    /// Time ran out; these had not ended.
+    /// The timeout passed before these operations ended.
     #[error("{} of the operations had not ended in time", unfinished.len())]
     TimedOut {
-        /// As they were last seen.
+        /// The operations as last seen; empty if there were too many to hold.
         unfinished: Vec<Operation>,
     },
-    /// The wait was interrupted.
+    /// A stop was requested.
     #[error("interrupted")]
     Interrupted,
 }
 
-fn not_applicable(what: &str, skipped: &[Skipped]) -> String {
+impl From<BadInput> for ClientError {
+    fn from(bad: BadInput) -> ClientError {
+        ClientError::BadInputs { bad: bad.into(), total: 1 }
+    }
+}
+
+fn not_applicable(action: &str, skipped: &[Skipped]) -> String {
     match skipped {
-        [one] => format!("operation {} cannot be {what}: {}", one.number, one.why),
-        several => format!("nothing was changed: {} operations cannot be {what}", several.len()),
+        [one] => format!("operation {} cannot be {action}: {}", one.number, one.why),
+        several => format!("nothing was changed: {} operations cannot be {action}", several.len()),
     }
 }
 

@@ -9,39 +9,47 @@ use crate::wal::{Damage, Order, WalError};
 
 /// Failed and retrying operations of one backend with one cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CauseGroup {
-    /// Eight hex digits that name the cause, the same on every backend.
+    /// Eight hex digits that identify the cause, the same for every backend.
     pub fingerprint: String,
-    /// The messages without what is particular to one operation.
+    /// The message with paths, numbers and ids replaced.
     pub cause: String,
     /// The type of error.
     pub error_type: String,
-    /// What it means for the next attempt.
+    /// Whether further attempts can help.
     pub class: FailureClass,
     /// The backend.
     pub backend: BackendName,
-    /// How many have failed for good.
+    /// Operations that have failed.
     pub failed: u64,
-    /// How many wait for another attempt.
+    /// Operations that wait for the next attempt.
     pub retrying: u64,
     /// When the first of them failed.
     pub first: Time,
     /// When the last of them failed.
     pub last: Time,
-    /// The number of the last one.
+    /// The number of the operation that failed last.
     pub example: Number,
-    /// What was said of the last one.
+    /// The message of the last one.
     pub message: String,
 }
 
+/// Failures grouped by cause.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Failures {
+    /// The groups, the largest first.
+    pub groups: Vec<CauseGroup>,
+    /// Damage that may hide further failures.
+    pub damage: Option<Damage>,
+}
+
 impl Client {
-    /// Failed and retrying operations by cause and backend, the most frequent first; and what could not be read.
-    pub fn failures(
-        &self,
-        backend: Option<&BackendName>,
-    ) -> Result<(Vec<CauseGroup>, Option<Damage>), ClientError> {
+    /// Groups failed and retrying operations by cause and backend.
+    pub fn failures(&self, backend: Option<&BackendName>) -> Result<Failures, ClientError> {
         let of_interest = |status: Status| matches!(status, Status::Failed | Status::Retrying);
-        self.look(|view| {
+        self.with_view(|view| {
             let mut groups: BTreeMap<(BackendName, String), CauseGroup> = BTreeMap::new();
             let visited = view.visit(
                 Order::OldestFirst,
@@ -71,14 +79,14 @@ impl Client {
             groups.sort_by_key(|group| {
                 (std::cmp::Reverse(group.failed + group.retrying), group.fingerprint.clone())
             });
-            Ok((groups, damage.or_else(|| view.damage().cloned())))
+            Ok(Failures { groups, damage: damage.or_else(|| view.damage().cloned()) })
         })
     }
 }
 
 fn failure_of(operation: &Operation) -> Option<(&Failure, Time)> {
     match &operation.state {
-        // What goes on elsewhere has no failure that anybody has to deal with.
+        // A redirected operation continues as another one: its failure needs no attention.
         _ if operation.redirected_to.is_some() => None,
         State::Failed { at, failure } => Some((failure, *at)),
         State::Retrying { failure, wait } => Some((failure, wait.since)),

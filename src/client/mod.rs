@@ -1,41 +1,49 @@
-//! The library's face: what the commands do, as functions.
+//! The library's interface: each command of the executable is one or two of these calls.
 
 mod archive;
 mod audit;
 mod batch;
+mod builder;
 mod change;
+#[cfg(any(feature = "cli", feature = "test-util"))]
 mod durability;
 mod error;
 mod failures;
-mod leftovers;
+mod inputs;
+mod orphans;
 mod plan;
 mod query;
 mod reopen;
 mod spool;
+mod status;
 mod submit;
 mod wait;
 mod why;
+mod wrap;
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-pub use audit::{AuditFinding, AuditOptions, AuditReport, Followed, Unasked};
-pub use batch::{
-    BadInputs, Batch, DELAY_MAX, NumberOrText, OperationLine, Receipts, SecondsOrText,
-};
-pub use change::{Action, Changed, Skipped};
-pub use durability::{Check, Durability, Processes, Tried};
-pub use error::{BadInput, ClientError};
-pub use failures::CauseGroup;
-pub use leftovers::Leftovers;
+pub use archive::CleanupOptions;
+pub use audit::{AuditFinding, AuditOptions, AuditReport, FollowUp, Unverified};
+pub use batch::{Batch, DELAY_MAX, NumberOrText, OperationLine, Receipts, SecondsOrText};
+pub use builder::ClientBuilder;
+pub use change::{Action, Changed, OnInvalid, Skipped};
+#[cfg(any(feature = "cli", feature = "test-util"))]
+pub use durability::{Check, CheckResult, Durability, FlushTimes, KillCounts, Processes};
+pub use error::ClientError;
+pub use failures::{CauseGroup, Failures};
+pub use inputs::{BadInput, BadInputs};
+pub use orphans::{KeptOrphan, OrphanedUploads};
 pub use plan::Plan;
-pub use query::{Filter, Page, Reference, Stats, StatusCounts};
+pub use query::{Filter, Page, Reference};
+pub use status::{FileCounts, LogStatus, OldestPending, StatusCounts};
 pub use submit::{AddOptions, Receipt};
 pub use why::{Reason, Why};
 
-use crate::backend::{Backend, Backends};
-use crate::clock::{Clock, SystemClock};
+use crate::backend::Backends;
+use crate::clock::Clock;
 use crate::config::Settings;
-use crate::disk::{Disk, OsDisk};
+use crate::disk::Disk;
 use crate::health::Records;
 pub use crate::health::{BackendHealth, HealthStatus, StatusChange};
 use crate::operation::BackendName;
@@ -43,15 +51,19 @@ pub use crate::wal::{
     Archive, BadPush, CheckpointReport, CleanupPlan, Damage, Finding, FindingKind, HolderNote,
     Loss, Push, PushReport, PushedArchive, Repaired, Standing, Verified,
 };
-use crate::wal::{HeldLock, Layout, Options, Retention, View, Wal, WalError};
+use crate::wal::{HeldLock, Layout, Options, View, Wal, WalError, WalResult};
 use crate::worker::Tools;
 pub use crate::worker::progress::Progress;
 pub use crate::worker::{Observer, ProcessOptions, ProcessReport, PushOptions, Silent, Stop};
 
-/// A log and its backends.
+/// Views that are reopened because files vanished while they were read, before the error is reported.
+const RELOADS_MAX: usize = 20;
+
+/// A log and the backends that its operations run on.
 ///
-/// Opening touches nothing: a log is made by the first write, and reading one that is not there shows it empty.
-/// Threads may share a client.
+/// Built by [`Client::builder`]. Building touches no file: the first write creates the log, and reading a log that
+/// does not exist shows an empty one. A client can be shared between threads, and any number of processes can use one
+/// log at the same time.
 #[derive(Debug)]
 pub struct Client {
     pub(crate) disk: Arc<dyn Disk>,
@@ -59,65 +71,54 @@ pub struct Client {
     pub(crate) settings: Settings,
     pub(crate) layout: Layout,
     pub(crate) backends: Backends,
-    command: String,
+    program: String,
     wal: OnceLock<Wal>,
     opening: Mutex<()>,
     view: Mutex<Option<View>>,
 }
 
 impl Client {
-    /// A client on this machine's disk; `command` names the program in histories and lock notes.
-    pub fn open(settings: Settings, command: &str) -> Client {
-        Client::with(Arc::new(OsDisk::new()), Arc::new(SystemClock::new()), settings, command)
+    /// Returns a builder for a client of the log in `settings.base_path`.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use wal_cli::{Client, Settings};
+    ///
+    /// let directory = tempfile::tempdir()?;
+    /// let client = Client::builder(Settings::at(directory.path().join("wal")))
+    ///     .program("photo-sync")
+    ///     .build();
+    /// assert!(!client.exists()?, "nothing has been logged yet");
+    /// # Ok(()) }
+    /// ```
+    pub fn builder(settings: Settings) -> ClientBuilder {
+        ClientBuilder::new(settings)
     }
 
-    /// The same on any disk and with any clock.
-    pub fn with(
-        disk: Arc<dyn Disk>,
-        clock: Arc<dyn Clock>,
-        settings: Settings,
-        command: &str,
-    ) -> Client {
-        let backends = Backends::new(&settings, &disk, &clock);
-        Client {
-            layout: Layout::new(&settings.base_path),
-            disk,
-            clock,
-            settings,
-            backends,
-            command: command.to_owned(),
-            wal: OnceLock::new(),
-            opening: Mutex::new(()),
-            view: Mutex::new(None),
-        }
-    }
-
-    /// Adds a backend of the caller's own; it takes operations of any type.
-    pub fn register(&mut self, name: BackendName, backend: Arc<dyn Backend>) {
-        self.backends.register(name, backend);
-    }
-
-    /// The settings.
+    /// Returns the settings that this client was built with.
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
 
-    /// The backends.
+    /// Returns the configured and registered backends.
+    #[doc(hidden)]
     pub fn backends(&self) -> &Backends {
         &self.backends
     }
 
-    /// The clock.
+    /// Returns the clock.
+    #[doc(hidden)]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
 
-    /// The log, opened for writing; made if there is none.
+    /// Returns the log, opened for writing; creates it if it does not exist.
+    #[doc(hidden)]
     pub fn wal(&self) -> Result<&Wal, ClientError> {
         if let Some(wal) = self.wal.get() {
             return Ok(wal);
         }
-        let _opening = self.opening.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(wal) = self.wal.get() {
             return Ok(wal);
         }
@@ -132,17 +133,49 @@ impl Client {
             archive_completed: self.settings.archive_completed,
             lock_timeout: self.settings.lock_timeout,
             min_free_bytes: self.settings.min_free_bytes,
-            command: self.command.clone(),
+            command: self.program.clone(),
             ..Options::default()
         }
     }
 
-    /// Whether there is a log.
-    pub fn exists(&self) -> Result<bool, ClientError> {
-        self.look(|view| Ok(view.exists()))
+    /// Calls `read` with an up-to-date view of the log, or of an empty one if there is no log.
+    ///
+    /// Calls it again if files that the view names were replaced by a checkpoint meanwhile.
+    pub(crate) fn with_view<T>(
+        &self,
+        mut read: impl FnMut(&View) -> WalResult<T>,
+    ) -> Result<T, ClientError> {
+        let mut slot = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        let view = match slot.as_mut() {
+            Some(view) => {
+                view.catch_up()?;
+                view
+            }
+            None => slot.insert(View::open(self.disk.clone(), self.layout.clone())?),
+        };
+        for _ in 0..RELOADS_MAX {
+            match read(view) {
+                Err(error) if error.is_vanished() => view.reload()?,
+                other => return Ok(other?),
+            }
+        }
+        Ok(read(view)?)
     }
 
-    /// Carries out what is due: see [`crate::worker`].
+    /// Returns `true` if the log exists.
+    pub fn exists(&self) -> Result<bool, ClientError> {
+        self.with_view(|view| Ok(view.exists()))
+    }
+
+    /// Runs a drain loop: claims operations that are due, executes them on their backends and records how each
+    /// attempt ended, until nothing is due or `stop` is requested.
+    ///
+    /// A claim is durable before the backend is called, and an outcome before `observer` sees it.
+    ///
+    /// # Errors
+    ///
+    /// [`WalError::Busy`] if another drain loop runs on this log. Failures of operations are no errors: they are
+    /// counted in the report.
     pub fn process(
         &self,
         options: &ProcessOptions,
@@ -161,8 +194,10 @@ impl Client {
         Ok(crate::worker::run(tools, options, stop, observer, lock)?)
     }
 
-    /// The lock of the drain loop. Another loop keeps it for long, so we give up soon; whoever holds it for
-    /// moments, such as an `add` that waits, is worth the usual patience.
+    /// Takes the lock of the drain loop.
+    ///
+    /// Another loop keeps it for long, so this gives up soon; a process that holds it for moments, such as an `add`
+    /// that waits, is worth the configured lock timeout.
     fn lock_loop(&self, wal: &Wal, options: &ProcessOptions) -> Result<HeldLock, ClientError> {
         let start = self.clock.elapsed();
         loop {
@@ -170,21 +205,19 @@ impl Client {
                 Err(busy @ WalError::Busy { .. }) => busy,
                 other => return Ok(other?),
             };
-            let patient = options.only.is_none()
+            let keeps_trying = options.only.is_none()
                 && self.clock.elapsed().saturating_sub(start) < self.settings.lock_timeout
-                && self
-                    .processing_active()?
-                    .is_none_or(|holder| !holder.command.starts_with("process"));
-            if !patient {
+                && self.running_loop()?.is_none_or(|holder| !holder.command.starts_with("process"));
+            if !keeps_trying {
                 return Err(busy.into());
             }
         }
     }
 
-    /// Runs a checkpoint if one is due and no drain loop is there to run it.
+    /// Runs a checkpoint if one is due and no drain loop runs that would do it.
     pub fn maintain(&self) -> Result<Option<CheckpointReport>, ClientError> {
         let wal = self.wal()?;
-        if !wal.checkpoint_due().0 || self.processing_active()?.is_some() {
+        if !wal.checkpoint_due().0 || self.running_loop()?.is_some() {
             return Ok(None);
         }
         Ok(wal.maintain()?)
@@ -195,23 +228,32 @@ impl Client {
         Ok(self.wal()?.checkpoint()?)
     }
 
-    /// Checks every byte and every cross-reference of the log, changing nothing; `progress` is told how many bytes of how
-    /// many files have been checked, from several threads.
+    /// Checks every byte and every cross-reference of the log without changing it.
+    ///
+    /// `progress` receives the bytes checked so far and the bytes in all, from several threads. Damage is part of the
+    /// result; an error means that the check itself could not run.
     pub fn verify(&self, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Verified, ClientError> {
         Ok(crate::wal::verify(&self.disk, &self.layout, progress)?)
     }
 
-    /// Saves every record that can be read of a damaged log, and says what is lost; a sound log is left as it is.
+    /// Rebuilds a damaged log from every record that can still be read, and reports what is lost.
+    ///
+    /// A valid log stays as it is.
     pub fn repair(&self) -> Result<Repaired, ClientError> {
         Ok(crate::wal::repair(&self.disk, &*self.clock, &self.layout, &self.options())?)
     }
 
-    /// Decodes all Parquet files of the log and does nothing with them: what checking them is measured against.
-    pub fn decode_files(&self) -> Result<u64, ClientError> {
+    /// Decodes all Parquet files of the log and discards the rows: the baseline of the benchmark of `verify`.
+    #[cfg(feature = "cli")]
+    pub(crate) fn decode_files(&self) -> Result<u64, ClientError> {
         Ok(crate::wal::decode_files(&self.disk, &self.layout)?)
     }
 
-    /// Probes backends (none named: all that this program can carry operations out on) and tells their health.
+    /// Probes one backend, or all that this build can execute operations on, and returns their health.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Refused`] if `only` names an unknown backend.
     pub fn backend_health(
         &self,
         only: Option<&BackendName>,
@@ -224,7 +266,7 @@ impl Client {
         Ok(crate::health::probe(self.records(), &self.backends, &*self.clock, only))
     }
 
-    /// What is known of the backends that are configured, without asking them.
+    /// Returns the last known health of the configured backends without probing them.
     pub fn known_health(&self) -> Vec<BackendHealth> {
         let mut known = crate::health::known(self.records());
         known.retain(|health| self.backends.names().any(|(name, _)| *name == health.backend));

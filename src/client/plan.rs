@@ -5,34 +5,35 @@ use super::{Client, ClientError, Reference};
 use crate::operation::{BackendName, Number, Operation, OperationId, State, Status, retry};
 use crate::wal::{Damage, Order, WalError};
 
-/// What a drain loop would do now.
+/// The operations that a drain loop would run now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Plan {
-    /// The first operations that would be carried out, in the order of their lanes.
+    /// The first operations that would run, by backend and in the order of their turn.
     pub operations: Vec<Operation>,
-    /// How many would be carried out, per backend.
+    /// Operations that are due, by backend.
     pub due: BTreeMap<BackendName, u64>,
-    /// How many are set aside.
+    /// Operations that are held.
     pub held: u64,
-    /// How many wait for other operations.
+    /// Operations that wait for others.
     pub waiting_for_others: u64,
-    /// How many were logged with a delay that is not over.
+    /// Operations whose delay has not passed.
     pub delayed: u64,
-    /// How many wait for their next attempt.
+    /// Operations that wait for their next attempt.
     pub backing_off: u64,
-    /// How many belong to a backend that is not configured, or not built into this program.
+    /// Operations of backends that are not configured or not part of this build.
     pub no_backend: BTreeMap<BackendName, u64>,
-    /// How many a dead drain loop left claimed: their backends would be asked about them first.
+    /// Operations that a dead drain loop left claimed: their backends are queried first.
     pub to_be_asked: u64,
-    /// What could not be read.
+    /// Damage that may hide further operations.
     pub damage: Option<Damage>,
 }
 
-/// What decides the order within a lane.
-type Place = (BackendName, bool, std::cmp::Reverse<i32>, Number);
+/// The order of operations: by backend, then as within its queue.
+type Turn = (BackendName, bool, std::cmp::Reverse<i32>, Number);
 
 impl Client {
-    /// What a drain loop would carry out now, naming at most `limit` operations; takes no lock.
+    /// Returns what a drain loop would run now, with at most `limit` operations listed. Takes no lock.
     pub fn plan(
         &self,
         backend: Option<&BackendName>,
@@ -40,12 +41,12 @@ impl Client {
         limit: usize,
     ) -> Result<Plan, ClientError> {
         let now = self.clock.now();
-        let active = self.processing_active()?.is_some();
+        let active = self.running_loop()?.is_some();
         let open =
             |status: Status| status.is_waiting() || (status == Status::Processing && !active);
-        let (mut plan, places) = self.look(|view| {
+        let (mut plan, turns) = self.with_view(|view| {
             let mut plan = Plan::default();
-            let mut places: Vec<Place> = Vec::new();
+            let mut turns: Vec<Turn> = Vec::new();
             let visited = view.visit(
                 Order::OldestFirst,
                 |file| {
@@ -61,10 +62,10 @@ impl Client {
                     let wanted = open(operation.status())
                         && backend.is_none_or(|backend| *backend == operation.backend)
                         && only.is_none_or(|only| only.contains(&operation.number));
-                    if wanted && self.sort_in(&mut plan, &operation, now) {
+                    if wanted && self.count_in_plan(&mut plan, &operation, now) {
                         let alone = operation.interruptions >= retry::ALONE_AFTER;
                         let priority = std::cmp::Reverse(operation.priority);
-                        places.push((operation.backend, alone, priority, operation.number));
+                        turns.push((operation.backend, alone, priority, operation.number));
                     }
                     ControlFlow::Continue(())
                 },
@@ -73,18 +74,23 @@ impl Client {
                 Err(WalError::Damaged(damage)) => Some(damage),
                 other => other.map(|()| view.damage().cloned())?,
             };
-            Ok((plan, places))
+            Ok((plan, turns))
         })?;
-        let mut places = places;
-        places.sort_unstable();
-        for (_, _, _, number) in places.into_iter().take(limit) {
+        let mut turns = turns;
+        turns.sort_unstable();
+        for (_, _, _, number) in turns.into_iter().take(limit) {
             plan.operations.push(self.operation(&Reference::Number(number))?);
         }
         Ok(plan)
     }
 
-    /// Counts an operation where it belongs; true: it is due.
-    fn sort_in(&self, plan: &mut Plan, operation: &Operation, now: crate::operation::Time) -> bool {
+    /// Counts an operation in the plan. Returns `true` if it is due.
+    fn count_in_plan(
+        &self,
+        plan: &mut Plan,
+        operation: &Operation,
+        now: crate::operation::Time,
+    ) -> bool {
         if operation.status() == Status::Processing {
             plan.to_be_asked += 1;
         } else if self.backends.get(&operation.backend).is_none() {
@@ -104,15 +110,15 @@ impl Client {
         false
     }
 
-    /// These operations and all that they wait for, directly or not.
+    /// Returns these operations and all that they wait for, directly or not.
     pub fn with_dependencies(
         &self,
         numbers: impl IntoIterator<Item = Number>,
     ) -> Result<BTreeSet<Number>, ClientError> {
         let mut all: BTreeSet<Number> = BTreeSet::new();
         let mut left: Vec<Number> = numbers.into_iter().collect();
-        // New ones, in their hundred thousands, have neither waited nor gone on as others.
-        if left.len() > 1000 && self.look(|view| view.dependencies())?.is_empty() {
+        // A large batch of new operations has no dependencies in a log without any.
+        if left.len() > 1000 && self.with_view(|view| view.dependencies())?.is_empty() {
             return Ok(left.into_iter().collect());
         }
         while let Some(number) = left.pop() {
@@ -120,12 +126,12 @@ impl Client {
                 continue;
             }
             let operation = self.operation(&Reference::Number(number))?;
-            // What is completed waits for nothing, also if it was made good by another one since.
+            // A completed operation waits for nothing, even if it was reopened since.
             let next = operation.redirected_to.filter(|_| operation.status() != Status::Completed);
             let others: Vec<OperationId> =
                 operation.depends_on.iter().copied().chain(next).collect();
             for id in others {
-                if let Some(other) = self.look(|view| view.operation_by_id(id))? {
+                if let Some(other) = self.with_view(|view| view.operation_by_id(id))? {
                     left.push(other.number);
                 }
             }

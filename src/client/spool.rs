@@ -3,27 +3,27 @@
 use std::path::Path;
 
 use super::Client;
-use super::error::{BadInput, ClientError};
-use super::submit::unreadable;
+use super::error::ClientError;
+use super::inputs::{BadInput, unreadable};
 use crate::config::SpoolMode;
 use crate::operation::Logged;
 use crate::wal::{NotTaken, Stage, Staged, WalError};
 
 impl Client {
-    /// Copies the file that an operation refers to, as `mode` says.
-    pub(super) fn take_content<'a>(
+    /// Copies the file that an operation refers to into the log, if `mode` asks for it.
+    pub(super) fn spool_content<'a>(
         &'a self,
         stage: &mut Option<Stage<'a>>,
         logged: &mut Logged,
         mode: SpoolMode,
-    ) -> Result<Taken, ClientError> {
+    ) -> Result<SpoolOutcome, ClientError> {
         // Directories have no source.
         let (Some(path), Some(_)) = (logged.parameters.get("path").cloned(), &logged.source) else {
-            return Ok(Taken::Referred(None));
+            return Ok(SpoolOutcome::Referred(None));
         };
         let max = self.settings.spool_max_bytes;
         let copy_max = match mode {
-            SpoolMode::Never => return Ok(Taken::Referred(None)),
+            SpoolMode::Never => return Ok(SpoolOutcome::Referred(None)),
             SpoolMode::Auto => max,
             SpoolMode::Always => u64::MAX,
         };
@@ -34,37 +34,33 @@ impl Client {
         match stage.take(Path::new(&path), copy_max, max) {
             Ok((source, staged)) => {
                 logged.source = Some(source);
-                Ok(Taken::Copied(staged))
+                Ok(SpoolOutcome::Copied(staged))
             }
-            Err(NotTaken::TooLarge) => Ok(Taken::Referred(None)),
+            Err(NotTaken::TooLarge) => Ok(SpoolOutcome::Referred(None)),
             Err(NotTaken::Log(WalError::NoRoom { .. })) if mode == SpoolMode::Auto => {
                 let note = format!(
-                    "`{path}` was not copied, since the disk of the log has too little room: it will be read when it \
-                     is sent, so keep it as it is until then"
+                    "`{path}` was not copied: the disk of the log has too little room; it is read \
+                     when it is sent, so keep it unchanged until then"
                 );
-                Ok(Taken::Referred(Some(note)))
+                Ok(SpoolOutcome::Referred(Some(note)))
             }
             Err(NotTaken::Log(error)) => Err(error.into()),
-            Err(NotTaken::Source(error)) => Ok(Taken::Bad(unreadable(&path, error))),
+            Err(NotTaken::Source(error)) => Ok(SpoolOutcome::Bad(unreadable(&path, error))),
             Err(NotTaken::Changed) => {
-                let message = "it is being written to, so it could not be copied; add it again when it is complete";
-                Ok(Taken::Bad(BadInput {
-                    line: None,
-                    input: path,
-                    error_type: "source_changed",
-                    message: message.into(),
-                }))
+                let message = "being written to, so it could not be copied; add it again when it \
+                               is complete";
+                Ok(SpoolOutcome::Bad(BadInput::new(path, "source_changed", message)))
             }
         }
     }
 }
 
-/// What became of an operation's file.
-pub(super) enum Taken {
-    /// It was copied.
+/// How the content of an operation is kept.
+pub(super) enum SpoolOutcome {
+    /// Copied into the log.
     Copied(Staged),
-    /// It is read when it is sent; perhaps the caller should know why.
+    /// Read when it is sent, perhaps with a note for the caller.
     Referred(Option<String>),
-    /// It cannot be used.
+    /// The file cannot be used.
     Bad(BadInput),
 }

@@ -1,65 +1,128 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::error::{BadInput, ClientError};
-use super::{Client, Reference};
-use crate::backend::{Attempt, AttemptError, AttemptStatus, Request};
+use super::error::ClientError;
+use super::inputs::{BadInput, unreadable};
+use super::{Client, OnInvalid, Reference};
 use crate::config::SpoolMode;
-use crate::disk::{DiskError, FileKind};
+use crate::disk::FileKind;
 use crate::operation::{
-    BackendName, Claim, Event, Fields, Logged, Number, Operation, OperationId, OperationType,
-    Outcome, Source, Status,
+    BackendName, Fields, Logged, Number, Operation, OperationId, OperationType, Source, Status,
 };
-use crate::wal::{Admitted, Change, Known};
-use crate::worker::{End, Terms, request_of, settle};
+use crate::wal::Admitted;
 
 /// Bytes of an idempotency key, at most.
 const KEY_MAX: usize = 512;
 
-/// How files are added.
+/// How operations are logged. The default takes everything from the settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AddOptions {
-    /// Where; none: the default backend.
+    /// The backend; `None` takes the setting `default_backend`.
     pub backend: Option<BackendName>,
-    /// Retries; none: the configured number.
+    /// Attempts after the first one; `None` takes the setting `max_retries`.
     pub max_retries: Option<u32>,
-    /// Higher goes first.
+    /// Operations with a higher priority run first.
     pub priority: i32,
-    /// Further parameters of the backend.
+    /// Parameters of the backend that apply to every operation.
     pub parameters: Fields,
-    /// Operations that have to be completed first.
+    /// Operations that have to complete before these run.
     pub after: Vec<Reference>,
-    /// Not to be tried before this time has passed.
+    /// Time that has to pass before the first attempt.
     pub delay: Option<Duration>,
-    /// The caller's key, for one operation: the same key is never logged twice.
+    /// Idempotency key of one operation: a key that has been logged before is not logged again.
     pub key: Option<String>,
-    /// Whether content is copied into the log now; none: as configured.
+    /// Whether content is copied into the log; `None` takes the setting `spool`.
     pub spool: Option<SpoolMode>,
 }
 
-/// What was logged, durable.
+impl AddOptions {
+    /// Sets the backend.
+    #[must_use]
+    pub fn with_backend(mut self, backend: BackendName) -> AddOptions {
+        self.backend = Some(backend);
+        self
+    }
+
+    /// Sets the number of attempts after the first one.
+    #[must_use]
+    pub fn with_max_retries(mut self, retries: u32) -> AddOptions {
+        self.max_retries = Some(retries);
+        self
+    }
+
+    /// Sets the priority; higher runs first.
+    #[must_use]
+    pub fn with_priority(mut self, priority: i32) -> AddOptions {
+        self.priority = priority;
+        self
+    }
+
+    /// Sets the parameters of the backend.
+    #[must_use]
+    pub fn with_parameters(mut self, parameters: Fields) -> AddOptions {
+        self.parameters = parameters;
+        self
+    }
+
+    /// Sets the operations that have to complete first.
+    #[must_use]
+    pub fn with_after(mut self, after: Vec<Reference>) -> AddOptions {
+        self.after = after;
+        self
+    }
+
+    /// Sets the time that has to pass before the first attempt.
+    #[must_use]
+    pub fn with_delay(mut self, delay: Duration) -> AddOptions {
+        self.delay = Some(delay);
+        self
+    }
+
+    /// Sets the idempotency key.
+    #[must_use]
+    pub fn with_key(mut self, key: impl Into<String>) -> AddOptions {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Sets whether content is copied into the log.
+    #[must_use]
+    pub fn with_spool(mut self, spool: SpoolMode) -> AddOptions {
+        self.spool = Some(spool);
+        self
+    }
+}
+
+/// An operation that is durably logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Receipt {
-    /// The operation's number.
+    /// The operation's number, unique in its log.
     pub number: Number,
-    /// The operation's id.
+    /// The operation's id, unique everywhere.
     pub id: OperationId,
-    /// Its status: pending, or that of the operation which had its idempotency key already.
+    /// `Pending`, or the status of the earlier operation with the same idempotency key.
     pub status: Status,
-    /// Whether it had been logged before, under the same idempotency key.
+    /// The operation had been logged before, under the same idempotency key.
     pub existing: bool,
     /// The operation's type.
     pub operation_type: OperationType,
-    /// Where it will be carried out.
+    /// The backend that it will run on.
     pub backend: BackendName,
-    /// The path it concerns, where it concerns one.
+    /// The path that it concerns, if it concerns one.
     pub path: Option<String>,
-    /// Whether its content was copied into the log, so that the file may change or vanish from now on.
+    /// Its content was copied into the log: the file may change or disappear from now on.
     pub spooled: bool,
 }
 
 impl Client {
-    /// Logs the addition of one file or directory.
+    /// Logs the addition of one file or directory. Durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::BadInputs`] if the path cannot be read, [`ClientError::Refused`] if the backend does not take it.
+    /// After an error nothing is logged, unless it is a [`ClientError::Wal`] that says otherwise.
     pub fn add(&self, path: &Path, options: &AddOptions) -> Result<Receipt, ClientError> {
         let receipts = self.add_all(&[path.to_owned()], options)?;
         receipts
@@ -69,40 +132,38 @@ impl Client {
     }
 
     /// Logs the addition of files and directories: all of them, or none if one cannot be used.
+    ///
+    /// Receipts are in the order of `paths`. For more than memory should hold, see [`Client::batch`].
     pub fn add_all(
         &self,
         paths: &[PathBuf],
         options: &AddOptions,
     ) -> Result<Vec<Receipt>, ClientError> {
-        let mut batch = self.batch(options, false)?;
+        let mut batch = self.batch(options, OnInvalid::Abort)?;
         paths.iter().try_for_each(|path| batch.add(path, None))?;
         batch.commit()?.to_vec()
     }
 
-    /// What a path is at this moment: its absolute form, its source, whether it is a directory.
+    /// Describes what a path is at this moment.
     pub(crate) fn describe(
         &self,
         path: &Path,
         spool: SpoolMode,
-    ) -> Result<(String, Option<Source>, bool), BadInput> {
-        let bad = |error_type, message: String| BadInput {
-            line: None,
-            input: path.display().to_string(),
-            error_type,
-            message,
+    ) -> Result<DescribedPath, BadInput> {
+        let bad = |error_type, message: String| {
+            BadInput::new(path.display().to_string(), error_type, message)
         };
         let absolute = std::path::absolute(path)
-            .map_err(|error| bad("bad_path", format!("it cannot be made absolute: {error}")))?;
+            .map_err(|error| bad("bad_path", format!("cannot be made absolute: {error}")))?;
         let Some(text) = absolute.to_str() else {
-            let message =
-                "its name is not UTF-8, and parameters are UTF-8 text; rename it first".to_owned();
-            return Err(bad("not_utf8", message));
+            let message = "its name is not valid UTF-8, which parameters have to be; rename it";
+            return Err(bad("not_utf8", message.to_owned()));
         };
         let reason = |error| unreadable(&path.display().to_string(), error);
         let metadata = self.disk.metadata(&absolute).map_err(reason)?;
         match metadata.kind {
             FileKind::File => {
-                // Opening it tells now, rather than at the drain, that it may not be read.
+                // A file without read permission is rejected now rather than when it is sent.
                 self.disk.open(&absolute, crate::disk::Access::Read).map_err(reason)?;
                 let source = Source {
                     size: metadata.len,
@@ -111,24 +172,31 @@ impl Client {
                     sha256: None,
                     spool: None,
                 };
-                Ok((text.to_owned(), Some(source), false))
+                Ok(DescribedPath {
+                    path: text.to_owned(),
+                    source: Some(source),
+                    is_directory: false,
+                })
             }
             FileKind::Directory if spool == SpoolMode::Always => Err(bad(
                 "is_directory",
-                "directories are not copied into the log; pass `--spool auto` and keep it, or add its files".into(),
+                "directories are not copied into the log; pass `--spool auto` and keep it, or add \
+                 its files"
+                    .into(),
             )),
             FileKind::Directory => {
                 self.disk.list(&absolute).map_err(reason)?;
-                Ok((text.to_owned(), None, true))
+                Ok(DescribedPath { path: text.to_owned(), source: None, is_directory: true })
             }
             FileKind::Symlink | FileKind::Other => {
-                Err(bad("unsupported_file", "it is neither a file nor a directory".into()))
+                Err(bad("unsupported_file", "neither a file nor a directory".into()))
             }
         }
     }
 
-    /// The id that a reference stands for. A full id needs no look into the log; whether it is there is seen
-    /// when something is logged that refers to it.
+    /// Returns the id that a reference stands for.
+    ///
+    /// A full id needs no lookup: whether it exists is checked when an operation that refers to it is logged.
     pub(super) fn id_of(&self, reference: &Reference) -> Result<OperationId, ClientError> {
         match reference {
             Reference::Id(id) => Ok(*id),
@@ -136,7 +204,9 @@ impl Client {
         }
     }
 
-    /// Logs an operation of any type. A file that it refers to is read when it is carried out.
+    /// Logs an operation of any type. Durable when this returns.
+    ///
+    /// A file that it refers to is read when the operation runs.
     pub fn submit(&self, operation: Logged) -> Result<Receipt, ClientError> {
         self.backends.check(
             &operation.backend,
@@ -153,51 +223,14 @@ impl Client {
             .ok_or(ClientError::NoSuchOperation(what))
     }
 
-    /// Puts failed operations back to pending, counters reset, and ends the wait of retrying ones.
-    pub fn retry(&self, references: &[Reference]) -> Result<Vec<Operation>, ClientError> {
-        Ok(self.change(references, &super::Action::Retry { now: false }, true)?.operations)
-    }
-
-    /// Logs a function of the caller's before it runs, and what came of it after: the same promise
-    /// that backends get, for anything. It runs in this process, once, whatever a drain loop does meanwhile.
+    /// Returns failed operations to pending with their counters reset, and ends the backoff of retrying ones.
     ///
-    /// A function that returns [`AttemptError::UnknownOutcome`] leaves the operation failed, `in_doubt`.
-    pub fn wrap(
-        &self,
-        operation_type: &OperationType,
-        backend: &BackendName,
-        parameters: Fields,
-        function: impl FnOnce(&Request, &Attempt) -> Result<Outcome, AttemptError>,
-    ) -> Result<Operation, ClientError> {
-        if !self.settings.enabled {
-            return Err(ClientError::Disabled);
-        }
-        let wal = self.wal()?;
-        // A drain loop must find neither a pending operation to take nor a claim of a dead process, so this
-        // process holds the loop's lock meanwhile.
-        let _loop = wal.lock_process(self.settings.lock_timeout)?;
-        let logged = Logged::new(operation_type.clone(), backend.clone(), parameters.clone(), 0);
-        let (written, ()) = wal.transact(|_| Ok((vec![Change::New(logged.clone())], ())))?;
-        let number = written.first().map_or(Number::ZERO, |written| written.number);
-        let pending = self.operation(&Reference::Number(number))?;
-        let identity = self.disk.identity();
-        let claim =
-            Claim { pid: identity.pid, host: identity.host.clone(), started: self.clock.now() };
-        let claimed = Change::Next(Known::from(&pending), Event::Claimed { claim });
-        wal.transact_finishing(|_| Ok((vec![claimed.clone()], ())))?;
-        let processing = self.operation(&Reference::Number(number))?;
-        let request = request_of(&processing, &self.layout);
-        let result = function(&request, &Attempt::default());
-        let policy = self.settings.retry_policy();
-        let terms = Terms { policy: &policy, clock: &*self.clock, last_success: None };
-        let settlement = settle(&terms, &processing, result, false, || {
-            Ok(AttemptStatus::Unknown("the function did not say whether it had been done".into()))
-        });
-        if let End::Known(event) = settlement.end {
-            let settled = Change::Next(Known::from(&processing), event);
-            wal.transact_finishing(|_| Ok((vec![settled.clone()], ())))?;
-        }
-        self.operation(&Reference::Number(number))
+    /// # Errors
+    ///
+    /// [`ClientError::NotApplicable`] if one of them is in another status; then none is changed.
+    pub fn retry(&self, references: &[Reference]) -> Result<Vec<Operation>, ClientError> {
+        let retry = super::Action::Retry { now: false };
+        Ok(self.change(references, &retry, OnInvalid::Abort)?.operations)
     }
 
     pub(super) fn type_named(&self, name: &str) -> Result<OperationType, ClientError> {
@@ -206,27 +239,21 @@ impl Client {
     }
 }
 
-/// Keys are text that fits on a line.
+/// What a path was when it was logged.
+pub(crate) struct DescribedPath {
+    /// The absolute path.
+    pub path: String,
+    /// Size, time and inode of a file; `None` for a directory.
+    pub source: Option<Source>,
+    pub is_directory: bool,
+}
+
+/// Fails unless the key is 1 to 512 bytes of text without control characters.
 pub(super) fn check_key(key: &str) -> Result<(), ClientError> {
     if key.is_empty() || key.len() > KEY_MAX || key.chars().any(char::is_control) {
         return Err(ClientError::BadKey { key: key.chars().take(80).collect() });
     }
     Ok(())
-}
-
-/// Why a path cannot be used.
-pub(super) fn unreadable(path: &str, error: DiskError) -> BadInput {
-    let (error_type, message) = match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            ("not_found", "there is no such file or directory".to_owned())
-        }
-        std::io::ErrorKind::PermissionDenied => (
-            "permission_denied",
-            "you may not read it; change its permissions or run as its owner".to_owned(),
-        ),
-        _ => ("io", error.source.to_string()),
-    };
-    BadInput { line: None, input: path.to_owned(), error_type, message }
 }
 
 fn receipt(admitted: &Admitted, logged: &Logged) -> Receipt {

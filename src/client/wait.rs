@@ -1,19 +1,24 @@
 use std::time::Duration;
 
 use super::error::ClientError;
-use super::{Client, Reference};
+use super::{Client, Receipts, Reference};
 use crate::operation::Operation;
 use crate::wal::WalError;
 use crate::wal::manifest::NumberSet;
 use crate::worker::{Observer, ProcessOptions, ProcessReport, Stop};
 
-/// The longest pause between two looks at the log.
+/// The longest pause between two reads of the log.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 impl Client {
-    /// Waits until all these operations have ended, and what is told of them is durable.
+    /// Waits until all these operations have ended and their outcomes are durable, and returns them.
     ///
-    /// After `timeout` the error holds those that had not; none waits for ever.
+    /// Runs nothing itself: a drain loop has to run in this or another process. `timeout: None` waits indefinitely.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::TimedOut`] with the operations that had not ended, [`ClientError::Interrupted`] if `stop` was
+    /// requested.
     pub fn wait(
         &self,
         references: &[Reference],
@@ -23,8 +28,14 @@ impl Client {
         self.wait_or(references, timeout, stop, |_, _| Ok(()))
     }
 
-    /// Carries these operations out if no drain loop runs, else waits until it has; takes over if it ends.
-    pub fn wait_carrying_out(
+    /// Runs these operations and those that they wait for, and returns them once they have ended.
+    ///
+    /// While a drain loop of another process runs, waits for it instead, and takes over if it ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::wait`].
+    pub fn run_and_wait(
         &self,
         references: &[Reference],
         timeout: Option<Duration>,
@@ -38,24 +49,29 @@ impl Client {
             let deadline = timeout.map(|timeout| {
                 timeout.saturating_sub(client.clock.elapsed().saturating_sub(start))
             });
-            client.carry_out(only.into_iter().collect(), deadline, stop, observer)
+            client.drain_only(only.into_iter().collect(), deadline, stop, observer)
         })
     }
 
-    /// The same for more operations than memory should hold; what came of them is for the caller to read.
+    /// Does what [`Client::run_and_wait`] does for a batch of any size, holding none of its operations in memory.
     ///
-    /// The error of a timeout names none of those that had not ended.
-    pub fn wait_for_all(
+    /// The error of a timeout lists no operations.
+    pub fn run_and_wait_for_batch(
         &self,
-        numbers: &NumberSet,
+        receipts: &Receipts,
         timeout: Option<Duration>,
         stop: &Stop,
         observer: &mut dyn Observer,
     ) -> Result<(), ClientError> {
         let start = self.clock.elapsed();
+        let mut numbers = NumberSet::default();
+        receipts.each(|receipt| {
+            numbers.insert(receipt.number);
+            Ok::<(), ClientError>(())
+        })?;
         let mut left = numbers.iter().peekable();
         loop {
-            // Those that have ended need not be looked at again.
+            // Operations that have ended are not read again.
             while let Some(number) = left.peek() {
                 match self.operation(&Reference::Number(*number)) {
                     Ok(operation) if !operation.status().is_terminal() => break,
@@ -75,20 +91,20 @@ impl Client {
             }
             let deadline = timeout.map(|timeout| timeout.saturating_sub(waited));
             let only = self.with_dependencies(numbers.iter())?.into_iter().collect();
-            self.carry_out(only, deadline, stop, observer)?;
+            self.drain_only(only, deadline, stop, observer)?;
             self.clock.sleep(PAUSE_MAX.min(deadline.unwrap_or(PAUSE_MAX)));
         }
     }
 
-    /// Runs a drain loop for some operations, unless somebody else carries them out.
-    fn carry_out(
+    /// Runs a drain loop for some operations, unless another one runs.
+    fn drain_only(
         &self,
         only: NumberSet,
         deadline: Option<Duration>,
         stop: &Stop,
         observer: &mut dyn Observer,
     ) -> Result<(), ClientError> {
-        // Following until they have ended: what waits for its backend waits here, as it would in any loop.
+        // Following until they have ended: an operation whose backend is unreachable waits for it as in any loop.
         let options = ProcessOptions {
             only: Some(only),
             follow: true,
@@ -139,7 +155,7 @@ impl Client {
                 if confirmed {
                     return Ok(operations);
                 }
-                // Making it durable may have restarted the journal: what stands now is what counts.
+                // Making it durable may have restarted the journal: read the operations again.
                 confirmed = true;
                 continue;
             }
@@ -158,10 +174,10 @@ impl Client {
         }
     }
 
-    /// Makes what can be seen durable before somebody acts on it; on a disk that cannot be written it is already.
+    /// Makes what was read durable before the caller acts on it. On a read-only disk it already is.
     fn confirm(&self) -> Result<(), ClientError> {
-        // What the original system left there was not written by us; waiting for it must not adopt it.
-        if self.look(|view| Ok(view.has_originals() && view.journal_load().0 == 0))? {
+        // Waiting for operations of an `ipfs_kit_py` directory must not adopt it.
+        if self.with_view(|view| Ok(view.has_originals() && view.journal_load().0 == 0))? {
             return Ok(());
         }
         match self.wal().and_then(|wal| Ok(wal.confirm()?)) {

@@ -127,7 +127,7 @@ impl Client {
     }
 
     fn named_with_status(&self, id: OperationId) -> Result<String, ClientError> {
-        let to = self.look(|view| view.operation_by_id(id))?;
+        let to = self.with_view(|view| view.operation_by_id(id))?;
         Ok(to.map_or_else(
             || id.to_string(),
             |to| format!("operation {} ({})", to.number, to.status()),
@@ -178,7 +178,7 @@ impl Client {
         let Some(claim) = operation.claim() else {
             return Ok((Reason::Running, "it runs".into(), None));
         };
-        let alive = self.is_carried_out(operation)?;
+        let alive = self.is_running(operation)?;
         let stopping = worker::is_cancelled(operation);
         if !alive && let Some(what) = self.still_running(operation) {
             let n = operation.number;
@@ -289,7 +289,7 @@ impl Client {
                     .split_once("--backend ")
                     .is_some_and(|(_, name)| name != backend.as_str())
         };
-        let running = self.processing_active()?.filter(|holder| !elsewhere(&holder.command));
+        let running = self.running_loop()?.filter(|holder| !elsewhere(&holder.command));
         let away = self.away(operation);
         let next = match &running {
             Some(holder) => format!("process {} tries again when it answers", holder.pid),
@@ -352,11 +352,13 @@ impl Client {
     ) -> Result<(Reason, String, Option<Time>), ClientError> {
         let mut open = Vec::new();
         for id in &operation.depends_on {
-            let fate = self.look(|view| view.fate(*id))?;
+            let fate = self.with_view(|view| view.fate(*id))?;
             match fate {
                 Fate::Done => {}
                 Fate::Open(at) => {
-                    let Some(other) = self.look(|view| view.operation_by_id(at))? else { continue };
+                    let Some(other) = self.with_view(|view| view.operation_by_id(at))? else {
+                        continue;
+                    };
                     open.push(format!("operation {} ({})", other.number, other.status()));
                 }
                 Fate::Failed(other) => {

@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, OsDisk};
 
 pub use backends::{
     BackendKind, BackendSettings, BackendType, CustomSettings, IpfsSettings, LocalSettings,
@@ -173,6 +173,17 @@ pub fn get(loaded: &Loaded, key: &str) -> Result<Entry, ConfigError> {
     match keys::all(loaded).into_iter().find(|entry| entry.key == key) {
         Some(entry) => Ok(entry),
         None => Err(keys::unknown(&loaded.settings.backends, key, None)),
+    }
+}
+
+impl Settings {
+    /// Loads the settings of the current user from the file and the environment variables that `wal-cli` reads.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file cannot be read or parsed, or at the first value that is invalid.
+    pub fn load() -> Result<Settings, ConfigError> {
+        load(&OsDisk::new(), std::env::vars_os(), None, &[]).map(|loaded| loaded.settings)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::result::summary_of;
 use super::{Cell, Color, Style, Table, plural, visible, wrapped};
-use crate::client::{AuditFinding, AuditReport, Followed};
+use crate::client::{AuditFinding, AuditReport, FollowUp};
 
 /// Findings shown one by one; JSON has all of them.
 const FINDINGS_MAX: usize = 1000;
@@ -10,7 +10,7 @@ const FINDINGS_MAX: usize = 1000;
 /// Returns the findings, the backends that could not be asked, and a summary.
 pub fn write_audit(report: &AuditReport, style: &Style) -> String {
     let mut table = Table::new(*style);
-    let gone = report.gone.iter().map(|finding| ("gone", finding));
+    let gone = report.missing.iter().map(|finding| ("gone", finding));
     let findings = gone.chain(report.altered.iter().map(|finding| ("altered", finding)));
     for (word, finding) in findings.take(FINDINGS_MAX) {
         table.row(vec![
@@ -27,17 +27,17 @@ pub fn write_audit(report: &AuditReport, style: &Style) -> String {
         }
     }
     let mut text = table.render();
-    let found = report.gone.len() + report.altered.len();
+    let found = report.missing.len() + report.altered.len();
     if found > FINDINGS_MAX {
         text.push_str(&format!("and {} more; `--json` lists all\n", found - FINDINGS_MAX));
     }
     let room = style.width.unwrap_or(usize::MAX);
-    for unasked in &report.unasked {
+    for unverified in &report.unverified {
         let line = format!(
             "backend `{}`: {} not checked: {}",
-            unasked.backend,
-            plural(unasked.operations, "operation"),
-            visible(&unasked.failure.message)
+            unverified.backend,
+            plural(unverified.operations, "operation"),
+            visible(&unverified.failure.message)
         );
         text.push_str(&format!("{}\n", wrapped(&line, room).join("\n  ")));
     }
@@ -46,23 +46,25 @@ pub fn write_audit(report: &AuditReport, style: &Style) -> String {
 }
 
 fn follow_up(finding: &AuditFinding) -> Option<String> {
-    Some(match finding.followed.as_ref()? {
-        Followed::Reopened { number, .. } => format!("reopened as operation {number}"),
-        Followed::GoesOn { number, .. } => format!("already replaced by operation {number}"),
-        Followed::Refused(why) => format!("not reopened: {why}"),
+    Some(match finding.follow_up.as_ref()? {
+        FollowUp::Reopened { number, .. } => format!("reopened as operation {number}"),
+        FollowUp::AlreadyReopened { number, .. } => {
+            format!("already replaced by operation {number}")
+        }
+        FollowUp::Refused(why) => format!("not reopened: {why}"),
     })
 }
 
 /// Returns the result in one sentence.
 fn summary(report: &AuditReport, style: &Style) -> String {
-    let unasked: u64 = report.unasked.iter().map(|unasked| unasked.operations).sum();
+    let unverified: u64 = report.unverified.iter().map(|unverified| unverified.operations).sum();
     let counts = [
         (report.intact, "intact"),
-        (report.gone.len() as u64, "gone"),
+        (report.missing.len() as u64, "gone"),
         (report.altered.len() as u64, "altered"),
-        (unasked, "not checked"),
+        (unverified, "not checked"),
         (report.superseded, "replaced or removed by later operations"),
-        (report.nothing, "with nothing to check"),
+        (report.without_effect, "with nothing to check"),
     ];
     let parts: Vec<String> =
         counts.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();

@@ -38,9 +38,9 @@ pub fn write_append(rows: &[AppendRow], style: &Style) -> String {
             Cell::right(row.threads.to_string()),
             Cell::right(format!("{:.0}", row.ours_per_second)),
             Cell::right(format!("{:.0}", row.alone_per_second)),
-            Cell::right(ratio(row.ratio_alone)),
+            Cell::right(ratio(row.ratio_alone.into())),
             Cell::right(format!("{:.0}", row.grouped_per_second)),
-            Cell::right(ratio(row.ratio_grouped)),
+            Cell::right(ratio(row.ratio_grouped.into())),
         ]);
     }
     let mut text = table.render();
@@ -54,9 +54,9 @@ pub fn write_append(rows: &[AppendRow], style: &Style) -> String {
 pub fn write_batch(row: &BatchRow, style: &Style) -> String {
     let rates = [("ours/s", row.ours_per_second), ("disk alone/s", row.floor_per_second)];
     comparison(
-        (row.operations as u64, row.files.0 as u64, row.files.1),
+        (row.operations as u64, row.files.count, row.files.bytes),
         rates,
-        ("× disk", row.ratio),
+        ("× disk", row.ratio.into()),
         "×: our time per batch divided by the disk's for the same bytes",
         style,
     )
@@ -66,9 +66,9 @@ pub fn write_batch(row: &BatchRow, style: &Style) -> String {
 pub fn write_bench_verify(row: &VerifyRow, style: &Style) -> String {
     let rates = [("verified/s", row.ours_per_second), ("decoded/s", row.decoded_per_second)];
     comparison(
-        (row.operations as u64, row.files.0, row.files.1),
+        (row.operations as u64, row.files.count, row.files.bytes),
         rates,
-        ("× decode", row.ratio),
+        ("× decode", row.ratio.into()),
         "×: our time divided by that of a plain decode on as many threads",
         style,
     )

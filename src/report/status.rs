@@ -6,13 +6,13 @@ use std::path::Path;
 use super::health::{history_marks, paint_of};
 use super::text::{ago, bytes, plural};
 use super::{Cell, Color, Style, Table};
-use crate::client::{Stats, StatusCounts};
+use crate::client::{FileCounts, LogStatus, OldestPending, StatusCounts};
 use crate::operation::Status;
 
 /// Writes the output of `status` for people.
 pub fn write_status(
     out: &mut impl Write,
-    stats: &Stats,
+    stats: &LogStatus,
     base_path: &Path,
     style: &Style,
 ) -> io::Result<()> {
@@ -49,7 +49,7 @@ pub fn write_status(
         },
         if stats.processing.is_some() { Color::Ok } else { Color::Plain },
     );
-    if let Some((number, at)) = stats.oldest_pending {
+    if let Some(OldestPending { number, logged_at: at }) = stats.oldest_pending {
         fact("oldest pending", format!("{number}, logged {}", ago(style.now, at)), Color::Plain);
     }
     for health in &stats.health {
@@ -61,7 +61,7 @@ pub fn write_status(
         let text = format!("{} {marks}{checked}", health.status.as_str());
         fact(&format!("{} is", health.backend), text, paint_of(health.status));
     }
-    let (partitions, archives) = stats.files;
+    let FileCounts { partitions, archives } = stats.files;
     let mut log = format!(
         "{} in the journal, {}",
         bytes(stats.journal_bytes),

@@ -145,12 +145,12 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
 /// Returns the checks of a disk and a summary.
 pub fn write_durability(tried: &Durability, style: &Style) -> String {
     let mut table = Table::new(*style);
-    for check in &tried.tried {
+    for check in &tried.checks {
         let (word, paint) = if check.safe { ("safe", Color::Ok) } else { ("UNSAFE", Color::Error) };
         table.row(vec![
             Cell::painted(word, paint),
             Cell::plain(check.check.as_str().replace('_', " ")),
-            Cell::plain(visible(&check.what)),
+            Cell::plain(visible(&check.finding)),
         ]);
     }
     let mut text = table.render();

@@ -179,12 +179,13 @@ pub fn sample() -> &'static Image {
         (&disk as &dyn Disk).create_dir_all_synced(Path::new("/home")).unwrap();
         (&disk as &dyn Disk).write_new_synced(Path::new("/home/photo"), b"a picture").unwrap();
         let settings = Settings { min_free_bytes: 0, ..Settings::at(BASE.into()) };
-        let client = Client::with(Arc::new(disk.clone()), clock(), settings, "add");
-        let spool = AddOptions {
-            backend: Some(BackendName::new("local").unwrap()),
-            spool: Some(SpoolMode::Always),
-            ..AddOptions::default()
-        };
+        let client = Client::builder(settings)
+            .environment(Arc::new(disk.clone()), clock())
+            .program("add")
+            .build();
+        let spool = AddOptions::default()
+            .with_backend(BackendName::new("local").unwrap())
+            .with_spool(SpoolMode::Always);
         client.add(Path::new("/home/photo"), &spool).unwrap();
         drop(client);
         let wal = open(&disk).unwrap();

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wal_cli::backend::{MockBackend, MockOptions};
-use wal_cli::client::{AddOptions, Client, NumberOrText, OperationLine, Reference, SecondsOrText};
+use wal_cli::client::{
+    AddOptions, Client, NumberOrText, OnInvalid, OperationLine, Reference, SecondsOrText,
+};
 use wal_cli::config::{Settings, SpoolMode, parse_seconds};
 use wal_cli::disk::{Disk, Machine};
 use wal_cli::operation::{BackendName, Number, Operation, Status};
@@ -20,15 +22,16 @@ pub fn run(data: &[u8]) {
     let mut settings =
         Settings { min_free_bytes: 0, spool: SpoolMode::Never, ..Settings::at(BASE.into()) };
     settings.default_backend = BackendName::new("any").unwrap();
-    let mut client = Client::with(Arc::new(disk.clone()), clock.clone(), settings, "submit");
-    client.register(
-        BackendName::new("any").unwrap(),
-        Arc::new(MockBackend::new(clock, MockOptions { seed: Some(1), ..MockOptions::default() })),
-    );
+    let mock = MockOptions { seed: Some(1), ..MockOptions::default() };
+    let client = Client::builder(settings)
+        .environment(Arc::new(disk.clone()), clock.clone())
+        .program("submit")
+        .backend(BackendName::new("any").unwrap(), Arc::new(MockBackend::new(clock, mock)))
+        .build();
     // Something that lines can wait for.
     client.add(Path::new("/f"), &AddOptions::default()).unwrap();
     let mut said = Vec::new();
-    let mut batch = client.batch(&AddOptions::default(), true).unwrap();
+    let mut batch = client.batch(&AddOptions::default(), OnInvalid::Skip).unwrap();
     for (nth, line) in
         data.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).take(8).enumerate()
     {
@@ -56,12 +59,10 @@ pub fn run(data: &[u8]) {
     let reported = receipts.to_vec().unwrap();
     assert_eq!(reported.len(), good.len());
     drop(receipts);
-    let reader = Client::with(
-        Arc::new(machine.process()),
-        super::image::clock(),
-        Settings::at(BASE.into()),
-        "list",
-    );
+    let reader = Client::builder(Settings::at(BASE.into()))
+        .environment(Arc::new(machine.process()), super::image::clock())
+        .program("list")
+        .build();
     for (receipt, line) in reported.iter().zip(&good) {
         let operation = reader.operation(&Reference::Id(receipt.id)).unwrap();
         assert_eq!((operation.number, operation.status()), (receipt.number, Status::Pending));

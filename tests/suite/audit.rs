@@ -17,8 +17,8 @@ use wal_cli::backend::{
     Attempt, AttemptError, AttemptStatus, AuditResult, Backend, LocalBackend, Request,
 };
 use wal_cli::client::{
-    AuditOptions, AuditReport, Client, ClientError, Followed, ProcessOptions, Reference, Silent,
-    Stop,
+    AuditOptions, AuditReport, Client, ClientError, FollowUp, OnInvalid, ProcessOptions, Reference,
+    Silent, Stop,
 };
 use wal_cli::disk::Disk;
 use wal_cli::operation::{Failure, Fields, Logged, Number, OperationType, Outcome, Status};
@@ -31,9 +31,9 @@ use super::s3::server::{BUCKET, OWNER, S3};
 use super::scenario::{Act, Scenario, backend};
 
 fn look(client: &Client, reopen: bool) -> AuditReport {
-    let options = AuditOptions { reopen, ..AuditOptions::default() };
+    let options = AuditOptions::default().with_reopen(reopen);
     let report = client.audit(&options, &Stop::new(), &|_, _| {}).unwrap();
-    assert!(report.trouble.is_none(), "{report:?}");
+    assert!(report.reopen_error.is_none(), "{report:?}");
     report
 }
 
@@ -41,7 +41,7 @@ fn numbers(report: &AuditReport) -> (Vec<u64>, Vec<u64>) {
     let numbers = |findings: &[wal_cli::client::AuditFinding]| {
         findings.iter().map(|finding| finding.number.get()).collect()
     };
-    (numbers(&report.gone), numbers(&report.altered))
+    (numbers(&report.missing), numbers(&report.altered))
 }
 
 fn finds(scenario: &Scenario, on: &str, name: &str, found: AuditResult) {
@@ -62,19 +62,16 @@ fn a_missing_effect_is_reopened_even_from_an_archive() {
     finds(&scenario, "a", "two", AuditResult::Altered("it is another one".into()));
 
     let client = scenario.client();
-    let before = client.stats().unwrap();
+    let before = client.status().unwrap();
     let report = look(&client, false);
     assert_eq!((report.checked, report.intact, numbers(&report)), (3, 1, (vec![1], vec![2])));
-    assert_eq!((&report.gone[0].what[..], &report.gone[0].followed), ("it is gone", &None));
-    assert_eq!(client.stats().unwrap(), before, "a look changes nothing");
+    assert_eq!((&report.missing[0].what[..], &report.missing[0].follow_up), ("it is gone", &None));
+    assert_eq!(client.status().unwrap(), before, "a look changes nothing");
 
     let report = look(&client, true);
     assert_eq!((report.reopened, numbers(&report)), (2, (vec![1], vec![2])));
     let (old, new) = (scenario.get(1), scenario.get(4));
-    assert_eq!(
-        report.gone[0].followed,
-        Some(Followed::Reopened { number: Number::new(4), id: new.id })
-    );
+    assert_eq!(report.missing[0].follow_up, Some(FollowUp::Reopened { number: 4, id: new.id }));
     assert_eq!(
         (old.status(), old.redirected_to, new.redirected_from),
         (Status::Completed, Some(new.id), Some(old.id))
@@ -87,16 +84,16 @@ fn a_missing_effect_is_reopened_even_from_an_archive() {
 
     // A continued operation is not reopened again.
     let report = look(&scenario.client(), true);
-    assert_eq!((report.reopened, client.stats().unwrap().counts.total()), (0, 5));
+    assert_eq!((report.reopened, client.status().unwrap().counts.total()), (0, 5));
     assert_eq!(
-        report.gone[0].followed,
-        Some(Followed::GoesOn { number: Number::new(4), id: new.id })
+        report.missing[0].follow_up,
+        Some(FollowUp::AlreadyReopened { number: 4, id: new.id })
     );
 
     // Its old row is superseded; its new one is in an archive of the day on which it was completed.
     client.checkpoint().unwrap();
     assert_sound(&client);
-    let stats = client.stats().unwrap();
+    let stats = client.status().unwrap();
     assert_eq!((stats.archived, stats.counts.completed, stats.counts.pending), (3, 3, 2));
     assert_eq!(scenario.get(1), old);
 
@@ -121,11 +118,15 @@ fn a_failed_or_deleted_successor_is_reopened_again() {
     assert_eq!(look(&scenario.client(), true).reopened, 1);
     scenario
         .client()
-        .change(&[Reference::Number(Number::new(2))], &wal_cli::client::Action::Delete, true)
+        .change(
+            &[Reference::Number(Number::new(2))],
+            &wal_cli::client::Action::Delete,
+            OnInvalid::Abort,
+        )
         .unwrap();
     let report = look(&scenario.client(), true);
     assert!(
-        matches!(report.gone[0].followed, Some(Followed::Reopened { number, .. }) if number == Number::new(3)),
+        matches!(report.missing[0].follow_up, Some(FollowUp::Reopened { number: 3, .. })),
         "{report:?}"
     );
     scenario
@@ -138,7 +139,7 @@ fn a_failed_or_deleted_successor_is_reopened_again() {
         .unwrap();
     let report = look(&scenario.client(), true);
     assert!(
-        matches!(report.gone[0].followed, Some(Followed::Reopened { number, .. }) if number == Number::new(4)),
+        matches!(report.missing[0].follow_up, Some(FollowUp::Reopened { number: 4, .. })),
         "{report:?}"
     );
     let history = scenario.get(1).history;
@@ -157,12 +158,10 @@ fn a_repair_keeps_reopened_operations() {
     for folded in [false, true] {
         let machine = scenario.machine.fork();
         let disk = machine.process();
-        let client = Client::with(
-            Arc::new(disk.clone()),
-            scenario.clock.clone(),
-            scenario.settings.clone(),
-            "verify",
-        );
+        let client = Client::builder(scenario.settings.clone())
+            .environment(Arc::new(disk.clone()), scenario.clock.clone())
+            .program("verify")
+            .build();
         if folded {
             client.checkpoint().unwrap();
         }
@@ -187,17 +186,17 @@ fn an_unreachable_backend_is_asked_and_reported_once() {
     finds(&scenario, "b", "seven", AuditResult::NotApplicable);
     scenario.scripts["a"].away.store(true, Ordering::SeqCst);
     let report = look(&scenario.client(), true);
-    let [unasked] = &report.unasked[..] else { panic!("{report:?}") };
+    let [unverified] = &report.unverified[..] else { panic!("{report:?}") };
     assert_eq!(
-        (unasked.backend.as_str(), unasked.operations, &unasked.failure.message[..]),
+        (unverified.backend.as_str(), unverified.operations, &unverified.failure.message[..]),
         ("a", 5, "connection refused")
     );
-    assert_eq!((report.checked, report.intact, report.nothing), (1, 1, 1));
+    assert_eq!((report.checked, report.intact, report.without_effect), (1, 1, 1));
     assert_eq!(scenario.scripts["a"].audited.lock().unwrap().len(), 1);
     // A busy backend is asked for the next operation, but not indefinitely.
     scenario.scripts["a"].away.store(false, Ordering::SeqCst);
     scenario.scripts["a"].busy.store(true, Ordering::SeqCst);
-    assert_eq!(look(&scenario.client(), true).unasked[0].operations, 5);
+    assert_eq!(look(&scenario.client(), true).unverified[0].operations, 5);
     assert_eq!(scenario.scripts["a"].audited.lock().unwrap().len(), 1 + 3);
 }
 
@@ -214,11 +213,9 @@ fn a_stop_request_ends_an_audit_soon_with_its_findings() {
             }
             stop.request();
         });
-        client
-            .audit(&AuditOptions { reopen: true, ..AuditOptions::default() }, &stop, &|_, _| {})
-            .unwrap()
+        client.audit(&AuditOptions::default().with_reopen(true), &stop, &|_, _| {}).unwrap()
     });
-    assert!(report.stopped && report.unasked.is_empty(), "{report:?}");
+    assert!(report.stopped && report.unverified.is_empty(), "{report:?}");
     assert_eq!((numbers(&report), report.reopened), ((vec![1], vec![]), 0));
     assert_eq!(*scenario.scripts["a"].audited.lock().unwrap(), ["gone", "hangs"]);
 }
@@ -231,20 +228,18 @@ fn only_selected_operations_are_audited() {
     scenario.wait(100_000);
     scenario.add("a", "new").add("b", "other").process();
     let since = scenario.get(2).logged_at;
-    let options = AuditOptions { since: Some(since), backend: Some(backend("a")), reopen: false };
+    let options = AuditOptions::default().with_since(Some(since)).with_backend(Some(backend("a")));
     let report = scenario.client().audit(&options, &Stop::new(), &|_, _| {}).unwrap();
     assert_eq!((report.checked, report.intact), (1, 1));
     assert_eq!(*scenario.scripts["a"].audited.lock().unwrap(), ["new"]);
     assert!(scenario.scripts["b"].audited.lock().unwrap().is_empty());
     let mut settings = scenario.settings.clone();
     settings.enabled = false;
-    let off = Client::with(
-        Arc::new(scenario.machine.process()),
-        scenario.clock.clone(),
-        settings,
-        "verify",
-    );
-    let refused = off.audit(&AuditOptions { reopen: true, ..options }, &Stop::new(), &|_, _| {});
+    let off = Client::builder(settings)
+        .environment(Arc::new(scenario.machine.process()), scenario.clock.clone())
+        .program("verify")
+        .build();
+    let refused = off.audit(&options.with_reopen(true), &Stop::new(), &|_, _| {});
     assert!(matches!(refused, Err(ClientError::Disabled)));
 }
 
@@ -313,11 +308,13 @@ fn effects_removed_during_an_audit_are_not_reopened() {
     );
     let other = scenario.clone();
     let meanwhile = Box::new(move || assert_eq!(other.process().completed, 1));
-    let mut client = scenario.client();
-    client.register(
-        backend("local"),
-        Arc::new(Meddled { store, meanwhile, done: AtomicBool::new(false) }),
-    );
+    let client = scenario
+        .builder()
+        .backend(
+            backend("local"),
+            Arc::new(Meddled { store, meanwhile, done: AtomicBool::new(false) }),
+        )
+        .build();
     let report = look(&client, true);
     assert!(report.is_clean(), "{report:?}");
     assert_eq!((report.intact, report.superseded, report.reopened), (1, 1, 0));
@@ -350,7 +347,7 @@ fn running_operations_excuse_missing_effects_on_their_targets() {
     // Not begun yet, so it has nothing to do with it; but what is logged behind it would undo it.
     let report = look(&scenario.client(), true);
     assert_eq!((numbers(&report), report.reopened), ((vec![1, 2], vec![]), 1), "{report:?}");
-    let Some(Followed::Refused(why)) = &report.gone[0].followed else { panic!("{report:?}") };
+    let Some(FollowUp::Refused(why)) = &report.missing[0].follow_up else { panic!("{report:?}") };
     assert!(why.contains("operation 3 concerns the same place"), "{why}");
     // Begun, and the process died: it may be done.
     scenario.act("a", "rm", &[Act::Die]);
@@ -359,7 +356,7 @@ fn running_operations_excuse_missing_effects_on_their_targets() {
     let report = look(&scenario.client(), true);
     assert_eq!((numbers(&report), report.superseded), ((vec![2], vec![]), 1), "{report:?}");
     assert!(
-        matches!(report.gone[0].followed, Some(Followed::GoesOn { number, .. }) if number == Number::new(4)),
+        matches!(report.missing[0].follow_up, Some(FollowUp::AlreadyReopened { number: 4, .. })),
         "{report:?}"
     );
     // The outcome stays unknown: a user has to check.
@@ -371,7 +368,9 @@ fn running_operations_excuse_missing_effects_on_their_targets() {
     scenario.process();
     if scenario.get(3).is_in_doubt() {
         let report = look(&scenario.client(), true);
-        let Some(Followed::Refused(why)) = &report.gone[0].followed else { panic!("{report:?}") };
+        let Some(FollowUp::Refused(why)) = &report.missing[0].follow_up else {
+            panic!("{report:?}")
+        };
         assert!(why.contains("operation 3 concerns the same place"), "{why}");
     } else {
         panic!("{:?}", scenario.get(3));

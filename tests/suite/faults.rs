@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use wal_cli::client::{Action, Client, ProcessOptions, Reference, Silent, Stop};
+use wal_cli::client::{Action, Client, OnInvalid, ProcessOptions, Reference, Silent, Stop};
 use wal_cli::config::{BackendSettings, Settings};
 use wal_cli::operation::{
     BackendName, FailureClass, Fields, Logged, Operation, OperationType, State, Status,
@@ -102,7 +102,7 @@ impl Table {
             let timeouts = backend.timeouts_mut().unwrap();
             (timeouts.connection, timeouts.idle) = (PATIENCE, PATIENCE);
             configure(backend, is_faulty);
-            Client::open(settings, "test")
+            Client::builder(settings).program("test").build()
         };
         let (faulty, straight) = (client("faulty", true), client("straight", false));
         Table { faulty, straight, directory, backend: name, who }
@@ -201,7 +201,7 @@ impl Table {
     /// Checks that a retry completes an operation after the fault.
     pub fn ends_well(&self, operation: &Operation, case: &str) {
         let reference = [Reference::Number(operation.number)];
-        self.faulty.change(&reference, &Action::Retry { now: true }, true).unwrap();
+        self.faulty.change(&reference, &Action::Retry { now: true }, OnInvalid::Abort).unwrap();
         self.faulty.process(&ProcessOptions::default(), &Stop::new(), &mut Silent).unwrap();
         let done = self.faulty.operation(&reference[0]).unwrap();
         assert_eq!(
@@ -261,7 +261,9 @@ impl Table {
     /// Cancels an operation.
     pub fn cancel(&self, operation: &Operation) {
         let reference = [Reference::Number(operation.number)];
-        self.faulty.change(&reference, &Action::Cancel { permanent: false }, true).unwrap();
+        self.faulty
+            .change(&reference, &Action::Cancel { permanent: false }, OnInvalid::Abort)
+            .unwrap();
     }
 }
 

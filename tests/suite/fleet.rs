@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use wal_cli::backend::{Attempt, AttemptError, AttemptStatus, Backend, Request};
-use wal_cli::client::{Action, AddOptions, Client, Reference, Silent, Stop};
+use wal_cli::client::{Action, AddOptions, Client, OnInvalid, Reference, Silent, Stop};
 use wal_cli::clock::{Clock, ManualClock, SystemClock};
 use wal_cli::config::Settings;
 use wal_cli::disk::OsDisk;
@@ -35,13 +35,13 @@ struct Reordered(PathBuf, Arc<ManualClock>);
 impl Backend for Reordered {
     fn execute(&self, request: &Request, _: &Attempt) -> Result<Outcome, AttemptError> {
         self.1.advance(Duration::from_secs(2));
-        let client = Client::with(
-            Arc::new(OsDisk::new()),
-            self.1.clone(),
-            Settings::at(self.0.clone()),
-            "prioritize",
-        );
-        client.change(&[Reference::Number(request.number)], &Action::Prioritize(3), true).unwrap();
+        let client = Client::builder(Settings::at(self.0.clone()))
+            .environment(Arc::new(OsDisk::new()), self.1.clone())
+            .program("prioritize")
+            .build();
+        client
+            .change(&[Reference::Number(request.number)], &Action::Prioritize(3), OnInvalid::Abort)
+            .unwrap();
         self.1.advance(Duration::from_secs(3));
         Ok(Outcome::default())
     }
@@ -64,12 +64,14 @@ fn live(place: &Place, seed: u64) {
     let mock = settings.backends.get_mut(&BackendName::new("mock").unwrap()).unwrap();
     let mock = mock.mock_mut().unwrap();
     (mock.failure_rate, mock.seed) = (0.4, seed);
-    let mut client = Client::with(Arc::new(OsDisk::new()), clock.clone(), settings, "process");
-    client.register(
-        BackendName::new("reordered").unwrap(),
-        Arc::new(Reordered(place.log(), clock.clone())),
-    );
-    let client = client;
+    let client = Client::builder(settings)
+        .environment(Arc::new(OsDisk::new()), clock.clone())
+        .program("process")
+        .backend(
+            BackendName::new("reordered").unwrap(),
+            Arc::new(Reordered(place.log(), clock.clone())),
+        )
+        .build();
     let submit = |operation_type: &str, backend: &str, parameters: &[(&str, &str)]| {
         let parameters: Fields =
             parameters.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
@@ -81,10 +83,7 @@ fn live(place: &Place, seed: u64) {
     let hello = place.file("hello.txt", "hello world\n");
     for day in 0..2 {
         let report = place.file("report.csv", &"1;2\n".repeat(seed as usize * 10 + day));
-        let local = AddOptions {
-            backend: Some(BackendName::new("local").unwrap()),
-            ..AddOptions::default()
-        };
+        let local = AddOptions::default().with_backend(BackendName::new("local").unwrap());
         let mut references = vec![Reference::Number(client.add(&hello, &local).unwrap().number)];
         let to = [("path", report.to_str().unwrap()), ("destination", "/reports/today.csv")];
         references.push(submit("upload", "local", &to));
@@ -97,7 +96,7 @@ fn live(place: &Place, seed: u64) {
         }
         // It fails for good, so it stays in its log.
         references.push(submit("rm", "local", &[("path", "/nowhere")]));
-        client.wait_carrying_out(&references, None, &Stop::new(), &mut Silent).unwrap();
+        client.run_and_wait(&references, None, &Stop::new(), &mut Silent).unwrap();
         client.checkpoint().unwrap();
         clock.advance(Duration::from_secs(86_400));
     }

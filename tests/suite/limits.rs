@@ -308,13 +308,11 @@ fn with_one_failure(command: &str, fault: Fault, nth: u64) -> Option<bool> {
     let scenario = Scenario::new();
     scenario.add("a", "one two three");
     let disk = scenario.machine.process();
-    let mut client = Client::with(
-        Arc::new(disk.clone()),
-        scenario.clock.clone(),
-        scenario.settings.clone(),
-        "test",
-    );
-    client.register(backend("a"), scenario.scripts["a"].clone());
+    let client = Client::builder(scenario.settings.clone())
+        .environment(Arc::new(disk.clone()), scenario.clock.clone())
+        .program("test")
+        .backend(backend("a"), scenario.scripts["a"].clone())
+        .build();
     disk.fail_after(nth, fault, false);
     let before = scenario.machine.operations();
     let result = match command {
@@ -348,7 +346,7 @@ fn with_one_failure(command: &str, fault: Fault, nth: u64) -> Option<bool> {
     }
     scenario.process();
     scenario.client().checkpoint().unwrap();
-    let added = scenario.client().stats().unwrap().counts.total() - 3;
+    let added = scenario.client().status().unwrap().counts.total() - 3;
     if command == "add" {
         let unconfirmed = matches!(&result, Err(ClientError::Wal(WalError::Unconfirmed { .. })));
         assert!(
@@ -434,13 +432,13 @@ fn a_parameter_too_large_for_a_frame_is_refused() {
         assert!(sizes >= 2, "it says how large it is, and how large it may be: {message}");
     }
     assert_eq!(place.json("status")["stats"]["total"], 1);
-    let client = Client::open(Settings::at(place.path("library")), "test");
+    let client = Client::builder(Settings::at(place.path("library"))).program("test").build();
     let mut operation = logged("local", "d", 0);
     operation.operation_type = wal_cli::operation::OperationType::new("mkdir").unwrap();
     operation.parameters = [("path".to_owned(), "/d".to_owned()), ("note".to_owned(), huge)].into();
     let error = client.submit(operation).unwrap_err().to_string();
     assert!(error.contains("bytes in the log; at most 1048576 are possible"), "{error}");
-    assert_eq!(client.stats().unwrap().counts.total(), 0);
+    assert_eq!(client.status().unwrap().counts.total(), 0);
 }
 
 #[test]

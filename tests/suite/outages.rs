@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use wal_cli::client::{HealthStatus, ProcessOptions, Silent, Stop};
-use wal_cli::operation::{FailureClass, Number, Status};
+use wal_cli::client::{HealthStatus, OnInvalid, ProcessOptions, Silent, Stop};
+use wal_cli::operation::{FailureClass, Status};
 
 use super::scenario::{Act, Scenario, backend};
 
@@ -13,7 +13,7 @@ fn away(scenario: &Scenario, away: bool) {
 }
 
 fn health(scenario: &Scenario) -> HealthStatus {
-    let stats = scenario.client().stats().unwrap();
+    let stats = scenario.client().status().unwrap();
     stats
         .health
         .iter()
@@ -218,9 +218,8 @@ fn a_wait_ends_in_time_whatever_hangs() {
         let timeout = Some(Duration::from_secs(5));
         let references = [wal_cli::client::Reference::Number(Number::new(1))];
         let client = &client;
-        let waiting = scope.spawn(move || {
-            client.wait_carrying_out(&references, timeout, &Stop::new(), &mut Silent)
-        });
+        let waiting = scope
+            .spawn(move || client.run_and_wait(&references, timeout, &Stop::new(), &mut Silent));
         until(&scenario, || waiting.is_finished());
         let ended = waiting.join().unwrap();
         assert!(matches!(ended, Err(wal_cli::client::ClientError::TimedOut { .. })), "{ended:?}");
@@ -368,7 +367,7 @@ fn what_nobody_can_be_asked_about_ends_when_somebody_cancels_it() {
     let cancel = wal_cli::client::Action::Cancel { permanent: false };
     scenario
         .client()
-        .change(&[wal_cli::client::Reference::Number(Number::new(1))], &cancel, true)
+        .change(&[wal_cli::client::Reference::Number(Number::new(1))], &cancel, OnInvalid::Abort)
         .unwrap();
     assert_eq!(scenario.process().failed, 1);
     assert_eq!(scenario.get(1).state.failure().unwrap().error_type, "in_doubt");

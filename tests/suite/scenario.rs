@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use wal_cli::backend::{Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Request};
-use wal_cli::client::{Client, ProcessOptions, ProcessReport, Reference, Silent, Stop};
+use wal_cli::client::{
+    Client, ClientBuilder, ProcessOptions, ProcessReport, Reference, Silent, Stop,
+};
 use wal_cli::clock::ManualClock;
 use wal_cli::config::Settings;
 use wal_cli::disk::{Machine, MemoryDisk};
@@ -194,18 +196,19 @@ impl Scenario {
     }
 
     pub fn client(&self) -> Client {
+        self.builder().build()
+    }
+
+    pub fn builder(&self) -> ClientBuilder {
         let disk = self.machine.process();
-        let mut client = Client::with(
-            Arc::new(disk.clone()),
-            self.clock.clone(),
-            self.settings.clone(),
-            "process",
-        );
+        let mut builder = Client::builder(self.settings.clone())
+            .environment(Arc::new(disk.clone()), self.clock.clone())
+            .program("process");
         for (name, script) in &self.scripts {
             *script.process.lock().unwrap() = Some(disk.clone());
-            client.register(backend(name), script.clone());
+            builder = builder.backend(backend(name), script.clone());
         }
-        client
+        builder
     }
 
     pub fn act(&self, on: &str, name: &str, acts: &[Act]) -> &Scenario {

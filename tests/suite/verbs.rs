@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wal_cli::client::{
-    Action, AddOptions, Changed, Client, ClientError, Filter, ProcessOptions, Reason, Reference,
-    Silent, Stop,
+    Action, AddOptions, Changed, CleanupOptions, Client, ClientError, Failures, Filter, OnInvalid,
+    ProcessOptions, Reason, Reference, Silent, Stop,
 };
 use wal_cli::operation::{FailureClass, Fields, Logged, Number, OperationId, Source, Status};
 use wal_cli::wal::WalError;
@@ -20,11 +20,11 @@ fn numbers(numbers: &[u64]) -> Vec<Reference> {
 }
 
 fn change(scenario: &Scenario, verb: &Action, on: &[u64]) -> Changed {
-    scenario.client().change(&numbers(on), verb, true).unwrap()
+    scenario.client().change(&numbers(on), verb, OnInvalid::Abort).unwrap()
 }
 
 fn refused(scenario: &Scenario, verb: &Action, on: &[u64]) -> String {
-    match scenario.client().change(&numbers(on), verb, true) {
+    match scenario.client().change(&numbers(on), verb, OnInvalid::Abort) {
         Err(error @ ClientError::NotApplicable { .. }) => error.to_string(),
         other => panic!("{verb:?} on {on:?} was not refused: {other:?}"),
     }
@@ -32,20 +32,20 @@ fn refused(scenario: &Scenario, verb: &Action, on: &[u64]) -> String {
 
 /// Logs an operation that waits for others, and returns its number.
 fn add_after(scenario: &Scenario, on: &str, name: &str, after: &[u64]) -> u64 {
-    submit_with(scenario, on, name, AddOptions { after: numbers(after), ..AddOptions::default() })
+    submit_with(scenario, on, name, AddOptions::default().with_after(numbers(after)))
 }
 
 fn submit_with(scenario: &Scenario, on: &str, name: &str, options: AddOptions) -> u64 {
     let client = scenario.client();
-    let options = AddOptions { backend: Some(backend(on)), max_retries: Some(2), ..options };
-    let mut batch = client.batch(&options, false).unwrap();
+    let options = options.with_backend(backend(on)).with_max_retries(2);
+    let mut batch = client.batch(&options, OnInvalid::Abort).unwrap();
     let Logged { operation_type, parameters, .. } = logged(on, name, 0);
     batch.operation(&operation_type, parameters).unwrap();
     batch.commit().unwrap().to_vec().unwrap()[0].number.get()
 }
 
 fn statuses(scenario: &Scenario) -> String {
-    let page = scenario.client().list(&Filter::default(), 0).unwrap();
+    let page = scenario.client().list(&Filter::default(), None).unwrap();
     let words: Vec<String> = page
         .operations
         .iter()
@@ -91,8 +91,8 @@ fn priority_may_change_later() {
 fn cancelling_fails_what_waits_and_bulk_retries_leave_it() {
     let scenario = Scenario::new();
     scenario.act("a", "y", &[Act::Fail(FailureClass::Transient)]).add("a", "x y z");
-    scenario.client().change(&numbers(&[3]), &Action::Hold, true).unwrap();
-    scenario.client().change(&numbers(&[1]), &CANCEL, true).unwrap();
+    scenario.client().change(&numbers(&[3]), &Action::Hold, OnInvalid::Abort).unwrap();
+    scenario.client().change(&numbers(&[1]), &CANCEL, OnInvalid::Abort).unwrap();
     scenario.process();
     assert_eq!(statuses(&scenario), "1:failed 2:retrying 3:pending");
     change(&scenario, &CANCEL, &[2, 3]);
@@ -117,7 +117,7 @@ fn nothing_is_changed_if_it_does_not_apply_to_one_that_was_named() {
     scenario.add("a", "y z");
     assert!(refused(&scenario, &CANCEL, &[1, 2]).contains("completed"));
     assert_eq!(statuses(&scenario), "1:completed 2:pending 3:pending");
-    let changed = scenario.client().change(&numbers(&[1, 2]), &CANCEL, false).unwrap();
+    let changed = scenario.client().change(&numbers(&[1, 2]), &CANCEL, OnInvalid::Skip).unwrap();
     assert_eq!(
         (changed.operations.len(), changed.skipped.len()),
         (1, 1),
@@ -210,7 +210,7 @@ fn deleting_leaves_nothing_and_spares_what_others_wait_for() {
     assert_eq!(statuses(&scenario), "");
     let client = scenario.client();
     assert!(matches!(client.operation(&Reference::Id(id)), Err(ClientError::NoSuchOperation(_))));
-    assert_eq!(client.stats().unwrap().counts.total(), 0);
+    assert_eq!(client.status().unwrap().counts.total(), 0);
     scenario.add("a", "z");
     client.checkpoint().unwrap();
     assert_eq!(statuses(&scenario), "3:pending", "a number is not used again");
@@ -218,7 +218,7 @@ fn deleting_leaves_nothing_and_spares_what_others_wait_for() {
     client.checkpoint().unwrap();
     change(&scenario, &Action::Delete, &[3]);
     client.checkpoint().unwrap();
-    assert_eq!((statuses(&scenario).as_str(), client.stats().unwrap().counts.total()), ("", 0));
+    assert_eq!((statuses(&scenario).as_str(), client.status().unwrap().counts.total()), ("", 0));
 }
 
 #[test]
@@ -328,11 +328,20 @@ fn what_something_waits_for_is_not_cleaned_away() {
     scenario.client().process(&only, &Stop::new(), &mut Silent).unwrap();
     scenario.client().checkpoint().unwrap();
     scenario.wait(100 * 86_400);
-    let plan = scenario.client().cleanup(Some(30), false, true).unwrap();
+    let plan = scenario
+        .client()
+        .cleanup(&CleanupOptions::default().with_max_age_days(Some(30)).with_dry_run(true))
+        .unwrap();
     assert_eq!((plan.kept, plan.archives.len()), (1, 0));
-    scenario.client().cleanup(Some(30), false, false).unwrap();
+    scenario
+        .client()
+        .cleanup(&CleanupOptions::default().with_max_age_days(Some(30)).with_dry_run(false))
+        .unwrap();
     assert_eq!(scenario.process().completed, 1, "the one that waited");
-    scenario.client().cleanup(Some(30), false, false).unwrap();
+    scenario
+        .client()
+        .cleanup(&CleanupOptions::default().with_max_age_days(Some(30)).with_dry_run(false))
+        .unwrap();
     assert_eq!(statuses(&scenario), "2:completed");
 }
 
@@ -388,7 +397,7 @@ fn threads_with_one_key_log_one_operation() {
 #[test]
 fn a_delayed_operation_waits_its_time() {
     let scenario = Scenario::new();
-    let options = AddOptions { delay: Some(Duration::from_secs(600)), ..AddOptions::default() };
+    let options = AddOptions::default().with_delay(Duration::from_secs(600));
     submit_with(&scenario, "a", "x", options);
     scenario.client().checkpoint().unwrap();
     assert_eq!(scenario.process().completed, 0);
@@ -408,14 +417,14 @@ fn failures_are_grouped_and_one_cause_can_be_retried() {
     );
     scenario.act("b", "z", &[fail(FailureClass::Transient)]).add("a", "x y").add("b", "z");
     scenario.process();
-    let (groups, damage) = scenario.client().failures(None).unwrap();
+    let Failures { groups, damage, .. } = scenario.client().failures(None).unwrap();
     assert_eq!(damage, None);
     let counts: Vec<_> =
         groups.iter().map(|group| (group.backend.as_str(), group.failed, group.retrying)).collect();
     assert_eq!(counts, [("a", 2, 0), ("b", 0, 1)]);
-    let filter = Filter { cause: Some(groups[0].fingerprint[..4].to_owned()), ..Filter::default() };
+    let filter = Filter::default().with_cause(&groups[0].fingerprint[..4]);
     assert_eq!(
-        scenario.client().list(&filter, 0).unwrap().operations.len(),
+        scenario.client().list(&filter, None).unwrap().operations.len(),
         3,
         "a cause is the same on every backend"
     );
@@ -436,10 +445,10 @@ fn retrying_now_keeps_the_counters() {
 fn a_plan_says_what_would_go_and_what_not() {
     let scenario = Scenario::new();
     scenario.act("a", "w", &[Act::Fail(FailureClass::Transient)]).add("a", "w x y");
-    scenario.client().change(&numbers(&[2]), &Action::Hold, true).unwrap();
-    scenario.client().change(&numbers(&[3]), &Action::Hold, true).unwrap();
+    scenario.client().change(&numbers(&[2]), &Action::Hold, OnInvalid::Abort).unwrap();
+    scenario.client().change(&numbers(&[3]), &Action::Hold, OnInvalid::Abort).unwrap();
     scenario.process();
-    scenario.client().change(&numbers(&[3]), &Action::Release, true).unwrap();
+    scenario.client().change(&numbers(&[3]), &Action::Release, OnInvalid::Abort).unwrap();
     add_after(&scenario, "a", "z", &[2]);
     let unknown = Fields::from([("name".to_owned(), "u".to_owned())]);
     let nobody = Logged::new(
@@ -474,7 +483,8 @@ fn of_a_chain_nothing_is_deleted_that_what_stays_waits_for() {
     scenario.add("a", "one");
     add_after(&scenario, "a", "two", &[1]);
     add_after(&scenario, "b", "three", &[2]);
-    let changed = scenario.client().change(&numbers(&[1, 2]), &Action::Delete, false).unwrap();
+    let changed =
+        scenario.client().change(&numbers(&[1, 2]), &Action::Delete, OnInvalid::Skip).unwrap();
     assert_eq!((changed.operations.len(), changed.skipped.len()), (0, 2));
     assert_eq!(scenario.process().completed, 3);
 }
@@ -494,7 +504,7 @@ fn selected_operations_do_not_come_back_if_they_were_given_up() {
     let scenario = Scenario::new();
     scenario.add("a", "one");
     change(&scenario, &Action::Cancel { permanent: true }, &[1]);
-    let changed = scenario.client().change(&numbers(&[1]), &RETRY, false).unwrap();
+    let changed = scenario.client().change(&numbers(&[1]), &RETRY, OnInvalid::Skip).unwrap();
     assert_eq!((changed.operations.len(), changed.skipped.len()), (0, 1));
     assert_eq!(change(&scenario, &RETRY, &[1]).operations.len(), 1, "named, it comes back");
 }

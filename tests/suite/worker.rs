@@ -183,7 +183,7 @@ fn what_nobody_can_tell_after_a_crash_counts_as_failed() {
     let report = scenario.process();
     assert_eq!((report.recovered, report.failed), (1, 1));
     assert_eq!(scenario.get(1).state.failure().unwrap().error_type, "in_doubt");
-    assert_eq!(scenario.client().processing_active().unwrap(), None, "the lock was given up");
+    assert_eq!(scenario.client().running_loop().unwrap(), None, "the lock was given up");
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn a_second_loop_is_told_who_runs_the_first() {
         }
         other => panic!("{other:?}"),
     }
-    assert!(scenario.client().processing_active().unwrap().is_some());
+    assert!(scenario.client().running_loop().unwrap().is_some());
 }
 
 #[test]
@@ -259,8 +259,10 @@ fn a_loop_waits_for_somebody_who_needs_the_lock_for_moments() {
     scenario.settings.lock_timeout = Duration::from_secs(10);
     scenario.add("a", "x");
     let disk = scenario.machine.process();
-    let short =
-        Client::with(Arc::new(disk), scenario.clock.clone(), scenario.settings.clone(), "add");
+    let short = Client::builder(scenario.settings.clone())
+        .environment(Arc::new(disk), scenario.clock.clone())
+        .program("add")
+        .build();
     let held = short.wal().unwrap().lock_process(Duration::ZERO).unwrap();
     let before = scenario.clock.now();
     let refused = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
@@ -316,15 +318,13 @@ fn a_long_queue_is_drained_through_files_and_journal() {
     calls.sort();
     calls.dedup();
     assert_eq!(calls.len(), 300, "each of them once");
-    let stats = scenario.client().stats().unwrap();
+    let stats = scenario.client().status().unwrap();
     assert_eq!((stats.counts.completed, stats.counts.total()), (300, 300));
     scenario.client().checkpoint().unwrap();
-    let page = scenario
-        .client()
-        .list(&Filter { status: Some(Status::Completed), ..Filter::default() }, 0)
-        .unwrap();
+    let page =
+        scenario.client().list(&Filter::default().with_status(Status::Completed), None).unwrap();
     assert_eq!(page.operations.len(), 300);
-    assert_eq!(scenario.client().stats().unwrap().archived, 300);
+    assert_eq!(scenario.client().status().unwrap().archived, 300);
 }
 
 #[test]
@@ -333,20 +333,20 @@ fn a_wrapped_function_is_logged_before_it_runs() {
     let client = scenario.client();
     let (kind, name) = (OperationType::new("my_job").unwrap(), backend("a"));
     let operation = client
-        .wrap(&kind, &name, Fields::new(), |request, _| {
-            let seen = scenario.get(request.number.get());
+        .wrap(&kind, &name, Fields::new(), |request| {
+            let seen = scenario.get(request.number);
             assert_eq!(seen.status(), Status::Processing);
             Ok(Outcome { size: Some(3), ..Outcome::default() })
         })
         .unwrap();
     assert_eq!(operation.status(), Status::Completed);
     let doubtful = client
-        .wrap(&kind, &name, Fields::new(), |_, _| {
-            Err(AttemptError::UnknownOutcome(Failure {
+        .wrap(&kind, &name, Fields::new(), |_| {
+            Err(anyhow::Error::new(AttemptError::UnknownOutcome(Failure {
                 class: FailureClass::Transient,
                 error_type: "timeout".into(),
                 message: "no answer".into(),
-            }))
+            })))
         })
         .unwrap();
     assert_eq!(doubtful.state.failure().unwrap().error_type, "in_doubt");
@@ -362,7 +362,7 @@ fn waiting_carries_out_or_ends_in_time() {
         Err(ClientError::TimedOut { unfinished }) => assert_eq!(unfinished.len(), 1),
         other => panic!("{other:?}"),
     }
-    let done = client.wait_carrying_out(&reference, None, &Stop::new(), &mut Silent).unwrap();
+    let done = client.run_and_wait(&reference, None, &Stop::new(), &mut Silent).unwrap();
     assert_eq!(done[0].status(), Status::Completed);
     assert_eq!(scenario.get(2).status(), Status::Pending, "only its own");
     assert!(scenario.clock.now() > Time::from_millis(1_800_000_000_000));
@@ -402,8 +402,8 @@ fn waiting_out_an_outage_leaves_one_trace_and_not_thousands() {
     let scenario = Scenario::new();
     scenario.scripts["a"].away.store(true, Ordering::SeqCst);
     scenario.add("a", "x");
-    let waited = scenario.client().wait_carrying_out(
-        &[Reference::Number(Number::new(1))],
+    let waited = scenario.client().run_and_wait(
+        &[Reference::Number(1)],
         Some(Duration::from_secs(200)),
         &Stop::new(),
         &mut Silent,
@@ -424,7 +424,7 @@ fn whoever_waits_takes_over_from_a_loop_that_died() {
         .expect_err("the process died");
     let done = scenario
         .client()
-        .wait_carrying_out(&[Reference::Number(Number::new(1))], None, &Stop::new(), &mut Silent)
+        .run_and_wait(&[Reference::Number(1)], None, &Stop::new(), &mut Silent)
         .unwrap();
     assert_eq!(done[0].status(), Status::Completed);
 }
@@ -451,7 +451,7 @@ fn when_time_is_up_what_has_not_begun_goes_back() {
             let looker = scenario_too.client();
             for _ in 0..100 {
                 assert_eq!(
-                    looker.stats().unwrap().counts.of(Status::Processing).min(1),
+                    looker.status().unwrap().counts.of(Status::Processing).min(1),
                     1,
                     "what runs goes on"
                 );
@@ -464,7 +464,7 @@ fn when_time_is_up_what_has_not_begun_goes_back() {
         client.process(&options, &stop, &mut Silent).unwrap()
     });
     assert_eq!(report.completed, 40);
-    let stats = scenario.client().stats().unwrap();
+    let stats = scenario.client().status().unwrap();
     assert_eq!((stats.counts.pending, stats.counts.processing), (10, 0));
 }
 
@@ -500,7 +500,7 @@ fn a_damaged_partition_stops_only_what_needs_it() {
     let result = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
     assert!(matches!(result, Err(ClientError::Wal(WalError::Damaged(_)))), "{result:?}");
     assert_eq!(scenario.calls("a"), "three four five");
-    let page = scenario.client().list(&Filter::default(), 0).unwrap();
+    let page = scenario.client().list(&Filter::default(), None).unwrap();
     assert_eq!(page.operations.len(), 3);
     assert!(page.damage.is_some_and(|damage| damage.path.ends_with(&damaged)));
 }
@@ -521,8 +521,7 @@ fn a_panicking_backend_gives_no_answer_and_stops_nothing() {
         }
     }
     let scenario = Scenario::new();
-    let mut client = scenario.client();
-    client.register(backend("c"), Arc::new(Panics));
+    let client = scenario.builder().backend(backend("c"), Arc::new(Panics)).build();
     client.submit(logged("c", "x", 0)).unwrap();
     client.submit(logged("a", "y", 0)).unwrap();
     let report = client.process(&ProcessOptions::default(), &Stop::new(), &mut Silent).unwrap();

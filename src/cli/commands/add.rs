@@ -54,7 +54,7 @@ impl Command for Add {
         }
         let is_short = self.from_file.is_none() && self.path.len() <= INTERRUPTIBLE_FROM;
         let interrupts = if is_short { Interrupts::disabled() } else { Interrupts::install()? };
-        let mut batch = context.client.batch(&options, self.logging.keep_going)?;
+        let mut batch = context.client.batch(&options, self.logging.on_invalid())?;
         for path in &self.path {
             logged::fail_if_interrupted(&interrupts)?;
             batch.add(path, None)?;

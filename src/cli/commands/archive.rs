@@ -85,7 +85,10 @@ fn push(context: &mut Context<'_>, args: &Push) -> Result<Exit, CliError> {
         host: args.host.clone(),
     };
     let push = context.client.push_to(&options)?;
-    let report = context.client.push_archives(&push, args.dry_run)?;
+    let report = match args.dry_run {
+        true => context.client.plan_push(&push)?,
+        false => context.client.push_archives(&push)?,
+    };
     if !context.client.settings().archive_completed {
         context.output.warn(
             "`archive_completed` is off: completed operations are not archived",

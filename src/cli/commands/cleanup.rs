@@ -6,7 +6,7 @@ use crate::cli::command::Command;
 use crate::cli::context::{Context, Session};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::client::{CleanupPlan, ClientError, Leftovers};
+use crate::client::{CleanupOptions, CleanupPlan, ClientError, KeptOrphan, OrphanedUploads};
 use crate::operation::Time;
 use crate::report::{self, Cell, Style, Table, bytes, plural};
 use crate::wal::WalError;
@@ -41,10 +41,18 @@ impl Command for Cleanup {
     fn run(self, session: &mut Session) -> Result<Exit, CliError> {
         let context = &mut session.open(Self::NAME)?;
         let pushes = if self.dry_run { 0 } else { push(context)? };
-        let plan = context.client.cleanup(self.age, self.failed, self.dry_run)?;
-        let leftovers = context.client.remove_leftovers(self.dry_run)?;
+        let plan = context.client.cleanup(
+            &CleanupOptions::default()
+                .with_max_age_days(self.age)
+                .with_failed(self.failed)
+                .with_dry_run(self.dry_run),
+        )?;
+        let leftovers = match self.dry_run {
+            true => context.client.orphaned_uploads()?,
+            false => context.client.remove_orphaned_uploads()?,
+        };
         let days = self.age.unwrap_or_else(|| u64::from(context.client.settings().max_age_days));
-        for (number, backend, why) in &leftovers.kept {
+        for KeptOrphan { number, backend, reason: why, .. } in &leftovers.kept {
             context.output.warn(
                 &format!("kept an unfinished upload of operation {number} at `{backend}`: {why}"),
                 None,
@@ -82,7 +90,7 @@ fn push(context: &mut Context<'_>) -> Result<u64, CliError> {
 /// What was pruned, or would be.
 struct Pruned<'a> {
     plan: CleanupPlan,
-    leftovers: Leftovers,
+    leftovers: OrphanedUploads,
     pushes: u64,
     days: u64,
     args: &'a Cleanup,

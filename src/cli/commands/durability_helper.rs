@@ -55,7 +55,7 @@ impl Command for DurabilityHelper {
                 output.line(if locked { "locked" } else { "refused" })?;
             }
             Task::Append => {
-                let client = Client::open(Settings::at(self.path), LABEL);
+                let client = Client::builder(Settings::at(self.path)).program(LABEL).build();
                 let operation = operation().map_err(|error| CliError::usage(error.to_string()))?;
                 // Until it is killed, or the process that should do so is dead.
                 while !output.is_closed() {
@@ -64,8 +64,8 @@ impl Command for DurabilityHelper {
                 }
             }
             Task::List => {
-                let client = Client::open(Settings::at(self.path), LABEL);
-                for operation in client.list(&Filter::default(), usize::MAX)?.operations {
+                let client = Client::builder(Settings::at(self.path)).program(LABEL).build();
+                for operation in client.list(&Filter::default(), None)?.operations {
                     output.text(&format!("{}\n", operation.id))?;
                 }
             }

@@ -7,6 +7,7 @@ use crate::cli::command::Command;
 use crate::cli::context::Session;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::client;
 use crate::operation::BackendName;
 use crate::report::{self, write_failures};
 use crate::wal::WalError;
@@ -32,7 +33,8 @@ impl Command for Failures {
     fn run(self, session: &mut Session) -> Result<Exit, CliError> {
         let context = &mut session.open(Self::NAME)?;
         context.check_backend(self.backend.as_ref())?;
-        let (groups, damage) = context.client.failures(self.backend.as_ref())?;
+        let client::Failures { groups, damage, .. } =
+            context.client.failures(self.backend.as_ref())?;
         let error = damage.map(|damage| CliError::from(WalError::Damaged(damage)));
         context.output.outcome(
             || report::Failures::new(&groups),

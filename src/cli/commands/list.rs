@@ -93,7 +93,7 @@ impl Command for List {
         let mut left = if limit == 0 { usize::MAX } else { limit };
         let mut next = None;
         let result = loop {
-            let page = match context.client.list(&filter, left.min(PAGE)) {
+            let page = match context.client.list(&filter, Some(left.min(PAGE))) {
                 Ok(page) => page,
                 Err(error) => break Err(CliError::from(error)),
             };

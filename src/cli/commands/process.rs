@@ -132,7 +132,7 @@ impl Process {
             ..ProcessOptions::default()
         };
         // A drain loop may run indefinitely, but `add --wait` and the like end soon.
-        let running = context.client.processing_active()?;
+        let running = context.client.running_loop()?;
         let is_loop = |note: &HolderNote| note.command.starts_with("process");
         if context.lock_timeout_given || running.as_ref().is_some_and(|note| !is_loop(note)) {
             options.lock_timeout = context.client.settings().lock_timeout;
@@ -337,7 +337,7 @@ fn summary(report: &ProcessReport, counts: &[String]) -> String {
 
 /// Reports that another drain loop is running.
 fn skipped(context: &mut Context<'_>) -> Result<Exit, CliError> {
-    let running = context.client.processing_active()?;
+    let running = context.client.running_loop()?;
     let document = Skipped::new(running.as_ref());
     let text = |output: &mut Output| {
         let holder = running

@@ -95,7 +95,7 @@ impl Retry {
                 since: self.since.map(|since| since.before(context.output.style.now)),
                 ..Filter::default()
             };
-            let page = context.client.list(&filter, 0)?;
+            let page = context.client.list(&filter, None)?;
             let operations = page.operations.iter();
             numbers.extend(
                 operations

@@ -7,7 +7,7 @@ use crate::cli::condition::Condition;
 use crate::cli::context::Session;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::client::Reference;
+use crate::client::{OldestPending, Reference};
 use crate::report::{ErrorType, StatusDoc, write_status};
 use crate::wal::WalError;
 
@@ -35,7 +35,7 @@ impl Command for Status {
     fn run(self, session: &mut Session) -> Result<Exit, CliError> {
         let context = &mut session.open(Self::NAME)?;
         let client = &context.client;
-        let stats = client.stats()?;
+        let stats = client.status()?;
         let now = context.output.style.now;
         let conditions = self.fail_if.iter().flatten();
         let held: Vec<String> =
@@ -46,7 +46,7 @@ impl Command for Status {
         context.output.outcome(
             || {
                 // Without it, if the file that holds the operation is unreadable.
-                let oldest = stats.oldest_pending.and_then(|(number, _)| {
+                let oldest = stats.oldest_pending.and_then(|OldestPending { number, .. }| {
                     client.operation(&Reference::Number(number)).ok().map(|operation| operation.id)
                 });
                 StatusDoc::new(&stats, oldest, base_path)

@@ -89,7 +89,7 @@ impl Command for Submit {
         // An object store has keys and no CIDs.
         let addressing = context.client.backends.get(backend).map(|backend| backend.addressing());
         let by_key = addressing == Some(Addressing::Keys);
-        let mut batch = context.client.batch(&options, self.logging.keep_going)?;
+        let mut batch = context.client.batch(&options, self.logging.on_invalid())?;
         match (&self.operation_type, &self.from_file) {
             (Some(operation_type), _) => {
                 self.check_spool(operation_type)?;

@@ -139,10 +139,10 @@ fn durability(
     // An interrupt must not leave the test directory or its processes behind.
     let interrupts = Interrupts::install()?;
     let tested = context.client.durability(directory, rounds, &reexec, &interrupts.stop)?;
-    let error = tested.tried.iter().find(|check| !check.safe).map(|check| {
+    let error = tested.checks.iter().find(|check| !check.safe).map(|check| {
         CliError::new(
             ErrorType::UnsafeDisk,
-            format!("the disk is not safe for a log: {}", check.what),
+            format!("the disk is not safe for a log: {}", check.finding),
         )
         .hint("keep the log on a local disk: name a directory there with `--base-path`")
     });

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::words::{AsDisplay, OpenCode};
-use crate::client::{AuditFinding, AuditReport, Followed, Unasked};
+use crate::client::{AuditFinding, AuditReport, FollowUp, Unverified};
 use crate::operation::{BackendName, Fields, Number, OperationId, OperationType};
 
 /// The result of asking the backends about completed operations.
@@ -90,7 +90,7 @@ struct UnaskedDoc<'a> {
 impl<'a> AuditDoc<'a> {
     /// Returns the document of an audit.
     pub fn new(report: &'a AuditReport) -> AuditDoc<'a> {
-        let unasked = |Unasked { backend, operations, failure }: &'a Unasked| UnaskedDoc {
+        let unasked = |Unverified { backend, operations, failure }: &'a Unverified| UnaskedDoc {
             backend,
             operations: *operations,
             error: &failure.message,
@@ -100,11 +100,11 @@ impl<'a> AuditDoc<'a> {
             clean: report.is_clean(),
             checked: report.checked,
             intact: report.intact,
-            gone: report.gone.iter().map(AuditFindingDoc::new).collect(),
+            gone: report.missing.iter().map(AuditFindingDoc::new).collect(),
             altered: report.altered.iter().map(AuditFindingDoc::new).collect(),
             superseded: report.superseded,
-            nothing: report.nothing,
-            unasked: report.unasked.iter().map(unasked).collect(),
+            nothing: report.without_effect,
+            unasked: report.unverified.iter().map(unasked).collect(),
             reopened: report.reopened,
             stopped: report.stopped,
         }
@@ -116,11 +116,11 @@ impl<'a> AuditFindingDoc<'a> {
         let went_on = |number: Number, id, new| {
             Some(WentOnDoc { number: number.get(), operation_id: AsDisplay(id), new })
         };
-        let (went_on_as, refused) = match &finding.followed {
+        let (went_on_as, refused) = match &finding.follow_up {
             None => (None, None),
-            Some(Followed::Reopened { number, id }) => (went_on(*number, *id, true), None),
-            Some(Followed::GoesOn { number, id }) => (went_on(*number, *id, false), None),
-            Some(Followed::Refused(why)) => (None, Some(&why[..])),
+            Some(FollowUp::Reopened { number, id }) => (went_on(*number, *id, true), None),
+            Some(FollowUp::AlreadyReopened { number, id }) => (went_on(*number, *id, false), None),
+            Some(FollowUp::Refused(why)) => (None, Some(&why[..])),
         };
         AuditFindingDoc {
             number: finding.number.get(),

@@ -75,8 +75,8 @@ impl Append {
             ours_per_second: row.ours_per_second,
             alone_per_second: row.alone_per_second,
             grouped_per_second: row.grouped_per_second,
-            ratio_alone: row.ratio_alone,
-            ratio_grouped: row.ratio_grouped,
+            ratio_alone: row.ratio_alone.into(),
+            ratio_grouped: row.ratio_grouped.into(),
         };
         Append { append: rows.iter().map(row).collect() }
     }
@@ -114,11 +114,11 @@ impl BatchDoc {
         BatchDoc {
             batch: BatchRowDoc {
                 operations: row.operations,
-                files: row.files.0,
-                bytes: row.files.1,
+                files: row.files.count as usize,
+                bytes: row.files.bytes,
                 ours_per_second: row.ours_per_second,
                 floor_per_second: row.floor_per_second,
-                ratio: row.ratio,
+                ratio: row.ratio.into(),
             },
         }
     }
@@ -156,11 +156,11 @@ impl BenchVerifyDoc {
         BenchVerifyDoc {
             verify: VerifyRowDoc {
                 operations: row.operations,
-                files: row.files.0,
-                bytes: row.files.1,
+                files: row.files.count,
+                bytes: row.files.bytes,
                 ours_per_second: row.ours_per_second,
                 decoded_per_second: row.decoded_per_second,
-                ratio: row.ratio,
+                ratio: row.ratio.into(),
             },
         }
     }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::health::{HealthDoc, by_name};
 use super::process::HolderDoc;
 use super::words::AsDisplay;
-use crate::client::{Damage, Stats, StatusCounts};
+use crate::client::{Damage, LogStatus, OldestPending, StatusCounts};
 use crate::operation::{BackendName, OperationId, Time};
 
 /// The state of the log, its drain loop and its backends.
@@ -98,7 +98,11 @@ impl Counts {
 
 impl<'a> StatusDoc<'a> {
     /// Returns the document; `oldest` is the id of the oldest pending operation.
-    pub fn new(stats: &'a Stats, oldest: Option<OperationId>, base_path: &Path) -> StatusDoc<'a> {
+    pub fn new(
+        stats: &'a LogStatus,
+        oldest: Option<OperationId>,
+        base_path: &Path,
+    ) -> StatusDoc<'a> {
         StatusDoc {
             stats: AllCounts { counts: Counts::new(&stats.counts), archived: stats.archived },
             backends: stats
@@ -106,18 +110,20 @@ impl<'a> StatusDoc<'a> {
                 .iter()
                 .map(|(name, counts)| (name.as_str(), Counts::new(counts)))
                 .collect(),
-            oldest_pending: stats.oldest_pending.map(|(number, at)| Oldest {
-                number: number.get(),
-                operation_id: oldest.map(AsDisplay),
-                timestamp: AsDisplay(at),
+            oldest_pending: stats.oldest_pending.map(|OldestPending { number, logged_at: at }| {
+                Oldest {
+                    number: number.get(),
+                    operation_id: oldest.map(AsDisplay),
+                    timestamp: AsDisplay(at),
+                }
             }),
             processing_active: stats.processing.is_some(),
             processing: stats.processing.as_ref().map(HolderDoc::new),
             health: by_name(&stats.health),
             backends_used: stats.used.iter().map(BackendName::as_str).collect(),
             journal_bytes: stats.journal_bytes,
-            partitions: stats.files.0,
-            archives: stats.files.1,
+            partitions: stats.files.partitions,
+            archives: stats.files.archives,
             free_bytes: stats.free_bytes,
             base_path: base_path.display().to_string(),
             damage: stats.damage.as_ref().map(DamageDoc::new),

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::client::{CheckpointReport, CleanupPlan, Leftovers};
+use crate::client::{CheckpointReport, CleanupPlan, OrphanedUploads};
 
 /// The result of a checkpoint.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -87,7 +87,7 @@ impl<'a> Cleanup<'a> {
     /// Returns the document of a plan.
     pub fn new(
         plan: &'a CleanupPlan,
-        leftovers: &'a Leftovers,
+        leftovers: &'a OrphanedUploads,
         dry_run: bool,
         age_days: u64,
         pushes: u64,
@@ -112,7 +112,7 @@ impl<'a> Cleanup<'a> {
             unpushed: plan.unpushed,
             joined: plan.joined,
             uploads_aborted: leftovers.removed.iter().map(|number| number.get()).collect(),
-            uploads_kept: leftovers.kept.iter().map(|(number, _, _)| number.get()).collect(),
+            uploads_kept: leftovers.kept.iter().map(|kept| kept.number.get()).collect(),
             pushes,
         }
     }

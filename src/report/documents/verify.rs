@@ -180,17 +180,17 @@ impl<'a> DurabilityDoc<'a> {
             safe: tried.is_safe(),
             directory: tried.directory.display().to_string(),
             checks: tried
-                .tried
+                .checks
                 .iter()
                 .map(|tried| CheckDoc {
                     check: AsName(tried.check),
                     safe: tried.safe,
-                    what: &tried.what,
+                    what: &tried.finding,
                 })
                 .collect(),
-            flush_us: tried.flush_us,
-            kills: tried.kills.0,
-            acknowledged: tried.kills.1,
+            flush_us: (tried.flush.median_us, tried.flush.p95_us),
+            kills: tried.kills.kills,
+            acknowledged: tried.kills.acknowledged,
         }
     }
 }

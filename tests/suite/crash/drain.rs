@@ -27,9 +27,11 @@ fn client(scenario: &Scenario, kill_after: u64) -> (Client, wal_cli::disk::Memor
     let disk = scenario.machine.process();
     disk.kill_after(kill_after);
     let settings = scenario.settings.clone();
-    let mut client =
-        Client::with(Arc::new(disk.clone()), scenario.clock.clone(), settings, "process");
-    client.register(backend("a"), scenario.scripts["a"].clone());
+    let client = Client::builder(settings)
+        .environment(Arc::new(disk.clone()), scenario.clock.clone())
+        .program("process")
+        .backend(backend("a"), scenario.scripts["a"].clone())
+        .build();
     (client, disk)
 }
 

@@ -281,7 +281,7 @@ fn a_node_that_hangs_holds_up_no_other_backend() {
     // The time for which each probe hangs.
     ipfs.timeouts.connection = Duration::from_secs(3);
     ipfs.timeouts.idle = Duration::from_millis(300);
-    let client = Client::open(settings, "test");
+    let client = Client::builder(settings).program("test").build();
     let log = |on: &str, name: String| {
         let parameters = Fields::from([("path".to_owned(), name)]);
         let kind = OperationType::new("mkdir").unwrap();
@@ -300,7 +300,9 @@ fn a_node_that_hangs_holds_up_no_other_backend() {
         for nth in 0..20 {
             let since = Instant::now();
             let number = log("local", format!("/made-{nth}")).number;
-            while client.status(&Reference::Number(number)).unwrap().status() != Status::Completed {
+            while client.operation(&Reference::Number(number)).unwrap().status()
+                != Status::Completed
+            {
                 assert!(since.elapsed() < LIMIT, "{nth}");
                 std::thread::sleep(Duration::from_millis(5));
             }

@@ -4,7 +4,7 @@ use crate::cli::context::Context;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::signals::Interrupts;
-use crate::client::{AuditOptions, AuditReport, Followed};
+use crate::client::{AuditOptions, AuditReport, FollowUp};
 use crate::report::{AuditDoc, ErrorType, write_audit};
 
 /// Runs the audit.
@@ -18,7 +18,7 @@ pub fn run(context: &mut Context<'_>, options: &AuditOptions) -> Result<Exit, Cl
     });
     bar.finish_and_clear();
     let mut report = report?;
-    let error = match report.trouble.take() {
+    let error = match report.reopen_error.take() {
         Some(trouble) => Some(
             CliError::from(trouble).hint("the operations that were reopened before are listed"),
         ),
@@ -41,9 +41,9 @@ pub fn run(context: &mut Context<'_>, options: &AuditOptions) -> Result<Exit, Cl
 
 /// Returns the error for operations that failed verification.
 fn not_intact(report: &AuditReport, reopen: bool) -> Option<CliError> {
-    let unverified: u64 = report.unasked.iter().map(|unasked| unasked.operations).sum();
+    let unverified: u64 = report.unverified.iter().map(|unverified| unverified.operations).sum();
     let counts: Vec<String> = [
-        (report.gone.len() as u64, "missing"),
+        (report.missing.len() as u64, "missing"),
         (report.altered.len() as u64, "altered"),
         (unverified, "unverified"),
     ]
@@ -56,25 +56,25 @@ fn not_intact(report: &AuditReport, reopen: bool) -> Option<CliError> {
     }
     let message = format!("completed operations failed verification: {}", counts.join(", "));
     let mut error = CliError::new(ErrorType::NotIntact, message);
-    let mut open = report.findings().filter(|finding| finding.followed.is_none());
-    let is_reopened = |followed: &Followed| !matches!(followed, Followed::Refused(_));
-    let is_refused = |followed: &Followed| matches!(followed, Followed::Refused(_));
+    let mut open = report.findings().filter(|finding| finding.follow_up.is_none());
+    let is_reopened = |follow_up: &FollowUp| !matches!(follow_up, FollowUp::Refused(_));
+    let is_refused = |follow_up: &FollowUp| matches!(follow_up, FollowUp::Refused(_));
     if !reopen && open.next().is_some() {
         error = error.hint("run `wal-cli verify --remote --reopen` to log them again");
     }
-    if report.findings().any(|finding| finding.followed.as_ref().is_some_and(is_reopened)) {
+    if report.findings().any(|finding| finding.follow_up.as_ref().is_some_and(is_reopened)) {
         error = error.hint("run `wal-cli process` to execute the reopened operations");
     }
-    if report.findings().any(|finding| finding.followed.as_ref().is_some_and(is_refused)) {
+    if report.findings().any(|finding| finding.follow_up.as_ref().is_some_and(is_refused)) {
         error = error.hint(
             "restore the source files, or run `wal-cli delete ID` for operations that need no \
              further verification (for a move or copy, the earlier ones too)",
         );
     }
-    if let Some(unasked) = report.unasked.first() {
+    if let Some(unverified) = report.unverified.first() {
         error = error.hint(format!(
             "run `wal-cli health --backend {}` to see whether it is reachable",
-            unasked.backend
+            unverified.backend
         ));
     }
     Some(error)

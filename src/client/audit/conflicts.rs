@@ -1,69 +1,69 @@
-//! What stands in the way of logging a completed operation once more: others that came after it, or that wait.
+//! Operations that speak against reopening a completed one: later ones, and open ones.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use super::completed_in;
-use super::superseded::Superseded;
+use super::touches::TouchIndex;
 use crate::backend::{Effect, Reach};
 use crate::client::Client;
 use crate::operation::{Number, Operation, OperationId, Outcome, Revision, State, Status};
 use crate::wal::{FileEntry, Order, View, WalResult};
 
-/// Statuses of operations that may still change something.
+/// Statuses of operations that may still have an effect.
 const UNENDED: [Status; 3] = [Status::Pending, Status::Processing, Status::Retrying];
 
-/// What operations touched that came later than what is to be logged once more, or that may still touch.
+/// What operations touched after those that are to be reopened, or may still touch.
 ///
-/// It is looked at outside of the lock first, which may take long, and then once more inside, for what is newer.
+/// Read without the lock first, which may take long, and again under the lock for what is newer.
 #[derive(Debug)]
-pub(in crate::client) struct Later {
-    /// Completed ones, from this revision on. Findings of the same run do not count: each is put back in its turn, or
-    /// it is told why not.
-    done: (Revision, Superseded),
+pub(in crate::client) struct ReopenConflicts {
+    /// Completed ones after this revision. Findings of the same run do not count: each is reopened in its turn, or
+    /// has a reason why not.
+    done: (Revision, TouchIndex),
     findings: HashSet<OperationId>,
-    /// Up to this revision, the audit has looked for what replaced or took away what is in one piece.
+    /// Up to this revision, the audit itself has considered what replaced or removed single objects.
     audited: Revision,
-    /// Those that have not ended, or of which nobody knows; by number.
-    open: Superseded<Number>,
-    /// Completed ones that changed what copies were made from: not those that brought back what was there.
-    sources: (Revision, Superseded),
-    /// What operations were reopened as: they bring back what was there.
+    /// Operations that have not ended, or whose outcome is unknown; by number.
+    open: TouchIndex<Number>,
+    /// Completed ones that changed the sources of copies, except those that restored them.
+    sources: (Revision, TouchIndex),
+    /// Successors of reopened operations: they restore what was there.
     restoring: HashSet<OperationId>,
-    /// Logged by ourselves: each is about another place.
+    /// Logged by this run: each has another target.
     ours: HashSet<OperationId>,
-    /// All up to here was looked at.
+    /// Everything up to this revision has been read.
     seen: Revision,
 }
 
-impl Later {
-    /// Nothing looked at yet. Of completed operations those behind `done` count, and those behind `sources` if they
-    /// may have changed what was copied; `audited`: up to where the audit itself has looked.
+impl ReopenConflicts {
+    /// Returns an empty set. Completed operations count after revision `done`, and after `sources` if they may have
+    /// changed what was copied. `audited` is the last revision that the audit itself has considered.
     pub(in crate::client) fn new(
         done: Revision,
         sources: Option<Revision>,
         audited: Revision,
         findings: HashSet<OperationId>,
-    ) -> Later {
-        Later {
-            done: (done, Superseded::default()),
+    ) -> ReopenConflicts {
+        ReopenConflicts {
+            done: (done, TouchIndex::default()),
             findings,
             audited,
-            open: Superseded::default(),
-            sources: (sources.unwrap_or(Revision::MAX), Superseded::default()),
+            open: TouchIndex::default(),
+            sources: (sources.unwrap_or(Revision::MAX), TouchIndex::default()),
             restoring: HashSet::new(),
             ours: HashSet::new(),
             seen: Revision::ZERO,
         }
     }
 
-    /// These are logged by us.
+    /// Adds operations that this run has logged.
     pub(in crate::client) fn extend_ours(&mut self, ids: impl Iterator<Item = OperationId>) {
         self.ours.extend(ids);
     }
 
-    /// Looks at what the log has become since the last look.
-    pub(in crate::client) fn look(&mut self, client: &Client, view: &View) -> WalResult<()> {
+    /// Reads what was logged or changed since the last call.
+    pub(in crate::client) fn update(&mut self, client: &Client, view: &View) -> WalResult<()> {
         let (seen, mut newest) = (self.seen, self.seen);
         let completed_after = self.done.0.min(self.sources.0).max(seen);
         let has_some = |file: &FileEntry| {
@@ -98,17 +98,17 @@ impl Later {
                 let is_put_back =
                     self.ours.contains(&operation.id) || self.findings.contains(&operation.id);
                 if at > self.done.0 && !is_put_back {
-                    self.done.1.note(backend, &effects, at);
+                    self.done.1.record(backend, &effects, at);
                 }
                 let brings_back =
                     self.restoring.contains(&operation.id) || self.ours.contains(&operation.id);
                 if at > self.sources.0 && !brings_back {
-                    self.sources.1.note(backend, &effects, at);
+                    self.sources.1.record(backend, &effects, at);
                 }
             }
             _ if self.ours.contains(&operation.id) => {}
             _ if UNENDED.contains(&operation.status()) || operation.is_in_doubt() => {
-                self.open.note(
+                self.open.record(
                     backend,
                     &client.effects_of(operation, &Outcome::default()),
                     operation.number,
@@ -118,32 +118,31 @@ impl Later {
         }
     }
 
-    /// Why this operation had better not be logged once more, if there is a reason. `reads`: what it copies.
-    pub(in crate::client) fn objection(
+    /// Returns why this operation must not be reopened, if there is a reason. `reads`: what it copies.
+    pub(in crate::client) fn conflict(
         &self,
         operation: &Operation,
         puts: &[Effect],
         reads: &[Effect],
     ) -> Option<String> {
         let (backend, at) = (&operation.backend, completed_in(operation));
-        for (effects, what) in [(puts, "the same place"), (reads, "what this one copies")] {
+        for (effects, what) in [(puts, "the same target"), (reads, "what this one copies")] {
             if let Some(number) = self.open.last_touched(backend, effects) {
                 return Some(format!(
-                    "operation {number} concerns {what}, and it was not certain that it had ended; see `wal-cli why {number}`"
+                    "operation {number} concerns {what} and may not have ended; \
+                     see `wal-cli why {number}`"
                 ));
             }
         }
-        // What has parts is a loss also where some of them were replaced or taken away before: all of it would be back.
+        // A tree is reopened as a whole: parts that were replaced or removed before would come back, too.
         let has_parts =
             puts.iter().any(|effect| matches!(effect.reach, Reach::Tree | Reach::Prefix));
         let since = if has_parts { at } else { at.max(self.audited) };
         if self.done.1.last_touched(backend, puts) > Some(since) {
-            return Some(
-                "a later operation has replaced it or something in it, or taken that away".into(),
-            );
+            return Some("a later operation has replaced or removed it, or something in it".into());
         }
         if self.sources.1.last_touched(backend, reads) > Some(at) {
-            return Some("a later operation has changed, or taken away, what it copied".into());
+            return Some("a later operation has changed or removed what it copied".into());
         }
         None
     }

@@ -1,0 +1,227 @@
+//! Effects that later operations replaced or removed: their absence is not a loss.
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
+
+use crate::backend::{Effect, EffectKind, Reach};
+use crate::operation::{BackendName, Revision};
+
+/// What an audit found of an effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// It no longer exists.
+    Missing,
+    /// It has changed.
+    Altered,
+}
+
+/// How an operation touched a target, as far as the effects of others are concerned.
+#[derive(Debug, Clone, Copy)]
+enum Touch {
+    /// It wrote or removed the target.
+    Here,
+    /// It made sure that the target exists.
+    Ensured,
+    /// It removed the target with all below it.
+    Removed,
+    /// It may have written something below the target.
+    Below,
+    /// It may have removed what is below the target.
+    BelowRemoved,
+    /// It touched something below the target.
+    Within,
+}
+
+/// When each target was last touched: as a revision, since clocks may jump, or as the number of the operation.
+///
+/// Targets are kept as hashes of 128 bits. A name takes 40 to 80 bytes, and as much again for each directory above it
+/// that has no other name in it.
+#[derive(Debug, Default)]
+pub(super) struct TouchIndex<M = Revision> {
+    latest: HashMap<u128, M>,
+}
+
+impl<M: Copy + Ord> TouchIndex<M> {
+    /// Returns `true` if no target was touched.
+    pub(super) fn is_empty(&self) -> bool {
+        self.latest.is_empty()
+    }
+
+    /// Records the effects of an operation, with its revision or number.
+    pub(super) fn record(&mut self, backend: &BackendName, effects: &[Effect], mark: M) {
+        for Effect { target, kind, reach } in effects {
+            use EffectKind::{Read, Remove, Write};
+            let touches: &[Touch] = match (reach, kind) {
+                (_, Read) => continue,
+                (Reach::Exact, _) => &[Touch::Here],
+                (Reach::Tree | Reach::Prefix, Write) => &[Touch::Here, Touch::Below],
+                (Reach::Tree | Reach::Prefix, Remove) => &[Touch::Here, Touch::BelowRemoved],
+                (Reach::Removed, _) => &[Touch::Here, Touch::Removed],
+                (Reach::Ensured, _) => &[Touch::Ensured],
+            };
+            let here = touches.iter().map(|touch| (&target[..], *touch));
+            for (target, touch) in here.chain(above(target).map(|target| (target, Touch::Within))) {
+                let latest = self.latest.entry(hash(backend, target, touch)).or_insert(mark);
+                *latest = mark.max(*latest);
+            }
+        }
+    }
+
+    /// Returns the latest revision in which a target of these effects was certainly replaced or removed.
+    fn last_replaced(&self, backend: &BackendName, effects: &[Effect]) -> Option<M> {
+        let writes = effects.iter().filter(|effect| effect.is_write());
+        writes
+            .filter_map(|Effect { target, reach, .. }| {
+                let at = |target, touch| self.latest.get(&hash(backend, target, touch)).copied();
+                let ensured =
+                    (*reach == Reach::Ensured).then(|| at(target, Touch::Ensured)).flatten();
+                at(target, Touch::Here)
+                    .max(ensured)
+                    .max(above(target).filter_map(|target| at(target, Touch::Removed)).max())
+            })
+            .max()
+    }
+
+    /// Returns the latest revision in which a target of these effects may have become what the audit found.
+    fn last_maybe_lost(&self, backend: &BackendName, effects: &[Effect], loss: Loss) -> Option<M> {
+        let writes = effects.iter().filter(|effect| effect.is_write());
+        writes
+            .filter_map(|Effect { target, reach, .. }| {
+                let at = |target, touch| self.latest.get(&hash(backend, target, touch)).copied();
+                let has_parts = matches!(reach, Reach::Tree | Reach::Prefix);
+                let below = above(target).filter_map(|target| at(target, Touch::Below)).max();
+                // Removing something else does not alter a single object.
+                let taken =
+                    || above(target).filter_map(|target| at(target, Touch::BelowRemoved)).max();
+                let taken = (has_parts || loss == Loss::Missing).then(taken).flatten();
+                // A directory outlives what is in it, unless it is only a common prefix of keys.
+                let may_shrink =
+                    *reach == Reach::Prefix || (*reach == Reach::Tree && loss == Loss::Altered);
+                let within = may_shrink.then(|| at(target, Touch::Within)).flatten();
+                below.max(taken).max(within)
+            })
+            .max()
+    }
+
+    /// Returns `true` if a target of these effects was certainly replaced or removed after this revision.
+    pub(super) fn was_replaced_after(
+        &self,
+        backend: &BackendName,
+        effects: &[Effect],
+        revision: M,
+    ) -> bool {
+        self.last_replaced(backend, effects).is_some_and(|latest| latest > revision)
+    }
+
+    /// Returns `true` if operations after this revision may explain what the audit found. The target is still checked.
+    pub(super) fn may_be_lost_after(
+        &self,
+        backend: &BackendName,
+        effects: &[Effect],
+        revision: M,
+        loss: Loss,
+    ) -> bool {
+        self.last_maybe_lost(backend, effects, loss).is_some_and(|latest| latest > revision)
+    }
+
+    /// Returns the latest revision in which a target of these effects was touched in any way.
+    pub(super) fn last_touched(&self, backend: &BackendName, effects: &[Effect]) -> Option<M> {
+        let lost = [Loss::Missing, Loss::Altered];
+        let lost = lost.map(|loss| self.last_maybe_lost(backend, effects, loss));
+        lost.into_iter().flatten().chain(self.last_replaced(backend, effects)).max()
+    }
+}
+
+/// Returns the targets that a target is in.
+fn above(target: &str) -> impl Iterator<Item = &str> {
+    target.match_indices('/').map(|(at, _)| &target[..at])
+}
+
+fn hash(backend: &BackendName, target: &str, touch: Touch) -> u128 {
+    let hash = Sha256::new()
+        .chain_update([touch as u8])
+        .chain_update(backend.as_str())
+        .chain_update(b"\n");
+    let digest = hash.chain_update(target).finalize();
+    digest.iter().take(16).fold(0, |all, byte| all << 8 | u128::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns what a later effect means for an earlier one.
+    fn verdict(earlier: &Effect, later: &Effect) -> &'static str {
+        let (backend, other) = (BackendName::new("a").unwrap(), BackendName::new("b").unwrap());
+        let (at_first, at_last) = (Revision::new(5), Revision::new(9));
+        let mut index = TouchIndex::default();
+        let earlier = std::slice::from_ref(earlier);
+        index.record(&backend, earlier, at_first);
+        index.record(&backend, std::slice::from_ref(later), at_last);
+        let replaced = |backend, after| index.was_replaced_after(backend, earlier, after);
+        let lost = |backend, after| {
+            let losses = [Loss::Missing, Loss::Altered];
+            losses.map(|loss| index.may_be_lost_after(backend, earlier, after, loss))
+        };
+        assert!(!replaced(&backend, at_last) && lost(&backend, at_last) == [false; 2]);
+        assert!(!replaced(&other, at_first) && lost(&other, at_first) == [false; 2]);
+        let found = match (replaced(&backend, at_first), lost(&backend, at_first)) {
+            (true, _) => "replaced",
+            (false, [true, true]) => "any loss",
+            (false, [true, false]) => "missing",
+            (false, [false, true]) => "altered",
+            (false, [false, false]) => "no",
+        };
+        let touched = index.last_touched(&backend, earlier) == Some(at_last);
+        assert_eq!(touched, found != "no", "{earlier:?}");
+        found
+    }
+
+    #[test]
+    fn only_what_later_operations_replace_or_remove_is_superseded() {
+        use Reach::{Ensured, Exact, Prefix, Removed, Tree};
+        let put = |place: &str, reach| Effect::writes(place, reach);
+        let taken = |place: &str, reach| Effect::removes(place, reach);
+        for (earlier, later, expected) in [
+            (put("content/x", Exact), put("content/x", Exact), "replaced"),
+            (put("content/x", Exact), taken("content/x", Exact), "replaced"),
+            (put("content/x", Exact), put("content/y", Exact), "no"),
+            // Removing the directory does not alter the bytes.
+            (put("content/x", Exact), taken("content", Tree), "missing"),
+            // A pin keeps what was added; it cannot restore it.
+            (put("content/x", Exact), put("content/x", Ensured), "no"),
+            (put("content/x", Ensured), put("content/x", Exact), "replaced"),
+            (put("content/x", Ensured), taken("content/x", Exact), "replaced"),
+            (put("name/a/b", Tree), put("name/a/b", Tree), "replaced"),
+            (put("name/a/b", Tree), taken("name/a", Removed), "replaced"),
+            (put("name/a/b", Tree), taken("name/a/b", Removed), "replaced"),
+            (put("name/ab", Tree), taken("name/a", Removed), "no"),
+            (put("name/a", Tree), taken("name/ab", Removed), "no"),
+            // The new tree may have the same name in it.
+            (put("name/a/b", Tree), put("name/a", Tree), "any loss"),
+            // A tree is altered when something in it changes.
+            (put("name/a", Tree), put("name/a/b/c", Tree), "altered"),
+            (put("name/a", Tree), taken("name/a/b", Removed), "altered"),
+            (put("name/a", Tree), put("name/a/b", Ensured), "altered"),
+            // Making sure that a directory exists changes nothing in it.
+            (put("name/a", Tree), put("name/a", Ensured), "no"),
+            (put("name/a/b", Tree), put("name/a", Ensured), "no"),
+            (put("name/a", Ensured), put("name/a", Ensured), "replaced"),
+            (put("name/a", Ensured), put("name/a/b", Tree), "no"),
+            (put("name/a/b", Ensured), taken("name/a", Removed), "replaced"),
+            // Objects have keys, not directories: one does not replace those below it.
+            (put("key/b/a/x", Exact), put("key/b/a", Exact), "no"),
+            (put("key/b/a", Exact), put("key/b/a/x", Exact), "no"),
+            (put("key/b/a/x", Exact), taken("key/b/a", Prefix), "missing"),
+            (put("key/b/a//x", Exact), taken("key/b/a/", Prefix), "missing"),
+            (put("key/b/a/x", Exact), put("key/b/a", Prefix), "any loss"),
+            (put("key/b/a", Prefix), taken("key/b/a/x", Prefix), "any loss"),
+            (put("key/b/a/b", Prefix), taken("key/b/a", Prefix), "any loss"),
+            // A removal has no effect to check.
+            (taken("name/a", Removed), put("name/a", Tree), "no"),
+        ] {
+            assert_eq!(verdict(&earlier, &later), expected, "{earlier:?} then {later:?}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use super::Client;
+use crate::backend::{Backend, Backends};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Settings;
+use crate::disk::{Disk, OsDisk};
+use crate::operation::BackendName;
+use crate::wal::Layout;
+
+/// Builds a [`Client`].
+#[derive(Debug)]
+#[must_use = "call `build` to get a client"]
+pub struct ClientBuilder {
+    settings: Settings,
+    program: String,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    backends: BTreeMap<BackendName, Arc<dyn Backend>>,
+}
+
+impl ClientBuilder {
+    pub(super) fn new(settings: Settings) -> ClientBuilder {
+        ClientBuilder {
+            settings,
+            program: env!("CARGO_PKG_NAME").to_owned(),
+            disk: Arc::new(OsDisk::new()),
+            clock: Arc::new(SystemClock::new()),
+            backends: BTreeMap::new(),
+        }
+    }
+
+    /// Names the program in the histories of operations and in lock notes, so that a waiting process can report which
+    /// one holds a lock. Defaults to `wal-cli`.
+    pub fn program(mut self, name: impl Into<String>) -> ClientBuilder {
+        self.program = name.into();
+        self
+    }
+
+    /// Registers a backend of the caller's own under a name; a configured backend of that name is replaced.
+    ///
+    /// Other processes that drain the same log do not know this backend and leave its operations alone.
+    pub fn backend(mut self, name: BackendName, backend: Arc<dyn Backend>) -> ClientBuilder {
+        self.backends.insert(name, backend);
+        self
+    }
+
+    /// Replaces the operating system's disk and clock.
+    #[cfg(any(feature = "cli", feature = "test-util"))]
+    #[doc(hidden)]
+    pub fn environment(mut self, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> ClientBuilder {
+        (self.disk, self.clock) = (disk, clock);
+        self
+    }
+
+    /// Returns the client. Touches no file.
+    pub fn build(self) -> Client {
+        let mut backends = Backends::new(&self.settings, &self.disk, &self.clock);
+        for (name, backend) in self.backends {
+            backends.register(name, backend);
+        }
+        Client {
+            layout: Layout::new(&self.settings.base_path),
+            disk: self.disk,
+            clock: self.clock,
+            settings: self.settings,
+            backends,
+            program: self.program,
+            wal: OnceLock::new(),
+            opening: Mutex::new(()),
+            view: Mutex::new(None),
+        }
+    }
+}

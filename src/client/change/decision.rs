@@ -1,0 +1,161 @@
+//! What an action means for one operation, by its status. Pure.
+
+use super::{REDIRECTED_BYTES, size_of};
+use crate::backend::Refusal;
+use crate::operation::{
+    BackendName, Event, Failure, FailureClass, Number, Operation, Status, failure,
+};
+use crate::worker;
+
+/// Reason of transitions that a user asked for.
+const BY_HAND: &str = "asked for by hand";
+
+/// What an action means for one operation.
+#[derive(Debug, PartialEq)]
+pub(super) enum Decision {
+    /// This transition follows.
+    Apply(Event),
+    /// The operation is in the wanted state already.
+    Unchanged,
+    /// The action does not apply, for this reason.
+    Refused(String),
+}
+
+pub(super) fn refused(why: &str) -> Decision {
+    Decision::Refused(why.to_owned())
+}
+
+pub(super) fn cancel(operation: &Operation) -> Decision {
+    match operation.status() {
+        Status::Pending | Status::Retrying => {
+            let last = operation.state.failure().map(|failure| failure.message.as_str());
+            Decision::Apply(Event::Failed { failure: worker::cancelled(last) })
+        }
+        Status::Processing if worker::is_cancelled(operation) => Decision::Unchanged,
+        Status::Processing => {
+            Decision::Apply(Event::CancelRequested { reason: "cancelled by hand".into() })
+        }
+        Status::Completed => refused("it is already completed"),
+        Status::Failed => {
+            refused("it has already failed; `cancel --permanent` marks it as permanently failed")
+        }
+    }
+}
+
+/// Cancels for good: no automatic step retries the operation.
+pub(super) fn abandon(operation: &Operation) -> Decision {
+    let last = operation.state.failure();
+    match operation.status() {
+        Status::Pending | Status::Retrying => {
+            Decision::Apply(Event::Abandoned { failure: abandoned_failure(last) })
+        }
+        Status::Failed if operation.redirected_to.is_none() => match last {
+            Some(failure) if failure.error_type == failure::PERMANENT => Decision::Unchanged,
+            last => Decision::Apply(Event::Abandoned { failure: abandoned_failure(last) }),
+        },
+        Status::Processing => {
+            refused("it is running; cancel it without --permanent, and mark it when it has ended")
+        }
+        Status::Completed | Status::Failed => cancel(operation),
+    }
+}
+
+pub(super) fn hold(operation: &Operation) -> Decision {
+    match operation.status() {
+        Status::Completed | Status::Failed => refused("it has ended, so there is nothing to hold"),
+        _ if operation.hold => Decision::Unchanged,
+        _ => Decision::Apply(Event::Held { reason: BY_HAND.into() }),
+    }
+}
+
+pub(super) fn release(operation: &Operation) -> Decision {
+    if operation.hold && operation.status() != Status::Completed {
+        Decision::Apply(Event::HoldReleased { reason: BY_HAND.into() })
+    } else {
+        Decision::Unchanged
+    }
+}
+
+/// `dependent`: an operation that waits for this one and is not deleted with it.
+pub(super) fn delete(operation: &Operation, dependent: Option<Number>) -> Decision {
+    match (operation.status(), dependent) {
+        (Status::Processing, _) => refused("it is running; cancel it first"),
+        (_, Some(number)) => Decision::Refused(format!(
+            "operation {number} waits for it; cancel or delete that one first"
+        )),
+        (_, None) => Decision::Apply(Event::Deleted { reason: BY_HAND.into() }),
+    }
+}
+
+pub(super) fn prioritize(operation: &Operation, priority: i32) -> Decision {
+    match operation.status() {
+        Status::Completed | Status::Failed => {
+            refused("it has ended, so its priority has no effect")
+        }
+        _ if operation.priority == priority => Decision::Unchanged,
+        _ => Decision::Apply(Event::Prioritized { priority }),
+    }
+}
+
+/// `now`: only the backoff of a retrying operation ends; its counters stay.
+pub(super) fn retry(operation: &Operation, now: bool) -> Decision {
+    match operation.status() {
+        Status::Retrying if now => {
+            Decision::Apply(Event::BackoffEnded { reason: "its backoff was ended by hand".into() })
+        }
+        Status::Failed | Status::Retrying => {
+            Decision::Apply(Event::Retried { reason: BY_HAND.into(), forget: Vec::new() })
+        }
+        status => {
+            Decision::Refused(format!("it is {status}; only failed and retrying operations can be"))
+        }
+    }
+}
+
+/// `refusal`: why the other backend does not take the operation, if it does not.
+pub(super) fn redirect(
+    operation: &Operation,
+    backend: &BackendName,
+    refusal: Option<Refusal>,
+) -> Decision {
+    match operation.status() {
+        Status::Processing => refused("it is running; cancel it first"),
+        Status::Completed => refused("it is already completed"),
+        _ if operation.backend == *backend => Decision::Refused(format!(
+            "it is already an operation of `{backend}`; retry it without --backend"
+        )),
+        _ if size_of(operation) > REDIRECTED_BYTES => refused("its parameters are too large"),
+        _ => match refusal {
+            Some(refusal) => Decision::Refused(refusal.to_string()),
+            None => Decision::Apply(Event::Redirected {
+                to: operation.id,
+                failure: redirected_failure(backend),
+            }),
+        },
+    }
+}
+
+fn abandoned_failure(last: Option<&Failure>) -> Failure {
+    let last = last.and_then(|failure| match failure.error_type.as_str() {
+        // The last error of the backend follows these words.
+        failure::CANCELLED => failure.message.split_once(worker::LAST_ERROR).map(|(_, last)| last),
+        _ => Some(failure.message.as_str()),
+    });
+    let last = last.map_or_else(String::new, |last| format!("{}{last}", worker::LAST_ERROR));
+    Failure {
+        class: FailureClass::Permanent,
+        error_type: failure::PERMANENT.into(),
+        message: format!("marked by hand as permanently failed{last}"),
+    }
+}
+
+fn redirected_failure(backend: &BackendName) -> Failure {
+    Failure {
+        class: FailureClass::Permanent,
+        error_type: failure::REDIRECTED.into(),
+        message: format!("redirected by hand: it continues as an operation of `{backend}`"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
