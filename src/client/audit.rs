@@ -318,7 +318,7 @@ impl Client {
                     match operation.status() {
                         Status::Processing => {}
                         // Its attempt has ended: it may have removed something, but what it put is not missing.
-                        Status::Retrying => effects.retain(|effect| !effect.puts),
+                        Status::Retrying => effects.retain(|effect| !effect.is_write()),
                         _ => effects.clear(),
                     }
                     if is_meant {

@@ -324,7 +324,7 @@ fn with_one_failure(command: &str, fault: Fault, nth: u64) -> Option<bool> {
             .change(
                 &[Reference::Number(Number::new(1))],
                 &Action::Cancel { permanent: false },
-                true,
+                OnInvalid::Abort,
             )
             .map(drop),
         _ => client.checkpoint().map(drop),

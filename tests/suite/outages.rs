@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use wal_cli::client::{HealthStatus, OnInvalid, ProcessOptions, Silent, Stop};
-use wal_cli::operation::{FailureClass, Status};
+use wal_cli::operation::{FailureClass, Number, Status};
 
 use super::scenario::{Act, Scenario, backend};
 

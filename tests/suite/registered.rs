@@ -107,9 +107,7 @@ impl Bench {
     }
 
     fn client(&self) -> Client {
-        let mut client = self.scenario.client();
-        client.register(backend("notes"), self.notes.clone());
-        client
+        self.scenario.builder().backend(backend("notes"), self.notes.clone()).build()
     }
 
     fn submit(&self, operation_type: &str, title: &str, text: &str) -> Result<Number, ClientError> {
@@ -126,7 +124,7 @@ impl Bench {
     }
 
     fn audit(&self, reopen: bool) -> AuditReport {
-        let options = AuditOptions { reopen, ..AuditOptions::default() };
+        let options = AuditOptions::default().with_reopen(reopen);
         self.client().audit(&options, &Stop::new(), &|_, _| {}).unwrap()
     }
 }
@@ -144,7 +142,7 @@ fn operations_it_refuses_are_not_logged() {
     let Refusal::Unsupported { supported, .. } = refused("add", "x") else { panic!() };
     assert_eq!(supported, ["note", "erase"]);
     assert_eq!(refused("note", "").to_string(), "`note` needs a `title`");
-    assert_eq!(bench.client().stats().unwrap().counts.total(), 0);
+    assert_eq!(bench.client().status().unwrap().counts.total(), 0);
 }
 
 #[test]
@@ -167,8 +165,8 @@ fn its_completed_operations_are_audited() {
     let numbers = |findings: &[wal_cli::client::AuditFinding]| -> Vec<u64> {
         findings.iter().map(|finding| finding.number.get()).collect()
     };
-    assert_eq!((numbers(&report.gone), numbers(&report.altered)), (vec![2], vec![3]));
-    assert_eq!((report.intact, report.superseded, report.nothing), (2, 2, 1), "{report:?}");
+    assert_eq!((numbers(&report.missing), numbers(&report.altered)), (vec![2], vec![3]));
+    assert_eq!((report.intact, report.superseded, report.without_effect), (2, 2, 1), "{report:?}");
     assert_eq!(report.reopened, 2);
     bench.process();
     let report = bench.audit(false);

@@ -334,7 +334,7 @@ fn a_wrapped_function_is_logged_before_it_runs() {
     let (kind, name) = (OperationType::new("my_job").unwrap(), backend("a"));
     let operation = client
         .wrap(&kind, &name, Fields::new(), |request| {
-            let seen = scenario.get(request.number);
+            let seen = scenario.get(request.number.get());
             assert_eq!(seen.status(), Status::Processing);
             Ok(Outcome { size: Some(3), ..Outcome::default() })
         })
@@ -403,7 +403,7 @@ fn waiting_out_an_outage_leaves_one_trace_and_not_thousands() {
     scenario.scripts["a"].away.store(true, Ordering::SeqCst);
     scenario.add("a", "x");
     let waited = scenario.client().run_and_wait(
-        &[Reference::Number(1)],
+        &[Reference::Number(Number::new(1))],
         Some(Duration::from_secs(200)),
         &Stop::new(),
         &mut Silent,
@@ -424,7 +424,7 @@ fn whoever_waits_takes_over_from_a_loop_that_died() {
         .expect_err("the process died");
     let done = scenario
         .client()
-        .run_and_wait(&[Reference::Number(1)], None, &Stop::new(), &mut Silent)
+        .run_and_wait(&[Reference::Number(Number::new(1))], None, &Stop::new(), &mut Silent)
         .unwrap();
     assert_eq!(done[0].status(), Status::Completed);
 }
