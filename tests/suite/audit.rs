@@ -71,7 +71,10 @@ fn a_missing_effect_is_reopened_even_from_an_archive() {
     let report = look(&client, true);
     assert_eq!((report.reopened, numbers(&report)), (2, (vec![1], vec![2])));
     let (old, new) = (scenario.get(1), scenario.get(4));
-    assert_eq!(report.missing[0].follow_up, Some(FollowUp::Reopened { number: Number::new(4), id: new.id }));
+    assert_eq!(
+        report.missing[0].follow_up,
+        Some(FollowUp::Reopened { number: Number::new(4), id: new.id })
+    );
     assert_eq!(
         (old.status(), old.redirected_to, new.redirected_from),
         (Status::Completed, Some(new.id), Some(old.id))

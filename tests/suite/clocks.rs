@@ -44,7 +44,10 @@ fn order_is_by_number_whatever_the_clock_says() {
     assert_eq!(scenario.process().completed, 5);
     assert_eq!(scenario.calls("a"), "one two three four five");
     let page = scenario.client().list(&Filter::default(), None).unwrap();
-    assert_eq!(page.operations.iter().map(|one| one.number.get()).collect::<Vec<_>>(), [5, 4, 3, 2, 1]);
+    assert_eq!(
+        page.operations.iter().map(|one| one.number.get()).collect::<Vec<_>>(),
+        [5, 4, 3, 2, 1]
+    );
     for number in 1..=5 {
         let operation = scenario.get(number);
         let by_id = scenario.client().operation(&Reference::Id(operation.id)).unwrap();

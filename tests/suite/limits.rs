@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use wal_cli::client::{Action, Client, ClientError, ProcessOptions, Reference, Silent, Stop};
+use wal_cli::client::{
+    Action, Client, ClientError, OnInvalid, ProcessOptions, Reference, Silent, Stop,
+};
 use wal_cli::config::Settings;
 use wal_cli::disk::Fault;
 use wal_cli::operation::{Number, Status};

@@ -40,8 +40,7 @@ fn claimed() -> Event {
 
 /// Returns one operation per status, in the order of the columns below.
 fn operations() -> Vec<Operation> {
-    let retrying =
-        Event::Retrying { failure: failure("timeout"), until: Time::from_millis(1000) };
+    let retrying = Event::Retrying { failure: failure("timeout"), until: Time::from_millis(1000) };
     let stopping = Event::CancelRequested { reason: "test".into() };
     vec![
         operation_after(vec![]),
