@@ -17,9 +17,9 @@ fn operation_after(events: Vec<Event>) -> Operation {
         (OperationType::new("add").unwrap(), BackendName::new("a").unwrap());
     let logged = Logged::new(operation_type.clone(), backend.clone(), Fields::new(), 5);
     let mut operation: Option<Operation> = None;
-    for event in std::iter::once(Event::Logged(Box::new(logged))).chain(events) {
+    for (nth, event) in std::iter::once(Event::Logged(Box::new(logged))).chain(events).enumerate() {
         let transition = Transition {
-            revision: Revision::new(1),
+            revision: Revision::new(nth as u64 + 1),
             number: Number::new(1),
             id: OperationId::from_bytes([1; 16]),
             at: Time::from_millis(0),
