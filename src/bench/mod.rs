@@ -12,12 +12,11 @@ use std::sync::Arc;
 pub use batch::{BatchRow, batch};
 pub use verify::{VerifyRow, verify};
 
-use crate::backend::Refusal;
 use crate::client::{Client, ClientError};
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::disk::{Access, Disk, DiskResult};
-use crate::operation::{BackendName, Fields, InvalidName, Logged, OperationType};
+use crate::operation::{BackendName, Fields, Logged, OperationType};
 
 /// Bytes of one record: about what logging the addition of a file takes.
 pub const RECORD_BYTES: usize = 300;
@@ -209,9 +208,8 @@ pub fn append(
 
 /// Returns the addition of a file, for the backend `mock`.
 fn add_of(path: String) -> Result<Logged, ClientError> {
-    let refused = |error: InvalidName| Refusal::BadParameters(error.to_string());
-    let operation_type = OperationType::new("add").map_err(refused)?;
-    let backend = BackendName::new("mock").map_err(refused)?;
+    let operation_type = OperationType::new("add")?;
+    let backend = BackendName::new("mock")?;
     Ok(Logged::new(operation_type, backend, Fields::from([("path".to_owned(), path)]), 5))
 }
 

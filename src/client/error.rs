@@ -2,7 +2,7 @@ use super::Skipped;
 use super::inputs::{BadInput, BadInputs};
 use crate::backend::Refusal;
 use crate::disk::DiskError;
-use crate::operation::{IllegalTransition, Operation};
+use crate::operation::{IllegalTransition, InvalidName, Operation};
 use crate::wal::{BadPush, WalError};
 use crate::worker::NoPush;
 
@@ -74,6 +74,12 @@ pub enum ClientError {
     /// A stop was requested.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl From<InvalidName> for ClientError {
+    fn from(error: InvalidName) -> ClientError {
+        Refusal::BadParameters(error.to_string()).into()
+    }
 }
 
 impl From<BadInput> for ClientError {

@@ -234,8 +234,7 @@ impl Client {
     }
 
     pub(super) fn type_named(&self, name: &str) -> Result<OperationType, ClientError> {
-        OperationType::new(name)
-            .map_err(|error| crate::backend::Refusal::BadParameters(error.to_string()).into())
+        Ok(OperationType::new(name)?)
     }
 }
 

@@ -351,7 +351,7 @@ fn running_operations_excuse_missing_effects_on_their_targets() {
     let report = look(&scenario.client(), true);
     assert_eq!((numbers(&report), report.reopened), ((vec![1, 2], vec![]), 1), "{report:?}");
     let Some(FollowUp::Refused(why)) = &report.missing[0].follow_up else { panic!("{report:?}") };
-    assert!(why.contains("operation 3 concerns the same place"), "{why}");
+    assert!(why.contains("operation 3 concerns the same target"), "{why}");
     // Begun, and the process died: it may be done.
     scenario.act("a", "rm", &[Act::Die]);
     let died = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
@@ -374,7 +374,7 @@ fn running_operations_excuse_missing_effects_on_their_targets() {
         let Some(FollowUp::Refused(why)) = &report.missing[0].follow_up else {
             panic!("{report:?}")
         };
-        assert!(why.contains("operation 3 concerns the same place"), "{why}");
+        assert!(why.contains("operation 3 concerns the same target"), "{why}");
     } else {
         panic!("{:?}", scenario.get(3));
     }
@@ -563,9 +563,9 @@ fn a_reopening_that_is_refused_does_not_stop_the_others() {
         .map(|found| found["refused"].as_str().unwrap_or(""))
         .collect();
     assert!(refused[0].is_empty() && refused[3].is_empty(), "{refused:?}");
-    assert!(refused[1].ends_with("gone` is not there any more"), "{refused:?}");
-    assert!(refused[2].ends_with("changed` is not what was sent any more"), "{refused:?}");
-    assert!(refused[4].contains("taken away by this very move"), "{refused:?}");
+    assert!(refused[1].ends_with("gone` no longer exists"), "{refused:?}");
+    assert!(refused[2].ends_with("changed` has changed since it was sent"), "{refused:?}");
+    assert!(refused[4].contains("the move itself removed its source"), "{refused:?}");
     assert_eq!(
         (&document["reopened"], place.run("list all -q --limit 0").lines().count()),
         (&2.into(), 8)

@@ -103,10 +103,10 @@ fn cancelling_fails_what_waits_and_bulk_retries_leave_it() {
         "the last error is kept"
     );
     assert!(operation.is_abandoned());
-    assert!(refused(&scenario, &CANCEL, &[2]).contains("failed already"));
+    assert!(refused(&scenario, &CANCEL, &[2]).contains("already failed"));
     change(&scenario, &RETRY, &[2]);
     assert_eq!(scenario.process().completed, 1, "named, it comes back");
-    assert!(refused(&scenario, &CANCEL, &[2]).contains("completed already"));
+    assert!(refused(&scenario, &CANCEL, &[2]).contains("already completed"));
 }
 
 #[test]
@@ -242,8 +242,11 @@ fn a_redirect_is_a_new_operation_with_lineage_both_ways() {
     assert_eq!((one.parameters["name"].as_str(), two.parameters["name"].as_str()), ("x", "y"));
     assert!(two.hold && !one.hold, "what was held stays held");
     change(&scenario, &Action::Release, &[4]);
-    assert!(refused(&scenario, &RETRY, &[1]).contains("went on as"));
-    assert!(refused(&scenario, &Action::Redirect(backend("b")), &[1]).contains("went on as"));
+    assert!(refused(&scenario, &RETRY, &[1]).contains("continues as another operation"));
+    assert!(
+        refused(&scenario, &Action::Redirect(backend("b")), &[1])
+            .contains("continues as another operation")
+    );
     scenario.process();
     assert_eq!((scenario.calls("a").as_str(), scenario.calls("b").as_str()), ("x", "x y"));
     assert_eq!(statuses(&scenario), "1:failed 2:failed 3:completed 4:completed");

@@ -24,7 +24,7 @@ fn a_reopening_does_not_undo_later_operations() {
     assert_found(&document, &[1, 2, 3], &[]);
     for (nth, number) in [(0, 4), (1, 5)] {
         let why = document["gone"][nth]["refused"].as_str().unwrap();
-        assert!(why.starts_with(&format!("operation {number} concerns the same place")), "{why}");
+        assert!(why.starts_with(&format!("operation {number} concerns the same target")), "{why}");
     }
     place.run("process");
     assert_eq!(std::fs::read_to_string(files.join("n/f")).unwrap(), "new\n");
@@ -77,7 +77,7 @@ fn a_copy_is_reopened_only_if_its_source_is_unchanged() {
     let (_, document) = reported(&place, "verify --remote --reopen");
     assert_eq!(document["reopened"], 0, "{document:#}");
     let why = document["gone"][0]["refused"].as_str().unwrap();
-    assert!(why.contains("changed, or taken away, what it copied"), "{why}");
+    assert!(why.contains("changed or removed what it copied"), "{why}");
 }
 
 #[test]
