@@ -52,11 +52,11 @@ fn print_operations(
         if *action == Action::Delete {
             output.line(&format!("{:>5}  deleted", operation.number))?;
         } else {
-            write_result(&mut output.out, operation, &output.style)?;
+            output.write(|out, style| write_result(out, operation, style))?;
         }
     }
     for operation in &changed.redirected_to {
-        write_result(&mut output.out, operation, &output.style)?;
+        output.write(|out, style| write_result(out, operation, style))?;
     }
     Ok(())
 }

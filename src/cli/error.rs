@@ -130,12 +130,23 @@ impl From<io::Error> for CliError {
     }
 }
 
-impl From<ConfigError> for CliError {
-    fn from(error: ConfigError) -> CliError {
-        let mut cli = CliError::new(ErrorType::Config, error.to_string()).caused_by(&error);
+impl CliError {
+    /// Returns the error as `config check` lists it.
+    pub fn of_config(error: &ConfigError) -> CliError {
+        let mut cli = CliError::new(ErrorType::Config, error.to_string()).caused_by(error);
         cli.more.hints.extend(error.hint());
         cli.more.fields.key = error.key().map(Into::into);
         cli.more.fields.origin = error.origin().map(ToString::to_string);
+        cli
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> CliError {
+        let cli = CliError::of_config(&error);
+        if cli.more.hints.is_empty() {
+            return cli.hint("run `wal-cli config check` to see everything that is wrong");
+        }
         cli
     }
 }

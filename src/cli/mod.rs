@@ -82,10 +82,7 @@ fn definition(program: Program) -> clap::Command {
     };
     let wal = |name| {
         Global::augment_args(root(name))
-            .about(
-                "A durable outbox for storage operations: logged before they run, executed when \
-                 the backend is reachable",
-            )
+            .about("A durable outbox: logs storage operations, and executes them when backends can")
             .after_help(exit::help_table())
             .subcommands(commands::ALL.iter().map(|entry| (entry.define)()))
     };
@@ -108,46 +105,4 @@ fn renamed(mut command: clap::Command) -> clap::Command {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_definition_is_valid() {
-        definition(Program::WalCli).debug_assert();
-        definition(Program::IpfsKit).debug_assert();
-    }
-
-    fn without_help(command: &clap::Command, path: &str, missing: &mut Vec<String>) {
-        let path = format!("{path} {}", command.get_name());
-        for argument in command.get_arguments().filter(|argument| argument.get_help().is_none()) {
-            missing.push(format!("{path} {}", argument.get_id()));
-        }
-        if command.get_about().is_none() {
-            missing.push(path.clone());
-        }
-        command.get_subcommands().for_each(|command| without_help(command, &path, missing));
-    }
-
-    #[test]
-    fn every_command_and_every_argument_has_help() {
-        let mut missing = Vec::new();
-        without_help(&definition(Program::IpfsKit), "", &mut missing);
-        assert_eq!(missing, Vec::<String>::new());
-    }
-
-    #[test]
-    fn help_is_one_line_each_without_a_full_stop() {
-        fn check(command: &clap::Command, wrong: &mut Vec<String>) {
-            let arguments = command.get_arguments().filter_map(clap::Arg::get_help);
-            for help in command.get_about().into_iter().chain(arguments).map(ToString::to_string) {
-                if help.ends_with('.') || help.contains('\n') || help.len() > 100 {
-                    wrong.push(help);
-                }
-            }
-            command.get_subcommands().for_each(|command| check(command, wrong));
-        }
-        let mut wrong = Vec::new();
-        check(&definition(Program::WalCli), &mut wrong);
-        assert_eq!(wrong, Vec::<String>::new());
-    }
-}
+mod tests;

@@ -144,6 +144,18 @@ impl Output {
         Ok(self.out.write_all(text.as_bytes())?)
     }
 
+    /// Prints text that is written by a function of [`report`](crate::report), with the commands in
+    /// it as they have to be typed here.
+    pub fn write(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>, &Style) -> io::Result<()>,
+    ) -> Result<(), CliError> {
+        let mut bytes = Vec::new();
+        write(&mut bytes, &self.style)?;
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(self.out.write_all(self.invocation.pasteable(&text).as_bytes())?)
+    }
+
     /// Writes to stdout whatever is still buffered.
     pub fn flush(&mut self) -> Result<(), CliError> {
         Ok(self.out.flush()?)

@@ -108,7 +108,7 @@ fn for_many(
         error.as_ref(),
         |output| {
             for operation in operations() {
-                write_result(&mut output.out, &operation, &output.style)?;
+                output.write(|out, style| write_result(out, &operation, style))?;
             }
             Ok(())
         },
@@ -298,7 +298,7 @@ pub fn print(
         error,
         |output| {
             for operation in operations {
-                write_result(&mut output.out, operation, &output.style)?;
+                output.write(|out, style| write_result(out, operation, style))?;
             }
             if let [only] = operations {
                 write_listing(&mut output.out, only)?;

@@ -84,7 +84,7 @@ fn invalid_lines_are_listed_and_stop_all_but_keep_going() {
     let output = place.output("add --backend local --from-file list --keep-going");
     assert_eq!((code(&output), text(&output.stdout).lines().count()), (Some(1), 2498));
     assert!(
-        text(&output.stderr).contains("2 of 2500 inputs cannot be used; the other 2498 are logged")
+        text(&output.stderr).contains("2 of 2500 inputs are invalid; the other 2498 were logged")
     );
 }
 

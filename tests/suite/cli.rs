@@ -190,7 +190,7 @@ fn a_stdout_that_cannot_be_written_is_told() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let output = place.command("list").stdout(full).stderr(Stdio::piped()).output().unwrap();
     assert_eq!(code(&output), Some(7));
-    assert!(text(&output.stderr).contains("could not write to stdout"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("cannot write to stdout"), "{}", text(&output.stderr));
 }
 
 #[test]
@@ -486,4 +486,97 @@ fn the_configurations_that_the_backends_pages_show_are_right() {
             }
         }
     }
+}
+
+/// Returns the hint of a command that fails, from its JSON document.
+fn hint_of(command: &mut Command) -> String {
+    let output = command.arg("--json").output().unwrap();
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    document["error"]["hint"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn hints_can_be_pasted_with_the_flags_in_use() {
+    let place = Place::new();
+    let log = place.path("my logs/it's");
+    let flagged = |arguments: &str| {
+        let mut command = place.command("");
+        command.arg("--base-path").arg(&log).args(arguments.split_whitespace());
+        command
+    };
+    place.file("a.txt", "a");
+    assert!(flagged("add --backend local a.txt").output().unwrap().status.success());
+    let hint = hint_of(&mut flagged("show 17"));
+    let typed = format!("wal-cli --base-path \"{}\" list all", log.display());
+    assert!(hint.contains(&format!("`{typed}`")), "{hint}");
+    // What it names runs as it is in a shell, on that log.
+    let program = Path::new(env!("CARGO_BIN_EXE_wal-cli")).parent().unwrap();
+    let mut shell = Command::new("bash");
+    shell.args(["-c", &typed]).env("PATH", format!("{}:/usr/bin:/bin", program.display()));
+    let listed = text(&shell.output().unwrap().stdout);
+    assert!(listed.contains("a.txt"), "{listed}");
+    // Text on stderr says the same as JSON.
+    let said = text(&flagged("show 17").output().unwrap().stderr);
+    assert!(said.contains(&format!("hint: {hint}")), "{said}");
+    let why = text(&flagged("why 1").output().unwrap().stdout);
+    assert!(!why.contains("`wal-cli process"), "{why}");
+}
+
+#[test]
+fn hints_do_not_repeat_what_the_environment_says() {
+    let place = Place::new();
+    place.file("a.txt", "a");
+    place.run("add --backend local a.txt");
+    let hint = hint_of(&mut place.command("show 17"));
+    assert!(hint.contains("`wal-cli list all`"), "{hint}");
+    let config = place.file("my.toml", "");
+    let hint = hint_of(&mut place.command(&format!("show 17 --config {}", config.display())));
+    let expected = format!("`wal-cli --config {} list all`", config.display());
+    assert!(hint.contains(&expected), "{hint}");
+    // Under the other name, it is that name.
+    let other = place.path("ipfs-kit");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_wal-cli"), &other).unwrap();
+    let mut command = Command::new(&other);
+    command.args(["wal", "show", "17", "--base-path"]).arg(place.log());
+    let hint = hint_of(&mut command);
+    let expected = format!("`ipfs-kit wal --base-path {} list all`", place.log().display());
+    assert!(hint.contains(&expected), "{hint}");
+}
+
+#[test]
+fn every_command_in_a_text_is_understood() {
+    let quoted = regex::Regex::new(r"`(wal-cli [^`]*)`").unwrap();
+    let continued = regex::Regex::new(r"\\\n\s*").unwrap();
+    let value = regex::Regex::new(r"\{[^}]*\}").unwrap();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let (mut checked, mut wrong) = (0, Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let source = std::fs::read_to_string(&path).unwrap();
+            let code: String = source
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .flat_map(|line| [line, "\n"])
+                .collect();
+            for found in quoted.captures_iter(&continued.replace_all(&code, "")) {
+                let command = value.replace_all(&found[1], "a").replace('…', "a");
+                let words = words_of(&command);
+                checked += 1;
+                if let Err(error) = wal_cli::cli::understands(&words) {
+                    wrong.push(format!("{}: `{}`: {error}", path.display(), &found[1]));
+                }
+            }
+        }
+    }
+    assert!(checked > 30, "only {checked} commands were found");
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+fn words_of(command: &str) -> Vec<std::ffi::OsString> {
+    command.split_whitespace().map(Into::into).collect()
 }

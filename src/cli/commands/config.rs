@@ -204,7 +204,7 @@ fn check(output: &mut Output, global: &Global) -> Result<Exit, CliError> {
         Ok((loaded, errors)) => (loaded.file, loaded.warnings, errors),
         Err(error) => (None, Vec::new(), vec![error]),
     };
-    let errors: Vec<CliError> = errors.into_iter().map(CliError::from).collect();
+    let errors: Vec<CliError> = errors.iter().map(CliError::of_config).collect();
     let invocation = output.invocation.clone();
     let warning = |warning: &Warning| WarningDoc {
         hint: warning.hint.as_deref().map(|hint| invocation.pasteable(hint).into_owned()),

@@ -7,7 +7,7 @@ use crate::cli::command::Command;
 use crate::cli::context::Session;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::client;
+use crate::client::{self, CauseGroup};
 use crate::operation::BackendName;
 use crate::report::{self, write_failures};
 use crate::wal::WalError;
@@ -43,6 +43,13 @@ impl Command for Failures {
                 if groups.is_empty() && error.is_none() {
                     output.note("no operation has failed or is being retried");
                 }
+                let groups: Vec<CauseGroup> = groups
+                    .iter()
+                    .map(|group| CauseGroup {
+                        message: output.invocation.pasteable(&group.message).into_owned(),
+                        ..group.clone()
+                    })
+                    .collect();
                 output.text(&write_failures(&groups, &output.style))?;
                 if !groups.is_empty() && output.style.width.is_some() {
                     output.note("run `wal-cli retry --cause CAUSE` to retry those of one cause");

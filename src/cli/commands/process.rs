@@ -161,7 +161,7 @@ fn drain(
         // The loop goes on although stdout cannot be written.
         if printed.is_ok() {
             printed = output.event(Settled::new(operation), |output| {
-                Ok(write_result(&mut output.out, operation, &output.style)?)
+                output.write(|out, style| write_result(out, operation, style))
             });
         }
     });
@@ -225,7 +225,7 @@ fn dry_run(
             if !plan.operations.is_empty() {
                 output.text(&operation_table(&plan.operations, &output.style, true))?;
             }
-            Ok(write_plan(&mut output.out, &plan)?)
+            output.write(|out, _| write_plan(out, &plan))
         },
     )
 }

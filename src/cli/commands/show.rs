@@ -44,15 +44,9 @@ impl Command for Show {
                     output.text("\n")?;
                 }
                 let known = |id| client.operation(&Reference::Id(id)).ok();
-                let style = output.style;
-                write_operation(
-                    &mut output.out,
-                    operation,
-                    *progress,
-                    known,
-                    self.history,
-                    &style,
-                )?;
+                output.write(|out, style| {
+                    write_operation(out, operation, *progress, known, self.history, style)
+                })?;
             }
             if operations.is_empty() {
                 output.note("no operations");

@@ -52,7 +52,7 @@ impl Command for Status {
                 StatusDoc::new(&stats, oldest, base_path)
             },
             error.as_ref(),
-            |output| Ok(write_status(&mut output.out, &stats, base_path, &output.style)?),
+            |output| output.write(|out, style| write_status(out, &stats, base_path, style)),
         )
     }
 }
