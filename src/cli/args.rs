@@ -24,28 +24,29 @@ pub struct Global {
     /// Print one JSON document instead of text
     #[arg(long, global = true)]
     pub json: bool,
-    /// Directory of the log [default: the setting base_path]
+    /// Directory of the log [default: setting base_path]
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub base_path: Option<PathBuf>,
-    /// Read this configuration file instead of the default one
+    /// Read this configuration file instead of the default
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Trace to stderr; IPFS_KIT_WAL_LOG sets the filter
     #[arg(long, global = true)]
     pub debug: bool,
-    /// Suppress progress, notes and warnings on stderr
+    /// Suppress progress, notes and warnings
     #[arg(long, global = true)]
     pub quiet: bool,
-    /// When to use colours: auto (honours NO_COLOR, none in pipes), always, never
+    /// Colours: auto (honours NO_COLOR), always or never
     #[arg(
         long,
         global = true,
         value_name = "WHEN",
         default_value = "auto",
+        hide_default_value = true,
         hide_possible_values = true
     )]
     pub color: ColorWhen,
-    /// Time to wait for a lock of the log: seconds, or 250ms, 10s, 2min
+    /// Longest wait for a lock: seconds, or 250ms, 2min
     #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
     pub lock_timeout: Option<Duration>,
 }
@@ -85,34 +86,34 @@ impl From<SpoolArg> for SpoolMode {
 /// Arguments of commands that log operations.
 #[derive(Debug, Args)]
 pub struct LoggingArgs {
-    /// Backend that executes the operation [default: the setting default_backend]
+    /// Backend that executes it [default: setting default_backend]
     #[arg(long, short, value_name = "NAME", value_parser = backend)]
     pub backend: Option<BackendName>,
     /// Execute it now, or wait until a running `process` has
     #[arg(long, short)]
     pub wait: bool,
-    /// Stop waiting after this long; the operation stays logged
+    /// Longest wait; the operation stays logged
     #[arg(long, value_name = "TIME", requires = "wait", value_parser = duration)]
     pub timeout: Option<Duration>,
-    /// Priority: operations with a higher one run first
+    /// Higher priorities run first
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pub priority: i32,
-    /// Retries after the first failure [default: the setting max_retries]
+    /// Retries after a failure [default: setting max_retries]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub max_retries: Option<u32>,
-    /// Run only after this operation has completed; repeatable
+    /// Run after this operation has completed; repeatable
     #[arg(long, value_name = "ID")]
     pub after: Vec<String>,
-    /// Run no earlier than this much time from now: 90s, 10min, 2h
+    /// Run no earlier than in: 90s, 10min, 1h30m
     #[arg(long, value_name = "TIME", value_parser = delay)]
     pub delay: Option<Duration>,
-    /// Idempotency key: logging a known key logs nothing and returns the first operation
+    /// Idempotency key: a known key returns its operation
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
-    /// Copy files into the log: auto, always, never [default: the setting spool]
+    /// Copy files now: auto, always or never [default: setting spool]
     #[arg(long, value_name = "MODE", hide_possible_values = true)]
     pub spool: Option<SpoolArg>,
-    /// Log the valid inputs although others are invalid; those are listed, and the exit code is 1
+    /// Log valid inputs although others are invalid (exit 1)
     #[arg(long)]
     pub keep_going: bool,
     /// Further parameter for the backend; repeatable
@@ -184,7 +185,7 @@ pub fn since(text: &str) -> Result<Since, String> {
 /// Parses a duration; a number alone is seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
     parse_seconds(text)
-        .ok_or_else(|| "expected seconds, or a number with ms, s, min, h or d".into())
+        .ok_or_else(|| "expected seconds, or a duration such as 250ms, 10s, 2min or 1h30m".into())
 }
 
 fn delay(text: &str) -> Result<Duration, String> {

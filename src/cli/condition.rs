@@ -80,7 +80,7 @@ impl Condition {
             Figure::OldestPending => parse_seconds(value)
                 .and_then(|time| u64::try_from(time.as_millis()).ok())
                 .ok_or_else(|| {
-                    format!("`{value}` is not a valid duration such as 90s, 10min or 2h")
+                    format!("`{value}` is not a valid duration such as 90s, 10min or 1h30m")
                 })?,
             Figure::FreeBytes | Figure::JournalBytes => value
                 .parse::<bytesize::ByteSize>()

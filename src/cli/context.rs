@@ -16,6 +16,7 @@ use crate::config::{self, Loaded, VARIABLE_PREFIX, Warning};
 use crate::disk::OsDisk;
 use crate::operation::{BackendName, Operation};
 use crate::report::ErrorType;
+use crate::suggest::closest;
 
 /// One run of the program. Nothing has been read yet.
 #[derive(Debug)]
@@ -86,18 +87,9 @@ impl Context<'_> {
         if logged.contains_key(name) {
             return Ok(());
         }
-        let suggestion = self
-            .client
-            .backends()
-            .names()
-            .map(|(known, _)| known)
-            .chain(logged.keys())
-            .map(|known| {
-                (strsim::damerau_levenshtein(known.as_str(), name.as_str()), known.clone())
-            })
-            .filter(|(distance, known)| *distance <= 2 && *distance < known.as_str().len())
-            .min()
-            .map(|(_, known)| known);
+        let known = self.client.backends().names().map(|(known, _)| known).chain(logged.keys());
+        let suggestion = closest(name.as_str(), known.map(BackendName::as_str))
+            .and_then(|known| BackendName::new(known).ok());
         let error =
             CliError::new(ErrorType::UnknownBackend, format!("there is no backend `{name}`"));
         Err(suggested(error, suggestion.as_ref()))

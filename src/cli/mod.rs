@@ -51,7 +51,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Parses arguments, the first of which is the program's name. On failure returns the usage error
 /// that the program would print.
 pub fn understands(args: &[OsString]) -> Result<(), String> {
-    parse(Program::of(args.first()), args).map(drop).map_err(|error| error.to_string())
+    match parse(Program::of(args.first()), args) {
+        Err(error) if error.use_stderr() => Err(error.to_string()),
+        _ => Ok(()),
+    }
 }
 
 fn parse(program: Program, args: &[OsString]) -> Result<(Global, Parsed), clap::Error> {

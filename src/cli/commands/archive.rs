@@ -30,12 +30,13 @@ enum ArchiveCommand {
 }
 
 const PUSH_HELP: &str = "\
-Each archive becomes an upload to DEST/host=HOST/date=YYYY-MM-DD/. The upload is an operation
-like any other: `process` executes it, and `retry` repeats a failed one. Archives that are
-pushed, or whose upload is logged, are skipped. docs/fleet.md has queries over the result.
+Each archive becomes an upload to DEST/host=HOST/date=YYYY-MM-DD/. The upload is
+an operation like any other: `process` executes it, and `retry` repeats a failed
+one. Archives that are pushed, or whose upload is logged, are skipped.
+docs/fleet.md has queries over the result.
 
-With the setting archive_push, `cleanup` and `process` push as well, and archives are kept
-until they are pushed.
+With the setting archive_push, `cleanup` and `process` push as well, and
+archives are kept until they are pushed.
 
 Examples:
   wal-cli archive push s3://history/wal --dry-run
@@ -47,13 +48,13 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = PUSH_HELP)]
 struct Push {
-    /// Destination, such as s3://BUCKET/PREFIX [default: the setting archive_push]
+    /// Destination, such as s3://BUCKET/PREFIX [default: setting archive_push]
     #[arg(value_name = "DEST")]
     destination: Option<String>,
-    /// Backend that uploads [default: the setting archive_backend, or the S3 backend]
+    /// Backend that uploads [default: setting archive_backend, or the S3 backend]
     #[arg(long, short, value_name = "NAME", value_parser = backend)]
     backend: Option<BackendName>,
-    /// Name of this machine in the history [default: the setting archive_host, or its host name]
+    /// Name of this machine in the history [default: setting archive_host, or its host name]
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
     /// Upload now, or wait until a running `process` has

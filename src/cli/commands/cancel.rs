@@ -11,8 +11,8 @@ use crate::cli::exit::Exit;
 use crate::client::Action;
 
 const HELP: &str = "\
-Pending and retrying operations fail at once. A running one is asked to stop; whether it stops
-in time depends on its backend.
+Pending and retrying operations fail at once. A running one is asked to stop;
+whether it stops in time depends on its backend.
 
 Examples:
   wal-cli cancel 17

@@ -12,22 +12,23 @@ use crate::report::{self, Cell, Style, Table, bytes, plural};
 use crate::wal::WalError;
 
 const HELP: &str = "\
-Ages are whole days in UTC: an operation that completed today stays, whatever the age.
-Operations that others depend on, and archives that are still to be pushed, stay as well.
+Ages are whole days in UTC: an operation that completed today stays, whatever
+the age. Operations that others depend on, and archives that are still to be
+pushed, stay as well.
 
 Examples:
   wal-cli cleanup --dry-run
   wal-cli cleanup --age 7
   wal-cli cleanup --age 90 --failed";
 
-/// Prune completed operations that are older than retention keeps them
+/// Prune completed operations that retention no longer keeps
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct Cleanup {
     /// Prune failed operations of that age, too; otherwise they stay
     #[arg(long)]
     failed: bool,
-    /// Keep operations for this many whole days [default: the setting max_age_days]
+    /// Keep operations for this many whole days [default: setting max_age_days]
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u64).range(0..=36_500))]
     age: Option<u64>,
     /// Only show what would be pruned

@@ -24,12 +24,14 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 const HELP: &str = "\
-A backend is online if its last 3 checks succeeded, offline if all of them failed, and degraded
-otherwise; with fewer checks, the last one decides. Ordinary operations count as checks: each
-success or connection failure is recorded.
+A backend is online if its last 3 checks succeeded, offline if all of them
+failed, and degraded otherwise; with fewer checks, the last one decides.
+Ordinary operations count as checks: each success or connection failure is
+recorded.
 
-The exit code is 1 if the probe fails now: of the backend that is named, or else of one in use
-(the default backend, those with settings of their own, and those of operations in the log).
+The exit code is 1 if the probe fails now: of the backend that is named, or else
+of one in use (the default backend, those with settings of their own, and those
+of operations in the log).
 
 Examples:
   wal-cli health
@@ -45,7 +47,7 @@ pub struct Health {
     /// Keep probing and report changes, until Ctrl-C
     #[arg(long)]
     watch: bool,
-    /// Time between 2 probes, such as 5s [default: the setting health_check_interval]
+    /// Time between 2 probes, such as 5s [default: setting health_check_interval]
     #[arg(long, value_name = "TIME", value_parser = duration, requires = "watch")]
     interval: Option<Duration>,
 }

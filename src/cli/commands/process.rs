@@ -28,11 +28,13 @@ use crate::worker::{Observer, ProcessOptions};
 const DRY_RUN_SHOWN: usize = 20;
 
 const HELP: &str = "\
-With --json, stdout is a stream with one document per line: {\"event\":\"settled\",…} for each
-attempt that ended, and {\"event\":\"summary\",…} at the end.
+With --json, stdout is a stream with one document per line:
+{\"event\":\"settled\",…} for each attempt that ended, and
+{\"event\":\"summary\",…} at the end.
 
-On SIGTERM or SIGINT no new operation starts. Running ones get --grace to finish; the others
-are returned to the queue. A second signal returns them at once.
+On SIGTERM or SIGINT no new operation starts. Running ones get --grace to
+finish, and are returned to the queue if they do not. A second signal returns
+them at once.
 
 Examples:
   wal-cli process
@@ -55,7 +57,7 @@ pub struct Process {
     /// Only operations of this backend
     #[arg(long, short, value_name = "NAME", value_parser = backend)]
     backend: Option<BackendName>,
-    /// Operations that run at the same time on each backend [default: the setting jobs]
+    /// Operations that run at the same time on each backend [default: setting jobs]
     #[arg(long, short, value_name = "N")]
     jobs: Option<NonZeroUsize>,
     /// Stop after this many operations

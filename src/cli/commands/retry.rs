@@ -13,9 +13,10 @@ use crate::client::{Action, Filter, Reference};
 use crate::operation::{BackendName, Status};
 
 const HELP: &str = "\
-With operations named, --backend redirects them to that backend, as new operations; without, it
-selects the operations of that backend. Operations that were cancelled, abandoned or redirected,
-and those with an unknown outcome, are retried only if they are named.
+With operations named, --backend redirects them to that backend, as new
+operations; without, it selects the operations of that backend. Operations that
+were cancelled, abandoned or redirected, and those with an unknown outcome, are
+retried only if they are named.
 
 Examples:
   wal-cli retry 17
@@ -25,7 +26,7 @@ Examples:
   wal-cli retry --backend ipfs --now       # end the waits, keep the counters
   wal-cli list failed --since 2h -q | wal-cli retry -";
 
-/// Return failed operations to pending, or redirect them to another backend
+/// Retry failed operations, or redirect them to another backend
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct Retry {

@@ -7,9 +7,8 @@ use crate::cli::context::Session;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::Output;
-use crate::report::{
-    COMMANDS, Cell, CommandSchema, ErrorType, OneSchema, SchemaDoc, Schemas, Table,
-};
+use crate::report::{COMMANDS, Cell, ErrorType, OneSchema, SchemaDoc, Schemas, Table};
+use crate::suggest::closest;
 
 /// Print the JSON Schema of what a command prints with --json
 #[derive(Debug, Args)]
@@ -57,18 +56,11 @@ fn all(output: &mut Output) -> Result<Exit, CliError> {
 
 fn unknown(name: &str) -> CliError {
     let error = CliError::new(ErrorType::Usage, format!("no command `{name}` has a schema"));
-    let distance = |known: &CommandSchema| {
-        // `config` alone means one of its subcommands.
-        if known.command.starts_with(name) {
-            0
-        } else {
-            strsim::damerau_levenshtein(known.command, name)
-        }
-    };
-    let nearest =
-        COMMANDS.iter().min_by_key(|known| distance(known)).filter(|known| distance(known) <= 2);
-    let error = match nearest {
-        Some(known) => error.hint(format!("did you mean `{}`?", known.command)),
+    let commands = || COMMANDS.iter().map(|known| known.command);
+    // `config` alone means one of its subcommands.
+    let similar = commands().find(|known| known.starts_with(name));
+    let error = match similar.or_else(|| closest(name, commands())) {
+        Some(similar) => error.hint(format!("did you mean `{similar}`?")),
         None => error,
     };
     error.hint("run `wal-cli schema` to list the commands that have one")

@@ -12,15 +12,17 @@ use crate::report::{ErrorType, StatusDoc, write_status};
 use crate::wal::WalError;
 
 const HELP: &str = "\
-A condition compares a figure with a value, by > >= < <= = or !=. The figures are pending,
-processing, completed, failed, retrying, total, archived, oldest_pending (its age), free_bytes,
-journal_bytes and offline (backends in use that were unreachable at their last check).
+A condition compares a figure with a value, by > >= < <= = or !=. The figures:
+  pending, processing, completed, failed, retrying, total, archived
+  oldest_pending             its age, such as 90s or 1h30m
+  free_bytes, journal_bytes  such as 64MiB
+  offline                    backends in use that failed their last check
 
 Examples:
   wal-cli status
   wal-cli status --quiet --fail-if 'failed>0,oldest_pending>1h' || alert";
 
-/// Show counts, running operations, backend health and free disk space
+/// Show counts, running operations, backends and free disk space
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct Status {

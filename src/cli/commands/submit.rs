@@ -15,6 +15,7 @@ use crate::cli::signals::Interrupts;
 use crate::cli::{inputs, logged};
 use crate::client::Batch;
 use crate::operation::{Fields, OperationType};
+use crate::suggest::closest;
 
 const HELP: &str = r#"Types and their arguments:
   add PATH                      upload FILE NAME
@@ -23,24 +24,28 @@ const HELP: &str = r#"Types and their arguments:
   rm CID|NAME [--recursive]     list [CID|NAME] [DEST]
   mkdir NAME                    copy | move NAME NAME
 
-A name is a path in the backend's tree of files and starts with `/`. On s3 it is a key of the
-configured bucket, or s3://BUCKET/KEY; a key that ends with `/` is a folder.
+A name is a path in the backend's tree of files and starts with `/`. On s3 it is
+a key of the configured bucket, or s3://BUCKET/KEY; a key that ends with `/` is
+a folder.
 
 Parameters, as --param KEY=VALUE or in `parameters` of a line:
-  add, upload on local, ipfs    cid_version, raw_leaves, chunk_size, max_links, profile
-  add on ipfs                   pin=false, pin_name, to_files=NAME; pin: pin_name
-  add, upload on s3             content_type, storage_class, metadata.NAME, if_none_match=*
+  add, upload (local, ipfs)  cid_version, raw_leaves, chunk_size, max_links,
+                             profile
+  add (ipfs)                 pin=false, pin_name, to_files=NAME
+  pin (ipfs)                 pin_name
+  add, upload (s3)           content_type, storage_class, metadata.NAME,
+                             if_none_match=*
 
-With --from-file, each line is a JSON object with operation_type and, optionally, backend,
-parameters (strings), priority, max_retries, after (a list), delay and idempotency_key.
-Flags are the defaults for what a line omits.
+With --from-file, each line is a JSON object with operation_type and, optionally,
+backend, parameters (strings), priority, max_retries, after (a list), delay and
+idempotency_key. Flags are the defaults for what a line omits.
 
 Examples:
   wal-cli submit pin CID --backend local
   wal-cli submit upload photo.jpg /pictures/photo.jpg --backend local --wait
-  wal-cli submit upload photo.jpg s3://BUCKET/2026/ --backend s3 --param content_type=image/jpeg
+  wal-cli submit upload a.jpg s3://BUCKET/2026/ -b s3 --param content_type=image/jpeg
   wal-cli submit get CID out.jpg
-  echo '{"operation_type":"pin","parameters":{"cid":"CID"}}' | wal-cli submit --from-file -"#;
+  wal-cli submit --from-file lines.json   # {"operation_type":"pin","parameters":…}"#;
 
 /// Log an operation of any type: pin, get, upload, rm, …
 #[derive(Debug, Args)]
@@ -56,7 +61,7 @@ pub struct Submit {
     /// Arguments of the type; see below
     #[arg(value_hint = ValueHint::AnyPath)]
     arg: Vec<OsString>,
-    /// Read operations from a file (`-`: stdin), one JSON object per line: all are logged, or none
+    /// Read operations from a file (`-`: stdin), a JSON object per line
     #[arg(
         long,
         value_name = "FILE",
@@ -202,8 +207,8 @@ fn add_arguments(
 }
 
 fn too_many_arguments(operation_type: &str, names: &[&str]) -> CliError {
-    let is_similar = |known: &&&str| strsim::damerau_levenshtein(known, operation_type) <= 2;
-    if let Some(similar) = TYPES.iter().filter(|_| names.is_empty()).find(is_similar) {
+    let types = TYPES.iter().filter(|_| names.is_empty());
+    if let Some(similar) = closest(operation_type, types) {
         let message =
             format!("nothing was logged: `{operation_type}` is not a type with arguments");
         return CliError::usage(message).hint(format!("did you mean `{similar}`?"));

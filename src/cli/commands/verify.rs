@@ -21,18 +21,19 @@ use crate::report::{
 };
 
 const HELP: &str = "\
-Without flags it checks every byte of the log, changes nothing and blocks no writer. It works
-on a read-only file system, too.
+Without flags it checks every byte of the log, changes nothing and blocks no
+writer. It works on a read-only file system, too.
 
---repair      saves every readable record. It locks the log for a moment, and moves damaged
-              files to quarantine/.
---durability  tests whether the disk keeps what the log relies on: locks, renames, flushes. It
-              kills test processes. It cannot simulate a power failure, so it cannot prove that
-              the disk honours fsync.
---remote      asks each backend whether completed operations still have their effect: content
-              is missing, altered or intact. Effects that later operations replaced or removed
-              are skipped. --reopen logs new operations for what is missing or altered;
-              `process` executes them, and overwrites what was altered.
+--repair      saves every readable record. It locks the log for a moment, and
+              moves damaged files to quarantine/.
+--durability  tests whether the disk keeps what the log relies on: locks,
+              renames, flushes. It kills test processes. It cannot simulate a
+              power failure, so it cannot prove that the disk honours fsync.
+--remote      asks each backend whether completed operations still have their
+              effect: intact, missing or altered. Effects that later operations
+              replaced or removed are skipped.
+--reopen      logs new operations for what is missing or altered; `process`
+              executes them, and overwrites what was altered.
 
 Examples:
   wal-cli verify
@@ -41,7 +42,7 @@ Examples:
   wal-cli verify --durability /mnt/data     # is this disk safe for a log?
   wal-cli verify --remote --since 7d --backend s3 --reopen";
 
-/// Check every byte of the log; or repair it, test its disk, or audit the backends
+/// Check the log, repair it, test its disk, or audit its backends
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct Verify {
