@@ -148,8 +148,8 @@ fn client_errors() -> Vec<ClientError> {
         ClientError::OneKey { operations: 2 },
         ClientError::BadKey { key: String::new() },
         ClientError::Disabled,
-        ClientError::NotApplicable { what: "cancelled", skipped: vec![skipped(1)] },
-        ClientError::NotApplicable { what: "cancelled", skipped: vec![skipped(1), skipped(2)] },
+        ClientError::NotApplicable { action: "cancelled", skipped: vec![skipped(1)] },
+        ClientError::NotApplicable { action: "cancelled", skipped: vec![skipped(1), skipped(2)] },
         ClientError::TimedOut { unfinished: Vec::new() },
         ClientError::Interrupted,
     ];
