@@ -139,7 +139,7 @@ impl BackendSettings {
             BackendKind::Ipfs(ipfs) => Some(&mut ipfs.endpoint),
             BackendKind::S3(s3) => Some(&mut s3.endpoint),
             BackendKind::Storacha(storacha) => Some(&mut storacha.endpoint),
-            BackendKind::Local(_) | BackendKind::Custom(_) | BackendKind::Mock(_) => None,
+            _ => None,
         }
     }
 
@@ -149,7 +149,7 @@ impl BackendSettings {
             BackendKind::Ipfs(ipfs) => Some(&mut ipfs.timeouts),
             BackendKind::S3(s3) => Some(&mut s3.timeouts),
             BackendKind::Storacha(storacha) => Some(&mut storacha.timeouts),
-            BackendKind::Local(_) | BackendKind::Custom(_) | BackendKind::Mock(_) => None,
+            _ => None,
         }
     }
 
@@ -160,7 +160,7 @@ impl BackendSettings {
             BackendKind::Ipfs(ipfs) => Some(&mut ipfs.timeouts.total),
             BackendKind::S3(s3) => Some(&mut s3.timeouts.total),
             BackendKind::Storacha(storacha) => Some(&mut storacha.timeouts.total),
-            BackendKind::Local(_) | BackendKind::Mock(_) => None,
+            _ => None,
         }
     }
 
@@ -181,7 +181,7 @@ impl BackendSettings {
             BackendKind::Ipfs(ipfs) => Some(ipfs.max_bytes_per_second),
             BackendKind::S3(s3) => Some(s3.max_bytes_per_second),
             BackendKind::Storacha(storacha) => Some(storacha.max_bytes_per_second),
-            BackendKind::Custom(_) | BackendKind::Mock(_) => None,
+            _ => None,
         }
     }
 
@@ -192,7 +192,7 @@ impl BackendSettings {
             BackendKind::Ipfs(ipfs) => Some(&mut ipfs.max_bytes_per_second),
             BackendKind::S3(s3) => Some(&mut s3.max_bytes_per_second),
             BackendKind::Storacha(storacha) => Some(&mut storacha.max_bytes_per_second),
-            BackendKind::Custom(_) | BackendKind::Mock(_) => None,
+            _ => None,
         }
     }
 }

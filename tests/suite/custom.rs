@@ -170,7 +170,10 @@ fn a_missing_program_is_an_outage() {
     assert_eq!(refused.status.code(), Some(2));
     let refused: Value = serde_json::from_slice(&refused.stdout).unwrap();
     assert_eq!(refused["error"]["type"], "backend_unconfigured", "{refused}");
-    assert!(refused["error"]["hint"].as_str().unwrap().contains("[backends.custom]"), "{refused}");
+    assert!(
+        refused["error"]["hint"].as_str().unwrap().contains("backends.custom.command"),
+        "{refused}"
+    );
 
     configure(&place, "", "");
     let right = std::fs::read_to_string(place.path("config/ipfs-kit/wal.toml")).unwrap();

@@ -175,7 +175,7 @@ fn the_queries_of_the_page_match_the_logs_of_two_hosts() {
         let states: Vec<&str> =
             states.iter().map(|archive| archive["state"].as_str().unwrap()).collect();
         assert_eq!(states.iter().filter(|state| **state == "pushed").count(), 2, "{states:?}");
-        assert!(place.run("verify").contains("sound"), "the marks are known");
+        assert!(place.run("verify").contains("The log is valid"), "the marks are known");
     }
     // Two pushes may leave the same rows in a second file.
     s3.python(
@@ -385,7 +385,7 @@ fn any_backend_that_uploads_takes_pushes() {
         text(&again.stdout).contains("no archive of a past day is left to push (0 pushed)"),
         "{again:?}"
     );
-    assert!(text(&again.stderr).contains("logged before, is pending"), "{again:?}");
+    assert!(text(&again.stderr).contains("logged earlier, is pending"), "{again:?}");
     assert_eq!(place.run("archive list").matches(" pushing").count(), 2);
     place.run("archive push /history --backend local --host h --wait");
     assert_eq!(place.run("archive list").matches(" pushed").count(), 2);
@@ -414,7 +414,10 @@ fn a_failed_push_is_reported_kept_and_retried() {
     assert!(causes.to_string().contains("/history"), "{causes:#}");
     assert_eq!(place.json("cleanup --age 0")["unpushed"], 15, "what failed is kept");
     let again = place.output("archive push /history --backend local --host h");
-    assert!(text(&again.stderr).contains("is failed: `wal-cli retry "), "{again:?}");
+    assert!(
+        text(&again.stderr).contains("logged earlier, is failed; run `wal-cli why "),
+        "{again:?}"
+    );
     place.run("submit rm /history --backend local --wait");
     let numbers: Vec<String> = place.json("archive list")["archives"]
         .as_array()
@@ -459,7 +462,7 @@ fn a_repair_without_a_manifest_pushes_the_same_names_again() {
     place.run("archive push /history --backend local --host h");
     place.file("wal/MANIFEST.json", "nonsense");
     place.output("verify --repair");
-    assert!(place.run("verify").contains("sound"));
+    assert!(place.run("verify").contains("The log is valid"));
     let destinations = |list: &Value| -> BTreeSet<String> {
         let archives = list["archives"].as_array().unwrap().iter();
         archives.filter_map(|archive| archive["destination"].as_str().map(str::to_owned)).collect()

@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::form::{BodyError, MultipartBody};
 use super::mfs::Mfs;
 use super::pins::Pins;
-use super::rpc::{Activity, LineDecoder, RpcError, RpcResult};
+use super::rpc::{Activity, RpcError};
 use super::{KuboSession, SideEffect, is_same_block};
 use crate::backend::errors::Result;
 use crate::backend::files::{UserFile, find_user_file};
@@ -157,46 +155,4 @@ fn send(
 
 fn outcome_of(node: &Node) -> Outcome {
     Outcome { cid: Some(node.cid.to_string()), size: Some(node.size), ..Outcome::default() }
-}
-
-/// The response to `add`, parsed as it arrives.
-#[derive(Debug, Default)]
-pub(super) struct AddResponse {
-    lines: LineDecoder,
-    /// The CID in the last line: the root comes last.
-    last_cid: Option<String>,
-    error: Option<RpcError>,
-}
-
-impl AddResponse {
-    /// Parses data; an error is kept for [`AddResponse::push`].
-    pub(super) fn record(&mut self, data: &[u8]) {
-        let AddResponse { lines, last_cid, error } = self;
-        lines.push(data, &mut |line| match line {
-            Ok(line) => {
-                if let Some(hash) = line.get("Hash").and_then(Value::as_str) {
-                    *last_cid = Some(hash.to_owned());
-                }
-            }
-            Err(bad) => {
-                error.get_or_insert(bad);
-            }
-        });
-    }
-
-    fn push(&mut self, data: &[u8]) -> RpcResult<()> {
-        self.record(data);
-        self.error.take().map_or(Ok(()), Err)
-    }
-
-    /// Returns the root's CID.
-    fn finish(&mut self) -> RpcResult<Cid> {
-        self.push(&[])?;
-        self.lines.finish()?;
-        let last = self.last_cid.take().ok_or_else(|| {
-            RpcError::Unexpected("the response ended without the CID of the content".into())
-        })?;
-        Cid::try_from(last.as_str())
-            .map_err(|_| RpcError::Unexpected(format!("`{last}` is not a valid CID")))
-    }
 }

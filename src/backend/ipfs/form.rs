@@ -5,7 +5,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::KuboSession;
-use super::add::AddResponse;
+use super::add_response::AddResponse;
 use super::http::{BodyState, Call, CallError};
 use crate::backend::AttemptError;
 use crate::backend::errors::Result;

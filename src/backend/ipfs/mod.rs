@@ -5,6 +5,7 @@
 //! hash.
 
 mod add;
+mod add_response;
 mod audit;
 mod dag;
 mod errors;
