@@ -283,11 +283,12 @@ fn unknown_keys_come_with_a_guess_and_the_place() {
             "endpoint",
             "`endpoint` is a key of a single backend: set `backends.NAME.endpoint`",
         ),
+        ("[backend.ipfs]\njobs = 1", "backend", "did you mean `[backends.NAME]`?"),
         ("[backends.ipfss]\nendpoint = 'http://a'", "ipfss", "did you mean `ipfs`?"),
         (
             "[backends.mine]\nbucket = 'b'",
             "mine",
-            "give it one with `backends.mine.type`, \"ipfs\" for example",
+            "set `backends.mine.type`, for example to \"ipfs\"",
         ),
         (
             "[backends.ipfs]\nbucket = 'b'",
