@@ -59,7 +59,7 @@ fn seen(machine: &Machine) -> BTreeMap<Number, Operation> {
 
 fn is_held_by_repair(operation: &Operation) -> bool {
     let last = operation.history.last().and_then(|entry| entry.reason.as_ref());
-    last.is_some_and(|reason| reason.contains("a repair could not tell"))
+    last.is_some_and(|reason| reason.contains("a repair could not determine"))
 }
 
 /// An operation without its being held by a repair.

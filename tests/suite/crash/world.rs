@@ -467,7 +467,7 @@ impl World {
                 entry
                     .reason
                     .as_ref()
-                    .is_some_and(|reason| reason.contains("a repair could not tell"))
+                    .is_some_and(|reason| reason.contains("a repair could not determine"))
             };
             let history = operation.history.iter().filter(|entry| !by_repair(entry));
             let history = history.map(|entry| (entry.from.map_or("", word), word(entry.to)));
