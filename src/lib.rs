@@ -116,8 +116,8 @@ pub use client::{
     Client, ClientBuilder, ClientError, DELAY_MAX, Damage, Failures, FileCounts, Filter, Finding,
     FindingKind, FollowUp, HealthStatus, HolderNote, KeptOrphan, LogStatus, Loss, NumberOrText,
     Observer, OldestPending, OnInvalid, OperationLine, OrphanedUploads, Page, Plan, ProcessOptions,
-    ProcessReport, Progress, Push, PushOptions, PushReport, PushedArchive, Reason, Receipt,
-    Receipts, Reference, Repaired, SecondsOrText, Silent, Skipped, Standing, StatusChange,
+    ProcessReport, Progress, Push, PushOptions, PushReport, PushState, PushedArchive, Reason,
+    Receipt, Receipts, Reference, Repaired, SecondsOrText, Silent, Skipped, StatusChange,
     StatusCounts, Stop, Unverified, Verified, Why,
 };
 pub use config::{

@@ -16,7 +16,7 @@ use crate::backend::{Attempt, AttemptError, AuditResult, Backend, Effect};
 use crate::operation::{
     BackendName, Failure, FailureClass, Number, Operation, Outcome, Revision, State, Status, Time,
 };
-use crate::wal::{Fate, FileEntry, Glimpse, Order, View, WalError};
+use crate::wal::{DependencyState, FileEntry, OperationSummary, Order, View, WalError};
 use crate::worker::request_of;
 pub(super) use conflicts::ReopenConflicts;
 pub use finding::{AuditFinding, FollowUp};
@@ -342,7 +342,7 @@ impl Client {
         }
         // Its successor is checked instead, whatever that touches.
         let Some(next) = operation.redirected_to else { return Ok(false) };
-        Ok(matches!(self.with_view(|view| view.fate(next))?, Fate::Done))
+        Ok(matches!(self.with_view(|view| view.dependency_state(next))?, DependencyState::Done))
     }
 
     /// Asks about operations, several at a time of each backend.
@@ -576,7 +576,7 @@ fn counts(operation: &Operation, options: &AuditOptions) -> bool {
         && options.since.is_none_or(|since| *at >= since)
 }
 
-fn glimpse_counts(glimpse: &Glimpse, options: &AuditOptions) -> bool {
+fn glimpse_counts(glimpse: &OperationSummary, options: &AuditOptions) -> bool {
     glimpse.status == Status::Completed
         && options.backend.as_ref().is_none_or(|backend| *backend == glimpse.backend)
 }

@@ -8,7 +8,7 @@ use super::{Client, ClientError, Reference};
 use crate::operation::{
     BackendName, Event, Failure, Logged, Number, Operation, OperationId, State, Status, failure,
 };
-use crate::wal::{Change, Fate, Known, View, Wal, WalResult, journal};
+use crate::wal::{Change, DependencyState, Known, View, Wal, WalResult, journal};
 use decision::{Decision, refused};
 
 /// Changes in one frame, at most, so that the lock is held for a moment only.
@@ -263,7 +263,9 @@ impl Client {
                     let mut logged = clone_as_new(&operation, backend.clone());
                     let resolved = resolved_dependencies(view, &operation)?;
                     logged.depends_on.retain(|id| !resolved.contains(id));
-                    if let crate::wal::Admission::New(admitted) = view.admit(logged.clone())? {
+                    if let crate::wal::Precheck::New(admitted) =
+                        view.check_preconditions(logged.clone())?
+                    {
                         logged = *admitted;
                     }
                     wal.share_spool(&operation, id)?;
@@ -370,7 +372,7 @@ impl Client {
                 let mut changes = Vec::with_capacity(batch.len());
                 for operation in batch {
                     let known = (operation.revision, operation.status());
-                    if view.standing(operation.number, operation.id)? == Some(known) {
+                    if view.revision_and_status(operation.number, operation.id)? == Some(known) {
                         let reason = "an operation that it waits for is retried".to_owned();
                         let forget = resolved_dependencies(view, operation)?;
                         changes.push(Change::Next(
@@ -461,7 +463,7 @@ pub(super) fn size_of(operation: &Operation) -> usize {
 fn resolved_dependencies(view: &View, operation: &Operation) -> WalResult<Vec<OperationId>> {
     let mut resolved = Vec::new();
     for id in &operation.depends_on {
-        if let Fate::Unknown | Fate::Done = view.fate(*id)? {
+        if let DependencyState::Unknown | DependencyState::Done = view.dependency_state(*id)? {
             resolved.push(*id);
         }
     }

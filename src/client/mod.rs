@@ -49,9 +49,9 @@ pub use crate::health::{BackendHealth, HealthStatus, StatusChange};
 use crate::operation::BackendName;
 pub use crate::wal::{
     Archive, BadPush, CheckpointReport, CleanupPlan, Damage, Finding, FindingKind, HolderNote,
-    Loss, Push, PushReport, PushedArchive, Repaired, Standing, Verified,
+    Loss, Push, PushReport, PushState, PushedArchive, Repaired, Verified,
 };
-use crate::wal::{HeldLock, Layout, Options, View, Wal, WalError, WalResult};
+use crate::wal::{CheckpointDue, HeldLock, Layout, Options, View, Wal, WalError, WalResult};
 use crate::worker::Tools;
 pub use crate::worker::progress::Progress;
 pub use crate::worker::{Observer, ProcessOptions, ProcessReport, PushOptions, Silent, Stop};
@@ -217,7 +217,7 @@ impl Client {
     /// Runs a checkpoint if one is due and no drain loop runs that would do it.
     pub fn maintain(&self) -> Result<Option<CheckpointReport>, ClientError> {
         let wal = self.wal()?;
-        if !wal.checkpoint_due().0 || self.running_loop()?.is_some() {
+        if wal.checkpoint_due() == CheckpointDue::No || self.running_loop()?.is_some() {
             return Ok(None);
         }
         Ok(wal.maintain()?)

@@ -2,7 +2,7 @@ use super::{Client, ClientError, Reference};
 use crate::operation::{
     FailureClass, Operation, OperationId, State, Status, Time, Wait, failure, retry,
 };
-use crate::wal::Fate;
+use crate::wal::DependencyState;
 use crate::worker;
 
 /// Why an operation stands where it does.
@@ -352,16 +352,16 @@ impl Client {
     ) -> Result<(Reason, String, Option<Time>), ClientError> {
         let mut open = Vec::new();
         for id in &operation.depends_on {
-            let fate = self.with_view(|view| view.fate(*id))?;
+            let fate = self.with_view(|view| view.dependency_state(*id))?;
             match fate {
-                Fate::Done => {}
-                Fate::Open(at) => {
+                DependencyState::Done => {}
+                DependencyState::Open(at) => {
                     let Some(other) = self.with_view(|view| view.operation_by_id(at))? else {
                         continue;
                     };
                     open.push(format!("operation {} ({})", other.number, other.status()));
                 }
-                Fate::Failed(other) => {
+                DependencyState::Failed(other) => {
                     let text = format!(
                         "operation {}, which it waits for, has failed; the next `wal-cli process` fails this one too, \
                          unless `wal-cli retry {}` is done before",
@@ -369,7 +369,7 @@ impl Client {
                     );
                     return Ok((Reason::DependencyFailed, text, None));
                 }
-                Fate::Unknown => {
+                DependencyState::Unknown => {
                     let n = operation.number;
                     let text = format!(
                         "{id}, which it waits for, is gone; the next `wal-cli process` fails it, and `wal-cli retry {n}` \

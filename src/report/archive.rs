@@ -1,7 +1,7 @@
 //! Archives as tables.
 
 use super::{Cell, Color, Style, Table, bytes, plural};
-use crate::client::{Archive, PushReport, Standing};
+use crate::client::{Archive, PushReport, PushState};
 
 /// Returns the pushes that were logged, or would be, as a table.
 pub fn pushed_table(report: &PushReport, style: &Style) -> String {
@@ -29,12 +29,12 @@ pub fn archive_table(archives: &[Archive], style: &Style) -> String {
     let names = ["ARCHIVE", "OPERATIONS", "SIZE", "STATE", "DESTINATION"];
     table.row(names.map(|name| Cell::painted(name, Color::Bold)).into());
     for archive in archives {
-        let paint = match archive.standing {
-            Standing::Failed(_) => Color::Error,
-            Standing::Pushed => Color::Ok,
+        let paint = match archive.state {
+            PushState::Failed(_) => Color::Error,
+            PushState::Pushed => Color::Ok,
             _ => Color::Plain,
         };
-        let destination = match archive.standing.operation() {
+        let destination = match archive.state.operation() {
             Some(operation) => format!("operation {}, {}", operation.number, operation.status()),
             // Below this directory, the path only repeats the day and the name.
             None => archive.to.as_deref().map(host_directory).unwrap_or_default().to_owned(),
@@ -44,7 +44,7 @@ pub fn archive_table(archives: &[Archive], style: &Style) -> String {
             Cell::plain(archive.file.name.rsplit('/').next().unwrap_or_default()),
             Cell::right(archive.file.live().to_string()),
             Cell::right(bytes(archive.file.bytes)),
-            Cell::painted(archive.standing.as_str(), paint),
+            Cell::painted(archive.state.as_str(), paint),
             Cell::plain(destination),
         ]);
     }

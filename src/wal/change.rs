@@ -1,13 +1,14 @@
-//! What is written to the log, and what the writer gets back.
+//! Changes to the log, and what a writer gets back.
 
 use crate::operation::{
     BackendName, Event, Logged, Number, Operation, OperationId, OperationType, Revision, Status,
 };
 
-/// An operation as the caller knows it: a change is refused if it has changed since.
+/// The state of an operation that a change is based on. The change fails if the operation has moved
+/// on.
 #[derive(Debug, Clone)]
 pub struct Known {
-    /// Its number.
+    /// The number.
     pub number: Number,
     /// Its id.
     pub id: OperationId,
@@ -39,7 +40,7 @@ impl From<&Operation> for Known {
 pub enum Change {
     /// A new operation.
     New(Logged),
-    /// A new operation whose id is known already, because something refers to it.
+    /// A new operation with a given id, because something refers to that already.
     NewAs(OperationId, Logged),
     /// The next event of an operation.
     Next(Known, Event),
@@ -54,21 +55,21 @@ pub struct Written {
     pub id: OperationId,
     /// The transition's revision.
     pub revision: Revision,
-    /// Whether the operation is gone since.
+    /// True if the transition deleted the operation.
     pub deleted: bool,
 }
 
-/// What came of an operation that was to be logged.
+/// The operation that a request to log one resulted in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admitted {
     /// It was logged.
     Logged(Written),
-    /// One with its idempotency key was there already; this is that one.
+    /// An operation with the same idempotency key was logged before.
     Existing(Box<Operation>),
 }
 
 impl Admitted {
-    /// Its id.
+    /// Returns the id of the operation.
     pub fn id(&self) -> OperationId {
         match self {
             Admitted::Logged(written) => written.id,
@@ -76,7 +77,7 @@ impl Admitted {
         }
     }
 
-    /// Its number.
+    /// Returns the number of the operation.
     pub fn number(&self) -> Number {
         match self {
             Admitted::Logged(written) => written.number,

@@ -1,10 +1,12 @@
+//! Errors of the log.
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::disk::DiskError;
 use crate::operation::{IllegalTransition, Number, OperationId};
 
-/// A stretch of a file that was durable once and cannot be read any more.
+/// A part of a file that was durable and can no longer be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     /// The file.
@@ -25,69 +27,70 @@ impl std::fmt::Display for Damage {
     }
 }
 
-/// What can go wrong with the log. Each kind says what the caller should do.
+/// An error of the log. Each kind says what the caller should do.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WalError {
     /// Another process holds a lock: try again later.
-    #[error("could not take `{}` within {:.1}s; {}", path.display(), waited.as_secs_f64(), holder)]
+    #[error("cannot lock `{}` within {:.1}s: {}", path.display(), waited.as_secs_f64(), holder)]
     Busy {
         /// The lock's file.
         path: PathBuf,
-        /// How long we tried.
+        /// How long it was tried.
         waited: Duration,
-        /// Who holds it, in words.
+        /// A description of the process that holds it.
         holder: String,
     },
     /// The log is damaged: restore or repair it.
     #[error("the log is damaged: {0}")]
     Damaged(Damage),
-    /// A newer program wrote this: use that one.
-    #[error("`{}` has format version {found}; this program knows {known}", path.display())]
+    /// A newer program wrote this: use that program.
+    #[error("`{}` has format version {found}; this program reads versions up to {known}", path.display())]
     NewerFormat {
         /// The file.
         path: PathBuf,
         /// Its version.
         found: u64,
-        /// Ours.
+        /// The highest version that this program can read.
         known: u64,
     },
-    /// The directory holds something that is no log of ours.
-    #[error("`{}` is no log of this program: {what}", path.display())]
+    /// The directory is not a log of this program: choose another one.
+    #[error("cannot use `{}` as a log: {what}", path.display())]
     NotOurs {
         /// The directory.
         path: PathBuf,
         /// What was found.
         what: String,
     },
-    /// The original system has just been at work here: stop it, and wait until nothing has changed for a while.
-    #[error("`{}` was changed {ago_s} s ago: the original system (ipfs_kit_py) seems to be running here", path.display())]
+    /// The original system changed files here a moment ago: stop it, and try again a minute later.
+    #[error("`{}` was changed {ago_s} s ago: the original system (ipfs_kit_py) seems to be running", path.display())]
     OriginalAtWork {
         /// The file that changed last.
         path: PathBuf,
-        /// How long ago.
+        /// How many seconds ago.
         ago_s: u64,
     },
     /// The disk failed before anything was logged.
     #[error("nothing was logged: {0}")]
     NotLogged(#[source] DiskError),
     /// Too little room is left to log more.
-    #[error("nothing was logged: `{}` has {free} bytes free, and {wanted} are kept for finishing what is logged", path.display())]
+    #[error("nothing was logged: `{}` has {free} bytes free, of which {wanted} are reserved to finish logged operations", path.display())]
     NoSpace {
         /// The log's directory.
         path: PathBuf,
         /// Free bytes.
         free: u64,
-        /// `min_free_bytes`.
+        /// Bytes that have to stay free.
         wanted: u64,
     },
-    /// The outcome of an operation may find no room: nothing more is begun until there is some.
-    #[error("nothing more was begun: `{}` has {free} bytes free and no reserve left, and outcomes need {wanted}", path.display())]
+    /// Too little room is left to record the outcome of another operation: free some space.
+    #[error("nothing more was begun: `{}` has {free} bytes free and no reserve left, and recording outcomes needs {wanted}", path.display())]
     NoRoomForOutcomes {
         /// The log's directory.
         path: PathBuf,
         /// Free bytes.
         free: u64,
-        /// Bytes that outcomes need.
+        /// Bytes that recording outcomes needs.
         wanted: u64,
     },
     /// Too little room is left to copy this content into the log.
@@ -98,31 +101,32 @@ pub enum WalError {
     NoRoom {
         /// The log's directory.
         path: PathBuf,
-        /// What was to be copied.
+        /// The file to copy.
         content: PathBuf,
         /// Its size.
         bytes: u64,
         /// Free bytes.
         free: u64,
-        /// `min_free_bytes`.
+        /// Bytes that have to stay free.
         kept: u64,
     },
-    /// The records are written but nobody can say that they are durable.
-    #[error("written, but not confirmed to be on the disk: {why}")]
+    /// The records were written, but it is unknown whether they are durable: read the log to find
+    /// out.
+    #[error("written, but not confirmed to be durable: {why}")]
     Unconfirmed {
-        /// What stood in the way.
+        /// Why that is unknown.
         why: String,
         /// The operations concerned.
         ids: Vec<OperationId>,
     },
-    /// The idempotency key stands for something else.
+    /// The idempotency key belongs to another operation.
     #[error(
-        "nothing was logged: the key `{key}` belongs to operation {number}, which has other parameters, or other content"
+        "nothing was logged: the key `{key}` belongs to operation {number}, which has other parameters or other content"
     )]
     KeyTaken {
         /// The key.
         key: String,
-        /// Whose it is.
+        /// The operation that has it.
         number: Number,
     },
     /// One batch gives one idempotency key to two different operations.
@@ -131,21 +135,21 @@ pub enum WalError {
         /// The key.
         key: String,
     },
-    /// It is to wait for an operation that is not there.
+    /// A dependency does not exist.
     #[error("nothing was logged: there is no operation {id} to wait for")]
     UnknownDependency {
         /// Its id.
         id: OperationId,
     },
-    /// Others wait for it, so it has to stay.
-    #[error("operation {number} stays: operation {dependent} waits for it")]
+    /// Another operation waits for this one, so it cannot be deleted.
+    #[error("cannot delete operation {number}: operation {dependent} waits for it")]
     HasDependents {
-        /// Which operation.
+        /// The operation.
         number: Number,
-        /// One that waits.
+        /// An operation that waits for it.
         dependent: Number,
     },
-    /// One operation is larger than a frame: it cannot be logged.
+    /// An operation is too large for a frame: put its data into a file.
     #[error("the operation needs {bytes} bytes in the log; at most {max} are possible")]
     TooLarge {
         /// Its size.
@@ -153,25 +157,25 @@ pub enum WalError {
         /// The limit.
         max: usize,
     },
-    /// The operation changed after the caller looked at it: look again.
-    #[error("operation {number} was changed by somebody else at the same time")]
+    /// The operation changed after the caller read it: read it again.
+    #[error("operation {number} was changed by another process at the same time")]
     Conflict {
-        /// Which operation.
+        /// The operation.
         number: Number,
     },
     /// The change is not allowed.
     #[error(transparent)]
     Illegal(#[from] IllegalTransition),
-    /// The disk failed otherwise.
+    /// The disk failed in another way.
     #[error(transparent)]
     Disk(#[from] DiskError),
 }
 
-/// What the log's functions return.
+/// The result of the log's functions.
 pub type WalResult<T> = Result<T, WalError>;
 
 impl WalError {
-    /// Damage in a file.
+    /// Returns the error for damage in a file.
     pub fn damaged(
         path: impl Into<PathBuf>,
         offset: Option<u64>,
@@ -180,12 +184,12 @@ impl WalError {
         WalError::Damaged(Damage { path: path.into(), offset, what: what.into() })
     }
 
-    /// Whether it failed because a disk or a quota is full, and nothing was logged.
+    /// Returns true if a disk or a quota is full, and nothing was logged.
     pub fn is_full(&self) -> bool {
         matches!(self, WalError::NotLogged(error) | WalError::Disk(error) if error.is_full())
     }
 
-    /// Whether a file was gone that had been there when the reader began: it should start over.
+    /// Returns true if a file was removed while it was read: the reader should start over.
     pub fn is_vanished(&self) -> bool {
         matches!(self, WalError::Disk(error) if error.is_not_found())
     }

@@ -61,7 +61,7 @@ impl Layout {
         self.base.join("journal").join(format!("journal_{generation:010}.log"))
     }
 
-    /// The generation that a file name in `journal/` stands for.
+    /// Returns the generation that a file name in `journal/` denotes.
     pub fn parse_generation(name: &str) -> Option<u64> {
         let digits = name.strip_prefix("journal_")?.strip_suffix(".log")?;
         let generation =
@@ -90,7 +90,8 @@ impl Layout {
         format!("archives/archive_{}_{counter:06}.parquet", day.yyyymmdd())
     }
 
-    /// The counter in a Parquet file's name. Archives of the original have none: there the day comes last.
+    /// The counter in a Parquet file's name. Archives of the original have none: there the day
+    /// comes last.
     pub fn counter_of(name: &str) -> Option<u64> {
         let (stem, _) = name.rsplit('/').next()?.split_once(".parquet")?;
         let (_, rest) = stem.split_once('_')?;
@@ -108,7 +109,8 @@ impl Layout {
         name.starts_with("archives/")
     }
 
-    /// Whether a name, relative to the log, is that of a Parquet file among its partitions or archives.
+    /// Whether a name, relative to the log, is that of a Parquet file among its partitions or
+    /// archives.
     pub fn is_table_name(name: &str) -> bool {
         let file = name.strip_prefix("partitions/").or_else(|| name.strip_prefix("archives/"));
         file.is_some_and(|file| Layout::is_parquet(file) && !file.contains(['/', '\0']))
@@ -137,7 +139,8 @@ impl Layout {
         self.base.join(name)
     }
 
-    /// Whether an entry of this name, in the log's folder, belongs to a log, or to a local backend beside it.
+    /// Whether an entry of this name, in the log's folder, belongs to a log, or to a local backend
+    /// beside it.
     pub fn is_part(name: &str) -> bool {
         let parts = [
             "MANIFEST.json",
@@ -178,12 +181,13 @@ impl Layout {
         self.base.join("spool").join(name)
     }
 
-    /// The link that an operation has to content in the spool: what it reads, and nobody else removes.
+    /// Returns the path of an operation's own link to content in the spool.
     pub fn spooled_for(&self, name: &str, id: OperationId) -> PathBuf {
         self.base.join("spool").join(format!("{name}.{id}"))
     }
 
-    /// The content's name in that of a file in `spool/`, and the operation whose link that file is, if it is one.
+    /// The content's name in that of a file in `spool/`, and the operation whose link that file is,
+    /// if it is one.
     pub fn parse_spooled(file_name: &str) -> Option<(&str, Option<OperationId>)> {
         let (name, id) = match file_name.split_once('.') {
             Some((name, id)) => (name, Some(OperationId::parse(id)?)),
@@ -193,7 +197,8 @@ impl Layout {
             .then_some((name, id))
     }
 
-    /// Where a process that adds files stages what it copies: `token` is its own, `what` a number or `lock`.
+    /// Where a process that adds files stages what it copies: `token` is its own, `what` a number
+    /// or `lock`.
     pub fn staged_content(&self, token: &str, what: &str) -> PathBuf {
         self.base.join("tmp").join(format!("spool-{token}-{what}"))
     }

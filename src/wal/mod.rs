@@ -1,12 +1,35 @@
-//! The log: journal, partitions, archives and manifest. Synchronous; its format is docs/format.md.
+//! The log: journal, manifest, Parquet files and spool. Synchronous; docs/format.md describes its
+//! format.
+//!
+//! Each part may use the parts above it in this table, and no other (`suite::tidy` checks that):
+//!
+//! | part | what it does |
+//! |---|---|
+//! | `error`, `layout`, `options`, `change` | errors; names of files; settings; what is written to a log |
+//! | `role` | the role of a path, for failpoints |
+//! | `journal` | generations of frames: reading, appending, group commit, rotation, recovery |
+//! | `manifest`, `schema` | the file that names the others; rows in Parquet files |
+//! | `original` | the files of the original system |
+//! | `read` | what a reader sees: manifest, Parquet files and journal as one |
+//! | `reserve` | room to finish logged operations on a full disk |
+//! | `append` | logging operations that fit one frame |
+//! | `spool` | content copied into the log |
+//! | `files` | checkpoints, batches, retention, adoption of the original's files, pushes of archives |
+//! | `verify`, `repair` | checking a log; saving what can be read of a damaged one |
+//! | `open` | opening a log: [`Wal`], which hands each call to the part that answers it |
+//!
+//! Where a lower part needs a higher one, it declares a trait: `journal` gets the view that it
+//! decides on and the files that a new log consists of as `JournalView` and `LogFiles`.
 
-mod adopt;
+mod append;
 mod change;
 mod error;
 mod files;
 pub mod journal;
 mod layout;
 pub mod manifest;
+mod open;
+mod options;
 pub mod original;
 mod read;
 mod repair;
@@ -20,18 +43,23 @@ mod verify;
 pub use change::{Admitted, Change, Known, Written};
 pub use error::{Damage, WalError, WalResult};
 pub use files::batch::{Batch, Committed};
-pub use files::checkpoint::{ARCHIVE_PARTITIONS, CheckpointReport};
-pub use files::push::{Archive, BadPush, Push, PushReport, PushedArchive, Standing};
-pub use files::receipts::Entry;
+pub use files::checkpoint::CheckpointDue;
+pub use files::destination::{BadPush, Push};
+pub use files::edit::{ARCHIVE_PARTITIONS, CheckpointReport};
+pub use files::push::{PushReport, PushedArchive};
+pub use files::push_state::{Archive, PushState};
+pub use files::receipts::Receipt;
 pub use files::retention::{CleanupPlan, Retention};
 pub use journal::lock::{HeldLock, LockFile};
 pub use journal::note::{self, HolderNote};
-pub use journal::writer::{Options, Wal};
 pub use layout::{Layout, LockName};
 pub use manifest::FileEntry;
-pub use read::admit::{Admission, Fate};
+pub use open::Wal;
+pub use options::Options;
+pub use read::index::OperationSummary;
+pub use read::precheck::{DependencyState, Precheck};
 pub use read::scan::Order;
-pub use read::view::{Glimpse, View};
+pub use read::view::{CatchUp, View};
 pub use repair::{Loss, Repaired, repair};
 pub use spool::{NotTaken, Stage, Staged, hash_of};
 pub use verify::{Finding, FindingKind, Progress, Verified, decode_files, verify};

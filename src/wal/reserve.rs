@@ -5,19 +5,29 @@
 //! place means that it was released: until it can be created again, new operations must leave as
 //! many bytes free, so that they do not use the space meant for outcomes.
 
-use crate::disk::{Access, DiskResult};
-use crate::wal::change::{Change, Written};
-use crate::wal::error::{WalError, WalResult};
-use crate::wal::journal::writer::Wal;
-use crate::wal::read::view::View;
+use std::sync::Arc;
 
-/// The default size of the reserve in bytes.
-pub(super) const RESERVE_BYTES: u64 = 4 << 20;
+use crate::disk::{Access, Disk, DiskResult};
+use crate::wal::error::{WalError, WalResult};
+use crate::wal::layout::Layout;
+use crate::wal::options::Options;
 
 /// Free bytes that suffice for the outcomes of all claims of a drain loop: a frame and its notes.
 const OUTCOME_BYTES: u64 = 2 << 20;
 
-impl Wal {
+/// The reserve of a log, and the room that is kept free beside it.
+#[derive(Debug)]
+pub(super) struct Reserve {
+    disk: Arc<dyn Disk>,
+    layout: Layout,
+    options: Arc<Options>,
+}
+
+impl Reserve {
+    pub(super) fn new(disk: Arc<dyn Disk>, layout: Layout, options: Arc<Options>) -> Reserve {
+        Reserve { disk, layout, options }
+    }
+
     /// Returns the size of the reserve in bytes; `None` if there never was room for one.
     fn reserve_len(&self) -> DiskResult<Option<u64>> {
         match self.disk.metadata(&self.layout.reserve()) {
@@ -40,13 +50,13 @@ impl Wal {
 
     /// Creates the reserve if there is none and the disk has room. Failures are only logged: the
     /// next checkpoint tries again.
-    pub(super) fn keep_reserve(&self) {
-        if let Err(error) = self.try_keep_reserve() {
-            tracing::debug!(%error, "could not create the reserve");
+    pub(super) fn keep(&self) {
+        if let Err(error) = self.try_keep() {
+            tracing::debug!(%error, "could not set a reserve aside");
         }
     }
 
-    fn try_keep_reserve(&self) -> DiskResult<()> {
+    fn try_keep(&self) -> DiskResult<()> {
         let len = self.reserve_len()?;
         let wanted = self.options.reserve_bytes;
         let needed = self.options.min_free_bytes.saturating_add(wanted);
@@ -105,18 +115,9 @@ impl Wal {
         }
     }
 
-    /// As [`Wal::transact`], for claims, outcomes and other changes that finish operations: on a
-    /// full disk it releases the reserve. Not for new operations.
-    pub fn transact_finishing<T>(
-        &self,
-        mut decide: impl FnMut(&mut View) -> WalResult<(Vec<Change>, T)>,
-    ) -> WalResult<(Vec<Written>, T)> {
-        self.finishing(|| self.transact(&mut decide))
-    }
-
     /// Returns the free bytes if neither they nor the reserve suffice for the outcomes of new
     /// claims.
-    pub fn lacks_room_for_outcomes(&self) -> WalResult<Option<u64>> {
+    pub(super) fn lacks_room_for_outcomes(&self) -> WalResult<Option<u64>> {
         let free = self.disk.free_bytes(self.layout.base())?;
         let suffices = free >= OUTCOME_BYTES
             || self.reserve_len()?.is_some_and(|len| len >= self.options.reserve_bytes);
@@ -124,11 +125,22 @@ impl Wal {
     }
 
     /// Returns the error for a disk with too few free bytes.
-    pub fn no_room_for_outcomes(&self, free: u64) -> WalError {
+    pub(super) fn no_room_for_outcomes(&self, free: u64) -> WalError {
         WalError::NoRoomForOutcomes {
             path: self.layout.base().to_owned(),
             free,
             wanted: OUTCOME_BYTES,
         }
+    }
+
+    /// Fails if so many more bytes would leave less than what is kept free.
+    pub(super) fn check_room(&self, more: u64) -> WalResult<()> {
+        let free = self.disk.free_bytes(self.layout.base())?;
+        let wanted = self.kept_free()?;
+        if free.saturating_sub(more) < wanted {
+            let path = self.layout.base().to_owned();
+            return Err(WalError::NoSpace { path, free, wanted });
+        }
+        Ok(())
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use crate::wal::layout::Layout;
 
 impl Layout {
-    /// The role of a path: `generation`, `manifest`, `staged-partition`, `lock`, …; `outside` if it is none of the log's.
+    /// The role of a path: `generation`, `manifest`, `staged-partition`, `lock`, …; `outside` if it
+    /// is none of the log's.
     pub fn role_of(&self, path: &Path) -> String {
         let Ok(relative) = path.strip_prefix(self.base()) else { return "outside".into() };
         let mut parts = relative.iter().map(|part| part.to_str().unwrap_or("unnamed"));

@@ -11,17 +11,22 @@
 //! that names content never exists without it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::disk::{Access, DiskError, DiskFile, DiskResult, FileKind};
+use crate::clock::Clock;
+use crate::disk::{Access, Disk, DiskError, DiskFile, DiskResult, FileKind};
 use crate::operation::{Logged, Operation, OperationId, Source, Status};
+use crate::wal::append::append_admitted;
 use crate::wal::change::{Admitted, Change, Written};
 use crate::wal::error::{WalError, WalResult};
-use crate::wal::journal::writer::Wal;
 use crate::wal::layout::Layout;
 use crate::wal::manifest::hex;
+use crate::wal::options::Options;
+use crate::wal::read::SharedJournal;
 use crate::wal::read::view::View;
+use crate::wal::reserve::Reserve;
 
 /// Bytes per copy step.
 const BUFFER: u64 = 256 << 10;
@@ -75,7 +80,7 @@ impl NotTaken {
 /// A stage for content, cleared when it is dropped, or by the next checkpoint if its process dies.
 #[derive(Debug)]
 pub struct Stage<'a> {
-    wal: &'a Wal,
+    spool: &'a Spool,
     token: String,
     /// Locked while its process lives.
     _lock: Box<dyn DiskFile>,
@@ -83,7 +88,29 @@ pub struct Stage<'a> {
     used: usize,
 }
 
-impl Wal {
+/// The spool of a log: content that operations need, copied into the log.
+#[derive(Debug)]
+pub struct Spool {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    layout: Layout,
+    options: Arc<Options>,
+    journal: Arc<SharedJournal>,
+    reserve: Arc<Reserve>,
+}
+
+impl Spool {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        layout: Layout,
+        options: Arc<Options>,
+        journal: Arc<SharedJournal>,
+        reserve: Arc<Reserve>,
+    ) -> Spool {
+        Spool { disk, clock, layout, options, journal, reserve }
+    }
+
     /// Creates a stage for content.
     pub fn stage_content(&self) -> WalResult<Stage<'_>> {
         self.disk.create_dir_if_missing(&self.layout.tmp()).map_err(WalError::NotLogged)?;
@@ -93,7 +120,7 @@ impl Wal {
             let lock = self.disk.open(&path, Access::CreateNew).map_err(WalError::NotLogged)?;
             // A checkpoint may have removed it in between as that of a dead process.
             if lock.try_lock()? && self.disk.metadata(&path).ok() == Some(lock.metadata()?) {
-                return Ok(Stage { wal: self, token, _lock: lock, names: Vec::new(), used: 0 });
+                return Ok(Stage { spool: self, token, _lock: lock, names: Vec::new(), used: 0 });
             }
         }
     }
@@ -104,32 +131,32 @@ impl Wal {
         &self,
         operations: Vec<(Logged, Option<Staged>)>,
     ) -> WalResult<Vec<Admitted>> {
-        self.check_room(0)?;
+        self.reserve.check_room(0)?;
         let now = self.clock.now();
         let mut content = Vec::new();
         let mut changes = Vec::with_capacity(operations.len());
         for (nth, (logged, staged)) in operations.into_iter().enumerate() {
-            let id = self.new_id(now, nth);
+            let id = self.journal.new_id(now, nth);
             content.extend(staged.map(|staged| (id, staged)));
             changes.push(Change::NewAs(id, logged));
         }
         self.with_staged(content, || {
-            let admitted = self.append_admitted(changes.clone())?;
+            let admitted = append_admitted(&self.journal, changes.clone())?;
             let known = admitted.iter().map(Admitted::id).collect();
             Ok((known, admitted))
         })
     }
 
-    /// As [`Wal::transact`], for changes that log operations with staged content. The content of
+    /// As [`super::Wal::transact`], for changes that log operations with staged content. The content of
     /// operations that `decide` does not log is removed.
     pub fn transact_staged<T>(
         &self,
         content: Vec<(OperationId, Staged)>,
         mut decide: impl FnMut(&mut View) -> WalResult<(Vec<Change>, T)>,
     ) -> WalResult<(Vec<Written>, T)> {
-        self.check_room(0)?;
+        self.reserve.check_room(0)?;
         self.with_staged(content, || {
-            let done = self.transact(&mut decide)?;
+            let done = self.journal.transact(&mut decide)?;
             Ok((done.0.iter().map(|written| written.id).collect(), done))
         })
     }
@@ -211,15 +238,6 @@ impl Wal {
         }
     }
 
-    /// Fails unless the content that an operation's frame will name exists. Called under `lock`.
-    pub(super) fn check_spooled(&self, id: OperationId, logged: &Logged) -> WalResult<()> {
-        let Some(name) = logged.source.as_ref().and_then(|source| source.spool.as_deref()) else {
-            return Ok(());
-        };
-        self.disk.metadata(&self.layout.spooled_for(name, id)).map_err(WalError::NotLogged)?;
-        Ok(())
-    }
-
     /// Removes the links of operations that were not logged. A sweep removes what cannot be removed
     /// now.
     fn take_back(&self, content: &[(OperationId, Staged)]) {
@@ -233,17 +251,17 @@ impl Wal {
     /// none of them can be logged between the check and the removal.
     pub(super) fn remove_unknown(&self, links: &[(OperationId, String)]) -> WalResult<()> {
         for some in links.chunks(LOCKED_AT_ONCE) {
-            let mut inner = self.lock_inner();
-            self.take_lock(&mut inner)?;
+            let mut writer = self.journal.lock_writer();
+            self.journal.take_lock(&mut writer)?;
             let removed: WalResult<()> = some.iter().try_for_each(|(id, name)| {
-                // The log knows a deleted operation until its deletion is folded and durable.
-                if !inner.view.knows(*id)? {
+                // Of one that was deleted the log knows until that is folded, and durable.
+                if !writer.view.knows(*id)? {
                     self.disk.remove_if_present(&self.layout.spooled_for(name, *id))?;
                 }
                 Ok(())
             });
-            inner.lock.unlock()?;
-            drop(inner);
+            writer.lock.unlock()?;
+            drop(writer);
             removed?;
             some.iter().for_each(|(_, name)| self.remove_unused(name));
         }
@@ -279,7 +297,7 @@ impl Wal {
 
     /// Links the content of an existing operation for a new one; does nothing if there is none.
     ///
-    /// For use in the function that [`Wal::transact`] calls: it ensures that the existing operation
+    /// For use in the function that [`super::Wal::transact`] calls: it ensures that the existing operation
     /// is unchanged, and returns the [`Change::NewAs`] with the same source. Under `lock`, no sweep
     /// runs between link and frame.
     pub fn share_spool(&self, from: &Operation, to: OperationId) -> WalResult<()> {
@@ -349,7 +367,7 @@ impl Wal {
     /// Sweeps after operations were pruned.
     pub(super) fn sweep_spool_again(&self) {
         let before =
-            self.read(|view| Ok(view.position().map_or(0, |position| position.generation)));
+            self.journal.read(|view| Ok(view.position().map_or(0, |position| position.generation)));
         if let Err(error) = before.and_then(|before| self.sweep_spool(before)) {
             tracing::warn!(%error, "could not sweep the spool; the next checkpoint tries again");
         }
@@ -400,6 +418,20 @@ impl Wal {
     }
 }
 
+/// Under `lock`: whether the content that an operation's frame will name is there.
+pub(super) fn check_spooled(
+    disk: &dyn Disk,
+    layout: &Layout,
+    id: OperationId,
+    logged: &Logged,
+) -> WalResult<()> {
+    let Some(name) = logged.source.as_ref().and_then(|source| source.spool.as_deref()) else {
+        return Ok(());
+    };
+    disk.metadata(&layout.spooled_for(name, id)).map_err(WalError::NotLogged)?;
+    Ok(())
+}
+
 impl Stage<'_> {
     /// Copies or clones a file: a clone of any size, a copy of up to `copy_max` bytes. A file
     /// larger than `hash_max` is cloned without being read.
@@ -411,14 +443,14 @@ impl Stage<'_> {
     ) -> Result<(Source, Staged), NotTaken> {
         for _ in 0..ATTEMPTS {
             self.used += 1;
-            let staged = self.wal.layout.staged_content(&self.token, &self.used.to_string());
+            let staged = self.spool.layout.staged_content(&self.token, &self.used.to_string());
             let taken = self.try_take(path, staged.clone(), copy_max, hash_max);
             if let Ok((_, staged)) = &taken {
                 self.names.push(staged.name.clone());
                 return taken;
             }
-            // The space is freed at once; the stage removes what cannot be removed now.
-            let _ = self.wal.disk.remove_file(&staged);
+            // Room is given back at once; what cannot be removed now goes with the stage.
+            let _ = self.spool.disk.remove_file(&staged);
             match taken {
                 Err(NotTaken::Changed) => {}
                 other => return other,
@@ -434,7 +466,7 @@ impl Stage<'_> {
         copy_max: u64,
         hash_max: u64,
     ) -> Result<(Source, Staged), NotTaken> {
-        let disk = &*self.wal.disk;
+        let disk = &*self.spool.disk;
         let source = disk.open(path, Access::Read).map_err(NotTaken::Source)?;
         let before = source.metadata().map_err(NotTaken::Source)?;
         if before.kind != FileKind::File {
@@ -463,7 +495,7 @@ impl Stage<'_> {
         if after != before || named != before || copied.len != before.len {
             return Err(NotTaken::Changed);
         }
-        let clock = &self.wal.clock;
+        let clock = &self.spool.clock;
         let name = sha256
             .clone()
             .unwrap_or_else(|| format!("{:016x}{:016x}", clock.random(), clock.random()));
@@ -480,8 +512,8 @@ impl Stage<'_> {
     /// Fails if a copy of that many bytes would not leave the space kept for finishing logged
     /// operations.
     fn check_room(&self, path: &std::path::Path, bytes: u64) -> Result<(), NotTaken> {
-        let free = self.wal.disk.free_bytes(self.wal.layout.base()).map_err(NotTaken::log)?;
-        let kept = self.wal.kept_free().map_err(NotTaken::log)?;
+        let free = self.spool.disk.free_bytes(self.spool.layout.base()).map_err(NotTaken::log)?;
+        let kept = self.spool.reserve.kept_free().map_err(NotTaken::log)?;
         match free.saturating_sub(bytes) < kept || free < bytes {
             true => Err(NotTaken::Log(self.no_room(path, bytes))),
             false => Ok(()),
@@ -489,25 +521,25 @@ impl Stage<'_> {
     }
 
     fn no_room(&self, path: &std::path::Path, bytes: u64) -> WalError {
-        let base = self.wal.layout.base();
+        let base = self.spool.layout.base();
         WalError::NoRoom {
             path: base.to_owned(),
             content: path.to_owned(),
             bytes,
-            free: self.wal.disk.free_bytes(base).unwrap_or(0),
-            kept: self.wal.kept_free().unwrap_or(self.wal.options.min_free_bytes),
+            free: self.spool.disk.free_bytes(base).unwrap_or(0),
+            kept: self.spool.reserve.kept_free().unwrap_or(self.spool.options.min_free_bytes),
         }
     }
 }
 
 impl Drop for Stage<'_> {
     fn drop(&mut self) {
-        let Wal { disk, layout, .. } = self.wal;
-        // A checkpoint removes what is left.
+        let Spool { disk, layout, .. } = self.spool;
+        // What is left over, a checkpoint removes.
         for nth in 1..=self.used {
             let _ = disk.remove_file(&layout.staged_content(&self.token, &nth.to_string()));
         }
-        self.names.iter().for_each(|name| self.wal.remove_unused(name));
+        self.names.iter().for_each(|name| self.spool.remove_unused(name));
         let _ = disk.remove_file(&layout.staged_content(&self.token, "lock"));
     }
 }

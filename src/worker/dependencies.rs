@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Observer, Worker};
 use crate::operation::{Event, Failure, FailureClass, Number, Operation, OperationId, failure};
-use crate::wal::{Fate, View, WalResult};
+use crate::wal::{DependencyState, View, WalResult};
 
 /// Who waits for which operation, as far as the loop knows.
 #[derive(Debug, Default)]
@@ -79,22 +79,22 @@ impl Worker<'_, '_, '_> {
         let mut verdicts: BTreeMap<Number, Verdict> = BTreeMap::new();
         for id in std::mem::take(&mut self.dependents.look) {
             let Some(waiting) = self.dependents.waiting.get(&id).cloned() else { continue };
-            let read = self.view.fate(id);
+            let read = self.view.dependency_state(id);
             let Some(fate) = self.tolerate(read)? else { continue };
             let failed = match fate {
-                Fate::Open(end) => {
+                DependencyState::Open(end) => {
                     if end != id {
                         self.look_outside(end)?;
                         self.dependents.went_on.entry(end).or_default().insert(id);
                     }
                     continue;
                 }
-                Fate::Done => None,
-                Fate::Failed(operation) => Some(format!(
+                DependencyState::Done => None,
+                DependencyState::Failed(operation) => Some(format!(
                     "operation {}, which it waited for, has failed; retry that one, and this one comes back with it",
                     operation.number
                 )),
-                Fate::Unknown => Some(format!(
+                DependencyState::Unknown => Some(format!(
                     "operation {id}, which it waited for, is gone; retry it, and it goes on without"
                 )),
             };
@@ -138,7 +138,7 @@ pub(super) fn still_fails(view: &View, operation: &Operation, event: &Event) -> 
         return Ok(true);
     }
     for id in &operation.depends_on {
-        if let Fate::Failed(_) | Fate::Unknown = view.fate(*id)? {
+        if let DependencyState::Failed(_) | DependencyState::Unknown = view.dependency_state(*id)? {
             return Ok(true);
         }
     }

@@ -39,7 +39,9 @@ use crate::operation::{
 };
 use crate::queue::{Entry, Next, Queue, Unloaded};
 use crate::wal::manifest::NumberSet;
-use crate::wal::{Change, Damage, HeldLock, Known, View, Wal, WalError, WalResult, Written};
+use crate::wal::{
+    CatchUp, Change, Damage, HeldLock, Known, View, Wal, WalError, WalResult, Written,
+};
 
 /// How soon a loop that follows sees a new operation.
 const POLL: Duration = Duration::from_millis(100);
@@ -337,11 +339,11 @@ impl Worker<'_, '_, '_> {
         // A clock that was set back ends waits, also those of files that were not worth loading.
         let set_back = now < self.last_wall;
         self.last_wall = now;
-        if self.view.catch_up()? || self.stale || set_back {
+        if self.view.catch_up()? == CatchUp::Reloaded || self.stale || set_back {
             return self.rebuild();
         }
         for number in self.view.take_changed() {
-            let Some(glimpse) = self.view.glimpse(number) else { continue };
+            let Some(glimpse) = self.view.summary(number) else { continue };
             if glimpse.status.is_terminal() {
                 self.dependents.ended(glimpse.id);
             }
@@ -604,7 +606,7 @@ impl Worker<'_, '_, '_> {
             let mut changes = Vec::with_capacity(events.len());
             let mut newer: BTreeMap<Number, Operation> = BTreeMap::new();
             for (operation, event) in &events {
-                let standing = view.standing(operation.number, operation.id)?;
+                let standing = view.revision_and_status(operation.number, operation.id)?;
                 let stands = standing == Some((operation.revision, operation.status()));
                 if stands && !still_fails(view, operation, event)? {
                     continue;

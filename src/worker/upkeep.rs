@@ -7,7 +7,7 @@ use super::{Tools, Worker};
 use crate::backend::{Addressing, Backends, Refusal};
 use crate::config::Settings;
 use crate::operation::{BackendName, Number, Operation, OperationId, failure};
-use crate::wal::{BadPush, Push, Retention, View, WalError, WalResult};
+use crate::wal::{BadPush, CatchUp, Push, Retention, View, WalError, WalResult};
 
 /// How often a loop without room for outcomes folds the journal to get some.
 const FOLD_AGAIN: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ impl Worker<'_, '_, '_> {
                 keep_unpushed: settings.archive_push.is_some(),
             };
             if self.tools.wal.cleanup_if_free(retention)?.is_some() {
-                self.stale |= self.view.catch_up()?;
+                self.stale |= self.view.catch_up()? == CatchUp::Reloaded;
                 self.sweep_backends();
             }
         }
@@ -212,7 +212,7 @@ pub fn push_to(
 
 /// Whether nobody will carry an operation on. What cannot be read may be.
 pub fn is_over(view: &View, number: Number, id: OperationId) -> bool {
-    match view.standing(number, id) {
+    match view.revision_and_status(number, id) {
         Ok(Some((_, status))) => status.is_terminal(),
         Ok(None) => true,
         Err(_) => false,

@@ -49,7 +49,7 @@ pub fn options() -> Options {
     Options {
         partition_size: 4,
         generation_bytes: 2200,
-        ahead_bytes: 1024,
+        preallocate_bytes: 1024,
         reserve_bytes: 512,
         lock_timeout: Duration::from_millis(50),
         ..Options::default()

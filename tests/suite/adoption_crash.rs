@@ -43,7 +43,7 @@ fn machine(scenario: &str) -> Machine {
 fn open(disk: MemoryDisk, seed: u64) -> Result<Wal, WalError> {
     let clock = ManualClock::new(Time::from_millis(1_800_000_000_000), seed);
     // Small files, so that there are several of a kind.
-    let options = Options { partition_size: 5, ahead_bytes: 4096, ..Options::default() };
+    let options = Options { partition_size: 5, preallocate_bytes: 4096, ..Options::default() };
     Wal::open(Arc::new(disk), Arc::new(clock), layout(), options)
 }
 

@@ -29,7 +29,7 @@ fn small() -> Options {
         partition_size: 4,
         generation_bytes: 1200,
         checkpoint_bytes: 900,
-        ahead_bytes: 512,
+        preallocate_bytes: 512,
         frame_operations: 6,
         chunk_operations: 8,
         min_free_bytes: 1 << 20,

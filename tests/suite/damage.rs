@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use wal_cli::operation::{Number, Operation};
-use wal_cli::wal::journal::{HEADER_LEN, frame_at};
+use wal_cli::wal::journal::{HEADER_LEN, decode_frame};
 use wal_cli::wal::manifest::{Manifest, sha256_hex};
 use wal_cli::wal::{Change, WalError};
 
@@ -170,7 +170,7 @@ fn generation_of(name: &str) -> u64 {
 fn frame_ends(bytes: &[u8], generation: u64) -> Vec<usize> {
     let mut at = HEADER_LEN;
     let next = || {
-        let frame = frame_at(bytes, 0, at, generation)?;
+        let frame = decode_frame(bytes, 0, at, generation)?;
         at = frame.end;
         Some(frame.end as usize)
     };
@@ -181,7 +181,7 @@ fn frame_ends(bytes: &[u8], generation: u64) -> Vec<usize> {
 fn known_synced(bytes: &[u8], generation: u64) -> usize {
     let frames = (HEADER_LEN as usize..bytes.len())
         .step_by(8)
-        .filter_map(|at| frame_at(bytes, 0, at as u64, generation));
+        .filter_map(|at| decode_frame(bytes, 0, at as u64, generation));
     frames.map(|frame| frame.synced as usize).max().unwrap_or(0)
 }
 
@@ -605,8 +605,8 @@ fn an_invalid_frame_is_reported_and_hides_nothing_before() {
     let bytes = &whole.image.files[last];
     let generation = generation_of(last);
     let end = *frame_ends(bytes, generation).last().unwrap();
-    let frame =
-        frame_at(bytes, 0, *whole.ends.keys().rev().nth(1).unwrap() as u64, generation).unwrap();
+    let frame = decode_frame(bytes, 0, *whole.ends.keys().rev().nth(1).unwrap() as u64, generation)
+        .unwrap();
     let next = frame.revision.next();
     let record = |number: Number, from: Option<Status>, event: &Event| {
         let new = image::logged("/x");

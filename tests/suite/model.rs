@@ -167,7 +167,7 @@ impl Life {
             archive_completed: random.u8(..4) != 0,
             generation_bytes: random.u64(600..4000),
             checkpoint_bytes: random.u64(500..8000),
-            ahead_bytes: random.u64(..1500),
+            preallocate_bytes: random.u64(..1500),
             frame_operations: random.usize(1..8),
             chunk_operations: random.usize(1..12),
             reserve_bytes: 4096,

@@ -17,7 +17,7 @@ use wal_cli::operation::{
 };
 use wal_cli::wal::schema::Table;
 use wal_cli::wal::{
-    BadPush, Change, Known, Layout, Options, Order, Push, PushReport, Retention, Standing, View,
+    BadPush, Change, Known, Layout, Options, Order, Push, PushReport, PushState, Retention, View,
     Wal, WalError,
 };
 
@@ -270,7 +270,7 @@ fn next(
 
 fn states(world: &World) -> Vec<&'static str> {
     let archives = world.view().archives(world.clock.now(), None).unwrap();
-    archives.iter().map(|archive| archive.standing.as_str()).collect()
+    archives.iter().map(|archive| archive.state.as_str()).collect()
 }
 
 fn destinations(report: &PushReport) -> Vec<&str> {
@@ -600,9 +600,8 @@ fn the_next_push_completes_an_interrupted_one() {
             world.check(&when);
             let view = world.view();
             for archive in view.archives(world.clock.now(), None).unwrap() {
-                marked_only += u64::from(
-                    archive.file.pushed.is_some() && archive.standing == Standing::Closed,
-                );
+                marked_only +=
+                    u64::from(archive.file.pushed.is_some() && archive.state == PushState::Ready);
             }
             let wal = world.wal();
             // A cleanup may come before the next push.

@@ -24,7 +24,7 @@ pub fn open(disk: MemoryDisk, seed: u64) -> WalResult<Wal> {
     let options = Options {
         partition_size: 8,
         frame_operations: 20,
-        ahead_bytes: 4096,
+        preallocate_bytes: 4096,
         ..Options::default()
     };
     Wal::open(Arc::new(disk), clock, layout(), options)

@@ -123,7 +123,7 @@ impl<'a> ArchiveList<'a> {
     /// Returns the document of these archives.
     pub fn new(archives: &'a [Archive]) -> ArchiveList<'a> {
         let archives = archives.iter().map(|archive| {
-            let operation = archive.standing.operation().map(|operation| PushDoc {
+            let operation = archive.state.operation().map(|operation| PushDoc {
                 operation_id: AsDisplay(operation.id),
                 number: operation.number.get(),
                 status: AsName(operation.status()),
@@ -133,7 +133,7 @@ impl<'a> ArchiveList<'a> {
                 day: date(archive.day),
                 operations: archive.file.live(),
                 bytes: archive.file.bytes,
-                state: OpenCode(archive.standing.as_str()),
+                state: OpenCode(archive.state.as_str()),
                 destination: archive.to.as_deref(),
                 operation,
             }

@@ -1,37 +1,42 @@
 //! Batches: any number of new operations, logged all or none, in bounded memory.
 //!
-//! What fits one frame becomes one frame. More is written to partitions, a chunk at a time, with numbers that a
-//! synced frame reserved for it; one manifest commits them all. Until then nobody sees any of it, and a batch
-//! that is dropped, or whose process dies, leaves nothing behind but numbers that nobody gets.
+//! What fits one frame becomes one frame. More is written to partitions, a chunk at a time, with
+//! numbers that a synced frame reserved for it; one manifest commits them all. Until then no reader
+//! sees any of it. A batch that is dropped, or whose process dies, leaves nothing but numbers that
+//! are never used.
 
-use super::checkpoint::{CheckpointReport, Exchange};
-use super::preconditions::{Conditions, Decision};
-use super::receipts::{Entry, Receipts};
+use super::edit::{CheckpointReport, ManifestEdit};
+use super::preconditions::{BatchPreconditions, Decision};
+use super::receipts::{Receipt, Receipts};
+use super::store::FileStore;
 use crate::disk::DiskError;
 use crate::operation::{
     self, Event, Logged, Number, Operation, OperationId, Revision, Time, Transition,
 };
+use crate::wal::append::append_one_frame;
 use crate::wal::change::{Admitted, Written};
 use crate::wal::error::{WalError, WalResult};
+use crate::wal::journal::append::{NewFrame, nothing_logged};
+use crate::wal::journal::group_commit::Flush;
 use crate::wal::journal::lock::HeldLock;
 use crate::wal::journal::note;
-use crate::wal::journal::writer::{NewFrame, Wal, nothing_logged};
 use crate::wal::journal::{self, FRAME_MAX, FrameKind, Reservation, TRANSITIONS_MAX};
 use crate::wal::layout::Layout;
 use crate::wal::manifest::{FileEntry, Manifest};
 use crate::wal::schema;
 use crate::wal::spool::Staged;
 
-/// Bytes of operations that are held before they go to partitions: what bounds the memory, whatever they hold.
+/// Bytes of operations that are held before they go to partitions: what bounds the memory, whatever
+/// they hold.
 const CHUNK_BYTES: usize = 8 << 20;
 
-/// How often numbers are reserved anew because the journal was restarted or rotated meanwhile.
+/// How often reserving numbers is repeated because the journal was recovered meanwhile.
 const RESTARTS: usize = 10;
 
 /// New operations on their way into the log. Dropping it abandons them.
 #[derive(Debug)]
 pub struct Batch<'w> {
-    wal: &'w Wal,
+    store: &'w FileStore,
     /// Not in a partition yet, some with content for the spool.
     waiting: Vec<(Logged, Option<Staged>)>,
     /// Bytes of those as records of a frame.
@@ -50,7 +55,7 @@ pub struct Committed {
 
 #[derive(Debug)]
 enum Entries {
-    Frame(Vec<Entry>),
+    Frame(Vec<Receipt>),
     Files(Receipts),
 }
 
@@ -63,7 +68,7 @@ impl Committed {
     /// Hands out what was logged, in the order in which it was pushed.
     pub fn each<E: From<WalError>>(
         &self,
-        mut take: impl FnMut(Entry) -> Result<(), E>,
+        mut take: impl FnMut(Receipt) -> Result<(), E>,
     ) -> Result<(), E> {
         match &self.entries {
             Entries::Frame(entries) => entries.iter().cloned().try_for_each(take),
@@ -72,23 +77,28 @@ impl Committed {
     }
 }
 
-impl Wal {
-    /// Begins a batch of new operations. Nothing is written, and no lock taken, before it outgrows a frame.
+impl FileStore {
+    /// Begins a batch of new operations. Nothing is written, and no lock taken, before it outgrows
+    /// a frame.
     pub fn batch(&self) -> Batch<'_> {
-        Batch { wal: self, waiting: Vec::new(), bytes: 0, count: 0, staging: None }
+        Batch { store: self, waiting: Vec::new(), bytes: 0, count: 0, staging: None }
     }
 
     /// Logs new operations, all or none; durable when this returns.
     ///
-    /// An operation whose idempotency key is there already is not logged again: that one is returned.
+    /// An operation whose idempotency key is there already is not logged again: that one is
+    /// returned.
     pub fn append_new(&self, operations: Vec<Logged>) -> WalResult<Vec<Admitted>> {
         let mut batch = self.batch();
         operations.into_iter().try_for_each(|operation| batch.push(operation))?;
         let mut admitted = Vec::new();
         batch.commit()?.each(|entry| {
             let number = entry.written.number;
-            let existing =
-                if entry.existing { self.read(|view| view.operation(number))? } else { None };
+            let existing = if entry.existing {
+                self.journal.read(|view| view.operation(number))?
+            } else {
+                None
+            };
             admitted.push(match existing {
                 Some(operation) => Admitted::Existing(Box::new(operation)),
                 None => Admitted::Logged(entry.written),
@@ -98,13 +108,13 @@ impl Wal {
         Ok(admitted)
     }
 
-    /// Takes so many numbers and revisions out of circulation, for good: durable when this returns.
-    fn reserve(&self, count: u64) -> WalResult<(Number, Revision)> {
+    /// Reserves this many numbers and revisions. They are never used otherwise. Durable on return.
+    fn reserve_numbers(&self, count: u64) -> WalResult<(Number, Revision)> {
         let payload = Reservation { numbers: count, revisions: count }.encode();
         for _ in 0..RESTARTS {
             let (first, appended) = {
-                let mut inner = self.lock_inner();
-                let mut note = self.take_lock(&mut inner)?;
+                let mut writer = self.journal.lock_writer();
+                let mut note = self.journal.take_lock(&mut writer)?;
                 let first = (note.number, note.revision.next());
                 let frame = NewFrame {
                     kind: FrameKind::Reserved,
@@ -112,33 +122,24 @@ impl Wal {
                     revisions: count,
                     next_number: note.number.saturating_add(count),
                 };
-                let written = self.append_frame(&mut inner, &mut note, &frame);
-                inner.lock.unlock()?;
+                let written = self.journal.append_frame(&mut writer, &mut note, &frame);
+                writer.lock.unlock()?;
                 written?;
-                (first, inner.appended(&note))
+                (first, writer.appended(&note))
             };
-            if self.flush_or_recover(&appended)? {
+            if self.journal.flush_or_recover(&appended)? == Flush::Synced {
                 return Ok(first);
             }
-            // Whether the frame outlived a restart does not matter: nobody has used its numbers, nor will.
+            // Whether the frame survived the recovery does not matter: its numbers are unused and
+            // stay so.
         }
         let moving =
-            std::io::Error::other("the journal was restarted again and again meanwhile; try again");
+            std::io::Error::other("the journal was recovered repeatedly meanwhile; try again");
         Err(WalError::NotLogged(DiskError::new(
             "reserve numbers in",
             &self.layout.journal(),
             moving,
         )))
-    }
-
-    pub(in crate::wal) fn check_room(&self, more: u64) -> WalResult<()> {
-        let free = self.disk.free_bytes(self.layout.base())?;
-        let wanted = self.kept_free()?;
-        if free.saturating_sub(more) < wanted {
-            let path = self.layout.base().to_owned();
-            return Err(WalError::NoSpace { path, free, wanted });
-        }
-        Ok(())
     }
 }
 
@@ -148,8 +149,8 @@ impl<'w> Batch<'w> {
         self.count
     }
 
-    /// Adds an operation. One that no frame could hold is refused, and the batch goes on without it; any
-    /// other error ends it: nothing of it is logged.
+    /// Adds an operation. One that no frame could hold is refused, and the batch goes on without
+    /// it; any other error ends it: nothing of it is logged.
     pub fn push(&mut self, operation: Logged) -> WalResult<()> {
         self.push_staged(operation, None)
     }
@@ -159,15 +160,15 @@ impl<'w> Batch<'w> {
         let (operation_type, backend) =
             (operation.operation_type.clone(), operation.backend.clone());
         let event = Event::Logged(Box::new(operation));
-        let head = journal::payload_head_len(self.wal.actor());
+        let head = journal::payload_head_len(self.store.journal.actor());
         let bytes = journal::record_len(&operation_type, &backend, &event);
         if journal::frame_len(head + bytes) > FRAME_MAX {
             return Err(WalError::TooLarge { bytes, max: FRAME_MAX });
         }
-        let full = self.waiting.len() == self.wal.options.frame_operations.min(TRANSITIONS_MAX)
+        let full = self.waiting.len() == self.store.options.frame_operations.min(TRANSITIONS_MAX)
             || journal::frame_len(head + self.bytes + bytes) > FRAME_MAX;
         if self.staging.is_none() && full {
-            self.staging = Some(Staging::begin(self.wal)?);
+            self.staging = Some(Staging::begin(self.store)?);
         }
         if let Event::Logged(logged) = event {
             self.waiting.push((*logged, staged));
@@ -176,7 +177,7 @@ impl<'w> Batch<'w> {
         self.count += 1;
         match &mut self.staging {
             Some(staging)
-                if self.waiting.len() >= self.wal.options.chunk_operations
+                if self.waiting.len() >= self.store.options.chunk_operations
                     || self.bytes >= CHUNK_BYTES =>
             {
                 self.bytes = 0;
@@ -195,13 +196,14 @@ impl<'w> Batch<'w> {
         staging.publish().map_err(nothing_logged)
     }
 
-    /// Logs all of them: durable when this returns. After an error nothing is logged, unless it is `Unconfirmed`.
+    /// Logs all of them: durable when this returns. After an error nothing is logged, unless it is
+    /// `Unconfirmed`.
     pub fn commit(mut self) -> WalResult<Committed> {
         self.prepare()?;
         if let Some(staging) = self.staging {
             return staging.commit();
         }
-        self.wal.check_room(0)?;
+        self.store.reserve.check_room(0)?;
         let has_content = self.waiting.iter().any(|(_, staged)| staged.is_some());
         let operations: Vec<Logged> =
             self.waiting.iter().map(|(operation, _)| operation.clone()).collect();
@@ -209,13 +211,13 @@ impl<'w> Batch<'w> {
         let entry = |(admitted, operation): (Admitted, &Logged)| match admitted {
             Admitted::Logged(written) => {
                 extend(&mut numbers, written.number);
-                Entry::new(written, operation)
+                Receipt::new(written, operation)
             }
-            Admitted::Existing(existing) => Entry::existing(&existing),
+            Admitted::Existing(existing) => Receipt::existing(&existing),
         };
         let admitted = match has_content {
-            true => self.wal.append_staged(self.waiting)?,
-            false => self.wal.append_one_frame(operations.clone())?,
+            true => self.store.spool.append_staged(self.waiting)?,
+            false => append_one_frame(&self.store.journal, operations.clone())?,
         };
         let entries = admitted.into_iter().zip(&operations).map(entry).collect();
         Ok(Committed { numbers, entries: Entries::Frame(entries) })
@@ -225,15 +227,15 @@ impl<'w> Batch<'w> {
 /// A batch too large for a frame: its partitions so far. Dropping it removes them.
 #[derive(Debug)]
 struct Staging<'w> {
-    wal: &'w Wal,
+    store: &'w FileStore,
     /// Names of all files, the one being written included.
     names: Vec<String>,
-    exchange: Exchange,
+    edit: ManifestEdit,
     counter: u64,
     numbers: Vec<(Number, Number)>,
     receipts: Receipts,
-    conditions: Conditions,
-    /// Whether it tells of what others logged.
+    conditions: BatchPreconditions,
+    /// True if its receipts name operations that other processes logged.
     relies_on_others: bool,
     /// Content of the partition being written.
     content: Vec<(OperationId, Staged)>,
@@ -247,33 +249,33 @@ struct Staging<'w> {
 }
 
 impl<'w> Staging<'w> {
-    fn begin(wal: &'w Wal) -> WalResult<Staging<'w>> {
-        wal.check_room(0)?;
-        let held = wal.lock_checkpoint()?;
-        for directory in wal.layout.directories() {
+    fn begin(store: &'w FileStore) -> WalResult<Staging<'w>> {
+        store.reserve.check_room(0)?;
+        let held = store.lock_checkpoint()?;
+        for directory in store.layout.directories() {
             // Their names are made durable by `sweep`, before anything is published in them.
-            wal.disk.create_dir_if_missing(&directory).map_err(WalError::NotLogged)?;
+            store.disk.create_dir_if_missing(&directory).map_err(WalError::NotLogged)?;
         }
         {
             // Makes the log if there is none.
-            let mut inner = wal.lock_inner();
-            wal.take_lock(&mut inner)?;
-            inner.lock.unlock()?;
+            let mut writer = store.journal.lock_writer();
+            store.journal.take_lock(&mut writer)?;
+            writer.lock.unlock()?;
         }
         let ready = || {
-            wal.sweep(&mut CheckpointReport::default())?;
-            let counter = wal.highest_counter(&wal.manifest()?)?;
-            Ok((counter, Receipts::create(&*wal.disk, &wal.layout, wal.clock.random())?))
+            store.sweep(&mut CheckpointReport::default())?;
+            let counter = store.highest_counter(&store.manifest()?)?;
+            Ok((counter, Receipts::create(&*store.disk, &store.layout, store.clock.random())?))
         };
         let (counter, receipts) = ready().map_err(nothing_logged)?;
         Ok(Staging {
-            wal,
+            store,
             names: Vec::new(),
-            exchange: Exchange::default(),
+            edit: ManifestEdit::default(),
             counter,
             numbers: Vec::new(),
             receipts,
-            conditions: Conditions::default(),
+            conditions: BatchPreconditions::default(),
             relies_on_others: false,
             content: Vec::new(),
             links: Vec::new(),
@@ -283,14 +285,15 @@ impl<'w> Staging<'w> {
         })
     }
 
-    /// Numbers these operations and writes them to partitions in `tmp/`, each flushed before the next is made.
+    /// Numbers these operations and writes them to partitions in `tmp/`, each flushed before the
+    /// next is made.
     fn stage(&mut self, operations: Vec<(Logged, Option<Staged>)>) -> WalResult<()> {
-        let wal = self.wal;
+        let store = self.store;
         // Those that turn out to be there already do not use theirs.
-        let mut free = wal.reserve(operations.len() as u64)?;
+        let mut free = store.reserve_numbers(operations.len() as u64)?;
         let mut operations = operations.into_iter();
         while operations.len() > 0 {
-            let now = wal.clock.now();
+            let now = store.clock.now();
             let mut rows = self.rows(&mut operations, now, &mut free)?;
             if rows.is_empty() {
                 continue;
@@ -298,14 +301,14 @@ impl<'w> Staging<'w> {
             self.counter += 1;
             let name = Layout::partition_name(now, self.counter);
             let bytes = schema::encode(&mut rows)?;
-            wal.check_room(bytes.len() as u64)?;
-            let path = wal.layout.staged(&name);
+            store.reserve.check_room(bytes.len() as u64)?;
+            let path = store.layout.staged(&name);
             self.names.push(name.clone());
-            wal.disk.write_new_synced(&path, &bytes)?;
+            store.disk.write_new_synced(&path, &bytes)?;
             // Content is durable under its name long before a manifest names the operation.
-            wal.publish_staged(&self.content)?;
+            store.spool.publish_staged(&self.content)?;
             self.links.extend(self.content.drain(..).map(|(id, staged)| (id, staged.into_name())));
-            self.exchange.added.extend(FileEntry::describe(name, None, &rows, &bytes));
+            self.edit.added.extend(FileEntry::describe(name, None, &rows, &bytes));
         }
         self.receipts.flush()
     }
@@ -317,39 +320,40 @@ impl<'w> Staging<'w> {
         now: Time,
         (number, revision): &mut (Number, Revision),
     ) -> WalResult<Vec<Operation>> {
-        let wal = self.wal;
-        let limit = wal.options.partition_size;
+        let store = self.store;
+        let limit = store.options.partition_size;
         let mut rows = Vec::with_capacity(limit.min(operations.len()));
-        let mut inner = None;
+        let mut writer = None;
         while rows.len() < limit
             && let Some((mut logged, staged)) = operations.next()
         {
             if logged.has_conditions() {
-                // What it was decided on may be somebody else's, and not durable yet.
+                // The decision may depend on what another process logged, which may not be durable
+                // yet.
                 self.relies_on_others = true;
-                if inner.is_none() {
-                    let inner = inner.insert(wal.lock_inner());
-                    inner.view.catch_up()?;
+                if writer.is_none() {
+                    let writer = writer.insert(store.journal.lock_writer());
+                    writer.view.catch_up()?;
                 }
-                let Some(inner) = &inner else { continue };
-                logged = match self.conditions.decide(&inner.view, logged)? {
+                let Some(writer) = &writer else { continue };
+                logged = match self.conditions.decide(&writer.view, logged)? {
                     Decision::New(logged) => *logged,
                     Decision::Existing(operation) => {
-                        self.receipts.push(&Entry::existing(&operation));
+                        self.receipts.push(&Receipt::existing(&operation));
                         self.relies_on_others = true;
                         continue;
                     }
-                    Decision::Twin(written, logged) => {
-                        self.receipts.push(&Entry::new(written, &logged));
+                    Decision::Duplicate(written, logged) => {
+                        self.receipts.push(&Receipt::new(written, &logged));
                         continue;
                     }
                 };
             }
-            let id = wal.new_id(now, rows.len());
+            let id = store.journal.new_id(now, rows.len());
             let written = Written { number: *number, id, revision: *revision, deleted: false };
             self.content.extend(staged.map(|staged| (id, staged)));
             self.conditions.logged(&logged, &written);
-            self.receipts.push(&Entry::new(written, &logged));
+            self.receipts.push(&Receipt::new(written, &logged));
             extend(&mut self.numbers, *number);
             let transition = Transition {
                 revision: *revision,
@@ -359,7 +363,7 @@ impl<'w> Staging<'w> {
                 from: None,
                 operation_type: logged.operation_type.clone(),
                 backend: logged.backend.clone(),
-                actor: journal::actor_as_logged(wal.actor()).to_owned(),
+                actor: journal::actor_as_logged(store.journal.actor()).to_owned(),
                 event: Event::Logged(Box::new(logged)),
             };
             rows.extend(operation::apply(None, &transition)?);
@@ -373,9 +377,9 @@ impl<'w> Staging<'w> {
         if !self.published {
             if self.relies_on_others {
                 // What another process logged is promised again by us, so it has to be durable.
-                self.wal.confirm()?;
+                self.store.journal.confirm()?;
             }
-            self.wal.publish(&self.exchange)?;
+            self.store.publish(&self.edit)?;
             self.published = true;
         }
         Ok(())
@@ -391,16 +395,17 @@ impl<'w> Staging<'w> {
     }
 
     fn commit_files(&mut self) -> WalResult<()> {
-        let wal = self.wal;
-        let mut inner = wal.lock_inner();
-        let note = wal.take_lock(&mut inner).map_err(nothing_logged)?;
+        let store = self.store;
+        let mut writer = store.journal.lock_writer();
+        let note = store.journal.take_lock(&mut writer).map_err(nothing_logged)?;
         let committed = (|| {
-            self.conditions.still_hold(&inner.view)?;
-            // Whoever sees the operations before the manifest's name is durable must not write about them: a power
-            // cut would take them back. So if we die here, the next writer makes everything durable first.
-            wal.note_at_work(&inner)?;
+            self.conditions.still_hold(&writer.view)?;
+            // Whoever sees the operations before the manifest's name is durable must not write
+            // about them: a power cut would take them back. So if we die here, the next writer
+            // makes everything durable first.
+            store.journal.note_at_work(&writer)?;
             self.committing = true;
-            wal.replace_manifest(&inner.view, &mut self.exchange, None)
+            store.replace_manifest(&writer.view, &mut self.edit, None)
         })();
         let result = match committed {
             Ok(()) => Ok(()),
@@ -408,22 +413,24 @@ impl<'w> Staging<'w> {
             Err(error) => Err(nothing_logged(error)),
         };
         if !matches!(result, Err(WalError::Unconfirmed { .. })) {
-            // Should this fail, the next writer looks after the journal once more, which does no harm.
-            let _ = note::write(inner.lock.file(), &note);
+            // Should this fail, the next writer looks after the journal once more, which does no
+            // harm.
+            let _ = note::write(writer.lock.file(), &note);
         }
-        // What is committed is committed, whatever becomes of the lock; it ends with us at the latest.
-        let _ = inner.lock.unlock();
-        drop(inner);
+        // What is committed is committed, whatever becomes of the lock; it ends with us at the
+        // latest.
+        let _ = writer.lock.unlock();
+        drop(writer);
         tracing::debug!(files = self.names.len(), ok = result.is_ok(), "batch committed");
         result
     }
 
-    /// Whether the manifest that can be seen names what we wrote, as far as anybody can tell.
+    /// Returns false if the current manifest certainly does not name the files of this batch.
     fn is_committed(&self) -> bool {
         if !self.committing {
             return false;
         }
-        match Manifest::load(&*self.wal.disk, &self.wal.layout) {
+        match Manifest::load(&*self.store.disk, &self.store.layout) {
             Ok(Some(manifest)) => self
                 .names
                 .last()
@@ -434,7 +441,7 @@ impl<'w> Staging<'w> {
 
     fn unconfirmed(&self, error: &WalError) -> WalError {
         let mut ids = Vec::new();
-        // As many as can still be read; the numbers are told in any case.
+        // As many as can still be read. The message names the numbers in any case.
         let _ = self.receipts.each(|entry| {
             ids.push(entry.written.id);
             Ok::<(), WalError>(())
@@ -457,10 +464,10 @@ impl Drop for Staging<'_> {
         // What cannot be removed now, a sweep will.
         let content = self.content.drain(..).map(|(id, staged)| (id, staged.into_name()));
         self.links.extend(content);
-        let _ = self.wal.remove_unknown(&self.links);
+        let _ = self.store.spool.remove_unknown(&self.links);
         for name in &self.names {
-            let _ = self.wal.disk.remove_file(&self.wal.layout.staged(name));
-            let _ = self.wal.disk.remove_file(&self.wal.layout.file(name));
+            let _ = self.store.disk.remove_file(&self.store.layout.staged(name));
+            let _ = self.store.disk.remove_file(&self.store.layout.file(name));
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Keys and dependencies of a large batch: looked up while it is staged, and once more before it is committed.
+//! Keys and dependencies of a large batch, checked while it is staged and again before it is
+//! committed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::operation::{Logged, Number, Operation, OperationId};
 use crate::wal::change::Written;
 use crate::wal::error::{WalError, WalResult};
-use crate::wal::read::admit::{Fate, same_or_taken};
+use crate::wal::read::precheck::{DependencyState, same_or_taken};
 use crate::wal::read::view::View;
 
 /// A key, short: of a million, no two are the same.
@@ -18,11 +19,11 @@ type KeyHash = [u8; 16];
 ///
 /// Nobody but the batch writes Parquet files while it runs, so the keys in those are read once.
 #[derive(Debug, Default)]
-pub struct Conditions {
+pub struct BatchPreconditions {
     /// Keys of operations that were there before; none: not read yet.
-    theirs: Option<HashMap<KeyHash, Number>>,
-    /// Keys that the batch logs, with a hash of what they stand for.
-    ours: HashMap<KeyHash, (u64, Written)>,
+    existing_keys: Option<HashMap<KeyHash, Number>>,
+    /// Keys that the batch logs, with a hash of the work of their operations.
+    batch_keys: HashMap<KeyHash, (u64, Written)>,
     /// What its operations wait for, and whether that is still to come.
     dependencies: BTreeMap<OperationId, bool>,
 }
@@ -34,20 +35,20 @@ pub enum Decision {
     New(Box<Logged>),
     /// Its key is there already, with the same parameters.
     Existing(Box<Operation>),
-    /// Its key stands in this batch already, with the same parameters.
-    Twin(Written, Box<Logged>),
+    /// The batch already uses its key, with the same parameters.
+    Duplicate(Written, Box<Logged>),
 }
 
-impl Conditions {
+impl BatchPreconditions {
     /// Decides on an operation.
     pub fn decide(&mut self, view: &View, mut logged: Logged) -> WalResult<Decision> {
         if let Some(key) = &logged.idempotency_key {
             let hash = hash_of(key);
-            if let Some((work, written)) = self.ours.get(&hash) {
+            if let Some((work, written)) = self.batch_keys.get(&hash) {
                 if *work != work_of(&logged) {
                     return Err(WalError::KeyTwice { key: key.clone() });
                 }
-                return Ok(Decision::Twin(written.clone(), Box::new(logged)));
+                return Ok(Decision::Duplicate(written.clone(), Box::new(logged)));
             }
             if let Some(number) = self.keys_before(view)?.get(&hash)
                 && let Some(existing) = view.operation(*number)?
@@ -59,10 +60,10 @@ impl Conditions {
         for id in std::mem::take(&mut logged.depends_on) {
             let is_open = match self.dependencies.get(&id) {
                 Some(known) => *known,
-                None => match view.fate(id)? {
-                    Fate::Unknown => return Err(WalError::UnknownDependency { id }),
-                    Fate::Done => false,
-                    Fate::Open(_) | Fate::Failed(_) => true,
+                None => match view.dependency_state(id)? {
+                    DependencyState::Unknown => return Err(WalError::UnknownDependency { id }),
+                    DependencyState::Done => false,
+                    DependencyState::Open(_) | DependencyState::Failed(_) => true,
                 },
             };
             self.dependencies.insert(id, is_open);
@@ -77,23 +78,25 @@ impl Conditions {
     /// The batch logs this operation.
     pub fn logged(&mut self, logged: &Logged, written: &Written) {
         if let Some(key) = &logged.idempotency_key {
-            self.ours.insert(hash_of(key), (work_of(logged), written.clone()));
+            self.batch_keys.insert(hash_of(key), (work_of(logged), written.clone()));
         }
     }
 
-    /// Whether it all still holds, under `lock`: others may have logged or deleted something meanwhile.
+    /// Whether it all still holds, under `lock`: others may have logged or deleted something
+    /// meanwhile.
     ///
     /// That a dependency has ended since is seen by the drain loop, which looks at all of them.
     pub fn still_hold(&self, view: &View) -> WalResult<()> {
-        if !self.ours.is_empty() {
+        if !self.batch_keys.is_empty() {
             for (key, number) in view.logged_keys() {
-                if self.ours.contains_key(&hash_of(&key)) && view.operation(number)?.is_some() {
+                if self.batch_keys.contains_key(&hash_of(&key)) && view.operation(number)?.is_some()
+                {
                     return Err(WalError::KeyTaken { key, number });
                 }
             }
         }
         for (id, is_open) in &self.dependencies {
-            if *is_open && matches!(view.fate(*id)?, Fate::Unknown) {
+            if *is_open && matches!(view.dependency_state(*id)?, DependencyState::Unknown) {
                 return Err(WalError::UnknownDependency { id: *id });
             }
         }
@@ -101,12 +104,14 @@ impl Conditions {
     }
 
     fn keys_before(&mut self, view: &View) -> WalResult<&HashMap<KeyHash, Number>> {
-        if self.theirs.is_none() {
+        if self.existing_keys.is_none() {
             let mut keys = HashMap::new();
             for file in view.files().iter().filter(|file| file.keys > 0) {
                 for row in view.table(file)?.read_all()? {
                     // One that was deleted may still have its row.
-                    if view.is_touched(row.number) && view.standing(row.number, row.id)?.is_none() {
+                    if view.is_touched(row.number)
+                        && view.revision_and_status(row.number, row.id)?.is_none()
+                    {
                         continue;
                     }
                     if let Some(key) =
@@ -120,9 +125,9 @@ impl Conditions {
             keys.extend(
                 view.logged_keys().into_iter().map(|(key, number)| (hash_of(&key), number)),
             );
-            self.theirs = Some(keys);
+            self.existing_keys = Some(keys);
         }
-        Ok(self.theirs.get_or_insert_default())
+        Ok(self.existing_keys.get_or_insert_default())
     }
 }
 
@@ -132,7 +137,7 @@ fn hash_of(key: &str) -> KeyHash {
     hash
 }
 
-/// Tells operations apart that are to do different things.
+/// Returns a hash of what an operation is to do.
 fn work_of(logged: &Logged) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&logged.operation_type, &logged.backend, &logged.parameters).hash(&mut hasher);

@@ -1,4 +1,4 @@
-//! What a large batch has to tell once it is committed, kept in a file without a name meanwhile.
+//! The receipts of a large batch, kept in an unnamed file until it is committed.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,8 @@ use crate::wal::layout::Layout;
 /// Bytes that are read at a time.
 const STEP: usize = 256 * 1024;
 
-/// Bytes before a record's path: number, id, revision, kind, whether it existed, status, length of the path.
+/// Bytes before a record's path: number, id, revision, kind, whether it existed, status, length of
+/// the path.
 const HEAD: usize = 8 + 16 + 8 + 4 + 1 + 1 + 4;
 
 /// Stands for the length of a path that is not there.
@@ -21,7 +22,7 @@ const NO_PATH: u32 = u32::MAX;
 
 /// One operation that a batch logged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct Receipt {
     /// Its number, id and revision.
     pub written: Written,
     /// Its type.
@@ -38,10 +39,10 @@ pub struct Entry {
     pub spooled: bool,
 }
 
-impl Entry {
-    /// What is told of an operation that was logged.
-    pub fn new(written: Written, operation: &Logged) -> Entry {
-        Entry {
+impl Receipt {
+    /// Returns the receipt of an operation that was logged.
+    pub fn new(written: Written, operation: &Logged) -> Receipt {
+        Receipt {
             written,
             operation_type: operation.operation_type.clone(),
             backend: operation.backend.clone(),
@@ -52,10 +53,10 @@ impl Entry {
         }
     }
 
-    /// What is told of one that was there already.
-    pub fn existing(operation: &Operation) -> Entry {
+    /// Returns the receipt of an operation that was logged before.
+    pub fn existing(operation: &Operation) -> Receipt {
         let Operation { number, id, revision, .. } = *operation;
-        Entry {
+        Receipt {
             written: Written { number, id, revision, deleted: false },
             operation_type: operation.operation_type.clone(),
             backend: operation.backend.clone(),
@@ -87,7 +88,7 @@ impl Receipts {
     }
 
     /// Adds an entry; in memory until [`Receipts::flush`].
-    pub fn push(&mut self, entry: &Entry) {
+    pub fn push(&mut self, entry: &Receipt) {
         let known = self
             .kinds
             .iter()
@@ -123,7 +124,7 @@ impl Receipts {
     /// Hands out all entries, in order.
     pub fn each<E: From<WalError>>(
         &self,
-        mut take: impl FnMut(Entry) -> Result<(), E>,
+        mut take: impl FnMut(Receipt) -> Result<(), E>,
     ) -> Result<(), E> {
         let Some(file) = &self.file else { return Ok(()) };
         let mut buffer = Vec::new();
@@ -137,7 +138,8 @@ impl Receipts {
                 used += len;
             }
             if used == 0 {
-                // The record is longer than what was read; if all was read, it is not what we wrote.
+                // The record is longer than what was read; if all was read, it is not what we
+                // wrote.
                 if read < wanted {
                     return Err(WalError::damaged(
                         &self.path,
@@ -155,7 +157,7 @@ impl Receipts {
         Ok(())
     }
 
-    fn decode(&self, bytes: &[u8]) -> Option<(Entry, usize)> {
+    fn decode(&self, bytes: &[u8]) -> Option<(Receipt, usize)> {
         let number = Number::new(u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?));
         let id = OperationId::from_bytes(bytes.get(8..24)?.try_into().ok()?);
         let revision = Revision::new(u64::from_le_bytes(bytes.get(24..32)?.try_into().ok()?));
@@ -173,7 +175,7 @@ impl Receipts {
             }
         };
         let written = Written { number, id, revision, deleted: false };
-        Some((Entry { written, operation_type, backend, path, status, existing, spooled }, len))
+        Some((Receipt { written, operation_type, backend, path, status, existing, spooled }, len))
     }
 }
 
@@ -192,8 +194,8 @@ mod tests {
         disk.create_dir(Path::new("/tmp")).unwrap();
         let mut receipts = Receipts::create(&disk, &layout, 5).unwrap();
         assert_eq!(disk.list(&layout.tmp()).unwrap(), []);
-        let entries: Vec<Entry> = (0..4000u64)
-            .map(|nth| Entry {
+        let entries: Vec<Receipt> = (0..4000u64)
+            .map(|nth| Receipt {
                 written: Written {
                     number: Number::new(nth + 7),
                     id: OperationId::new(Time::from_millis(1), nth as usize, 3),

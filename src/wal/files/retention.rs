@@ -1,11 +1,13 @@
-//! Retention: dropping what is old enough, and writing archives of days that are over anew: joined, without deleted rows.
+//! Retention: pruning old operations, and rewriting archives of past days, merged and without
+//! deleted rows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::checkpoint::{ARCHIVE_PARTITIONS, CheckpointReport, Dropped, Exchange};
-use crate::operation::{Number, Operation, OperationId, State, Status, Time};
+use super::archive_days::{Unsettled, days_of_archives, unsettled_archives};
+use super::edit::{ARCHIVE_PARTITIONS, CheckpointReport, Dropped, ManifestEdit};
+use super::store::FileStore;
+use crate::operation::{Operation, OperationId, State, Status, Time};
 use crate::wal::error::{WalError, WalResult};
-use crate::wal::journal::writer::Wal;
 use crate::wal::layout::Layout;
 use crate::wal::manifest::FileEntry;
 use crate::wal::read::view::View;
@@ -30,7 +32,8 @@ pub struct CleanupPlan {
     pub operations: u64,
     /// Failed operations that are dropped.
     pub failed: u64,
-    /// Operations old enough that stay because others wait for them, with what shares their archive.
+    /// Operations old enough that stay because others wait for them, with what shares their
+    /// archive.
     pub kept: u64,
     /// Operations old enough that stay because their archive is not pushed yet.
     pub unpushed: u64,
@@ -39,9 +42,9 @@ pub struct CleanupPlan {
 }
 
 impl CleanupPlan {
-    fn count(&mut self, exchange: &Exchange) {
-        self.operations = exchange.dropped.values().map(|dropped| dropped.completed).sum();
-        self.failed = exchange.dropped.values().map(|dropped| dropped.failed).sum();
+    fn count(&mut self, edit: &ManifestEdit) {
+        self.operations = edit.dropped.values().map(|dropped| dropped.completed).sum();
+        self.failed = edit.dropped.values().map(|dropped| dropped.failed).sum();
     }
 }
 
@@ -60,7 +63,8 @@ impl Age {
         day < self.oldest_kept
     }
 
-    /// Whether a row of a partition goes. Nothing ends before it is logged, whatever the clock said then.
+    /// Whether a row of a partition goes. Nothing ends before it is logged, whatever the clock said
+    /// then.
     fn drops(&self, row: &Operation) -> bool {
         match &row.state {
             State::Completed { at, .. } => self.is_old((*at).max(row.logged_at).day()),
@@ -70,32 +74,49 @@ impl Age {
     }
 }
 
-impl Wal {
-    /// Drops what is old enough by the clock of this moment, or only tells what that would be.
+impl View {
+    /// Returns what a cleanup, which adopts them first, would prune of the original operations;
+    /// `None` without such operations.
+    pub fn plan_of_originals(&self, max_age_days: u64, now: Time) -> Option<CleanupPlan> {
+        let oldest_kept = now.day().saturating_sub(i64::try_from(max_age_days).unwrap_or(i64::MAX));
+        let old = |row: &&Operation| match row.state {
+            State::Completed { at, .. } => at.day() < oldest_kept,
+            _ => false,
+        };
+        let operations = self.original_rows()?.operations().iter().filter(old).count() as u64;
+        Some(CleanupPlan { operations, ..CleanupPlan::default() })
+    }
+}
+
+impl FileStore {
+    /// Prunes what is old enough by the present clock, or returns what that would be.
     pub fn cleanup(&self, retention: Retention, dry_run: bool) -> WalResult<CleanupPlan> {
         let now = self.clock.now();
         let age = age(retention, now, now);
         if dry_run {
-            return self.read(|view| {
-                let (mut plan, exchange) = self.plan_cleanup(view, &age)?;
-                plan.count(&exchange);
+            return self.journal.read(|view| {
+                let (mut plan, edit) = self.plan_cleanup(view, &age)?;
+                plan.count(&edit);
                 let limit = self.archive_rows() as u64;
                 let (files, deleted) = (view.files(), view.deleted_numbers());
                 let unsettled =
-                    unsettled_archives(files, &exchange.removed, &deleted, age.today, limit);
+                    unsettled_archives(files, &edit.removed, &deleted, age.today, limit);
                 plan.joined = unsettled.iter().map(Unsettled::joined).sum();
                 Ok(plan)
             });
         }
-        let _held = self.finishing(|| self.lock_checkpoint())?;
+        let _held = self.reserve.finishing(|| self.lock_checkpoint())?;
         self.clean_up_on_any_disk(&age)
     }
 
-    /// Drops what was old enough already when the last cleanup ran, unless somebody else is at work on the files.
+    /// Prunes what was old enough at the last cleanup, unless another process works on the files.
     ///
-    /// A clock that jumped ahead thus has to stay there until the next cleanup before anything goes because of it.
+    /// A clock that jumped ahead thus has to stay there until the next cleanup before anything goes
+    /// because of it.
     pub fn cleanup_if_free(&self, retention: Retention) -> WalResult<Option<CleanupPlan>> {
-        let Some(_held) = self.finishing(|| self.try_lock_checkpoint())? else { return Ok(None) };
+        let Some(_held) = self.reserve.finishing(|| self.try_lock_checkpoint())? else {
+            return Ok(None);
+        };
         let now = self.clock.now();
         let last = self.manifest()?.last_cleanup;
         let believed = last.map_or(Time::from_millis(i64::MIN), |last| last.min(now));
@@ -103,34 +124,34 @@ impl Wal {
     }
 
     fn clean_up_on_any_disk(&self, age: &Age) -> WalResult<CleanupPlan> {
-        let plan = self.finishing(|| self.clean_up(age))?;
-        self.keep_reserve();
+        let plan = self.reserve.finishing(|| self.clean_up(age))?;
+        self.reserve.keep();
         Ok(plan)
     }
 
     fn clean_up(&self, age: &Age) -> WalResult<CleanupPlan> {
         let mut report = self.fold_all(true)?;
-        let (mut plan, mut exchange) = self.read(|view| self.plan_cleanup(view, age))?;
-        self.commit(&mut exchange, Some(self.clock.now()))?;
-        self.remove_replaced(&exchange, &mut report)?;
-        self.sweep_spool_again();
-        plan.archives.retain(|(name, _, _)| exchange.dropped.contains_key(name));
-        plan.count(&exchange);
+        let (mut plan, mut edit) = self.journal.read(|view| self.plan_cleanup(view, age))?;
+        self.commit(&mut edit, Some(self.clock.now()))?;
+        self.remove_replaced(&edit, &mut report)?;
+        self.spool.sweep_spool_again();
+        plan.archives.retain(|(name, _, _)| edit.dropped.contains_key(name));
+        plan.count(&edit);
         plan.joined = self.settle_archives(age.today, &mut report)?;
         Ok(plan)
     }
 
-    fn plan_cleanup(&self, view: &View, age: &Age) -> WalResult<(CleanupPlan, Exchange)> {
+    fn plan_cleanup(&self, view: &View, age: &Age) -> WalResult<(CleanupPlan, ManifestEdit)> {
         let mut plan = CleanupPlan::default();
-        let mut exchange = Exchange::default();
-        let Some(manifest) = view.manifest() else { return Ok((plan, exchange)) };
+        let mut edit = ManifestEdit::default();
+        let Some(manifest) = view.manifest() else { return Ok((plan, edit)) };
         let days = days_of_archives(&manifest.files, age.today);
         let needed = view.dependencies()?;
         let pushes = view.marked_pushes()?;
         for file in &manifest.files {
             if file.is_archive() {
                 if let Some(entry) = view.newly_pushed(file, &pushes)? {
-                    exchange.changed.insert(entry.name.clone(), entry);
+                    edit.changed.insert(entry.name.clone(), entry);
                 }
                 if !days.get(file.name.as_str()).is_some_and(|day| age.is_old(*day)) {
                     continue;
@@ -144,8 +165,8 @@ impl Wal {
                     continue;
                 }
                 plan.archives.push((file.name.clone(), file.live(), file.bytes));
-                exchange.removed.insert(file.name.clone());
-                exchange.dropped.insert(file.name.clone(), Dropped::default());
+                edit.removed.insert(file.name.clone());
+                edit.dropped.insert(file.name.clone(), Dropped::default());
                 continue;
             }
             let ended = file.count_of(Status::Completed)
@@ -159,7 +180,7 @@ impl Wal {
             for row in
                 rows.iter().filter(|row| !file.superseded.contains(row.number) && age.drops(row))
             {
-                // What the journal says of it is newer: somebody may have retried it.
+                // The journal has a newer state: the operation may have been retried.
                 if view.is_touched(row.number) {
                     continue;
                 }
@@ -183,15 +204,15 @@ impl Wal {
                 continue;
             }
             entry.superseded.extend(gone.numbers.iter().copied());
-            exchange.dropped.insert(file.name.clone(), gone);
+            edit.dropped.insert(file.name.clone(), gone);
             entry.count_rows(rows.iter());
             if entry.live() == 0 {
-                exchange.removed.insert(entry.name);
+                edit.removed.insert(entry.name);
             } else {
-                exchange.changed.insert(entry.name.clone(), entry);
+                edit.changed.insert(entry.name.clone(), entry);
             }
         }
-        Ok((plan, exchange))
+        Ok((plan, edit))
     }
 
     fn holds_any(
@@ -212,8 +233,9 @@ impl Wal {
         self.options.partition_size * ARCHIVE_PARTITIONS
     }
 
-    /// Writes archives of days that are over anew, where that joins them or leaves deleted rows out; how many were joined.
-    /// There is a commit for each group, so that memory stays bounded. Damage stops only the group that it is in.
+    /// Rewrites archives of past days where that merges them or drops deleted rows. Returns how
+    /// many were merged. There is a commit for each group, so that memory stays bounded. Damage
+    /// stops only the group that it is in.
     pub(in crate::wal) fn settle_archives(
         &self,
         today: i64,
@@ -242,80 +264,30 @@ impl Wal {
     fn write_anew(&self, group: &Unsettled, report: &mut CheckpointReport) -> WalResult<()> {
         let used = self.highest_counter(&self.manifest()?)?;
         let mut counter = used;
-        let mut exchange = Exchange::default();
+        let mut edit = ManifestEdit::default();
         let mut rows = Vec::new();
         for file in &group.files {
             let view = View::open(self.disk.clone(), self.layout.clone())?;
-            // An archived operation changes only by being deleted, and then the journal holds the tombstone.
+            // An archived operation changes only by being deleted, and then the journal holds the
+            // tombstone.
             let kept = view.table(file)?.read_all()?;
             rows.extend(kept.into_iter().filter(|row| !file.superseded.contains(row.number)));
-            exchange.removed.insert(file.name.clone());
+            edit.removed.insert(file.name.clone());
         }
         let written = (|| {
-            self.stage(rows, self.archive_rows(), Some(group.day), &mut exchange, || {
+            self.stage(rows, self.archive_rows(), Some(group.day), &mut edit, || {
                 counter += 1;
                 Layout::archive_name(group.day, counter)
             })?;
-            self.publish(&exchange)?;
-            self.commit(&mut exchange, None)
+            self.publish(&edit)?;
+            self.commit(&mut edit, None)
         })();
         if written.as_ref().is_err_and(WalError::is_full) {
-            self.give_back(used);
+            self.remove_uncommitted(used);
         }
         written?;
-        self.remove_replaced(&exchange, report)
+        self.remove_replaced(&edit, report)
     }
-}
-
-/// Archives of a day that are written anew together.
-#[derive(Debug)]
-pub(in crate::wal) struct Unsettled {
-    day: Time,
-    files: Vec<FileEntry>,
-}
-
-impl Unsettled {
-    /// How many are joined with others.
-    fn joined(&self) -> u64 {
-        if self.files.len() > 1 { self.files.len() as u64 } else { 0 }
-    }
-
-    /// The names of the files.
-    pub(in crate::wal) fn names(&self) -> impl Iterator<Item = &str> {
-        self.files.iter().map(|file| &file.name[..])
-    }
-}
-
-/// Archives of days that are over which are to be written anew: the several of a day that are not half full of the
-/// `limit` rows that one may hold, together, and each that still has rows which were deleted. One that is pushed, or about
-/// to be, stays as it is. `removed`: files that go anyway; `deleted`: numbers that the files do not know to be deleted yet.
-pub(in crate::wal) fn unsettled_archives(
-    files: &[FileEntry],
-    removed: &BTreeSet<String>,
-    deleted: &[Number],
-    today: i64,
-    limit: u64,
-) -> Vec<Unsettled> {
-    let mut small: BTreeMap<i64, Unsettled> = BTreeMap::new();
-    let mut large = Vec::new();
-    for file in files.iter().filter(|file| !removed.contains(&file.name) && file.pushed.is_none()) {
-        let Some(day) = file.day.filter(|day| day.day() < today) else { continue };
-        match file.live() * 2 <= limit {
-            true => {
-                small
-                    .entry(day.day())
-                    .or_insert_with(|| Unsettled { day, files: Vec::new() })
-                    .files
-                    .push(file.clone());
-            }
-            false => large.push(Unsettled { day, files: vec![file.clone()] }),
-        }
-    }
-    let has_deleted = |file: &FileEntry| {
-        !file.superseded.is_empty() || deleted.iter().any(|number| file.may_hold_number(*number))
-    };
-    let all = small.into_values().chain(large);
-    all.filter(|group| group.files.len() > 1 || group.files.iter().any(has_deleted)).collect()
 }
 
 fn age(retention: Retention, believed: Time, now: Time) -> Age {
@@ -326,29 +298,4 @@ fn age(retention: Retention, believed: Time, now: Time) -> Age {
         failed: retention.failed,
         keep_unpushed: retention.keep_unpushed,
     }
-}
-
-/// The day that each archive counts as: its own, unless the clock was wrong on that day.
-///
-/// What was completed later in the order of the log cannot be older, so a day that lies before that of an
-/// earlier archive counts as that one; and a day that has not come yet counts as that of the next archive
-/// whose day has, if there is one.
-pub(in crate::wal) fn days_of_archives(files: &[FileEntry], today: i64) -> BTreeMap<&str, i64> {
-    let mut archives: Vec<(&FileEntry, i64)> =
-        files.iter().filter_map(|file| Some((file, file.day?.day()))).collect();
-    archives.sort_by_key(|(file, _)| file.revisions.1);
-    let mut floor = i64::MIN;
-    for (_, day) in archives.iter_mut().filter(|(_, day)| *day <= today) {
-        floor = floor.max(*day);
-        *day = floor;
-    }
-    let mut next = i64::MAX;
-    for (_, day) in archives.iter_mut().rev() {
-        if *day > today {
-            *day = next;
-        } else {
-            next = next.min(*day);
-        }
-    }
-    archives.into_iter().map(|(file, day)| (file.name.as_str(), day)).collect()
 }

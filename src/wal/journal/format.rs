@@ -16,7 +16,8 @@ pub const FRAME_HEADER_LEN: usize = 32;
 pub const FRAME_MAX: usize = 1 << 20;
 /// A frame holds at most this many transitions.
 pub const TRANSITIONS_MAX: usize = 1000;
-/// Numbers, revisions and generations end here: far beyond all that is ever given, and no sum of two goes wrong.
+/// Numbers, revisions and generations end here: far beyond all that is ever given, and no sum of
+/// two goes wrong.
 pub const COUNT_MAX: u64 = 1 << 62;
 
 const MAGIC: &[u8; 8] = b"WALCLIJ\n";
@@ -116,11 +117,11 @@ pub enum FrameKind {
     Transitions,
     /// The end of the generation; the payload names the next one.
     Sealed,
-    /// Numbers and revisions that a batch may use and nobody else: see [`Reservation`].
+    /// Numbers and revisions reserved for one batch: see [`Reservation`].
     Reserved,
 }
 
-/// A frame as it stands in a file.
+/// A frame of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
     /// Where it starts.
@@ -173,8 +174,9 @@ pub fn encode_frame(
     (bytes, checksum)
 }
 
-/// The frame at `start` of a generation's `bytes` (which begin at byte `base` of the file), if a valid one is there.
-pub fn frame_at(bytes: &[u8], base: u64, start: u64, generation: u64) -> Option<Frame<'_>> {
+/// The frame at `start` of a generation's `bytes` (which begin at byte `base` of the file), if a
+/// valid one is there.
+pub fn decode_frame(bytes: &[u8], base: u64, start: u64, generation: u64) -> Option<Frame<'_>> {
     let rest = bytes.get(usize::try_from(start.checked_sub(base)?).ok()?..)?;
     let mut reader = Bytes(rest);
     if reader.u32()? != FRAME_MAGIC {
@@ -206,12 +208,13 @@ pub fn frame_at(bytes: &[u8], base: u64, start: u64, generation: u64) -> Option<
     })
 }
 
-/// The highest offset that a valid frame beyond `from` says was synced; frames start at multiples of 8.
+/// The highest offset that a valid frame beyond `from` says was synced; frames start at multiples
+/// of 8.
 pub fn synced_claim_beyond(bytes: &[u8], base: u64, from: u64, generation: u64) -> Option<u64> {
     let mut highest = None;
     let mut at = from.next_multiple_of(8);
     while at < base + bytes.len() as u64 {
-        match frame_at(bytes, base, at, generation) {
+        match decode_frame(bytes, base, at, generation) {
             Some(frame) => {
                 highest = highest.max(Some(frame.synced));
                 at = frame.end;
@@ -391,7 +394,7 @@ pub struct Payload {
 
 impl Payload {
     /// Reads the payload's head; none if it is not well formed.
-    pub fn new(revision: Revision, bytes: &[u8]) -> Option<Payload> {
+    pub fn decode(revision: Revision, bytes: &[u8]) -> Option<Payload> {
         let mut reader = Bytes(bytes);
         let count = reader.u16()? as usize;
         let actor_len = reader.u16()? as usize;
@@ -400,7 +403,8 @@ impl Payload {
             return None;
         }
         let payload = Payload { bytes: Arc::from(bytes), revision, actor: 4..4 + actor_len, count };
-        // A payload whose checksum holds was written by us; still, nothing is believed that was not checked.
+        // A payload whose checksum holds was written by us; still, nothing is believed that was not
+        // checked.
         let named = |(_, record): &(usize, Record<'_>)| {
             OperationType::is_valid(record.operation_type) && BackendName::is_valid(record.backend)
         };
@@ -456,7 +460,8 @@ pub fn sealed_payload(next: u64) -> [u8; 8] {
     next.to_le_bytes()
 }
 
-/// What a `reserved` frame takes out of circulation: the next numbers, and as many revisions from the frame's on.
+/// What a `reserved` frame takes out of circulation: the next numbers, and as many revisions from
+/// the frame's on.
 ///
 /// They belong to the batch that wrote it, whether that is ever committed or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -534,7 +539,7 @@ mod tests {
                 &event
             ));
         }
-        Payload::new(Revision::new(5), &builder.finish()).unwrap()
+        Payload::decode(Revision::new(5), &builder.finish()).unwrap()
     }
 
     #[test]
@@ -581,20 +586,20 @@ mod tests {
         let payload = sample(2);
         let (bytes, checksum) =
             encode_frame(7, FrameKind::Transitions, 80, Revision::new(5), payload.bytes());
-        let frame = frame_at(&bytes, 80, 80, 7).unwrap();
+        let frame = decode_frame(&bytes, 80, 80, 7).unwrap();
         assert_eq!(
             (frame.checksum, frame.synced, frame.revision),
             (checksum, 80, Revision::new(5))
         );
         assert_eq!(frame.end, 80 + bytes.len() as u64);
         assert_eq!(frame.payload, payload.bytes());
-        assert_eq!(frame_at(&bytes, 80, 80, 8), None, "of another generation");
+        assert_eq!(decode_frame(&bytes, 80, 80, 8), None, "of another generation");
         let meaningful = FRAME_HEADER_LEN + payload.bytes().len();
         for n in 0..meaningful {
-            assert_eq!(frame_at(&bytes[..n], 80, 80, 7), None);
+            assert_eq!(decode_frame(&bytes[..n], 80, 80, 7), None);
             let mut flipped = bytes.clone();
             flipped[n] ^= 1;
-            assert_eq!(frame_at(&flipped, 80, 80, 7), None, "byte {n}");
+            assert_eq!(decode_frame(&flipped, 80, 80, 7), None, "byte {n}");
         }
     }
 
@@ -603,7 +608,7 @@ mod tests {
         let reservation = Reservation { numbers: 7, revisions: 9 };
         let (bytes, _) =
             encode_frame(2, FrameKind::Reserved, 80, Revision::new(5), &reservation.encode());
-        let frame = frame_at(&bytes, 80, 80, 2).unwrap();
+        let frame = decode_frame(&bytes, 80, 80, 2).unwrap();
         assert_eq!((frame.kind, frame.revision), (FrameKind::Reserved, Revision::new(5)));
         assert_eq!(Reservation::decode(frame.payload), Some(reservation));
         for bad in [
@@ -658,7 +663,7 @@ mod tests {
         }
         assert!(!push(&mut builder, "y"));
         assert_eq!(
-            Payload::new(Revision::new(1), &builder.finish()).unwrap().count(),
+            Payload::decode(Revision::new(1), &builder.finish()).unwrap().count(),
             TRANSITIONS_MAX
         );
     }

@@ -1,13 +1,14 @@
-//! Group commit: one process flushes for everybody, and tells them in its note.
+//! Group commit: one process flushes for all that wait, and its note says how far.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::format::HEADER_LEN;
+use super::interfaces::JournalView;
 use super::lock::LockFile;
 use super::note::{self, AppendNote, SyncNote};
-use super::writer::{Appended, Wal};
-use crate::disk::{Access, DiskFile};
+use super::writer::{Appended, Flusher, JournalWriter};
+use crate::disk::Access;
 use crate::wal::change::Written;
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::layout::LockName;
@@ -16,54 +17,55 @@ use crate::wal::layout::LockName;
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Flushed {
-    /// It is durable.
-    Yes,
+enum FlushOutcome {
+    /// The frames are durable.
+    Synced,
     /// The journal has moved on to another generation.
-    Elsewhere,
+    Superseded,
     /// The flush failed: the journal needs a recovery.
     Failed,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Led {
+enum FlushAttempt {
     Durable { generation: u64, synced: u64 },
     Busy,
     Failed,
 }
 
-/// What a flush needs open.
-#[derive(Debug)]
-pub(in crate::wal) struct Flusher {
-    lock: LockFile,
-    /// `lock`, for its note.
-    append: Box<dyn DiskFile>,
+/// How it became certain what of an append is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::wal) enum Flush {
+    /// All of it was flushed.
+    Synced,
+    /// A recovery has ended its generation. The part that the recovery kept is durable.
+    Recovered,
 }
 
-impl Wal {
+impl<V: JournalView> JournalWriter<V> {
     pub(in crate::wal) fn synced_of(&self, generation: u64) -> u64 {
         let state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
         if state.generation == generation { state.synced } else { HEADER_LEN }
     }
 
-    /// Waits until what was appended is durable, flushing for everybody if nobody else does.
+    /// Waits until what was appended is durable, and flushes it if no other process does.
     ///
-    /// Returns how many of `written` are, counted from the first: fewer than all if a restart of the journal
-    /// dropped the rest, which then has to be appended anew.
+    /// Returns how many of `written` are durable, counted from the first. If a recovery dropped the
+    /// rest, that has to be appended again.
     pub(in crate::wal) fn wait_until_durable(
         &self,
         appended: &Appended,
         written: &[Written],
     ) -> WalResult<usize> {
         let standing = (|| {
-            if self.flush_or_recover(appended)? {
+            if self.flush_or_recover(appended)? == Flush::Synced {
                 return Ok(written.len());
             }
             // The generation was ended by a recovery, which flushed all that it kept.
-            let mut inner = self.lock_inner();
-            inner.view.catch_up()?;
+            let mut writer = self.lock_writer();
+            writer.view.catch_up()?;
             for (nth, written) in written.iter().enumerate() {
-                if !inner.view.has_transition(written, self.actor())? {
+                if !writer.view.has_transition(written, self.actor())? {
                     return Ok(nth);
                 }
             }
@@ -78,47 +80,48 @@ impl Wal {
         })
     }
 
-    /// True: flushed. False: a recovery has ended the generation; what it kept is durable.
-    pub(in crate::wal) fn flush_or_recover(&self, appended: &Appended) -> WalResult<bool> {
+    /// Flushes what was appended, or has the journal recovered if that is not possible.
+    pub(in crate::wal) fn flush_or_recover(&self, appended: &Appended) -> WalResult<Flush> {
         let start = self.clock.elapsed();
         loop {
             match self.flush(appended)? {
-                Flushed::Yes => return Ok(true),
-                Flushed::Elsewhere => return Ok(false),
-                Flushed::Failed => {}
+                FlushOutcome::Synced => return Ok(Flush::Synced),
+                FlushOutcome::Superseded => return Ok(Flush::Recovered),
+                FlushOutcome::Failed => {}
             }
             let generation = {
-                let mut inner = self.lock_inner();
-                let note = self.take_lock(&mut inner)?;
-                inner.lock.unlock()?;
+                let mut writer = self.lock_writer();
+                let note = self.take_lock(&mut writer)?;
+                writer.lock.unlock()?;
                 note.generation
             };
-            // Only a newer generation proves that there was a recovery: whoever holds `sync.lock` at this moment
-            // may merely be reading the note of the failure, as we did.
+            // Only a newer generation proves that there was a recovery: the holder of `sync.lock`
+            // may merely be reading the note of the failure, as this process did.
             if generation != appended.generation {
-                return Ok(false);
+                return Ok(Flush::Recovered);
             }
             if self.clock.elapsed().saturating_sub(start) >= self.options.lock_timeout {
-                let why = "a flush failed, and the journal could not be restarted".to_owned();
+                let why = "a flush failed, and the journal could not be recovered".to_owned();
                 return Err(WalError::Unconfirmed { why, ids: Vec::new() });
             }
             self.clock.sleep(Duration::from_millis(1));
         }
     }
 
-    /// Makes everything that readers can see by now durable: for whoever acts on what another wrote.
+    /// Makes everything durable that readers can see by now: for acting on what another process
+    /// wrote.
     pub fn confirm(&self) -> WalResult<()> {
         for _ in 0..3 {
             let position = self.read(|view| Ok(view.position()))?;
             let Some(position) = position else { return Ok(()) };
             let appended =
                 Appended { generation: position.generation, end: position.end, file: None };
-            if self.flush_or_recover(&appended)? {
+            if self.flush_or_recover(&appended)? == Flush::Synced {
                 return Ok(());
             }
         }
         Err(WalError::Unconfirmed {
-            why: "the journal is being restarted again and again".into(),
+            why: "the journal is being recovered repeatedly".into(),
             ids: Vec::new(),
         })
     }
@@ -130,7 +133,8 @@ impl Wal {
         })
     }
 
-    /// Opens what a flush needs, so that nothing is written that could not be confirmed for want of a descriptor.
+    /// Opens what a flush needs, so that nothing is written that could not be confirmed for want of
+    /// a descriptor.
     pub(in crate::wal) fn prepare_flush(&self) -> WalResult<()> {
         let mut state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
         if state.generation == 0 && state.flusher.is_none() {
@@ -139,23 +143,24 @@ impl Wal {
         Ok(())
     }
 
-    fn flush(&self, target: &Appended) -> WalResult<Flushed> {
+    fn flush(&self, target: &Appended) -> WalResult<FlushOutcome> {
         let start = self.clock.elapsed();
         let is_over = || self.clock.elapsed().saturating_sub(start) >= self.options.lock_timeout;
         let mut pause = Duration::from_micros(30);
         let mut state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if state.generation == target.generation && state.synced >= target.end {
-                return Ok(Flushed::Yes);
+                return Ok(FlushOutcome::Synced);
             }
             if state.generation > target.generation {
-                return Ok(Flushed::Elsewhere);
+                return Ok(FlushOutcome::Superseded);
             }
             let mut flusher = match state.flusher.take() {
                 Some(flusher) => flusher,
                 // Another thread is flushing; what it flushes may be ours.
                 None if state.generation != 0 => {
-                    // It may stand still in the middle of that, as may a disk: nobody waits for it longer than for a lock.
+                    // That thread may have stopped, or the disk may hang: the wait ends when that
+                    // for a lock would.
                     let waited = self
                         .flushed
                         .wait_timeout(state, LOOK_AGAIN)
@@ -175,12 +180,12 @@ impl Wal {
                 state.synced = HEADER_LEN;
             }
             drop(state);
-            let led = self.try_flush(&mut flusher, target);
+            let attempt = self.try_flush(&mut flusher, target);
             state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
             state.flusher = Some(flusher);
             self.flushed.notify_all();
-            match led? {
-                Led::Durable { generation, synced } => {
+            match attempt? {
+                FlushAttempt::Durable { generation, synced } => {
                     if generation > state.generation
                         || (generation == state.generation && synced > state.synced)
                     {
@@ -188,8 +193,8 @@ impl Wal {
                     }
                     continue;
                 }
-                Led::Failed => return Ok(Flushed::Failed),
-                Led::Busy => {}
+                FlushAttempt::Failed => return Ok(FlushOutcome::Failed),
+                FlushAttempt::Busy => {}
             }
             if is_over() {
                 let holder = state
@@ -207,12 +212,12 @@ impl Wal {
 
     fn not_flushed(&self, who: &str) -> WalError {
         let waited = self.options.lock_timeout.as_secs_f64();
-        let why = format!("nobody could flush the journal within {waited:.1}s; {who}");
+        let why = format!("the journal was not flushed within {waited:.1}s; {who}");
         WalError::Unconfirmed { why, ids: Vec::new() }
     }
 
     /// Looks whether it was flushed; if not, flushes all that has been written so far.
-    fn try_flush(&self, flusher: &mut Flusher, target: &Appended) -> WalResult<Led> {
+    fn try_flush(&self, flusher: &mut Flusher, target: &Appended) -> WalResult<FlushAttempt> {
         let Flusher { lock, append } = flusher;
         let boot = &self.disk.identity().boot_id;
         let read = |lock: &LockFile| -> WalResult<Option<SyncNote>> {
@@ -222,21 +227,24 @@ impl Wal {
         let done = |note: &SyncNote| {
             (note.generation > target.generation
                 || note.generation == target.generation && note.synced >= target.end)
-                .then_some(Led::Durable { generation: note.generation, synced: note.synced })
+                .then_some(FlushAttempt::Durable {
+                    generation: note.generation,
+                    synced: note.synced,
+                })
         };
-        if let Some(led) = read(lock)?.as_ref().and_then(done) {
-            return Ok(led);
+        if let Some(attempt) = read(lock)?.as_ref().and_then(done) {
+            return Ok(attempt);
         }
         if !lock.try_lock(&*self.disk)? {
-            return Ok(Led::Busy);
+            return Ok(FlushAttempt::Busy);
         }
         let result = (|| {
-            let Some(mut note) = read(lock)? else { return Ok(Led::Failed) };
-            if let Some(led) = done(&note) {
-                return Ok(led);
+            let Some(mut note) = read(lock)? else { return Ok(FlushAttempt::Failed) };
+            if let Some(attempt) = done(&note) {
+                return Ok(attempt);
             }
             if note.syncing.is_some() || note.generation != target.generation {
-                return Ok(Led::Failed);
+                return Ok(FlushAttempt::Failed);
             }
             let append: Option<AppendNote> = note::read(&**append)?;
             let end = append
@@ -253,14 +261,15 @@ impl Wal {
                 ),
             };
             if file.sync_data().is_err() {
-                // The note keeps `syncing`: nobody may flush these pages again and believe the answer.
-                return Ok(Led::Failed);
+                // The note keeps `syncing`: a second flush of these pages may report success
+                // without having written them.
+                return Ok(FlushAttempt::Failed);
             }
             tracing::debug!(generation = note.generation, end, "journal flushed");
             note.synced = end;
             note.syncing = None;
             note::write(lock.file(), &note)?;
-            Ok(Led::Durable { generation: note.generation, synced: end })
+            Ok(FlushAttempt::Durable { generation: note.generation, synced: end })
         })();
         lock.unlock()?;
         result
@@ -276,8 +285,8 @@ mod tests {
     use crate::disk::{Disk, Machine};
     use crate::operation::Revision;
     use crate::operation::{BackendName, Fields, Logged, OperationType};
-    use crate::wal::journal::writer::Options;
     use crate::wal::layout::Layout;
+    use crate::wal::{Options, Wal};
 
     fn one() -> Logged {
         Logged::new(
@@ -311,7 +320,7 @@ mod tests {
         .unwrap();
         wal.append_new(vec![one()]).unwrap();
         // As a thread does that begins to flush.
-        let flusher = wal.sync.lock().unwrap().flusher.take();
+        let flusher = wal.journal.sync.lock().unwrap().flusher.take();
         assert!(flusher.is_some());
         let start = clock.elapsed();
         let error = wal.append_new(vec![one()]).unwrap_err();
@@ -319,7 +328,7 @@ mod tests {
         assert!(why.contains("within 0.1s; another thread") && ids.len() == 1, "{error}");
         assert!(clock.elapsed() - start < Duration::from_secs(5));
         // When it comes back, all goes on, and what was unconfirmed is there.
-        wal.sync.lock().unwrap().flusher = flusher;
+        wal.journal.sync.lock().unwrap().flusher = flusher;
         wal.append_new(vec![one()]).unwrap();
         assert_eq!(wal.read(|view| Ok(view.last_revision())).unwrap(), Revision::new(3));
     }

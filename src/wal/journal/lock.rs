@@ -1,4 +1,5 @@
-//! Locks: taken with a deadline, checked against the path, explained when they are held.
+//! Lock files: locked with a deadline, compared with the path, and described while another process
+//! holds them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use crate::operation::Time;
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::layout::{Layout, LockName};
 
-/// The longest pause between two tries.
+/// The longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_millis(2);
 
 /// A lock that is held until this is dropped.
@@ -21,8 +22,8 @@ pub struct HeldLock {
 
 impl Drop for HeldLock {
     fn drop(&mut self) {
-        // Nobody holds it any more, so no note may say so. If this fails, the note is that of a process that
-        // ends soon; closing the file gives the lock up in any case.
+        // The lock is released, so no note may name a holder. If this fails, the note names a
+        // process that ends soon. Closing the file releases the lock in any case.
         let _ = self.lock.file.write_at(&[0; note::NOTE_LEN], 0);
         let _ = self.lock.unlock();
     }
@@ -38,22 +39,22 @@ pub struct LockFile {
 }
 
 impl LockFile {
-    /// Opens a lock's file, making it if need be.
+    /// Opens the file of a lock, which need not exist.
     pub fn open(disk: &dyn Disk, layout: &Layout, name: LockName) -> WalResult<LockFile> {
         let path = layout.lock(name);
         let file = disk.open(&path, Access::OpenOrCreate)?;
         Ok(LockFile { name, path, file, reopened: false })
     }
 
-    /// The open file, for its note.
+    /// Returns the open file, for its note.
     pub fn file(&self) -> &dyn DiskFile {
         &*self.file
     }
 
-    /// Takes the lock if nobody holds it.
+    /// Takes the lock unless another process holds it. Returns true if it was taken.
     pub fn try_lock(&mut self, disk: &dyn Disk) -> WalResult<bool> {
         while self.file.try_lock()? {
-            // Whoever removes lock files by hand must not make two holders of us.
+            // A lock file that is removed by hand must not lead to two holders.
             match self.is_named(disk) {
                 Ok(true) => return Ok(true),
                 Ok(false) => {
@@ -69,7 +70,7 @@ impl LockFile {
         Ok(false)
     }
 
-    /// Whether the path still names the file that we have open.
+    /// Returns true if the path still names the open file.
     fn is_named(&self, disk: &dyn Disk) -> WalResult<bool> {
         match disk.metadata(&self.path) {
             Ok(named) => Ok(named.inode == self.file.metadata()?.inode),
@@ -78,7 +79,8 @@ impl LockFile {
         }
     }
 
-    /// Whether the file had to be opened again, because another one has taken its name, since this was last asked.
+    /// Returns true if the file had to be opened again since the last call, because the path names
+    /// another one.
     pub fn take_reopened(&mut self) -> bool {
         std::mem::take(&mut self.reopened)
     }
@@ -104,25 +106,22 @@ impl LockFile {
         }
     }
 
-    /// Gives the lock up.
+    /// Releases the lock.
     pub fn unlock(&self) -> WalResult<()> {
         Ok(self.file.unlock()?)
     }
 
-    /// Writes who holds the lock, and keeps it until the result is dropped.
+    /// Writes a note about the holder, and keeps the lock until the result is dropped.
     pub fn hold(self, disk: &dyn Disk, command: &str, now: Time) -> WalResult<HeldLock> {
         note::write(&*self.file, &HolderNote::new(disk.identity(), command, now))?;
         Ok(HeldLock { lock: self })
     }
 
-    /// Who holds the lock, in words.
+    /// Returns a description of the process that holds the lock.
     pub(in crate::wal) fn holder(&self) -> String {
         let note = match self.name {
             LockName::Append => note::read(&*self.file).ok().flatten().map(|note: AppendNote| {
-                format!(
-                    "pid {} (`{}`) last worked with it, at {}",
-                    note.pid, note.command, note.since
-                )
+                format!("pid {} (`{}`) held it last, at {}", note.pid, note.command, note.since)
             }),
             LockName::Sync => note::read(&*self.file).ok().flatten().map(|note: SyncNote| {
                 format!("pid {} (`{}`) is flushing the journal", note.pid, note.command)

@@ -1,4 +1,4 @@
-//! The notes in the lock files: how writers tell each other where the journal stands.
+//! The notes in the lock files, by which writers know where the journal ends without reading it.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -14,44 +14,45 @@ const TEXT_LEN: usize = NOTE_LEN - 9;
 /// The note in `lock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppendNote {
-    /// Boot during which it was written.
+    /// The boot during which it was written.
     pub boot: String,
-    /// Whether its writer was in the middle of something.
+    /// True while its writer changes the journal: if it stays so, that writer died, and a recovery
+    /// is due.
     pub at_work: bool,
-    /// The generation that is appended to.
+    /// The generation to append to.
     pub generation: u64,
-    /// Where its frames end.
+    /// The offset at which its frames end.
     pub end: u64,
-    /// Where its last frame starts; 0 without a frame.
+    /// The offset of its last frame; 0 if it has none.
     pub last: u64,
-    /// Checksum of the last frame of the log.
+    /// The checksum of the last frame of the journal.
     pub checksum: u32,
-    /// Number that the next logged operation gets.
+    /// The number of the next operation that is logged.
     pub number: Number,
-    /// Revision of the last transition.
+    /// The revision of the last transition.
     pub revision: Revision,
-    /// Who wrote it.
+    /// The process that wrote it.
     pub pid: u32,
-    /// What that was doing.
+    /// The command of that process.
     pub command: String,
-    /// When it began.
+    /// When it began to write.
     pub since: Time,
 }
 
 /// The note in `sync.lock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncNote {
-    /// Boot during which it was written.
+    /// The boot during which it was written.
     pub boot: String,
-    /// The generation it speaks of.
+    /// The generation that was flushed.
     pub generation: u64,
-    /// Up to where that is durable.
+    /// The offset up to which it is durable.
     pub synced: u64,
-    /// Target of a flush that began and has not succeeded.
+    /// The target of a flush that began and has not succeeded.
     pub syncing: Option<u64>,
-    /// Who wrote it.
+    /// The process that wrote it.
     pub pid: u32,
-    /// What that was doing; older versions did not say.
+    /// The command of that process; absent in notes of older versions.
     #[serde(default)]
     pub command: String,
 }
@@ -59,22 +60,22 @@ pub struct SyncNote {
 /// The note in `process.lock` and `checkpoint.lock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HolderNote {
-    /// Boot during which it was written.
+    /// The boot during which it was written.
     pub boot: String,
-    /// Who holds the lock.
+    /// The process that holds the lock.
     pub pid: u32,
-    /// When that process started, as the kernel counts.
+    /// When that process started, in the kernel's clock ticks.
     pub started: u64,
-    /// What it is doing.
+    /// The command of that process.
     pub command: String,
-    /// Since when.
+    /// When it took the lock.
     pub since: Time,
-    /// On which host.
+    /// The host it runs on.
     pub host: String,
 }
 
 impl HolderNote {
-    /// A note that says we hold the lock.
+    /// Returns the note of this process.
     pub fn new(identity: &Identity, command: &str, now: Time) -> HolderNote {
         HolderNote {
             boot: identity.boot_id.clone(),
@@ -87,7 +88,7 @@ impl HolderNote {
     }
 }
 
-/// Reads a note; none if there is none, or it is torn.
+/// Reads a note. Returns none if there is none, or if it is torn.
 pub fn read<N: DeserializeOwned>(file: &dyn DiskFile) -> DiskResult<Option<N>> {
     let mut bytes = [0; NOTE_LEN];
     if file.read_at(&mut bytes, 0)? < NOTE_LEN {
@@ -100,7 +101,7 @@ pub fn read<N: DeserializeOwned>(file: &dyn DiskFile) -> DiskResult<Option<N>> {
     Ok(serde_json::from_slice(text).ok())
 }
 
-/// The note in a file, and none, too, where the medium does not give it: for those who can do without.
+/// Reads a note. Returns none also if the medium fails, for callers that can do without it.
 pub fn read_if_readable<N: DeserializeOwned>(file: &dyn DiskFile) -> DiskResult<Option<N>> {
     match read(file) {
         Err(error) if error.is_medium_error() => Ok(None),
@@ -108,9 +109,10 @@ pub fn read_if_readable<N: DeserializeOwned>(file: &dyn DiskFile) -> DiskResult<
     }
 }
 
-/// Writes a note with one call. It is not synced: it has to survive a kill, not a power cut.
+/// Writes a note with one system call. It is not synced: it has to survive a kill, not a power
+/// failure.
 pub fn write<N: Serialize>(file: &dyn DiskFile, note: &N) -> DiskResult<()> {
-    // Notes are plain structs of bounded size; if one ever did not fit, the torn note would only cost a recovery.
+    // Notes are of bounded size. If one did not fit, it would read as torn, which costs a recovery.
     let mut bytes = serde_json::to_vec(note).unwrap_or_default();
     bytes.resize(TEXT_LEN, b' ');
     let checksum = crc32c::crc32c(&bytes);

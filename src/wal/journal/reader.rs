@@ -1,4 +1,7 @@
 //! Reading generations: which files follow each other, and which of their frames count.
+//!
+//! A journal ends at the last valid frame of its last generation. Bytes behind that are a torn
+//! write, unless something on the disk says that they were synced: then they are damage.
 
 use std::collections::HashMap;
 
@@ -6,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::format::{
     self, BadHeader, COUNT_MAX, FRAME_HEADER_LEN, FRAME_MAX, FrameKind, HEADER_LEN, Header,
-    Payload, Reservation, frame_at, synced_claim_beyond,
+    Payload, Reservation, decode_frame, synced_claim_beyond,
 };
 use super::note::{self, AppendNote, SyncNote};
 use crate::disk::{Access, Disk, DiskFile};
@@ -19,25 +22,25 @@ const STEP: usize = 16 * 1024;
 
 static ZEROS: [u8; STEP] = [0; STEP];
 
-/// How far reading has come.
+/// A place between two frames of the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// The generation.
+    /// The generation that the next frame belongs to.
     pub generation: u64,
-    /// Where its next frame starts.
+    /// Offset of the next frame.
     pub end: u64,
-    /// Where its last frame starts; 0 without a frame.
+    /// Offset of the last frame of this generation; 0 if it has none.
     pub last: u64,
     /// Checksum of the last frame of the log.
     pub checksum: u32,
-    /// Last revision.
+    /// Revision of the last transition.
     pub revision: Revision,
-    /// Number that the next logged operation gets.
+    /// Number of the next operation that is logged.
     pub number: Number,
 }
 
 impl Position {
-    /// The start of a generation.
+    /// Returns the start of a generation.
     pub fn start_of(header: &Header) -> Position {
         Position {
             generation: header.generation,
@@ -50,7 +53,7 @@ impl Position {
     }
 }
 
-/// The whole headers in `journal/`, from a generation on.
+/// Returns the valid headers in `journal/`, from generation `first` on.
 pub fn headers(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<HashMap<u64, Header>> {
     let mut headers = HashMap::new();
     for generation in generations(disk, layout)? {
@@ -74,7 +77,7 @@ pub fn headers(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<HashMa
     Ok(headers)
 }
 
-/// The generations of all files in `journal/`, whole or not; none if there is no such directory.
+/// Returns the generations of all files in `journal/` in order, valid or not.
 pub fn generations(disk: &dyn Disk, layout: &Layout) -> WalResult<Vec<u64>> {
     let entries = match disk.list(&layout.journal()) {
         Ok(entries) => entries,
@@ -87,7 +90,7 @@ pub fn generations(disk: &dyn Disk, layout: &Layout) -> WalResult<Vec<u64>> {
     Ok(found)
 }
 
-/// The generation that follows: of all that name this one as previous, the highest.
+/// Returns the generation that follows: of all that name this one as previous, the highest.
 pub fn successor(headers: &HashMap<u64, Header>, generation: u64) -> Option<&Header> {
     headers
         .values()
@@ -95,14 +98,14 @@ pub fn successor(headers: &HashMap<u64, Header>, generation: u64) -> Option<&Hea
         .max_by_key(|header| header.generation)
 }
 
-/// What reading a stretch of one generation found.
+/// What reading a read of one generation found.
 #[derive(Debug, Default)]
-pub struct Stretch {
+pub struct ReadFrames {
     /// The frames of transitions and reservations, in order.
     pub frames: Vec<ReadFrame>,
     /// The generation that a `sealed` frame names.
     pub sealed: Option<u64>,
-    /// A frame behind them that is whole and makes no sense.
+    /// A frame behind them whose checksum is right and whose content is invalid.
     pub damage: Option<Damage>,
 }
 
@@ -110,84 +113,90 @@ pub struct Stretch {
 #[derive(Debug)]
 pub struct ReadFrame {
     /// What it holds.
-    pub content: Content,
-    /// Up to where its writer knew the file to be synced.
+    pub content: FrameContent,
+    /// Up to which offset its writer knew the file to be synced.
     pub synced: u64,
-    /// Where reading stands behind it.
+    /// The place behind it.
     pub after: Position,
 }
 
-/// What a frame that moves the log on holds.
+/// The content of a frame that uses revisions.
 #[derive(Debug)]
-pub enum Content {
+pub enum FrameContent {
     /// Transitions.
     Transitions(Payload),
-    /// Numbers and revisions for a batch.
+    /// Numbers and revisions reserved for a batch.
     Reserved(Reservation),
 }
 
-impl Content {
-    /// What a frame holds; none if it makes no sense.
-    pub fn new(kind: FrameKind, revision: Revision, payload: &[u8]) -> Option<Content> {
+impl FrameContent {
+    /// Decodes the content of a frame. Returns none if that is invalid.
+    pub fn new(kind: FrameKind, revision: Revision, payload: &[u8]) -> Option<FrameContent> {
         match kind {
-            FrameKind::Transitions => Payload::new(revision, payload).map(Content::Transitions),
-            FrameKind::Reserved => Reservation::decode(payload).map(Content::Reserved),
+            FrameKind::Transitions => {
+                Payload::decode(revision, payload).map(FrameContent::Transitions)
+            }
+            FrameKind::Reserved => Reservation::decode(payload).map(FrameContent::Reserved),
             FrameKind::Sealed => None,
         }
     }
 
-    /// How many revisions it uses up.
+    /// Returns how many revisions it uses.
     pub fn revisions(&self) -> u64 {
         match self {
-            Content::Transitions(payload) => payload.count() as u64,
-            Content::Reserved(reservation) => reservation.revisions,
+            FrameContent::Transitions(payload) => payload.count() as u64,
+            FrameContent::Reserved(reservation) => reservation.revisions,
         }
     }
 
-    /// The number that the next logged operation gets, if it was `next` before.
+    /// Returns the number of the next operation behind this frame; none if the frame uses numbers
+    /// out of order.
     fn next_number(&self, next: Number) -> Option<Number> {
         match self {
-            Content::Transitions(payload) => {
-                // No number is given twice, and nothing changes before it is logged.
+            FrameContent::Transitions(payload) => {
+                // No number is used twice, and no operation changes before it is logged.
                 payload.records().try_fold(next, |next, (_, record)| match record.from {
                     None if record.number >= next => record.number.checked_add(1),
                     Some(_) if record.number < next => Some(next),
                     _ => None,
                 })
             }
-            Content::Reserved(reservation) => next.checked_add(reservation.numbers),
+            FrameContent::Reserved(reservation) => next.checked_add(reservation.numbers),
         }
     }
 }
 
-/// Reads frames from `position` on, up to `limit` (none: as far as they are valid), and moves the position.
+/// Reads frames from `position` on and moves the position behind them.
+///
+/// Reads up to offset `limit`, or as far as frames are valid. Invalid bytes end the reading without
+/// an error.
 pub fn read_frames(
     file: &dyn DiskFile,
     path: &std::path::Path,
     position: &mut Position,
     limit: Option<u64>,
-) -> WalResult<Stretch> {
-    let mut stretch = Stretch::default();
+) -> WalResult<ReadFrames> {
+    let mut read = ReadFrames::default();
     if position.revision.get().max(position.number.get()) > COUNT_MAX {
         let what = format!(
-            "nothing can follow revision {} and number {}",
+            "no frame can follow revision {} and number {}",
             position.revision, position.number
         );
-        stretch.damage = Some(Damage { path: path.to_owned(), offset: Some(0), what });
-        return Ok(stretch);
+        read.damage = Some(Damage { path: path.to_owned(), offset: Some(0), what });
+        return Ok(read);
     }
     let mut buffer = Vec::new();
     loop {
         let base = position.end;
         let wanted = limit.map_or(STEP as u64, |limit| limit.saturating_sub(base).min(STEP as u64));
         if wanted == 0 {
-            return Ok(stretch);
+            return Ok(read);
         }
         read_into(file, &mut buffer, base, wanted as usize)?;
-        if frame_at(&buffer, base, base, position.generation).is_none()
+        if decode_frame(&buffer, base, base, position.generation).is_none()
             && buffer.len() > FRAME_HEADER_LEN
         {
-            // It may only be longer than what was read.
+            // It may be longer than what was read.
             let len =
                 buffer.get(4..8).and_then(|len| len.try_into().ok()).map_or(0, u32::from_le_bytes)
                     as usize;
@@ -198,21 +207,24 @@ pub fn read_frames(
         }
         let before = position.end;
         while limit.is_none_or(|limit| position.end < limit) {
-            let Some(frame) = frame_at(&buffer, base, position.end, position.generation) else {
+            let Some(frame) = decode_frame(&buffer, base, position.end, position.generation) else {
                 break;
             };
             if frame.kind == FrameKind::Sealed {
                 match frame.payload.try_into() {
-                    Ok(next) => stretch.sealed = Some(u64::from_le_bytes(next)),
+                    Ok(next) => read.sealed = Some(u64::from_le_bytes(next)),
                     Err(_) => {
-                        let (path, what) =
-                            (path.to_owned(), "a seal names no generation".to_owned());
-                        stretch.damage = Some(Damage { path, offset: Some(frame.start), what });
+                        let (path, what) = (
+                            path.to_owned(),
+                            "the frame that seals the generation does not name the next one"
+                                .to_owned(),
+                        );
+                        read.damage = Some(Damage { path, offset: Some(frame.start), what });
                     }
                 }
-                return Ok(stretch);
+                return Ok(read);
             }
-            let content = Content::new(frame.kind, frame.revision, frame.payload)
+            let content = FrameContent::new(frame.kind, frame.revision, frame.payload)
                 .filter(|_| Some(frame.revision) == position.revision.checked_add(1));
             let moved = content.and_then(|content| {
                 let revision = position.revision.checked_add(content.revisions())?;
@@ -222,30 +234,31 @@ pub fn read_frames(
             });
             let Some((revision, number, content)) = moved else {
                 let what = format!(
-                    "a frame with revision {} follows revision {}, or what it holds makes no sense",
+                    "a frame with revision {} follows revision {}, or its content is invalid",
                     frame.revision, position.revision
                 );
-                stretch.damage =
+                read.damage =
                     Some(Damage { path: path.to_owned(), offset: Some(frame.start), what });
-                return Ok(stretch);
+                return Ok(read);
             };
             (position.revision, position.number) = (revision, number);
             (position.last, position.end, position.checksum) =
                 (frame.start, frame.end, frame.checksum);
-            stretch.frames.push(ReadFrame { content, synced: frame.synced, after: *position });
+            read.frames.push(ReadFrame { content, synced: frame.synced, after: *position });
         }
         if position.end == before {
-            return Ok(stretch);
+            return Ok(read);
         }
     }
 }
 
-/// Whether nothing but zeros stands behind an offset: what is laid ahead, as a rule.
+/// Returns true if there are only zeros behind an offset, as preallocation leaves them.
 fn is_zero_from(file: &dyn DiskFile, mut at: u64) -> WalResult<bool> {
     let mut buffer = [0; STEP];
     loop {
         let read = file.read_at(&mut buffer, at)?;
-        // Compared as a whole, which is some twenty times as fast as byte by byte: every `add` does this.
+        // Compared as a whole, which is some twenty times as fast as byte by byte: every `add` does
+        // this.
         if buffer[..read] != ZEROS[..read] {
             return Ok(false);
         }
@@ -265,120 +278,49 @@ fn read_into(file: &dyn DiskFile, buffer: &mut Vec<u8>, offset: u64, len: usize)
 
 /// The journal from one generation to its end.
 #[derive(Debug)]
-pub struct Chain {
-    /// Its generations in order, with what each holds.
-    pub links: Vec<Link>,
+pub struct ReadJournal {
+    /// Its generations in order, with the frames of each.
+    pub generations: Vec<ReadGeneration>,
     /// Where it ends.
     pub position: Position,
-    /// What can no longer be read.
+    /// What was durable and can no longer be read.
     pub damage: Option<Damage>,
 }
 
-/// One generation of a chain.
+/// One generation of the journal.
 #[derive(Debug)]
-pub struct Link {
+pub struct ReadGeneration {
     /// Its header.
     pub header: Header,
     /// Its frames.
     pub frames: Vec<ReadFrame>,
-    /// The highest offset that something in the journal itself says was synced.
+    /// The highest offset that the journal itself says was synced.
     pub synced: u64,
 }
 
 /// Reads the journal from generation `first` on.
 ///
-/// The chain is the longest valid prefix; `damage` is set where something durable lies beyond it.
-pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Chain> {
+/// The result is the longest valid prefix. Its `damage` is set if something durable lies beyond
+/// that.
+pub fn read_journal(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<ReadJournal> {
     let mut headers = self::headers(disk, layout, first)?;
     let Some(mut header) = headers.get(&first).copied() else {
         let what = "the journal's first generation is missing or has no header";
         return Err(WalError::damaged(layout.generation(first), None, what));
     };
     let mut position = Position::start_of(&header);
-    let mut links = Vec::new();
-    let mut damage;
-    let mut tail = Vec::new();
+    let mut generations = Vec::new();
     loop {
-        let path = layout.generation(header.generation);
-        let file = disk.open(&path, Access::Read)?;
-        let mut next = successor(&headers, header.generation).copied();
-        // Read before the frames, so that what it says was synced is there to be read.
-        let noted =
-            if next.is_none() { synced_by_note(disk, layout, header.generation)? } else { 0 };
-        let mut stretch =
-            read_frames(&*file, &path, &mut position, next.map(|next| next.previous_end))?;
-        damage = stretch.damage.take();
-        // What others append while we read is progress, not damage: the last look finds nothing more.
-        while next.is_none() && damage.is_none() {
-            if stretch.sealed.is_some() {
-                headers = self::headers(disk, layout, first)?;
-                next = successor(&headers, header.generation).copied();
-                break;
-            }
-            let more = read_frames(&*file, &path, &mut position, None)?;
-            let progress = !more.frames.is_empty();
-            stretch.frames.extend(more.frames);
-            stretch.sealed = more.sealed;
-            damage = more.damage;
-            if damage.is_some() {
-                break;
-            }
-            if !progress && stretch.sealed.is_none() {
-                if is_zero_from(&*file, position.end)? {
-                    break;
-                }
-                let rest = file.read_to_end_from(position.end)?;
-                if frame_at(&rest, position.end, position.end, header.generation).is_none() {
-                    tail = rest;
-                    break;
-                }
-            }
-        }
-        let mut synced = stretch.frames.iter().map(|frame| frame.synced).fold(HEADER_LEN, u64::max);
-        let at = position.end;
-        match next {
-            Some(next) => {
-                synced = synced.max(next.previous_end);
-                if damage.is_none() {
-                    damage = gap(&path, at, next.previous_end).or_else(|| {
-                        (next.checksum != position.checksum || next.revision != position.revision)
-                            .then(|| Damage {
-                                path: layout.generation(next.generation),
-                                offset: Some(0),
-                                what: format!(
-                                    "it does not follow generation {}",
-                                    header.generation
-                                ),
-                            })
-                    });
-                }
-            }
-            None if damage.is_none() => {
-                if tail.iter().any(|byte| *byte != 0) {
-                    let claim = synced_claim_beyond(&tail, at, at, header.generation).unwrap_or(0);
-                    damage = gap(&path, at, claim);
-                }
-                if damage.is_none() {
-                    damage = gap(&path, at, noted);
-                }
-                if damage.is_none() {
-                    damage = broken_after(disk, layout, header.generation, &headers)?;
-                }
-                if let (None, Some(named)) = (&damage, stretch.sealed) {
-                    damage = Some(Damage {
-                        path: layout.generation(named),
-                        offset: None,
-                        what: format!(
-                            "generation {} says that it follows, but it is missing",
-                            header.generation
-                        ),
-                    });
-                }
-            }
-            None => {}
-        }
-        links.push(Link { header, frames: stretch.frames, synced });
-        match next {
+        let mut scan = scan_generation(disk, layout, first, &mut headers, &mut position)?;
+        let damage = match scan.read.damage.take() {
+            Some(damage) => Some(damage),
+            None => judge_end(disk, layout, &headers, &position, &scan)?,
+        };
+        let claims = scan.read.frames.iter().map(|frame| frame.synced);
+        let synced =
+            claims.chain(scan.next.map(|next| next.previous_end)).fold(HEADER_LEN, u64::max);
+        generations.push(ReadGeneration { header, frames: scan.read.frames, synced });
+        match scan.next {
             Some(next) if damage.is_none() => {
                 header = next;
                 position = Position {
@@ -388,19 +330,115 @@ pub fn read_chain(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<Cha
                     ..position
                 };
             }
-            _ => return Ok(Chain { links, position, damage }),
+            _ => return Ok(ReadJournal { generations, position, damage }),
         }
     }
 }
 
-/// The generations that the notes in lock files, of whatever boot, speak of.
+/// One generation, read to its end.
+struct Scan {
+    read: ReadFrames,
+    /// The generation that follows.
+    next: Option<Header>,
+    /// Up to where the note in `sync.lock` says that the last generation was synced.
+    noted: u64,
+    /// What follows the last valid frame of the last generation, unless that is zeros.
+    tail: Vec<u8>,
+}
+
+/// Reads the generation that `position` is in, and finds its successor.
+///
+/// Another process may append meanwhile, or seal the generation: `headers` is read again if it
+/// does.
+fn scan_generation(
+    disk: &dyn Disk,
+    layout: &Layout,
+    first: u64,
+    headers: &mut HashMap<u64, Header>,
+    position: &mut Position,
+) -> WalResult<Scan> {
+    let generation = position.generation;
+    let path = layout.generation(generation);
+    let file = disk.open(&path, Access::Read)?;
+    let mut next = successor(headers, generation).copied();
+    // Read before the frames, so that all it claims to be synced can be read.
+    let noted = if next.is_none() { synced_by_note(disk, layout, generation)? } else { 0 };
+    let mut read = read_frames(&*file, &path, position, next.map(|next| next.previous_end))?;
+    let mut tail = Vec::new();
+    // What is appended while this reads is progress, not damage: the last pass finds nothing more.
+    while next.is_none() && read.damage.is_none() {
+        if read.sealed.is_some() {
+            *headers = self::headers(disk, layout, first)?;
+            next = successor(headers, generation).copied();
+            break;
+        }
+        let more = read_frames(&*file, &path, position, None)?;
+        let has_progressed = !more.frames.is_empty() || more.sealed.is_some();
+        read.frames.extend(more.frames);
+        (read.sealed, read.damage) = (more.sealed, more.damage);
+        if has_progressed || read.damage.is_some() {
+            continue;
+        }
+        if is_zero_from(&*file, position.end)? {
+            break;
+        }
+        let rest = file.read_to_end_from(position.end)?;
+        if decode_frame(&rest, position.end, position.end, generation).is_none() {
+            tail = rest;
+            break;
+        }
+    }
+    Ok(Scan { read, next, noted, tail })
+}
+
+/// Returns what is lost behind the place where reading a generation ended, if anything durable was
+/// there.
+fn judge_end(
+    disk: &dyn Disk,
+    layout: &Layout,
+    headers: &HashMap<u64, Header>,
+    position: &Position,
+    scan: &Scan,
+) -> WalResult<Option<Damage>> {
+    let (generation, end) = (position.generation, position.end);
+    let path = layout.generation(generation);
+    if let Some(next) = &scan.next {
+        let follows = next.checksum == position.checksum && next.revision == position.revision;
+        return Ok(missing_synced_bytes(&path, end, next.previous_end).or_else(|| {
+            (!follows).then(|| Damage {
+                path: layout.generation(next.generation),
+                offset: Some(0),
+                what: format!("it does not follow generation {generation}"),
+            })
+        }));
+    }
+    let claimed = match scan.tail.iter().any(|byte| *byte != 0) {
+        true => synced_claim_beyond(&scan.tail, end, end, generation).unwrap_or(0),
+        false => 0,
+    };
+    let missing = missing_synced_bytes(&path, end, claimed)
+        .or_else(|| missing_synced_bytes(&path, end, scan.noted));
+    if missing.is_some() {
+        return Ok(missing);
+    }
+    let lost = lost_generation_after(disk, layout, generation, headers)?;
+    Ok(lost.or_else(|| {
+        scan.read.sealed.map(|named| Damage {
+            path: layout.generation(named),
+            offset: None,
+            what: format!("generation {generation} names it as its successor, but it is missing"),
+        })
+    }))
+}
+
+/// Returns the generations that the notes in lock files name, of whatever boot.
 pub fn noted_generations(disk: &dyn Disk, layout: &Layout) -> WalResult<Vec<u64>> {
     let appended = noted::<AppendNote>(disk, layout, LockName::Append)?.map(|note| note.generation);
     let synced = noted::<SyncNote>(disk, layout, LockName::Sync)?.map(|note| note.generation);
     Ok(appended.into_iter().chain(synced).collect())
 }
 
-/// The note in a lock file; none without a file, or without a whole note in it.
+/// Returns the note in a lock file, if there is a valid one.
 fn noted<N: DeserializeOwned>(
     disk: &dyn Disk,
     layout: &Layout,
@@ -413,13 +451,15 @@ fn noted<N: DeserializeOwned>(
     }
 }
 
-/// The damage of a generation above the last one of the chain that has lost its header, or is missing.
+/// Returns the damage of a generation above the last one that has lost its header or is missing.
 ///
-/// A generation is durable before any note speaks of it. The notes are read first: what comes after them is there.
+/// A generation is durable before any note names it. The notes are read first, so what they name
+/// exists.
 ///
-/// A header is written last, its checksum at its end: before, that is nothing but zeros, and what stands behind it are copies
-/// that say that nothing was synced. Either of them being otherwise proves that the header was whole once.
-fn broken_after(
+/// A header is written last, its checksum at its end. Before that, the header is zeros, and the
+/// frames behind it are copies that claim nothing was synced. If either is not so, the header was
+/// valid once.
+fn lost_generation_after(
     disk: &dyn Disk,
     layout: &Layout,
     last: u64,
@@ -427,12 +467,13 @@ fn broken_after(
 ) -> WalResult<Option<Damage>> {
     let noted = noted_generations(disk, layout)?;
     let there = generations(disk, layout)?;
-    // One that follows no other, and that the manifest does not begin with, is what a repair left that did not come to its end.
+    // One that follows no other, and that the manifest does not begin with, was left by an
+    // interrupted repair.
     let follows =
         |generation: &u64| headers.get(generation).is_none_or(|header| header.previous > 0);
     let highest = there.iter().copied().filter(follows).max().unwrap_or(0).max(last);
     if let Some(missing) = noted.iter().copied().find(|noted| *noted > highest) {
-        let what = "a lock file says that it was begun, but it is missing".to_owned();
+        let what = "a lock file names it, but it is missing".to_owned();
         return Ok(Some(Damage { path: layout.generation(missing), offset: None, what }));
     }
     for generation in there.into_iter().filter(|generation| *generation > last) {
@@ -452,14 +493,14 @@ fn broken_after(
             is_broken = is_broken && is_lost;
         }
         if is_broken {
-            let what = "its header cannot be read any more".to_owned();
+            let what = "its header can no longer be read".to_owned();
             return Ok(Some(Damage { path, offset: Some(0), what }));
         }
     }
     Ok(None)
 }
 
-/// Whether a generation had a header once, and has none any more.
+/// Returns true if a generation had a valid header once and has none now.
 pub fn header_is_broken(bytes: &[u8], generation: u64) -> bool {
     let head = &bytes[..bytes.len().min(HEADER_LEN as usize)];
     let is_whole = Header::decode(head).is_ok_and(|header| header.generation == generation);
@@ -473,15 +514,17 @@ pub fn header_is_broken(bytes: &[u8], generation: u64) -> bool {
     !is_whole && (has_checksum || claims())
 }
 
-fn gap(path: &std::path::Path, readable: u64, synced: u64) -> Option<Damage> {
+/// Returns damage if fewer bytes can be read than were synced.
+fn missing_synced_bytes(path: &std::path::Path, readable: u64, synced: u64) -> Option<Damage> {
     (synced > readable).then(|| Damage {
         path: path.to_owned(),
         offset: Some(readable),
-        what: format!("bytes up to {synced} were on the disk once and cannot be read any more"),
+        what: format!("bytes up to {synced} were durable and can no longer be read"),
     })
 }
 
-/// Up to where the note of this boot says the generation was synced; 0 if it says nothing of it.
+/// Returns the offset up to which the note of this boot says the generation was synced; 0 without
+/// such a note.
 pub fn synced_by_note(disk: &dyn Disk, layout: &Layout, generation: u64) -> WalResult<u64> {
     let note = noted::<SyncNote>(disk, layout, LockName::Sync)?;
     Ok(note
@@ -489,7 +532,7 @@ pub fn synced_by_note(disk: &dyn Disk, layout: &Layout, generation: u64) -> WalR
         .map_or(0, |note| synced_of(&note, generation)))
 }
 
-/// The same by the note of whatever boot: not to be relied upon to say that nothing more stood there.
+/// The same by the note of any boot. It cannot prove that nothing more was there.
 pub fn synced_by_any_note(disk: &dyn Disk, layout: &Layout, generation: u64) -> WalResult<u64> {
     Ok(noted::<SyncNote>(disk, layout, LockName::Sync)?
         .map_or(0, |note| synced_of(&note, generation)))
@@ -498,3 +541,6 @@ pub fn synced_by_any_note(disk: &dyn Disk, layout: &Layout, generation: u64) -> 
 fn synced_of(note: &SyncNote, generation: u64) -> u64 {
     if note.generation == generation { note.synced } else { 0 }
 }
+
+#[cfg(test)]
+mod tests;

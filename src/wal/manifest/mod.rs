@@ -12,7 +12,7 @@ use crate::disk::Disk;
 use crate::operation::{
     BackendName, Number, Operation, OperationId, OperationType, Revision, Status, Time,
 };
-use crate::wal::error::{WalError, WalResult};
+use crate::wal::error::{Damage, WalError, WalResult};
 use crate::wal::journal::FORMAT;
 use crate::wal::layout::Layout;
 
@@ -38,12 +38,12 @@ pub struct Manifest {
     /// Files of the original system, from when they are found until they are set aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub originals: Option<Originals>,
-    /// What of them could not be understood, and stands in the files that were set aside.
+    /// What of them could not be understood; the files that were set aside still hold it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<Unread>,
 }
 
-/// Files of the original system that stand where ours do.
+/// Files of the original system in the directory of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Originals {
     /// Whether `files` hold their operations; until then they are part of the log.
@@ -449,6 +449,13 @@ impl Manifest {
             *total.entry(key.clone()).or_default() += n;
         }
         total
+    }
+}
+
+impl Unread {
+    /// The same as damage, for readers.
+    pub fn at(&self, layout: &Layout) -> Damage {
+        Damage { path: layout.file(&self.name), offset: self.offset, what: self.what.clone() }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Whether a manifest can be true. Its hash tells that it is as it was written; this, that it was not written in error.
+//! Validation of a manifest. Its hash proves that it is as it was written; this, that it was not
+//! written in error.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +34,7 @@ impl Manifest {
         let foreign = originals.map(|file| (&file.name, Layout::is_table_name(&file.name)));
         let unread = self.unread.iter().map(|place| (&place.name, Layout::is_inside(&place.name)));
         match foreign.chain(unread).find(|(_, fits)| !fits) {
-            Some((name, _)) => Err(format!("`{name}` is no file of a log")),
+            Some((name, _)) => Err(format!("`{name}` is not a file of a log")),
             None => Ok(()),
         }
     }

@@ -22,7 +22,7 @@ use crate::operation::{
     BackendName, Claim, Failure, FailureClass, Fields, HistoryEntry, Number, Operation,
     OperationId, OperationType, Outcome, Revision, State, Status, Time, Wait,
 };
-use crate::wal::error::WalResult;
+use crate::wal::error::{WalError, WalResult};
 use crate::wal::layout::Layout;
 use crate::wal::manifest::{OriginalFile, Unread, sha256_hex};
 use crate::wal::schema::FORMAT_KEY;
@@ -600,6 +600,23 @@ fn outcome_of(result: Option<&Value>) -> Outcome {
         }
     }
     outcome
+}
+
+/// A file that changed within this time, in milliseconds, may still be written to.
+const QUIET_MS: i64 = 60_000;
+
+/// Fails if the original system seems to be running: a file changed within the last minute.
+pub fn check_quiet(found: &Survey, layout: &Layout, now: Time) -> WalResult<()> {
+    let Some(last) = found.files.iter().max_by_key(|surveyed| surveyed.metadata.mtime_ns) else {
+        return Ok(());
+    };
+    let changed = Time::from_millis(last.metadata.mtime_ns.div_euclid(1_000_000));
+    let ago = now.millis_since(changed);
+    if ago.abs() < QUIET_MS {
+        let path = layout.file(&last.file.name);
+        return Err(WalError::OriginalAtWork { path, ago_s: ago.max(0).unsigned_abs() / 1000 });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

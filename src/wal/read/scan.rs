@@ -4,9 +4,10 @@ use std::collections::BinaryHeap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::view::{Glimpse, View};
+use super::index::OperationSummary;
+use super::view::View;
 use crate::operation::{Number, Operation};
-use crate::wal::error::{WalError, WalResult};
+use crate::wal::error::{Damage, WalError, WalResult};
 use crate::wal::manifest::FileEntry;
 use crate::wal::original::Rows;
 use crate::wal::schema::Table;
@@ -21,144 +22,170 @@ pub enum Order {
 }
 
 impl View {
-    /// Visits operations, newest first or oldest first, until told to stop.
+    /// Visits operations in the order of their numbers until the visitor breaks.
     ///
-    /// Only files for which `wanted_file` holds are opened, and of the journal's operations only those are
-    /// decoded for which `wanted` holds; the visitor still has to look at each operation itself.
+    /// Opens only files for which `wanted_file` returns true, and decodes only those operations of
+    /// the journal for which `wanted` does. The visitor still has to check each operation itself.
+    ///
+    /// A damaged file hides its own rows and nothing else: the error comes after all other
+    /// operations.
     pub fn visit(
         &self,
         order: Order,
         wanted_file: impl Fn(&FileEntry) -> bool,
-        wanted: impl Fn(&Glimpse) -> bool,
+        wanted: impl Fn(&OperationSummary) -> bool,
         visitor: impl FnMut(Operation) -> ControlFlow<()>,
     ) -> WalResult<()> {
         self.visit_between((Number::ZERO, Number::MAX), order, wanted_file, wanted, visitor)
     }
 
-    /// The same of operations with these numbers, the last one included: for walks in portions.
+    /// Visits the operations with these numbers, the last one included: for walks in portions.
     pub fn visit_between(
         &self,
-        (first, last): (Number, Number),
+        numbers: (Number, Number),
         order: Order,
         wanted_file: impl Fn(&FileEntry) -> bool,
-        wanted: impl Fn(&Glimpse) -> bool,
+        wanted: impl Fn(&OperationSummary) -> bool,
         mut visitor: impl FnMut(Operation) -> ControlFlow<()>,
     ) -> WalResult<()> {
-        let reversed = |number: Number| Number::new(u64::MAX - number.get());
-        let between = |numbers: (Number, Number)| numbers.1 >= first && numbers.0 <= last;
-        enum Source<'a> {
-            File(&'a FileEntry),
-            Group(&'a FileEntry, Arc<Table>, usize),
-            Row(Box<Operation>),
-            Touched,
-        }
-        struct Item<'a> {
-            key: (Number, bool),
-            source: Source<'a>,
-        }
-        impl PartialEq for Item<'_> {
-            fn eq(&self, other: &Self) -> bool {
-                self.key == other.key
-            }
-        }
-        impl Eq for Item<'_> {}
-        impl PartialOrd for Item<'_> {
-            fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-                Some(self.cmp(other))
-            }
-        }
-        impl Ord for Item<'_> {
-            fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-                self.key.cmp(&other.key)
-            }
-        }
-        // The heap gives the largest key first. What may still unfold into rows goes before rows of the same number.
-        let key = |(first, last): (Number, Number), unfolds: bool| match order {
-            Order::NewestFirst => (last, unfolds),
-            Order::OldestFirst => (reversed(first), unfolds),
-        };
-        let mut heap = BinaryHeap::new();
-        for file in self.files().iter().filter(|file| between(file.numbers) && wanted_file(file)) {
-            heap.push(Item { key: key(file.numbers, true), source: Source::File(file) });
-        }
-        for glimpse in self
-            .touched()
-            .filter(|glimpse| between((glimpse.number, glimpse.number)) && wanted(glimpse))
-        {
-            heap.push(Item {
-                key: key((glimpse.number, glimpse.number), false),
-                source: Source::Touched,
-            });
-        }
-        for row in self.original_rows().into_iter().flat_map(Rows::operations) {
-            if between((row.number, row.number)) && !self.is_touched(row.number) {
-                let source = Source::Row(Box::new(row.clone()));
-                heap.push(Item { key: key((row.number, row.number), false), source });
-            }
-        }
-        // A damaged file hides its own rows and nothing else; it is told when all the others have been visited.
-        let mut damage = None;
-        let mut readable = |damaged: WalError| match damaged {
-            WalError::Damaged(found) => {
-                damage.get_or_insert(found);
-                Ok(())
-            }
-            other => Err(other),
-        };
-        while let Some(Item { key: at, source }) = heap.pop() {
-            let operation = match source {
-                Source::File(file) => {
-                    let table = match self.table(file) {
-                        Ok(table) => Arc::new(table),
-                        Err(error) => {
-                            readable(error)?;
-                            continue;
-                        }
-                    };
-                    for group in table.groups().iter().filter(|group| between(group.numbers)) {
-                        let source = Source::Group(file, table.clone(), group.index);
-                        heap.push(Item { key: key(group.numbers, true), source });
-                    }
-                    continue;
-                }
-                Source::Group(file, table, group) => {
-                    let rows = match self.group(file, &table, group) {
-                        Ok(rows) => rows,
-                        Err(error) => {
-                            readable(error)?;
-                            continue;
-                        }
-                    };
-                    for row in rows.iter() {
-                        let live =
-                            !file.superseded.contains(row.number) && !self.is_touched(row.number);
-                        if live && between((row.number, row.number)) {
-                            let source = Source::Row(Box::new(row.clone()));
-                            heap.push(Item { key: key((row.number, row.number), false), source });
-                        }
-                    }
-                    continue;
-                }
-                Source::Row(row) => *row,
-                Source::Touched => {
-                    let number = match order {
-                        Order::NewestFirst => at.0,
-                        Order::OldestFirst => reversed(at.0),
-                    };
-                    match self.operation(number) {
-                        Ok(Some(operation)) => operation,
-                        Ok(None) => continue,
-                        Err(error) => {
-                            readable(error)?;
-                            continue;
-                        }
-                    }
-                }
-            };
+        let mut merge = Merge::new(self, numbers, order, wanted_file, wanted);
+        while let Some(operation) = merge.next()? {
             if visitor(operation).is_break() {
-                return Ok(());
+                break;
             }
         }
-        damage.map_or(Ok(()), |damage| Err(WalError::Damaged(damage)))
+        Ok(())
+    }
+}
+
+/// The operations of files, journal and original's files in one order.
+struct Merge<'a> {
+    view: &'a View,
+    numbers: (Number, Number),
+    order: Order,
+    heap: BinaryHeap<Item<'a>>,
+    damage: Option<Damage>,
+}
+
+/// What is still to be visited, with the first number that it may hold.
+struct Item<'a> {
+    key: (Number, bool),
+    source: Source<'a>,
+}
+
+enum Source<'a> {
+    File(&'a FileEntry),
+    Group(&'a FileEntry, Arc<Table>, usize),
+    Row(Box<Operation>),
+    Journal(Number),
+}
+
+impl<'a> Merge<'a> {
+    fn new(
+        view: &'a View,
+        numbers: (Number, Number),
+        order: Order,
+        wanted_file: impl Fn(&FileEntry) -> bool,
+        wanted: impl Fn(&OperationSummary) -> bool,
+    ) -> Merge<'a> {
+        let mut merge = Merge { view, numbers, order, heap: BinaryHeap::new(), damage: None };
+        for file in view.files().iter().filter(|file| wanted_file(file)) {
+            merge.push(file.numbers, Source::File(file));
+        }
+        for summary in view.touched().filter(|summary| wanted(summary)) {
+            merge.push((summary.number, summary.number), Source::Journal(summary.number));
+        }
+        for row in view.original_rows().into_iter().flat_map(Rows::operations) {
+            if !view.is_touched(row.number) {
+                merge.push_row(row);
+            }
+        }
+        merge
+    }
+
+    fn push_row(&mut self, row: &Operation) {
+        if self.overlaps((row.number, row.number)) {
+            self.push((row.number, row.number), Source::Row(Box::new(row.clone())));
+        }
+    }
+
+    fn overlaps(&self, (first, last): (Number, Number)) -> bool {
+        last >= self.numbers.0 && first <= self.numbers.1
+    }
+
+    fn push(&mut self, (first, last): (Number, Number), source: Source<'a>) {
+        if !self.overlaps((first, last)) {
+            return;
+        }
+        // The heap returns the largest key first. What still holds rows comes before rows of the
+        // same number.
+        let holds_rows = matches!(source, Source::File(_) | Source::Group(..));
+        let key = match self.order {
+            Order::NewestFirst => last,
+            Order::OldestFirst => Number::new(u64::MAX - first.get()),
+        };
+        self.heap.push(Item { key: (key, holds_rows), source });
+    }
+
+    fn next(&mut self) -> WalResult<Option<Operation>> {
+        while let Some(Item { source, .. }) = self.heap.pop() {
+            let found = match source {
+                Source::File(file) => self.open(file).map(|()| None),
+                Source::Group(file, table, group) => {
+                    self.decode(file, &table, group).map(|()| None)
+                }
+                Source::Row(row) => Ok(Some(*row)),
+                Source::Journal(number) => self.view.operation(number),
+            };
+            match found {
+                Ok(Some(operation)) => return Ok(Some(operation)),
+                Ok(None) => {}
+                Err(WalError::Damaged(damage)) => {
+                    self.damage.get_or_insert(damage);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match self.damage.take() {
+            Some(damage) => Err(WalError::Damaged(damage)),
+            None => Ok(None),
+        }
+    }
+
+    fn open(&mut self, file: &'a FileEntry) -> WalResult<()> {
+        let table = Arc::new(self.view.table(file)?);
+        for group in table.groups() {
+            self.push(group.numbers, Source::Group(file, table.clone(), group.index));
+        }
+        Ok(())
+    }
+
+    fn decode(&mut self, file: &'a FileEntry, table: &Table, group: usize) -> WalResult<()> {
+        for row in self.view.group(file, table, group)?.iter() {
+            if !file.superseded.contains(row.number) && !self.view.is_touched(row.number) {
+                self.push_row(row);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PartialEq for Item<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Item<'_> {}
+
+impl PartialOrd for Item<'_> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Item<'_> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key.cmp(&other.key)
     }
 }

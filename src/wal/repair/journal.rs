@@ -10,7 +10,7 @@ use crate::wal::journal::note::AppendNote;
 use crate::wal::journal::reader;
 use crate::wal::journal::{
     self, BadHeader, FRAME_HEADER_LEN, FrameKind, HEADER_LEN, Header, Payload, Reservation,
-    frame_at,
+    decode_frame,
 };
 use crate::wal::layout::Layout;
 use crate::wal::manifest::Manifest;
@@ -355,7 +355,7 @@ impl Journal {
         let mut gap = None;
         let mut is_first = true;
         while at < limit {
-            let Some(frame) = frame_at(bytes, 0, at, generation) else {
+            let Some(frame) = decode_frame(bytes, 0, at, generation) else {
                 gap = gap.or(Some(at));
                 at += 8;
                 continue;
@@ -383,7 +383,7 @@ impl Journal {
                         self.reserve(frame.revision, reservation);
                     }
                 }
-                FrameKind::Transitions => match Payload::new(frame.revision, frame.payload) {
+                FrameKind::Transitions => match Payload::decode(frame.revision, frame.payload) {
                     Some(payload) => self.take(name, frame.start, &payload),
                     None => {
                         let len = frame.end - frame.start;

@@ -22,15 +22,15 @@ use crate::clock::Clock;
 use crate::disk::{Access, Disk, DiskError, DiskResult};
 use crate::operation::{Number, Operation, Revision, State, Time};
 use crate::wal::error::{WalError, WalResult};
-use crate::wal::files::checkpoint::ARCHIVE_PARTITIONS;
+use crate::wal::files::edit::ARCHIVE_PARTITIONS;
 use crate::wal::journal::Header;
+use crate::wal::journal::generation;
 use crate::wal::journal::lock::LockFile;
 use crate::wal::journal::note::{self, AppendNote, SyncNote};
 use crate::wal::journal::reader;
-use crate::wal::journal::recover;
-use crate::wal::journal::writer::Options;
 use crate::wal::layout::{Layout, LockName};
 use crate::wal::manifest::{FileEntry, Manifest, NumberSet};
+use crate::wal::options::Options;
 use crate::wal::schema;
 use crate::wal::verify::{Finding, Verified, verify, verify_repeatedly};
 
@@ -407,7 +407,7 @@ impl Repair<'_> {
             checksum: 0,
             created: self.clock.now(),
         };
-        recover::create_generation(disk, self.layout, &header, &[])?;
+        generation::create_generation(disk, self.layout, &header, &[])?;
         disk.sync_dir(&self.layout.journal())?;
         disk.sync_ancestors(self.layout.base())?;
         Ok(header)

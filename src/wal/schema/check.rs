@@ -1,4 +1,5 @@
-//! Checking the rows of a file column by column, without making operations of them: what `verify` does with every row.
+//! Checking the rows of a file column by column, without making operations of them: what `verify`
+//! does with every row.
 
 use arrow_array::types::{Int32Type, Int64Type, TimestampMillisecondType};
 use arrow_array::{
@@ -18,7 +19,7 @@ use crate::wal::manifest::{Counts, FileEntry};
 /// Rows decoded at a time.
 const BATCH: usize = 2048;
 
-/// Wrong rows that are told of each file.
+/// How many invalid rows of a file are reported.
 const TOLD_MAX: usize = 5;
 
 /// What the rows of a file come to, as the manifest should say it, and what is wrong with them.
@@ -208,9 +209,10 @@ impl Kinds {
             self.last = match self.known.iter().position(is) {
                 Some(at) => at,
                 None => {
-                    let kind = OperationType::new(kind).map_err(|_| "its type is no valid name")?;
+                    let kind =
+                        OperationType::new(kind).map_err(|_| "its type is not a valid name")?;
                     let backend =
-                        BackendName::new(backend).map_err(|_| "its backend is no valid name")?;
+                        BackendName::new(backend).map_err(|_| "its backend is not a valid name")?;
                     self.known.push((status, kind, backend, 0));
                     self.known.len() - 1
                 }
@@ -222,8 +224,8 @@ impl Kinds {
 }
 
 impl Table {
-    /// Checks every row, which must be those that `entry` describes; `wanted` are numbers of operations to be returned
-    /// whole, and `keep` asks for all numbers and ids.
+    /// Checks every row, which must be those that `entry` describes; `wanted` are numbers of
+    /// operations to be returned whole, and `keep` asks for all numbers and ids.
     pub fn check(
         &self,
         entry: &FileEntry,
@@ -265,7 +267,7 @@ impl Table {
                 if let Err(what) = found {
                     checked.wrong += 1;
                     if checked.problems.len() < TOLD_MAX {
-                        checked.problems.push(format!("row {nth} makes no sense: {what}"));
+                        checked.problems.push(format!("row {nth} is invalid: {what}"));
                     }
                 }
             }
@@ -293,7 +295,7 @@ fn check_row(
     keep: bool,
 ) -> Result<Number, &'static str> {
     let id = text(columns.id, row).ok_or("it has no id")?;
-    let id = OperationId::parse(id).ok_or("an id is no UUID")?;
+    let id = OperationId::parse(id).ok_or("an id is not a UUID")?;
     let number = count(columns.number, row).map(Number::new).ok_or("it has no number")?;
     let revision = count(columns.revision, row).map(Revision::new).ok_or("it has no revision")?;
     let logged_at = time(columns.logged_at, row).ok_or("it has no timestamp")?;
@@ -349,14 +351,14 @@ fn check_row(
     }
     for ids in columns.redirected {
         if text(ids, row).is_some_and(|id| OperationId::parse(id).is_none()) {
-            return Err("an id is no UUID");
+            return Err("an id is not a UUID");
         }
     }
     let depends_on = range(columns.depends_on, row);
     for at in depends_on.clone() {
         text(columns.dependencies, at)
             .and_then(OperationId::parse)
-            .ok_or("a dependency is no UUID")?;
+            .ok_or("a dependency is not a UUID")?;
     }
     check_history(columns, row, status, revision)?;
     let is_over = status == Status::Completed || columns.redirected[1].is_valid(row);
@@ -393,7 +395,7 @@ fn range(list: &ListArray, row: usize) -> std::ops::Range<usize> {
 
 /// Revisions ascend, each entry follows from the one before, and the last one is what the row says.
 fn check_history(columns: &Columns<'_>, row: usize, status: Status, revision: Revision) -> Problem {
-    let (mut last, mut stands) = (None, None);
+    let (mut last, mut current) = (None, None);
     for at in range(columns.history, row) {
         let entry = count(columns.revisions, at)
             .map(Revision::new)
@@ -411,23 +413,24 @@ fn check_history(columns: &Columns<'_>, row: usize, status: Status, revision: Re
         let to = text(columns.to, at)
             .and_then(Status::parse)
             .ok_or("its history has an unknown status")?;
-        if from != stands {
+        if from != current {
             return Err("its history has a hole");
         }
         if from.is_some_and(|from| !from.may_become(to)) {
             return Err("its history has a step that is not allowed");
         }
-        (last, stands) = (Some(entry), Some(to));
+        (last, current) = (Some(entry), Some(to));
     }
-    match (last, stands) {
+    match (last, current) {
         (None, _) => Err("it has no history"),
         (last, _) if last != Some(revision) => Err("its history ends with another revision"),
-        (_, stands) if stands != Some(status) => Err("its history ends with another status"),
+        (_, current) if current != Some(status) => Err("its history ends with another status"),
         _ => Ok(()),
     }
 }
 
-/// Decodes a file into Arrow batches and nothing else: what checking it is measured against. Its rows.
+/// Decodes a file into Arrow batches and nothing else: what checking it is measured against. Its
+/// rows.
 pub fn decode(disk: &dyn Disk, path: &std::path::Path) -> WalResult<u64> {
     let broken = |error: String| WalError::damaged(path, None, error);
     let bytes = bytes::Bytes::from(disk.read(path)?);
@@ -448,7 +451,8 @@ pub struct Salvaged {
     pub is_ours: bool,
     /// Rows that decode and make sense.
     pub rows: Vec<Operation>,
-    /// First and last byte behind it, of row groups in which rows cannot be read, how many rows, and why.
+    /// First and last byte behind it, of row groups in which rows cannot be read, how many rows,
+    /// and why.
     pub lost: Vec<(std::ops::Range<u64>, u64, String)>,
 }
 
@@ -519,14 +523,14 @@ fn rows_of_group(
     for batch in reader {
         let batch = match batch {
             Ok(batch) => batch,
-            // After an error it would say the same for ever.
+            // After an error it would return the same error indefinitely.
             Err(error) => return (rows, Some(error.to_string())),
         };
         let Some(columns) = Columns::of(&batch) else {
             return (rows, Some("its columns have other types".into()));
         };
         for row in 0..batch.num_rows() {
-            let sound = check_row(
+            let checked_row = check_row(
                 &columns,
                 row,
                 None,
@@ -534,9 +538,9 @@ fn rows_of_group(
                 &mut Kinds::default(),
                 false,
             );
-            match sound.and_then(|_| decode_row(&batch, row)) {
+            match checked_row.and_then(|_| decode_row(&batch, row)) {
                 Ok(operation) => rows.push(operation),
-                Err(what) => why = Some(format!("row {row} makes no sense: {what}")),
+                Err(what) => why = Some(format!("row {row} is invalid: {what}")),
             }
         }
     }

@@ -5,9 +5,9 @@ use parquet::arrow::ArrowSchemaConverter;
 use parquet::errors::ParquetError;
 use parquet::schema::types::ColumnPath;
 
-/// Columns whose leaves have fewer bytes than this on average stay as they are. What zstd would save of them is little, and
-/// it costs more than all else: setting up each of its contexts asks the processor what it is, which traps in a virtual
-/// machine.
+/// Columns whose leaves have fewer bytes than this on average stay as they are. What zstd would
+/// save of them is little, and it costs more than all else: setting up each of its contexts asks
+/// the processor what it is, which traps in a virtual machine.
 const BYTES_MIN: usize = 2048;
 
 /// The leaves of those columns that are not worth it.

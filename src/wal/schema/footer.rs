@@ -1,4 +1,5 @@
-//! Parquet files of which nobody knows whether they are whole: what they say of themselves is checked first.
+//! Parquet files that may be damaged: what their footers claim is checked before the reader relies
+//! on it.
 //!
 //! The reader believes lengths and counts, and panics at some that cannot be.
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::ColumnChunkMetaData;
 
-/// What stands at both ends of a Parquet file.
+/// The bytes at both ends of a Parquet file.
 pub const MAGIC: &[u8] = b"PAR1";
 
 /// A page that unfolds to more than this is damaged: writers end them at a mebibyte or so.
@@ -65,7 +66,7 @@ fn check_column(bytes: &[u8], column: &ColumnChunkMetaData) -> Result<(), &'stat
     let mut rest = pages;
     while !rest.is_empty() {
         let Some((unfolded, behind)) = page(rest) else {
-            // Where this does not know the way on, the reader tells what is wrong.
+            // What this cannot follow, the reader reports.
             return Ok(());
         };
         if unfolded > PAGE_MAX {

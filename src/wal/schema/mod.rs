@@ -399,8 +399,8 @@ pub struct Table {
 impl Table {
     /// Reads a file, which must have this SHA-256, and its footer.
     ///
-    /// Files are at most a few hundred kilobytes. What does not have the bytes that were written is damaged,
-    /// whatever Parquet would make of it: pages carry no checksums of their own.
+    /// Files are at most a few hundred kilobytes. What does not have the bytes that were written is
+    /// damaged, whatever Parquet would make of it: pages carry no checksums of their own.
     pub fn open(disk: &dyn Disk, path: &Path, sha256: &str) -> WalResult<Table> {
         let broken = |what: String| WalError::damaged(path, None, what);
         let bytes = Bytes::from(disk.read(path)?);
@@ -536,7 +536,7 @@ impl Table {
                 batch.map_err(|error| broken(format!("its rows cannot be read: {error}")))?;
             for row in 0..batch.num_rows() {
                 let operation = decode_row(&batch, row).map_err(|what| {
-                    broken(format!("row {} makes no sense: {what}", operations.len()))
+                    broken(format!("row {} is invalid: {what}", operations.len()))
                 })?;
                 operations.push(operation);
             }
@@ -590,7 +590,9 @@ impl Row<'_> {
     }
 
     fn id(&self, column: usize) -> RowResult<Option<OperationId>> {
-        self.text(column).map(|text| OperationId::parse(text).ok_or("an id is no UUID")).transpose()
+        self.text(column)
+            .map(|text| OperationId::parse(text).ok_or("an id is not a UUID"))
+            .transpose()
     }
 
     fn structure(&self, column: usize) -> Option<Row<'_>> {
@@ -631,7 +633,7 @@ fn decode_row(batch: &RecordBatch, row: usize) -> RowResult<Operation> {
     let logged_at = row.time(3).ok_or("it has no timestamp")?;
     let updated_at = row.time(4).unwrap_or(logged_at);
     let status = row.text(2).and_then(Status::parse).ok_or("its status is none of the five")?;
-    // The instant at which the present status began; it stands in no column of its own.
+    // The instant at which the present status began; no column of its own holds it.
     let since = history
         .iter()
         .rev()
@@ -694,7 +696,7 @@ fn decode_row(batch: &RecordBatch, row: usize) -> RowResult<Operation> {
     let mut depends_on = Vec::new();
     if let Some(list) = row.list(17) {
         for id in list.as_string_opt::<i32>().ok_or("its dependencies are no text")?.iter() {
-            depends_on.push(id.and_then(OperationId::parse).ok_or("a dependency is no UUID")?);
+            depends_on.push(id.and_then(OperationId::parse).ok_or("a dependency is not a UUID")?);
         }
     }
     Ok(Operation {
@@ -704,11 +706,11 @@ fn decode_row(batch: &RecordBatch, row: usize) -> RowResult<Operation> {
         operation_type: row
             .text(1)
             .and_then(|text| OperationType::new(text).ok())
-            .ok_or("its type is no valid name")?,
+            .ok_or("its type is not a valid name")?,
         backend: row
             .text(6)
             .and_then(|text| BackendName::new(text).ok())
-            .ok_or("its backend is no valid name")?,
+            .ok_or("its backend is not a valid name")?,
         parameters: row.map(7).unwrap_or_default(),
         logged_at,
         updated_at,
@@ -730,7 +732,7 @@ fn decode_row(batch: &RecordBatch, row: usize) -> RowResult<Operation> {
 
 fn decode_history(list: Option<ArrayRef>) -> RowResult<Vec<HistoryEntry>> {
     let Some(list) = list else { return Ok(Vec::new()) };
-    let entries = list.as_struct_opt().ok_or("its history is no list of structures")?;
+    let entries = list.as_struct_opt().ok_or("its history is not a list of structures")?;
     (0..entries.len())
         .map(|index| {
             let entry = Row { columns: entries.columns(), row: index };

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::{FOREIGN, Finding, NEXT_CHECKPOINT, NOTHING, Verified, Verifier, into_finding};
 use crate::operation::{self, Number, Operation, Revision, Transition};
 use crate::wal::error::WalResult;
-use crate::wal::journal::reader::{self, Chain, Content, Link, Position};
+use crate::wal::journal::reader::{self, FrameContent, Position, ReadGeneration, ReadJournal};
 use crate::wal::journal::{self, HEADER_LEN, Header};
 use crate::wal::manifest::Manifest;
 use crate::wal::schema::Spooled;
@@ -101,20 +101,21 @@ fn index(bytes: &[u8], offset: u64) -> usize {
 impl Verifier<'_> {
     pub(super) fn journal(&self, manifest: &Manifest, found: &mut Verified) -> WalResult<Journal> {
         let mut journal = Journal { has_all_bases: true, ..Journal::default() };
-        let chain = match reader::read_chain(&**self.disk, self.layout, manifest.first_generation) {
-            Ok(chain) => chain,
+        let read = match reader::read_journal(&**self.disk, self.layout, manifest.first_generation)
+        {
+            Ok(read) => read,
             Err(error) => {
                 found.findings.push(into_finding(self.layout, error)?);
                 return Ok(journal);
             }
         };
-        found.generations = chain.links.len() as u64;
-        if let Some(damage) = &chain.damage {
+        found.generations = read.generations.len() as u64;
+        if let Some(damage) = &read.damage {
             found.findings.push(Finding::of(self.layout, damage));
         } else {
-            journal.position = Some(chain.position);
+            journal.position = Some(read.position);
         }
-        if let Some(first) = chain.links.first()
+        if let Some(first) = read.generations.first()
             && (first.header.revision, first.header.number)
                 != (manifest.revision, manifest.next_number)
         {
@@ -128,11 +129,11 @@ impl Verifier<'_> {
                 what,
             ));
         }
-        for (nth, link) in chain.links.iter().enumerate() {
-            let end = chain.links.get(nth + 1).map(|next| next.header.previous_end);
-            self.generation(link, end, chain.damage.is_some(), &mut journal, found)?;
+        for (nth, link) in read.generations.iter().enumerate() {
+            let end = read.generations.get(nth + 1).map(|next| next.header.previous_end);
+            self.generation(link, end, read.damage.is_some(), &mut journal, found)?;
         }
-        self.outside_the_chain(manifest, &chain, found)?;
+        self.outside_the_chain(manifest, &read, found)?;
         Ok(journal)
     }
 
@@ -143,7 +144,7 @@ impl Verifier<'_> {
     /// Checks every event of a generation, its padding, and the bytes after its end.
     fn generation(
         &self,
-        link: &Link,
+        link: &ReadGeneration,
         end: Option<u64>,
         is_damaged: bool,
         journal: &mut Journal,
@@ -168,7 +169,7 @@ impl Verifier<'_> {
     /// Checks the frames of a generation. Returns the end of the last one.
     fn frames(
         &self,
-        link: &Link,
+        link: &ReadGeneration,
         bytes: &[u8],
         journal: &mut Journal,
         found: &mut Verified,
@@ -179,8 +180,8 @@ impl Verifier<'_> {
             let start = frame.after.last;
             read_to = frame.after.end;
             let payload = match &frame.content {
-                Content::Transitions(payload) => payload.bytes().len(),
-                Content::Reserved(_) => {
+                FrameContent::Transitions(payload) => payload.bytes().len(),
+                FrameContent::Reserved(_) => {
                     journal::Reservation { numbers: 0, revisions: 0 }.encode().len()
                 }
             };
@@ -192,7 +193,7 @@ impl Verifier<'_> {
                 let what = "the padding of a frame is not zero: a bit has flipped";
                 found.findings.push(Finding::damage(&name, Some(padding as u64), what));
             }
-            let Content::Transitions(payload) = &frame.content else { continue };
+            let FrameContent::Transitions(payload) = &frame.content else { continue };
             for ((_, record), revision) in
                 payload.records().zip(payload.revision.through(Revision::MAX))
             {
@@ -223,7 +224,7 @@ impl Verifier<'_> {
         found: &mut Verified,
     ) -> WalResult<()> {
         let mut rest = end.unwrap_or(read_to);
-        if let Some(frame) = journal::frame_at(bytes, 0, rest, generation)
+        if let Some(frame) = journal::decode_frame(bytes, 0, rest, generation)
             && frame.kind == journal::FrameKind::Sealed
         {
             let padding = index(bytes, rest) + journal::FRAME_HEADER_LEN + frame.payload.len();
@@ -238,7 +239,7 @@ impl Verifier<'_> {
         };
         // A writer may have been in the middle of a frame.
         let now = self.disk.read(&self.layout.generation(generation))?;
-        if end.is_none() && journal::frame_at(&now, 0, rest, generation).is_some() {
+        if end.is_none() && journal::decode_frame(&now, 0, rest, generation).is_some() {
             return Ok(());
         }
         let what = match end {
@@ -255,16 +256,16 @@ impl Verifier<'_> {
     fn outside_the_chain(
         &self,
         manifest: &Manifest,
-        chain: &Chain,
+        read: &ReadJournal,
         found: &mut Verified,
     ) -> WalResult<()> {
         let in_chain: HashSet<u64> =
-            chain.links.iter().map(|link| link.header.generation).collect();
+            read.generations.iter().map(|link| link.header.generation).collect();
         // The notes first: a generation and its name are durable before a note names it.
         let noted = reader::noted_generations(&**self.disk, self.layout)?;
         let headers = reader::headers(&**self.disk, self.layout, manifest.first_generation)?;
         let generations = reader::generations(&**self.disk, self.layout)?;
-        let last = chain.links.last().map_or(0, |link| link.header.generation);
+        let last = read.generations.last().map_or(0, |link| link.header.generation);
         for generation in generations.iter().copied().filter(|one| !in_chain.contains(one)) {
             let name = self.generation_name(generation);
             let removed_later =

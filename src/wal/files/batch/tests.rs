@@ -7,9 +7,9 @@ use crate::clock::ManualClock;
 use crate::disk::{Disk, Machine, MemoryDisk};
 use crate::operation::{BackendName, Claim, Fields, Operation, OperationType, Status, Time};
 use crate::wal::change::{Change, Known};
-use crate::wal::journal::writer::Options;
 use crate::wal::read::scan::Order;
 use crate::wal::read::view::View;
+use crate::wal::{Options, Wal};
 
 fn layout() -> Layout {
     Layout::new("/home/wal")
@@ -178,14 +178,14 @@ fn a_reservation_outlives_recovery_rotation_and_checkpoint() {
         let machine = Machine::new();
         let wal = wal_on(machine.process());
         wal.append_new(many(2)).unwrap();
-        let (number, revision) = wal.reserve(10).unwrap();
+        let (number, revision) = wal.files.reserve_numbers(10).unwrap();
         assert_eq!((number, revision), (Number::new(3), Revision::new(3)));
         machine.power_cut(|| !lost);
         let wal = wal_on(machine.process());
         // A recovery carries it over, then a rotation, then nothing but the header tells of it.
-        assert_eq!(wal.reserve(10).unwrap(), (Number::new(13), Revision::new(13)));
+        assert_eq!(wal.files.reserve_numbers(10).unwrap(), (Number::new(13), Revision::new(13)));
         wal.checkpoint().unwrap();
-        let manifest = wal.manifest().unwrap();
+        let manifest = wal.files.manifest().unwrap();
         assert_eq!((manifest.next_number, manifest.revision), (Number::new(23), Revision::new(22)));
         assert_eq!(wal.append_new(many(1)).unwrap()[0].number(), Number::new(23));
         assert_eq!(all(&machine).pop().unwrap().revision, Revision::new(23));

@@ -1,6 +1,8 @@
-//! What has to be looked up before an operation may be logged: its idempotency key, and what it waits for.
+//! What has to be looked up before an operation may be logged: its idempotency key, and what it
+//! waits for.
 //!
-//! All of it is asked under `lock`, so that nobody can log the same key, or end a dependency, in between.
+//! All of it is asked under `lock`, so that no other process can log the same key, or end a
+//! dependency, in between.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -8,16 +10,14 @@ use std::ops::ControlFlow;
 use super::scan::Order;
 use super::view::View;
 use crate::operation::{Logged, Number, Operation, OperationId, Source, Status};
-use crate::wal::change::{Admitted, Change};
 use crate::wal::error::{WalError, WalResult};
-use crate::wal::journal::writer::Wal;
 
 /// Redirects that are followed; a longer chain is taken to end where this many have been followed.
 const REDIRECTS_MAX: usize = 100;
 
 /// What becomes of an operation that is to be logged.
 #[derive(Debug)]
-pub enum Admission {
+pub enum Precheck {
     /// It is logged; what it waited for and is completed has been dropped.
     New(Box<Logged>),
     /// Its key is there already, with the same parameters.
@@ -42,7 +42,7 @@ pub(in crate::wal) fn same_or_taken(
     }
 }
 
-/// Whether two descriptions of a file tell for certain that its content differs.
+/// Returns true if two descriptions of a file prove that its content differs.
 fn other_content(one: Option<&Source>, other: Option<&Source>) -> bool {
     let (Some(one), Some(other)) = (one, other) else { return false };
     let hashes_differ =
@@ -52,7 +52,7 @@ fn other_content(one: Option<&Source>, other: Option<&Source>) -> bool {
 
 /// What became of an operation that another one waits for.
 #[derive(Debug)]
-pub enum Fate {
+pub enum DependencyState {
     /// It is completed, or what it went on as is.
     Done,
     /// It has not ended; this is the operation that has to end, it or what it went on as.
@@ -91,18 +91,20 @@ impl View {
     }
 
     /// What became of an operation, redirects followed.
-    pub fn fate(&self, id: OperationId) -> WalResult<Fate> {
+    pub fn dependency_state(&self, id: OperationId) -> WalResult<DependencyState> {
         let mut at = id;
         for _ in 0..REDIRECTS_MAX {
-            let Some(operation) = self.operation_by_id(at)? else { return Ok(Fate::Unknown) };
+            let Some(operation) = self.operation_by_id(at)? else {
+                return Ok(DependencyState::Unknown);
+            };
             match (operation.status(), operation.redirected_to) {
-                (Status::Completed, _) => return Ok(Fate::Done),
+                (Status::Completed, _) => return Ok(DependencyState::Done),
                 (Status::Failed, Some(next)) => at = next,
-                (Status::Failed, None) => return Ok(Fate::Failed(Box::new(operation))),
-                _ => return Ok(Fate::Open(at)),
+                (Status::Failed, None) => return Ok(DependencyState::Failed(Box::new(operation))),
+                _ => return Ok(DependencyState::Open(at)),
             }
         }
-        Ok(Fate::Open(at))
+        Ok(DependencyState::Open(at))
     }
 
     /// Who waits for one of these operations: what is waited for, and the number of who waits.
@@ -153,18 +155,18 @@ impl View {
     }
 
     /// Decides on an operation that is to be logged.
-    pub fn admit(&self, mut logged: Logged) -> WalResult<Admission> {
+    pub fn check_preconditions(&self, mut logged: Logged) -> WalResult<Precheck> {
         if let Some(key) = &logged.idempotency_key
             && let Some(existing) = self.operation_by_key(key)?
         {
-            return same_or_taken(existing, &logged).map(Admission::Existing);
+            return same_or_taken(existing, &logged).map(Precheck::Existing);
         }
         let mut open = Vec::with_capacity(logged.depends_on.len());
         for id in std::mem::take(&mut logged.depends_on) {
-            match self.fate(id)? {
-                Fate::Done => {}
-                Fate::Unknown => return Err(WalError::UnknownDependency { id }),
-                Fate::Open(_) | Fate::Failed(_) => {
+            match self.dependency_state(id)? {
+                DependencyState::Done => {}
+                DependencyState::Unknown => return Err(WalError::UnknownDependency { id }),
+                DependencyState::Open(_) | DependencyState::Failed(_) => {
                     if !open.contains(&id) {
                         open.push(id);
                     }
@@ -172,75 +174,6 @@ impl View {
             }
         }
         logged.depends_on = open;
-        Ok(Admission::New(Box::new(logged)))
+        Ok(Precheck::New(Box::new(logged)))
     }
-}
-
-impl Wal {
-    /// Logs operations that have keys or wait for others: all of them in one turn under `lock`.
-    pub(in crate::wal) fn append_admitted(
-        &self,
-        operations: Vec<Change>,
-    ) -> WalResult<Vec<Admitted>> {
-        let (written, admitted) = self.transact(|view| {
-            let mut changes = Vec::with_capacity(operations.len());
-            let mut places = Vec::with_capacity(operations.len());
-            for change in &operations {
-                let Some(logged) = logged_in(change) else { continue };
-                // A key may stand twice in one batch.
-                let twin = logged.idempotency_key.as_ref().and_then(|key| {
-                    let has_key = |other: &Logged| other.idempotency_key.as_ref() == Some(key);
-                    changes.iter().position(|change| logged_in(change).is_some_and(has_key))
-                });
-                if let (Some(twin), Some(key)) = (twin, &logged.idempotency_key) {
-                    if !logged_in(&changes[twin]).is_some_and(|other| same_work(other, logged)) {
-                        return Err(WalError::KeyTwice { key: key.clone() });
-                    }
-                    places.push(Place::Written(twin));
-                    continue;
-                }
-                match view.admit(logged.clone())? {
-                    Admission::New(logged) => {
-                        places.push(Place::Written(changes.len()));
-                        changes.push(match change {
-                            Change::NewAs(id, _) => Change::NewAs(*id, *logged),
-                            _ => Change::New(*logged),
-                        });
-                    }
-                    Admission::Existing(operation) => places.push(Place::Existing(operation)),
-                }
-            }
-            Ok((changes, places))
-        })?;
-        if admitted.iter().any(|place| matches!(place, Place::Existing(_))) {
-            // What another process logged is promised again by us, so it has to be durable.
-            self.confirm()?;
-        }
-        Ok(admitted
-            .into_iter()
-            .filter_map(|place| match place {
-                Place::Written(at) => written.get(at).cloned().map(Admitted::Logged),
-                Place::Existing(operation) => Some(Admitted::Existing(operation)),
-            })
-            .collect())
-    }
-}
-
-enum Place {
-    Written(usize),
-    Existing(Box<Operation>),
-}
-
-/// The operation that a change logs, if it logs one.
-fn logged_in(change: &Change) -> Option<&Logged> {
-    match change {
-        Change::New(logged) | Change::NewAs(_, logged) => Some(logged),
-        Change::Next(..) => None,
-    }
-}
-
-fn same_work(one: &Logged, other: &Logged) -> bool {
-    one.operation_type == other.operation_type
-        && one.backend == other.backend
-        && one.parameters == other.parameters
 }

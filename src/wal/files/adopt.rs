@@ -1,89 +1,39 @@
-//! Adoption of a directory of the original system: its operations become part of the log, and its
-//! files are set aside unchanged.
+//! Taking over the directory of the original system: its operations become ours, its files are set
+//! aside unchanged.
 //!
 //! 1. The process that creates the log lists the original files in the manifest; from then on they
 //!    are part of the log.
 //! 2. The same operations are written to new files, and one manifest names those instead.
 //! 3. The original files are moved to `quarantine/original/`, and the list is removed.
 //!
-//! A process that dies leaves one of these states, and the next writer continues from there.
+//! A process that dies leaves one of these states behind, and the next writer carries on from
+//! there.
 
 use std::collections::BTreeMap;
 
+use super::edit::{ARCHIVE_PARTITIONS, CheckpointReport, ManifestEdit};
+use super::store::FileStore;
 use crate::operation::{Operation, State, Time};
-use crate::wal::error::{Damage, WalError, WalResult};
-use crate::wal::files::checkpoint::{ARCHIVE_PARTITIONS, CheckpointReport, Exchange};
-use crate::wal::files::retention::CleanupPlan;
+use crate::wal::error::{WalError, WalResult};
 use crate::wal::journal::lock::LockFile;
-use crate::wal::journal::writer::Wal;
 use crate::wal::layout::{Layout, LockName};
 use crate::wal::manifest::{Manifest, Originals, Unread};
 use crate::wal::original::{self, Survey};
-use crate::wal::read::view::View;
 
-/// A file that changed within this time, in milliseconds, may still be written to.
-const QUIET_MS: i64 = 60_000;
-
-/// Fails if the original system seems to be running: a file changed within the last minute.
-pub fn check_quiet(found: &Survey, layout: &Layout, now: Time) -> WalResult<()> {
-    let Some(last) = found.files.iter().max_by_key(|surveyed| surveyed.metadata.mtime_ns) else {
-        return Ok(());
-    };
-    let changed = Time::from_millis(last.metadata.mtime_ns.div_euclid(1_000_000));
-    let ago = now.millis_since(changed);
-    if ago.abs() < QUIET_MS {
-        let path = layout.file(&last.file.name);
-        return Err(WalError::OriginalAtWork { path, ago_s: ago.max(0).unsigned_abs() / 1000 });
-    }
-    Ok(())
-}
-
-impl Unread {
-    /// Returns it as damage, for readers.
-    pub fn at(&self, layout: &Layout) -> Damage {
-        Damage { path: layout.file(&self.name), offset: self.offset, what: self.what.clone() }
-    }
-}
-
-impl View {
-    /// Returns what a cleanup, which adopts them first, would prune of the original operations;
-    /// `None` without such operations.
-    pub fn plan_of_originals(&self, max_age_days: u64, now: Time) -> Option<CleanupPlan> {
-        let oldest_kept = now.day().saturating_sub(i64::try_from(max_age_days).unwrap_or(i64::MAX));
-        let old = |row: &&Operation| match row.state {
-            State::Completed { at, .. } => at.day() < oldest_kept,
-            _ => false,
-        };
-        let operations = self.original_rows()?.operations().iter().filter(old).count() as u64;
-        Some(CleanupPlan { operations, ..CleanupPlan::default() })
-    }
-}
-
-impl Wal {
+impl FileStore {
     /// Adopts the files of the original system, if there are any.
-    pub(super) fn adopt(&self) -> WalResult<()> {
-        if !self.lock_inner().view.has_originals() {
+    pub(in crate::wal) fn adopt(&self) -> WalResult<()> {
+        if !self.journal.lock_writer().view.has_originals() {
             return Ok(());
         }
         let _held = self.lock_checkpoint()?;
         {
             // This creates the log, with the list in its manifest, unless another process has.
-            let mut inner = self.lock_inner();
-            self.take_lock(&mut inner)?;
-            inner.lock.unlock()?;
+            let mut writer = self.journal.lock_writer();
+            self.journal.take_lock(&mut writer)?;
+            writer.lock.unlock()?;
         }
         self.carry_on_adopting()
-    }
-
-    /// Returns the original files for the manifest of a new log, and the number of their
-    /// operations.
-    pub(super) fn find_originals(&self) -> WalResult<(Option<Originals>, u64)> {
-        let found = original::survey(&*self.disk, &self.layout)?;
-        if found.files.is_empty() {
-            return Ok((None, 0));
-        }
-        check_quiet(&found, &self.layout, self.clock.now())?;
-        Ok((Some(Originals { adopted: false, files: found.listing() }), found.rows().count()))
     }
 
     /// Completes the adoption of the files that the manifest lists. The caller holds
@@ -92,7 +42,7 @@ impl Wal {
         let mut manifest = self.manifest()?;
         while let Some(originals) = manifest.originals.take_if(|originals| !originals.adopted) {
             let found = original::survey(&*self.disk, &self.layout)?;
-            check_quiet(&found, &self.layout, self.clock.now())?;
+            original::check_quiet(&found, &self.layout, self.clock.now())?;
             if found.listing() == originals.files {
                 self.write_adopted(found)?;
             } else {
@@ -108,8 +58,8 @@ impl Wal {
 
     /// Lists the files again after the original system changed them before they were adopted.
     fn list_again(&self, manifest: &Manifest) -> WalResult<()> {
-        let mut inner = self.lock_inner();
-        let note = self.take_lock(&mut inner)?;
+        let mut writer = self.journal.lock_writer();
+        let note = self.journal.take_lock(&mut writer)?;
         let listed = (|| {
             if note.revision != manifest.revision {
                 let what =
@@ -118,12 +68,12 @@ impl Wal {
             }
             let mut sync = LockFile::open(&*self.disk, &self.layout, LockName::Sync)?;
             sync.lock(&*self.disk, &*self.clock, self.options.lock_timeout)?;
-            let made = self.create_log(&mut inner, &sync);
+            let made = self.journal.create_log(&mut writer, &sync);
             sync.unlock()?;
             made?;
-            inner.view.catch_up()
+            writer.view.catch_up()
         })();
-        inner.lock.unlock()?;
+        writer.lock.unlock()?;
         listed.map(|_| ())
     }
 
@@ -139,7 +89,7 @@ impl Wal {
             ..unread.clone()
         };
         let unread = rows.unread.iter().map(aside).collect();
-        let mut exchange = Exchange { adopted: Some(unread), ..Exchange::default() };
+        let mut edit = ManifestEdit { adopted: Some(unread), ..ManifestEdit::default() };
         let mut live = Vec::new();
         let mut completed: BTreeMap<i64, (Time, Vec<Operation>)> = BTreeMap::new();
         for (operation, archived) in rows.into_operations() {
@@ -159,18 +109,18 @@ impl Wal {
         let mut counter = self.highest_counter(&manifest)?;
         let limit = self.options.partition_size;
         let now = self.clock.now();
-        self.stage(live, limit, None, &mut exchange, || {
+        self.stage(live, limit, None, &mut edit, || {
             counter += 1;
             Layout::partition_name(now, counter)
         })?;
         for (day, rows) in completed.into_values() {
-            self.stage(rows, limit * ARCHIVE_PARTITIONS, Some(day), &mut exchange, || {
+            self.stage(rows, limit * ARCHIVE_PARTITIONS, Some(day), &mut edit, || {
                 counter += 1;
                 Layout::archive_name(day, counter)
             })?;
         }
-        self.publish(&exchange)?;
-        self.commit(&mut exchange, None)
+        self.publish(&edit)?;
+        self.commit(&mut edit, None)
     }
 
     /// Moves adopted original files to quarantine, unchanged.
@@ -191,7 +141,8 @@ impl Wal {
             .iter()
             .skip(1)
             .try_for_each(|directory| self.disk.create_dir_if_missing(directory))?;
-        // A process that died here may have created them, or renamed the manifest, without a sync.
+        // A process that died at this may have made them, or renamed the manifest, without making
+        // that durable.
         above.retain(|path| !directories.iter().any(|directory| directory == path));
         above.iter().try_for_each(|directory| self.disk.sync_dir(directory))?;
         for file in &originals.files {
@@ -203,15 +154,15 @@ impl Wal {
             }
         }
         directories.iter().try_for_each(|directory| self.disk.sync_dir(directory))?;
-        let mut inner = self.lock_inner();
-        self.take_lock(&mut inner)?;
+        let mut writer = self.journal.lock_writer();
+        self.journal.take_lock(&mut writer)?;
         let committed = (|| {
             let mut manifest = self.manifest()?;
             manifest.originals = None;
             manifest.written_at = self.clock.now();
             manifest.commit(&*self.disk, &self.layout)
         })();
-        inner.lock.unlock()?;
+        writer.lock.unlock()?;
         committed
     }
 }

@@ -1,0 +1,295 @@
+//! Opening a log for writing, and the object that is its face: it hands each call to the part that
+//! answers it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::change::{Admitted, Change, Written};
+use super::error::{WalError, WalResult};
+use super::files::FileStore;
+use super::files::batch::Batch;
+use super::files::checkpoint::CheckpointDue;
+use super::files::create::Foundation;
+use super::files::destination::Push;
+use super::files::edit::CheckpointReport;
+use super::files::push::PushReport;
+use super::files::retention::{CleanupPlan, Retention};
+use super::journal::append::nothing_logged;
+use super::journal::lock::{HeldLock, LockFile};
+use super::layout::{Layout, LockName};
+use super::options::Options;
+use super::original;
+use super::read::SharedJournal;
+use super::read::view::View;
+use super::reserve::Reserve;
+use super::spool::{Spool, Stage, Staged};
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::operation::{Logged, Operation, OperationId, Time};
+
+/// A log that can be written to. Threads may share it.
+#[derive(Debug)]
+pub struct Wal {
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    layout: Layout,
+    options: Arc<Options>,
+    pub(super) journal: Arc<SharedJournal>,
+    reserve: Arc<Reserve>,
+    spool: Arc<Spool>,
+    pub(super) files: FileStore,
+}
+
+impl Wal {
+    /// Opens a log for writing, making it if there is none.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        layout: Layout,
+        mut options: Options,
+    ) -> WalResult<Wal> {
+        // It has to fit into the notes, whatever JSON makes of it.
+        options.command.retain(|c| !c.is_control() && c != '"' && c != '\\');
+        options.command = options.command.chars().take(60).collect();
+        if !disk.exists(&layout.lock(LockName::Append))? {
+            // Checked before anything is created: the directory may belong to another program.
+            let view = View::open(disk.clone(), layout.clone())?;
+            refuse_foreign(&*disk, &layout)?;
+            if view.has_originals() {
+                original::check_quiet(&original::survey(&*disk, &layout)?, &layout, clock.now())?;
+            }
+            disk.create_dir_all_synced(layout.base()).map_err(WalError::NotLogged)?;
+        }
+        if !options.allow_network_fs && disk.is_network(layout.base())? {
+            return Err(WalError::NotOurs {
+                path: layout.base().to_owned(),
+                what:
+                    "it is on a network file system, where locks and flushes cannot be relied upon"
+                        .into(),
+            });
+        }
+        let lock = LockFile::open(&*disk, &layout, LockName::Append).map_err(nothing_logged)?;
+        let view = View::open(disk.clone(), layout.clone())?;
+        let options = Arc::new(options);
+        let reserve = Arc::new(Reserve::new(disk.clone(), layout.clone(), options.clone()));
+        let foundation = Foundation {
+            disk: disk.clone(),
+            clock: clock.clone(),
+            layout: layout.clone(),
+            reserve: reserve.clone(),
+        };
+        let journal = Arc::new(SharedJournal::new(
+            disk.clone(),
+            clock.clone(),
+            layout.clone(),
+            options.clone(),
+            Arc::new(foundation),
+            lock,
+            view,
+        ));
+        let spool = Arc::new(Spool::new(
+            disk.clone(),
+            clock.clone(),
+            layout.clone(),
+            options.clone(),
+            journal.clone(),
+            reserve.clone(),
+        ));
+        let files = FileStore::new(
+            disk.clone(),
+            clock.clone(),
+            layout.clone(),
+            options.clone(),
+            journal.clone(),
+            reserve.clone(),
+            spool.clone(),
+        );
+        files.adopt()?;
+        Ok(Wal { disk, clock, layout, options, journal, reserve, spool, files })
+    }
+
+    /// Returns the name of this process in histories: `user@host command[pid]`.
+    pub fn actor(&self) -> &str {
+        self.journal.actor()
+    }
+
+    /// Returns where the log is.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Returns how the log is written.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Takes the lock that makes this process the log's only drain loop.
+    pub fn lock_process(&self, timeout: Duration) -> WalResult<HeldLock> {
+        self.reserve.finishing(|| {
+            let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Process)?;
+            lock.lock(&*self.disk, &*self.clock, timeout)?;
+            lock.hold(&*self.disk, &self.options.command, self.clock.now())
+        })
+    }
+
+    /// Reads the log as it is now. Calls `look` again if files vanish meanwhile.
+    pub fn read<T>(&self, look: impl FnMut(&mut View) -> WalResult<T>) -> WalResult<T> {
+        self.journal.read(look)
+    }
+
+    /// Decides on the log as it is and logs the changes, while no other process writes. Durable on
+    /// return.
+    ///
+    /// `decide` may be called again if what it wrote did not reach the disk.
+    pub fn transact<T>(
+        &self,
+        decide: impl FnMut(&mut View) -> WalResult<(Vec<Change>, T)>,
+    ) -> WalResult<(Vec<Written>, T)> {
+        self.journal.transact(decide)
+    }
+
+    /// The same as [`Wal::transact`] for claims, outcomes and whatever else ends operations: if the
+    /// disk is full, it takes the room of the reserve. Not for new operations.
+    pub fn transact_finishing<T>(
+        &self,
+        mut decide: impl FnMut(&mut View) -> WalResult<(Vec<Change>, T)>,
+    ) -> WalResult<(Vec<Written>, T)> {
+        self.reserve.finishing(|| self.transact(&mut decide))
+    }
+
+    /// Makes everything durable that readers can see by now: for acting on what another process
+    /// wrote.
+    pub fn confirm(&self) -> WalResult<()> {
+        self.journal.confirm()
+    }
+
+    /// Returns an id for the `nth` operation of those logged at `now`.
+    pub fn new_id(&self, now: Time, nth: usize) -> OperationId {
+        self.journal.new_id(now, nth)
+    }
+
+    /// Returns the free bytes if a claim made now might find no room for its outcome.
+    pub fn lacks_room_for_outcomes(&self) -> WalResult<Option<u64>> {
+        self.reserve.lacks_room_for_outcomes()
+    }
+
+    /// Returns the error for a disk with so few free bytes.
+    pub fn no_room_for_outcomes(&self, free: u64) -> WalError {
+        self.reserve.no_room_for_outcomes(free)
+    }
+
+    /// Begins a batch of new operations. Writes nothing and takes no lock before it outgrows a
+    /// frame.
+    pub fn batch(&self) -> Batch<'_> {
+        self.files.batch()
+    }
+
+    /// Logs new operations, all or none. Durable on return.
+    ///
+    /// An operation whose idempotency key is already logged is not logged again: that one is
+    /// returned.
+    pub fn append_new(&self, operations: Vec<Logged>) -> WalResult<Vec<Admitted>> {
+        self.files.append_new(operations)
+    }
+
+    /// Returns a place to stage content in.
+    pub fn stage_content(&self) -> WalResult<Stage<'_>> {
+        self.spool.stage_content()
+    }
+
+    /// Logs operations, some with staged content, which is durable before their frame is written.
+    pub fn append_staged(
+        &self,
+        operations: Vec<(Logged, Option<Staged>)>,
+    ) -> WalResult<Vec<Admitted>> {
+        self.spool.append_staged(operations)
+    }
+
+    /// Like [`Wal::transact`], for changes some of which log operations with staged content.
+    ///
+    /// Content of operations that `decide` does not log after all is removed.
+    pub fn transact_staged<T>(
+        &self,
+        content: Vec<(OperationId, Staged)>,
+        decide: impl FnMut(&mut View) -> WalResult<(Vec<Change>, T)>,
+    ) -> WalResult<(Vec<Written>, T)> {
+        self.spool.transact_staged(content, decide)
+    }
+
+    /// Removes the content of an operation that is completed, redirected or deleted, which must be
+    /// durable.
+    pub fn release_spool(&self, operation: &Operation) {
+        self.spool.release_spool(operation);
+    }
+
+    /// Gives a new operation a link to the content of an older one. Does nothing if that has none.
+    ///
+    /// Only for the function that [`Wal::transact`] calls: under `lock`, no sweep comes between
+    /// link and frame.
+    pub fn share_spool(&self, from: &Operation, to: OperationId) -> WalResult<()> {
+        self.spool.share_spool(from, to)
+    }
+
+    /// Runs a checkpoint if one is due and no other process works on the files. For use after
+    /// writes.
+    pub fn maintain(&self) -> WalResult<Option<CheckpointReport>> {
+        self.files.maintain()
+    }
+
+    /// Folds the whole journal, unless another process works on the files.
+    pub fn checkpoint_if_free(&self) -> WalResult<Option<CheckpointReport>> {
+        self.files.checkpoint_if_free()
+    }
+
+    /// Folds the whole journal into Parquet files.
+    pub fn checkpoint(&self) -> WalResult<CheckpointReport> {
+        self.files.checkpoint()
+    }
+
+    /// Returns whether a checkpoint is due, and whether that is for the journal's age.
+    pub fn checkpoint_due(&self) -> CheckpointDue {
+        self.files.checkpoint_due()
+    }
+
+    /// Drops what retention no longer keeps by the clock of this moment, or returns what that would
+    /// be.
+    pub fn cleanup(&self, retention: Retention, dry_run: bool) -> WalResult<CleanupPlan> {
+        self.files.cleanup(retention, dry_run)
+    }
+
+    /// Drops what was old enough at the last cleanup, unless another process works on the files.
+    ///
+    /// A clock that jumped ahead thus has to stay there until the next cleanup before it has an
+    /// effect.
+    pub fn cleanup_if_free(&self, retention: Retention) -> WalResult<Option<CleanupPlan>> {
+        self.files.cleanup_if_free(retention)
+    }
+
+    /// Logs an operation for each archive of a past day that is not pushed yet. Durable on return.
+    pub fn push(&self, push: &Push) -> WalResult<PushReport> {
+        self.files.push(push)
+    }
+
+    /// The same, unless another process works on the files.
+    pub fn push_if_free(&self, push: &Push) -> WalResult<Option<PushReport>> {
+        self.files.push_if_free(push)
+    }
+}
+
+/// Refuses to create a log in a non-empty directory that is not already one.
+fn refuse_foreign(disk: &dyn Disk, layout: &Layout) -> WalResult<()> {
+    let entries = match disk.list(layout.base()) {
+        Ok(entries) => entries,
+        // It does not exist or cannot be read: creating the log reports which.
+        Err(_) => return Ok(()),
+    };
+    let names: Vec<String> =
+        entries.iter().map(|entry| entry.name.to_string_lossy().into_owned()).collect();
+    match names.first() {
+        Some(first) if !names.iter().any(|name| Layout::is_part(name)) => Err(WalError::NotOurs {
+            path: layout.base().to_owned(),
+            what: format!("it contains `{first}`, and no file of a log"),
+        }),
+        _ => Ok(()),
+    }
+}
