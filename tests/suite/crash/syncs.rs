@@ -33,11 +33,11 @@ const OCCURRENCES: usize = 10;
 const JUSTIFIED: &[(&str, &str)] = &[
     ("wal/reserve.rs ", "what a power cut takes of the reserve, the next checkpoint makes again"),
     (
-        "wal/log.rs open: above the log",
+        "wal/open.rs open: above the log",
         "who makes the log flushes them once more; making directories always flushes them",
     ),
     (
-        "wal/recovery.rs recover_locked: above the log",
+        "wal/journal/recover.rs recover_locked: above the log",
         "who makes a log flushes them; this is for a log that was moved",
     ),
     ("wal/repair/mod.rs start_generation: above the log", "the same"),
@@ -303,7 +303,7 @@ fn occurrences(worlds: &[World]) -> BTreeMap<Site, Vec<Occurrence>> {
                 deaths.push(*before);
                 // Before a note says that it is being flushed: another process flushes it when
                 // rotating, or before.
-                if site.file == "wal/flush.rs" {
+                if site.file == "wal/journal/group_commit.rs" {
                     deaths.push(*before - 1);
                 }
             }
