@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use wal_cli::{AddOptions, BackendName, Client, Reference, Settings, Silent, State, Stop};
+use wal_cli::{AddOptions, BackendName, Client, NoObserver, Reference, Settings, State, Stop};
 
 fn main() -> anyhow::Result<()> {
     let file = PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "README.md".into()));
@@ -18,7 +18,7 @@ fn main() -> anyhow::Result<()> {
 
     // Runs it here, or waits for it if a drain loop runs.
     let references = [Reference::Number(receipt.number)];
-    for operation in client.run_and_wait(&references, None, &Stop::new(), &mut Silent)? {
+    for operation in client.run_and_wait(&references, None, &Stop::new(), &mut NoObserver)? {
         match operation.state {
             State::Completed { outcome, .. } => println!("{}", outcome.cid.unwrap_or_default()),
             State::Failed { failure, .. } => anyhow::bail!("it failed: {}", failure.message),

@@ -113,12 +113,12 @@ impl BackendHealth {
 
 /// `health.json`: a convenience shared by runs, not a promise.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Book {
-    backends: BTreeMap<BackendName, Page>,
+struct HealthFile {
+    backends: BTreeMap<BackendName, BackendRecord>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Page {
+struct BackendRecord {
     last_check: Time,
     history: Vec<bool>,
     #[serde(default)]
@@ -127,8 +127,8 @@ struct Page {
     failure: Option<Failure>,
 }
 
-impl Page {
-    fn note(&mut self, at: Time, checked: &Checked, history_size: usize) {
+impl BackendRecord {
+    fn record(&mut self, at: Time, checked: &ProbeResult, history_size: usize) {
         let from = HealthStatus::of(&self.history);
         self.last_check = at;
         self.history.push(checked.is_ok());
@@ -141,7 +141,7 @@ impl Page {
         }
     }
 
-    fn of(self, backend: BackendName) -> BackendHealth {
+    fn into_health(self, backend: BackendName) -> BackendHealth {
         BackendHealth {
             backend,
             status: HealthStatus::of(&self.history),
@@ -162,11 +162,11 @@ fn keep_last<T>(all: &mut Vec<T>, most: usize) {
 }
 
 /// What a check says.
-pub type Checked = Result<(), Failure>;
+pub type ProbeResult = Result<(), Failure>;
 
 /// Where the history of checks is kept.
 #[derive(Debug, Clone, Copy)]
-pub struct Records<'a> {
+pub struct HealthStore<'a> {
     /// The log's disk.
     pub disk: &'a dyn Disk,
     /// The log's files.
@@ -175,14 +175,14 @@ pub struct Records<'a> {
     pub history_size: usize,
 }
 
-fn load(records: Records<'_>) -> Book {
-    let bytes = records.disk.read(&records.layout.health()).ok();
+fn load(store: HealthStore<'_>) -> HealthFile {
+    let bytes = store.disk.read(&store.layout.health()).ok();
     bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
-/// Keeps the book, if there is a log to keep it in. Losing it costs nothing, so nothing is synced.
-fn save(Records { disk, layout, .. }: Records<'_>, book: &Book) -> DiskResult<()> {
-    let Ok(bytes) = serde_json::to_vec(book) else { return Ok(()) };
+/// Keeps the file, if there is a log to keep it in. Losing it costs nothing, so nothing is synced.
+fn save(HealthStore { disk, layout, .. }: HealthStore<'_>, file: &HealthFile) -> DiskResult<()> {
+    let Ok(bytes) = serde_json::to_vec(file) else { return Ok(()) };
     if !disk.exists(&layout.tmp())? {
         return Ok(());
     }
@@ -193,24 +193,24 @@ fn save(Records { disk, layout, .. }: Records<'_>, book: &Book) -> DiskResult<()
 /// Writes down what checks said, and tells what that amounts to.
 ///
 /// Two processes that do so at the same instant may lose a check of one of them.
-pub fn note(
-    records: Records<'_>,
+pub fn record(
+    store: HealthStore<'_>,
     at: Time,
-    checks: &[(BackendName, Checked)],
+    checks: &[(BackendName, ProbeResult)],
 ) -> Vec<BackendHealth> {
-    let mut book = load(records);
+    let mut file = load(store);
     for (backend, checked) in checks {
-        book.backends.entry(backend.clone()).or_default().note(at, checked, records.history_size);
+        file.backends.entry(backend.clone()).or_default().record(at, checked, store.history_size);
     }
     // A read-only log is still told about; its history just does not grow.
-    let _ = save(records, &book);
-    let pages =
-        checks.iter().filter_map(|(backend, _)| Some((backend, book.backends.remove(backend)?)));
-    pages.map(|(backend, page)| page.of(backend.clone())).collect()
+    let _ = save(store, &file);
+    let records =
+        checks.iter().filter_map(|(backend, _)| Some((backend, file.backends.remove(backend)?)));
+    records.map(|(backend, record)| record.into_health(backend.clone())).collect()
 }
 
 /// Asks a backend whether it is there. One that panics says nothing good.
-pub fn check(backend: &dyn Backend) -> Checked {
+pub fn check(backend: &dyn Backend) -> ProbeResult {
     catch_unwind(AssertUnwindSafe(|| backend.health())).unwrap_or_else(|_| {
         Err(Failure {
             class: FailureClass::Outage,
@@ -222,7 +222,7 @@ pub fn check(backend: &dyn Backend) -> Checked {
 
 /// Probes backends, all at once, and tells what that, with their history, amounts to.
 pub fn probe(
-    records: Records<'_>,
+    store: HealthStore<'_>,
     backends: &Backends,
     clock: &dyn Clock,
     only: Option<&BackendName>,
@@ -232,7 +232,7 @@ pub fn probe(
         .map(|(name, _)| name)
         .filter(|name| only.is_none_or(|only| only == *name))
         .collect();
-    let checks: Vec<(BackendName, Checked)> = std::thread::scope(|scope| {
+    let checks: Vec<(BackendName, ProbeResult)> = std::thread::scope(|scope| {
         let ready = asked.iter().filter_map(|name| Some((*name, backends.get(name)?)));
         let probes: Vec<_> =
             ready.map(|(name, backend)| (name, scope.spawn(|| check(&**backend)))).collect();
@@ -241,7 +241,7 @@ pub fn probe(
             .filter_map(|(name, probe)| Some((name.clone(), probe.join().ok()?)))
             .collect()
     });
-    let mut known: BTreeMap<BackendName, BackendHealth> = note(records, clock.now(), &checks)
+    let mut known: BTreeMap<BackendName, BackendHealth> = record(store, clock.now(), &checks)
         .into_iter()
         .map(|health| (health.backend.clone(), health))
         .collect();
@@ -259,8 +259,8 @@ pub fn probe(
 }
 
 /// What is known without probing.
-pub fn known(records: Records<'_>) -> Vec<BackendHealth> {
-    load(records).backends.into_iter().map(|(backend, page)| page.of(backend)).collect()
+pub fn known(store: HealthStore<'_>) -> Vec<BackendHealth> {
+    load(store).backends.into_iter().map(|(backend, record)| record.into_health(backend)).collect()
 }
 
 #[cfg(test)]
@@ -268,7 +268,7 @@ mod tests {
     use super::*;
     use crate::disk::Machine;
 
-    fn away() -> Checked {
+    fn away() -> ProbeResult {
         Err(Failure {
             class: FailureClass::Outage,
             error_type: "refused".into(),
@@ -282,12 +282,12 @@ mod tests {
         let (disk, layout) = (machine.process(), Layout::new("/wal"));
         disk.create_dir(layout.base()).unwrap();
         disk.create_dir(&layout.tmp()).unwrap();
-        let records = Records { disk: &disk, layout: &layout, history_size: 5 };
+        let store = HealthStore { disk: &disk, layout: &layout, history_size: 5 };
         let name = BackendName::new("a").unwrap();
         let mut at = 0;
-        let mut check = |checked: Checked| {
+        let mut check = |checked: ProbeResult| {
             at += 1000;
-            note(records, Time::from_millis(at), &[(name.clone(), checked)]).remove(0)
+            record(store, Time::from_millis(at), &[(name.clone(), checked)]).remove(0)
         };
         assert_eq!(check(Ok(())).status, HealthStatus::Online);
         assert_eq!(check(away()).status, HealthStatus::Offline, "of two the last one decides");
@@ -302,7 +302,7 @@ mod tests {
         for _ in 0..10 {
             check(Ok(()));
         }
-        let known = known(records).remove(0);
+        let known = known(store).remove(0);
         assert_eq!((known.status, known.check_history.len()), (HealthStatus::Online, 5));
         assert_eq!(known.changes.last().unwrap().at, Time::from_millis(7000));
         assert_eq!(known.failure, None);

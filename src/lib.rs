@@ -13,7 +13,7 @@
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use wal_cli::{
-//!     AddOptions, BackendName, Client, Silent, ProcessOptions, Reference, Settings, State, Stop,
+//!     AddOptions, BackendName, Client, NoObserver, ProcessOptions, Reference, Settings, State, Stop,
 //! };
 //!
 //! let directory = tempfile::tempdir()?;
@@ -26,7 +26,7 @@
 //! let receipt = client.add(&file, &options)?;
 //!
 //! // Usually in another process, in a loop: `wal-cli process --follow`.
-//! let report = client.process(&ProcessOptions::default(), &Stop::new(), &mut Silent)?;
+//! let report = client.process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver)?;
 //! assert_eq!(report.completed, 1);
 //!
 //! let operation = client.operation(&Reference::Number(receipt.number))?;
@@ -114,11 +114,11 @@ pub use client::{
     Action, AddOptions, Archive, AuditFinding, AuditOptions, AuditReport, BackendHealth, BadInput,
     BadInputs, BadPush, Batch, CauseGroup, Changed, CheckpointReport, CleanupOptions, CleanupPlan,
     Client, ClientBuilder, ClientError, DELAY_MAX, Damage, Failures, FileCounts, Filter, Finding,
-    FindingKind, FollowUp, HealthStatus, HolderNote, KeptOrphan, LogStatus, Loss, NumberOrText,
-    Observer, OldestPending, OnInvalid, OperationLine, OrphanedUploads, Page, Plan, ProcessOptions,
-    ProcessReport, Progress, Push, PushOptions, PushReport, PushState, PushedArchive, Reason,
-    Receipt, Receipts, Reference, Repaired, SecondsOrText, Silent, Skipped, StatusChange,
-    StatusCounts, Stop, Unverified, Verified, Why,
+    FindingKind, FollowUp, HealthStatus, HolderNote, KeptOrphan, LogStatus, Loss, NoObserver,
+    NumberOrText, Observer, OldestPending, OnInvalid, OperationLine, OrphanedUploads, Page, Plan,
+    ProcessOptions, ProcessReport, Progress, Push, PushOptions, PushReport, PushState,
+    PushedArchive, Reason, Receipt, Receipts, Reference, Repaired, SecondsOrText, Skipped,
+    StatusChange, StatusCounts, Stop, Unverified, Verified, Why,
 };
 pub use config::{
     BackendSettings, BackendType, ConfigError, MockSettings, Secret, Settings, SpoolMode,

@@ -91,8 +91,9 @@ impl Observer for Progress<'_> {
         if let Some(bars) = &mut self.bars {
             bars.draw(report, waiting);
         }
-        if let Some(reported) = self.reported.as_mut().filter(|known| **known != report.away) {
-            for name in report.away.iter().filter(|name| !reported.contains(name)) {
+        if let Some(reported) = self.reported.as_mut().filter(|known| **known != report.unreachable)
+        {
+            for name in report.unreachable.iter().filter(|name| !reported.contains(name)) {
                 // Once per outage. A stderr that cannot be written must not end the loop.
                 let _ = writeln!(
                     std::io::stderr(),
@@ -100,7 +101,7 @@ impl Observer for Progress<'_> {
                     self.invocation.pasteable(&unreachable_note(name))
                 );
             }
-            reported.clone_from(&report.away);
+            reported.clone_from(&report.unreachable);
         }
     }
 }
@@ -156,7 +157,9 @@ impl Bars {
                 [(report.failed, "failed"), (report.cancelled, "cancelled"), (waiting, "waiting")];
             words
                 .extend(more.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")));
-            words.extend(report.away.iter().map(|backend| format!("`{backend}` is unreachable")));
+            words.extend(
+                report.unreachable.iter().map(|backend| format!("`{backend}` is unreachable")),
+            );
             if report.stopped {
                 words.push("stopping (Ctrl-C again stops at once)".into());
             }

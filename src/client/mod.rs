@@ -44,7 +44,7 @@ use crate::backend::Backends;
 use crate::clock::Clock;
 use crate::config::Settings;
 use crate::disk::Disk;
-use crate::health::Records;
+use crate::health::HealthStore;
 pub use crate::health::{BackendHealth, HealthStatus, StatusChange};
 use crate::operation::BackendName;
 pub use crate::wal::{
@@ -52,9 +52,9 @@ pub use crate::wal::{
     Loss, Push, PushReport, PushState, PushedArchive, Repaired, Verified,
 };
 use crate::wal::{CheckpointDue, HeldLock, Layout, Options, View, Wal, WalError, WalResult};
-use crate::worker::Tools;
+use crate::worker::Environment;
 pub use crate::worker::progress::Progress;
-pub use crate::worker::{Observer, ProcessOptions, ProcessReport, PushOptions, Silent, Stop};
+pub use crate::worker::{NoObserver, Observer, ProcessOptions, ProcessReport, PushOptions, Stop};
 
 /// Views that are reopened because files vanished while they were read, before the error is reported.
 const RELOADS_MAX: usize = 20;
@@ -184,14 +184,14 @@ impl Client {
     ) -> Result<ProcessReport, ClientError> {
         let wal = self.wal()?;
         let lock = self.lock_loop(wal, options)?;
-        let tools = Tools {
+        let environment = Environment {
             disk: &self.disk,
             clock: &self.clock,
             settings: &self.settings,
             backends: &self.backends,
             wal,
         };
-        Ok(crate::worker::run(tools, options, stop, observer, lock)?)
+        Ok(crate::worker::run(environment, options, stop, observer, lock)?)
     }
 
     /// Takes the lock of the drain loop.
@@ -263,18 +263,18 @@ impl Client {
         {
             return Err(self.backends.unknown(name).into());
         }
-        Ok(crate::health::probe(self.records(), &self.backends, &*self.clock, only))
+        Ok(crate::health::probe(self.health_store(), &self.backends, &*self.clock, only))
     }
 
     /// Returns the last known health of the configured backends without probing them.
     pub fn known_health(&self) -> Vec<BackendHealth> {
-        let mut known = crate::health::known(self.records());
+        let mut known = crate::health::known(self.health_store());
         known.retain(|health| self.backends.names().any(|(name, _)| *name == health.backend));
         known
     }
 
-    pub(crate) fn records(&self) -> Records<'_> {
-        Records {
+    pub(crate) fn health_store(&self) -> HealthStore<'_> {
+        HealthStore {
             disk: &*self.disk,
             layout: &self.layout,
             history_size: self.settings.health_history_size,

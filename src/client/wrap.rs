@@ -5,7 +5,7 @@ use crate::operation::{
     OperationType, Outcome,
 };
 use crate::wal::{Change, Known};
-use crate::worker::{End, Terms, request_of, settle};
+use crate::worker::{End, RetryContext, request_of, settle};
 
 /// Type of error of an operation whose function returned an error of the caller's own.
 const CALLER: &str = "caller";
@@ -66,8 +66,8 @@ impl Client {
         let processing = self.operation(&Reference::Number(number))?;
         let result = function(&request_of(&processing, &self.layout)).map_err(attempt_error);
         let policy = self.settings.retry_policy();
-        let terms = Terms { policy: &policy, clock: &*self.clock, last_success: None };
-        let settlement = settle(&terms, &processing, result, false, || {
+        let context = RetryContext { policy: &policy, clock: &*self.clock, last_success: None };
+        let settlement = settle(&context, &processing, result, false, || {
             Ok(AttemptStatus::Unknown("the function did not report whether it took effect".into()))
         });
         if let End::Known(event) = settlement.end {

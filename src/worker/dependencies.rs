@@ -1,4 +1,4 @@
-//! Operations that wait for others: freed when those are completed, failed when those have failed.
+//! Operations that wait for others: released when those complete, failed when those fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,35 +6,49 @@ use super::{Observer, Worker};
 use crate::operation::{Event, Failure, FailureClass, Number, Operation, OperationId, failure};
 use crate::wal::{DependencyState, View, WalResult};
 
-/// Who waits for which operation, as far as the loop knows.
+/// Which operations wait for which others, as far as the loop knows.
 #[derive(Debug, Default)]
 pub struct Dependents {
     waiting: BTreeMap<OperationId, BTreeSet<Number>>,
-    /// Operations that went on as others: when the key ends, the values have to be looked at.
-    went_on: BTreeMap<OperationId, BTreeSet<OperationId>>,
-    /// What may have ended since it was looked at.
-    look: BTreeSet<OperationId>,
+    /// Operations that were redirected to the key: when it ends, their dependents are checked.
+    redirected: BTreeMap<OperationId, BTreeSet<OperationId>>,
+    /// Operations that may have ended since they were checked.
+    changed: BTreeSet<OperationId>,
+    /// Whether an operation waits for one that this loop may not execute: the caller of a loop that
+    /// follows named operations has to decide again.
+    waits_for_outside: bool,
 }
 
 impl Dependents {
-    /// An operation that may wait for others.
+    /// Adds an operation that may wait for others.
     pub fn add(&mut self, operation: &Operation) {
         for id in &operation.depends_on {
             self.waiting.entry(*id).or_default().insert(operation.number);
-            self.look.insert(*id);
+            self.changed.insert(*id);
         }
     }
 
-    /// An operation has ended; somebody may have waited for it.
+    /// An operation has ended; others may have waited for it.
     pub fn ended(&mut self, id: OperationId) {
         if self.waiting.contains_key(&id) {
-            self.look.insert(id);
+            self.changed.insert(id);
         }
-        self.look.extend(self.went_on.remove(&id).unwrap_or_default());
+        self.changed.extend(self.redirected.remove(&id).unwrap_or_default());
+    }
+
+    /// Returns whether an operation was found that waits for one which this loop may not execute.
+    pub(super) fn take_waits_for_outside(&mut self) -> bool {
+        std::mem::take(&mut self.waits_for_outside)
+    }
+
+    /// Drops what is known, before the log is read again.
+    pub(super) fn clear(&mut self) {
+        let waits_for_outside = self.waits_for_outside;
+        *self = Dependents { waits_for_outside, ..Dependents::default() };
     }
 }
 
-/// What the loop found of the operations that one waits for.
+/// The dependencies of one operation that have ended.
 #[derive(Debug, Default)]
 struct Verdict {
     done: Vec<OperationId>,
@@ -42,25 +56,25 @@ struct Verdict {
 }
 
 impl Worker<'_, '_, '_> {
-    /// Notes that something waits for an operation which this loop is not to carry out.
-    fn look_outside(&mut self, id: OperationId) -> WalResult<()> {
-        let read = self.view.operation_by_id(id);
-        if let Some(Some(end)) = self.tolerate(read)?
+    /// Notes that an operation waits for one which this loop may not execute.
+    fn note_outside_dependency(&mut self, id: OperationId) -> WalResult<()> {
+        let read = self.log.view.operation_by_id(id);
+        if let Some(Some(end)) = self.log.skip_damaged(read)?
             && self.options.only.as_ref().is_some_and(|only| !only.contains(end.number))
         {
-            self.waits_outside = true;
+            self.dependents.waits_for_outside = true;
         }
         Ok(())
     }
 
-    /// Reads the waiting operations of files that hold some that wait for others.
+    /// Reads the waiting operations of files in which some wait for others.
     pub(super) fn load_dependents(&mut self) -> WalResult<()> {
         for at in 0..self.files.len() {
             if self.files[at].dependents == 0 {
                 continue;
             }
-            let read = self.view.untouched_rows(&self.files[at]);
-            for row in self.tolerate(read)?.unwrap_or_default() {
+            let read = self.log.view.untouched_rows(&self.files[at]);
+            for row in self.log.skip_damaged(read)?.unwrap_or_default() {
                 let wanted =
                     self.options.only.as_ref().is_none_or(|only| only.contains(row.number));
                 if wanted && row.status().is_waiting() && self.wants(&row.backend) {
@@ -71,31 +85,32 @@ impl Worker<'_, '_, '_> {
         Ok(())
     }
 
-    /// Records what the ends of operations mean for those that waited for them; true: something was recorded.
+    /// HealthStore what the ends of operations mean for those that waited for them; true: something was recorded.
     pub(super) fn settle_dependents(&mut self, observer: &mut dyn Observer) -> WalResult<bool> {
-        if self.dependents.look.is_empty() {
+        if self.dependents.changed.is_empty() {
             return Ok(false);
         }
         let mut verdicts: BTreeMap<Number, Verdict> = BTreeMap::new();
-        for id in std::mem::take(&mut self.dependents.look) {
+        for id in std::mem::take(&mut self.dependents.changed) {
             let Some(waiting) = self.dependents.waiting.get(&id).cloned() else { continue };
-            let read = self.view.dependency_state(id);
-            let Some(fate) = self.tolerate(read)? else { continue };
-            let failed = match fate {
+            let read = self.log.view.dependency_state(id);
+            let Some(state) = self.log.skip_damaged(read)? else { continue };
+            let failed = match state {
                 DependencyState::Open(end) => {
                     if end != id {
-                        self.look_outside(end)?;
-                        self.dependents.went_on.entry(end).or_default().insert(id);
+                        self.note_outside_dependency(end)?;
+                        self.dependents.redirected.entry(end).or_default().insert(id);
                     }
                     continue;
                 }
                 DependencyState::Done => None,
                 DependencyState::Failed(operation) => Some(format!(
-                    "operation {}, which it waited for, has failed; retry that one, and this one comes back with it",
+                    "depends on operation {}, which has failed; retry that operation, and this one is retried \
+                     with it",
                     operation.number
                 )),
                 DependencyState::Unknown => Some(format!(
-                    "operation {id}, which it waited for, is gone; retry it, and it goes on without"
+                    "depends on operation {id}, which no longer exists; a retry ignores that dependency"
                 )),
             };
             self.dependents.waiting.remove(&id);
@@ -110,7 +125,7 @@ impl Worker<'_, '_, '_> {
         let mut events = Vec::with_capacity(verdicts.len());
         for (number, Verdict { mut done, failed }) in verdicts {
             let operation =
-                self.operation(number)?.filter(|operation| operation.status().is_waiting());
+                self.log.operation(number)?.filter(|operation| operation.status().is_waiting());
             let Some(operation) = operation else { continue };
             done.retain(|id| operation.depends_on.contains(id));
             let event = match failed {
@@ -131,8 +146,8 @@ impl Worker<'_, '_, '_> {
     }
 }
 
-/// Whether an operation still fails because of what it waits for, if that is the event: somebody may have
-/// retried that meanwhile.
+/// Returns whether an operation still fails because of its dependencies, if that is the event: a user
+/// may have retried them in the meantime.
 pub(super) fn still_fails(view: &View, operation: &Operation, event: &Event) -> WalResult<bool> {
     if !matches!(event, Event::Failed { failure } if failure.error_type == failure::DEPENDENCY) {
         return Ok(true);

@@ -1,3 +1,5 @@
+//! The threads that call backends, so that the loop itself never waits for one.
+
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,12 +10,12 @@ use std::time::Duration;
 
 use super::lane::Epoch;
 use super::settle::{
-    End, Settlement, Terms, Unanswered, after_crash, outage_of, request_of, settle,
-    settle_unanswered,
+    End, RetryContext, Settlement, UnknownOutcome, after_crash, outage_of, request_of, settle,
+    settle_unknown,
 };
 use crate::backend::{Attempt, AttemptError, AttemptStatus, Backend};
 use crate::clock::Clock;
-use crate::health::{self, Checked};
+use crate::health::{self, ProbeResult};
 use crate::operation::retry::{NOT_SENT, RetryPolicy};
 use crate::operation::{
     BackendName, Event, Failure, FailureClass, Number, Operation, OperationId, Time,
@@ -26,50 +28,50 @@ pub struct Job {
     pub operation: Operation,
     /// Its backend.
     pub backend: Arc<dyn Backend>,
-    /// What the attempt and the loop tell each other.
+    /// Progress and cancellation, shared with the loop.
     pub attempt: Arc<Attempt>,
-    /// When it was claimed, in outages of its lane.
+    /// The epoch of its claim.
     pub epoch: Epoch,
     /// When another operation last succeeded at the backend.
     pub last_success: Option<Time>,
 }
 
-/// An operation whose backend is to be asked what became of it.
-pub struct Question {
+/// A query about the outcome of an attempt.
+pub struct Query {
     /// As it is in the log.
     pub operation: Operation,
-    /// What is known of the attempt, if it was one of this run's; else its drain loop died.
-    pub unanswered: Option<Unanswered>,
+    /// The attempt, if it was one of this run; otherwise its drain loop died.
+    pub unknown: Option<UnknownOutcome>,
 }
 
-/// What a thread says when it is done.
+/// What a thread reports.
 pub enum Finished {
     /// An attempt ended.
     Attempt {
         /// The operation's number.
         number: Number,
-        /// What it leads to.
+        /// How it is settled.
         settlement: Settlement,
     },
-    /// A question has been asked.
-    Question {
+    /// A query ended.
+    Query {
         /// The operation's number.
         number: Number,
-        /// What the answer leads to; none: there was none.
+        /// The event to be recorded; `None` if the outcome is still unknown.
         event: Option<Event>,
-        /// If the backend turned out to be away: what was said of that.
+        /// The failure to reach the backend, if it was unreachable.
         outage: Option<Failure>,
     },
 }
 
-/// Threads that call backends: for each backend as many as it has jobs, started when first needed.
+/// The threads of all backends, as many for each as it has jobs, started when first needed.
 pub struct Executor<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
-    /// Whether what has not begun is to go back.
+    /// Whether jobs that have not begun return unexecuted.
     held_back: Arc<AtomicBool>,
     policy: RetryPolicy,
     clock: Arc<dyn Clock>,
-    /// Where the log's copies of content are.
+    /// Locates the spooled content.
     layout: Layout,
     lanes: BTreeMap<BackendName, LaneThreads>,
     results: Receiver<Finished>,
@@ -78,16 +80,16 @@ pub struct Executor<'scope, 'env> {
 
 struct LaneThreads {
     jobs: Sender<Job>,
-    /// What the attempt said that found the backend away, and in which epoch it was claimed: what was claimed no later
-    /// goes back unsent.
-    away: Arc<Mutex<Option<(Epoch, Failure)>>>,
+    /// The last failure to reach the backend, and the epoch of that attempt's claim: jobs claimed no
+    /// later return unsent.
+    outage: Arc<Mutex<Option<(Epoch, Failure)>>>,
     queue: Arc<Mutex<Receiver<Job>>>,
     threads: usize,
     submitted: usize,
 }
 
 impl<'scope, 'env> Executor<'scope, 'env> {
-    /// An executor without threads.
+    /// Returns an executor without threads.
     pub fn new(
         scope: &'scope Scope<'scope, 'env>,
         policy: RetryPolicy,
@@ -107,13 +109,13 @@ impl<'scope, 'env> Executor<'scope, 'env> {
         }
     }
 
-    /// Hands a job to a thread of its backend; `jobs` is how many there may be.
+    /// Hands a job to a thread of its backend, which has at most `jobs` of them.
     pub fn submit(&mut self, job: Job, jobs: usize) {
         let lane = self.lanes.entry(job.operation.backend.clone()).or_insert_with(|| {
             let (jobs, queue) = channel();
             LaneThreads {
                 jobs,
-                away: Arc::default(),
+                outage: Arc::default(),
                 queue: Arc::new(Mutex::new(queue)),
                 threads: 0,
                 submitted: 0,
@@ -122,28 +124,28 @@ impl<'scope, 'env> Executor<'scope, 'env> {
         lane.submitted += 1;
         if lane.threads < jobs.min(lane.submitted) {
             lane.threads += 1;
-            let (queue, sender, away) =
-                (lane.queue.clone(), self.sender.clone(), lane.away.clone());
+            let (queue, sender, outage) =
+                (lane.queue.clone(), self.sender.clone(), lane.outage.clone());
             let (held_back, policy, clock) =
                 (self.held_back.clone(), self.policy, self.clock.clone());
             let layout = self.layout.clone();
             self.scope.spawn(move || {
                 loop {
                     let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    // No sender is left: the loop has ended.
+                    // The loop has ended and dropped the sender.
                     let Ok(job) = job else { return };
                     let (number, epoch) = (job.operation.number, job.epoch);
-                    let known = || away.lock().unwrap_or_else(PoisonError::into_inner);
-                    let earlier = known().clone().filter(|(of, _)| epoch <= *of);
+                    let last_outage = || outage.lock().unwrap_or_else(PoisonError::into_inner);
+                    let earlier = last_outage().clone().filter(|(of, _)| epoch <= *of);
                     let settlement = match earlier {
-                        Some((_, failure)) => unsent(failure),
-                        None => carry_out(job, &held_back, &policy, &*clock, &layout),
+                        Some((_, failure)) => not_sent(failure),
+                        None => run_job(job, &held_back, &policy, &*clock, &layout),
                     };
                     if let Some(failure) = &settlement.outage {
-                        let mut known = known();
-                        // One that hung since an earlier outage tells nothing of what was sent since.
-                        if known.as_ref().is_none_or(|(of, _)| epoch > *of) {
-                            *known = Some((epoch, failure.clone()));
+                        let mut last = last_outage();
+                        // An attempt from before the last outage says nothing about jobs claimed since.
+                        if last.as_ref().is_none_or(|(of, _)| epoch > *of) {
+                            *last = Some((epoch, failure.clone()));
                         }
                     }
                     if sender.send(Finished::Attempt { number, settlement }).is_err() {
@@ -152,65 +154,73 @@ impl<'scope, 'env> Executor<'scope, 'env> {
                 }
             });
         }
-        // The receiver lives as long as the lane, so this cannot fail.
+        // The receiver lives as long as the lane, so this does not fail.
         let _ = lane.jobs.send(job);
     }
 
-    /// Asks a backend whether it is there, without waiting for it.
-    pub fn probe(&self, backend: Arc<dyn Backend>) -> Receiver<Checked> {
+    /// Probes a backend on a thread of its own.
+    pub fn probe(&self, backend: Arc<dyn Backend>) -> Receiver<ProbeResult> {
         let (sender, answer) = channel();
         self.scope.spawn(move || {
-            // The loop may have ended meanwhile.
+            // The loop may have ended in the meantime.
             let _ = sender.send(health::check(&*backend));
         });
         answer
     }
 
-    /// Asks a backend questions, one by one, up to the first one to which nobody answers.
-    pub fn ask(&self, backend: Arc<dyn Backend>, questions: Vec<Question>) {
+    /// Asks a backend queries, one by one, up to the first one to which nobody answers.
+    pub fn query(&self, backend: Arc<dyn Backend>, queries: Vec<Query>) {
         let (sender, held_back, policy) =
             (self.sender.clone(), self.held_back.clone(), self.policy);
         let (clock, layout) = (self.clock.clone(), self.layout.clone());
         self.scope.spawn(move || {
-            let mut away = None;
-            for Question { operation, unanswered } in questions {
+            let mut known_outage: Option<Failure> = None;
+            for Query { operation, unknown } in queries {
                 let number = operation.number;
-                let (event, outage) = if away.is_some() || held_back.load(Ordering::Relaxed) {
-                    (None, away.clone())
+                let (event, outage) = if known_outage.is_some() || held_back.load(Ordering::Relaxed)
+                {
+                    (None, known_outage.clone())
                 } else {
                     let request = request_of(&operation, &layout);
-                    let answer = guarded(&operation.backend, || backend.query_attempt(&request));
-                    let terms = Terms { policy: &policy, clock: &*clock, last_success: None };
-                    settle_question(&terms, &operation, unanswered, answer)
+                    let status =
+                        catch_panic(&operation.backend, || backend.query_attempt(&request));
+                    let context =
+                        RetryContext { policy: &policy, clock: &*clock, last_success: None };
+                    settle_query(&context, &operation, unknown, status)
                 };
-                away = outage.clone();
-                if sender.send(Finished::Question { number, event, outage }).is_err() {
+                known_outage.clone_from(&outage);
+                if sender.send(Finished::Query { number, event, outage }).is_err() {
                     return;
                 }
             }
         });
     }
 
-    /// Has a backend give up what is left at it of operations that are over, without waiting for it. What does not succeed
-    /// is left to another time.
-    pub fn give_up(
+    /// Has a backend abort orphans, on a thread of its own; after an error, the rest is left to the next
+    /// time.
+    pub fn abort_orphans(
         &self,
         name: BackendName,
         backend: Arc<dyn Backend>,
-        over: Vec<(Number, OperationId)>,
+        orphans: Vec<(Number, OperationId)>,
     ) {
         self.scope.spawn(move || {
-            for (number, id) in over {
-                let given_up = guarded(&name, || backend.abort_orphan(number, id));
-                if let Err(error) = given_up {
-                    tracing::warn!(number = number.get(), backend = %name, ?error, "what is left of it at the backend stays for now");
+            for (number, id) in orphans {
+                let aborted = catch_panic(&name, || backend.abort_orphan(number, id));
+                if let Err(error) = aborted {
+                    tracing::warn!(
+                        number = number.get(),
+                        backend = %name,
+                        ?error,
+                        "could not abort an orphan; trying again later"
+                    );
                     return;
                 }
             }
         });
     }
 
-    /// What has ended, waiting for the first end no longer than `patience`.
+    /// Returns what has ended, waiting for at most `patience` if nothing has.
     pub fn finished(&mut self, patience: Duration) -> Vec<Finished> {
         let mut finished = Vec::new();
         if !patience.is_zero() {
@@ -223,19 +233,20 @@ impl<'scope, 'env> Executor<'scope, 'env> {
         finished
     }
 
-    /// From now on, jobs that have not begun come back untouched.
+    /// From now on, jobs that have not begun return unexecuted.
     pub fn hold_back(&self) {
         self.held_back.store(true, Ordering::Relaxed);
     }
 
-    /// Lets the threads end when they have nothing left to do.
+    /// Lets the threads end once they are idle.
     pub fn close(&mut self) {
         self.lanes.clear();
     }
 }
 
-/// What becomes of a job that was claimed ahead, and whose backend turned out to be away before its turn came.
-fn unsent(failure: Failure) -> Settlement {
+/// Returns the settlement of a job that was claimed ahead, and whose backend became unreachable before
+/// the job began.
+fn not_sent(failure: Failure) -> Settlement {
     let event = Event::Requeued {
         reason: NOT_SENT.into(),
         interrupted: false,
@@ -244,7 +255,7 @@ fn unsent(failure: Failure) -> Settlement {
     Settlement { end: End::Known(event), outage: Some(failure) }
 }
 
-fn carry_out(
+fn run_job(
     job: Job,
     held_back: &AtomicBool,
     policy: &RetryPolicy,
@@ -256,41 +267,42 @@ fn carry_out(
     let result = if held_back.load(Ordering::Relaxed) || attempt.is_cancelled() {
         Err(AttemptError::Stopped)
     } else {
-        tracing::debug!(number = operation.number.get(), backend = %operation.backend, "calling the backend");
-        guarded(&operation.backend, || backend.execute(&request, &attempt))
+        let number = operation.number.get();
+        tracing::debug!(number, backend = %operation.backend, "calling the backend");
+        catch_panic(&operation.backend, || backend.execute(&request, &attempt))
     };
-    let terms = Terms { policy, clock, last_success };
-    settle(&terms, &operation, result, attempt.is_cancelled(), || {
-        guarded(&operation.backend, || backend.query_attempt(&request))
+    let context = RetryContext { policy, clock, last_success };
+    settle(&context, &operation, result, attempt.is_cancelled(), || {
+        catch_panic(&operation.backend, || backend.query_attempt(&request))
     })
 }
 
-fn settle_question(
-    terms: &Terms<'_>,
+fn settle_query(
+    context: &RetryContext<'_>,
     operation: &Operation,
-    unanswered: Option<Unanswered>,
-    answer: Result<AttemptStatus, AttemptError>,
+    unknown: Option<UnknownOutcome>,
+    status: Result<AttemptStatus, AttemptError>,
 ) -> (Option<Event>, Option<Failure>) {
-    let Some(unanswered) = unanswered else {
-        let outage = outage_of(&answer);
-        return (after_crash(operation, answer), outage);
+    let Some(unknown) = unknown else {
+        let outage = outage_of(&status);
+        return (after_crash(operation, status), outage);
     };
-    let Settlement { end, outage } = settle_unanswered(terms, operation, unanswered, answer);
+    let Settlement { end, outage } = settle_unknown(context, operation, unknown, status);
     match end {
         End::Known(event) => (Some(event), outage),
-        End::Open(_) => (None, outage),
+        End::Unknown(_) => (None, outage),
     }
 }
 
-/// A backend that panics has given no answer; the loop and the other backends go on.
-pub(super) fn guarded<T>(
+/// Turns a panic of a backend into an unknown outcome; the loop and the other backends go on.
+pub(super) fn catch_panic<T>(
     backend: &BackendName,
     call: impl FnOnce() -> Result<T, AttemptError>,
 ) -> Result<T, AttemptError> {
-    // What it was in the middle of is its own; nothing of ours is seen half changed.
+    // The closures share no state of the loop that a panic could leave half changed.
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| {
         let message =
-            format!("backend `{backend}` panicked: a bug in it, see what it wrote to stderr");
+            format!("backend `{backend}` panicked: this is a bug in the backend, see stderr");
         Err(AttemptError::UnknownOutcome(Failure {
             class: FailureClass::Transient,
             error_type: "backend_panicked".into(),

@@ -3,32 +3,33 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::backend::Attempt;
-use crate::operation::{BackendName, Operation};
+use crate::operation::{BackendName, Event, Operation, Status, failure};
 use crate::wal::manifest::NumberSet;
 
-/// How long a second drain loop tries to get the lock of a first one.
+/// How long a second drain loop waits for `process.lock`.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// What a drain loop is to do.
+/// Which operations a drain loop executes, and when it ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessOptions {
-    /// Keep draining when nothing is due.
+    /// Continues when nothing is due, and waits for new operations.
     pub follow: bool,
-    /// Only this backend.
+    /// Executes operations of this backend only.
     pub backend: Option<BackendName>,
-    /// Operations at once on each backend; none: as configured.
+    /// Operations that run at the same time on each backend; `None`: as configured.
     pub jobs: Option<usize>,
-    /// Carry out at most this many.
+    /// Executes at most this many operations.
     pub limit: Option<u64>,
-    /// Begin nothing new after this time. What runs is carried through: who cuts it short every time never gets it done.
+    /// Starts no operation after this time. Running attempts finish: cutting them short on every run
+    /// would never complete them.
     pub max_time: Option<Duration>,
-    /// Be done by this time: after it, what runs is asked to stop as if a stop had been requested.
+    /// Starts no operation after this time, and asks running ones to stop, as [`Stop`] does.
     pub deadline: Option<Duration>,
-    /// Only these operations.
+    /// Executes these operations only.
     pub only: Option<NumberSet>,
-    /// How long to try for the lock.
+    /// How long to wait for the lock of drain loops.
     pub lock_timeout: Duration,
-    /// How long running attempts may go on after a request to stop, or after the deadline.
+    /// How long running attempts may continue after a request to stop, or after the deadline.
     pub grace: Duration,
 }
 
@@ -48,78 +49,98 @@ impl Default for ProcessOptions {
     }
 }
 
-/// A request to stop; may be made from a signal handler or another thread.
+/// A request to stop, which a signal handler or another thread can make.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
     requests: Arc<AtomicU8>,
 }
 
 impl Stop {
-    /// A stop that nobody has requested.
+    /// Returns a stop that has not been requested.
     pub fn new() -> Stop {
         Stop::default()
     }
 
-    /// Requests it: the first time gently, from the second time on at once.
+    /// Requests a stop: the first time running operations get the grace period, from the second time on
+    /// they are cancelled at once.
     pub fn request(&self) {
-        // Two are as good as many.
+        // The count saturates, so the update cannot fail.
         let _ = self
             .requests
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| Some(n.saturating_add(1)));
     }
 
-    /// Whether it was requested.
+    /// Returns whether a stop was requested.
     pub fn is_requested(&self) -> bool {
         self.requests.load(Ordering::SeqCst) > 0
     }
 
-    /// Whether it was requested twice.
+    /// Returns whether a stop was requested twice.
     pub fn is_urgent(&self) -> bool {
         self.requests.load(Ordering::SeqCst) > 1
     }
 }
 
-/// What a drain loop did.
+/// The results of a drain loop, as numbers of operations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProcessReport {
-    /// Completed.
+    /// Completed operations.
     pub completed: u64,
-    /// Ended without success.
+    /// Operations that failed.
     pub failed: u64,
-    /// To be tried again later.
+    /// Attempts that failed and will be retried.
     pub retrying: u64,
-    /// Ended because somebody cancelled them.
+    /// Operations that ended because they were cancelled.
     pub cancelled: u64,
-    /// Given back because the backend was away.
+    /// Operations returned to the queue because their backend is unreachable.
     pub postponed: u64,
-    /// Given back because of a request to stop.
+    /// Operations returned to the queue because of a request to stop, or a limit of time.
     pub handed_back: u64,
-    /// Found claimed by a dead drain loop, and settled.
+    /// Operations that a dead drain loop had claimed, and that were settled.
     pub recovered: u64,
-    /// Of which nobody knows yet what became of them: left as they are.
+    /// Operations whose outcome is still unknown: they stay claimed.
     pub in_doubt: u64,
-    /// Whether a request to stop ended it.
+    /// Whether a request to stop ended the loop.
     pub stopped: bool,
-    /// Free bytes of the disk, if it ended with work left because outcomes may find no room there.
+    /// Free bytes of the disk, if the loop ended with work left because they are too few for outcomes.
     pub out_of_room: Option<u64>,
-    /// Whether it ended with work left because its time was up.
+    /// Whether the loop ended with work left because its time was up.
     pub out_of_time: bool,
-    /// Backends that are away, or were when it ended, and that something waits for.
-    pub away: Vec<BackendName>,
+    /// Unreachable backends that operations wait for.
+    pub unreachable: Vec<BackendName>,
 }
 
-/// Who is told what a drain loop does.
+impl ProcessReport {
+    /// Counts an operation that an attempt, or a loop that recovers from a crash, has settled.
+    pub(super) fn count(&mut self, operation: &Operation, event: &Event) {
+        let counter = match (operation.status(), event) {
+            (Status::Completed, _) => &mut self.completed,
+            (Status::Failed, Event::Failed { failure })
+                if failure.error_type == failure::CANCELLED =>
+            {
+                &mut self.cancelled
+            }
+            (Status::Failed, _) => &mut self.failed,
+            (Status::Retrying, _) => &mut self.retrying,
+            (_, Event::Requeued { failure: Some(_), .. }) => &mut self.postponed,
+            _ => &mut self.handed_back,
+        };
+        *counter += 1;
+    }
+}
+
+/// Receives the events of a drain loop.
 pub trait Observer {
     /// An attempt begins.
     fn started(&mut self, _operation: &Operation, _attempt: &Arc<Attempt>) {}
-    /// An attempt ended, and that is durable.
+    /// An attempt ended, and its outcome is durable.
     fn settled(&mut self, _operation: &Operation) {}
-    /// The loop is alive; `waiting` operations are pending or retrying.
+    /// The loop is alive, ten times a second; `waiting` operations are pending or retrying.
     fn tick(&mut self, _report: &ProcessReport, _waiting: u64) {}
 }
 
-/// An observer that looks away.
+/// An observer that ignores all events.
 #[derive(Debug, Default)]
-pub struct Silent;
+pub struct NoObserver;
 
-impl Observer for Silent {}
+impl Observer for NoObserver {}

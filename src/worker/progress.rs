@@ -1,71 +1,77 @@
-//! How far running attempts have come, for whoever asks from another process.
+//! Progress of running attempts, for other processes to read.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Running, Worker};
+use super::{Environment, Running};
 use crate::disk::{Disk, DiskResult, replace_unsynced};
 use crate::operation::Number;
 use crate::wal::Layout;
 
-/// How often it is written down.
+/// How often progress is published.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Over how many of those a rate is taken.
+/// Over how many of these intervals a rate is measured.
 const SAMPLES: usize = 6;
 
-/// How far one attempt has come.
+/// Progress of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Bytes moved.
+    /// Bytes transferred so far.
     pub bytes_done: u64,
-    /// Bytes to be moved, if that is known.
+    /// Bytes to be transferred in total, if that is known.
     pub bytes_total: Option<u64>,
     /// Bytes per second over the last seconds.
     pub bytes_per_second: u64,
 }
 
 impl Progress {
-    /// Seconds until the rest is moved at this rate.
+    /// Returns how many seconds the rest takes at this rate, if the total is known.
     pub fn seconds_left(&self) -> Option<u64> {
         let left = self.bytes_total?.checked_sub(self.bytes_done)?;
         left.checked_div(self.bytes_per_second)
     }
 }
 
-/// `progress.json`: a convenience, of which nothing is synced.
+/// The content of `progress.json`, which is never synced: losing it costs nothing.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Page {
-    /// The drain loop that wrote it.
+struct ProgressFile {
+    /// The process of the drain loop that wrote it.
     pid: u32,
     attempts: BTreeMap<Number, Progress>,
 }
 
-/// How far an attempt of the drain loop with this process id has come, if it moves bytes and has run for a while.
+/// Returns the progress of an attempt of the drain loop with this process id, if the attempt transfers
+/// bytes and has run for at least a second.
 pub fn of(disk: &dyn Disk, layout: &Layout, pid: u32, number: Number) -> Option<Progress> {
     let bytes = disk.read(&layout.progress()).ok()?;
-    let page: Page = serde_json::from_slice(&bytes).ok()?;
-    page.attempts.get(&number).copied().filter(|_| page.pid == pid)
+    let file: ProgressFile = serde_json::from_slice(&bytes).ok()?;
+    file.attempts.get(&number).copied().filter(|_| file.pid == pid)
 }
 
-/// What was measured of running attempts.
-#[derive(Debug)]
-pub(super) struct Meter {
-    told_at: Duration,
-    /// Whether anything may be written down.
-    is_told: bool,
+/// Measures running attempts, and publishes their progress.
+pub(super) struct ProgressMeter<'a> {
+    env: Environment<'a>,
+    published_at: Duration,
+    /// Whether `progress.json` may exist.
+    is_published: bool,
     samples: BTreeMap<Number, VecDeque<(Duration, u64)>>,
 }
 
-impl Meter {
-    /// A meter before its first measurement: a dead loop with the same process id may have left something.
-    pub(super) fn new() -> Meter {
-        Meter { told_at: Duration::ZERO, is_told: true, samples: BTreeMap::new() }
+impl<'a> ProgressMeter<'a> {
+    /// Returns a meter without measurements. A dead loop with the same process id may have left a file.
+    pub(super) fn new(env: Environment<'a>) -> ProgressMeter<'a> {
+        ProgressMeter {
+            env,
+            published_at: Duration::ZERO,
+            is_published: true,
+            samples: BTreeMap::new(),
+        }
     }
 
-    /// Looks at what runs; none: nothing has moved bytes for a while.
+    /// Returns the progress of attempts that have run for at least a second and transferred bytes.
     fn measure(
         &mut self,
         now: Duration,
@@ -75,7 +81,7 @@ impl Meter {
         let mut attempts = BTreeMap::new();
         for (number, running) in running {
             let (bytes_done, total) = running.attempt.progress();
-            // Most are over before anybody could ask.
+            // Most attempts end before their progress could be read.
             if bytes_done == 0 || now.saturating_sub(running.claimed_at) < INTERVAL {
                 continue;
             }
@@ -93,40 +99,38 @@ impl Meter {
         }
         attempts
     }
-}
 
-impl Worker<'_, '_, '_> {
-    /// Writes down how far attempts have come, if any takes long.
-    pub(super) fn tell_progress(&mut self, now: Duration) {
-        if now.saturating_sub(self.meter.told_at) < INTERVAL {
+    /// Publishes the progress of attempts that take long, once a second.
+    pub(super) fn publish(&mut self, now: Duration, running: &BTreeMap<Number, Running>) {
+        if now.saturating_sub(self.published_at) < INTERVAL {
             return;
         }
-        self.meter.told_at = now;
-        let attempts = self.meter.measure(now, &self.running);
+        self.published_at = now;
+        let attempts = self.measure(now, running);
         if attempts.is_empty() {
-            return self.forget_progress();
+            return self.withdraw();
         }
-        let page = Page { pid: self.tools.disk.identity().pid, attempts };
-        match self.publish(&page) {
-            Ok(()) => self.meter.is_told = true,
+        let file = ProgressFile { pid: self.env.disk.identity().pid, attempts };
+        match self.write(&file) {
+            Ok(()) => self.is_published = true,
             Err(error) => {
-                tracing::debug!(%error, "could not write down how far attempts have come")
+                tracing::debug!(%error, "could not publish progress")
             }
         }
     }
 
-    /// Takes back what was written down.
-    pub(super) fn forget_progress(&mut self) {
-        if std::mem::take(&mut self.meter.is_told) {
-            // What is left over names this process, and nobody believes it once that is gone.
-            let _ = self.tools.disk.remove_file(&self.tools.wal.layout().progress());
+    /// Removes what was published.
+    pub(super) fn withdraw(&mut self) {
+        if std::mem::take(&mut self.is_published) {
+            // A file that remains names this process, and is ignored once the process has ended.
+            let _ = self.env.disk.remove_file(&self.env.wal.layout().progress());
         }
     }
 
-    fn publish(&self, page: &Page) -> DiskResult<()> {
-        let (disk, layout) = (&**self.tools.disk, self.tools.wal.layout());
-        let Ok(bytes) = serde_json::to_vec(page) else { return Ok(()) };
-        let staged = layout.staged(&format!("progress.{}.json", page.pid));
+    fn write(&self, file: &ProgressFile) -> DiskResult<()> {
+        let (disk, layout) = (&**self.env.disk, self.env.wal.layout());
+        let Ok(bytes) = serde_json::to_vec(file) else { return Ok(()) };
+        let staged = layout.staged(&format!("progress.{}.json", file.pid));
         replace_unsynced(disk, &staged, &layout.progress(), &bytes)
     }
 }

@@ -1,10 +1,12 @@
+//! The outcomes of attempts: which event is recorded for what a backend returned, or did not return.
+
 use crate::backend::{AttemptError, AttemptStatus, Request};
 use crate::clock::Clock;
 use crate::operation::retry::{ABANDON_AFTER, RetryPolicy};
 use crate::operation::{Event, Failure, FailureClass, Operation, Outcome, State, Time, failure};
 use crate::wal::Layout;
 
-/// What an operation is to its backend, in the log that is laid out so.
+/// Returns the request that describes an operation of this log to its backend.
 pub fn request_of(operation: &Operation, layout: &Layout) -> Request {
     let spooled = operation.source.as_ref().and_then(|source| source.spool.as_deref());
     Request {
@@ -18,46 +20,46 @@ pub fn request_of(operation: &Operation, layout: &Layout) -> Request {
     }
 }
 
-/// What an attempt led to.
+/// The result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
-    /// What is to be recorded.
+    /// How the attempt ended.
     pub end: End,
-    /// If the backend turned out to be away: what was said of that.
+    /// The failure to reach the backend, if it was unreachable.
     pub outage: Option<Failure>,
 }
 
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// So.
+    /// The outcome is known: this event is recorded.
     Known(Event),
-    /// Nobody knows yet: it is in doubt, and its backend cannot be asked now.
-    Open(Unanswered),
+    /// The outcome is unknown, and the backend cannot be queried now: the operation stays claimed.
+    Unknown(UnknownOutcome),
 }
 
-/// An attempt without an answer.
+/// An attempt whose answer was lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unanswered {
-    /// What came in place of the answer.
+pub struct UnknownOutcome {
+    /// The error in place of the answer.
     pub failure: Failure,
-    /// Whether we had stopped it ourselves.
+    /// Whether the loop itself had cancelled the attempt.
     pub was_stopped: bool,
 }
 
-/// What retries are decided by.
+/// What decides about retries.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms<'a> {
-    /// How they are spaced.
+pub struct RetryContext<'a> {
+    /// The spacing of retries.
     pub policy: &'a RetryPolicy,
-    /// Time and chance.
+    /// Time and randomness.
     pub clock: &'a dyn Clock,
     /// When another operation last succeeded at the backend, before the attempt.
     pub last_success: Option<Time>,
 }
 
-impl Terms<'_> {
-    fn after(
+impl RetryContext<'_> {
+    fn settle_failure(
         &self,
         operation: &Operation,
         failure: Failure,
@@ -73,75 +75,77 @@ impl Terms<'_> {
             now,
             jitter,
         );
-        // What is its own fault says nothing of its backend.
+        // A failure that is the operation's own fault says nothing about its backend.
         outage.take_if(|_| !matches!(event, Event::Requeued { .. }));
         Settlement { end: End::Known(event), outage }
     }
 }
 
-/// What the result of an attempt leads to, which we may have stopped ourselves; `ask` is called only if no answer came.
+/// Returns the settlement of an attempt; `was_stopped` if the loop had cancelled it. `query` asks the
+/// backend about the outcome, and is called only if the attempt returned none.
 pub fn settle(
-    terms: &Terms<'_>,
+    context: &RetryContext<'_>,
     operation: &Operation,
     result: Result<Outcome, AttemptError>,
     was_stopped: bool,
-    ask: impl FnOnce() -> Result<AttemptStatus, AttemptError>,
+    query: impl FnOnce() -> Result<AttemptStatus, AttemptError>,
 ) -> Settlement {
     match result {
         Ok(outcome) => known(Event::Completed { outcome }),
         Err(AttemptError::Stopped) => known(handed_back()),
         Err(AttemptError::Failed { failure, retry_after_ms }) => {
-            terms.after(operation, failure, retry_after_ms)
+            context.settle_failure(operation, failure, retry_after_ms)
         }
         Err(AttemptError::UnknownOutcome(failure)) => {
-            settle_unanswered(terms, operation, Unanswered { failure, was_stopped }, ask())
+            settle_unknown(context, operation, UnknownOutcome { failure, was_stopped }, query())
         }
     }
 }
 
-/// What an attempt without an answer leads to, once its backend was asked.
-pub fn settle_unanswered(
-    terms: &Terms<'_>,
+/// Returns the settlement of an attempt whose answer was lost, given what its backend says about it.
+pub(super) fn settle_unknown(
+    context: &RetryContext<'_>,
     operation: &Operation,
-    unanswered: Unanswered,
-    answer: Result<AttemptStatus, AttemptError>,
+    unknown: UnknownOutcome,
+    status: Result<AttemptStatus, AttemptError>,
 ) -> Settlement {
-    match answer {
+    match status {
         Ok(AttemptStatus::Done(outcome)) => known(Event::Completed { outcome }),
-        Ok(AttemptStatus::NotDone) if unanswered.was_stopped => known(handed_back()),
-        Ok(AttemptStatus::NotDone) => terms.after(operation, unanswered.failure, None),
+        Ok(AttemptStatus::NotDone) if unknown.was_stopped => known(handed_back()),
+        Ok(AttemptStatus::NotDone) => context.settle_failure(operation, unknown.failure, None),
         Ok(AttemptStatus::Unknown(why)) => known(Event::Failed {
-            failure: in_doubt(&format!("{}; {why}", unanswered.failure.message)),
+            failure: in_doubt(&format!("{}; {why}", unknown.failure.message)),
         }),
-        unknown => match give_up(operation, &unknown) {
+        unresolved => match abandon(operation, &unresolved) {
             Some(event) => known(event),
-            // It can be asked later, and nothing is repeated before.
-            None => Settlement { end: End::Open(unanswered), outage: outage_of(&unknown) },
+            // The backend can be queried later, and nothing is repeated before.
+            None => Settlement { end: End::Unknown(unknown), outage: outage_of(&unresolved) },
         },
     }
 }
 
-/// What becomes of an operation of which its backend can say nothing now; none: it is asked again later.
-fn give_up(operation: &Operation, answer: &Result<AttemptStatus, AttemptError>) -> Option<Event> {
-    let (why, may_change) = match answer {
+/// Returns the failure of an operation whose backend cannot resolve its outcome, or `None` if the
+/// backend is to be queried again later.
+fn abandon(operation: &Operation, status: &Result<AttemptStatus, AttemptError>) -> Option<Event> {
+    let (why, may_change) = match status {
         Ok(AttemptStatus::StillRunning(what)) => (what.as_str(), true),
         Err(AttemptError::Failed { failure, .. }) => {
             (failure.message.as_str(), failure.class != FailureClass::Permanent)
         }
-        Err(AttemptError::Stopped) => ("the question was interrupted", true),
-        // It gives no answer at all: a bug in it, which asking again does not cure.
+        Err(AttemptError::Stopped) => ("the query was interrupted", true),
+        // The backend returns no status at all: a bug in it, which another query does not cure.
         Err(AttemptError::UnknownOutcome(failure)) => (failure.message.as_str(), false),
         Ok(AttemptStatus::Done(_) | AttemptStatus::NotDone | AttemptStatus::Unknown(_)) => {
             return None;
         }
     };
-    // Who does not want it any more need not wait for that.
+    // A cancelled operation does not wait for an answer.
     (is_cancelled(operation) || !may_change).then(|| Event::Failed { failure: in_doubt(why) })
 }
 
-/// If a question found nobody: what was said of that.
-pub(super) fn outage_of(answer: &Result<AttemptStatus, AttemptError>) -> Option<Failure> {
-    match answer {
+/// Returns the failure to reach the backend, if a query met one.
+pub(super) fn outage_of(status: &Result<AttemptStatus, AttemptError>) -> Option<Failure> {
+    match status {
         Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Outage => {
             Some(failure.clone())
         }
@@ -158,19 +162,19 @@ fn handed_back() -> Event {
     Event::Requeued { reason, interrupted: false, failure: None }
 }
 
-/// What becomes of an operation whose drain loop died while it was being carried out, by what its backend answers.
-///
-/// None: the backend cannot be asked now, so it stays as it is until it can.
+/// Returns the event for an operation whose drain loop died during the attempt, given what its backend
+/// says about it, or `None` if the backend cannot be queried now: the operation stays claimed until it
+/// can.
 pub(super) fn after_crash(
     operation: &Operation,
-    answer: Result<AttemptStatus, AttemptError>,
+    status: Result<AttemptStatus, AttemptError>,
 ) -> Option<Event> {
-    match answer {
+    match status {
         Ok(AttemptStatus::Done(outcome)) => Some(Event::Completed { outcome }),
         Ok(AttemptStatus::NotDone) if operation.interruptions + 1 >= ABANDON_AFTER => {
             let message = format!(
-                "{} drain loops died while it was being carried out, the last ones with nothing else running; \
-                 find out why before retrying it",
+                "{} drain loops died while executing this operation, the last ones while nothing \
+                 else was running; find the cause before retrying it",
                 operation.interruptions + 1
             );
             Some(Event::Failed {
@@ -182,19 +186,20 @@ pub(super) fn after_crash(
             })
         }
         Ok(AttemptStatus::NotDone) => Some(Event::Requeued {
-            reason:
-                "its drain loop died; the backend says that it was not done, or may be repeated"
-                    .into(),
+            reason: "its drain loop died; the backend reports that the operation has not taken \
+                     effect, or can be repeated safely"
+                .into(),
             interrupted: true,
             failure: None,
         }),
         Ok(AttemptStatus::Unknown(why)) => Some(Event::Failed { failure: in_doubt(&why) }),
-        unknown => give_up(operation, &unknown),
+        unresolved => abandon(operation, &unresolved),
     }
 }
 
-/// The event that is recorded in place of another: who asked for an end gets no further attempt.
-pub fn honour_cancel(operation: &Operation, event: Event) -> Event {
+/// Returns the event that is recorded in place of `event`: a cancelled operation gets no further
+/// attempt.
+pub(super) fn honour_cancel(operation: &Operation, event: Event) -> Event {
     match event {
         Event::Retrying { failure, .. } if is_cancelled(operation) => {
             Event::Failed { failure: cancelled(Some(&failure.message)) }
@@ -206,35 +211,37 @@ pub fn honour_cancel(operation: &Operation, event: Event) -> Event {
     }
 }
 
-/// Whether somebody asked for an end of what is being carried out.
+/// Returns whether a running operation has been cancelled.
 pub fn is_cancelled(operation: &Operation) -> bool {
     matches!(operation.state, State::Processing { cancel_requested: true, .. })
 }
 
-/// What stands before the last error of an operation that was cancelled or given up.
+/// Precedes the last error in the message of an operation that was cancelled or abandoned.
 pub const LAST_ERROR: &str = "; its last error was: ";
 
-/// How the message of what was cancelled begins.
-const BY_HAND: &str = "cancelled by hand";
+/// The beginning of the message of a cancelled operation.
+const CANCELLED: &str = "cancelled by hand";
 
-/// The failure of an operation that was cancelled.
+/// Returns the failure of a cancelled operation.
 pub fn cancelled(last_error: Option<&str>) -> Failure {
-    // Cancelled twice, it says so once.
-    let last_error = last_error.filter(|error| !error.starts_with(BY_HAND));
+    // An operation that was cancelled twice says so once.
+    let last_error = last_error.filter(|error| !error.starts_with(CANCELLED));
     let last = last_error.map_or_else(String::new, |error| format!("{LAST_ERROR}{error}"));
     Failure {
         class: FailureClass::Permanent,
         error_type: failure::CANCELLED.into(),
-        message: format!("{BY_HAND}{last}"),
+        message: format!("{CANCELLED}{last}"),
     }
 }
 
 pub(super) fn in_doubt(why: &str) -> Failure {
+    let why = why.trim_end_matches('.');
     Failure {
         class: FailureClass::Permanent,
         error_type: failure::IN_DOUBT.into(),
         message: format!(
-            "it may have been done, and repeating it may do harm: {why}; look whether it was, and retry it if not"
+            "outcome unknown: {why}; the operation may already have taken effect: check first, and \
+             retry only if it has not"
         ),
     }
 }

@@ -18,8 +18,8 @@ use wal_cli::backend::{
     Attempt, AttemptError, AttemptStatus, AuditResult, Backend, LocalBackend, Request,
 };
 use wal_cli::client::{
-    AuditOptions, AuditReport, Client, ClientError, FollowUp, OnInvalid, ProcessOptions, Reference,
-    Silent, Stop,
+    AuditOptions, AuditReport, Client, ClientError, FollowUp, NoObserver, OnInvalid,
+    ProcessOptions, Reference, Stop,
 };
 use wal_cli::disk::Disk;
 use wal_cli::operation::{Failure, Fields, Logged, Number, OperationType, Outcome, Status};
@@ -355,7 +355,7 @@ fn running_operations_excuse_missing_effects_on_their_targets() {
     assert!(why.contains("operation 3 concerns the same target"), "{why}");
     // Begun, and the process died: it may be done.
     scenario.act("a", "rm", &[Act::Die]);
-    let died = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
+    let died = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver);
     assert!(died.is_err() && scenario.get(3).status() == Status::Processing);
     let report = look(&scenario.client(), true);
     assert_eq!((numbers(&report), report.superseded), ((vec![2], vec![]), 1), "{report:?}");

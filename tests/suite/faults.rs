@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use wal_cli::client::{Action, Client, OnInvalid, ProcessOptions, Reference, Silent, Stop};
+use wal_cli::client::{Action, Client, NoObserver, OnInvalid, ProcessOptions, Reference, Stop};
 use wal_cli::config::{BackendSettings, Settings};
 use wal_cli::operation::{
     BackendName, FailureClass, Fields, Logged, Operation, OperationType, State, Status,
@@ -140,7 +140,7 @@ impl Table {
         let kind = OperationType::new(operation_type).unwrap();
         let receipt =
             client.submit(Logged::new(kind, self.backend.clone(), parameters, 3)).unwrap();
-        client.process(&ProcessOptions::default(), &Stop::new(), &mut Silent).unwrap();
+        client.process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver).unwrap();
         client.operation(&Reference::Number(receipt.number)).unwrap()
     }
 
@@ -202,7 +202,7 @@ impl Table {
     pub fn ends_well(&self, operation: &Operation, case: &str) {
         let reference = [Reference::Number(operation.number)];
         self.faulty.change(&reference, &Action::Retry { now: true }, OnInvalid::Abort).unwrap();
-        self.faulty.process(&ProcessOptions::default(), &Stop::new(), &mut Silent).unwrap();
+        self.faulty.process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver).unwrap();
         let done = self.faulty.operation(&reference[0]).unwrap();
         assert_eq!(
             done.status(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use wal_cli::backend::{Attempt, AttemptError, AttemptStatus, Backend, Request};
-use wal_cli::client::{Action, AddOptions, Client, OnInvalid, Reference, Silent, Stop};
+use wal_cli::client::{Action, AddOptions, Client, NoObserver, OnInvalid, Reference, Stop};
 use wal_cli::clock::{Clock, ManualClock, SystemClock};
 use wal_cli::config::Settings;
 use wal_cli::disk::OsDisk;
@@ -96,7 +96,7 @@ fn live(place: &Place, seed: u64) {
         }
         // It fails for good, so it stays in its log.
         references.push(submit("rm", "local", &[("path", "/nowhere")]));
-        client.run_and_wait(&references, None, &Stop::new(), &mut Silent).unwrap();
+        client.run_and_wait(&references, None, &Stop::new(), &mut NoObserver).unwrap();
         client.checkpoint().unwrap();
         clock.advance(Duration::from_secs(86_400));
     }

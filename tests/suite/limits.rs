@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use wal_cli::client::{
-    Action, Client, ClientError, OnInvalid, ProcessOptions, Reference, Silent, Stop,
+    Action, Client, ClientError, NoObserver, OnInvalid, ProcessOptions, Reference, Stop,
 };
 use wal_cli::config::Settings;
 use wal_cli::disk::Fault;
@@ -320,7 +320,7 @@ fn with_one_failure(command: &str, fault: Fault, nth: u64) -> Option<bool> {
     let result = match command {
         "add" => client.submit(logged("a", "four", 0)).map(drop),
         "process" => {
-            client.process(&ProcessOptions::default(), &Stop::new(), &mut Silent).map(drop)
+            client.process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver).map(drop)
         }
         "cancel" => client
             .change(

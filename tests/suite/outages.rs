@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use wal_cli::client::{HealthStatus, OnInvalid, ProcessOptions, Silent, Stop};
+use wal_cli::client::{HealthStatus, NoObserver, OnInvalid, ProcessOptions, Stop};
 use wal_cli::operation::{FailureClass, Number, Status};
 
 use super::scenario::{Act, Scenario, backend};
@@ -32,7 +32,7 @@ fn what_was_away_when_the_last_run_ended_is_probed_before_anything_is_sent() {
         scenario.wait(60);
         let report = scenario.process();
         assert_eq!(
-            (report.postponed, report.completed, &report.away[..]),
+            (report.postponed, report.completed, &report.unreachable[..]),
             (0, 0, &[backend("a")][..])
         );
     }
@@ -59,7 +59,7 @@ fn what_waits_for_its_next_attempt_goes_at_once_when_its_backend_is_back() {
     assert_eq!(scenario.process().completed, 2, "nobody waits out the hour");
     let released = scenario.get(1).history.iter().any(|entry| {
         entry.from == Some(Status::Retrying)
-            && entry.reason.as_deref().is_some_and(|reason| reason.contains("is back"))
+            && entry.reason.as_deref().is_some_and(|reason| reason.contains("is reachable again"))
     });
     assert!(released, "{:#?}", scenario.get(1).history);
     assert_eq!(scenario.get(1).retry_count, 1, "what was spent stays spent");
@@ -112,7 +112,7 @@ fn only_named_operations_are_released() {
         only: Some([Number::FIRST].into_iter().collect()),
         ..ProcessOptions::default()
     };
-    let report = scenario.client().process(&options, &Stop::new(), &mut Silent).unwrap();
+    let report = scenario.client().process(&options, &Stop::new(), &mut NoObserver).unwrap();
     assert_eq!((report.completed, scenario.get(2).status()), (1, Status::Retrying));
 }
 
@@ -151,7 +151,7 @@ fn an_outage_that_only_operations_notice_spends_nothing() {
     }
     scenario.add("a", "one two three");
     for _ in 0..30 {
-        assert_eq!(scenario.process().away, [backend("a")]);
+        assert_eq!(scenario.process().unreachable, [backend("a")]);
         scenario.wait(60);
     }
     for number in 1..=3 {
@@ -182,7 +182,7 @@ fn following(scenario: &Scenario, then: impl FnOnce()) -> wal_cli::client::Proce
             ProcessOptions { follow: true, grace: Duration::ZERO, ..ProcessOptions::default() };
         let (client, stop_too) = (&client, stop.clone());
         let running =
-            scope.spawn(move || client.process(&options, &stop_too, &mut Silent).unwrap());
+            scope.spawn(move || client.process(&options, &stop_too, &mut NoObserver).unwrap());
         then();
         stop.request();
         running.join().unwrap()
@@ -218,8 +218,9 @@ fn a_wait_ends_in_time_whatever_hangs() {
         let timeout = Some(Duration::from_secs(5));
         let references = [wal_cli::client::Reference::Number(Number::new(1))];
         let client = &client;
-        let waiting = scope
-            .spawn(move || client.run_and_wait(&references, timeout, &Stop::new(), &mut Silent));
+        let waiting = scope.spawn(move || {
+            client.run_and_wait(&references, timeout, &Stop::new(), &mut NoObserver)
+        });
         until(&scenario, || waiting.is_finished());
         let ended = waiting.join().unwrap();
         assert!(matches!(ended, Err(wal_cli::client::ClientError::TimedOut { .. })), "{ended:?}");
@@ -312,7 +313,7 @@ fn an_attempt_that_was_stopped_and_not_done_spends_nothing() {
         let options = ProcessOptions { grace: Duration::ZERO, ..ProcessOptions::default() };
         let (client, stop_too) = (&client, stop.clone());
         let running =
-            scope.spawn(move || client.process(&options, &stop_too, &mut Silent).unwrap());
+            scope.spawn(move || client.process(&options, &stop_too, &mut NoObserver).unwrap());
         while scenario.calls("a").is_empty() {
             std::thread::yield_now();
         }
@@ -362,7 +363,7 @@ fn what_nobody_can_be_asked_about_ends_when_somebody_cancels_it() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Lost]).add("a", "x");
     let report = scenario.process();
-    assert_eq!((report.in_doubt, &report.away[..]), (1, &[backend("a")][..]), "{report:?}");
+    assert_eq!((report.in_doubt, &report.unreachable[..]), (1, &[backend("a")][..]), "{report:?}");
     assert_eq!(scenario.process().in_doubt, 1);
     let cancel = wal_cli::client::Action::Cancel { permanent: false };
     scenario

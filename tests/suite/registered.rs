@@ -8,7 +8,7 @@ use wal_cli::backend::{
     ParameterError, Reach, Refusal, Request,
 };
 use wal_cli::client::{
-    AuditOptions, AuditReport, Client, ClientError, ProcessOptions, Silent, Stop,
+    AuditOptions, AuditReport, Client, ClientError, NoObserver, ProcessOptions, Stop,
 };
 use wal_cli::operation::{
     BackendName, Failure, FailureClass, Fields, Logged, Number, OperationType, Outcome, Status,
@@ -120,7 +120,7 @@ impl Bench {
     }
 
     fn process(&self) {
-        self.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent).unwrap();
+        self.client().process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver).unwrap();
     }
 
     fn audit(&self, reopen: bool) -> AuditReport {

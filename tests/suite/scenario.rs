@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use wal_cli::backend::{Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Request};
 use wal_cli::client::{
-    Client, ClientBuilder, ProcessOptions, ProcessReport, Reference, Silent, Stop,
+    Client, ClientBuilder, NoObserver, ProcessOptions, ProcessReport, Reference, Stop,
 };
 use wal_cli::clock::ManualClock;
 use wal_cli::config::Settings;
@@ -225,7 +225,7 @@ impl Scenario {
     }
 
     pub fn process(&self) -> ProcessReport {
-        self.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent).unwrap()
+        self.client().process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver).unwrap()
     }
 
     pub fn calls(&self, on: &str) -> String {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wal_cli::client::{
-    Action, AddOptions, Changed, CleanupOptions, Client, ClientError, Failures, Filter, OnInvalid,
-    ProcessOptions, Reason, Reference, Silent, Stop,
+    Action, AddOptions, Changed, CleanupOptions, Client, ClientError, Failures, Filter, NoObserver,
+    OnInvalid, ProcessOptions, Reason, Reference, Stop,
 };
 use wal_cli::operation::{FailureClass, Fields, Logged, Number, OperationId, Source, Status};
 use wal_cli::wal::WalError;
@@ -132,8 +132,9 @@ fn what_runs_is_asked_to_stop_and_then_counts_as_cancelled() {
     scenario.act("a", "x", &[Act::Hang]).add("a", "x y");
     let stop = Stop::new();
     let report = std::thread::scope(|scope| {
-        let running = scope
-            .spawn(|| scenario.client().process(&ProcessOptions::default(), &stop, &mut Silent));
+        let running = scope.spawn(|| {
+            scenario.client().process(&ProcessOptions::default(), &stop, &mut NoObserver)
+        });
         while scenario.calls("a").is_empty() {
             std::thread::yield_now();
         }
@@ -158,7 +159,7 @@ fn what_runs_is_asked_to_stop_and_then_counts_as_cancelled() {
 fn what_is_done_before_it_could_stop_is_done() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Die]).add("a", "x");
-    let _ = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
+    let _ = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver);
     assert_eq!(reason(&scenario, 1), Reason::LoopDied);
     change(&scenario, &CANCEL, &[1]);
     let answer = wal_cli::backend::AttemptStatus::Done(wal_cli::operation::Outcome::default());
@@ -171,7 +172,7 @@ fn what_is_done_before_it_could_stop_is_done() {
 fn what_a_dead_loop_left_and_somebody_cancelled_is_not_begun_again() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Die]).add("a", "x");
-    let _ = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
+    let _ = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver);
     change(&scenario, &CANCEL, &[1]);
     // The request survives a checkpoint: it is a column of its own.
     scenario.client().checkpoint().unwrap();
@@ -328,7 +329,7 @@ fn what_something_waits_for_is_not_cleaned_away() {
     scenario.add("a", "x");
     add_after(&scenario, "b", "y", &[1]);
     let only = ProcessOptions { backend: Some(backend("a")), ..ProcessOptions::default() };
-    scenario.client().process(&only, &Stop::new(), &mut Silent).unwrap();
+    scenario.client().process(&only, &Stop::new(), &mut NoObserver).unwrap();
     scenario.client().checkpoint().unwrap();
     scenario.wait(100 * 86_400);
     let plan = scenario

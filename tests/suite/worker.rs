@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use wal_cli::backend::{Attempt, AttemptError, AttemptStatus, Backend, Request};
 use wal_cli::client::{
-    Client, ClientError, Filter, ProcessOptions, ProcessReport, Reference, Silent, Stop,
+    Client, ClientError, Filter, NoObserver, ProcessOptions, ProcessReport, Reference, Stop,
 };
 use wal_cli::clock::Clock;
 use wal_cli::operation::{
@@ -117,7 +117,7 @@ fn what_was_sent_before_an_outage_is_asked_about_once_that_is_over() {
     scenario.scripts["a"].answers.lock().unwrap().insert("x".into(), AttemptStatus::Done(outcome));
     scenario.act("a", "x", &[Act::Lost]).add("a", "x y z");
     let job = ProcessOptions { jobs: Some(1), ..ProcessOptions::default() };
-    scenario.client().process(&job, &Stop::new(), &mut Silent).unwrap();
+    scenario.client().process(&job, &Stop::new(), &mut NoObserver).unwrap();
     assert_eq!(scenario.get(1).status(), Status::Processing, "neither failed nor repeated");
     assert_eq!(
         (scenario.get(2).status(), scenario.calls("a")),
@@ -136,7 +136,7 @@ fn what_may_be_repeated_goes_back_at_an_outage_and_spends_no_attempt() {
     let scenario = Scenario::new();
     scenario.act("a", "harmless", &[Act::Lost]).add("a", "harmless y");
     let job = ProcessOptions { jobs: Some(1), ..ProcessOptions::default() };
-    let report = scenario.client().process(&job, &Stop::new(), &mut Silent).unwrap();
+    let report = scenario.client().process(&job, &Stop::new(), &mut NoObserver).unwrap();
     let operation = scenario.get(1);
     assert_eq!(
         (operation.status(), operation.retry_count, operation.interruptions),
@@ -153,7 +153,8 @@ fn what_may_be_repeated_goes_back_at_an_outage_and_spends_no_attempt() {
 fn what_a_dead_loop_left_claimed_is_asked_about_and_goes_on() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Die]).act("a", "y", &[Act::Die]).add("a", "x y");
-    let run = || scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
+    let run =
+        || scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver);
     run().expect_err("the process died");
     assert_eq!(scenario.get(1).status(), Status::Processing);
     let outcome = Outcome { cid: Some("found".into()), ..Outcome::default() };
@@ -173,7 +174,7 @@ fn what_nobody_can_tell_after_a_crash_counts_as_failed() {
     scenario.act("a", "x", &[Act::Die]).add("a", "x");
     scenario
         .client()
-        .process(&ProcessOptions::default(), &Stop::new(), &mut Silent)
+        .process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver)
         .expect_err("the process died");
     scenario.scripts["a"]
         .answers
@@ -192,7 +193,7 @@ fn no_operation_crashes_the_drain_for_ever() {
     scenario.act("a", "poison", &vec![Act::Die; 20]).add("a", "poison good");
     let mut deaths = 0;
     let report = loop {
-        match scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent) {
+        match scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver) {
             Ok(report) => break report,
             Err(_) => deaths += 1,
         }
@@ -225,7 +226,7 @@ fn a_request_to_stop_hands_back_what_has_not_begun() {
         });
         let options =
             ProcessOptions { follow: true, grace: Duration::ZERO, ..ProcessOptions::default() };
-        client.process(&options, &stop, &mut Silent).unwrap()
+        client.process(&options, &stop, &mut NoObserver).unwrap()
     });
     assert!(report.stopped);
     assert_eq!(report.handed_back, 2);
@@ -242,7 +243,8 @@ fn a_second_loop_is_told_who_runs_the_first() {
     scenario.add("a", "x");
     let first = scenario.client();
     let _held = first.wal().unwrap().lock_process(Duration::ZERO).unwrap();
-    let refused = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
+    let refused =
+        scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver);
     match refused {
         Err(ClientError::Wal(WalError::Busy { holder, waited, .. })) => {
             assert!(holder.contains("`process`"), "{holder}");
@@ -265,7 +267,8 @@ fn a_loop_waits_for_somebody_who_needs_the_lock_for_moments() {
         .build();
     let held = short.wal().unwrap().lock_process(Duration::ZERO).unwrap();
     let before = scenario.clock.now();
-    let refused = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
+    let refused =
+        scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver);
     assert!(matches!(refused, Err(ClientError::Wal(WalError::Busy { .. }))));
     assert!(scenario.clock.now().millis_since(before) >= 10_000, "it was patient");
     drop(held);
@@ -277,7 +280,7 @@ fn limits_are_kept() {
     let scenario = Scenario::new();
     scenario.add("a", "one two three four").add("b", "five");
     let run = |options: ProcessOptions| {
-        scenario.client().process(&options, &Stop::new(), &mut Silent).unwrap().completed
+        scenario.client().process(&options, &Stop::new(), &mut NoObserver).unwrap().completed
     };
     assert_eq!(
         run(ProcessOptions { limit: Some(2), backend: Some(backend("a")), ..Default::default() }),
@@ -362,7 +365,7 @@ fn waiting_carries_out_or_ends_in_time() {
         Err(ClientError::TimedOut { unfinished }) => assert_eq!(unfinished.len(), 1),
         other => panic!("{other:?}"),
     }
-    let done = client.run_and_wait(&reference, None, &Stop::new(), &mut Silent).unwrap();
+    let done = client.run_and_wait(&reference, None, &Stop::new(), &mut NoObserver).unwrap();
     assert_eq!(done[0].status(), Status::Completed);
     assert_eq!(scenario.get(2).status(), Status::Pending, "only its own");
     assert!(scenario.clock.now() > Time::from_millis(1_800_000_000_000));
@@ -406,7 +409,7 @@ fn waiting_out_an_outage_leaves_one_trace_and_not_thousands() {
         &[Reference::Number(Number::new(1))],
         Some(Duration::from_secs(200)),
         &Stop::new(),
-        &mut Silent,
+        &mut NoObserver,
     );
     assert!(matches!(waited, Err(ClientError::TimedOut { .. })), "{waited:?}");
     let operation = scenario.get(1);
@@ -420,11 +423,11 @@ fn whoever_waits_takes_over_from_a_loop_that_died() {
     scenario.act("a", "x", &[Act::Die]).add("a", "x");
     scenario
         .client()
-        .process(&ProcessOptions::default(), &Stop::new(), &mut Silent)
+        .process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver)
         .expect_err("the process died");
     let done = scenario
         .client()
-        .run_and_wait(&[Reference::Number(Number::new(1))], None, &Stop::new(), &mut Silent)
+        .run_and_wait(&[Reference::Number(Number::new(1))], None, &Stop::new(), &mut NoObserver)
         .unwrap();
     assert_eq!(done[0].status(), Status::Completed);
 }
@@ -461,7 +464,7 @@ fn when_time_is_up_what_has_not_begun_goes_back() {
             // Only who asks for it ends that.
             stop_too.request();
         });
-        client.process(&options, &stop, &mut Silent).unwrap()
+        client.process(&options, &stop, &mut NoObserver).unwrap()
     });
     assert_eq!(report.completed, 40);
     let stats = scenario.client().status().unwrap();
@@ -497,7 +500,8 @@ fn a_damaged_partition_stops_only_what_needs_it() {
     scenario.add("a", "three four five");
     client.checkpoint().unwrap();
     scenario.machine.corrupt(&layout().file(&damaged), |bytes| bytes.truncate(40));
-    let result = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut Silent);
+    let result =
+        scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver);
     assert!(matches!(result, Err(ClientError::Wal(WalError::Damaged(_)))), "{result:?}");
     assert_eq!(scenario.calls("a"), "three four five");
     let page = scenario.client().list(&Filter::default(), None).unwrap();
@@ -524,6 +528,6 @@ fn a_panicking_backend_gives_no_answer_and_stops_nothing() {
     let client = scenario.builder().backend(backend("c"), Arc::new(Panics)).build();
     client.submit(logged("c", "x", 0)).unwrap();
     client.submit(logged("a", "y", 0)).unwrap();
-    let report = client.process(&ProcessOptions::default(), &Stop::new(), &mut Silent).unwrap();
+    let report = client.process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver).unwrap();
     assert_eq!((report.completed, report.retrying), (1, 1));
 }

@@ -251,7 +251,7 @@ fn finish(
             if counts.is_empty() {
                 let known = client.known_health();
                 let unreachable =
-                    known.iter().filter(|health| report.away.contains(&health.backend));
+                    known.iter().filter(|health| report.unreachable.contains(&health.backend));
                 for health in unreachable {
                     if let Some(failure) = &health.failure {
                         let message = visible(&failure.message);
@@ -320,7 +320,8 @@ fn counts(report: &ProcessReport) -> Vec<String> {
 
 /// Returns the summary of a run as one line.
 fn summary(report: &ProcessReport, counts: &[String]) -> String {
-    let names: Vec<String> = report.away.iter().map(|backend| format!("`{backend}`")).collect();
+    let names: Vec<String> =
+        report.unreachable.iter().map(|backend| format!("`{backend}`")).collect();
     let unreachable = match names.as_slice() {
         [] => None,
         [name] => Some(format!("backend {name} is unreachable")),

@@ -82,7 +82,7 @@ impl<'a> Summary<'a> {
             stopped: report.stopped,
             out_of_room: report.out_of_room.is_some(),
             out_of_time: report.out_of_time,
-            away: report.away.iter().collect(),
+            away: report.unreachable.iter().collect(),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use wal_cli::client::{Client, ProcessOptions, Reference, Silent, Stop};
+use wal_cli::client::{Client, NoObserver, ProcessOptions, Reference, Stop};
 use wal_cli::config::Settings;
 use wal_cli::operation::{
     BackendName, Fields, Logged, Number, Operation, OperationType, State, Status,
@@ -292,7 +292,7 @@ fn a_node_that_hangs_holds_up_no_other_backend() {
     let worst = std::thread::scope(|scope| {
         scope.spawn(|| {
             let options = ProcessOptions { follow: true, ..ProcessOptions::default() };
-            client.process(&options, &stop, &mut Silent).unwrap();
+            client.process(&options, &stop, &mut NoObserver).unwrap();
         });
         // By then the first attempt has failed, and the node is probed repeatedly.
         std::thread::sleep(Duration::from_secs(4));
