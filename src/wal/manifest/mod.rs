@@ -330,7 +330,8 @@ impl<'de> Deserialize<'de> for NumberSet {
 mod counts {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    use super::{BackendName, Counts, OperationType, Status};
+    use crate::operation::{BackendName, OperationType, Status};
+    use crate::wal::manifest::Counts;
 
     pub fn serialize<S: Serializer>(counts: &Counts, serializer: S) -> Result<S::Ok, S::Error> {
         let rows: Vec<(Status, &BackendName, &OperationType, u64)> = counts

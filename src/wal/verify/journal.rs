@@ -8,6 +8,7 @@ use crate::operation::{self, Number, Operation, Revision, Transition};
 use crate::wal::error::WalResult;
 use crate::wal::journal::reader::{self, FrameContent, Position, ReadGeneration, ReadJournal};
 use crate::wal::journal::{self, HEADER_LEN, Header};
+use crate::wal::layout::Layout;
 use crate::wal::manifest::Manifest;
 use crate::wal::schema::Spooled;
 
@@ -316,7 +317,7 @@ impl Verifier<'_> {
         };
         for entry in entries {
             let name = entry.name.to_string_lossy();
-            if crate::wal::Layout::parse_generation(&name).is_none() {
+            if Layout::parse_generation(&name).is_none() {
                 let name = format!("journal/{name}");
                 found.findings.push(Finding::note(name, None, FOREIGN, NOTHING));
             }
