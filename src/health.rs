@@ -1,4 +1,4 @@
-//! Health of backends: probes, their history, and what it amounts to.
+//! Health of backends: checks, their history, and the status that follows from it.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,24 +11,24 @@ use crate::disk::{Disk, DiskResult, replace_unsynced};
 use crate::operation::{BackendName, Failure, FailureClass, Time};
 use crate::wal::Layout;
 
-/// What the last probes amount to.
+/// The health of a backend, from its last checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HealthStatus {
-    /// The last probes all succeeded.
+    /// The last three checks succeeded.
     Online,
-    /// Some did.
+    /// Some of the last three checks succeeded.
     Degraded,
-    /// None did.
+    /// The last three checks failed.
     Offline,
-    /// It has never been probed.
+    /// The backend has never been checked.
     Unknown,
-    /// It is not built into this program or not configured: not probed.
+    /// The backend is not configured, or not built into this program, and is not checked.
     NotConfigured,
 }
 
 impl HealthStatus {
-    /// All five.
+    /// All statuses.
     pub const ALL: [HealthStatus; 5] = [
         HealthStatus::Online,
         HealthStatus::Degraded,
@@ -37,7 +37,7 @@ impl HealthStatus {
         HealthStatus::NotConfigured,
     ];
 
-    /// The word for it.
+    /// Returns the word for this status.
     pub fn as_str(self) -> &'static str {
         match self {
             HealthStatus::Online => "online",
@@ -48,7 +48,8 @@ impl HealthStatus {
         }
     }
 
-    /// Of the last three probes: all good, none, or some; with fewer, the last one decides.
+    /// Returns the status after these checks, oldest first. The last three decide; of fewer than
+    /// three, the last one.
     pub fn of(history: &[bool]) -> HealthStatus {
         let last = &history[history.len().saturating_sub(3)..];
         match last {
@@ -60,8 +61,8 @@ impl HealthStatus {
                     HealthStatus::Offline
                 }
             }
-            _ if last.iter().all(|good| *good) => HealthStatus::Online,
-            _ if last.iter().any(|good| *good) => HealthStatus::Degraded,
+            _ if last.iter().all(|is_ok| *is_ok) => HealthStatus::Online,
+            _ if last.iter().any(|is_ok| *is_ok) => HealthStatus::Degraded,
             _ => HealthStatus::Offline,
         }
     }
@@ -70,33 +71,34 @@ impl HealthStatus {
 /// A change of status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusChange {
-    /// When.
+    /// When the status changed.
     pub at: Time,
-    /// What it was.
+    /// The status before.
     pub from: HealthStatus,
-    /// What it became.
+    /// The status after.
     pub to: HealthStatus,
 }
 
-/// What is known of one backend.
+/// The recorded health of one backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendHealth {
     /// Its name.
     pub backend: BackendName,
-    /// What the last checks amount to.
+    /// Its status after the last check.
     pub status: HealthStatus,
-    /// When it was last checked: by a probe, or by an operation that reached it or did not.
+    /// When it was last checked, by a probe or by an operation that reached it or failed to.
     pub last_check: Option<Time>,
-    /// Results of its checks, oldest first.
+    /// Results of its last checks, oldest first.
     pub check_history: Vec<bool>,
     /// The last changes of its status, oldest first.
     pub changes: Vec<StatusChange>,
-    /// Why the last check failed, if it did; of what is not configured, what is missing, if some of it is there.
+    /// Why the last check failed, if it did; if the backend is configured in part, the missing
+    /// setting.
     pub failure: Option<Failure>,
 }
 
 impl BackendHealth {
-    /// When it last came back from being offline.
+    /// Returns when the backend last recovered from being offline.
     pub fn recovered_at(&self) -> Option<Time> {
         let back = |change: &&StatusChange| {
             change.from == HealthStatus::Offline && change.to != HealthStatus::Offline
@@ -111,7 +113,7 @@ impl BackendHealth {
     }
 }
 
-/// `health.json`: a convenience shared by runs, not a promise.
+/// The content of `health.json`, which runs share. It is a convenience: losing it costs nothing.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct HealthFile {
     backends: BTreeMap<BackendName, BackendRecord>,
@@ -153,7 +155,7 @@ impl BackendRecord {
     }
 }
 
-/// Changes of status that are remembered.
+/// The number of changes of status that are kept for each backend.
 const CHANGES_MAX: usize = 20;
 
 fn keep_last<T>(all: &mut Vec<T>, most: usize) {
@@ -161,17 +163,17 @@ fn keep_last<T>(all: &mut Vec<T>, most: usize) {
     all.drain(..surplus);
 }
 
-/// What a check says.
+/// The result of a check: reachable, or the failure to reach the backend.
 pub type ProbeResult = Result<(), Failure>;
 
-/// Where the history of checks is kept.
+/// Where the history of checks is stored.
 #[derive(Debug, Clone, Copy)]
 pub struct HealthStore<'a> {
-    /// The log's disk.
+    /// The disk of the log.
     pub disk: &'a dyn Disk,
-    /// The log's files.
+    /// The files of the log.
     pub layout: &'a Layout,
-    /// How many checks are remembered for each backend.
+    /// The number of checks that are kept for each backend.
     pub history_size: usize,
 }
 
@@ -180,7 +182,7 @@ fn load(store: HealthStore<'_>) -> HealthFile {
     bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
 }
 
-/// Keeps the file, if there is a log to keep it in. Losing it costs nothing, so nothing is synced.
+/// Writes the file if the log exists. Nothing is synced, since losing it costs nothing.
 fn save(HealthStore { disk, layout, .. }: HealthStore<'_>, file: &HealthFile) -> DiskResult<()> {
     let Ok(bytes) = serde_json::to_vec(file) else { return Ok(()) };
     if !disk.exists(&layout.tmp())? {
@@ -190,9 +192,9 @@ fn save(HealthStore { disk, layout, .. }: HealthStore<'_>, file: &HealthFile) ->
     replace_unsynced(disk, &staged, &layout.health(), &bytes)
 }
 
-/// Writes down what checks said, and tells what that amounts to.
+/// Records the results of checks, and returns the health that follows from them.
 ///
-/// Two processes that do so at the same instant may lose a check of one of them.
+/// If two processes do so at the same time, the result of one may be lost.
 pub fn record(
     store: HealthStore<'_>,
     at: Time,
@@ -202,25 +204,25 @@ pub fn record(
     for (backend, checked) in checks {
         file.backends.entry(backend.clone()).or_default().record(at, checked, store.history_size);
     }
-    // A read-only log is still told about; its history just does not grow.
+    // On a read-only disk the health is still reported; its history does not grow.
     let _ = save(store, &file);
     let records =
         checks.iter().filter_map(|(backend, _)| Some((backend, file.backends.remove(backend)?)));
     records.map(|(backend, record)| record.into_health(backend.clone())).collect()
 }
 
-/// Asks a backend whether it is there. One that panics says nothing good.
+/// Probes a backend. A panic counts as a failure.
 pub fn check(backend: &dyn Backend) -> ProbeResult {
     catch_unwind(AssertUnwindSafe(|| backend.health())).unwrap_or_else(|_| {
         Err(Failure {
             class: FailureClass::Outage,
             error_type: "backend_panicked".into(),
-            message: "it panicked when it was probed: a bug in it".into(),
+            message: "the probe panicked: this is a bug in the backend, see stderr".into(),
         })
     })
 }
 
-/// Probes backends, all at once, and tells what that, with their history, amounts to.
+/// Probes one backend or all of them, concurrently, and returns their health.
 pub fn probe(
     store: HealthStore<'_>,
     backends: &Backends,
@@ -249,7 +251,7 @@ pub fn probe(
         backends.missing_key(name).map(|key| Failure {
             class: FailureClass::Permanent,
             error_type: "misconfigured".into(),
-            message: format!("it has no `{key}`; set `backends.{name}.{key}`"),
+            message: format!("the setting `backends.{name}.{key}` is missing"),
         })
     };
     let of = |name: &BackendName| {
@@ -258,7 +260,7 @@ pub fn probe(
     asked.into_iter().map(of).collect()
 }
 
-/// What is known without probing.
+/// Returns the recorded health of all backends, without probing them.
 pub fn known(store: HealthStore<'_>) -> Vec<BackendHealth> {
     load(store).backends.into_iter().map(|(backend, record)| record.into_health(backend)).collect()
 }
@@ -268,16 +270,16 @@ mod tests {
     use super::*;
     use crate::disk::Machine;
 
-    fn away() -> ProbeResult {
+    fn unreachable() -> ProbeResult {
         Err(Failure {
             class: FailureClass::Outage,
             error_type: "refused".into(),
-            message: "nobody listens".into(),
+            message: "connection refused".into(),
         })
     }
 
     #[test]
-    fn changes_are_kept_and_tell_when_it_came_back() {
+    fn changes_of_status_are_kept_and_date_the_recovery() {
         let machine = Machine::new();
         let (disk, layout) = (machine.process(), Layout::new("/wal"));
         disk.create_dir(layout.base()).unwrap();
@@ -290,10 +292,10 @@ mod tests {
             record(store, Time::from_millis(at), &[(name.clone(), checked)]).remove(0)
         };
         assert_eq!(check(Ok(())).status, HealthStatus::Online);
-        assert_eq!(check(away()).status, HealthStatus::Offline, "of two the last one decides");
-        assert_eq!(check(away()).status, HealthStatus::Degraded);
-        let offline = check(away());
-        assert_eq!((offline.status, offline.failure), (HealthStatus::Offline, away().err()));
+        assert_eq!(check(unreachable()).status, HealthStatus::Offline, "the last of two decides");
+        assert_eq!(check(unreachable()).status, HealthStatus::Degraded);
+        let offline = check(unreachable());
+        assert_eq!((offline.status, offline.failure), (HealthStatus::Offline, unreachable().err()));
         let back = check(Ok(()));
         assert_eq!(
             (back.status, back.recovered_at()),
@@ -309,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_three_probes_decide() {
+    fn the_last_three_checks_decide() {
         for (history, status) in [
             (&[][..], HealthStatus::Unknown),
             (&[false], HealthStatus::Offline),

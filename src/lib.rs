@@ -113,10 +113,10 @@ pub use backend::{
 pub use client::{
     Action, AddOptions, Archive, AuditFinding, AuditOptions, AuditReport, BackendHealth, BadInput,
     BadInputs, BadPush, Batch, CauseGroup, Changed, CheckpointReport, CleanupOptions, CleanupPlan,
-    Client, ClientBuilder, ClientError, DELAY_MAX, Damage, Failures, FileCounts, Filter, Finding,
-    FindingKind, FollowUp, HealthStatus, HolderNote, KeptOrphan, LogStatus, Loss, NoObserver,
-    NumberOrText, Observer, OldestPending, OnInvalid, OperationLine, OrphanedUploads, Page, Plan,
-    ProcessOptions, ProcessReport, Progress, Push, PushOptions, PushReport, PushState,
+    Client, ClientBuilder, ClientError, DELAY_MAX, Damage, DrainLoop, Failures, FileCounts, Filter,
+    Finding, FindingKind, FollowUp, HealthStatus, HolderNote, KeptOrphan, LogStatus, Loss,
+    NoObserver, NumberOrText, Observer, OldestPending, OnInvalid, OperationLine, OrphanedUploads,
+    Page, Plan, ProcessOptions, ProcessReport, Progress, Push, PushOptions, PushReport, PushState,
     PushedArchive, Reason, Receipt, Receipts, Reference, Repaired, SecondsOrText, Skipped,
     StatusChange, StatusCounts, Stop, Unverified, Verified, Why,
 };

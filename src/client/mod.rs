@@ -48,8 +48,8 @@ use crate::health::HealthStore;
 pub use crate::health::{BackendHealth, HealthStatus, StatusChange};
 use crate::operation::BackendName;
 pub use crate::wal::{
-    Archive, BadPush, CheckpointReport, CleanupPlan, Damage, Finding, FindingKind, HolderNote,
-    Loss, Push, PushReport, PushState, PushedArchive, Repaired, Verified,
+    Archive, BadPush, CheckpointReport, CleanupPlan, Damage, DrainLoop, Finding, FindingKind,
+    HolderNote, Loss, Push, PushReport, PushState, PushedArchive, Repaired, Verified,
 };
 use crate::wal::{CheckpointDue, HeldLock, Layout, Options, View, Wal, WalError, WalResult};
 use crate::worker::Environment;
@@ -201,13 +201,13 @@ impl Client {
     fn lock_loop(&self, wal: &Wal, options: &ProcessOptions) -> Result<HeldLock, ClientError> {
         let start = self.clock.elapsed();
         loop {
-            let busy = match wal.lock_process(options.lock_timeout) {
+            let busy = match wal.lock_process(options.lock_timeout, options.drain_loop()) {
                 Err(busy @ WalError::Busy { .. }) => busy,
                 other => return Ok(other?),
             };
             let keeps_trying = options.only.is_none()
                 && self.clock.elapsed().saturating_sub(start) < self.settings.lock_timeout
-                && self.running_loop()?.is_none_or(|holder| !holder.command.starts_with("process"));
+                && self.running_loop()?.is_none_or(|holder| holder.work.is_none());
             if !keeps_trying {
                 return Err(busy.into());
             }

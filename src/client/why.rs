@@ -1,47 +1,51 @@
+//! Why an operation has not completed, and what would change that.
+
+use std::time::Duration;
+
 use super::{Client, ClientError, Reference};
 use crate::operation::{
     FailureClass, Operation, OperationId, State, Status, Time, Wait, failure, retry,
 };
-use crate::wal::DependencyState;
+use crate::wal::{DependencyState, DrainLoop, HolderNote};
 use crate::worker;
 
-/// Why an operation stands where it does.
+/// The reason why an operation is in its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Why {
     /// The operation.
     pub operation: Operation,
-    /// A stable word for the reason.
+    /// The reason, as a stable code.
     pub reason: Reason,
     /// The reason in one sentence, with what would change it.
     pub sentence: String,
-    /// When it is tried next, where that is known.
+    /// When the next attempt is due, where that is known.
     pub next_attempt_at: Option<Time>,
 }
 
-/// The reasons, for scripts.
+/// Codes of reasons, for scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// It is done.
+    /// It has completed.
     Completed,
     /// It failed.
     Failed,
-    /// Somebody cancelled it, or marked it as one that never succeeds.
+    /// A user cancelled or abandoned it.
     Cancelled,
-    /// It goes on as another operation.
+    /// It continues as another operation.
     Redirected,
-    /// What it waited for has failed.
+    /// An operation that it depends on has failed.
     DependencyFailed,
-    /// It may have been done.
+    /// Its outcome is unknown.
     InDoubt,
-    /// It is being carried out.
+    /// A drain loop executes it.
     Running,
-    /// It is being carried out and was asked to stop.
+    /// A drain loop executes it, and was asked to stop.
     Stopping,
     /// Its drain loop died.
     LoopDied,
-    /// It is set aside.
+    /// A user holds it.
     Held,
-    /// It waits for others.
+    /// Operations that it depends on have not completed.
     WaitsForOthers,
     /// It was logged with a delay.
     Delayed,
@@ -49,16 +53,16 @@ pub enum Reason {
     Backoff,
     /// Its backend is not configured, or not built into this program.
     NoBackend,
-    /// Its backend is away.
-    BackendAway,
-    /// It is due, and no drain loop runs.
+    /// Its backend is unreachable.
+    BackendUnreachable,
+    /// It is due, and no drain loop takes it.
     NoDrainLoop,
-    /// It is due, and its turn comes.
+    /// It is due, and a drain loop will take it.
     Queued,
 }
 
 impl Reason {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Reason; 17] = [
         Reason::Completed,
         Reason::Failed,
@@ -74,12 +78,12 @@ impl Reason {
         Reason::Delayed,
         Reason::Backoff,
         Reason::NoBackend,
-        Reason::BackendAway,
+        Reason::BackendUnreachable,
         Reason::NoDrainLoop,
         Reason::Queued,
     ];
 
-    /// The word in JSON.
+    /// Returns the code in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::Completed => "completed",
@@ -96,34 +100,69 @@ impl Reason {
             Reason::Delayed => "delayed",
             Reason::Backoff => "backoff",
             Reason::NoBackend => "no_backend",
-            Reason::BackendAway => "backend_away",
+            Reason::BackendUnreachable => "backend_away",
             Reason::NoDrainLoop => "no_drain_loop",
             Reason::Queued => "queued",
         }
     }
 }
 
+/// A reason, its sentence, and the time of the next attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Explanation {
+    reason: Reason,
+    sentence: String,
+    next_attempt_at: Option<Time>,
+}
+
+impl Explanation {
+    fn new(reason: Reason, sentence: impl Into<String>) -> Explanation {
+        Explanation { reason, sentence: sentence.into(), next_attempt_at: None }
+    }
+
+    fn at(self, time: Time) -> Explanation {
+        Explanation { next_attempt_at: Some(time), ..self }
+    }
+}
+
+/// The facts that a waiting operation depends on besides its own state.
+#[derive(Debug, Clone)]
+struct Surroundings {
+    now: Time,
+    /// Why its backend cannot be used at all.
+    unusable: Option<String>,
+    /// The last failure to reach its backend, if it has not been reached since.
+    outage: Option<String>,
+    /// The process that holds `process.lock`.
+    holder: Option<HolderNote>,
+}
+
 impl Client {
-    /// Why an operation isn't done, what would unblock it, and when it is tried next.
+    /// Returns why an operation has not completed, what would change that, and when the next
+    /// attempt is due.
+    ///
+    /// Fails if there is no such operation, or the log cannot be read.
     pub fn why(&self, reference: &Reference) -> Result<Why, ClientError> {
         let operation = self.operation(reference)?;
-        let (reason, sentence, next_attempt_at) = match operation.status() {
-            Status::Completed => (Reason::Completed, self.why_completed(&operation)?, None),
+        let explanation = match operation.status() {
+            Status::Completed => self.why_completed(&operation)?,
             Status::Failed => self.why_failed(&operation)?,
             Status::Processing => self.why_processing(&operation)?,
             Status::Pending | Status::Retrying => self.why_waiting(&operation)?,
         };
+        let Explanation { reason, sentence, next_attempt_at } = explanation;
         Ok(Why { operation, reason, sentence, next_attempt_at })
     }
 
-    fn why_completed(&self, operation: &Operation) -> Result<String, ClientError> {
-        Ok(match operation.redirected_to {
+    fn why_completed(&self, operation: &Operation) -> Result<Explanation, ClientError> {
+        let sentence = match operation.redirected_to {
             Some(id) => format!(
-                "it was done; what it had brought about was not there any more, so it went on as {}",
+                "it completed, but its result was lost later, so it was reopened as {}",
                 self.named_with_status(id)?
             ),
-            None => "it is done".to_owned(),
-        })
+            None => "it has completed".to_owned(),
+        };
+        Ok(Explanation::new(Reason::Completed, sentence))
     }
 
     fn named_with_status(&self, id: OperationId) -> Result<String, ClientError> {
@@ -134,203 +173,92 @@ impl Client {
         ))
     }
 
-    fn why_failed(
-        &self,
-        operation: &Operation,
-    ) -> Result<(Reason, String, Option<Time>), ClientError> {
-        let n = operation.number;
-        if let Some(id) = operation.redirected_to {
-            return Ok((
+    fn why_failed(&self, operation: &Operation) -> Result<Explanation, ClientError> {
+        match operation.redirected_to {
+            Some(id) => Ok(Explanation::new(
                 Reason::Redirected,
-                format!("it went on as {}", self.named_with_status(id)?),
-                None,
-            ));
+                format!("it was redirected, and continues as {}", self.named_with_status(id)?),
+            )),
+            None => Ok(explain_failure(operation)),
         }
-        let State::Failed { failure, .. } = &operation.state else {
-            return Ok((Reason::Failed, "it failed".into(), None));
-        };
-        let message = failure.message.trim_end_matches('.');
-        let (reason, advice) = match failure.error_type.as_str() {
-            failure::CANCELLED | failure::PERMANENT => {
-                (Reason::Cancelled, format!("`wal-cli retry {n}` brings it back"))
-            }
-            failure::DEPENDENCY => return Ok((Reason::DependencyFailed, message.to_owned(), None)),
-            failure::IN_DOUBT => {
-                (Reason::InDoubt, format!("if it was not done, `wal-cli retry {n}`"))
-            }
-            _ if failure.class == FailureClass::Permanent => {
-                (Reason::Failed, format!("once the cause is gone, `wal-cli retry {n}` tries again"))
-            }
-            _ => {
-                let attempts = operation.retry_count + 1;
-                let spent =
-                    format!("all {attempts} attempts are spent; `wal-cli retry {n}` starts over");
-                (Reason::Failed, spent)
-            }
-        };
-        Ok((reason, format!("{message}; {advice}"), None))
     }
 
-    fn why_processing(
-        &self,
-        operation: &Operation,
-    ) -> Result<(Reason, String, Option<Time>), ClientError> {
+    fn why_processing(&self, operation: &Operation) -> Result<Explanation, ClientError> {
         let Some(claim) = operation.claim() else {
-            return Ok((Reason::Running, "it runs".into(), None));
+            return Ok(Explanation::new(Reason::Running, "it is running"));
         };
-        let alive = self.is_running(operation)?;
-        let stopping = worker::is_cancelled(operation);
-        if !alive && let Some(what) = self.still_running(operation) {
+        let backend = &operation.backend;
+        if !self.is_running(operation)? {
             let n = operation.number;
-            let next = format!(
-                "its drain loop is dead, and the next `wal-cli process` after its end sees what became of it; \
-                 `wal-cli cancel {n}` gives it up"
-            );
-            return Ok((Reason::Running, format!("{what}; {next}"), None));
-        }
-        Ok(match (alive, stopping) {
-            (true, false) => {
-                let health = self
-                    .known_health()
-                    .into_iter()
-                    .find(|health| health.backend == operation.backend);
-                let missed = health.filter(|health| health.last_check > Some(claim.started));
-                let away =
-                    missed.and_then(|health| health.failure).map_or_else(String::new, |failure| {
-                        let message = failure.message.trim_end_matches('.');
-                        format!(
-                            "; its backend `{}` was away when it was last checked: {message}",
-                            operation.backend
-                        )
-                    });
-                let text = format!(
-                    "process {} has been carrying it out since {}{away}",
-                    claim.pid, claim.started
+            if let Some(what) = self.detached_work(operation) {
+                let sentence = format!(
+                    "{what}; its drain loop has died, and once that work has ended, `wal-cli \
+                     process` queries the outcome; run `wal-cli cancel {n}` to abandon it"
                 );
-                (Reason::Running, text, None)
+                return Ok(Explanation::new(Reason::Running, sentence));
             }
-            (true, true) => (
-                Reason::Stopping,
-                format!("process {} was asked to stop carrying it out", claim.pid),
-                None,
-            ),
-            (false, _) => {
-                let ended = "the process that carried it out has ended without an answer";
-                let next = "the next `wal-cli process` asks its backend what became of it";
-                let backend = &operation.backend;
-                let away = match self.backends.get(backend) {
-                    Some(_) => String::new(),
-                    None => format!(", once `{backend}` is configured"),
-                };
-                (Reason::LoopDied, format!("{ended}; {next}{away}"), None)
-            }
-        })
+            let condition = match self.backends.get(backend) {
+                Some(_) => String::new(),
+                None => format!(" once `{backend}` is configured"),
+            };
+            let sentence = format!(
+                "the process that executed it has ended without recording an outcome; the next \
+                 `wal-cli process` queries its backend{condition}"
+            );
+            return Ok(Explanation::new(Reason::LoopDied, sentence));
+        }
+        if worker::is_cancelled(operation) {
+            let sentence = format!("process {} was asked to stop executing it", claim.pid);
+            return Ok(Explanation::new(Reason::Stopping, sentence));
+        }
+        let known = self.known_health().into_iter().find(|health| health.backend == *backend);
+        let missed = known.filter(|health| health.last_check > Some(claim.started));
+        let outage = missed.and_then(|health| health.failure).map_or_else(String::new, |failure| {
+            let message = failure.message.trim_end_matches('.');
+            format!("; its backend `{backend}` was unreachable at the last check: {message}")
+        });
+        let sentence =
+            format!("process {} has been executing it since {}{outage}", claim.pid, claim.started);
+        Ok(Explanation::new(Reason::Running, sentence))
     }
 
-    /// What goes on of what a dead drain loop started for it, if anything does.
-    fn still_running(&self, operation: &Operation) -> Option<String> {
+    /// Returns which work of a dead drain loop for this operation is still running, if any is.
+    fn detached_work(&self, operation: &Operation) -> Option<String> {
         let request = worker::request_of(operation, &self.layout);
         self.backends.get(&operation.backend)?.detached_work(&request)
     }
 
-    fn why_waiting(
-        &self,
-        operation: &Operation,
-    ) -> Result<(Reason, String, Option<Time>), ClientError> {
-        let (n, backend, now) = (operation.number, &operation.backend, self.clock.now());
-        if operation.hold {
-            return Ok((
-                Reason::Held,
-                format!("it is held; `wal-cli release {n}` lets it go on"),
-                None,
-            ));
-        }
-        if !operation.depends_on.is_empty() {
+    fn why_waiting(&self, operation: &Operation) -> Result<Explanation, ClientError> {
+        if !operation.hold && !operation.depends_on.is_empty() {
             return self.why_dependent(operation);
         }
-        if self.backends.get(backend).is_none() {
-            let what = match self.backends.names().any(|(name, _)| name == backend) {
-                true => "this version cannot carry out yet",
-                false => "is not configured",
-            };
-            let advice = format!("`wal-cli retry {n} --backend NAME` sends it elsewhere");
-            return Ok((
-                Reason::NoBackend,
-                format!("its backend is `{backend}`, which {what}; {advice}"),
-                None,
-            ));
-        }
-        if let Some(until) = operation.not_before
-            && !(Wait { since: operation.logged_at, until }).is_over(now)
-        {
-            return Ok((
-                Reason::Delayed,
-                format!("it was logged to be tried not before {until}"),
-                Some(until),
-            ));
-        }
-        if let State::Retrying { failure, wait } = &operation.state
-            && !wait.is_over(now)
-        {
-            let (count, max) = (operation.retry_count, operation.max_retries);
-            let message = failure.message.trim_end_matches('.');
-            let text = format!(
-                "attempt {count} of {} failed: {message}; the next one is due at {}, and `wal-cli retry {n} --now` \
-                 makes it due",
-                max.saturating_add(1),
-                wait.until
-            );
-            return Ok((Reason::Backoff, text, Some(wait.until)));
-        }
-        // Whoever carries out operations of its own, or those of another backend, does not take this one.
-        let elsewhere = |command: &str| {
-            !command.starts_with("process")
-                || command
-                    .split_once("--backend ")
-                    .is_some_and(|(_, name)| name != backend.as_str())
+        let surroundings = Surroundings {
+            now: self.clock.now(),
+            unusable: self.unusable(operation),
+            outage: self.outage(operation),
+            holder: self.running_loop()?,
         };
-        let running = self.running_loop()?.filter(|holder| !elsewhere(&holder.command));
-        let away = self.away(operation);
-        let next = match &running {
-            Some(holder) => format!("process {} tries again when it answers", holder.pid),
-            None => "no drain loop runs: `wal-cli process` tries again".to_owned(),
-        };
-        if let Some(message) = away {
-            let message = message.trim_end_matches('.');
-            return Ok((
-                Reason::BackendAway,
-                format!("its backend `{backend}` is away: {message}; {next}"),
-                None,
-            ));
-        }
-        if running.is_none() {
-            return Ok((
-                Reason::NoDrainLoop,
-                "it is due, and no drain loop runs; `wal-cli process` carries it out".into(),
-                None,
-            ));
-        }
-        let turn = if operation.interruptions >= retry::ALONE_AFTER {
-            ", alone and last, since it has ended drain loops before"
-        } else if retry::outage_rank(operation).is_some() {
-            ", after the others, since it keeps finding its backend away"
-        } else {
-            ""
-        };
-        let is_limited = running.is_some_and(|holder| {
-            ["--max-time", "--limit", "-n "].iter().any(|o| holder.command.contains(o))
-        });
-        let or_later =
-            if is_limited { ", now or in the next run, since this one is limited" } else { "" };
-        Ok((
-            Reason::Queued,
-            format!("it is due, and a drain loop runs: its turn comes{turn}{or_later}"),
-            Some(now),
-        ))
+        Ok(explain_waiting(operation, &surroundings))
     }
 
-    /// What was said last of its backend, if that was that it is away: by a check, or by the operation itself.
-    fn away(&self, operation: &Operation) -> Option<String> {
+    /// Returns why the backend of an operation cannot be used, if it cannot.
+    fn unusable(&self, operation: &Operation) -> Option<String> {
+        let backend = &operation.backend;
+        if self.backends.get(backend).is_some() {
+            return None;
+        }
+        Some(match self.backends.missing_key(backend) {
+            Some(key) => format!("lacks the setting `backends.{backend}.{key}`"),
+            None if self.backends.names().any(|(name, _)| name == backend) => {
+                "is not supported by this program".to_owned()
+            }
+            None => "is not configured".to_owned(),
+        })
+    }
+
+    /// Returns the failure to reach the backend of an operation, if the last check, or the
+    /// operation itself, met one.
+    fn outage(&self, operation: &Operation) -> Option<String> {
         let known =
             self.known_health().into_iter().find(|health| health.backend == operation.backend);
         let (checked_at, missed) =
@@ -346,14 +274,11 @@ impl Client {
         missed.as_ref().or(own).map(|failure| failure.message.clone())
     }
 
-    fn why_dependent(
-        &self,
-        operation: &Operation,
-    ) -> Result<(Reason, String, Option<Time>), ClientError> {
+    fn why_dependent(&self, operation: &Operation) -> Result<Explanation, ClientError> {
         let mut open = Vec::new();
         for id in &operation.depends_on {
-            let fate = self.with_view(|view| view.dependency_state(*id))?;
-            match fate {
+            let state = self.with_view(|view| view.dependency_state(*id))?;
+            match state {
                 DependencyState::Done => {}
                 DependencyState::Open(at) => {
                     let Some(other) = self.with_view(|view| view.operation_by_id(at))? else {
@@ -362,41 +287,330 @@ impl Client {
                     open.push(format!("operation {} ({})", other.number, other.status()));
                 }
                 DependencyState::Failed(other) => {
-                    let text = format!(
-                        "operation {}, which it waits for, has failed; the next `wal-cli process` fails this one too, \
-                         unless `wal-cli retry {}` is done before",
-                        other.number, other.number
+                    let number = other.number;
+                    let sentence = format!(
+                        "it depends on operation {number}, which has failed; run `wal-cli retry \
+                         {number}`, or the next drain loop fails this operation too"
                     );
-                    return Ok((Reason::DependencyFailed, text, None));
+                    return Ok(Explanation::new(Reason::DependencyFailed, sentence));
                 }
                 DependencyState::Unknown => {
-                    let n = operation.number;
-                    let text = format!(
-                        "{id}, which it waits for, is gone; the next `wal-cli process` fails it, and `wal-cli retry {n}` \
-                         then lets it go on without"
+                    let sentence = format!(
+                        "it depends on operation {id}, which no longer exists; the next drain loop \
+                         fails it, and `wal-cli retry {}` then ignores that dependency",
+                        operation.number
                     );
-                    return Ok((Reason::DependencyFailed, text, None));
+                    return Ok(Explanation::new(Reason::DependencyFailed, sentence));
                 }
             }
         }
-        Ok(match open.as_slice() {
-            [] => {
-                let text = "all that it waited for is completed; the next `wal-cli process` carries it out";
-                (Reason::NoDrainLoop, text.into(), None)
-            }
-            [one] => (
-                Reason::WaitsForOthers,
-                format!("it waits for {one}, and goes on when that is completed"),
-                None,
+        Ok(match open.is_empty() {
+            true => Explanation::new(
+                Reason::NoDrainLoop,
+                "all its dependencies have completed; run `wal-cli process`",
             ),
-            several => {
-                let list = several.join(", ");
-                (
-                    Reason::WaitsForOthers,
-                    format!("it waits for {list}, and goes on when they are completed"),
-                    None,
-                )
-            }
+            false => Explanation::new(
+                Reason::WaitsForOthers,
+                format!("it waits for {} to complete", open.join(", ")),
+            ),
         })
+    }
+}
+
+/// Explains a failed operation that was not redirected.
+fn explain_failure(operation: &Operation) -> Explanation {
+    let n = operation.number;
+    let State::Failed { failure, .. } = &operation.state else {
+        return Explanation::new(Reason::Failed, "it failed");
+    };
+    let message = failure.message.trim_end_matches('.');
+    let (reason, advice) = match failure.error_type.as_str() {
+        failure::CANCELLED | failure::PERMANENT => {
+            (Reason::Cancelled, format!("run `wal-cli retry {n}` to queue it again"))
+        }
+        failure::DEPENDENCY => return Explanation::new(Reason::DependencyFailed, message),
+        failure::IN_DOUBT => {
+            (Reason::InDoubt, format!("if it has not taken effect, run `wal-cli retry {n}`"))
+        }
+        _ if failure.class == FailureClass::Permanent => {
+            (Reason::Failed, format!("run `wal-cli retry {n}` once the cause is fixed"))
+        }
+        _ => {
+            let attempts = operation.retry_count.saturating_add(1);
+            let advice = format!(
+                "all {attempts} attempts have failed; run `wal-cli retry {n}` to start over"
+            );
+            (Reason::Failed, advice)
+        }
+    };
+    Explanation::new(reason, format!("{message}; {advice}"))
+}
+
+/// Explains a pending or retrying operation that depends on no other.
+fn explain_waiting(operation: &Operation, surroundings: &Surroundings) -> Explanation {
+    if let Some(explanation) = explain_not_due(operation, surroundings) {
+        return explanation;
+    }
+    let backend = &operation.backend;
+    let drain_loop = surroundings.holder.as_ref().and_then(|holder| {
+        let work = holder.work.as_ref()?;
+        Some((holder.pid, work))
+    });
+    let taken_by =
+        drain_loop.filter(|(_, work)| work.backend.as_ref().is_none_or(|only| only == backend));
+    if let Some(message) = &surroundings.outage {
+        let message = message.trim_end_matches('.');
+        let next = match taken_by {
+            Some((pid, _)) => format!("process {pid} retries it when the backend answers"),
+            None => "nothing is draining the log; run `wal-cli process`".to_owned(),
+        };
+        let sentence = format!("its backend `{backend}` is unreachable: {message}; {next}");
+        return Explanation::new(Reason::BackendUnreachable, sentence);
+    }
+    match (taken_by, drain_loop) {
+        (Some((pid, work)), _) => {
+            let order = if operation.interruptions >= retry::ALONE_AFTER {
+                ", after all others and alone, since drain loops have died while executing it"
+            } else if retry::outage_rank(operation).is_some() {
+                ", after all others, since its attempts keep finding the backend unreachable"
+            } else {
+                ""
+            };
+            let limits = limits_of(work).map_or_else(String::new, |limits| {
+                format!(" in this run, which {limits}, or the next")
+            });
+            let sentence = format!("it is due, and process {pid} will execute it{order}{limits}");
+            Explanation::new(Reason::Queued, sentence).at(surroundings.now)
+        }
+        (None, Some((pid, DrainLoop { backend: Some(only), .. }))) => Explanation::new(
+            Reason::NoDrainLoop,
+            format!(
+                "it is due, but process {pid} drains backend `{only}` only; once that has ended, \
+                 run `wal-cli process`"
+            ),
+        ),
+        _ => Explanation::new(
+            Reason::NoDrainLoop,
+            "it is due, but nothing is draining the log; run `wal-cli process`",
+        ),
+    }
+}
+
+/// Explains a waiting operation that no drain loop may execute now; returns `None` if it is due.
+fn explain_not_due(operation: &Operation, surroundings: &Surroundings) -> Option<Explanation> {
+    let (n, backend, now) = (operation.number, &operation.backend, surroundings.now);
+    if operation.hold {
+        let sentence = format!("it is held; run `wal-cli release {n}`");
+        return Some(Explanation::new(Reason::Held, sentence));
+    }
+    if let Some(why) = &surroundings.unusable {
+        let sentence = format!(
+            "its backend `{backend}` {why}; run `wal-cli retry {n} --backend NAME` to use another"
+        );
+        return Some(Explanation::new(Reason::NoBackend, sentence));
+    }
+    if let Some(until) = operation.not_before
+        && !(Wait { since: operation.logged_at, until }).is_over(now)
+    {
+        let sentence = format!("it was logged with a delay, and is due at {until}");
+        return Some(Explanation::new(Reason::Delayed, sentence).at(until));
+    }
+    if let State::Retrying { failure, wait } = &operation.state
+        && !wait.is_over(now)
+    {
+        let message = failure.message.trim_end_matches('.');
+        let sentence = format!(
+            "attempt {} of {} failed: {message}; the next one is due at {}, or at once after \
+             `wal-cli retry {n} --now`",
+            operation.retry_count,
+            operation.max_retries.saturating_add(1),
+            wait.until
+        );
+        return Some(Explanation::new(Reason::Backoff, sentence).at(wait.until));
+    }
+    None
+}
+
+/// Returns when a drain loop ends before the log is drained, if it is limited.
+fn limits_of(work: &DrainLoop) -> Option<String> {
+    let limit = work.limit.map(|limit| match limit {
+        1 => "1 operation".to_owned(),
+        limit => format!("{limit} operations"),
+    });
+    let time = work.max_time_ms.map(|ms| format!("{:?}", Duration::from_millis(ms)));
+    let limits: Vec<String> = limit.into_iter().chain(time).collect();
+    (!limits.is_empty()).then(|| format!("ends after {}", limits.join(" or ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operation::{
+        BackendName, Event, Failure, Fields, Logged, Number, OperationType, Revision, Transition,
+        apply,
+    };
+
+    const NOW: Time = Time::from_millis(100_000);
+
+    /// Returns a pending operation of backend `local`.
+    fn waiting() -> Operation {
+        let (kind, backend) =
+            (OperationType::new("add").unwrap(), BackendName::new("local").unwrap());
+        let logged = Logged::new(kind.clone(), backend.clone(), Fields::new(), 5);
+        let transition = Transition {
+            revision: Revision::FIRST,
+            number: Number::new(3),
+            id: OperationId::from_bytes([1; 16]),
+            at: Time::from_millis(0),
+            from: None,
+            operation_type: kind,
+            backend,
+            actor: "test".into(),
+            event: Event::Logged(Box::new(logged)),
+        };
+        apply(None, &transition).unwrap().unwrap()
+    }
+
+    fn failed(error_type: &str, class: FailureClass, retry_count: u32) -> Operation {
+        let failure = Failure { class, error_type: error_type.into(), message: "it broke.".into() };
+        let mut operation = waiting();
+        operation.retry_count = retry_count;
+        operation.state = State::Failed { at: NOW, failure };
+        operation
+    }
+
+    #[test]
+    fn every_kind_of_failure_has_its_advice() {
+        use FailureClass::{Permanent, Transient};
+        for (operation, reason, sentence) in [
+            (
+                failed(failure::CANCELLED, Permanent, 0),
+                Reason::Cancelled,
+                "it broke; run `wal-cli retry 3` to queue it again",
+            ),
+            (
+                failed(failure::PERMANENT, Permanent, 0),
+                Reason::Cancelled,
+                "it broke; run `wal-cli retry 3` to queue it again",
+            ),
+            (failed(failure::DEPENDENCY, Permanent, 0), Reason::DependencyFailed, "it broke"),
+            (
+                failed(failure::IN_DOUBT, Permanent, 0),
+                Reason::InDoubt,
+                "it broke; if it has not taken effect, run `wal-cli retry 3`",
+            ),
+            (
+                failed("not_found", Permanent, 0),
+                Reason::Failed,
+                "it broke; run `wal-cli retry 3` once the cause is fixed",
+            ),
+            (
+                failed("busy", Transient, 5),
+                Reason::Failed,
+                "it broke; all 6 attempts have failed; run `wal-cli retry 3` to start over",
+            ),
+        ] {
+            assert_eq!(explain_failure(&operation), Explanation::new(reason, sentence));
+        }
+    }
+
+    fn holder(work: Option<DrainLoop>) -> Option<HolderNote> {
+        Some(HolderNote {
+            boot: "boot".into(),
+            pid: 7,
+            started: 1,
+            command: "anything".into(),
+            since: NOW,
+            host: "host".into(),
+            work,
+        })
+    }
+
+    fn drain(backend: Option<&str>, limit: Option<u64>, ms: Option<u64>) -> Option<HolderNote> {
+        let backend = backend.map(|name| BackendName::new(name).unwrap());
+        holder(Some(DrainLoop { follow: false, backend, limit, max_time_ms: ms }))
+    }
+
+    /// One row per process that may hold the lock, with the explanation of an operation that is
+    /// due.
+    #[test]
+    fn the_running_loop_decides_what_a_due_operation_waits_for() {
+        let idle = "it is due, but nothing is draining the log; run `wal-cli process`";
+        for (holder, reason, sentence) in [
+            (None, Reason::NoDrainLoop, idle),
+            (holder(None), Reason::NoDrainLoop, idle),
+            (drain(None, None, None), Reason::Queued, "it is due, and process 7 will execute it"),
+            (
+                drain(Some("local"), None, None),
+                Reason::Queued,
+                "it is due, and process 7 will execute it",
+            ),
+            (
+                drain(Some("s3"), None, None),
+                Reason::NoDrainLoop,
+                "it is due, but process 7 drains backend `s3` only; once that has ended, run \
+                 `wal-cli process`",
+            ),
+            (
+                drain(None, Some(1), None),
+                Reason::Queued,
+                "it is due, and process 7 will execute it in this run, which ends after 1 \
+                 operation, or the next",
+            ),
+            (
+                drain(None, Some(5), Some(90_000)),
+                Reason::Queued,
+                "it is due, and process 7 will execute it in this run, which ends after 5 \
+                 operations or 90s, or the next",
+            ),
+        ] {
+            let surroundings = Surroundings { now: NOW, unusable: None, outage: None, holder };
+            let next_attempt_at = (reason == Reason::Queued).then_some(NOW);
+            let sentence = sentence.to_owned();
+            let expected = Explanation { reason, sentence, next_attempt_at };
+            assert_eq!(explain_waiting(&waiting(), &surroundings), expected, "{surroundings:?}");
+        }
+    }
+
+    /// The first obstacle in this order is the reason.
+    #[test]
+    fn obstacles_are_reported_in_order() {
+        let mut operation = waiting();
+        let failure = Failure {
+            class: FailureClass::Transient,
+            error_type: "busy".into(),
+            message: "busy".into(),
+        };
+        let wait = Wait { since: NOW, until: NOW.plus_millis(1000) };
+        operation.state = State::Retrying { failure, wait };
+        operation.not_before = Some(NOW.plus_millis(500));
+        operation.hold = true;
+        let mut surroundings = Surroundings {
+            now: NOW,
+            unusable: Some("is not configured".into()),
+            outage: Some("connection refused.".into()),
+            holder: drain(None, None, None),
+        };
+        let mut reasons = Vec::new();
+        for remove in 0..6 {
+            match remove {
+                0 => {}
+                1 => operation.hold = false,
+                2 => surroundings.unusable = None,
+                3 => operation.not_before = None,
+                4 => operation.state = State::Pending { last_failure: None },
+                _ => surroundings.outage = None,
+            }
+            reasons.push(explain_waiting(&operation, &surroundings).reason);
+        }
+        let expected = [
+            Reason::Held,
+            Reason::NoBackend,
+            Reason::Delayed,
+            Reason::Backoff,
+            Reason::BackendUnreachable,
+            Reason::Queued,
+        ];
+        assert_eq!(reasons, expected);
     }
 }

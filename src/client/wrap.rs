@@ -53,7 +53,7 @@ impl Client {
         }
         let wal = self.wal()?;
         // A drain loop must find neither a pending operation to claim nor the claim of a dead process.
-        let _lock = wal.lock_process(self.settings.lock_timeout)?;
+        let _lock = wal.lock_process(self.settings.lock_timeout, None)?;
         let logged = Logged::new(operation_type.clone(), backend.clone(), parameters, 0);
         let (written, ()) = wal.transact(|_| Ok((vec![Change::New(logged.clone())], ())))?;
         let number = written.first().map_or(Number::ZERO, |written| written.number);

@@ -51,7 +51,7 @@ pub use files::push_state::{Archive, PushState};
 pub use files::receipts::Receipt;
 pub use files::retention::{CleanupPlan, Retention};
 pub use journal::lock::{HeldLock, LockFile};
-pub use journal::note::{self, HolderNote};
+pub use journal::note::{self, DrainLoop, HolderNote};
 pub use layout::{Layout, LockName};
 pub use manifest::FileEntry;
 pub use open::Wal;

@@ -16,6 +16,7 @@ use super::files::push::PushReport;
 use super::files::retention::{CleanupPlan, Retention};
 use super::journal::append::nothing_logged;
 use super::journal::lock::{HeldLock, LockFile};
+use super::journal::note::DrainLoop;
 use super::layout::{Layout, LockName};
 use super::options::Options;
 use super::original;
@@ -123,12 +124,13 @@ impl Wal {
         &self.options
     }
 
-    /// Takes the lock that makes this process the log's only drain loop.
-    pub fn lock_process(&self, timeout: Duration) -> WalResult<HeldLock> {
+    /// Takes the lock that makes this process the only one that executes operations of the log.
+    /// `work` describes its drain loop, unless it executes only operations of its own.
+    pub fn lock_process(&self, timeout: Duration, work: Option<DrainLoop>) -> WalResult<HeldLock> {
         self.reserve.finishing(|| {
             let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Process)?;
             lock.lock(&*self.disk, &*self.clock, timeout)?;
-            lock.hold(&*self.disk, &self.options.command, self.clock.now())
+            lock.hold(&*self.disk, &self.options.command, work.clone(), self.clock.now())
         })
     }
 

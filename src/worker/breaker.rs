@@ -1,38 +1,39 @@
 //! The circuit breaker of one backend: a state machine without clock, threads or log.
 //!
 //! Closed, it lets everything through. An attempt that cannot reach the backend trips it: open, it
-//! lets nothing through, and once its pause is over the backend is probed. The first answer makes it
-//! half-open: one attempt at a time, then two, then four, until the lane runs at full width again.
+//! lets nothing through, and once its pause is over the backend is probed. The first answer makes
+//! it half-open: one attempt at a time, then two, then four, until the lane runs at full width
+//! again.
 
 use std::time::Duration;
 
 /// The longest pause of an open breaker, as a multiple of the shortest.
 const PAUSE_FACTOR_MAX: u32 = 10;
 
-/// What a breaker lets through.
+/// The state of a breaker, named by what it lets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// Everything.
     Closed {
-        /// Whether the backend has answered in this run. Only the loss of a backend that had answered
-        /// lengthens the next pause.
+        /// True if the backend has answered in this run. Only the loss of a backend that had
+        /// answered lengthens the next pause.
         has_answered: bool,
     },
     /// Nothing.
     Open {
         /// When the backend may be probed, on the monotonic clock.
         until: Duration,
-        /// Whether a probe has failed since the breaker tripped, which confirms the outage.
+        /// True if a probe has failed since the breaker tripped, which confirms the outage.
         is_confirmed: bool,
     },
     /// A few trial attempts.
     HalfOpen {
-        /// How many may run at the same time.
+        /// The number of attempts that may run at the same time.
         permits: usize,
     },
 }
 
-/// What an answer of the backend means for operations that wait for it.
+/// The meaning of a backend's answer for the operations that wait for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Recovery {
@@ -82,8 +83,8 @@ impl Breaker {
         }
     }
 
-    /// An attempt could not reach the backend. The pause doubles with every trip in a row, up to ten
-    /// times its length: probes may succeed although operations do not.
+    /// An attempt could not reach the backend. The pause doubles with every trip in a row, up to
+    /// ten times its length: probes may succeed although operations do not.
     pub fn trip(&mut self, now: Duration, pause: Duration) {
         let factor = (1 << self.consecutive_trips.min(8)).min(PAUSE_FACTOR_MAX);
         let had_answered =
@@ -92,8 +93,8 @@ impl Breaker {
         self.state = open_until(now + pause.saturating_mul(factor));
     }
 
-    /// A query about an earlier attempt could not reach the backend: open for `pause`, however often
-    /// it has tripped.
+    /// A query about an earlier attempt could not reach the backend: open for `pause`, however
+    /// often it has tripped.
     pub fn query_failed(&mut self, now: Duration, pause: Duration) {
         self.state = open_until(now + pause);
     }
@@ -130,8 +131,8 @@ impl Breaker {
         self.probe_succeeded()
     }
 
-    /// A trial attempt ended without finding the backend unreachable: twice as many may run, and from
-    /// half of `jobs` on all of them.
+    /// A trial attempt ended without finding the backend unreachable: twice as many may run, and
+    /// from half of `jobs` on all of them.
     pub fn trial_ended(&mut self, jobs: usize) {
         if let State::HalfOpen { permits } = self.state {
             self.state = match permits * 2 >= jobs {

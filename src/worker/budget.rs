@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::ProcessOptions;
 
-/// How much a loop may still start: a number of operations, and a time.
+/// The operations that a loop may still start, limited by number and by time.
 #[derive(Debug)]
 pub(super) struct Budget {
     /// When the loop started, on the monotonic clock.
@@ -10,9 +10,9 @@ pub(super) struct Budget {
     limit: Option<u64>,
     /// Operations claimed so far.
     pub(super) claimed: u64,
-    /// How long after the start operations may begin.
+    /// The time after the start during which operations may begin.
     start_within: Option<Duration>,
-    /// How long after the start running operations are asked to stop.
+    /// The time after the start at which running operations are asked to stop.
     deadline: Option<Duration>,
 }
 
@@ -59,7 +59,8 @@ mod tests {
             deadline: deadline.map(|seconds| SECOND * seconds),
             ..ProcessOptions::default()
         };
-        // Limit, --max-time and deadline, claims, seconds since the start: spent, past the deadline.
+        // Limit, --max-time and deadline, claims, seconds since the start: spent, past the
+        // deadline.
         for (limit, max_time, deadline, claimed, seconds, expected) in [
             (None, None, None, 1000, 1000, (false, false)),
             (Some(2), None, None, 1, 1000, (false, false)),

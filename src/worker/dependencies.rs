@@ -6,7 +6,7 @@ use super::{Observer, Worker};
 use crate::operation::{Event, Failure, FailureClass, Number, Operation, OperationId, failure};
 use crate::wal::{DependencyState, View, WalResult};
 
-/// Which operations wait for which others, as far as the loop knows.
+/// The dependencies between operations, as far as the loop knows them.
 #[derive(Debug, Default)]
 pub struct Dependents {
     waiting: BTreeMap<OperationId, BTreeSet<Number>>,
@@ -14,7 +14,7 @@ pub struct Dependents {
     redirected: BTreeMap<OperationId, BTreeSet<OperationId>>,
     /// Operations that may have ended since they were checked.
     changed: BTreeSet<OperationId>,
-    /// Whether an operation waits for one that this loop may not execute: the caller of a loop that
+    /// True if an operation waits for one that this loop may not execute: the caller of a loop that
     /// follows named operations has to decide again.
     waits_for_outside: bool,
 }
@@ -85,7 +85,8 @@ impl Worker<'_, '_, '_> {
         Ok(())
     }
 
-    /// HealthStore what the ends of operations mean for those that waited for them; true: something was recorded.
+    /// HealthStore what the ends of operations mean for those that waited for them; true: something
+    /// was recorded.
     pub(super) fn settle_dependents(&mut self, observer: &mut dyn Observer) -> WalResult<bool> {
         if self.dependents.changed.is_empty() {
             return Ok(false);
@@ -105,12 +106,13 @@ impl Worker<'_, '_, '_> {
                 }
                 DependencyState::Done => None,
                 DependencyState::Failed(operation) => Some(format!(
-                    "depends on operation {}, which has failed; retry that operation, and this one is retried \
-                     with it",
+                    "it depends on operation {}, which has failed; retry that operation, and this one \
+                     is retried with it",
                     operation.number
                 )),
                 DependencyState::Unknown => Some(format!(
-                    "depends on operation {id}, which no longer exists; a retry ignores that dependency"
+                    "it depends on operation {id}, which no longer exists; a retry ignores that \
+                     dependency"
                 )),
             };
             self.dependents.waiting.remove(&id);
@@ -146,8 +148,8 @@ impl Worker<'_, '_, '_> {
     }
 }
 
-/// Returns whether an operation still fails because of its dependencies, if that is the event: a user
-/// may have retried them in the meantime.
+/// Returns whether an operation still fails because of its dependencies, if that is the event: a
+/// user may have retried them in the meantime.
 pub(super) fn still_fails(view: &View, operation: &Operation, event: &Event) -> WalResult<bool> {
     if !matches!(event, Event::Failed { failure } if failure.error_type == failure::DEPENDENCY) {
         return Ok(true);

@@ -44,13 +44,13 @@ pub struct Query {
     pub unknown: Option<UnknownOutcome>,
 }
 
-/// What a thread reports.
+/// The report of a thread.
 pub enum Finished {
     /// An attempt ended.
     Attempt {
         /// The operation's number.
         number: Number,
-        /// How it is settled.
+        /// The settlement of the attempt.
         settlement: Settlement,
     },
     /// A query ended.
@@ -67,7 +67,7 @@ pub enum Finished {
 /// The threads of all backends, as many for each as it has jobs, started when first needed.
 pub struct Executor<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
-    /// Whether jobs that have not begun return unexecuted.
+    /// True if jobs that have not begun return unexecuted.
     held_back: Arc<AtomicBool>,
     policy: RetryPolicy,
     clock: Arc<dyn Clock>,
@@ -80,8 +80,8 @@ pub struct Executor<'scope, 'env> {
 
 struct LaneThreads {
     jobs: Sender<Job>,
-    /// The last failure to reach the backend, and the epoch of that attempt's claim: jobs claimed no
-    /// later return unsent.
+    /// The last failure to reach the backend, and the epoch of that attempt's claim: jobs claimed
+    /// no later return unsent.
     outage: Arc<Mutex<Option<(Epoch, Failure)>>>,
     queue: Arc<Mutex<Receiver<Job>>>,
     threads: usize,
@@ -143,7 +143,8 @@ impl<'scope, 'env> Executor<'scope, 'env> {
                     };
                     if let Some(failure) = &settlement.outage {
                         let mut last = last_outage();
-                        // An attempt from before the last outage says nothing about jobs claimed since.
+                        // An attempt from before the last outage says nothing about jobs claimed
+                        // since.
                         if last.as_ref().is_none_or(|(of, _)| epoch > *of) {
                             *last = Some((epoch, failure.clone()));
                         }
@@ -168,7 +169,7 @@ impl<'scope, 'env> Executor<'scope, 'env> {
         answer
     }
 
-    /// Asks a backend queries, one by one, up to the first one to which nobody answers.
+    /// Queries a backend about attempts, one after the other, until it is found unreachable.
     pub fn query(&self, backend: Arc<dyn Backend>, queries: Vec<Query>) {
         let (sender, held_back, policy) =
             (self.sender.clone(), self.held_back.clone(), self.policy);
@@ -196,8 +197,8 @@ impl<'scope, 'env> Executor<'scope, 'env> {
         });
     }
 
-    /// Has a backend abort orphans, on a thread of its own; after an error, the rest is left to the next
-    /// time.
+    /// Has a backend abort orphans, on a thread of its own; after an error, the rest is left to the
+    /// next time.
     pub fn abort_orphans(
         &self,
         name: BackendName,
@@ -244,8 +245,8 @@ impl<'scope, 'env> Executor<'scope, 'env> {
     }
 }
 
-/// Returns the settlement of a job that was claimed ahead, and whose backend became unreachable before
-/// the job began.
+/// Returns the settlement of a job that was claimed ahead, and whose backend became unreachable
+/// before the job began.
 fn not_sent(failure: Failure) -> Settlement {
     let event = Event::Requeued {
         reason: NOT_SENT.into(),

@@ -1,6 +1,6 @@
 //! Operations that are claimed although nothing executes them: left by a dead drain loop, or by an
-//! attempt of this one whose backend could not even be queried. Backends are queried before anything is
-//! repeated, and before anything else is sent to them.
+//! attempt of this one whose backend could not even be queried. Backends are queried before
+//! anything is repeated, and before anything else is sent to them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -21,8 +21,8 @@ pub(super) struct InDoubt {
     unknown: BTreeMap<Number, UnknownOutcome>,
     /// Queries under way.
     querying: BTreeMap<Number, Operation>,
-    /// Backends that did not answer the last query: they are queried again before anything else is sent
-    /// to them.
+    /// Backends that did not answer the last query: they are queried again before anything else is
+    /// sent to them.
     blocking: BTreeSet<BackendName>,
     /// When to query again, on the monotonic clock, if there is a reason to.
     next_query: Option<Duration>,
@@ -96,7 +96,8 @@ impl Worker<'_, '_, '_> {
         self.in_doubt.next_query.get_or_insert(later);
     }
 
-    /// Queries the outcomes of all claimed operations that nothing executes. The view must be up to date.
+    /// Queries the outcomes of all claimed operations that nothing executes. The view must be up to
+    /// date.
     pub(super) fn query_in_doubt(&mut self, observer: &mut dyn Observer) -> WalResult<()> {
         let mut claimed = Vec::new();
         let only = self.options.only.as_ref();

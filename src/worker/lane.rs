@@ -1,5 +1,4 @@
-//! What a drain loop sends to one backend: how far it claims ahead, and what the circuit breaker lets
-//! through.
+//! The lane of a backend: how far the loop claims ahead, within what the circuit breaker permits.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -13,13 +12,13 @@ use crate::operation::{Failure, FailureClass, Time};
 /// Claims of one lane at the same time, at most.
 const CLAIMS_MAX: usize = 1000;
 
-/// How long the loop waits for a probe per turn: most answer at once.
+/// The time that the loop waits for a probe per turn: most answer at once.
 const PROBE_PATIENCE: Duration = Duration::from_millis(20);
 
 /// Counts the outages of a lane: an attempt that began before the last one says nothing about now.
 pub type Epoch = u32;
 
-/// What the end of an attempt, or of a query, that could not reach its backend means.
+/// The meaning of an attempt, or of a query, that could not reach its backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Trip {
@@ -33,7 +32,7 @@ pub enum Trip {
 #[derive(Debug)]
 pub struct Lane {
     jobs: usize,
-    /// How many may be claimed at the same time: as many as complete in a moment, and at least `jobs`.
+    /// The number of claims at the same time: as many as complete in a moment, and at least `jobs`.
     claims_max: usize,
     /// Claimed in this epoch, and not yet settled.
     in_flight: usize,
@@ -72,7 +71,8 @@ impl Lane {
 
     /// Returns how many operations may be claimed now.
     pub fn capacity(&self) -> usize {
-        // Attempts that have hung since before an outage occupy jobs, but hold back no claims beyond.
+        // Attempts that have hung since before an outage occupy jobs, but hold back no claims
+        // beyond.
         let jobs = self.jobs.saturating_sub(self.stale_in_flight);
         let claims_max = self.claims_max.saturating_sub(self.stale_in_flight);
         let limit = self.breaker.permits().unwrap_or(self.claims_max).min(claims_max);
@@ -110,8 +110,8 @@ impl Lane {
         self.probe.is_some()
     }
 
-    /// Returns the result of the probe under way, which `start` begins if there is none; `None` if it
-    /// has not answered yet. A backend that hangs delays the loop by a moment only.
+    /// Returns the result of the probe under way, which `start` begins if there is none; `None` if
+    /// it has not answered yet. A backend that hangs delays the loop by a moment only.
     pub fn poll_probe(
         &mut self,
         start: impl FnOnce() -> Option<Receiver<ProbeResult>>,

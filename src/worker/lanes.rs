@@ -18,7 +18,7 @@ use crate::operation::retry::RetryPolicy;
 use crate::operation::{BackendName, Event, Failure, Operation, State, Status, Time};
 use crate::wal::{Order, WalResult};
 
-/// What the loop has written to `health.json`, and which backends have recovered.
+/// The entries that the loop has written to `health.json`, and the backends that have recovered.
 #[derive(Debug, Default)]
 struct HealthLog {
     /// When each backend was last recorded, on the monotonic clock, and whether it was reachable.
@@ -85,8 +85,8 @@ impl<'a> Lanes<'a> {
         }
     }
 
-    /// Records what a probe or an attempt found, unless the backend was reachable all the time and was
-    /// recorded within `health_check_interval`.
+    /// Records what a probe or an attempt found, unless the backend was reachable all the time and
+    /// was recorded within `health_check_interval`.
     fn record_health(&mut self, backend: &BackendName, result: ProbeResult) {
         let (now, is_reachable) = (self.env.clock.elapsed(), result.is_ok());
         let interval = self.env.settings.health_check_interval;
@@ -164,8 +164,8 @@ impl Worker<'_, '_, '_> {
         if lane.is_pausing(now) || self.in_doubt.is_querying_backend(backend) {
             return 0;
         }
-        // A backend that was unreachable is probed before anything is sent, so that an outage leaves no
-        // trace in the histories of operations that wait.
+        // A backend that was unreachable is probed before anything is sent, so that an outage
+        // leaves no trace in the histories of operations that wait.
         if is_open && self.lanes.probe(backend, &self.executor) {
             self.in_doubt.backend_recovered(backend, now);
         }
@@ -188,8 +188,8 @@ impl Worker<'_, '_, '_> {
         unreachable.into_iter().collect()
     }
 
-    /// Ends the waits for retries at backends that have recovered since these waits began, except those
-    /// that the backend asked for. Returns whether there were any.
+    /// Ends the waits for retries at backends that have recovered since these waits began, except
+    /// those that the backend asked for. Returns whether there were any.
     pub(super) fn end_backoffs(&mut self) -> WalResult<bool> {
         let mut ended_any = false;
         for (backend, at) in std::mem::take(&mut self.lanes.health_log.recovered) {
@@ -229,8 +229,8 @@ impl Worker<'_, '_, '_> {
     }
 }
 
-/// Returns whether an operation has waited since before its backend recovered, and for no longer than
-/// the retry policy alone would make it wait.
+/// Returns whether an operation has waited since before its backend recovered, and for no longer
+/// than the retry policy alone would make it wait.
 fn waits_for_the_backend_alone(
     policy: &RetryPolicy,
     operation: &Operation,

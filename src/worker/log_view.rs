@@ -5,7 +5,7 @@ use crate::wal::{Damage, View, WalError, WalResult};
 #[derive(Debug)]
 pub(super) struct LogView {
     pub(super) view: View,
-    /// Whether files have changed during a read, so that the queue has to be rebuilt.
+    /// True if files have changed during a read, so that the queue has to be rebuilt.
     pub(super) is_stale: bool,
     /// The first damage that was found.
     damage: Option<Damage>,

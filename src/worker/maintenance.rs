@@ -1,5 +1,5 @@
-//! What a drain loop does besides draining: checkpoints, cleanup, pushing archives, sweeping backends,
-//! and keeping room on the disk for outcomes.
+//! The work of a drain loop besides draining: checkpoints, cleanup, pushing archives, sweeping
+//! backends, and keeping room on the disk for outcomes.
 
 use std::time::Duration;
 
@@ -10,16 +10,17 @@ use crate::config::Settings;
 use crate::operation::{BackendName, Number, Operation, OperationId, failure};
 use crate::wal::{BadPush, CatchUp, Push, Retention, View, WalError, WalResult};
 
-/// How often the log is maintained: a checkpoint is cheaper for many transitions at once.
+/// The interval at which the log is maintained: a checkpoint is cheaper for many transitions at
+/// once.
 const INTERVAL: Duration = Duration::from_millis(200);
 
-/// How often a loop that lacks disk space runs a checkpoint to gain some.
+/// The interval at which a loop that lacks disk space runs a checkpoint to gain some.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often backends are searched for orphans that other processes have left.
+/// The interval at which backends are searched for orphans that other processes have left.
 const ORPHANS_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Whether the outcomes of new claims fit on the disk.
+/// The disk space for the outcomes of new claims.
 #[derive(Debug, Default)]
 pub(super) struct DiskSpace {
     /// Free bytes, if they are too few for anything to be claimed.
@@ -27,15 +28,15 @@ pub(super) struct DiskSpace {
     checkpointed_at: Option<Duration>,
 }
 
-/// What is due besides draining.
+/// The state of the work besides draining.
 #[derive(Debug)]
 pub(super) struct Maintenance {
     pub(super) space: DiskSpace,
     /// When the log was last maintained, on the monotonic clock.
     maintained_at: Duration,
-    /// Whether a cleanup has logged pushes of archives.
+    /// True if a cleanup has logged pushes of archives.
     has_pushed: bool,
-    /// Whether an operation has ended without success, and may have left an orphan at its backend.
+    /// True if an operation has ended without success, and may have left an orphan at its backend.
     pub(super) orphans_due: bool,
     orphans_at: Duration,
 }
@@ -68,8 +69,8 @@ impl Worker<'_, '_, '_> {
         Ok(())
     }
 
-    /// Runs a checkpoint and a cleanup if they are due. Only damage fails; other errors may be gone at
-    /// the next attempt.
+    /// Runs a checkpoint and a cleanup if they are due. Only damage fails; other errors may be gone
+    /// at the next attempt.
     pub(super) fn maintain(&mut self) -> WalResult<()> {
         let result = self.env.wal.maintain().and_then(|_| self.cleanup_if_due());
         only_damage(result, "could not maintain the log; trying again later")
@@ -101,7 +102,8 @@ impl Worker<'_, '_, '_> {
         Ok(())
     }
 
-    /// Logs the pushes of archives, if a destination is configured. Only damage prevents the cleanup.
+    /// Logs the pushes of archives, if a destination is configured. Only damage prevents the
+    /// cleanup.
     fn push_archives(&mut self) -> WalResult<()> {
         let Some(push) = self.configured_push() else { return Ok(()) };
         let result = self.env.wal.push_if_free(&push).map(|report| {
@@ -129,8 +131,8 @@ impl Worker<'_, '_, '_> {
         Ok(self.maintenance.has_pushed)
     }
 
-    /// Has the backends remove local files of operations that will not be queried any more. Only drain
-    /// loops start attempts, and this is the only one: none begins during the sweep.
+    /// Has the backends remove local files of operations that will not be queried any more. Only
+    /// drain loops start attempts, and this is the only one: none begins during the sweep.
     pub(super) fn sweep_backends(&self) {
         let is_needed = |number: Number| {
             self.is_in_progress(number)
@@ -149,7 +151,11 @@ impl Worker<'_, '_, '_> {
         };
         for (name, backend) in self.env.backends.instances() {
             if let Err(error) = catch_panic(name, || backend.sweep(&is_needed)) {
-                tracing::warn!(backend = %name, ?error, "could not sweep; the next sweep tries again");
+                tracing::warn!(
+                    backend = %name,
+                    ?error,
+                    "could not sweep; the next sweep tries again"
+                );
             }
         }
     }
@@ -177,8 +183,8 @@ impl Worker<'_, '_, '_> {
         }
     }
 
-    /// Returns whether operations may be claimed: their outcomes must fit on the disk. A checkpoint may
-    /// make room.
+    /// Returns whether operations may be claimed: their outcomes must fit on the disk. A checkpoint
+    /// may make room.
     pub(super) fn may_claim(&mut self) -> WalResult<bool> {
         let (wal, space) = (self.env.wal, &mut self.maintenance.space);
         space.lacking = wal.lacks_room_for_outcomes()?;
@@ -196,8 +202,8 @@ impl Worker<'_, '_, '_> {
         Ok(space.lacking.is_none())
     }
 
-    /// Returns whether the loop ends because nothing may be claimed; one that follows the log waits for
-    /// disk space instead.
+    /// Returns whether the loop ends because nothing may be claimed; one that follows the log waits
+    /// for disk space instead.
     pub(super) fn ends_for_lack_of_space(&self) -> bool {
         self.maintenance.space.lacking.is_some()
             && (!self.options.follow || self.options.only.is_some())
@@ -262,7 +268,8 @@ pub fn push_to(
     Ok(push)
 }
 
-/// Returns whether an operation has ended or was deleted. One that cannot be read may still be live.
+/// Returns whether an operation has ended or was deleted. One that cannot be read may still be
+/// live.
 pub fn is_over(view: &View, number: Number, id: OperationId) -> bool {
     match view.revision_and_status(number, id) {
         Ok(Some((_, status))) => status.is_terminal(),

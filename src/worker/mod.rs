@@ -50,16 +50,16 @@ use crate::queue::Queue;
 use crate::wal::manifest::NumberSet;
 use crate::wal::{FileEntry, HeldLock, View, Wal, WalError, WalResult};
 
-/// How soon a loop that follows the log sees a new operation.
+/// The time in which a loop that follows the log sees a new operation.
 const POLL: Duration = Duration::from_millis(100);
 
 /// Transitions of one frame, at most.
 const TRANSITIONS_MAX: usize = 1000;
 
-/// How often an observer hears that the loop is alive.
+/// The interval at which an observer hears that the loop is alive.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What a drain loop works with.
+/// The parts that a drain loop works with.
 #[derive(Debug, Clone, Copy)]
 pub struct Environment<'a> {
     /// The disk that holds the log.
@@ -77,7 +77,8 @@ pub struct Environment<'a> {
 /// Runs a drain loop until it has nothing left to do, or is asked to stop. The caller holds
 /// `process.lock`, so that no other loop runs.
 ///
-/// Fails if the log is damaged, after executing everything that could be read, or cannot be written.
+/// Fails if the log is damaged, after executing everything that could be read, or cannot be
+/// written.
 pub fn run(
     env: Environment<'_>,
     options: &ProcessOptions,
@@ -197,8 +198,8 @@ impl Worker<'_, '_, '_> {
         self.finish()
     }
 
-    /// Starts nothing more once the loop is asked to stop or out of time; cancels running attempts once
-    /// the grace period is over.
+    /// Starts nothing more once the loop is asked to stop or out of time; cancels running attempts
+    /// once the grace period is over.
     fn wind_down(&mut self, now: Duration, cancel_at: &mut Option<Duration>) {
         let is_stopping = self.stop.is_requested();
         if is_stopping || self.budget.is_out_of_time(now) {
@@ -213,8 +214,8 @@ impl Worker<'_, '_, '_> {
         }
     }
 
-    /// Reads what other processes have logged. Returns whether operations that waited for others were
-    /// settled or released.
+    /// Reads what other processes have logged. Returns whether operations that waited for others
+    /// were settled or released.
     fn follow_log(
         &mut self,
         now: Duration,
@@ -379,8 +380,8 @@ impl Worker<'_, '_, '_> {
         self.running.insert(operation.number, Running { operation, attempt, claimed_at, epoch });
     }
 
-    /// Writes events in frames of bounded size, and reports those that end operations; a return to the
-    /// queue is reported when the operation ends.
+    /// Writes events in frames of bounded size, and reports those that end operations; a return to
+    /// the queue is reported when the operation ends.
     fn record_ends(
         &mut self,
         mut events: Vec<(Operation, Event)>,

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use crate::backend::Attempt;
 use crate::operation::{BackendName, Event, Operation, Status, failure};
+use crate::wal::DrainLoop;
 use crate::wal::manifest::NumberSet;
 
-/// How long a second drain loop waits for `process.lock`.
+/// The time that a second drain loop waits for `process.lock`.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Which operations a drain loop executes, and when it ends.
+/// The operations that a drain loop executes, and the limits at which it ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessOptions {
     /// Continues when nothing is due, and waits for new operations.
@@ -20,17 +21,32 @@ pub struct ProcessOptions {
     pub jobs: Option<usize>,
     /// Executes at most this many operations.
     pub limit: Option<u64>,
-    /// Starts no operation after this time. Running attempts finish: cutting them short on every run
-    /// would never complete them.
+    /// Starts no operation after this time. Running attempts finish: cutting them short on every
+    /// run would never complete them.
     pub max_time: Option<Duration>,
     /// Starts no operation after this time, and asks running ones to stop, as [`Stop`] does.
     pub deadline: Option<Duration>,
     /// Executes these operations only.
     pub only: Option<NumberSet>,
-    /// How long to wait for the lock of drain loops.
+    /// The time to wait for the lock of drain loops.
     pub lock_timeout: Duration,
-    /// How long running attempts may continue after a request to stop, or after the deadline.
+    /// The time for which running attempts may continue after a request to stop, or after the
+    /// deadline.
     pub grace: Duration,
+}
+
+impl ProcessOptions {
+    /// Returns what other processes may expect of this loop. A loop that executes named operations
+    /// is not a drain loop: it takes no others, and ends soon.
+    pub(crate) fn drain_loop(&self) -> Option<DrainLoop> {
+        let max_time = self.max_time.into_iter().chain(self.deadline).min();
+        self.only.is_none().then(|| DrainLoop {
+            follow: self.follow,
+            backend: self.backend.clone(),
+            limit: self.limit,
+            max_time_ms: max_time.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        })
+    }
 }
 
 impl Default for ProcessOptions {
@@ -61,8 +77,8 @@ impl Stop {
         Stop::default()
     }
 
-    /// Requests a stop: the first time running operations get the grace period, from the second time on
-    /// they are cancelled at once.
+    /// Requests a stop: the first time running operations get the grace period, from the second
+    /// time on they are cancelled at once.
     pub fn request(&self) {
         // The count saturates, so the update cannot fail.
         let _ = self
@@ -100,11 +116,12 @@ pub struct ProcessReport {
     pub recovered: u64,
     /// Operations whose outcome is still unknown: they stay claimed.
     pub in_doubt: u64,
-    /// Whether a request to stop ended the loop.
+    /// True if a request to stop ended the loop.
     pub stopped: bool,
-    /// Free bytes of the disk, if the loop ended with work left because they are too few for outcomes.
+    /// Free bytes of the disk, if the loop ended with work left because they are too few for
+    /// outcomes.
     pub out_of_room: Option<u64>,
-    /// Whether the loop ended with work left because its time was up.
+    /// True if the loop ended with work left because its time was up.
     pub out_of_time: bool,
     /// Unreachable backends that operations wait for.
     pub unreachable: Vec<BackendName>,

@@ -10,10 +10,10 @@ use crate::disk::{Disk, DiskResult, replace_unsynced};
 use crate::operation::Number;
 use crate::wal::Layout;
 
-/// How often progress is published.
+/// The interval at which progress is published.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Over how many of these intervals a rate is measured.
+/// The number of intervals over which a rate is measured.
 const SAMPLES: usize = 6;
 
 /// Progress of one attempt.
@@ -43,8 +43,8 @@ struct ProgressFile {
     attempts: BTreeMap<Number, Progress>,
 }
 
-/// Returns the progress of an attempt of the drain loop with this process id, if the attempt transfers
-/// bytes and has run for at least a second.
+/// Returns the progress of an attempt of the drain loop with this process id, if the attempt
+/// transfers bytes and has run for at least a second.
 pub fn of(disk: &dyn Disk, layout: &Layout, pid: u32, number: Number) -> Option<Progress> {
     let bytes = disk.read(&layout.progress()).ok()?;
     let file: ProgressFile = serde_json::from_slice(&bytes).ok()?;
@@ -55,13 +55,14 @@ pub fn of(disk: &dyn Disk, layout: &Layout, pid: u32, number: Number) -> Option<
 pub(super) struct ProgressMeter<'a> {
     env: Environment<'a>,
     published_at: Duration,
-    /// Whether `progress.json` may exist.
+    /// True if `progress.json` may exist.
     is_published: bool,
     samples: BTreeMap<Number, VecDeque<(Duration, u64)>>,
 }
 
 impl<'a> ProgressMeter<'a> {
-    /// Returns a meter without measurements. A dead loop with the same process id may have left a file.
+    /// Returns a meter without measurements. A dead loop with the same process id may have left a
+    /// file.
     pub(super) fn new(env: Environment<'a>) -> ProgressMeter<'a> {
         ProgressMeter {
             env,

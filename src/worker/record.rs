@@ -46,7 +46,7 @@ pub(super) fn record(
         let Some(written) = written.get(&operation.number) else {
             tracing::debug!(
                 number = operation.number.get(),
-                "changed by another process in the meantime; that change stands"
+                "changed by another process in the meantime; that change remains"
             );
             continue;
         };

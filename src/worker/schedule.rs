@@ -112,8 +112,8 @@ impl Worker<'_, '_, '_> {
                     .map(|(_, n)| n)
                     .sum();
                 let (first, priority) = (file.numbers.0, file.priority.unwrap_or(0));
-                // A time further ahead than any wait was written by a clock that has been set back: the
-                // wait may be over.
+                // A time further ahead than any wait was written by a clock that has been set back:
+                // the wait may be over.
                 let due = file.due.map(|due| {
                     if due.millis_since(now) > self.longest_wait_ms() { now } else { due }
                 });

@@ -1,4 +1,5 @@
-//! The outcomes of attempts: which event is recorded for what a backend returned, or did not return.
+//! The outcomes of attempts: which event is recorded for what a backend returned, or did not
+//! return.
 
 use crate::backend::{AttemptError, AttemptStatus, Request};
 use crate::clock::Clock;
@@ -23,13 +24,13 @@ pub fn request_of(operation: &Operation, layout: &Layout) -> Request {
 /// The result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settlement {
-    /// How the attempt ended.
+    /// The end of the attempt.
     pub end: End,
     /// The failure to reach the backend, if it was unreachable.
     pub outage: Option<Failure>,
 }
 
-/// How an attempt ended.
+/// The end of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
     /// The outcome is known: this event is recorded.
@@ -43,11 +44,11 @@ pub enum End {
 pub struct UnknownOutcome {
     /// The error in place of the answer.
     pub failure: Failure,
-    /// Whether the loop itself had cancelled the attempt.
+    /// True if the loop itself had cancelled the attempt.
     pub was_stopped: bool,
 }
 
-/// What decides about retries.
+/// The facts that decide about retries.
 #[derive(Debug, Clone, Copy)]
 pub struct RetryContext<'a> {
     /// The spacing of retries.
@@ -81,8 +82,8 @@ impl RetryContext<'_> {
     }
 }
 
-/// Returns the settlement of an attempt; `was_stopped` if the loop had cancelled it. `query` asks the
-/// backend about the outcome, and is called only if the attempt returned none.
+/// Returns the settlement of an attempt; `was_stopped` if the loop had cancelled it. `query` asks
+/// the backend about the outcome, and is called only if the attempt returned none.
 pub fn settle(
     context: &RetryContext<'_>,
     operation: &Operation,
@@ -102,7 +103,8 @@ pub fn settle(
     }
 }
 
-/// Returns the settlement of an attempt whose answer was lost, given what its backend says about it.
+/// Returns the settlement of an attempt whose answer was lost, given what its backend says about
+/// it.
 pub(super) fn settle_unknown(
     context: &RetryContext<'_>,
     operation: &Operation,
@@ -162,9 +164,9 @@ fn handed_back() -> Event {
     Event::Requeued { reason, interrupted: false, failure: None }
 }
 
-/// Returns the event for an operation whose drain loop died during the attempt, given what its backend
-/// says about it, or `None` if the backend cannot be queried now: the operation stays claimed until it
-/// can.
+/// Returns the event for an operation whose drain loop died during the attempt, given what its
+/// backend says about it, or `None` if the backend cannot be queried now: the operation stays
+/// claimed until it can.
 pub(super) fn after_crash(
     operation: &Operation,
     status: Result<AttemptStatus, AttemptError>,
@@ -243,5 +245,208 @@ pub(super) fn in_doubt(why: &str) -> Failure {
             "outcome unknown: {why}; the operation may already have taken effect: check first, and \
              retry only if it has not"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::operation::{
+        BackendName, Claim, Fields, Logged, Number, OperationId, OperationType, Revision,
+        Transition, apply,
+    };
+
+    const NOW: Time = Time::from_millis(100_000);
+
+    /// Returns a claimed operation with this number of interruptions.
+    fn claimed(interruptions: u32, is_cancelled: bool) -> Operation {
+        let (kind, backend) = (OperationType::new("add").unwrap(), BackendName::new("a").unwrap());
+        let logged = Logged::new(kind.clone(), backend.clone(), Fields::new(), 2);
+        let transition = |revision, from, event| Transition {
+            revision,
+            number: Number::new(1),
+            id: OperationId::from_bytes([1; 16]),
+            at: NOW,
+            from,
+            operation_type: kind.clone(),
+            backend: backend.clone(),
+            actor: "test".into(),
+            event,
+        };
+        let claim = Claim { pid: 1, host: "host".into(), started: NOW };
+        let first = transition(Revision::FIRST, None, Event::Logged(Box::new(logged)));
+        let pending = apply(None, &first).unwrap();
+        let claim = transition(
+            Revision::new(2),
+            Some(crate::operation::Status::Pending),
+            Event::Claimed { claim },
+        );
+        let mut operation = apply(pending, &claim).unwrap().unwrap();
+        operation.interruptions = interruptions;
+        if let State::Processing { cancel_requested, .. } = &mut operation.state {
+            *cancel_requested = is_cancelled;
+        }
+        operation
+    }
+
+    fn failure(class: FailureClass) -> Failure {
+        Failure { class, error_type: "test".into(), message: "it broke".into() }
+    }
+
+    fn failed(class: FailureClass) -> AttemptError {
+        AttemptError::Failed { failure: failure(class), retry_after_ms: None }
+    }
+
+    fn lost() -> AttemptError {
+        AttemptError::UnknownOutcome(failure(FailureClass::Transient))
+    }
+
+    /// Names an event in one word, with the type of its failure.
+    fn word(event: &Event) -> String {
+        match event {
+            Event::Completed { .. } => "completed".into(),
+            Event::Failed { failure } => format!("failed: {}", failure.error_type),
+            Event::Retrying { .. } => "retrying".into(),
+            Event::Requeued { interrupted: true, .. } => "interrupted".into(),
+            Event::Requeued { failure: Some(_), .. } => "postponed".into(),
+            Event::Requeued { .. } => "handed back".into(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn words(settlement: &Settlement) -> String {
+        let end = match &settlement.end {
+            End::Known(event) => word(event),
+            End::Unknown(_) => "unknown".into(),
+        };
+        format!("{end}{}", if settlement.outage.is_some() { ", outage" } else { "" })
+    }
+
+    /// The name of an answer, and the answer.
+    type Case = (&'static str, fn() -> Result<AttemptStatus, AttemptError>);
+
+    /// Every answer of a backend that is queried.
+    fn statuses() -> [Case; 9] {
+        [
+            ("done", || Ok(AttemptStatus::Done(Outcome::default()))),
+            ("not done", || Ok(AttemptStatus::NotDone)),
+            ("unknown", || Ok(AttemptStatus::Unknown("no trace".into()))),
+            ("still running", || Ok(AttemptStatus::StillRunning("it runs".into()))),
+            ("permanent", || Err(failed(FailureClass::Permanent))),
+            ("transient", || Err(failed(FailureClass::Transient))),
+            ("outage", || Err(failed(FailureClass::Outage))),
+            ("stopped", || Err(AttemptError::Stopped)),
+            ("lost", || Err(lost())),
+        ]
+    }
+
+    #[test]
+    fn every_result_of_an_attempt_has_its_event() {
+        let clock = ManualClock::new(NOW, 1);
+        let policy = RetryPolicy::new(Duration::from_secs(60), Duration::from_secs(3600));
+        let context = RetryContext { policy: &policy, clock: &clock, last_success: None };
+        let operation = claimed(0, false);
+        for (result, expected) in [
+            (Ok(Outcome::default()), "completed"),
+            (Err(AttemptError::Stopped), "handed back"),
+            (Err(failed(FailureClass::Permanent)), "failed: test"),
+            (Err(failed(FailureClass::Transient)), "retrying"),
+            (Err(failed(FailureClass::Outage)), "postponed, outage"),
+        ] {
+            let context_of_failure = format!("{result:?}");
+            let settlement = settle(&context, &operation, result, false, || {
+                panic!("the backend is queried only if no answer came")
+            });
+            assert_eq!(words(&settlement), expected, "{context_of_failure}");
+        }
+    }
+
+    /// One row per answer of the backend: after an attempt, after an attempt that was stopped, and
+    /// after one of a cancelled operation.
+    #[test]
+    fn every_status_settles_an_unknown_outcome() {
+        let clock = ManualClock::new(NOW, 1);
+        let policy = RetryPolicy::new(Duration::from_secs(60), Duration::from_secs(3600));
+        let context = RetryContext { policy: &policy, clock: &clock, last_success: None };
+        let in_doubt = "failed: in_doubt";
+        let expected = [
+            ("completed", "completed", "completed"),
+            ("retrying", "handed back", "retrying"),
+            (in_doubt, in_doubt, in_doubt),
+            ("unknown", "unknown", in_doubt),
+            (in_doubt, in_doubt, in_doubt),
+            ("unknown", "unknown", in_doubt),
+            ("unknown, outage", "unknown, outage", in_doubt),
+            ("unknown", "unknown", in_doubt),
+            (in_doubt, in_doubt, in_doubt),
+        ];
+        for ((name, status), (plain, stopped, cancelled)) in statuses().into_iter().zip(expected) {
+            for (was_stopped, is_cancelled, expected) in
+                [(false, false, plain), (true, false, stopped), (false, true, cancelled)]
+            {
+                let operation = claimed(0, is_cancelled);
+                let settlement = settle(&context, &operation, Err(lost()), was_stopped, status);
+                let case = format!("{name}, stopped {was_stopped}, cancelled {is_cancelled}");
+                assert_eq!(words(&settlement), expected, "{case}");
+            }
+        }
+    }
+
+    /// One row per answer of the backend: after a first crash, after the crash that abandons the
+    /// operation, and after one of a cancelled operation.
+    #[test]
+    fn every_status_settles_what_a_dead_loop_left() {
+        let in_doubt = "failed: in_doubt";
+        let crashes = format!("failed: {}", failure::CRASHES_DRAIN);
+        let expected = [
+            ("completed", "completed", "completed"),
+            ("interrupted", crashes.as_str(), "interrupted"),
+            (in_doubt, in_doubt, in_doubt),
+            ("queried later", "queried later", in_doubt),
+            (in_doubt, in_doubt, in_doubt),
+            ("queried later", "queried later", in_doubt),
+            ("queried later", "queried later", in_doubt),
+            ("queried later", "queried later", in_doubt),
+            (in_doubt, in_doubt, in_doubt),
+        ];
+        for ((name, status), (first, last, cancelled)) in statuses().into_iter().zip(expected) {
+            for (interruptions, is_cancelled, expected) in
+                [(0, false, first), (ABANDON_AFTER - 1, false, last), (0, true, cancelled)]
+            {
+                let event = after_crash(&claimed(interruptions, is_cancelled), status());
+                let found = event.as_ref().map_or("queried later".into(), word);
+                let case =
+                    format!("{name}, {interruptions} interruptions, cancelled {is_cancelled}");
+                assert_eq!(found, expected, "{case}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_cancelled_operation_gets_no_further_attempt() {
+        let retrying = Event::Retrying { failure: failure(FailureClass::Transient), until: NOW };
+        let cancelled = "failed: cancelled";
+        for (event, expected) in [
+            (Event::Completed { outcome: Outcome::default() }, "completed"),
+            (Event::Failed { failure: failure(FailureClass::Permanent) }, "failed: test"),
+            (retrying, cancelled),
+            (handed_back(), cancelled),
+        ] {
+            let before = word(&event);
+            assert_eq!(word(&honour_cancel(&claimed(0, false), event.clone())), before);
+            assert_eq!(word(&honour_cancel(&claimed(0, true), event)), expected);
+        }
+    }
+
+    #[test]
+    fn a_cancelled_operation_keeps_its_last_error_once() {
+        let message = |last: Option<&str>| super::cancelled(last).message;
+        assert_eq!(message(None), "cancelled by hand");
+        let with_error = "cancelled by hand; its last error was: it broke";
+        assert_eq!(message(Some("it broke")), with_error);
+        assert_eq!(message(Some(with_error)), "cancelled by hand");
     }
 }

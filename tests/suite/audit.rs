@@ -188,7 +188,7 @@ fn an_unreachable_backend_is_asked_and_reported_once() {
     let scenario = Scenario::new();
     scenario.add("a", "one two three four five").add("b", "six seven").process();
     finds(&scenario, "b", "seven", AuditResult::NotApplicable);
-    scenario.scripts["a"].away.store(true, Ordering::SeqCst);
+    scenario.scripts["a"].unreachable.store(true, Ordering::SeqCst);
     let report = look(&scenario.client(), true);
     let [unverified] = &report.unverified[..] else { panic!("{report:?}") };
     assert_eq!(
@@ -198,7 +198,7 @@ fn an_unreachable_backend_is_asked_and_reported_once() {
     assert_eq!((report.checked, report.intact, report.without_effect), (1, 1, 1));
     assert_eq!(scenario.scripts["a"].audited.lock().unwrap().len(), 1);
     // A busy backend is asked for the next operation, but not indefinitely.
-    scenario.scripts["a"].away.store(false, Ordering::SeqCst);
+    scenario.scripts["a"].unreachable.store(false, Ordering::SeqCst);
     scenario.scripts["a"].busy.store(true, Ordering::SeqCst);
     assert_eq!(look(&scenario.client(), true).unverified[0].operations, 5);
     assert_eq!(scenario.scripts["a"].audited.lock().unwrap().len(), 1 + 3);

@@ -33,7 +33,7 @@ fn moves_at_its_pace_and_stops(place: &Place, backend: &str) {
     let figure = |name: &str| progress[name].as_u64().unwrap();
     assert_eq!(figure("bytes_total"), size as u64);
     assert!((1..size as u64).contains(&figure("bytes_done")), "{progress}");
-    // What is moved first is not waited for; whoever looks may be late.
+    // What is moved first is not waited for; a reader may be late.
     let (done, passed) = (figure("bytes_done") as f64, started.elapsed().as_secs_f64());
     assert!(done <= (passed + 2.0) * f64::from(2 << 20), "{progress} after {passed} s");
     assert!(figure("bytes_per_second") > 0 && figure("seconds_left") > 0, "{progress}");
@@ -53,7 +53,7 @@ fn moves_at_its_pace_and_stops(place: &Place, backend: &str) {
 }
 
 #[test]
-fn attempts_tell_how_far_they_are_keep_to_their_pace_and_stop_in_time() {
+fn attempts_report_progress_keep_their_rate_and_stop_in_time() {
     let place = Place::new();
     place.settings("[backends.local]\nmax_bytes_per_second = \"2 MiB\"\n");
     moves_at_its_pace_and_stops(&place, "local");
@@ -66,7 +66,7 @@ fn attempts_tell_how_far_they_are_keep_to_their_pace_and_stop_in_time() {
 }
 
 #[test]
-fn only_backends_that_somebody_uses_fail_health() {
+fn only_backends_in_use_fail_health() {
     let place = Place::new();
     let away = "[backends.away]\ntype = \"ipfs\"\nendpoint = \"http://127.0.0.1:1\"\n";
     let (of_local, file) = ("default_backend = \"local\"\n", place.file("x", "x\n"));
@@ -85,7 +85,7 @@ fn only_backends_that_somebody_uses_fail_health() {
     place.run("delete 1");
     assert_eq!(used(), "local");
     place.settings(&format!("{of_local}{away}"));
-    assert_eq!(used(), "away local", "somebody has configured it");
+    assert_eq!(used(), "away local", "it is configured");
     let ends = |command: &str| place.output(command).status.code();
     assert_eq!((ends("health"), ends("status --fail-if offline>0")), (Some(1), Some(1)));
     place.settings(&format!("{of_local}[backends.ipfs]\nendpoint = \"http://127.0.0.1:1\"\n"));
@@ -95,7 +95,7 @@ fn only_backends_that_somebody_uses_fail_health() {
 }
 
 #[test]
-fn whoever_watches_health_sees_every_change_until_he_has_enough() {
+fn a_health_watch_reports_every_change_until_it_is_stopped() {
     let place = Place::new();
     let program = place.path("program");
     place.file("file", "");
@@ -137,5 +137,5 @@ fn whoever_watches_health_sees_every_change_until_he_has_enough() {
     kill_process(Pid::from_child(&watch), Signal::TERM).unwrap();
     assert_eq!(watch.wait().unwrap().code(), Some(0));
     let status = place.output("status --fail-if offline>0");
-    assert_eq!(status.status.code(), Some(1), "nobody serves `ipfs`");
+    assert_eq!(status.status.code(), Some(1), "nothing listens for `ipfs`");
 }

@@ -1,4 +1,5 @@
-//! What a drain loop knows of backends that were away: from its own attempts, and from earlier runs.
+//! What a drain loop knows about unreachable backends: from its own attempts, and from earlier
+//! runs.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,8 +9,8 @@ use wal_cli::operation::{FailureClass, Number, Status};
 
 use super::scenario::{Act, Scenario, backend};
 
-fn away(scenario: &Scenario, away: bool) {
-    scenario.scripts["a"].away.store(away, Ordering::SeqCst);
+fn set_unreachable(scenario: &Scenario, unreachable: bool) {
+    scenario.scripts["a"].unreachable.store(unreachable, Ordering::SeqCst);
 }
 
 fn health(scenario: &Scenario) -> HealthStatus {
@@ -22,12 +23,12 @@ fn health(scenario: &Scenario) -> HealthStatus {
 }
 
 #[test]
-fn what_was_away_when_the_last_run_ended_is_probed_before_anything_is_sent() {
+fn a_backend_unreachable_in_the_last_run_is_probed_first() {
     let scenario = Scenario::new();
-    away(&scenario, true);
+    set_unreachable(&scenario, true);
     scenario.add("a", "one two");
     assert_eq!(scenario.process().postponed, 1);
-    assert_eq!(health(&scenario), HealthStatus::Offline, "an attempt that finds nobody is a check");
+    assert_eq!(health(&scenario), HealthStatus::Offline, "an attempt counts as a check");
     for _ in 0..3 {
         scenario.wait(60);
         let report = scenario.process();
@@ -38,25 +39,25 @@ fn what_was_away_when_the_last_run_ended_is_probed_before_anything_is_sent() {
     }
     assert_eq!(scenario.calls("a"), "one", "the others were probes");
     assert_eq!(scenario.get(1).history.len(), 3, "which leave no trace in it");
-    away(&scenario, false);
+    set_unreachable(&scenario, false);
     assert_eq!(scenario.process().completed, 2);
     assert_eq!(scenario.calls("a"), "one one two");
     assert_ne!(health(&scenario), HealthStatus::Offline);
 }
 
 #[test]
-fn what_waits_for_its_next_attempt_goes_at_once_when_its_backend_is_back() {
+fn retries_are_due_at_once_when_their_backend_recovers() {
     let mut scenario = Scenario::new();
     scenario.settings.retry_delay = Duration::from_secs(3600);
     scenario.act("a", "first", &[Act::Fail(FailureClass::Transient)]).add("a", "first");
     assert_eq!(scenario.process().retrying, 1);
-    away(&scenario, true);
+    set_unreachable(&scenario, true);
     scenario.add("a", "second");
     assert_eq!(scenario.process().postponed, 1);
     assert_eq!(scenario.get(1).status(), Status::Retrying);
-    away(&scenario, false);
+    set_unreachable(&scenario, false);
     scenario.wait(1);
-    assert_eq!(scenario.process().completed, 2, "nobody waits out the hour");
+    assert_eq!(scenario.process().completed, 2, "no operation waits out the hour");
     let released = scenario.get(1).history.iter().any(|entry| {
         entry.from == Some(Status::Retrying)
             && entry.reason.as_deref().is_some_and(|reason| reason.contains("is reachable again"))
@@ -66,13 +67,13 @@ fn what_waits_for_its_next_attempt_goes_at_once_when_its_backend_is_back() {
 }
 
 #[test]
-fn a_failure_after_the_return_waits_its_time() {
+fn a_failure_after_the_recovery_waits_its_backoff() {
     let mut scenario = Scenario::new();
     scenario.settings.retry_delay = Duration::from_secs(3600);
-    away(&scenario, true);
+    set_unreachable(&scenario, true);
     scenario.act("a", "one", &[]).add("a", "one");
     scenario.process();
-    away(&scenario, false);
+    set_unreachable(&scenario, false);
     scenario.wait(1);
     scenario.act("a", "one", &[Act::Fail(FailureClass::Transient)]);
     for _ in 0..3 {
@@ -83,12 +84,12 @@ fn a_failure_after_the_return_waits_its_time() {
 }
 
 #[test]
-fn a_probe_by_hand_opens_the_lane_for_the_next_run() {
+fn a_manual_probe_closes_the_breaker_for_the_next_run() {
     let scenario = Scenario::new();
-    away(&scenario, true);
+    set_unreachable(&scenario, true);
     scenario.add("a", "one");
     scenario.process();
-    away(&scenario, false);
+    set_unreachable(&scenario, false);
     let probed = scenario.client().backend_health(Some(&backend("a"))).unwrap();
     assert_eq!(probed[0].status, HealthStatus::Online, "of two checks the last one decides");
     assert!(probed[0].recovered_at().is_some());
@@ -103,10 +104,10 @@ fn only_named_operations_are_released() {
         scenario.act("a", name, &[Act::Fail(FailureClass::Transient)]).add("a", name);
     }
     assert_eq!(scenario.process().retrying, 2);
-    away(&scenario, true);
+    set_unreachable(&scenario, true);
     scenario.add("a", "z");
     scenario.process();
-    away(&scenario, false);
+    set_unreachable(&scenario, false);
     scenario.wait(1);
     let options = ProcessOptions {
         only: Some([Number::FIRST].into_iter().collect()),
@@ -117,10 +118,10 @@ fn only_named_operations_are_released() {
 }
 
 #[test]
-fn what_alone_finds_its_backend_away_time_and_again_holds_up_nobody() {
+fn an_operation_that_alone_meets_outages_delays_no_other() {
     let mut scenario = Scenario::new();
     scenario.settings.retry_delay = Duration::from_secs(60);
-    // Each probe succeeds, and each attempt of this one says that nobody is there.
+    // Each probe succeeds, and each attempt of this one reports an outage.
     scenario
         .act("a", "poison", &vec![Act::Fail(FailureClass::Outage); 99])
         .add("a", "poison good better");
@@ -145,7 +146,8 @@ fn what_alone_finds_its_backend_away_time_and_again_holds_up_nobody() {
 #[test]
 fn an_outage_that_only_operations_notice_spends_nothing() {
     let scenario = Scenario::new();
-    // Each probe succeeds, and whatever is sent finds nobody: a program without its interpreter, say.
+    // Each probe succeeds, and every attempt reports an outage: a program without its interpreter,
+    // say.
     for name in ["one", "two", "three"] {
         scenario.act("a", name, &vec![Act::Fail(FailureClass::Outage); 20]);
     }
@@ -198,7 +200,7 @@ fn until(scenario: &Scenario, come_about: impl Fn() -> bool) {
 }
 
 #[test]
-fn what_hangs_since_before_an_outage_keeps_nobody_from_looking_for_its_end() {
+fn attempts_that_hang_do_not_delay_probes() {
     let mut scenario = Scenario::new();
     scenario.settings.jobs = 2;
     scenario.act("a", "hangs", &[Act::Hang]).act("a", "two", &[Act::Fail(FailureClass::Outage)]);
@@ -233,15 +235,15 @@ fn a_wait_ends_in_time_whatever_hangs() {
 }
 
 #[test]
-fn what_nobody_could_be_asked_about_is_no_crash() {
+fn an_outcome_that_cannot_be_queried_is_not_a_crash() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Lost]).add("a", "x");
     following(&scenario, || {
         until(&scenario, || {
             !scenario.calls("a").is_empty() && health(&scenario) == HealthStatus::Offline
         });
-        assert_eq!(scenario.get(1).status(), Status::Processing, "nobody knows what became of it");
-        away(&scenario, false);
+        assert_eq!(scenario.get(1).status(), Status::Processing, "its outcome is unknown");
+        set_unreachable(&scenario, false);
         until(&scenario, || scenario.get(1).status() == Status::Completed);
     });
     let operation = scenario.get(1);
@@ -255,7 +257,7 @@ fn what_nobody_could_be_asked_about_is_no_crash() {
 }
 
 #[test]
-fn one_connection_that_breaks_off_releases_nobody() {
+fn a_single_broken_connection_ends_no_backoff() {
     let mut scenario = Scenario::new();
     scenario.settings.retry_delay = Duration::from_secs(3600);
     for _ in 0..3 {
@@ -271,14 +273,14 @@ fn one_connection_that_breaks_off_releases_nobody() {
 }
 
 #[test]
-fn who_was_asked_to_wait_does_so_whatever_else_happens() {
+fn a_requested_retry_delay_outlasts_a_recovery() {
     let scenario = Scenario::new();
     scenario.act("a", "asked", &[Act::RetryAfter(1_800_000)]).add("a", "asked");
     assert_eq!(scenario.process().retrying, 1);
-    away(&scenario, true);
+    set_unreachable(&scenario, true);
     scenario.add("a", "second");
     scenario.process();
-    away(&scenario, false);
+    set_unreachable(&scenario, false);
     scenario.wait(60);
     assert_eq!(scenario.process().completed, 1);
     assert_eq!(scenario.get(1).status(), Status::Retrying, "it asked for half an hour");
@@ -287,25 +289,25 @@ fn who_was_asked_to_wait_does_so_whatever_else_happens() {
 }
 
 #[test]
-fn why_believes_what_was_said_last() {
+fn why_reports_the_latest_check() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Fail(FailureClass::Outage)]).add("a", "x");
     scenario.process();
     let why = || {
         scenario.client().why(&wal_cli::client::Reference::Number(Number::new(1))).unwrap().reason
     };
-    assert_eq!(why(), wal_cli::client::Reason::BackendAway);
+    assert_eq!(why(), wal_cli::client::Reason::BackendUnreachable);
     scenario.wait(5);
     scenario.client().backend_health(None).unwrap();
     assert_eq!(why(), wal_cli::client::Reason::NoDrainLoop, "a later check was good");
-    away(&scenario, true);
+    set_unreachable(&scenario, true);
     scenario.wait(5);
     scenario.client().backend_health(None).unwrap();
-    assert_eq!(why(), wal_cli::client::Reason::BackendAway);
+    assert_eq!(why(), wal_cli::client::Reason::BackendUnreachable);
 }
 
 #[test]
-fn an_attempt_that_was_stopped_and_not_done_spends_nothing() {
+fn a_stopped_attempt_that_was_not_done_spends_nothing() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::HangUnanswered]).add("a", "x");
     let (client, stop) = (scenario.client(), Stop::new());
@@ -328,19 +330,19 @@ fn an_attempt_that_was_stopped_and_not_done_spends_nothing() {
 }
 
 #[test]
-fn what_is_in_doubt_goes_before_what_was_logged_after_it() {
+fn unknown_outcomes_are_resolved_before_later_operations() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Lost]).add("a", "x y");
     following(&scenario, || {
         until(&scenario, || health(&scenario) == HealthStatus::Offline);
-        away(&scenario, false);
+        set_unreachable(&scenario, false);
         until(&scenario, || scenario.get(2).status() == Status::Completed);
     });
     assert_eq!(scenario.calls("a"), "x x y");
 }
 
 #[test]
-fn who_cannot_be_asked_now_is_asked_later_and_a_run_tells_of_it() {
+fn a_backend_that_cannot_be_queried_is_queried_later() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Unanswered]).add("a", "x");
     scenario.scripts["a"].busy.store(true, Ordering::SeqCst);
@@ -359,7 +361,7 @@ fn who_cannot_be_asked_now_is_asked_later_and_a_run_tells_of_it() {
 }
 
 #[test]
-fn what_nobody_can_be_asked_about_ends_when_somebody_cancels_it() {
+fn a_cancelled_unknown_outcome_ends_without_a_query() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Lost]).add("a", "x");
     let report = scenario.process();

@@ -26,27 +26,28 @@ pub enum Act {
     Fail(FailureClass),
     RetryAfter(u64),
     Unanswered,
-    /// No answer comes, and the backend is away from then on.
+    /// The answer is lost, and the backend is unreachable from then on.
     Lost,
     /// The whole process dies in the middle of it.
     Die,
-    /// Goes on until it is told to stop.
+    /// Continues until it is asked to stop.
     Hang,
-    /// The same, and then nobody knows whether it was done.
+    /// The same, with an unknown outcome.
     HangUnanswered,
 }
 
-/// A backend that does what it is told, and keeps a record of it.
+/// A backend that follows a script, and records its calls.
 #[derive(Debug, Default)]
 pub struct Script {
     pub acts: Mutex<BTreeMap<String, Vec<Act>>>,
     pub calls: Mutex<Vec<String>>,
     pub answers: Mutex<BTreeMap<String, AttemptStatus>>,
-    /// What a look at completed operations finds; all others are intact, and of `hangs` none finds anything.
+    /// What a look at completed operations finds; all others are intact, and of `hangs` none finds
+    /// anything.
     pub audits: Mutex<BTreeMap<String, AuditResult>>,
     /// Those that were looked at.
     pub audited: Mutex<Vec<String>>,
-    pub away: AtomicBool,
+    pub unreachable: AtomicBool,
     /// Whether it has no time for questions.
     pub busy: AtomicBool,
     pub process: Mutex<Option<MemoryDisk>>,
@@ -69,12 +70,16 @@ impl Backend for Script {
                 assert_eq!(
                     seen.status(),
                     Status::Processing,
-                    "the claim is there before the effect"
+                    "the claim is logged before the effect"
                 );
             }
         }
-        if self.away.load(Ordering::SeqCst) {
-            return Err(AttemptError::failed(FailureClass::Outage, "refused", "nobody listens"));
+        if self.unreachable.load(Ordering::SeqCst) {
+            return Err(AttemptError::failed(
+                FailureClass::Outage,
+                "refused",
+                "connection refused",
+            ));
         }
         let act = self
             .acts
@@ -96,7 +101,7 @@ impl Backend for Script {
             }),
             Act::Unanswered => Err(AttemptError::UnknownOutcome(failure(FailureClass::Transient))),
             Act::Lost => {
-                self.away.store(true, Ordering::SeqCst);
+                self.unreachable.store(true, Ordering::SeqCst);
                 Err(AttemptError::UnknownOutcome(failure(FailureClass::Outage)))
             }
             Act::Die => {
@@ -116,8 +121,13 @@ impl Backend for Script {
     }
 
     fn query_attempt(&self, request: &Request) -> Result<AttemptStatus, AttemptError> {
-        if self.away.load(Ordering::SeqCst) && !Script::name(request).starts_with("harmless") {
-            return Err(AttemptError::failed(FailureClass::Outage, "refused", "nobody listens"));
+        if self.unreachable.load(Ordering::SeqCst) && !Script::name(request).starts_with("harmless")
+        {
+            return Err(AttemptError::failed(
+                FailureClass::Outage,
+                "refused",
+                "connection refused",
+            ));
         }
         if self.busy.load(Ordering::SeqCst) {
             return Err(AttemptError::transient("busy", "ask me later"));
@@ -139,8 +149,12 @@ impl Backend for Script {
     ) -> Result<AuditResult, AttemptError> {
         let name = Script::name(request);
         self.audited.lock().unwrap().push(name.clone());
-        if self.away.load(Ordering::SeqCst) {
-            return Err(AttemptError::failed(FailureClass::Outage, "refused", "nobody listens"));
+        if self.unreachable.load(Ordering::SeqCst) {
+            return Err(AttemptError::failed(
+                FailureClass::Outage,
+                "refused",
+                "connection refused",
+            ));
         }
         if self.busy.load(Ordering::SeqCst) {
             return Err(AttemptError::transient("busy", "ask me later"));
@@ -155,12 +169,12 @@ impl Backend for Script {
     }
 
     fn health(&self) -> Result<(), Failure> {
-        match self.away.load(Ordering::SeqCst) {
+        match self.unreachable.load(Ordering::SeqCst) {
             false => Ok(()),
             true => Err(Failure {
                 class: FailureClass::Outage,
                 error_type: "refused".into(),
-                message: "nobody listens".into(),
+                message: "connection refused".into(),
             }),
         }
     }
@@ -184,7 +198,8 @@ pub struct Scenario {
 
 impl Scenario {
     pub fn new() -> Scenario {
-        // Threads that wait for a lock make the clock run, however slow the thread that holds it is.
+        // Threads that wait for a lock make the clock run, however slow the thread that holds it
+        // is.
         let lock_timeout = Duration::from_secs(86_400);
         let settings = Settings { jobs: 1, lock_timeout, ..Settings::at(PathBuf::from("/wal")) };
         Scenario {

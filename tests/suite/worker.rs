@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use wal_cli::backend::{Attempt, AttemptError, AttemptStatus, Backend, Request};
 use wal_cli::client::{
-    Client, ClientError, Filter, NoObserver, ProcessOptions, ProcessReport, Reference, Stop,
+    Client, ClientError, Filter, NoObserver, Observer, ProcessOptions, ProcessReport, Reference,
+    Stop,
 };
 use wal_cli::clock::Clock;
 use wal_cli::operation::{
-    Failure, FailureClass, Fields, Number, OperationType, Outcome, Status, Time,
+    Failure, FailureClass, Fields, Number, Operation, OperationType, Outcome, Status, Time,
 };
-use wal_cli::wal::WalError;
 use wal_cli::wal::manifest::NumberSet;
+use wal_cli::wal::{DrainLoop, WalError};
 
 use super::scenario::{Act, Scenario, backend, layout, logged};
 
@@ -32,7 +33,7 @@ fn operations_go_in_order_and_each_once() {
 }
 
 #[test]
-fn a_transient_failure_is_tried_again_with_growing_waits_and_then_given_up() {
+fn transient_failures_are_retried_with_backoff_and_then_fail() {
     let scenario = Scenario::new();
     let fail = Act::Fail(FailureClass::Transient);
     scenario.act("a", "x", &[fail.clone(), fail.clone(), fail]).add("a", "x");
@@ -71,25 +72,25 @@ fn a_backend_may_ask_for_a_longer_wait() {
 }
 
 #[test]
-fn an_outage_spends_no_attempt_and_holds_up_no_other_backend() {
+fn an_outage_spends_no_attempt_and_delays_no_other_backend() {
     let scenario = Scenario::new();
-    scenario.scripts["a"].away.store(true, Ordering::SeqCst);
+    scenario.scripts["a"].unreachable.store(true, Ordering::SeqCst);
     scenario.add("a", "one two three").add("b", "four five");
     let report = scenario.process();
     assert_eq!((report.completed, report.postponed), (2, 1));
-    assert_eq!(scenario.calls("a"), "one", "the lane closes after the first");
+    assert_eq!(scenario.calls("a"), "one", "the breaker opens after the first");
     let operation = scenario.get(1);
     assert_eq!(
         (operation.status(), operation.retry_count, operation.interruptions),
         (Status::Pending, 0, 0)
     );
-    assert!(operation.state.failure().is_some(), "why it waits can be told");
-    scenario.scripts["a"].away.store(false, Ordering::SeqCst);
+    assert!(operation.state.failure().is_some(), "the reason for the wait is known");
+    scenario.scripts["a"].unreachable.store(false, Ordering::SeqCst);
     assert_eq!(scenario.process().completed, 3);
 }
 
 #[test]
-fn an_attempt_without_an_answer_is_settled_by_asking() {
+fn a_lost_answer_is_settled_by_a_query() {
     let scenario = Scenario::new();
     for name in ["done", "not", "unknown"] {
         scenario.act("a", name, &[Act::Unanswered]);
@@ -97,7 +98,7 @@ fn an_attempt_without_an_answer_is_settled_by_asking() {
     let outcome = Outcome { cid: Some("asked".into()), ..Outcome::default() };
     let answers = [
         ("done", AttemptStatus::Done(outcome)),
-        ("unknown", AttemptStatus::Unknown("nobody knows".into())),
+        ("unknown", AttemptStatus::Unknown("no trace".into())),
     ];
     scenario.scripts["a"]
         .answers
@@ -111,7 +112,7 @@ fn an_attempt_without_an_answer_is_settled_by_asking() {
 }
 
 #[test]
-fn what_was_sent_before_an_outage_is_asked_about_once_that_is_over() {
+fn lost_answers_of_an_outage_are_queried_after_it() {
     let scenario = Scenario::new();
     let outcome = Outcome { cid: Some("found".into()), ..Outcome::default() };
     scenario.scripts["a"].answers.lock().unwrap().insert("x".into(), AttemptStatus::Done(outcome));
@@ -122,9 +123,9 @@ fn what_was_sent_before_an_outage_is_asked_about_once_that_is_over() {
     assert_eq!(
         (scenario.get(2).status(), scenario.calls("a")),
         (Status::Pending, "x".into()),
-        "the lane is closed"
+        "the breaker is open"
     );
-    scenario.scripts["a"].away.store(false, Ordering::SeqCst);
+    scenario.scripts["a"].unreachable.store(false, Ordering::SeqCst);
     let report = scenario.process();
     assert_eq!((report.recovered, report.completed), (1, 3));
     assert_eq!(scenario.get(1).status(), Status::Completed);
@@ -132,7 +133,7 @@ fn what_was_sent_before_an_outage_is_asked_about_once_that_is_over() {
 }
 
 #[test]
-fn what_may_be_repeated_goes_back_at_an_outage_and_spends_no_attempt() {
+fn repeatable_operations_are_requeued_at_an_outage() {
     let scenario = Scenario::new();
     scenario.act("a", "harmless", &[Act::Lost]).add("a", "harmless y");
     let job = ProcessOptions { jobs: Some(1), ..ProcessOptions::default() };
@@ -145,12 +146,12 @@ fn what_may_be_repeated_goes_back_at_an_outage_and_spends_no_attempt() {
     assert_eq!(
         (report.postponed, scenario.calls("a")),
         (1, "harmless".into()),
-        "the lane is closed"
+        "the breaker is open"
     );
 }
 
 #[test]
-fn what_a_dead_loop_left_claimed_is_asked_about_and_goes_on() {
+fn claims_of_a_dead_loop_are_queried_and_continue() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Die]).act("a", "y", &[Act::Die]).add("a", "x y");
     let run =
@@ -169,7 +170,7 @@ fn what_a_dead_loop_left_claimed_is_asked_about_and_goes_on() {
 }
 
 #[test]
-fn what_nobody_can_tell_after_a_crash_counts_as_failed() {
+fn an_unknown_outcome_after_a_crash_is_a_failure() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Die]).add("a", "x");
     scenario
@@ -180,7 +181,7 @@ fn what_nobody_can_tell_after_a_crash_counts_as_failed() {
         .answers
         .lock()
         .unwrap()
-        .insert("x".into(), AttemptStatus::Unknown("nobody saw it".into()));
+        .insert("x".into(), AttemptStatus::Unknown("no trace".into()));
     let report = scenario.process();
     assert_eq!((report.recovered, report.failed), (1, 1));
     assert_eq!(scenario.get(1).state.failure().unwrap().error_type, "in_doubt");
@@ -188,7 +189,7 @@ fn what_nobody_can_tell_after_a_crash_counts_as_failed() {
 }
 
 #[test]
-fn no_operation_crashes_the_drain_for_ever() {
+fn no_operation_crashes_drain_loops_indefinitely() {
     let scenario = Scenario::new();
     scenario.act("a", "poison", &vec![Act::Die; 20]).add("a", "poison good");
     let mut deaths = 0;
@@ -210,7 +211,7 @@ fn no_operation_crashes_the_drain_for_ever() {
 }
 
 #[test]
-fn a_request_to_stop_hands_back_what_has_not_begun() {
+fn a_request_to_stop_requeues_operations_that_have_not_begun() {
     let mut scenario = Scenario::new();
     scenario.settings.jobs = 2;
     scenario.act("a", "x", &[Act::Hang]).act("a", "y", &[Act::Hang]).add("a", "x y z");
@@ -238,11 +239,12 @@ fn a_request_to_stop_hands_back_what_has_not_begun() {
 }
 
 #[test]
-fn a_second_loop_is_told_who_runs_the_first() {
+fn a_second_loop_learns_which_process_runs_the_first() {
     let scenario = Scenario::new();
     scenario.add("a", "x");
     let first = scenario.client();
-    let _held = first.wal().unwrap().lock_process(Duration::ZERO).unwrap();
+    let work = Some(DrainLoop::default());
+    let _held = first.wal().unwrap().lock_process(Duration::ZERO, work).unwrap();
     let refused =
         scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver);
     match refused {
@@ -256,7 +258,7 @@ fn a_second_loop_is_told_who_runs_the_first() {
 }
 
 #[test]
-fn a_loop_waits_for_somebody_who_needs_the_lock_for_moments() {
+fn a_loop_waits_for_a_process_that_holds_the_lock_for_moments() {
     let mut scenario = Scenario::new();
     scenario.settings.lock_timeout = Duration::from_secs(10);
     scenario.add("a", "x");
@@ -265,14 +267,64 @@ fn a_loop_waits_for_somebody_who_needs_the_lock_for_moments() {
         .environment(Arc::new(disk), scenario.clock.clone())
         .program("add")
         .build();
-    let held = short.wal().unwrap().lock_process(Duration::ZERO).unwrap();
+    let held = short.wal().unwrap().lock_process(Duration::ZERO, None).unwrap();
     let before = scenario.clock.now();
     let refused =
         scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver);
     assert!(matches!(refused, Err(ClientError::Wal(WalError::Busy { .. }))));
-    assert!(scenario.clock.now().millis_since(before) >= 10_000, "it was patient");
+    assert!(scenario.clock.now().millis_since(before) >= 10_000, "it waited for the lock");
     drop(held);
     assert_eq!(scenario.process().completed, 1);
+}
+
+/// Asks, whenever an attempt begins, why another operation has not completed.
+struct AskWhy<'a> {
+    scenario: &'a Scenario,
+    about: u64,
+    sentences: Vec<String>,
+}
+
+impl Observer for AskWhy<'_> {
+    fn started(&mut self, _operation: &Operation, _attempt: &Arc<Attempt>) {
+        let reference = Reference::Number(Number::new(self.about));
+        self.sentences.push(self.scenario.client().why(&reference).unwrap().sentence);
+    }
+}
+
+#[test]
+fn why_names_the_loop_of_a_library_and_its_limits() {
+    for (options, about, expected) in [
+        (
+            ProcessOptions {
+                limit: Some(1),
+                max_time: Some(Duration::from_secs(90)),
+                ..Default::default()
+            },
+            2,
+            " will execute it in this run, which ends after 1 operation or 90s, or the next",
+        ),
+        (
+            ProcessOptions { backend: Some(backend("a")), limit: Some(1), ..Default::default() },
+            3,
+            " drains backend `a` only; once that has ended, run `wal-cli process`",
+        ),
+        (
+            ProcessOptions {
+                only: Some(NumberSet::from_iter([Number::new(1)])),
+                ..Default::default()
+            },
+            3,
+            "it is due, but nothing is draining the log; run `wal-cli process`",
+        ),
+    ] {
+        let scenario = Scenario::new();
+        scenario.add("a", "one two").add("b", "three");
+        let library = scenario.builder().program("my-app").build();
+        let mut asked = AskWhy { scenario: &scenario, about, sentences: Vec::new() };
+        library.process(&options, &Stop::new(), &mut asked).unwrap();
+        assert_eq!(asked.sentences.len(), 1);
+        assert!(asked.sentences[0].ends_with(expected), "{:?}", asked.sentences);
+    }
 }
 
 #[test]
@@ -356,7 +408,7 @@ fn a_wrapped_function_is_logged_before_it_runs() {
 }
 
 #[test]
-fn waiting_carries_out_or_ends_in_time() {
+fn waiting_executes_operations_or_ends_in_time() {
     let scenario = Scenario::new();
     scenario.add("a", "x y");
     let client = scenario.client();
@@ -372,7 +424,7 @@ fn waiting_carries_out_or_ends_in_time() {
 }
 
 #[test]
-fn threads_that_log_at_once_share_frames_and_mix_nothing_up() {
+fn threads_that_log_concurrently_share_frames() {
     let scenario = Scenario::new();
     let client = scenario.client();
     let mut receipts = std::thread::scope(|scope| {
@@ -401,9 +453,9 @@ fn threads_that_log_at_once_share_frames_and_mix_nothing_up() {
 }
 
 #[test]
-fn waiting_out_an_outage_leaves_one_trace_and_not_thousands() {
+fn waiting_out_an_outage_leaves_one_history_entry() {
     let scenario = Scenario::new();
-    scenario.scripts["a"].away.store(true, Ordering::SeqCst);
+    scenario.scripts["a"].unreachable.store(true, Ordering::SeqCst);
     scenario.add("a", "x");
     let waited = scenario.client().run_and_wait(
         &[Reference::Number(Number::new(1))],
@@ -418,7 +470,7 @@ fn waiting_out_an_outage_leaves_one_trace_and_not_thousands() {
 }
 
 #[test]
-fn whoever_waits_takes_over_from_a_loop_that_died() {
+fn a_waiting_process_takes_over_from_a_dead_loop() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Die]).add("a", "x");
     scenario
@@ -433,7 +485,7 @@ fn whoever_waits_takes_over_from_a_loop_that_died() {
 }
 
 #[test]
-fn when_time_is_up_what_has_not_begun_goes_back() {
+fn operations_that_have_not_begun_are_requeued_at_the_deadline() {
     let mut scenario = Scenario::new();
     scenario.settings.jobs = 1;
     let names: Vec<String> = (0..50).map(|n| format!("n{n}")).collect();
@@ -510,7 +562,7 @@ fn a_damaged_partition_stops_only_what_needs_it() {
 }
 
 #[test]
-fn a_panicking_backend_gives_no_answer_and_stops_nothing() {
+fn a_panicking_backend_stops_nothing_else() {
     #[derive(Debug)]
     struct Panics;
     impl Backend for Panics {

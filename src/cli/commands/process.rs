@@ -15,7 +15,7 @@ use crate::cli::output::Output;
 use crate::cli::progress::Progress;
 use crate::cli::signals::Interrupts;
 use crate::cli::{references, waiting};
-use crate::client::{ClientError, HolderNote, ProcessReport, Reference};
+use crate::client::{ClientError, ProcessReport, Reference};
 use crate::operation::{BackendName, Number, Operation, Status};
 use crate::report::{
     DryRun, ErrorType, Settled, Skipped, Summary, operation_table, visible, write_plan,
@@ -135,8 +135,7 @@ impl Process {
         };
         // A drain loop may run indefinitely, but `add --wait` and the like end soon.
         let running = context.client.running_loop()?;
-        let is_loop = |note: &HolderNote| note.command.starts_with("process");
-        if context.lock_timeout_given || running.as_ref().is_some_and(|note| !is_loop(note)) {
+        if context.lock_timeout_given || running.is_some_and(|holder| holder.work.is_none()) {
             options.lock_timeout = context.client.settings().lock_timeout;
         }
         Ok(options)

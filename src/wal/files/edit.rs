@@ -70,13 +70,13 @@ impl FileStore {
         if !lock.try_lock(&*self.disk)? {
             return Ok(None);
         }
-        lock.hold(&*self.disk, &self.options.command, self.clock.now()).map(Some)
+        lock.hold(&*self.disk, &self.options.command, None, self.clock.now()).map(Some)
     }
 
     pub(in crate::wal) fn lock_checkpoint(&self) -> WalResult<HeldLock> {
         let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Checkpoint)?;
         lock.lock(&*self.disk, &*self.clock, self.options.lock_timeout)?;
-        lock.hold(&*self.disk, &self.options.command, self.clock.now())
+        lock.hold(&*self.disk, &self.options.command, None, self.clock.now())
     }
 
     pub(in crate::wal) fn manifest(&self) -> WalResult<Manifest> {

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::note::{self, AppendNote, HolderNote, SyncNote};
+use super::note::{self, AppendNote, DrainLoop, HolderNote, SyncNote};
 use crate::clock::Clock;
 use crate::disk::{Access, Disk, DiskFile};
 use crate::operation::Time;
@@ -112,8 +112,15 @@ impl LockFile {
     }
 
     /// Writes a note about the holder, and keeps the lock until the result is dropped.
-    pub fn hold(self, disk: &dyn Disk, command: &str, now: Time) -> WalResult<HeldLock> {
-        note::write(&*self.file, &HolderNote::new(disk.identity(), command, now))?;
+    pub fn hold(
+        self,
+        disk: &dyn Disk,
+        command: &str,
+        work: Option<DrainLoop>,
+        now: Time,
+    ) -> WalResult<HeldLock> {
+        let note = HolderNote::new(disk.identity(), command, work, now);
+        note::write(&*self.file, &note)?;
         Ok(HeldLock { lock: self })
     }
 

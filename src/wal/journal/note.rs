@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::disk::{DiskFile, DiskResult, Identity};
-use crate::operation::{Number, Revision, Time};
+use crate::operation::{BackendName, Number, Revision, Time};
 
 /// Bytes of a note.
 pub const NOTE_LEN: usize = 512;
@@ -72,11 +72,36 @@ pub struct HolderNote {
     pub since: Time,
     /// The host it runs on.
     pub host: String,
+    /// The drain loop that it runs; absent in notes of older versions, and if the process holds the
+    /// lock for a moment only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<DrainLoop>,
+}
+
+/// The operations that a drain loop takes, and the limits at which it ends.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainLoop {
+    /// True if it waits for new operations when none is due.
+    pub follow: bool,
+    /// The only backend whose operations it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<BackendName>,
+    /// The number of operations that it takes at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// The milliseconds after its start during which it takes operations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_time_ms: Option<u64>,
 }
 
 impl HolderNote {
     /// Returns the note of this process.
-    pub fn new(identity: &Identity, command: &str, now: Time) -> HolderNote {
+    pub fn new(
+        identity: &Identity,
+        command: &str,
+        work: Option<DrainLoop>,
+        now: Time,
+    ) -> HolderNote {
         HolderNote {
             boot: identity.boot_id.clone(),
             pid: identity.pid,
@@ -84,6 +109,7 @@ impl HolderNote {
             command: command.chars().take(100).collect(),
             since: now,
             host: identity.host.chars().take(100).collect(),
+            work,
         }
     }
 }
@@ -126,6 +152,29 @@ mod tests {
 
     use super::*;
     use crate::disk::{Access, Disk, Machine};
+
+    #[test]
+    fn notes_of_holders_fit_and_are_read_without_their_work() {
+        let disk = Machine::new().process();
+        let file = disk.open(Path::new("/n"), Access::CreateNew).unwrap();
+        let work = DrainLoop {
+            follow: true,
+            backend: Some(BackendName::new(&"b".repeat(64)).unwrap()),
+            limit: Some(u64::MAX),
+            max_time_ms: Some(u64::MAX),
+        };
+        let identity = Identity { pid: u32::MAX, started: u64::MAX, ..disk.identity().clone() };
+        let now = Time::from_millis(1_795_000_000_000);
+        let mut note = HolderNote::new(&identity, &"c".repeat(60), Some(work), now);
+        note.boot = "b".repeat(36);
+        note.host = "h".repeat(64);
+        write(&*file, &note).unwrap();
+        assert_eq!(read::<HolderNote>(&*file).unwrap(), Some(note.clone()));
+        // As older versions wrote it.
+        note.work = None;
+        write(&*file, &note).unwrap();
+        assert_eq!(read::<HolderNote>(&*file).unwrap(), Some(note));
+    }
 
     #[test]
     fn a_torn_or_missing_note_is_none() {

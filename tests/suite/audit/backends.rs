@@ -65,10 +65,12 @@ fn losses_in_the_local_store_are_found_and_restored() {
         (&0.into(), &false.into())
     );
     let shown = place.run("show 1");
-    assert!(shown.contains("went on as") && shown.contains("completed"), "{shown}");
+    assert!(shown.contains("replaced by") && shown.contains("completed"), "{shown}");
     let next = document["gone"][0]["went_on_as"]["number"].as_u64().unwrap();
-    assert!(place.run(&format!("show {next}")).contains("made from"));
-    assert!(place.run("why 1").contains(&format!("so it went on as operation {next} (pending)")));
+    assert!(place.run(&format!("show {next}")).contains("replaces"));
+    assert!(
+        place.run("why 1").contains(&format!("so it was reopened as operation {next} (pending)"))
+    );
     // Copies from there wait for it.
     let copy = place.json("show 15");
     assert_eq!(copy["operation"]["operation_type"], "copy");

@@ -63,7 +63,8 @@ fn an_outage_with_a_full_queue_costs_only_time() {
     until(&place, "what was claimed goes back", |status| status["stats"]["processing"] == 0);
     let why = place.run(&format!("why {OPERATIONS}"));
     assert!(
-        why.contains("its backend `ipfs` is away: ") && why.contains("tries again when it answers"),
+        why.contains("its backend `ipfs` is unreachable: ")
+            && why.contains("retries it when the backend answers"),
         "{why}"
     );
     let meanwhile = completed(&until(&place, "it is asked", |_| true));
@@ -172,7 +173,7 @@ fn unreachable_hanging_and_failing_backends_delay_no_other() {
     };
     assert_eq!((of("hanging", "processing"), of("dead", "pending")), (2, 2), "{status:#}");
     let why = place.run("why 1 2 4");
-    let says = ["not found locally", "has been carrying it out since", "`dead` is away"];
+    let says = ["not found locally", "has been executing it since", "`dead` is unreachable"];
     assert!(why.lines().zip(says).all(|(line, what)| line.contains(what)), "{why}");
     print!("40 operations beside those took {took:.1?}; then `why 1 2 4`:\n{why}");
     kill_process(Pid::from_child(&drain), Signal::TERM).unwrap();

@@ -151,7 +151,7 @@ fn a_half_configured_backend_reports_the_missing_setting() {
         place.settings(&format!("[backends.s3]\n{settings}"));
         let said = place.run("health --backend s3");
         assert!(
-            said.contains(&format!("s3: it has no `{missing}`; set `backends.s3.{missing}`")),
+            said.contains(&format!("s3: the setting `backends.s3.{missing}` is missing")),
             "{said}"
         );
     }
