@@ -193,7 +193,7 @@ fn an_unreachable_backend_is_asked_and_reported_once() {
     let [unverified] = &report.unverified[..] else { panic!("{report:?}") };
     assert_eq!(
         (unverified.backend.as_str(), unverified.operations, &unverified.failure.message[..]),
-        ("a", 5, "nobody listens")
+        ("a", 5, "connection refused")
     );
     assert_eq!((report.checked, report.intact, report.without_effect), (1, 1, 1));
     assert_eq!(scenario.scripts["a"].audited.lock().unwrap().len(), 1);
