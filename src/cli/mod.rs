@@ -1,7 +1,7 @@
 //! The command line: the only module that knows clap, the terminal and exit codes.
 //!
-//! Each command is one file in [`commands`], with its arguments, help and body. Everything that is
-//! printed goes through [`Output`](output::Output).
+//! Each command is one file in `commands`, with its arguments, help and body. Everything that is
+//! printed goes through `output::Output`.
 
 mod action;
 mod args;
