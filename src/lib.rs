@@ -73,42 +73,50 @@
 //! - [`Client::wrap`]: log a function of your own before it runs, and its outcome after.
 //! - [`Settings`]: retries, retention, spooling and backends; [`Settings::load`] reads what `wal-cli` uses.
 
-// The modules are public for the executable's tests only; what users need is re-exported below.
-#[doc(hidden)]
-pub mod backend;
+// Finds types that the exports below lack. Not with the modules of the executable: they implement
+// traits of other crates for types that no user meets.
+#![cfg_attr(not(any(test, feature = "cli", feature = "test-util")), warn(unnameable_types))]
+
+/// Declares modules that are public only to the tests: what a user needs is re-exported below.
+macro_rules! internal {
+    ($($(#[$attribute:meta])* $name:ident;)*) => {$(
+        #[cfg(feature = "test-util")]
+        $(#[$attribute])*
+        #[doc(hidden)]
+        pub mod $name;
+        #[cfg(not(feature = "test-util"))]
+        $(#[$attribute])*
+        mod $name;
+    )*};
+}
+
+internal! {
+    backend;
+    #[cfg(feature = "cli")]
+    bench;
+    #[cfg(feature = "cli")]
+    cli;
+    client;
+    clock;
+    config;
+    disk;
+    health;
+    operation;
+    queue;
+    #[cfg(feature = "cli")]
+    report;
+    wal;
+    worker;
+}
 mod suggest;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]
-pub mod bench;
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod cli;
-#[doc(hidden)]
-pub mod client;
-#[doc(hidden)]
-pub mod clock;
-#[doc(hidden)]
-pub mod config;
-#[doc(hidden)]
-pub mod disk;
-#[doc(hidden)]
-pub mod health;
-#[doc(hidden)]
-pub mod operation;
-#[doc(hidden)]
-pub mod queue;
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod report;
-#[doc(hidden)]
-pub mod wal;
-#[doc(hidden)]
-pub mod worker;
+pub use cli::run;
 
 pub use backend::{
     Addressing, Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Effect, EffectKind,
-    OperationTypes, ParameterError, RateLimiter, Reach, Refusal, Request,
+    OperationTypes, ParameterError, Reach, Refusal, Request,
 };
 pub use client::{
     Action, AddOptions, Archive, AuditFinding, AuditOptions, AuditReport, BackendHealth, BadInput,
@@ -121,10 +129,15 @@ pub use client::{
     StatusChange, StatusCounts, Stop, Unverified, Verified, Why,
 };
 pub use config::{
-    BackendSettings, BackendType, ConfigError, MockSettings, Secret, Settings, SpoolMode,
+    BackendKind, BackendSettings, BackendType, ConfigError, CustomSettings, IpfsSettings,
+    LocalSettings, MockSettings, Origin, S3Settings, Secret, Settings, SpoolMode, StorachaSettings,
+    Timeouts, UnixFsSettings,
 };
+pub use disk::DiskError;
 pub use operation::{
-    BackendName, Claim, Failure, FailureClass, Fields, HistoryEntry, InvalidName, Logged, Number,
-    Operation, OperationId, OperationType, Outcome, Revision, Source, State, Status, Time, Wait,
+    BackendName, Claim, Failure, FailureClass, Fields, HistoryEntry, IllegalTransition,
+    InvalidName, Logged, Number, Operation, OperationId, OperationType, Outcome, Revision, Source,
+    State, Status, Time, Wait,
 };
 pub use wal::WalError;
+pub use worker::NoPush;

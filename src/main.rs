@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    wal_cli::cli::run(std::env::args_os())
+    wal_cli::run(std::env::args_os())
 }

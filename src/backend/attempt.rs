@@ -23,7 +23,7 @@ pub struct Attempt {
 
 impl Attempt {
     /// Returns an attempt that moves bytes no faster than `limiter` allows. `None` sets no limit.
-    pub fn rate_limited(limiter: Option<Arc<RateLimiter>>) -> Attempt {
+    pub(crate) fn rate_limited(limiter: Option<Arc<RateLimiter>>) -> Attempt {
         Attempt { limiter, ..Attempt::default() }
     }
 

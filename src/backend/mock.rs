@@ -57,6 +57,7 @@ impl MockBackend {
     }
 
     /// Begins or ends an outage.
+    #[cfg(any(test, feature = "test-util"))]
     pub fn set_offline(&self, offline: bool) {
         self.offline.store(offline, Ordering::Relaxed);
     }

@@ -26,7 +26,7 @@ mod registry;
 #[cfg(any(feature = "ipfs", feature = "s3"))]
 mod runtime;
 #[cfg(feature = "s3")]
-mod s3;
+pub mod s3;
 mod standard;
 pub mod unixfs;
 
@@ -34,17 +34,12 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use attempt::{Attempt, AttemptError, AttemptStatus};
-pub use custom::CustomBackend;
 pub use effect::{AuditResult, Effect, EffectKind, Reach};
-#[cfg(feature = "ipfs")]
-pub use ipfs::{Credentials, IpfsBackend, IpfsOptions};
-pub use local::LocalBackend;
-pub use mock::{MockBackend, MockOptions};
-pub use parameters::{ParameterError, TYPES};
+pub use parameters::ParameterError;
+#[cfg(feature = "cli")]
+pub use parameters::TYPES;
 pub use rate_limit::RateLimiter;
 pub use registry::{Backends, Refusal};
-#[cfg(feature = "s3")]
-pub use s3::{AccessKeys, S3Backend, S3Options, UploadRecords};
 
 use crate::operation::{
     BackendName, Failure, Fields, Number, OperationId, OperationType, Outcome, Source,

@@ -21,7 +21,7 @@ pub struct RateLimiter {
 
 impl RateLimiter {
     /// Returns a limiter for all attempts that share it.
-    pub fn new(per_second: NonZeroU64, clock: Arc<dyn Clock>) -> RateLimiter {
+    pub(crate) fn new(per_second: NonZeroU64, clock: Arc<dyn Clock>) -> RateLimiter {
         RateLimiter { per_second, clock, free_at: Mutex::default() }
     }
 

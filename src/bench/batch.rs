@@ -36,7 +36,7 @@ pub fn batch(
     for _ in 0..blocks {
         let base = directory.join(format!("bench-batch-{}", clock.random()));
         let client = Client::builder(Settings::at(base.clone()))
-            .environment(disk.clone(), clock.clone())
+            .with_environment(disk.clone(), clock.clone())
             .program("bench batch")
             .build();
         let wal = client.wal()?;

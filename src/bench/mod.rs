@@ -174,7 +174,7 @@ pub fn append(
 ) -> Result<AppendRow, ClientError> {
     let base = directory.join(format!("bench-append-{}", clock.random()));
     let client = Client::builder(Settings::at(base.clone()))
-        .environment(disk.clone(), clock.clone())
+        .with_environment(disk.clone(), clock.clone())
         .program("bench append")
         .build();
     let per_thread = (FLUSHES * 2 / threads).max(5);

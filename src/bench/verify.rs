@@ -37,7 +37,7 @@ pub fn verify(
 ) -> Result<VerifyRow, ClientError> {
     let base = directory.join(format!("bench-verify-{}", clock.random()));
     let client = Client::builder(Settings::at(base.clone()))
-        .environment(disk.clone(), clock.clone())
+        .with_environment(disk.clone(), clock.clone())
         .program("bench verify")
         .build();
     let wal = client.wal()?;

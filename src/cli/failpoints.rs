@@ -19,7 +19,7 @@ pub fn client(settings: &Settings, command: &str) -> Option<(Client, Arc<Failpoi
         layout.role_of(path)
     });
     let mut client = Client::builder(settings.clone())
-        .environment(Arc::new(disk), Arc::new(SystemClock::new()))
+        .with_environment(Arc::new(disk), Arc::new(SystemClock::new()))
         .program(command)
         .build();
     let wrap =

@@ -50,6 +50,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Parses arguments, the first of which is the program's name. On failure returns the usage error
 /// that the program would print.
+#[cfg(feature = "test-util")]
 pub fn understands(args: &[OsString]) -> Result<(), String> {
     match parse(Program::of(args.first()), args) {
         Err(error) if error.use_stderr() => Err(error.to_string()),

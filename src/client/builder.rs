@@ -46,10 +46,19 @@ impl ClientBuilder {
         self
     }
 
+    /// Replaces the operating system's disk and clock, such as by a simulated machine.
+    #[cfg(feature = "test-util")]
+    pub fn environment(self, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> ClientBuilder {
+        self.with_environment(disk, clock)
+    }
+
     /// Replaces the operating system's disk and clock.
     #[cfg(any(feature = "cli", feature = "test-util"))]
-    #[doc(hidden)]
-    pub fn environment(mut self, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> ClientBuilder {
+    pub(crate) fn with_environment(
+        mut self,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+    ) -> ClientBuilder {
         (self.disk, self.clock) = (disk, clock);
         self
     }

@@ -128,7 +128,7 @@ impl Client {
     /// Checks the disk of a directory, in a subdirectory that is removed afterwards.
     ///
     /// `directory: None` takes that of the log, or its closest existing ancestor. A power failure cannot be simulated.
-    pub fn durability(
+    pub(crate) fn durability(
         &self,
         directory: Option<&Path>,
         rounds: u32,

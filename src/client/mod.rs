@@ -29,7 +29,7 @@ pub use batch::{Batch, DELAY_MAX, NumberOrText, OperationLine, Receipts, Seconds
 pub use builder::ClientBuilder;
 pub use change::{Action, Changed, OnInvalid, Skipped};
 #[cfg(any(feature = "cli", feature = "test-util"))]
-pub use durability::{Check, CheckResult, Durability, FlushTimes, KillCounts, Processes};
+pub use durability::{Check, Durability, Processes};
 pub use error::ClientError;
 pub use failures::{CauseGroup, Failures};
 pub use inputs::{BadInput, BadInputs};
@@ -101,20 +101,19 @@ impl Client {
     }
 
     /// Returns the configured and registered backends.
-    #[doc(hidden)]
-    pub fn backends(&self) -> &Backends {
+    #[cfg(feature = "cli")]
+    pub(crate) fn backends(&self) -> &Backends {
         &self.backends
     }
 
     /// Returns the clock.
-    #[doc(hidden)]
-    pub fn clock(&self) -> &Arc<dyn Clock> {
+    #[cfg(feature = "cli")]
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
 
     /// Returns the log, opened for writing; creates it if it does not exist.
-    #[doc(hidden)]
-    pub fn wal(&self) -> Result<&Wal, ClientError> {
+    pub(crate) fn wal(&self) -> Result<&Wal, ClientError> {
         if let Some(wal) = self.wal.get() {
             return Ok(wal);
         }
@@ -125,6 +124,12 @@ impl Client {
         let wal =
             Wal::open(self.disk.clone(), self.clock.clone(), self.layout.clone(), self.options())?;
         Ok(self.wal.get_or_init(|| wal))
+    }
+
+    /// Returns the log itself, for tests of what is below the client.
+    #[cfg(feature = "test-util")]
+    pub fn log(&self) -> Result<&Wal, ClientError> {
+        self.wal()
     }
 
     fn options(&self) -> Options {

@@ -125,3 +125,24 @@ fn child<'a>(parent: &'a mut Item, name: &str, implicit: bool) -> Option<&'a mut
     }
     Some(item)
 }
+
+impl Field<'_> {
+    /// Returns what to write to the file for a word that the field has accepted.
+    pub(super) fn to_toml(&self, word: &str) -> toml_edit::Value {
+        let word = word.trim();
+        match self {
+            Field::Bool(field) => (**field).into(),
+            Field::MaybeBool(Some(value)) => (*value).into(),
+            // As it was typed: `64 MiB`, `2 min` and `~/here` are easier to read than their values.
+            _ => match (word.parse::<i64>(), word.parse::<f64>()) {
+                (Ok(value), _) if self.is_number() => value.into(),
+                (_, Ok(value)) if self.is_number() => value.into(),
+                _ => word.into(),
+            },
+        }
+    }
+
+    fn is_number(&self) -> bool {
+        matches!(self, Field::Integer(..) | Field::Bytes(..) | Field::Seconds(..) | Field::Ratio(_))
+    }
+}

@@ -1,11 +1,10 @@
-//! One value: reading it from text or TOML, checking it, showing it.
+//! One value: reading it from text or TOML, and checking it.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde_json::{Value as Json, json};
 
 use super::{BackendType, Secret, SpoolMode};
 use crate::operation::BackendName;
@@ -95,6 +94,7 @@ impl Base<'_> {
 /// An integer field of any width.
 pub(super) trait Integer {
     /// Its value, if it has one.
+    #[cfg(feature = "cli")]
     fn get(&self) -> Option<u64>;
     /// Sets it; false if it has no room for the value.
     fn put(&mut self, value: u64) -> bool;
@@ -103,6 +103,7 @@ pub(super) trait Integer {
 macro_rules! integer {
     ($($int:ty),+) => {$(
         impl Integer for $int {
+            #[cfg(feature = "cli")]
             fn get(&self) -> Option<u64> {
                 u64::try_from(*self).ok()
             }
@@ -116,6 +117,7 @@ macro_rules! integer {
 integer!(u32, u64, usize);
 
 impl Integer for Option<usize> {
+    #[cfg(feature = "cli")]
     fn get(&self) -> Option<u64> {
         self.as_ref().and_then(Integer::get)
     }
@@ -160,7 +162,10 @@ pub(super) enum Field<'a> {
     /// The name of a backend or nothing.
     MaybeBackend(&'a mut Option<BackendName>),
     /// A type of backend.
-    Type(BackendType),
+    Type(
+        #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "`config show` prints it"))]
+        BackendType,
+    ),
 }
 
 impl Field<'_> {
@@ -258,49 +263,6 @@ impl Field<'_> {
             Field::Type(_) => BackendType::ALL.map(BackendType::as_str).into(),
             _ => Vec::new(),
         }
-    }
-
-    /// What the field stands at.
-    pub(super) fn show(self) -> Json {
-        match self {
-            Field::Bool(field) => json!(*field),
-            Field::MaybeBool(field) => json!(*field),
-            Field::Integer(field, _) => json!(field.get()),
-            Field::Bytes(field, _) => json!(*field),
-            Field::Seconds(field, _) if field.subsec_nanos() == 0 => json!(field.as_secs()),
-            Field::Seconds(field, _) => json!(field.as_secs_f64()),
-            Field::Ratio(field) => json!(*field),
-            Field::Text(field) | Field::HostName(field) | Field::Url(field) => json!(field),
-            // Only whether there is one; whoever shows it masks it by its key as well.
-            Field::Secret(field) => json!(field.as_ref().map(|secret| format!("{secret:?}"))),
-            Field::Path(field) => json!(field.to_string_lossy()),
-            Field::MaybePath(field) => json!(field.as_ref().map(|path| path.to_string_lossy())),
-            Field::Command(field) if field.is_empty() => Json::Null,
-            Field::Command(field) => json!(field),
-            Field::Spool(field) => json!(field.as_str()),
-            Field::Backend(field) => json!(field.as_str()),
-            Field::MaybeBackend(field) => json!(field.as_ref().map(BackendName::as_str)),
-            Field::Type(field) => json!(field.as_str()),
-        }
-    }
-
-    /// What to write to the file for a word that the field has taken.
-    pub(super) fn to_toml(&self, word: &str) -> toml_edit::Value {
-        let word = word.trim();
-        match self {
-            Field::Bool(field) => (**field).into(),
-            Field::MaybeBool(Some(value)) => (*value).into(),
-            // As it was typed: 64 MiB, 2 min and ~/here say more than what they come to.
-            _ => match (word.parse::<i64>(), word.parse::<f64>()) {
-                (Ok(value), _) if self.is_number() => value.into(),
-                (_, Ok(value)) if self.is_number() => value.into(),
-                _ => word.into(),
-            },
-        }
-    }
-
-    fn is_number(&self) -> bool {
-        matches!(self, Field::Integer(..) | Field::Bytes(..) | Field::Seconds(..) | Field::Ratio(_))
     }
 }
 

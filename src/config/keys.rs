@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value as Json;
-
 use super::field::Field;
-use super::{BackendSettings, BackendType, ConfigError, Entry, Loaded, Origin, Settings};
+use super::{BackendSettings, BackendType, ConfigError, Origin, Settings};
 use crate::operation::BackendName;
 use crate::suggest;
 
@@ -16,6 +14,7 @@ pub(super) struct Key<T: 'static> {
     /// The end of its environment variable's name.
     pub variable: &'static str,
     /// Its meaning, in one line.
+    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "`config show` prints it"))]
     pub about: &'static str,
     access: Access<T>,
 }
@@ -279,29 +278,6 @@ pub(super) fn find<T>(table: &'static [Key<T>], name: &str) -> Option<&'static K
     table.iter().find(|key| key.name == name)
 }
 
-/// Returns every key with its value.
-pub(super) fn all(loaded: &Loaded) -> Vec<Entry> {
-    let mut settings = loaded.settings.clone();
-    let mut entries = Vec::new();
-    let mut push = |name: String, value: Json, about: &'static str| {
-        let origin = loaded.origin(&name).clone();
-        entries.push(Entry { value: redacted(&name, value), key: name, origin, about });
-    };
-    for key in &GLOBAL_KEYS {
-        if let Some(field) = key.field(&mut settings) {
-            push(key.name.to_owned(), field.show(), key.about);
-        }
-    }
-    for (backend, settings) in &mut settings.backends {
-        for key in &BACKEND_KEYS {
-            if let Some(field) = key.field(settings) {
-                push(format!("backends.{backend}.{}", key.name), field.show(), key.about);
-            }
-        }
-    }
-    entries
-}
-
 /// Returns the error for an unknown key, with a suggestion.
 pub(super) fn unknown(
     backends: &BTreeMap<BackendName, BackendSettings>,
@@ -352,13 +328,5 @@ pub fn redact(key: &str, value: &str) -> String {
     match authority.rsplit_once('@') {
         Some((user, _)) => format!("{scheme}://{HIDDEN}{}", &rest[user.len()..]),
         None => value.to_owned(),
-    }
-}
-
-fn redacted(key: &str, value: Json) -> Json {
-    match value {
-        Json::String(text) => Json::String(redact(key, &text)),
-        Json::Array(items) if is_secret(key) => Json::String(redact(key, &format!("{items:?}"))),
-        other => other,
     }
 }

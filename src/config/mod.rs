@@ -7,12 +7,15 @@
 //! lines, and no line numbers, no suggestions for misspelled keys, and no editing of the file.
 
 mod backends;
+#[cfg(feature = "cli")]
 mod edit;
 mod error;
 mod field;
 mod keys;
 mod layers;
 mod settings;
+#[cfg(feature = "cli")]
+mod show;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -25,12 +28,17 @@ pub use backends::{
     BackendKind, BackendSettings, BackendType, CustomSettings, IpfsSettings, LocalSettings,
     MockSettings, S3Settings, Secret, StorachaSettings, Timeouts, UnixFsSettings,
 };
+#[cfg(feature = "cli")]
 pub use edit::{is_path, set};
 pub use error::{ConfigError, Warning};
-pub use field::{parse_bytes, parse_seconds};
-pub use keys::{is_secret, redact};
+#[cfg(any(test, feature = "test-util"))]
+pub use field::parse_bytes;
+pub use field::parse_seconds;
+pub use keys::redact;
 pub use layers::VARIABLE_PREFIX;
 pub use settings::{Settings, SpoolMode};
+#[cfg(feature = "cli")]
+pub use show::{Entry, entries, get};
 
 /// The place where a value was set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,22 +126,10 @@ pub struct Loaded {
 
 impl Loaded {
     /// Returns where a key was set.
+    #[cfg(feature = "cli")]
     pub fn origin(&self, key: &str) -> &Origin {
         self.origins.get(key).unwrap_or(&Origin::Default)
     }
-}
-
-/// One key as `config show` prints it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
-    /// Its full name, `backends.ipfs.endpoint` for example.
-    pub key: String,
-    /// Its value, with secrets redacted; null if it is not set.
-    pub value: serde_json::Value,
-    /// Where that was set.
-    pub origin: Origin,
-    /// Its meaning, in one line.
-    pub about: &'static str,
 }
 
 /// Loads the settings of the user who runs this process.
@@ -157,23 +153,11 @@ pub fn load_from(
 /// Loads settings and returns all errors in them, for `config check`.
 ///
 /// Keys with errors have their defaults in the result. Fails if the file cannot be read or parsed.
+#[cfg(feature = "cli")]
 pub fn check(
     sources: Sources<'_, impl IntoIterator<Item = (OsString, OsString)>>,
 ) -> Result<(Loaded, Vec<ConfigError>), ConfigError> {
     layers::read(sources)
-}
-
-/// Returns every key with its value and origin, in the order of the manual.
-pub fn entries(loaded: &Loaded) -> Vec<Entry> {
-    keys::all(loaded)
-}
-
-/// Returns one key with its value and origin. Fails if there is no such key.
-pub fn get(loaded: &Loaded, key: &str) -> Result<Entry, ConfigError> {
-    match keys::all(loaded).into_iter().find(|entry| entry.key == key) {
-        Some(entry) => Ok(entry),
-        None => Err(keys::unknown(&loaded.settings.backends, key, None)),
-    }
 }
 
 impl Settings {

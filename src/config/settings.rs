@@ -112,7 +112,7 @@ impl Settings {
     }
 
     /// Returns how failed attempts are retried.
-    pub fn retry_policy(&self) -> RetryPolicy {
+    pub(crate) fn retry_policy(&self) -> RetryPolicy {
         RetryPolicy::new(self.retry_delay, self.retry_after_max)
     }
 

@@ -41,9 +41,9 @@ pub fn archive_table(archives: &[Archive], style: &Style) -> String {
         };
         table.row(vec![
             // The name includes the day, and all archives are in one directory.
-            Cell::plain(archive.file.name.rsplit('/').next().unwrap_or_default()),
-            Cell::right(archive.file.live().to_string()),
-            Cell::right(bytes(archive.file.bytes)),
+            Cell::plain(archive.name().rsplit('/').next().unwrap_or_default()),
+            Cell::right(archive.operations().to_string()),
+            Cell::right(bytes(archive.bytes())),
             Cell::painted(archive.state.as_str(), paint),
             Cell::plain(destination),
         ]);

@@ -22,14 +22,18 @@ pub use audit::write_audit;
 pub use bench::{write_append, write_batch, write_bench_verify, write_floor};
 pub use documents::*;
 pub use failures::write_failures;
-pub use health::{health_line, history_marks, write_health};
+pub use health::{health_line, write_health};
 pub use operation::write_operation;
 pub use plan::write_plan;
 pub use result::{outcome_word, summary, write_listing, write_result};
-pub use schema::{COMMANDS, CommandSchema};
+pub use schema::COMMANDS;
+#[cfg(feature = "test-util")]
+pub use schema::CommandSchema;
 pub use status::write_status;
 pub use table::{Cell, Table};
-pub use text::{ago, bytes, plural, shortened, span, visible, wrapped};
+#[cfg(feature = "test-util")]
+pub use text::ago;
+pub use text::{bytes, plural, shortened, span, visible, wrapped};
 pub use verify::{write_durability, write_findings, write_repaired, write_verified};
 
 use crate::operation::{Operation, Status, Time};

@@ -236,6 +236,7 @@ impl CommandSchema {
     }
 
     /// Returns the name of the schema's file in `docs/schema`.
+    #[cfg(any(test, feature = "test-util"))]
     pub fn file_name(&self) -> String {
         format!("{}.json", self.command.replace(' ', "-"))
     }

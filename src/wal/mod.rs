@@ -48,9 +48,10 @@ pub use files::destination::{BadPush, Push};
 pub use files::edit::{ARCHIVE_PARTITIONS, CheckpointReport};
 pub use files::push::{PushReport, PushedArchive};
 pub use files::push_state::{Archive, PushState};
-pub use files::receipts::Receipt;
 pub use files::retention::{CleanupPlan, Retention};
-pub use journal::lock::{HeldLock, LockFile};
+pub use journal::lock::HeldLock;
+#[cfg(feature = "test-util")]
+pub use journal::lock::LockFile;
 pub use journal::note::{self, DrainLoop, HolderNote};
 pub use layout::{Layout, LockName};
 pub use manifest::FileEntry;
@@ -62,4 +63,6 @@ pub use read::scan::Order;
 pub use read::view::{CatchUp, View};
 pub use repair::{Loss, Repaired, repair};
 pub use spool::{NotTaken, Stage, Staged, hash_of};
-pub use verify::{Finding, FindingKind, Progress, Verified, decode_files, verify};
+#[cfg(feature = "cli")]
+pub use verify::decode_files;
+pub use verify::{Finding, FindingKind, Verified, verify};

@@ -120,6 +120,7 @@ impl Wal {
     }
 
     /// Returns how the log is written.
+    #[cfg(any(test, feature = "test-util"))]
     pub fn options(&self) -> &Options {
         &self.options
     }
@@ -135,6 +136,7 @@ impl Wal {
     }
 
     /// Reads the log as it is now. Calls `look` again if files vanish meanwhile.
+    #[cfg(any(test, feature = "test-util"))]
     pub fn read<T>(&self, look: impl FnMut(&mut View) -> WalResult<T>) -> WalResult<T> {
         self.journal.read(look)
     }
@@ -200,6 +202,7 @@ impl Wal {
     }
 
     /// Logs operations, some with staged content, which is durable before their frame is written.
+    #[cfg(any(test, feature = "test-util"))]
     pub fn append_staged(
         &self,
         operations: Vec<(Logged, Option<Staged>)>,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use wal_cli::backend::{MockBackend, MockOptions};
+use wal_cli::backend::mock::{MockBackend, MockOptions};
 use wal_cli::client::{
     AddOptions, Client, NumberOrText, OnInvalid, OperationLine, Reference, SecondsOrText,
 };

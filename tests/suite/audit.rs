@@ -13,10 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use wal_cli::backend::local::LocalBackend;
 use wal_cli::backend::unixfs::Options;
-use wal_cli::backend::{
-    Attempt, AttemptError, AttemptStatus, AuditResult, Backend, LocalBackend, Request,
-};
+use wal_cli::backend::{Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Request};
 use wal_cli::client::{
     AuditOptions, AuditReport, Client, ClientError, FollowUp, NoObserver, OnInvalid,
     ProcessOptions, Reference, Stop,

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use wal_cli::backend::{Attempt, AttemptError, CustomBackend};
+use wal_cli::backend::custom::CustomBackend;
+use wal_cli::backend::{Attempt, AttemptError};
 use wal_cli::clock::SystemClock;
 use wal_cli::disk::OsDisk;
 

@@ -12,9 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use daemon::{Kubo, endpoint};
-use wal_cli::backend::{
-    Attempt, AttemptError, AttemptStatus, Backend, Credentials, IpfsBackend, IpfsOptions,
-};
+use wal_cli::backend::ipfs::{Credentials, IpfsBackend, IpfsOptions};
+use wal_cli::backend::{Attempt, AttemptError, AttemptStatus, Backend};
 use wal_cli::clock::SystemClock;
 use wal_cli::disk::OsDisk;
 use wal_cli::operation::FailureClass;
@@ -145,7 +144,7 @@ fn every_type_behaves_as_on_local() {
         "/shared",
     ));
     let place = home.path().join("store");
-    let local = wal_cli::backend::LocalBackend::new(
+    let local = wal_cli::backend::local::LocalBackend::new(
         Arc::new(OsDisk::new()),
         Arc::new(SystemClock::new()),
         place,

@@ -601,7 +601,7 @@ fn the_next_push_completes_an_interrupted_one() {
             let view = world.view();
             for archive in view.archives(world.clock.now(), None).unwrap() {
                 marked_only +=
-                    u64::from(archive.file.pushed.is_some() && archive.state == PushState::Ready);
+                    u64::from(archive.is_assigned() && archive.state == PushState::Ready);
             }
             let wal = world.wal();
             // A cleanup may come before the next push.

@@ -13,9 +13,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use server::{BUCKET, Identity, OWNER, S3};
-use wal_cli::backend::{
-    AccessKeys, Attempt, AttemptError, AttemptStatus, Backend, S3Backend, S3Options, UploadRecords,
-};
+use wal_cli::backend::s3::{AccessKeys, S3Backend, S3Options, UploadRecords};
+use wal_cli::backend::{Attempt, AttemptError, AttemptStatus, Backend};
 use wal_cli::clock::{Clock, SystemClock};
 use wal_cli::disk::OsDisk;
 use wal_cli::operation::BackendName;

@@ -244,7 +244,7 @@ fn a_second_loop_learns_which_process_runs_the_first() {
     scenario.add("a", "x");
     let first = scenario.client();
     let work = Some(DrainLoop::default());
-    let _held = first.wal().unwrap().lock_process(Duration::ZERO, work).unwrap();
+    let _held = first.log().unwrap().lock_process(Duration::ZERO, work).unwrap();
     let refused =
         scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver);
     match refused {
@@ -267,7 +267,7 @@ fn a_loop_waits_for_a_process_that_holds_the_lock_for_moments() {
         .environment(Arc::new(disk), scenario.clock.clone())
         .program("add")
         .build();
-    let held = short.wal().unwrap().lock_process(Duration::ZERO, None).unwrap();
+    let held = short.log().unwrap().lock_process(Duration::ZERO, None).unwrap();
     let before = scenario.clock.now();
     let refused =
         scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver);
@@ -532,7 +532,7 @@ fn an_operation_is_changed_once_in_one_write() {
     let claim =
         wal_cli::operation::Claim { pid: 1, host: "h".into(), started: scenario.clock.now() };
     let change = wal_cli::wal::Change::Next(known, wal_cli::operation::Event::Claimed { claim });
-    let twice = client.wal().unwrap().transact(|_| Ok((vec![change.clone(), change.clone()], ())));
+    let twice = client.log().unwrap().transact(|_| Ok((vec![change.clone(), change.clone()], ())));
     assert!(matches!(twice, Err(WalError::Conflict { number: Number::FIRST })), "{twice:?}");
     assert_eq!(scenario.process().completed, 1);
 }
@@ -545,7 +545,7 @@ fn a_damaged_partition_stops_only_what_needs_it() {
     let client = scenario.client();
     client.checkpoint().unwrap();
     let damaged = client
-        .wal()
+        .log()
         .unwrap()
         .read(|view| Ok(view.manifest().unwrap().files[0].name.clone()))
         .unwrap();

@@ -10,17 +10,19 @@ mod file;
 mod hamt;
 mod node;
 mod options;
+#[cfg(any(test, feature = "ipfs"))]
 mod read;
 #[cfg(test)]
 mod tests;
 
 pub use cid::{Cid, Version};
 
-pub use child::{Child, DirectoryError};
+pub use child::Child;
 pub use directory::{Directory, directory, directory_of_shape};
 pub use file::FileHasher;
 pub use node::{Node, symlink};
 pub use options::{CidVersion, Options, Sharding};
+#[cfg(any(test, feature = "ipfs"))]
 pub use read::{Block, BlockError, decode, inline, verify};
 
 /// The code of raw blocks in CIDs.

@@ -129,10 +129,10 @@ impl<'a> ArchiveList<'a> {
                 status: AsName(operation.status()),
             });
             ListedDoc {
-                name: &archive.file.name,
+                name: archive.name(),
                 day: date(archive.day),
-                operations: archive.file.live(),
-                bytes: archive.file.bytes,
+                operations: archive.operations(),
+                bytes: archive.bytes(),
                 state: OpenCode(archive.state.as_str()),
                 destination: archive.to.as_deref(),
                 operation,

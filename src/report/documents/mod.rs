@@ -24,15 +24,15 @@ mod words;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-pub use archive::{ArchiveList, ArchivePush, date};
+pub use archive::{ArchiveList, ArchivePush};
 pub use audit::AuditDoc;
 pub use bench::{Append, BatchDoc, BenchVerifyDoc, Floor};
-pub use change::{Change, LeftOut};
+pub use change::Change;
 pub use error::{BadInputDoc, ErrorDoc, ErrorFields, ErrorType, Offset, SkippedDoc, UnfinishedDoc};
 pub use health::Health;
 pub use list::{List, ListText};
 pub use operation::{OperationDoc, Operations, OperationsDoc, ShownMany, ShownOne};
-pub use process::{HolderDoc, Settled, Skipped, Summary};
+pub use process::{Settled, Skipped, Summary};
 pub use program::{Completions, OneSchema, SchemaDoc, Schemas};
 pub use reasons::{DryRun, Failures, Why};
 pub use receipts::ReceiptsDoc;
@@ -42,7 +42,7 @@ pub use settings::{
 pub use status::StatusDoc;
 pub use upkeep::{Checkpoint, Cleanup};
 pub use verify::{DurabilityDoc, RepairedDoc, VerifiedDoc};
-pub use words::{AsDisplay, AsName, Cid, OpenCode, Sha256};
+pub use words::{AsDisplay, AsName, OpenCode};
 
 /// A value that can be printed as one line of JSON.
 pub trait Line {
@@ -74,6 +74,7 @@ impl<R: Serialize + JsonSchema> Documented for R {}
 
 impl<'a, R: Documented> Document<'a, R> {
     /// Returns the document of a success.
+    #[cfg(any(test, feature = "test-util"))]
     pub fn done(result: R) -> Document<'a, R> {
         Document { success: true, result: Some(result), error: None }
     }

@@ -60,7 +60,8 @@ enum Entries {
 }
 
 impl Committed {
-    /// How many operations.
+    /// Returns the number of operations.
+    #[cfg(any(test, feature = "test-util"))]
     pub fn count(&self) -> u64 {
         self.numbers.iter().map(|(first, last)| last.since(*first) + 1).sum()
     }
@@ -144,7 +145,8 @@ impl FileStore {
 }
 
 impl<'w> Batch<'w> {
-    /// How many operations were pushed.
+    /// Returns the number of operations that were pushed.
+    #[cfg(any(test, feature = "test-util"))]
     pub fn count(&self) -> u64 {
         self.count
     }

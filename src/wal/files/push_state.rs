@@ -55,14 +55,35 @@ impl PushState {
 /// An archive and its push state.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Archive {
-    /// What the manifest says of it.
-    pub file: FileEntry,
+    pub(crate) file: FileEntry,
     /// Any instant of its day.
     pub day: Time,
     /// The destination; none if none is configured, or if the archive is not pushed.
     pub to: Option<String>,
     /// How far it has come.
     pub state: PushState,
+}
+
+impl Archive {
+    /// Returns the path of the file, relative to the log.
+    pub fn name(&self) -> &str {
+        &self.file.name
+    }
+
+    /// Returns the number of operations in it.
+    pub fn operations(&self) -> u64 {
+        self.file.live()
+    }
+
+    /// Returns the size of the file in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.file.bytes
+    }
+
+    /// Returns whether its destination is recorded in the manifest, which precedes its push.
+    pub fn is_assigned(&self) -> bool {
+        self.file.pushed.is_some()
+    }
 }
 
 impl View {

@@ -96,7 +96,7 @@ pub struct DrainLoop {
 
 impl HolderNote {
     /// Returns the note of this process.
-    pub fn new(
+    pub(crate) fn new(
         identity: &Identity,
         command: &str,
         work: Option<DrainLoop>,

@@ -212,11 +212,6 @@ impl FileEntry {
         self.numbers.0 <= number && number <= self.numbers.1 && !self.superseded.contains(number)
     }
 
-    /// Whether it has live rows that wait to be carried out by this backend.
-    pub fn has_waiting(&self, backend: &BackendName) -> bool {
-        self.counts.iter().any(|((status, name, _), _)| status.is_waiting() && name == backend)
-    }
-
     /// Live rows of a status.
     pub fn count_of(&self, status: Status) -> u64 {
         self.counts.iter().filter(|((is, _, _), _)| *is == status).map(|(_, n)| n).sum()

@@ -417,11 +417,6 @@ impl View {
         }
     }
 
-    /// Revision of the last transition of an operation, if the journal has one.
-    pub fn journal_revision(&self, number: Number) -> Option<Revision> {
-        self.journal.touched.get(&number).map(|touched| touched.revision)
-    }
-
     /// Revision and status of an operation, without decoding more than its row.
     pub fn revision_and_status(
         &self,

@@ -8,7 +8,6 @@ use arrow_array::{
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::{Table, decode_row};
-use crate::disk::Disk;
 use crate::operation::{
     BackendName, FailureClass, Number, Operation, OperationId, OperationType, Revision, Status,
     Time,
@@ -431,7 +430,8 @@ fn check_history(columns: &Columns<'_>, row: usize, status: Status, revision: Re
 
 /// Decodes a file into Arrow batches and nothing else: what checking it is measured against. Its
 /// rows.
-pub fn decode(disk: &dyn Disk, path: &std::path::Path) -> WalResult<u64> {
+#[cfg(feature = "cli")]
+pub fn decode(disk: &dyn crate::disk::Disk, path: &std::path::Path) -> WalResult<u64> {
     let broken = |error: String| WalError::damaged(path, None, error);
     let bytes = bytes::Bytes::from(disk.read(path)?);
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)

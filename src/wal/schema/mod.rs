@@ -25,7 +25,9 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
 
-pub use check::{Checked, Salvaged, Spooled, decode, salvage};
+#[cfg(feature = "cli")]
+pub use check::decode;
+pub use check::{Checked, Salvaged, Spooled, salvage};
 
 use crate::disk::Disk;
 use crate::operation::{

@@ -172,6 +172,7 @@ pub(super) fn verify_repeatedly(
 
 /// Decodes the files of a log into Arrow batches, on as many threads as a check uses, as a baseline
 /// for benchmarks. Returns the number of rows.
+#[cfg(feature = "cli")]
 pub fn decode_files(disk: &Arc<dyn Disk>, layout: &Layout) -> WalResult<u64> {
     let manifest = Manifest::load(&**disk, layout)?;
     let files = manifest.map(|manifest| manifest.files).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Every network fault × every type of operation: its state, its error, and the time of its retry.
 
-use wal_cli::backend::{Attempt, AttemptError, S3Options};
+use wal_cli::backend::s3::S3Options;
+use wal_cli::backend::{Attempt, AttemptError};
 use wal_cli::config::Secret;
 use wal_cli::operation::{FailureClass, Operation, Status};
 

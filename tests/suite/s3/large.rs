@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use wal_cli::backend::{Attempt, AttemptError, Backend, S3Options};
+use wal_cli::backend::s3::S3Options;
+use wal_cli::backend::{Attempt, AttemptError, Backend};
 
 use super::server::{BUCKET, OWNER, S3};
 use super::{backend, before, configure, options, shown};

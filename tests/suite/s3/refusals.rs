@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use wal_cli::backend::{Attempt, AttemptError, Backend, S3Backend, S3Options, UploadRecords};
+use wal_cli::backend::s3::{S3Backend, S3Options, UploadRecords};
+use wal_cli::backend::{Attempt, AttemptError, Backend};
 use wal_cli::clock::{Clock, ManualClock, SystemClock};
 use wal_cli::disk::OsDisk;
 use wal_cli::operation::FailureClass;
