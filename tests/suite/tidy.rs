@@ -549,6 +549,38 @@ fn files_stay_readable_in_one_sitting() {
 }
 
 #[test]
+fn every_source_file_is_part_of_a_module() {
+    for source in sources("src").into_iter().chain(sources("tests")) {
+        let name = source.path.file_stem().unwrap().to_str().unwrap();
+        let mut folder = source.path.parent().unwrap();
+        let name = match name {
+            "lib" | "main" | "all" => continue,
+            "mod" => {
+                let own = folder.file_name().unwrap().to_str().unwrap();
+                folder = folder.parent().unwrap();
+                own
+            }
+            name => name,
+        };
+        let roots = match folder.to_str().unwrap() {
+            "src" => ["src/lib.rs".into(), "src/main.rs".into()],
+            "tests" | "tests/suite" => ["tests/all.rs".into(), PathBuf::new()],
+            _ => [folder.join("mod.rs"), folder.with_extension("rs")],
+        };
+        let texts = roots.iter().filter_map(|path| fs::read_to_string(root().join(path)).ok());
+        // `src/lib.rs` lists its modules in a macro, without `mod`.
+        let (alone, declared) = (format!("{name};"), format!("mod {name};"));
+        let is_declared =
+            |text: &str| text.lines().any(|line| line.ends_with(&declared) || line.trim() == alone);
+        assert!(
+            texts.into_iter().any(|text| is_declared(&text)),
+            "no module includes {}",
+            source.path.display()
+        );
+    }
+}
+
+#[test]
 fn every_file_of_test_data_is_used() {
     let tests = sources("src").into_iter().chain(sources("tests"));
     let all: String = tests.map(|source| source.text).collect();
