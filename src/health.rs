@@ -70,6 +70,7 @@ impl HealthStatus {
 
 /// A change of status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StatusChange {
     /// When the status changed.
     pub at: Time,
@@ -81,6 +82,7 @@ pub struct StatusChange {
 
 /// The recorded health of one backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BackendHealth {
     /// Its name.
     pub backend: BackendName,

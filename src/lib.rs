@@ -120,13 +120,14 @@ pub use backend::{
 };
 pub use client::{
     Action, AddOptions, Archive, AuditFinding, AuditOptions, AuditReport, BackendHealth, BadInput,
-    BadInputs, BadPush, Batch, CauseGroup, Changed, CheckpointReport, CleanupOptions, CleanupPlan,
-    Client, ClientBuilder, ClientError, DELAY_MAX, Damage, DrainLoop, Failures, FileCounts, Filter,
-    Finding, FindingKind, FollowUp, HealthStatus, HolderNote, KeptOrphan, LogStatus, Loss,
-    NoObserver, NumberOrText, Observer, OldestPending, OnInvalid, OperationLine, OrphanedUploads,
-    Page, Plan, ProcessOptions, ProcessReport, Progress, Push, PushOptions, PushReport, PushState,
-    PushedArchive, Reason, Receipt, Receipts, Reference, Repaired, SecondsOrText, Skipped,
-    StatusChange, StatusCounts, Stop, Unverified, Verified, Why,
+    BadInputs, BadPush, Batch, ByteRange, CauseGroup, Changed, CheckpointReport, CleanupOptions,
+    CleanupPlan, Client, ClientBuilder, ClientError, DELAY_MAX, Damage, DrainLoop, Failures,
+    FileCounts, Filter, Finding, FindingKind, FollowUp, HealthStatus, HolderNote, KeptOrphan,
+    LogStatus, Loss, NoObserver, NumberOrText, NumberSet, Observer, OldestPending, OnInvalid,
+    OperationLine, OrphanedUploads, Page, Plan, ProcessOptions, ProcessReport, Progress,
+    PrunedArchive, Push, PushOperation, PushOptions, PushReport, PushState, PushedArchive, Reason,
+    Receipt, Receipts, Reference, Repaired, SecondsOrText, Skipped, StatusChange, StatusCounts,
+    Stop, Unverified, Verified, Why,
 };
 pub use config::{
     BackendKind, BackendSettings, BackendType, ConfigError, CustomSettings, IpfsSettings,
@@ -136,8 +137,8 @@ pub use config::{
 pub use disk::DiskError;
 pub use operation::{
     BackendName, Claim, Failure, FailureClass, Fields, HistoryEntry, IllegalTransition,
-    InvalidName, Logged, Number, Operation, OperationId, OperationType, Outcome, Revision, Source,
-    State, Status, Time, Wait,
+    InvalidName, Logged, Number, NumberRange, Operation, OperationId, OperationType, Outcome,
+    Revision, Source, State, Status, Time, Wait,
 };
 pub use wal::WalError;
 pub use worker::NoPush;

@@ -17,6 +17,7 @@ use crate::suggest;
 
 /// The reason for which an operation cannot be logged for a backend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Refusal {
     /// No backend has this name.
     #[error("there is no backend `{name}`")]

@@ -55,8 +55,10 @@ pub struct FloorRow {
     pub group: usize,
     /// Median time of one write and flush, in microseconds.
     pub median_us: f64,
-    /// 5th and 95th percentile of that time, in microseconds.
-    pub range_us: (f64, f64),
+    /// 5th percentile of that time, in microseconds.
+    pub p5_us: f64,
+    /// 95th percentile of that time, in microseconds.
+    pub p95_us: f64,
     /// Records per second.
     pub per_second: f64,
 }
@@ -156,7 +158,8 @@ pub fn floor(disk: &dyn Disk, clock: &dyn Clock, directory: &Path) -> DiskResult
                 method,
                 group,
                 median_us: at(50),
-                range_us: (at(5), at(95)),
+                p5_us: at(5),
+                p95_us: at(95),
                 per_second: (group * times.len()) as f64 / total.max(f64::EPSILON),
             });
         }
@@ -241,7 +244,7 @@ mod tests {
         let (disk, clock) = (OsDisk::new(), SystemClock::new());
         let rows = floor(&disk, &clock, directory.path()).unwrap();
         assert_eq!(rows.len(), 8);
-        assert!(rows.iter().all(|row| row.per_second > 0.0 && row.range_us.0 <= row.range_us.1));
+        assert!(rows.iter().all(|row| row.per_second > 0.0 && row.p5_us <= row.p95_us));
         assert_eq!(disk.list(directory.path()).unwrap(), []);
     }
 

@@ -8,10 +8,9 @@ use super::exit::Exit;
 use super::progress::Progress;
 use super::receipts::print_receipts;
 use super::signals::Interrupts;
-use crate::client::{ClientError, Receipts, Reference};
+use crate::client::{ClientError, NumberSet, Receipts, Reference};
 use crate::operation::{Operation, State, Status, Time};
 use crate::report::{Operations, OperationsDoc, span, write_listing, write_result};
-use crate::wal::manifest::NumberSet;
 
 /// Operations that are held in memory while they are waited for. Of more, only numbers are held.
 const IN_MEMORY_MAX: u64 = 1000;
@@ -80,11 +79,7 @@ fn for_many(
     timeout: Option<Duration>,
     interrupts: &Interrupts,
 ) -> Result<Exit, CliError> {
-    let mut numbers = NumberSet::default();
-    receipts.each(|receipt| {
-        numbers.insert(receipt.number);
-        Ok::<(), CliError>(())
-    })?;
+    let numbers = receipts.number_set()?;
     let mut progress = Progress::new(context.output);
     let result =
         context.client.run_and_wait_for_batch(receipts, timeout, &interrupts.stop, &mut progress);

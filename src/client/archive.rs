@@ -5,7 +5,7 @@ use super::error::ClientError;
 use crate::wal::{ARCHIVE_PARTITIONS, Archive, CleanupPlan, Push, PushReport, Retention};
 use crate::worker::{PushOptions, push_to};
 
-/// What a cleanup prunes.
+/// The scope of a cleanup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CleanupOptions {
@@ -13,7 +13,7 @@ pub struct CleanupOptions {
     pub max_age_days: Option<u64>,
     /// Prune failed operations, too, not only completed ones.
     pub include_failed: bool,
-    /// Only return what would be pruned.
+    /// Prune nothing, and only return the plan.
     pub dry_run: bool,
 }
 
@@ -45,7 +45,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ClientError::BadPush`] or [`ClientError::Refused`] if no destination is set or its backend takes no archives.
+    /// [`ClientError::BadPush`] or [`ClientError::Refused`] if no destination is set or its backend
+    /// does not take archives.
     pub fn push_to(&self, options: &PushOptions) -> Result<Push, ClientError> {
         Ok(push_to(&self.settings, &self.backends, &self.disk.identity().host, options)?)
     }
@@ -58,13 +59,14 @@ impl Client {
         Ok(self.wal()?.push(push)?)
     }
 
-    /// Returns what [`Client::push_archives`] would log.
+    /// Returns the report that [`Client::push_archives`] would return, and logs nothing.
     pub fn plan_push(&self, push: &Push) -> Result<PushReport, ClientError> {
         let rows = (self.settings.partition_size * ARCHIVE_PARTITIONS) as u64;
         self.with_view(|view| view.plan_push(push, self.clock.now(), rows))
     }
 
-    /// Runs the push that precedes a cleanup; `None` if no destination is set or logging is switched off.
+    /// Runs the push that precedes a cleanup; returns `None` if no destination is set or logging is
+    /// switched off.
     pub fn push_before_cleanup(&self) -> Result<Option<PushReport>, ClientError> {
         if self.settings.archive_push.is_none() || !self.settings.enabled {
             return Ok(None);
@@ -72,15 +74,17 @@ impl Client {
         self.push_archives(&self.push_to(&PushOptions::default())?).map(Some)
     }
 
-    /// Returns all archives of the log with the state of their pushes.
+    /// Returns all archives of the log, each with the state of its push.
     pub fn archives(&self) -> Result<Vec<Archive>, ClientError> {
         self.with_view(|view| view.archives(self.clock.now(), None))
     }
 
-    /// Prunes completed operations that are older than the retention, and failed ones if asked to.
+    /// Prunes completed operations older than the retention, and failed ones if the options include
+    /// them.
     ///
-    /// Archives that are still to be pushed are kept until they are; this call pushes none itself. Nothing is pruned
-    /// on the word of one reading of the clock: what goes was old enough at the cleanup before, too.
+    /// Archives that have to be pushed are kept until they are; this call pushes none itself. No
+    /// reading of the clock is trusted alone: pruned operations were already old enough at the
+    /// previous cleanup.
     pub fn cleanup(&self, options: &CleanupOptions) -> Result<CleanupPlan, ClientError> {
         let max_age_days =
             options.max_age_days.unwrap_or_else(|| u64::from(self.settings.max_age_days));

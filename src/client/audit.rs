@@ -1,41 +1,36 @@
-//! Audits: asks the backends whether the effects of completed operations still exist unaltered.
+//! Audits: ask the backends whether the effects of completed operations still exist unaltered.
 
 mod conflicts;
 mod finding;
+mod query;
+mod reopen;
 mod touches;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use super::{Client, ClientError, Stop};
-use crate::backend::{Attempt, AttemptError, AuditResult, Backend, Effect};
+use crate::backend::{AuditResult, Effect};
 use crate::operation::{
-    BackendName, Failure, FailureClass, Number, Operation, Outcome, Revision, State, Status, Time,
+    BackendName, Failure, Number, Operation, Outcome, Revision, State, Status, Time,
 };
 use crate::wal::{DependencyState, FileEntry, OperationSummary, Order, View, WalError};
 use crate::worker::request_of;
-pub(super) use conflicts::ReopenConflicts;
 pub use finding::{AuditFinding, FollowUp};
-pub(super) use finding::{completed_in, live_successor};
+use finding::{completed_in, live_successor};
+use query::{AuditedBackend, Verdict};
 use touches::{Loss, TouchIndex};
 
 /// Operations that are read and held in memory at a time.
 const BATCH: usize = 500;
 
-/// Consecutive failed questions after which a backend is not asked any more.
-const CONSECUTIVE_FAILURES_MAX: u32 = 3;
+/// Predecessors that are followed, at most, so that a damaged log cannot cause an endless loop.
+const PREDECESSORS_MAX: u32 = 100;
 
 /// Statuses of operations that may have touched their targets.
 const BEGUN: [Status; 2] = [Status::Processing, Status::Retrying];
 
-/// How often a request to stop is checked.
-const STOP_POLL: Duration = Duration::from_millis(50);
-
-/// What an audit covers, and what follows.
+/// The scope of an audit, and whether lost effects are restored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AuditOptions {
@@ -62,11 +57,33 @@ impl AuditOptions {
         self
     }
 
-    /// Sets whether missing and altered effects are logged again.
+    /// Sets whether operations with missing and altered effects are logged again.
     #[must_use]
     pub fn with_reopen(mut self, reopen: bool) -> AuditOptions {
         self.reopen = reopen;
         self
+    }
+
+    fn includes(&self, backend: &BackendName) -> bool {
+        self.backend.as_ref().is_none_or(|only| only == backend)
+    }
+
+    fn includes_operation(&self, operation: &Operation) -> bool {
+        let State::Completed { at, .. } = &operation.state else { return false };
+        self.includes(&operation.backend) && self.since.is_none_or(|since| *at >= since)
+    }
+
+    fn may_include(&self, summary: &OperationSummary) -> bool {
+        summary.status == Status::Completed && self.includes(&summary.backend)
+    }
+
+    fn may_include_from(&self, file: &FileEntry) -> bool {
+        let is_recent = |day: Time| self.since.is_none_or(|since| day.day() >= since.day());
+        file.day.is_none_or(is_recent)
+            && file
+                .counts
+                .keys()
+                .any(|(status, backend, _)| *status == Status::Completed && self.includes(backend))
     }
 }
 
@@ -92,7 +109,7 @@ pub struct AuditReport {
     pub reopened: u64,
     /// A request to stop ended the audit early.
     pub stopped: bool,
-    /// The error that ended reopening early, if one did.
+    /// The error that ended reopening early, if any.
     pub reopen_error: Option<ClientError>,
 }
 
@@ -106,9 +123,16 @@ impl AuditReport {
     pub fn findings(&self) -> impl Iterator<Item = &AuditFinding> {
         self.missing.iter().chain(&self.altered)
     }
+
+    fn add_unverified(&mut self, backend: BackendName, failure: Failure) {
+        match self.unverified.iter_mut().find(|unverified| unverified.backend == backend) {
+            Some(unverified) => unverified.operations += 1,
+            None => self.unverified.push(Unverified { backend, operations: 1, failure }),
+        }
+    }
 }
 
-/// A backend that could not be asked about some operations.
+/// The operations of one backend that could not be checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unverified {
@@ -116,36 +140,16 @@ pub struct Unverified {
     pub backend: BackendName,
     /// The number of operations.
     pub operations: u64,
-    /// Its first failure.
+    /// The first failure of the backend.
     pub failure: Failure,
-}
-
-/// The answer to one question.
-enum Verdict {
-    Audit(AuditResult),
-    Unverified(Failure),
-    Stopped,
-}
-
-/// A backend during an audit.
-struct BackendState {
-    backend: Result<Arc<dyn Backend>, Failure>,
-    jobs: usize,
-    /// Consecutive questions that failed.
-    consecutive_failures: AtomicU32,
-    /// The failure after which it is not asked any more.
-    unreachable: Mutex<Option<Failure>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Client {
     /// Asks the backends whether the effects of completed operations still exist unaltered.
     ///
     /// `progress` receives the number of operations done and of all. The log is only written to if
-    /// [`AuditOptions::reopen`] is set. A request to stop ends the audit soon, with what was found so far.
+    /// [`AuditOptions::reopen`] is set. A request to stop ends the audit soon; the report then
+    /// covers the operations checked until then.
     pub fn audit(
         &self,
         options: &AuditOptions,
@@ -155,99 +159,89 @@ impl Client {
         if options.reopen && !self.settings.enabled {
             return Err(ClientError::Disabled);
         }
+        Audit { client: self, options, stop }.run(progress)
+    }
+}
+
+/// Returns the targets that an operation touches or would touch.
+fn effects_of(client: &Client, operation: &Operation, outcome: &Outcome) -> Vec<Effect> {
+    client.backends.effects(&request_of(operation, &client.layout), outcome)
+}
+
+/// One call of [`Client::audit`].
+struct Audit<'a> {
+    client: &'a Client,
+    options: &'a AuditOptions,
+    stop: &'a Stop,
+}
+
+impl Audit<'_> {
+    fn run(&self, progress: &dyn Fn(u64, u64)) -> Result<AuditReport, ClientError> {
+        let (client, stop) = (self.client, self.stop);
         let mut report = AuditReport::default();
-        let (superseded, newest) = self.touched_since(options, Revision::ZERO, stop)?;
-        let total = self.with_view(|view| Ok(completed(view, options)))?;
-        let mut states: BTreeMap<BackendName, BackendState> = BTreeMap::new();
+        let (touched, newest) = self.touched_since(Revision::ZERO, stop)?;
+        let total = client.with_view(|view| Ok(self.completed(view)))?;
+        let mut backends: BTreeMap<BackendName, AuditedBackend> = BTreeMap::new();
         let (mut after, mut done) = (Number::ZERO, 0);
         while !stop.is_requested() {
-            let batch = self.next_batch(options, after)?;
+            let batch = self.next_batch(after)?;
             let Some(last) = batch.last() else { break };
             after = last.number;
             let mut asked: BTreeMap<BackendName, Vec<Operation>> = BTreeMap::new();
             for operation in batch {
-                if !self.backends.is_auditable(&operation.backend, &operation.operation_type) {
+                if !client.backends.is_auditable(&operation.backend, &operation.operation_type) {
                     report.without_effect += 1;
-                } else if self.is_superseded(&operation, &superseded)? {
+                } else if self.is_superseded(&operation, &touched)? {
                     report.superseded += 1;
                 } else {
-                    let state = || self.state_of(&operation);
-                    states.entry(operation.backend.clone()).or_insert_with(state);
+                    let of_operation = || AuditedBackend::of(client, &operation);
+                    backends.entry(operation.backend.clone()).or_insert_with(of_operation);
                     asked.entry(operation.backend.clone()).or_default().push(operation);
                     continue;
                 }
                 done += 1;
             }
-            self.verify_all(asked, &states, stop, &mut |operation, verdict| {
+            query::ask_all(&client.layout, asked, &backends, stop, &mut |operation, verdict| {
                 done += u64::from(!matches!(verdict, Verdict::Stopped));
-                self.record_verdict(operation, verdict, &superseded, &mut report);
+                self.record_verdict(operation, verdict, &touched, &mut report);
                 progress(done, total);
             });
             progress(done, total);
         }
         report.stopped = stop.is_requested();
-        let newest = self.drop_explained_findings(&mut report, options, newest)?;
+        let newest = self.drop_explained_findings(&mut report, newest)?;
         for finding in report.missing.iter_mut().chain(&mut report.altered) {
             finding.follow_up =
-                self.with_view(|view| live_successor(view, finding.redirected_to))?;
+                client.with_view(|view| live_successor(view, finding.redirected_to))?;
         }
-        if options.reopen && !report.stopped {
-            let findings = report.missing.iter_mut().chain(&mut report.altered);
-            let reopened = self.reopen(
-                findings.filter(|finding| finding.follow_up.is_none()).collect(),
-                newest,
-                stop,
-            );
-            report.reopen_error = reopened.err();
-            let is_new = |finding: &&AuditFinding| {
-                matches!(finding.follow_up, Some(FollowUp::Reopened { .. }))
-            };
-            report.reopened = report.findings().filter(is_new).count() as u64;
-            report.stopped = stop.is_requested();
+        if self.options.reopen && !report.stopped {
+            self.reopen_findings(&mut report, newest);
         }
         Ok(report)
     }
 
-    fn state_of(&self, operation: &Operation) -> BackendState {
-        let Operation { backend: name, operation_type, parameters, .. } = operation;
-        let missing = || match self.backends.check(name, operation_type, parameters) {
-            Err(refusal) => refusal.to_string(),
-            Ok(()) => format!("backend `{name}` cannot be asked"),
-        };
-        let backend = self.backends.get(name).cloned().ok_or_else(|| Failure {
-            class: FailureClass::Permanent,
-            error_type: "unknown_backend".into(),
-            message: missing(),
-        });
-        let jobs = self.settings.jobs_of(name).max(1);
-        BackendState {
-            backend,
-            jobs,
-            consecutive_failures: AtomicU32::new(0),
-            unreachable: Mutex::default(),
-        }
-    }
-
-    /// Returns the targets that an operation touches or would touch.
-    pub(super) fn effects_of(&self, operation: &Operation, outcome: &Outcome) -> Vec<Effect> {
-        self.backends.effects(&request_of(operation, &self.layout), outcome)
+    /// Logs the operations of the findings again, except those that have a live successor.
+    fn reopen_findings(&self, report: &mut AuditReport, audited_until: Revision) {
+        let findings = report.missing.iter_mut().chain(&mut report.altered);
+        let open = findings.filter(|finding| finding.follow_up.is_none()).collect();
+        report.reopen_error = reopen::reopen(self.client, open, audited_until, self.stop).err();
+        let is_new =
+            |finding: &&AuditFinding| matches!(finding.follow_up, Some(FollowUp::Reopened { .. }));
+        report.reopened = report.findings().filter(is_new).count() as u64;
+        report.stopped = self.stop.is_requested();
     }
 
     /// Returns the next completed operations after a number, as many as fit into memory.
-    fn next_batch(
-        &self,
-        options: &AuditOptions,
-        after: Number,
-    ) -> Result<Vec<Operation>, ClientError> {
-        self.with_view(|view| {
+    fn next_batch(&self, after: Number) -> Result<Vec<Operation>, ClientError> {
+        self.client.with_view(|view| {
             let mut batch = Vec::new();
             view.visit_between(
                 (after.next(), Number::MAX),
                 Order::OldestFirst,
-                |file| file_counts(file, options),
-                |glimpse| glimpse_counts(glimpse, options),
+                |file| self.options.may_include_from(file),
+                |summary| self.options.may_include(summary),
                 |operation| {
-                    if counts(&operation, options) {
+                    if self.options.includes_operation(&operation) {
                         batch.push(operation);
                     }
                     if batch.len() < BATCH {
@@ -261,31 +255,43 @@ impl Client {
         })
     }
 
-    /// Returns what completed operations of later revisions touched, and the latest revision.
+    /// Returns the approximate number of completed operations.
+    fn completed(&self, view: &View) -> u64 {
+        let is_included = |status: Status, backend: &BackendName| {
+            status == Status::Completed && self.options.includes(backend)
+        };
+        let counts = view.counts().into_iter();
+        counts
+            .filter(|((status, backend, _), _)| is_included(*status, backend))
+            .map(|(_, n)| n)
+            .sum()
+    }
+
+    /// Returns the targets that completed operations of later revisions touched, and the latest
+    /// revision.
     fn touched_since(
         &self,
-        options: &AuditOptions,
         newer_than: Revision,
         stop: &Stop,
     ) -> Result<(TouchIndex, Revision), ClientError> {
-        self.with_view(|view| {
+        self.client.with_view(|view| {
             // Operations that cannot be read may have replaced the effects of the others.
             if let Some(damage) = view.damage() {
                 return Err(WalError::Damaged(damage.clone()));
             }
-            let (mut superseded, mut newest) = (TouchIndex::default(), newer_than);
+            let (mut touched, mut newest) = (TouchIndex::default(), newer_than);
             view.visit(
                 Order::OldestFirst,
-                |file| file.revisions.1 > newer_than && file_counts(file, options),
-                |glimpse| glimpse.revision > newer_than && glimpse_counts(glimpse, options),
+                |file| file.revisions.1 > newer_than && self.options.may_include_from(file),
+                |summary| summary.revision > newer_than && self.options.may_include(summary),
                 |operation| {
                     if let State::Completed { outcome, .. } = &operation.state
                         && operation.revision > newer_than
-                        && counts(&operation, options)
+                        && self.options.includes_operation(&operation)
                     {
                         newest = newest.max(operation.revision);
-                        let effects = self.effects_of(&operation, outcome);
-                        superseded.record(&operation.backend, &effects, completed_in(&operation));
+                        let effects = effects_of(self.client, &operation, outcome);
+                        touched.record(&operation.backend, &effects, completed_in(&operation));
                     }
                     if stop.is_requested() {
                         ControlFlow::Break(())
@@ -294,35 +300,29 @@ impl Client {
                     }
                 },
             )?;
-            Ok((superseded, newest))
+            Ok((touched, newest))
         })
     }
 
-    /// Adds what running and retrying operations touch: their effect may exist before they complete.
-    fn touched_now(
-        &self,
-        options: &AuditOptions,
-        superseded: &mut TouchIndex,
-    ) -> Result<(), ClientError> {
-        self.with_view(|view| {
+    /// Adds the targets of running and retrying operations, whose effect may exist before they
+    /// complete.
+    fn add_targets_in_progress(&self, touched: &mut TouchIndex) -> Result<(), ClientError> {
+        self.client.with_view(|view| {
             view.visit(
                 Order::OldestFirst,
                 |file| BEGUN.iter().any(|status| file.count_of(*status) > 0),
-                |glimpse| BEGUN.contains(&glimpse.status),
+                |summary| BEGUN.contains(&summary.status),
                 |operation| {
-                    let is_meant = options
-                        .backend
-                        .as_ref()
-                        .is_none_or(|backend| *backend == operation.backend);
-                    let mut effects = self.effects_of(&operation, &Outcome::default());
+                    let mut effects = effects_of(self.client, &operation, &Outcome::default());
                     match operation.status() {
                         Status::Processing => {}
-                        // Its attempt has ended: it may have removed something, but what it put is not missing.
+                        // Its attempt has ended: it may have removed a target, but a target that
+                        // it wrote is not missing.
                         Status::Retrying => effects.retain(|effect| !effect.is_write()),
                         _ => effects.clear(),
                     }
-                    if is_meant {
-                        superseded.record(&operation.backend, &effects, Revision::MAX);
+                    if self.options.includes(&operation.backend) {
+                        touched.record(&operation.backend, &effects, Revision::MAX);
                     }
                     ControlFlow::Continue(())
                 },
@@ -333,231 +333,108 @@ impl Client {
     fn is_superseded(
         &self,
         operation: &Operation,
-        superseded: &TouchIndex,
+        touched: &TouchIndex,
     ) -> Result<bool, ClientError> {
         let State::Completed { outcome, .. } = &operation.state else { return Ok(false) };
-        let effects = self.effects_of(operation, outcome);
-        if superseded.was_replaced_after(&operation.backend, &effects, completed_in(operation)) {
+        let effects = effects_of(self.client, operation, outcome);
+        if touched.was_replaced_after(&operation.backend, &effects, completed_in(operation)) {
             return Ok(true);
         }
         // Its successor is checked instead, whatever that touches.
         let Some(next) = operation.redirected_to else { return Ok(false) };
-        Ok(matches!(self.with_view(|view| view.dependency_state(next))?, DependencyState::Done))
+        let state = self.client.with_view(|view| view.dependency_state(next))?;
+        Ok(matches!(state, DependencyState::Done))
     }
 
-    /// Asks about operations, several at a time of each backend.
-    fn verify_all(
-        &self,
-        asked: BTreeMap<BackendName, Vec<Operation>>,
-        states: &BTreeMap<BackendName, BackendState>,
-        stop: &Stop,
-        record: &mut dyn FnMut(Operation, Verdict),
-    ) {
-        let stopped = AtomicBool::new(false);
-        let running: Mutex<BTreeMap<Number, Arc<Attempt>>> = Mutex::default();
-        std::thread::scope(|scope| {
-            let (sender, answers) = mpsc::channel();
-            for (name, operations) in asked {
-                let Some(state) = states.get(&name) else { continue };
-                let jobs = state.jobs.min(operations.len());
-                let queue = Arc::new(Mutex::new(operations.into_iter()));
-                for _ in 0..jobs {
-                    let (sender, queue, stopped, running) =
-                        (sender.clone(), queue.clone(), &stopped, &running);
-                    scope.spawn(move || {
-                        loop {
-                            let next = lock(&queue).next();
-                            let Some(operation) = next else { return };
-                            let answer = match stopped.load(Ordering::SeqCst) {
-                                true => Verdict::Stopped,
-                                false => self.verify_one(state, &operation, stopped, running),
-                            };
-                            // The receiver outlives the threads.
-                            let _ = sender.send((operation, answer));
-                        }
-                    });
-                }
-            }
-            drop(sender);
-            loop {
-                match answers.recv_timeout(STOP_POLL) {
-                    Ok((operation, answer)) => record(operation, answer),
-                    Err(RecvTimeoutError::Timeout) => {}
-                    Err(RecvTimeoutError::Disconnected) => return,
-                }
-                if stop.is_requested() && !stopped.swap(true, Ordering::SeqCst) {
-                    lock(&running).values().for_each(|attempt| attempt.cancel());
-                }
-            }
-        });
-    }
-
-    fn verify_one(
-        &self,
-        state: &BackendState,
-        operation: &Operation,
-        stopped: &AtomicBool,
-        running: &Mutex<BTreeMap<Number, Arc<Attempt>>>,
-    ) -> Verdict {
-        let backend = match &state.backend {
-            Ok(backend) => backend,
-            Err(failure) => return Verdict::Unverified(failure.clone()),
-        };
-        if let Some(failure) = &*lock(&state.unreachable) {
-            return Verdict::Unverified(failure.clone());
-        }
-        let State::Completed { outcome, .. } = &operation.state else {
-            return Verdict::Audit(AuditResult::NotApplicable);
-        };
-        let attempt = Arc::new(Attempt::default());
-        lock(running).insert(operation.number, attempt.clone());
-        // A stop that came before the insertion has not cancelled this one.
-        if stopped.load(Ordering::SeqCst) {
-            attempt.cancel();
-        }
-        let answer = backend.audit(&request_of(operation, &self.layout), outcome, &attempt);
-        lock(running).remove(&operation.number);
-        match answer {
-            Ok(audit) => {
-                state.consecutive_failures.store(0, Ordering::SeqCst);
-                Verdict::Audit(audit)
-            }
-            Err(AttemptError::Stopped) => Verdict::Stopped,
-            Err(_) if stopped.load(Ordering::SeqCst) => Verdict::Stopped,
-            Err(AttemptError::Failed { failure, .. } | AttemptError::UnknownOutcome(failure)) => {
-                // A permanent failure is about the operation, not about the backend.
-                let consecutive_failures = match failure.class {
-                    FailureClass::Permanent => 0,
-                    FailureClass::Transient => {
-                        state.consecutive_failures.fetch_add(1, Ordering::SeqCst) + 1
-                    }
-                    FailureClass::Outage => CONSECUTIVE_FAILURES_MAX,
-                };
-                if consecutive_failures >= CONSECUTIVE_FAILURES_MAX {
-                    lock(&state.unreachable).get_or_insert_with(|| failure.clone());
-                }
-                Verdict::Unverified(failure)
-            }
-        }
-    }
-
-    /// Counts the verdict on an operation in the report.
+    /// Adds the verdict on an operation to the report.
     fn record_verdict(
         &self,
         operation: Operation,
         verdict: Verdict,
-        superseded: &TouchIndex,
+        touched: &TouchIndex,
         report: &mut AuditReport,
     ) {
         let (what, loss) = match verdict {
             Verdict::Stopped => return,
             Verdict::Unverified(failure) => {
-                match report
-                    .unverified
-                    .iter_mut()
-                    .find(|unverified| unverified.backend == operation.backend)
-                {
-                    Some(unverified) => unverified.operations += 1,
-                    None => report.unverified.push(Unverified {
-                        backend: operation.backend,
-                        operations: 1,
-                        failure,
-                    }),
-                }
+                report.add_unverified(operation.backend, failure);
                 return;
             }
-            Verdict::Audit(AuditResult::NotApplicable) => {
+            Verdict::Audited(AuditResult::NotApplicable) => {
                 report.without_effect += 1;
                 return;
             }
-            Verdict::Audit(AuditResult::Intact) => {
+            Verdict::Audited(AuditResult::Intact) => {
                 report.checked += 1;
                 report.intact += 1;
                 return;
             }
-            Verdict::Audit(AuditResult::Missing(what)) => (what, Loss::Missing),
-            Verdict::Audit(AuditResult::Altered(what)) => (what, Loss::Altered),
+            Verdict::Audited(AuditResult::Missing(what)) => (what, Loss::Missing),
+            Verdict::Audited(AuditResult::Altered(what)) => (what, Loss::Altered),
         };
         if let State::Completed { outcome, .. } = &operation.state {
-            let effects = self.effects_of(&operation, outcome);
-            if superseded.may_be_lost_after(
-                &operation.backend,
-                &effects,
-                completed_in(&operation),
-                loss,
-            ) {
+            let effects = effects_of(self.client, &operation, outcome);
+            let revision = completed_in(&operation);
+            if touched.may_be_lost_after(&operation.backend, &effects, revision, loss) {
                 report.superseded += 1;
                 return;
             }
         }
         report.checked += 1;
-        let completed_in = self.completed_first_in(&operation);
-        let Operation { number, id, operation_type, backend, parameters, redirected_to, .. } =
-            operation;
-        let follow_up = None;
         let finding = AuditFinding {
-            number,
-            id,
-            operation_type,
-            backend,
-            parameters,
-            redirected_to,
-            completed_in,
+            completed_in: self.first_completed_in(&operation),
+            number: operation.number,
+            id: operation.id,
+            operation_type: operation.operation_type,
+            backend: operation.backend,
+            parameters: operation.parameters,
+            redirected_to: operation.redirected_to,
             what,
-            follow_up,
+            follow_up: None,
         };
         let findings =
             if loss == Loss::Missing { &mut report.missing } else { &mut report.altered };
         findings.push(finding);
     }
 
-    /// Returns the revision in which the first operation of a line of reopened ones completed.
-    fn completed_first_in(&self, operation: &Operation) -> Revision {
-        let (mut first, mut from, mut left) =
-            (completed_in(operation), operation.redirected_from, 100);
-        while let Some(id) = from.filter(|_| left > 0) {
-            // One that cannot be read or was pruned leaves the revision that is known.
-            let Ok(Some(earlier)) = self.with_view(|view| view.operation_by_id(id)) else { break };
+    /// Returns the revision in which the first of a series of reopened operations completed.
+    fn first_completed_in(&self, operation: &Operation) -> Revision {
+        let (mut first, mut from) = (completed_in(operation), operation.redirected_from);
+        for _ in 0..PREDECESSORS_MAX {
+            let Some(id) = from else { break };
+            // An unreadable or pruned predecessor leaves the revision found so far.
+            let found = self.client.with_view(|view| view.operation_by_id(id));
+            let Ok(Some(earlier)) = found else { break };
             if earlier.status() == Status::Completed {
                 first = completed_in(&earlier);
             }
-            (from, left) = (earlier.redirected_from, left - 1);
+            from = earlier.redirected_from;
         }
         first
     }
 
-    /// Drops findings explained by operations that ran during the audit. Returns the last revision considered.
+    /// Drops findings explained by operations that ran during the audit. Returns the last revision
+    /// considered.
     fn drop_explained_findings(
         &self,
         report: &mut AuditReport,
-        options: &AuditOptions,
         newest: Revision,
     ) -> Result<Revision, ClientError> {
         if report.missing.is_empty() && report.altered.is_empty() {
             return Ok(newest);
         }
-        let (mut superseded, newest) = self.touched_since(options, newest, &Stop::new())?;
-        self.touched_now(options, &mut superseded)?;
-        let order = |finding: &AuditFinding| finding.number;
+        let (mut touched, newest) = self.touched_since(newest, &Stop::new())?;
+        self.add_targets_in_progress(&mut touched)?;
         for (findings, loss) in
             [(&mut report.missing, Loss::Missing), (&mut report.altered, Loss::Altered)]
         {
-            findings.sort_by_key(order);
-            if superseded.is_empty() {
+            findings.sort_by_key(|finding| finding.number);
+            if touched.is_empty() {
                 continue;
             }
             let mut kept = Vec::with_capacity(findings.len());
             for finding in std::mem::take(findings) {
-                let now = self
-                    .with_view(|view| view.operation(finding.number))?
-                    .filter(|now| now.id == finding.id);
-                let is_excused = now.is_none_or(|now| {
-                    let State::Completed { outcome, .. } = &now.state else { return true };
-                    let (effects, revision) = (self.effects_of(&now, outcome), completed_in(&now));
-                    superseded.was_replaced_after(&now.backend, &effects, revision)
-                        || superseded.may_be_lost_after(&now.backend, &effects, revision, loss)
-                });
-                if is_excused {
+                if self.is_explained(&finding, &touched, loss)? {
                     report.superseded += 1;
                     report.checked -= 1;
                 } else {
@@ -568,37 +445,18 @@ impl Client {
         }
         Ok(newest)
     }
-}
 
-fn counts(operation: &Operation, options: &AuditOptions) -> bool {
-    let State::Completed { at, .. } = &operation.state else { return false };
-    options.backend.as_ref().is_none_or(|backend| *backend == operation.backend)
-        && options.since.is_none_or(|since| *at >= since)
-}
-
-fn glimpse_counts(glimpse: &OperationSummary, options: &AuditOptions) -> bool {
-    glimpse.status == Status::Completed
-        && options.backend.as_ref().is_none_or(|backend| *backend == glimpse.backend)
-}
-
-fn file_counts(file: &FileEntry, options: &AuditOptions) -> bool {
-    let is_meant =
-        |name: &BackendName| options.backend.as_ref().is_none_or(|backend| backend == name);
-    let is_recent = |day: Time| options.since.is_none_or(|since| day.day() >= since.day());
-    file.day.is_none_or(is_recent)
-        && file
-            .counts
-            .keys()
-            .any(|(status, backend, _)| *status == Status::Completed && is_meant(backend))
-}
-
-/// Returns the approximate number of completed operations.
-fn completed(view: &View, options: &AuditOptions) -> u64 {
-    let is_meant =
-        |name: &BackendName| options.backend.as_ref().is_none_or(|backend| backend == name);
-    let counted = view.counts().into_iter();
-    counted
-        .filter(|((status, name, _), _)| *status == Status::Completed && is_meant(name))
-        .map(|(_, n)| n)
-        .sum()
+    fn is_explained(
+        &self,
+        finding: &AuditFinding,
+        touched: &TouchIndex,
+        loss: Loss,
+    ) -> Result<bool, ClientError> {
+        let now = self.client.with_view(|view| view.operation(finding.number))?;
+        let Some(now) = now.filter(|now| now.id == finding.id) else { return Ok(true) };
+        let State::Completed { outcome, .. } = &now.state else { return Ok(true) };
+        let (effects, revision) = (effects_of(self.client, &now, outcome), completed_in(&now));
+        Ok(touched.was_replaced_after(&now.backend, &effects, revision)
+            || touched.may_be_lost_after(&now.backend, &effects, revision, loss))
+    }
 }

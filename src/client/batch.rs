@@ -1,4 +1,4 @@
-//! Batches of inputs: each is checked as it comes, and those that are logged are logged all or none.
+//! Batches of inputs: each is checked as it is added, and all valid ones are logged together.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,15 +7,17 @@ use serde::Deserialize;
 
 use super::error::ClientError;
 use super::inputs::{BadInput, BadInputs};
-use super::spool::SpoolOutcome;
-use super::submit::{DescribedPath, check_key};
+use super::spool::{SpoolOutcome, spool_content};
+use super::submit::{DescribedPath, check_key, describe, id_of};
 use super::{AddOptions, Client, OnInvalid, Receipt, Reference};
 use crate::backend::Refusal;
 use crate::config::{SpoolMode, parse_seconds};
-use crate::operation::{BackendName, Fields, Logged, Number, OperationId, OperationType, Time};
-use crate::wal::{self, Committed, Stage, WalError};
+use crate::operation::{
+    BackendName, Fields, Logged, Number, NumberRange, OperationId, OperationType, Time,
+};
+use crate::wal::{self, Committed, NumberSet, Stage, WalError};
 
-/// Notes on single inputs that are kept; of those beyond, nothing is.
+/// Notes on single inputs that are kept; further ones are discarded.
 const NOTES_MAX: usize = 20;
 
 /// The longest delay: 100 years.
@@ -24,25 +26,26 @@ pub const DELAY_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// Bound of `max_retries`.
 const RETRIES_MAX: u32 = 1000;
 
-/// One operation as a line of JSON. The names are a contract: fields are added, never renamed.
+/// One operation as a line of JSON. Fields may be added, but are never renamed.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct OperationLine {
     /// The type of operation.
     pub operation_type: OperationType,
-    /// The backend; `None` takes that of the batch.
+    /// The backend; `None` takes the batch's.
     pub backend: Option<BackendName>,
     /// The parameters, added to those of the batch.
     #[serde(default)]
     pub parameters: Fields,
-    /// Operations with a higher priority run first; `None` takes that of the batch.
+    /// Operations with a higher priority run first; `None` takes the batch's.
     pub priority: Option<i32>,
-    /// Attempts after the first one; `None` takes that of the batch.
+    /// Attempts after the first one; `None` takes the batch's.
     pub max_retries: Option<u32>,
     /// Operations that have to complete first, in addition to those of the batch.
     #[serde(default)]
     pub after: Vec<NumberOrText>,
-    /// Time that has to pass before the first attempt: seconds, or a text such as `10min`.
+    /// Delay of the first attempt: seconds, or a text such as `10min`.
     pub delay: Option<SecondsOrText>,
     /// The idempotency key.
     pub idempotency_key: Option<String>,
@@ -52,7 +55,7 @@ pub struct OperationLine {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum NumberOrText {
-    /// An operation's number.
+    /// The operation's number.
     Number(Number),
     /// A number, a full id, or `@last`.
     Text(String),
@@ -78,20 +81,20 @@ pub struct Batch<'c> {
     on_invalid: OnInvalid,
     checked_add: bool,
     batch: Option<wal::Batch<'c>>,
-    /// The content copied for `batch`; declared after it, so that it is dropped after it.
+    /// The content copied for `batch`; declared after it because it has to be dropped after it.
     stage: Option<Stage<'c>>,
     spool: SpoolMode,
     notes: Vec<String>,
     total: u64,
-    good: u64,
+    valid: u64,
     bad: BadInputs,
 }
 
-/// Why not all receipts were passed on.
+/// The error that ended passing on receipts.
 enum Ended<E> {
-    /// The caller's function failed.
+    /// An error of the caller's function.
     Caller(E),
-    /// The receipts could not be read.
+    /// An error while reading receipts.
     Read(WalError),
 }
 
@@ -101,8 +104,9 @@ impl<E> From<WalError> for Ended<E> {
     }
 }
 
-/// The operations that a batch logged, durably, and the inputs that it left out.
+/// The operations that a batch durably logged, and the inputs that it left out.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Receipts {
     committed: Option<Committed>,
     /// The rejected inputs; empty unless the batch skips them ([`OnInvalid::Skip`]).
@@ -114,14 +118,25 @@ pub struct Receipts {
 }
 
 impl Receipts {
-    /// Returns the number of operations that were logged, or had been before under the same idempotency key.
+    /// Returns the number of operations that were logged, now or before under the same idempotency
+    /// key.
     pub fn count(&self) -> u64 {
         self.total - self.bad.count
     }
 
-    /// Returns the first and last number of each run of numbers that new operations got.
-    pub fn numbers(&self) -> &[(Number, Number)] {
+    /// Returns the ranges of numbers of the new operations, in order.
+    pub fn numbers(&self) -> &[NumberRange] {
         self.committed.as_ref().map_or(&[], |committed| &committed.numbers)
+    }
+
+    /// Returns the numbers of all operations, new ones and earlier ones.
+    pub fn number_set(&self) -> Result<NumberSet, ClientError> {
+        let mut numbers = NumberSet::default();
+        self.each(|receipt| {
+            numbers.insert(receipt.number);
+            Ok::<(), ClientError>(())
+        })?;
+        Ok(numbers)
     }
 
     /// Calls `take` with each receipt, in the order of the inputs. Ends at its first error.
@@ -161,10 +176,10 @@ impl Receipts {
 }
 
 impl Client {
-    /// Begins a batch of any number of operations, which are logged all or none.
+    /// Begins a batch of any number of operations, of which all or none are logged.
     ///
-    /// `options` apply to every input that does not override them. With [`OnInvalid::Skip`], inputs that cannot be used
-    /// are left out, and the others are logged.
+    /// `options` apply to every input that does not override them. With [`OnInvalid::Skip`], invalid
+    /// inputs are left out, and the others are logged.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -190,7 +205,7 @@ impl Client {
         }
         options.key.as_deref().map_or(Ok(()), check_key)?;
         let after: Result<_, ClientError> =
-            options.after.iter().map(|one| self.id_of(one)).collect();
+            options.after.iter().map(|one| id_of(self, one)).collect();
         Ok(Batch {
             client: self,
             options: options.clone(),
@@ -206,16 +221,16 @@ impl Client {
             spool: options.spool.unwrap_or(self.settings.spool),
             notes: Vec::new(),
             total: 0,
-            good: 0,
+            valid: 0,
             bad: BadInputs::default(),
         })
     }
 }
 
 impl Batch<'_> {
-    /// Adds the addition of a file or directory; `line` is its line in an input file.
+    /// Adds a file or directory to be added to the backend; `line` is its line in an input file.
     pub fn add(&mut self, path: &Path, line: Option<u64>) -> Result<(), ClientError> {
-        let operation_type = self.client.type_named("add")?;
+        let operation_type = OperationType::new("add")?;
         if !self.checked_add {
             // A backend that takes no additions rejects every path alike: fail once, not per path.
             let mut stand_in = self.options.parameters.clone();
@@ -225,10 +240,14 @@ impl Batch<'_> {
         }
         let mut parameters = self.options.parameters.clone();
         parameters.insert("path".into(), String::new());
-        let logged =
-            self.logged(operation_type, self.backend.clone(), parameters, self.options.max_retries);
+        let logged = self.new_operation(
+            operation_type,
+            self.backend.clone(),
+            parameters,
+            self.options.max_retries,
+        );
         let described = self.described(logged, path);
-        self.take(described, line)
+        self.push(described, line)
     }
 
     /// Adds an operation of any type.
@@ -237,46 +256,46 @@ impl Batch<'_> {
         operation_type: &OperationType,
         parameters: Fields,
     ) -> Result<(), ClientError> {
-        let logged = self.logged(
+        let logged = self.new_operation(
             operation_type.clone(),
             self.backend.clone(),
             parameters,
             self.options.max_retries,
         );
-        match self.completed(logged) {
+        match self.with_local_paths(logged) {
             Ok(logged) => {
                 self.client.backends.check(
                     &logged.backend,
                     &logged.operation_type,
                     &logged.parameters,
                 )?;
-                self.take(Ok(logged), None)
+                self.push(Ok(logged), None)
             }
-            bad => self.take(bad, None),
+            bad => self.push(bad, None),
         }
     }
 
-    /// Adds an operation given as JSON: see [`OperationLine`].
+    /// Adds an operation in JSON: see [`OperationLine`]. `line` is its line in an input file.
     pub fn submit(&mut self, text: &[u8], line: Option<u64>) -> Result<(), ClientError> {
         let logged = self.read(text).map_err(|(error_type, message)| {
             let shown: String = String::from_utf8_lossy(text).chars().take(200).collect();
             BadInput::new(shown, error_type, message).at_line(line)
         });
-        self.take(logged, line)
+        self.push(logged, line)
     }
 
     /// Counts an input that the caller could not read.
     pub fn reject(&mut self, bad: BadInput) -> Result<(), ClientError> {
         let line = bad.line;
-        self.take(Err(bad), line)
+        self.push(Err(bad), line)
     }
 
-    /// Writes what [`Batch::commit`] then only has to name. Nothing is logged yet.
+    /// Writes the operations so that [`Batch::commit`] only has to name them. Nothing is logged yet.
     pub fn prepare(&mut self) -> Result<(), ClientError> {
         Ok(self.batch.as_mut().map_or(Ok(()), wal::Batch::prepare)?)
     }
 
-    /// Logs the operations, all or none. Durable when this returns.
+    /// Logs all operations, or none. Durable when this returns.
     ///
     /// # Errors
     ///
@@ -285,14 +304,14 @@ impl Batch<'_> {
         if self.is_void() {
             return Err(ClientError::BadInputs { bad: self.bad, total: self.total });
         }
-        if self.options.key.is_some() && self.good > 1 {
-            return Err(ClientError::OneKey { operations: self.good });
+        if self.options.key.is_some() && self.valid > 1 {
+            return Err(ClientError::OneKey { operations: self.valid });
         }
         let committed = self.batch.map(wal::Batch::commit).transpose()?;
         Ok(Receipts { committed, bad: self.bad, notes: self.notes, total: self.total })
     }
 
-    fn take(
+    fn push(
         &mut self,
         logged: Result<Logged, BadInput>,
         line: Option<u64>,
@@ -305,12 +324,12 @@ impl Batch<'_> {
                 return Ok(());
             }
         };
-        self.good += 1;
-        // A key for several operations is an error of `commit`, which reports how many there are.
-        if self.is_void() || (self.options.key.is_some() && self.good > 1) {
+        self.valid += 1;
+        // A key for several operations is an error of `commit`, which knows their number.
+        if self.is_void() || (self.options.key.is_some() && self.valid > 1) {
             return Ok(());
         }
-        let staged = match self.client.spool_content(&mut self.stage, &mut logged, self.spool)? {
+        let staged = match spool_content(self.client, &mut self.stage, &mut logged, self.spool)? {
             SpoolOutcome::Copied(staged) => Some(staged),
             SpoolOutcome::Referred(note) => {
                 if self.notes.len() < NOTES_MAX {
@@ -319,7 +338,7 @@ impl Batch<'_> {
                 None
             }
             SpoolOutcome::Bad(bad) => {
-                self.good -= 1;
+                self.valid -= 1;
                 self.reject_input(bad.at_line(line));
                 return Ok(());
             }
@@ -331,7 +350,7 @@ impl Batch<'_> {
         let input = line.and_then(|_| logged.parameters.get("path").cloned());
         match batch.push_staged(logged, staged) {
             Err(error @ WalError::TooLarge { .. }) if line.is_some() => {
-                self.good -= 1;
+                self.valid -= 1;
                 let input: String = input.unwrap_or_default().chars().take(200).collect();
                 let bad = BadInput::new(input, "too_large", error.to_string());
                 self.reject_input(bad.at_line(line));
@@ -355,7 +374,7 @@ impl Batch<'_> {
     }
 
     /// Returns an operation with the batch's options.
-    fn logged(
+    fn new_operation(
         &self,
         operation_type: OperationType,
         backend: BackendName,
@@ -376,10 +395,9 @@ impl Batch<'_> {
         self.client.clock.now().plus_millis(i64::try_from(delay.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// Adds the state of the file at `path`, so that a change before it is sent is noticed.
+    /// Adds the state of the file at `path`, so that a change before it is sent is detected.
     fn described(&self, mut logged: Logged, path: &Path) -> Result<Logged, BadInput> {
-        let DescribedPath { path, source, is_directory } =
-            self.client.describe(path, self.spool)?;
+        let DescribedPath { path, source, is_directory } = describe(self.client, path, self.spool)?;
         logged.parameters.insert("path".into(), path);
         logged.source = source;
         if is_directory {
@@ -400,14 +418,14 @@ impl Batch<'_> {
         parameters.extend(line.parameters);
         let backend = line.backend.unwrap_or_else(|| self.backend.clone());
         let retries = line.max_retries.or(self.options.max_retries);
-        let mut logged = self.logged(line.operation_type, backend, parameters, retries);
+        let mut logged = self.new_operation(line.operation_type, backend, parameters, retries);
         logged.priority = line.priority.unwrap_or(logged.priority);
         for reference in line.after {
             let reference = match reference {
                 NumberOrText::Number(number) => Ok(Reference::Number(number)),
                 NumberOrText::Text(text) => Reference::parse(&text),
             };
-            let id = reference.and_then(|reference| self.client.id_of(&reference));
+            let id = reference.and_then(|reference| id_of(self.client, &reference));
             logged.depends_on.push(id.map_err(|error| ("bad_after", error.to_string()))?);
         }
         if let Some(delay) = line.delay {
@@ -425,15 +443,15 @@ impl Batch<'_> {
             check_key(&key).map_err(|error| ("bad_key", error.to_string()))?;
             logged.idempotency_key = Some(key);
         }
-        let logged = self.completed(logged).map_err(|bad| (bad.error_type, bad.message))?;
+        let logged = self.with_local_paths(logged).map_err(|bad| (bad.error_type, bad.message))?;
         let checked =
             self.client.backends.check(&logged.backend, &logged.operation_type, &logged.parameters);
         checked.map_err(|refusal| (error_type_of(&refusal), refusal.to_string()))?;
         Ok(logged)
     }
 
-    /// Adds what has to be known about files of this machine.
-    fn completed(&self, logged: Logged) -> Result<Logged, BadInput> {
+    /// Adds the state of the source file, or makes the destination absolute.
+    fn with_local_paths(&self, logged: Logged) -> Result<Logged, BadInput> {
         let reads_a_file = ["add", "upload"].contains(&logged.operation_type.as_str());
         match logged.parameters.get("path").cloned().filter(|_| reads_a_file) {
             Some(path) => self.described(logged, Path::new(&path)),

@@ -1,3 +1,5 @@
+//! Builds clients.
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -31,16 +33,16 @@ impl ClientBuilder {
         }
     }
 
-    /// Names the program in the histories of operations and in lock notes, so that a waiting process can report which
-    /// one holds a lock. Defaults to `wal-cli`.
+    /// Sets the program's name in the histories of operations and in lock notes, where a waiting
+    /// process reads who holds a lock. Defaults to `wal-cli`.
     pub fn program(mut self, name: impl Into<String>) -> ClientBuilder {
         self.program = name.into();
         self
     }
 
-    /// Registers a backend of the caller's own under a name; a configured backend of that name is replaced.
+    /// Registers a backend of the caller's own; it replaces a configured backend of the same name.
     ///
-    /// Other processes that drain the same log do not know this backend and leave its operations alone.
+    /// Other processes that drain the log do not have this backend, and leave its operations alone.
     pub fn backend(mut self, name: BackendName, backend: Arc<dyn Backend>) -> ClientBuilder {
         self.backends.insert(name, backend);
         self

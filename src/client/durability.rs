@@ -1,4 +1,4 @@
-//! Checks that a disk keeps what the log relies on, in a directory that is removed afterwards.
+//! Checks that a disk keeps the guarantees that the log relies on.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -7,20 +7,22 @@ use std::time::Duration;
 
 use super::Client;
 use super::error::ClientError;
-use crate::disk::{Access, DiskError, DiskResult, FileKind};
+use crate::clock::Clock;
+use crate::disk::{Access, Disk, DiskError, DiskResult, FileKind};
 use crate::worker::Stop;
 
-/// Flushes that are timed.
+/// The number of flushes that are timed.
 const FLUSHES: usize = 100;
 
-/// Bytes of each timed write: about what logging the addition of a file takes.
+/// Bytes of each timed write: about the size of the record of an `add`.
 const RECORD: usize = 300;
 
-/// Renames that a concurrent reader watches.
+/// The number of renames that a concurrent reader watches.
 const RENAMES: usize = 200;
 
 /// One check of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Check {
     /// The file system is local and persistent.
     FileSystem,
@@ -28,13 +30,13 @@ pub enum Check {
     Lock,
     /// A rename is atomic for readers.
     Rename,
-    /// The time of a flush.
+    /// Flushes take a plausible time.
     Flush,
     /// There is enough free space.
     Space,
     /// Files can share content.
     Sharing,
-    /// What a process acknowledged survives its being killed.
+    /// Operations that a process acknowledged survive `kill -9` of that process.
     Kills,
 }
 
@@ -66,10 +68,11 @@ impl Check {
 
 /// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CheckResult {
     /// The check.
     pub check: Check,
-    /// The log is safe as far as this check can tell.
+    /// True if the log is safe on this disk, as far as this check can determine.
     pub safe: bool,
     /// The finding, in one clause.
     pub finding: String,
@@ -77,6 +80,7 @@ pub struct CheckResult {
 
 /// Times of one flush of a small append, in microseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct FlushTimes {
     /// The median.
     pub median_us: f64,
@@ -86,23 +90,25 @@ pub struct FlushTimes {
 
 /// The extent of the kill check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KillCounts {
-    /// How often a process was killed.
+    /// The number of processes that were killed.
     pub kills: u32,
-    /// Operations that had been acknowledged before.
+    /// The number of operations that they had acknowledged.
     pub acknowledged: u64,
 }
 
 /// The results of all checks.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Durability {
     /// The directory that was checked.
     pub directory: PathBuf,
     /// The result of each check.
     pub checks: Vec<CheckResult>,
-    /// How long a flush takes.
+    /// Times of a flush.
     pub flush: FlushTimes,
-    /// What the kill check did.
+    /// The extent of the kill check.
     pub kills: KillCounts,
 }
 
@@ -113,21 +119,22 @@ impl Durability {
     }
 }
 
-/// Helper processes, which only the executable can start.
+/// Starts helper processes, which only the executable can do.
 pub trait Processes {
-    /// Returns `true` if another process gets the lock of this file.
+    /// Returns `true` if another process can take the lock of this file.
     fn try_lock(&self, path: &Path) -> io::Result<bool>;
-    /// Starts a process that appends to a log, kills it `after` its first acknowledgement, and returns the ids that it
-    /// acknowledged.
+    /// Starts a process that appends to a log, kills it a time `after` its first acknowledgement, and
+    /// returns the ids that it acknowledged.
     fn append_and_kill(&self, log: &Path, after: Duration) -> io::Result<Vec<String>>;
-    /// Returns the ids of all operations in a log, as a new process reads them.
+    /// Returns the ids of all operations in a log, read by a new process.
     fn list(&self, log: &Path) -> io::Result<Vec<String>>;
 }
 
 impl Client {
     /// Checks the disk of a directory, in a subdirectory that is removed afterwards.
     ///
-    /// `directory: None` takes that of the log, or its closest existing ancestor. A power failure cannot be simulated.
+    /// Without a `directory`, checks that of the log, or its closest existing ancestor. A power
+    /// failure cannot be simulated.
     pub(crate) fn durability(
         &self,
         directory: Option<&Path>,
@@ -136,16 +143,17 @@ impl Client {
         stop: &Stop,
     ) -> Result<Durability, ClientError> {
         let disk = &*self.disk;
-        let start = directory.unwrap_or(self.layout.base());
-        let exists =
-            |path: &&Path| disk.metadata(path).is_ok_and(|meta| meta.kind == FileKind::Directory);
-        let found = match directory {
-            Some(directory) => directory,
-            None => start.ancestors().find(exists).unwrap_or(start),
-        };
-        let scratch = found.join(format!("durability-{:016x}.tmp", self.clock.random()));
+        let directory = directory.unwrap_or_else(|| existing_ancestor(disk, self.layout.base()));
+        let scratch = directory.join(format!("durability-{:016x}.tmp", self.clock.random()));
         disk.create_dir(&scratch)?;
-        let result = self.run_checks(found, &scratch, rounds, processes, stop);
+        let checks = DiskChecks {
+            disk,
+            clock: &*self.clock,
+            min_free_bytes: self.settings.min_free_bytes,
+            scratch: &scratch,
+            processes,
+        };
+        let result = checks.run(directory, rounds, stop);
         let removed = disk.remove_tree(&scratch);
         let result = result?;
         if stop.is_requested() {
@@ -154,24 +162,36 @@ impl Client {
         removed?;
         Ok(result)
     }
+}
 
-    fn run_checks(
-        &self,
-        directory: &Path,
-        place: &Path,
-        rounds: u32,
-        processes: &dyn Processes,
-        stop: &Stop,
-    ) -> DiskResult<Durability> {
-        let (flush, flush_times) = self.flushes(place)?;
-        let (kills, kill_counts) = self.kills(place, rounds, processes, stop);
+/// Returns the closest directory above a path that exists, or the path itself if it does.
+fn existing_ancestor<'p>(disk: &dyn Disk, path: &'p Path) -> &'p Path {
+    let exists =
+        |path: &&Path| disk.metadata(path).is_ok_and(|meta| meta.kind == FileKind::Directory);
+    path.ancestors().find(exists).unwrap_or(path)
+}
+
+/// The checks of one disk.
+struct DiskChecks<'a> {
+    disk: &'a dyn Disk,
+    clock: &'a dyn Clock,
+    min_free_bytes: u64,
+    /// The directory for files of the checks.
+    scratch: &'a Path,
+    processes: &'a dyn Processes,
+}
+
+impl DiskChecks<'_> {
+    fn run(&self, directory: &Path, rounds: u32, stop: &Stop) -> DiskResult<Durability> {
+        let (flush, flush_times) = self.flush()?;
+        let (kills, kill_counts) = self.kills(rounds, stop);
         let checks = vec![
-            self.file_system(place)?,
-            self.lock(place, processes)?,
-            self.renames(place)?,
+            self.file_system()?,
+            self.lock()?,
+            self.rename()?,
             flush,
-            self.space(place)?,
-            self.sharing(place)?,
+            self.space()?,
+            self.sharing()?,
             kills,
         ];
         Ok(Durability {
@@ -182,10 +202,10 @@ impl Client {
         })
     }
 
-    fn file_system(&self, place: &Path) -> DiskResult<CheckResult> {
-        let kind = self.kind_of_file_system(place).unwrap_or_else(|| "unknown".into());
+    fn file_system(&self) -> DiskResult<CheckResult> {
+        let kind = self.kind_of_file_system().unwrap_or_else(|| "unknown".into());
         let volatile = matches!(kind.as_str(), "tmpfs" | "ramfs");
-        let (safe, finding) = match (self.disk.is_network(place)?, volatile) {
+        let (safe, finding) = match (self.disk.is_network(self.scratch)?, volatile) {
             (true, _) => {
                 (false, format!("{kind}, over a network: locks and flushes cannot be relied on"))
             }
@@ -197,15 +217,17 @@ impl Client {
         Ok(CheckResult { check: Check::FileSystem, safe, finding })
     }
 
-    /// Returns the kernel's name for the file system: that of the mount point with the longest matching prefix.
-    fn kind_of_file_system(&self, place: &Path) -> Option<String> {
+    /// Returns the kernel's name for the file system: that of the mount point with the longest
+    /// matching prefix.
+    fn kind_of_file_system(&self) -> Option<String> {
         let file = self.disk.open(Path::new("/proc/self/mountinfo"), Access::Read).ok()?;
-        // Files in /proc report no size, so one read with a large buffer has to do.
+        // Files in /proc report no size: one read into a large buffer has to suffice.
         let mut text = vec![0; 1 << 20];
         let read = file.read_at(&mut text, 0).ok()?;
         let text = String::from_utf8_lossy(&text[..read]).into_owned();
-        // The target of links is what counts.
-        let place = std::fs::canonicalize(place).or_else(|_| std::path::absolute(place)).ok()?;
+        let scratch = std::fs::canonicalize(self.scratch)
+            .or_else(|_| std::path::absolute(self.scratch))
+            .ok()?;
         let mounts = text.lines().filter_map(|line| {
             let point = ["\\040", "\\011", "\\012", "\\134"]
                 .iter()
@@ -214,22 +236,22 @@ impl Client {
                     point.replace(escape, plain)
                 });
             let kind = line.split_once(" - ")?.1.split(' ').next()?;
-            place.starts_with(&point).then(|| (point.len(), kind.to_owned()))
+            scratch.starts_with(&point).then(|| (point.len(), kind.to_owned()))
         });
-        // Of two mounts at one point the later one is visible.
+        // The later of two mounts at one point hides the earlier one.
         mounts.max_by_key(|(len, _)| *len).map(|(_, kind)| kind)
     }
 
-    fn lock(&self, place: &Path, processes: &dyn Processes) -> DiskResult<CheckResult> {
-        let path = place.join("lock");
+    fn lock(&self) -> DiskResult<CheckResult> {
+        let path = self.scratch.join("lock");
         let file = self.disk.open(&path, Access::OpenOrCreate)?;
-        let mine = file.try_lock()?;
-        let tried = (|| {
-            let theirs = processes.try_lock(&path)?;
+        let locked = file.try_lock()?;
+        let second_process = (|| {
+            let while_held = self.processes.try_lock(&path)?;
             file.unlock().map_err(|error| error.source)?;
-            io::Result::Ok((theirs, processes.try_lock(&path)?))
+            io::Result::Ok((while_held, self.processes.try_lock(&path)?))
         })();
-        let (safe, finding) = match (mine, tried) {
+        let (safe, finding) = match (locked, second_process) {
             (true, Ok((false, true))) => {
                 (true, "a second process is kept out, and let in afterwards".to_owned())
             }
@@ -245,9 +267,9 @@ impl Client {
         Ok(CheckResult { check: Check::Lock, safe, finding })
     }
 
-    /// A reader of a file that is replaced sees the whole old or the whole new content.
-    fn renames(&self, place: &Path) -> DiskResult<CheckResult> {
-        let (path, staged) = (place.join("renamed"), place.join("staged"));
+    /// Checks that a reader of a replaced file sees either the whole old or the whole new content.
+    fn rename(&self) -> DiskResult<CheckResult> {
+        let (path, staged) = (self.scratch.join("renamed"), self.scratch.join("staged"));
         let content = |nth: usize| vec![nth as u8; 4096 + nth];
         self.disk.write_new_synced(&path, &content(0))?;
         let done = std::sync::atomic::AtomicBool::new(false);
@@ -297,8 +319,8 @@ impl Client {
         })
     }
 
-    fn flushes(&self, place: &Path) -> DiskResult<(CheckResult, FlushTimes)> {
-        let file = self.disk.open(&place.join("flushed"), Access::CreateNew)?;
+    fn flush(&self) -> DiskResult<(CheckResult, FlushTimes)> {
+        let file = self.disk.open(&self.scratch.join("flushed"), Access::CreateNew)?;
         let mut times = Vec::with_capacity(FLUSHES);
         for nth in 0..FLUSHES {
             let start = self.clock.elapsed();
@@ -308,7 +330,7 @@ impl Client {
         }
         times.sort_by(f64::total_cmp);
         let (median_us, p95_us) = (times[FLUSHES / 2], times[FLUSHES * 95 / 100]);
-        // No medium is that fast, but a volatile cache with a battery may be wanted.
+        // No medium is that fast, but a cache with a battery may be intended.
         let hint =
             if median_us < 20.0 { "; at that speed, it may not reach the medium" } else { "" };
         let finding = format!(
@@ -318,8 +340,8 @@ impl Client {
         Ok((CheckResult { check: Check::Flush, safe: true, finding }, times))
     }
 
-    fn space(&self, place: &Path) -> DiskResult<CheckResult> {
-        let (free, wanted) = (self.disk.free_bytes(place)?, self.settings.min_free_bytes);
+    fn space(&self) -> DiskResult<CheckResult> {
+        let (free, wanted) = (self.disk.free_bytes(self.scratch)?, self.min_free_bytes);
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let finding = format!(
             "{:.1} MiB free; {:.1} MiB are reserved for outcomes of logged operations",
@@ -329,9 +351,9 @@ impl Client {
         Ok(CheckResult { check: Check::Space, safe: free >= wanted, finding })
     }
 
-    fn sharing(&self, place: &Path) -> DiskResult<CheckResult> {
-        let (from, link, clone) =
-            (place.join("content"), place.join("linked"), place.join("cloned"));
+    fn sharing(&self) -> DiskResult<CheckResult> {
+        let [from, link, clone] =
+            ["content", "linked", "cloned"].map(|name| self.scratch.join(name));
         self.disk.write_new_synced(&from, b"content")?;
         let links = self.disk.link(&from, &link).is_ok();
         self.disk.write_new_synced(&clone, b"")?;
@@ -342,14 +364,8 @@ impl Client {
         Ok(CheckResult { check: Check::Sharing, safe: true, finding })
     }
 
-    fn kills(
-        &self,
-        place: &Path,
-        rounds: u32,
-        processes: &dyn Processes,
-        stop: &Stop,
-    ) -> (CheckResult, KillCounts) {
-        let log = place.join("wal");
+    fn kills(&self, rounds: u32, stop: &Stop) -> (CheckResult, KillCounts) {
+        let log = self.scratch.join("wal");
         let mut acknowledged: BTreeSet<String> = BTreeSet::new();
         let mut result = Ok(0);
         for _ in 0..rounds {
@@ -357,9 +373,9 @@ impl Client {
                 break;
             }
             let after = Duration::from_micros(20_000 + self.clock.random() % 180_000);
-            let round = processes.append_and_kill(&log, after).and_then(|ids| {
+            let round = self.processes.append_and_kill(&log, after).and_then(|ids| {
                 acknowledged.extend(ids);
-                let listed: BTreeSet<String> = processes.list(&log)?.into_iter().collect();
+                let listed: BTreeSet<String> = self.processes.list(&log)?.into_iter().collect();
                 Ok(acknowledged.difference(&listed).count())
             });
             if !matches!(round, Ok(0)) {

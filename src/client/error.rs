@@ -1,4 +1,6 @@
-use super::Skipped;
+//! The error of the library's calls.
+
+use super::action::Skipped;
 use super::inputs::{BadInput, BadInputs};
 use crate::backend::Refusal;
 use crate::disk::DiskError;
@@ -6,7 +8,9 @@ use crate::operation::{IllegalTransition, InvalidName, Operation};
 use crate::wal::{BadPush, WalError};
 use crate::worker::NoPush;
 
-/// Errors of a [`Client`](super::Client). An operation that fails at its backend is not one: that is its state.
+/// Errors of a [`Client`](super::Client).
+///
+/// An operation that fails at its backend is not an error: the failure is part of its state.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
@@ -16,7 +20,7 @@ pub enum ClientError {
     /// No operation has this number or id, or it was deleted or pruned.
     #[error("there is no operation `{0}`")]
     NoSuchOperation(String),
-    /// The text is neither a number, nor a full id, nor one of the `@` names.
+    /// The text is not a number, a full id, or one of the `@` names.
     #[error(
         "`{0}` is not a valid operation reference: \
          use a number, a full id, `@last` or `@failed`"
@@ -37,7 +41,7 @@ pub enum ClientError {
     #[error("nothing was logged: {0}")]
     BadPush(#[from] BadPush),
     /// One idempotency key was given for several operations.
-    #[error("nothing was logged: one idempotency key cannot stand for {operations} operations")]
+    #[error("nothing was logged: one idempotency key cannot identify {operations} operations")]
     OneKey {
         /// The number of operations.
         operations: u64,
@@ -57,9 +61,9 @@ pub enum ClientError {
     /// The action does not apply to some of the operations, so none was changed.
     #[error("{}", not_applicable(action, skipped))]
     NotApplicable {
-        /// What was to be done with them, as a participle: `cancelled`.
+        /// The past participle of the action: `cancelled`.
         action: &'static str,
-        /// The operations that it does not apply to, and why.
+        /// The operations that it does not apply to, each with the reason.
         skipped: Vec<Skipped>,
     },
     /// The transition is not legal from the operation's status.
@@ -68,7 +72,7 @@ pub enum ClientError {
     /// The timeout passed before these operations ended.
     #[error("{} of the operations had not ended in time", unfinished.len())]
     TimedOut {
-        /// The operations as last seen; empty if there were too many to hold.
+        /// The operations as last read; empty if there are too many to hold in memory.
         unfinished: Vec<Operation>,
     },
     /// A stop was requested.

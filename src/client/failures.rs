@@ -1,3 +1,5 @@
+//! Failures grouped by cause.
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -11,13 +13,13 @@ use crate::wal::{Damage, Order, WalError};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CauseGroup {
-    /// Eight hex digits that identify the cause, the same for every backend.
+    /// Eight hex digits that identify the cause, the same for all backends.
     pub fingerprint: String,
     /// The message with paths, numbers and ids replaced.
     pub cause: String,
     /// The type of error.
     pub error_type: String,
-    /// Whether further attempts can help.
+    /// The class of the failure, which decides whether further attempts can help.
     pub class: FailureClass,
     /// The backend.
     pub backend: BackendName,
@@ -25,13 +27,13 @@ pub struct CauseGroup {
     pub failed: u64,
     /// Operations that wait for the next attempt.
     pub retrying: u64,
-    /// When the first of them failed.
+    /// The time at which the first of them failed.
     pub first: Time,
-    /// When the last of them failed.
+    /// The time at which the last of them failed.
     pub last: Time,
     /// The number of the operation that failed last.
     pub example: Number,
-    /// The message of the last one.
+    /// The message of the last failure.
     pub message: String,
 }
 
@@ -39,7 +41,7 @@ pub struct CauseGroup {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Failures {
-    /// The groups, the largest first.
+    /// The groups, largest first.
     pub groups: Vec<CauseGroup>,
     /// Damage that may hide further failures.
     pub damage: Option<Damage>,
@@ -48,19 +50,19 @@ pub struct Failures {
 impl Client {
     /// Groups failed and retrying operations by cause and backend.
     pub fn failures(&self, backend: Option<&BackendName>) -> Result<Failures, ClientError> {
-        let of_interest = |status: Status| matches!(status, Status::Failed | Status::Retrying);
+        let is_counted = |status: Status| matches!(status, Status::Failed | Status::Retrying);
         self.with_view(|view| {
             let mut groups: BTreeMap<(BackendName, String), CauseGroup> = BTreeMap::new();
             let visited = view.visit(
                 Order::OldestFirst,
                 |file| {
                     file.counts.keys().any(|(status, name, _)| {
-                        of_interest(*status) && backend.is_none_or(|backend| backend == name)
+                        is_counted(*status) && backend.is_none_or(|backend| backend == name)
                     })
                 },
-                |glimpse| {
-                    of_interest(glimpse.status)
-                        && backend.is_none_or(|backend| *backend == glimpse.backend)
+                |summary| {
+                    is_counted(summary.status)
+                        && backend.is_none_or(|backend| *backend == summary.backend)
                 },
                 |operation| {
                     if let Some((failure, at)) = failure_of(&operation)
@@ -117,8 +119,10 @@ fn count(
                 message: failure.message.clone(),
             }
         });
-    *if operation.status() == Status::Failed { &mut group.failed } else { &mut group.retrying } +=
-        1;
+    match operation.status() {
+        Status::Failed => group.failed += 1,
+        _ => group.retrying += 1,
+    }
     group.first = group.first.min(at);
     if at >= group.last {
         group.last = at;

@@ -1,11 +1,11 @@
-//! Inputs that cannot be used, and why.
+//! Invalid inputs, and the reasons why they are rejected.
 
 use crate::disk::DiskError;
 
-/// Rejected inputs that are kept for the report; of those beyond, only the number is.
+/// Rejected inputs that are kept for the report; further ones are only counted.
 const LISTED_MAX: usize = 10_000;
 
-/// One input that was rejected, and why.
+/// A rejected input, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BadInput {
@@ -13,9 +13,9 @@ pub struct BadInput {
     pub line: Option<u64>,
     /// The path or line as given, shortened.
     pub input: String,
-    /// A stable word for programs: `not_found`, `permission_denied`, `unsupported_file`, …
+    /// A stable code: `not_found`, `permission_denied`, `unsupported_file`, …
     pub error_type: &'static str,
-    /// What is wrong, for people.
+    /// The reason, for people.
     pub message: String,
 }
 
@@ -37,12 +37,13 @@ impl BadInput {
     }
 }
 
-/// The inputs of one call that were rejected.
+/// The rejected inputs of one call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BadInputs {
-    /// The first 10,000 of them.
+    /// The first 10,000 rejected inputs.
     pub listed: Vec<BadInput>,
-    /// The number of all of them.
+    /// The number of all rejected inputs.
     pub count: u64,
 }
 
@@ -61,7 +62,7 @@ impl From<BadInput> for BadInputs {
     }
 }
 
-/// Returns why a path cannot be read.
+/// Returns the rejection of a path that cannot be read.
 pub(super) fn unreadable(path: &str, error: DiskError) -> BadInput {
     let (error_type, message) = match error.kind() {
         std::io::ErrorKind::NotFound => ("not_found", "no such file or directory".to_owned()),

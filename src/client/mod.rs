@@ -1,5 +1,6 @@
 //! The library's interface: each command of the executable is one or two of these calls.
 
+mod action;
 mod archive;
 mod audit;
 mod batch;
@@ -13,21 +14,22 @@ mod inputs;
 mod orphans;
 mod plan;
 mod query;
-mod reopen;
+mod reference;
 mod spool;
 mod status;
 mod submit;
+mod successor;
 mod wait;
 mod why;
 mod wrap;
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+pub use action::{Action, Changed, OnInvalid, Skipped};
 pub use archive::CleanupOptions;
 pub use audit::{AuditFinding, AuditOptions, AuditReport, FollowUp, Unverified};
 pub use batch::{Batch, DELAY_MAX, NumberOrText, OperationLine, Receipts, SecondsOrText};
 pub use builder::ClientBuilder;
-pub use change::{Action, Changed, OnInvalid, Skipped};
 #[cfg(any(feature = "cli", feature = "test-util"))]
 pub use durability::{Check, Durability, Processes};
 pub use error::ClientError;
@@ -35,7 +37,8 @@ pub use failures::{CauseGroup, Failures};
 pub use inputs::{BadInput, BadInputs};
 pub use orphans::{KeptOrphan, OrphanedUploads};
 pub use plan::Plan;
-pub use query::{Filter, Page, Reference};
+pub use query::{Filter, Page};
+pub use reference::Reference;
 pub use status::{FileCounts, LogStatus, OldestPending, StatusCounts};
 pub use submit::{AddOptions, Receipt};
 pub use why::{Reason, Why};
@@ -48,22 +51,24 @@ use crate::health::HealthStore;
 pub use crate::health::{BackendHealth, HealthStatus, StatusChange};
 use crate::operation::BackendName;
 pub use crate::wal::{
-    Archive, BadPush, CheckpointReport, CleanupPlan, Damage, DrainLoop, Finding, FindingKind,
-    HolderNote, Loss, Push, PushReport, PushState, PushedArchive, Repaired, Verified,
+    Archive, BadPush, ByteRange, CheckpointReport, CleanupPlan, Damage, DrainLoop, Finding,
+    FindingKind, HolderNote, Loss, NumberSet, PrunedArchive, Push, PushOperation, PushReport,
+    PushState, PushedArchive, Repaired, Verified,
 };
 use crate::wal::{CheckpointDue, HeldLock, Layout, Options, View, Wal, WalError, WalResult};
 use crate::worker::Environment;
 pub use crate::worker::progress::Progress;
 pub use crate::worker::{NoObserver, Observer, ProcessOptions, ProcessReport, PushOptions, Stop};
 
-/// Views that are reopened because files vanished while they were read, before the error is reported.
+/// The number of times that a view is reopened because files vanished while it was read, before the
+/// error is returned.
 const RELOADS_MAX: usize = 20;
 
 /// A log and the backends that its operations run on.
 ///
-/// Built by [`Client::builder`]. Building touches no file: the first write creates the log, and reading a log that
-/// does not exist shows an empty one. A client can be shared between threads, and any number of processes can use one
-/// log at the same time.
+/// Built by [`Client::builder`]. Building touches no file: the first write creates the log, and a log
+/// that does not exist reads as an empty one. A client can be shared between threads, and any number
+/// of processes can use one log at the same time.
 #[derive(Debug)]
 pub struct Client {
     pub(crate) disk: Arc<dyn Disk>,
@@ -143,9 +148,9 @@ impl Client {
         }
     }
 
-    /// Calls `read` with an up-to-date view of the log, or of an empty one if there is no log.
+    /// Calls `read` with an up-to-date view of the log, which is empty if there is no log.
     ///
-    /// Calls it again if files that the view names were replaced by a checkpoint meanwhile.
+    /// Calls it again if a checkpoint has replaced files of the view meanwhile.
     pub(crate) fn with_view<T>(
         &self,
         mut read: impl FnMut(&View) -> WalResult<T>,
@@ -172,15 +177,15 @@ impl Client {
         self.with_view(|view| Ok(view.exists()))
     }
 
-    /// Runs a drain loop: claims operations that are due, executes them on their backends and records how each
-    /// attempt ended, until nothing is due or `stop` is requested.
+    /// Runs a drain loop: claims operations that are due, executes them on their backends and records
+    /// the outcome of each attempt, until nothing is due or `stop` is requested.
     ///
-    /// A claim is durable before the backend is called, and an outcome before `observer` sees it.
+    /// A claim is durable before the backend is called, and an outcome before `observer` receives it.
     ///
     /// # Errors
     ///
-    /// [`WalError::Busy`] if another drain loop runs on this log. Failures of operations are no errors: they are
-    /// counted in the report.
+    /// [`WalError::Busy`] if another drain loop runs on this log. Failures of operations are counted
+    /// in the report; they are not errors of this call.
     pub fn process(
         &self,
         options: &ProcessOptions,
@@ -188,7 +193,7 @@ impl Client {
         observer: &mut dyn Observer,
     ) -> Result<ProcessReport, ClientError> {
         let wal = self.wal()?;
-        let lock = self.lock_loop(wal, options)?;
+        let lock = lock_loop(self, wal, options)?;
         let environment = Environment {
             disk: &self.disk,
             clock: &self.clock,
@@ -199,27 +204,7 @@ impl Client {
         Ok(crate::worker::run(environment, options, stop, observer, lock)?)
     }
 
-    /// Takes the lock of the drain loop.
-    ///
-    /// Another loop keeps it for long, so this gives up soon; a process that holds it for moments, such as an `add`
-    /// that waits, is worth the configured lock timeout.
-    fn lock_loop(&self, wal: &Wal, options: &ProcessOptions) -> Result<HeldLock, ClientError> {
-        let start = self.clock.elapsed();
-        loop {
-            let busy = match wal.lock_process(options.lock_timeout, options.drain_loop()) {
-                Err(busy @ WalError::Busy { .. }) => busy,
-                other => return Ok(other?),
-            };
-            let keeps_trying = options.only.is_none()
-                && self.clock.elapsed().saturating_sub(start) < self.settings.lock_timeout
-                && self.running_loop()?.is_none_or(|holder| holder.work.is_none());
-            if !keeps_trying {
-                return Err(busy.into());
-            }
-        }
-    }
-
-    /// Runs a checkpoint if one is due and no drain loop runs that would do it.
+    /// Runs a checkpoint if one is due, unless a running drain loop will do so.
     pub fn maintain(&self) -> Result<Option<CheckpointReport>, ClientError> {
         let wal = self.wal()?;
         if wal.checkpoint_due() == CheckpointDue::No || self.running_loop()?.is_some() {
@@ -235,26 +220,26 @@ impl Client {
 
     /// Checks every byte and every cross-reference of the log without changing it.
     ///
-    /// `progress` receives the bytes checked so far and the bytes in all, from several threads. Damage is part of the
-    /// result; an error means that the check itself could not run.
+    /// `progress` receives the bytes checked so far and the total, from several threads. Damage is
+    /// part of the result; an error means that the check itself could not run.
     pub fn verify(&self, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Verified, ClientError> {
         Ok(crate::wal::verify(&self.disk, &self.layout, progress)?)
     }
 
-    /// Rebuilds a damaged log from every record that can still be read, and reports what is lost.
+    /// Rebuilds a damaged log from all records that can still be read, and reports the losses.
     ///
-    /// A valid log stays as it is.
+    /// A valid log stays unchanged.
     pub fn repair(&self) -> Result<Repaired, ClientError> {
         Ok(crate::wal::repair(&self.disk, &*self.clock, &self.layout, &self.options())?)
     }
 
-    /// Decodes all Parquet files of the log and discards the rows: the baseline of the benchmark of `verify`.
+    /// Decodes all Parquet files and discards the rows: the baseline of the benchmark of `verify`.
     #[cfg(feature = "cli")]
     pub(crate) fn decode_files(&self) -> Result<u64, ClientError> {
         Ok(crate::wal::decode_files(&self.disk, &self.layout)?)
     }
 
-    /// Probes one backend, or all that this build can execute operations on, and returns their health.
+    /// Probes one backend, or all that this build supports, and returns their health.
     ///
     /// # Errors
     ///
@@ -268,21 +253,45 @@ impl Client {
         {
             return Err(self.backends.unknown(name).into());
         }
-        Ok(crate::health::probe(self.health_store(), &self.backends, &*self.clock, only))
+        Ok(crate::health::probe(health_store(self), &self.backends, &*self.clock, only))
     }
 
     /// Returns the last known health of the configured backends without probing them.
     pub fn known_health(&self) -> Vec<BackendHealth> {
-        let mut known = crate::health::known(self.health_store());
+        let mut known = crate::health::known(health_store(self));
         known.retain(|health| self.backends.names().any(|(name, _)| *name == health.backend));
         known
     }
+}
 
-    pub(crate) fn health_store(&self) -> HealthStore<'_> {
-        HealthStore {
-            disk: &*self.disk,
-            layout: &self.layout,
-            history_size: self.settings.health_history_size,
+/// Takes the lock of the drain loop.
+///
+/// Another loop holds it for long, so this soon gives up. Another process, such as an `add` that
+/// waits, holds it briefly, and is waited for up to the configured lock timeout.
+fn lock_loop(
+    client: &Client,
+    wal: &Wal,
+    options: &ProcessOptions,
+) -> Result<HeldLock, ClientError> {
+    let start = client.clock.elapsed();
+    loop {
+        let busy = match wal.lock_process(options.lock_timeout, options.drain_loop()) {
+            Err(busy @ WalError::Busy { .. }) => busy,
+            other => return Ok(other?),
+        };
+        let retries = options.only.is_none()
+            && client.clock.elapsed().saturating_sub(start) < client.settings.lock_timeout
+            && client.running_loop()?.is_none_or(|holder| holder.work.is_none());
+        if !retries {
+            return Err(busy.into());
         }
+    }
+}
+
+fn health_store(client: &Client) -> HealthStore<'_> {
+    HealthStore {
+        disk: &*client.disk,
+        layout: &client.layout,
+        history_size: client.settings.health_history_size,
     }
 }

@@ -1,21 +1,24 @@
+//! The operations that a drain loop would run, without running them.
+
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use super::{Client, ClientError, Reference};
-use crate::operation::{BackendName, Number, Operation, OperationId, State, Status, retry};
+use crate::operation::{BackendName, Number, Operation, OperationId, State, Status, Time, retry};
 use crate::wal::{Damage, Order, WalError};
 
 /// The operations that a drain loop would run now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Plan {
-    /// The first operations that would run, by backend and in the order of their turn.
+    /// The first operations that would run, by backend and in order.
     pub operations: Vec<Operation>,
     /// Operations that are due, by backend.
     pub due: BTreeMap<BackendName, u64>,
     /// Operations that are held.
     pub held: u64,
-    /// Operations that wait for others.
+    /// Operations that depend on others.
     pub waiting_for_others: u64,
     /// Operations whose delay has not passed.
     pub delayed: u64,
@@ -29,11 +32,43 @@ pub struct Plan {
     pub damage: Option<Damage>,
 }
 
-/// The order of operations: by backend, then as within its queue.
-type Turn = (BackendName, bool, std::cmp::Reverse<i32>, Number);
+/// The place of an operation in the order: by backend, then as in its queue.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    backend: BackendName,
+    alone: bool,
+    priority: Reverse<i32>,
+    number: Number,
+}
+
+impl Plan {
+    /// Counts an operation. Returns `true` if it is due.
+    fn count(&mut self, operation: &Operation, has_backend: bool, now: Time) -> bool {
+        let counter = if operation.status() == Status::Processing {
+            &mut self.to_be_asked
+        } else if !has_backend {
+            self.no_backend.entry(operation.backend.clone()).or_default()
+        } else if operation.hold {
+            &mut self.held
+        } else if !operation.depends_on.is_empty() {
+            &mut self.waiting_for_others
+        } else if operation.is_due(now) {
+            *self.due.entry(operation.backend.clone()).or_default() += 1;
+            return true;
+        } else if matches!(operation.state, State::Retrying { .. }) {
+            &mut self.backing_off
+        } else {
+            &mut self.delayed
+        };
+        *counter += 1;
+        false
+    }
+}
 
 impl Client {
-    /// Returns what a drain loop would run now, with at most `limit` operations listed. Takes no lock.
+    /// Returns the operations that a drain loop would run now, at most `limit` of them listed.
+    ///
+    /// Takes no lock.
     pub fn plan(
         &self,
         backend: Option<&BackendName>,
@@ -44,7 +79,7 @@ impl Client {
         let active = self.running_loop()?.is_some();
         let open =
             |status: Status| status.is_waiting() || (status == Status::Processing && !active);
-        let (mut plan, turns) = self.with_view(|view| {
+        let (mut plan, mut turns) = self.with_view(|view| {
             let mut plan = Plan::default();
             let mut turns: Vec<Turn> = Vec::new();
             let visited = view.visit(
@@ -54,18 +89,22 @@ impl Client {
                         open(*status) && backend.is_none_or(|backend| backend == name)
                     })
                 },
-                |glimpse| {
-                    open(glimpse.status)
-                        && backend.is_none_or(|backend| *backend == glimpse.backend)
+                |summary| {
+                    open(summary.status)
+                        && backend.is_none_or(|backend| *backend == summary.backend)
                 },
                 |operation| {
                     let wanted = open(operation.status())
                         && backend.is_none_or(|backend| *backend == operation.backend)
                         && only.is_none_or(|only| only.contains(&operation.number));
-                    if wanted && self.count_in_plan(&mut plan, &operation, now) {
-                        let alone = operation.interruptions >= retry::ALONE_AFTER;
-                        let priority = std::cmp::Reverse(operation.priority);
-                        turns.push((operation.backend, alone, priority, operation.number));
+                    let has_backend = || self.backends.get(&operation.backend).is_some();
+                    if wanted && plan.count(&operation, has_backend(), now) {
+                        turns.push(Turn {
+                            alone: operation.interruptions >= retry::ALONE_AFTER,
+                            priority: Reverse(operation.priority),
+                            number: operation.number,
+                            backend: operation.backend,
+                        });
                     }
                     ControlFlow::Continue(())
                 },
@@ -76,41 +115,14 @@ impl Client {
             };
             Ok((plan, turns))
         })?;
-        let mut turns = turns;
         turns.sort_unstable();
-        for (_, _, _, number) in turns.into_iter().take(limit) {
-            plan.operations.push(self.operation(&Reference::Number(number))?);
+        for turn in turns.into_iter().take(limit) {
+            plan.operations.push(self.operation(&Reference::Number(turn.number))?);
         }
         Ok(plan)
     }
 
-    /// Counts an operation in the plan. Returns `true` if it is due.
-    fn count_in_plan(
-        &self,
-        plan: &mut Plan,
-        operation: &Operation,
-        now: crate::operation::Time,
-    ) -> bool {
-        if operation.status() == Status::Processing {
-            plan.to_be_asked += 1;
-        } else if self.backends.get(&operation.backend).is_none() {
-            *plan.no_backend.entry(operation.backend.clone()).or_default() += 1;
-        } else if operation.hold {
-            plan.held += 1;
-        } else if !operation.depends_on.is_empty() {
-            plan.waiting_for_others += 1;
-        } else if operation.is_due(now) {
-            *plan.due.entry(operation.backend.clone()).or_default() += 1;
-            return true;
-        } else if matches!(operation.state, State::Retrying { .. }) {
-            plan.backing_off += 1;
-        } else {
-            plan.delayed += 1;
-        }
-        false
-    }
-
-    /// Returns these operations and all that they wait for, directly or not.
+    /// Returns these operations and all that they depend on, directly or indirectly.
     pub fn with_dependencies(
         &self,
         numbers: impl IntoIterator<Item = Number>,
@@ -126,7 +138,7 @@ impl Client {
                 continue;
             }
             let operation = self.operation(&Reference::Number(number))?;
-            // A completed operation waits for nothing, even if it was reopened since.
+            // A completed operation needs no other, even if it was reopened since.
             let next = operation.redirected_to.filter(|_| operation.status() != Status::Completed);
             let others: Vec<OperationId> =
                 operation.depends_on.iter().copied().chain(next).collect();

@@ -1,3 +1,5 @@
+//! The state of a log as a whole.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
@@ -8,6 +10,7 @@ use crate::wal::{Damage, HolderNote, Order, WalError};
 
 /// Numbers of operations by status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StatusCounts {
     /// Logged, not yet claimed.
     pub pending: u64,
@@ -49,17 +52,19 @@ impl StatusCounts {
     }
 }
 
-/// The oldest operation that is pending.
+/// The pending operation that was logged first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OldestPending {
-    /// Its number.
+    /// Number of the operation.
     pub number: Number,
-    /// When it was logged.
+    /// The time at which it was logged.
     pub logged_at: Time,
 }
 
 /// Numbers of Parquet files.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FileCounts {
     /// Partitions: files of live operations.
     pub partitions: u64,
@@ -79,9 +84,9 @@ pub struct LogStatus {
     pub backends: BTreeMap<BackendName, StatusCounts>,
     /// The pending operation that was logged first.
     pub oldest_pending: Option<OldestPending>,
-    /// The process that drains the log, if one does.
+    /// The process that drains the log, if there is one.
     pub processing: Option<HolderNote>,
-    /// Bytes of the journal that no Parquet file holds yet.
+    /// Bytes of the journal that have not been folded into Parquet files.
     pub journal_bytes: u64,
     /// Parquet files.
     pub files: FileCounts,
@@ -93,12 +98,13 @@ pub struct LogStatus {
     pub used: BTreeSet<BackendName>,
     /// The first damage that keeps the log from being read in full.
     pub damage: Option<Damage>,
-    /// Rows of adopted `ipfs_kit_py` files that could not be understood; those files were set aside.
+    /// Rows of adopted `ipfs_kit_py` files that could not be read; those files were set aside.
     pub unread: Vec<Damage>,
 }
 
 impl Client {
-    /// Returns the state of the log: counts, the oldest pending operation, the drain loop, free space and damage.
+    /// Returns the state of the log: counts, the oldest pending operation, the drain loop, free
+    /// space and damage.
     pub fn status(&self) -> Result<LogStatus, ClientError> {
         let processing = self.running_loop()?;
         let free_bytes = self.disk.free_bytes(self.layout.base()).ok();
@@ -110,11 +116,11 @@ impl Client {
                 backends.entry(backend).or_default().add(status, n);
             }
             let mut oldest_pending = None;
-            // Damage in one file must not hide the counts, which need no file.
+            // Damage in one file must not hide the counts, which are read from no file.
             let visited = view.visit(
                 Order::OldestFirst,
                 |file| counts.pending > 0 && file.count_of(Status::Pending) > 0,
-                |glimpse| glimpse.status == Status::Pending,
+                |summary| summary.status == Status::Pending,
                 |operation| {
                     if operation.status() == Status::Pending {
                         oldest_pending = Some(OldestPending {
@@ -134,7 +140,7 @@ impl Client {
             };
             let (partitions, archives) = view.file_counts();
             Ok(LogStatus {
-                used: self.used(&backends),
+                used: used(self, &backends),
                 counts,
                 archived: view.archived(),
                 backends,
@@ -150,26 +156,27 @@ impl Client {
         })
     }
 
-    /// Returns the backends in use: the default one, those with settings of their own, and those of logged operations.
+    /// Returns the backends in use: the default one, those with settings of their own, and those of
+    /// logged operations.
     ///
-    /// The other predeclared backends exist only because every type has one.
+    /// The other predeclared backends exist only because each type has one.
     pub fn used_backends(&self) -> Result<BTreeSet<BackendName>, ClientError> {
         self.with_view(|view| {
             let logged = view.counts().into_iter().map(|((_, backend, _), n)| (backend, n));
-            Ok(self.used(&logged.collect()))
+            Ok(used(self, &logged.collect()))
         })
     }
+}
 
-    fn used<N>(&self, logged: &BTreeMap<BackendName, N>) -> BTreeSet<BackendName> {
-        let is_used = |name: &BackendName| {
-            *name == self.settings.default_backend
-                || logged.contains_key(name)
-                || self
-                    .settings
-                    .backends
-                    .get(name)
-                    .is_none_or(|settings| !settings.is_untouched(name))
-        };
-        self.backends.names().map(|(name, _)| name).filter(|name| is_used(name)).cloned().collect()
-    }
+fn used<N>(client: &Client, logged: &BTreeMap<BackendName, N>) -> BTreeSet<BackendName> {
+    let is_used = |name: &BackendName| {
+        *name == client.settings.default_backend
+            || logged.contains_key(name)
+            || client
+                .settings
+                .backends
+                .get(name)
+                .is_none_or(|settings| !settings.is_untouched(name))
+    };
+    client.backends.names().map(|(name, _)| name).filter(|name| is_used(name)).cloned().collect()
 }

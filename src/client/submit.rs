@@ -7,14 +7,14 @@ use super::{Client, OnInvalid, Reference};
 use crate::config::SpoolMode;
 use crate::disk::FileKind;
 use crate::operation::{
-    BackendName, Fields, Logged, Number, Operation, OperationId, OperationType, Source, Status,
+    BackendName, Fields, Logged, Number, OperationId, OperationType, Source, Status,
 };
 use crate::wal::Admitted;
 
 /// Bytes of an idempotency key, at most.
 const KEY_MAX: usize = 512;
 
-/// How operations are logged. The default takes everything from the settings.
+/// Options of new operations. The default takes everything from the settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AddOptions {
@@ -32,7 +32,7 @@ pub struct AddOptions {
     pub delay: Option<Duration>,
     /// Idempotency key of one operation: a key that has been logged before is not logged again.
     pub key: Option<String>,
-    /// Whether content is copied into the log; `None` takes the setting `spool`.
+    /// Copying of content into the log; `None` takes the setting `spool`.
     pub spool: Option<SpoolMode>,
 }
 
@@ -110,7 +110,7 @@ pub struct Receipt {
     pub operation_type: OperationType,
     /// The backend that it will run on.
     pub backend: BackendName,
-    /// The path that it concerns, if it concerns one.
+    /// The path of its file or directory, if it has one.
     pub path: Option<String>,
     /// Its content was copied into the log: the file may change or disappear from now on.
     pub spooled: bool,
@@ -121,8 +121,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ClientError::BadInputs`] if the path cannot be read, [`ClientError::Refused`] if the backend does not take it.
-    /// After an error nothing is logged, unless it is a [`ClientError::Wal`] that says otherwise.
+    /// [`ClientError::BadInputs`] if the path cannot be read, [`ClientError::Refused`] if the backend
+    /// does not take it. After an error nothing is logged, unless it is a [`ClientError::Wal`] that
+    /// says otherwise.
     pub fn add(&self, path: &Path, options: &AddOptions) -> Result<Receipt, ClientError> {
         let receipts = self.add_all(&[path.to_owned()], options)?;
         receipts
@@ -131,9 +132,9 @@ impl Client {
             .ok_or_else(|| ClientError::NoSuchOperation(path.display().to_string()))
     }
 
-    /// Logs the addition of files and directories: all of them, or none if one cannot be used.
+    /// Logs the addition of files and directories: all of them, or none if one is invalid.
     ///
-    /// Receipts are in the order of `paths`. For more than memory should hold, see [`Client::batch`].
+    /// Receipts are in the order of `paths`. For more than fit into memory, see [`Client::batch`].
     pub fn add_all(
         &self,
         paths: &[PathBuf],
@@ -144,69 +145,9 @@ impl Client {
         batch.commit()?.to_vec()
     }
 
-    /// Describes what a path is at this moment.
-    pub(crate) fn describe(
-        &self,
-        path: &Path,
-        spool: SpoolMode,
-    ) -> Result<DescribedPath, BadInput> {
-        let bad = |error_type, message: String| {
-            BadInput::new(path.display().to_string(), error_type, message)
-        };
-        let absolute = std::path::absolute(path)
-            .map_err(|error| bad("bad_path", format!("cannot be made absolute: {error}")))?;
-        let Some(text) = absolute.to_str() else {
-            let message = "its name is not valid UTF-8, which parameters have to be; rename it";
-            return Err(bad("not_utf8", message.to_owned()));
-        };
-        let reason = |error| unreadable(&path.display().to_string(), error);
-        let metadata = self.disk.metadata(&absolute).map_err(reason)?;
-        match metadata.kind {
-            FileKind::File => {
-                // A file without read permission is rejected now rather than when it is sent.
-                self.disk.open(&absolute, crate::disk::Access::Read).map_err(reason)?;
-                let source = Source {
-                    size: metadata.len,
-                    mtime_ns: metadata.mtime_ns,
-                    inode: metadata.inode,
-                    sha256: None,
-                    spool: None,
-                };
-                Ok(DescribedPath {
-                    path: text.to_owned(),
-                    source: Some(source),
-                    is_directory: false,
-                })
-            }
-            FileKind::Directory if spool == SpoolMode::Always => Err(bad(
-                "is_directory",
-                "directories are not copied into the log; pass `--spool auto` and keep it, or add \
-                 its files"
-                    .into(),
-            )),
-            FileKind::Directory => {
-                self.disk.list(&absolute).map_err(reason)?;
-                Ok(DescribedPath { path: text.to_owned(), source: None, is_directory: true })
-            }
-            FileKind::Symlink | FileKind::Other => {
-                Err(bad("unsupported_file", "neither a file nor a directory".into()))
-            }
-        }
-    }
-
-    /// Returns the id that a reference stands for.
-    ///
-    /// A full id needs no lookup: whether it exists is checked when an operation that refers to it is logged.
-    pub(super) fn id_of(&self, reference: &Reference) -> Result<OperationId, ClientError> {
-        match reference {
-            Reference::Id(id) => Ok(*id),
-            other => Ok(self.operation(other)?.id),
-        }
-    }
-
     /// Logs an operation of any type. Durable when this returns.
     ///
-    /// A file that it refers to is read when the operation runs.
+    /// A file that it refers to is not copied into the log: it is read when the operation runs.
     pub fn submit(&self, operation: Logged) -> Result<Receipt, ClientError> {
         self.backends.check(
             &operation.backend,
@@ -217,34 +158,74 @@ impl Client {
             return Err(ClientError::Disabled);
         }
         let admitted = self.wal()?.append_new(vec![operation.clone()])?.pop();
-        let what = operation.operation_type.to_string();
         admitted
             .map(|admitted| receipt(&admitted, &operation))
-            .ok_or(ClientError::NoSuchOperation(what))
-    }
-
-    /// Returns failed operations to pending with their counters reset, and ends the backoff of retrying ones.
-    ///
-    /// # Errors
-    ///
-    /// [`ClientError::NotApplicable`] if one of them is in another status; then none is changed.
-    pub fn retry(&self, references: &[Reference]) -> Result<Vec<Operation>, ClientError> {
-        let retry = super::Action::Retry { now: false };
-        Ok(self.change(references, &retry, OnInvalid::Abort)?.operations)
-    }
-
-    pub(super) fn type_named(&self, name: &str) -> Result<OperationType, ClientError> {
-        Ok(OperationType::new(name)?)
+            .ok_or_else(|| ClientError::NoSuchOperation(operation.operation_type.to_string()))
     }
 }
 
-/// What a path was when it was logged.
-pub(crate) struct DescribedPath {
-    /// The absolute path.
+/// A path as it was when its operation was logged.
+pub(super) struct DescribedPath {
     pub path: String,
     /// Size, time and inode of a file; `None` for a directory.
     pub source: Option<Source>,
     pub is_directory: bool,
+}
+
+/// Returns the current state of a path.
+pub(super) fn describe(
+    client: &Client,
+    path: &Path,
+    spool: SpoolMode,
+) -> Result<DescribedPath, BadInput> {
+    let bad = |error_type, message: String| {
+        BadInput::new(path.display().to_string(), error_type, message)
+    };
+    let absolute = std::path::absolute(path)
+        .map_err(|error| bad("bad_path", format!("cannot be made absolute: {error}")))?;
+    let Some(text) = absolute.to_str() else {
+        let message = "its name is not valid UTF-8, which parameters have to be; rename it";
+        return Err(bad("not_utf8", message.to_owned()));
+    };
+    let reason = |error| unreadable(&path.display().to_string(), error);
+    let metadata = client.disk.metadata(&absolute).map_err(reason)?;
+    match metadata.kind {
+        FileKind::File => {
+            // A file without read permission is rejected now rather than when it is sent.
+            client.disk.open(&absolute, crate::disk::Access::Read).map_err(reason)?;
+            let source = Source {
+                size: metadata.len,
+                mtime_ns: metadata.mtime_ns,
+                inode: metadata.inode,
+                sha256: None,
+                spool: None,
+            };
+            Ok(DescribedPath { path: text.to_owned(), source: Some(source), is_directory: false })
+        }
+        FileKind::Directory if spool == SpoolMode::Always => Err(bad(
+            "is_directory",
+            "directories are not copied into the log; pass `--spool auto` and keep it, or add \
+                 its files"
+                .into(),
+        )),
+        FileKind::Directory => {
+            client.disk.list(&absolute).map_err(reason)?;
+            Ok(DescribedPath { path: text.to_owned(), source: None, is_directory: true })
+        }
+        FileKind::Symlink | FileKind::Other => {
+            Err(bad("unsupported_file", "neither a file nor a directory".into()))
+        }
+    }
+}
+
+/// Returns the id of the operation that a reference names.
+///
+/// A full id needs no lookup: it is checked when an operation that refers to it is logged.
+pub(super) fn id_of(client: &Client, reference: &Reference) -> Result<OperationId, ClientError> {
+    match reference {
+        Reference::Id(id) => Ok(*id),
+        other => Ok(client.operation(other)?.id),
+    }
 }
 
 /// Fails unless the key is 1 to 512 bytes of text without control characters.

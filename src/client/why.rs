@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::query::is_running;
 use super::{Client, ClientError, Reference};
 use crate::operation::{
     FailureClass, Operation, OperationId, State, Status, Time, Wait, failure, retry,
@@ -9,12 +10,13 @@ use crate::operation::{
 use crate::wal::{DependencyState, DrainLoop, HolderNote};
 use crate::worker;
 
-/// The reason why an operation is in its state.
+/// An explanation of the state of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Why {
     /// The operation.
     pub operation: Operation,
-    /// The reason, as a stable code.
+    /// The reason.
     pub reason: Reason,
     /// The reason in one sentence, with what would change it.
     pub sentence: String,
@@ -22,8 +24,9 @@ pub struct Why {
     pub next_attempt_at: Option<Time>,
 }
 
-/// Codes of reasons, for scripts.
+/// The reason why an operation is in its state, as a code for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reason {
     /// It has completed.
     Completed,
@@ -125,11 +128,11 @@ impl Explanation {
     }
 }
 
-/// The facts that a waiting operation depends on besides its own state.
+/// The facts, besides its own state, that decide on a waiting operation.
 #[derive(Debug, Clone)]
 struct Surroundings {
     now: Time,
-    /// Why its backend cannot be used at all.
+    /// The reason why its backend cannot be used at all.
     unusable: Option<String>,
     /// The last failure to reach its backend, if it has not been reached since.
     outage: Option<String>,
@@ -141,180 +144,175 @@ impl Client {
     /// Returns why an operation has not completed, what would change that, and when the next
     /// attempt is due.
     ///
-    /// Fails if there is no such operation, or the log cannot be read.
+    /// # Errors
+    ///
+    /// [`ClientError::NoSuchOperation`] if there is none.
     pub fn why(&self, reference: &Reference) -> Result<Why, ClientError> {
         let operation = self.operation(reference)?;
         let explanation = match operation.status() {
-            Status::Completed => self.why_completed(&operation)?,
-            Status::Failed => self.why_failed(&operation)?,
-            Status::Processing => self.why_processing(&operation)?,
-            Status::Pending | Status::Retrying => self.why_waiting(&operation)?,
+            Status::Completed => explain_completed(self, &operation)?,
+            Status::Failed => explain_ended(self, &operation)?,
+            Status::Processing => explain_processing(self, &operation)?,
+            Status::Pending | Status::Retrying => explain_open(self, &operation)?,
         };
         let Explanation { reason, sentence, next_attempt_at } = explanation;
         Ok(Why { operation, reason, sentence, next_attempt_at })
     }
+}
 
-    fn why_completed(&self, operation: &Operation) -> Result<Explanation, ClientError> {
-        let sentence = match operation.redirected_to {
-            Some(id) => format!(
-                "it completed, but its result was lost later, so it was reopened as {}",
-                self.named_with_status(id)?
-            ),
-            None => "it has completed".to_owned(),
-        };
-        Ok(Explanation::new(Reason::Completed, sentence))
+fn explain_completed(client: &Client, operation: &Operation) -> Result<Explanation, ClientError> {
+    let sentence = match operation.redirected_to {
+        Some(id) => format!(
+            "it completed, but its result was lost later, so it was reopened as {}",
+            named_with_status(client, id)?
+        ),
+        None => "it has completed".to_owned(),
+    };
+    Ok(Explanation::new(Reason::Completed, sentence))
+}
+
+fn named_with_status(client: &Client, id: OperationId) -> Result<String, ClientError> {
+    let to = client.with_view(|view| view.operation_by_id(id))?;
+    Ok(to.map_or_else(|| id.to_string(), |to| format!("operation {} ({})", to.number, to.status())))
+}
+
+fn explain_ended(client: &Client, operation: &Operation) -> Result<Explanation, ClientError> {
+    match operation.redirected_to {
+        Some(id) => Ok(Explanation::new(
+            Reason::Redirected,
+            format!("it was redirected, and continues as {}", named_with_status(client, id)?),
+        )),
+        None => Ok(explain_failure(operation)),
     }
+}
 
-    fn named_with_status(&self, id: OperationId) -> Result<String, ClientError> {
-        let to = self.with_view(|view| view.operation_by_id(id))?;
-        Ok(to.map_or_else(
-            || id.to_string(),
-            |to| format!("operation {} ({})", to.number, to.status()),
-        ))
-    }
-
-    fn why_failed(&self, operation: &Operation) -> Result<Explanation, ClientError> {
-        match operation.redirected_to {
-            Some(id) => Ok(Explanation::new(
-                Reason::Redirected,
-                format!("it was redirected, and continues as {}", self.named_with_status(id)?),
-            )),
-            None => Ok(explain_failure(operation)),
-        }
-    }
-
-    fn why_processing(&self, operation: &Operation) -> Result<Explanation, ClientError> {
-        let Some(claim) = operation.claim() else {
-            return Ok(Explanation::new(Reason::Running, "it is running"));
-        };
-        let backend = &operation.backend;
-        if !self.is_running(operation)? {
-            let n = operation.number;
-            if let Some(what) = self.detached_work(operation) {
-                let sentence = format!(
-                    "{what}; its drain loop has died, and once that work has ended, `wal-cli \
-                     process` queries the outcome; run `wal-cli cancel {n}` to abandon it"
-                );
-                return Ok(Explanation::new(Reason::Running, sentence));
-            }
-            let condition = match self.backends.get(backend) {
-                Some(_) => String::new(),
-                None => format!(" once `{backend}` is configured"),
-            };
+fn explain_processing(client: &Client, operation: &Operation) -> Result<Explanation, ClientError> {
+    let Some(claim) = operation.claim() else {
+        return Ok(Explanation::new(Reason::Running, "it is running"));
+    };
+    let backend = &operation.backend;
+    if !is_running(client, operation)? {
+        let n = operation.number;
+        if let Some(what) = detached_work(client, operation) {
             let sentence = format!(
-                "the process that executed it has ended without recording an outcome; the next \
-                 `wal-cli process` queries its backend{condition}"
+                "{what}; its drain loop has died, and once that work has ended, `wal-cli \
+                     process` queries the outcome; run `wal-cli cancel {n}` to abandon it"
             );
-            return Ok(Explanation::new(Reason::LoopDied, sentence));
+            return Ok(Explanation::new(Reason::Running, sentence));
         }
-        if worker::is_cancelled(operation) {
-            let sentence = format!("process {} was asked to stop executing it", claim.pid);
-            return Ok(Explanation::new(Reason::Stopping, sentence));
-        }
-        let known = self.known_health().into_iter().find(|health| health.backend == *backend);
-        let missed = known.filter(|health| health.last_check > Some(claim.started));
-        let outage = missed.and_then(|health| health.failure).map_or_else(String::new, |failure| {
-            let message = failure.message.trim_end_matches('.');
-            format!("; its backend `{backend}` was unreachable at the last check: {message}")
-        });
-        let sentence =
-            format!("process {} has been executing it since {}{outage}", claim.pid, claim.started);
-        Ok(Explanation::new(Reason::Running, sentence))
-    }
-
-    /// Returns which work of a dead drain loop for this operation is still running, if any is.
-    fn detached_work(&self, operation: &Operation) -> Option<String> {
-        let request = worker::request_of(operation, &self.layout);
-        self.backends.get(&operation.backend)?.detached_work(&request)
-    }
-
-    fn why_waiting(&self, operation: &Operation) -> Result<Explanation, ClientError> {
-        if !operation.hold && !operation.depends_on.is_empty() {
-            return self.why_dependent(operation);
-        }
-        let surroundings = Surroundings {
-            now: self.clock.now(),
-            unusable: self.unusable(operation),
-            outage: self.outage(operation),
-            holder: self.running_loop()?,
+        let condition = match client.backends.get(backend) {
+            Some(_) => String::new(),
+            None => format!(" once `{backend}` is configured"),
         };
-        Ok(explain_waiting(operation, &surroundings))
+        let sentence = format!(
+            "the process that executed it has ended without recording an outcome; the next \
+                 `wal-cli process` queries its backend{condition}"
+        );
+        return Ok(Explanation::new(Reason::LoopDied, sentence));
     }
+    if worker::is_cancelled(operation) {
+        let sentence = format!("process {} was asked to stop executing it", claim.pid);
+        return Ok(Explanation::new(Reason::Stopping, sentence));
+    }
+    let known = client.known_health().into_iter().find(|health| health.backend == *backend);
+    let missed = known.filter(|health| health.last_check > Some(claim.started));
+    let outage = missed.and_then(|health| health.failure).map_or_else(String::new, |failure| {
+        let message = failure.message.trim_end_matches('.');
+        format!("; its backend `{backend}` was unreachable at the last check: {message}")
+    });
+    let sentence =
+        format!("process {} has been executing it since {}{outage}", claim.pid, claim.started);
+    Ok(Explanation::new(Reason::Running, sentence))
+}
 
-    /// Returns why the backend of an operation cannot be used, if it cannot.
-    fn unusable(&self, operation: &Operation) -> Option<String> {
-        let backend = &operation.backend;
-        if self.backends.get(backend).is_some() {
-            return None;
+/// Returns the work that a dead drain loop has left running for this operation, if any.
+fn detached_work(client: &Client, operation: &Operation) -> Option<String> {
+    let request = worker::request_of(operation, &client.layout);
+    client.backends.get(&operation.backend)?.detached_work(&request)
+}
+
+fn explain_open(client: &Client, operation: &Operation) -> Result<Explanation, ClientError> {
+    if !operation.hold && !operation.depends_on.is_empty() {
+        return explain_dependent(client, operation);
+    }
+    let surroundings = Surroundings {
+        now: client.clock.now(),
+        unusable: unusable_backend(client, operation),
+        outage: outage(client, operation),
+        holder: client.running_loop()?,
+    };
+    Ok(explain_waiting(operation, &surroundings))
+}
+
+/// Returns the reason why the backend of an operation cannot be used, if it cannot.
+fn unusable_backend(client: &Client, operation: &Operation) -> Option<String> {
+    let backend = &operation.backend;
+    if client.backends.get(backend).is_some() {
+        return None;
+    }
+    Some(match client.backends.missing_key(backend) {
+        Some(key) => format!("lacks the setting `backends.{backend}.{key}`"),
+        None if client.backends.names().any(|(name, _)| name == backend) => {
+            "is not supported by this program".to_owned()
         }
-        Some(match self.backends.missing_key(backend) {
-            Some(key) => format!("lacks the setting `backends.{backend}.{key}`"),
-            None if self.backends.names().any(|(name, _)| name == backend) => {
-                "is not supported by this program".to_owned()
+        None => "is not configured".to_owned(),
+    })
+}
+
+/// Returns the failure to reach the backend of an operation, if the last check or the
+/// operation itself failed to.
+fn outage(client: &Client, operation: &Operation) -> Option<String> {
+    let known =
+        client.known_health().into_iter().find(|health| health.backend == operation.backend);
+    let (checked_at, missed) =
+        known.map_or((None, None), |health| (health.last_check, health.failure));
+    let own = operation.state.failure().filter(|failure| failure.class == FailureClass::Outage);
+    let since =
+        operation.history.iter().rev().find(|entry| entry.error.is_some()).map(|entry| entry.at);
+    let own = own.filter(|_| since > checked_at);
+    missed.as_ref().or(own).map(|failure| failure.message.clone())
+}
+
+fn explain_dependent(client: &Client, operation: &Operation) -> Result<Explanation, ClientError> {
+    let mut open = Vec::new();
+    for id in &operation.depends_on {
+        let state = client.with_view(|view| view.dependency_state(*id))?;
+        match state {
+            DependencyState::Done => {}
+            DependencyState::Open(at) => {
+                let Some(other) = client.with_view(|view| view.operation_by_id(at))? else {
+                    continue;
+                };
+                open.push(format!("operation {} ({})", other.number, other.status()));
             }
-            None => "is not configured".to_owned(),
-        })
-    }
-
-    /// Returns the failure to reach the backend of an operation, if the last check, or the
-    /// operation itself, met one.
-    fn outage(&self, operation: &Operation) -> Option<String> {
-        let known =
-            self.known_health().into_iter().find(|health| health.backend == operation.backend);
-        let (checked_at, missed) =
-            known.map_or((None, None), |health| (health.last_check, health.failure));
-        let own = operation.state.failure().filter(|failure| failure.class == FailureClass::Outage);
-        let since = operation
-            .history
-            .iter()
-            .rev()
-            .find(|entry| entry.error.is_some())
-            .map(|entry| entry.at);
-        let own = own.filter(|_| since > checked_at);
-        missed.as_ref().or(own).map(|failure| failure.message.clone())
-    }
-
-    fn why_dependent(&self, operation: &Operation) -> Result<Explanation, ClientError> {
-        let mut open = Vec::new();
-        for id in &operation.depends_on {
-            let state = self.with_view(|view| view.dependency_state(*id))?;
-            match state {
-                DependencyState::Done => {}
-                DependencyState::Open(at) => {
-                    let Some(other) = self.with_view(|view| view.operation_by_id(at))? else {
-                        continue;
-                    };
-                    open.push(format!("operation {} ({})", other.number, other.status()));
-                }
-                DependencyState::Failed(other) => {
-                    let number = other.number;
-                    let sentence = format!(
-                        "it depends on operation {number}, which has failed; run `wal-cli retry \
+            DependencyState::Failed(other) => {
+                let number = other.number;
+                let sentence = format!(
+                    "it depends on operation {number}, which has failed; run `wal-cli retry \
                          {number}`, or the next drain loop fails this operation too"
-                    );
-                    return Ok(Explanation::new(Reason::DependencyFailed, sentence));
-                }
-                DependencyState::Unknown => {
-                    let sentence = format!(
-                        "it depends on operation {id}, which no longer exists; the next drain loop \
+                );
+                return Ok(Explanation::new(Reason::DependencyFailed, sentence));
+            }
+            DependencyState::Unknown => {
+                let sentence = format!(
+                    "it depends on operation {id}, which no longer exists; the next drain loop \
                          fails it, and `wal-cli retry {}` then ignores that dependency",
-                        operation.number
-                    );
-                    return Ok(Explanation::new(Reason::DependencyFailed, sentence));
-                }
+                    operation.number
+                );
+                return Ok(Explanation::new(Reason::DependencyFailed, sentence));
             }
         }
-        Ok(match open.is_empty() {
-            true => Explanation::new(
-                Reason::NoDrainLoop,
-                "all its dependencies have completed; run `wal-cli process`",
-            ),
-            false => Explanation::new(
-                Reason::WaitsForOthers,
-                format!("it waits for {} to complete", open.join(", ")),
-            ),
-        })
     }
+    Ok(match open.is_empty() {
+        true => Explanation::new(
+            Reason::NoDrainLoop,
+            "all its dependencies have completed; run `wal-cli process`",
+        ),
+        false => Explanation::new(
+            Reason::WaitsForOthers,
+            format!("it waits for {} to complete", open.join(", ")),
+        ),
+    })
 }
 
 /// Explains a failed operation that was not redirected.
@@ -431,7 +429,7 @@ fn explain_not_due(operation: &Operation, surroundings: &Surroundings) -> Option
     None
 }
 
-/// Returns when a drain loop ends before the log is drained, if it is limited.
+/// Returns the condition on which a limited drain loop ends before the log is drained.
 fn limits_of(work: &DrainLoop) -> Option<String> {
     let limit = work.limit.map(|limit| match limit {
         1 => "1 operation".to_owned(),
@@ -531,8 +529,7 @@ mod tests {
         holder(Some(DrainLoop { follow: false, backend, limit, max_time_ms: ms }))
     }
 
-    /// One row per process that may hold the lock, with the explanation of an operation that is
-    /// due.
+    /// One row per possible holder of the lock, with the explanation of an operation that is due.
     #[test]
     fn the_running_loop_decides_what_a_due_operation_waits_for() {
         let idle = "it is due, but nothing is draining the log; run `wal-cli process`";

@@ -1,3 +1,5 @@
+//! Logs a function of the caller's own: its call before it runs, its outcome afterwards.
+
 use super::{Client, ClientError, Reference};
 use crate::backend::{AttemptError, AttemptStatus, Request};
 use crate::operation::{
@@ -11,15 +13,16 @@ use crate::worker::{End, RetryContext, request_of, settle};
 const CALLER: &str = "caller";
 
 impl Client {
-    /// Logs an operation, runs `function` in this process, and records how it ended.
+    /// Logs an operation, runs `function` in this process, and records its outcome.
     ///
-    /// This gives a function of the caller's what backends have: the operation is durable before the function runs, its
-    /// outcome is durable when this returns, and if the process is killed in between, the log shows it. The function
-    /// runs once; nothing retries it. Drain loops do not run meanwhile, since this holds their lock.
+    /// The operation is durable before the function runs, and its outcome is durable when this
+    /// returns. If the process is killed in between, the log shows it. The function runs once and
+    /// is never retried. Drain loops do not run meanwhile, because this holds their lock.
     ///
-    /// The returned operation is `Completed` with the outcome, or `Failed`. An error of the function is recorded with its
-    /// causes under the type `caller`; an [`AttemptError`] in it is recorded as what it is:
-    /// [`AttemptError::UnknownOutcome`] leaves the operation failed as `in_doubt`.
+    /// The returned operation is `Completed` with the outcome, or `Failed`. An error of the function
+    /// is recorded with its causes under the type `caller`. If it carries an [`AttemptError`], that
+    /// is recorded instead: [`AttemptError::UnknownOutcome`] leaves the operation failed as
+    /// `in_doubt`.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -39,8 +42,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Fails only if the log cannot be written, or is in use by another drain loop; then the function did not run, or
-    /// its outcome could not be recorded.
+    /// Fails only if the log cannot be written, or is in use by a drain loop. Then the function did
+    /// not run, or its outcome could not be recorded.
     pub fn wrap(
         &self,
         operation_type: &OperationType,
@@ -78,7 +81,8 @@ impl Client {
     }
 }
 
-/// Returns the error of a backend that a caller's error carries, or a permanent failure with all its causes.
+/// Returns the [`AttemptError`] that a caller's error carries, or a permanent failure with all
+/// its causes.
 fn attempt_error(error: anyhow::Error) -> AttemptError {
     error.downcast().unwrap_or_else(|error: anyhow::Error| {
         AttemptError::from(Failure {

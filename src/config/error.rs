@@ -6,6 +6,7 @@ use crate::disk::DiskError;
 
 /// An error in the configuration, with its key and origin.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// No key has this name.
     #[error("there is no key `{key}`{}", set_in(.origin.as_ref()))]

@@ -101,6 +101,22 @@ counter!(
     Revision
 );
 
+/// A range of consecutive numbers, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NumberRange {
+    /// The first number.
+    pub first: Number,
+    /// The last number.
+    pub last: Number,
+}
+
+impl NumberRange {
+    /// Returns the number of numbers in the range.
+    pub fn count(&self) -> u64 {
+        self.last.next().since(self.first)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

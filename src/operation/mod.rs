@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use counter::{Number, Revision};
+pub use counter::{Number, NumberRange, Revision};
 pub use event::{Event, Logged};
 pub use names::{BackendName, InvalidName, OperationId, OperationType};
 pub use time::Time;

@@ -8,8 +8,8 @@ pub fn pushed_table(report: &PushReport, style: &Style) -> String {
     let mut table = Table::new(*style);
     for archive in report.archives.iter().filter(|archive| !archive.existing) {
         let mut cells = match archive.operation {
-            Some((number, id, _)) => {
-                vec![Cell::right(number.to_string()), Cell::plain(id.to_string())]
+            Some(push) => {
+                vec![Cell::right(push.number.to_string()), Cell::plain(push.id.to_string())]
             }
             None => vec![Cell::plain("would push"), Cell::plain(&archive.name)],
         };

@@ -16,7 +16,7 @@ pub fn write_floor(rows: &[FloorRow], style: &Style) -> String {
         table.row(vec![
             Cell::right(row.group.to_string()),
             Cell::right(format!("{:.0}", row.median_us)),
-            Cell::right(format!("{:.0} to {:.0}", row.range_us.0, row.range_us.1)),
+            Cell::right(format!("{:.0} to {:.0}", row.p5_us, row.p95_us)),
             Cell::right(format!("{:.0}", row.per_second)),
             Cell::plain(row.method.as_str()),
         ]);

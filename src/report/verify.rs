@@ -96,8 +96,8 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
     let room = style.width.map_or(usize::MAX, |width| width.saturating_sub(8).max(30));
     for loss in &repaired.losses {
         let place = match loss.range {
-            Some((from, to)) if to > from => format!(", bytes {from} to {to}"),
-            Some((from, _)) => format!(", byte {from}"),
+            Some(range) if range.is_empty() => format!(", byte {}", range.start),
+            Some(range) => format!(", bytes {} to {}", range.start, range.end),
             None => String::new(),
         };
         let line = format!("{}{place}: {}", visible(&loss.path), visible(&loss.what));

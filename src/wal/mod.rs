@@ -46,22 +46,22 @@ pub use files::batch::{Batch, Committed};
 pub use files::checkpoint::CheckpointDue;
 pub use files::destination::{BadPush, Push};
 pub use files::edit::{ARCHIVE_PARTITIONS, CheckpointReport};
-pub use files::push::{PushReport, PushedArchive};
+pub use files::push::{PushOperation, PushReport, PushedArchive};
 pub use files::push_state::{Archive, PushState};
-pub use files::retention::{CleanupPlan, Retention};
+pub use files::retention::{CleanupPlan, PrunedArchive, Retention};
 pub use journal::lock::HeldLock;
 #[cfg(feature = "test-util")]
 pub use journal::lock::LockFile;
 pub use journal::note::{self, DrainLoop, HolderNote};
 pub use layout::{Layout, LockName};
-pub use manifest::FileEntry;
+pub use manifest::{FileEntry, NumberSet};
 pub use open::Wal;
 pub use options::Options;
 pub use read::index::OperationSummary;
 pub use read::precheck::{DependencyState, Precheck};
 pub use read::scan::Order;
 pub use read::view::{CatchUp, View};
-pub use repair::{Loss, Repaired, repair};
+pub use repair::{ByteRange, Loss, Repaired, repair};
 pub use spool::{NotTaken, Stage, Staged, hash_of};
 #[cfg(feature = "cli")]
 pub use verify::decode_files;

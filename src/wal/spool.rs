@@ -60,6 +60,7 @@ impl Staged {
 
 /// The reason why a file was not spooled.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum NotTaken {
     /// The file cannot be read.
     Source(DiskError),

@@ -222,8 +222,9 @@ fn only_damage(result: WalResult<()>, context: &'static str) -> WalResult<()> {
     }
 }
 
-/// Where archives are pushed. Fields that are not set fall back to the configuration.
+/// The destination of archives. Fields that are not set fall back to the configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PushOptions {
     /// The destination, `s3://bucket/prefix` for example.
     pub destination: Option<String>,
@@ -233,8 +234,32 @@ pub struct PushOptions {
     pub host: Option<String>,
 }
 
+impl PushOptions {
+    /// Sets the destination, `s3://bucket/prefix` for example.
+    #[must_use]
+    pub fn with_destination(mut self, destination: Option<String>) -> PushOptions {
+        self.destination = destination;
+        self
+    }
+
+    /// Sets the backend that uploads the archives.
+    #[must_use]
+    pub fn with_backend(mut self, backend: Option<BackendName>) -> PushOptions {
+        self.backend = backend;
+        self
+    }
+
+    /// Sets the name of this machine below the destination.
+    #[must_use]
+    pub fn with_host(mut self, host: Option<String>) -> PushOptions {
+        self.host = host;
+        self
+    }
+}
+
 /// The reason why archives cannot be pushed.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum NoPush {
     /// No destination is set, or it is invalid.
     #[error(transparent)]

@@ -47,8 +47,7 @@ use crate::disk::Disk;
 use crate::operation::retry::RetryPolicy;
 use crate::operation::{BackendName, Claim, Event, Number, Operation, Status, Time};
 use crate::queue::Queue;
-use crate::wal::manifest::NumberSet;
-use crate::wal::{FileEntry, HeldLock, View, Wal, WalError, WalResult};
+use crate::wal::{FileEntry, HeldLock, NumberSet, View, Wal, WalError, WalResult};
 
 /// The time in which a loop that follows the log sees a new operation.
 const POLL: Duration = Duration::from_millis(100);

@@ -3,15 +3,15 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::backend::Attempt;
-use crate::operation::{BackendName, Event, Operation, Status, failure};
-use crate::wal::DrainLoop;
-use crate::wal::manifest::NumberSet;
+use crate::operation::{BackendName, Event, Number, Operation, Status, failure};
+use crate::wal::{DrainLoop, NumberSet};
 
 /// The time that a second drain loop waits for `process.lock`.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// The operations that a drain loop executes, and the limits at which it ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ProcessOptions {
     /// Continues when nothing is due, and waits for new operations.
     pub follow: bool,
@@ -27,7 +27,7 @@ pub struct ProcessOptions {
     /// Starts no operation after this time, and asks running ones to stop, as [`Stop`] does.
     pub deadline: Option<Duration>,
     /// Executes these operations only.
-    pub only: Option<NumberSet>,
+    pub(crate) only: Option<NumberSet>,
     /// The time to wait for the lock of drain loops.
     pub lock_timeout: Duration,
     /// The time for which running attempts may continue after a request to stop, or after the
@@ -36,6 +36,69 @@ pub struct ProcessOptions {
 }
 
 impl ProcessOptions {
+    /// Sets whether the loop continues when nothing is due.
+    #[must_use]
+    pub fn with_follow(mut self, follow: bool) -> ProcessOptions {
+        self.follow = follow;
+        self
+    }
+
+    /// Restricts the loop to operations of one backend.
+    #[must_use]
+    pub fn with_backend(mut self, backend: Option<BackendName>) -> ProcessOptions {
+        self.backend = backend;
+        self
+    }
+
+    /// Sets the number of operations that run at the same time on each backend.
+    #[must_use]
+    pub fn with_jobs(mut self, jobs: Option<usize>) -> ProcessOptions {
+        self.jobs = jobs;
+        self
+    }
+
+    /// Limits the number of operations that the loop executes.
+    #[must_use]
+    pub fn with_limit(mut self, limit: Option<u64>) -> ProcessOptions {
+        self.limit = limit;
+        self
+    }
+
+    /// Sets the time after which no operation starts.
+    #[must_use]
+    pub fn with_max_time(mut self, max_time: Option<Duration>) -> ProcessOptions {
+        self.max_time = max_time;
+        self
+    }
+
+    /// Sets the time after which no operation starts and running ones are asked to stop.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Option<Duration>) -> ProcessOptions {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Restricts the loop to these operations.
+    #[must_use]
+    pub fn with_only(mut self, numbers: impl IntoIterator<Item = Number>) -> ProcessOptions {
+        self.only = Some(numbers.into_iter().collect());
+        self
+    }
+
+    /// Sets the time to wait for the lock of drain loops.
+    #[must_use]
+    pub fn with_lock_timeout(mut self, timeout: Duration) -> ProcessOptions {
+        self.lock_timeout = timeout;
+        self
+    }
+
+    /// Sets the time for which running attempts may continue after a request to stop.
+    #[must_use]
+    pub fn with_grace(mut self, grace: Duration) -> ProcessOptions {
+        self.grace = grace;
+        self
+    }
+
     /// Returns what other processes may expect of this loop. A loop that executes named operations
     /// is not a drain loop: it takes no others, and ends soon.
     pub(crate) fn drain_loop(&self) -> Option<DrainLoop> {
@@ -99,6 +162,7 @@ impl Stop {
 
 /// The results of a drain loop, as numbers of operations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ProcessReport {
     /// Completed operations.
     pub completed: u64,

@@ -18,6 +18,7 @@ const SAMPLES: usize = 6;
 
 /// Progress of one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Progress {
     /// Bytes transferred so far.
     pub bytes_done: u64,

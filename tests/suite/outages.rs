@@ -109,10 +109,7 @@ fn only_named_operations_are_released() {
     scenario.process();
     set_unreachable(&scenario, false);
     scenario.wait(1);
-    let options = ProcessOptions {
-        only: Some([Number::FIRST].into_iter().collect()),
-        ..ProcessOptions::default()
-    };
+    let options = ProcessOptions::default().with_only([Number::FIRST]);
     let report = scenario.client().process(&options, &Stop::new(), &mut NoObserver).unwrap();
     assert_eq!((report.completed, scenario.get(2).status()), (1, Status::Retrying));
 }
@@ -180,8 +177,7 @@ fn an_outage_that_only_operations_notice_spends_nothing() {
 fn following(scenario: &Scenario, then: impl FnOnce()) -> wal_cli::client::ProcessReport {
     let (client, stop) = (scenario.client(), Stop::new());
     std::thread::scope(|scope| {
-        let options =
-            ProcessOptions { follow: true, grace: Duration::ZERO, ..ProcessOptions::default() };
+        let options = ProcessOptions::default().with_follow(true).with_grace(Duration::ZERO);
         let (client, stop_too) = (&client, stop.clone());
         let running =
             scope.spawn(move || client.process(&options, &stop_too, &mut NoObserver).unwrap());
@@ -312,7 +308,7 @@ fn a_stopped_attempt_that_was_not_done_spends_nothing() {
     scenario.act("a", "x", &[Act::HangUnanswered]).add("a", "x");
     let (client, stop) = (scenario.client(), Stop::new());
     std::thread::scope(|scope| {
-        let options = ProcessOptions { grace: Duration::ZERO, ..ProcessOptions::default() };
+        let options = ProcessOptions::default().with_grace(Duration::ZERO);
         let (client, stop_too) = (&client, stop.clone());
         let running =
             scope.spawn(move || client.process(&options, &stop_too, &mut NoObserver).unwrap());

@@ -273,6 +273,13 @@ fn states(world: &World) -> Vec<&'static str> {
     archives.iter().map(|archive| archive.state.as_str()).collect()
 }
 
+/// Returns the report of a push that logs nothing.
+fn unlogged(pushed: u64, open: u64) -> PushReport {
+    let mut report = PushReport::default();
+    (report.pushed, report.open) = (pushed, open);
+    report
+}
+
 fn destinations(report: &PushReport) -> Vec<&str> {
     report.archives.iter().map(|archive| archive.to.as_str()).collect()
 }
@@ -289,7 +296,7 @@ fn past_days_are_merged_and_pushed_once() {
         wal.checkpoint().unwrap();
     }
     assert_eq!(states(&world), ["open", "open", "open"]);
-    assert_eq!(wal.push(&push_to("/h")).unwrap(), PushReport { open: 3, ..PushReport::default() });
+    assert_eq!(wal.push(&push_to("/h")).unwrap(), unlogged(0, 3));
     world.pass(1);
     // Two of the journal, of the new day.
     world.complete(&wal, 2).unwrap();
@@ -326,15 +333,9 @@ fn past_days_are_merged_and_pushed_once() {
     assert_eq!(world.carry_out(&wal).unwrap(), 1);
     let bytes = world.machine.process();
     let manifest = |disk: &MemoryDisk| (disk as &dyn Disk).read(&layout().manifest()).unwrap();
-    assert_eq!(
-        wal.push(&push_to("/h")).unwrap(),
-        PushReport { pushed: 1, open: 2, ..PushReport::default() }
-    );
+    assert_eq!(wal.push(&push_to("/h")).unwrap(), unlogged(1, 2));
     let before = manifest(&bytes);
-    assert_eq!(
-        wal.push(&push_to("/elsewhere")).unwrap(),
-        PushReport { pushed: 1, open: 2, ..PushReport::default() }
-    );
+    assert_eq!(wal.push(&push_to("/elsewhere")).unwrap(), unlogged(1, 2));
     assert_eq!(manifest(&bytes), before, "nothing is written if nothing is to be pushed");
     assert_eq!(world.there[&to].len(), 6);
     world.check("at the end");
@@ -459,9 +460,12 @@ fn retention_waits_for_a_completed_push() {
     world.end(&wal, is_push, false).unwrap();
     assert_eq!(states(&world), ["failed"]);
     let report = wal.push(&push_to("/h")).unwrap();
-    assert_eq!((report.logged(), report.archives[0].operation.unwrap().2), (0, Status::Failed));
+    assert_eq!(
+        (report.logged(), report.archives[0].operation.unwrap().status),
+        (0, Status::Failed)
+    );
     assert_eq!(wal.cleanup(plain, false).unwrap().unpushed, 3);
-    let number = report.archives[0].operation.unwrap().0;
+    let number = report.archives[0].operation.unwrap().number;
     next(&wal, &BTreeSet::from([number]), |_| Event::Retried {
         reason: "by hand".into(),
         forget: Vec::new(),
@@ -497,7 +501,7 @@ fn a_failed_push_may_be_sent_elsewhere_or_logged_again() {
     let right = wal.push(&push_to("/right")).unwrap();
     assert_eq!(right.logged(), 1);
     assert!(right.archives[0].to.starts_with("/right/"), "{right:?}");
-    let number = right.archives[0].operation.unwrap().0;
+    let number = right.archives[0].operation.unwrap().number;
     next(&wal, &BTreeSet::from([number]), |_| Event::Deleted { reason: "by hand".into() }).unwrap();
     assert_eq!(states(&world), ["closed"]);
     assert_eq!(wal.cleanup(Retention { keep_unpushed: false, ..KEEP }, false).unwrap().unpushed, 3);

@@ -328,7 +328,7 @@ fn what_something_waits_for_is_not_cleaned_away() {
     let scenario = Scenario::new();
     scenario.add("a", "x");
     add_after(&scenario, "b", "y", &[1]);
-    let only = ProcessOptions { backend: Some(backend("a")), ..ProcessOptions::default() };
+    let only = ProcessOptions::default().with_backend(Some(backend("a")));
     scenario.client().process(&only, &Stop::new(), &mut NoObserver).unwrap();
     scenario.client().checkpoint().unwrap();
     scenario.wait(100 * 86_400);

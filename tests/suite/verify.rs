@@ -215,21 +215,15 @@ fn writers_and_checkpoints_at_work_are_not_damage() {
                 }
             }
         });
-        let mut worst = Vec::new();
+        let (mut worst, mut errors) = (Vec::new(), Vec::new());
         for _ in 0..15 {
             match verified(&machine) {
                 Ok(found) if found.is_valid() => {}
                 Ok(found) => worst = found.findings,
-                Err(error) => worst.push(wal_cli::wal::Finding {
-                    kind: FindingKind::Damage,
-                    path: String::new(),
-                    offset: None,
-                    what: error.to_string(),
-                    advice: String::new(),
-                }),
+                Err(error) => errors.push(error.to_string()),
             }
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(worst, [], "a sound log was called damaged");
+        assert_eq!((worst, errors), (vec![], vec![]), "a valid log was reported as damaged");
     });
 }

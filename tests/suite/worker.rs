@@ -13,7 +13,6 @@ use wal_cli::clock::Clock;
 use wal_cli::operation::{
     Failure, FailureClass, Fields, Number, Operation, OperationType, Outcome, Status, Time,
 };
-use wal_cli::wal::manifest::NumberSet;
 use wal_cli::wal::{DrainLoop, WalError};
 
 use super::scenario::{Act, Scenario, backend, layout, logged};
@@ -117,7 +116,7 @@ fn lost_answers_of_an_outage_are_queried_after_it() {
     let outcome = Outcome { cid: Some("found".into()), ..Outcome::default() };
     scenario.scripts["a"].answers.lock().unwrap().insert("x".into(), AttemptStatus::Done(outcome));
     scenario.act("a", "x", &[Act::Lost]).add("a", "x y z");
-    let job = ProcessOptions { jobs: Some(1), ..ProcessOptions::default() };
+    let job = ProcessOptions::default().with_jobs(Some(1));
     scenario.client().process(&job, &Stop::new(), &mut NoObserver).unwrap();
     assert_eq!(scenario.get(1).status(), Status::Processing, "neither failed nor repeated");
     assert_eq!(
@@ -136,7 +135,7 @@ fn lost_answers_of_an_outage_are_queried_after_it() {
 fn repeatable_operations_are_requeued_at_an_outage() {
     let scenario = Scenario::new();
     scenario.act("a", "harmless", &[Act::Lost]).add("a", "harmless y");
-    let job = ProcessOptions { jobs: Some(1), ..ProcessOptions::default() };
+    let job = ProcessOptions::default().with_jobs(Some(1));
     let report = scenario.client().process(&job, &Stop::new(), &mut NoObserver).unwrap();
     let operation = scenario.get(1);
     assert_eq!(
@@ -225,8 +224,7 @@ fn a_request_to_stop_requeues_operations_that_have_not_begun() {
             }
             watcher.request();
         });
-        let options =
-            ProcessOptions { follow: true, grace: Duration::ZERO, ..ProcessOptions::default() };
+        let options = ProcessOptions::default().with_follow(true).with_grace(Duration::ZERO);
         client.process(&options, &stop, &mut NoObserver).unwrap()
     });
     assert!(report.stopped);
@@ -295,24 +293,19 @@ impl Observer for AskWhy<'_> {
 fn why_names_the_loop_of_a_library_and_its_limits() {
     for (options, about, expected) in [
         (
-            ProcessOptions {
-                limit: Some(1),
-                max_time: Some(Duration::from_secs(90)),
-                ..Default::default()
-            },
+            ProcessOptions::default()
+                .with_limit(Some(1))
+                .with_max_time(Some(Duration::from_secs(90))),
             2,
             " will execute it in this run, which ends after 1 operation or 90s, or the next",
         ),
         (
-            ProcessOptions { backend: Some(backend("a")), limit: Some(1), ..Default::default() },
+            ProcessOptions::default().with_backend(Some(backend("a"))).with_limit(Some(1)),
             3,
             " drains backend `a` only; once that has ended, run `wal-cli process`",
         ),
         (
-            ProcessOptions {
-                only: Some(NumberSet::from_iter([Number::new(1)])),
-                ..Default::default()
-            },
+            ProcessOptions::default().with_only([Number::new(1)]),
             3,
             "it is due, but nothing is draining the log; run `wal-cli process`",
         ),
@@ -335,18 +328,12 @@ fn limits_are_kept() {
         scenario.client().process(&options, &Stop::new(), &mut NoObserver).unwrap().completed
     };
     assert_eq!(
-        run(ProcessOptions { limit: Some(2), backend: Some(backend("a")), ..Default::default() }),
+        run(ProcessOptions::default().with_limit(Some(2)).with_backend(Some(backend("a")))),
         2
     );
-    assert_eq!(run(ProcessOptions { backend: Some(backend("b")), ..Default::default() }), 1);
-    assert_eq!(
-        run(ProcessOptions {
-            only: Some(NumberSet::from_iter([Number::new(4)])),
-            ..Default::default()
-        }),
-        1
-    );
-    assert_eq!(run(ProcessOptions { max_time: Some(Duration::ZERO), ..Default::default() }), 0);
+    assert_eq!(run(ProcessOptions::default().with_backend(Some(backend("b")))), 1);
+    assert_eq!(run(ProcessOptions::default().with_only([Number::new(4)])), 1);
+    assert_eq!(run(ProcessOptions::default().with_max_time(Some(Duration::ZERO))), 0);
     assert_eq!(scenario.calls("a"), "one two four");
     assert_eq!(run(ProcessOptions::default()), 1);
 }
@@ -490,11 +477,9 @@ fn operations_that_have_not_begun_are_requeued_at_the_deadline() {
     scenario.settings.jobs = 1;
     let names: Vec<String> = (0..50).map(|n| format!("n{n}")).collect();
     scenario.act("a", "n40", &[Act::Hang]).add("a", &names.join(" "));
-    let options = ProcessOptions {
-        max_time: Some(Duration::from_secs(5)),
-        grace: Duration::ZERO,
-        ..Default::default()
-    };
+    let options = ProcessOptions::default()
+        .with_max_time(Some(Duration::from_secs(5)))
+        .with_grace(Duration::ZERO);
     let (client, stop) = (scenario.client(), Stop::new());
     let (scenario_too, stop_too) = (&scenario, stop.clone());
     let report = std::thread::scope(|scope| {

@@ -11,7 +11,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::Output;
 use crate::cli::waiting;
-use crate::client::{PushOptions, PushReport, Reference};
+use crate::client::{PushOperation, PushOptions, PushReport, Reference};
 use crate::operation::{BackendName, Status};
 use crate::report::{self, archive_table, pushed_table};
 
@@ -80,11 +80,10 @@ impl Command for Archive {
 }
 
 fn push(context: &mut Context<'_>, args: &Push) -> Result<Exit, CliError> {
-    let options = PushOptions {
-        destination: args.destination.clone(),
-        backend: args.backend.clone(),
-        host: args.host.clone(),
-    };
+    let options = PushOptions::default()
+        .with_destination(args.destination.clone())
+        .with_backend(args.backend.clone())
+        .with_host(args.host.clone());
     let push = context.client.push_to(&options)?;
     let report = match args.dry_run {
         true => context.client.plan_push(&push)?,
@@ -97,9 +96,9 @@ fn push(context: &mut Context<'_>, args: &Push) -> Result<Exit, CliError> {
         );
     }
     if args.wait && !report.archives.is_empty() {
-        let numbers = report.archives.iter().filter_map(|archive| archive.operation);
+        let pushes = report.archives.iter().filter_map(|archive| archive.operation);
         let references: Vec<Reference> =
-            numbers.map(|(number, _, _)| Reference::Number(number)).collect();
+            pushes.map(|push| Reference::Number(push.number)).collect();
         return waiting::for_logged(context, &references, args.timeout);
     }
     context.output.outcome(
@@ -131,7 +130,7 @@ fn note_earlier_pushes(output: &mut Output, report: &PushReport) {
         .iter()
         .filter(|archive| archive.existing)
         .filter_map(|archive| archive.operation);
-    for (number, _, status) in earlier {
+    for PushOperation { number, status, .. } in earlier {
         let next = match status {
             Status::Failed => format!(
                 "run `wal-cli why {number}` for the cause, and `wal-cli retry {number}` to retry it"

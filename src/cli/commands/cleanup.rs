@@ -101,15 +101,15 @@ impl Pruned<'_> {
     fn text(&self, style: &Style) -> String {
         let Pruned { plan, leftovers, pushes, .. } = self;
         let mut table = Table::new(*style);
-        for (name, operations, size) in &plan.archives {
+        for archive in &plan.archives {
             table.row(vec![
-                Cell::plain(name),
-                Cell::right(plural(*operations, "operation")),
-                Cell::right(bytes(*size)),
+                Cell::plain(&archive.name),
+                Cell::right(plural(archive.operations, "operation")),
+                Cell::right(bytes(archive.bytes)),
             ]);
         }
         let mut text = if table.is_empty() { String::new() } else { table.render() };
-        let archived: u64 = plan.archives.iter().map(|(_, operations, _)| operations).sum();
+        let archived: u64 = plan.archives.iter().map(|archive| archive.operations).sum();
         let completed = plan.operations + archived;
         if completed + plan.failed + plan.kept + plan.unpushed == 0 {
             text.push_str(&self.nothing(style.now));

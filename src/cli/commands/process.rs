@@ -123,20 +123,20 @@ impl Process {
         context: &Context<'_>,
         only: Option<&BTreeSet<Number>>,
     ) -> Result<ProcessOptions, CliError> {
-        let mut options = ProcessOptions {
-            follow: self.follow,
-            backend: self.backend.clone(),
-            jobs: self.jobs.map(usize::from),
-            limit: self.limit,
-            max_time: self.max_time,
-            grace: self.grace,
-            only: only.map(|only| only.iter().copied().collect()),
-            ..ProcessOptions::default()
-        };
+        let mut options = ProcessOptions::default()
+            .with_follow(self.follow)
+            .with_backend(self.backend.clone())
+            .with_jobs(self.jobs.map(usize::from))
+            .with_limit(self.limit)
+            .with_max_time(self.max_time)
+            .with_grace(self.grace);
+        if let Some(only) = only {
+            options = options.with_only(only.iter().copied());
+        }
         // A drain loop may run indefinitely, but `add --wait` and the like end soon.
         let running = context.client.running_loop()?;
         if context.lock_timeout_given || running.is_some_and(|holder| holder.work.is_none()) {
-            options.lock_timeout = context.client.settings().lock_timeout;
+            options = options.with_lock_timeout(context.client.settings().lock_timeout);
         }
         Ok(options)
     }

@@ -1,9 +1,10 @@
-//! Operations that speak against reopening a completed one: later ones, and open ones.
+//! Reasons not to reopen a completed operation: later operations, and those that have not ended.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-use super::completed_in;
+use super::effects_of;
+use super::finding::completed_in;
 use super::touches::TouchIndex;
 use crate::backend::{Effect, Reach};
 use crate::client::Client;
@@ -13,44 +14,61 @@ use crate::wal::{FileEntry, Order, View, WalResult};
 /// Statuses of operations that may still have an effect.
 const UNENDED: [Status; 3] = [Status::Pending, Status::Processing, Status::Retrying];
 
-/// What operations touched after those that are to be reopened, or may still touch.
-///
-/// Read without the lock first, which may take long, and again under the lock for what is newer.
+/// The targets that completed operations touched after a revision.
 #[derive(Debug)]
-pub(in crate::client) struct ReopenConflicts {
-    /// Completed ones after this revision. Findings of the same run do not count: each is reopened in its turn, or
-    /// has a reason why not.
-    done: (Revision, TouchIndex),
+struct TouchedAfter {
+    revision: Revision,
+    index: TouchIndex,
+}
+
+impl TouchedAfter {
+    fn new(revision: Revision) -> TouchedAfter {
+        TouchedAfter { revision, index: TouchIndex::default() }
+    }
+}
+
+/// The targets of operations that conflict with reopening others.
+///
+/// First read without the lock, which may take long, and then again under the lock for newer
+/// operations.
+#[derive(Debug)]
+pub(super) struct ReopenConflicts {
+    /// Targets of completed operations. Those of findings do not count: each finding is reopened
+    /// in its turn, or has a reason why not.
+    done: TouchedAfter,
     findings: HashSet<OperationId>,
-    /// Up to this revision, the audit itself has considered what replaced or removed single objects.
+    /// The revision up to which the audit has considered operations that replaced or removed
+    /// single objects.
     audited: Revision,
-    /// Operations that have not ended, or whose outcome is unknown; by number.
+    /// Targets of operations that have not ended, or whose outcome is unknown, by number.
     open: TouchIndex<Number>,
-    /// Completed ones that changed the sources of copies, except those that restored them.
-    sources: (Revision, TouchIndex),
-    /// Successors of reopened operations: they restore what was there.
+    /// Changed sources of copies, except those that were restored.
+    sources: TouchedAfter,
+    /// Successors of reopened operations, which restore the earlier effect.
     restoring: HashSet<OperationId>,
-    /// Logged by this run: each has another target.
+    /// Operations logged by this run, each of which has another target.
     ours: HashSet<OperationId>,
-    /// Everything up to this revision has been read.
+    /// The revision up to which the log has been read.
     seen: Revision,
 }
 
 impl ReopenConflicts {
-    /// Returns an empty set. Completed operations count after revision `done`, and after `sources` if they may have
-    /// changed what was copied. `audited` is the last revision that the audit itself has considered.
-    pub(in crate::client) fn new(
+    /// Returns an empty set.
+    ///
+    /// Completed operations count after revision `done`, and after `sources` if they may have
+    /// changed a copied source. `audited` is the last revision that the audit has considered.
+    pub(super) fn new(
         done: Revision,
         sources: Option<Revision>,
         audited: Revision,
         findings: HashSet<OperationId>,
     ) -> ReopenConflicts {
         ReopenConflicts {
-            done: (done, TouchIndex::default()),
+            done: TouchedAfter::new(done),
             findings,
             audited,
             open: TouchIndex::default(),
-            sources: (sources.unwrap_or(Revision::MAX), TouchIndex::default()),
+            sources: TouchedAfter::new(sources.unwrap_or(Revision::MAX)),
             restoring: HashSet::new(),
             ours: HashSet::new(),
             seen: Revision::ZERO,
@@ -58,28 +76,28 @@ impl ReopenConflicts {
     }
 
     /// Adds operations that this run has logged.
-    pub(in crate::client) fn extend_ours(&mut self, ids: impl Iterator<Item = OperationId>) {
+    pub(super) fn extend_ours(&mut self, ids: impl Iterator<Item = OperationId>) {
         self.ours.extend(ids);
     }
 
-    /// Reads what was logged or changed since the last call.
-    pub(in crate::client) fn update(&mut self, client: &Client, view: &View) -> WalResult<()> {
+    /// Reads the operations that were logged or changed since the last call.
+    pub(super) fn update(&mut self, client: &Client, view: &View) -> WalResult<()> {
         let (seen, mut newest) = (self.seen, self.seen);
-        let completed_after = self.done.0.min(self.sources.0).max(seen);
-        let has_some = |file: &FileEntry| {
+        let completed_after = self.done.revision.min(self.sources.revision).max(seen);
+        let is_relevant = |file: &FileEntry| {
             let (_, last) = file.revisions;
-            let is_open =
+            let has_open =
                 UNENDED.iter().chain(&[Status::Failed]).any(|status| file.count_of(*status) > 0);
-            last > completed_after || (last > seen && is_open)
+            last > completed_after || (last > seen && has_open)
         };
         view.visit(
             Order::OldestFirst,
-            has_some,
-            |glimpse| glimpse.revision > seen,
+            is_relevant,
+            |summary| summary.revision > seen,
             |operation| {
                 newest = newest.max(operation.revision);
                 if operation.revision > seen {
-                    self.note(client, &operation);
+                    self.add(client, &operation);
                 }
                 ControlFlow::Continue(())
             },
@@ -88,45 +106,41 @@ impl ReopenConflicts {
         Ok(())
     }
 
-    fn note(&mut self, client: &Client, operation: &Operation) {
+    fn add(&mut self, client: &Client, operation: &Operation) {
         let backend = &operation.backend;
+        let is_ours = self.ours.contains(&operation.id);
         match &operation.state {
             State::Completed { outcome, .. } => {
                 self.restoring.extend(operation.redirected_to);
-                let (effects, at) =
-                    (client.effects_of(operation, outcome), completed_in(operation));
-                let is_put_back =
-                    self.ours.contains(&operation.id) || self.findings.contains(&operation.id);
-                if at > self.done.0 && !is_put_back {
-                    self.done.1.record(backend, &effects, at);
+                let effects = effects_of(client, operation, outcome);
+                let at = completed_in(operation);
+                let is_finding = self.findings.contains(&operation.id);
+                if at > self.done.revision && !is_ours && !is_finding {
+                    self.done.index.record(backend, &effects, at);
                 }
-                let brings_back =
-                    self.restoring.contains(&operation.id) || self.ours.contains(&operation.id);
-                if at > self.sources.0 && !brings_back {
-                    self.sources.1.record(backend, &effects, at);
+                let is_restoring = self.restoring.contains(&operation.id);
+                if at > self.sources.revision && !is_ours && !is_restoring {
+                    self.sources.index.record(backend, &effects, at);
                 }
             }
-            _ if self.ours.contains(&operation.id) => {}
+            _ if is_ours => {}
             _ if UNENDED.contains(&operation.status()) || operation.is_in_doubt() => {
-                self.open.record(
-                    backend,
-                    &client.effects_of(operation, &Outcome::default()),
-                    operation.number,
-                );
+                let effects = effects_of(client, operation, &Outcome::default());
+                self.open.record(backend, &effects, operation.number);
             }
             _ => {}
         }
     }
 
-    /// Returns why this operation must not be reopened, if there is a reason. `reads`: what it copies.
-    pub(in crate::client) fn conflict(
+    /// Returns the reason not to reopen an operation, if there is one.
+    pub(super) fn conflict(
         &self,
         operation: &Operation,
-        puts: &[Effect],
-        reads: &[Effect],
+        written: &[Effect],
+        read: &[Effect],
     ) -> Option<String> {
         let (backend, at) = (&operation.backend, completed_in(operation));
-        for (effects, what) in [(puts, "the same target"), (reads, "what this one copies")] {
+        for (effects, what) in [(written, "the same target"), (read, "the source of this copy")] {
             if let Some(number) = self.open.last_touched(backend, effects) {
                 return Some(format!(
                     "operation {number} concerns {what} and may not have ended; \
@@ -134,15 +148,15 @@ impl ReopenConflicts {
                 ));
             }
         }
-        // A tree is reopened as a whole: parts that were replaced or removed before would come back, too.
+        // A tree is reopened as a whole: parts replaced or removed before would come back, too.
         let has_parts =
-            puts.iter().any(|effect| matches!(effect.reach, Reach::Tree | Reach::Prefix));
+            written.iter().any(|effect| matches!(effect.reach, Reach::Tree | Reach::Prefix));
         let since = if has_parts { at } else { at.max(self.audited) };
-        if self.done.1.last_touched(backend, puts) > Some(since) {
-            return Some("a later operation has replaced or removed it, or something in it".into());
+        if self.done.index.last_touched(backend, written) > Some(since) {
+            return Some("a later operation has replaced or removed it, or a part of it".into());
         }
-        if self.sources.1.last_touched(backend, reads) > Some(at) {
-            return Some("a later operation has changed or removed what it copied".into());
+        if self.sources.index.last_touched(backend, read) > Some(at) {
+            return Some("a later operation has changed or removed the source of this copy".into());
         }
         None
     }

@@ -7,36 +7,37 @@ use sha2::{Digest, Sha256};
 use crate::backend::{Effect, EffectKind, Reach};
 use crate::operation::{BackendName, Revision};
 
-/// What an audit found of an effect.
+/// The loss of an effect that an audit found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Loss {
-    /// It no longer exists.
+    /// The target no longer exists.
     Missing,
-    /// It has changed.
+    /// The target has changed.
     Altered,
 }
 
-/// How an operation touched a target, as far as the effects of others are concerned.
+/// The way in which an operation touched a target.
 #[derive(Debug, Clone, Copy)]
 enum Touch {
-    /// It wrote or removed the target.
+    /// Wrote or removed the target.
     Here,
-    /// It made sure that the target exists.
+    /// Ensured that the target exists.
     Ensured,
-    /// It removed the target with all below it.
+    /// Removed the target and everything below it.
     Removed,
-    /// It may have written something below the target.
+    /// May have written something below the target.
     Below,
-    /// It may have removed what is below the target.
+    /// May have removed something below the target.
     BelowRemoved,
-    /// It touched something below the target.
+    /// Touched something below the target.
     Within,
 }
 
-/// When each target was last touched: as a revision, since clocks may jump, or as the number of the operation.
+/// The latest touch of each target: its revision, since clocks may jump, or the number of the
+/// operation.
 ///
-/// Targets are kept as hashes of 128 bits. A name takes 40 to 80 bytes, and as much again for each directory above it
-/// that has no other name in it.
+/// Targets are kept as hashes of 128 bits. A name takes 40 to 80 bytes, and the same again for each
+/// directory above it that contains no other name.
 #[derive(Debug, Default)]
 pub(super) struct TouchIndex<M = Revision> {
     latest: HashMap<u128, M>,
@@ -83,7 +84,7 @@ impl<M: Copy + Ord> TouchIndex<M> {
             .max()
     }
 
-    /// Returns the latest revision in which a target of these effects may have become what the audit found.
+    /// Returns the latest revision that may explain the loss of a target of these effects.
     fn last_maybe_lost(&self, backend: &BackendName, effects: &[Effect], loss: Loss) -> Option<M> {
         let writes = effects.iter().filter(|effect| effect.is_write());
         writes
@@ -92,14 +93,14 @@ impl<M: Copy + Ord> TouchIndex<M> {
                 let has_parts = matches!(reach, Reach::Tree | Reach::Prefix);
                 let below = above(target).filter_map(|target| at(target, Touch::Below)).max();
                 // Removing something else does not alter a single object.
-                let taken =
+                let removed =
                     || above(target).filter_map(|target| at(target, Touch::BelowRemoved)).max();
-                let taken = (has_parts || loss == Loss::Missing).then(taken).flatten();
-                // A directory outlives what is in it, unless it is only a common prefix of keys.
+                let removed = (has_parts || loss == Loss::Missing).then(removed).flatten();
+                // A directory outlives its content, unless it is only a common prefix of keys.
                 let may_shrink =
                     *reach == Reach::Prefix || (*reach == Reach::Tree && loss == Loss::Altered);
                 let within = may_shrink.then(|| at(target, Touch::Within)).flatten();
-                below.max(taken).max(within)
+                below.max(removed).max(within)
             })
             .max()
     }
@@ -114,7 +115,7 @@ impl<M: Copy + Ord> TouchIndex<M> {
         self.last_replaced(backend, effects).is_some_and(|latest| latest > revision)
     }
 
-    /// Returns `true` if operations after this revision may explain what the audit found. The target is still checked.
+    /// Returns `true` if operations after this revision may explain the loss that the audit found.
     pub(super) fn may_be_lost_after(
         &self,
         backend: &BackendName,
@@ -133,7 +134,7 @@ impl<M: Copy + Ord> TouchIndex<M> {
     }
 }
 
-/// Returns the targets that a target is in.
+/// Returns the targets that contain a target.
 fn above(target: &str) -> impl Iterator<Item = &str> {
     target.match_indices('/').map(|(at, _)| &target[..at])
 }
@@ -151,7 +152,7 @@ fn hash(backend: &BackendName, target: &str, touch: Touch) -> u128 {
 mod tests {
     use super::*;
 
-    /// Returns what a later effect means for an earlier one.
+    /// Returns the consequence of a later effect for an earlier one.
     fn verdict(earlier: &Effect, later: &Effect) -> &'static str {
         let (backend, other) = (BackendName::new("a").unwrap(), BackendName::new("b").unwrap());
         let (at_first, at_last) = (Revision::new(5), Revision::new(9));
@@ -179,47 +180,47 @@ mod tests {
     }
 
     #[test]
-    fn only_what_later_operations_replace_or_remove_is_superseded() {
+    fn later_operations_supersede_what_they_replace_or_remove() {
         use Reach::{Ensured, Exact, Prefix, Removed, Tree};
-        let put = |place: &str, reach| Effect::writes(place, reach);
-        let taken = |place: &str, reach| Effect::removes(place, reach);
+        let put = |target: &str, reach| Effect::writes(target, reach);
+        let removed = |target: &str, reach| Effect::removes(target, reach);
         for (earlier, later, expected) in [
             (put("content/x", Exact), put("content/x", Exact), "replaced"),
-            (put("content/x", Exact), taken("content/x", Exact), "replaced"),
+            (put("content/x", Exact), removed("content/x", Exact), "replaced"),
             (put("content/x", Exact), put("content/y", Exact), "no"),
             // Removing the directory does not alter the bytes.
-            (put("content/x", Exact), taken("content", Tree), "missing"),
+            (put("content/x", Exact), removed("content", Tree), "missing"),
             // A pin keeps what was added; it cannot restore it.
             (put("content/x", Exact), put("content/x", Ensured), "no"),
             (put("content/x", Ensured), put("content/x", Exact), "replaced"),
-            (put("content/x", Ensured), taken("content/x", Exact), "replaced"),
+            (put("content/x", Ensured), removed("content/x", Exact), "replaced"),
             (put("name/a/b", Tree), put("name/a/b", Tree), "replaced"),
-            (put("name/a/b", Tree), taken("name/a", Removed), "replaced"),
-            (put("name/a/b", Tree), taken("name/a/b", Removed), "replaced"),
-            (put("name/ab", Tree), taken("name/a", Removed), "no"),
-            (put("name/a", Tree), taken("name/ab", Removed), "no"),
+            (put("name/a/b", Tree), removed("name/a", Removed), "replaced"),
+            (put("name/a/b", Tree), removed("name/a/b", Removed), "replaced"),
+            (put("name/ab", Tree), removed("name/a", Removed), "no"),
+            (put("name/a", Tree), removed("name/ab", Removed), "no"),
             // The new tree may have the same name in it.
             (put("name/a/b", Tree), put("name/a", Tree), "any loss"),
             // A tree is altered when something in it changes.
             (put("name/a", Tree), put("name/a/b/c", Tree), "altered"),
-            (put("name/a", Tree), taken("name/a/b", Removed), "altered"),
+            (put("name/a", Tree), removed("name/a/b", Removed), "altered"),
             (put("name/a", Tree), put("name/a/b", Ensured), "altered"),
             // Making sure that a directory exists changes nothing in it.
             (put("name/a", Tree), put("name/a", Ensured), "no"),
             (put("name/a/b", Tree), put("name/a", Ensured), "no"),
             (put("name/a", Ensured), put("name/a", Ensured), "replaced"),
             (put("name/a", Ensured), put("name/a/b", Tree), "no"),
-            (put("name/a/b", Ensured), taken("name/a", Removed), "replaced"),
+            (put("name/a/b", Ensured), removed("name/a", Removed), "replaced"),
             // Objects have keys, not directories: one does not replace those below it.
             (put("key/b/a/x", Exact), put("key/b/a", Exact), "no"),
             (put("key/b/a", Exact), put("key/b/a/x", Exact), "no"),
-            (put("key/b/a/x", Exact), taken("key/b/a", Prefix), "missing"),
-            (put("key/b/a//x", Exact), taken("key/b/a/", Prefix), "missing"),
+            (put("key/b/a/x", Exact), removed("key/b/a", Prefix), "missing"),
+            (put("key/b/a//x", Exact), removed("key/b/a/", Prefix), "missing"),
             (put("key/b/a/x", Exact), put("key/b/a", Prefix), "any loss"),
-            (put("key/b/a", Prefix), taken("key/b/a/x", Prefix), "any loss"),
-            (put("key/b/a/b", Prefix), taken("key/b/a", Prefix), "any loss"),
+            (put("key/b/a", Prefix), removed("key/b/a/x", Prefix), "any loss"),
+            (put("key/b/a/b", Prefix), removed("key/b/a", Prefix), "any loss"),
             // A removal has no effect to check.
-            (taken("name/a", Removed), put("name/a", Tree), "no"),
+            (removed("name/a", Removed), put("name/a", Tree), "no"),
         ] {
             assert_eq!(verdict(&earlier, &later), expected, "{earlier:?} then {later:?}");
         }

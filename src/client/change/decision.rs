@@ -1,21 +1,21 @@
-//! What an action means for one operation, by its status. Pure.
+//! Decides, by its status, what an action does to one operation. Pure.
 
-use super::{REDIRECTED_BYTES, size_of};
 use crate::backend::Refusal;
+use crate::client::successor::{PAIRS_BYTES_MAX, pair_bytes};
 use crate::operation::{
     BackendName, Event, Failure, FailureClass, Number, Operation, Status, failure,
 };
 use crate::worker;
 
-/// Reason of transitions that a user asked for.
+/// Reason recorded with transitions that a user requested.
 const BY_HAND: &str = "asked for by hand";
 
-/// What an action means for one operation.
+/// The effect of an action on one operation.
 #[derive(Debug, PartialEq)]
 pub(super) enum Decision {
-    /// This transition follows.
+    /// This transition is applied.
     Apply(Event),
-    /// The operation is in the wanted state already.
+    /// The operation is already in the requested state.
     Unchanged,
     /// The action does not apply, for this reason.
     Refused(String),
@@ -42,7 +42,7 @@ pub(super) fn cancel(operation: &Operation) -> Decision {
     }
 }
 
-/// Cancels for good: no automatic step retries the operation.
+/// Cancels permanently: no automatic step retries the operation.
 pub(super) fn abandon(operation: &Operation) -> Decision {
     let last = operation.state.failure();
     match operation.status() {
@@ -76,7 +76,7 @@ pub(super) fn release(operation: &Operation) -> Decision {
     }
 }
 
-/// `dependent`: an operation that waits for this one and is not deleted with it.
+/// `dependent` is an operation that waits for this one and is not deleted with it.
 pub(super) fn delete(operation: &Operation, dependent: Option<Number>) -> Decision {
     match (operation.status(), dependent) {
         (Status::Processing, _) => refused("it is running; cancel it first"),
@@ -97,7 +97,7 @@ pub(super) fn prioritize(operation: &Operation, priority: i32) -> Decision {
     }
 }
 
-/// `now`: only the backoff of a retrying operation ends; its counters stay.
+/// With `now`, only the backoff of a retrying operation ends; its counters stay.
 pub(super) fn retry(operation: &Operation, now: bool) -> Decision {
     match operation.status() {
         Status::Retrying if now => {
@@ -112,7 +112,7 @@ pub(super) fn retry(operation: &Operation, now: bool) -> Decision {
     }
 }
 
-/// `refusal`: why the other backend does not take the operation, if it does not.
+/// `refusal` is the error of the other backend if it does not take the operation.
 pub(super) fn redirect(
     operation: &Operation,
     backend: &BackendName,
@@ -124,7 +124,7 @@ pub(super) fn redirect(
         _ if operation.backend == *backend => Decision::Refused(format!(
             "it is already an operation of `{backend}`; retry it without --backend"
         )),
-        _ if size_of(operation) > REDIRECTED_BYTES => refused("its parameters are too large"),
+        _ if pair_bytes(operation) > PAIRS_BYTES_MAX => refused("its parameters are too large"),
         _ => match refusal {
             Some(refusal) => Decision::Refused(refusal.to_string()),
             None => Decision::Apply(Event::Redirected {
@@ -137,7 +137,6 @@ pub(super) fn redirect(
 
 fn abandoned_failure(last: Option<&Failure>) -> Failure {
     let last = last.and_then(|failure| match failure.error_type.as_str() {
-        // The last error of the backend follows these words.
         failure::CANCELLED => failure.message.split_once(worker::LAST_ERROR).map(|(_, last)| last),
         _ => Some(failure.message.as_str()),
     });

@@ -71,10 +71,10 @@ impl<'a> ArchivePush<'a> {
             operations: archive.rows,
             bytes: archive.bytes,
             destination: &archive.to,
-            operation: archive.operation.map(|(number, id, status)| PushDoc {
-                operation_id: AsDisplay(id),
-                number: number.get(),
-                status: AsName(status),
+            operation: archive.operation.map(|push| PushDoc {
+                operation_id: AsDisplay(push.id),
+                number: push.number.get(),
+                status: AsName(push.status),
             }),
             existing: archive.existing,
         });

@@ -35,7 +35,7 @@ impl Floor {
             method: AsName(row.method),
             group: row.group,
             median_us: row.median_us,
-            range_us: row.range_us,
+            range_us: (row.p5_us, row.p95_us),
             per_second: row.per_second,
         };
         Floor { floor: rows.iter().map(row).collect() }

@@ -98,14 +98,14 @@ impl<'a> Cleanup<'a> {
             age_days,
             archives: archives
                 .iter()
-                .map(|(name, operations, bytes)| ArchiveDoc {
-                    bytes: *bytes,
-                    name,
-                    operations: *operations,
+                .map(|archive| ArchiveDoc {
+                    bytes: archive.bytes,
+                    name: &archive.name,
+                    operations: archive.operations,
                 })
                 .collect(),
             operations: plan.operations
-                + archives.iter().map(|(_, operations, _)| operations).sum::<u64>(),
+                + archives.iter().map(|archive| archive.operations).sum::<u64>(),
             from_partitions: plan.operations,
             failed: plan.failed,
             kept: plan.kept,

@@ -117,8 +117,8 @@ impl<'a> RepairedDoc<'a> {
     pub fn new(repaired: &'a Repaired) -> RepairedDoc<'a> {
         let loss = |Loss { path, range, what }: &'a Loss| LossDoc {
             path,
-            offset: range.map(|(from, _)| from),
-            length: range.map_or(0, |(from, to)| to.saturating_sub(from)),
+            offset: range.map(|range| range.start),
+            length: range.map_or(0, |range| range.len()),
             what,
         };
         RepairedDoc {

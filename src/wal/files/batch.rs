@@ -11,7 +11,7 @@ use super::receipts::{Receipt, Receipts};
 use super::store::FileStore;
 use crate::disk::DiskError;
 use crate::operation::{
-    self, Event, Logged, Number, Operation, OperationId, Revision, Time, Transition,
+    self, Event, Logged, Number, NumberRange, Operation, OperationId, Revision, Time, Transition,
 };
 use crate::wal::append::append_one_frame;
 use crate::wal::change::{Admitted, Written};
@@ -48,8 +48,8 @@ pub struct Batch<'w> {
 /// What a committed batch logged. It is durable.
 #[derive(Debug)]
 pub struct Committed {
-    /// First and last of each run of numbers that it got.
-    pub numbers: Vec<(Number, Number)>,
+    /// The ranges of numbers of the new operations, in order.
+    pub numbers: Vec<NumberRange>,
     entries: Entries,
 }
 
@@ -63,7 +63,7 @@ impl Committed {
     /// Returns the number of operations.
     #[cfg(any(test, feature = "test-util"))]
     pub fn count(&self) -> u64 {
-        self.numbers.iter().map(|(first, last)| last.since(*first) + 1).sum()
+        self.numbers.iter().map(NumberRange::count).sum()
     }
 
     /// Hands out what was logged, in the order in which it was pushed.
@@ -234,7 +234,7 @@ struct Staging<'w> {
     names: Vec<String>,
     edit: ManifestEdit,
     counter: u64,
-    numbers: Vec<(Number, Number)>,
+    numbers: Vec<NumberRange>,
     receipts: Receipts,
     conditions: BatchPreconditions,
     /// True if its receipts name operations that other processes logged.
@@ -449,7 +449,7 @@ impl<'w> Staging<'w> {
             Ok::<(), WalError>(())
         });
         let numbers: Vec<String> =
-            self.numbers.iter().map(|(first, last)| format!("{first} to {last}")).collect();
+            self.numbers.iter().map(|range| format!("{} to {}", range.first, range.last)).collect();
         WalError::Unconfirmed {
             why: format!("the batch with the numbers {}: {error}", numbers.join(", ")),
             ids,
@@ -474,11 +474,11 @@ impl Drop for Staging<'_> {
     }
 }
 
-/// Adds a number to runs that it follows or begins.
-fn extend(runs: &mut Vec<(Number, Number)>, number: Number) {
-    match runs.last_mut() {
-        Some((_, last)) if last.next() == number => *last = number,
-        _ => runs.push((number, number)),
+/// Extends the last range by a number, or begins a new one.
+fn extend(ranges: &mut Vec<NumberRange>, number: Number) {
+    match ranges.last_mut() {
+        Some(range) if range.last.next() == number => range.last = number,
+        _ => ranges.push(NumberRange { first: number, last: number }),
     }
 }
 

@@ -20,6 +20,7 @@ pub struct Push {
 
 /// Why archives cannot be pushed there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum BadPush {
     /// No destination is given.
     #[error("no destination is configured for archives")]

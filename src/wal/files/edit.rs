@@ -17,6 +17,7 @@ pub const ARCHIVE_PARTITIONS: usize = 8;
 
 /// What a checkpoint did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CheckpointReport {
     /// Operations whose rows were written.
     pub operations: u64,

@@ -14,8 +14,8 @@ use super::destination::{Push, key_of, parameters};
 use super::edit::{CheckpointReport, ManifestEdit};
 use super::push_state::{Archive, PushState};
 use super::store::FileStore;
-use crate::operation::{Logged, Number, OperationId, Source, Status, Time};
-use crate::wal::change::Change;
+use crate::operation::{Logged, Number, Operation, OperationId, Source, Status, Time};
+use crate::wal::change::{Change, Written};
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::manifest::{FileEntry, Pushed};
 use crate::wal::read::view::View;
@@ -25,6 +25,7 @@ const AT_ONCE: usize = 500;
 
 /// An archive that is to be pushed, or on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PushedArchive {
     /// Its path, relative to the log.
     pub name: String,
@@ -38,15 +39,34 @@ pub struct PushedArchive {
     /// with others of its day perhaps.
     pub to: String,
     /// The operation that pushes it, and its status; none in a dry run.
-    pub operation: Option<(Number, OperationId, Status)>,
+    pub operation: Option<PushOperation>,
     /// Whether that was logged before.
     pub existing: bool,
     /// In a dry run, archives with the same number become one first.
     pub together: Option<usize>,
 }
 
+/// The operation that pushes an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PushOperation {
+    /// Number of the operation.
+    pub number: Number,
+    /// Id of the operation.
+    pub id: OperationId,
+    /// Status of the operation.
+    pub status: Status,
+}
+
+impl From<&Operation> for PushOperation {
+    fn from(operation: &Operation) -> PushOperation {
+        PushOperation { number: operation.number, id: operation.id, status: operation.status() }
+    }
+}
+
 /// What a push logged, or would log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PushReport {
     /// Archives that are pushed now, and those whose push was logged before and is not completed.
     pub archives: Vec<PushedArchive>,
@@ -107,8 +127,7 @@ impl PushReport {
                     rows: archive.file.live(),
                     bytes: archive.file.bytes,
                     to: folder.or_else(|| archive.to.clone()).unwrap_or_default(),
-                    operation: operation
-                        .map(|operation| (operation.number, operation.id, operation.status())),
+                    operation: operation.map(PushOperation::from),
                     existing: operation.is_some(),
                     together,
                 });
@@ -200,9 +219,7 @@ impl FileStore {
                     if there.is_none() {
                         changes.push(Change::New(logged.clone()));
                     }
-                    existing.push(
-                        there.map(|operation| (operation.number, operation.id, operation.status())),
-                    );
+                    existing.push(there.as_ref().map(PushOperation::from));
                 }
                 Ok((changes, existing))
             })?;
@@ -218,8 +235,13 @@ impl FileStore {
                     continue;
                 };
                 archive.existing = existing.is_some();
-                let logged =
-                    || written.next().map(|written| (written.number, written.id, Status::Pending));
+                let logged = || {
+                    written.next().map(|Written { number, id, .. }| PushOperation {
+                        number,
+                        id,
+                        status: Status::Pending,
+                    })
+                };
                 archive.operation = existing.or_else(logged);
             }
         }

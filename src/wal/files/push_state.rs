@@ -15,6 +15,7 @@ pub(in crate::wal) type Pushes = BTreeMap<String, Operation>;
 
 /// How far an archive has come.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum PushState {
     /// Its day is not over.
     Open,
@@ -54,6 +55,7 @@ impl PushState {
 
 /// An archive and its push state.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Archive {
     pub(crate) file: FileEntry,
     /// Any instant of its day.

@@ -25,9 +25,10 @@ pub struct Retention {
 
 /// What a cleanup drops, or would drop.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CleanupPlan {
-    /// Whole archives, with their operations and bytes.
-    pub archives: Vec<(String, u64, u64)>,
+    /// Archives that are removed as a whole.
+    pub archives: Vec<PrunedArchive>,
     /// Completed operations that are dropped from partitions.
     pub operations: u64,
     /// Failed operations that are dropped.
@@ -39,6 +40,18 @@ pub struct CleanupPlan {
     pub unpushed: u64,
     /// Small archives that are joined with others of their day.
     pub joined: u64,
+}
+
+/// An archive that a cleanup removes as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PrunedArchive {
+    /// Path of the file, relative to the log.
+    pub name: String,
+    /// Number of operations in it.
+    pub operations: u64,
+    /// Size in bytes.
+    pub bytes: u64,
 }
 
 impl CleanupPlan {
@@ -135,7 +148,7 @@ impl FileStore {
         self.commit(&mut edit, Some(self.clock.now()))?;
         self.remove_replaced(&edit, &mut report)?;
         self.spool.sweep_spool_again();
-        plan.archives.retain(|(name, _, _)| edit.dropped.contains_key(name));
+        plan.archives.retain(|archive| edit.dropped.contains_key(&archive.name));
         plan.count(&edit);
         plan.joined = self.settle_archives(age.today, &mut report)?;
         Ok(plan)
@@ -164,7 +177,11 @@ impl FileStore {
                     plan.kept += file.live();
                     continue;
                 }
-                plan.archives.push((file.name.clone(), file.live(), file.bytes));
+                plan.archives.push(PrunedArchive {
+                    name: file.name.clone(),
+                    operations: file.live(),
+                    bytes: file.bytes,
+                });
                 edit.removed.insert(file.name.clone());
                 edit.dropped.insert(file.name.clone(), Dropped::default());
                 continue;

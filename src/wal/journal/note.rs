@@ -59,6 +59,7 @@ pub struct SyncNote {
 
 /// The note in `process.lock` and `checkpoint.lock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct HolderNote {
     /// The boot during which it was written.
     pub boot: String,
@@ -80,6 +81,7 @@ pub struct HolderNote {
 
 /// The operations that a drain loop takes, and the limits at which it ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct DrainLoop {
     /// True if it waits for new operations when none is due.
     pub follow: bool,

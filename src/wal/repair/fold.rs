@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::hold::rows_prove_nothing;
 use super::journal::{Journal, Record};
 use super::rows::Files;
-use super::{Loss, MANIFEST, Plan, READS, Repair};
+use super::{ByteRange, Loss, MANIFEST, Plan, READS, Repair};
 use crate::disk::{Access, DiskError};
 use crate::operation::{self, Event, Number, Operation, OperationId, Revision};
 use crate::wal::error::WalResult;
@@ -128,7 +128,7 @@ impl Repair<'_> {
                         );
                         self.report.losses.push(Loss {
                             path: path.clone(),
-                            range: Some((*offset, *offset)),
+                            range: Some(ByteRange { start: *offset, end: *offset }),
                             what,
                         });
                     }
@@ -149,7 +149,7 @@ impl Repair<'_> {
                         );
                         self.report.losses.push(Loss {
                             path: path.clone(),
-                            range: Some((*offset, *offset)),
+                            range: Some(ByteRange { start: *offset, end: *offset }),
                             what,
                         });
                         before

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::Loss;
+use super::{ByteRange, Loss};
 use crate::disk::Disk;
 use crate::operation::{Number, Revision, Status, Transition};
 use crate::wal::error::{WalError, WalResult};
@@ -304,7 +304,11 @@ impl Journal {
     /// missing.
     fn lose_header(&mut self, path: &str) {
         let what = "the header cannot be read".to_owned();
-        self.losses.push(Loss { path: path.to_owned(), range: Some((0, HEADER_LEN)), what });
+        self.losses.push(Loss {
+            path: path.to_owned(),
+            range: Some(ByteRange { start: 0, end: HEADER_LEN }),
+            what,
+        });
         self.slack += 1;
         self.next_is_known = false;
     }
@@ -330,7 +334,7 @@ impl Journal {
     pub(super) fn lose(&mut self, path: &str, from: u64, to: u64, what: &str, bytes: u64) {
         self.losses.push(Loss {
             path: path.to_owned(),
-            range: (to > from).then_some((from, to)),
+            range: (to > from).then_some(ByteRange { start: from, end: to }),
             what: what.to_owned(),
         });
         self.slack += bytes / RECORD_MIN + 1;
@@ -483,7 +487,7 @@ impl Journal {
                     );
                     self.losses.push(Loss {
                         path: name.to_owned(),
-                        range: Some((offset, offset)),
+                        range: Some(ByteRange { start: offset, end: offset }),
                         what,
                     });
                     self.has_gaps = true;

@@ -36,17 +36,40 @@ use crate::wal::verify::{Finding, Verified, verify, verify_repeatedly};
 
 /// Data that can no longer be read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct Loss {
     /// The file, by its former name relative to the log.
     pub path: String,
-    /// The first byte, and the first one after the range; `None` for the whole file.
-    pub range: Option<(u64, u64)>,
+    /// The lost bytes; `None` for the whole file.
+    pub range: Option<ByteRange>,
     /// The loss and its cause.
     pub what: String,
 }
 
+/// A range of bytes in a file. An empty one marks a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteRange {
+    /// The first byte.
+    pub start: u64,
+    /// The first byte after the range.
+    pub end: u64,
+}
+
+impl ByteRange {
+    /// Returns the number of bytes.
+    pub fn len(&self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+
+    /// Returns `true` if the range only marks a position.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// The outcome of a repair.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Repaired {
     /// Whether anything was changed: a valid log is not.
     pub changed: bool,
@@ -274,7 +297,7 @@ impl Repair<'_> {
         self.write(manifest, &journal, plan, append, sync)
     }
 
-    fn lose(&mut self, path: &str, range: Option<(u64, u64)>, what: &str) {
+    fn lose(&mut self, path: &str, range: Option<ByteRange>, what: &str) {
         self.report.losses.push(Loss { path: path.to_owned(), range, what: what.to_owned() });
     }
 

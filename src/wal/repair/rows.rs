@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
-use super::{Loss, Plan, READS, Read, Repair, read};
+use super::{ByteRange, Loss, Plan, READS, Read, Repair, read};
 use crate::disk::{DiskError, FileKind};
 use crate::operation::{Number, Operation, OperationId, Revision, State};
 use crate::wal::error::{WalError, WalResult};
@@ -167,7 +167,7 @@ impl Repair<'_> {
                 let rows = if rows == 0 { entry.live() } else { rows };
                 self.lose(
                     &entry.name,
-                    Some((range.start, range.end)),
+                    Some(ByteRange { start: range.start, end: range.end }),
                     &format!("{rows} rows are lost: {why}"),
                 );
             }
@@ -363,7 +363,7 @@ impl Repair<'_> {
         for (range, rows, why) in salvaged.lost {
             let rows = if rows == 0 { "its".to_owned() } else { rows.to_string() };
             let what = format!("{rows} rows are lost: {why}");
-            self.lose(&name, Some((range.start, range.end)), &what);
+            self.lose(&name, Some(ByteRange { start: range.start, end: range.end }), &what);
         }
         for row in salvaged.rows {
             self.report.doubtful.insert(row.number);

@@ -27,6 +27,7 @@ const REPORTED_MAX: usize = 100;
 
 /// The severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum FindingKind {
     /// Data that was durable can no longer be read, or contradicts other data.
     Damage,
@@ -49,6 +50,7 @@ impl FindingKind {
 
 /// One result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub struct Finding {
     /// Its severity.
     pub kind: FindingKind,
@@ -101,6 +103,7 @@ impl Finding {
 
 /// The outcome of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Verified {
     /// Whether the log exists.
     pub exists: bool,

@@ -77,7 +77,7 @@ fn a_copy_is_reopened_only_if_its_source_is_unchanged() {
     let (_, document) = reported(&place, "verify --remote --reopen");
     assert_eq!(document["reopened"], 0, "{document:#}");
     let why = document["gone"][0]["refused"].as_str().unwrap();
-    assert!(why.contains("changed or removed what it copied"), "{why}");
+    assert!(why.contains("changed or removed the source of this copy"), "{why}");
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_tree_with_intended_removals_is_not_restored_whole() {
     assert_found(&document, &[1, 3, 4], &[]);
     assert_eq!(document["reopened"], 2, "{document:#}");
     let why = document["gone"][0]["refused"].as_str().unwrap();
-    assert!(why.contains("something in it"), "{why}");
+    assert!(why.contains("a part of it"), "{why}");
     // In the order in which they were put there, whatever is sent at once.
     let later = place.json("show 6");
     assert_eq!(later["operation"]["depends_on"].as_array().unwrap().len(), 1, "{later:#}");

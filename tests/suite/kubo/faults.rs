@@ -291,7 +291,7 @@ fn a_node_that_hangs_holds_up_no_other_backend() {
     let stop = Stop::new();
     let worst = std::thread::scope(|scope| {
         scope.spawn(|| {
-            let options = ProcessOptions { follow: true, ..ProcessOptions::default() };
+            let options = ProcessOptions::default().with_follow(true);
             client.process(&options, &stop, &mut NoObserver).unwrap();
         });
         // By then the first attempt has failed, and the node is probed repeatedly.

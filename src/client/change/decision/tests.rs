@@ -67,7 +67,7 @@ fn word(decision: Decision) -> String {
 }
 
 #[test]
-fn every_action_has_one_meaning_for_every_status() {
+fn every_action_has_one_effect_per_status() {
     type Act = fn(&Operation) -> Decision;
     let other = |operation: &Operation| redirect(operation, &BackendName::new("b").unwrap(), None);
     let table: [(&str, Act); 9] = [

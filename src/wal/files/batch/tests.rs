@@ -82,7 +82,7 @@ fn what_fits_a_frame_goes_to_the_journal_and_more_to_partitions() {
     let committed = batch.commit().unwrap();
     assert_eq!(
         (committed.count(), committed.numbers.as_slice()),
-        (21, &[(Number::new(4), Number::new(24))][..])
+        (21, &[NumberRange { first: Number::new(4), last: Number::new(24) }][..])
     );
     // Three chunks: twice two full partitions, then one of four and one of the rest.
     assert_eq!(names(&machine, layout().partitions()).len(), 6);
