@@ -1,3 +1,5 @@
+//! Benchmark of large batches.
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,7 +10,7 @@ use crate::config::Settings;
 use crate::disk::{Access, Disk, DiskResult};
 use crate::operation::Logged;
 
-/// Large batches beside the disk's own figures.
+/// Large batches, compared with plain writes to the disk.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchRow {
     /// Operations per batch.
@@ -23,7 +25,8 @@ pub struct BatchRow {
     pub ratio: Spread,
 }
 
-/// Measures batches, each in a log of its own below `directory`, in alternation with writing files of the same sizes.
+/// Measures batches, each in a log of its own below `directory`, and plain writes of files of the
+/// same sizes, in alternation.
 pub fn batch(
     disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,

@@ -1,7 +1,7 @@
 //! Benchmarks: the log's figures and the disk's own, measured in alternation.
 //!
-//! A disk's speed changes within minutes, so no time is judged alone: each block takes one sample of the disk and one
-//! of the log, and the ratio is what counts.
+//! A disk's speed changes within minutes, so absolute times are misleading: each block takes one
+//! sample of the disk and one of the log, and the ratio is reported.
 
 mod batch;
 mod verify;
@@ -18,13 +18,13 @@ use crate::config::Settings;
 use crate::disk::{Access, Disk, DiskResult};
 use crate::operation::{BackendName, Fields, Logged, OperationType};
 
-/// Bytes of one record: about what logging the addition of a file takes.
+/// Bytes of one record: about the size of the record of an `add`.
 pub const RECORD_BYTES: usize = 300;
 
 /// Flushes of one sample of the disk.
 const FLUSHES: usize = 100;
 
-/// A way to bring records to the disk.
+/// A method of writing records to the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// Append to a growing file, then `fdatasync`.
@@ -63,7 +63,7 @@ pub struct FloorRow {
     pub per_second: f64,
 }
 
-/// Appends to the log beside the disk's own.
+/// Appends to the log, compared with plain writes to the disk.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AppendRow {
     /// Threads that append concurrently, one operation at a time each.
@@ -76,7 +76,7 @@ pub struct AppendRow {
     pub grouped_per_second: f64,
     /// The log's time per operation as a multiple of the disk's, flushed one by one.
     pub ratio_alone: Spread,
-    /// The same in groups of one per thread.
+    /// The same, flushed in groups of one per thread.
     pub ratio_grouped: Spread,
 }
 
@@ -85,14 +85,14 @@ pub struct AppendRow {
 pub struct Spread {
     /// The median.
     pub median: f64,
-    /// The least value.
+    /// The smallest value.
     pub min: f64,
-    /// The greatest value.
+    /// The largest value.
     pub max: f64,
 }
 
 impl From<Spread> for (f64, f64, f64) {
-    /// Returns median, least and greatest value, in the order of the JSON documents.
+    /// Returns median, smallest and largest value, in the order of the JSON documents.
     fn from(spread: Spread) -> (f64, f64, f64) {
         (spread.median, spread.min, spread.max)
     }
@@ -103,7 +103,7 @@ impl From<Spread> for (f64, f64, f64) {
 pub struct FileTotals {
     /// The number of files.
     pub count: u64,
-    /// Their bytes.
+    /// Their size in bytes.
     pub bytes: u64,
 }
 
@@ -115,7 +115,7 @@ fn spread(mut values: Vec<f64>) -> Spread {
     }
 }
 
-/// Returns the seconds that each of `flushes` writes of `bytes` takes, flush included.
+/// Returns the seconds that each of `flushes` writes of `bytes` takes, including the flush.
 fn sample(
     disk: &dyn Disk,
     clock: &dyn Clock,
@@ -167,7 +167,8 @@ pub fn floor(disk: &dyn Disk, clock: &dyn Clock, directory: &Path) -> DiskResult
     Ok(rows)
 }
 
-/// Measures appends of `threads` threads beside the disk, in alternating blocks, with a log below `directory`.
+/// Measures appends of `threads` threads and plain writes in alternating blocks, with a log below
+/// `directory`.
 pub fn append(
     disk: &Arc<dyn Disk>,
     clock: &Arc<dyn Clock>,
@@ -239,7 +240,7 @@ mod tests {
     use crate::disk::OsDisk;
 
     #[test]
-    fn the_floor_is_measured_and_leaves_nothing_behind() {
+    fn measuring_the_floor_leaves_no_files() {
         let directory = tempfile::tempdir().unwrap();
         let (disk, clock) = (OsDisk::new(), SystemClock::new());
         let rows = floor(&disk, &clock, directory.path()).unwrap();

@@ -1,3 +1,5 @@
+//! Benchmark of `verify`.
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +14,7 @@ use crate::wal::{Damage, WalError};
 /// Operations of one batch.
 const BATCH: usize = 100_000;
 
-/// Verification of a log beside a plain decode of its files.
+/// Verification of a log, compared with a plain decode of its files.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifyRow {
     /// Operations in the log.

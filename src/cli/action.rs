@@ -1,4 +1,5 @@
-//! One change to several operations: `cancel`, `hold`, `release`, `delete`, `prioritize`, `retry`.
+//! Applies one action to several operations, for `cancel`, `hold`, `release`, `delete`,
+//! `prioritize` and `retry`.
 
 use super::context::Context;
 use super::error::CliError;
@@ -9,7 +10,7 @@ use crate::client::{Action, Changed, OnInvalid};
 use crate::operation::{Operation, Status};
 use crate::report::{Change, plural, write_result};
 
-/// Unchanged and skipped operations that get a note each; JSON has all.
+/// Notes on unchanged and on skipped operations, at most; JSON has all of them.
 const NOTES_MAX: usize = 20;
 
 /// Applies an action to the operations that the words name.
@@ -21,7 +22,7 @@ pub fn run(context: &mut Context<'_>, ids: &[String], action: &Action) -> Result
     apply(context, &selection, action)
 }
 
-/// Applies an action to operations, and prints them as they are then.
+/// Applies an action to operations, and prints their new state.
 pub fn apply(
     context: &mut Context<'_>,
     selection: &Selection,
@@ -95,7 +96,7 @@ fn print_notes(output: &mut Output, action: &Action, changed: &Changed) {
     }
 }
 
-/// Notes deleted operations whose effect nothing explains any longer.
+/// Notes deleted operations whose effect no record explains any longer.
 fn note_removals(output: &mut Output, deleted: &[Operation]) {
     let mut removals = deleted.iter().filter(|operation| is_completed_removal(operation));
     let Some(first) = removals.next() else { return };

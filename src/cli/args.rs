@@ -51,25 +51,25 @@ pub struct Global {
     pub lock_timeout: Option<Duration>,
 }
 
-/// When to use colours.
+/// Values of `--color`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ColorWhen {
     /// On a terminal, unless NO_COLOR is set.
     Auto,
-    /// Everywhere.
+    /// Always.
     Always,
-    /// Nowhere.
+    /// Never.
     Never,
 }
 
-/// `--spool`: whether content is copied when its operation is logged.
+/// Values of `--spool`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SpoolArg {
-    /// Where copying is cheap.
+    /// Copy where that is cheap.
     Auto,
-    /// Whatever copying costs.
+    /// Copy at any cost.
     Always,
-    /// The file is read when it is sent.
+    /// Read the file when it is sent.
     Never,
 }
 
@@ -122,13 +122,13 @@ pub struct LoggingArgs {
 }
 
 impl LoggingArgs {
-    /// Returns what happens to the other inputs if one cannot be used.
+    /// Returns the treatment of the other inputs if one is invalid.
     pub fn on_invalid(&self) -> OnInvalid {
         if self.keep_going { OnInvalid::Skip } else { OnInvalid::Abort }
     }
 }
 
-/// Operations that a command is given.
+/// Operations that a command works on.
 #[derive(Debug, Args)]
 pub struct IdArgs {
     /// Number, full id, `@last` (yours), `@failed` (all failed ones), or `-` for ids on stdin
@@ -136,7 +136,7 @@ pub struct IdArgs {
     pub id: Vec<String>,
 }
 
-/// Help of `ID` where it is optional.
+/// Help of the argument `ID` where it is optional.
 pub const ID_HELP: &str =
     "Number, full id, `@last` (yours), `@failed` (all failed ones), or `-` for ids on stdin";
 
@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_may_be_given_in_several_ways() {
+    fn times_have_several_forms() {
         let at = |text| Time::parse_rfc3339(text).map(Since::At);
         assert_eq!(since("2h"), Ok(Since::Ago(Duration::from_secs(7200))));
         assert_eq!(since("3d"), Ok(Since::Ago(Duration::from_secs(3 * 86400))));

@@ -1,5 +1,5 @@
-//! What a command consists of. Each is a file in [`commands`](super::commands) with a type that
-//! implements [`Command`], and a line in its [`ALL`](super::commands::ALL).
+//! The parts of a command. Each command is a file in [`commands`](super::commands) with a type that
+//! implements [`Command`], and a line in [`ALL`](super::commands::ALL).
 
 use clap::ArgMatches;
 
@@ -10,7 +10,7 @@ use super::exit::Exit;
 /// A command: its arguments with their help, its name, and its body.
 ///
 /// The doc comment of the type is the help of the command. A body that needs the settings calls
-/// [`Session::open`]; one that does not also works while the settings are invalid.
+/// [`Session::open`]; any other also works while the settings are invalid.
 pub trait Command: clap::Args {
     /// The word on the command line.
     const NAME: &'static str;
@@ -22,14 +22,14 @@ pub trait Command: clap::Args {
 /// A command with its arguments parsed, ready to run.
 pub type Parsed = Box<dyn FnOnce(&mut Session) -> Result<Exit, CliError>>;
 
-/// A command as the command line sees it.
+/// A command as an entry of the command line.
 #[derive(Debug)]
 pub struct Entry {
     /// The word on the command line.
     pub name: &'static str,
-    /// Returns its definition for clap.
+    /// Returns the definition for clap.
     pub define: fn() -> clap::Command,
-    /// Reads its arguments.
+    /// Reads the arguments.
     pub parse: fn(&ArgMatches) -> Result<Parsed, clap::Error>,
 }
 

@@ -41,7 +41,7 @@ const FIGURES: &str = "pending, processing, completed, failed, retrying, total, 
                        oldest_pending, free_bytes, journal_bytes or offline";
 
 impl Condition {
-    /// Parses conditions that are joined by commas: alternatives.
+    /// Parses alternative conditions, separated by commas.
     pub fn parse_all(text: &str) -> Result<Vec<Condition>, String> {
         text.split(',').map(|one| Condition::parse(one.trim())).collect()
     }
@@ -91,8 +91,8 @@ impl Condition {
         Ok(Condition { text: text.to_owned(), figure, comparison, limit })
     }
 
-    /// Returns a message if the condition holds. Without pending operations no condition on their age
-    /// holds; free space that is unknown counts as 0.
+    /// Returns a message if the condition holds. Without pending operations, no condition on their
+    /// age holds; unknown free space counts as 0.
     pub fn holds(&self, stats: &LogStatus, now: Time) -> Option<String> {
         let value = match self.figure {
             Figure::Count(status) => stats.counts.of(status),

@@ -1,4 +1,4 @@
-//! What a command runs with: the streams, the settings, and the log.
+//! The context of a command: the streams, the settings, and the log.
 
 use std::path::{Path, PathBuf};
 
@@ -30,7 +30,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads the settings. `name` identifies this run in histories and in the notes of locks.
+    /// Loads the settings. `name` identifies this run in histories and lock notes.
     pub fn open(&mut self, name: &str) -> Result<Context<'_>, CliError> {
         let Session { output, global, .. } = self;
         trace(global)?;
@@ -60,7 +60,7 @@ impl Session {
     }
 }
 
-/// What commands need that work on the log or on backends.
+/// The context of a command that works on the log or on backends.
 #[derive(Debug)]
 pub struct Context<'t> {
     /// The streams.
@@ -69,15 +69,15 @@ pub struct Context<'t> {
     pub client: Client,
     /// The settings and where they come from.
     pub loaded: Loaded,
-    /// Whether `--lock-timeout` was given.
+    /// True if `--lock-timeout` was given.
     pub lock_timeout_given: bool,
-    /// Points at which tests let this run abort.
+    /// Points at which a test aborts this run.
     #[cfg(feature = "test-util")]
     pub points: Option<std::sync::Arc<crate::disk::Failpoints>>,
 }
 
 impl Context<'_> {
-    /// Fails for a backend that neither the settings nor the log know.
+    /// Fails if neither the settings nor the log know this backend.
     pub fn check_backend(&self, name: Option<&BackendName>) -> Result<(), CliError> {
         let Some(name) = name else { return Ok(()) };
         if self.client.backends().names().any(|(known, _)| known == name) {
@@ -95,8 +95,8 @@ impl Context<'_> {
         Err(suggested(error, suggestion.as_ref()))
     }
 
-    /// Returns the operations with these references. If one is not found in a damaged log, the
-    /// damage is the error: the operation may be in the part that cannot be read.
+    /// Returns the operations with these references. If one is not found and the log is damaged, the
+    /// damage is the error: the operation may be in the unreadable part.
     pub fn operations(&self, references: &[Reference]) -> Result<Vec<Operation>, CliError> {
         let found: Result<_, _> =
             references.iter().map(|reference| self.client.operation(reference)).collect();
@@ -108,7 +108,7 @@ impl Context<'_> {
         }
     }
 
-    /// Returns the error that a reading command ends with if a part of the log is unreadable.
+    /// Returns the error with which a reading command ends if part of the log is unreadable.
     pub fn damage(&self) -> Result<Option<CliError>, CliError> {
         let damage = self.client.damage()?;
         Ok(damage.map(|damage| crate::wal::WalError::Damaged(damage).into()))
@@ -130,7 +130,7 @@ impl SettingFlags {
         Ok(SettingFlags { base_path, lock_timeout })
     }
 
-    /// Returns them as pairs of a setting's key and its value.
+    /// Returns the flags as pairs of a setting's key and its value.
     pub fn pairs(&self) -> Vec<(&str, &str)> {
         let base_path = self.base_path.as_deref().map(|path| ("base_path", path));
         let lock_timeout = self.lock_timeout.as_deref().map(|time| ("lock_timeout", time));

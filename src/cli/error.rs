@@ -1,4 +1,6 @@
-//! Errors as the user sees them: what failed, on what, why, and the next step.
+//! Errors of commands: message, causes, and hints for the next step.
+
+mod log;
 
 use std::error::Error;
 use std::io;
@@ -11,7 +13,7 @@ use crate::config::ConfigError;
 use crate::disk::DiskError;
 use crate::operation::{BackendName, Operation};
 use crate::report::{
-    AsDisplay, AsName, BadInputDoc, ErrorDoc, ErrorFields, ErrorType, Offset, OpenCode, SkippedDoc,
+    AsDisplay, AsName, BadInputDoc, ErrorDoc, ErrorFields, ErrorType, OpenCode, SkippedDoc,
     UnfinishedDoc, visible,
 };
 use crate::wal::WalError;
@@ -26,32 +28,33 @@ pub struct CliError {
     pub exit: Exit,
     /// The type, for scripts.
     pub kind: ErrorType,
-    /// What failed, on what, and why. Commands in it are written `` `wal-cli …` ``, as in all texts
-    /// of an error; [`Invocation::pasteable`] adapts them when they are printed.
+    /// The message: the failed action, its object and the cause. Commands in it are written
+    /// `` `wal-cli …` ``, as in all texts of an error; [`Invocation::pasteable`] adapts them when they
+    /// are printed.
     pub message: String,
-    /// Everything else.
-    pub more: Box<More>,
+    /// The rest of the error.
+    pub details: Box<Details>,
 }
 
-/// What an error says beside its message.
+/// The parts of an error besides its message.
 #[derive(Debug, Default)]
-pub struct More {
+pub struct Details {
     /// Lines below the message.
-    pub details: Vec<String>,
+    pub lines: Vec<String>,
     /// Causes that the message does not contain.
     pub causes: Vec<String>,
     /// Next steps.
     pub hints: Vec<String>,
     /// Further fields for scripts.
     pub fields: ErrorFields,
-    /// Whether nothing is printed.
+    /// True if nothing is printed.
     pub silent: bool,
 }
 
 impl CliError {
     /// Returns an error of this type, with the type's exit code.
     pub fn new(kind: ErrorType, message: impl Into<String>) -> CliError {
-        CliError { exit: kind.into(), kind, message: message.into(), more: Box::default() }
+        CliError { exit: kind.into(), kind, message: message.into(), details: Box::default() }
     }
 
     /// Returns a usage error.
@@ -66,36 +69,36 @@ impl CliError {
 
     /// Adds a hint.
     pub fn hint(mut self, hint: impl Into<String>) -> CliError {
-        self.more.hints.push(hint.into());
+        self.details.hints.push(hint.into());
         self
     }
 
     /// Replaces all hints by this one.
     pub fn only_hint(mut self, hint: impl Into<String>) -> CliError {
-        self.more.hints = vec![hint.into()];
+        self.details.hints = vec![hint.into()];
         self
     }
 
     /// Sets further fields for scripts.
     pub fn with(mut self, set: impl FnOnce(&mut ErrorFields)) -> CliError {
-        set(&mut self.more.fields);
+        set(&mut self.details.fields);
         self
     }
 
     /// Returns whether nothing is printed, because the reader of stdout has closed it.
     pub fn is_silent(&self) -> bool {
-        self.more.silent
+        self.details.silent
     }
 
     /// Returns the error as a part of a JSON document.
     pub fn document(&self, invocation: &Invocation) -> ErrorDoc<'_> {
-        let More { causes, hints, fields, .. } = &*self.more;
+        let Details { causes, hints, fields, .. } = &*self.details;
         ErrorDoc {
             r#type: self.kind,
             message: invocation.pasteable(&self.message),
             hint: (!hints.is_empty()).then(|| invocation.pasteable(&hints.join("; ")).into_owned()),
             causes,
-            facts: fields,
+            fields,
         }
     }
 
@@ -106,7 +109,7 @@ impl CliError {
         while let Some(cause) = next {
             let text = cause.to_string();
             if !last.contains(&text) {
-                self.more.causes.push(text.clone());
+                self.details.causes.push(text.clone());
                 last = text;
             }
             next = cause.source();
@@ -119,10 +122,10 @@ impl From<io::Error> for CliError {
     /// Converts an error of stdout, the only file that commands write to directly.
     fn from(error: io::Error) -> CliError {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            // The reader has read what it wanted.
+            // The reader needs no more of the output.
             let mut error = CliError::new(ErrorType::Output, "stdout was closed by its reader");
             error.exit = Exit::Done;
-            error.more.silent = true;
+            error.details.silent = true;
             return error;
         }
         CliError::new(ErrorType::Output, format!("cannot write to stdout: {error}"))
@@ -134,9 +137,9 @@ impl CliError {
     /// Returns the error as `config check` lists it.
     pub fn of_config(error: &ConfigError) -> CliError {
         let mut cli = CliError::new(ErrorType::Config, error.to_string()).caused_by(error);
-        cli.more.hints.extend(error.hint());
-        cli.more.fields.key = error.key().map(Into::into);
-        cli.more.fields.origin = error.origin().map(ToString::to_string);
+        cli.details.hints.extend(error.hint());
+        cli.details.fields.key = error.key().map(Into::into);
+        cli.details.fields.origin = error.origin().map(ToString::to_string);
         cli
     }
 }
@@ -144,8 +147,8 @@ impl CliError {
 impl From<ConfigError> for CliError {
     fn from(error: ConfigError) -> CliError {
         let cli = CliError::of_config(&error);
-        if cli.more.hints.is_empty() {
-            return cli.hint("run `wal-cli config check` to see everything that is wrong");
+        if cli.details.hints.is_empty() {
+            return cli.hint("run `wal-cli config check` to see all errors");
         }
         cli
     }
@@ -167,7 +170,7 @@ impl From<ClientError> for CliError {
     fn from(error: ClientError) -> CliError {
         let cli = CliError::new(error_type(&error), error.to_string()).caused_by(&error);
         match &error {
-            ClientError::Wal(error) => log_error(cli, error),
+            ClientError::Wal(error) => log::hinted(cli, error),
             ClientError::NoSuchOperation(name) => no_such_operation(cli, name),
             ClientError::BadReference(_) => {
                 cli.hint("run `wal-cli list all` to see the numbers and ids of operations")
@@ -221,7 +224,7 @@ fn not_applicable(mut cli: CliError, skipped: &[Skipped]) -> CliError {
         cli = cli.hint(format!("run `wal-cli show {}` for details", one.number));
     } else {
         let line = |one: &Skipped| format!("operation {}: {}", one.number, one.why);
-        cli.more.details = skipped.iter().take(DETAILS_MAX).map(line).collect();
+        cli.details.lines = skipped.iter().take(DETAILS_MAX).map(line).collect();
         cli = cli.hint("leave these out, or select operations by filters or `-`, which skip them");
     }
     let doc = |one: &Skipped| SkippedDoc {
@@ -243,16 +246,16 @@ fn timed_out(cli: CliError, unfinished: &[Operation]) -> CliError {
         .hint("they are still queued; run `wal-cli process` to execute them")
 }
 
-/// Adds the inputs that the error is about.
+/// Adds the rejected inputs.
 pub fn bad_inputs(mut cli: CliError, bad: &BadInputs) -> CliError {
     let line = |input: &BadInput| {
         let line = input.line.map(|line| format!("line {line}: ")).unwrap_or_default();
         format!("{line}{}: {}", visible(&input.input), input.message)
     };
-    cli.more.details = bad.listed.iter().take(DETAILS_MAX).map(line).collect();
+    cli.details.lines = bad.listed.iter().take(DETAILS_MAX).map(line).collect();
     if bad.count > DETAILS_MAX as u64 {
         let more = bad.count - DETAILS_MAX as u64;
-        cli.more.details.push(format!("… and {more} more (--json lists them)"));
+        cli.details.lines.push(format!("… and {more} more (--json lists them)"));
     }
     let doc = |bad: &BadInput| BadInputDoc {
         line: bad.line,
@@ -266,7 +269,7 @@ pub fn bad_inputs(mut cli: CliError, bad: &BadInputs) -> CliError {
     })
 }
 
-/// Adds the backend that an unknown name was probably meant to be.
+/// Adds the backend that was probably meant by an unknown name.
 pub fn suggested(error: CliError, suggestion: Option<&BackendName>) -> CliError {
     let error = match suggestion {
         Some(name) => error
@@ -295,108 +298,5 @@ fn refused(cli: CliError, refusal: &Refusal) -> CliError {
         Refusal::BadParameters(_) => {
             cli.hint("run `wal-cli submit --help` to see the arguments of each type")
         }
-    }
-}
-
-/// The hint for an exhausted limit of open files.
-const RAISE_OPEN_FILES: &str = "raise the limit of open files, such as with `ulimit -n 1024`, then \
-                                run the command again";
-
-fn log_error(mut cli: CliError, error: &WalError) -> CliError {
-    match error {
-        WalError::Busy { path, .. } if path.ends_with("process.lock") => {
-            cli.message = format!("another drain loop is running: {}", cli.message);
-            cli.hint(
-                "wait for it to end; `--skip-if-running` makes this a success, \
-                 `--lock-timeout 60s` waits longer",
-            )
-        }
-        WalError::Busy { .. } => {
-            cli.hint("wait for that process to end, or pass `--lock-timeout 60s`")
-        }
-        WalError::Damaged(damage) => cli
-            .with(|fields| fields.path = Some(damage.path.display().to_string()))
-            .with(|fields| fields.offset = Some(Offset(damage.offset)))
-            .hint(match damage.path.ends_with("MANIFEST.json") {
-                true => "nothing was changed; a repair rebuilds the manifest from the other files",
-                false => {
-                    "nothing was changed; `wal-cli list all` shows the operations that are readable"
-                }
-            })
-            .hint(
-                "copy the directory, then run `wal-cli verify` to list all damage and \
-                 `wal-cli verify --repair` to save what is readable; or restore the file from a \
-                 backup",
-            ),
-        WalError::NewerFormat { .. } => {
-            cli.hint("nothing was changed; use the version of the program that wrote it")
-        }
-        WalError::NotOurs { .. } => {
-            cli.hint("nothing was changed; name another directory with `--base-path`")
-        }
-        WalError::OriginalAtWork { .. } => cli.hint(
-            "nothing was changed; stop that program, wait a minute, and run the command again \
-             (reading works meanwhile; see docs/adoption.md)",
-        ),
-        WalError::NotLogged(error) | WalError::Disk(error) if error.is_out_of_descriptors() => {
-            cli.hint(RAISE_OPEN_FILES)
-        }
-        WalError::NotLogged(error) => match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                cli.hint("free space on that disk, then run the command again")
-            }
-            io::ErrorKind::PermissionDenied => {
-                cli.hint("run the command as the owner of the log, or pass `--base-path`")
-            }
-            _ => cli.hint("check the disk, then run the command again"),
-        },
-        WalError::NoSpace { free, wanted, .. } => cli
-            .with(|fields| fields.free_bytes = Some(*free))
-            .with(|fields| fields.min_free_bytes = Some(*wanted))
-            .hint("run `wal-cli cleanup` to prune old completed operations")
-            .hint("or lower the limit: run `wal-cli config set min_free_bytes 1MiB`"),
-        WalError::NoRoomForOutcomes { free, .. } => cli
-            .with(|fields| fields.free_bytes = Some(*free))
-            .hint("nothing is lost; free space on that disk, then run `wal-cli process` again"),
-        WalError::NoRoom { free, kept, .. } => cli
-            .with(|fields| fields.free_bytes = Some(*free))
-            .with(|fields| fields.min_free_bytes = Some(*kept))
-            .hint(
-                "free space on that disk, or pass `--spool never` and keep the file until the \
-                 operation has completed",
-            ),
-        WalError::Unconfirmed { ids, .. } => {
-            cli.more.details = ids.iter().take(DETAILS_MAX).map(ToString::to_string).collect();
-            cli.with(|fields| fields.ids = Some(ids.iter().copied().map(AsDisplay).collect()))
-                .hint("run `wal-cli list all` to see whether it was logged before you log it again")
-        }
-        WalError::KeyTaken { number, .. } => {
-            cli.with(|fields| fields.number = Some(number.get())).hint(format!(
-                "run `wal-cli show {number}` to see that operation; other work needs another key"
-            ))
-        }
-        WalError::KeyTwice { .. } => cli.hint("give each operation a key of its own"),
-        WalError::UnknownDependency { .. } => {
-            cli.hint("run `wal-cli list all` to see all operations")
-        }
-        WalError::HasDependents { dependent, .. } => cli.hint(format!(
-            "nothing was changed; run `wal-cli cancel {dependent}` or \
-             `wal-cli delete {dependent}` first"
-        )),
-        WalError::TooLarge { .. } => cli.hint("pass fewer or shorter parameters"),
-        WalError::Conflict { number } => {
-            cli.hint(format!("run `wal-cli show {number}` to see the change, then decide again"))
-        }
-        WalError::Illegal(_) => {
-            cli.hint("run `wal-cli list all` to see the status of each operation")
-        }
-        WalError::Disk(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            cli.hint("run the command as the owner of the log, or pass `--base-path`")
-        }
-        WalError::Disk(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            cli.hint("name a directory with `--base-path`")
-        }
-        WalError::Disk(error) if error.is_not_found() => cli.hint("name a directory that exists"),
-        WalError::Disk(_) => cli.hint("check the disk, then run the command again"),
     }
 }

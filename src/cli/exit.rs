@@ -7,13 +7,13 @@ use crate::client::ClientError;
 use crate::report::ErrorType;
 use crate::wal::WalError;
 
-/// How the program ends.
+/// The exit code of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
     /// The command succeeded.
     Done = 0,
-    /// The command ran; what it looked at is not as it should be.
+    /// The command ran, and reports a failed operation or a problem that it found.
     Failed = 1,
     /// Wrong usage, an invalid configuration, or a change that is not allowed.
     Usage = 2,
@@ -61,7 +61,8 @@ impl Exit {
         Exit::Interrupted,
     ];
 
-    /// Returns what the code means. The tables of `--help`, README and docs/json.md are made of it.
+    /// Returns the meanings of the code, the source of the tables in `--help`, README and
+    /// docs/json.md.
     fn meanings(self) -> &'static [Meaning] {
         match self {
             Exit::Done => &[("success", None)],
@@ -186,7 +187,7 @@ impl From<ErrorType> for Exit {
             | ErrorType::TooLarge => Exit::Usage,
             ErrorType::NoSuchOperation | ErrorType::UnknownDependency => Exit::NotFound,
             ErrorType::TimedOut => Exit::TimedOut,
-            // After a conflict the same command may succeed in a moment.
+            // After a conflict, the same command may soon succeed.
             ErrorType::Busy | ErrorType::Conflict | ErrorType::OriginalAtWork => Exit::Busy,
             ErrorType::Damaged | ErrorType::NewerFormat | ErrorType::NotOurs => Exit::Damaged,
             ErrorType::NoSpace
@@ -210,7 +211,7 @@ impl From<Exit> for ExitCode {
 mod tests {
     use super::*;
 
-    /// Makes the tables anew instead of comparing them.
+    /// The command that renews the tables instead of comparing them.
     const RENEW: &str = "WAL_CLI_BLESS=1 cargo test --lib cli::exit";
 
     /// The markers around the table in a page.

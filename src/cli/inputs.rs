@@ -9,21 +9,21 @@ use super::error::CliError;
 use crate::client::{BadInput, ClientError};
 use crate::worker::Stop;
 
-/// Bytes of the longest line: a longer one fits no frame of the journal.
+/// The longest line, in bytes: a longer one does not fit into a frame of the journal.
 const LINE_MAX: usize = 2 << 20;
 
 /// Lines read ahead.
 const LINES_AHEAD: usize = 64;
 
-/// How often a wait for more input checks for an interrupt.
+/// The interval at which a wait for more input checks for an interrupt.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A non-empty line without its terminator, or the reason why it cannot be used.
+/// A non-empty line without its terminator, or the reason why it is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// Counted from 1, empty lines included.
+    /// Line number, counted from 1; empty lines count.
     pub number: u64,
-    /// The line.
+    /// Text of the line.
     pub text: Result<Vec<u8>, BadInput>,
 }
 

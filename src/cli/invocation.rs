@@ -1,4 +1,4 @@
-//! How the program was called, so that the commands that it suggests can be pasted as they are.
+//! The invocation of the program, so that suggested commands can be pasted as they are.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -25,7 +25,7 @@ impl Program {
         }
     }
 
-    /// Returns what is typed before a command's name.
+    /// Returns the words that are typed before the name of a command.
     pub fn name(self) -> &'static str {
         match self {
             Program::WalCli => "wal-cli",
@@ -37,8 +37,8 @@ impl Program {
 /// The beginning of a command in a text.
 const COMMAND: &str = "`wal-cli";
 
-/// How the program was called: its name, and the flags that say which log and which configuration
-/// file it works on.
+/// The invocation of the program: its name, and the flags that select the log and the configuration
+/// file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invocation {
     /// The program's name.
@@ -49,7 +49,7 @@ pub struct Invocation {
 
 impl Invocation {
     /// Returns the invocation with these flags. Values from the environment or the configuration
-    /// file hold for the next command, too, and are not repeated.
+    /// file apply to the next command as well, and are not repeated.
     pub fn new(program: Program, global: &Global) -> Invocation {
         let mut flags = String::new();
         for (flag, path) in [("base-path", &global.base_path), ("config", &global.config)] {
@@ -65,8 +65,8 @@ impl Invocation {
         Invocation { program, flags: String::new() }
     }
 
-    /// Returns the text with each command in backticks, such as `` `wal-cli list` ``, as it has to
-    /// be typed here: with the program's name and the flags that were given.
+    /// Returns the text with each command in backticks, such as `` `wal-cli list` ``, adapted to this
+    /// invocation: with its program name and its flags.
     pub fn pasteable<'a>(&self, text: &'a str) -> Cow<'a, str> {
         if !text.contains(COMMAND) || (self.program == Program::WalCli && self.flags.is_empty()) {
             return Cow::Borrowed(text);
@@ -98,7 +98,7 @@ impl Invocation {
     }
 }
 
-/// Returns the path as a shell reads it back. One with a NUL cannot be an argument at all.
+/// Returns the path quoted for a shell. A path with a NUL cannot be an argument at all.
 fn quoted(path: &Path) -> String {
     let bytes = path.as_os_str().as_bytes();
     let quoted = shlex::bytes::try_quote(bytes).unwrap_or(Cow::Borrowed(bytes));

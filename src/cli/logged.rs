@@ -1,4 +1,4 @@
-//! Logging operations: the part that `add` and `submit` share.
+//! The part of logging operations that `add` and `submit` share.
 
 use super::args::LoggingArgs;
 use super::context::Context;
@@ -10,7 +10,7 @@ use super::waiting;
 use crate::client::{AddOptions, Batch, ClientError, Receipts, Reference};
 use crate::wal::WalError;
 
-/// Returns the options that the arguments stand for.
+/// Returns the options that the arguments specify.
 pub fn options(args: &LoggingArgs) -> Result<AddOptions, CliError> {
     let after: Result<Vec<Reference>, ClientError> =
         args.after.iter().map(|word| Reference::parse(word)).collect();
@@ -26,8 +26,8 @@ pub fn options(args: &LoggingArgs) -> Result<AddOptions, CliError> {
     })
 }
 
-/// Commits the batch, unless it is interrupted before. After the commit nothing keeps the receipts
-/// from being printed.
+/// Commits the batch, unless it is interrupted before. After the commit, receipts are always
+/// printed.
 pub fn commit(mut batch: Batch<'_>, interrupts: &Interrupts) -> Result<Receipts, CliError> {
     fail_if_interrupted(interrupts)?;
     batch.prepare()?;
@@ -43,7 +43,7 @@ pub fn fail_if_interrupted(interrupts: &Interrupts) -> Result<(), CliError> {
     }
 }
 
-/// Prints what was logged, and with `--wait` waits for it first.
+/// Prints the logged operations; with `--wait`, after they have ended.
 pub fn finish(
     context: &mut Context<'_>,
     receipts: &Receipts,
@@ -58,7 +58,7 @@ pub fn finish(
         return waiting::for_batch(context, receipts, rejected, args.timeout, interrupts);
     }
     let exit = print_receipts(context, receipts, rejected.as_ref())?;
-    // What was logged is durable without maintenance, and the next command makes up for it.
+    // The operations are durable without maintenance, which the next command can catch up on.
     match context.client.maintain() {
         Ok(_) | Err(ClientError::Wal(WalError::Busy { .. })) => {}
         Err(error) => context.output.warn(&format!("log maintenance failed: {error}"), None),

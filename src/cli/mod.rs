@@ -1,7 +1,7 @@
 //! The command line: the only module that knows clap, the terminal and exit codes.
 //!
-//! Each command is one file in `commands`, with its arguments, help and body. Everything that is
-//! printed goes through `output::Output`.
+//! Each command is one file in `commands`, with its arguments, help and body. All output goes through
+//! `output::Output`.
 
 mod action;
 mod args;
@@ -98,7 +98,7 @@ fn definition(program: Program) -> clap::Command {
     }
 }
 
-/// Returns the same command with the other name of the program in its examples.
+/// Replaces the program's name in the examples of a command.
 fn renamed(mut command: clap::Command) -> clap::Command {
     if let Some(text) = command.get_after_help().map(ToString::to_string) {
         command = command.after_help(text.replace("wal-cli", Program::IpfsKit.name()));

@@ -48,10 +48,10 @@ impl io::Write for StdoutPipe {
     }
 }
 
-/// The two streams, and the form of what is written to them.
+/// The two streams, and the form of the output.
 #[derive(Debug)]
 pub struct Output {
-    /// How the program was called.
+    /// The invocation of the program.
     pub invocation: Invocation,
     /// The form of text on stdout.
     pub style: Style,
@@ -90,7 +90,7 @@ impl Output {
         }
     }
 
-    /// Takes the first branch if stdout is for JSON, else the second: the one place that decides.
+    /// Calls `json` if stdout is for JSON, else `text`. No other place makes this decision.
     pub fn choose<T>(
         &mut self,
         json: impl FnOnce(&mut Output) -> T,
@@ -102,7 +102,7 @@ impl Output {
     /// Prints the result of a command: one JSON document with the first of the errors, or text and
     /// then all errors. Returns the exit code of the first error.
     ///
-    /// The document is written while it is made, since it may be larger than memory.
+    /// The document is streamed, since it may be larger than memory.
     pub fn outcome<'e, R: Documented>(
         &mut self,
         result: impl FnOnce() -> R,
@@ -144,8 +144,8 @@ impl Output {
         Ok(self.out.write_all(text.as_bytes())?)
     }
 
-    /// Prints text that is written by a function of [`report`](crate::report), with the commands in
-    /// it as they have to be typed here.
+    /// Prints text that a function of [`report`](crate::report) writes, with the commands in it
+    /// adapted to this invocation.
     pub fn write(
         &mut self,
         write: impl FnOnce(&mut Vec<u8>, &Style) -> io::Result<()>,
@@ -156,7 +156,7 @@ impl Output {
         Ok(self.out.write_all(self.invocation.pasteable(&text).as_bytes())?)
     }
 
-    /// Writes to stdout whatever is still buffered.
+    /// Writes buffered output to stdout.
     pub fn flush(&mut self) -> Result<(), CliError> {
         Ok(self.out.flush()?)
     }
@@ -171,7 +171,7 @@ impl Output {
         !self.quiet && !self.json
     }
 
-    /// Returns whether progress bars are shown: notes are, and stderr is a terminal.
+    /// Returns whether progress bars are shown: with notes, and if stderr is a terminal.
     pub fn shows_bars(&self) -> bool {
         self.shows_notes() && io::stderr().is_terminal()
     }
@@ -213,7 +213,7 @@ impl Output {
     }
 
     fn print_stderr(&mut self, text: &str) {
-        // What was printed before comes out first. Without a stderr there is nothing left to do.
+        // Earlier output comes first. Without a stderr there is nothing left to do.
         let _ = self.out.flush();
         let _ = writeln!(io::stderr(), "{text}");
     }
@@ -225,14 +225,14 @@ impl Output {
         }
         let head = Color::Error.on("error:", self.color_errors);
         let mut text = format!("{head} {}", self.invocation.pasteable(&error.message));
-        for detail in &error.more.details {
+        for detail in &error.details.lines {
             text.push_str(&format!("\n  {}", self.invocation.pasteable(detail)));
         }
-        for cause in &error.more.causes {
+        for cause in &error.details.causes {
             text.push_str(&format!("\n  caused by: {}", self.invocation.pasteable(cause)));
         }
         self.print_stderr(&text);
-        for hint in &error.more.hints {
+        for hint in &error.details.hints {
             self.hint(hint);
         }
     }
@@ -246,7 +246,7 @@ impl Output {
         };
         let is_printed = self.json && !error.is_silent() && {
             let document = Document::failed(error.document(&self.invocation)).line();
-            // This fails if stdout was what failed.
+            // This fails if the error is that of stdout.
             self.line(&document).is_ok()
         };
         if !is_printed {
@@ -274,7 +274,7 @@ fn has_flag(args: &[OsString], flag: &str) -> bool {
     args.iter().skip(1).take_while(|arg| *arg != "--").any(|arg| arg == flag)
 }
 
-/// Returns the colours of help and of usage errors, which are made before arguments are parsed.
+/// Returns the colours of help and of usage errors, which are printed before arguments are parsed.
 pub fn clap_color(args: &[OsString]) -> ColorChoice {
     let is = |word: &str| {
         has_flag(args, &format!("--color={word}"))
@@ -289,7 +289,7 @@ pub fn clap_color(args: &[OsString]) -> ColorChoice {
     }
 }
 
-/// Prints a usage error, or the help that was asked for; returns the exit code.
+/// Prints a usage error, or the requested help; returns the exit code.
 pub fn print_usage_error(program: Program, args: &[OsString], error: &clap::Error) -> Exit {
     let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     if !is_help && has_flag(args, "--json") {

@@ -17,13 +17,13 @@ use crate::worker::{Observer, ProcessReport};
 /// Columns for the summary of an operation.
 const SUMMARY_WIDTH: usize = 28;
 
-/// Bars shown at once. More would push everything else off the screen.
+/// Bars shown at the same time. Further ones would push other output off the screen.
 const BARS_MAX: usize = 8;
 
-/// An observer that draws a bar for each attempt that takes a while, and passes on what settled.
+/// An observer that draws a bar for each long attempt, and passes on settled operations.
 pub struct Progress<'a> {
     bars: Option<Bars>,
-    /// Without bars: the backends that were reported as unreachable.
+    /// The backends reported as unreachable; `None` with bars, which show them.
     reported: Option<Vec<BackendName>>,
     invocation: Invocation,
     settled: Box<dyn FnMut(&Operation) + 'a>,
@@ -94,7 +94,7 @@ impl Observer for Progress<'_> {
         if let Some(reported) = self.reported.as_mut().filter(|known| **known != report.unreachable)
         {
             for name in report.unreachable.iter().filter(|name| !reported.contains(name)) {
-                // Once per outage. A stderr that cannot be written must not end the loop.
+                // One note per outage. A failure to write to stderr must not end the loop.
                 let _ = writeln!(
                     std::io::stderr(),
                     "{}",

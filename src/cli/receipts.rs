@@ -1,4 +1,4 @@
-//! Prints what was logged. It is durable by then.
+//! Prints receipts: the operations that were logged, which are durable by then.
 
 use std::io::Write;
 
@@ -8,10 +8,10 @@ use super::exit::Exit;
 use crate::client::{Receipt, Receipts, Reference};
 use crate::report::{ErrorType, ReceiptsDoc, plural, summary, visible};
 
-/// Operations whose key was known already and that get a note each.
+/// Notes on operations whose key was already in use, at most.
 const EXISTING_SHOWN_MAX: usize = 100;
 
-/// Prints what was logged, and then the error, if any.
+/// Prints the logged operations, and then the error, if any.
 pub fn print_receipts(
     context: &mut Context<'_>,
     receipts: &Receipts,

@@ -10,15 +10,15 @@ use crate::operation::Status;
 /// The operations that a command works on.
 #[derive(Debug, Clone)]
 pub struct Selection {
-    /// Each once.
+    /// The references, without duplicates.
     pub references: Vec<Reference>,
-    /// Whether each was named explicitly. A change that does not apply to one of them is an error
-    /// then; otherwise that one is skipped.
+    /// True if each was named explicitly: then an action that does not apply to one of them is an
+    /// error. Otherwise that one is skipped.
     pub named: bool,
 }
 
-/// Returns the operations that these words name, without duplicates. `@failed` and `-` may name
-/// any number.
+/// Returns the operations that these words name, without duplicates. `@failed` and `-` name any
+/// number of them.
 pub fn parse(context: &Context<'_>, words: &[String]) -> Result<Selection, CliError> {
     let mut all = Vec::with_capacity(words.len());
     let mut named = true;

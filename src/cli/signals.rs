@@ -13,19 +13,19 @@ use crate::worker::Stop;
 /// The signals received so far.
 #[derive(Debug, Clone)]
 pub struct Interrupts {
-    /// Is requested by the signals.
+    /// The stop that the signals request.
     pub stop: Stop,
     by_keyboard: Arc<AtomicBool>,
     disabled: bool,
 }
 
 impl Interrupts {
-    /// Returns interrupts for work that is done in a moment: signals have their default effect.
+    /// Returns interrupts for work that takes a moment: signals keep their default effect.
     pub fn disabled() -> Interrupts {
         Interrupts { stop: Stop::new(), by_keyboard: Arc::default(), disabled: true }
     }
 
-    /// Returns these, or installed ones if these are disabled.
+    /// Returns these interrupts, or installed ones if these are disabled.
     pub fn or_install(&self) -> Result<Interrupts, CliError> {
         if self.disabled { Interrupts::install() } else { Ok(self.clone()) }
     }
@@ -33,29 +33,28 @@ impl Interrupts {
     /// Installs handlers that stay in place until the process ends.
     pub fn install() -> Result<Interrupts, CliError> {
         let interrupts = Interrupts { disabled: false, ..Interrupts::disabled() };
-        let mut signals = Signals::new([SIGINT, SIGTERM])
-            .map_err(|error| {
-                CliError::new(ErrorType::Signals, format!("cannot install signal handlers: {error}"))
-            })
-            .map_err(|error| {
-                error
-                    .hint("nothing was started; raise the limit of open files, such as with `ulimit -n 1024`")
-            })?;
-        let theirs = interrupts.clone();
+        let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| {
+            let message = format!("cannot install signal handlers: {error}");
+            CliError::new(ErrorType::Signals, message).hint(
+                "nothing was started; raise the limit of open files, such as with \
+                 `ulimit -n 1024`",
+            )
+        })?;
+        let received = interrupts.clone();
         std::thread::spawn(move || {
             for signal in signals.forever() {
-                if theirs.stop.is_urgent() {
+                if received.stop.is_urgent() {
                     // The third request ends the process at once: the next run recovers the log.
                     let _ = signal_hook::low_level::emulate_default_handler(signal);
                 }
-                theirs.by_keyboard.fetch_or(signal == SIGINT, Ordering::SeqCst);
-                theirs.stop.request();
+                received.by_keyboard.fetch_or(signal == SIGINT, Ordering::SeqCst);
+                received.stop.request();
             }
         });
         Ok(interrupts)
     }
 
-    /// Returns whether one of them was SIGINT: a user, not a service manager, ended the command.
+    /// Returns whether SIGINT was received: a user, not a service manager, ended the command.
     pub fn by_keyboard(&self) -> bool {
         self.by_keyboard.load(Ordering::SeqCst)
     }

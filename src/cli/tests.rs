@@ -172,10 +172,10 @@ fn every_error_has_a_hint_whose_commands_are_valid() {
     let all = errors.chain(config.map(CliError::from)).chain([stdout]);
     let mut kinds = Vec::new();
     for error in all {
-        let CliError { kind, message, more, .. } = &error;
+        let CliError { kind, message, details, .. } = &error;
         kinds.push(*kind);
-        assert!(!more.hints.is_empty(), "{kind:?} has no hint: {message}");
-        for text in more.hints.iter().chain([message]) {
+        assert!(!details.hints.is_empty(), "{kind:?} has no hint: {message}");
+        for text in details.hints.iter().chain([message]) {
             assert!(!text.ends_with('.'), "{text}");
             for command in commands_in(text) {
                 assert_eq!(understands(&command), Ok(()), "{kind:?}: {text}");

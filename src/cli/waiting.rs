@@ -12,23 +12,23 @@ use crate::client::{ClientError, NumberSet, Receipts, Reference};
 use crate::operation::{Operation, State, Status, Time};
 use crate::report::{Operations, OperationsDoc, span, write_listing, write_result};
 
-/// Operations that are held in memory while they are waited for. Of more, only numbers are held.
+/// Operations that a wait holds in memory; of more, it only holds the numbers.
 const IN_MEMORY_MAX: u64 = 1000;
 
-/// A wait, and what its report needs.
+/// A wait, with the data for its report.
 #[derive(Debug)]
 pub struct Wait<'a> {
     /// The operations.
     pub references: &'a [Reference],
-    /// Those that this run has logged: their ids are printed whatever happens.
+    /// Receipts of the operations that this run has logged, which are printed in any case.
     pub receipts: Option<&'a Receipts>,
-    /// The error for inputs that were not logged.
+    /// The error for rejected inputs.
     pub rejected: Option<CliError>,
     /// The longest wait.
     pub timeout: Option<Duration>,
 }
 
-/// Executes what this run has logged, or waits until a running drain loop has.
+/// Executes the operations that this run has logged, or waits until a running drain loop has.
 pub fn for_batch(
     context: &mut Context<'_>,
     receipts: &Receipts,
@@ -49,7 +49,7 @@ pub fn for_batch(
     run(context, wait, &interrupts)
 }
 
-/// Executes operations that are logged already, or waits until a running drain loop has.
+/// Executes operations that were logged before, or waits until a running drain loop has.
 pub fn for_logged(
     context: &mut Context<'_>,
     references: &[Reference],
@@ -71,7 +71,7 @@ fn run(
     report(context, wait, result)
 }
 
-/// Waits for more operations than memory should hold: outcomes are printed while they are read.
+/// Waits for more operations than are held in memory. Outcomes are printed while they are read.
 fn for_many(
     context: &mut Context<'_>,
     receipts: &Receipts,
@@ -92,7 +92,7 @@ fn for_many(
     };
     let error = match error {
         Ok(error) => with_rejected(error, rejected),
-        // What was logged is durable, whatever failed afterwards.
+        // The logged operations are durable, whatever failed afterwards.
         Err(error) => return print_receipts(context, receipts, Some(&error)),
     };
     let Context { output, client, .. } = context;
@@ -118,7 +118,7 @@ fn stopped_early(error: ClientError) -> Result<Option<ClientError>, ClientError>
     }
 }
 
-/// What many operations have come to.
+/// The outcomes of many operations.
 #[derive(Debug, Default)]
 struct Tally {
     failed: usize,
@@ -145,7 +145,7 @@ fn tally(context: &Context<'_>, numbers: &NumberSet) -> Result<Tally, ClientErro
 }
 
 impl Tally {
-    /// Returns the error that the wait for `all` operations ends with; `early`: what ended it.
+    /// Returns the error of a wait for `all` operations, which `early` may have ended.
     fn error(&self, early: Option<ClientError>, all: u64) -> Option<CliError> {
         let Tally { failed, first_failed, unfinished } = self;
         let Some(early) = early else {
@@ -169,9 +169,9 @@ fn with_rejected(error: Option<CliError>, rejected: Option<CliError>) -> Option<
     match (error, rejected) {
         (Some(mut error), Some(rejected)) => {
             error.message = format!("{}; {}", error.message, rejected.message);
-            error.more.details.extend(rejected.more.details);
-            (error.more.fields.bad_inputs, error.more.fields.bad_count) =
-                (rejected.more.fields.bad_inputs, rejected.more.fields.bad_count);
+            error.details.lines.extend(rejected.details.lines);
+            (error.details.fields.bad_inputs, error.details.fields.bad_count) =
+                (rejected.details.fields.bad_inputs, rejected.details.fields.bad_count);
             if error.exit != Exit::Interrupted {
                 error.exit = error.exit.or(rejected.exit);
             }
@@ -181,7 +181,7 @@ fn with_rejected(error: Option<CliError>, rejected: Option<CliError>) -> Option<
     }
 }
 
-/// Prints what the operations have come to.
+/// Prints the outcomes of the operations.
 pub fn report(
     context: &mut Context<'_>,
     wait: Wait<'_>,
@@ -195,7 +195,7 @@ pub fn report(
             (operations, Some(error))
         }
         Err(error) => match wait.receipts {
-            // What was logged is durable, whatever failed afterwards.
+            // The logged operations are durable, whatever failed afterwards.
             Some(receipts) => return print_receipts(context, receipts, Some(&error.into())),
             None => return Err(error.into()),
         },
@@ -233,8 +233,8 @@ pub fn failure(first: &Operation, failed: usize, all: usize) -> CliError {
         .hint(format!("run `wal-cli show {which}` for details, and `wal-cli retry {which}` {when}"))
 }
 
-/// Returns the error of a wait that ended early: what has not ended, and why the first of these
-/// operations has not.
+/// Returns the error of a wait that ended early: the operations that have not ended, with the reason
+/// for the first one.
 fn stopped(
     context: &Context<'_>,
     operations: &[Operation],
@@ -266,7 +266,7 @@ fn stopped(
         false => format!("timed out{after}: {what}"),
     };
     let number = unfinished[0].number;
-    // The cause that keeps the first one queued usually keeps most of them queued.
+    // Most operations usually wait for the same reason as the first one.
     error.only_hint(match context.client.why(&Reference::Number(number)) {
         Ok(why) => format!("operation {number} is still queued: {}", why.sentence),
         Err(_) => format!("run `wal-cli wait {number} --timeout 10min` to wait longer"),

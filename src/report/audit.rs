@@ -4,14 +4,14 @@ use super::result::summary_of;
 use super::{Cell, Color, Style, Table, plural, visible, wrapped};
 use crate::client::{AuditFinding, AuditReport, FollowUp};
 
-/// Findings shown one by one; JSON has all of them.
+/// Findings shown individually, at most; JSON has all of them.
 const FINDINGS_MAX: usize = 1000;
 
-/// Returns the findings, the backends that could not be asked, and a summary.
+/// Returns the findings, the failures of backends, and a summary.
 pub fn write_audit(report: &AuditReport, style: &Style) -> String {
     let mut table = Table::new(*style);
-    let gone = report.missing.iter().map(|finding| ("gone", finding));
-    let findings = gone.chain(report.altered.iter().map(|finding| ("altered", finding)));
+    let missing = report.missing.iter().map(|finding| ("missing", finding));
+    let findings = missing.chain(report.altered.iter().map(|finding| ("altered", finding)));
     for (word, finding) in findings.take(FINDINGS_MAX) {
         table.row(vec![
             Cell::painted(word, Color::Error),
@@ -60,7 +60,7 @@ fn summary(report: &AuditReport, style: &Style) -> String {
     let unverified: u64 = report.unverified.iter().map(|unverified| unverified.operations).sum();
     let counts = [
         (report.intact, "intact"),
-        (report.missing.len() as u64, "gone"),
+        (report.missing.len() as u64, "missing"),
         (report.altered.len() as u64, "altered"),
         (unverified, "not checked"),
         (report.superseded, "replaced or removed by later operations"),

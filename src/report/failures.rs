@@ -74,7 +74,9 @@ mod tests {
             first: time,
             last: time,
             example: Number::new(99_999),
-            message: "the connection to the backend was refused while the third part of a large file was sent".into(),
+            message: "the connection to the backend was refused while the third part of a large \
+                      file was sent"
+                .into(),
         };
         let style = |width| Style { color: false, width, now: time };
         let narrow = write_failures(std::slice::from_ref(&group), &style(Some(80)));

@@ -10,6 +10,7 @@ mod failures;
 mod health;
 mod operation;
 mod plan;
+mod process;
 mod result;
 mod schema;
 mod status;
@@ -25,6 +26,7 @@ pub use failures::write_failures;
 pub use health::{health_line, write_health};
 pub use operation::write_operation;
 pub use plan::write_plan;
+pub use process::{process_counts, process_summary};
 pub use result::{outcome_word, summary, write_listing, write_result};
 pub use schema::COMMANDS;
 #[cfg(feature = "test-util")]
@@ -43,8 +45,8 @@ use crate::operation::{Operation, Status, Time};
 pub struct Style {
     /// True if colours may be used.
     pub color: bool,
-    /// Width of the terminal in columns; `None` if the output is not a terminal, in which case
-    /// nothing is shortened and the columns of tables never change.
+    /// Width of the terminal in columns. `None` if the output is not a terminal: then nothing is
+    /// shortened, and tables have fixed columns.
     pub width: Option<usize>,
     /// The current time.
     pub now: Time,
@@ -59,9 +61,9 @@ pub enum Color {
     Bold,
     /// Less important text.
     Faint,
-    /// A good state.
+    /// Success.
     Ok,
-    /// In progress, or worth a look.
+    /// Work in progress, or a warning.
     Warn,
     /// A failure.
     Error,
@@ -94,7 +96,7 @@ impl Color {
 
 /// Returns operations as a table, for `list`.
 ///
-/// Without a terminal the columns are fixed; on a terminal they are shortened to its width.
+/// On a terminal, the table fits its width; without one, the columns are fixed.
 pub fn operation_table(operations: &[Operation], style: &Style, header: bool) -> String {
     let wide = style.width.is_none_or(|width| width >= 130);
     let mut table = Table::new(*style);

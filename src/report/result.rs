@@ -1,3 +1,5 @@
+//! The result of an operation on one line.
+
 use std::io::{self, Write};
 
 use super::text::{shortened, visible, width};
@@ -9,7 +11,7 @@ pub fn summary(operation: &Operation) -> String {
     summary_of(&operation.parameters)
 }
 
-/// Returns the same for the parameters of an operation.
+/// Returns the subject of an operation with these parameters, in one line.
 pub fn summary_of(parameters: &Fields) -> String {
     let get = |name: &str| parameters.get(name).map(|text| visible(text));
     let what = get("path").or_else(|| get("cid")).or_else(|| get("source"));
@@ -39,8 +41,8 @@ pub fn outcome_word(operation: &Operation) -> String {
     .unwrap_or_else(|| "-".into())
 }
 
-/// Returns the failure that explains the current status. The last failure of a running operation,
-/// or of one that a user put back, belongs to the past.
+/// Returns the failure that explains the current status. For a running operation, or one that a
+/// user returned to the queue, the last failure is history.
 fn current_failure(operation: &Operation) -> Option<&Failure> {
     let failure = operation.state.failure()?;
     match operation.status() {
@@ -50,11 +52,11 @@ fn current_failure(operation: &Operation) -> Option<&Failure> {
     }
 }
 
-/// Writes one line: number, status, outcome and subject, or the failure's message.
+/// Writes number, status, outcome and subject, or the failure's message, on one line.
 pub fn write_result(out: &mut impl Write, operation: &Operation, style: &Style) -> io::Result<()> {
     let status = operation.status();
     let outcome_word = outcome_word(operation);
-    // Padded before it is painted: colours take no columns.
+    // Padded before it is coloured: escape sequences take no columns.
     let word = Color::of(status).on(&format!("{:<10}", status.as_str()), style.color);
     write!(out, "{:>5}  {word}  {outcome_word}  ", operation.number)?;
     let summary = summary(operation);
@@ -81,7 +83,7 @@ pub fn write_listing(out: &mut impl Write, operation: &Operation) -> io::Result<
     lines.into_iter().flatten().try_for_each(|line| writeln!(out, "{}", visible(line)))
 }
 
-/// The width to which a subject is shortened at most.
+/// The smallest width to which a subject is shortened.
 const MIN_WIDTH: usize = 12;
 
 fn names(message: &str, operation: &Operation) -> bool {

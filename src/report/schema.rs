@@ -1,4 +1,4 @@
-//! The JSON Schemas of all commands. They are generated only when `schema` asks for them.
+//! The JSON Schemas of all commands, generated when `schema` asks for them.
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -11,7 +11,7 @@ use super::documents as doc;
 pub struct CommandSchema {
     /// The command, such as `config show`.
     pub command: &'static str,
-    /// Description of what the command prints.
+    /// Description of the command's output.
     pub description: &'static str,
     shapes: &'static [Shape],
 }
@@ -136,8 +136,8 @@ pub const COMMANDS: &[CommandSchema] = &[
     command("checkpoint", "the result of the checkpoint", &[done::<doc::Checkpoint<'_>>()]),
     command(
         "verify",
-        "the findings; with --repair, what was saved and lost; with --durability, the checks of the \
-         disk; with --remote, the answers of the backends",
+        "the findings; with --repair, what was saved and lost; with --durability, the checks of \
+         the disk; with --remote, the answers of the backends",
         &[
             done::<doc::VerifiedDoc<'_>>(),
             with_error::<doc::VerifiedDoc<'_>>(),
@@ -209,7 +209,8 @@ impl CommandSchema {
                     (json!({ "success": { "const": true }, "error": false }), json!(["success"]))
                 }
                 ShapeKind::WithError => {
-                    // A document with one of these fields is not an error alone: its result must be valid.
+                    // A document with one of these fields is not an error alone: its result must be
+                    // valid.
                     for name in fields(&definitions, &result) {
                         alone[name] = json!(false);
                     }

@@ -1,3 +1,5 @@
+//! Tables without borders, for terminals and pipes.
+
 use comfy_table::{CellAlignment, ContentArrangement, presets};
 
 use super::text::{shortened, visible, width};
@@ -33,7 +35,7 @@ impl Cell {
         Cell { color, ..self }
     }
 
-    /// Returns a cell that is shortened if its row is too wide; it must be the last of its row.
+    /// Returns a cell that is shortened if its row is too wide. It must be the last one of its row.
     pub fn elastic(text: impl AsRef<str>) -> Cell {
         Cell { elastic: true, ..Cell::plain(text) }
     }
@@ -42,7 +44,7 @@ impl Cell {
 /// Columns between two cells.
 const GAP: usize = 2;
 
-/// The width to which an elastic cell is shortened at most.
+/// The smallest width to which an elastic cell is shortened.
 const MIN_WIDTH: usize = 12;
 
 /// A table without borders, one line per row.

@@ -1,13 +1,15 @@
+//! Texts in a readable form: names, sizes, durations, line breaks.
+
 use bytesize::ByteSize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::operation::Time;
 
-/// Returns the text on one line, with control characters escaped: they would act on the terminal.
+/// Returns the text on one line, with control characters escaped, which would act on the terminal.
 pub fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        // Bidirectional marks can make one name look like another.
+        // Bidirectional marks can disguise one name as another.
         if c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
         {
@@ -24,8 +26,8 @@ pub(super) fn width(text: &str) -> usize {
     text.width()
 }
 
-/// Returns the text shortened to `room` columns by omitting its middle: the beginning and end of
-/// a path say most.
+/// Returns the text shortened to `room` columns by omitting its middle: the beginning and the end
+/// of a path are the most informative parts.
 pub fn shortened(text: &str, room: usize) -> String {
     if width(text) <= room {
         return text.to_owned();

@@ -1,10 +1,10 @@
 //! The texts of `verify`, `verify --repair` and `verify --durability`.
 
 use super::{Cell, Color, Style, Table, bytes, plural, visible, wrapped};
-use crate::client::{Durability, Finding, FindingKind, Repaired, Verified};
-use crate::operation::Number;
+use crate::client::{Durability, Finding, FindingKind, NumberSet, Repaired, Verified};
+use crate::operation::NumberRange;
 
-/// Quarantined files named one by one; JSON has all of them.
+/// Quarantined files that are named, at most; JSON has all of them.
 const SET_ASIDE_MAX: usize = 20;
 
 /// Returns the findings; with `advice`, damage is followed by the next step.
@@ -58,7 +58,8 @@ pub fn write_verified(found: &Verified, style: &Style) -> String {
             let places = if n == 1 { "in 1 place".to_owned() } else { format!("in {n} places") };
             let rest = match (found.files, found.generations) {
                 (0, 0) => {
-                    "other files were not checked, because nothing says which of them belong to the log"
+                    "other files were not checked, because nothing says which of them belong to \
+                     the log"
                         .to_owned()
                 }
                 _ => format!("{content} can be read"),
@@ -68,20 +69,13 @@ pub fn write_verified(found: &Verified, style: &Style) -> String {
     }
 }
 
-/// Returns numbers as a list of runs, such as `1-3, 7`.
-fn numbers(all: impl Iterator<Item = Number>) -> String {
-    let mut runs: Vec<(Number, Number)> = Vec::new();
-    for number in all {
-        match runs.last_mut() {
-            Some((_, last)) if last.next() == number => *last = number,
-            _ => runs.push((number, number)),
-        }
-    }
-    let run = |(first, last): &(Number, Number)| match first == last {
+/// Returns numbers as a list of ranges, such as `1-3, 7`.
+fn numbers(all: &NumberSet) -> String {
+    let text = |NumberRange { first, last }: NumberRange| match first == last {
         true => first.to_string(),
         false => format!("{first}-{last}"),
     };
-    runs.iter().map(run).collect::<Vec<_>>().join(", ")
+    all.ranges().map(text).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the result of a repair: damage, losses, affected operations, and a summary.
@@ -104,15 +98,12 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
         text.push_str(&format!("lost    {}\n", wrapped(&line, room).join("\n        ")));
     }
     let groups = [
-        ("operations that could not be recovered", numbers(repaired.lost.iter())),
-        ("operations with gaps in their history", numbers(repaired.holed.iter())),
-        (
-            "operations recovered from altered files, to be reviewed",
-            numbers(repaired.doubtful.iter()),
-        ),
+        ("operations that could not be recovered", numbers(&repaired.lost)),
+        ("operations with gaps in their history", numbers(&repaired.holed)),
+        ("operations recovered from altered files, to be reviewed", numbers(&repaired.doubtful)),
         (
             "operations held until released, because the lost part may have recorded their outcome",
-            numbers(repaired.held.iter()),
+            numbers(&repaired.held),
         ),
     ];
     let full = style.width.unwrap_or(usize::MAX);
@@ -128,8 +119,7 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
             repaired.set_aside.len() - SET_ASIDE_MAX
         ));
     }
-    let lost = repaired.lost.iter().count() as u64;
-    let lost = match lost {
+    let lost = match repaired.lost.len() {
         0 => "no operation is lost".to_owned(),
         n => format!("{} could not be recovered", plural(n, "operation")),
     };
@@ -155,7 +145,10 @@ pub fn write_durability(tried: &Durability, style: &Style) -> String {
     }
     let mut text = table.render();
     let directory = visible(&tried.directory.display().to_string());
-    text.push_str("A power failure cannot be simulated, so these checks cannot prove that the disk honours fsync.\n");
+    text.push_str(
+        "A power failure cannot be simulated, so these checks cannot prove that the disk honours \
+         fsync.\n",
+    );
     text.push_str(&match tried.is_safe() {
         true => format!("All checks passed: a log is safe in `{directory}`.\n"),
         false => format!("A log is not safe in `{directory}`.\n"),

@@ -1,4 +1,4 @@
-//! `cleanup`: prunes what retention no longer keeps.
+//! `cleanup`: prunes operations that retention no longer keeps.
 
 use clap::Args;
 
@@ -71,8 +71,8 @@ impl Command for Cleanup {
     }
 }
 
-/// Pushes archives first, if the settings name a destination. A failure must not keep a full disk
-/// from being cleaned: the archives stay, and everything else is pruned.
+/// Pushes archives first, if the settings name a destination. A failure must not prevent the cleanup
+/// of a full disk: the archives stay, and everything else is pruned.
 fn push(context: &mut Context<'_>) -> Result<u64, CliError> {
     match context.client.push_before_cleanup() {
         Ok(report) => Ok(report.map_or(0, |report| report.logged())),
@@ -88,7 +88,7 @@ fn push(context: &mut Context<'_>) -> Result<u64, CliError> {
     }
 }
 
-/// What was pruned, or would be.
+/// The result of a cleanup, or of its rehearsal.
 struct Pruned<'a> {
     plan: CleanupPlan,
     leftovers: OrphanedUploads,

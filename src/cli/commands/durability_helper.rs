@@ -1,4 +1,4 @@
-//! `durability-helper`: the processes that `verify --durability` starts, and how it starts them.
+//! `durability-helper`: the helper processes of `verify --durability`, and their start.
 
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -25,9 +25,9 @@ use crate::operation::{BackendName, Fields, InvalidName, Logged, OperationType};
 #[derive(Debug, Args)]
 #[command(hide = true)]
 pub struct DurabilityHelper {
-    /// What to do
+    /// Task to perform
     task: Task,
-    /// The file or the log to do it with
+    /// File or log to perform it on
     path: PathBuf,
 }
 
@@ -41,7 +41,7 @@ enum Task {
     List,
 }
 
-/// The name of these processes in histories and in the notes of locks.
+/// The name of these processes in histories and lock notes.
 const LABEL: &str = "verify --durability";
 
 impl Command for DurabilityHelper {
@@ -57,7 +57,7 @@ impl Command for DurabilityHelper {
             Task::Append => {
                 let client = Client::builder(Settings::at(self.path)).program(LABEL).build();
                 let operation = operation().map_err(|error| CliError::usage(error.to_string()))?;
-                // Until it is killed, or the process that should do so is dead.
+                // Until this process is killed, or its parent has died.
                 while !output.is_closed() {
                     let id = client.submit(operation.clone())?.id;
                     output.line(&id.to_string())?;
@@ -74,7 +74,7 @@ impl Command for DurabilityHelper {
     }
 }
 
-/// Returns the operation that is appended again and again.
+/// Returns the operation that is appended repeatedly.
 fn operation() -> Result<Logged, InvalidName> {
     Ok(Logged::new(
         OperationType::new("add")?,

@@ -18,7 +18,7 @@ Examples:
   wal-cli list --cause 3f2a91c0            # the operations of one cause
   wal-cli retry --cause 3f2a91c0";
 
-/// Show what failed, grouped by cause and backend
+/// Show failures, grouped by cause and backend
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Failures {

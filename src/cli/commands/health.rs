@@ -17,7 +17,7 @@ use crate::client::{BackendHealth, HealthStatus};
 use crate::operation::BackendName;
 use crate::report::{self, Document, ErrorType, health_line, write_health};
 
-/// How often a request to stop is checked between two probes.
+/// The interval at which a request to stop is checked between two probes.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The shortest time between two probes.
@@ -103,8 +103,8 @@ fn offline(all: &[BackendHealth], relevant: &BTreeSet<BackendName>) -> Option<Cl
     })
 }
 
-/// Probes until it is interrupted. A terminal shows one table that is kept up to date, a pipe gets
-/// a line for each change, and JSON is a document for each round.
+/// Probes until interrupted. A terminal shows one table that is kept up to date, a pipe receives a
+/// line for each change, and JSON is one document per round.
 fn watch(
     context: &mut Context<'_>,
     backend: Option<&BackendName>,
@@ -134,10 +134,10 @@ fn watch(
     Ok(if interrupts.by_keyboard() { Exit::Interrupted } else { Exit::Done })
 }
 
-/// What was shown last.
+/// The output that was shown last.
 #[derive(Default)]
 struct Screen {
-    /// Rows of the terminal that it takes.
+    /// Terminal rows that it occupies.
     rows: usize,
     statuses: BTreeMap<BackendName, HealthStatus>,
 }

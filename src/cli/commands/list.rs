@@ -1,4 +1,4 @@
-//! `list`: operations, newest first.
+//! `list`: lists operations, newest first.
 
 use std::io::Write;
 
@@ -106,7 +106,7 @@ impl Command for List {
                 break Ok(page.damage.map(|damage| WalError::Damaged(damage).into()));
             }
         };
-        // What is readable has been printed; the damage follows.
+        // The readable operations have been printed; the damage follows.
         let error = result.unwrap_or_else(Some);
         printer.end(context.output, next, printed == 0, error.as_ref())?;
         Ok(error.map_or(Exit::Done, |error| error.exit))
@@ -137,7 +137,7 @@ impl List {
     }
 }
 
-/// Prints pages while they are read: all operations may not fit into memory.
+/// Prints pages while they are read, since all operations may not fit into memory.
 enum Printer {
     Json(ListText),
     Ids,

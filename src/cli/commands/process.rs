@@ -18,8 +18,8 @@ use crate::cli::{references, waiting};
 use crate::client::{ClientError, ProcessReport, Reference};
 use crate::operation::{BackendName, Number, Operation, Status};
 use crate::report::{
-    DryRun, ErrorType, Settled, Skipped, Summary, operation_table, visible, write_plan,
-    write_result,
+    DryRun, ErrorType, Settled, Skipped, Summary, operation_table, process_counts, process_summary,
+    visible, write_plan, write_result,
 };
 use crate::wal::WalError;
 use crate::worker::{Observer, ProcessOptions};
@@ -87,7 +87,7 @@ impl Command for Process {
         let options = self.options(context, only.as_ref())?;
         let is_new = !context.client.exists()?;
         let interrupts = Interrupts::install()?;
-        let (result, first_failed) = drain(context, &options, &interrupts)?;
+        let Drained { result, first_failed } = drain(context, &options, &interrupts)?;
         match result {
             Ok(report) => {
                 let exit = finish(context, &report, first_failed.as_ref(), &interrupts)?;
@@ -110,7 +110,7 @@ impl Command for Process {
 }
 
 impl Process {
-    /// Returns the name of this run in histories and in the notes of locks.
+    /// Returns the name of this run in histories and lock notes.
     fn label(&self) -> String {
         let follow = if self.follow { " --follow" } else { "" };
         let backend =
@@ -142,8 +142,11 @@ impl Process {
     }
 }
 
-/// What a drain ended with, and the first operation that failed in it.
-type Drained = (Result<ProcessReport, ClientError>, Option<Operation>);
+/// The end of a drain.
+struct Drained {
+    result: Result<ProcessReport, ClientError>,
+    first_failed: Option<Operation>,
+}
 
 /// Runs the loop, and prints each attempt that ends.
 fn drain(
@@ -159,7 +162,7 @@ fn drain(
         if failed && first_failed.is_none() {
             first_failed = Some(operation.clone());
         }
-        // The loop goes on although stdout cannot be written.
+        // The loop continues even if stdout cannot be written.
         if printed.is_ok() {
             printed = output.event(Settled::new(operation), |output| {
                 output.write(|out, style| write_result(out, operation, style))
@@ -177,7 +180,7 @@ fn drain(
     drop(progress);
     match printed {
         Err(error) if !error.is_silent() => Err(error),
-        _ => Ok((result, first_failed)),
+        _ => Ok(Drained { result, first_failed }),
     }
 }
 
@@ -244,10 +247,9 @@ fn finish(
         || Summary::new(report),
         error.as_ref(),
         |output| {
-            let counts = counts(report);
-            output.note(&summary(report, &counts));
-            // An attempt that was made has already printed the failure.
-            if counts.is_empty() {
+            output.note(&process_summary(report));
+            // An attempt has already printed its failure.
+            if process_counts(report).is_empty() {
                 let known = client.known_health();
                 let unreachable =
                     known.iter().filter(|health| report.unreachable.contains(&health.backend));
@@ -286,55 +288,6 @@ fn error_of(
     let Some(first) = first_failed.filter(|_| failed > 0) else { return Ok(None) };
     let count = |n| usize::try_from(n).unwrap_or(usize::MAX);
     Ok(Some(waiting::failure(first, count(failed), count(completed + failed + retrying))))
-}
-
-/// Returns how many operations had which outcome; those with none are left out.
-fn counts(report: &ProcessReport) -> Vec<String> {
-    let ProcessReport {
-        completed,
-        failed,
-        retrying,
-        cancelled,
-        postponed,
-        handed_back,
-        recovered,
-        in_doubt,
-        ..
-    } = *report;
-    [
-        (completed, "completed"),
-        (failed, "failed"),
-        (retrying, "to be retried"),
-        (cancelled, "cancelled"),
-        (postponed, "postponed"),
-        (handed_back, "returned to the queue"),
-        (recovered, "recovered from a drain loop that died"),
-        (in_doubt, "with an unknown outcome (see `why`)"),
-    ]
-    .iter()
-    .filter(|(n, _)| *n > 0)
-    .map(|(n, what)| format!("{n} {what}"))
-    .collect()
-}
-
-/// Returns the summary of a run as one line.
-fn summary(report: &ProcessReport, counts: &[String]) -> String {
-    let names: Vec<String> =
-        report.unreachable.iter().map(|backend| format!("`{backend}`")).collect();
-    let unreachable = match names.as_slice() {
-        [] => None,
-        [name] => Some(format!("backend {name} is unreachable")),
-        names => Some(format!("backends {} are unreachable", names.join(", "))),
-    };
-    let line = match (counts, unreachable) {
-        ([], None) => "nothing was due".to_owned(),
-        ([], Some(unreachable)) => format!("nothing was sent: {unreachable}"),
-        (counts, None) => counts.join(", "),
-        (counts, Some(unreachable)) => format!("{}; {unreachable}", counts.join(", ")),
-    };
-    let late =
-        if report.out_of_time { "; --max-time expired with more operations due" } else { "" };
-    format!("{line}{late}")
 }
 
 /// Reports that another drain loop is running.

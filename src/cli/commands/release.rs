@@ -10,11 +10,14 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::client::Action;
 
+const EXAMPLES: &str = "\
+Examples:
+  wal-cli release 17
+  wal-cli list --held -q --limit 0 | wal-cli release -";
+
 /// Release held operations
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  wal-cli release 17\n  wal-cli list --held -q --limit 0 | wal-cli release -"
-)]
+#[command(after_help = EXAMPLES)]
 pub struct Release {
     #[command(flatten)]
     operations: IdArgs,

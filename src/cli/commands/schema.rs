@@ -10,7 +10,7 @@ use crate::cli::output::Output;
 use crate::report::{COMMANDS, Cell, ErrorType, OneSchema, SchemaDoc, Schemas, Table};
 use crate::suggest::closest;
 
-/// Print the JSON Schema of what a command prints with --json
+/// Print the JSON Schema of a command's output with --json
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  wal-cli schema status\n  wal-cli schema config show")]
 pub struct Schema {

@@ -1,4 +1,4 @@
-//! `show`: everything about operations.
+//! `show`: shows all details of operations.
 
 use clap::Args;
 

@@ -1,4 +1,4 @@
-//! `status`: the state of the log as a whole.
+//! `status`: shows the state of the log as a whole.
 
 use clap::Args;
 
@@ -47,7 +47,7 @@ impl Command for Status {
         let base_path = &client.settings().base_path;
         context.output.outcome(
             || {
-                // Without it, if the file that holds the operation is unreadable.
+                // `None` if the file with the operation is unreadable.
                 let oldest = stats.oldest_pending.and_then(|OldestPending { number, .. }| {
                     client.operation(&Reference::Number(number)).ok().map(|operation| operation.id)
                 });

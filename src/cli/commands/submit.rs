@@ -98,7 +98,7 @@ impl Command for Submit {
         match (&self.operation_type, &self.from_file) {
             (Some(operation_type), _) => {
                 self.check_spool(operation_type)?;
-                one(&mut batch, operation_type, &self.arg, options.parameters, by_key)?
+                add_one(&mut batch, operation_type, &self.arg, options.parameters, by_key)?
             }
             (None, Some(file)) => inputs::for_each_line(file, false, &interrupts.stop, |line| {
                 let submitted = match line.text {
@@ -131,8 +131,8 @@ impl Submit {
     }
 }
 
-/// Adds the operation that was given as arguments.
-fn one(
+/// Adds the operation given as arguments.
+fn add_one(
     batch: &mut Batch<'_>,
     operation_type: &OperationType,
     words: &[OsString],
@@ -186,7 +186,7 @@ fn add_arguments(
             )));
         }
         let (name, value) = match (operation_type, *name) {
-            // A file of this machine; the drain loop may run in another directory.
+            // A path on this machine: the drain loop may run in another directory.
             ("add" | "upload", "path") | ("get" | "cat" | "download" | "list", "destination") => {
                 (*name, absolute(text)?)
             }

@@ -26,14 +26,14 @@ writer. It works on a read-only file system, too.
 
 --repair      saves every readable record. It locks the log for a moment, and
               moves damaged files to quarantine/.
---durability  tests whether the disk keeps what the log relies on: locks,
+--durability  tests the guarantees of the disk that the log relies on: locks,
               renames, flushes. It kills test processes. It cannot simulate a
               power failure, so it cannot prove that the disk honours fsync.
 --remote      asks each backend whether completed operations still have their
               effect: intact, missing or altered. Effects that later operations
               replaced or removed are skipped.
---reopen      logs new operations for what is missing or altered; `process`
-              executes them, and overwrites what was altered.
+--reopen      logs new operations for missing and altered effects; `process`
+              executes them, and overwrites altered effects.
 
 Examples:
   wal-cli verify
@@ -58,7 +58,7 @@ pub struct Verify {
     /// With --remote: only operations of this backend
     #[arg(long, short, value_name = "NAME", requires = "remote", value_parser = backend)]
     backend: Option<BackendName>,
-    /// With --remote: log new operations for what is missing or altered
+    /// With --remote: log new operations for missing and altered effects
     #[arg(long, requires = "remote")]
     reopen: bool,
     /// Test the disk of this directory [default: the directory of the log]
@@ -70,7 +70,7 @@ pub struct Verify {
         value_hint = ValueHint::DirPath
     )]
     durability: Option<Option<PathBuf>>,
-    /// With --durability: how often a process is killed while it writes
+    /// With --durability: number of processes to kill while they write
     #[arg(
         long,
         value_name = "N",
@@ -91,11 +91,10 @@ impl Command for Verify {
             None if self.remote => {
                 context.check_backend(self.backend.as_ref())?;
                 let now = context.output.style.now;
-                let options = AuditOptions {
-                    since: self.since.map(|since| since.before(now)),
-                    backend: self.backend,
-                    reopen: self.reopen,
-                };
+                let options = AuditOptions::default()
+                    .with_since(self.since.map(|since| since.before(now)))
+                    .with_backend(self.backend)
+                    .with_reopen(self.reopen);
                 remote::run(context, &options)
             }
             None if self.repair => repair(context),
@@ -189,7 +188,7 @@ fn damaged(found: &Verified) -> Option<CliError> {
             .with(|fields| fields.offset = Some(Offset(first.offset)))
             .hint(
                 "nothing was changed; copy the directory, then run `wal-cli verify --repair` to \
-                 save what is readable, or restore the file from a backup",
+                 save all readable records, or restore the file from a backup",
             ),
     )
 }

@@ -40,23 +40,30 @@ error_types! {
     Offline "offline" "a backend failed its health check"
     Usage "usage" "the command line is invalid"
     Config "config" "the configuration is invalid or unreadable"
-    BadInputs "bad_inputs" "some inputs cannot be used; nothing was logged, or, with --keep-going, only the others"
-    BadParameters "bad_parameters" "the operation type does not take these parameters; nothing was logged"
+    BadInputs "bad_inputs"
+        "some inputs cannot be used; nothing was logged, or, with --keep-going, only the others"
+    BadParameters "bad_parameters"
+        "the operation type does not take these parameters; nothing was logged"
     BadReference "bad_reference" "not a valid operation reference"
     UnknownBackend "unknown_backend" "there is no such backend"
     BackendNotBuilt "backend_not_built" "the backend type is not built into this program"
     BackendUnconfigured "backend_unconfigured" "the backend lacks a required setting"
     Unsupported "unsupported" "the backend does not support operations of this type"
-    BadKey "bad_key" "invalid idempotency key, or one key for several operations; nothing was logged"
-    KeyConflict "key_conflict" "the idempotency key belongs to a different operation; nothing was logged"
-    UnknownDependency "unknown_dependency" "an operation to wait for does not exist; nothing was logged"
+    BadKey "bad_key"
+        "invalid idempotency key, or one key for several operations; nothing was logged"
+    KeyConflict "key_conflict"
+        "the idempotency key belongs to a different operation; nothing was logged"
+    UnknownDependency "unknown_dependency"
+        "an operation to wait for does not exist; nothing was logged"
     HasDependents "has_dependents" "other operations depend on this one; nothing was changed"
     Disabled "disabled" "logging is disabled; nothing was logged"
     UnsafeDisk "unsafe_disk" "the disk is not safe for a log (verify --durability)"
     Lost "lost" "part of a damaged log could not be recovered (verify --repair)"
-    NotIntact "not_intact" "completed work is missing, altered, or could not be checked (verify --remote)"
+    NotIntact "not_intact"
+        "completed work is missing, altered, or could not be checked (verify --remote)"
     ConditionHolds "condition_holds" "a condition of --fail-if holds"
-    NotApplicable "not_applicable" "the change does not apply to some of the operations; nothing was changed"
+    NotApplicable "not_applicable"
+        "the change does not apply to some of the operations; nothing was changed"
     IllegalChange "illegal_change" "the status of the operation does not allow the change"
     TooLarge "too_large" "the operation exceeds the maximum record size; nothing was logged"
     NoSuchOperation "no_such_operation" "there is no such operation"
@@ -116,7 +123,7 @@ pub struct ErrorDoc<'a> {
     pub causes: &'a [String],
     /// Fields that belong to certain error types.
     #[serde(flatten)]
-    pub facts: &'a ErrorFields,
+    pub fields: &'a ErrorFields,
 }
 
 /// Fields that belong to certain error types.
@@ -243,8 +250,9 @@ const ALWAYS: &[(ErrorType, &[&str])] = &[
 fn fields_by_type(schema: &mut Schema) {
     let rules: Vec<Value> = ALWAYS
         .iter()
-        .map(|(kind, facts)| {
-            json!({ "if": { "properties": { "type": { "const": kind.as_str() } } }, "then": { "required": facts } })
+        .map(|(kind, fields)| {
+            let condition = json!({ "properties": { "type": { "const": kind.as_str() } } });
+            json!({ "if": condition, "then": { "required": fields } })
         })
         .collect();
     schema.insert("allOf".into(), rules.into());

@@ -57,24 +57,25 @@ mod tests {
     use super::super::{Document, ErrorFields, ErrorType};
     use super::*;
 
-    fn error(facts: &ErrorFields) -> ErrorDoc<'_> {
-        ErrorDoc { r#type: ErrorType::Damaged, message: "m".into(), hint: None, causes: &[], facts }
+    fn error(fields: &ErrorFields) -> ErrorDoc<'_> {
+        let (r#type, message) = (ErrorType::Damaged, "m".into());
+        ErrorDoc { r#type, message, hint: None, causes: &[], fields }
     }
 
     #[test]
     fn the_text_is_the_document() {
-        let facts = ErrorFields::default();
+        let fields = ErrorFields::default();
         for (next_cursor, failed) in [(None, false), (Some("7".to_owned()), true)] {
             let text = ListText::default();
-            let ours = format!(
+            let streamed = format!(
                 "{}{}",
                 text.begin(),
-                text.end(next_cursor.clone(), failed.then(|| error(&facts)))
+                text.end(next_cursor.clone(), failed.then(|| error(&fields)))
             );
             let list = List { operations: Vec::new(), next_cursor };
-            let document = Document::with_error(list, failed.then(|| error(&facts))).line();
+            let document = Document::with_error(list, failed.then(|| error(&fields))).line();
             let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
-            assert_eq!(value(&ours), value(&document), "{ours}");
+            assert_eq!(value(&streamed), value(&document), "{streamed}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The documents that `--json` prints, as types. Text and schema both come from these types.
+//! The documents that `--json` prints, as types from which both their JSON and their schemas are
+//! generated.
 //!
 //! A result is a struct with the fields of one command's document except `success` and `error`,
 //! which [`Document`] adds. [`COMMANDS`](super::COMMANDS) lists the results of each command.

@@ -325,7 +325,8 @@ fn fields_by_status(schema: &mut schemars::Schema) {
         let unset = has_not.iter().map(|name| (*name, json!({ "type": "null" })));
         let properties: serde_json::Map<_, _> =
             set.chain(unset).map(|(name, is)| (name.to_owned(), is)).collect();
-        json!({ "if": { "properties": { "status": { "const": status.as_str() } } }, "then": { "properties": properties } })
+        let condition = json!({ "properties": { "status": { "const": status.as_str() } } });
+        json!({ "if": condition, "then": { "properties": properties } })
     };
     let rules = [
         rule(

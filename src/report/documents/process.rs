@@ -58,27 +58,16 @@ pub struct Summary<'a> {
 impl<'a> Summary<'a> {
     /// Returns the summary of a run.
     pub fn new(report: &'a ProcessReport) -> Summary<'a> {
-        let ProcessReport {
-            completed,
-            failed,
-            retrying,
-            cancelled,
-            postponed,
-            handed_back,
-            recovered,
-            in_doubt,
-            ..
-        } = *report;
         Summary {
             event: "summary",
-            completed,
-            failed,
-            retrying,
-            cancelled,
-            postponed,
-            handed_back,
-            recovered,
-            in_doubt,
+            completed: report.completed,
+            failed: report.failed,
+            retrying: report.retrying,
+            cancelled: report.cancelled,
+            postponed: report.postponed,
+            handed_back: report.handed_back,
+            recovered: report.recovered,
+            in_doubt: report.in_doubt,
             stopped: report.stopped,
             out_of_room: report.out_of_room.is_some(),
             out_of_time: report.out_of_time,

@@ -49,7 +49,12 @@ text!(
     "format": "uuid",
     "pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 );
-text!(&OperationType, "OperationType", "Type of an operation.", "pattern": "^[a-z][a-z0-9_]{0,63}$");
+text!(
+    &OperationType,
+    "OperationType",
+    "Type of an operation.",
+    "pattern": "^[a-z][a-z0-9_]{0,63}$"
+);
 text!(&BackendName, "BackendName", "Name of a backend.", "pattern": "^[a-z][a-z0-9_-]{0,63}$");
 text!(
     Cid<'_>,

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::disk::Disk;
 use crate::operation::{
-    BackendName, Number, Operation, OperationId, OperationType, Revision, Status, Time,
+    BackendName, Number, NumberRange, Operation, OperationId, OperationType, Revision, Status, Time,
 };
 use crate::wal::error::{Damage, WalError, WalResult};
 use crate::wal::journal::FORMAT;
@@ -245,6 +245,11 @@ impl NumberSet {
     pub fn intersects(&self, first: Number, last: Number) -> bool {
         let after = self.ranges.partition_point(|(_, end)| *end < first);
         self.ranges.get(after).is_some_and(|(begin, _)| *begin <= last)
+    }
+
+    /// Returns the ranges of consecutive numbers, in ascending order.
+    pub fn ranges(&self) -> impl Iterator<Item = NumberRange> {
+        self.ranges.iter().map(|(first, last)| NumberRange { first: *first, last: *last })
     }
 
     /// All of them, the lowest first.

@@ -41,12 +41,12 @@ fn losses_in_the_local_store_are_found_and_restored() {
     let output = place.output("verify --remote");
     let (shown, said) = (text(&output.stdout), text(&output.stderr));
     assert!(
-        shown.contains(&format!("gone     1  local  add     {}", place.path("one").display())),
+        shown.contains(&format!("missing  1  local  add     {}", place.path("one").display())),
         "{shown}"
     );
     assert!(shown.contains("`/n/four` no longer exists"), "{shown}");
     assert!(
-        shown.contains("of 9 completed operations, 1 intact, 3 gone, 4 altered, 1 with nothing"),
+        shown.contains("of 9 completed operations, 1 intact, 3 missing, 4 altered, 1 with nothing"),
         "{shown}"
     );
     assert!(said.contains("failed verification: 3 missing, 4 altered"), "{said}");

@@ -7,7 +7,7 @@ use crate::cli::signals::Interrupts;
 use crate::client::{AuditOptions, AuditReport, FollowUp};
 use crate::report::{AuditDoc, ErrorType, write_audit};
 
-/// Runs the audit.
+/// Runs the audit, and prints its report.
 pub fn run(context: &mut Context<'_>, options: &AuditOptions) -> Result<Exit, CliError> {
     let interrupts = Interrupts::install()?;
     let bar =
@@ -19,9 +19,9 @@ pub fn run(context: &mut Context<'_>, options: &AuditOptions) -> Result<Exit, Cl
     bar.finish_and_clear();
     let mut report = report?;
     let error = match report.reopen_error.take() {
-        Some(trouble) => Some(
-            CliError::from(trouble).hint("the operations that were reopened before are listed"),
-        ),
+        Some(error) => {
+            Some(CliError::from(error).hint("the operations reopened before that are listed"))
+        }
         None if report.stopped => Some(
             CliError::new(ErrorType::Interrupted, "interrupted before the audit was complete")
                 .hint("limit the audit with `--since` and `--backend`"),
