@@ -2,9 +2,9 @@
 //!
 //! One process dies, or gets an error, at each of its disk operations in turn; a second one may
 //! act, and be acknowledged, before power fails; the recovering process may die, too. Afterwards
-//! the log holds every acknowledged operation once and nothing half, and is usable.
+//! the log is usable, and holds every acknowledged operation once and no partial record.
 //!
-//! `tests/long crash` tries everything; plain runs try a seeded part. `WAL_CLI_SEED=WORKLOAD:…`
+//! `tests/long crash` tries all cases; other runs try a seeded sample. `WAL_CLI_SEED=WORKLOAD:…`
 //! replays one case.
 
 mod drain;
@@ -20,10 +20,10 @@ use wal_cli::wal::{Options, Wal, WalError};
 
 use world::{Deed, World, layout};
 
-/// No workload takes more disk operations than this.
+/// An upper bound on the disk operations of a workload.
 const OPERATIONS_MAX: u64 = 5000;
 
-/// Options of a workload's log: small files, so that there are several of each kind.
+/// Returns the options of a workload's log: small files, so that there are several of each kind.
 fn small() -> Options {
     Options {
         partition_size: 4,
@@ -44,7 +44,8 @@ struct Workload {
     name: &'static str,
     original: Option<&'static str>,
     before: &'static [Deed],
-    /// Power was cut in between: acknowledged operations exist, and no lock note is trusted.
+    /// True if power was cut before the actions: acknowledged operations exist, and no lock note is
+    /// trusted.
     boots: bool,
     damage: Option<world::Damage>,
     deeds: &'static [Deed],
@@ -243,7 +244,7 @@ const WORKLOADS: &[Workload] = &[
         name: "repair",
         before: DAMAGED,
         damage: Some(|machine| {
-            // The name of the program that wrote it says nothing of its rows.
+            // Changing the name of the program that wrote the file does not change its rows.
             machine.corrupt(&layout().file(PARTITION), |bytes| {
                 let text = b"wal-cli ";
                 let at = bytes.windows(text.len()).rposition(|window| window == text).unwrap();
@@ -289,9 +290,9 @@ const WORKLOADS: &[Workload] = &[
     },
 ];
 
-/// The end of the process that dies, or gets errors.
+/// How the process that dies, or gets errors, ended.
 struct Ran {
-    /// The deed that did not succeed, if there is one.
+    /// The deed that failed, if one did.
     stopped: Option<usize>,
     error: Option<WalError>,
     disk: MemoryDisk,
@@ -314,7 +315,7 @@ impl Workload {
         world
     }
 
-    /// The deeds up to the first that fails.
+    /// Runs the deeds up to the first that fails.
     fn run(&self, world: &mut World, prepare: impl FnOnce(&MemoryDisk)) -> Ran {
         let disk = world.machine.process();
         prepare(&disk);
@@ -342,13 +343,13 @@ impl Workload {
                 }
                 world
                     .does_with(other.as_ref().unwrap(), *deed)
-                    .expect("nothing happens to the second one");
+                    .expect("the second process is not interrupted");
             }
         }
         Ran { stopped: None, error: None, disk, wal: Some(wal) }
     }
 
-    /// Number of disk operations of the process that dies.
+    /// Returns the number of disk operations of the process that dies.
     fn operations(&self) -> u64 {
         let mut world = self.world().fork(0);
         let ran = self.run(&mut world, |disk| disk.kill_after(OPERATIONS_MAX));
@@ -358,18 +359,18 @@ impl Workload {
     }
 }
 
-/// One way in which a workload is cut short.
+/// One way in which a workload is interrupted.
 #[derive(Debug, Clone, Copy)]
 struct Cut {
-    /// At which disk operation the process dies.
+    /// The disk operation at which the process dies.
     at: u64,
-    /// Decides whether and how a second process acts, what a power cut keeps, and so on.
+    /// The seed that decides whether a second process acts, which writes a power cut keeps, etc.
     seed: u64,
     /// The disk operation at which the recovering process dies.
     again: Option<u64>,
 }
 
-/// Kills and cuts as given. Returns true if the recovering process died as planned.
+/// Tries one interruption. Returns true if the recovering process died as planned.
 fn try_cut(workload: &Workload, world: &World, cut: Cut) -> bool {
     let mut world = world.fork(cut.at << 20 | cut.seed << 8 | cut.again.unwrap_or(0));
     workload.run(&mut world, |disk| disk.kill_after(cut.at));
@@ -381,14 +382,14 @@ fn try_cut(workload: &Workload, world: &World, cut: Cut) -> bool {
         }
         let disk = world.machine.process();
         disk.kill_after(again);
-        // It puts the journal in order, and adds.
+        // It recovers the journal, and logs an operation.
         match world.open(disk.clone()) {
             Ok(wal) => died_again = world.does_with(&wal, Deed::Add("recoverer")).is_err(),
             Err(_) => died_again = true,
         }
         world.check("after the death of the recovering process");
     }
-    // In two of three cases a process acts before power fails; in one of seven it does not fail.
+    // In two of three cases a process acts before the power cut; in one of seven there is no cut.
     if !cut.seed.is_multiple_of(3) {
         world.second_acts(cut.seed / 3 + cut.at);
     }
@@ -408,7 +409,7 @@ fn is_long() -> bool {
     std::env::var_os("WAL_CLI_LONG").is_some()
 }
 
-/// Tries all of these on both cores; says how to replay the first that fails.
+/// Tries all cases on two threads; prints how to replay the first that fails.
 fn try_all<T: Send + Sync>(
     what: &str,
     all: &[T],
@@ -472,7 +473,7 @@ fn nothing_is_lost_if_the_recovering_process_dies_too() {
     for workload in WORKLOADS {
         let world = workload.world();
         let operations = workload.operations();
-        // All pairs of a short workload, or as many as that of a long one.
+        // All pairs of a short workload, or as many of a long one.
         let most = if is_long() { 2000 } else { 160 };
         let mut random = fastrand::Rng::with_seed(operations);
         let all: Vec<u64> = (0..=operations)
@@ -516,7 +517,7 @@ fn nothing_is_lost_if_the_recovering_process_dies_too() {
     println!("{tried} interrupted recoveries tried: 0 lost, 0 invented, 0 doubled");
 }
 
-/// Disk operations of a recovery and an append, at most.
+/// An upper bound on the disk operations of a recovery and an append.
 const RECOVERY: u64 = 90;
 
 #[test]
@@ -554,7 +555,7 @@ fn nothing_is_lost_whatever_fails() {
     println!("{} error points tried: 0 lost, 0 invented, 0 doubled", tried.into_inner());
 }
 
-/// One operation fails, or all from there on; then the same process goes on, and the power is cut.
+/// Fails one operation, or all from there on; then the same process continues, and power is cut.
 fn try_error(workload: &Workload, world: &World, at: u64, fault: Fault, for_good: bool) -> bool {
     let mut world = world.fork(at << 8 | u64::from(for_good));
     let ran = workload.run(&mut world, |disk| disk.fail_after(at, fault, for_good));
@@ -565,7 +566,9 @@ fn try_error(workload: &Workload, world: &World, at: u64, fault: Fault, for_good
     }
     // The process that got the error may continue.
     if let (Some(_), Some(wal)) = (ran.stopped, &ran.wal) {
-        world.does_with(wal, Deed::Add("once-more")).expect("it works once the disk does");
+        world
+            .does_with(wal, Deed::Add("once-more"))
+            .expect("the log accepts operations once the disk works again");
         let seen = world.check("once more");
         assert!(seen.contains_key("once-more"));
     }

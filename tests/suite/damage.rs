@@ -1,16 +1,16 @@
-//! One thing in a small log is damaged at a time, down to every bit: no reader may report other
-//! content than was written, nothing may be missing silently, and nothing may panic.
+//! Damages a small log in one place at a time, down to single bits. No reader may report content
+//! that was not written, nothing may be missing silently, and nothing may panic.
 //!
-//! Every case is one of four:
-//! - *harmless*: a reader sees what it saw before, and a writer continues;
+//! Every case ends in one of four ways:
+//! - *harmless*: a reader sees the same as before, and a writer continues;
 //! - *reported*: a reader reports the damage and shows everything else; a writer refuses, or
 //!   reports it;
-//! - *named*: the journal ends earlier, in bytes that nothing proves to have been on disk, and
-//!   `verify` names what follows its end;
-//! - *tail*: the same, and nothing follows its end.
+//! - *named*: the journal ends earlier, at bytes that nothing proves to have been on disk, and
+//!   `verify` names the bytes after its end;
+//! - *tail*: the journal ends earlier, and no bytes follow its end.
 //!
-//! `WAL_CLI_LONG=N` tries one in N of all flips and truncations (1: all), `WAL_CLI_DAMAGE` the one
-//! case of that name.
+//! `WAL_CLI_LONG=N` tries one in N of all flips and truncations (1: all), `WAL_CLI_DAMAGE` a single
+//! case by its name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -28,16 +28,15 @@ use super::fuzzing::image::{self, Image, Seen, layout};
 
 const SECTOR: usize = 512;
 const MANIFEST: &str = "MANIFEST.json";
-/// One case in this many is tried, unless all are asked for.
+/// Without `WAL_CLI_LONG`, one case in this many is tried.
 const STRIDE: usize = 151;
-/// Parquet files are opened in one place, which compares their hash; of those it refuses, one in
-/// this many is put
-/// before a reader and a writer of the whole log.
+/// All code opens Parquet files through one function, which compares their hash. Of the files that
+/// it refuses, one in this many is also given to a reader and a writer of the whole log.
 const REFUSED_STRIDE: usize = 64;
-/// Flips in what is laid ahead of a journal's frames.
+/// The number of flips in the preallocated zeros of a journal.
 const FLIPS_AHEAD: usize = 1000;
 
-/// A damage to a file.
+/// One kind of damage to a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Harm {
     Flip { byte: usize, bit: u8 },
@@ -51,12 +50,12 @@ enum Harm {
     Newer,
 }
 
-/// One thing that goes wrong.
+/// A case: one damage to one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Case {
     file: String,
     harm: Harm,
-    /// The machine was rebooted before the log is read: lock notes are not trusted then.
+    /// True if the machine was rebooted, so that lock notes are not trusted.
     another_boot: bool,
 }
 
@@ -70,15 +69,15 @@ impl fmt::Display for Case {
             Harm::Zeroed { from, to } => write!(f, "{file}: zeros from {from} to {to}, {boot}"),
             Harm::Garbage { at, seed } => write!(f, "{file}: garbage {seed} at {at}, {boot}"),
             Harm::Missing => write!(f, "{file}: missing, {boot}"),
-            Harm::Copied { to } => write!(f, "{file}: also there as {to}, {boot}"),
+            Harm::Copied { to } => write!(f, "{file}: copied to {to}, {boot}"),
             Harm::Swapped { with } => write!(f, "{file}: with the bytes of {with}, {boot}"),
             Harm::Foreign => write!(f, "{file}: a file of another program, {boot}"),
-            Harm::Newer => write!(f, "{file}: of a newer program, {boot}"),
+            Harm::Newer => write!(f, "{file}: written by a newer program, {boot}"),
         }
     }
 }
 
-/// The result of a case.
+/// The outcome of a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Ending {
     Harmless,
@@ -87,10 +86,10 @@ enum Ending {
     Tail,
 }
 
-/// Results of cases, by file and kind.
+/// Numbers of outcomes, by file and kind.
 type Endings = BTreeMap<(String, &'static str, Ending), Vec<usize>>;
 
-/// The undamaged log, and the places of its parts.
+/// The undamaged log, and the positions of its parts.
 struct Whole {
     image: &'static Image,
     seen: Seen,
@@ -140,7 +139,7 @@ fn whole() -> &'static Whole {
             "{:?}",
             image.files.keys()
         );
-        assert!(generations.len() >= 2, "one that is sealed, one that is open");
+        assert!(generations.len() >= 2, "a sealed generation and an open one");
         assert!(
             ends.len() >= 4
                 && known_synced(&image.files[last], generation_of(last)) > HEADER_LEN as usize
@@ -166,7 +165,7 @@ fn generation_of(name: &str) -> u64 {
     name.trim_start_matches("journal/journal_").trim_end_matches(".log").parse().unwrap()
 }
 
-/// Where the frames of a generation end, as far as they follow each other.
+/// Returns the ends of the frames of a generation, up to the first gap.
 fn frame_ends(bytes: &[u8], generation: u64) -> Vec<usize> {
     let mut at = HEADER_LEN;
     let next = || {
@@ -177,7 +176,7 @@ fn frame_ends(bytes: &[u8], generation: u64) -> Vec<usize> {
     std::iter::from_fn(next).collect()
 }
 
-/// Up to where any frame that is still whole says that the file was on the disk.
+/// Returns the offset up to which an intact frame proves that the file was on disk.
 fn known_synced(bytes: &[u8], generation: u64) -> usize {
     let frames = (HEADER_LEN as usize..bytes.len())
         .step_by(8)
@@ -219,7 +218,7 @@ impl Case {
         put(whole.image, &self.file, Some(changed))
     }
 
-    /// The file as a program of the next format version would write it.
+    /// Returns the image with the file as a program of the next format version would write it.
     fn newer(&self, whole: &Whole, mut bytes: Vec<u8>) -> Image {
         if self.file == MANIFEST {
             let text =
@@ -232,12 +231,12 @@ impl Case {
             bytes[76..80].copy_from_slice(&checksum);
             return put(whole.image, &self.file, Some(bytes));
         }
-        // Key and value of the footer, as the compact encoding of Thrift puts them.
+        // Key and value of the footer in the compact encoding of Thrift.
         let key = [wal_cli::wal::schema::FORMAT_KEY.as_bytes(), b"\x18\x011"].concat();
         let at = bytes
             .windows(key.len())
             .rposition(|window| window == key)
-            .expect("the footer has our key");
+            .expect("the footer contains the key");
         bytes[at + key.len() - 1] = b'2';
         let mut manifest = manifest_of(whole.image);
         let entry = manifest.files.iter_mut().find(|file| file.name == self.file).unwrap();
@@ -258,13 +257,13 @@ impl Case {
         let machine = image.machine(self.another_boot);
         let seen = caught("a reader", || Seen::by(&machine.process()))?;
         let ending = self.judge_reader(whole, &image, &seen)?;
-        // A reader leaves everything as it is, so the same machine will do.
+        // A reader changes nothing, so the same machine can be used again.
         self.judge_writer(whole, ending, &seen, &image)?;
         Ok(ending)
     }
 
-    /// Returns whether a Parquet file is refused by its hash. Only flips and truncations are asked
-    /// for.
+    /// Returns whether a Parquet file is refused because of its hash. Only flips and truncations are
+    /// examined.
     fn is_refused(&self, whole: &Whole, image: &Image) -> bool {
         let entry = whole.manifest.files.iter().find(|file| file.name == self.file);
         let (Some(entry), Harm::Flip { .. } | Harm::Cut { .. }) = (entry, &self.harm) else {
@@ -289,27 +288,29 @@ impl Case {
                 Some(tail) if tail.iter().all(|byte| *byte == 0) => Ok(Ending::Tail),
                 Some(_) if self.is_named_by_verify(image)? => Ok(Ending::Named),
                 Some(_) => {
-                    Err("the journal ends earlier, and `verify` has not a word for what is behind"
+                    Err("the journal ends earlier, and `verify` does not name the bytes behind it"
                         .into())
                 }
                 None => Err(format!(
-                    "not a word, but {}",
+                    "no damage is reported, but {}",
                     difference(&whole.seen.operations, &seen.operations)
                 )),
             };
         }
         if !seen.reported.iter().any(|reported| names(reported, &self.file)) {
-            return Err(format!("it is not named: {:?}", seen.reported));
+            return Err(format!("the file is not named: {:?}", seen.reported));
         }
         for (number, operation) in &seen.operations {
             let known =
                 whole.seen.operations.get(number).or(whole.rows.get(number).map(|(_, row)| row));
-            let Some(known) = known else { return Err(format!("operation {number} never was")) };
+            let Some(known) = known else {
+                return Err(format!("operation {number} never existed"));
+            };
             if !known.history.starts_with(&operation.history) {
                 return Err(format!("operation {number} is shown with another history"));
             }
         }
-        // Nothing is readable without the manifest, or by a program that may not know the format.
+        // Without the manifest, or in an unknown format, nothing is readable.
         let all_is_lost = self.file == MANIFEST || self.harm == Harm::Newer;
         let in_journal = self.file.starts_with("journal/");
         for (number, operation) in whole.seen.operations.iter().filter(|_| !all_is_lost) {
@@ -321,10 +322,12 @@ impl Case {
             };
             match seen.operations.get(number) {
                 None if stands_elsewhere => {
-                    return Err(format!("operation {number}, which stands elsewhere, is missing"));
+                    return Err(format!(
+                        "operation {number}, which is in another file, is missing"
+                    ));
                 }
                 Some(found) if !in_journal && found != operation => {
-                    return Err(format!("operation {number} is another one"));
+                    return Err(format!("operation {number} has changed"));
                 }
                 _ => {}
             }
@@ -332,9 +335,8 @@ impl Case {
         Ok(Ending::Reported)
     }
 
-    /// Returns what follows the journal's end, if it ends earlier, at a frame, and nothing left
-    /// says that it
-    /// went further.
+    /// Returns the outcome if the journal ends earlier, at a frame, and nothing that is left proves
+    /// that it was longer.
     fn tail<'i>(&self, whole: &Whole, image: &'i Image, seen: &Seen) -> Option<&'i [u8]> {
         let last = whole.generations.last().unwrap();
         let bytes = image.files.get(last).filter(|_| self.file == *last && self.another_boot)?;
@@ -349,7 +351,7 @@ impl Case {
         let disk: Arc<dyn wal_cli::disk::Disk> =
             Arc::new(image.machine(self.another_boot).process());
         let found = caught("verify", || wal_cli::wal::verify(&disk, &layout(), &|_, _| {}))?;
-        let found = found.map_err(|error| format!("verify cannot go on: {error}"))?;
+        let found = found.map_err(|error| format!("verify fails: {error}"))?;
         Ok(found.findings.iter().any(|finding| finding.path == self.file))
     }
 
@@ -368,13 +370,13 @@ impl Case {
                 wal.transact(|_| Ok((vec![Change::New(image::logged("/new"))], ())))?;
             let folded = wal.checkpoint();
             match folded {
-                // Work that needs the damaged file stops there, and the rest continues.
+                // Work that needs the damaged file stops, and the rest continues.
                 Err(_) if ending == Ending::Reported => {}
                 other => drop(other?),
             }
             Ok(written[0].number)
         })?;
-        let after = caught("a reader of what came after", || Seen::by(&machine.process()))?;
+        let after = caught("a reader after the writer", || Seen::by(&machine.process()))?;
         let number = match (went_on, ending) {
             (Ok(number), _) => number,
             (Err(WalError::Damaged(_) | WalError::NewerFormat { .. }), Ending::Reported) => {
@@ -384,10 +386,10 @@ impl Case {
                     Err("a refused writer changed something".into())
                 };
             }
-            (Err(error), _) => return Err(format!("a writer cannot go on: {error}")),
+            (Err(error), _) => return Err(format!("a writer cannot continue: {error}")),
         };
         if ending == Ending::Reported && !self.is_parquet() {
-            return Err("a writer goes on although manifest or journal are damaged".into());
+            return Err("a writer continues although manifest or journal are damaged".into());
         }
         let mut expected = seen.operations.clone();
         match after
@@ -396,11 +398,11 @@ impl Case {
             .filter(|new| new.parameters.get("path").is_some_and(|path| path == "/new"))
         {
             Some(new) if !expected.contains_key(&number) => expected.insert(number, new.clone()),
-            _ => return Err(format!("what was logged then, as number {number}, is not there")),
+            _ => return Err(format!("operation {number}, which was logged then, is missing")),
         };
         if expected != after.operations {
             return Err(format!(
-                "after a writer went on, {}",
+                "after a writer continued, {}",
                 difference(&expected, &after.operations)
             ));
         }
@@ -408,10 +410,10 @@ impl Case {
             whole.seen.operations.keys().all(|number| after.operations.contains_key(number));
         match ending {
             Ending::Reported if after.reported.is_empty() && !complete => {
-                Err("it is no longer reported once a writer continues".into())
+                Err("the damage is no longer reported after a writer continued".into())
             }
             Ending::Harmless | Ending::Named | Ending::Tail if !after.reported.is_empty() => {
-                Err(format!("a writer made damage: {:?}", after.reported))
+                Err(format!("a writer caused damage: {:?}", after.reported))
             }
             _ => Ok(()),
         }
@@ -422,7 +424,7 @@ impl Case {
     }
 }
 
-/// Returns whether a text names a file, or the one that it replaces.
+/// Returns whether a report names a file, or the file that it replaces.
 fn names(reported: &str, file: &str) -> bool {
     let journal = file.starts_with("journal/");
     reported.contains(file) || (journal && reported.contains("/wal/journal"))
@@ -452,7 +454,7 @@ fn difference(
         .map(|(n, _)| *n)
         .collect();
     format!(
-        "{:?} are missing, {:?} are new, {changed:?} are others",
+        "{:?} are missing, {:?} are new, {changed:?} have changed",
         keys(expected, found),
         keys(found, expected)
     )
@@ -525,7 +527,7 @@ fn no_flipped_bit_loses_or_invents_data_silently() {
     match &only {
         Some(only) => cases.retain(|case| case.to_string() == *only),
         None => {
-            // Single faults are few, and all of them are tried.
+            // There are few such cases, so all of them are tried.
             let mut nth = 0;
             cases.retain(|case| {
                 let many = matches!(
@@ -595,7 +597,7 @@ fn no_flipped_bit_loses_or_invents_data_silently() {
     assert!(wrong.is_empty(), "{} of {} cases", wrong.len(), cases.len());
 }
 
-/// Frames with valid checksums that a program must have written in error.
+/// Frames with valid checksums and invalid contents, as a defective program would write them.
 #[test]
 fn an_invalid_frame_is_reported_and_hides_nothing_before() {
     use wal_cli::operation::{Event, OperationId, Status, Time};
@@ -624,7 +626,7 @@ fn an_invalid_frame_is_reported_and_hides_nothing_before() {
     let new = Event::Logged(Box::new(image::logged("/x")));
     let held = Event::Held { reason: "x".into() };
     for (what, kind, revision, payload) in [
-        ("a number given twice", FrameKind::Transitions, next, record(Number::new(1), None, &new)),
+        ("a number used twice", FrameKind::Transitions, next, record(Number::new(1), None, &new)),
         (
             "a change before it is logged",
             FrameKind::Transitions,
@@ -632,7 +634,7 @@ fn an_invalid_frame_is_reported_and_hides_nothing_before() {
             record(Number::new(1 << 40), Some(Status::Pending), &held),
         ),
         (
-            "a number beyond all",
+            "a number beyond the reserved ones",
             FrameKind::Transitions,
             next,
             record(Number::new(1 << 62), None, &new),

@@ -28,7 +28,7 @@ type Cause = (String, String, String);
 /// The bucket that the page names.
 const BUCKET: &str = "history";
 
-/// A backend during whose only attempt the operation's priority changes.
+/// A backend that changes the priority of an operation during its only attempt.
 #[derive(Debug)]
 struct Reordered(PathBuf, Arc<ManualClock>);
 
@@ -55,7 +55,8 @@ impl Backend for Reordered {
     }
 }
 
-/// Fills a log as two days of use would, some days ago, through the library with a simulated clock.
+/// Fills a log with two days of operations, some days ago, through the library with a simulated
+/// clock.
 fn live(place: &Place, seed: u64) {
     let today = SystemClock::new().now().day();
     let clock = Arc::new(ManualClock::new(Time::from_millis((today - 3) * DAY + 36_000_000), seed));
@@ -94,7 +95,7 @@ fn live(place: &Place, seed: u64) {
         if day == 0 {
             references.push(submit("job", "reordered", &[]));
         }
-        // It fails for good, so it stays in its log.
+        // It fails permanently, so it stays in its log.
         references.push(submit("rm", "local", &[("path", "/nowhere")]));
         client.run_and_wait(&references, None, &Stop::new(), &mut NoObserver).unwrap();
         client.checkpoint().unwrap();
@@ -129,7 +130,7 @@ fn millis(value: &Value) -> i64 {
     Time::parse_rfc3339(value.as_str().unwrap()).unwrap().as_millis()
 }
 
-/// A time as DuckDB's answers have it.
+/// Returns a time as DuckDB prints it, in milliseconds.
 fn instant(value: &Value) -> i64 {
     Time::parse_rfc3339(&format!("{}Z", value.as_str().unwrap())).unwrap().as_millis()
 }
@@ -154,7 +155,7 @@ fn the_queries_of_the_page_match_the_logs_of_two_hosts() {
         (host, place)
     });
     for (host, place) in &hosts {
-        // Of today, so it is not pushed yet.
+        // Completed today, so it is not pushed yet.
         place.run("add --backend local hello.txt --wait --key today");
         let planned = place.json(&format!("archive push s3://history/wal --host {host} --dry-run"));
         assert_eq!(
@@ -175,7 +176,10 @@ fn the_queries_of_the_page_match_the_logs_of_two_hosts() {
         let states: Vec<&str> =
             states.iter().map(|archive| archive["state"].as_str().unwrap()).collect();
         assert_eq!(states.iter().filter(|state| **state == "pushed").count(), 2, "{states:?}");
-        assert!(place.run("verify").contains("The log is valid"), "the marks are known");
+        assert!(
+            place.run("verify").contains("The log is valid"),
+            "the log with its marks is valid"
+        );
     }
     // Two pushes may leave the same rows in a second file.
     s3.python(
@@ -196,7 +200,7 @@ fn the_queries_of_the_page_match_the_logs_of_two_hosts() {
         let (mut past, rest): (Vec<Value>, Vec<Value>) = all.into_iter().partition(|one| {
             one["status"] == "completed" && millis(&one["completed_at"]) / DAY < today
         });
-        // Two failed, one was done today, two are the pushes.
+        // Two failed, one was completed today, two are the pushes.
         assert_eq!((past.len(), rest.len()), (if *host == "web1" { 15 } else { 17 }, 5), "{host}");
         let status = place.json("status");
         assert_eq!(status["stats"]["completed"].as_u64().unwrap() as usize, past.len() + 3);
@@ -218,7 +222,7 @@ fn the_queries_of_the_page_match_the_logs_of_two_hosts() {
         })
         .collect();
     let mut found = answers["How many, by host, day and status"].clone();
-    // A sum is a number of any size, which JSON has as text.
+    // DuckDB prints a sum, which may exceed 64 bits, as text.
     found
         .iter_mut()
         .for_each(|row| row["bytes"] = json!(row["bytes"].to_string().trim_matches('"')));
@@ -238,7 +242,7 @@ fn the_queries_of_the_page_match_the_logs_of_two_hosts() {
         })
         .collect();
     assert_eq!(answers["The slowest"], expected);
-    assert!(took(&slowest[0].1) >= 7000, "some waited to be tried again");
+    assert!(took(&slowest[0].1) >= 7000, "some operations waited for a retry");
 
     let mut causes: BTreeMap<Cause, (u64, BTreeSet<String>, i64)> = BTreeMap::new();
     for (host, one) in &rows {
@@ -268,7 +272,7 @@ fn the_queries_of_the_page_match_the_logs_of_two_hosts() {
         assert_eq!((found, instant(&found["last_seen"])), (&reported, *last));
     }
 
-    // Whose place in the order was changed meanwhile was tried once, for five seconds.
+    // The operation whose priority changed meanwhile had one attempt, of five seconds.
     let is_reordered = |one: &&(&str, Value)| one.1["backend"] == "reordered";
     for (_, one) in rows.iter().filter(is_reordered) {
         assert_eq!(
@@ -347,7 +351,7 @@ fn a_drain_loop_pushes_archives_before_cleanup_prunes_them() {
     configure(&place, s3, settings);
     let kept = place.json("cleanup --dry-run");
     assert_eq!((&kept["operations"], &kept["unpushed"]), (&json!(0), &json!(19)), "{kept:#}");
-    // There never was a cleanup, so one is due: it logs the pushes, and the same loop executes
+    // There has been no cleanup yet, so one is due: it logs the pushes, and the same loop executes
     // them.
     place.run("process");
     let keys =
@@ -369,7 +373,7 @@ fn any_backend_that_uploads_takes_pushes() {
     let place = Place::new();
     live(&place, 1);
     let planned = place.run("archive push /history --backend local --host h --dry-run");
-    // Those of one day that are small are joined first: of them only the folder is known.
+    // Small archives of one day are merged first, so only their folder is known in advance.
     let small = planned.lines().filter(|line| line.ends_with('/')).count();
     let whole = planned.lines().filter(|line| line.ends_with(".parquet")).count();
     assert_eq!(
@@ -392,7 +396,7 @@ fn any_backend_that_uploads_takes_pushes() {
     let again = place.run("archive push --host h --wait /history --backend local");
     assert!(again.contains("(2 pushed, 1 of days that are not over)"), "{again}");
     place.run("submit list /history/host=h --backend local --wait");
-    // A name that no folder of the table can have.
+    // A host name that cannot be the name of a folder.
     let refused = place.output("archive push /history --backend local --host a/b");
     assert_eq!(code(&refused), Some(2));
     assert!(text(&refused.stderr).contains("`a/b` cannot be the name of a host"), "{refused:?}");
@@ -405,14 +409,14 @@ fn any_backend_that_uploads_takes_pushes() {
 fn a_failed_push_is_reported_kept_and_retried() {
     let place = Place::new();
     live(&place, 1);
-    // A file is where the folder would be.
+    // A file has the name of the folder.
     place.run("submit upload hello.txt /history --backend local --wait");
     let failed = place.output("archive push /history --backend local --host h --wait");
     assert_eq!(code(&failed), Some(1), "{failed:?}");
     assert_eq!(place.run("archive list").matches(" failed ").count(), 2);
     let causes = place.json("failures");
     assert!(causes.to_string().contains("/history"), "{causes:#}");
-    assert_eq!(place.json("cleanup --age 0")["unpushed"], 15, "what failed is kept");
+    assert_eq!(place.json("cleanup --age 0")["unpushed"], 15, "archives of failed pushes are kept");
     let again = place.output("archive push /history --backend local --host h");
     assert!(
         text(&again.stderr).contains("logged earlier, is failed; run `wal-cli why "),
@@ -469,7 +473,7 @@ fn a_repair_without_a_manifest_pushes_the_same_names_again() {
     };
     assert!(destinations(&place.json("archive list")).is_empty(), "the record of the push is lost");
     let again = place.json("archive push /history --backend local --host h");
-    // The log knows their operations by their keys.
+    // The log finds the operations by their keys.
     assert_eq!((&again["logged"], &again["pushed"]), (&json!(0), &json!(2)), "{again:#}");
     assert_eq!(destinations(&place.json("archive list")), destinations(&before));
 }

@@ -1,8 +1,8 @@
-//! Actions of other processes between two steps of one call: each of these once lost, duplicated or
-//! blocked something.
+//! Actions of other processes between two steps of one call. Each test reproduces a defect that once
+//! lost, duplicated or blocked an operation.
 //!
-//! A disk around the simulated one calls back at chosen steps; there, other processes of the same
-//! machine act.
+//! A disk wrapped around the simulated one calls back at chosen steps, where other processes of the
+//! same machine act.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -34,7 +34,7 @@ enum At {
     TryLock,
 }
 
-/// Called before a step; what it returns takes the place of that step.
+/// Called before a step; if it returns a result, that replaces the step.
 type Hook = Arc<dyn Fn(At, &Path) -> Option<DiskResult<()>> + Send + Sync>;
 
 #[derive(Clone)]
@@ -143,7 +143,7 @@ fn layout() -> Layout {
 }
 
 fn clock() -> Arc<dyn Clock> {
-    // Ids come from the clock's chance, and no two processes may share it.
+    // Ids use the randomness of the clock, so each process needs a clock of its own.
     static SEED: AtomicUsize = AtomicUsize::new(1);
     let seed = SEED.fetch_add(1, Ordering::SeqCst) as u64;
     Arc::new(ManualClock::new(Time::from_millis(1_800_000_000_000), seed))
@@ -171,7 +171,7 @@ fn add(wal: &Wal, text: &str) -> OperationId {
     wal.append_new(vec![logged(text)]).unwrap()[0].id()
 }
 
-/// All that a fresh reader sees.
+/// Returns the ids of all operations that a new reader sees.
 fn ids(machine: &Machine) -> BTreeSet<OperationId> {
     let view = View::open(Arc::new(machine.process()), layout()).expect("readable");
     assert_eq!(view.damage(), None);
@@ -235,9 +235,9 @@ fn a_checkpoint_survives_a_recovery_that_skips_its_generation() {
         let acknowledged = acknowledged.lock().unwrap().clone();
         assert!(
             acknowledged.is_subset(&ids(&machine)),
-            "killed at {at}; the checkpoint said {result:?}"
+            "killed at {at}; the checkpoint returned {result:?}"
         );
-        add(&wal(&machine), "it goes on");
+        add(&wal(&machine), "after the checkpoint");
         wal(&machine).checkpoint().unwrap();
     }
 }
@@ -252,7 +252,7 @@ fn after_a_failed_flush_only_recovery_acknowledges() {
         if step == At::SyncData && is_journal(path) && !failed.swap(true, Ordering::SeqCst) {
             return Some(io_error(path, ErrorKind::Other));
         }
-        // Another waiter looks into `sync.lock` at the very moment.
+        // Another waiter reads `sync.lock` at the same moment.
         let mut held = held.lock().unwrap();
         if step == At::TryLock
             && path.ends_with("lock")
@@ -271,12 +271,12 @@ fn after_a_failed_flush_only_recovery_acknowledges() {
     if let Ok(written) = result {
         assert!(
             ids(&machine).contains(&written[0].id()),
-            "acknowledged, and lost by the power cut"
+            "an acknowledged operation was lost by the power cut"
         );
     }
 }
 
-/// Linux marks pages clean when a flush fails: a later one says yes and writes nothing.
+/// Linux marks pages clean when a flush fails: a later flush succeeds without writing them.
 #[test]
 fn a_rotation_distrusts_a_second_flush_of_the_same_pages() {
     let machine = Machine::new();
@@ -290,7 +290,7 @@ fn a_rotation_distrusts_a_second_flush_of_the_same_pages() {
             return None;
         }
         entered_by_b.store(true, Ordering::SeqCst);
-        // Meanwhile the other one waits for `sync.lock`, to rotate.
+        // Meanwhile the other process waits for `sync.lock`, to rotate.
         pause.sleep(Duration::from_millis(300));
         lost_by_b.store(true, Ordering::SeqCst);
         Some(io_error(path, ErrorKind::Other))
@@ -314,7 +314,7 @@ fn a_rotation_distrusts_a_second_flush_of_the_same_pages() {
     machine.power_cut(|| false);
     let seen = ids(&machine);
     for written in results.into_iter().flatten() {
-        assert!(seen.contains(&written[0].id()), "acknowledged and gone");
+        assert!(seen.contains(&written[0].id()), "an acknowledged operation was lost");
     }
 }
 
@@ -367,7 +367,7 @@ fn a_writer_outlives_the_removal_of_its_directory() {
     add(&wal(&machine), "new");
     if let Ok(written) = a.append_new(vec![logged("of A")]) {
         machine.power_cut(|| false);
-        assert!(ids(&machine).contains(&written[0].id()), "acknowledged, and not there");
+        assert!(ids(&machine).contains(&written[0].id()), "an acknowledged operation is missing");
     }
 }
 
@@ -450,7 +450,7 @@ fn a_cleanup_skips_operations_that_change_meanwhile() {
         cleaner
             .cleanup(Retention { max_age_days: 1, failed: true, keep_unpushed: false }, false)
             .unwrap();
-        other.checkpoint().expect("the log is sound");
+        other.checkpoint().expect("the log is valid");
         let view = View::open(Arc::new(machine.process()), layout()).unwrap();
         assert_eq!(view.damage(), None);
         let status = view.operation(Number::new(1)).unwrap().map(|operation| operation.status());
@@ -458,7 +458,7 @@ fn a_cleanup_skips_operations_that_change_meanwhile() {
         assert_eq!(
             status,
             (acted && !delete).then_some(Status::Pending),
-            "look {nth}, delete {delete}"
+            "read {nth}, delete {delete}"
         );
     }
 }
@@ -471,7 +471,7 @@ fn a_long_command_fits_into_the_notes() {
     (0..5).for_each(|_| {
         add(&wal, "x");
     });
-    assert_eq!(generations(&machine), 1, "notes that could not be read would cost a recovery each");
+    assert_eq!(generations(&machine), 1, "each unreadable note would cause a recovery");
 }
 
 #[test]
@@ -490,11 +490,11 @@ fn a_busy_log_is_not_called_damaged() {
         });
         let result =
             wal_on(Hooked { disk: machine.process(), hook }, Options::default()).checkpoint();
-        assert!(result.is_ok(), "look {nth}: {result:?}");
+        assert!(result.is_ok(), "read {nth}: {result:?}");
     }
 }
 
-/// A writer whose flush fails and whose page is dropped; `act` runs before it takes `lock` again.
+/// Returns a writer whose flush failed and lost its page; `act` runs before it takes `lock` again.
 fn with_dropped_page(machine: &Machine, act: impl Fn(&Machine) + Send + Sync + 'static) -> Wal {
     let (others, state) = (machine.clone(), AtomicUsize::new(0));
     let step_to = move |from: usize| {
@@ -530,7 +530,7 @@ fn a_reused_revision_is_not_mistaken_for_ones_own() {
     if let Ok(written) = result {
         assert!(
             ids(&machine).contains(&written[0].id()),
-            "acknowledged, and dropped by a recovery"
+            "an acknowledged operation was dropped by a recovery"
         );
     }
 }
@@ -557,7 +557,7 @@ fn a_claim_of_another_loop_is_not_mistaken_for_ones_own() {
     let machine = Machine::new();
     add(&wal(&machine), "one");
     let a = with_dropped_page(&machine, |machine| assert!(claim(&wal(machine)).unwrap()));
-    assert!(!matches!(claim(&a), Ok(true)), "both believe that the claim is theirs");
+    assert!(!matches!(claim(&a), Ok(true)), "both processes believe that they hold the claim");
 }
 
 #[test]
@@ -619,9 +619,12 @@ fn no_flipped_bit_of_a_parquet_file_goes_unnoticed() {
         machine.corrupt(&path, |bytes| bytes[at] ^= 1 << (at % 8));
     }
     machine.corrupt(&path, |bytes| bytes[good.len() / 2] ^= 1);
-    // As many as it holds: now it would be merged with them.
+    // As many as the file holds: a checkpoint would now merge it with them.
     (0..3).for_each(|_| {
         add(&a, "more");
     });
-    assert!(matches!(a.checkpoint(), Err(WalError::Damaged(_))), "it is not signed again");
+    assert!(
+        matches!(a.checkpoint(), Err(WalError::Damaged(_))),
+        "a damaged file must not be named by a new manifest"
+    );
 }

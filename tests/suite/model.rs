@@ -1,10 +1,10 @@
-//! Random lives of a log, compared with a plain model that shares no code with it.
+//! Random histories of a log, compared with a simple model that shares no code with it.
 //!
 //! Two processes of a simulated machine take turns; either may be killed at any disk operation, and
-//! power may be cut. Everything acknowledged must exist; everything in progress exists whole or not
-//! at all.
+//! power may be cut. Acknowledged operations must exist; the effect of an interrupted call exists
+//! completely or not at all.
 //!
-//! `WAL_CLI_LONG` sets the number of lives, `WAL_CLI_SEED` runs a single one.
+//! `WAL_CLI_LONG` sets the number of histories, `WAL_CLI_SEED` runs a single one.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -27,10 +27,10 @@ use wal_cli::wal::{
 
 const START: i64 = 1_800_000_000_000;
 const DAY_MS: i64 = 86_400_000;
-/// Steps of one life.
+/// The number of steps of one history.
 const STEPS: usize = 30;
 
-/// The model's view of an operation; statuses are plain words.
+/// An operation in the model; statuses are plain words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Row {
     status: &'static str,
@@ -103,7 +103,7 @@ impl Step {
         let failure = Failure {
             class: FailureClass::Transient,
             error_type: "test".into(),
-            message: "it did not work".into(),
+            message: "the attempt failed".into(),
         };
         match self {
             Step::Claim => {
@@ -145,9 +145,9 @@ struct Life {
     clock: Arc<ManualClock>,
     random: fastrand::Rng,
     model: Model,
-    /// The highest number of an operation that was ever known to be durable.
+    /// The highest number of an operation that was ever durable.
     highest: u64,
-    /// Texts of what the present step logs.
+    /// The texts of the operations that the current step logs.
     under_way: Vec<String>,
     steps: u64,
     writers: [Option<(MemoryDisk, Wal)>; 2],
@@ -213,10 +213,10 @@ impl Life {
         numbers
     }
 
-    /// One step of life; afterwards the log equals the model.
+    /// Runs one random step; afterwards the log equals the model.
     fn step(&mut self) {
         let which = self.random.usize(..2);
-        self.writer(which).expect("a sound log opens");
+        self.writer(which).expect("a valid log opens");
         let dies = self.random.u8(..5) == 0;
         if dies {
             let at = self.random.u64(..90);
@@ -228,7 +228,7 @@ impl Life {
             let kind = [ErrorKind::StorageFull, ErrorKind::Other][self.random.usize(..2)];
             let (at, for_good) = (self.random.u64(..60), self.random.bool());
             self.trace.push(format!(
-                "writer {which} gets {kind:?} at disk operation {at}, for good: {for_good}"
+                "writer {which} gets {kind:?} at disk operation {at}, permanently: {for_good}"
             ));
             self.writers[which].as_ref().unwrap().0.fail_after(at, kind, for_good);
         }
@@ -248,7 +248,7 @@ impl Life {
                     .map(|(written, ())| self.logged(&written))
             }
             10..=11 => {
-                // Small ones are a frame, larger ones partitions and a manifest.
+                // Small batches become a frame, larger ones partitions and a manifest.
                 let count = self.random.usize(1..25);
                 self.trace.push(format!("writer {which} adds a batch of {count}"));
                 let new = self.some_new(count);
@@ -274,7 +274,7 @@ impl Life {
                         for number in &numbers {
                             let operation = view
                                 .operation(Number::new(*number))?
-                                .expect("a known operation is there");
+                                .expect("a known operation exists");
                             changes.push(Change::Next(Known::from(&operation), step.event(time)));
                         }
                         Ok((changes, ()))
@@ -311,25 +311,29 @@ impl Life {
         let disk = &self.writers[which].as_ref().unwrap().0;
         let died = !disk.is_alive(disk.identity().pid, disk.identity().started);
         if !died {
-            // Operations that were not reached do not appear later.
+            // Operations that the step did not log must not appear later.
             disk.kill_after(u64::MAX);
             disk.stop_failing();
             match result {
                 Ok(()) => {}
-                Err(_) if !fails => result.expect("what is asked of a sound log works"),
+                Err(_) if !fails => result.expect("a valid log accepts the step"),
                 Err(WalError::NotLogged(_)) => {
                     let seen = self.observe();
                     if is_cleanup {
-                        // It makes several commits; a failure of the last one says nothing about
-                        // the others.
+                        // A cleanup makes several commits; if the last one fails, the others may
+                        // have succeeded.
                         self.settle(&before, false);
                     } else {
-                        same(&seen, &before, "after an error that says that nothing was logged");
+                        same(
+                            &seen,
+                            &before,
+                            "a reader after an error which reports that nothing was logged",
+                        );
                         self.model = before;
                     }
                 }
                 Err(error) => {
-                    self.trace.push(format!("it got: {error}"));
+                    self.trace.push(format!("error: {error}"));
                     self.settle(&before, false);
                 }
             }
@@ -342,7 +346,7 @@ impl Life {
             // Another process may act, and be acknowledged, between the death and a power cut.
             let acted = self.random.bool();
             if acted {
-                self.trace.push("the other one acts after the death".into());
+                self.trace.push("the other writer acts after the death".into());
                 self.settle(&before, result.is_ok());
             }
             if self.random.bool() {
@@ -356,7 +360,7 @@ impl Life {
         self.compare();
     }
 
-    /// After a death, a new write makes the log durable; that decides which of both models holds.
+    /// Writes after a death, which makes the log durable, and decides which of two models holds.
     fn settle(&mut self, before: &Model, acknowledged: bool) {
         let other = self.random.usize(..2);
         self.writer(other).expect("a log opens after a death");
@@ -376,13 +380,13 @@ impl Life {
         }
         assert!(
             seen == self.model || seen == *before || is_partial_cleanup(&seen, before, &self.model),
-            "neither before nor after:\nseen   {seen:?}\nbefore {before:?}\nafter  {:?}",
+            "the log is in neither state:\nseen   {seen:?}\nbefore {before:?}\nafter  {:?}",
             self.model
         );
         self.model = seen;
     }
 
-    /// New operations for the present step, each with a text of its own.
+    /// Returns new operations for the current step, each with a unique text.
     fn some_new(&mut self, count: usize) -> Vec<Logged> {
         self.under_way = (0..count).map(|nth| format!("{}.{nth}", self.steps)).collect();
         let new = self.under_way.iter().map(|text| {
@@ -397,7 +401,7 @@ impl Life {
         new.collect()
     }
 
-    /// The step's operations got these numbers.
+    /// Adds the operations of the step to the model, under these numbers.
     fn logged(&mut self, written: &[Written]) {
         let numbers: Vec<u64> = written.iter().map(|written| written.number.get()).collect();
         self.insert(&numbers);
@@ -431,11 +435,11 @@ impl Life {
             for entry in disk.list(&directory).unwrap_or_default() {
                 let path = directory.join(entry.name);
                 let bytes = disk.read(&path).unwrap();
-                // A file that a power cut tore is not one of ours.
+                // A file torn by a power cut is ignored.
                 let Ok(table) = Table::open(disk, &path, &sha256_hex(&bytes)) else { continue };
                 for row in table.read_all().unwrap_or_default() {
                     let first = ids.entry(row.number).or_insert(row.id);
-                    assert_eq!(*first, row.id, "number {} was given twice", row.number);
+                    assert_eq!(*first, row.id, "number {} belongs to two operations", row.number);
                 }
             }
         }
@@ -456,7 +460,7 @@ impl Life {
         &self.writers[which].as_ref().unwrap().1
     }
 
-    /// The log through a fresh reader.
+    /// Returns the log as a new reader sees it.
     fn observe(&self) -> Model {
         let disk = self.machine.process();
         let view = View::open(Arc::new(disk), layout()).expect("a reader can read");
@@ -477,14 +481,14 @@ impl Life {
             },
         )
         .expect("a reader can read all");
-        assert!(ids.is_sorted(), "the oldest come first");
+        assert!(ids.is_sorted(), "operations are sorted by age");
         let total: u64 = view.counts().values().sum();
-        assert_eq!(total, model.len() as u64, "counts agree with what is there");
+        assert_eq!(total, model.len() as u64, "counts match the operations");
         for ((status, _, _), count) in view.counts() {
             let rows = model.values().filter(|row| row.status == status.as_str()).count();
             assert_eq!(count, rows as u64, "{status}");
         }
-        // Each lookup opens files: a few are enough, over thousands of lives.
+        // Each lookup opens files: a few per step are enough over thousands of histories.
         for (number, id) in ids.into_iter().rev().step_by(7).take(3) {
             assert_eq!(view.operation_by_id(id).unwrap().unwrap().number, number);
             assert_eq!(view.operation(number).unwrap().unwrap().id, id);
@@ -494,7 +498,7 @@ impl Life {
 
     fn compare(&mut self) {
         let seen = self.observe();
-        same(&seen, &self.model, "a fresh reader");
+        same(&seen, &self.model, "a new reader");
         if self.random.u8(..6) == 0 {
             self.check_numbers();
         }
@@ -527,12 +531,12 @@ fn same(seen: &Model, expected: &Model, who: &str) {
         assert_eq!(
             seen.get(number),
             expected.get(number),
-            "operation {number} as {who} sees it (left), and as it is"
+            "operation {number} as {who} sees it (left), and in the model"
         );
     }
 }
 
-/// A cleanup prunes files one commit at a time, after a checkpoint: some of them may be gone.
+/// A cleanup prunes files one commit at a time, after a checkpoint: some may be pruned already.
 fn is_partial_cleanup(seen: &Model, before: &Model, after: &Model) -> bool {
     seen.iter().all(|(number, row)| before.get(number) == Some(row))
         && after.keys().all(|n| seen.contains_key(n))
@@ -581,5 +585,5 @@ fn random_lives_agree_with_the_model() {
             scope.spawn(move || (0..lives).filter(|seed| seed % 2 == half).for_each(live));
         }
     });
-    println!("{lives} lives of {STEPS} steps each agree with the model");
+    println!("{lives} histories of {STEPS} steps each agree with the model");
 }

@@ -1,4 +1,4 @@
-//! What a drain loop knows about unreachable backends: from its own attempts, and from earlier
+//! How a drain loop learns that backends are unreachable: from its own attempts, and from earlier
 //! runs.
 
 use std::sync::atomic::Ordering;
@@ -38,7 +38,7 @@ fn a_backend_unreachable_in_the_last_run_is_probed_first() {
         );
     }
     assert_eq!(scenario.calls("a"), "one", "the others were probes");
-    assert_eq!(scenario.get(1).history.len(), 3, "which leave no trace in it");
+    assert_eq!(scenario.get(1).history.len(), 3, "probes are not recorded in the history");
     set_unreachable(&scenario, false);
     assert_eq!(scenario.process().completed, 2);
     assert_eq!(scenario.calls("a"), "one one two");
@@ -57,13 +57,13 @@ fn retries_are_due_at_once_when_their_backend_recovers() {
     assert_eq!(scenario.get(1).status(), Status::Retrying);
     set_unreachable(&scenario, false);
     scenario.wait(1);
-    assert_eq!(scenario.process().completed, 2, "no operation waits out the hour");
+    assert_eq!(scenario.process().completed, 2, "no operation waits for the rest of its hour");
     let released = scenario.get(1).history.iter().any(|entry| {
         entry.from == Some(Status::Retrying)
             && entry.reason.as_deref().is_some_and(|reason| reason.contains("is reachable again"))
     });
     assert!(released, "{:#?}", scenario.get(1).history);
-    assert_eq!(scenario.get(1).retry_count, 1, "what was spent stays spent");
+    assert_eq!(scenario.get(1).retry_count, 1, "the attempt stays spent");
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn a_failure_after_the_recovery_waits_its_backoff() {
         assert_eq!(scenario.process().completed, 0);
         scenario.wait(60);
     }
-    assert_eq!(scenario.calls("a"), "one one", "it is back, but that is not why this failed");
+    assert_eq!(scenario.calls("a"), "one one", "the outage was not the cause of this failure");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_manual_probe_closes_the_breaker_for_the_next_run() {
     scenario.process();
     set_unreachable(&scenario, false);
     let probed = scenario.client().backend_health(Some(&backend("a"))).unwrap();
-    assert_eq!(probed[0].status, HealthStatus::Online, "of two checks the last one decides");
+    assert_eq!(probed[0].status, HealthStatus::Online, "the last of two checks decides");
     assert!(probed[0].recovered_at().is_some());
     assert_eq!(scenario.process().completed, 1);
 }
@@ -118,7 +118,7 @@ fn only_named_operations_are_released() {
 fn an_operation_that_alone_meets_outages_delays_no_other() {
     let mut scenario = Scenario::new();
     scenario.settings.retry_delay = Duration::from_secs(60);
-    // Each probe succeeds, and each attempt of this one reports an outage.
+    // Each probe succeeds, and each attempt of this operation reports an outage.
     scenario
         .act("a", "poison", &vec![Act::Fail(FailureClass::Outage); 99])
         .add("a", "poison good better");
@@ -143,8 +143,8 @@ fn an_operation_that_alone_meets_outages_delays_no_other() {
 #[test]
 fn an_outage_that_only_operations_notice_spends_nothing() {
     let scenario = Scenario::new();
-    // Each probe succeeds, and every attempt reports an outage: a program without its interpreter,
-    // say.
+    // Each probe succeeds, and every attempt reports an outage, as with a program whose interpreter
+    // is missing.
     for name in ["one", "two", "three"] {
         scenario.act("a", name, &vec![Act::Fail(FailureClass::Outage); 20]);
     }
@@ -165,7 +165,7 @@ fn an_outage_that_only_operations_notice_spends_nothing() {
     let calls = scenario.calls("a");
     assert!(
         ["one", "two", "three"].iter().all(|name| calls.matches(name).count() >= 3),
-        "all had their turn: {calls}"
+        "all were attempted: {calls}"
     );
     for name in ["one", "two", "three"] {
         scenario.act("a", name, &[]);
@@ -173,7 +173,7 @@ fn an_outage_that_only_operations_notice_spends_nothing() {
     assert_eq!(scenario.process().completed, 3);
 }
 
-/// A drain loop in a thread of its own that follows, until `then` is through.
+/// Runs a drain loop with `--follow` in a thread of its own until `then` returns.
 fn following(scenario: &Scenario, then: impl FnOnce()) -> wal_cli::client::ProcessReport {
     let (client, stop) = (scenario.client(), Stop::new());
     std::thread::scope(|scope| {
@@ -187,9 +187,9 @@ fn following(scenario: &Scenario, then: impl FnOnce()) -> wal_cli::client::Proce
     })
 }
 
-/// Lets time pass until something has come about.
-fn until(scenario: &Scenario, come_about: impl Fn() -> bool) {
-    while !come_about() {
+/// Advances the clock until a condition holds.
+fn until(scenario: &Scenario, holds: impl Fn() -> bool) {
+    while !holds() {
         scenario.clock.advance(Duration::from_millis(100));
         std::thread::yield_now();
     }
@@ -279,7 +279,7 @@ fn a_requested_retry_delay_outlasts_a_recovery() {
     set_unreachable(&scenario, false);
     scenario.wait(60);
     assert_eq!(scenario.process().completed, 1);
-    assert_eq!(scenario.get(1).status(), Status::Retrying, "it asked for half an hour");
+    assert_eq!(scenario.get(1).status(), Status::Retrying, "the backend asked for half an hour");
     scenario.wait(1800);
     assert_eq!(scenario.process().completed, 1);
 }
@@ -295,7 +295,7 @@ fn why_reports_the_latest_check() {
     assert_eq!(why(), wal_cli::client::Reason::BackendUnreachable);
     scenario.wait(5);
     scenario.client().backend_health(None).unwrap();
-    assert_eq!(why(), wal_cli::client::Reason::NoDrainLoop, "a later check was good");
+    assert_eq!(why(), wal_cli::client::Reason::NoDrainLoop, "a later check succeeded");
     set_unreachable(&scenario, true);
     scenario.wait(5);
     scenario.client().backend_health(None).unwrap();

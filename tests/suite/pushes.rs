@@ -1,5 +1,5 @@
-//! Archive pushes: no completed operation is missing both here and there, whatever happens in
-//! between.
+//! Archive pushes: every completed operation is in the log or at the destination, whatever
+//! interrupts a push.
 
 mod lives;
 
@@ -40,13 +40,13 @@ fn is_push(operation: &Operation) -> bool {
     operation.idempotency_key.as_deref().is_some_and(|key| key.starts_with("archive push "))
 }
 
-/// A log, and the place where its archives go.
+/// A log, and the destination of its archives.
 struct World {
     machine: Machine,
     clock: Arc<ManualClock>,
     /// Rows by destination.
     there: BTreeMap<String, Vec<Operation>>,
-    /// The revision with which each operation was completed that was acknowledged so.
+    /// The revision of each acknowledged completion.
     completed: BTreeMap<OperationId, u64>,
 }
 
@@ -93,7 +93,7 @@ impl World {
         self.clock.set(Time::parse_rfc3339(text).unwrap());
     }
 
-    /// Days pass.
+    /// Lets days pass.
     fn pass(&self, days: u64) {
         self.clock.advance(Duration::from_secs(days * DAY));
     }
@@ -111,7 +111,7 @@ impl World {
         Ok(())
     }
 
-    /// Claims operations and ends them; how many there were.
+    /// Claims operations and settles them. Returns their number.
     fn end(
         &mut self,
         wal: &Wal,
@@ -143,7 +143,7 @@ impl World {
         Ok(numbers.len())
     }
 
-    /// Executes pushes as a drain loop does: it sends the bytes that were promised when logging.
+    /// Executes pushes as a drain loop does, and checks that the bytes are those that were logged.
     fn carry_out(&mut self, wal: &Wal) -> Result<usize, WalError> {
         let disk: Arc<dyn Disk> = Arc::new(self.machine.process());
         for operation in all(wal)?.iter().filter(|operation| is_push(operation)) {
@@ -151,24 +151,26 @@ impl World {
                 let path = Path::new(&operation.parameters["path"]);
                 let source = operation.source.as_ref().unwrap();
                 let sha256 = source.sha256.clone().unwrap();
-                let metadata = disk.metadata(path).expect("what is to be pushed is there");
+                let metadata = disk.metadata(path).expect("the archive exists");
                 assert_eq!(
                     (metadata.len, metadata.mtime_ns, metadata.inode),
                     (source.size, source.mtime_ns, source.inode)
                 );
-                let rows =
-                    Table::open(&*disk, path, &sha256).expect("as it was").read_all().unwrap();
+                let rows = Table::open(&*disk, path, &sha256)
+                    .expect("the archive is unchanged")
+                    .read_all()
+                    .unwrap();
                 let to = operation.parameters["destination"].clone();
                 assert!(to.contains(&sha256[..8]), "{to}");
                 if let Some(before) = self.there.insert(to.clone(), rows) {
-                    assert_eq!(before, self.there[&to], "the same name for the same bytes");
+                    assert_eq!(before, self.there[&to], "one name stands for one content");
                 }
             }
         }
         self.end(wal, is_push, true)
     }
 
-    /// Pushes and carries out until nothing is left to push.
+    /// Logs and executes pushes until nothing is left to push.
     fn push_all(&mut self, wal: &Wal, to: &str) {
         for _ in 0..4 {
             let report = wal.push(&push_to(to)).unwrap();
@@ -177,10 +179,11 @@ impl World {
             }
             self.carry_out(wal).unwrap();
         }
-        panic!("there is always something to push");
+        panic!("pushes do not end");
     }
 
-    /// Whatever was completed is here or there, and what is marked is here until it is there.
+    /// Asserts that every completed operation is in the log or at the destination, and that marked
+    /// archives stay until they are pushed.
     fn check(&self, when: &str) {
         let view = self.view();
         assert_eq!(view.damage(), None, "{when}");
@@ -207,16 +210,13 @@ impl World {
         }
         let mut keys = BTreeSet::new();
         for operation in everything(&view) {
-            // A push needs its archive in place.
+            // A pending push needs its archive.
             if is_push(&operation) && !operation.status().is_terminal() {
                 let to = &operation.parameters["destination"];
                 let marks =
                     view.manifest().unwrap().files.iter().filter(|file| file.is_being_pushed());
                 let mut marks = marks.filter_map(|file| file.pushed.as_ref());
-                assert!(
-                    marks.any(|pushed| pushed.to == *to),
-                    "{when}: nothing holds {operation:?}"
-                );
+                assert!(marks.any(|pushed| pushed.to == *to), "{when}: {operation:?} is lost");
             }
             if let Some(key) = &operation.idempotency_key {
                 assert!(keys.insert(key.clone()), "{when}: {key} is logged twice");
@@ -247,7 +247,7 @@ fn all(wal: &Wal) -> Result<Vec<Operation>, WalError> {
     })
 }
 
-/// The next event of operations; their ids and new revisions.
+/// Records the next event of operations, and returns their ids and new revisions.
 fn next(
     wal: &Wal,
     numbers: &BTreeSet<Number>,
@@ -298,13 +298,13 @@ fn past_days_are_merged_and_pushed_once() {
     assert_eq!(states(&world), ["open", "open", "open"]);
     assert_eq!(wal.push(&push_to("/h")).unwrap(), unlogged(0, 3));
     world.pass(1);
-    // Two of the journal, of the new day.
+    // Two operations of the new day, still in the journal.
     world.complete(&wal, 2).unwrap();
     let planned = world.view().plan_push(&push_to("/h"), world.clock.now(), 16).unwrap();
     assert_eq!(
         destinations(&planned),
         ["/h/host=web1/date=2026-11-20/"; 3],
-        "they are joined first"
+        "the archives are merged first"
     );
     let report = wal.push(&push_to("/h/")).unwrap();
     assert_eq!((report.logged(), report.pushed, report.open), (1, 0, 1));
@@ -324,7 +324,7 @@ fn past_days_are_merged_and_pushed_once() {
     let logged = view.operation_by_key(&format!("archive push {to}")).unwrap().unwrap();
     assert_eq!((logged.operation_type.as_str(), logged.max_retries), ("upload", 5));
     assert_eq!(states(&world), ["open", "pushing"]);
-    // A second push logs nothing, before and after it is carried out.
+    // A second push logs nothing, before or after the first one is executed.
     let again = wal.push(&push_to("/h")).unwrap();
     assert_eq!(
         (again.logged(), again.archives[0].existing, again.archives[0].operation),
@@ -336,7 +336,7 @@ fn past_days_are_merged_and_pushed_once() {
     assert_eq!(wal.push(&push_to("/h")).unwrap(), unlogged(1, 2));
     let before = manifest(&bytes);
     assert_eq!(wal.push(&push_to("/elsewhere")).unwrap(), unlogged(1, 2));
-    assert_eq!(manifest(&bytes), before, "nothing is written if nothing is to be pushed");
+    assert_eq!(manifest(&bytes), before, "without anything to push, nothing is written");
     assert_eq!(world.there[&to].len(), 6);
     world.check("at the end");
 }
@@ -345,7 +345,7 @@ fn past_days_are_merged_and_pushed_once() {
 fn deleted_operations_are_not_pushed() {
     let mut world = World::new();
     let wal = world.wal();
-    // More than half full, and a small one.
+    // One archive that is more than half full, and a small one.
     for (count, then) in [(24, 0), (2, 1)] {
         world.complete(&wal, count).unwrap();
         wal.checkpoint().unwrap();
@@ -357,7 +357,7 @@ fn deleted_operations_are_not_pushed() {
     }
     let planned = world.view().plan_push(&push_to("/h"), world.clock.now(), 16).unwrap();
     assert!(planned.archives.len() > 1, "{planned:?}");
-    // Each is rewritten, since rows of it were deleted.
+    // Each is rewritten, since some of its rows were deleted.
     assert!(
         planned.archives.iter().all(|archive| archive.to.ends_with("/date=2026-11-20/")),
         "{planned:?}"
@@ -371,7 +371,7 @@ fn deleted_operations_are_not_pushed() {
     assert_eq!(there, world.completed.keys().copied().collect());
     assert_eq!(there.len(), 26 - gone.len());
     world.check("at the end");
-    // Nothing is rewritten a second time.
+    // Neither is rewritten a second time.
     assert!(wal.push(&push_to("/h")).unwrap().archives.is_empty());
 }
 
@@ -418,7 +418,7 @@ fn late_completions_go_to_a_second_file_of_a_pushed_day() {
     world.complete(&wal, 1).unwrap();
     world.pass(1);
     world.push_all(&wal, "/h");
-    // A clock that was set back. It follows operations of a later day, so it is as old as those.
+    // The clock was set back: the operation follows those of a later day, so it counts as that old.
     for (count, then) in
         [(1, "2026-11-22T13:00:00Z"), (1, "2026-11-23T13:00:00Z"), (2, "2026-11-24T13:00:00Z")]
     {
@@ -449,7 +449,7 @@ fn retention_waits_for_a_completed_push() {
     world.complete(&wal, 3).unwrap();
     wal.checkpoint().unwrap();
     world.pass(5);
-    // Not marked: kept only if archives are to be pushed.
+    // Not marked: kept only if pushes are configured.
     assert_eq!(wal.cleanup(KEEP, true).unwrap().unpushed, 3);
     assert_eq!(wal.cleanup(KEEP, false).unwrap().unpushed, 3);
     let plain = Retention { keep_unpushed: false, ..KEEP };
@@ -472,16 +472,20 @@ fn retention_waits_for_a_completed_push() {
     })
     .unwrap();
     assert_eq!(world.carry_out(&wal).unwrap(), 1);
-    // The cleanup itself sees that it is done.
+    // The cleanup itself notices that the push completed.
     let plan = wal.cleanup(KEEP, false).unwrap();
     assert_eq!((plan.archives.len(), plan.unpushed), (1, 0));
-    world.check("dropped here, there for good");
-    // The push itself is in an archive of today; that holds nothing else, and is never pushed.
+    world.check("pruned in the log, kept at the destination");
+    // The push operation is in an archive of today that holds nothing else, which is never pushed.
     world.pass(1);
     wal.checkpoint().unwrap();
     assert_eq!(states(&world), ["bare"]);
     assert_eq!(wal.push(&push_to("/h")).unwrap(), PushReport::default());
-    assert_eq!(wal.cleanup(KEEP, false).unwrap().archives.len(), 1, "it holds nothing up either");
+    assert_eq!(
+        wal.cleanup(KEEP, false).unwrap().archives.len(),
+        1,
+        "it does not delay pruning either"
+    );
 }
 
 #[test]
@@ -495,7 +499,7 @@ fn a_failed_push_may_be_sent_elsewhere_or_logged_again() {
     assert_eq!(
         (waiting.logged(), destinations(&waiting)),
         (0, destinations(&wrong)),
-        "what is on its way stays so"
+        "a pending push keeps its destination"
     );
     world.end(&wal, is_push, false).unwrap();
     let right = wal.push(&push_to("/right")).unwrap();
@@ -516,7 +520,7 @@ fn a_failed_push_may_be_sent_elsewhere_or_logged_again() {
 fn a_wrong_clock_ends_no_day() {
     let mut world = World::new();
     let wal = world.wal();
-    // Completed under a clock in 3010, then under a right one: its successors decide its day.
+    // Completed with the clock in 3010, then with a correct one: later operations decide the day.
     world.set("3010-06-01T12:00:00Z");
     world.complete(&wal, 1).unwrap();
     wal.checkpoint().unwrap();
@@ -524,7 +528,7 @@ fn a_wrong_clock_ends_no_day() {
     assert_eq!(states(&world), ["open"]);
     world.complete(&wal, 1).unwrap();
     wal.checkpoint().unwrap();
-    // With one of 1970, it is as old as what came before it.
+    // Completed with the clock in 1970, it counts as old as its predecessors.
     world.set("1970-01-01T12:00:00Z");
     world.complete(&wal, 1).unwrap();
     wal.checkpoint().unwrap();
@@ -538,7 +542,7 @@ fn a_wrong_clock_ends_no_day() {
     assert_eq!(dates, ["date=1970-01-01", "date=2026-11-20", "date=3010-06-01"]);
     world.carry_out(&wal).unwrap();
     world.check("every clock");
-    // Set back, nothing is over; nothing is taken back either.
+    // With the clock set back, no day has ended, and nothing is undone either.
     world.set("1970-01-02T12:00:00Z");
     assert_eq!(wal.push(&push_to("/h")).unwrap().logged(), 0);
     assert_eq!(states(&world).iter().filter(|state| **state == "pushed").count(), 3);
@@ -573,7 +577,7 @@ fn the_next_push_completes_an_interrupted_one() {
     before.push_all(&wal, "/h");
     before.complete(&wal, 3).unwrap();
     before.pass(1);
-    // One archive is pushed already; one is to be, and one more comes out of the journal.
+    // One archive has been pushed, one has not, and one more comes from the journal.
     before.complete(&wal, 2).unwrap();
     before.pass(1);
     drop(wal);
@@ -624,7 +628,7 @@ fn the_next_push_completes_an_interrupted_one() {
             let files = world.view().manifest().unwrap().files.clone();
             assert!(
                 files.iter().all(|file| file.pushed.is_none()),
-                "{when}: all that is pushed may go"
+                "{when}: all pushed archives may be pruned"
             );
         }
         if finished {
@@ -634,7 +638,7 @@ fn the_next_push_completes_an_interrupted_one() {
             break;
         }
     }
-    assert!(marked_only > 0, "no kill hit the moment between the mark and the operation");
+    assert!(marked_only > 0, "no kill happened between the mark and the operation");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! One log on a simulated machine, with backends that do what a script says.
+//! One log on a simulated machine, with scripted backends.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,20 +19,20 @@ use wal_cli::operation::{
 };
 use wal_cli::wal::{Layout, View};
 
-/// What a scripted backend does with its next call for an operation.
+/// The reaction of a scripted backend to the next call for an operation.
 #[derive(Debug, Clone)]
 pub enum Act {
     Done,
     Fail(FailureClass),
     RetryAfter(u64),
     Unanswered,
-    /// The answer is lost, and the backend is unreachable from then on.
+    /// Loses the answer, and is unreachable from then on.
     Lost,
-    /// The whole process dies in the middle of it.
+    /// Kills the whole process during the call.
     Die,
     /// Continues until it is asked to stop.
     Hang,
-    /// The same, with an unknown outcome.
+    /// Continues until it is asked to stop, with an unknown outcome.
     HangUnanswered,
 }
 
@@ -42,13 +42,12 @@ pub struct Script {
     pub acts: Mutex<BTreeMap<String, Vec<Act>>>,
     pub calls: Mutex<Vec<String>>,
     pub answers: Mutex<BTreeMap<String, AttemptStatus>>,
-    /// What a look at completed operations finds; all others are intact, and of `hangs` none finds
-    /// anything.
+    /// Results of audits; operations without one are intact, and an audit of `hangs` never returns.
     pub audits: Mutex<BTreeMap<String, AuditResult>>,
-    /// Those that were looked at.
+    /// The operations that were audited.
     pub audited: Mutex<Vec<String>>,
     pub unreachable: AtomicBool,
-    /// Whether it has no time for questions.
+    /// True if queries fail because the backend is busy.
     pub busy: AtomicBool,
     pub process: Mutex<Option<MemoryDisk>>,
 }
@@ -90,7 +89,7 @@ impl Backend for Script {
         let failure = |class| Failure {
             class,
             error_type: "scripted".into(),
-            message: "as the script says".into(),
+            message: "failed as scripted".into(),
         };
         match act.unwrap_or(Act::Done) {
             Act::Done => Ok(Outcome { cid: Some(format!("cid-of-{name}")), ..Outcome::default() }),
@@ -130,7 +129,7 @@ impl Backend for Script {
             ));
         }
         if self.busy.load(Ordering::SeqCst) {
-            return Err(AttemptError::transient("busy", "ask me later"));
+            return Err(AttemptError::transient("busy", "try again later"));
         }
         Ok(self
             .answers
@@ -157,7 +156,7 @@ impl Backend for Script {
             ));
         }
         if self.busy.load(Ordering::SeqCst) {
-            return Err(AttemptError::transient("busy", "ask me later"));
+            return Err(AttemptError::transient("busy", "try again later"));
         }
         if name == "hangs" {
             while !attempt.is_cancelled() {
@@ -198,8 +197,7 @@ pub struct Scenario {
 
 impl Scenario {
     pub fn new() -> Scenario {
-        // Threads that wait for a lock make the clock run, however slow the thread that holds it
-        // is.
+        // Threads that wait for a lock advance the clock, even if the thread that holds it is slow.
         let lock_timeout = Duration::from_secs(86_400);
         let settings = Settings { jobs: 1, lock_timeout, ..Settings::at(PathBuf::from("/wal")) };
         Scenario {

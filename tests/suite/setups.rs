@@ -1,5 +1,5 @@
-//! Initial states for commands: logs in every condition that matters.
-#![expect(clippy::disallowed_methods, reason = "it makes and damages files as others would")]
+//! Initial states for commands: logs in every relevant condition.
+#![expect(clippy::disallowed_methods, reason = "creates and damages files as other programs would")]
 
 use std::fs::File;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::adoption;
 use super::binary::Place;
 
-/// A situation to begin with. What it returns is kept for as long as the command runs.
+/// Prepares an initial state. A returned file is kept open while the command runs.
 pub type Setup = fn(&Place) -> Option<File>;
 
 /// Two files, and no log.
@@ -31,14 +31,14 @@ pub fn one_with_a_key(place: &Place) -> Option<File> {
     None
 }
 
-/// The first file is added.
+/// The first file is added and stored.
 pub fn one_completed(place: &Place) -> Option<File> {
     nothing(place);
     place.run("add --backend local a.txt --wait");
     None
 }
 
-/// The files are added; the content of the first is gone.
+/// Both files are stored; the stored content of the first is missing.
 pub fn one_gone(place: &Place) -> Option<File> {
     nothing(place);
     place.run("add --backend local a.txt b.txt --wait");
@@ -51,14 +51,14 @@ pub fn one_gone(place: &Place) -> Option<File> {
     None
 }
 
-/// And so is the file.
+/// As `one_gone`, and the source file is missing, too.
 pub fn one_gone_with_its_file(place: &Place) -> Option<File> {
     one_gone(place);
     std::fs::remove_file(place.path("a.txt")).unwrap();
     None
 }
 
-/// The first one was added to a backend that the settings do not name any more.
+/// The first file was added to a backend that is no longer configured.
 pub fn one_of_a_backend_of_old(place: &Place) -> Option<File> {
     place.settings("[backends.old]\ntype = \"local\"\n");
     nothing(place);
@@ -67,7 +67,7 @@ pub fn one_of_a_backend_of_old(place: &Place) -> Option<File> {
     None
 }
 
-/// The first was there when it was logged, and is gone; the second one is fine.
+/// The first operation failed, since its source file was removed; the second completed.
 pub fn one_failed(place: &Place) -> Option<File> {
     nothing(place);
     place.run("add --spool never --backend local b.txt a.txt");
@@ -77,7 +77,7 @@ pub fn one_failed(place: &Place) -> Option<File> {
     None
 }
 
-/// A logged source that has vanished.
+/// The first file is logged, and its source file no longer exists.
 pub fn one_will_fail(place: &Place) -> Option<File> {
     nothing(place);
     place.run("add --spool never --backend local a.txt");
@@ -85,14 +85,14 @@ pub fn one_will_fail(place: &Place) -> Option<File> {
     None
 }
 
-/// The first file is logged, and set aside.
+/// The first file is logged, and held.
 pub fn one_held(place: &Place) -> Option<File> {
     one_pending(place);
     place.run("hold 1");
     None
 }
 
-/// The first file is logged, and the second to be added after it.
+/// Both files are logged; the second waits for the first.
 pub fn one_after_another(place: &Place) -> Option<File> {
     nothing(place);
     place.run("add --backend local --spool never a.txt");
@@ -100,7 +100,7 @@ pub fn one_after_another(place: &Place) -> Option<File> {
     None
 }
 
-/// The first is gone, and the second failed with it.
+/// The first operation failed, and the second, which depends on it, failed with it.
 pub fn two_generations_failed(place: &Place) -> Option<File> {
     one_after_another(place);
     std::fs::remove_file(place.path("a.txt")).unwrap();
@@ -109,14 +109,14 @@ pub fn two_generations_failed(place: &Place) -> Option<File> {
     None
 }
 
-/// The first was cancelled before it ran.
+/// The first operation was cancelled before it ran.
 pub fn one_cancelled(place: &Place) -> Option<File> {
     one_pending(place);
     place.run("cancel 1");
     None
 }
 
-/// A backend failed the first, which waits for its next attempt.
+/// The first operation failed once, and waits for its next attempt.
 pub fn one_retrying(place: &Place) -> Option<File> {
     configured(place, "[backends.mock]\nfailure_rate = 1.0\n");
     place.run("add --backend mock b.txt");
@@ -124,14 +124,14 @@ pub fn one_retrying(place: &Place) -> Option<File> {
     None
 }
 
-/// The first went on as the second, which another backend is to carry out.
+/// The first operation was redirected to another backend, as the second.
 pub fn one_redirected(place: &Place) -> Option<File> {
     one_pending(place);
     place.run("retry 1 --backend mock");
     None
 }
 
-/// A drain loop died while it carried the second out; the first is done.
+/// A drain loop died while it executed the second operation; the first is completed.
 pub fn one_left_claimed(place: &Place) -> Option<File> {
     configured(place, "[backends.mock]\nlatency_ms = 600000\n");
     place.run("add --backend mock b.txt");
@@ -148,7 +148,7 @@ pub fn one_left_claimed(place: &Place) -> Option<File> {
     None
 }
 
-/// The same, and it is to stop.
+/// As `one_left_claimed`, and the operation was asked to stop.
 pub fn one_asked_to_stop(place: &Place) -> Option<File> {
     one_left_claimed(place);
     place.run("cancel 2");
@@ -176,7 +176,7 @@ pub fn drain_locked(place: &Place) -> Option<File> {
     locked(place, "process.lock")
 }
 
-/// More paths than a frame takes.
+/// A list of more paths than fit in a frame.
 pub fn long_list(place: &Place) -> Option<File> {
     nothing(place);
     place.file("list", &"a.txt\n".repeat(1001));
@@ -207,13 +207,13 @@ pub fn checkpoint_locked(place: &Place) -> Option<File> {
     locked(place, "checkpoint.lock")
 }
 
-/// The first operation is in a partition, the second in a frame that cannot be read any more.
+/// The first operation is in a partition, the second in a frame that is damaged.
 pub fn damaged(place: &Place) -> Option<File> {
     one_completed(place);
     damage(place)
 }
 
-/// The same, but the first operation has failed.
+/// As `damaged`, but the first operation has failed.
 pub fn damaged_with_a_failure(place: &Place) -> Option<File> {
     one_failed(place);
     damage(place)
@@ -232,7 +232,7 @@ pub fn damage(place: &Place) -> Option<File> {
     None
 }
 
-/// The same, while a drain loop is at work.
+/// As `damaged`, while a drain loop seems to run.
 pub fn damaged_and_draining(place: &Place) -> Option<File> {
     damaged(place);
     let path = place.log().join("process.lock");
@@ -257,7 +257,7 @@ pub fn configured(place: &Place, text: &str) -> Option<File> {
 }
 
 pub fn full_disk(place: &Place) -> Option<File> {
-    // No disk has that much free space: this simulates a full disk without root.
+    // No disk has this much free space: this simulates a full disk without root.
     configured(place, "min_free_bytes = \"900 TiB\"\n")
 }
 
@@ -269,7 +269,7 @@ pub fn broken_settings(place: &Place) -> Option<File> {
     configured(place, "job = 4\n")
 }
 
-/// Settings that are no TOML.
+/// A settings file that is not valid TOML.
 pub fn torn_settings(place: &Place) -> Option<File> {
     configured(place, "jobs = [\n")
 }
@@ -278,46 +278,46 @@ pub fn mock_offline(place: &Place) -> Option<File> {
     configured(place, "[backends.mock]\noffline = true\n")
 }
 
-/// Nothing listens at the address of the node.
+/// No process listens at the address of the node.
 pub fn kubo_away(place: &Place) -> Option<File> {
     configured(place, "[backends.ipfs]\nendpoint = \"http://127.0.0.1:1/api/v0\"\n")
 }
 
-/// A directory that the original system left some time ago.
+/// A directory that the original system last changed some time ago.
 pub fn original(place: &Place) -> Option<File> {
     nothing(place);
     adoption::put(place, "mixed", Duration::from_secs(3600));
     None
 }
 
-/// Archives of days that are long over.
+/// Archives of past days.
 pub fn past_archives(place: &Place) -> Option<File> {
     original(place);
     place.run("checkpoint");
     None
 }
 
-/// They are logged to be pushed.
+/// Archives of past days, whose pushes are logged.
 pub fn past_archives_pushed(place: &Place) -> Option<File> {
     past_archives(place);
     place.run("archive push /h --backend local --host web1");
     None
 }
 
-/// A file is where they would go.
+/// Archives of past days, and a file with the name of their destination.
 pub fn past_archives_in_the_way(place: &Place) -> Option<File> {
     past_archives(place);
     place.run("submit upload a.txt /h --backend local --wait");
     None
 }
 
-/// A drain loop seems to run, which takes nothing.
+/// Archives of past days; a drain loop seems to run, and executes nothing.
 pub fn past_archives_drain_locked(place: &Place) -> Option<File> {
     past_archives(place);
     drain_locked(place)
 }
 
-/// It is still at work.
+/// A directory that the original system changed a moment ago.
 pub fn original_at_work(place: &Place) -> Option<File> {
     nothing(place);
     adoption::put(place, "mixed", Duration::from_secs(1));

@@ -1,8 +1,8 @@
 //! The spool on a simulated machine: kills, power cuts and other processes between any two disk
 //! operations.
 //!
-//! Invariants: an operation in the log that has not completed finds its content, whole;
-//! acknowledged operations are in the log; and once all have completed, a checkpoint leaves the
+//! Invariants: the complete content of every operation in the log that has not completed exists;
+//! acknowledged operations are in the log; and after all have completed, a checkpoint leaves the
 //! spool empty.
 
 use std::collections::BTreeSet;
@@ -25,7 +25,7 @@ use wal_cli::wal::{Change, Known, Layout, NotTaken, Options, Order, View, Wal, W
 /// An action before one of a process's disk operations.
 type Act = Box<dyn FnOnce() + Send>;
 
-/// A disk that lets others act before one of its operations.
+/// A disk that runs an action before one of its operations.
 #[derive(Clone)]
 struct Between {
     disk: MemoryDisk,
@@ -123,7 +123,7 @@ impl DiskFile for BetweenFile {
     }
 }
 
-/// A machine with a log and a file to be added, and what was promised to whom.
+/// A machine with a log and a file to add, and the operations that were acknowledged.
 #[derive(Clone)]
 struct World {
     machine: Machine,
@@ -162,12 +162,12 @@ impl World {
         Wal::open(Arc::new(disk), self.clock.clone(), layout(), options)
     }
 
-    /// A process of its own does something; what comes of it, it keeps to itself.
+    /// Runs a step in a process of its own, and ignores the result.
     fn does(&self, step: Step) {
         let _ = self.run(self.machine.process(), step);
     }
 
-    /// The same, and it must work.
+    /// Runs a step in a process of its own, which must succeed.
     fn must(&self, step: Step) {
         self.run(self.machine.process(), step).unwrap();
     }
@@ -209,7 +209,7 @@ impl World {
         let acknowledged = &*self.acknowledged.lock().unwrap() - &*self.deleted.lock().unwrap();
         assert!(
             acknowledged.is_subset(&ids),
-            "{when}: {acknowledged:?} were acknowledged, {ids:?} are there"
+            "{when}: acknowledged {acknowledged:?}, but the log has {ids:?}"
         );
         for operation in operations.iter().filter(|operation| is_open(operation)) {
             let name = operation.source.as_ref().unwrap().spool.as_deref().unwrap();
@@ -229,7 +229,7 @@ impl World {
         entries.into_iter().map(|entry| entry.name.into_string().unwrap()).collect()
     }
 
-    /// Everything is completed, and nothing is left over.
+    /// Completes all operations, and asserts that the spool is empty then.
     fn end(&self, when: &str) {
         self.check(when);
         self.must(Step::Add("same"));
@@ -263,7 +263,7 @@ const STEPS: [Step; 6] = [
     Step::Checkpoint,
 ];
 
-/// Returns whether it may still need its content.
+/// Returns whether an operation may still need its content.
 fn is_open(operation: &Operation) -> bool {
     operation.status() != Status::Completed && operation.redirected_to.is_none()
 }
@@ -417,7 +417,7 @@ impl Cut {
     }
 }
 
-/// For each disk operation of each step: the process dies there; for some, the power goes, too.
+/// Kills the process at each disk operation of each step, in some cases together with a power cut.
 fn killed_everywhere(abilities: (bool, bool), cuts: &[Cut], before: &[Step]) {
     let mut deaths = 0;
     for step in STEPS {
@@ -468,7 +468,7 @@ fn kills_lose_and_leak_nothing_without_hard_links() {
     killed_everywhere((false, false), &CUTS[1..4], &[Step::Add("same")]);
 }
 
-/// Before each disk operation of each step, another process does something else, minutes later.
+/// Before each disk operation of each step, another process runs another step, minutes later.
 #[test]
 fn other_processes_between_any_two_steps_remove_nothing() {
     let mut meetings = 0;
@@ -483,17 +483,17 @@ fn other_processes_between_any_two_steps_remove_nothing() {
                     others.clock.advance(Duration::from_secs(120));
                     others.does(other);
                 });
-                // It may report that another process was faster.
+                // An error may report that another process was faster.
                 let result = world.run(disk.clone(), step);
                 let when = format!(
-                    "{other:?} before disk operation {at} of {step:?}, which said {result:?}"
+                    "{other:?} before disk operation {at} of {step:?}, which returned {result:?}"
                 );
                 world.check(&when);
                 if !disk.has_acted() {
                     break;
                 }
                 if let (Step::Add(_), Err(error)) = (step, &result) {
-                    panic!("{when}: an add need not fail because of others: {error}");
+                    panic!("{when}: an add failed because of another process: {error}");
                 }
                 world.end(&when);
                 meetings += 1;
@@ -504,13 +504,13 @@ fn other_processes_between_any_two_steps_remove_nothing() {
     assert!(meetings > 1000);
 }
 
-/// Remains of a dead process, found by a checkpoint that dies as well.
+/// A checkpoint dies while it sweeps the files of a dead process.
 #[test]
 fn a_sweep_may_die_anywhere() {
     for at in 0.. {
         let world = World::new();
         world.must(Step::Add("other"));
-        // Dead at every place of an addition, so that everything that can be left behind is.
+        // Dies at every disk operation of an addition, to leave every possible remainder.
         for at in 0..60 {
             let dying = world.machine.process();
             dying.kill_after(at);
@@ -528,7 +528,7 @@ fn a_sweep_may_die_anywhere() {
     }
 }
 
-/// Nothing is logged, nothing is left, and the next one works.
+/// After the error nothing is logged, no file remains, and the next addition succeeds.
 #[test]
 fn a_full_disk_at_any_step_logs_and_keeps_nothing() {
     for abilities in [(true, false), (true, true), (false, false)] {
@@ -569,7 +569,7 @@ fn a_full_disk_at_any_step_logs_and_keeps_nothing() {
     }
 }
 
-/// A file that is written to at any moment is copied as before or after, or again, or not at all.
+/// A file that is written to while it is copied is copied as before, as after, again, or not at all.
 #[test]
 fn a_copy_is_a_consistent_snapshot() {
     let versions = ["a", "b"].map(|letter| letter.repeat(600_000).into_bytes());
@@ -585,7 +585,7 @@ fn a_copy_is_a_consistent_snapshot() {
             (&writer as &dyn Disk).write_new_synced(&path, &versions[0]).unwrap();
             let (target, new) = (path.clone(), versions[1].clone());
             let write = move || {
-                // Replaced as a whole, and then again in place.
+                // Replaced by a rename, and then overwritten in place.
                 (&writer as &dyn Disk).write_new_synced(Path::new("/new"), &new).unwrap();
                 writer.rename(Path::new("/new"), &target).unwrap();
                 let file = writer.open(&target, Access::Write).unwrap();
@@ -596,7 +596,7 @@ fn a_copy_is_a_consistent_snapshot() {
             let mut stage = wal.stage_content().unwrap();
             let hash_max = if always { 1000 } else { u64::MAX };
             let (source, staged) =
-                stage.take(&path, u64::MAX, hash_max).expect("it changes only once");
+                stage.take(&path, u64::MAX, hash_max).expect("the file changes only once");
             let written =
                 wal.append_staged(vec![(logged("x", source.clone()), Some(staged))]).unwrap();
             drop(stage);
@@ -604,7 +604,9 @@ fn a_copy_is_a_consistent_snapshot() {
             let copy =
                 (&disk as &dyn Disk).read(&layout().spooled_for(name, written[0].id())).unwrap();
             let version = versions.iter().position(|version| *version == copy);
-            let version = version.unwrap_or_else(|| panic!("at {at}: neither before nor after"));
+            let version = version.unwrap_or_else(|| {
+                panic!("at {at}: the copy is neither the old nor the new content")
+            });
             assert_eq!(source.sha256.is_some(), !(clones && always));
             outcomes.insert((version, clones, source.sha256.is_some()));
         }

@@ -13,7 +13,7 @@ use crate::suite::scenario::{Scenario, backend};
 
 const NAMES: &str = "one two three four five";
 
-/// Completions that were reported.
+/// The completions that were reported.
 #[derive(Default)]
 struct Told(Vec<u64>);
 
@@ -35,8 +35,8 @@ fn client(scenario: &Scenario, kill_after: u64) -> (Client, wal_cli::disk::Memor
     (client, disk)
 }
 
-/// Runs a drain that dies after `at` disk operations, and then a complete one. Returns the
-/// operations of the first.
+/// Runs a drain that dies after `at` disk operations, and then a complete one. Returns the number of
+/// disk operations of the first.
 fn drain(at: u64) -> u64 {
     let scenario = Scenario::new();
     scenario.add("a", NAMES);
@@ -51,7 +51,7 @@ fn drain(at: u64) -> u64 {
         let mut random = fastrand::Rng::with_seed(at);
         scenario.machine.power_cut(|| at % 3 == 1 && random.bool());
     }
-    // The backend knows what it has done.
+    // The backend remembers its effects.
     let done = scenario.scripts["a"].calls.lock().unwrap().clone();
     let answers = done.into_iter().map(|name| (name, AttemptStatus::Done(Outcome::default())));
     *scenario.scripts["a"].answers.lock().unwrap() = answers.collect();

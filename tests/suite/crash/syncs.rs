@@ -1,9 +1,9 @@
-//! Checks that the crash matrix has teeth: each flush of the log is left out, and each pair of
-//! publication and removal swapped, one at a time, and the crash matrix must notice.
+//! Checks that the crash matrix finds defects: one at a time, each flush of the log is left out, and
+//! each pair of publication and removal is swapped. Some case of the crash matrix must fail.
 //!
-//! `flushes.txt` lists where each missing flush is noticed. A change of the log may move that: then
-//! it is searched for again, and `WAL_CLI_BLESS=1` writes it down. Entries with a `?` are open: no
-//! case is known that notices them.
+//! `flushes.txt` names such a case for each flush. A change of the log may invalidate it: then the
+//! test searches for another, and `WAL_CLI_BLESS=1` writes it to the file. For entries with a `?`, no
+//! case is known.
 #![expect(clippy::disallowed_methods, reason = "it reads the sources, and keeps a table")]
 
 use std::backtrace::Backtrace;
@@ -20,27 +20,27 @@ use super::watched::{Call, Verdict, Watch, Watched};
 use super::world::{Deed, World};
 use super::{OPERATIONS_MAX, PLAIN, WORKLOADS, Workload, replaying, try_all};
 
-/// Moments of the power cut that are tried for each flush.
+/// The number of moments of the power cut that are tried for each flush.
 const MOMENTS: usize = 24;
 
-/// Variants: the writes that are kept, and whether a second process acts before.
+/// The number of variants: the writes that are kept, and whether a second process acts before.
 const SEEDS: u64 = 32;
 
-/// Places in the matrix that are tried for each flush.
+/// The number of places in the matrix that are tried for each flush.
 const OCCURRENCES: usize = 10;
 
-/// Flushes that are not tried here, by how they begin, and why.
+/// Flushes that are not tried, by the beginning of their names, with the reason.
 const JUSTIFIED: &[(&str, &str)] = &[
-    ("wal/reserve.rs ", "what a power cut takes of the reserve, the next checkpoint makes again"),
+    ("wal/reserve.rs ", "the next checkpoint recreates the reserve after a power cut"),
     (
         "wal/open.rs open: above the log",
-        "who makes the log flushes them once more; making directories always flushes them",
+        "the process that creates the log flushes them again, as for all new directories",
     ),
     (
         "wal/journal/recover.rs recover_locked: above the log",
-        "who makes a log flushes them; this is for a log that was moved",
+        "the process that creates a log flushes them; this is for a log that was moved",
     ),
-    ("wal/repair/mod.rs start_generation: above the log", "the same"),
+    ("wal/repair/mod.rs start_generation: above the log", "as for `recover_locked`"),
 ];
 
 fn is_justified(name: &str) -> bool {
@@ -50,11 +50,11 @@ fn is_justified(name: &str) -> bool {
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suite/crash/flushes.txt");
 
 thread_local! {
-    /// Panics of this thread are expected, and not worth a word.
+    /// True while panics of this thread are expected, and not printed.
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Returns whether it panics, as it should.
+/// Returns whether the call panics, without printing the panic.
 fn is_noticed(check: impl FnOnce()) -> bool {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -71,7 +71,7 @@ fn is_noticed(check: impl FnOnce()) -> bool {
     noticed
 }
 
-/// A flush that the log asks for: the line of its source, and what is flushed.
+/// A flush in the code of the log: its source line, and the role of the flushed path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Site {
     /// Below `src/`.
@@ -81,7 +81,7 @@ struct Site {
 }
 
 impl Site {
-    /// The function that asks, which outlives changes of lines.
+    /// The function, which identifies the flush when lines move.
     fn function(&self, sources: &BTreeMap<String, String>) -> String {
         let lines: Vec<&str> = sources[&self.file].lines().take(self.line as usize).collect();
         let name = lines.iter().rev().find_map(|line| {
@@ -93,13 +93,13 @@ impl Site {
     }
 }
 
-/// Where in the matrix a flush is asked for.
+/// A flush in a run of the matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Occurrence {
     workload: usize,
-    /// At which of its operations the process before died; none: it is the workload's own process.
+    /// The disk operation at which the previous process died; `None` for the workload's own process.
     recovers: Option<u64>,
-    /// The ordinal of the flush in its process, and that of the last one of its series.
+    /// The ordinals of the first and the last flush of its series in its process.
     nth: (u64, u64),
 }
 
@@ -109,11 +109,11 @@ impl Occurrence {
     }
 }
 
-/// Where it is noticed that a flush is missing.
+/// A case that fails if a flush is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Notice {
     occurrence: Occurrence,
-    /// The operation at which the power goes.
+    /// The operation at which the power is cut.
     at: u64,
     seed: u64,
 }
@@ -167,20 +167,20 @@ fn role(path: &Path) -> String {
     }
 }
 
-/// The line of the log that asks for what is happening.
+/// Returns the line of the log that called the current disk operation.
 fn site_of(path: &Path) -> Site {
     let trace = Backtrace::force_capture().to_string();
     let places = trace.lines().filter_map(|line| line.trim().strip_prefix("at "));
     let mut ours = places.filter_map(|place| place.trim_start_matches("./").strip_prefix("src/"));
     let place = ours.find(|place| place.starts_with("wal/"));
     let mut parts =
-        place.unwrap_or_else(|| panic!("nobody of the log asks for it:\n{trace}")).split(':');
+        place.unwrap_or_else(|| panic!("no function of the log calls it:\n{trace}")).split(':');
     let file = parts.next().unwrap().to_owned();
     Site { file, line: parts.next().unwrap().parse().unwrap(), what: role(path) }
 }
 
-/// Runs a workload on a disk that counts flushes; `each` gets the number of operations before, and
-/// decides.
+/// Runs a workload on a disk that counts flushes; `each` gets the number of operations before one,
+/// and decides whether it happens.
 fn run_watched(
     workload: &Workload,
     world: &mut World,
@@ -210,7 +210,7 @@ impl Occurrence {
         if self.recovers.is_some() { &RECOVERER } else { &WORKLOADS[self.workload] }
     }
 
-    /// The world in which the process with this flush begins.
+    /// Returns the world in which the process with this flush begins.
     fn world(&self, worlds: &[World], seed: u64) -> World {
         let mut world = worlds[self.workload].fork(seed);
         if let Some(at) = self.recovers {
@@ -219,7 +219,7 @@ impl Occurrence {
         world
     }
 
-    /// Where the matrix notices that it is left out.
+    /// Returns a case that fails if this flush is left out.
     fn noticed(&self, worlds: &[World]) -> Option<Notice> {
         let (this, later) = (*self, Arc::new(Mutex::new(Vec::new())));
         let noted = later.clone();
@@ -234,7 +234,7 @@ impl Occurrence {
                 if this.is(asked) { Verdict::LeaveOut } else { Verdict::Go }
             },
         );
-        // Just before something else becomes durable, just after it, and at the end.
+        // Just before the next flush, just after it, and at the end.
         let mut moments = std::mem::take(&mut *later.lock().unwrap());
         moments.truncate(MOMENTS);
         moments.push(all);
@@ -246,7 +246,7 @@ impl Occurrence {
 }
 
 impl Notice {
-    /// Returns whether the crash matrix notices that the flush is missing, and nothing else.
+    /// Returns whether the case fails without the flush, and passes with it.
     fn holds(&self, worlds: &[World]) -> bool {
         self.fails(worlds, true) && !self.fails(worlds, false)
     }
@@ -261,14 +261,14 @@ impl Notice {
             if seed % 2 == 1 {
                 world.second_acts(seed / 2);
             }
-            // First all, nothing, names alone, content alone; then whatever chance keeps.
+            // First all, nothing, names alone, content alone; then random writes.
             world.power_cut(if seed < 8 { seed / 2 } else { 4 + 6 * (at << 8 | seed) });
             world.check_goes_on();
         })
     }
 }
 
-/// All flushes that workloads, and those who recover from their deaths, ask for.
+/// Returns all flushes of the workloads, and of the processes that recover after their deaths.
 fn occurrences(worlds: &[World]) -> BTreeMap<Site, Vec<Occurrence>> {
     let mut found: BTreeMap<Site, Vec<Occurrence>> = BTreeMap::new();
     let mut record = |occurrence: Occurrence| {
@@ -283,7 +283,7 @@ fn occurrences(worlds: &[World]) -> BTreeMap<Site, Vec<Occurrence>> {
         for (nth, _, site) in &sites {
             let known = found.entry(site.clone()).or_default();
             match known.last_mut() {
-                // In a row, such as after making each missing directory: it is left out as a whole.
+                // A series, such as one for each new directory, is left out as a whole.
                 Some(before)
                     if (before.workload, before.recovers)
                         == (occurrence.workload, occurrence.recovers)
@@ -301,8 +301,8 @@ fn occurrences(worlds: &[World]) -> BTreeMap<Site, Vec<Occurrence>> {
             *seen.entry(site).or_default() += 1;
             if seen[site] <= 2 {
                 deaths.push(*before);
-                // Before a note says that it is being flushed: another process flushes it when
-                // rotating, or before.
+                // Before its note announces the flush: another process flushes when rotating, or
+                // before.
                 if site.file == "wal/journal/group_commit.rs" {
                     deaths.push(*before - 1);
                 }
@@ -312,7 +312,7 @@ fn occurrences(worlds: &[World]) -> BTreeMap<Site, Vec<Occurrence>> {
     };
     for workload in 0..WORKLOADS.len() {
         let own = record(Occurrence { workload, recovers: None, nth: (0, 0) });
-        // A process that dies just before a flush leaves the most behind.
+        // A process that dies just before a flush leaves the most unsynced writes.
         for at in own {
             record(Occurrence { workload, recovers: Some(at), nth: (0, 0) });
         }
@@ -320,7 +320,7 @@ fn occurrences(worlds: &[World]) -> BTreeMap<Site, Vec<Occurrence>> {
     found
 }
 
-/// Some of the places where a flush is asked for, as different as can be.
+/// Returns some of the occurrences of a flush, as different as possible.
 fn some_of(occurrences: &[Occurrence]) -> Vec<Occurrence> {
     let mut workloads = BTreeSet::new();
     let own =
@@ -331,7 +331,7 @@ fn some_of(occurrences: &[Occurrence]) -> Vec<Occurrence> {
     own.chain(recovering.into_iter().step_by(stride)).copied().collect()
 }
 
-/// The sources of the log, below `src/`.
+/// Returns the sources of the log, by path below `src/`.
 fn sources() -> BTreeMap<String, String> {
     let above = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
     let mut sources = BTreeMap::new();
@@ -352,7 +352,7 @@ fn sources() -> BTreeMap<String, String> {
     sources
 }
 
-/// The lines of the log that ask for a flush, whatever it is of.
+/// Returns the file and function of every line of the log that flushes.
 fn lines_that_flush(sources: &BTreeMap<String, String>) -> BTreeSet<(String, String)> {
     let calls = [
         "sync_data()",
@@ -386,7 +386,7 @@ fn each_flush_is_needed() {
     for (site, occurrences) in occurrences(&worlds) {
         let function = site.function(&sources);
         functions.insert((site.file.clone(), function.clone()));
-        // The second one in the same function, of the same thing, is another one.
+        // A second flush of the same role in the same function has a name of its own.
         let mut name = format!("{} {function}: {}", site.file, site.what);
         while named.contains_key(&name) {
             name.push('\'');
@@ -397,7 +397,7 @@ fn each_flush_is_needed() {
     let is_open =
         |(file, function): &&(String, String)| !is_justified(&format!("{file} {function}"));
     let untried: Vec<_> = asking.difference(&functions).filter(is_open).collect();
-    assert!(untried.is_empty(), "no workload comes by these flushes: {untried:?}");
+    assert!(untried.is_empty(), "no workload reaches these flushes: {untried:?}");
     let table = std::fs::read_to_string(TABLE).unwrap_or_default();
     let known: BTreeMap<&str, Notice> = table
         .lines()
@@ -450,23 +450,23 @@ fn each_flush_is_needed() {
             lines.iter().map(|(name, notice)| format!("{name} = {notice}\n")).collect();
         std::fs::write(TABLE, text).unwrap();
     }
-    assert_eq!(missed, [] as [String; 0], "nothing notices when these flushes are left out");
+    assert_eq!(missed, [] as [String; 0], "no case fails when these flushes are left out");
     println!(
-        "{} flushes, each noticed when it is left out; {} open; {} groups are not tried",
+        "{} flushes whose absence is noticed; {} open; {} groups are not tried",
         renewed.len(),
         open.len(),
         JUSTIFIED.len()
     );
 }
 
-/// Something that is published, and what is only then removed.
+/// A publication, and a removal that may only follow it.
 struct Pair {
     name: &'static str,
     publishes: fn(&Call<'_>) -> bool,
     removes: fn(&Call<'_>) -> bool,
-    /// All publications up to the removal are delayed, since several steps publish the same.
+    /// True if several steps publish the same, so that all of them are delayed until the removal.
     is_repeated: bool,
-    /// How many unsynced writes survive a cut, see `World::power_cut`.
+    /// The unsynced writes that survive a cut; see `World::power_cut`.
     seeds: &'static [u64],
 }
 
@@ -497,8 +497,8 @@ const PAIRS: &[Pair] = &[
         seeds: &[0, 1],
     },
     Pair {
-        name: "manifest with what was adopted, then the originals",
-        // A process that removes has seen the manifest: only its durability can be late.
+        name: "manifest with the adopted operations, then the originals",
+        // A process that removes files has seen the manifest: only its durability can be late.
         publishes: |call| call.action == "sync directory" && call.path == Path::new("/home/wal"),
         removes: |call| call.action == "rename" && is_at(call.to, "/home/wal/quarantine/original/"),
         is_repeated: true,
@@ -518,13 +518,13 @@ const PAIRS: &[Pair] = &[
 struct Held {
     renames: Vec<(PathBuf, PathBuf)>,
     flushes: Vec<PathBuf>,
-    /// The removal has begun: the publications that were held back come next.
+    /// True if the removal has happened, so that the delayed publications come next.
     removing: bool,
-    /// Number of late publications.
+    /// The number of late publications.
     swapped: u64,
 }
 
-/// A disk on which the nth removal comes before what should be published first.
+/// Returns a disk on which the nth removal happens before its publication.
 fn swapped(pair: &'static Pair, nth: u64) -> (Watch, Arc<Mutex<Held>>) {
     let held = Arc::new(Mutex::new(Held::default()));
     let ours = held.clone();
@@ -577,15 +577,11 @@ fn nothing_is_removed_before_its_replacement_is_published() {
             .iter()
             .find_map(|workload| Some((workload.name, noticed_swap(pair, workload)?)));
         println!("{}: noticed in {noticed:?}", pair.name);
-        assert!(
-            noticed.is_some(),
-            "nothing notices when this is the other way round: {}",
-            pair.name
-        );
+        assert!(noticed.is_some(), "no case fails when this order is reversed: {}", pair.name);
     }
 }
 
-/// Returns which delayed publication of a workload is noticed at which cut.
+/// Returns a delayed publication of a workload, and a cut at which a case fails because of it.
 fn noticed_swap(pair: &'static Pair, workload: &Workload) -> Option<(u64, u64, u64)> {
     let world = workload.world();
     for nth in 0..12 {
@@ -598,7 +594,7 @@ fn noticed_swap(pair: &'static Pair, workload: &Workload) -> Option<(u64, u64, u
             is_noticed(|| drop(workload.run_on(&mut world, disk.clone(), watched)));
             OPERATIONS_MAX - disk.operations_left().unwrap()
         };
-        // Was anything removed before it at all?
+        // Skips publications before which nothing was removed.
         if held.lock().unwrap().swapped == 0 {
             continue;
         }
@@ -615,7 +611,7 @@ fn noticed_swap(pair: &'static Pair, workload: &Workload) -> Option<(u64, u64, u
                     world.check_goes_on();
                 })
             };
-            // It is the swap that is noticed, and nothing else.
+            // The case must pass without the swap.
             if fails(swapped(pair, nth).0) && !fails(Arc::new(|_, _| Verdict::Go)) {
                 return Some((nth, at, seed));
             }

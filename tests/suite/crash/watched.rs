@@ -1,4 +1,4 @@
-//! A disk that asks before each operation of a simulated process whether it succeeds.
+//! A disk with a hook before each operation of a simulated process that decides its result.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use wal_cli::disk::{Access, Disk, DiskFile, DiskResult, Entry, Identity, MemoryD
 pub struct Call<'a> {
     pub action: &'static str,
     pub path: &'a Path,
-    /// Where it is renamed or linked to.
+    /// The target of a rename or link.
     pub to: Option<&'a Path>,
 }
 
-/// Its result; only operations that return nothing can be left out.
+/// The decision; only operations without a return value can be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Go,

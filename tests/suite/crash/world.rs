@@ -1,4 +1,4 @@
-//! A log on a simulated machine, and what it must hold given what its processes acknowledged.
+//! A log on a simulated machine, and the states that it may have, given what was acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -27,14 +27,14 @@ type History = Vec<(&'static str, &'static str)>;
 /// The content of a log: the history of each operation, by its text.
 pub type State = BTreeMap<String, History>;
 
-/// One call of a process. Operations are named by their texts.
+/// One call of a process. Operations are identified by their texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed {
-    /// Opens it for writing: the first run in a new directory, an adoption.
+    /// Opens the log for writing: a first run in a new directory, or an adoption.
     Open,
-    /// Logs operations in one frame, or in a batch if they are too many for one.
+    /// Logs operations in one frame, or in a batch if they do not fit in one.
     Add(&'static str),
-    /// Logs an operation with a key; the second time it is there already.
+    /// Logs an operation with a key; the second time it exists already.
     Keyed(&'static str),
     /// Logs an operation with content in the spool.
     Spool(&'static str),
@@ -44,23 +44,23 @@ pub enum Deed {
     Delay(&'static str),
     Again(&'static str),
     Hold(&'static str),
-    /// Its effect is missing: it continues as another operation, whose text ends with a `+`.
+    /// Reopens an operation; the text of its successor ends with `+`.
     Reopen(&'static str),
     Delete(&'static str),
     Checkpoint,
     Maintain,
     /// Prunes operations that completed more than this many days ago.
     Cleanup(u64),
-    /// Hours pass.
+    /// Lets this many hours pass.
     Pass(u64),
-    /// It is restored from a copy without empty directories.
+    /// Restores the log from a copy without empty directories.
     Restore,
 }
 
 /// Possible contents of the log.
 #[derive(Debug, Clone, Default)]
 pub struct Expected {
-    /// It is one of these,
+    /// The permitted states,
     pub candidates: Vec<State>,
     /// without any of these operations.
     pub droppable: BTreeSet<String>,
@@ -76,7 +76,7 @@ impl Expected {
         })
     }
 
-    /// Acknowledged state that a user relies on.
+    /// Fixes the state that was observed and acknowledged.
     fn settle(&mut self, seen: &State) {
         if self.droppable.is_empty() {
             self.candidates = vec![seen.clone()];
@@ -90,23 +90,22 @@ pub struct World {
     pub clock: Arc<ManualClock>,
     pub options: Options,
     pub expected: Expected,
-    /// The numbers of those that were acknowledged.
+    /// The numbers of acknowledged operations.
     numbers: BTreeMap<Number, String>,
-    /// The directory of the original that was there at first.
+    /// The initial directory of the original system.
     original: Option<&'static str>,
-    /// It has harmless damage in these files: a process that opens the log repairs it
-    /// first.
+    /// Files with damage that loses nothing: a process that opens the log repairs it first.
     evidence: Option<Vec<Vec<u8>>>,
-    /// Decides what comes at random.
+    /// The seed of random choices.
     seed: u64,
-    /// A repair was acknowledged: from then on the log must be valid.
+    /// True if a repair was acknowledged, after which the log must be valid.
     mended: AtomicBool,
 }
 
-/// Damages a log, and says which files of it.
+/// Damages a log, and returns the damaged files.
 pub type Damage = fn(&Machine) -> &'static [&'static str];
 
-/// Removes what an operation with content in the spool reads; what others share with it stays.
+/// Removes the links through which operations read spooled content; shared content remains.
 pub fn remove_spool_links(machine: &Machine) {
     let disk = machine.process();
     let spool = layout().base().join("spool");
@@ -123,7 +122,7 @@ pub fn layout() -> Layout {
 }
 
 fn texts(list: &str) -> Vec<String> {
-    // `name*20` is twenty of them.
+    // `name*20` means twenty operations.
     let many = |word: &str| match word.split_once('*') {
         Some((name, count)) => {
             (0..count.parse().unwrap()).map(|nth: usize| format!("{name}{nth}")).collect()
@@ -151,19 +150,19 @@ fn logged(text: &str) -> Logged {
     )
 }
 
-/// Returns the name of an operation: adopted ones have their ids.
+/// Returns the text of an operation; that of an adopted one is its id.
 fn text_of(operation: &Operation) -> String {
     operation.parameters.get("text").cloned().unwrap_or_else(|| operation.id.to_string())
 }
 
-/// Chances of a life: no two processes share them, and all of them follow from the first.
+/// Returns a clock whose randomness is unique to its process, and follows from the seed.
 fn clock_at(now: Time, seed: u64) -> Arc<ManualClock> {
     Arc::new(ManualClock::new(now, seed))
 }
 
 impl World {
-    /// Returns a machine with `spooled` as files to add, and a directory of the original, if so
-    /// named.
+    /// Returns a machine with `spooled` as files to add, and, if named, a directory of the original
+    /// system.
     pub fn new(options: Options, original: Option<&'static str>) -> World {
         let machine = Machine::new();
         let disk = machine.process();
@@ -226,7 +225,7 @@ impl World {
         wal_cli::wal::repair(disk, &*self.clock, &layout(), &self.options)
     }
 
-    /// Opens the log; one that has been damaged is repaired before, as its owner would.
+    /// Opens the log, after a repair if it is damaged.
     pub fn open(&self, disk: impl Disk + 'static) -> Result<Wal, WalError> {
         let disk: Arc<dyn Disk> = Arc::new(disk);
         if !self.mended.load(Ordering::SeqCst) {
@@ -236,14 +235,14 @@ impl World {
         Wal::open(disk, self.clock.clone(), layout(), self.options.clone())
     }
 
-    /// All deeds, by a process of its own that nothing happens to.
+    /// Performs all deeds in a new process, without interruption.
     pub fn does(&mut self, deeds: &[Deed]) {
         let disk = self.machine.process();
         let wal = self.open(disk).unwrap();
         deeds.iter().for_each(|deed| self.does_with(&wal, *deed).unwrap());
     }
 
-    /// One deed. What may be in the log afterwards follows from what it says.
+    /// Performs one deed, and derives the permitted states from its result.
     pub fn does_with(&mut self, wal: &Wal, deed: Deed) -> Result<(), WalError> {
         let before = self.expected.clone();
         let mut after = before.clone();
@@ -256,7 +255,8 @@ impl World {
                 self.numbers.extend(numbers.iter().cloned());
                 after
             }
-            // Others may still see what is not durable: that nothing was logged, everybody sees.
+            // Other processes may see records that are not durable, but if nothing was logged, none
+            // may see any.
             Err(WalError::NotLogged(_) | WalError::NoSpace { .. }) if !deed.is_in_steps() => before,
             Err(_) => {
                 let mut either = before;
@@ -385,7 +385,7 @@ impl World {
                 let id = wal.new_id(now, 0);
                 wal.transact(|view| {
                     let named = |operation: &Operation| text_of(operation) == text;
-                    let old = all(view)?.into_iter().find(named).expect("it is there");
+                    let old = all(view)?.into_iter().find(named).expect("the operation exists");
                     let mut new = logged(&format!("{text}+"));
                     new.redirected_from = Some(old.id);
                     let reopened = Change::Next(Known::from(&old), Event::Reopened { to: id });
@@ -416,7 +416,7 @@ impl World {
         disk.sync_dir(layout().base()).unwrap();
     }
 
-    /// Writes the next event of each operation, all in one frame; returns their previous states.
+    /// Writes the next event of each operation in one frame, and returns their previous states.
     fn next(
         &self,
         wal: &Wal,
@@ -439,13 +439,14 @@ impl World {
         Ok(before)
     }
 
-    /// Returns what a fresh reader sees, at the latest after a repair.
+    /// Returns the state that a new reader sees, after a repair if the log is damaged.
     pub fn seen(&self) -> State {
         let mut disk = self.machine.process();
         self.check_evidence(&disk);
         if !self.mended.load(Ordering::SeqCst) {
             disk = self.machine.fork().process();
-            self.repair(&(Arc::new(disk.clone()) as Arc<dyn Disk>)).expect("it can be repaired");
+            self.repair(&(Arc::new(disk.clone()) as Arc<dyn Disk>))
+                .expect("the log can be repaired");
         }
         let view = View::open(Arc::new(disk.clone()), layout()).expect("a reader can read");
         assert_eq!(view.damage(), None);
@@ -453,7 +454,11 @@ impl World {
         let mut numbers = BTreeSet::new();
         for operation in all(&view).expect("a reader can read all") {
             let text = text_of(&operation);
-            assert!(numbers.insert(operation.number), "number {} is there twice", operation.number);
+            assert!(
+                numbers.insert(operation.number),
+                "number {} belongs to two operations",
+                operation.number
+            );
             if let Some(known) = self.numbers.get(&operation.number) {
                 assert_eq!(
                     *known, text,
@@ -462,7 +467,7 @@ impl World {
                 );
             }
             self.check_content(&disk, &operation);
-            // A repair may hold it, depending on what was readable: `suite::repair` checks that.
+            // A repair may hold operations, depending on what was readable; `suite::repair` checks that.
             let by_repair = |entry: &&HistoryEntry| {
                 entry
                     .reason
@@ -472,7 +477,7 @@ impl World {
             let history = operation.history.iter().filter(|entry| !by_repair(entry));
             let history = history.map(|entry| (entry.from.map_or("", word), word(entry.to)));
             let doubled = state.insert(text.clone(), history.collect());
-            assert_eq!(doubled, None, "{text} is there twice");
+            assert_eq!(doubled, None, "{text} exists twice");
         }
         for (name, content) in self.original.into_iter().flat_map(files_of) {
             let aside = layout().quarantine().join("original").join(name);
@@ -480,11 +485,11 @@ impl World {
                 |path: &Path| (&disk as &dyn Disk).read(path).is_ok_and(|read| read == content);
             assert!(
                 is_kept(&layout().file(name)) || is_kept(&aside),
-                "the original's {name} is gone"
+                "{name} of the original system is missing"
             );
         }
         let counted: u64 = view.counts().values().sum();
-        assert_eq!(counted, state.len() as u64, "counts agree with what is there");
+        assert_eq!(counted, state.len() as u64, "counts match the operations");
         for (number, text) in &self.numbers {
             let acknowledged =
                 self.expected.candidates.iter().all(|candidate| candidate.contains_key(text));
@@ -510,10 +515,10 @@ impl World {
                 files.map(|file| (disk as &dyn Disk).read(&folder.join(&file.name)).unwrap()),
             );
         }
-        assert!(evidence.iter().all(|bytes| there.contains(bytes)), "what was damaged is gone");
+        assert!(evidence.iter().all(|bytes| there.contains(bytes)), "a damaged file was removed");
     }
 
-    /// Asserts that operations that need their content have it.
+    /// Asserts that the content of an operation exists, if the operation needs it.
     fn check_content(&self, disk: &MemoryDisk, operation: &Operation) {
         let Some(name) = operation.source.as_ref().and_then(|source| source.spool.as_deref())
         else {
@@ -523,7 +528,7 @@ impl World {
             let path = layout().spooled_for(name, operation.id);
             let content = (disk as &dyn Disk)
                 .read(&path)
-                .unwrap_or_else(|error| panic!("content is gone: {error}"));
+                .unwrap_or_else(|error| panic!("content is missing: {error}"));
             assert!(content == content_of(&text_of(operation)), "content is torn");
         }
     }
@@ -535,7 +540,7 @@ impl World {
         seen
     }
 
-    /// The log is sound, opens, stays what it is, and goes on working.
+    /// Asserts that the log is valid, opens, does not change by that, and accepts operations.
     pub fn check_goes_on(&mut self) {
         self.check("as found");
         let wal = self.open(self.machine.process()).expect("it opens");
@@ -543,13 +548,13 @@ impl World {
         self.expected.settle(&seen);
         drop(wal);
         let files = self.files();
-        let wal = self.open(self.machine.process()).expect("it opens again");
+        let wal = self.open(self.machine.process()).expect("the log opens again");
         assert!(self.files() == files, "a second opening changes nothing");
-        self.does_with(&wal, Deed::Add("goes-on")).expect("it goes on");
+        self.does_with(&wal, Deed::Add("goes-on")).expect("the log accepts operations");
         // Power is cut before every other checkpoint: acknowledged operations do not need one.
         if fastrand::Rng::with_seed(self.seed).bool() {
             self.machine.power_cut(|| false);
-            self.check("after what was acknowledged, and a power cut");
+            self.check("after an acknowledged operation and a power cut");
         }
         let wal = self.open(self.machine.process()).expect("it opens");
         wal.checkpoint().expect("a checkpoint works");
@@ -557,7 +562,7 @@ impl World {
         self.check("after a checkpoint and a power cut");
     }
 
-    /// Every file of the log but the notes in its locks, and what it holds.
+    /// Returns every file of the log with its content, except the notes in lock files.
     fn files(&self) -> BTreeMap<std::path::PathBuf, Vec<u8>> {
         let disk = self.machine.process();
         let mut found = BTreeMap::new();
@@ -577,7 +582,7 @@ impl World {
         found
     }
 
-    /// Cuts the power; how much of what was not synced stays is decided by the number.
+    /// Cuts the power; the seed decides which unsynced writes survive.
     pub fn power_cut(&self, nth: u64) {
         let mut random = fastrand::Rng::with_seed(nth);
         self.machine.power_cut_by(|unsynced| match nth % 6 {
@@ -589,9 +594,9 @@ impl World {
         });
     }
 
-    /// Another process acts after the death of the first one, and is acknowledged.
+    /// Lets another process act after the death of the first, and be acknowledged.
     pub fn second_acts(&mut self, nth: u64) {
-        let wal = self.open(self.machine.process()).expect("it opens after a death");
+        let wal = self.open(self.machine.process()).expect("the log opens after a death");
         match nth % 5 {
             0 => self.does_with(&wal, Deed::Add("second")),
             1 => self.does_with(&wal, Deed::Checkpoint),
@@ -601,16 +606,16 @@ impl World {
                 .does_with(&wal, Deed::Add("second"))
                 .and_then(|()| self.does_with(&wal, Deed::Claim("second"))),
         }
-        .expect("it works after a death");
+        .expect("the log accepts operations after a death");
         if nth % 5 != 1 {
-            let seen = self.check("what the second one did");
+            let seen = self.check("after the second process");
             self.expected.settle(&seen);
         }
     }
 }
 
 impl Deed {
-    /// Returns whether it makes several commits, of which the first may survive when a later one
+    /// Returns whether the deed makes several commits, of which the first may survive if a later one
     /// fails.
     fn is_in_steps(self) -> bool {
         matches!(self, Deed::Cleanup(_) | Deed::Maintain | Deed::Checkpoint | Deed::Open)
