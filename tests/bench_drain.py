@@ -38,7 +38,7 @@ class Bench:
         (home / "config/ipfs-kit/wal.toml").write_text(settings)
 
     def files(self):
-        """As many new files, none of which anybody has seen."""
+        """Creates as many new files, with content that was never stored."""
         self.count += 1
         directory = self.home / f"files-{self.count}"
         directory.mkdir()

@@ -1,4 +1,4 @@
-"""A GiB put in parts by us and by rclone, in alternation: how fast, and with how much memory."""
+"""Uploads 1 GiB in parts with wal-cli and rclone in alternation; prints rates and peak memory."""
 
 import hashlib
 import os
@@ -39,7 +39,7 @@ def free_ports(count):
 
 
 def timed(command, environment):
-    """Seconds, and the most memory in KiB."""
+    """Returns the seconds that a command took, and its peak memory in KiB."""
     begun = time.monotonic()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     said = process.stdout.read()

@@ -24,7 +24,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// Words that end with a line or NUL, as arguments of the program under either name.
+/// Parses words that end with a newline or NUL as arguments of the program under either name.
 fn command_line(data: &[u8]) {
     let words =
         data.split(|byte| matches!(byte, 0 | b'\n')).map(|word| OsString::from_vec(word.to_vec()));
@@ -46,7 +46,7 @@ fn load(text: &[u8], flags: &[(&str, &str)]) -> Result<config::Loaded, config::C
     config::load_from(Sources { disk, user_dirs: &user_dirs, file, environment: Vec::new(), flags })
 }
 
-/// A settings file; its keys are shown, and looked up by the names under which they are shown.
+/// Reads a settings file, shows its keys, and looks each up by the name under which it is shown.
 fn settings(text: &[u8]) {
     let loaded = match load(text, &[]) {
         Ok(loaded) => loaded,
@@ -64,7 +64,7 @@ fn settings(text: &[u8]) {
     loaded.warnings.iter().for_each(|warning| drop(warning.to_string()));
 }
 
-/// Key, value and the rest of a file: setting it gives what a flag would give.
+/// Sets a key in a file; the result must equal that of a flag.
 fn change(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut parts = text.splitn(3, '\n');
@@ -72,10 +72,10 @@ fn change(data: &[u8]) {
     let text = parts.next().unwrap_or_default();
     let Ok(changed) = config::set(text, Path::new(FILE), key, value) else { return };
     if config::is_path(key) && !value.trim().starts_with(['/', '~']) {
-        // In a file, that starts from elsewhere.
+        // In a file, a relative path is resolved against another directory.
         return;
     }
-    // An earlier fault of the file may remain.
+    // The file may have had another error before.
     let (Ok(by_flag), Ok(by_file)) =
         (load(text.as_bytes(), &[(key, value)]), load(changed.as_bytes(), &[]))
     else {
@@ -114,7 +114,7 @@ fn words(data: &[u8]) {
     }
     if let Some(time) = config::parse_seconds(text) {
         let again = config::parse_seconds(&format!("{}s", time.as_secs()));
-        // Beyond 2^53 a number of seconds is no longer exact.
+        // Above 2^53, a number of seconds is not exact.
         if time.as_secs() < 1 << 53 {
             assert_eq!(again, Some(Duration::from_secs(time.as_secs())), "{text}");
         }

@@ -1,4 +1,4 @@
-//! The files of a log as plain bytes, put on a simulated machine as often as needed.
+//! The files of a log as bytes, from which simulated machines are created.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -16,28 +16,28 @@ use wal_cli::operation::{
 };
 use wal_cli::wal::{Change, Known, Layout, Options, Order, View, Wal, WalError};
 
-/// Where the log is.
+/// The directory of the log.
 pub const BASE: &str = "/wal";
 
-/// When everything happens: a day on which nothing of the sample is old.
+/// The current time, on a day on which no operation of the sample is old.
 pub const NOW: i64 = 1_800_000_000_000;
 
-/// Files by their names, relative to the log.
+/// Files by their paths relative to the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Image {
     pub files: BTreeMap<String, Vec<u8>>,
-    /// Number of reboots of the machine before it was created.
+    /// The number of reboots of the machine before the image was taken.
     pub boots: usize,
 }
 
 /// A reader's view of a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Every operation that could be read.
+    /// The operations that could be read.
     pub operations: BTreeMap<Number, Operation>,
-    /// Counts, without reading the rows.
+    /// Counts that were obtained without reading rows.
     pub counted: u64,
-    /// Reported damage, or the reason why it could not read.
+    /// The reported damage, or the error of the reader.
     pub reported: Vec<String>,
 }
 
@@ -117,7 +117,7 @@ impl Image {
 }
 
 impl Seen {
-    /// Reads all of a log, in every way that readers do.
+    /// Reads a whole log in every way that readers use.
     pub fn by(disk: &MemoryDisk) -> Seen {
         let mut seen = Seen::default();
         let mut view = match View::open(Arc::new(disk.clone()), layout()) {
@@ -140,7 +140,7 @@ impl Seen {
         let reported = view.visit(Order::NewestFirst, |_| true, |_| true, take);
         seen.reported.extend(reported.err().map(|error| error.to_string()));
         seen.operations = operations;
-        // Single operations must not differ from the list.
+        // Operations read one by one must equal those in the list.
         for (number, operation) in seen.operations.iter().step_by(5) {
             match view.operation(*number) {
                 Ok(found) => assert_eq!(found.as_ref(), Some(operation)),
@@ -157,20 +157,19 @@ impl Seen {
         );
         let _ = view.dependencies();
         view.touched().for_each(drop);
-        // Nothing was written meanwhile, so a second read returns the same.
+        // Nothing is written meanwhile, so a second read returns the same.
         let _ = view.catch_up();
         seen
     }
 
-    /// The operation with this id, asked for by it.
+    /// Returns the operation with this id, looked up by it.
     pub fn by_id(disk: &MemoryDisk, id: OperationId) -> Result<Option<Operation>, WalError> {
         View::open(Arc::new(disk.clone()), layout())?.operation_by_id(id)
     }
 }
 
-/// A small log with everything: partitions, an archive, a sealed generation and an open one, in
-/// which
-/// later frames say that earlier ones are synced, and a copy of a file in its spool.
+/// Returns a small log with partitions, an archive, a sealed generation, an open one whose later
+/// frames record that earlier ones are synced, and a copy of a file in its spool.
 pub fn sample() -> &'static Image {
     static SAMPLE: OnceLock<Image> = OnceLock::new();
     SAMPLE.get_or_init(|| {
@@ -244,9 +243,8 @@ pub fn sample() -> &'static Image {
             last = now;
         }
         drop(wal);
-        // The last generation comes from a recovery, so that no earlier one names it, and each
-        // frame of it
-        // from a process of its own, as commands leave them.
+        // The last generation comes from a recovery, so that no earlier one names it. Each of its
+        // frames comes from a process of its own, as commands leave them.
         machine.power_cut(|| true);
         for n in 0..4 {
             let change = vec![Change::New(logged(&format!("/after/{n}")))];

@@ -13,19 +13,19 @@ use wal_cli::wal::manifest::Manifest;
 use super::image::{self, Image, NOW, Seen, layout};
 use super::odd;
 
-/// Bits of the first byte of an input: what is put right.
+/// Bits of the first byte of an input that select what is corrected.
 const HEADERS: u8 = 1;
 const LINKS: u8 = 2;
 const FRAMES: u8 = 4;
-/// The input is a list of transitions, a line each, instead of bytes.
+/// The input is a list of transitions, one per line, instead of bytes.
 const LINES: u8 = 8;
-/// The lock files are those of the sample.
+/// The machine has the lock files of the sample.
 const NOTES: u8 = 16;
 
 const GENERATIONS_MAX: usize = 3;
 const HEADER: usize = HEADER_LEN as usize;
 
-/// The header of a generation that follows its predecessor.
+/// Returns the header of a generation that follows its predecessor.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
     end: u64,
@@ -54,7 +54,7 @@ pub fn run(data: &[u8]) {
     check(&image);
 }
 
-/// Reads, writes, folds, and reads again: everything readable before is unchanged afterwards.
+/// Reads, writes, folds and reads again: all records that were readable must be unchanged.
 pub fn check(image: &Image) {
     let disk = image.machine(false).process();
     let before = Seen::by(&disk);
@@ -101,7 +101,7 @@ fn same(expected: &BTreeMap<Number, Operation>, found: &BTreeMap<Number, Operati
     }
 }
 
-/// Lengths of two bytes, each with a generation behind it; what is left is the last one.
+/// Splits an input into generations, each after a length of two bytes; the rest is the last one.
 fn from_bytes(flags: u8, mut rest: &[u8]) -> Vec<Vec<u8>> {
     let mut generations = Vec::new();
     while generations.len() + 1 < GENERATIONS_MAX && rest.len() > 2 {
@@ -149,7 +149,7 @@ fn put_right(flags: u8, generation: u64, bytes: &mut Vec<u8>, before: Place) -> 
         checksum: before.checksum,
     };
     let mut at = HEADER;
-    // Zeros are what is laid ahead.
+    // Zeros are preallocated space.
     while flags & FRAMES != 0
         && at + FRAME_HEADER_LEN <= bytes.len()
         && bytes[at..].iter().any(|byte| *byte != 0)
@@ -186,9 +186,9 @@ fn put_right(flags: u8, generation: u64, bytes: &mut Vec<u8>, before: Place) -> 
     place
 }
 
-/// Five bytes and an event on each line: number, id, statuses, type and backend, predecessor.
+/// Parses lines of five bytes (number, id, statuses, type and backend, predecessor) and an event.
 ///
-/// The first line gives revision and number of the first header.
+/// The first line has the revision and the number of the first header.
 fn from_lines(text: &[u8]) -> Vec<Vec<u8>> {
     let mut lines = text.split(|byte| *byte == b'\n');
     let first = lines.next().unwrap_or_default();
@@ -280,7 +280,7 @@ impl Builder {
         }
     }
 
-    /// The frame with the records that came together.
+    /// Returns the frame of the collected records.
     fn frame(&mut self) {
         if self.count == 0 {
             return;
@@ -316,10 +316,10 @@ impl Builder {
     }
 }
 
-/// Number, id, statuses, names and control of a transition, and its event.
+/// Returns a line for a transition: number, id, statuses, names, control and event.
 type Line<'a> = (u8, u8, u8, u8, u8, &'a str);
 
-/// The journal of the sample, as it is and with all put right; and lives in lines.
+/// Returns the journal of the sample, unchanged and with all corrections, and lists of transitions.
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     let sample = image::sample();
@@ -440,7 +440,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Without most of the zeros laid ahead.
+/// Returns bytes without most of the preallocated zeros.
 fn trimmed(bytes: &[u8]) -> &[u8] {
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     &bytes[..(end + 24).min(bytes.len())]

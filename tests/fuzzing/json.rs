@@ -1,4 +1,4 @@
-//! A line of `submit --from-file`: what is logged is what the line says.
+//! A line of `submit --from-file`: the logged operation must match the line.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub fn run(data: &[u8]) {
         .program("submit")
         .backend(BackendName::new("any").unwrap(), Arc::new(MockBackend::new(clock, mock)))
         .build();
-    // Something that lines can wait for.
+    // An operation that lines can depend on.
     client.add(Path::new("/f"), &AddOptions::default()).unwrap();
     let mut said = Vec::new();
     let mut batch = client.batch(&AddOptions::default(), OnInvalid::Skip).unwrap();

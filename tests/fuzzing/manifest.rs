@@ -27,8 +27,8 @@ pub fn run(data: &[u8]) {
     check(&image);
 }
 
-/// What the manifest says about files may be wrong. Nothing panics, and no file that it does not
-/// name as its own is touched.
+/// The manifest may be wrong about files. Nothing may panic, and files that it does not name must
+/// not be touched.
 fn check(image: &Image) {
     let disk = image.machine(true).process();
     let outside = Path::new("/outside");
@@ -53,7 +53,7 @@ fn check(image: &Image) {
     assert!(machine.read(&outside.join("file")).is_ok(), "a file outside of the log is gone");
 }
 
-/// The text with the right hash at its end.
+/// Returns the text with the correct hash at its end.
 fn hashed(text: &[u8]) -> Vec<u8> {
     const MEMBER: &[u8] = b",\"hash\":\"";
     let end = text.windows(MEMBER.len()).rposition(|window| window == MEMBER);
@@ -64,7 +64,8 @@ fn hashed(text: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The sample's manifest with values replaced: two bytes each, which one and by what.
+/// Returns the sample's manifest with values replaced; two bytes select each value and its
+/// replacement.
 fn changed(choices: &[u8]) -> Value {
     let mut manifest: Value = serde_json::from_slice(&image::sample().files[NAME]).unwrap();
     manifest.as_object_mut().unwrap().remove("hash");
@@ -138,7 +139,7 @@ fn odd_value(choice: u8) -> Value {
     all[usize::from(choice - 128) % all.len()].clone()
 }
 
-/// The sample's manifest, and it with one or two values replaced.
+/// Returns the sample's manifest, unchanged and with one or two values replaced.
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds =
         vec![image::sample().files[NAME].clone(), b"{}".to_vec(), br#"{"format":2}"#.to_vec()];
@@ -147,7 +148,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Every value replaced by every odd one, or by some of them unless `WAL_CLI_LONG` is set.
+/// Replaces every value by every unusual one, or by some of them unless `WAL_CLI_LONG` is set.
 #[cfg(test)]
 #[test]
 fn no_single_value_of_a_manifest_is_believed_blindly() {

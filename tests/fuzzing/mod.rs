@@ -1,8 +1,6 @@
-//! The fuzz targets: `fuzz/` feeds them new bytes, `tests/suite/corpora.rs` the inputs that are
-//! kept.
+//! The fuzz targets: `fuzz/` runs them on new inputs, `tests/suite/corpora.rs` on the corpora.
 //!
-//! Each `run` panics where the program must not have done what it did; each `seeds` returns initial
-//! inputs.
+//! Each `run` panics if the program behaves incorrectly; each `seeds` returns initial inputs.
 
 pub mod args;
 pub mod image;
@@ -11,10 +9,10 @@ pub mod json;
 pub mod manifest;
 pub mod parquet;
 
-/// A target: its name, what it does with bytes, and bytes to begin with.
+/// A target: its name, its function, and its initial inputs.
 pub type Target = (&'static str, fn(&[u8]), fn() -> Vec<Vec<u8>>);
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 5] = [
     ("args", args::run, args::seeds),
     ("journal", journal::run, journal::seeds),
@@ -23,7 +21,7 @@ pub const TARGETS: [Target; 5] = [
     ("parquet", parquet::run, parquet::seeds),
 ];
 
-/// Numbers at which arithmetic goes wrong.
+/// Numbers at which arithmetic may overflow.
 pub const ODD: [u64; 16] = [
     0,
     1,

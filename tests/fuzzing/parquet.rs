@@ -20,7 +20,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// The manifest says that these are the bytes that were written.
+/// Puts the bytes into a log whose manifest has their size and hash.
 fn as_ours(bytes: &[u8]) {
     let machine = Machine::new();
     let process = machine.process();
@@ -40,7 +40,7 @@ fn as_ours(bytes: &[u8]) {
     image.files.insert(entry.name.clone(), bytes.to_vec());
     image.files.insert("MANIFEST.json".into(), manifest.encode());
     let disk = image.machine(false).process();
-    // The journal may change rows that this file lacks, which is then reported.
+    // The journal may change rows that the file lacks, which is reported.
     let _ = read_leniently(&disk);
     if let Ok(wal) = image::open(&disk) {
         let _ = wal.append_new(vec![image::logged("/new")]);
@@ -49,7 +49,7 @@ fn as_ours(bytes: &[u8]) {
     let _ = read_leniently(&disk);
 }
 
-/// A file may repeat a number, or contradict the manifest: readers may show that.
+/// Reads the log. Readers may show that a file repeats a number, or contradicts the manifest.
 fn read_leniently(disk: &wal_cli::disk::MemoryDisk) -> usize {
     let Ok(view) = wal_cli::wal::View::open(std::sync::Arc::new(disk.clone()), layout()) else {
         return 0;
@@ -66,7 +66,7 @@ fn read_leniently(disk: &wal_cli::disk::MemoryDisk) -> usize {
     found
 }
 
-/// An adoption keeps what readers show.
+/// Asserts that an adoption keeps what readers show.
 fn as_original(bytes: &[u8], name: &str) {
     let image = Image { files: [(name.to_owned(), bytes.to_vec())].into(), ..Image::default() };
     let disk = image.machine(false).process();
@@ -85,7 +85,7 @@ fn as_original(bytes: &[u8], name: &str) {
     }
 }
 
-/// The sample's own files, and those that the original made, small ones.
+/// Returns the files of the sample, and small files of the original system.
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
     for (name, bytes) in &image::sample().files {

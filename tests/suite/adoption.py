@@ -1,6 +1,6 @@
-"""What a directory of the original system holds, by its own code and by pyarrow, as JSON.
+"""Prints a directory of the original system as JSON, read by its own code or by pyarrow.
 
-`adoption.py own DIR`: as the original shows it. `adoption.py all DIR`: every row that can be understood.
+`adoption.py own DIR`: as the original system shows it. `adoption.py all DIR`: every readable row.
 `adoption.py make DIR`: makes the directories of tests/data/original there.
 """
 import datetime

@@ -1,8 +1,8 @@
-//! Directories that the original system's own code wrote: how they are shown, how they are adopted,
-//! and what the original's code reads afterwards.
+//! Directories written by the code of the original system: how they are shown and adopted, and what
+//! that code reads afterwards.
 #![expect(
     clippy::disallowed_methods,
-    reason = "it makes directories as the original would, and looks at them as it would"
+    reason = "creates and reads directories as the original system does"
 )]
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::binary::{Place, names};
 use super::tools;
 
-/// The files that `make.py` made: directory, name, content.
+/// The files that `make.py` created: directory, name, content.
 pub const FILES: &[(&str, &str, &[u8])] = &[
     (
         "mixed",
@@ -65,7 +65,7 @@ pub const FILES: &[(&str, &str, &[u8])] = &[
     ),
 ];
 
-/// The directories, and how many operations each holds that can be understood.
+/// The directories, each with its number of readable operations.
 const SCENARIOS: [(&str, usize); 3] = [("mixed", 12), ("appended", 5), ("lines", 4)];
 
 /// The files of one directory.
@@ -76,7 +76,7 @@ pub fn files_of(scenario: &str) -> impl Iterator<Item = (&'static str, &'static 
         .map(|(_, name, content)| (*name, *content))
 }
 
-/// Puts a directory of the original where the log is, last changed some time ago.
+/// Puts a directory of the original system in the place of the log, last changed some time ago.
 pub fn put(place: &Place, scenario: &str, age: Duration) {
     for (name, content) in files_of(scenario) {
         write(&place.log().join(name), content, age);
@@ -122,16 +122,16 @@ fn tree(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// All operations as `list` shows them; there may be damage as well.
+/// Returns all operations as `list` shows them, even if there is damage.
 fn list(place: &Place) -> Vec<Value> {
     let output = place.output("--json list all --limit 0");
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     document["operations"].as_array().unwrap().clone()
 }
 
-/// Id, status and times, in the form in which the Python script prints them.
+/// Returns id, status and times in the form in which the Python script prints them.
 fn shown(operations: &[Value]) -> Value {
-    // Our log also records when failed ones ended; the original has only their last change.
+    // Our log also records when operations failed; the original has only their last change.
     let ended = |of: &'_ Value| {
         if of["status"] == "failed" { Value::Null } else { of["completed_at"].clone() }
     };
@@ -146,7 +146,7 @@ fn shown(operations: &[Value]) -> Value {
     json!(rows)
 }
 
-/// The rows that Python sees, without those whose status we do not know.
+/// Returns the rows that Python reads, without those of unknown status.
 fn understood(document: &Value) -> Value {
     let rows = document["rows"].as_array().unwrap();
     json!(rows.iter().filter(|row| row[1] != "queued").collect::<Vec<_>>())
@@ -162,7 +162,7 @@ fn the_original_code_makes_the_fixtures() {
         let path = Path::new(scenario).join(name);
         assert!(
             made.get(&path).is_some_and(|made| made == content),
-            "{} is another one",
+            "{} has changed",
             path.display()
         );
     }
@@ -188,10 +188,10 @@ fn every_id_time_and_status_is_kept_and_no_original_is_changed() {
         assert_eq!(tree(&place.log()), before, "{scenario}: readers change nothing");
 
         place.run("checkpoint");
-        assert_eq!(list(&place), unadopted, "{scenario}: they are the same to the last field");
+        assert_eq!(list(&place), unadopted, "{scenario}: adoption changed a field");
         let aside = tree(&place.log().join("quarantine/original"));
         assert_eq!(aside, before, "{scenario}: the originals are set aside, unchanged");
-        // Everything that follows finds an ordinary log.
+        // From here on it is an ordinary log.
         place.file("a.txt", "hello world\n");
         place.run("add --backend local a.txt --wait");
         place.run("checkpoint");
@@ -210,7 +210,7 @@ fn the_original_reads_an_adopted_log() {
     let place = Place::new();
     put(&place, "mixed", OLD);
     let before = python("own", &place.log());
-    assert_eq!(before["statistics"]["total_operations"], 13, "one of them twice");
+    assert_eq!(before["statistics"]["total_operations"], 13, "one operation is counted twice");
     place.run("checkpoint");
     let after = python("own", &place.log());
     assert_eq!(after["rows"], understood(&python("all", &place.log().join("quarantine/original"))));
@@ -220,7 +220,7 @@ fn the_original_reads_an_adopted_log() {
     assert_eq!(
         python("own", &place.log().join("quarantine/original")),
         before,
-        "and there it finds what it wrote"
+        "the original system finds its files there"
     );
 }
 
@@ -242,7 +242,7 @@ fn files_changed_within_the_last_minute_are_not_adopted() {
         );
     }
     assert_eq!(tree(&place.log()), before);
-    assert_eq!(list(&place).len(), 12, "readers show it all the same");
+    assert_eq!(list(&place).len(), 12, "readers still show the directory");
     write(&place.log().join(name), content, Duration::from_secs(61));
     place.run("add --backend local a.txt");
     assert_eq!(list(&place).len(), 13);
@@ -252,7 +252,7 @@ fn files_changed_within_the_last_minute_are_not_adopted() {
 fn unreadable_records_are_reported_and_kept() {
     let place = Place::new();
     put(&place, "lines", OLD);
-    // A write that was cut short, and an archive of which nothing is left.
+    // A truncated write, and an empty archive.
     let (_, whole) = files_of("mixed").next().unwrap();
     write(&place.log().join("partitions/wal_1735680000_0.parquet"), &whole[..whole.len() / 2], OLD);
     write(&place.log().join("archives/archive_20240101.parquet"), b"", OLD);
@@ -264,7 +264,7 @@ fn unreadable_records_are_reported_and_kept() {
             .unwrap()
             .ends_with("partitions/wal_1735680000_0.parquet")
     );
-    assert_eq!(document["stats"]["total"], 4, "damage in one file hides nothing of the others");
+    assert_eq!(document["stats"]["total"], 4, "damage in one file hides no other file");
     let before = tree(&place.log());
     place.run("checkpoint");
     let document = place.json("status");
@@ -284,7 +284,7 @@ fn unreadable_records_are_reported_and_kept() {
     assert_eq!(place.run("status").matches("not adopted").count(), expected.len(), "each once");
     assert_eq!(tree(&place.log().join("quarantine/original")), before);
     assert_eq!(document["stats"]["total"], 4);
-    // It is reported for as long as the files exist.
+    // The damage is reported while the files exist.
     fs::remove_dir_all(place.log().join("quarantine/original")).unwrap();
     assert_eq!(place.json("status")["unread"], json!([]));
 }
@@ -301,7 +301,7 @@ fn ids_that_are_not_uuids_are_found_by_their_text() {
     let before = place.json("show original:job-17");
     let operation = &before["operation"];
     assert_eq!(operation["idempotency_key"], "original:job-17");
-    assert_eq!(operation["operation_type"], "original_add", "no backend takes it for an `add`");
+    assert_eq!(operation["operation_type"], "original_add", "no backend executes it as an `add`");
     assert_eq!(operation["parameters"], json!({"path": "/x", "original_operation_type": "ADD"}));
     place.run("checkpoint");
     assert_eq!(place.json("show original:job-17"), before);
@@ -347,7 +347,7 @@ fn several_first_writers_adopt_once() {
             seen.iter().map(|of| of["number"].as_u64()).collect();
         assert!(
             seen.len() >= 12 && numbers.len() == seen.len(),
-            "each exactly once, whenever one looks: {seen:?}"
+            "each exists exactly once at any time: {seen:?}"
         );
     }
     for mut writer in writers {

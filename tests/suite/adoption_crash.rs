@@ -15,7 +15,7 @@ use wal_cli::wal::{Layout, Options, Order, View, Wal, WalError};
 
 use super::adoption::files_of;
 
-/// No adoption takes more steps on the disk than this; the tests end when it is done.
+/// An upper bound on the disk operations of an adoption.
 const STEPS_MAX: u64 = 2000;
 
 const NEW: &str = "partitions/wal_1735799999_0.parquet";
@@ -33,7 +33,7 @@ fn put(disk: &MemoryDisk, name: &str, content: &[u8]) {
     disk.sync_dir(path.parent().unwrap()).unwrap();
 }
 
-/// A machine with a directory of the original that is known to be on the disk.
+/// Returns a machine with a durable directory of the original system.
 fn machine(scenario: &str) -> Machine {
     let machine = Machine::new();
     files_of(scenario).for_each(|(name, content)| put(&machine.process(), name, content));
@@ -42,12 +42,12 @@ fn machine(scenario: &str) -> Machine {
 
 fn open(disk: MemoryDisk, seed: u64) -> Result<Wal, WalError> {
     let clock = ManualClock::new(Time::from_millis(1_800_000_000_000), seed);
-    // Small files, so that there are several of a kind.
+    // Small files, so that there are several of each kind.
     let options = Options { partition_size: 5, preallocate_bytes: 4096, ..Options::default() };
     Wal::open(Arc::new(disk), Arc::new(clock), layout(), options)
 }
 
-/// All that a fresh reader sees, by number.
+/// Returns all operations that a new reader sees, by number.
 fn seen(machine: &Machine) -> Vec<Operation> {
     let view = View::open(Arc::new(machine.process()), layout()).expect("readable");
     let mut seen = Vec::new();
@@ -56,7 +56,10 @@ fn seen(machine: &Machine) -> Vec<Operation> {
         ControlFlow::Continue(())
     };
     view.visit(Order::OldestFirst, |_| true, |_| true, take).expect("readable");
-    assert!(seen.windows(2).all(|pair| pair[0].number < pair[1].number), "each once: {seen:?}");
+    assert!(
+        seen.windows(2).all(|pair| pair[0].number < pair[1].number),
+        "an operation exists twice: {seen:?}"
+    );
     for operation in seen.iter().step_by(8) {
         assert_eq!(view.operation(operation.number).unwrap().as_ref(), Some(operation));
         assert_eq!(view.operation_by_id(operation.id).unwrap().as_ref(), Some(operation));
@@ -65,7 +68,7 @@ fn seen(machine: &Machine) -> Vec<Operation> {
     seen
 }
 
-/// Returns whether a file of the original exists unchanged, in its place or set aside.
+/// Returns whether a file of the original system exists unchanged, in its place or set aside.
 fn is_kept(machine: &Machine, name: &str, content: &[u8]) -> bool {
     let disk = machine.process();
     let reads = |path: &Path| (&disk as &dyn Disk).read(path).is_ok_and(|read| read == content);
@@ -76,20 +79,20 @@ fn is_kept(machine: &Machine, name: &str, content: &[u8]) -> bool {
 /// Asserts what holds after an interruption: nothing is lost or duplicated, and the next writer
 /// continues.
 fn check_carries_on(machine: &Machine, scenario: &str, expected: &[Operation], context: &str) {
-    assert_eq!(seen(machine), expected, "{context}: as left behind");
+    assert_eq!(seen(machine), expected, "{context}: after the interruption");
     for (name, content) in files_of(scenario) {
-        assert!(is_kept(machine, name, content), "{context}: {name} is gone");
+        assert!(is_kept(machine, name, content), "{context}: {name} is missing");
     }
     open(machine.process(), 99).unwrap_or_else(|error| panic!("{context}: {error}"));
     machine.power_cut(|| false);
-    assert_eq!(seen(machine), expected, "{context}: carried on");
+    assert_eq!(seen(machine), expected, "{context}: after the next writer");
     let disk = machine.process();
     for (name, content) in files_of(scenario) {
         let aside = Path::new("/home/wal/quarantine/original").join(name);
         assert_eq!(
             (&disk as &dyn Disk).read(&aside).unwrap(),
             content,
-            "{context}: {name} is another one"
+            "{context}: {name} has changed"
         );
         assert!(
             !(&disk as &dyn Disk).exists(&layout().file(name)).unwrap(),
@@ -98,7 +101,7 @@ fn check_carries_on(machine: &Machine, scenario: &str, expected: &[Operation], c
     }
 }
 
-/// And what follows finds an ordinary log.
+/// Asserts that the result is an ordinary log.
 fn check_goes_on(machine: &Machine, expected: &[Operation], context: &str) {
     let wal = open(machine.process(), 100).unwrap();
     let parameters = Fields::from([("path".to_owned(), "/x".to_owned())]);
@@ -122,7 +125,7 @@ fn check_goes_on(machine: &Machine, expected: &[Operation], context: &str) {
 
 #[test]
 fn a_kill_at_any_step_loses_and_duplicates_nothing() {
-    // Every step for one of them; the others have fewer files, and go the same way.
+    // Every step of one directory; the others have fewer files, and take the same path.
     for (scenario, stride) in [("mixed", 1), ("appended", 9), ("lines", 7)] {
         let expected = seen(&machine(scenario));
         let done = (0..STEPS_MAX).step_by(stride).find(|at| {
@@ -150,7 +153,7 @@ fn a_power_cut_at_any_step_loses_and_duplicates_nothing() {
         let dying = machine.process();
         dying.kill_after(at);
         let ended = open(dying, 1).is_ok();
-        // Of what was not synced nothing stays, or a part of it.
+        // None or some of the unsynced writes survive.
         let (mut nth, keeps) = (at / 2, [0, 2, 0, 3][at as usize % 4]);
         machine.power_cut(|| {
             nth += 1;
@@ -236,14 +239,14 @@ fn writes_of_the_original_in_between_are_not_lost() {
         (status(&before), status(&expected)),
         (Some(Status::Pending), Some(Status::Completed))
     );
-    assert_ne!(before[0].id, expected[0].id, "it changes the numbers, too");
+    assert_ne!(before[0].id, expected[0].id, "the numbers change, too");
     let (mut adopted, mut too_late) = (0, 0);
     for at in (0..STEPS_MAX).step_by(3) {
         let machine = machine("mixed");
         let dying = machine.process();
         dying.kill_after(at);
         let done = open(dying, 1).is_ok();
-        // It was started again although it must not be.
+        // The original system was started again, although that is not supported.
         put(&machine.process(), NEW, line.as_bytes());
         open(machine.process(), 2).unwrap().checkpoint().unwrap();
         let after = seen(&machine);

@@ -1,5 +1,5 @@
 //! `verify --remote`: whether the effects of completed operations still exist, and their reopening.
-#![expect(clippy::disallowed_methods, reason = "it removes and damages files as others would")]
+#![expect(clippy::disallowed_methods, reason = "removes and damages files as other programs would")]
 
 mod backends;
 mod order;
@@ -44,6 +44,14 @@ fn numbers(report: &AuditReport) -> (Vec<u64>, Vec<u64>) {
     (numbers(&report.missing), numbers(&report.altered))
 }
 
+/// Returns the number under which the first missing operation was reopened.
+fn reopened_as(report: &AuditReport) -> Option<Number> {
+    match report.missing[0].follow_up {
+        Some(FollowUp::Reopened { number, .. }) => Some(number),
+        _ => None,
+    }
+}
+
 fn finds(scenario: &Scenario, on: &str, name: &str, found: AuditResult) {
     scenario.scripts[on].audits.lock().unwrap().insert(name.to_owned(), found);
 }
@@ -58,15 +66,18 @@ fn a_missing_effect_is_reopened_even_from_an_archive() {
     let scenario = Scenario::new();
     scenario.add("a", "one two three").process();
     scenario.client().checkpoint().unwrap();
-    finds(&scenario, "a", "one", AuditResult::Missing("it is gone".into()));
-    finds(&scenario, "a", "two", AuditResult::Altered("it is another one".into()));
+    finds(&scenario, "a", "one", AuditResult::Missing("it is missing".into()));
+    finds(&scenario, "a", "two", AuditResult::Altered("its content differs".into()));
 
     let client = scenario.client();
     let before = client.status().unwrap();
     let report = look(&client, false);
     assert_eq!((report.checked, report.intact, numbers(&report)), (3, 1, (vec![1], vec![2])));
-    assert_eq!((&report.missing[0].what[..], &report.missing[0].follow_up), ("it is gone", &None));
-    assert_eq!(client.status().unwrap(), before, "a look changes nothing");
+    assert_eq!(
+        (&report.missing[0].what[..], &report.missing[0].follow_up),
+        ("it is missing", &None)
+    );
+    assert_eq!(client.status().unwrap(), before, "an audit changes nothing");
 
     let report = look(&client, true);
     assert_eq!((report.reopened, numbers(&report)), (2, (vec![1], vec![2])));
@@ -93,7 +104,7 @@ fn a_missing_effect_is_reopened_even_from_an_archive() {
         Some(FollowUp::AlreadyReopened { number: Number::new(4), id: new.id })
     );
 
-    // Its old row is superseded; its new one is in an archive of the day on which it was completed.
+    // Its old row is superseded; its new row is in the archive of the day of its completion.
     client.checkpoint().unwrap();
     assert_sound(&client);
     let stats = client.status().unwrap();
@@ -105,11 +116,7 @@ fn a_missing_effect_is_reopened_even_from_an_archive() {
     client.checkpoint().unwrap();
     let report = look(&client, true);
     assert!(report.is_clean());
-    assert_eq!(
-        (report.checked, report.superseded),
-        (3, 2),
-        "what they went on as is looked at in their place"
-    );
+    assert_eq!((report.checked, report.superseded), (3, 2), "their successors are audited instead");
     assert_sound(&client);
 }
 
@@ -117,7 +124,7 @@ fn a_missing_effect_is_reopened_even_from_an_archive() {
 fn a_failed_or_deleted_successor_is_reopened_again() {
     let scenario = Scenario::new();
     scenario.add("a", "one").process();
-    finds(&scenario, "a", "one", AuditResult::Missing("it is gone".into()));
+    finds(&scenario, "a", "one", AuditResult::Missing("it is missing".into()));
     assert_eq!(look(&scenario.client(), true).reopened, 1);
     scenario
         .client()
@@ -128,10 +135,7 @@ fn a_failed_or_deleted_successor_is_reopened_again() {
         )
         .unwrap();
     let report = look(&scenario.client(), true);
-    assert!(
-        matches!(report.missing[0].follow_up, Some(FollowUp::Reopened { number, .. }) if number == Number::new(3)),
-        "{report:?}"
-    );
+    assert_eq!(reopened_as(&report), Some(Number::new(3)), "{report:?}");
     scenario
         .client()
         .change(
@@ -141,10 +145,7 @@ fn a_failed_or_deleted_successor_is_reopened_again() {
         )
         .unwrap();
     let report = look(&scenario.client(), true);
-    assert!(
-        matches!(report.missing[0].follow_up, Some(FollowUp::Reopened { number, .. }) if number == Number::new(4)),
-        "{report:?}"
-    );
+    assert_eq!(reopened_as(&report), Some(Number::new(4)), "{report:?}");
     let history = scenario.get(1).history;
     assert_eq!(history.iter().filter(|entry| entry.from == Some(Status::Completed)).count(), 3);
     assert_sound(&scenario.client());
@@ -155,7 +156,7 @@ fn a_repair_keeps_reopened_operations() {
     let scenario = Scenario::new();
     scenario.add("a", "one two").process();
     scenario.client().checkpoint().unwrap();
-    finds(&scenario, "a", "one", AuditResult::Missing("it is gone".into()));
+    finds(&scenario, "a", "one", AuditResult::Missing("it is missing".into()));
     look(&scenario.client(), true);
     let old = scenario.get(1);
     for folded in [false, true] {
@@ -168,7 +169,7 @@ fn a_repair_keeps_reopened_operations() {
         if folded {
             client.checkpoint().unwrap();
         }
-        assert!(!client.repair().unwrap().changed, "it is sound");
+        assert!(!client.repair().unwrap().changed, "the log is valid");
         disk.remove_file(Path::new("/wal/MANIFEST.json")).unwrap();
         let repaired = client.repair().unwrap();
         assert!(repaired.changed && repaired.lost.iter().count() == 0, "{repaired:?}");
@@ -196,7 +197,7 @@ fn an_unreachable_backend_is_asked_and_reported_once() {
     );
     assert_eq!((report.checked, report.intact, report.without_effect), (1, 1, 1));
     assert_eq!(scenario.scripts["a"].audited.lock().unwrap().len(), 1);
-    // A busy backend is asked for the next operation, but not indefinitely.
+    // A busy backend is asked about the next operations, but not indefinitely.
     scenario.scripts["a"].unreachable.store(false, Ordering::SeqCst);
     scenario.scripts["a"].busy.store(true, Ordering::SeqCst);
     assert_eq!(look(&scenario.client(), true).unverified[0].operations, 5);
@@ -207,7 +208,7 @@ fn an_unreachable_backend_is_asked_and_reported_once() {
 fn a_stop_request_ends_an_audit_soon_with_its_findings() {
     let scenario = Scenario::new();
     scenario.add("a", "gone hangs never").process();
-    finds(&scenario, "a", "gone", AuditResult::Missing("it is gone".into()));
+    finds(&scenario, "a", "gone", AuditResult::Missing("it is missing".into()));
     let (stop, client) = (Stop::new(), scenario.client());
     let report = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -246,7 +247,7 @@ fn only_selected_operations_are_audited() {
     assert!(matches!(refused, Err(ClientError::Disabled)));
 }
 
-/// The local store, and something that happens while it is looked at.
+/// The local store, with an action that runs during an audit.
 struct Meddled {
     store: LocalBackend,
     meanwhile: Box<dyn Fn() + Send + Sync>,
@@ -326,7 +327,7 @@ fn effects_removed_during_an_audit_are_not_reopened() {
     assert_eq!(numbers(&look(&scenario.client(), false)), (vec![2], vec![]));
 }
 
-/// Logs an operation of a type that touches places, on the scripted backend `a`.
+/// Logs an operation of a type with known targets, on the scripted backend `a`.
 fn touch(scenario: &Scenario, operation_type: &str, name: &str, parameters: &[(&str, &str)]) {
     let named = [("name", name)];
     let parameters = parameters
@@ -344,24 +345,25 @@ fn running_operations_excuse_missing_effects_on_their_targets() {
     touch(&scenario, "mkdir", "other", &[("path", "/m")]);
     scenario.process();
     for name in ["one", "other"] {
-        finds(&scenario, "a", name, AuditResult::Missing("it is gone".into()));
+        finds(&scenario, "a", name, AuditResult::Missing("it is missing".into()));
     }
     touch(&scenario, "rm", "rm", &[("path", "/n")]);
-    // Not begun yet, so it has nothing to do with it; but what is logged behind it would undo it.
+    // The operation has not begun, so it explains nothing; but a reopened one would follow and undo
+    // it.
     let report = look(&scenario.client(), true);
     assert_eq!((numbers(&report), report.reopened), ((vec![1, 2], vec![]), 1), "{report:?}");
     let Some(FollowUp::Refused(why)) = &report.missing[0].follow_up else { panic!("{report:?}") };
     assert!(why.contains("operation 3 concerns the same target"), "{why}");
-    // Begun, and the process died: it may be done.
+    // The operation began, and its process died: it may have taken effect.
     scenario.act("a", "rm", &[Act::Die]);
     let died = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver);
     assert!(died.is_err() && scenario.get(3).status() == Status::Processing);
     let report = look(&scenario.client(), true);
     assert_eq!((numbers(&report), report.superseded), ((vec![2], vec![]), 1), "{report:?}");
-    assert!(
-        matches!(report.missing[0].follow_up, Some(FollowUp::AlreadyReopened { number, .. }) if number == Number::new(4)),
-        "{report:?}"
-    );
+    let Some(FollowUp::AlreadyReopened { number, .. }) = report.missing[0].follow_up else {
+        panic!("{report:?}");
+    };
+    assert_eq!(number, Number::new(4));
     // The outcome stays unknown: a user has to check.
     scenario.scripts["a"]
         .answers
@@ -422,7 +424,7 @@ fn assert_found(document: &Value, gone: &[u64], altered: &[u64]) {
     );
 }
 
-/// Reopens, drains, and sees that all is well again.
+/// Reopens and drains, and asserts that everything is intact again.
 fn put_back(place: &Place, count: u64) {
     let (exit, document) = reported(place, "verify --remote --reopen");
     assert_eq!((exit, document["reopened"].as_u64()), (1, Some(count)), "{document:#}");
@@ -433,7 +435,7 @@ fn put_back(place: &Place, count: u64) {
     place.run("verify");
 }
 
-/// The file of the local store with this content.
+/// Returns the file of the local store with this content.
 fn stored(place: &Place, content: &str) -> PathBuf {
     let mut folders = vec![place.log().join("local/content")];
     while let Some(folder) = folders.pop() {

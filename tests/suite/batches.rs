@@ -1,5 +1,5 @@
-//! Batches larger than a frame, with the real program: all or nothing, whatever happens.
-#![expect(clippy::disallowed_methods, reason = "it makes files, waits and kills as a user would")]
+//! Batches larger than a frame, with the real program: all or nothing.
+#![expect(clippy::disallowed_methods, reason = "creates files, waits and kills as a user would")]
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::binary::{Place, names};
 use super::cli::{code, text};
 
-/// Returns a list of `count` paths, of a hundred files in turn, with some lines replaced.
+/// Writes a list of `count` paths that repeats a hundred files, with some lines replaced.
 fn list(place: &Place, count: usize, replaced: &[(usize, &str)]) {
     for nth in 0..100 {
         place.file(&format!("f{nth}"), &format!("content {nth}\n"));
@@ -105,7 +105,7 @@ fn a_batch_killed_at_any_instant_is_whole_or_absent() {
         assert!(now == logged || now == logged + 3000, "round {round}: {now} after {logged}");
         logged = now;
     }
-    assert!(killed > 0, "every batch was faster than its killer");
+    assert!(killed > 0, "every batch ended before it could be killed");
     place.run("checkpoint");
     assert_eq!(total(&place), logged);
     assert_eq!(names(&place.log().join("tmp")), [] as [&str; 0]);
@@ -212,7 +212,7 @@ fn json_lines_are_logged_together_or_rejected_by_line() {
         (&"mock".into(), &0.into())
     );
 
-    // More than a frame.
+    // More than fit in a frame.
     let many: Vec<String> = (0..1500)
         .map(|nth| format!(r#"{{"operation_type":"mkdir","parameters":{{"path":"/{nth}"}}}}"#))
         .collect();
@@ -228,7 +228,7 @@ fn an_interrupted_batch_is_absent_or_reported_in_full() {
     let mut child = piped(&place, "add --backend local --from-file -");
     let mut input = child.stdin.take().unwrap();
     input.write_all(paths.as_bytes()).unwrap();
-    // It is a large batch by now, and waits for more.
+    // It has become a large batch, and waits for more input.
     while names_if_any(&place, "tmp").is_empty() && !place.log().join("checkpoint.lock").exists() {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -241,7 +241,7 @@ fn an_interrupted_batch_is_absent_or_reported_in_full() {
 
     let mut child = piped(&place, "--json add --backend local --from-file list");
     let mut output = child.stdout.take().unwrap();
-    // It has begun to print, and cannot continue until the pipe is read.
+    // It has begun to print, and blocks until the pipe is read.
     let mut reported = vec![0; 10];
     output.read_exact(&mut reported).unwrap();
     interrupt(&child);

@@ -1,5 +1,5 @@
-//! Behaviour that every backend that stores content shares, whatever it stores it in.
-#![expect(clippy::disallowed_methods, reason = "it makes files as a user would")]
+//! Behaviour that all backends that store content share.
+#![expect(clippy::disallowed_methods, reason = "creates files as a user would")]
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,20 +13,21 @@ use wal_cli::operation::{
     Source, Time,
 };
 
-/// A backend, a directory for a user's files, and a directory of names that no other test uses.
+/// A backend, a directory for a user's files, and a prefix of names for this test alone.
 pub struct Bench {
     pub backend: Arc<dyn Backend>,
     pub home: PathBuf,
     pub names: String,
-    /// It knows its past effects and reports progress; if false, it only knows what it never began.
+    /// True if the backend knows its past effects and reports progress; if false, it only knows
+    /// which operations it never began.
     pub tells: bool,
-    /// Content has a CID, and a name is either a file or a directory.
+    /// True if content has CIDs, and a name is either a file or a directory.
     pub has_cids: bool,
     /// The prefix of names in results.
     pub origin: String,
 }
 
-/// A request with an id of its own.
+/// Returns a request with a unique id.
 pub fn request(operation_type: &str, parameters: &[(&str, &str)]) -> Request {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let nth = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -92,7 +93,7 @@ impl Bench {
         }
     }
 
-    /// Type and message of a failure that must be permanent.
+    /// Returns type and message of a failure, which must be permanent.
     pub fn refused(&self, operation_type: &str, parameters: &[(&str, &str)]) -> (String, String) {
         let failure = self.fails(operation_type, parameters);
         assert_eq!(
@@ -108,7 +109,7 @@ impl Bench {
         self.backend.query_attempt(&request(operation_type, parameters)).unwrap()
     }
 
-    /// Returns its answer about an attempt whose answer was lost; unknown, where it cannot know.
+    /// Asserts the answer about an attempt whose response was lost.
     fn answers(
         &self,
         operation_type: &str,
@@ -125,7 +126,7 @@ impl Bench {
         (outcome.cid.as_deref(), outcome.size) == (self.has_cids.then_some(cid), Some(size))
     }
 
-    /// A name below the one that is this bench's own.
+    /// Returns a name below the prefix of this test.
     fn name(&self, name: &str) -> String {
         format!("{}/{name}", self.names)
     }
@@ -146,7 +147,7 @@ fn is_unknown(answer: &AttemptStatus) -> bool {
 const HELLO: &[u8] = b"hello world\n";
 const HELLO_CID: &str = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o";
 
-/// All of it.
+/// Runs all shared tests.
 pub fn all(bench: &Bench) {
     bench.backend.health().unwrap();
     if bench.has_cids {
@@ -165,7 +166,7 @@ pub fn all(bench: &Bench) {
     assert!(litter.is_empty(), "{litter:?}");
 }
 
-/// Operations are refused before they are logged as they would be when they are executed.
+/// Invalid operations are refused before they are logged, with the same error as on execution.
 fn parameters(bench: &Bench) {
     let (backend, named) = (&bench.backend, |name: &str| OperationType::new(name).unwrap());
     let types = backend.operation_types();
@@ -320,7 +321,7 @@ fn trees(bench: &Bench) {
         "is_directory"
     );
     for _ in 0..2 {
-        // The second time it is there already.
+        // The second time the destination exists already.
         bench.ok("get", &[("cid", &cid), ("destination", &bench.path("copy"))]);
         assert_eq!(
             (bench.read("copy/hello.txt"), bench.read("copy/sub/empty.bin")),
@@ -397,7 +398,7 @@ fn names(bench: &Bench) {
     let listed = bench.ok("list", &[("path", &bench.name("new"))]).receipt["listing"].clone();
     assert_eq!(listed.lines().count(), 2, "{listed}");
     assert!(listed.contains("\"copy.txt\"") && listed.contains("\"tree\""), "{listed}");
-    // All that is in a directory; what is there already stays.
+    // The contents of a directory are added to the existing ones.
     for _ in 0..2 {
         bench.ok(
             "download",

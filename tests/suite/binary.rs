@@ -4,13 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-/// A directory with a home, a log and room for files, gone when this is dropped.
+/// A temporary directory with a home, a log and files, removed when this is dropped.
 pub struct Place {
     directory: tempfile::TempDir,
 }
 
 impl Place {
-    /// A fresh one.
+    /// Returns a new one.
     pub fn new() -> Place {
         Place { directory: tempfile::tempdir().unwrap() }
     }
@@ -23,7 +23,7 @@ impl Place {
         Place { directory: directory.unwrap() }
     }
 
-    /// A copy of it in memory: times, and what is linked to what, stay as they are.
+    /// Returns a copy in memory that keeps times and hard links.
     pub fn copy(&self) -> Place {
         let copy = Place::in_memory();
         let from = self.directory.path().join(".");
@@ -39,35 +39,35 @@ impl Place {
         copy
     }
 
-    /// A path in it.
+    /// Returns a path in the directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// Where the log is.
+    /// Returns the path of the log.
     pub fn log(&self) -> PathBuf {
         self.path("wal")
     }
 
-    /// A file in it.
+    /// Writes a file in the directory, and returns its path.
     pub fn file(&self, name: &str, content: &str) -> PathBuf {
         let path = self.path(name);
         std::fs::write(&path, content).unwrap();
         path
     }
 
-    /// Its settings.
+    /// Writes the settings file.
     pub fn settings(&self, text: &str) -> PathBuf {
         std::fs::create_dir_all(self.path("config/ipfs-kit")).unwrap();
         self.file("config/ipfs-kit/wal.toml", text)
     }
 
-    /// The program with these arguments, separated by spaces.
+    /// Returns the program with these arguments, separated by spaces.
     pub fn command(&self, arguments: &str) -> Command {
         self.prepare(Command::new(env!("CARGO_BIN_EXE_wal-cli")), arguments)
     }
 
-    /// The program under another one, such as strace.
+    /// Returns the program run by another one, such as strace.
     pub fn command_under(&self, mut outer: Command, arguments: &str) -> Command {
         outer.arg(env!("CARGO_BIN_EXE_wal-cli"));
         self.prepare(outer, arguments)
@@ -90,7 +90,7 @@ impl Place {
         command
     }
 
-    /// Runs it; fails unless it ends with 0. What it wrote to stdout.
+    /// Runs the program and returns its stdout; fails unless it ends with 0.
     pub fn run(&self, arguments: &str) -> String {
         let output = self.output(arguments);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -103,26 +103,26 @@ impl Place {
         text(&output.stdout)
     }
 
-    /// Runs it to its end.
+    /// Runs the program, and returns its output.
     pub fn output(&self, arguments: &str) -> Output {
         self.command(arguments).output().unwrap()
     }
 
-    /// Runs it and returns its JSON document; fails unless it exits with 0 and the document is
-    /// valid.
+    /// Runs the program and returns its JSON document; fails unless it ends with 0 and the
+    /// document is valid.
     pub fn json(&self, arguments: &str) -> serde_json::Value {
         let document = serde_json::from_str(&self.run(&format!("--json {arguments}"))).unwrap();
         super::contract::check(arguments, &document);
         document
     }
 
-    /// Starts it, its output going nowhere.
+    /// Starts the program without output.
     pub fn start(&self, arguments: &str) -> Child {
         self.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 }
 
-/// The names in a directory, sorted.
+/// Returns the names in a directory, sorted.
 pub fn names(directory: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(directory).unwrap();
     let mut names: Vec<String> =

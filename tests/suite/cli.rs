@@ -1,5 +1,5 @@
-//! What the program prints, and how it deals with terminals, pipes, signals and strange names.
-#![expect(clippy::disallowed_methods, reason = "it makes files, and waits, as a user would")]
+//! The output of the program, and its behaviour with terminals, pipes, signals and unusual names.
+#![expect(clippy::disallowed_methods, reason = "creates files, and waits, as a user would")]
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,18 +16,18 @@ use super::setups::{nothing, one_completed, one_pending, one_will_fail, torn_set
 
 const CID: &str = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o";
 
-/// What was written.
+/// Returns an output as text.
 pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The exit code.
+/// Returns the exit code.
 pub fn code(output: &Output) -> Option<i32> {
     output.status.code()
 }
 
 #[test]
-fn what_is_added_is_told_line_by_line_and_done_with_its_cid() {
+fn add_prints_a_line_per_operation_and_wait_its_cid() {
     let place = Place::new();
     place.file("a.txt", "hello world\n");
     let line = place.run("add --backend local a.txt");
@@ -51,10 +51,12 @@ fn an_operation_document_has_every_field() {
     one_completed(&place);
     let json = place.json("show 1");
     let operation = json["operation"].as_object().unwrap();
-    for field in "operation_id number operation_type backend status parameters timestamp updated_at completed_at result \
-                  receipt error error_type failure_class retry_count max_retries next_retry_at interruptions priority \
-                  depends_on idempotency_key hold not_before source claim redirected_from redirected_to revision history"
-        .split_whitespace()
+    for field in
+        "operation_id number operation_type backend status parameters timestamp updated_at \
+                  completed_at result receipt error error_type failure_class retry_count \
+                  max_retries next_retry_at interruptions priority depends_on idempotency_key hold \
+                  not_before source claim redirected_from redirected_to revision history"
+            .split_whitespace()
     {
         assert!(operation.contains_key(field), "{field}");
     }
@@ -81,7 +83,7 @@ fn all_bad_paths_are_named_and_nothing_is_logged() {
     bytes.truncate(bytes.len() - 1);
     let no_utf8 = PathBuf::from(std::ffi::OsStr::from_bytes(&bytes));
     std::fs::write(&no_utf8, "x").unwrap();
-    // A path through a file stands for a directory that may not be read: root may read all of those.
+    // A path through a file replaces an unreadable directory, since root can read every directory.
     let mut command = place.command("add --json --backend local a.txt gone plain/x /dev/null");
     let output = command.arg(&no_utf8).output().unwrap();
     assert_eq!(code(&output), Some(2));
@@ -93,7 +95,7 @@ fn all_bad_paths_are_named_and_nothing_is_logged() {
 }
 
 #[test]
-fn strange_names_and_empty_files_are_carried_out_and_shown_on_one_line() {
+fn unusual_names_and_empty_files_are_added_and_escaped() {
     let place = Place::new();
     let mut command = place.command("add --backend local --wait");
     for name in ["two\nlines", "tab\tand \x1b[31mred", "-dash", "  spaces  ", "empty"] {
@@ -144,7 +146,7 @@ fn paths_come_from_a_file_or_a_pipe() {
 }
 
 #[test]
-fn a_file_that_vanished_is_a_failed_operation() {
+fn a_missing_source_file_fails_its_operation() {
     let place = Place::new();
     one_will_fail(&place);
     let output = place.output("process");
@@ -160,7 +162,7 @@ fn a_file_that_vanished_is_a_failed_operation() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn a_closed_stdout_pipe_is_not_an_error() {
     let place = Place::new();
     place.file("a.txt", "a");
     let paths = "a.txt ".repeat(3000);
@@ -175,7 +177,7 @@ fn a_reader_that_goes_away_is_no_error() {
         let output = child.wait_with_output().unwrap();
         assert_eq!((code(&output), text(&output.stderr)), (Some(0), String::new()), "{command}");
     }
-    // What was not read was done all the same.
+    // The command has completed although its output was not read.
     let mut child =
         place.command("process").stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     drop(child.stdout.take());
@@ -184,7 +186,7 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
-fn a_stdout_that_cannot_be_written_is_told() {
+fn a_failed_write_to_stdout_is_reported() {
     let place = Place::new();
     one_pending(&place);
     let full = File::options().write(true).open("/dev/full").unwrap();
@@ -262,7 +264,7 @@ fn a_terminal_gets_colours_and_80_columns_and_a_pipe_neither() {
             let plain = without_colours(&shown);
             assert!(!plain.trim().is_empty(), "{command}");
             assert!(variables.is_empty() || plain == shown, "{command}: {shown}");
-            // `show` and results tell everything, however long it is.
+            // `show` and results are printed in full, whatever their length.
             for line in plain.lines().filter(|_| !["show 1", "process"].contains(&command)) {
                 assert!(line.trim_end().chars().count() <= 80, "{command}: {line}");
             }
@@ -289,7 +291,7 @@ fn without_colours(text: &str) -> String {
 }
 
 #[test]
-fn the_other_name_of_the_program_has_the_same_commands_below_wal() {
+fn ipfs_kit_has_the_same_commands_below_wal() {
     let place = Place::new();
     nothing(&place);
     let link = place.path("ipfs-kit");
@@ -315,7 +317,7 @@ fn the_other_name_of_the_program_has_the_same_commands_below_wal() {
     );
     assert_eq!(code(&run("add --backend local a.txt")), Some(2));
     let json: Value = serde_json::from_slice(&run("--json wal show 7").stdout).unwrap_or_default();
-    assert_eq!(json["error"]["type"], "usage", "flags belong behind `wal`");
+    assert_eq!(json["error"]["type"], "usage", "flags follow `wal`");
     let json: Value = serde_json::from_slice(&run("wal --json show 7").stdout).unwrap();
     assert_eq!(json["error"]["type"], "no_such_operation");
 }
@@ -324,7 +326,7 @@ fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
 }
 
-/// A drain loop with an attempt under way that takes its time, and more to come.
+/// Starts a drain loop with a slow running attempt, and further due operations.
 fn loop_at_work(place: &Place) -> Child {
     nothing(place);
     place.settings("jobs = 1\n[backends.mock]\nlatency_ms = 60000\n");
@@ -342,7 +344,7 @@ fn loop_at_work(place: &Place) -> Child {
         std::thread::sleep(Duration::from_millis(10));
     }
     child.kill().unwrap();
-    panic!("the loop took nothing: {:?}", child.wait());
+    panic!("the loop claimed nothing: {:?}", child.wait());
 }
 
 fn all_lines(child: &mut Child) -> Vec<Value> {
@@ -351,7 +353,7 @@ fn all_lines(child: &mut Child) -> Vec<Value> {
 }
 
 #[test]
-fn a_loop_that_is_asked_to_stop_hands_back_and_ends_well() {
+fn a_stopped_loop_returns_its_operations_and_ends_with_0() {
     let place = Place::new();
     let mut child = loop_at_work(&place);
     let status = place.json("status");
@@ -389,7 +391,7 @@ fn a_loop_that_is_asked_to_stop_hands_back_and_ends_well() {
 }
 
 #[test]
-fn a_keyboard_interrupt_is_130() {
+fn a_keyboard_interrupt_ends_with_130() {
     let place = Place::new();
     let mut child = loop_at_work(&place);
     signal(&child, Signal::INT);
@@ -412,7 +414,7 @@ fn a_keyboard_interrupt_is_130() {
 #[test]
 fn settings_are_changed_in_their_file_and_shown_with_their_origin() {
     let place = Place::new();
-    // A path is meant from where one stands, and not from where the file is.
+    // A relative path is resolved against the current directory, not that of the settings file.
     place.run("config set backends.local.path store");
     assert_eq!(
         place.run("config get backends.local.path"),
@@ -440,7 +442,7 @@ fn settings_are_changed_in_their_file_and_shown_with_their_origin() {
 }
 
 #[test]
-fn help_is_there_for_every_command_even_with_broken_settings() {
+fn every_command_has_help_even_with_invalid_settings() {
     let place = Place::new();
     torn_settings(&place);
     let help = place.run("--help");
@@ -461,15 +463,16 @@ fn help_is_there_for_every_command_even_with_broken_settings() {
 }
 
 #[test]
-fn the_configurations_that_the_backends_pages_show_are_right() {
+fn the_examples_of_the_backend_pages_are_valid() {
     let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/backends");
     let pages: Vec<PathBuf> =
         std::fs::read_dir(pages).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(pages.len() >= 4);
     for page in pages {
         let text = std::fs::read_to_string(&page).unwrap();
-        let (_, settings) =
-            text.split_once("```toml\n").unwrap_or_else(|| panic!("{page:?} shows none"));
+        let (_, settings) = text
+            .split_once("```toml\n")
+            .unwrap_or_else(|| panic!("{page:?} has no example configuration"));
         let place = Place::new();
         place.settings(settings.split_once("```").unwrap().0);
         place.run("config check");
@@ -481,7 +484,7 @@ fn the_configurations_that_the_backends_pages_show_are_right() {
                 let key = format!("backends.{name}.{key}");
                 assert!(
                     !shown["settings"][&key].is_null(),
-                    "{page:?} names `{key}`, which is no key"
+                    "{page:?} names `{key}`, which is not a key"
                 );
             }
         }
@@ -509,13 +512,13 @@ fn hints_can_be_pasted_with_the_flags_in_use() {
     let hint = hint_of(&mut flagged("show 17"));
     let typed = format!("wal-cli --base-path \"{}\" list all", log.display());
     assert!(hint.contains(&format!("`{typed}`")), "{hint}");
-    // What it names runs as it is in a shell, on that log.
+    // The command in the hint runs in a shell as it is, on that log.
     let program = Path::new(env!("CARGO_BIN_EXE_wal-cli")).parent().unwrap();
     let mut shell = Command::new("bash");
     shell.args(["-c", &typed]).env("PATH", format!("{}:/usr/bin:/bin", program.display()));
     let listed = text(&shell.output().unwrap().stdout);
     assert!(listed.contains("a.txt"), "{listed}");
-    // Text on stderr says the same as JSON.
+    // The text on stderr has the same hint as the JSON document.
     let said = text(&flagged("show 17").output().unwrap().stderr);
     assert!(said.contains(&format!("hint: {hint}")), "{said}");
     let why = text(&flagged("why 1").output().unwrap().stdout);
@@ -523,7 +526,7 @@ fn hints_can_be_pasted_with_the_flags_in_use() {
 }
 
 #[test]
-fn hints_do_not_repeat_what_the_environment_says() {
+fn hints_do_not_repeat_settings_of_the_environment() {
     let place = Place::new();
     place.file("a.txt", "a");
     place.run("add --backend local a.txt");
@@ -533,7 +536,7 @@ fn hints_do_not_repeat_what_the_environment_says() {
     let hint = hint_of(&mut place.command(&format!("show 17 --config {}", config.display())));
     let expected = format!("`wal-cli --config {} list all`", config.display());
     assert!(hint.contains(&expected), "{hint}");
-    // Under the other name, it is that name.
+    // As `ipfs-kit`, hints name that program.
     let other = place.path("ipfs-kit");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_wal-cli"), &other).unwrap();
     let mut command = Command::new(&other);
@@ -544,7 +547,7 @@ fn hints_do_not_repeat_what_the_environment_says() {
 }
 
 #[test]
-fn every_command_in_a_text_is_understood() {
+fn every_command_in_texts_and_pages_is_valid() {
     let quoted = regex::Regex::new(r#"`(wal-cli [^`"]*)`"#).unwrap();
     let continued = regex::Regex::new(r"\\\n\s*").unwrap();
     let value = regex::Regex::new(r"\{[^}]*\}").unwrap();

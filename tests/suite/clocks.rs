@@ -1,5 +1,5 @@
-//! Wrong clocks: set to 1970, to 3010 and back within one run. Order, waits and retention stay
-//! right.
+//! Wrong clocks, set to 1970, to 3010 and back within one run: order, waits and retention stay
+//! correct.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ fn a_clock_jump_never_prolongs_a_wait() {
     for (failed_at, then, due) in [
         ("2026-11-22T12:00:00Z", "2026-11-22T12:00:30Z", false),
         ("2026-11-22T12:00:00Z", "2026-11-22T12:01:07Z", true),
-        // Set back: the elapsed time is unknown, and waiting until 2026 comes again is worse.
+        // The clock was set back: the elapsed time is unknown, so the operation is due at once.
         ("2026-11-22T12:00:00Z", "1970-01-01T00:00:00Z", true),
         ("3010-06-01T00:00:00Z", "2026-11-22T12:00:00Z", true),
         ("1970-01-01T00:00:00Z", "2026-11-22T12:00:00Z", true),
@@ -100,7 +100,7 @@ fn backoff_depends_on_attempts_and_not_on_the_clock() {
     assert_eq!(wait.since, at(TIMES[2]));
 }
 
-/// A drain loop that has a look and cleans up if that is due.
+/// Runs a drain loop, which cleans up if that is due.
 fn run(scenario: &Scenario) {
     scenario.process();
 }
@@ -118,12 +118,12 @@ fn a_clock_jump_ahead_and_back_prunes_nothing() {
     scenario.add("a", "z");
     run(&scenario);
     scenario.client().checkpoint().unwrap();
-    assert_eq!(completed(&scenario), [1, 2, 3], "a clock in 3010 is not believed at once");
+    assert_eq!(completed(&scenario), [1, 2, 3], "a clock in 3010 alone prunes nothing");
     set(&scenario, "2026-11-24T13:00:00Z");
     run(&scenario);
     scenario.clock.advance(Duration::from_secs(2 * DAY));
     run(&scenario);
-    assert_eq!(completed(&scenario), [1, 2, 3], "back again, nothing is old");
+    assert_eq!(completed(&scenario), [1, 2, 3], "with the clock set back, nothing is old");
     // Completions in 3010 are pruned with their successors, not in 3010.
     scenario.add("a", "w");
     run(&scenario);
@@ -152,12 +152,12 @@ fn completions_in_1970_are_as_old_as_their_predecessors() {
         run(&scenario);
         scenario.clock.advance(Duration::from_secs(DAY));
     }
-    assert_eq!(completed(&scenario), [1, 2], "twenty days after, both are there");
+    assert_eq!(completed(&scenario), [1, 2], "after twenty days both exist");
     for _ in 0..20 {
         run(&scenario);
         scenario.clock.advance(Duration::from_secs(DAY));
     }
-    assert_eq!(completed(&scenario), Vec::<u64>::new(), "forty days after, both have gone");
+    assert_eq!(completed(&scenario), Vec::<u64>::new(), "after forty days both are pruned");
 }
 
 #[test]
@@ -176,9 +176,9 @@ fn cleanup_works_with_a_stopped_and_with_a_running_clock() {
         let logged = (day + 1).min(10) as usize;
         assert!(
             left <= logged && left + gone + 2 >= logged,
-            "day {day}: {left} of {logged} left, about {gone} are old"
+            "day {day}: {left} of {logged} left, some {gone} are old"
         );
-        assert!(day > 30 || left == logged, "day {day}: nothing goes early");
+        assert!(day > 30 || left == logged, "day {day}: nothing is pruned early");
     }
     assert_eq!(completed(&scenario), Vec::<u64>::new());
     let _: &ManualClock = &scenario.clock;

@@ -1,5 +1,5 @@
-//! The contract of `--json`: what is printed is as its schema says, and what is not so is refused.
-#![expect(clippy::disallowed_methods, reason = "it reads the pages and schemas of the repository")]
+//! The contract of `--json`: documents match their schemas, and schemas reject mutated documents.
+#![expect(clippy::disallowed_methods, reason = "reads the pages and schemas of the repository")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,10 +14,10 @@ use super::binary::Place;
 use super::mutations::{Mutation, mutations};
 use super::outcomes;
 
-/// Mutated documents that each schema has to refuse, at least.
+/// The least number of mutated documents that each schema must reject.
 const MUTATED: usize = 100;
 
-/// Where the random mutations begin.
+/// The seed of random mutations.
 const SEED: u64 = 20_260_731;
 
 fn validators() -> &'static BTreeMap<&'static str, Validator> {
@@ -33,7 +33,7 @@ fn validators() -> &'static BTreeMap<&'static str, Validator> {
     })
 }
 
-/// The command that was meant, as its schema is called; `error` if there is none.
+/// Returns the command in these arguments, as its schema is named; `error` without one.
 fn command_of(arguments: &str) -> &'static str {
     let mut words = arguments.split_whitespace().filter(|word| !word.starts_with('-'));
     let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
@@ -43,20 +43,20 @@ fn command_of(arguments: &str) -> &'static str {
     known(&both).or_else(|| known(first)).unwrap_or("error")
 }
 
-/// Fails unless the document is one that the command may print.
+/// Fails unless the document matches the schema of the command.
 pub fn check(arguments: &str, document: &Value) {
     let command = command_of(arguments);
-    let told: Vec<String> = validators()[command]
+    let problems: Vec<String> = validators()[command]
         .iter_errors(document)
         .map(|error| format!("{} at {}: {error}", error.schema_path(), error.instance_path()))
         .collect();
     assert!(
-        told.is_empty(),
-        "`{arguments}`: {document:#}\nis not as `wal-cli schema {command}` says\n{told:#?}"
+        problems.is_empty(),
+        "`{arguments}`: {document:#}\ndoes not match `wal-cli schema {command}`\n{problems:#?}"
     );
 }
 
-/// Every document of every outcome, by the schema it belongs to.
+/// Returns the documents of all outcomes, by the name of their schema.
 fn documents() -> BTreeMap<&'static str, Vec<&'static Value>> {
     let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (command, documents) in outcomes::printed().iter().flatten() {
@@ -65,7 +65,8 @@ fn documents() -> BTreeMap<&'static str, Vec<&'static Value>> {
     all
 }
 
-/// The document with at most three elements of each list: more would be mutated in the same ways.
+/// Returns the document with at most three elements of each list, since others would be mutated in
+/// the same ways.
 fn shortened(document: &Value) -> Value {
     match document {
         Value::Array(values) => values.iter().take(3).map(shortened).collect(),
@@ -77,7 +78,7 @@ fn shortened(document: &Value) -> Value {
 }
 
 #[test]
-fn every_schema_refuses_documents_that_are_not_right() {
+fn every_schema_rejects_mutated_documents() {
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     let mut accepted = Vec::new();
     let mut few = Vec::new();
@@ -88,7 +89,7 @@ fn every_schema_refuses_documents_that_are_not_right() {
         let validator = &validators()[command.command];
         let mut random = Rng::with_seed(SEED);
         let mut tried = BTreeSet::new();
-        // Random values are wrong in many ways: small documents are gone over until there are enough.
+        // Mutations are random, so small documents are mutated again until there are enough.
         for round in 0..100 {
             if round > 0 && tried.len() >= MUTATED {
                 break;
@@ -123,7 +124,7 @@ fn every_schema_refuses_documents_that_are_not_right() {
 
 #[test]
 fn unknown_fields_are_tolerated() {
-    // A later version may print more than the one whose schema somebody has kept.
+    // A later version may print more fields than an old schema has.
     for (command, documents) in documents() {
         for document in documents {
             let mut more = document.clone();
@@ -187,20 +188,20 @@ fn every_command_has_a_schema() {
     assert_eq!(missing, Vec::<String>::new(), "give them a row in src/report/schema.rs");
 }
 
-/// The commands that a help page lists.
+/// Returns the commands that a help page lists.
 fn commands_in(help: &str) -> Vec<String> {
     help.lines()
         .skip_while(|line| *line != "Commands:")
         .skip(1)
         .take_while(|line| !line.is_empty())
-        // What a long line goes on with stands further in.
+        // Continuations of long lines are indented further.
         .filter(|line| line.starts_with("  ") && !line.starts_with("    "))
         .filter_map(|line| line.split_whitespace().next())
         .map(ToOwned::to_owned)
         .collect()
 }
 
-/// The examples of the page: the command, and the document.
+/// Returns the examples of a page: command and document.
 fn examples(page: &str) -> Vec<(String, Value)> {
     let mut examples = Vec::new();
     let mut rest = page;
@@ -215,7 +216,7 @@ fn examples(page: &str) -> Vec<(String, Value)> {
 }
 
 #[test]
-fn the_page_names_every_schema_and_its_examples_are_right() {
+fn the_page_names_every_schema_and_its_examples_are_valid() {
     let page = std::fs::read_to_string(root().join("docs/json.md")).unwrap();
     for command in COMMANDS {
         let row = format!(

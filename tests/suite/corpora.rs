@@ -1,4 +1,4 @@
-//! The fuzz targets on every input that is kept for them: the same code as under the fuzzer.
+//! Runs the fuzz targets on every input of their corpora, with the same code as under the fuzzer.
 #![expect(clippy::disallowed_methods, reason = "it reads the repository, not data that is kept")]
 
 use std::fs;
@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 
 use super::fuzzing::TARGETS;
 
-/// A corpus smaller than this is none.
+/// The least number of inputs of a corpus.
 const INPUTS_MIN: usize = 12;
 
-/// All corpora together; what is kept should stay small.
+/// The largest size of all corpora together, so that the repository stays small.
 const BYTES_MAX: u64 = 1 << 20;
 
 fn folder(kind: &str, target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz").join(kind).join(target)
 }
 
-/// The files of a folder; none if it is not there.
+/// Returns the files of a folder; none if it does not exist.
 fn inputs(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -26,11 +26,11 @@ fn inputs(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn check(run: fn(&[u8]), input: &[u8], name: &str) {
-    assert!(catch_unwind(AssertUnwindSafe(|| run(input))).is_ok(), "{name} is not survived");
+    assert!(catch_unwind(AssertUnwindSafe(|| run(input))).is_ok(), "{name} causes a panic");
 }
 
 #[test]
-fn every_kept_input_is_survived() {
+fn no_kept_input_causes_a_panic() {
     let mut bytes = 0;
     for (target, run, _) in TARGETS {
         let corpus = inputs(&folder("corpus", target));
@@ -44,9 +44,9 @@ fn every_kept_input_is_survived() {
     assert!(bytes <= BYTES_MAX, "the corpora have {bytes} bytes");
 }
 
-/// Also writes them to folders of their own in `WAL_CLI_SEEDS`, for `tests/long fuzz`.
+/// Also writes the seed inputs to folders in `WAL_CLI_SEEDS`, for `tests/long fuzz`.
 #[test]
-fn every_seed_input_is_survived() {
+fn no_seed_input_causes_a_panic() {
     let place = std::env::var_os("WAL_CLI_SEEDS").map(PathBuf::from);
     for (target, _, seeds) in TARGETS {
         let Some(place) = &place else { break };

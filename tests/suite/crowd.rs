@@ -47,7 +47,7 @@ fn adders_a_drain_loop_and_readers_do_not_conflict() {
     });
     let last = place.json("list all --limit 1")["operations"][0]["number"].as_u64().unwrap();
     place.run(&format!("wait {last} --timeout 120"));
-    // The loop settles in order of completion, so others may still be on their way.
+    // The loop settles in order of completion, so others may still be running.
     for id in &ids {
         place.run(&format!("wait {id} --timeout 60"));
     }

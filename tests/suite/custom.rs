@@ -1,7 +1,7 @@
 //! The backend `custom`: programs that succeed, fail, take too long, and outlive their drain loop.
 #![expect(
     clippy::disallowed_methods,
-    reason = "it waits for real processes, and looks at what they did"
+    reason = "waits for real processes, and examines their effects"
 )]
 
 mod unruly;
@@ -21,7 +21,7 @@ use super::behaviours::{self, Bench, request};
 use super::binary::Place;
 use super::tools::Need;
 
-/// The backend with this shell script.
+/// Returns the backend with this shell script.
 fn shell(place: &Place, script: &str, limit: Option<Duration>) -> Bench {
     let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
     let (disk, clock) = (Arc::new(OsDisk::new()), Arc::new(SystemClock::new()));
@@ -29,7 +29,7 @@ fn shell(place: &Place, script: &str, limit: Option<Duration>) -> Bench {
     Bench::new(Arc::new(custom), place.path("home"), "/shared")
 }
 
-/// Settings under which `custom` is this shell script; it finds itself in the place's directory.
+/// Writes settings in which `custom` is this shell script, run in the directory of the test.
 fn configure(place: &Place, script: &str, more: &str) {
     place.file("program.sh", &format!("#!/bin/sh\ncd '{}'\n{script}\n", place.path("").display()));
     let program = place.path("program.sh");
@@ -40,7 +40,7 @@ fn configure(place: &Place, script: &str, more: &str) {
     ));
 }
 
-/// Waits until something holds; for half a minute at most.
+/// Waits until a condition holds, for half a minute at most.
 fn until(what: &str, holds: impl Fn() -> bool) {
     let start = Instant::now();
     while !holds() {
@@ -107,19 +107,19 @@ fn a_program_gets_the_operation_and_returns_the_result() {
         (&reported["backend"], &reported["parameters"], &reported["content"]),
         (&json!("custom"), &json!({"to": "webm"}), &Value::Null)
     );
-    assert!(!place.log().join("run/1").exists(), "what it printed is in the result");
+    assert!(!place.log().join("run/1").exists(), "the output is part of the result");
 }
 
 #[test]
 fn a_program_reads_the_content_that_was_logged() {
     let place = Place::new();
     configure(&place, "sed 's/.*\"content\":\"\\([^\"]*\\)\".*/\\1/' | xargs cat", "");
-    place.file("a.txt", "as it was\n");
+    place.file("a.txt", "old text\n");
     place.run("add a.txt");
     place.run("add a.txt --spool never");
-    place.file("a.txt", "as it is now\n");
+    place.file("a.txt", "new text\n");
     assert_eq!(place.output("process").status.code(), Some(1));
-    assert_eq!(status(&place, 1)["receipt"], json!({"output": "as it was"}));
+    assert_eq!(status(&place, 1)["receipt"], json!({"output": "old text"}));
     assert_eq!(status(&place, 2)["error_type"], "source_changed");
 }
 
@@ -207,7 +207,7 @@ fn a_program_inherits_only_its_own_output() {
         match number {
             "0" | "2" => assert!(target.starts_with("pipe:"), "{open}"),
             "1" => assert_eq!(Path::new(target), output, "{open}"),
-            // The shell keeps its script open, and what this test inherited it inherits, too.
+            // The shell keeps its script open, and inherits the descriptors of this test.
             _ => assert!(!Path::new(target).starts_with(place.log()), "{open}"),
         }
     }
@@ -236,7 +236,7 @@ fn a_stopped_program_returns_its_operation_or_is_killed() {
         });
         assert!(
             started.elapsed() < Duration::from_secs(10),
-            "a slow machine, but not the minute of `sleep`"
+            "slow, but less than the minute of `sleep`"
         );
         match result {
             Err(AttemptError::Stopped) => assert!(handed_back),
@@ -250,7 +250,7 @@ fn a_stopped_program_returns_its_operation_or_is_killed() {
                 std::process::Command::new("pgrep").args(["-g", pid.trim()]).output().unwrap();
             String::from_utf8(found.stdout).unwrap()
         };
-        until("its children are gone, too", || !group().lines().any(is_alive));
+        until("its children have ended, too", || !group().lines().any(is_alive));
     }
 }
 

@@ -262,8 +262,8 @@ impl Case {
         Ok(ending)
     }
 
-    /// Returns whether a Parquet file is refused because of its hash. Only flips and truncations are
-    /// examined.
+    /// Returns whether a Parquet file is refused because of its hash. Only flips and truncations
+    /// are examined.
     fn is_refused(&self, whole: &Whole, image: &Image) -> bool {
         let entry = whole.manifest.files.iter().find(|file| file.name == self.file);
         let (Some(entry), Harm::Flip { .. } | Harm::Cut { .. }) = (entry, &self.harm) else {

@@ -20,18 +20,17 @@ use super::adoption;
 use super::binary::Place;
 use super::kill::{account_for_files, id_in};
 
-/// Points of a sample.
+/// The number of points of a sample.
 const SAMPLE: usize = 400;
 
-/// Operations of a batch that no frame holds.
+/// The size of a batch that is too large for a frame.
 const BATCH: usize = 1_010;
 
-/// Something that people do, killed at every point on its way.
+/// A command that is killed at every failpoint that it passes.
 struct Workload {
     name: &'static str,
-    /// Preparations: commands; `original`: a directory of the original; `damage`: the manifest is
-    /// lost;
-    /// `POINT! COMMAND`: killed there.
+    /// The preparations: commands; `original`, a directory of the original system; `damage`, the
+    /// loss of the manifest; or `POINT! COMMAND`, a command that is killed there.
     before: &'static [&'static str],
     command: &'static str,
 }
@@ -44,7 +43,7 @@ const fn workload(
     Workload { name, before, command }
 }
 
-/// One line each.
+/// The workloads.
 const WORKLOADS: &[Workload] = &[
     workload("first", &[], "add --backend local f0"),
     workload("add", &["add --backend local f0"], "add --backend local f1"),
@@ -122,16 +121,16 @@ const WORKLOADS: &[Workload] = &[
     ),
 ];
 
-/// A workload made ready: what its kills are measured by.
+/// A prepared workload, and the states between which each kill must leave the log.
 struct Scene {
     workload: &'static Workload,
     template: Place,
-    /// Id, number and status before the command.
+    /// The operations before the command.
     before: BTreeMap<String, Operation>,
-    /// Their fates if the command does nothing, and if it does everything.
+    /// The settled operations if the command does nothing, and if it does everything.
     undone: BTreeMap<String, Operation>,
     done: BTreeMap<String, Operation>,
-    /// Number of operations that the command logs.
+    /// The number of operations that the command logs.
     logs: usize,
     points: Vec<String>,
 }
@@ -208,14 +207,14 @@ fn prepare(workload: &'static Workload) -> Scene {
     Scene { workload, template, before, undone, done, logs, points }
 }
 
-/// Damage is repaired before the log is used.
+/// Repairs the log if the workload damaged it.
 fn mend(workload: &Workload, place: &Place) {
     if workload.before.contains(&"damage") {
         place.run("verify --repair");
     }
 }
 
-/// All operations, each seen to be there once and to be done once.
+/// Returns all operations, and asserts that each exists once and completed at most once.
 fn operations(place: &Place) -> BTreeMap<String, Operation> {
     let listed = place.json("list all --limit 0");
     let (mut found, mut numbers) = (BTreeMap::new(), BTreeSet::new());
@@ -227,7 +226,11 @@ fn operations(place: &Place) -> BTreeMap<String, Operation> {
             status: text("status"),
             error_type: text("error_type"),
         };
-        assert!(numbers.insert(operation.number), "number {} is given twice", operation.number);
+        assert!(
+            numbers.insert(operation.number),
+            "number {} belongs to two operations",
+            operation.number
+        );
         let completed = one["history"]
             .as_array()
             .unwrap()
@@ -241,7 +244,7 @@ fn operations(place: &Place) -> BTreeMap<String, Operation> {
             &*text("operation_type"),
             &*text("status"),
         ) {
-            // Those of the original are stored elsewhere, if at all.
+            // Content of the original system is stored elsewhere, if at all.
             let ours =
                 one["history"].as_array().unwrap().iter().any(|step| step["to"] == "completed");
             let path = place
@@ -249,15 +252,15 @@ fn operations(place: &Place) -> BTreeMap<String, Operation> {
                 .join("local/content")
                 .join(&cid[cid.len() - 3..cid.len() - 1])
                 .join(cid);
-            assert!(!ours || path.exists(), "completed, and {} is not there", path.display());
+            assert!(!ours || path.exists(), "completed, but {} does not exist", path.display());
         }
-        assert!(found.insert(id.clone(), operation).is_none(), "{id} is there twice");
+        assert!(found.insert(id.clone(), operation).is_none(), "{id} exists twice");
     }
     found
 }
 
-/// Drains the log with a fresh process, and reads it with another. Adds to the promised
-/// completions.
+/// Drains the log with a new process, and reads it with another. Adds the acknowledged completions
+/// to the set.
 fn settled(place: &Place, completed: &mut BTreeSet<String>) -> BTreeMap<String, Operation> {
     let output = place.output("--json process");
     assert!([Some(0), Some(1)].contains(&output.status.code()), "process: {output:?}");
@@ -265,7 +268,7 @@ fn settled(place: &Place, completed: &mut BTreeSet<String>) -> BTreeMap<String, 
     operations(place)
 }
 
-/// The ids of whole lines that tell of a completion.
+/// Returns the ids in complete lines that report a completion.
 fn completed_in(output: &Output) -> Vec<String> {
     let text = String::from_utf8_lossy(&output.stdout);
     let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
@@ -274,22 +277,22 @@ fn completed_in(output: &Output) -> Vec<String> {
     completed.filter_map(|line| line["operation_id"].as_str().map(str::to_owned)).collect()
 }
 
-/// Kills the workload at a point and checks the result. Returns false if it never got there.
+/// Kills the workload at a point and checks the result. Returns false if it did not reach it.
 fn kill_at(scene: &Scene, point: &str, nth: usize) -> bool {
     let place = scene.template.copy();
     let output =
         place.command(scene.workload.command).env("WAL_CLI_FAILPOINT", point).output().unwrap();
     let killed = output.status.signal() == Some(6);
-    assert!(killed || output.status.success(), "neither killed nor done: {output:?}");
+    assert!(killed || output.status.success(), "neither killed nor completed: {output:?}");
     let text = String::from_utf8_lossy(&output.stdout);
     let whole_lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-    // A line that was read to its end is a promise, whatever happened after.
+    // A complete line is an acknowledgement, whatever happened later.
     let mut logged: BTreeSet<String> = whole_lines.filter_map(id_in).collect();
     let mut completed: BTreeSet<String> = completed_in(&output).into_iter().collect();
     let mut cancelled = BTreeSet::new();
 
     mend(scene.workload, &place);
-    // The second writer, and what is promised to it.
+    // A second writer, and the operations acknowledged to it.
     let added = place.json("add --backend local second");
     let second = added["operation_id"].as_str().unwrap().to_owned();
     let mut others = BTreeSet::from([second]);
@@ -310,7 +313,7 @@ fn kill_at(scene: &Scene, point: &str, nth: usize) -> bool {
 
     let found = settled(&place, &mut completed);
     for id in &logged {
-        assert!(found.contains_key(id), "{id} was acknowledged and is not there");
+        assert!(found.contains_key(id), "{id} was acknowledged but does not exist");
     }
     for id in &completed {
         assert_eq!(
@@ -330,7 +333,7 @@ fn kill_at(scene: &Scene, point: &str, nth: usize) -> bool {
         .collect();
     assert!(
         known == scene.done || known == scene.undone,
-        "half done: {known:#?}\nis neither {:#?}\nnor {:#?}",
+        "partial effect: {known:#?}\nis neither {:#?}\nnor {:#?}",
         scene.undone,
         scene.done
     );
@@ -348,7 +351,7 @@ fn kill_at(scene: &Scene, point: &str, nth: usize) -> bool {
         assert_eq!(operation.status, "completed", "{id}: {operation:?}");
     }
 
-    // It goes on working, and folding changes nothing.
+    // The log continues to work, and a checkpoint changes nothing.
     let last = place.json("add --backend local f0 --wait")["operations"][0]["operation_id"]
         .as_str()
         .unwrap()
@@ -381,7 +384,7 @@ fn a_kill_at_any_point_breaks_no_promise() {
     let (all, points) = (cases.len(), names.len());
     if let Some((_, point)) = only.as_deref().and_then(|case| case.split_once('/')) {
         cases.retain(|(_, of)| *of == point);
-        assert_eq!(cases.len(), 1, "the workload passes no {point}");
+        assert_eq!(cases.len(), 1, "the workload does not pass {point}");
     } else if variable("WAL_CLI_LONG").is_none() {
         let seed = variable("WAL_CLI_SEED").map_or(1, |seed| seed.parse().expect("a number"));
         println!("seed {seed}");
@@ -394,7 +397,7 @@ fn a_kill_at_any_point_breaks_no_promise() {
         for _ in 0..2 {
             scope.spawn(|| {
                 while let Some((scene, point)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    // The same case is the same whatever sample it is part of.
+                    // The seed depends on the case alone, whatever sample it is part of.
                     let nth = point.bytes().map(usize::from).sum();
                     match catch_unwind(AssertUnwindSafe(|| kill_at(scene, point, nth))) {
                         Ok(true) => {}
@@ -420,7 +423,11 @@ fn a_kill_at_any_point_breaks_no_promise() {
     );
     let again =
         broken.iter().map(|case| format!("WAL_CLI_CASE='{case}' tests/run suite::failpoints\n"));
-    assert!(broken.is_empty(), "broken promises; once more, alone:\n{}", again.collect::<String>());
+    assert!(
+        broken.is_empty(),
+        "broken promises; to replay each alone:\n{}",
+        again.collect::<String>()
+    );
     // The grouping of claims depends on time, so a few points are not reached a second time.
     assert!(missed.len() * 20 <= cases.len(), "too many points were not reached: {missed:?}");
 }

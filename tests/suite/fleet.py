@@ -1,6 +1,6 @@
-"""Runs the queries of docs/fleet.md as they stand there, over S3: `fleet.py PAGE ENDPOINT KEY SECRET`.
+"""Runs the queries of docs/fleet.md over S3: `fleet.py PAGE ENDPOINT KEY SECRET`.
 
-Prints a JSON object: for each heading that has a query, the rows that it gave."""
+Prints a JSON object: the rows of each query, by its heading."""
 
 import datetime
 import json

@@ -1,5 +1,5 @@
-//! Actions of other processes between two steps of one call. Each test reproduces a defect that once
-//! lost, duplicated or blocked an operation.
+//! Actions of other processes between two steps of one call. Each test reproduces a defect that
+//! once lost, duplicated or blocked an operation.
 //!
 //! A disk wrapped around the simulated one calls back at chosen steps, where other processes of the
 //! same machine act.
@@ -586,7 +586,7 @@ fn frames_are_written_where_preallocation_finds_no_space() {
 }
 
 #[test]
-fn a_missing_directory_is_made_again() {
+fn a_missing_directory_is_created_again() {
     let machine = Machine::new();
     let a = wal(&machine);
     add(&a, "one");

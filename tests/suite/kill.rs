@@ -31,15 +31,15 @@ fn acknowledged_operations_survive_kills_and_run_once() {
     let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
     for seed in first..first + rounds {
         round(&place, seed, &acknowledged);
-        // Everything is checked after each round, so that the seed of a failing round is known.
+        // Checked after each round, so that the seed of a failing round is known.
         check(&place, &acknowledged.lock().unwrap(), seed);
     }
     let total = acknowledged.lock().unwrap().len();
-    println!("{rounds} rounds, {total} operations acknowledged, each there and completed once");
+    println!("{rounds} rounds, {total} operations acknowledged, each exists and completed once");
     assert!(total as u64 >= rounds, "too few operations were acknowledged to prove anything");
 }
 
-/// Three adders and a drain loop, each killed when it has lived for a random time, over and over.
+/// Three adders and a drain loop, each killed after a random time, repeatedly.
 fn round(place: &Place, seed: u64, acknowledged: &Arc<Mutex<BTreeSet<String>>>) {
     let random = fastrand::Rng::with_seed(seed);
     let over = AtomicBool::new(false);
@@ -67,13 +67,13 @@ fn round(place: &Place, seed: u64, acknowledged: &Arc<Mutex<BTreeSet<String>>>) 
                             .filter_map(|line| id_in(&line))
                             .collect::<Vec<_>>()
                     });
-                    // Half of them may live; most others die within the time that an add takes.
+                    // Half of them may end normally; most others die within the time of an add.
                     if random.bool() {
                         std::thread::sleep(Duration::from_micros(random.u64(..12_000)));
                         let _ = child.kill();
                     }
                     child.wait().unwrap();
-                    // A line that was read to its end was acknowledged, whatever happened after.
+                    // A complete line is an acknowledgement, whatever happened later.
                     acknowledged.lock().unwrap().extend(reader.join().unwrap());
                 }
             });
@@ -102,7 +102,7 @@ pub fn id_in(line: &str) -> Option<String> {
 }
 
 fn check(place: &Place, acknowledged: &BTreeSet<String>, seed: u64) {
-    // An operation that several killed loops held is retried alone, which is not a failure.
+    // An operation that several killed loops had claimed is retried alone; that is not a failure.
     place.run("process --quiet");
     let listed = place.json("list all --limit 0");
     let operations: BTreeMap<&str, &Value> = listed["operations"]
@@ -114,7 +114,7 @@ fn check(place: &Place, acknowledged: &BTreeSet<String>, seed: u64) {
     for id in acknowledged {
         let operation = operations.get(id.as_str());
         let operation = operation
-            .unwrap_or_else(|| panic!("seed {seed}: {id} was acknowledged and is not there"));
+            .unwrap_or_else(|| panic!("seed {seed}: {id} was acknowledged but does not exist"));
         assert_eq!(operation["status"], "completed", "seed {seed}: {operation}");
     }
     for operation in operations.values() {
@@ -126,7 +126,7 @@ fn check(place: &Place, acknowledged: &BTreeSet<String>, seed: u64) {
     account_for_files(place, seed);
 }
 
-/// Every file belongs to manifest, journal or `quarantine/`.
+/// Asserts that every file belongs to the manifest, the journal or `quarantine/`.
 pub fn account_for_files(place: &Place, seed: u64) {
     let log = place.log();
     let manifest: Value =
@@ -149,7 +149,7 @@ pub fn account_for_files(place: &Place, seed: u64) {
     let first = manifest["first_generation"].as_u64().unwrap();
     for name in names(&log.join("journal")) {
         let generation: u64 = name["journal_".len()..].trim_end_matches(".log").parse().unwrap();
-        assert!(generation >= first, "seed {seed}: {name} was folded and is still there");
+        assert!(generation >= first, "seed {seed}: {name} was folded but still exists");
     }
     assert_eq!(names(&log.join("tmp")), [] as [&str; 0], "seed {seed}");
 }

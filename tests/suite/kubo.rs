@@ -430,7 +430,7 @@ fn memory_does_not_grow_with_the_content() {
 }
 
 #[test]
-fn unreachable_and_foreign_servers_are_told_apart() {
+fn unreachable_and_foreign_servers_are_distinguished() {
     let home = tempfile::tempdir().unwrap();
     let kubo = Kubo::shared();
     let base = format!("http://127.0.0.1:{}", kubo.port());

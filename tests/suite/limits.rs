@@ -1,5 +1,5 @@
-//! Full disks, huge parameters, too few descriptors: clear errors, nothing lost, and full recovery
-//! afterwards.
+//! Full disks, huge parameters, too few descriptors: errors are clear, nothing is lost, and the log
+//! works again afterwards.
 #![expect(
     clippy::disallowed_methods,
     reason = "it fills disks, waits and looks at files, as another program would"
@@ -51,7 +51,7 @@ impl Small {
         self.command(arguments).output().unwrap()
     }
 
-    /// Succeeds.
+    /// Runs a command that must succeed.
     fn json(&self, arguments: &str) -> Value {
         let output = self.output(&format!("--json {arguments}"));
         assert!(
@@ -68,7 +68,7 @@ impl Small {
         fs::metadata(self.disk.log().join("reserve")).ok().map(|meta| meta.len())
     }
 
-    /// Fills the disk up to `but` bytes.
+    /// Fills the disk except for `but` bytes.
     fn fill(&self, but: u64) {
         let mut file = fs::OpenOptions::new()
             .append(true)
@@ -105,7 +105,7 @@ fn logged_operations_finish_in_the_space_of_the_reserve() {
     let small = Small::new("16m", "0");
     small.json("submit mkdir /held");
     small.json("hold 1");
-    assert_eq!(small.reserve(), Some(RESERVE), "it is made with the log");
+    assert_eq!(small.reserve(), Some(RESERVE), "the reserve is created with the log");
     let mut acknowledged = BTreeSet::new();
     let mut refused = 0;
     let mut drain = small
@@ -157,7 +157,7 @@ fn logged_operations_finish_in_the_space_of_the_reserve() {
     )
     .unwrap();
     let ended = drain.wait().unwrap();
-    assert!(ended.success(), "the loop went on with what was logged: {ended}");
+    assert!(ended.success(), "the loop finished the logged operations: {ended}");
     let drained = small.json("process");
     let cancelled = small.json("cancel 1");
     let folded = small.json("checkpoint");
@@ -175,7 +175,7 @@ fn logged_operations_finish_in_the_space_of_the_reserve() {
         .iter()
         .map(|one| one["operation_id"].as_str().unwrap().to_owned())
         .collect();
-    assert_eq!(completed, acknowledged, "neither more nor less");
+    assert_eq!(completed, acknowledged, "exactly the acknowledged operations completed");
     assert_eq!(small.json("show 1")["operation"]["error_type"], "cancelled");
     small.make_room();
     small.json("checkpoint");
@@ -184,18 +184,18 @@ fn logged_operations_finish_in_the_space_of_the_reserve() {
     assert_eq!(
         names(&small.disk.log().join("quarantine")),
         [] as [&str; 0],
-        "no remains take room"
+        "no leftover files use space"
     );
 }
 
-/// To the last page, with nothing under way: each command needs the reserve on its own.
+/// With the disk full to the last page, each command has to use the reserve.
 #[test]
 fn every_way_of_finishing_works_on_a_full_disk() {
     for command in ["process", "cancel 1", "delete 1", "checkpoint", "cleanup"] {
         let small = Small::new("12m", "0");
         (0..3).for_each(|_| drop(small.json("add --spool never a")));
         small.fill(0);
-        // Preallocated space as well: logging into it costs nothing.
+        // Preallocated space is used up as well, since writing to it needs no space.
         for len in [64 << 10, 8 << 10, 1 << 10] {
             let line = json!({"operation_type": "mkdir", "parameters": {"path": "/d", "note": "x".repeat(len)}});
             small.disk.place.file("large", &line.to_string());
@@ -210,10 +210,10 @@ fn every_way_of_finishing_works_on_a_full_disk() {
             }
         };
         assert_eq!(full.status.code(), Some(7), "{full:?}");
-        assert_eq!(small.reserve(), Some(RESERVE), "neither held nor released with it");
+        assert_eq!(small.reserve(), Some(RESERVE), "hold and release leave the reserve alone");
         let refused = small.output("--json add --spool never a");
         assert_eq!(refused.status.code(), Some(7), "{refused:?}");
-        assert_eq!(small.reserve(), Some(RESERVE), "no addition takes it");
+        assert_eq!(small.reserve(), Some(RESERVE), "additions do not use the reserve");
         let before = small.statuses();
         small.json(command);
         if ["process", "cancel 1", "delete 1"].contains(&command) {
@@ -255,7 +255,7 @@ fn only_additions_stop_before_the_disk_is_full() {
     small.json("checkpoint");
     small.json("process");
     small.json("cleanup");
-    assert_eq!(small.reserve(), Some(RESERVE), "it was not needed");
+    assert_eq!(small.reserve(), Some(RESERVE), "the reserve was not needed");
     let expected = ["failed", "completed", "completed", "completed"].map(str::to_owned);
     assert_eq!(
         small.statuses().into_iter().map(|(_, status)| status).collect::<Vec<_>>(),
@@ -267,7 +267,7 @@ fn only_additions_stop_before_the_disk_is_full() {
 fn nothing_is_claimed_without_space_for_its_outcome() {
     let small = Small::new("12m", "0");
     (0..3).for_each(|_| drop(small.json("add --spool never a")));
-    // As if it had been given up and others had taken its room.
+    // As if the reserve had been released, and other programs had used its space.
     fs::write(small.disk.log().join("reserve"), "").unwrap();
     small.fill(64 << 10);
     let output = small.output("--json process");
@@ -283,12 +283,8 @@ fn nothing_is_claimed_without_space_for_its_outcome() {
         "{reported}"
     );
     let shown = small.json("show 1 --history");
-    assert_eq!(
-        shown["operation"]["history"].as_array().unwrap().len(),
-        1,
-        "it was not even claimed"
-    );
-    // A loop that runs for good waits for room.
+    assert_eq!(shown["operation"]["history"].as_array().unwrap().len(), 1, "it was not claimed");
+    // A loop with `--follow` waits for space.
     let mut drain =
         small.command("process --follow --quiet").stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(500));
@@ -303,9 +299,8 @@ fn nothing_is_claimed_without_space_for_its_outcome() {
     assert!(drain.wait().unwrap().success());
 }
 
-/// Runs a command on a simulated machine where one disk operation fails. True: it succeeded. None:
-/// it was
-/// over before that operation.
+/// Runs a command on a simulated machine where one disk operation fails. Returns whether it
+/// succeeded, or `None` if it ended before that operation.
 fn with_one_failure(command: &str, fault: Fault, nth: u64) -> Option<bool> {
     let scenario = Scenario::new();
     scenario.add("a", "one two three");
@@ -365,7 +360,7 @@ fn with_one_failure(command: &str, fault: Fault, nth: u64) -> Option<bool> {
         );
         assert!(
             result.is_err() || !cancelled || status == Status::Failed,
-            "{case}: it was promised"
+            "{case}: an acknowledged outcome was lost"
         );
     }
     let calls = scenario.calls("a");
@@ -374,7 +369,7 @@ fn with_one_failure(command: &str, fault: Fault, nth: u64) -> Option<bool> {
     passed.then_some(result.is_ok())
 }
 
-/// Where a plain run begins.
+/// The seed of a plain run.
 fn step_of(fault: Fault) -> u64 {
     match fault {
         Fault::Full => 0,
@@ -388,7 +383,8 @@ fn step_of(fault: Fault) -> u64 {
 fn a_failure_of_any_disk_operation_loses_no_outcome() {
     let all = std::env::var_os("WAL_CLI_LONG").is_some();
     for fault in [Fault::Full, Fault::Quota, Fault::ShortWrite, Fault::Descriptors] {
-        // A plain run takes every fifth operation, others for each fault; a long one all.
+        // A plain run tries every fifth operation, different ones for each fault; a long run tries
+        // all.
         let step = if all { 1 } else { 5 };
         let mut reported = Vec::new();
         for command in ["add", "process", "cancel", "checkpoint"] {
@@ -399,7 +395,7 @@ fn a_failure_of_any_disk_operation_loses_no_outcome() {
                 went_on += u64::from(succeeded);
             }
             reported.push(format!("{command} at {instants}, {went_on} of them without notice"));
-            // Finishing work may use the reserve.
+            // Commands that finish operations may use the reserve.
             let finishes = command != "add" && matches!(fault, Fault::Full | Fault::Quota);
             assert!(!finishes || went_on * 5 >= instants * 2, "{fault:?}: {reported:?}");
         }
@@ -417,7 +413,7 @@ fn a_parameter_too_large_for_a_frame_is_refused() {
         let line =
             json!({"operation_type": "mkdir", "parameters": {"path": "/d", "note": &huge[..len]}});
         place.file("huge", &format!("{line}\n"));
-        // Address space as a bound of memory: what it needs to run, and no 16 MiB over and over.
+        // Limits memory by address space: enough to run, but not for repeated copies of 16 MiB.
         let mut limited = Command::new("prlimit");
         limited.arg("--as=268435456");
         let output = place
@@ -431,7 +427,7 @@ fn a_parameter_too_large_for_a_frame_is_refused() {
             .split(|c: char| !c.is_ascii_digit())
             .filter(|digits| !digits.is_empty())
             .count();
-        assert!(sizes >= 2, "it says how large it is, and how large it may be: {message}");
+        assert!(sizes >= 2, "both sizes are reported: {message}");
     }
     assert_eq!(place.json("status")["stats"]["total"], 1);
     let client = Client::builder(Settings::at(place.path("library"))).program("test").build();
@@ -470,7 +466,7 @@ fn too_few_descriptors_are_reported_and_lose_nothing() {
                     succeeded += 1;
                     acknowledged += usize::from(command.starts_with("add"));
                 }
-                // Not even the program's libraries could be opened.
+                // There were too few descriptors to open the program's libraries.
                 Some(127) => {}
                 Some(7) => {
                     assert!(text.contains("Too many open files"), "{command} with {limit}: {text}");
@@ -480,11 +476,11 @@ fn too_few_descriptors_are_reported_and_lose_nothing() {
                 code => panic!("{command} with {limit}: {code:?}: {text}"),
             }
         }
-        assert!(succeeded >= 10, "{command} needs no more than a few: {succeeded}");
+        assert!(succeeded >= 10, "{command} needs too many descriptors: {succeeded}");
     }
     assert!(reported.len() >= 4, "{reported:?}");
     place.run("process");
-    // The backend lacked descriptors too: `retry --now` makes the postponed operations due.
+    // The backend lacked descriptors, too: `retry --now` makes the postponed operations due.
     let put_off = place.run("list retrying -q --limit 0").replace('\n', " ");
     if !put_off.is_empty() {
         place.run(&format!("retry --now {put_off}"));
@@ -495,7 +491,7 @@ fn too_few_descriptors_are_reported_and_lose_nothing() {
     assert_eq!(
         listed["operations"].as_array().unwrap().len(),
         acknowledged,
-        "neither more nor less"
+        "exactly the acknowledged operations completed"
     );
     for one in listed["operations"].as_array().unwrap() {
         let completed = one["history"]

@@ -1,5 +1,5 @@
-//! Attempts that take long: how far they have come, how fast they may go, and how soon they stop.
-#![expect(clippy::disallowed_methods, reason = "it waits for real processes")]
+//! Long attempts: their progress, their rate limit, and how soon they stop.
+#![expect(clippy::disallowed_methods, reason = "waits for real processes")]
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::binary::Place;
 use super::kubo::daemon::Kubo;
 
-/// Adds a file of 12 MiB to a backend that takes 2 MiB per second, looks, and cancels it.
+/// Adds a file of 12 MiB to a backend limited to 2 MiB per second, observes its progress, and
+/// cancels it.
 fn moves_at_its_pace_and_stops(place: &Place, backend: &str) {
     let size = 12 << 20;
     std::fs::write(place.path("large"), vec![7; size]).unwrap();
@@ -33,7 +34,7 @@ fn moves_at_its_pace_and_stops(place: &Place, backend: &str) {
     let figure = |name: &str| progress[name].as_u64().unwrap();
     assert_eq!(figure("bytes_total"), size as u64);
     assert!((1..size as u64).contains(&figure("bytes_done")), "{progress}");
-    // What is moved first is not waited for; a reader may be late.
+    // The first bytes are not limited, and the reader may be late.
     let (done, passed) = (figure("bytes_done") as f64, started.elapsed().as_secs_f64());
     assert!(done <= (passed + 2.0) * f64::from(2 << 20), "{progress} after {passed} s");
     assert!(figure("bytes_per_second") > 0 && figure("seconds_left") > 0, "{progress}");
@@ -45,7 +46,7 @@ fn moves_at_its_pace_and_stops(place: &Place, backend: &str) {
 
     let asked = Instant::now();
     place.run(&format!("cancel {number}"));
-    assert_eq!(drain.wait().unwrap().code(), Some(0), "cancelled is what was wanted");
+    assert_eq!(drain.wait().unwrap().code(), Some(0), "a requested cancellation is not a failure");
     assert!(asked.elapsed() < Duration::from_secs(2), "it stopped after {:?}", asked.elapsed());
     let operation = show();
     assert_eq!(operation["error_type"], "cancelled", "{operation}");
@@ -77,10 +78,10 @@ fn only_backends_in_use_fail_health() {
         used.join(" ")
     };
     assert_eq!(used(), "local");
-    // Kubo is known without being asked for, wherever it is not.
+    // `ipfs` is predeclared, even where no node runs.
     place.run("health");
     place.run(&format!("add {} --backend ipfs", file.display()));
-    assert_eq!(used(), "ipfs local", "there is something to be sent to it");
+    assert_eq!(used(), "ipfs local", "an operation waits for it");
     place.run("cancel 1");
     place.run("delete 1");
     assert_eq!(used(), "local");
@@ -101,7 +102,7 @@ fn a_health_watch_reports_every_change_until_it_is_stopped() {
     place.file("file", "");
     let nowhere = "[backends.ipfs]\nendpoint = \"http://127.0.0.1:1/api/v0\"\n";
     place.settings(&format!("[backends.custom]\ncommand = [\"{}\"]\n{nowhere}", program.display()));
-    // What is known of health is kept with a log, once there is one.
+    // Health is stored with a log, once there is one.
     place.run("add file --backend mock");
     let mut watch = place
         .command("health --watch --backend custom --interval 0.05")
@@ -137,5 +138,5 @@ fn a_health_watch_reports_every_change_until_it_is_stopped() {
     kill_process(Pid::from_child(&watch), Signal::TERM).unwrap();
     assert_eq!(watch.wait().unwrap().code(), Some(0));
     let status = place.output("status --fail-if offline>0");
-    assert_eq!(status.status.code(), Some(1), "nothing listens for `ipfs`");
+    assert_eq!(status.status.code(), Some(1), "no process listens for `ipfs`");
 }

@@ -1,4 +1,4 @@
-//! Documents that are wrong in one place each, made from valid ones.
+//! Mutated documents: each is a valid one with an error in one place.
 //!
 //! Members that may be missing or null are listed here, not read from a schema, since the schemas
 //! are under test.
@@ -6,24 +6,24 @@
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-/// A document with one thing wrong in it.
+/// A document with one error.
 pub struct Mutation {
-    /// The mutation.
+    /// The kind of error.
     pub kind: &'static str,
-    /// Where.
+    /// The JSON pointer to its place.
     pub at: String,
     /// The document.
     pub mutated: Value,
 }
 
-/// Objects whose fields are names of something: none of them has to be there.
+/// Objects with arbitrary field names, all of which are optional.
 const FREE: &[&str] =
     &["parameters", "receipt", "backends", "health", "settings", "due", "no_backend"];
 
-/// Members that errors have only if they are known.
+/// Fields that only some errors have.
 const OF_SOME_ERRORS: &[&str] = &["causes", "key", "origin", "suggestion", "number", "line"];
 
-/// Members that may be null, depending on others.
+/// Fields that may be null, depending on others.
 const NULLABLE: &[&str] = &[
     "completed_at",
     "result",
@@ -60,13 +60,13 @@ const NULLABLE: &[&str] = &[
     "next_cursor",
 ];
 
-/// Members that may have any value.
+/// Fields that may have any value.
 const ANY: &[&str] = &["value", "schema"];
 
-/// Words of closed sets.
+/// Fields with words of a closed set.
 const WORDS: &[&str] = &["status", "failure_class", "from", "to", "event", "method", "type"];
 
-/// Texts of a known form.
+/// Fields with texts of a fixed form.
 const FORMS: &[&str] = &[
     "operation_id",
     "timestamp",
@@ -96,7 +96,7 @@ const FROM_ONE: &[&str] = &["number", "revision", "group", "threads", "example"]
 /// Numbers that may be negative.
 const SIGNED: &[&str] = &["priority", "mtime_ns"];
 
-/// Documents that differ from this one in one place and are wrong for it.
+/// Returns documents that differ from this one in one place, and are invalid.
 pub fn mutations(document: &Value, random: &mut Rng) -> Vec<Mutation> {
     let mut maker = Maker { document, random, made: Vec::new() };
     if let Some(success) = document["success"].as_bool() {
@@ -113,14 +113,14 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
-    /// The document with another value there.
+    /// Adds the document with another value at a place.
     fn put(&mut self, kind: &'static str, at: &str, value: Value) {
         let mut mutated = self.document.clone();
         *mutated.pointer_mut(at).unwrap() = value;
         self.made.push(Mutation { kind, at: at.to_owned(), mutated });
     }
 
-    /// Everything that can be wrong within a value; `name` is that of the nearest field.
+    /// Adds all mutations within a value; `name` is that of the nearest field.
     fn inside(&mut self, at: &str, name: &str, value: &Value, free: bool) {
         match value {
             Value::Object(fields) => {
@@ -129,7 +129,7 @@ impl Maker<'_> {
                     if !free && self.is_required(name, key) {
                         self.remove(&at);
                     }
-                    // Members of an open object have arbitrary names, which mean nothing here.
+                    // Fields of an open object have arbitrary names without a meaning.
                     let key = if free { "" } else { key };
                     if !ANY.contains(&key) {
                         self.wrong(&at, key, name, value);
@@ -152,7 +152,7 @@ impl Maker<'_> {
 
     fn is_required(&self, parent: &str, key: &str) -> bool {
         match parent {
-            // An error without a result is what is left then.
+            // What is left is a valid document: an error without a result.
             "" => {
                 self.document["error"].is_null() || self.document["event"] == "settled" || {
                     let fields = self.document.as_object().unwrap();
@@ -172,7 +172,7 @@ impl Maker<'_> {
         self.made.push(Mutation { kind: "field removed", at: at.to_owned(), mutated });
     }
 
-    /// Everything that can be wrong with a value as a whole.
+    /// Adds all mutations of a value as a whole.
     fn wrong(&mut self, at: &str, key: &str, parent: &str, value: &Value) {
         for other in self.other_types(value) {
             self.put("wrong type", at, other);
@@ -192,10 +192,10 @@ impl Maker<'_> {
                 }
                 let other =
                     ["completed", "failed", "pending"].iter().find(|other| *other != word).unwrap();
-                // Whole operations only: elsewhere nothing hangs on the status.
+                // Only in whole operations do other fields depend on the status.
                 let of_an_operation =
                     self.document.pointer(&at.replace("/status", "/history")).is_some();
-                // One that was there before may have come to anything.
+                // An operation that existed before may have any status.
                 let known = self.document.pointer(&at.replace("/status", "/existing"))
                     == Some(&json!(true));
                 if key == "status" && of_an_operation && !known {
@@ -209,7 +209,7 @@ impl Maker<'_> {
                 self.put("form broken", at, String::from_iter(chars).into());
             }
             Value::Number(number) if number.is_u64() || number.is_i64() => {
-                // Large ones have no fraction that a reader would see.
+                // The fraction of a large number would be lost when it is read.
                 let fraction = number.as_f64().unwrap() + 0.5;
                 if fraction.fract() != 0.0 {
                     self.put("fraction", at, json!(fraction));
@@ -226,7 +226,7 @@ impl Maker<'_> {
         }
     }
 
-    /// Values of types that this one has not, and may not have.
+    /// Returns values of types that the field may not have.
     fn other_types(&mut self, value: &Value) -> Vec<Value> {
         let random = &mut *self.random;
         let text: String = std::iter::repeat_with(|| random.alphanumeric()).take(6).collect();
@@ -244,7 +244,7 @@ impl Maker<'_> {
         all.into_iter().filter(differs).collect()
     }
 
-    /// A word with one letter wrong, in capitals, or longer.
+    /// Returns a word with one wrong letter, in capitals, or longer.
     fn misspelt(&mut self, word: &str) -> String {
         let mut letters: Vec<char> = word.chars().collect();
         let place = self.random.usize(..letters.len());
@@ -255,7 +255,7 @@ impl Maker<'_> {
             _ => letters.push(self.random.lowercase()),
         }
         let wrong = String::from_iter(letters);
-        // Blanks and the like have no capitals.
+        // Some characters have no capitals.
         if wrong == word { format!("{word}s") } else { wrong }
     }
 }

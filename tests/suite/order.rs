@@ -1,10 +1,10 @@
 //! The order of system calls of the real program: nothing is acknowledged before it is durable.
-#![expect(clippy::disallowed_methods, reason = "it reads what strace wrote")]
+#![expect(clippy::disallowed_methods, reason = "reads the output of strace")]
 
 use super::binary::Place;
 use super::tools;
 
-/// The calls that matter, in order, one line each, with paths instead of descriptors.
+/// Returns the relevant system calls in order, one line each, with paths instead of descriptors.
 fn trace(place: &Place, arguments: &str) -> Vec<String> {
     let output = place.path("trace");
     let mut strace = tools::strace();
@@ -24,7 +24,7 @@ fn trace(place: &Place, arguments: &str) -> Vec<String> {
     std::fs::read_to_string(&output).unwrap().lines().map(str::to_owned).collect()
 }
 
-/// Where the first line is, from `from` on, that holds all of these texts.
+/// Returns the index of the first line, from `from` on, that contains all of these texts.
 fn find(lines: &[String], from: usize, texts: &[&str]) -> usize {
     let found = lines[from..].iter().position(|line| texts.iter().all(|text| line.contains(text)));
     from + found
@@ -42,7 +42,7 @@ fn an_id_is_printed_only_after_its_frame_was_flushed() {
     let printed = find(&lines, 0, &["write(1", "a.txt"]);
     assert!(frame < flush && flush < printed, "{}", lines.join("\n"));
     let between = lines[flush..printed].iter().filter(|line| line.contains("WFRM")).count();
-    assert_eq!(between, 0, "nothing is written to the journal between flush and promise");
+    assert_eq!(between, 0, "nothing is written to the journal between flush and acknowledgement");
 }
 
 #[test]

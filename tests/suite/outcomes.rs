@@ -9,7 +9,7 @@ use super::cli::{code, text};
 use super::contract;
 use super::setups::*;
 
-/// What a command comes to: exit code, and the word for the error.
+/// A command with its expected outcome: exit code and type of error.
 struct Case {
     setup: Setup,
     command: &'static str,
@@ -17,17 +17,17 @@ struct Case {
     error: &'static str,
 }
 
-/// An error after which nothing but the error is told.
+/// Returns a case that fails. A `+` before the error: the document has a result, too.
 const fn fails(setup: Setup, command: &'static str, exit: i32, error: &'static str) -> Case {
     Case { setup, command, exit, error }
 }
 
-/// Success.
+/// Returns a case that succeeds.
 const fn works(setup: Setup, command: &'static str) -> Case {
     Case { setup, command, exit: 0, error: "" }
 }
 
-/// What goes on in each; `+` before the error: there are data as well.
+/// Returns all cases.
 fn cases() -> Vec<Case> {
     vec![
         works(nothing, "add --backend local a.txt"),
@@ -528,10 +528,11 @@ fn cases() -> Vec<Case> {
 /// A command, and the documents that it printed.
 pub type Printed = (&'static str, Vec<Value>);
 
-/// What every command printed in every outcome; none where it was wrong.
+/// Returns what every command printed in every outcome; `None` if the outcome was wrong.
 pub fn printed() -> &'static [Option<Printed>] {
     static PRINTED: OnceLock<Vec<Option<Printed>>> = OnceLock::new();
-    // All of them, so that one run tells everything that is wrong; several at once, since most of it is waiting.
+    // All cases run before any is judged, so that one run reports every problem; several run at
+    // once, since they mostly wait.
     PRINTED.get_or_init(|| {
         let cases = cases();
         std::thread::scope(|scope| {
@@ -548,7 +549,7 @@ pub fn printed() -> &'static [Option<Printed>] {
 }
 
 #[test]
-fn every_outcome_has_its_exit_code_and_one_document_as_its_schema_says() {
+fn every_outcome_has_its_exit_code_and_a_valid_document() {
     assert!(printed().iter().all(Option::is_some), "see above");
 }
 
@@ -573,7 +574,7 @@ fn check(case: &Case) -> Printed {
 
     let place = Place::new();
     let kept = setup(&place);
-    // Anywhere among the arguments.
+    // Flags may be anywhere among the arguments.
     let json = if command.len() % 2 == 0 {
         format!("--json {command}")
     } else {

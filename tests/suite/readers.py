@@ -1,4 +1,4 @@
-"""Reads partitions and archives of a log with pyarrow, DuckDB and polars; prints what it saw as JSON."""
+"""Reads partitions and archives of a log with pyarrow, DuckDB and polars; prints them as JSON."""
 import glob
 import json
 import sys

@@ -1,5 +1,5 @@
-//! `verify --repair` on a simulated machine: whatever is damaged, everything readable is saved and
-//! the rest is named, and a repair may be interrupted anywhere.
+//! `verify --repair` on a simulated machine: all readable records are saved, losses are named, and
+//! a repair may be interrupted anywhere.
 
 mod content;
 
@@ -15,7 +15,7 @@ use wal_cli::wal::{Options, Order, Repaired, View, WalError, WalResult};
 
 use super::verify::{claim, files, layout, logged, machine, open, read, verified};
 
-/// No repair takes more steps on the disk than this; the tests end when it is done.
+/// An upper bound on the disk operations of a repair.
 const STEPS_MAX: u64 = 3000;
 
 fn repair(disk: MemoryDisk) -> WalResult<Repaired> {
@@ -36,7 +36,7 @@ fn repaired(place: &super::binary::Place, code: i32) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// A place with an operation in a file, and its content in the spool.
+/// Returns a log with an operation in a file, and its content in the spool.
 fn with_content() -> super::binary::Place {
     let place = super::binary::Place::new();
     place.file("a.txt", "precious\n");
@@ -45,7 +45,7 @@ fn with_content() -> super::binary::Place {
     place
 }
 
-/// All that a reader sees.
+/// Returns all operations that a reader sees.
 fn seen(machine: &Machine) -> BTreeMap<Number, Operation> {
     let view = View::open(Arc::new(machine.process()), layout()).unwrap();
     let mut seen = BTreeMap::new();
@@ -62,8 +62,8 @@ fn is_held_by_repair(operation: &Operation) -> bool {
     last.is_some_and(|reason| reason.contains("a repair could not determine"))
 }
 
-/// An operation without its being held by a repair.
-fn let_go(operation: &Operation) -> Operation {
+/// Returns an operation without the hold of a repair.
+fn released(operation: &Operation) -> Operation {
     let mut operation = operation.clone();
     if is_held_by_repair(&operation) {
         operation.history.pop();
@@ -90,20 +90,20 @@ fn check(
         before.keys().filter(|number| !after.contains_key(number)).copied().collect();
     let unknown_extent = report.losses.iter().any(|loss| loss.what.contains("unknown"));
     for number in &lost {
-        let is_told = report.lost.contains(*number) || unknown_extent;
-        assert!(is_told, "{context}: operation {number} is gone and not named: {report:#?}");
+        let is_named = report.lost.contains(*number) || unknown_extent;
+        assert!(is_named, "{context}: operation {number} is lost but not named: {report:#?}");
     }
     for (number, operation) in &after {
         let Some(was) = before.get(number) else {
-            // The record of its deletion may be lost; nothing else restores an operation.
+            // A deleted operation reappears only if the record of its deletion is lost.
             let loses_records = report
                 .losses
                 .iter()
                 .any(|loss| !loss.path.contains('/') || loss.path.starts_with("journal"));
-            assert!(loses_records, "{context}: operation {number} is back");
+            assert!(loses_records, "{context}: operation {number} reappeared");
             assert!(
                 operation.hold || operation.status().is_terminal(),
-                "{context}: {number} goes on"
+                "{context}: {number} is not held"
             );
             continue;
         };
@@ -115,7 +115,7 @@ fn check(
             "{context}: {number}: {operation:?}"
         );
         if !report.doubtful.contains(*number) {
-            // A part of its history, in order, and nothing added except that it is held.
+            // The history is a prefix or subset in order, with nothing added except a hold.
             let kept = operation.history.len() - usize::from(is_held_by_repair(operation));
             let mut history = was.history.iter();
             let is_part =
@@ -124,23 +124,23 @@ fn check(
         }
     }
     assert!(lost.is_empty() || !report.losses.is_empty(), "{context}: {report:#?}");
-    // It is idempotent.
+    // A second repair changes nothing.
     let again = repair(machine.process()).unwrap();
     assert!(!again.changed, "{context}: {again:#?}");
-    // And can be written to.
+    // The log accepts operations.
     let wal = open(machine.process(), 9).unwrap();
     let new = wal.append_new(vec![logged(99)]).unwrap()[0].number();
     let highest = before.keys().last().copied().unwrap_or(Number::ZERO);
-    assert!(new > highest, "{context}: {new} was given before");
+    assert!(new > highest, "{context}: {new} is reused");
     claim(&wal, new.get());
     wal.checkpoint().unwrap();
     machine.power_cut(|| false);
-    assert!(verified(machine).unwrap().is_valid(), "{context}: after more was written");
+    assert!(verified(machine).unwrap().is_valid(), "{context}: after another write");
     assert_eq!(seen(machine).len(), after.len() + 1, "{context}");
     lost
 }
 
-/// A damage to a log.
+/// A way to damage a log.
 type Damage = fn(&Machine);
 
 fn journals(machine: &Machine) -> Vec<std::path::PathBuf> {
@@ -174,14 +174,14 @@ fn manifest_path() -> std::path::PathBuf {
     layout().manifest()
 }
 
-/// From the sector on in which the journal ends, the medium gives nothing.
+/// Makes the medium unreadable from the sector in which the journal ends.
 fn spoil_tail(machine: &Machine) {
     let last = journals(machine).pop().unwrap();
     let end = read(machine, &last).iter().rposition(|byte| *byte != 0).unwrap();
     machine.spoil(&last, end / 512 * 512..1 << 30);
 }
 
-/// Each with how many operations it may cost at most.
+/// Returns all kinds of damage, each with the largest number of operations that it may lose.
 const CATALOGUE: &[(&str, Damage, usize)] = &[
     ("a partition is missing", |machine| remove(machine, &parquet(machine, 0)), 8),
     ("an archive is missing", |machine| remove(machine, &files(machine, &["archives"])[0]), 8),
@@ -196,13 +196,13 @@ const CATALOGUE: &[(&str, Damage, usize)] = &[
         8,
     ),
     (
-        "a file is cut short",
+        "a file is truncated",
         |machine| machine.corrupt(&parquet(machine, 0), |bytes| bytes.truncate(1000)),
         8,
     ),
     ("a file is empty", |machine| machine.corrupt(&parquet(machine, 0), Vec::clear), 8),
     (
-        "a file of another program stands in place of ours",
+        "a file is replaced by one of another program",
         |machine| {
             machine.corrupt(&parquet(machine, 0), |bytes| *bytes = b"PAR1 not really PAR1".to_vec())
         },
@@ -235,7 +235,7 @@ const CATALOGUE: &[(&str, Damage, usize)] = &[
         0,
     ),
     (
-        "the manifest is missing, and a file stands there twice",
+        "the manifest is missing, and a file exists twice",
         |machine| {
             let path = parquet(machine, 1);
             put(
@@ -269,24 +269,24 @@ const CATALOGUE: &[(&str, Damage, usize)] = &[
     ),
     ("a block of the manifest gives nothing", |machine| machine.spoil(&manifest_path(), 0..512), 0),
     (
-        "a block of the journal gives nothing",
+        "a block of the journal is unreadable",
         |machine| machine.spoil(&journals(machine)[0], 512..1024),
         12,
     ),
     ("a generation gives nothing", |machine| machine.spoil(&journals(machine)[0], 0..1 << 30), 24),
     (
-        "a block of a file gives nothing",
+        "a block of a file is unreadable",
         |machine| machine.spoil(&parquet(machine, 1), 512..1024),
         8,
     ),
     (
-        "the first block of a file gives nothing",
+        "the first block of a file is unreadable",
         |machine| machine.spoil(&parquet(machine, 1), 0..512),
         8,
     ),
     ("the end of the journal gives nothing", spoil_tail, 2),
     (
-        "the end of the journal gives nothing after a reboot",
+        "the end of the journal is unreadable after a reboot",
         |machine| {
             machine.power_cut(|| true);
             spoil_tail(machine);
@@ -294,7 +294,7 @@ const CATALOGUE: &[(&str, Damage, usize)] = &[
         2,
     ),
     (
-        "the end of the journal gives nothing after a reboot, and nothing tells where it was",
+        "the end of the journal is unreadable after a reboot, and no note records it",
         |machine| {
             machine.power_cut(|| true);
             spoil_tail(machine);
@@ -304,7 +304,7 @@ const CATALOGUE: &[(&str, Damage, usize)] = &[
         2,
     ),
     (
-        "the last generation gives nothing after a reboot, and nothing tells where it ended",
+        "the last generation is unreadable after a reboot, and no note records its end",
         |machine| {
             machine.power_cut(|| true);
             machine.spoil(journals(machine).last().unwrap(), 0..1 << 30);
@@ -314,7 +314,7 @@ const CATALOGUE: &[(&str, Damage, usize)] = &[
         2,
     ),
     (
-        "the last generation is missing, and only the note of the last flush speaks of it",
+        "the last generation is missing, and only the note of the last flush names it",
         |machine| {
             remove(machine, &journals(machine)[1]);
             remove(machine, &layout().base().join("lock"));
@@ -322,17 +322,17 @@ const CATALOGUE: &[(&str, Damage, usize)] = &[
         2,
     ),
     (
-        "the note of the last append gives nothing",
+        "the note of the last append is unreadable",
         |machine| machine.spoil(&layout().base().join("lock"), 0..512),
         0,
     ),
     (
-        "the note of the last flush gives nothing",
+        "the note of the last flush is unreadable",
         |machine| machine.spoil(&layout().base().join("sync.lock"), 0..512),
         0,
     ),
     (
-        "all of it at once",
+        "all of these at once",
         |machine| {
             remove(machine, &manifest_path());
             flip(machine, &journals(machine)[0], 300);
@@ -363,7 +363,7 @@ fn a_repair_deletes_no_damaged_file() {
     for (context, damage, _) in CATALOGUE {
         let machine = machine();
         damage(&machine);
-        // A file with a bad block is identified by its inode: it may only have moved.
+        // A file with a bad block is identified by its inode, since it may have been moved.
         let content = |path: &std::path::PathBuf| {
             let disk = machine.process();
             (&disk as &dyn Disk).read(path).map_err(|_| disk.metadata(path).unwrap().inode)
@@ -376,7 +376,7 @@ fn a_repair_deletes_no_damaged_file() {
         for bytes in there {
             assert!(
                 kept.contains(&bytes),
-                "{context}: {:?} bytes are gone",
+                "{context}: {:?} bytes are lost",
                 bytes.map(|bytes| bytes.len())
             );
         }
@@ -393,7 +393,7 @@ fn a_valid_log_is_not_changed() {
     let before = state(&machine);
     let report = repair(machine.process()).unwrap();
     assert!(!report.changed && report.losses.is_empty(), "{report:#?}");
-    assert!(state(&machine) == before, "something was changed");
+    assert!(state(&machine) == before, "a valid log was changed");
 }
 
 #[test]
@@ -418,7 +418,7 @@ fn a_repair_waits_for_the_drain_loop_to_end() {
     assert!(matches!(repair(machine.process()), Err(WalError::Busy { .. })));
 }
 
-/// A small log with a partition, an archive and a journal.
+/// Returns a small log with a partition, an archive and a journal.
 fn small() -> Machine {
     let machine = Machine::new();
     let wal = open(machine.process(), 1).unwrap();
@@ -474,7 +474,7 @@ fn cut_short(power_cut: bool) {
                     keeps > 0 && count % keeps == 0
                 });
             }
-            // Until all losses are reported, no process continues as usual.
+            // Until all losses are reported, writers refuse the log.
             if !verified(&machine).unwrap().is_valid() {
                 let other = machine.fork();
                 let wal = open(other.process(), 77);
@@ -495,9 +495,9 @@ fn cut_short(power_cut: bool) {
                 "{context}, at {at}"
             );
             for (number, operation) in &after {
-                // The first repair may hold it, having removed what proved more; never the other
-                // way round.
-                assert_eq!(let_go(operation), let_go(&expected[number]), "{context}, at {at}");
+                // The first repair may have removed the proof that the operation may run, so that
+                // the second one holds it; never the other way round.
+                assert_eq!(released(operation), released(&expected[number]), "{context}, at {at}");
                 assert!(operation.hold || !expected[number].hold, "{context}, at {at}");
             }
             if ended {
@@ -519,13 +519,13 @@ fn a_power_cut_leaves_the_same_records_to_the_next_repair() {
     cut_short(true);
 }
 
-#[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
+#[expect(clippy::disallowed_methods, reason = "damages files as other programs would")]
 #[test]
 fn completions_in_a_lost_sealed_generation_are_not_repeated() {
     let place = super::binary::Place::new();
     place.run("submit mkdir /a --backend mock");
     place.run("submit mkdir /b --backend mock");
-    // It dies with the next generation begun, and nothing folded.
+    // The process dies after it began the next generation, before anything is folded.
     let mut dying = place.command("checkpoint");
     assert!(
         !dying
@@ -546,8 +546,8 @@ fn completions_in_a_lost_sealed_generation_are_not_repeated() {
     assert_eq!(place.json("verify")["sound"], true);
 }
 
-/// Notes are never flushed: after a power cut they may be older than what they speak of.
-#[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
+/// Notes are never flushed: after a power cut they may be older than the files they describe.
+#[expect(clippy::disallowed_methods, reason = "damages files as other programs would")]
 #[test]
 fn completions_in_a_zeroed_generation_are_not_repeated() {
     for zeros in [true, false] {
@@ -571,8 +571,8 @@ fn completions_in_a_zeroed_generation_are_not_repeated() {
     }
 }
 
-/// A log whose first generation is not its original one, as a killed command or a repair leaves it.
-#[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
+/// A log without its original first generation, as a killed command or a repair leaves it.
+#[expect(clippy::disallowed_methods, reason = "damages files as other programs would")]
 #[test]
 fn without_a_manifest_all_generations_count() {
     let place = super::binary::Place::new();

@@ -1,6 +1,6 @@
 //! The spool with the real program, on real file systems: XFS, which shares content, and a full
 //! one.
-#![expect(clippy::disallowed_methods, reason = "it changes and removes files as others would")]
+#![expect(clippy::disallowed_methods, reason = "changes and removes files as other programs would")]
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::binary::{Place, names};
 use super::tools::{Need, stdout_of};
 
-/// Content that no two seeds share a block of.
+/// Returns content that shares no block with that of another seed.
 fn content(seed: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     fastrand::Rng::with_seed(seed).fill(&mut bytes);
@@ -27,7 +27,7 @@ fn spool(log: &Path) -> Vec<String> {
     if log.join("spool").exists() { names(&log.join("spool")) } else { Vec::new() }
 }
 
-/// The CID that a file gets when it is read where it is.
+/// Returns the CID of a file that is added without a copy.
 fn cid_of(file: &Path) -> String {
     let place = Place::new();
     let added = place.json(&format!("add --backend local --spool never --wait {}", file.display()));
@@ -85,7 +85,7 @@ fn equal_content_is_stored_once() {
     let sum = stdout_of(Command::new("sha256sum").arg(place.path("a")));
     assert_eq!(source["sha256"].as_str(), sum.split_whitespace().next());
     fs::remove_file(place.path("a")).unwrap();
-    // One after the other, and the rest keeps what it needs.
+    // Operations complete one by one, and the others keep their content.
     for left in [3, 2, 0] {
         place.run("process --limit 1");
         assert_eq!(spool(&place.log()).len(), left);
@@ -110,9 +110,9 @@ fn the_mode_decides_what_is_copied() {
         all.collect::<Vec<bool>>()
     };
     assert_eq!(spooled("small --spool never"), [false]);
-    assert!(!place.log().join("spool").exists(), "made only when needed");
+    assert!(!place.log().join("spool").exists(), "created only when needed");
     place.run("config set spool_max_bytes 1MiB");
-    // This file system may share content; then size does not matter.
+    // If this file system shares content, the size does not matter.
     let shares = spooled("large")[0];
     assert_eq!(spooled("small large folder"), [true, shares, false]);
     place.run("config set spool never");
@@ -129,7 +129,7 @@ fn the_mode_decides_what_is_copied() {
 
     let expected = cid_of(&place.path("large"));
     let last = place.json("show @last")["operation"]["number"].as_u64().unwrap();
-    // Those that refer to it fail; the copy arrives.
+    // Operations that refer to the file fail; the one with a copy completes.
     fs::remove_file(place.path("large")).unwrap();
     place.output("process");
     assert_eq!(cid(&place, last), expected);
@@ -206,12 +206,12 @@ fn deleting_or_redirecting_frees_the_content() {
     assert_eq!(spool(&place.log()).len(), 4);
     let again = place.json("add --backend local --key k a");
     assert_eq!(again["operations"][0]["number"], 3);
-    assert_eq!(spool(&place.log()).len(), 4, "the same key takes no further copy");
+    assert_eq!(spool(&place.log()).len(), 4, "a repeated key needs no further copy");
     place.run("delete 1");
     assert_eq!(spool(&place.log()).len(), 3);
     fs::remove_file(place.path("a")).unwrap();
     place.run("retry 2 --backend other");
-    assert_eq!(spool(&place.log()).len(), 3, "the new one has a link, the old one none");
+    assert_eq!(spool(&place.log()).len(), 3, "the new operation has a link, the old one none");
     place.run("checkpoint");
     assert_eq!(spool(&place.log()).len(), 3);
     place.run("process");
@@ -237,7 +237,7 @@ fn a_killed_add_leaves_nothing_for_long() {
     assert!(names(&place.log().join("quarantine")).is_empty());
 }
 
-/// A file system of its own, gone when this is dropped.
+/// A mounted file system, which is unmounted and removed when this is dropped.
 pub struct Mount {
     pub place: Place,
 }
@@ -286,7 +286,7 @@ impl Mount {
         self.path("wal")
     }
 
-    /// The program with its log on this file system, and the backend beside it.
+    /// Returns the program with its log on this file system, and its backend elsewhere.
     pub fn command(&self, arguments: &str) -> Command {
         let mut command = self.place.command(arguments);
         command
@@ -315,7 +315,7 @@ impl Mount {
         shown["operation"]["result"]["cid"].as_str().unwrap_or_else(|| panic!("{shown}")).to_owned()
     }
 
-    /// Bytes that are free.
+    /// Returns the free bytes.
     pub fn free(&self) -> u64 {
         let stat = stdout_of(Command::new("stat").args(["-f", "-c", "%f %S"]).arg(self.path("")));
         let numbers: Vec<u64> =
@@ -323,7 +323,7 @@ impl Mount {
         numbers[0] * numbers[1]
     }
 
-    /// Free bytes, once everything is on the disk.
+    /// Returns the free bytes after everything has been flushed.
     fn free_synced(&self) -> u64 {
         must(Command::new("sync").arg("-f").arg(self.path("")), "sync");
         self.free()
@@ -332,7 +332,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        // Nothing is left mounted, whatever failed.
+        // Unmount in any case, also after a failed test.
         let unmounted =
             Command::new("umount").arg(self.place.path("mounted")).stderr(Stdio::null()).status();
         if !unmounted.is_ok_and(|status| status.success()) {
@@ -376,10 +376,10 @@ fn a_copy_is_free_where_the_file_system_shares_content() {
     assert!(spent < 4 << 20, "{spent} bytes of 248 MiB");
     let source = |number: u64| disk.json(&format!("show {number}"))["operation"]["source"].clone();
     let (of_large, of_small) = (source(2), source(3));
-    assert!(of_large["sha256"].is_null(), "it was not read");
+    assert!(of_large["sha256"].is_null(), "the large file was not read");
     assert_eq!(of_large["spool"].as_str().unwrap().len(), 32);
     assert_eq!(of_small["sha256"], of_small["spool"]);
-    // In place, so that the inode stays: a read of the source would now return other content.
+    // Written in place, which keeps the inode: reading the source would return the new content.
     write(&large, 3, 200 << 20);
     fs::remove_file(&small).unwrap();
     let processed = disk.output("process");
@@ -427,7 +427,7 @@ fn a_full_disk_refuses_or_references_and_loses_nothing() {
         }
         assert_eq!(reported["operations"][0]["spooled"], true);
     }
-    let accepted = refused.expect("the disk is full at last") - 1;
+    let accepted = refused.expect("the disk becomes full") - 1;
     assert!(accepted >= 5, "{accepted}");
     assert!(names(&disk.log().join("tmp")).is_empty());
     let (code, reported, warned) = add(30, "auto");
@@ -439,16 +439,20 @@ fn a_full_disk_refuses_or_references_and_loses_nothing() {
     let processed = run("process");
     assert!(processed.status.success(), "{}", String::from_utf8_lossy(&processed.stderr));
     assert!(spool(&disk.log()).is_empty());
-    assert!(disk.free() > full + ((accepted * 6 - 1) << 20), "room is given back");
+    assert!(disk.free() > full + ((accepted * 6 - 1) << 20), "the space is free again");
     let (code, reported, _) = add(31, "always");
-    assert_eq!((code, &reported["operations"][0]["spooled"]), (0, &true.into()), "and used again");
+    assert_eq!(
+        (code, &reported["operations"][0]["spooled"]),
+        (0, &true.into()),
+        "the freed space is used again"
+    );
     assert!(run("process").status.success());
     for (nth, cid) in expected.iter().enumerate() {
         assert_eq!(disk.cid(nth as u64 + 1), *cid);
     }
 }
 
-/// Several copies that would each fit alone fill the disk in the middle of each other.
+/// Several copies, each of which would fit alone, fill the disk together.
 #[test]
 fn a_disk_that_fills_up_while_copying_frees_the_copy() {
     let disk = Mount::tmpfs("48m");
@@ -458,7 +462,7 @@ fn a_disk_that_fills_up_while_copying_frees_the_copy() {
     let expected: Vec<String> = sources.iter().map(|path| cid_of(path)).collect();
     assert!(
         disk.output("submit mkdir /d").status.code() == Some(7),
-        "the settings keep more free than there is"
+        "less space is free than the settings require"
     );
     let run = |arguments: &str| {
         let mut command = disk.command(arguments);
@@ -499,7 +503,7 @@ fn a_disk_that_fills_up_while_copying_frees_the_copy() {
     assert!(spool(&disk.log()).is_empty());
 }
 
-/// Without any reserve, and full to the last byte: what was acknowledged is there.
+/// Without a reserve, and with a disk full to the last byte, acknowledged operations exist.
 #[test]
 fn a_log_on_a_full_disk_keeps_what_it_acknowledged() {
     let disk = Mount::tmpfs("4m");
@@ -522,7 +526,7 @@ fn a_log_on_a_full_disk_keeps_what_it_acknowledged() {
         output.status.code().unwrap()
     };
     assert_eq!(add("auto"), 0);
-    // All that is left, but for a few pages.
+    // Uses all space except a few pages.
     let filler = vec![1; usize::try_from(disk.free()).unwrap() - 8 * 4096];
     fs::write(disk.path("filler"), filler).unwrap();
     let mut codes = std::collections::BTreeSet::new();
@@ -532,13 +536,17 @@ fn a_log_on_a_full_disk_keeps_what_it_acknowledged() {
             break;
         }
         let journal = fs::OpenOptions::new().append(true).create(true).open(disk.path("more"));
-        // Other programs take the remaining space.
+        // Another program uses the remaining space.
         let _ = journal.and_then(|mut file| std::io::Write::write_all(&mut file, &[1; 4096]));
     }
     assert_eq!(codes.into_iter().collect::<Vec<_>>(), [0, 7]);
     let listed = run("list --limit 0 -q");
     let listed = String::from_utf8(listed.stdout).unwrap();
-    assert_eq!(listed.lines().count(), acknowledged.len(), "neither more nor less");
+    assert_eq!(
+        listed.lines().count(),
+        acknowledged.len(),
+        "exactly the acknowledged operations exist"
+    );
     for name in ["filler", "more"] {
         fs::remove_file(disk.path(name)).unwrap();
     }

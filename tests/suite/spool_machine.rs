@@ -569,7 +569,7 @@ fn a_full_disk_at_any_step_logs_and_keeps_nothing() {
     }
 }
 
-/// A file that is written to while it is copied is copied as before, as after, again, or not at all.
+/// A file that changes while it is copied is copied as before, as after, again, or not at all.
 #[test]
 fn a_copy_is_a_consistent_snapshot() {
     let versions = ["a", "b"].map(|letter| letter.repeat(600_000).into_bytes());

@@ -1,4 +1,4 @@
-//! A stopped process (SIGSTOP) that holds a lock: others give up in time and name it, readers
+//! A stopped process (SIGSTOP) that holds a lock: other writers time out and name it, readers
 //! continue.
 #![expect(
     clippy::disallowed_methods,
@@ -30,10 +30,7 @@ impl Stopped {
         let stopped = Stopped { child: Some(child) };
         let start = Instant::now();
         while !stopped.stands_still() {
-            assert!(
-                start.elapsed() < Duration::from_secs(20),
-                "{arguments} did not come to {point}"
-            );
+            assert!(start.elapsed() < Duration::from_secs(20), "{arguments} did not reach {point}");
             std::thread::sleep(Duration::from_millis(5));
         }
         stopped
@@ -48,7 +45,7 @@ impl Stopped {
         stat.rsplit_once(')').unwrap().1.trim_start().starts_with('T')
     }
 
-    /// Lets it go on; what it comes to.
+    /// Continues the process, and returns its output.
     fn go_on(mut self) -> Output {
         let child = self.child.take().unwrap();
         kill_process(Pid::from_child(&child), Signal::CONT).unwrap();
@@ -65,7 +62,7 @@ impl Drop for Stopped {
     }
 }
 
-/// A log with one operation, and a file to add.
+/// Returns a log with one operation, and a file to add.
 fn place() -> Place {
     let place = Place::new();
     place.file("a", "hello world\n");
@@ -73,8 +70,14 @@ fn place() -> Place {
     place
 }
 
-/// Asserts this exit code and error type within a few seconds, naming the stopped process.
-fn gives_up(place: &Place, arguments: &str, expected: (i32, &str), holder: (u32, &str)) -> Value {
+/// Asserts that a command ends within a few seconds with this exit code and error type, and names
+/// the stopped process.
+fn times_out_naming(
+    place: &Place,
+    arguments: &str,
+    expected: (i32, &str),
+    holder: (u32, &str),
+) -> Value {
     let start = Instant::now();
     let output = place.output(&format!("--json --lock-timeout 0.3 {arguments}"));
     let reported = document(&output);
@@ -90,7 +93,7 @@ fn gives_up(place: &Place, arguments: &str, expected: (i32, &str), holder: (u32,
     reported
 }
 
-/// Readers need no lock.
+/// Asserts that readers work, since they need no lock.
 fn readers_go_on(place: &Place, operations: u64) {
     assert_eq!(place.json("status")["stats"]["total"], operations);
     assert_eq!(
@@ -110,7 +113,7 @@ fn all_completed(place: &Place, operations: usize) {
 #[test]
 fn a_stopped_holder_of_the_append_lock_is_named() {
     let place = place();
-    // The note that it is at work is written: from here on it holds the lock and says so.
+    // From here on the process holds the lock, and its note names it.
     let stopped = Stopped::at(&place, "after:write:lock", "add --backend local a");
     let holder = (stopped.pid(), "add");
     for command in [
@@ -120,7 +123,7 @@ fn a_stopped_holder_of_the_append_lock_is_named() {
         "hold 1",
         "process",
     ] {
-        gives_up(&place, command, (5, "busy"), holder);
+        times_out_naming(&place, command, (5, "busy"), holder);
     }
     readers_go_on(&place, 1);
     assert!(stopped.go_on().status.success());
@@ -133,7 +136,7 @@ fn a_stopped_drain_loop_is_named() {
     let place = place();
     let stopped = Stopped::at(&place, "before:effect", "process");
     let holder = (stopped.pid(), "process");
-    gives_up(&place, "process", (5, "busy"), holder);
+    times_out_naming(&place, "process", (5, "busy"), holder);
     readers_go_on(&place, 1);
     assert_eq!(place.json("status")["processing_active"], true);
     place.run("add --backend local a");
@@ -150,10 +153,10 @@ fn a_process_stopped_in_a_flush_is_named_and_loses_nothing() {
     let stopped = Stopped::at(&place, "before:sync:generation", "add --backend local a");
     let holder = (stopped.pid(), "add");
     let reported =
-        gives_up(&place, "add --backend local --spool never a", (7, "unconfirmed"), holder);
+        times_out_naming(&place, "add --backend local --spool never a", (7, "unconfirmed"), holder);
     assert_eq!(reported["error"]["ids"].as_array().unwrap().len(), 1, "{reported}");
-    gives_up(&place, "process", (7, "unconfirmed"), holder);
-    // It exists, and nothing says otherwise.
+    times_out_naming(&place, "process", (7, "unconfirmed"), holder);
+    // The operation was logged, and no error was reported.
     readers_go_on(&place, 3);
     assert!(stopped.go_on().status.success());
     place.run("add --backend local a");
@@ -164,14 +167,14 @@ fn a_process_stopped_in_a_flush_is_named_and_loses_nothing() {
 fn a_process_stopped_in_a_checkpoint_delays_no_addition() {
     let place = place();
     let stopped = Stopped::at(&place, "before:sync:staged-partition", "checkpoint");
-    gives_up(&place, "checkpoint", (5, "busy"), (stopped.pid(), "checkpoint"));
+    times_out_naming(&place, "checkpoint", (5, "busy"), (stopped.pid(), "checkpoint"));
     place.run("add --backend local a");
     readers_go_on(&place, 2);
     assert!(stopped.go_on().status.success());
     all_completed(&place, 2);
 }
 
-/// The processes that have this place in their command line.
+/// Returns the processes whose command line contains this directory.
 fn processes_at(place: &Place) -> Vec<String> {
     let command_of =
         |entry: std::fs::DirEntry| std::fs::read_to_string(entry.path().join("cmdline")).ok();

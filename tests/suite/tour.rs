@@ -1,7 +1,7 @@
-//! The tour: the commands on the page are run, and have to print what the page says.
+//! Runs the commands of docs/tour.md, and compares their output with the page.
 #![expect(
     clippy::disallowed_methods,
-    reason = "it runs a shell as a reader would, and reads and renews the page"
+    reason = "runs a shell as a reader would, and reads and renews the page"
 )]
 
 use std::fs::{self, File};
@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use regex::Regex;
 use snapbox::{Assert, IntoData, Redactions};
 
-/// How to renew the page.
+/// The command that renews the page.
 const RENEW: &str = "WAL_CLI_BLESS=1 cargo test --test all suite::tour";
 
-/// How long the commands of one block may take.
+/// The longest time for the commands of one block.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What differs from run to run. Nothing else may.
+/// The parts of output that may differ from run to run.
 const WILDCARDS: [(&str, &str); 8] = [
     ("[ID]", r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"),
     ("[TIME]", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"),
@@ -39,7 +39,7 @@ static REDACTIONS: LazyLock<Redactions> = LazyLock::new(|| {
     redactions
 });
 
-/// A command of the page, its lines as they stand there, and what follows it.
+/// A command of the page as it is written there, and its output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Step {
     lines: Vec<String>,
@@ -47,12 +47,13 @@ struct Step {
 }
 
 impl Step {
-    /// What a shell is given.
+    /// Returns the command as a shell reads it.
     fn command(&self) -> String {
         self.lines.iter().map(|line| format!("{}\n", &line[2..])).collect()
     }
 
-    /// The output without what differs from run to run; where columns are as wide as that, without their widths.
+    /// Returns the output without the parts that may differ, and without column widths that depend
+    /// on them.
     fn redacted(&self) -> String {
         let text = REDACTIONS.redact(&self.output);
         if !text.contains("[BY]") {
@@ -113,7 +114,7 @@ fn page_of(parts: &[Part]) -> String {
     page
 }
 
-/// Somebody's home, with the program on the way to it.
+/// The home directory of a user who has the program in `PATH`.
 struct Home {
     directory: tempfile::TempDir,
 }
@@ -157,7 +158,7 @@ impl Home {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        let printed = self.as_told(&fs::read_to_string(&path).unwrap());
+        let printed = self.as_on_page(&fs::read_to_string(&path).unwrap());
         fs::remove_file(&path).unwrap();
         let outputs: Vec<&str> = printed.split('\x1e').collect();
         assert_eq!(outputs.len(), steps.len() + 1, "{printed}");
@@ -168,8 +169,8 @@ impl Home {
         steps.iter().zip(outputs).map(ran).collect()
     }
 
-    /// Ann's home, on her desk.
-    fn as_told(&self, printed: &str) -> String {
+    /// Replaces the directory by `/home/ann`, and user and host by `ann@desk`.
+    fn as_on_page(&self, printed: &str) -> String {
         let actor = Regex::new(r"\S+@\S+ ([a-z]+\[\d+\])").unwrap();
         let host = Regex::new(r"(pid \d+) on [^\s,]+").unwrap();
         let text = printed.replace(self.directory.path().to_str().unwrap(), "/home/ann");
@@ -182,33 +183,33 @@ fn page() -> PathBuf {
 }
 
 #[test]
-fn the_tour_is_what_happens() {
-    let told = parts(&fs::read_to_string(page()).unwrap());
+fn the_tour_matches_the_program() {
+    let on_page = parts(&fs::read_to_string(page()).unwrap());
     let home = Home { directory: tempfile::tempdir().unwrap() };
-    let mut happened = Vec::new();
-    for part in &told {
-        happened.push(match part {
+    let mut actual = Vec::new();
+    for part in &on_page {
+        actual.push(match part {
             Part::Text(text) => Part::Text(text.clone()),
             Part::Console(steps) => Part::Console(home.run(steps)),
         });
     }
     if std::env::var_os("WAL_CLI_BLESS").is_some() {
-        // What is right stays as it is, so that a renewal shows what has changed and nothing else.
-        let renewed: Vec<Part> = told
+        // Matching output stays as it is, so that the diff of a renewal shows only changes.
+        let renewed: Vec<Part> = on_page
             .into_iter()
-            .zip(happened)
-            .map(|(told, happened)| renewed(told, happened))
+            .zip(actual)
+            .map(|(on_page, actual)| renewed(on_page, actual))
             .collect();
         fs::write(page(), page_of(&renewed)).unwrap();
         return;
     }
-    let expected = page_of(&told.into_iter().map(without_wildcards).collect::<Vec<_>>());
-    let actual = page_of(&happened.into_iter().map(without_wildcards).collect::<Vec<_>>());
+    let expected = page_of(&on_page.into_iter().map(without_wildcards).collect::<Vec<_>>());
+    let actual = page_of(&actual.into_iter().map(without_wildcards).collect::<Vec<_>>());
     if let Err(difference) =
         Assert::new().try_eq(Some(&"docs/tour.md"), actual.into_data(), expected.into_data().raw())
     {
         panic!(
-            "docs/tour.md is not what happens; if that is meant, renew it: {RENEW}\n{difference}"
+            "the output differs from docs/tour.md; if intended, renew it: {RENEW}\n{difference}"
         );
     }
 }
@@ -225,26 +226,27 @@ fn without_wildcards(part: Part) -> Part {
     }
 }
 
-fn renewed(told: Part, happened: Part) -> Part {
-    match (told, happened) {
-        (Part::Console(told), Part::Console(happened)) => Part::Console(
-            told.into_iter()
-                .zip(happened)
+fn renewed(on_page: Part, actual: Part) -> Part {
+    match (on_page, actual) {
+        (Part::Console(on_page), Part::Console(actual)) => Part::Console(
+            on_page
+                .into_iter()
+                .zip(actual)
                 .map(
-                    |(told, happened)| {
-                        if told.redacted() == happened.redacted() { told } else { happened }
+                    |(on_page, actual)| {
+                        if on_page.redacted() == actual.redacted() { on_page } else { actual }
                     },
                 )
                 .collect(),
         ),
-        (_, happened) => happened,
+        (_, actual) => actual,
     }
 }
 
 #[test]
-fn the_tour_passes_by_every_verb() {
-    let told = parts(&fs::read_to_string(page()).unwrap());
-    let steps = told
+fn the_tour_uses_every_command() {
+    let on_page = parts(&fs::read_to_string(page()).unwrap());
+    let steps = on_page
         .iter()
         .filter_map(|part| if let Part::Console(steps) = part { Some(steps) } else { None });
     let commands: String = steps.flatten().map(Step::command).collect();
@@ -257,7 +259,7 @@ fn the_tour_passes_by_every_verb() {
 }
 
 #[test]
-fn only_what_differs_from_run_to_run_is_left_out() {
+fn only_values_that_vary_between_runs_are_redacted() {
     let step = |output: &str| Step { lines: vec![], output: output.to_owned() }.redacted();
     let line = "7  01a20500-1ce1-7000-9f58-e7a2efb7de6a  2026-11-22T20:44:28.780Z  (3s ago), pid 17, 5.1 KiB in the journal";
     assert_eq!(step(line), "7  [ID]  [TIME]  ([AGO] ago), pid [PID], [SIZE] in the journal");

@@ -1,4 +1,4 @@
-//! What people ask of operations that are logged already, and operations that wait for others.
+//! User actions on logged operations, and operations that wait for others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +60,7 @@ fn reason(scenario: &Scenario, number: u64) -> Reason {
 }
 
 #[test]
-fn what_is_held_stays_until_it_is_released() {
+fn held_operations_stay_until_they_are_released() {
     let scenario = Scenario::new();
     scenario.add("a", "x y");
     change(&scenario, &Action::Hold, &[1]);
@@ -77,7 +77,7 @@ fn what_is_held_stays_until_it_is_released() {
 }
 
 #[test]
-fn priority_may_change_later() {
+fn the_priority_of_a_pending_operation_can_be_changed() {
     let scenario = Scenario::new();
     scenario.add("a", "one two three");
     scenario.client().checkpoint().unwrap();
@@ -88,7 +88,7 @@ fn priority_may_change_later() {
 }
 
 #[test]
-fn cancelling_fails_what_waits_and_bulk_retries_leave_it() {
+fn cancelled_operations_fail_and_bulk_retries_skip_them() {
     let scenario = Scenario::new();
     scenario.act("a", "y", &[Act::Fail(FailureClass::Transient)]).add("a", "x y z");
     scenario.client().change(&numbers(&[3]), &Action::Hold, OnInvalid::Abort).unwrap();
@@ -105,12 +105,12 @@ fn cancelling_fails_what_waits_and_bulk_retries_leave_it() {
     assert!(operation.is_abandoned());
     assert!(refused(&scenario, &CANCEL, &[2]).contains("already failed"));
     change(&scenario, &RETRY, &[2]);
-    assert_eq!(scenario.process().completed, 1, "named, it comes back");
+    assert_eq!(scenario.process().completed, 1, "an operation that is named is retried");
     assert!(refused(&scenario, &CANCEL, &[2]).contains("already completed"));
 }
 
 #[test]
-fn nothing_is_changed_if_it_does_not_apply_to_one_that_was_named() {
+fn one_inapplicable_operation_prevents_the_whole_change() {
     let scenario = Scenario::new();
     scenario.add("a", "x");
     scenario.process();
@@ -121,13 +121,13 @@ fn nothing_is_changed_if_it_does_not_apply_to_one_that_was_named() {
     assert_eq!(
         (changed.operations.len(), changed.skipped.len()),
         (1, 1),
-        "selected ones are skipped"
+        "operations that a filter selects are skipped"
     );
     assert_eq!(statuses(&scenario), "1:completed 2:failed 3:pending");
 }
 
 #[test]
-fn what_runs_is_asked_to_stop_and_then_counts_as_cancelled() {
+fn a_running_operation_is_asked_to_stop_when_cancelled() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Hang]).add("a", "x y");
     let stop = Stop::new();
@@ -143,7 +143,7 @@ fn what_runs_is_asked_to_stop_and_then_counts_as_cancelled() {
         assert_eq!(
             changed.operations[0].status(),
             Status::Processing,
-            "it is the loop that ends it"
+            "only the drain loop settles it"
         );
         running.join().unwrap().unwrap()
     });
@@ -156,7 +156,7 @@ fn what_runs_is_asked_to_stop_and_then_counts_as_cancelled() {
 }
 
 #[test]
-fn what_is_done_before_it_could_stop_is_done() {
+fn an_operation_that_ends_before_it_stops_is_completed() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Die]).add("a", "x");
     let _ = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver);
@@ -169,7 +169,7 @@ fn what_is_done_before_it_could_stop_is_done() {
 }
 
 #[test]
-fn what_a_dead_loop_left_and_somebody_cancelled_is_not_begun_again() {
+fn a_cancelled_claim_of_a_dead_loop_is_not_executed_again() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Die]).add("a", "x");
     let _ = scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver);
@@ -181,7 +181,7 @@ fn what_a_dead_loop_left_and_somebody_cancelled_is_not_begun_again() {
 }
 
 #[test]
-fn the_operator_may_say_that_it_will_never_succeed() {
+fn a_permanent_cancel_excludes_an_operation_from_retries() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Fail(FailureClass::Permanent)]).add("a", "x y");
     change(&scenario, &Action::Hold, &[2]);
@@ -201,7 +201,7 @@ fn the_operator_may_say_that_it_will_never_succeed() {
 }
 
 #[test]
-fn deleting_leaves_nothing_and_spares_what_others_wait_for() {
+fn deleting_removes_operations_that_no_others_wait_for() {
     let scenario = Scenario::new();
     scenario.add("a", "x");
     assert_eq!(add_after(&scenario, "a", "y", &[1]), 2);
@@ -214,7 +214,7 @@ fn deleting_leaves_nothing_and_spares_what_others_wait_for() {
     assert_eq!(client.status().unwrap().counts.total(), 0);
     scenario.add("a", "z");
     client.checkpoint().unwrap();
-    assert_eq!(statuses(&scenario), "3:pending", "a number is not used again");
+    assert_eq!(statuses(&scenario), "3:pending", "numbers are not reused");
     scenario.process();
     client.checkpoint().unwrap();
     change(&scenario, &Action::Delete, &[3]);
@@ -223,7 +223,7 @@ fn deleting_leaves_nothing_and_spares_what_others_wait_for() {
 }
 
 #[test]
-fn a_redirect_is_a_new_operation_with_lineage_both_ways() {
+fn a_redirect_and_its_new_operation_name_each_other() {
     let scenario = Scenario::new();
     scenario.act("a", "x", &[Act::Fail(FailureClass::Permanent)]).add("a", "x y");
     change(&scenario, &Action::Hold, &[2]);
@@ -237,11 +237,11 @@ fn a_redirect_is_a_new_operation_with_lineage_both_ways() {
     assert_eq!(
         scenario.get(1).state.failure().unwrap().error_type,
         "scripted",
-        "it keeps its own failure"
+        "the old operation keeps its failure"
     );
     assert_eq!(scenario.get(2).state.failure().unwrap().error_type, "redirected");
     assert_eq!((one.parameters["name"].as_str(), two.parameters["name"].as_str()), ("x", "y"));
-    assert!(two.hold && !one.hold, "what was held stays held");
+    assert!(two.hold && !one.hold, "a held operation stays held");
     change(&scenario, &Action::Release, &[4]);
     assert!(refused(&scenario, &RETRY, &[1]).contains("continues as another operation"));
     assert!(
@@ -254,7 +254,7 @@ fn a_redirect_is_a_new_operation_with_lineage_both_ways() {
 }
 
 #[test]
-fn what_waits_for_others_goes_when_they_are_completed() {
+fn dependents_run_after_their_dependencies_completed() {
     let scenario = Scenario::new();
     scenario.add("a", "first");
     let second = add_after(&scenario, "b", "second", &[1]);
@@ -265,14 +265,11 @@ fn what_waits_for_others_goes_when_they_are_completed() {
     assert_eq!(scenario.calls("a"), "first third");
     assert!(scenario.get(third).depends_on.is_empty());
     let late = add_after(&scenario, "a", "late", &[1]);
-    assert!(
-        scenario.get(late).depends_on.is_empty(),
-        "what is completed already is dropped at once"
-    );
+    assert!(scenario.get(late).depends_on.is_empty(), "completed dependencies are dropped at once");
 }
 
 #[test]
-fn a_failure_in_the_middle_fails_what_follows_and_a_retry_brings_it_back() {
+fn a_failure_fails_its_dependents_and_a_retry_revives_them() {
     let scenario = Scenario::new();
     scenario.act("a", "two", &[Act::Fail(FailureClass::Permanent)]).add("a", "one");
     add_after(&scenario, "a", "two", &[1]);
@@ -292,7 +289,7 @@ fn a_failure_in_the_middle_fails_what_follows_and_a_retry_brings_it_back() {
 }
 
 #[test]
-fn what_waits_follows_a_redirect() {
+fn dependents_follow_a_redirect() {
     let scenario = Scenario::new();
     scenario.act("a", "one", &[Act::Fail(FailureClass::Permanent)]).add("a", "one");
     add_after(&scenario, "a", "two", &[1]);
@@ -302,7 +299,7 @@ fn what_waits_follows_a_redirect() {
     assert_eq!(
         statuses(&scenario),
         "1:failed 2:pending 3:pending",
-        "what failed because of it comes back"
+        "its dependents are retried with it"
     );
     assert_eq!(scenario.process().completed, 2);
     assert_eq!(statuses(&scenario), "1:failed 2:completed 3:completed");
@@ -324,7 +321,7 @@ fn an_unknown_dependency_is_refused() {
 }
 
 #[test]
-fn what_something_waits_for_is_not_cleaned_away() {
+fn a_cleanup_keeps_operations_that_others_wait_for() {
     let scenario = Scenario::new();
     scenario.add("a", "x");
     add_after(&scenario, "b", "y", &[1]);
@@ -341,7 +338,7 @@ fn what_something_waits_for_is_not_cleaned_away() {
         .client()
         .cleanup(&CleanupOptions::default().with_max_age_days(Some(30)).with_dry_run(false))
         .unwrap();
-    assert_eq!(scenario.process().completed, 1, "the one that waited");
+    assert_eq!(scenario.process().completed, 1, "the dependent runs");
     scenario
         .client()
         .cleanup(&CleanupOptions::default().with_max_age_days(Some(30)).with_dry_run(false))
@@ -354,7 +351,7 @@ fn keyed(name: &str, key: &str) -> Logged {
 }
 
 #[test]
-fn a_key_is_logged_once_wherever_its_operation_is_by_then() {
+fn a_key_is_logged_once_wherever_its_operation_is_stored() {
     let scenario = Scenario::new();
     let first = scenario.client().submit(keyed("x", "k")).unwrap();
     assert!(!first.existing);
@@ -371,14 +368,14 @@ fn a_key_is_logged_once_wherever_its_operation_is_by_then() {
     scenario.client().checkpoint().unwrap();
     assert_eq!(same(&scenario), Status::Completed, "in an archive");
     let other = scenario.client().submit(keyed("y", "k"));
-    assert!(
-        matches!(other, Err(ClientError::Wal(WalError::KeyTaken { number, .. })) if number == Number::new(1)),
-        "{other:?}"
-    );
+    let Err(ClientError::Wal(WalError::KeyTaken { number, .. })) = other else {
+        panic!("{other:?}");
+    };
+    assert_eq!(number, Number::new(1));
     assert_eq!(statuses(&scenario), "1:completed");
     change(&scenario, &Action::Delete, &[1]);
     let fresh = scenario.client().submit(keyed("y", "k")).unwrap();
-    assert!(!fresh.existing, "a key lasts as long as its operation");
+    assert!(!fresh.existing, "a key is free once its operation is deleted");
 }
 
 #[test]
@@ -399,7 +396,7 @@ fn threads_with_one_key_log_one_operation() {
 }
 
 #[test]
-fn a_delayed_operation_waits_its_time() {
+fn a_delayed_operation_is_not_due_before_its_time() {
     let scenario = Scenario::new();
     let options = AddOptions::default().with_delay(Duration::from_secs(600));
     submit_with(&scenario, "a", "x", options);
@@ -430,7 +427,7 @@ fn failures_are_grouped_and_one_cause_can_be_retried() {
     assert_eq!(
         scenario.client().list(&filter, None).unwrap().operations.len(),
         3,
-        "a cause is the same on every backend"
+        "one cause has one id on all backends"
     );
 }
 
@@ -446,7 +443,7 @@ fn retrying_now_keeps_the_counters() {
 }
 
 #[test]
-fn a_plan_says_what_would_go_and_what_not() {
+fn a_dry_run_lists_due_operations_and_counts_the_others() {
     let scenario = Scenario::new();
     scenario.act("a", "w", &[Act::Fail(FailureClass::Transient)]).add("a", "w x y");
     scenario.client().change(&numbers(&[2]), &Action::Hold, OnInvalid::Abort).unwrap();
@@ -466,11 +463,11 @@ fn a_plan_says_what_would_go_and_what_not() {
     assert_eq!(plan.operations.iter().map(|one| one.number.get()).collect::<Vec<_>>(), [3]);
     assert_eq!(plan.due[&backend("a")], 2);
     assert_eq!((plan.held, plan.backing_off, plan.waiting_for_others, plan.delayed), (1, 1, 1, 0));
-    assert_eq!(scenario.calls("a"), "w", "nothing was carried out");
+    assert_eq!(scenario.calls("a"), "w", "a dry run executes nothing");
 }
 
 #[test]
-fn what_waits_for_something_that_is_gone_goes_on_without_when_it_is_retried() {
+fn a_retry_drops_dependencies_that_no_longer_exist() {
     let scenario = Scenario::new();
     scenario.act("a", "one", &[Act::Fail(FailureClass::Permanent)]).add("a", "one");
     add_after(&scenario, "a", "two", &[1]);
@@ -482,7 +479,7 @@ fn what_waits_for_something_that_is_gone_goes_on_without_when_it_is_retried() {
 }
 
 #[test]
-fn of_a_chain_nothing_is_deleted_that_what_stays_waits_for() {
+fn deleting_part_of_a_chain_keeps_needed_operations() {
     let scenario = Scenario::new();
     scenario.add("a", "one");
     add_after(&scenario, "a", "two", &[1]);
@@ -494,7 +491,7 @@ fn of_a_chain_nothing_is_deleted_that_what_stays_waits_for() {
 }
 
 #[test]
-fn what_a_redirect_led_to_stays_while_something_waits_for_it() {
+fn the_target_of_a_redirect_stays_while_it_is_needed() {
     let scenario = Scenario::new();
     scenario.add("a", "one");
     add_after(&scenario, "a", "two", &[1]);
@@ -504,17 +501,21 @@ fn what_a_redirect_led_to_stays_while_something_waits_for_it() {
 }
 
 #[test]
-fn selected_operations_do_not_come_back_if_they_were_given_up() {
+fn abandoned_operations_are_not_retried_by_filters() {
     let scenario = Scenario::new();
     scenario.add("a", "one");
     change(&scenario, &Action::Cancel { permanent: true }, &[1]);
     let changed = scenario.client().change(&numbers(&[1]), &RETRY, OnInvalid::Skip).unwrap();
     assert_eq!((changed.operations.len(), changed.skipped.len()), (0, 1));
-    assert_eq!(change(&scenario, &RETRY, &[1]).operations.len(), 1, "named, it comes back");
+    assert_eq!(
+        change(&scenario, &RETRY, &[1]).operations.len(),
+        1,
+        "an operation that is named is retried"
+    );
 }
 
 #[test]
-fn a_key_does_not_stand_for_other_content() {
+fn a_key_is_refused_for_other_content() {
     let scenario = Scenario::new();
     let with = |size| {
         let source = Source { size, mtime_ns: 0, inode: 1, sha256: None, spool: None };
@@ -523,8 +524,8 @@ fn a_key_does_not_stand_for_other_content() {
     scenario.client().submit(with(3)).unwrap();
     assert!(scenario.client().submit(with(3)).unwrap().existing);
     let other = scenario.client().submit(with(4));
-    assert!(
-        matches!(other, Err(ClientError::Wal(WalError::KeyTaken { number, .. })) if number == Number::new(1)),
-        "{other:?}"
-    );
+    let Err(ClientError::Wal(WalError::KeyTaken { number, .. })) = other else {
+        panic!("{other:?}");
+    };
+    assert_eq!(number, Number::new(1));
 }

@@ -1,5 +1,5 @@
-//! `verify` on a simulated machine: a log with a bit of everything is valid, and no flipped bit
-//! goes unnoticed.
+//! `verify` on a simulated machine: a log with every kind of content is valid, and every flipped
+//! bit is noticed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,7 +53,8 @@ pub fn complete(wal: &Wal, number: u64) {
     change(wal, number, Event::Completed { outcome });
 }
 
-/// A log with partitions, archives, a large batch, two journal generations, and every status.
+/// Returns a log with partitions, archives, a large batch, two journal generations, and every
+/// status.
 pub fn machine() -> Machine {
     let machine = Machine::new();
     let wal = open(machine.process(), 1).unwrap();
@@ -102,7 +103,7 @@ pub fn verified(machine: &Machine) -> WalResult<Verified> {
     wal_cli::wal::verify(&disk, &layout(), &|_, _| {})
 }
 
-/// All files of the log, in these directories.
+/// Returns all files of the log in these directories.
 pub fn files(machine: &Machine, directories: &[&str]) -> Vec<PathBuf> {
     let disk = machine.process();
     let mut found = Vec::new();
@@ -133,7 +134,7 @@ fn a_log_with_a_bit_of_everything_is_valid() {
     assert_eq!(
         files(&machine, &["", "journal", "partitions", "archives"]),
         before,
-        "nothing was made or removed"
+        "no file was created or removed"
     );
 }
 
@@ -143,7 +144,7 @@ fn absent_parts_are_not_damage() {
     assert!(!found.exists && found.is_valid(), "{found:?}");
 }
 
-/// Where the frames of a generation end, and zeros laid ahead begin.
+/// Returns the end of the frames of a generation, where preallocated zeros begin.
 fn used(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
@@ -173,13 +174,13 @@ fn every_flipped_bit_is_reported() {
                 Err(wal_cli::wal::WalError::NewerFormat { .. }) => true,
                 Err(error) => panic!("{name} byte {at}: {error}"),
             };
-            assert!(reported, "{name}, byte {at}, goes unnoticed");
+            assert!(reported, "{name}: a flip in byte {at} is not noticed");
             machine.corrupt(&path, |bytes| bytes[at] ^= bit);
             flipped += 1;
         }
     }
     assert!(flipped > 1000, "{flipped}");
-    assert!(verified(&machine).unwrap().is_valid(), "all of it is as it was");
+    assert!(verified(&machine).unwrap().is_valid(), "the log is unchanged");
 }
 
 #[test]

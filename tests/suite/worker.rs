@@ -1,4 +1,4 @@
-//! The drain loop against backends that do what a script says, on a simulated machine.
+//! The drain loop with scripted backends on a simulated machine.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -159,8 +159,8 @@ fn claims_of_a_dead_loop_are_queried_and_continue() {
     assert_eq!(scenario.get(1).status(), Status::Processing);
     let outcome = Outcome { cid: Some("found".into()), ..Outcome::default() };
     scenario.scripts["a"].answers.lock().unwrap().insert("x".into(), AttemptStatus::Done(outcome));
-    run().expect_err("it died again, at y");
-    assert_eq!(scenario.get(1).status(), Status::Completed, "the backend had it");
+    run().expect_err("the process died again, at y");
+    assert_eq!(scenario.get(1).status(), Status::Completed, "the backend had executed it");
     let report = run().unwrap();
     assert_eq!((report.recovered, report.completed), (1, 1));
     assert_eq!(scenario.get(2).interruptions, 1);
@@ -184,7 +184,7 @@ fn an_unknown_outcome_after_a_crash_is_a_failure() {
     let report = scenario.process();
     assert_eq!((report.recovered, report.failed), (1, 1));
     assert_eq!(scenario.get(1).state.failure().unwrap().error_type, "in_doubt");
-    assert_eq!(scenario.client().running_loop().unwrap(), None, "the lock was given up");
+    assert_eq!(scenario.client().running_loop().unwrap(), None, "the lock was released");
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn no_operation_crashes_drain_loops_indefinitely() {
     let calls = scenario.calls("a");
     assert_eq!(
         calls, "poison poison poison good poison poison poison poison poison",
-        "after three it goes last"
+        "after three crashes it runs last"
     );
 }
 
@@ -270,12 +270,12 @@ fn a_loop_waits_for_a_process_that_holds_the_lock_for_moments() {
     let refused =
         scenario.client().process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver);
     assert!(matches!(refused, Err(ClientError::Wal(WalError::Busy { .. }))));
-    assert!(scenario.clock.now().millis_since(before) >= 10_000, "it waited for the lock");
+    assert!(scenario.clock.now().millis_since(before) >= 10_000, "the loop waited for the lock");
     drop(held);
     assert_eq!(scenario.process().completed, 1);
 }
 
-/// Asks, whenever an attempt begins, why another operation has not completed.
+/// An observer that asks, whenever an attempt begins, why another operation has not completed.
 struct AskWhy<'a> {
     scenario: &'a Scenario,
     about: u64,
@@ -359,7 +359,7 @@ fn a_long_queue_is_drained_through_files_and_journal() {
     calls.extend(scenario.calls("b").split(' ').map(str::to_owned));
     calls.sort();
     calls.dedup();
-    assert_eq!(calls.len(), 300, "each of them once");
+    assert_eq!(calls.len(), 300, "each was executed once");
     let stats = scenario.client().status().unwrap();
     assert_eq!((stats.counts.completed, stats.counts.total()), (300, 300));
     scenario.client().checkpoint().unwrap();
@@ -406,7 +406,7 @@ fn waiting_executes_operations_or_ends_in_time() {
     }
     let done = client.run_and_wait(&reference, None, &Stop::new(), &mut NoObserver).unwrap();
     assert_eq!(done[0].status(), Status::Completed);
-    assert_eq!(scenario.get(2).status(), Status::Pending, "only its own");
+    assert_eq!(scenario.get(2).status(), Status::Pending, "only its own operations are executed");
     assert!(scenario.clock.now() > Time::from_millis(1_800_000_000_000));
 }
 
@@ -493,12 +493,12 @@ fn operations_that_have_not_begun_are_requeued_at_the_deadline() {
                 assert_eq!(
                     looker.status().unwrap().counts.of(Status::Processing).min(1),
                     1,
-                    "what runs goes on"
+                    "running attempts continue"
                 );
                 scenario_too.clock.advance(Duration::from_secs(60));
                 std::thread::yield_now();
             }
-            // Only who asks for it ends that.
+            // Only the request to stop ends this loop.
             stop_too.request();
         });
         client.process(&options, &stop, &mut NoObserver).unwrap()

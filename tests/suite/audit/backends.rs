@@ -52,7 +52,7 @@ fn losses_in_the_local_store_are_found_and_restored() {
     assert!(said.contains("failed verification: 3 missing, 4 altered"), "{said}");
     assert!(said.contains("--reopen"), "{said}");
 
-    // A tree with additional entries is removed first: restoring it would not change that.
+    // A tree with additional entries is removed first, since restoring does not remove entries.
     place.run("submit rm /tree --param recursive=true --wait"); // 10
     let output = place.output("verify --remote --reopen");
     let shown = text(&output.stdout);
@@ -71,7 +71,7 @@ fn losses_in_the_local_store_are_found_and_restored() {
     assert!(
         place.run("why 1").contains(&format!("so it was reopened as operation {next} (pending)"))
     );
-    // Copies from there wait for it.
+    // Copies from the tree wait for its restoration.
     let copy = place.json("show 15");
     assert_eq!(copy["operation"]["operation_type"], "copy");
     assert_eq!(
@@ -122,7 +122,7 @@ fn a_reopening_that_is_refused_does_not_stop_the_others() {
         (&document["reopened"], place.run("list all -q --limit 0").lines().count()),
         (&2.into(), 8)
     );
-    // Copied afresh: from now on the file may go.
+    // Copied into the log again: the file is no longer needed.
     std::fs::remove_file(place.path("touched")).unwrap();
     place.run("process");
     stored(&place, "touched\n");
@@ -235,7 +235,7 @@ fn losses_on_a_kubo_node_are_found_and_restored() {
     let shown = text(&place.output("verify --remote").stdout);
     assert_eq!(shown.matches("is unreachable").count(), 1, "{shown}");
 
-    // A server that accepts connections and never answers: Ctrl-C ends the wait.
+    // A server that accepts connections and never responds: Ctrl-C ends the wait.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = endpoint(silent.local_addr().unwrap().port());
     place.settings(&format!("[backends.ipfs]\nendpoint = \"{endpoint}\"\n"));

@@ -53,11 +53,11 @@ fn a_copy_is_reopened_only_if_its_source_is_unchanged() {
     assert_eq!(
         copy["operation"]["depends_on"].as_array().unwrap().len(),
         2,
-        "all that is in it: {copy:#}"
+        "the copy depends on all entries: {copy:#}"
     );
     place.run("process");
     assert_eq!(std::fs::read_to_string(files.join("t/two")).unwrap(), "two\n");
-    // The restored operation now has a higher number than its copy, and still comes first.
+    // The restored operation has a higher number than its copy, and still runs first.
     std::fs::remove_dir_all(files.join("s")).unwrap();
     put_back(&place, 2);
     std::fs::remove_dir_all(files.join("s")).unwrap();
@@ -67,11 +67,11 @@ fn a_copy_is_reopened_only_if_its_source_is_unchanged() {
     let copy = place.json(&format!("show {}", document["gone"][0]["went_on_as"]["number"]));
     assert_eq!(copy["operation"]["depends_on"].as_array().unwrap().len(), 2, "{copy:#}");
     place.run("process");
-    // Restoring its source has not changed it.
+    // Restoring the source did not change it.
     std::fs::remove_file(files.join("u")).unwrap();
     put_back(&place, 1);
     assert_eq!(std::fs::read_to_string(files.join("u")).unwrap(), "one\n");
-    // That does.
+    // This changes it.
     place.run("submit upload two /s/one --wait");
     std::fs::remove_file(files.join("u")).unwrap();
     let (_, document) = reported(&place, "verify --remote --reopen");
@@ -102,7 +102,7 @@ fn a_tree_with_intended_removals_is_not_restored_whole() {
     assert_eq!(document["reopened"], 2, "{document:#}");
     let why = document["gone"][0]["refused"].as_str().unwrap();
     assert!(why.contains("a part of it"), "{why}");
-    // In the order in which they were put there, whatever is sent at once.
+    // They run in their original order, although several may run at once.
     let later = place.json("show 6");
     assert_eq!(later["operation"]["depends_on"].as_array().unwrap().len(), 1, "{later:#}");
     place.run("process");

@@ -35,8 +35,8 @@ fn client(scenario: &Scenario, kill_after: u64) -> (Client, wal_cli::disk::Memor
     (client, disk)
 }
 
-/// Runs a drain that dies after `at` disk operations, and then a complete one. Returns the number of
-/// disk operations of the first.
+/// Runs a drain that dies after `at` disk operations, and then a complete one. Returns the number
+/// of disk operations of the first.
 fn drain(at: u64) -> u64 {
     let scenario = Scenario::new();
     scenario.add("a", NAMES);

@@ -1,10 +1,10 @@
-//! Checks that the crash matrix finds defects: one at a time, each flush of the log is left out, and
-//! each pair of publication and removal is swapped. Some case of the crash matrix must fail.
+//! Checks that the crash matrix finds defects: one at a time, each flush of the log is left out,
+//! and each pair of publication and removal is swapped. Some case of the crash matrix must fail.
 //!
 //! `flushes.txt` names such a case for each flush. A change of the log may invalidate it: then the
-//! test searches for another, and `WAL_CLI_BLESS=1` writes it to the file. For entries with a `?`, no
-//! case is known.
-#![expect(clippy::disallowed_methods, reason = "it reads the sources, and keeps a table")]
+//! test searches for another, and `WAL_CLI_BLESS=1` writes it to the file. For entries with a `?`,
+//! no case is known.
+#![expect(clippy::disallowed_methods, reason = "reads the sources, and keeps a table")]
 
 use std::backtrace::Backtrace;
 use std::cell::Cell;
@@ -97,7 +97,7 @@ impl Site {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Occurrence {
     workload: usize,
-    /// The disk operation at which the previous process died; `None` for the workload's own process.
+    /// The disk operation at which the previous process died; `None` for the workload's own.
     recovers: Option<u64>,
     /// The ordinals of the first and the last flush of its series in its process.
     nth: (u64, u64),

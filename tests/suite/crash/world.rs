@@ -467,7 +467,7 @@ impl World {
                 );
             }
             self.check_content(&disk, &operation);
-            // A repair may hold operations, depending on what was readable; `suite::repair` checks that.
+            // A repair may hold operations, depending on what was readable: see `suite::repair`.
             let by_repair = |entry: &&HistoryEntry| {
                 entry
                     .reason
@@ -615,8 +615,8 @@ impl World {
 }
 
 impl Deed {
-    /// Returns whether the deed makes several commits, of which the first may survive if a later one
-    /// fails.
+    /// Returns whether the deed makes several commits, of which the first may survive if a later
+    /// one fails.
     fn is_in_steps(self) -> bool {
         matches!(self, Deed::Cleanup(_) | Deed::Maintain | Deed::Checkpoint | Deed::Open)
     }

@@ -62,7 +62,7 @@ fn a_program_that_prints_without_end_is_stopped() {
         16 << 20,
         "the first of it is kept"
     );
-    // Who is done at once is done.
+    // A program that ends at once has completed.
     configure(&place, "head -c 20000000 /dev/zero | tr '\\0' x", "");
     place.run("submit backup");
     place.output("process");
@@ -79,7 +79,7 @@ fn reopening_the_output_overwrites_nothing() {
     configure(&place, script, "");
     place.run("submit backup");
     place.run("process");
-    // The shell truncates what it opens, so the earlier output is gone.
+    // The shell truncates the file that it opens, so the earlier output is lost.
     assert_eq!(status(&place, 1)["receipt"], json!({"output": "two\nthree\nxy"}));
 }
 
@@ -143,7 +143,7 @@ fn output_files_are_swept_unless_their_operation_is_in_doubt() {
     let left = Left(place.path("left"));
     let held = std::fs::OpenOptions::new().append(true).open(place.log().join("run/3")).unwrap();
     held.lock().unwrap();
-    // By a loop that knows of no such backend.
+    // Swept by a loop that does not know the backend.
     place.settings("");
     place.output("process");
     assert_eq!(outputs(), ["2", "3", "4", "not-ours"]);
@@ -227,7 +227,7 @@ fn leftover_processes_keep_an_operation_until_cancelled() {
     assert_eq!(operation["error_type"], "in_doubt", "{operation}");
     let message = operation["error"].as_str().unwrap();
     assert!(message.contains("still running") && message.contains("run/1"), "{message}");
-    // Another attempt waits for the end of what goes on, and spends nothing.
+    // Another attempt waits for the leftover processes, and spends nothing.
     place.run("retry 1");
     for _ in 0..3 {
         place.output("process");
@@ -260,7 +260,7 @@ fn a_starting_program_is_not_taken_for_a_leftover() {
 fn cancelling_does_not_wait_for_leftover_processes() {
     let place = Place::new();
     let _left = Left(place.path("left"));
-    // In a session of its own it is not killed with the program.
+    // A process in a session of its own is not killed with the program.
     configure(&place, "setsid sleep 60 & echo $! > left; touch started; sleep 60", "");
     place.run("submit backup");
     let mut drain = place.start("process --follow");

@@ -47,7 +47,7 @@ fn random_lives_lose_no_archive_on_its_way_out() {
                     let pushes = all.iter().filter(|operation| is_push(operation));
                     let one: BTreeSet<Number> =
                         pushes.map(|operation| operation.number).take(1).collect();
-                    // Deleting a completed push only removes the record that its archive was pushed.
+                    // Deleting a completed push only removes the record of it.
                     next(&wal, &one, |_| Event::Deleted { reason: "by hand".into() }).map(drop)
                 }),
                 _ => world.carry_out(&wal).map(drop),

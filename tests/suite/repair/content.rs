@@ -2,7 +2,7 @@
 
 use super::*;
 
-#[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
+#[expect(clippy::disallowed_methods, reason = "damages files as other programs would")]
 #[test]
 fn operations_held_in_a_lost_frame_stay_held() {
     let place = crate::suite::binary::Place::new();
@@ -21,13 +21,13 @@ fn operations_held_in_a_lost_frame_stay_held() {
         .collect();
     bytes[frames[2] + 60] ^= 1;
     std::fs::write(&journal, bytes).unwrap();
-    // Of the third one nothing can be missing.
+    // The third operation is complete.
     assert_eq!(repaired(&place, 1)["held"], serde_json::json!([1, 2]));
     place.run("process");
     assert_eq!(place.json("status")["stats"]["completed"], 1);
 }
 
-#[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
+#[expect(clippy::disallowed_methods, reason = "damages files as other programs would")]
 #[test]
 fn content_is_moved_only_after_the_repaired_log_exists() {
     let place = with_content();
@@ -44,7 +44,7 @@ fn content_is_moved_only_after_the_repaired_log_exists() {
             .status
             .success()
     );
-    // A backup had it.
+    // The file is restored from a backup.
     std::fs::write(&partition, whole).unwrap();
     std::fs::remove_file(place.path("a.txt")).unwrap();
     assert_eq!(place.json("verify")["sound"], true);
@@ -52,7 +52,7 @@ fn content_is_moved_only_after_the_repaired_log_exists() {
     assert_eq!(place.json("status")["stats"]["completed"], 1);
 }
 
-#[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
+#[expect(clippy::disallowed_methods, reason = "damages files as other programs would")]
 #[test]
 fn content_is_kept_without_a_manifest_and_without_files() {
     let place = with_content();
@@ -73,7 +73,7 @@ fn content_is_kept_without_a_manifest_and_without_files() {
     );
 }
 
-/// Where zeros can be read in place of a next frame, a bad place further on hides nothing.
+/// If zeros follow the last frame, a bad block behind them hides nothing.
 #[test]
 fn a_bad_block_in_preallocated_space_costs_nothing() {
     let machine = machine();
@@ -84,10 +84,10 @@ fn a_bad_block_in_preallocated_space_costs_nothing() {
     assert!(!verified(&machine).unwrap().is_valid());
     let report = repair(machine.process()).unwrap();
     assert!(report.is_whole(), "{report:#?}");
-    check(&machine, &before, &report, "a bad place in what is laid ahead");
+    check(&machine, &before, &report, "a bad block in preallocated space");
 }
 
-/// A flipped bit in a header with all its frames delays nothing; nor does an unfinished file.
+/// Neither a flipped bit in the header of a folded generation nor an unfinished file matters.
 #[test]
 fn losses_covered_elsewhere_hold_no_operation() {
     for damage in
@@ -105,7 +105,7 @@ fn losses_covered_elsewhere_hold_no_operation() {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
+#[expect(clippy::disallowed_methods, reason = "damages files as other programs would")]
 #[test]
 fn content_whose_operation_is_lost_is_kept() {
     let place = with_content();
@@ -133,7 +133,7 @@ fn content_whose_operation_is_lost_is_kept() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "it damages files as others would")]
+#[expect(clippy::disallowed_methods, reason = "damages files as other programs would")]
 fn an_operation_with_lost_content_falls_back_to_its_source() {
     let place = crate::suite::binary::Place::new();
     place.file("a.txt", "hello world\n");
@@ -145,7 +145,7 @@ fn an_operation_with_lost_content_falls_back_to_its_source() {
         let entries = std::fs::read_dir(&spool).unwrap().map(|entry| entry.unwrap().path());
         entries.filter(|path| std::fs::read_to_string(path).unwrap() == text).collect::<Vec<_>>()
     };
-    // One is changed behind our back, of the other one only the shared name is left.
+    // The content of one is changed; of the other, only the shared name is left.
     std::fs::write(&of("hello world\n")[0], "hello w0rld\n").unwrap();
     let own = of("b\n").into_iter().find(|path| path.to_string_lossy().contains('.')).unwrap();
     if of("b\n").len() > 1 {
@@ -164,7 +164,7 @@ fn an_operation_with_lost_content_falls_back_to_its_source() {
         .collect();
     assert!(lost.len() == 1 && lost[0].contains("operation 1"), "{report:#}");
     assert_eq!(place.json("verify")["sound"], true);
-    // The file itself is unchanged, so nothing is lost in the end.
+    // The source file is unchanged, so nothing is lost.
     place.run("process --quiet");
     assert!(place.run("list failed -q").is_empty());
 }
