@@ -1,9 +1,8 @@
-//! One durable `add` as a process beside the least that such a process could cost.
+//! Compares one durable `add`, as a process, with the least that such a process can cost.
 //!
 //! The minimum is a program without any library that appends 300 bytes to a file in the same
-//! directory and flushes
-//! it (this program, called with `append`). Both are started in turn, A B A B, in blocks; the ratio
-//! counts.
+//! directory and flushes it: this program, called with `append`. Both are started alternately, in
+//! blocks, and their times are reported as a ratio.
 //!
 //! Run it with `cargo build --release --bins --examples`, then
 //! `cargo run --release --example add_beside_floor -- [DIRECTORY]`.
@@ -35,7 +34,7 @@ fn append(file: &Path) -> Outcome<()> {
     Ok(())
 }
 
-/// Seconds that a command takes from start to end.
+/// Returns the seconds that a command takes from start to end.
 fn time(command: &mut Command) -> Outcome<f64> {
     let start = Instant::now();
     let status =
@@ -67,7 +66,7 @@ fn compare(directory: &Path) -> Outcome<()> {
         .arg(&program);
     let mut floor = Command::new(&myself);
     floor.arg("append").arg(&file);
-    // The first `add` makes the log; that is not what is measured.
+    // The first `add` creates the log, which is not measured.
     time(&mut ours)?;
     time(&mut floor)?;
     let mut ratios = Vec::new();

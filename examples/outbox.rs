@@ -1,4 +1,4 @@
-//! An outbox in a few lines: log the addition of a file, run it, and print its CID.
+//! A minimal outbox: logs the addition of a file, executes it, and prints the CID.
 //!
 //! `cargo run --example outbox -- FILE`
 
@@ -11,18 +11,18 @@ fn main() -> anyhow::Result<()> {
     let log = std::env::temp_dir().join("wal-cli-example");
     let client = Client::builder(Settings::at(log)).program("outbox-example").build();
 
-    // Durable when this returns: the machine may lose power now.
+    // The operation is durable when this returns: it survives a loss of power.
     let options = AddOptions::default().with_backend(BackendName::new("local")?);
     let receipt = client.add(&file, &options)?;
     println!("logged as operation {}, id {}", receipt.number, receipt.id);
 
-    // Runs it here, or waits for it if a drain loop runs.
+    // Executes the operation in this process, or waits for a running drain loop to execute it.
     let references = [Reference::Number(receipt.number)];
     for operation in client.run_and_wait(&references, None, &Stop::new(), &mut NoObserver)? {
         match operation.state {
             State::Completed { outcome, .. } => println!("{}", outcome.cid.unwrap_or_default()),
-            State::Failed { failure, .. } => anyhow::bail!("it failed: {}", failure.message),
-            state => anyhow::bail!("it has not ended: {state:?}"),
+            State::Failed { failure, .. } => anyhow::bail!("failed: {}", failure.message),
+            state => anyhow::bail!("not ended: {state:?}"),
         }
     }
     Ok(())
