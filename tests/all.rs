@@ -1,6 +1,6 @@
 //! All integration tests, as one program that links once.
 
-// Said again so that clippy takes helpers for what they are: code of tests, which may unwrap.
+// Repeated here so that clippy recognises helpers as test code, which may unwrap.
 #[cfg(test)]
 mod suite {
     mod adoption;

@@ -91,7 +91,7 @@ fn words(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(reference) = Reference::parse(text) {
         assert_eq!(
-            Reference::parse(&reference.to_string()).expect("what is shown is understood"),
+            Reference::parse(&reference.to_string()).expect("a printed reference can be parsed"),
             reference
         );
     }

@@ -19,7 +19,8 @@ pub fn run(data: &[u8]) {
     if let Ok(manifest) = Manifest::decode(Path::new(NAME), &bytes) {
         let again = manifest.encode();
         assert_eq!(
-            Manifest::decode(Path::new(NAME), &again).expect("what was read can be written"),
+            Manifest::decode(Path::new(NAME), &again)
+                .expect("a manifest that was read can be written"),
             manifest
         );
     }
@@ -50,7 +51,7 @@ fn check(image: &Image) {
         );
     }
     Seen::by(&disk);
-    assert!(machine.read(&outside.join("file")).is_ok(), "a file outside of the log is gone");
+    assert!(machine.read(&outside.join("file")).is_ok(), "a file outside the log was removed");
 }
 
 /// Returns the text with the correct hash at its end.

@@ -79,7 +79,10 @@ fn as_original(bytes: &[u8], name: &str) {
     assert_eq!(before.operations.len() as u64, rows.count());
     if image::open(&disk).is_ok() {
         let after = Seen::by(&disk);
-        assert_eq!(after.operations, before.operations, "what was shown is not what was adopted");
+        assert_eq!(
+            after.operations, before.operations,
+            "adoption changed operations that were shown"
+        );
         let aside = Path::new(image::BASE).join("quarantine/original").join(name);
         assert_eq!((&disk as &dyn Disk).read(&aside).unwrap(), bytes);
     }

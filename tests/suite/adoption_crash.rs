@@ -78,7 +78,7 @@ fn is_kept(machine: &Machine, name: &str, content: &[u8]) -> bool {
 
 /// Asserts what holds after an interruption: nothing is lost or duplicated, and the next writer
 /// continues.
-fn check_carries_on(machine: &Machine, scenario: &str, expected: &[Operation], context: &str) {
+fn check_recovery(machine: &Machine, scenario: &str, expected: &[Operation], context: &str) {
     assert_eq!(seen(machine), expected, "{context}: after the interruption");
     for (name, content) in files_of(scenario) {
         assert!(is_kept(machine, name, content), "{context}: {name} is missing");
@@ -102,7 +102,7 @@ fn check_carries_on(machine: &Machine, scenario: &str, expected: &[Operation], c
 }
 
 /// Asserts that the result is an ordinary log.
-fn check_goes_on(machine: &Machine, expected: &[Operation], context: &str) {
+fn check_usable(machine: &Machine, expected: &[Operation], context: &str) {
     let wal = open(machine.process(), 100).unwrap();
     let parameters = Fields::from([("path".to_owned(), "/x".to_owned())]);
     let new = Logged::new(
@@ -133,9 +133,9 @@ fn a_kill_at_any_step_loses_and_duplicates_nothing() {
             let dying = machine.process();
             dying.kill_after(*at);
             let result = open(dying, 1);
-            check_carries_on(&machine, scenario, &expected, &format!("{scenario}, killed at {at}"));
+            check_recovery(&machine, scenario, &expected, &format!("{scenario}, killed at {at}"));
             if at % 10 == 0 || result.is_ok() {
-                check_goes_on(&machine, &expected, &format!("{scenario}, killed at {at}"));
+                check_usable(&machine, &expected, &format!("{scenario}, killed at {at}"));
             }
             result.is_ok()
         });
@@ -159,9 +159,9 @@ fn a_power_cut_at_any_step_loses_and_duplicates_nothing() {
             nth += 1;
             keeps > 0 && nth % keeps == 0
         });
-        check_carries_on(&machine, scenario, &expected, &format!("cut at {at}, 1 of {keeps} kept"));
+        check_recovery(&machine, scenario, &expected, &format!("cut at {at}, 1 of {keeps} kept"));
         if at % 10 == 0 || ended {
-            check_goes_on(&machine, &expected, &format!("cut at {at}"));
+            check_usable(&machine, &expected, &format!("cut at {at}"));
         }
         if ended {
             done = Some(at);
@@ -190,7 +190,7 @@ fn a_resuming_process_may_die_too() {
                     });
                 }
             }
-            check_carries_on(
+            check_recovery(
                 &machine,
                 scenario,
                 &expected,
@@ -210,7 +210,7 @@ fn a_full_disk_at_any_step_only_delays_adoption() {
         disk.fail_after(*at, ErrorKind::StorageFull, true);
         let result = open(disk.clone(), 1).map(|_| ());
         disk.kill();
-        check_carries_on(&machine, scenario, &expected, &format!("full at {at}: {result:?}"));
+        check_recovery(&machine, scenario, &expected, &format!("full at {at}: {result:?}"));
         result.is_ok()
     });
     assert!(done.is_some_and(|at| at > 10), "it took {done:?} steps");

@@ -56,7 +56,7 @@ fn finds(scenario: &Scenario, on: &str, name: &str, found: AuditResult) {
     scenario.scripts[on].audits.lock().unwrap().insert(name.to_owned(), found);
 }
 
-fn assert_sound(client: &Client) {
+fn assert_valid(client: &Client) {
     let verified = client.verify(&|_, _| {}).unwrap();
     assert!(verified.is_valid(), "{:?}", verified.findings);
 }
@@ -94,7 +94,7 @@ fn a_missing_effect_is_reopened_even_from_an_archive() {
         (new.status(), &new.parameters, new.max_retries),
         (Status::Pending, &old.parameters, old.max_retries)
     );
-    assert_sound(&client);
+    assert_valid(&client);
 
     // A continued operation is not reopened again.
     let report = look(&scenario.client(), true);
@@ -106,7 +106,7 @@ fn a_missing_effect_is_reopened_even_from_an_archive() {
 
     // Its old row is superseded; its new row is in the archive of the day of its completion.
     client.checkpoint().unwrap();
-    assert_sound(&client);
+    assert_valid(&client);
     let stats = client.status().unwrap();
     assert_eq!((stats.archived, stats.counts.completed, stats.counts.pending), (3, 3, 2));
     assert_eq!(scenario.get(1), old);
@@ -117,7 +117,7 @@ fn a_missing_effect_is_reopened_even_from_an_archive() {
     let report = look(&client, true);
     assert!(report.is_clean());
     assert_eq!((report.checked, report.superseded), (3, 2), "their successors are audited instead");
-    assert_sound(&client);
+    assert_valid(&client);
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_failed_or_deleted_successor_is_reopened_again() {
     assert_eq!(reopened_as(&report), Some(Number::new(4)), "{report:?}");
     let history = scenario.get(1).history;
     assert_eq!(history.iter().filter(|entry| entry.from == Some(Status::Completed)).count(), 3);
-    assert_sound(&scenario.client());
+    assert_valid(&scenario.client());
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_repair_keeps_reopened_operations() {
         disk.remove_file(Path::new("/wal/MANIFEST.json")).unwrap();
         let repaired = client.repair().unwrap();
         assert!(repaired.changed && repaired.lost.iter().count() == 0, "{repaired:?}");
-        assert_sound(&client);
+        assert_valid(&client);
         let now = client.operation(&Reference::Number(Number::new(1))).unwrap();
         assert_eq!(
             (now.status(), now.redirected_to),

@@ -20,7 +20,7 @@ pub struct Bench {
     pub names: String,
     /// True if the backend knows its past effects and reports progress; if false, it only knows
     /// which operations it never began.
-    pub tells: bool,
+    pub knows_effects: bool,
     /// True if content has CIDs, and a name is either a file or a directory.
     pub has_cids: bool,
     /// The prefix of names in results.
@@ -52,7 +52,7 @@ impl Bench {
             backend,
             home,
             names: names.to_owned(),
-            tells: true,
+            knows_effects: true,
             has_cids: true,
             origin: String::new(),
         }
@@ -117,7 +117,7 @@ impl Bench {
         is_right: fn(&AttemptStatus) -> bool,
     ) {
         let answer = self.ask(operation_type, parameters);
-        let is_right = if self.tells { is_right(&answer) } else { is_not_done(&answer) };
+        let is_right = if self.knows_effects { is_right(&answer) } else { is_not_done(&answer) };
         assert!(is_right, "{operation_type} {parameters:?}: {answer:?}");
     }
 
@@ -218,15 +218,16 @@ fn effects(bench: &Bench) {
     let audit = || backend.audit(&upload, &outcome, &Attempt::default()).unwrap();
     for is_needed in [true, false] {
         backend.sweep(&|_| is_needed).unwrap();
-        let expected = if bench.tells { AuditResult::Intact } else { AuditResult::NotApplicable };
+        let expected =
+            if bench.knows_effects { AuditResult::Intact } else { AuditResult::NotApplicable };
         assert_eq!(audit(), expected);
     }
     bench.ok("download", &[("source", &named), ("destination", &bench.path("kept"))]);
     assert_eq!(bench.read("kept"), HELLO);
     bench.ok("rm", &[("path", &named)]);
     let is_right = match audit() {
-        AuditResult::Missing(what) => bench.tells && what.len() > 10,
-        other => !bench.tells && other == AuditResult::NotApplicable,
+        AuditResult::Missing(what) => bench.knows_effects && what.len() > 10,
+        other => !bench.knows_effects && other == AuditResult::NotApplicable,
     };
     assert!(is_right, "{:?}", audit());
     assert!(backend.orphans().is_empty());
@@ -284,7 +285,10 @@ fn moving(bench: &Bench) {
     let path = bench.write("long", &long);
     let upload = request("upload", &[("path", &path), ("destination", &named)]);
     bench.backend.execute(&upload, &attempt).unwrap();
-    assert_eq!(attempt.progress(), if bench.tells { (2_000_000, 2_000_000) } else { (0, 0) });
+    assert_eq!(
+        attempt.progress(),
+        if bench.knows_effects { (2_000_000, 2_000_000) } else { (0, 0) }
+    );
     bench.ok("cat", &[("source", &named), ("destination", &bench.path("long again"))]);
     assert_eq!(bench.read("long again"), long);
     attempt.cancel();

@@ -1,5 +1,5 @@
 //! The real program, run as a user would run it.
-#![expect(clippy::disallowed_methods, reason = "it looks at files as another program would")]
+#![expect(clippy::disallowed_methods, reason = "reads files as another program would")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::binary::Place;
-use super::setups::{nothing, one_completed, one_pending, one_will_fail, torn_settings};
+use super::setups::{nothing, one_completed, one_pending, one_will_fail, unparsable_settings};
 
 const CID: &str = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o";
 
@@ -405,9 +405,9 @@ fn a_keyboard_interrupt_ends_with_130() {
         std::thread::sleep(Duration::from_millis(300));
         signal(&child, Signal::INT);
         assert_eq!(child.wait().unwrap().code(), Some(130), "{command}");
-        let mut told = String::new();
-        child.stdout.take().unwrap().read_to_string(&mut told).unwrap();
-        assert!(told.contains("pending"), "{command}: {told}");
+        let mut printed = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+        assert!(printed.contains("pending"), "{command}: {printed}");
     }
 }
 
@@ -444,7 +444,7 @@ fn settings_are_changed_in_their_file_and_shown_with_their_origin() {
 #[test]
 fn every_command_has_help_even_with_invalid_settings() {
     let place = Place::new();
-    torn_settings(&place);
+    unparsable_settings(&place);
     let help = place.run("--help");
     let commands: Vec<_> = help
         .lines()

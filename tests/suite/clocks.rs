@@ -171,12 +171,12 @@ fn cleanup_works_with_a_stopped_and_with_a_running_clock() {
         run(&scenario);
         scenario.client().checkpoint().unwrap();
         scenario.clock.advance(Duration::from_secs(DAY));
-        let gone = (day + 1i64 - 31).clamp(0, 10) as usize;
+        let old = (day + 1i64 - 31).clamp(0, 10) as usize;
         let left = completed(&scenario).len();
         let logged = (day + 1).min(10) as usize;
         assert!(
-            left <= logged && left + gone + 2 >= logged,
-            "day {day}: {left} of {logged} left, some {gone} are old"
+            left <= logged && left + old + 2 >= logged,
+            "day {day}: {left} of {logged} left, some {old} are old"
         );
         assert!(day > 30 || left == logged, "day {day}: nothing is pruned early");
     }

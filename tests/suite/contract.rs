@@ -157,7 +157,7 @@ fn the_schemas_in_docs_are_what_the_program_prints() {
         let kept = std::fs::read_to_string(folder.join(&name)).unwrap_or_default();
         assert!(
             kept == printed,
-            "docs/schema/{name} is not what the program prints; renew it: {RENEW}"
+            "docs/schema/{name} differs from the output of the program; renew it: {RENEW}"
         );
         expected.insert(name);
     }

@@ -1,5 +1,5 @@
 //! Runs the fuzz targets on every input of their corpora, with the same code as under the fuzzer.
-#![expect(clippy::disallowed_methods, reason = "it reads the repository, not data that is kept")]
+#![expect(clippy::disallowed_methods, reason = "reads the repository, not data of a log")]
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -396,7 +396,7 @@ fn try_cut(workload: &Workload, world: &World, cut: Cut) -> bool {
     if cut.seed % 7 != 6 {
         world.power_cut(cut.seed + cut.at);
     }
-    world.check_goes_on();
+    world.check_usable();
     died_again
 }
 
@@ -569,12 +569,12 @@ fn try_error(workload: &Workload, world: &World, at: u64, fault: Fault, for_good
         world
             .does_with(wal, Deed::Add("once-more"))
             .expect("the log accepts operations once the disk works again");
-        let seen = world.check("once more");
+        let seen = world.check("after another operation");
         assert!(seen.contains_key("once-more"));
     }
     let hit = ran.disk.failures() > 0;
     drop(ran.wal);
     world.power_cut(at);
-    world.check_goes_on();
+    world.check_usable();
     hit
 }

@@ -70,7 +70,7 @@ fn a_program_does_what_other_backends_do() {
         env!("CARGO_BIN_EXE_wal-cli")
     );
     let mut bench = shell(&place, &script, None);
-    bench.tells = false;
+    bench.knows_effects = false;
     behaviours::all(&bench);
 }
 
@@ -228,7 +228,7 @@ fn a_stopped_program_returns_its_operation_or_is_killed() {
         let started = Instant::now();
         let result = std::thread::scope(|scope| {
             let running = scope.spawn(|| bench.backend.execute(&request("backup", &[]), &attempt));
-            until("it started", || {
+            until("the program started", || {
                 std::fs::read_to_string(place.path("pid")).is_ok_and(|pid| pid.ends_with('\n'))
             });
             attempt.cancel();
@@ -284,7 +284,7 @@ fn a_program_that_outlives_its_loop_is_not_started_twice() {
     );
     place.run("submit backup");
     let mut drain = place.start("process");
-    until("it started", || place.path("started").exists());
+    until("the program started", || place.path("started").exists());
     drain.kill().unwrap();
     drain.wait().unwrap();
     for _ in 0..3 {
@@ -298,7 +298,7 @@ fn a_program_that_outlives_its_loop_is_not_started_twice() {
     until("it ended", || place.path("ended").exists());
     let pid = std::fs::read_to_string(place.path("started")).unwrap();
     assert_eq!(pid.lines().count(), 1, "it was started once: {pid}");
-    until("it is gone", || !is_alive(&pid));
+    until("the process has ended", || !is_alive(&pid));
     assert_eq!(place.output("process").status.code(), Some(1));
     let operation = status(&place, 1);
     assert_eq!(
@@ -338,7 +338,7 @@ fn a_claim_whose_program_never_started_is_not_in_doubt() {
     drain.wait().unwrap();
     place.file("go", "");
     let pid = std::fs::read_to_string(place.path("started")).unwrap();
-    until("it is gone", || !is_alive(&pid));
+    until("the process has ended", || !is_alive(&pid));
     place.output("process");
     let statuses: Vec<Value> =
         (9..=16).map(|number| status(&place, number)["error_type"].clone()).collect();
@@ -352,7 +352,7 @@ fn a_claim_whose_program_never_started_is_not_in_doubt() {
     assert_eq!(
         super::binary::names(&place.log().join("run")),
         ["9"],
-        "what is in doubt can be looked at"
+        "the output of an operation in doubt is kept"
     );
 }
 

@@ -4,7 +4,7 @@
 //! The points that a run without a kill passes are recorded, so none is listed by hand. Plain runs
 //! take a seeded sample (`WAL_CLI_SEED`); with `WAL_CLI_LONG` all points; with
 //! `WAL_CLI_CASE=WORKLOAD/POINT` that one alone.
-#![expect(clippy::disallowed_methods, reason = "it looks at files as another program would")]
+#![expect(clippy::disallowed_methods, reason = "reads files as another program would")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt;

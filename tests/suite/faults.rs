@@ -199,7 +199,7 @@ impl Table {
     }
 
     /// Checks that a retry completes an operation after the fault.
-    pub fn ends_well(&self, operation: &Operation, case: &str) {
+    pub fn check_retry(&self, operation: &Operation, case: &str) {
         let reference = [Reference::Number(operation.number)];
         self.faulty.change(&reference, &Action::Retry { now: true }, OnInvalid::Abort).unwrap();
         self.faulty.process(&ProcessOptions::default(), &Stop::new(), &mut NoObserver).unwrap();
@@ -229,14 +229,14 @@ impl Table {
             assert!(since.elapsed() < LIMIT, "{case} took {:?}", since.elapsed());
             proxy.plan("*", Fault::None);
             if operation.status() == Status::Retrying {
-                self.ends_well(&operation, &case);
+                self.check_retry(&operation, &case);
             }
         }
     }
 
     /// Checks that operations of these types return to the queue without a spent attempt while the
     /// service is unreachable.
-    pub fn is_away(
+    pub fn check_unreachable(
         &self,
         error_type: &'static str,
         attempt: Attempt,

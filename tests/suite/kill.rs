@@ -1,10 +1,7 @@
 //! Adders and drain loops killed with `kill -9` at random instants, in one directory.
 //!
 //! `WAL_CLI_LONG` sets the number of rounds, `WAL_CLI_SEED` the seed of the first one.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "it waits, and looks at files, as another program would"
-)]
+#![expect(clippy::disallowed_methods, reason = "waits, and reads files, as another program would")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};

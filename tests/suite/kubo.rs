@@ -1,6 +1,6 @@
 //! The backend `ipfs` on a real Kubo: every type of operation, the same results as `local`, and
 //! every network fault.
-#![expect(clippy::disallowed_methods, reason = "it makes files as a user would, and measures")]
+#![expect(clippy::disallowed_methods, reason = "creates files as a user would, and measures")]
 
 pub mod daemon;
 mod faults;
@@ -245,9 +245,7 @@ fn a_pin_without_a_provider_ends_at_the_limit() {
         running.join().unwrap()
     });
     let took = since.elapsed();
-    println!(
-        "a pin of what nobody has ended after {took:.1?}, where {idle:?} may pass without movement"
-    );
+    println!("a pin of missing content ended after {took:.1?}, with an idle timeout of {idle:?}");
     let Err(AttemptError::UnknownOutcome(failure)) = result else { panic!("{result:?}") };
     assert_eq!(
         (failure.class, &failure.error_type[..]),
@@ -339,9 +337,9 @@ fn credentials_grant_access_and_are_not_disclosed() {
                 "{failure:?}"
             );
         }
-        let told =
+        let printed =
             format!("{credentials:?} {backend:?} {failure:?} {:?}", options(kubo.endpoint()));
-        assert!(!told.contains("wr0ng"), "{told}");
+        assert!(!printed.contains("wr0ng"), "{printed}");
     }
 
     // The same by settings; neither output nor stored files contain the credentials.

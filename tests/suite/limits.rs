@@ -2,7 +2,7 @@
 //! works again afterwards.
 #![expect(
     clippy::disallowed_methods,
-    reason = "it fills disks, waits and looks at files, as another program would"
+    reason = "fills disks, waits and reads files, as another program would"
 )]
 
 use std::collections::BTreeSet;

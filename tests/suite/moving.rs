@@ -13,7 +13,7 @@ use super::kubo::daemon::Kubo;
 
 /// Adds a file of 12 MiB to a backend limited to 2 MiB per second, observes its progress, and
 /// cancels it.
-fn moves_at_its_pace_and_stops(place: &Place, backend: &str) {
+fn keeps_its_rate_and_stops(place: &Place, backend: &str) {
     let size = 12 << 20;
     std::fs::write(place.path("large"), vec![7; size]).unwrap();
     let number = place.json(&format!("add large --backend {backend} --spool never"))["operations"]
@@ -57,13 +57,13 @@ fn moves_at_its_pace_and_stops(place: &Place, backend: &str) {
 fn attempts_report_progress_keep_their_rate_and_stop_in_time() {
     let place = Place::new();
     place.settings("[backends.local]\nmax_bytes_per_second = \"2 MiB\"\n");
-    moves_at_its_pace_and_stops(&place, "local");
+    keeps_its_rate_and_stops(&place, "local");
     let place = Place::new();
     place.settings(&format!(
         "[backends.ipfs]\nendpoint = \"{}\"\nmax_bytes_per_second = \"2 MiB\"\n",
         Kubo::shared().endpoint()
     ));
-    moves_at_its_pace_and_stops(&place, "ipfs");
+    keeps_its_rate_and_stops(&place, "ipfs");
 }
 
 #[test]

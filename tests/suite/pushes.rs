@@ -144,7 +144,7 @@ impl World {
     }
 
     /// Executes pushes as a drain loop does, and checks that the bytes are those that were logged.
-    fn carry_out(&mut self, wal: &Wal) -> Result<usize, WalError> {
+    fn execute_pushes(&mut self, wal: &Wal) -> Result<usize, WalError> {
         let disk: Arc<dyn Disk> = Arc::new(self.machine.process());
         for operation in all(wal)?.iter().filter(|operation| is_push(operation)) {
             if operation.status() == Status::Pending {
@@ -177,7 +177,7 @@ impl World {
             if report.archives.is_empty() {
                 return;
             }
-            self.carry_out(wal).unwrap();
+            self.execute_pushes(wal).unwrap();
         }
         panic!("pushes do not end");
     }
@@ -330,7 +330,7 @@ fn past_days_are_merged_and_pushed_once() {
         (again.logged(), again.archives[0].existing, again.archives[0].operation),
         (0, true, archive.operation)
     );
-    assert_eq!(world.carry_out(&wal).unwrap(), 1);
+    assert_eq!(world.execute_pushes(&wal).unwrap(), 1);
     let bytes = world.machine.process();
     let manifest = |disk: &MemoryDisk| (disk as &dyn Disk).read(&layout().manifest()).unwrap();
     assert_eq!(wal.push(&push_to("/h")).unwrap(), unlogged(1, 2));
@@ -351,8 +351,8 @@ fn deleted_operations_are_not_pushed() {
         wal.checkpoint().unwrap();
         world.pass(then);
     }
-    let gone = all(&wal).unwrap().iter().map(|operation| operation.number).step_by(5).collect();
-    for (id, _) in next(&wal, &gone, |_| Event::Deleted { reason: "by hand".into() }).unwrap() {
+    let deleted = all(&wal).unwrap().iter().map(|operation| operation.number).step_by(5).collect();
+    for (id, _) in next(&wal, &deleted, |_| Event::Deleted { reason: "by hand".into() }).unwrap() {
         world.completed.remove(&id);
     }
     let planned = world.view().plan_push(&push_to("/h"), world.clock.now(), 16).unwrap();
@@ -364,12 +364,12 @@ fn deleted_operations_are_not_pushed() {
     );
     let pushed = wal.push(&push_to("/h")).unwrap();
     assert_eq!(planned.logged(), pushed.logged());
-    world.carry_out(&wal).unwrap();
+    world.execute_pushes(&wal).unwrap();
     world.push_all(&wal, "/h");
     let there: BTreeSet<OperationId> =
         world.there.values().flatten().map(|operation| operation.id).collect();
     assert_eq!(there, world.completed.keys().copied().collect());
-    assert_eq!(there.len(), 26 - gone.len());
+    assert_eq!(there.len(), 26 - deleted.len());
     world.check("at the end");
     // Neither is rewritten a second time.
     assert!(wal.push(&push_to("/h")).unwrap().archives.is_empty());
@@ -471,7 +471,7 @@ fn retention_waits_for_a_completed_push() {
         forget: Vec::new(),
     })
     .unwrap();
-    assert_eq!(world.carry_out(&wal).unwrap(), 1);
+    assert_eq!(world.execute_pushes(&wal).unwrap(), 1);
     // The cleanup itself notices that the push completed.
     let plan = wal.cleanup(KEEP, false).unwrap();
     assert_eq!((plan.archives.len(), plan.unpushed), (1, 0));
@@ -511,7 +511,7 @@ fn a_failed_push_may_be_sent_elsewhere_or_logged_again() {
     assert_eq!(wal.cleanup(Retention { keep_unpushed: false, ..KEEP }, false).unwrap().unpushed, 3);
     let again = wal.push(&push_to("/right")).unwrap();
     assert_eq!((again.logged(), destinations(&again)), (1, destinations(&right)));
-    world.carry_out(&wal).unwrap();
+    world.execute_pushes(&wal).unwrap();
     assert_eq!(states(&world), ["pushed"]);
     world.check("at the end");
 }
@@ -540,7 +540,7 @@ fn a_wrong_clock_ends_no_day() {
         destinations(&report).iter().map(|to| to.split('/').nth(3).unwrap().to_owned()).collect();
     dates.sort();
     assert_eq!(dates, ["date=1970-01-01", "date=2026-11-20", "date=3010-06-01"]);
-    world.carry_out(&wal).unwrap();
+    world.execute_pushes(&wal).unwrap();
     world.check("every clock");
     // With the clock set back, no day has ended, and nothing is undone either.
     world.set("1970-01-02T12:00:00Z");

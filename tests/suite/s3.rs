@@ -1,5 +1,5 @@
 //! The backend `s3` on SeaweedFS; another client reads the objects.
-#![expect(clippy::disallowed_methods, reason = "it makes files as a user would, and measures")]
+#![expect(clippy::disallowed_methods, reason = "creates files as a user would, and measures")]
 
 mod faults;
 mod kills;

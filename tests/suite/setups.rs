@@ -39,7 +39,7 @@ pub fn one_completed(place: &Place) -> Option<File> {
 }
 
 /// Both files are stored; the stored content of the first is missing.
-pub fn one_gone(place: &Place) -> Option<File> {
+pub fn one_missing(place: &Place) -> Option<File> {
     nothing(place);
     place.run("add --backend local a.txt b.txt --wait");
     let cid = place.json("show 1")["operation"]["result"]["cid"].as_str().unwrap().to_owned();
@@ -51,15 +51,15 @@ pub fn one_gone(place: &Place) -> Option<File> {
     None
 }
 
-/// As `one_gone`, and the source file is missing, too.
-pub fn one_gone_with_its_file(place: &Place) -> Option<File> {
-    one_gone(place);
+/// As `one_missing`, and the source file is missing, too.
+pub fn one_missing_with_its_source(place: &Place) -> Option<File> {
+    one_missing(place);
     std::fs::remove_file(place.path("a.txt")).unwrap();
     None
 }
 
 /// The first file was added to a backend that is no longer configured.
-pub fn one_of_a_backend_of_old(place: &Place) -> Option<File> {
+pub fn one_of_an_unconfigured_backend(place: &Place) -> Option<File> {
     place.settings("[backends.old]\ntype = \"local\"\n");
     nothing(place);
     place.run("add --backend old a.txt --wait");
@@ -93,7 +93,7 @@ pub fn one_held(place: &Place) -> Option<File> {
 }
 
 /// Both files are logged; the second waits for the first.
-pub fn one_after_another(place: &Place) -> Option<File> {
+pub fn one_with_a_dependent(place: &Place) -> Option<File> {
     nothing(place);
     place.run("add --backend local --spool never a.txt");
     place.run("add --backend local b.txt --after 1");
@@ -101,8 +101,8 @@ pub fn one_after_another(place: &Place) -> Option<File> {
 }
 
 /// The first operation failed, and the second, which depends on it, failed with it.
-pub fn two_generations_failed(place: &Place) -> Option<File> {
-    one_after_another(place);
+pub fn chain_failed(place: &Place) -> Option<File> {
+    one_with_a_dependent(place);
     std::fs::remove_file(place.path("a.txt")).unwrap();
     assert_eq!(place.output("process --quiet").status.code(), Some(1));
     place.file("a.txt", "hello world\n");
@@ -261,16 +261,16 @@ pub fn full_disk(place: &Place) -> Option<File> {
     configured(place, "min_free_bytes = \"900 TiB\"\n")
 }
 
-pub fn switched_off(place: &Place) -> Option<File> {
+pub fn logging_disabled(place: &Place) -> Option<File> {
     configured(place, "enabled = false\n")
 }
 
-pub fn broken_settings(place: &Place) -> Option<File> {
+pub fn invalid_settings(place: &Place) -> Option<File> {
     configured(place, "job = 4\n")
 }
 
 /// A settings file that is not valid TOML.
-pub fn torn_settings(place: &Place) -> Option<File> {
+pub fn unparsable_settings(place: &Place) -> Option<File> {
     configured(place, "jobs = [\n")
 }
 
@@ -279,7 +279,7 @@ pub fn mock_offline(place: &Place) -> Option<File> {
 }
 
 /// No process listens at the address of the node.
-pub fn kubo_away(place: &Place) -> Option<File> {
+pub fn kubo_unreachable(place: &Place) -> Option<File> {
     configured(place, "[backends.ipfs]\nendpoint = \"http://127.0.0.1:1/api/v0\"\n")
 }
 

@@ -219,7 +219,7 @@ fn deleting_or_redirecting_frees_the_content() {
     assert!(spool(&place.log()).is_empty(), "{:?}", spool(&place.log()));
 }
 
-/// The next checkpoint removes what a killed `add` leaves behind.
+/// The next checkpoint removes the files that a killed `add` leaves behind.
 #[test]
 fn a_killed_add_leaves_nothing_for_long() {
     let place = Place::new();

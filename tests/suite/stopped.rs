@@ -2,7 +2,7 @@
 //! continue.
 #![expect(
     clippy::disallowed_methods,
-    reason = "it waits, and looks at processes, as another program would"
+    reason = "waits, and examines processes, as another program would"
 )]
 
 use std::process::{Child, Output, Stdio};
@@ -94,7 +94,7 @@ fn times_out_naming(
 }
 
 /// Asserts that readers work, since they need no lock.
-fn readers_go_on(place: &Place, operations: u64) {
+fn check_readers(place: &Place, operations: u64) {
     assert_eq!(place.json("status")["stats"]["total"], operations);
     assert_eq!(
         place.json("list all --limit 0")["operations"].as_array().unwrap().len() as u64,
@@ -125,7 +125,7 @@ fn a_stopped_holder_of_the_append_lock_is_named() {
     ] {
         times_out_naming(&place, command, (5, "busy"), holder);
     }
-    readers_go_on(&place, 1);
+    check_readers(&place, 1);
     assert!(stopped.go_on().status.success());
     place.run("add --backend local a");
     all_completed(&place, 3);
@@ -137,7 +137,7 @@ fn a_stopped_drain_loop_is_named() {
     let stopped = Stopped::at(&place, "before:effect", "process");
     let holder = (stopped.pid(), "process");
     times_out_naming(&place, "process", (5, "busy"), holder);
-    readers_go_on(&place, 1);
+    check_readers(&place, 1);
     assert_eq!(place.json("status")["processing_active"], true);
     place.run("add --backend local a");
     place.run("checkpoint");
@@ -157,7 +157,7 @@ fn a_process_stopped_in_a_flush_is_named_and_loses_nothing() {
     assert_eq!(reported["error"]["ids"].as_array().unwrap().len(), 1, "{reported}");
     times_out_naming(&place, "process", (7, "unconfirmed"), holder);
     // The operation was logged, and no error was reported.
-    readers_go_on(&place, 3);
+    check_readers(&place, 3);
     assert!(stopped.go_on().status.success());
     place.run("add --backend local a");
     all_completed(&place, 4);
@@ -169,7 +169,7 @@ fn a_process_stopped_in_a_checkpoint_delays_no_addition() {
     let stopped = Stopped::at(&place, "before:sync:staged-partition", "checkpoint");
     times_out_naming(&place, "checkpoint", (5, "busy"), (stopped.pid(), "checkpoint"));
     place.run("add --backend local a");
-    readers_go_on(&place, 2);
+    check_readers(&place, 2);
     assert!(stopped.go_on().status.success());
     all_completed(&place, 2);
 }

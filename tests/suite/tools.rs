@@ -83,7 +83,7 @@ fn tool(variable: &str) -> PathBuf {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "reads sources, not data that is kept")]
+#[expect(clippy::disallowed_methods, reason = "reads sources, not data of a log")]
 #[test]
 fn every_test_with_a_need_exists() {
     let mut needs = BTreeSet::new();
@@ -100,7 +100,7 @@ fn every_test_with_a_need_exists() {
     assert!(needs.iter().eq(all.iter()), "{needs:?}");
 }
 
-/// Returns what a command wrote to stdout; fails with its stderr if the command failed.
+/// Returns the stdout of a command; fails with its stderr if the command failed.
 pub fn stdout_of(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();

@@ -452,13 +452,13 @@ fn a_dry_run_lists_due_operations_and_counts_the_others() {
     scenario.client().change(&numbers(&[3]), &Action::Release, OnInvalid::Abort).unwrap();
     add_after(&scenario, "a", "z", &[2]);
     let unknown = Fields::from([("name".to_owned(), "u".to_owned())]);
-    let nobody = Logged::new(
+    let unserved = Logged::new(
         wal_cli::operation::OperationType::new("job").unwrap(),
         backend("a"),
         unknown,
         0,
     );
-    scenario.client().submit(nobody).unwrap();
+    scenario.client().submit(unserved).unwrap();
     let plan = scenario.client().plan(None, None, 1).unwrap();
     assert_eq!(plan.operations.iter().map(|one| one.number.get()).collect::<Vec<_>>(), [3]);
     assert_eq!(plan.due[&backend("a")], 2);

@@ -123,7 +123,7 @@ pub fn read(machine: &Machine, path: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn a_log_with_a_bit_of_everything_is_valid() {
+fn a_log_with_every_kind_of_content_is_valid() {
     let machine = machine();
     let before: Vec<_> = files(&machine, &["", "journal", "partitions", "archives"]);
     let found = verified(&machine).unwrap();
@@ -197,7 +197,7 @@ fn a_missing_file_is_damage_to_readers_too() {
 }
 
 #[test]
-fn writers_and_checkpoints_at_work_are_not_damage() {
+fn concurrent_writers_and_checkpoints_are_not_damage() {
     let machine = machine();
     let (writer, stop) =
         (open(machine.process(), 7).unwrap(), std::sync::atomic::AtomicBool::new(false));

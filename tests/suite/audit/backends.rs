@@ -146,7 +146,7 @@ fn effects_replaced_or_removed_later_are_not_reported() {
     place.run("submit move /n/g /o/g --wait");
     place.run("submit upload d /t --wait"); // 7: something in it is replaced
     place.run("submit upload a /t/x --wait");
-    place.run("submit upload a /gone/deep/f --wait"); // 9: removed with what it is in
+    place.run("submit upload a /gone/deep/f --wait"); // 9: removed with its directory
     place.run("submit rm /gone --param recursive=true --wait");
     place.run("add d/x --wait"); // 11: removed with the directory that it is in as well
     place.run("add d --recursive --wait"); // 12

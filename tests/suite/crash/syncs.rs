@@ -263,7 +263,7 @@ impl Notice {
             }
             // First all, nothing, names alone, content alone; then random writes.
             world.power_cut(if seed < 8 { seed / 2 } else { 4 + 6 * (at << 8 | seed) });
-            world.check_goes_on();
+            world.check_usable();
         })
     }
 }
@@ -608,7 +608,7 @@ fn noticed_swap(pair: &'static Pair, workload: &Workload) -> Option<(u64, u64, u
                     disk.kill_after(at);
                     workload.run_on(&mut world, disk.clone(), Watched { disk, watch });
                     world.power_cut(seed);
-                    world.check_goes_on();
+                    world.check_usable();
                 })
             };
             // The case must pass without the swap.

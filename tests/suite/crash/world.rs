@@ -393,8 +393,9 @@ impl World {
                 })?;
             }
             Deed::Delete(list) => {
-                let gone = self.next(wal, list, |_| Event::Deleted { reason: "by hand".into() })?;
-                gone.iter().for_each(|operation| wal.release_spool(operation));
+                let deleted =
+                    self.next(wal, list, |_| Event::Deleted { reason: "by hand".into() })?;
+                deleted.iter().for_each(|operation| wal.release_spool(operation));
             }
             Deed::Checkpoint => drop(wal.checkpoint()?),
             Deed::Maintain => drop(wal.maintain()?),
@@ -541,7 +542,7 @@ impl World {
     }
 
     /// Asserts that the log is valid, opens, does not change by that, and accepts operations.
-    pub fn check_goes_on(&mut self) {
+    pub fn check_usable(&mut self) {
         self.check("as found");
         let wal = self.open(self.machine.process()).expect("it opens");
         let seen = self.check("opened");

@@ -18,7 +18,7 @@ impl Left {
     fn kill(&self) {
         for pid in std::fs::read_to_string(&self.0).unwrap_or_default().lines() {
             let _ = kill_process(Pid::from_raw(pid.parse().unwrap()).unwrap(), Signal::KILL);
-            until("it is gone", || !is_alive(pid));
+            until("the process has ended", || !is_alive(pid));
         }
     }
 }
@@ -149,7 +149,7 @@ fn output_files_are_swept_unless_their_operation_is_in_doubt() {
     assert_eq!(outputs(), ["2", "3", "4", "not-ours"]);
     drop(held);
     // Processes that other tests start at this moment may have a copy of that file.
-    until("nobody writes it", || {
+    until("no process has it open", || {
         place.output("process");
         outputs() == ["2", "4", "not-ours"]
     });

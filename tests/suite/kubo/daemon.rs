@@ -1,7 +1,7 @@
 //! A Kubo daemon with a repository of its own, on a free port of this machine.
 #![expect(
     clippy::disallowed_methods,
-    reason = "it waits for another program, in files and time of the real machine"
+    reason = "waits for another program, in files and time of the real machine"
 )]
 
 use std::io::{BufRead, BufReader};

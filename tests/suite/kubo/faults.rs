@@ -1,5 +1,5 @@
 //! Every network fault × every type of operation: its state, its error, and the time of its retry.
-#![expect(clippy::disallowed_methods, reason = "it makes files as a user would, and measures")]
+#![expect(clippy::disallowed_methods, reason = "creates files as a user would, and measures")]
 
 use std::time::{Duration, Instant};
 
@@ -191,7 +191,7 @@ fn only_lines_that_report_progress_keep_a_pin_waiting() {
         "{message}"
     );
     proxy.plan("*", Fault::None);
-    table.ends_well(&operation, "nothing moves");
+    table.check_retry(&operation, "nothing moves");
 
     let operation = attempt(&table, "pin", &|| proxy.plan("pin/add", Fault::Count));
     table.check(&operation, Expected::Completed, "something moves");
@@ -242,7 +242,7 @@ fn content_that_does_not_match_its_cid_is_refused() {
         proxy.plan("*", Fault::None);
         table.check(&operation, wanted, &case);
         if operation.status() == Status::Retrying {
-            table.ends_well(&operation, &case);
+            table.check_retry(&operation, &case);
         }
     }
     // Changed in transit to Kubo, which stores the changed content under another CID.
@@ -253,14 +253,14 @@ fn content_that_does_not_match_its_cid_is_refused() {
 
 #[test]
 fn an_unreachable_node_costs_no_attempt_of_any_type() {
-    let nobody = Unreachable::new();
+    let unreachable_ports = Unreachable::new();
     let (silent, deaf) = (before(Kubo::shared()), before(Kubo::shared()));
     silent.plan("*", Fault::HangBeforeHead);
     deaf.plan("*", Fault::HangBeforeReading);
-    let unreachable = nobody.ports().map(|port| (port, "unreachable"));
+    let unreachable = unreachable_ports.ports().map(|port| (port, "unreachable"));
     let hanging = [silent.port(), deaf.port()].map(|port| (port, "timed_out"));
     for (port, error_type) in unreachable.into_iter().chain(hanging) {
-        table(port).is_away(
+        table(port).check_unreachable(
             error_type,
             attempt,
             TYPES.map(|(operation_type, _, _)| operation_type),

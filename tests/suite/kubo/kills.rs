@@ -2,7 +2,7 @@
 //!
 //! `WAL_CLI_LONG` sets the number of rounds, `WAL_CLI_SEED` the seed of the first one (`tests/long
 //! kubo`).
-#![expect(clippy::disallowed_methods, reason = "it waits as another program would")]
+#![expect(clippy::disallowed_methods, reason = "waits as another program would")]
 
 use std::time::Duration;
 

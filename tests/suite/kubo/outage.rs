@@ -2,7 +2,7 @@
 //! operation goes first.
 //!
 //! `WAL_CLI_LONG` sets the seconds for which it is stopped (`tests/long kubo`).
-#![expect(clippy::disallowed_methods, reason = "it waits as another program would")]
+#![expect(clippy::disallowed_methods, reason = "waits as another program would")]
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -60,7 +60,9 @@ fn an_outage_with_a_full_queue_costs_only_time() {
     let noticed = gone.elapsed();
     let alarm = place.output("status --fail-if offline>0");
     assert_eq!(alarm.status.code(), Some(1));
-    until(&place, "what was claimed goes back", |status| status["stats"]["processing"] == 0);
+    until(&place, "claimed operations return to the queue", |status| {
+        status["stats"]["processing"] == 0
+    });
     let why = place.run(&format!("why {OPERATIONS}"));
     assert!(
         why.contains("its backend `ipfs` is unreachable: ")
@@ -165,7 +167,7 @@ fn unreachable_hanging_and_failing_backends_delay_no_other() {
     let mut drain = place.start("process --follow --grace 0");
     until(&place, "the others are done", |status| completed(status) == 40);
     let took = started.elapsed();
-    assert!(took < Duration::from_secs(patience / 2), "nobody waits for those who hang: {took:?}");
+    assert!(took < Duration::from_secs(patience / 2), "hanging backends delayed others: {took:?}");
     let status =
         until(&place, "the poisoned one is given up", |status| status["stats"]["failed"] == 1);
     let of = |backend: &str, status_word: &str| {

@@ -50,7 +50,7 @@ fn random_lives_lose_no_archive_on_its_way_out() {
                     // Deleting a completed push only removes the record of it.
                     next(&wal, &one, |_| Event::Deleted { reason: "by hand".into() }).map(drop)
                 }),
-                _ => world.carry_out(&wal).map(drop),
+                _ => world.execute_pushes(&wal).map(drop),
             };
             if dies || result.is_err() {
                 disk.kill();
@@ -60,7 +60,7 @@ fn random_lives_lose_no_archive_on_its_way_out() {
                 disk = world.machine.process();
                 wal = world.open(disk.clone()).unwrap();
                 // Unacknowledged operations may exist or not.
-                forget_unsure(&mut world);
+                accept_state(&mut world);
             }
             world.check(&format!("seed {seed}, step {step}, action {action}"));
         }
@@ -68,7 +68,7 @@ fn random_lives_lose_no_archive_on_its_way_out() {
 }
 
 /// Accepts the state that survived a death.
-fn forget_unsure(world: &mut World) {
+fn accept_state(world: &mut World) {
     let completed = everything(&world.view())
         .into_iter()
         .filter(|one| one.status() == Status::Completed && !is_push(one));

@@ -364,7 +364,7 @@ fn content_damaged_in_transit_is_refused() {
         let case = format!("{fault:?} at {call} of `{operation_type}`");
         proxy.plan("*", Fault::None);
         table.check(&operation, Expected::Retrying(error_type), &case);
-        table.ends_well(&operation, &case);
+        table.check_retry(&operation, &case);
     }
 }
 
@@ -541,13 +541,17 @@ fn content_is_compared_on_a_service_without_checksums() {
 
 #[test]
 fn an_unreachable_service_costs_no_attempt_of_any_type() {
-    let nobody = Unreachable::new();
+    let unreachable_ports = Unreachable::new();
     let (silent, broken) = (before(S3::shared()), before(S3::shared()));
     silent.plan("*", Fault::HangBeforeHead);
     broken.plan("*", Fault::Status(500));
-    let unreachable = nobody.ports().map(|port| (port, "unreachable"));
+    let unreachable = unreachable_ports.ports().map(|port| (port, "unreachable"));
     let others = [(silent.port(), "timed_out"), (broken.port(), "unavailable")];
     for (port, error_type) in unreachable.into_iter().chain(others) {
-        table(port).is_away(error_type, attempt, TYPES.map(|(operation_type, ..)| operation_type));
+        table(port).check_unreachable(
+            error_type,
+            attempt,
+            TYPES.map(|(operation_type, ..)| operation_type),
+        );
     }
 }

@@ -57,7 +57,7 @@ impl Round {
     }
 }
 
-/// Runs many rounds, and checks what they have left; `longest` is the latest time of a kill, in
+/// Runs many rounds, and checks their results; `longest` is the latest time of a kill, in
 /// microseconds.
 fn rounds(
     kind: &str,
@@ -95,7 +95,7 @@ fn rounds(
         let found = there.lines().find_map(|line| line.strip_prefix(&format!("{key} ")));
         assert_eq!(found.map(str::to_owned), sum, "{key}:\n{there}");
     }
-    assert_eq!(s3.uploads(&base), "", "uploads that nobody finished");
+    assert_eq!(s3.uploads(&base), "", "unfinished uploads");
 }
 
 #[test]

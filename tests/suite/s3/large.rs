@@ -162,7 +162,7 @@ fn an_upload_without_a_whole_checksum_is_resumed_without_it() {
 #[test]
 fn changed_content_starts_a_new_upload() {
     let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
-    let (there, upload) = interrupted(s3, home.path(), "anew");
+    let (there, upload) = interrupted(s3, home.path(), "rewritten");
     // The same size and time: only the content shows the change.
     let (path, before) =
         (home.path().join("file"), std::fs::metadata(home.path().join("file")).unwrap());
@@ -174,13 +174,13 @@ fn changed_content_starts_a_new_upload() {
         .set_modified(before.modified().unwrap())
         .unwrap();
     there.execute(&upload, &Attempt::default()).unwrap();
-    assert_eq!(seen(s3, "anew"), sum(&path));
+    assert_eq!(seen(s3, "rewritten"), sum(&path));
     // Changed since, so another upload is created.
-    let (there, upload) = interrupted(s3, home.path(), "anew too");
+    let (there, upload) = interrupted(s3, home.path(), "rewritten again");
     noise(&path, 13_000_000, 5);
     there.execute(&upload, &Attempt::default()).unwrap();
-    assert_eq!(seen(s3, "anew too"), sum(&path));
-    assert_eq!((notes(home.path()), s3.uploads("anew")), (0, String::new()));
+    assert_eq!(seen(s3, "rewritten again"), sum(&path));
+    assert_eq!((notes(home.path()), s3.uploads("rewritten")), (0, String::new()));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! `READER`.
 #![expect(
     clippy::disallowed_methods,
-    reason = "it waits for another program, in files and time of the real machine"
+    reason = "waits for another program, in files and time of the real machine"
 )]
 
 use std::io::{BufRead, BufReader};
