@@ -6,7 +6,7 @@ mod audit;
 mod batch;
 mod builder;
 mod change;
-#[cfg(any(feature = "cli", feature = "test-util"))]
+#[cfg(feature = "cli")]
 mod durability;
 mod error;
 mod failures;
@@ -30,7 +30,7 @@ pub use archive::CleanupOptions;
 pub use audit::{AuditFinding, AuditOptions, AuditReport, FollowUp, Unverified};
 pub use batch::{Batch, DELAY_MAX, NumberOrText, OperationLine, Receipts, SecondsOrText};
 pub use builder::ClientBuilder;
-#[cfg(any(feature = "cli", feature = "test-util"))]
+#[cfg(feature = "cli")]
 pub use durability::{Check, Durability, Processes};
 pub use error::ClientError;
 pub use failures::{CauseGroup, Failures};

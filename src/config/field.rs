@@ -94,7 +94,7 @@ impl Base<'_> {
 /// An integer field of any width.
 pub(super) trait Integer {
     /// Its value, if it has one.
-    #[cfg(feature = "cli")]
+    #[cfg(any(test, feature = "cli"))]
     fn get(&self) -> Option<u64>;
     /// Sets it; false if it has no room for the value.
     fn put(&mut self, value: u64) -> bool;
@@ -103,7 +103,7 @@ pub(super) trait Integer {
 macro_rules! integer {
     ($($int:ty),+) => {$(
         impl Integer for $int {
-            #[cfg(feature = "cli")]
+            #[cfg(any(test, feature = "cli"))]
             fn get(&self) -> Option<u64> {
                 u64::try_from(*self).ok()
             }
@@ -117,7 +117,7 @@ macro_rules! integer {
 integer!(u32, u64, usize);
 
 impl Integer for Option<usize> {
-    #[cfg(feature = "cli")]
+    #[cfg(any(test, feature = "cli"))]
     fn get(&self) -> Option<u64> {
         self.as_ref().and_then(Integer::get)
     }
@@ -163,7 +163,7 @@ pub(super) enum Field<'a> {
     MaybeBackend(&'a mut Option<BackendName>),
     /// A type of backend.
     Type(
-        #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "`config show` prints it"))]
+        #[cfg_attr(not(any(test, feature = "cli")), expect(dead_code, reason = "`config show` prints it"))]
         BackendType,
     ),
 }

@@ -14,7 +14,7 @@ pub(super) struct Key<T: 'static> {
     /// The end of its environment variable's name.
     pub variable: &'static str,
     /// Its meaning, in one line.
-    #[cfg_attr(not(feature = "cli"), expect(dead_code, reason = "`config show` prints it"))]
+    #[cfg_attr(not(any(test, feature = "cli")), expect(dead_code, reason = "`config show` prints it"))]
     pub about: &'static str,
     access: Access<T>,
 }

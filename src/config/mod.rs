@@ -7,14 +7,14 @@
 //! lines, and no line numbers, no suggestions for misspelled keys, and no editing of the file.
 
 mod backends;
-#[cfg(feature = "cli")]
+#[cfg(any(test, feature = "cli"))]
 mod edit;
 mod error;
 mod field;
 mod keys;
 mod layers;
 mod settings;
-#[cfg(feature = "cli")]
+#[cfg(any(test, feature = "cli"))]
 mod show;
 
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ pub use backends::{
     BackendKind, BackendSettings, BackendType, CustomSettings, IpfsSettings, LocalSettings,
     MockSettings, S3Settings, Secret, StorachaSettings, Timeouts, UnixFsSettings,
 };
-#[cfg(feature = "cli")]
+#[cfg(any(test, feature = "cli"))]
 pub use edit::{is_path, set};
 pub use error::{ConfigError, Warning};
 #[cfg(any(test, feature = "test-util"))]
@@ -37,7 +37,7 @@ pub use field::parse_seconds;
 pub use keys::redact;
 pub use layers::VARIABLE_PREFIX;
 pub use settings::{Settings, SpoolMode};
-#[cfg(feature = "cli")]
+#[cfg(any(test, feature = "cli"))]
 pub use show::{Entry, entries, get};
 
 /// The place where a value was set.
@@ -126,7 +126,7 @@ pub struct Loaded {
 
 impl Loaded {
     /// Returns where a key was set.
-    #[cfg(feature = "cli")]
+    #[cfg(any(test, feature = "cli"))]
     pub fn origin(&self, key: &str) -> &Origin {
         self.origins.get(key).unwrap_or(&Origin::Default)
     }
@@ -153,7 +153,7 @@ pub fn load_from(
 /// Loads settings and returns all errors in them, for `config check`.
 ///
 /// Keys with errors have their defaults in the result. Fails if the file cannot be read or parsed.
-#[cfg(feature = "cli")]
+#[cfg(any(test, feature = "cli"))]
 pub fn check(
     sources: Sources<'_, impl IntoIterator<Item = (OsString, OsString)>>,
 ) -> Result<(Loaded, Vec<ConfigError>), ConfigError> {
