@@ -311,7 +311,7 @@ impl Life {
         let disk = &self.writers[which].as_ref().unwrap().0;
         let died = !disk.is_alive(disk.identity().pid, disk.identity().started);
         if !died {
-            // Operations that the step did not log must not appear later.
+            // A planned kill or error that the step did not reach must not happen later.
             disk.kill_after(u64::MAX);
             disk.stop_failing();
             match result {

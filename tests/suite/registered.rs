@@ -1,4 +1,4 @@
-//! A backend that a library registers has all that the built-in ones have.
+//! A backend that a program registers has all functions of the built-in ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};

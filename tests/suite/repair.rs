@@ -115,7 +115,7 @@ fn check(
             "{context}: {number}: {operation:?}"
         );
         if !report.doubtful.contains(*number) {
-            // The history is a prefix or subset in order, with nothing added except a hold.
+            // The history is a part of the old one, in order, with nothing added except a hold.
             let kept = operation.history.len() - usize::from(is_held_by_repair(operation));
             let mut history = was.history.iter();
             let is_part =

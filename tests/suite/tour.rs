@@ -123,7 +123,7 @@ impl Home {
     /// Runs the commands of a block in one shell; what each of them printed, on either stream.
     fn run(&self, steps: &[Step]) -> Vec<Step> {
         let home = self.directory.path();
-        // The exit code of a command is still there for the next one.
+        // The exit code of a command is kept for the next one.
         let script: String = steps
             .iter()
             .map(|step| format!("{}__code=$?; printf '\\036'; (exit $__code)\n", step.command()))

@@ -76,7 +76,7 @@ impl Expected {
         })
     }
 
-    /// Fixes the state that was observed and acknowledged.
+    /// Permits only the observed state from now on, unless operations may still be dropped.
     fn settle(&mut self, seen: &State) {
         if self.droppable.is_empty() {
             self.candidates = vec![seen.clone()];

@@ -87,7 +87,8 @@ fn a_bad_block_in_preallocated_space_costs_nothing() {
     check(&machine, &before, &report, "a bad block in preallocated space");
 }
 
-/// Neither a flipped bit in the header of a folded generation nor an unfinished file matters.
+/// A flipped bit in a header whose frames are all readable holds no operation; nor does an
+/// unfinished generation.
 #[test]
 fn losses_covered_elsewhere_hold_no_operation() {
     for damage in

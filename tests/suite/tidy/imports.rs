@@ -1,4 +1,4 @@
-//! Which file uses which: paths are resolved through `use`, groups and re-exports.
+//! The uses between files: paths are resolved through `use`, groups and re-exports.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,14 +7,14 @@ type Module = String;
 
 /// An import.
 struct Use {
-    /// The name that it brings; `*` for a glob.
+    /// The name that it introduces; `*` for a glob.
     name: String,
     path: Vec<String>,
-    /// Others may use the name through this module.
+    /// True if other modules may use the name through this one.
     exported: bool,
 }
 
-/// A file, with its imports and the code besides them.
+/// A file: its imports, and its other code.
 struct File {
     uses: Vec<Use>,
     code: String,
@@ -35,7 +35,7 @@ impl Crate {
         Crate { files: files.collect() }
     }
 
-    /// Returns for each module those whose definitions it uses.
+    /// Returns for each module the modules whose definitions it uses.
     pub fn edges(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let mut edges = BTreeMap::new();
         for (module, file) in &self.files {
@@ -90,7 +90,7 @@ impl Crate {
         Some(key)
     }
 
-    /// Returns the module that a path starts in, and what follows.
+    /// Returns the module in which a path starts, and the rest of the path.
     fn start(&self, from: &str, path: &[String], depth: usize) -> Option<(Module, Vec<String>)> {
         let (head, mut rest) = path.split_first()?;
         let mut module = match head.as_str() {
@@ -100,7 +100,7 @@ impl Crate {
             name if self.files.contains_key(&join(from, name)) => join(from, name),
             name => {
                 let uses = &self.files.get(from)?.uses;
-                // A module that was imported under this name; other names are no modules.
+                // A module that was imported under this name; other names are not modules.
                 let import = uses.iter().find(|import| import.name == name)?;
                 if import.path[..] == *path || depth > 8 || rest.is_empty() {
                     return None;
@@ -120,7 +120,7 @@ fn join(module: &str, name: &str) -> Module {
     if module.is_empty() { name.to_owned() } else { format!("{module}::{name}") }
 }
 
-/// Returns the module that a module lies in.
+/// Returns the parent of a module.
 pub fn parent(module: &str) -> Option<&str> {
     (!module.is_empty()).then(|| module.rsplit_once("::").map_or("", |(parent, _)| parent))
 }
@@ -133,7 +133,7 @@ pub fn has_word(text: &str, word: &str) -> bool {
     })
 }
 
-/// Splits code into its imports and the rest; attributes for tests take their import along.
+/// Splits code into its imports and the rest.
 fn imports(code: &str) -> (Vec<Use>, String) {
     let (mut uses, mut kept) = (Vec::new(), String::new());
     let mut lines = code.lines();

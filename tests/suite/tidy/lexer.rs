@@ -1,9 +1,9 @@
 //! Splits Rust sources into code, string literals and doc comments.
 
-/// A source, taken apart.
+/// The parts of a source file.
 #[derive(Default)]
 pub struct Parts {
-    /// The code, without comments and with empty literals; lines stay where they are.
+    /// The code, without comments and with empty literals; line numbers are kept.
     pub code: String,
     /// String literals with the lines on which they begin.
     pub literals: Vec<(usize, String)>,
@@ -11,7 +11,7 @@ pub struct Parts {
     pub docs: Vec<(usize, String)>,
 }
 
-/// Takes a source apart.
+/// Splits a source file into its parts.
 pub fn split(text: &str) -> Parts {
     let mut parts = Parts::default();
     let (mut rest, mut line) = (text, 1);
