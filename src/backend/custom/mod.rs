@@ -1,17 +1,14 @@
 //! Backend `custom`: a program of the user's carries the operations out.
 //!
-//! It gets the operation as one JSON document on its standard input. What it prints is its result:
-//! a JSON object with any of
-//! `cid`, `size`, `destination` and `receipt`; anything else is kept as the receipt `output`. It
-//! says how it went by its
-//! exit status: 0 done, 75 (`EX_TEMPFAIL`) try again, anything else failed for good; the last line
-//! of its standard error
-//! becomes the message. It is asked to stop by SIGTERM, and killed a second later, with all that it
-//! has started.
+//! The program reads the operation as one JSON document from its standard input, and writes its
+//! result to its standard output: a JSON object with any of `cid`, `size`, `destination` and
+//! `receipt`; other output becomes the receipt `output`. Its exit status is 0 for success, 75
+//! (`EX_TEMPFAIL`) for a transient failure, and anything else for a permanent one; the last line of
+//! its standard error becomes the message. It is asked to stop with SIGTERM, and killed a second
+//! later, together with the processes that it started.
 //!
-//! Its standard output is the file `run/<number>`, which is locked for as long as anybody has it
-//! open: whoever finds it
-//! locked after a crash knows that the program has outlived its drain loop.
+//! Its standard output is the file `run/<number>`, which is locked while any process has it open. A
+//! file that is still locked after a crash shows that the program has outlived its drain loop.
 
 mod output;
 mod process;
@@ -28,9 +25,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use self::output::folder_of;
 use self::process::Process;
-use self::result::{Printed, RESULT_MAX, settle, unanswered};
+use self::result::{Output, RESULT_MAX, attempt_result, unknown_outcome};
 use super::configured::{Configured, Context};
 use super::errors::ours;
 use super::files::check_source;
@@ -43,7 +39,7 @@ use crate::operation::{Failure, Number, Outcome};
 /// Builds the backend from its settings.
 pub(super) fn configure(custom: &CustomSettings, context: &Context<'_>) -> Configured {
     let Context { settings, disk, clock, .. } = context;
-    let run = folder_of(&settings.base_path);
+    let run = output::directory_of(&settings.base_path);
     let command = custom.command.clone();
     let missing = command.is_empty().then_some("command");
     let limit = Some(custom.total_timeout).filter(|total| !total.is_zero());
@@ -52,24 +48,25 @@ pub(super) fn configure(custom: &CustomSettings, context: &Context<'_>) -> Confi
 }
 
 /// Output files that one sweep examines. If there are more, each sweep begins at a random one.
-const SWEPT_AT_ONCE: usize = 500;
+const SWEEP_MAX: usize = 500;
 
-/// A program of the user's.
+/// A backend that runs a program for each attempt.
 #[derive(Debug)]
 pub struct CustomBackend {
     command: Vec<String>,
-    /// Where the output of running programs is kept.
+    /// The directory for the output of programs.
     run: PathBuf,
-    /// How long it may take.
+    /// The longest time of one attempt.
     limit: Option<Duration>,
-    /// Whether the folder for output is known to survive a power cut.
+    /// True once `run` is known to survive a power cut.
     is_durable: AtomicBool,
     disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
 }
 
 impl CustomBackend {
-    /// A program, the folder for the output of running ones, and how long each may take.
+    /// Returns a backend that runs `command`, keeps its output in the directory `run`, and stops it
+    /// after `limit`.
     pub fn new(
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
@@ -84,8 +81,9 @@ impl CustomBackend {
         output::path_of(&self.run, request.number)
     }
 
-    /// The file that becomes its standard output, empty and locked.
-    fn claim(&self, path: &Path) -> Result<File, AttemptError> {
+    /// Opens the file for the program's standard output, empty and locked. Fails with an unknown
+    /// outcome if an earlier attempt still runs.
+    fn claim_output(&self, path: &Path) -> Result<File, AttemptError> {
         let failed = |error: io::Error| {
             AttemptError::transient(
                 "disk",
@@ -102,11 +100,10 @@ impl CustomBackend {
             self.disk.sync_dir(log).map_err(ours)?;
             self.is_durable.store(true, Ordering::Relaxed);
         }
-        // Whoever retried it while an earlier run goes on gets no second one beside it: what
-        // becomes of the first is seen later.
+        // A second program never runs beside the first: the outcome of that one is queried later.
         let file = output::claim(path, &*self.clock).map_err(failed)?;
-        let file = file.ok_or_else(|| unanswered(goes_on(path)))?;
-        // Who finds it missing after a power cut takes the program for one that was never started.
+        let file = file.ok_or_else(|| unknown_outcome(still_running(path)))?;
+        // Durable before the start: a missing file means that the program was never started.
         self.disk.sync_dir(&self.run).map_err(ours)?;
         Ok(file)
     }
@@ -124,10 +121,10 @@ impl CustomBackend {
             .env("WAL_CLI_OPERATION_ID", request.id.to_string())
             .env("WAL_CLI_OPERATION_NUMBER", request.number.to_string())
             .env("WAL_CLI_OPERATION_TYPE", request.operation_type.as_str());
-        // Tokens and passwords of backends are none of its business.
-        let secret = format!("{VARIABLE_PREFIX}BACKENDS_");
+        // The program gets no tokens and passwords of other backends.
+        let prefix = format!("{VARIABLE_PREFIX}BACKENDS_");
         let is_secret =
-            |name: &std::ffi::OsString| name.as_encoded_bytes().starts_with(secret.as_bytes());
+            |name: &std::ffi::OsString| name.as_encoded_bytes().starts_with(prefix.as_bytes());
         std::env::vars_os().map(|(name, _)| name).filter(is_secret).for_each(|name| {
             command.env_remove(name);
         });
@@ -136,16 +133,16 @@ impl CustomBackend {
             .map_err(|error| program::cannot_start(program, &error))
     }
 
-    /// Runs the program; its output is closed when this returns.
+    /// Runs the program. Our handle of its output is closed when this returns.
     fn run(&self, request: &Request, attempt: &Attempt) -> Result<Outcome, AttemptError> {
-        let output = self.claim(&self.output_of(request))?;
+        let output = self.claim_output(&self.output_of(request))?;
         let mut process = self.start(request, &output)?;
         let ended = process.wait(attempt, self.limit);
         let ended = ended.map_err(|error| {
-            unanswered(format!("the exit status of the program is unknown: {error}"))
+            unknown_outcome(format!("the exit status of the program is unknown: {error}"))
         })?;
-        let printed = Printed::new(output::read(&output, RESULT_MAX).unwrap_or_default());
-        settle(&ended, &printed, &process.last_line())
+        let output = Output::new(output::read(&output, RESULT_MAX).unwrap_or_default());
+        attempt_result(&ended, &output, &process.last_line())
     }
 }
 
@@ -157,41 +154,41 @@ impl Backend for CustomBackend {
         check_source(&*self.disk, request)?;
         let result = self.run(request, attempt);
         if matches!(result, Err(AttemptError::UnknownOutcome(_))) {
-            // Whoever asks next is not to take for it what is about to end, or what only begins.
-            output::wait_until_free(&self.output_of(request), &*self.clock);
+            // A query that follows must not mistake processes that are about to end, or children
+            // that are being started, for the program.
+            output::wait_until_released(&self.output_of(request), &*self.clock);
         }
         result
     }
 
     fn query_attempt(&self, request: &Request) -> Result<AttemptStatus, AttemptError> {
-        if let Some(what) = self.detached_work(request) {
-            return Ok(AttemptStatus::StillRunning(what));
+        if let Some(detached) = self.detached_work(request) {
+            return Ok(AttemptStatus::StillRunning(detached));
         }
         let path = self.output_of(request);
         if !self.disk.exists(&path).map_err(ours)? {
-            // It is there, and durable, before the program is started.
+            // The file is durable before the program is started.
             return Ok(AttemptStatus::NotDone);
         }
-        let what = format!(
+        let reason = format!(
             "the program ended without a known result; its output is in `{}`",
             path.display()
         );
-        Ok(AttemptStatus::Unknown(what))
+        Ok(AttemptStatus::Unknown(reason))
     }
 
     fn release_attempt(&self, number: Number) {
-        // If this fails, the file stands there until the number runs again, or a drain loop sweeps
-        // it away.
+        // If this fails, the file stays until the next attempt or sweep.
         output::remove(&output::path_of(&self.run, number));
     }
 
     fn sweep(&self, is_needed: &dyn Fn(Number) -> bool) -> Result<(), AttemptError> {
-        let mut numbers = output::kept(&*self.disk, &self.run).map_err(ours)?;
+        let mut numbers = output::numbers(&*self.disk, &self.run).map_err(ours)?;
         numbers.sort_unstable();
-        if numbers.len() > SWEPT_AT_ONCE {
+        if numbers.len() > SWEEP_MAX {
             let start = self.clock.random() as usize % numbers.len();
             numbers.rotate_left(start);
-            numbers.truncate(SWEPT_AT_ONCE);
+            numbers.truncate(SWEEP_MAX);
         }
         for number in numbers.into_iter().filter(|number| !is_needed(*number)) {
             output::remove_unless_held(&self.run, number);
@@ -201,7 +198,7 @@ impl Backend for CustomBackend {
 
     fn detached_work(&self, request: &Request) -> Option<String> {
         let path = self.output_of(request);
-        output::is_held(&path).then(|| goes_on(&path))
+        output::is_held(&path).then(|| still_running(&path))
     }
 
     fn health(&self) -> Result<(), Failure> {
@@ -209,7 +206,7 @@ impl Backend for CustomBackend {
     }
 }
 
-/// What the program reads.
+/// Returns the document that the program reads.
 fn document_of(request: &Request) -> String {
     let source = request
         .source
@@ -221,15 +218,15 @@ fn document_of(request: &Request) -> String {
         "operation_type": request.operation_type.as_str(),
         "backend": request.backend.as_str(),
         "parameters": request.parameters,
-        // Where its content is to be read: a copy in the log, if there is one.
+        // The path of the spooled copy, if there is one.
         "content": request.content.as_ref().map(|path| path.to_string_lossy()),
         "source": source,
     })
     .to_string()
 }
 
-/// What to say of an operation whose output is still written.
-fn goes_on(path: &Path) -> String {
+/// Returns the reason for which an operation is still running: a process has its output open.
+fn still_running(path: &Path) -> String {
     let path = path.display();
     format!(
         "the program, or a process that it started, is still running: it has `{path}` open \

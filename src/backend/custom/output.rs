@@ -1,5 +1,5 @@
-//! What running programs print: the files `run/<number>`, each locked for as long as anybody has it
-//! open.
+//! The files `run/<number>`, which hold the standard output of programs. Each file is locked while
+//! a process has it open.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
@@ -11,26 +11,26 @@ use crate::clock::Clock;
 use crate::disk::{Disk, DiskResult};
 use crate::operation::Number;
 
-/// How long a file may be locked by those who only look whether it is.
-const LOOKED_AT: Duration = Duration::from_millis(100);
+/// The longest time for which another process may hold the lock only to test it.
+const LOCK_TEST_MAX: Duration = Duration::from_millis(100);
 
-/// How long a file may be locked by what is about to let go of it: processes that were killed, and
-/// programs that are being
-/// started, which have copies of all files that we have open until they have begun.
-const LET_GO: Duration = Duration::from_secs(1);
+/// The time after which a lock that should be released counts as held. Killed processes keep their
+/// files for a moment, and so do children that are being started: until they execute their program,
+/// they have copies of all our open files.
+const RELEASE_MAX: Duration = Duration::from_secs(1);
 
-/// The folder in which the log in this directory keeps them.
-pub(in crate::backend) fn folder_of(base: &Path) -> PathBuf {
+/// Returns the directory for these files, in the directory of a log.
+pub(in crate::backend) fn directory_of(base: &Path) -> PathBuf {
     base.join("run")
 }
 
-pub(super) fn path_of(folder: &Path, number: Number) -> PathBuf {
-    folder.join(number.to_string())
+pub(super) fn path_of(directory: &Path, number: Number) -> PathBuf {
+    directory.join(number.to_string())
 }
 
-/// The numbers of operations of which something is kept.
-pub(super) fn kept(disk: &dyn Disk, folder: &Path) -> DiskResult<Vec<Number>> {
-    let entries = match disk.list(folder) {
+/// Returns the numbers of the operations that have a file.
+pub(super) fn numbers(disk: &dyn Disk, directory: &Path) -> DiskResult<Vec<Number>> {
+    let entries = match disk.list(directory) {
         Err(error) if error.is_not_found() => return Ok(Vec::new()),
         entries => entries?,
     };
@@ -39,46 +39,46 @@ pub(super) fn kept(disk: &dyn Disk, folder: &Path) -> DiskResult<Vec<Number>> {
     Ok(entries.iter().filter_map(|entry| number_of(entry.name.to_str()?)).collect())
 }
 
-/// Removes what is kept of an operation, unless somebody still writes it. Only for the one who may
-/// start programs:
-/// between looking and removing nobody else may claim it.
-pub(super) fn remove_unless_held(folder: &Path, number: Number) {
-    let path = path_of(folder, number);
+/// Removes the file of an operation, unless a program still has it open. Only the drain loop may
+/// call this: another process could claim the file between the test and the removal.
+pub(super) fn remove_unless_held(directory: &Path, number: Number) {
+    let path = path_of(directory, number);
     if !is_held(&path) {
         remove(&path);
     }
 }
 
-/// Removes a file, or leaves it to a later sweep.
+/// Removes a file. If that fails, a later sweep tries again.
 pub(super) fn remove(path: &Path) {
     match rustix::fs::unlink(path) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => {}
         Err(error) => {
-            tracing::debug!(%error, path = %path.display(), "what a program printed stays for now")
+            let path = path.display();
+            tracing::debug!(%error, %path, "could not remove the output of a program")
         }
     }
 }
 
-/// Whether a program, or what it has started, has it open. Those who look do not get into each
-/// other's way.
+/// Returns whether a program, or a process that it started, has the file open. Concurrent calls do
+/// not disturb each other.
 pub(super) fn is_held(path: &Path) -> bool {
     let opened = OpenOptions::new().read(true).open(path);
     opened.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
-/// Waits until nobody has it open, but not for what goes on.
-pub(super) fn wait_until_free(path: &Path, clock: &dyn Clock) {
+/// Waits until the file is released, but no longer than an ending process needs for that.
+pub(super) fn wait_until_released(path: &Path, clock: &dyn Clock) {
     let start = clock.elapsed();
-    while is_held(path) && clock.elapsed().saturating_sub(start) < LET_GO {
+    while is_held(path) && clock.elapsed().saturating_sub(start) < RELEASE_MAX {
         clock.sleep(Duration::from_millis(2));
     }
 }
 
-/// The file that becomes a program's standard output, empty and locked; none: another one still has
-/// it.
+/// Opens the file for a program's standard output, empty and locked. Returns `None` if an earlier
+/// program still has it open.
 pub(super) fn claim(path: &Path, clock: &dyn Clock) -> io::Result<Option<File>> {
     let mut options = OpenOptions::new();
-    // For appending: what it starts may open it anew, and is not to be overwritten.
+    // In append mode, because a child of the program may open the file again and write to it.
     options.read(true).append(true).create(true).mode(0o600);
     let file = options.open(path)?;
     let start = clock.elapsed();
@@ -86,7 +86,9 @@ pub(super) fn claim(path: &Path, clock: &dyn Clock) -> io::Result<Option<File>> 
         match file.try_lock() {
             Ok(()) => break,
             Err(TryLockError::Error(error)) => return Err(error),
-            Err(TryLockError::WouldBlock) if clock.elapsed().saturating_sub(start) >= LOOKED_AT => {
+            Err(TryLockError::WouldBlock)
+                if clock.elapsed().saturating_sub(start) >= LOCK_TEST_MAX =>
+            {
                 return Ok(None);
             }
             Err(TryLockError::WouldBlock) => clock.sleep(Duration::from_millis(5)),
@@ -96,7 +98,8 @@ pub(super) fn claim(path: &Path, clock: &dyn Clock) -> io::Result<Option<File>> 
     Ok(Some(file))
 }
 
-/// The first of what was printed, and whether there is more. Where others write it stays as it is.
+/// Returns at most `max` bytes from the beginning, and whether there are more. Leaves the offset
+/// at which the program writes.
 pub(super) fn read(file: &File, max: usize) -> io::Result<(Vec<u8>, bool)> {
     let mut bytes = vec![0; max + 1];
     let mut len = 0;

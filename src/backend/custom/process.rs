@@ -1,8 +1,7 @@
-//! A program while it runs: what goes through its pipes, how it ends, and how it is made to.
+//! A running program: its pipes, its end, and stopping it.
 //!
-//! Nobody but the one who waits for it looks after its pipes: there is no thread that it, or what
-//! it leaves running,
-//! could hold up.
+//! The thread that waits for the program also serves its pipes. A thread per pipe could be held up
+//! by processes that the program leaves running.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
@@ -19,44 +18,46 @@ use rustix::process::{
 use crate::backend::Attempt;
 use crate::clock::Clock;
 
-/// As much as a program may print while it runs, in bytes.
-pub(super) const PRINTED_MAX: u64 = 16 << 20;
-/// What is much to be printed between two looks, in bytes.
-const MUCH: u64 = 64 << 10;
-/// As much of its standard error as is kept to quote from, in bytes.
-const ERRORS_MAX: usize = 4 << 10;
-/// As much of its standard error as is read at one look, in bytes: one that writes without end is
-/// still looked after.
-const READ_AT_ONCE: usize = 1 << 20;
-/// How long a program that was asked to stop may take before it is killed.
+/// The most that a program may write to its standard output, in bytes.
+pub(super) const OUTPUT_MAX: u64 = 16 << 20;
+/// The output between two polls, in bytes, from which on a program is polled at the short interval.
+const BUSY_OUTPUT: u64 = 64 << 10;
+/// The end of the standard error that is kept for messages, in bytes.
+const STDERR_KEPT_MAX: usize = 4 << 10;
+/// The most that one poll reads from the standard error, in bytes: a program that writes without
+/// end must not hold up the other checks.
+const STDERR_READ_MAX: usize = 1 << 20;
+/// The time between a request to end and a kill.
 const GRACE: Duration = Duration::from_millis(1000);
-/// How long the rest of its standard error is waited for: what it leaves running may keep that open
-/// for ever.
-const LAST_WORDS: Duration = Duration::from_millis(200);
-/// Between two looks at whether it has ended: the first ones, and the later ones.
-const LOOK: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(50));
+/// The time to wait for the rest of the standard error, which processes that a program leaves
+/// running may keep open indefinitely.
+const STDERR_REST: Duration = Duration::from_millis(200);
+/// The shortest interval between two polls of a program.
+const POLL_MIN: Duration = Duration::from_millis(2);
+/// The longest interval between two polls of a program.
+const POLL_MAX: Duration = Duration::from_millis(50);
 
-/// How a program ended.
+/// The end of a program.
 pub(super) struct Ended {
     pub(super) status: ExitStatus,
-    /// Why it was made to, if it was.
-    pub(super) stopped: Option<Stopped>,
+    /// The reason for stopping it, if it was stopped.
+    pub(super) stopped: Option<StopReason>,
 }
 
-/// Why we made it end.
+/// The reason for stopping a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stopped {
-    /// The drain loop, or whoever cancelled the operation, wants it to.
-    Asked,
-    /// Its time is up.
-    Late,
-    /// It printed too much.
-    Flooded,
-    /// It stood still, since it wants something of the terminal.
-    AtTerminal,
+pub(super) enum StopReason {
+    /// The drain loop stops, or a user cancelled the operation.
+    Cancelled,
+    /// The program exceeded its time.
+    TimedOut,
+    /// The program exceeded [`OUTPUT_MAX`].
+    TooMuchOutput,
+    /// The program was suspended because it used the terminal.
+    NeedsTerminal,
 }
 
-/// A program that runs.
+/// A running program.
 pub(super) struct Process<'a> {
     child: Child,
     pipes: Pipes,
@@ -66,72 +67,72 @@ pub(super) struct Process<'a> {
 }
 
 impl<'a> Process<'a> {
-    /// Starts it; `document` is what it reads.
+    /// Starts a program, with `document` as its standard input.
     pub(super) fn start(
         mut command: Command,
         document: Vec<u8>,
         output: &'a File,
         clock: &'a dyn Clock,
     ) -> io::Result<Process<'a>> {
-        let (stdin, told) = io::pipe()?;
-        let (said, stderr) = io::pipe()?;
-        never_wait_for(&told)?;
-        never_wait_for(&said)?;
-        // All other files of ours close themselves; signals from the terminal reach us, and not the
-        // program.
+        let (child_stdin, stdin) = io::pipe()?;
+        let (stderr, child_stderr) = io::pipe()?;
+        set_nonblocking(&stdin)?;
+        set_nonblocking(&stderr)?;
+        // Our other files are closed on exec. In a process group of its own, the program gets no
+        // signals from the terminal.
         let child = command
-            .stdin(Stdio::from(stdin))
+            .stdin(Stdio::from(child_stdin))
             .stdout(Stdio::from(output.try_clone()?))
-            .stderr(Stdio::from(stderr))
+            .stderr(Stdio::from(child_stderr))
             .process_group(0)
             .spawn()?;
-        // It keeps our copies of the program's ends of the pipes.
+        // Closes our copies of the program's ends of the pipes.
         drop(command);
-        let pipes = Pipes { to: Some(told), document, told: 0, from: Some(said), kept: Vec::new() };
+        let (stdin, stderr) = (Some(stdin), Some(stderr));
+        let pipes = Pipes { stdin, document, written: 0, stderr, stderr_end: Vec::new() };
         Ok(Process { child, pipes, output, clock })
     }
 
-    /// Waits for its end; makes it end when asked to, when its time is up, or when it does what it
-    /// may not.
+    /// Waits until the program ends. Stops it if the attempt is cancelled, if `limit` is exceeded,
+    /// if it writes too much, or if it needs a terminal.
     pub(super) fn wait(&mut self, attempt: &Attempt, limit: Option<Duration>) -> io::Result<Ended> {
         let start = self.clock.elapsed();
-        let (mut pause, mut before) = (LOOK.0, 0);
-        let why = loop {
+        let (mut pause, mut output_before) = (POLL_MIN, 0);
+        let reason = loop {
             let moved = self.pipes.pump();
             if let Some(status) = self.child.try_wait()? {
-                self.hear_last_words(status);
+                self.read_stderr_rest(status);
                 return Ok(Ended { status, stopped: None });
             }
             if attempt.is_cancelled() {
-                break Stopped::Asked;
+                break StopReason::Cancelled;
             }
             if limit.is_some_and(|limit| self.clock.elapsed().saturating_sub(start) >= limit) {
-                break Stopped::Late;
+                break StopReason::TimedOut;
             }
-            let printed = self.output.metadata()?.len();
-            if printed > PRINTED_MAX {
-                break Stopped::Flooded;
+            let output = self.output.metadata()?.len();
+            if output > OUTPUT_MAX {
+                break StopReason::TooMuchOutput;
             }
-            if self.is_at_terminal() {
-                break Stopped::AtTerminal;
+            if self.is_suspended_by_terminal() {
+                break StopReason::NeedsTerminal;
             }
-            // Who moves much is looked after often.
-            let is_busy = moved || printed.saturating_sub(before) > MUCH;
-            before = printed;
-            pause = if is_busy { LOOK.0 } else { (pause * 2).min(LOOK.1) };
+            let is_busy = moved || output.saturating_sub(output_before) > BUSY_OUTPUT;
+            output_before = output;
+            pause = if is_busy { POLL_MIN } else { (pause * 2).min(POLL_MAX) };
             self.clock.sleep(pause);
         };
         let status = self.stop()?;
-        self.hear_last_words(status);
-        if self.output.metadata()?.len() > PRINTED_MAX {
-            self.output.set_len(PRINTED_MAX)?;
+        self.read_stderr_rest(status);
+        if self.output.metadata()?.len() > OUTPUT_MAX {
+            self.output.set_len(OUTPUT_MAX)?;
         }
-        Ok(Ended { status, stopped: Some(why) })
+        Ok(Ended { status, stopped: Some(reason) })
     }
 
-    /// The last line of its standard error that says something.
+    /// Returns the last line of the standard error that is not blank.
     pub(super) fn last_line(&self) -> String {
-        let text = String::from_utf8_lossy(&self.pipes.kept);
+        let text = String::from_utf8_lossy(&self.pipes.stderr_end);
         text.lines()
             .rev()
             .map(str::trim)
@@ -144,30 +145,30 @@ impl<'a> Process<'a> {
         i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
     }
 
-    /// Whether it stands still because it wants to read from, or to change, a terminal that is not
-    /// its own.
-    fn is_at_terminal(&self) -> bool {
+    /// Returns whether the program is suspended because it read from, or tried to change, a
+    /// terminal that is not its own.
+    fn is_suspended_by_terminal(&self) -> bool {
         let Some(pid) = self.pid() else { return false };
-        // That it has ended is left for `try_wait` to see.
-        let look = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        let stopped_by = waitid(WaitId::Pid(pid), look)
+        // NOWAIT: the exit status stays for `try_wait`.
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let stopped_by = waitid(WaitId::Pid(pid), options)
             .ok()
             .flatten()
             .and_then(|status| status.stopping_signal());
         [Signal::TTIN, Signal::TTOU].iter().any(|signal| stopped_by == Some(signal.as_raw()))
     }
 
-    /// Asks it to end, and kills it a while later, with all that it has started.
+    /// Asks the program and the processes that it started to end, and kills them after [`GRACE`].
     fn stop(&mut self) -> io::Result<ExitStatus> {
         let group = self.pid();
         let signal = |signal| group.map(|group| kill_process_group(group, signal));
         let is_left = || group.is_some_and(|group| test_kill_process_group(group).is_ok());
         signal(Signal::TERM);
-        // Who stands still cannot act on that.
+        // A suspended program handles SIGTERM only once it continues.
         signal(Signal::CONT);
         let mut status = None;
-        // Its children have as long as itself, and as long to be gone once they are killed.
-        for pause in [LOOK.1, LOOK.0] {
+        // The whole group gets the same time to end, and the same time again after the kill.
+        for pause in [POLL_MAX, POLL_MIN] {
             let since = self.clock.elapsed();
             while (status.is_none() || is_left())
                 && self.clock.elapsed().saturating_sub(since) < GRACE
@@ -180,85 +181,85 @@ impl<'a> Process<'a> {
                 signal(Signal::KILL);
             }
         }
-        // Not ours to kill, or busy with a device: nobody waits for that.
+        // It belongs to another user, or hangs in a system call: waiting longer would not help.
         status.ok_or_else(|| io::Error::other("it was asked to stop, and could not be killed"))
     }
 
-    /// Reads what is left in the pipe; of a program that failed also what its children still have
-    /// to say.
-    fn hear_last_words(&mut self, status: ExitStatus) {
+    /// Reads what is left in the pipe. If the program failed, also waits for what its children
+    /// still write.
+    fn read_stderr_rest(&mut self, status: ExitStatus) {
         self.pipes.pump();
         let since = self.clock.elapsed();
         while !status.success()
-            && self.pipes.from.is_some()
-            && self.clock.elapsed().saturating_sub(since) < LAST_WORDS
+            && self.pipes.stderr.is_some()
+            && self.clock.elapsed().saturating_sub(since) < STDERR_REST
         {
-            self.clock.sleep(LOOK.0);
+            self.clock.sleep(POLL_MIN);
             self.pipes.pump();
         }
     }
 }
 
-/// Our ends of its pipes, of which none is ever waited for.
+/// Our ends of the program's pipes. No call on them blocks.
 struct Pipes {
-    /// Its standard input; none: it has been told all, or does not listen.
-    to: Option<PipeWriter>,
+    /// The standard input; `None` once it is written, or the program has closed it.
+    stdin: Option<PipeWriter>,
     document: Vec<u8>,
-    /// How much of the document is written.
-    told: usize,
-    /// Its standard error; none: everybody has closed it.
-    from: Option<PipeReader>,
-    /// The last of what came from there.
-    kept: Vec<u8>,
+    /// The number of bytes of the document that are written.
+    written: usize,
+    /// The standard error; `None` once all processes have closed it.
+    stderr: Option<PipeReader>,
+    /// The last bytes of the standard error.
+    stderr_end: Vec<u8>,
 }
 
 impl Pipes {
-    /// Moves what can be moved now; whether anything was.
+    /// Moves what can be moved without blocking. Returns whether anything was.
     fn pump(&mut self) -> bool {
-        let told = self.tell();
-        self.hear() || told
+        let wrote = self.write_stdin();
+        self.read_stderr() || wrote
     }
 
-    fn tell(&mut self) -> bool {
-        let before = self.told;
-        while let Some(to) = &mut self.to {
-            match to.write(&self.document[self.told..]) {
-                Ok(written) => self.told += written,
+    fn write_stdin(&mut self) -> bool {
+        let before = self.written;
+        while let Some(stdin) = &mut self.stdin {
+            match stdin.write(&self.document[self.written..]) {
+                Ok(written) => self.written += written,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => self.to = None,
+                Err(_) => self.stdin = None,
             }
-            if self.told == self.document.len() {
-                self.to = None;
+            if self.written == self.document.len() {
+                self.stdin = None;
             }
         }
-        self.told > before
+        self.written > before
     }
 
-    fn hear(&mut self) -> bool {
+    fn read_stderr(&mut self) -> bool {
         let mut buffer = [0; 16 << 10];
-        let mut heard = 0;
-        while let Some(from) = &mut self.from
-            && heard < READ_AT_ONCE
+        let mut total = 0;
+        while let Some(stderr) = &mut self.stderr
+            && total < STDERR_READ_MAX
         {
-            match from.read(&mut buffer) {
+            match stderr.read(&mut buffer) {
                 Ok(read @ 1..) => {
-                    heard += read;
-                    self.kept.extend_from_slice(&buffer[..read]);
-                    let surplus = self.kept.len().saturating_sub(ERRORS_MAX);
-                    self.kept.drain(..surplus);
+                    total += read;
+                    self.stderr_end.extend_from_slice(&buffer[..read]);
+                    let surplus = self.stderr_end.len().saturating_sub(STDERR_KEPT_MAX);
+                    self.stderr_end.drain(..surplus);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Ok(_) | Err(_) => self.from = None,
+                Ok(_) | Err(_) => self.stderr = None,
             }
         }
-        heard > 0
+        total > 0
     }
 }
 
-/// Our end of a pipe; the program's is another one, which stays as programs expect it.
-fn never_wait_for(pipe: impl AsFd) -> io::Result<()> {
+/// Sets our end of a pipe to non-blocking. The program's end stays blocking, as programs expect.
+fn set_nonblocking(pipe: impl AsFd) -> io::Result<()> {
     let flags = fcntl_getfl(&pipe)?;
     Ok(fcntl_setfl(&pipe, flags | OFlags::NONBLOCK)?)
 }

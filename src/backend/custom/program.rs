@@ -1,4 +1,4 @@
-//! Whether a program can be started, and what it means that it could not.
+//! Checks that a program can be started, and failures to start one.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use crate::backend::AttemptError;
 use crate::disk::{Access, Disk};
 use crate::operation::{Failure, FailureClass};
 
-/// As much of a script as is read to find its interpreter: the kernel reads no more, either.
+/// The bytes of a script that are read to find its interpreter: as many as the kernel reads.
 const FIRST_LINE_MAX: usize = 256;
 
-/// Fails unless a program exists and can be executed, with its interpreter if it is a script.
+/// Fails if the program, or the interpreter of a script, does not exist or cannot be executed.
 pub(super) fn check(disk: &dyn Disk, program: Option<&String>) -> Result<(), Failure> {
     let path = find(program.ok_or_else(not_configured)?)?;
     let Some((interpreter, argument)) = interpreter_of(disk, &path) else { return Ok(()) };
     let shown = path.display();
-    find_path(&interpreter).map_err(|what| {
+    find_path(&interpreter).map_err(|problem| {
         not_found(format!(
-            "cannot run the script `{shown}`: its interpreter `{interpreter}` {what}; install it, \
-             or correct the first line"
+            "cannot run the script `{shown}`: its interpreter `{interpreter}` {problem}; install \
+             it, or correct the first line"
         ))
     })?;
     let is_env = Path::new(&interpreter).file_name().is_some_and(|name| name == "env");
@@ -29,10 +29,10 @@ pub(super) fn check(disk: &dyn Disk, program: Option<&String>) -> Result<(), Fai
         && !argument.starts_with('-')
         && !argument.contains(['=', ' ', '\t', '/'])
     {
-        find_in_path(&argument).map_err(|what| {
+        find_in_path(&argument).map_err(|problem| {
             not_found(format!(
-                "cannot run the script `{shown}`: its interpreter `{argument}` {what}; install it, \
-                 or correct the first line"
+                "cannot run the script `{shown}`: its interpreter `{argument}` {problem}; install \
+                 it, or correct the first line"
             ))
         })?;
     }
@@ -41,14 +41,14 @@ pub(super) fn check(disk: &dyn Disk, program: Option<&String>) -> Result<(), Fai
 
 fn find(program: &str) -> Result<PathBuf, Failure> {
     let found = if program.contains('/') { find_path(program) } else { find_in_path(program) };
-    found.map_err(|what| {
+    found.map_err(|problem| {
         not_found(format!(
-            "the program `{program}` {what}; install it, or correct `command` of the backend"
+            "the program `{program}` {problem}; install it, or correct `command` of the backend"
         ))
     })
 }
 
-/// A program by its path, or why it is none.
+/// Returns the path of a program; the error is a predicate that says why it cannot be executed.
 fn find_path(program: &str) -> Result<PathBuf, &'static str> {
     let path = Path::new(program);
     if path.is_dir() {
@@ -66,9 +66,9 @@ fn find_path(program: &str) -> Result<PathBuf, &'static str> {
 }
 
 fn find_in_path(program: &str) -> Result<PathBuf, &'static str> {
-    let folders = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&folders)
-        .map(|folder| folder.join(program))
+    let directories = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&directories)
+        .map(|directory| directory.join(program))
         .find(|path| is_program(path));
     found.ok_or("is not in PATH")
 }
@@ -77,8 +77,8 @@ fn is_program(path: &Path) -> bool {
     path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
-/// The interpreter that the first line of a script names, with its argument; none: it is no script,
-/// or cannot be read.
+/// Returns the interpreter in the first line of a script, and its argument. `None` if the file is
+/// not a script or cannot be read.
 fn interpreter_of(disk: &dyn Disk, path: &Path) -> Option<(String, String)> {
     let mut first = [0; FIRST_LINE_MAX];
     let read = disk.open(path, Access::Read).ok()?.read_at(&mut first, 0).ok()?;
@@ -97,12 +97,11 @@ pub(super) fn not_configured() -> Failure {
     not_found("no program is configured: set `command` of the backend".into())
 }
 
-/// Nothing was begun. If the machine lacks something at the moment, that passes; else it is the
-/// program that needs a
-/// hand, and the operations wait for it.
+/// Returns the failure to start a program. A lack of resources is transient. Anything else is an
+/// outage: a user has to correct the program, and its operations wait until then.
 pub(super) fn cannot_start(program: &str, error: &io::Error) -> AttemptError {
-    let message = |advice| format!("cannot start the program `{program}`: {error}; {advice}");
-    let advice = match Errno::from_io_error(error) {
+    let message = |hint| format!("cannot start the program `{program}`: {error}; {hint}");
+    let hint = match Errno::from_io_error(error) {
         Some(Errno::AGAIN | Errno::NOMEM) => "the machine is short of memory or processes",
         Some(Errno::MFILE | Errno::NFILE) => {
             "too many files are open: raise `ulimit -n`, or lower `jobs`"
@@ -116,7 +115,7 @@ pub(super) fn cannot_start(program: &str, error: &io::Error) -> AttemptError {
                 .into();
         }
     };
-    AttemptError::transient("cannot_start", message(advice))
+    AttemptError::transient("cannot_start", message(hint))
 }
 
 #[cfg(test)]
@@ -124,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_machine_lacks_at_the_moment_is_no_outage() {
+    fn a_lack_of_resources_is_not_an_outage() {
         for (errno, class) in [
             (Errno::NOENT, FailureClass::Outage),
             (Errno::ACCESS, FailureClass::Outage),

@@ -1,31 +1,31 @@
-//! What a program's exit status, and what it printed, amount to.
+//! The result of an attempt, from a program's exit status and output.
 
 use std::os::unix::process::ExitStatusExt;
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::process::{Ended, PRINTED_MAX, Stopped};
+use super::process::{Ended, OUTPUT_MAX, StopReason};
 use crate::backend::AttemptError;
 use crate::operation::{Failure, FailureClass, Fields, Outcome};
 
-/// The exit status that asks for another attempt (`EX_TEMPFAIL` of sysexits.h).
+/// The exit status that asks for another attempt, `EX_TEMPFAIL` in `sysexits.h`.
 const TRY_AGAIN: i32 = 75;
-/// As much as is read as a result, in bytes.
+/// The longest output that is parsed as a result, in bytes.
 pub(super) const RESULT_MAX: usize = 1 << 20;
-/// As much as a receipt may take, in bytes.
+/// The largest receipt, in bytes.
 const RECEIPT_MAX: usize = 64 << 10;
-/// As much as a CID, or the place of a result, may take, in bytes.
-const PLACE_MAX: usize = 16 << 10;
-/// As much as a message may take, in bytes.
+/// The longest CID or destination, in bytes.
+const FIELD_MAX: usize = 16 << 10;
+/// The longest message, in bytes.
 const MESSAGE_MAX: usize = 4 << 10;
-/// As much as the word for a failure may take, in bytes.
+/// The longest error type, in bytes.
 const TYPE_MAX: usize = 128;
 
-/// What a program may say of its result.
+/// The JSON object in which a program may describe its result.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Said {
+struct ResultObject {
     cid: Option<String>,
     size: Option<u64>,
     destination: Option<String>,
@@ -36,49 +36,45 @@ struct Said {
     message: Option<String>,
 }
 
-/// What a program printed.
-pub(super) struct Printed {
+/// The beginning of a program's standard output.
+pub(super) struct Output {
     text: String,
-    /// Whether there is more of it.
+    /// True if the program wrote more than this.
     is_cut: bool,
 }
 
-impl Printed {
-    pub(super) fn new((bytes, is_cut): (Vec<u8>, bool)) -> Printed {
-        Printed { text: String::from_utf8_lossy(&bytes).into_owned(), is_cut }
+impl Output {
+    pub(super) fn new((bytes, is_cut): (Vec<u8>, bool)) -> Output {
+        Output { text: String::from_utf8_lossy(&bytes).into_owned(), is_cut }
     }
 
-    fn said(&self) -> Option<Said> {
-        let said: Said = serde_json::from_str(self.text.trim()).ok().filter(|_| !self.is_cut)?;
-        let fits = |text: &Option<String>| text.as_ref().is_none_or(|text| text.len() <= PLACE_MAX);
-        (fits(&said.cid) && fits(&said.destination)).then_some(said)
+    fn result(&self) -> Option<ResultObject> {
+        let result = serde_json::from_str(self.text.trim()).ok();
+        let result: ResultObject = result.filter(|_| !self.is_cut)?;
+        let fits = |text: &Option<String>| text.as_ref().is_none_or(|text| text.len() <= FIELD_MAX);
+        (fits(&result.cid) && fits(&result.destination)).then_some(result)
     }
 
-    /// What is said by one that failed: what can be read of it.
-    fn complaint(&self) -> Said {
-        let Ok(Value::Object(said)) = serde_json::from_str(self.text.trim()) else {
-            return Said::default();
+    /// Returns the fields that describe a failure. Fields of other types are ignored.
+    fn failure_result(&self) -> ResultObject {
+        let Ok(Value::Object(fields)) = serde_json::from_str(self.text.trim()) else {
+            return ResultObject::default();
         };
-        let text = |name: &str| said.get(name).and_then(Value::as_str).map(str::to_owned);
-        Said {
-            retry_after: said.get("retry_after").and_then(Value::as_f64),
+        let text = |name: &str| fields.get(name).and_then(Value::as_str).map(str::to_owned);
+        ResultObject {
+            retry_after: fields.get("retry_after").and_then(Value::as_f64),
             error_type: text("error_type"),
             message: text("message"),
-            ..Said::default()
+            ..ResultObject::default()
         }
     }
 
-    /// What was done, by one that ended well: that it said too much, or nothing that can be read,
-    /// undoes nothing.
+    /// Returns the outcome of a program that succeeded. Output that is too long or not a result
+    /// does not change that: its beginning becomes the receipt `output`.
     fn outcome(&self) -> Outcome {
-        if let Some(said) = self.said() {
-            let receipt = receipt_of(said.receipt);
-            return Outcome {
-                cid: said.cid,
-                size: said.size,
-                destination: said.destination,
-                receipt,
-            };
+        if let Some(result) = self.result() {
+            let ResultObject { cid, size, destination, receipt, .. } = result;
+            return Outcome { cid, size, destination, receipt: receipt_of(receipt) };
         }
         let output = self.text.trim_end();
         let mut receipt = Fields::new();
@@ -86,25 +82,25 @@ impl Printed {
             return Outcome::default();
         }
         if output.len() > RECEIPT_MAX || self.is_cut {
-            let why = if self.is_cut { "; a result of more than 1 MiB is not read" } else { "" };
+            let note = if self.is_cut { "; a result of more than 1 MiB is not read" } else { "" };
             receipt.insert(
                 "cut".into(),
-                format!("`output` is the first 64 KiB of the standard output{why}"),
+                format!("`output` is the first 64 KiB of the standard output{note}"),
             );
         }
-        receipt.insert("output".into(), cut(output, RECEIPT_MAX).to_owned());
+        receipt.insert("output".into(), beginning_of(output, RECEIPT_MAX).to_owned());
         Outcome { receipt, ..Outcome::default() }
     }
 }
 
-/// The fields of a receipt, the longest of them cut if all together take too much.
-fn receipt_of(said: serde_json::Map<String, Value>) -> Fields {
+/// Returns the fields of a receipt. If together they are too long, the longest ones are cut.
+fn receipt_of(fields: serde_json::Map<String, Value>) -> Fields {
     let text = |value: Value| match value {
         Value::String(text) => text,
         other => other.to_string(),
     };
     let mut fields: Vec<(String, String)> =
-        said.into_iter().map(|(name, value)| (name, text(value))).collect();
+        fields.into_iter().map(|(name, value)| (name, text(value))).collect();
     fields.sort_by_key(|(name, value)| name.len() + value.len());
     let mut room = RECEIPT_MAX;
     let (mut receipt, mut shortened) = (Fields::new(), Vec::new());
@@ -114,9 +110,9 @@ fn receipt_of(said: serde_json::Map<String, Value>) -> Fields {
             receipt.insert(name, value);
             continue;
         }
-        shortened.push(format!("`{}`", cut(&name, TYPE_MAX)));
+        shortened.push(format!("`{}`", beginning_of(&name, TYPE_MAX)));
         if name.len() < room {
-            let part = cut(&value, room - name.len()).to_owned();
+            let part = beginning_of(&value, room - name.len()).to_owned();
             receipt.insert(name, part);
         }
         room = 0;
@@ -134,78 +130,82 @@ fn receipt_of(said: serde_json::Map<String, Value>) -> Fields {
     receipt
 }
 
-/// The beginning of a text, of so many bytes at most.
-fn cut(text: &str, max: usize) -> &str {
+/// Returns the beginning of a text, at most `max` bytes.
+fn beginning_of(text: &str, max: usize) -> &str {
     let end = (0..=max.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     &text[..end]
 }
 
-/// What it all amounts to; `errors` is the last line of its standard error.
-pub(super) fn settle(
+/// Returns the result of an attempt; `last_line` is the last line of the standard error.
+pub(super) fn attempt_result(
     ended: &Ended,
-    printed: &Printed,
-    errors: &str,
+    output: &Output,
+    last_line: &str,
 ) -> Result<Outcome, AttemptError> {
-    let late = "it exceeded `total_timeout`";
-    let mib = PRINTED_MAX >> 20;
-    let flooded = format!(
+    let too_late = "it exceeded `total_timeout`";
+    let mib = OUTPUT_MAX >> 20;
+    let too_much = format!(
         "the program was stopped because it printed more than {mib} MiB; let it write everything \
          but its result to a file"
     );
     match (ended.status.code(), ended.stopped) {
-        (Some(0), _) => Ok(printed.outcome()),
-        (_, Some(Stopped::AtTerminal)) => {
-            let said = if errors.is_empty() {
-                String::new()
-            } else {
-                format!(" (stderr: {})", cut(errors, MESSAGE_MAX))
+        (Some(0), _) => Ok(output.outcome()),
+        (_, Some(StopReason::NeedsTerminal)) => {
+            let stderr = match last_line {
+                "" => String::new(),
+                line => format!(" (stderr: {})", beginning_of(line, MESSAGE_MAX)),
             };
             Err(AttemptError::permanent(
                 "wants_terminal",
                 format!(
-                    "the program waited for input from a terminal{said} and was stopped; make it \
+                    "the program waited for input from a terminal{stderr} and was stopped; make it \
                      non-interactive, check what it has done, then retry the operation"
                 ),
             ))
         }
-        (Some(TRY_AGAIN), Some(Stopped::Asked)) => Err(AttemptError::Stopped),
-        (Some(TRY_AGAIN), Some(Stopped::Late)) => {
-            Err(AttemptError::transient("timed_out", format!("the program ended with 75: {late}")))
+        (Some(TRY_AGAIN), Some(StopReason::Cancelled)) => Err(AttemptError::Stopped),
+        (Some(TRY_AGAIN), Some(StopReason::TimedOut)) => {
+            let message = format!("the program ended with 75: {too_late}");
+            Err(AttemptError::transient("timed_out", message))
         }
-        (Some(TRY_AGAIN), Some(Stopped::Flooded)) => {
-            Err(AttemptError::transient("printed_too_much", flooded))
+        (Some(TRY_AGAIN), Some(StopReason::TooMuchOutput)) => {
+            Err(AttemptError::transient("printed_too_much", too_much))
         }
-        (_, Some(Stopped::Asked)) => Err(unanswered(
+        (_, Some(StopReason::Cancelled)) => Err(unknown_outcome(
             "the program was asked to stop and did not end with 0 or 75, so its outcome is unknown",
         )),
-        (_, Some(Stopped::Late)) => Err(unanswered(format!("the program was stopped: {late}"))),
-        (_, Some(Stopped::Flooded)) => Err(unanswered(flooded)),
-        (Some(code), None) => Err(failed(code, printed.complaint(), errors)),
-        // In the middle of whatever it did.
+        (_, Some(StopReason::TimedOut)) => {
+            Err(unknown_outcome(format!("the program was stopped: {too_late}")))
+        }
+        (_, Some(StopReason::TooMuchOutput)) => Err(unknown_outcome(too_much)),
+        (Some(code), None) => Err(failure_of(code, output.failure_result(), last_line)),
+        // A signal may have interrupted it between two steps.
         (None, None) => {
             let signal = ended.status.signal().unwrap_or(0);
-            Err(unanswered(format!("the program was killed by signal {signal}")))
+            Err(unknown_outcome(format!("the program was killed by signal {signal}")))
         }
     }
 }
 
-fn failed(code: i32, said: Said, errors: &str) -> AttemptError {
-    let error_type = said.error_type.unwrap_or_else(|| format!("exit_{code}"));
-    let message = match (said.message, errors) {
+fn failure_of(code: i32, result: ResultObject, last_line: &str) -> AttemptError {
+    let error_type = result.error_type.unwrap_or_else(|| format!("exit_{code}"));
+    let message = match (result.message, last_line) {
         (Some(message), _) => message,
         (None, "") => format!("the program ended with {code} without a message"),
-        (None, errors) => format!("the program ended with {code}: {errors}"),
+        (None, line) => format!("the program ended with {code}: {line}"),
     };
-    let (error_type, message) =
-        (cut(&error_type, TYPE_MAX).to_owned(), cut(&message, MESSAGE_MAX).to_owned());
+    let (error_type, message) = (
+        beginning_of(&error_type, TYPE_MAX).to_owned(),
+        beginning_of(&message, MESSAGE_MAX).to_owned(),
+    );
     let class = if code == TRY_AGAIN { FailureClass::Transient } else { FailureClass::Permanent };
     let retry_after_ms =
-        said.retry_after.filter(|after| *after > 0.0).map(|after| (after * 1000.0) as u64);
+        result.retry_after.filter(|after| *after > 0.0).map(|after| (after * 1000.0) as u64);
     AttemptError::Failed { failure: Failure { class, error_type, message }, retry_after_ms }
 }
 
-/// Nobody knows what it has done.
-pub(super) fn unanswered(message: impl Into<String>) -> AttemptError {
+/// Returns the error for a program of which it is unknown how far it got.
+pub(super) fn unknown_outcome(message: impl Into<String>) -> AttemptError {
     let message = message.into();
     AttemptError::UnknownOutcome(Failure {
         class: FailureClass::Transient,
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     fn outcome(text: &str, is_cut: bool) -> Outcome {
-        Printed::new((text.as_bytes().to_vec(), is_cut)).outcome()
+        Output::new((text.as_bytes().to_vec(), is_cut)).outcome()
     }
 
     #[test]
@@ -244,6 +244,6 @@ mod tests {
             assert_eq!(outcome.cid, None);
         }
         assert_eq!(outcome(" \n", false), Outcome::default());
-        assert_eq!(cut("äö", 3), "ä");
+        assert_eq!(beginning_of("äö", 3), "ä");
     }
 }
