@@ -1,4 +1,4 @@
-//! Atomic writes outside the log: a file, a link or a new directory appears whole or not at all.
+//! Atomic writes outside the log: a file, a link or a new directory appears complete or not at all.
 
 use std::path::{Path, PathBuf};
 
@@ -8,11 +8,11 @@ use super::unixfs::{Child, Node};
 use super::{AttemptError, Request};
 use crate::disk::{Access, Disk, DiskFile, DiskResult, FileKind};
 
-/// Something to be written: a file, a directory or a link.
+/// A file, directory or link to be written.
 pub(super) trait Tree: Sized {
-    /// Returns which of them it is.
+    /// Returns its kind, with what it contains or points to.
     fn shape(&self) -> Result<Shape<Self>>;
-    /// Hands the content of a file to `sink`, verified.
+    /// Writes the content of a file to `sink`. Fails if the content is not what it should be.
     fn read(&self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Node>;
     /// Returns the node of a directory with these entries.
     fn node_of(&self, children: &[Child]) -> Result<Node>;
@@ -20,14 +20,14 @@ pub(super) trait Tree: Sized {
     fn link_node(&self, target: &str) -> Node;
 }
 
-/// The shape of something to be written.
+/// The kind of a [`Tree`].
 pub(super) enum Shape<T> {
     File,
     Directory(Vec<(String, T)>),
     Link(String),
 }
 
-/// Writes to destinations on one file system, prepared at a staging path there.
+/// Writes files and trees, which it prepares at a staging path on the same file system.
 #[derive(Debug)]
 pub(super) struct AtomicWriter<'a> {
     pub(super) disk: &'a dyn Disk,
@@ -35,8 +35,8 @@ pub(super) struct AtomicWriter<'a> {
 }
 
 impl<'a> AtomicWriter<'a> {
-    /// Returns a writer that stages beside the destination, under a name with the operation's id.
-    /// Removes what an earlier attempt left there.
+    /// Returns a writer that stages beside the destination, under a name with the operation's id,
+    /// and removes what an earlier attempt left under that name.
     pub(super) fn beside(
         disk: &'a dyn Disk,
         request: &Request,
@@ -44,7 +44,6 @@ impl<'a> AtomicWriter<'a> {
     ) -> Result<AtomicWriter<'a>> {
         let staging = parent_of(destination).join(format!(".wal-cli-{}.tmp", request.id));
         let writer = AtomicWriter { disk, staging };
-        // An earlier attempt may have been killed.
         match disk.symlink_metadata(&writer.staging) {
             Ok(_) => disk.remove_tree(&writer.staging).map_err(writing)?,
             Err(error) if error.is_not_found() => {}
@@ -64,13 +63,13 @@ impl<'a> AtomicWriter<'a> {
 
     fn put_at(&self, origin: &impl Tree, destination: &Path, depth: usize) -> Result<Node> {
         let disk = self.disk;
-        let there = match disk.symlink_metadata(destination) {
+        let existing = match disk.symlink_metadata(destination) {
             Ok(metadata) => Some(metadata.kind),
             Err(error) if error.is_not_found() => None,
             Err(error) => return Err(writing(error)),
         };
         let shape = origin.shape()?;
-        match (shape, there) {
+        match (shape, existing) {
             (Shape::Directory(children), Some(FileKind::Directory)) => {
                 check_depth(destination, depth)?;
                 let mut nodes = Vec::with_capacity(children.len());
@@ -78,14 +77,18 @@ impl<'a> AtomicWriter<'a> {
                     let node = self.put_at(&child, &destination.join(&name), depth + 1)?;
                     nodes.push(Child { name, node });
                 }
-                // It may be there because an earlier attempt was killed before it was durable.
+                // An earlier attempt may have created it, and died before it was durable.
                 disk.sync_dir(parent_of(destination)).map_err(writing)?;
                 origin.node_of(&nodes)
             }
-            (Shape::Directory(_), Some(_)) => Err(occupied(destination, "it is not a directory")),
-            (_, Some(FileKind::Directory)) => Err(occupied(destination, "it is a directory")),
+            (Shape::Directory(_), Some(_)) => {
+                Err(destination_exists(destination, "it is not a directory"))
+            }
+            (_, Some(FileKind::Directory)) => {
+                Err(destination_exists(destination, "it is a directory"))
+            }
             (shape, _) => {
-                let node = self.make(origin, shape, &self.staging, depth)?;
+                let node = self.create(origin, shape, &self.staging, depth)?;
                 disk.rename(&self.staging, destination).map_err(writing)?;
                 disk.sync_dir(parent_of(destination)).map_err(writing)?;
                 Ok(node)
@@ -93,8 +96,9 @@ impl<'a> AtomicWriter<'a> {
         }
     }
 
-    /// Writes to a path that does not exist yet; the content becomes durable, the name does not.
-    fn make<T: Tree>(
+    /// Creates the tree at a path that does not exist yet, with durable content; its name is not
+    /// durable.
+    fn create<T: Tree>(
         &self,
         origin: &T,
         shape: Shape<T>,
@@ -119,7 +123,7 @@ impl<'a> AtomicWriter<'a> {
                 let mut nodes = Vec::with_capacity(children.len());
                 for (name, child) in children {
                     let shape = child.shape()?;
-                    let node = self.make(&child, shape, &path.join(&name), depth + 1)?;
+                    let node = self.create(&child, shape, &path.join(&name), depth + 1)?;
                     nodes.push(Child { name, node });
                 }
                 disk.sync_dir(path).map_err(writing)?;
@@ -129,9 +133,11 @@ impl<'a> AtomicWriter<'a> {
     }
 }
 
-pub(super) fn occupied(destination: &Path, why: &str) -> AttemptError {
-    let message =
-        format!("`{}` cannot be written: {why}; choose another destination", destination.display());
+pub(super) fn destination_exists(destination: &Path, reason: &str) -> AttemptError {
+    let message = format!(
+        "`{}` cannot be written: {reason}; choose another destination",
+        destination.display()
+    );
     AttemptError::permanent("destination_exists", message)
 }
 
@@ -161,14 +167,14 @@ impl<'a> Staged<'a> {
         self.len
     }
 
-    /// Makes the content durable and leaves it where it is.
+    /// Makes the content durable and leaves the file at its path.
     pub(super) fn finish(mut self) -> DiskResult<()> {
         self.file.sync_all()?;
         self.keep = true;
         Ok(())
     }
 
-    /// Makes the content durable and gives it its name, durable too.
+    /// Makes the content durable, and moves the file to its final path, durably as well.
     pub(super) fn publish(mut self, to: &Path) -> DiskResult<()> {
         self.file.sync_all()?;
         self.disk.rename(&self.path, to)?;
@@ -180,7 +186,7 @@ impl<'a> Staged<'a> {
 impl Drop for Staged<'_> {
     fn drop(&mut self) {
         if !self.keep {
-            // What cannot be removed now is swept later.
+            // If this fails, a later sweep removes the file.
             drop(self.disk.remove_file(&self.path));
         }
     }

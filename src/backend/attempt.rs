@@ -1,5 +1,5 @@
-//! One execution of an operation: how it is controlled, how it fails, and what can be found out
-//! about it later.
+//! One execution of an operation: its control and progress, its errors, and its status if the
+//! answer was lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,8 +11,8 @@ use crate::operation::{Failure, FailureClass, Outcome};
 /// direction, progress in the other.
 ///
 /// A backend calls [`is_cancelled`](Attempt::is_cancelled) and
-/// [`add_bytes`](Attempt::add_bytes) at least once per chunk of content. Everything here is
-/// best-effort information: what an attempt did is its result alone.
+/// [`add_bytes`](Attempt::add_bytes) at least once per chunk of content. All of this is
+/// best effort: only the result of the attempt counts.
 #[derive(Debug, Default)]
 pub struct Attempt {
     cancelled: AtomicBool,
@@ -66,7 +66,7 @@ impl Attempt {
     }
 }
 
-/// The reason for which an attempt did not succeed.
+/// The reason why an attempt did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AttemptError {
     /// The attempt failed, and the operation certainly did not take effect, or may be repeated
@@ -120,7 +120,7 @@ impl AttemptError {
     }
 }
 
-/// What a backend knows about an attempt whose outcome is unknown.
+/// A backend's answer to a query about an attempt whose outcome is unknown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AttemptStatus {
     /// The operation took effect, with this outcome.

@@ -1,4 +1,4 @@
-//! What the constructors of the built-in types take and return.
+//! The parameters and results of the constructors of built-in backends.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::config::Settings;
 use crate::disk::Disk;
 use crate::operation::BackendName;
 
-/// Everything that a constructor may need besides the settings of its own type.
+/// The parameters of a constructor, apart from the settings of its own type.
 pub(super) struct Context<'a> {
     pub(super) name: &'a BackendName,
     pub(super) settings: &'a Settings,
@@ -16,13 +16,13 @@ pub(super) struct Context<'a> {
     pub(super) clock: Arc<dyn Clock>,
 }
 
-/// A backend, as far as its settings describe one.
+/// A backend made from settings, which may be incomplete.
 ///
-/// One that lacks a setting exists all the same: it carries nothing out, but sweeps what an earlier
-/// configuration left, and knows what its operations touched.
+/// A backend that lacks a setting executes nothing, but it still sweeps what an earlier
+/// configuration left, and knows the targets of its operations.
 pub(super) struct Configured {
     pub(super) backend: Arc<dyn Backend>,
-    /// The setting without which it cannot work, if that is not set.
+    /// The required setting that is not set.
     pub(super) missing: Option<&'static str>,
 }
 

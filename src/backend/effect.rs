@@ -19,9 +19,9 @@ pub struct Effect {
     /// The target in a canonical form: equal targets are equal strings, and a target that lies
     /// below another one begins with it and a `/`.
     pub target: String,
-    /// What the operation does to it.
+    /// The change that the operation makes to the target.
     pub kind: EffectKind,
-    /// How far the effect extends beyond the target.
+    /// The extent of the effect beyond the target.
     pub reach: Reach,
 }
 
@@ -49,18 +49,18 @@ impl Effect {
     }
 }
 
-/// What an operation does to a target.
+/// The change that an operation makes to a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EffectKind {
-    /// Leaves something there.
+    /// Creates or replaces the target.
     Write,
-    /// Removes what is there.
+    /// Removes the target.
     Remove,
-    /// Depends on what is there, and leaves it as it is.
+    /// Depends on the target without changing it.
     Read,
 }
 
-/// How far an effect extends beyond its target.
+/// The extent of an effect beyond its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
     /// The target alone.
@@ -82,7 +82,7 @@ pub(super) mod tests {
     use crate::backend::Request;
     use crate::operation::{BackendName, Number, OperationId, OperationType, Time};
 
-    /// A request to describe effects of.
+    /// Returns a request with these parameters.
     pub(in crate::backend) fn request(
         operation_type: &str,
         parameters: &[(&str, &str)],
@@ -99,7 +99,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Effects in one line: `+` writes, `-` removes, `<` reads.
+    /// Formats effects in one line: `+` writes, `-` removes, `<` reads.
     pub(in crate::backend) fn words(effects: &[Effect]) -> String {
         let word = |effect: &Effect| {
             let sign = match effect.kind {

@@ -1,6 +1,5 @@
-//! Failures of reading and writing on this machine. Whose fault one is decides its class, and
-//! thereby
-//! whether the operation is retried.
+//! Failures to read and write on this machine. The file that failed decides the class, and thereby
+//! whether the operation is retried: a user's file fails for good, a disk of ours may recover.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -20,7 +19,7 @@ pub(super) fn ours(error: DiskError) -> AttemptError {
     }
 }
 
-/// Returns the failure for an error with a file that the operation reads.
+/// Returns the failure to read a file that the operation names.
 pub(super) fn reading(error: DiskError) -> AttemptError {
     let path = error.path.display();
     match error.kind() {
@@ -39,7 +38,7 @@ pub(super) fn reading(error: DiskError) -> AttemptError {
     }
 }
 
-/// Returns the failure for an error with the copy in the log of a file that the operation reads.
+/// Returns the failure to read a spooled copy.
 pub(super) fn reading_copy(error: DiskError) -> AttemptError {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => AttemptError::permanent(
@@ -53,7 +52,7 @@ pub(super) fn reading_copy(error: DiskError) -> AttemptError {
     }
 }
 
-/// Returns the failure for a copy in the log that has another size than the copied file.
+/// Returns the failure for a spooled copy that differs in size from the file that was copied.
 pub(super) fn damaged_copy(path: &Path) -> AttemptError {
     AttemptError::permanent(
         "damaged_content",
@@ -64,7 +63,7 @@ pub(super) fn damaged_copy(path: &Path) -> AttemptError {
     )
 }
 
-/// Returns the failure for an error with the destination of the operation.
+/// Returns the failure to write the operation's destination.
 pub(super) fn writing(error: DiskError) -> AttemptError {
     let path = error.path.display();
     match error.kind() {
@@ -83,7 +82,7 @@ pub(super) fn writing(error: DiskError) -> AttemptError {
     }
 }
 
-/// Returns the failure for a name, or a target of a link, that is not UTF-8.
+/// Returns the failure for a file name or link target that is not UTF-8.
 pub(super) fn unsupported_name(path: &Path) -> AttemptError {
     AttemptError::permanent(
         "unsupported_name",

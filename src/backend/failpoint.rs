@@ -1,4 +1,4 @@
-//! Failpoints around what backends do.
+//! Failpoints around the attempts of a backend.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use super::{
 use crate::disk::Failpoints;
 use crate::operation::{Failure, Fields, Number, OperationId, OperationType, Outcome};
 
-/// A backend that passes `before:effect` and `after:effect` around every attempt, whatever comes of
-/// it.
+/// A backend that passes the points `before:effect` and `after:effect` around every attempt,
+/// whatever its result.
 #[derive(Debug)]
 pub struct FailpointBackend {
     backend: Arc<dyn Backend>,
@@ -18,7 +18,7 @@ pub struct FailpointBackend {
 }
 
 impl FailpointBackend {
-    /// `backend` with points.
+    /// Returns `backend` with failpoints around its attempts.
     pub fn new(backend: Arc<dyn Backend>, points: Arc<Failpoints>) -> FailpointBackend {
         FailpointBackend { backend, points }
     }

@@ -1,4 +1,4 @@
-//! Files and directories of the user, as operations read them.
+//! Files and directories of the user that operations read.
 
 use std::path::{Path, PathBuf};
 
@@ -8,17 +8,16 @@ use super::{Attempt, AttemptError, Request};
 use crate::disk::{Access, Disk, DiskFile, FileKind, Metadata};
 use crate::operation::Source;
 
-/// Bytes that are read or written at a time, which bounds how soon an attempt notices a request to
-/// stop.
-const BUFFER: usize = 256 << 10;
+/// The size of a read or write, in bytes. It bounds the delay after a request to stop.
+const BUFFER_LEN: usize = 256 << 10;
 
-/// Directories that are followed into each other, at most: each level takes room on the stack.
-const MAX_DEPTH: usize = 256;
+/// The deepest nesting of directories: each level takes space on the stack.
+const DEPTH_MAX: usize = 256;
 
-/// The state that a file on the disk is required to have.
+/// The state that a file must have to be read.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Expected<'a> {
-    /// Any.
+    /// Any state.
     Anything,
     /// The file that was logged, unchanged.
     AsLogged(&'a Source),
@@ -34,9 +33,8 @@ pub(super) struct UserFile<'a> {
     pub(super) expected: Expected<'a>,
 }
 
-/// Finds the file or directory at a path of the user, following a link there. If the log has a copy
-/// of
-/// it, the copy is read instead.
+/// Finds the file or directory at a path of the user, and follows a link there. If the log has a
+/// copy of the file, returns the copy.
 pub(super) fn find_user_file<'a>(
     disk: &dyn Disk,
     attempt: &Attempt,
@@ -66,25 +64,26 @@ pub(super) fn find_user_file<'a>(
     Ok(UserFile { path: path.to_owned(), kind, expected })
 }
 
-/// Fails if the file to be sent is not the one that was logged. For backends that let another
-/// program read it.
+/// Fails if the file to be sent is not the one that was logged. For backends whose files are read
+/// by another program.
 pub(super) fn check_source(disk: &dyn Disk, request: &Request) -> Result<()> {
     match (&request.source, &request.content, request.parameters.get("path")) {
         (Some(source), Some(copy), _) => {
-            let there = disk.metadata(copy).map_err(reading_copy)?;
-            if there.len == source.size { Ok(()) } else { Err(damaged_copy(copy)) }
+            let metadata = disk.metadata(copy).map_err(reading_copy)?;
+            if metadata.len == source.size { Ok(()) } else { Err(damaged_copy(copy)) }
         }
         (Some(source), None, Some(path)) => {
             let path = Path::new(path);
-            let there = disk.metadata(path).map_err(reading)?;
-            let how = "it is not the file that was logged";
-            if is_same(source, &there) { Ok(()) } else { Err(source_changed(path, how)) }
+            let metadata = disk.metadata(path).map_err(reading)?;
+            let reason = "it is not the file that was logged";
+            if is_same(source, &metadata) { Ok(()) } else { Err(source_changed(path, reason)) }
         }
         _ => Ok(()),
     }
 }
 
-/// Reads a file on the disk and computes its CID.
+/// Writes the content of a file to `sink`, and returns its node. Fails if the file is not what is
+/// expected, or changes while it is read.
 pub(super) fn read_user_file(
     disk: &dyn Disk,
     attempt: &Attempt,
@@ -103,7 +102,7 @@ pub(super) fn read_user_file(
     Ok(hasher.finish())
 }
 
-/// A file of the user while it is read.
+/// A file of the user that is being read.
 pub(super) struct Opened {
     pub(super) file: Box<dyn DiskFile>,
     /// Its metadata when it was opened.
@@ -113,7 +112,7 @@ pub(super) struct Opened {
 }
 
 impl Opened {
-    /// Opens the file. Fails if it is not what is expected.
+    /// Opens a file. Fails if it is not what is expected.
     pub(super) fn new(disk: &dyn Disk, path: &Path, expected: Expected<'_>) -> Result<Opened> {
         let failed = if matches!(expected, Expected::CopyOf(_)) { reading_copy } else { reading };
         let file = disk.open(path, Access::Read).map_err(failed)?;
@@ -130,10 +129,10 @@ impl Opened {
         }
     }
 
-    /// Fails if the file was written to since it was opened, or `read` is not its size.
+    /// Fails if the file has changed since it was opened, or if `read` is not its size.
     pub(super) fn check_read(&self, read: u64) -> Result<()> {
-        let after = self.file.metadata().map_err(self.failed)?;
-        if read != self.before.len || after != self.before {
+        let now = self.file.metadata().map_err(self.failed)?;
+        if read != self.before.len || now != self.before {
             return Err(self.changed());
         }
         Ok(())
@@ -147,12 +146,12 @@ impl Opened {
 
 #[cfg(feature = "s3")]
 impl Opened {
-    /// Returns its size in bytes when it was opened.
+    /// Returns the size in bytes when the file was opened.
     pub(super) fn len(&self) -> u64 {
         self.before.len
     }
 
-    /// Returns the time of its last change, in nanoseconds since 1970.
+    /// Returns the modification time when the file was opened, in nanoseconds since 1970.
     pub(super) fn mtime_ns(&self) -> i64 {
         self.before.mtime_ns
     }
@@ -182,14 +181,15 @@ pub(super) fn link_target(disk: &dyn Disk, path: &Path) -> Result<String> {
     target.into_os_string().into_string().map_err(|_| unsupported_name(path))
 }
 
-/// Hands a file to `sink` piece by piece. Returns the number of bytes.
+/// Writes a file to `sink` in chunks, and returns the number of bytes. Stops if the attempt is
+/// cancelled.
 pub(super) fn pump(
     attempt: &Attempt,
     file: &dyn DiskFile,
     failed: fn(crate::disk::DiskError) -> AttemptError,
     sink: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<u64> {
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; BUFFER_LEN];
     let mut offset = 0;
     loop {
         stop_if_asked(attempt)?;
@@ -218,9 +218,9 @@ pub(super) fn directory_node(children: &[Child], options: Options) -> Result<uni
 }
 
 pub(super) fn check_depth(path: &Path, depth: usize) -> Result<()> {
-    if depth > MAX_DEPTH {
+    if depth > DEPTH_MAX {
         let message =
-            format!("`{}` is nested more than {MAX_DEPTH} directories deep", path.display());
+            format!("`{}` is nested more than {DEPTH_MAX} directories deep", path.display());
         return Err(AttemptError::permanent("too_deep", message));
     }
     Ok(())
@@ -240,9 +240,9 @@ fn is_same(source: &Source, file: &Metadata) -> bool {
     (source.size, source.mtime_ns, source.inode) == (file.len, file.mtime_ns, file.inode)
 }
 
-fn source_changed(path: &Path, how: &str) -> AttemptError {
+fn source_changed(path: &Path, reason: &str) -> AttemptError {
     let message =
-        format!("`{}` changed: {how}; add it again to store the new content", path.display());
+        format!("`{}` changed: {reason}; add it again to store the new content", path.display());
     AttemptError::permanent("source_changed", message)
 }
 

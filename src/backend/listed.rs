@@ -1,4 +1,4 @@
-//! The output of `list`: a line of JSON for each entry.
+//! The output of `list`: one line of JSON per entry.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::backend::files::stop_if_asked;
 use crate::disk::{Disk, FileKind};
 use crate::operation::Outcome;
 
-/// Bytes of a listing that a receipt holds, at most.
-const MAX_RECEIPT: usize = 64 << 10;
+/// The longest listing that fits in a receipt, in bytes; also the size of a write to a file.
+const LISTING_MAX: usize = 64 << 10;
 
-/// One entry.
+/// One line of the output.
 #[derive(Debug, Serialize)]
 pub(super) struct ListedLine {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,7 +30,7 @@ pub(super) struct ListedLine {
     pub(super) pinned: Option<bool>,
 }
 
-/// Receives the entries as they are found.
+/// A function that receives each entry.
 pub(super) type Emit<'a> = &'a mut dyn FnMut(&ListedLine) -> Result<()>;
 
 /// Writes the entries that `list_to` finds to a file or, without a destination, into the receipt.
@@ -53,7 +53,7 @@ pub(super) fn write_listing(
         let mut listing = String::new();
         each(&mut |line| {
             listing.push_str(&line);
-            if listing.len() <= MAX_RECEIPT {
+            if listing.len() <= LISTING_MAX {
                 return Ok(());
             }
             let message =
@@ -76,7 +76,7 @@ pub(super) fn write_listing(
     let mut buffer = String::new();
     each(&mut |line| {
         buffer.push_str(&line);
-        if buffer.len() < MAX_RECEIPT {
+        if buffer.len() < LISTING_MAX {
             return Ok(());
         }
         file.write(std::mem::take(&mut buffer).as_bytes()).map_err(writing)
@@ -94,7 +94,7 @@ pub(super) fn write_listing(
 
 /// Returns a value as a line of JSON.
 pub(super) fn json_line(value: &impl Serialize) -> String {
-    // Cannot fail for what is written here: no maps with other keys than strings.
+    // Cannot fail: all keys of maps are strings.
     let mut line = serde_json::to_string(value).unwrap_or_default();
     line.push('\n');
     line

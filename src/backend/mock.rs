@@ -1,31 +1,28 @@
-//! The backend `mock`: takes as long and fails as often as configured, and has no effect.
+//! Backend `mock`: fails and takes time as configured, and has no effect.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::configured::{Configured, Context};
-use super::{
-    Attempt, AttemptError, AttemptStatus, Backend, OperationTypes, ParameterError, Request,
-    parameters,
-};
+use super::{Attempt, AttemptError, AttemptStatus, Backend, OperationTypes, Request};
 use crate::clock::Clock;
 use crate::config::MockSettings;
-use crate::operation::{Failure, FailureClass, Fields, OperationType, Outcome};
+use crate::operation::{Failure, FailureClass, Outcome};
 
-/// How soon an attempt notices a request to stop.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// The interval at which an attempt checks for a request to stop.
+const POLL: Duration = Duration::from_millis(20);
 
-/// How a [`MockBackend`] behaves.
+/// The behaviour of a [`MockBackend`].
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct MockOptions {
-    /// Which part of all attempts fails: 0 none, 1 all. They fail as transient.
+    /// The share of attempts that fail, 0 to 1. Their failures are transient.
     pub failure_rate: f64,
-    /// How long an attempt takes, in milliseconds.
+    /// The duration of every attempt, in milliseconds.
     pub latency_ms: u64,
-    /// Where chance comes from; without it every run is different.
+    /// The seed that decides which attempts fail. `None` means a different one in each process.
     pub seed: Option<u64>,
-    /// Whether it begins with an outage.
+    /// True if the backend is unreachable at first.
     pub offline: bool,
 }
 
@@ -50,7 +47,7 @@ pub struct MockBackend {
 }
 
 impl MockBackend {
-    /// Returns a backend that behaves as `options` say.
+    /// Returns a backend with this behaviour.
     pub fn new(clock: Arc<dyn Clock>, options: MockOptions) -> MockBackend {
         let random = options.seed.map(|seed| Mutex::new(fastrand::Rng::with_seed(seed)));
         MockBackend { clock, options, offline: AtomicBool::new(options.offline), random }
@@ -88,23 +85,15 @@ impl MockBackend {
             if left.is_zero() {
                 return Ok(());
             }
-            self.clock.sleep(left.min(PATIENCE));
+            self.clock.sleep(left.min(POLL));
         }
     }
 }
 
 impl Backend for MockBackend {
-    /// A rehearsal takes what a real backend would.
+    /// A rehearsal takes the operations that a real backend would.
     fn operation_types(&self) -> OperationTypes<'_> {
-        OperationTypes::Only(&parameters::TYPES)
-    }
-
-    fn check(
-        &self,
-        operation_type: &OperationType,
-        parameters: &Fields,
-    ) -> Result<(), ParameterError> {
-        parameters::check(operation_type.as_str(), parameters)
+        OperationTypes::Standard
     }
 
     fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome, AttemptError> {
@@ -149,7 +138,7 @@ impl Backend for MockBackend {
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
-    use crate::operation::{BackendName, Number, OperationId, Source, Time};
+    use crate::operation::{BackendName, Number, OperationId, OperationType, Source, Time};
 
     fn request(operation_type: &str) -> Request {
         Request {
@@ -169,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn results_say_that_they_are_not_real() {
+    fn receipts_say_that_the_effect_is_simulated() {
         let (backend, clock) = mock(MockOptions { latency_ms: 130, ..MockOptions::default() });
         let attempt = Attempt::default();
         let outcome = backend.execute(&request("add"), &attempt).unwrap();
@@ -183,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn it_fails_as_often_as_told_and_the_same_way_for_the_same_seed() {
+    fn failures_follow_the_rate_and_repeat_with_the_seed() {
         let run = |seed, failure_rate| -> Vec<bool> {
             let (backend, _) =
                 mock(MockOptions { seed: Some(seed), failure_rate, ..MockOptions::default() });
@@ -199,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_is_an_outage_until_it_ends_and_a_stop_is_heard() {
+    fn an_outage_lasts_until_it_is_ended_and_a_stop_is_noticed() {
         let (backend, _) = mock(MockOptions { offline: true, ..MockOptions::default() });
         let Err(AttemptError::Failed { failure, .. }) =
             backend.execute(&request("add"), &Attempt::default())

@@ -1,10 +1,10 @@
 //! Backends: the named destinations that carry operations out.
 //!
-//! A backend knows its own protocol, and neither the log nor the retry policy. The drain loop calls
-//! it; a [`Backend`] executes one operation at a time per thread, answers questions about earlier
-//! attempts, and reports its health. Everything that differs between kinds of backends is behind
-//! the trait: the operation types, the parameters, the targets that an operation touches, and what
-//! may be swept. [`Backends`] holds the backends of one log by name.
+//! A [`Backend`] knows its own protocol, but neither the log nor the retry policy. The drain loop
+//! has it execute operations, one per thread, and queries it about earlier attempts. All
+//! differences between kinds of backends are behind the trait: operation types, parameters, the
+//! targets that an operation touches, and the files to sweep. [`Backends`] holds the backends of
+//! one log by name.
 
 mod atomic;
 mod attempt;
@@ -45,7 +45,7 @@ use crate::operation::{
     BackendName, Failure, Fields, Number, OperationId, OperationType, Outcome, Source,
 };
 
-/// An operation, as its backend is asked to carry it out.
+/// An operation, as it is passed to its backend.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The operation's id: unique, and the same for every attempt.
@@ -61,32 +61,41 @@ pub struct Request {
     pub parameters: Fields,
     /// The file that the operation refers to, as it was when the operation was logged.
     pub source: Option<Source>,
-    /// A copy of that file in the log, to be read instead of it. The parameter `path` keeps the
-    /// original path, for names and content types.
+    /// The path of a copy in the log, which is read instead of that file. The parameter `path`
+    /// keeps the original path, for names and content types.
     pub content: Option<PathBuf>,
 }
 
 /// The operation types that a backend carries out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OperationTypes<'a> {
-    /// Every type; the backend refuses what it does not know when it is asked to execute it.
+    /// Every type. Attempts at types that the backend does not know fail.
     Any,
+    /// The standard types, such as `add`, `get` and `pin`, with their standard parameters.
+    /// Operations of other types are not logged.
+    Standard,
     /// These types alone. Operations of other types are not logged.
     Only(&'a [&'a str]),
 }
 
-impl OperationTypes<'_> {
+impl<'a> OperationTypes<'a> {
     /// Returns whether operations of this type are carried out.
     pub fn contains(self, operation_type: &OperationType) -> bool {
+        self.listed().is_none_or(|types| types.contains(&operation_type.as_str()))
+    }
+
+    /// Returns the types, or `None` if every type is carried out.
+    pub fn listed(self) -> Option<&'a [&'a str]> {
         match self {
-            OperationTypes::Any => true,
-            OperationTypes::Only(types) => types.contains(&operation_type.as_str()),
+            OperationTypes::Any => None,
+            OperationTypes::Standard => Some(&TYPES),
+            OperationTypes::Only(types) => Some(types),
         }
     }
 }
 
-/// The names by which a backend knows its targets, for texts that do not say which kind they are:
-/// the argument of `rm`, or the destination of archives.
+/// The names by which a backend knows its targets. They decide how a text that may be a path or a
+/// CID is read: the argument of `rm`, or the destination of archives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Addressing {
     /// The backend interprets names by itself. Arguments that begin with `/` are paths, others are
@@ -104,11 +113,11 @@ pub enum Addressing {
 ///
 /// - [`execute`](Backend::execute) returns `Ok` only if the operation took effect and will survive
 ///   a crash, as far as the destination can promise that.
-/// - If it cannot tell whether the operation took effect, it returns
+/// - If it does not know whether the operation took effect, it returns
 ///   [`AttemptError::UnknownOutcome`], never a failure: a failure is retried.
 /// - Methods may be called from several threads at once, for different operations. The drain loop
 ///   holds no lock of the log meanwhile, so a method may block.
-/// - A panic counts as an unknown outcome of the attempt; the drain loop and other backends go on.
+/// - A panic counts as an unknown outcome. The drain loop and other backends continue.
 ///
 /// # Which methods to implement
 ///
@@ -202,7 +211,9 @@ pub enum Addressing {
 /// # let _: &dyn Backend = &Notes::default();
 /// ```
 ///
-/// [`ClientBuilder::backend`](crate::ClientBuilder::backend) adds it to the backends of a log.
+/// [`ClientBuilder::backend`](crate::ClientBuilder::backend) adds it to the backends of a log. The
+/// example `custom_backend` of this crate does that in a complete program; run it with
+/// `cargo run --example custom_backend`.
 pub trait Backend: Send + Sync + fmt::Debug {
     /// Returns the operation types that the backend carries out. By default, all.
     fn operation_types(&self) -> OperationTypes<'_> {
@@ -213,13 +224,17 @@ pub trait Backend: Send + Sync + fmt::Debug {
     ///
     /// The operation's type is one of [`operation_types`](Backend::operation_types). The check
     /// must depend on its arguments and the configuration alone: it runs under no lock, and also
-    /// for many operations at once. By default, all parameters are accepted.
+    /// for many operations at once. By default, the parameters of
+    /// [standard types](OperationTypes::Standard) are checked, and others are accepted.
     fn check(
         &self,
-        _operation_type: &OperationType,
-        _parameters: &Fields,
+        operation_type: &OperationType,
+        parameters: &Fields,
     ) -> Result<(), ParameterError> {
-        Ok(())
+        match self.operation_types() {
+            OperationTypes::Standard => parameters::check(operation_type.as_str(), parameters),
+            OperationTypes::Any | OperationTypes::Only(_) => Ok(()),
+        }
     }
 
     /// Returns the kind of names by which the backend knows its targets.
@@ -239,7 +254,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// See [`AttemptError`]. The class of a failure decides whether the operation is retried.
     fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome, AttemptError>;
 
-    /// Finds out what became of an attempt whose outcome is unknown.
+    /// Returns the status of an attempt whose outcome is unknown.
     ///
     /// No attempt at the operation runs in this process meanwhile. The answer
     /// [`NotDone`](AttemptStatus::NotDone) lets the operation be executed again, so a backend
@@ -248,31 +263,27 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// # Errors
     ///
     /// A failure of class `outage` or `transient` leaves the question open: it is asked again
-    /// later.
-    /// A permanent failure ends the operation as `in_doubt`.
+    /// later. A permanent failure ends the operation as `in_doubt`.
     fn query_attempt(&self, request: &Request) -> Result<AttemptStatus, AttemptError>;
 
-    /// Returns what still runs of an attempt whose drain loop died, and how to end it, as a
-    /// sentence
-    /// for users.
+    /// Returns a sentence for users about an attempt that continues although its drain loop died:
+    /// what is running, and how to end it.
     ///
-    /// Must answer at once, without a network. By default, nothing.
+    /// Must answer at once, without a network. By default, `None`.
     fn detached_work(&self, _request: &Request) -> Option<String> {
         None
     }
 
-    /// Discards what was kept to answer [`query_attempt`](Backend::query_attempt): the outcome of
-    /// the operation's last attempt is durable.
+    /// Discards the state kept for [`query_attempt`](Backend::query_attempt), because the outcome
+    /// of the operation's last attempt is durable.
     ///
-    /// Not called if the process dies first; [`sweep`](Backend::sweep) removes what remains.
+    /// Not called if the process dies first: [`sweep`](Backend::sweep) removes what remains.
     fn release_attempt(&self, _number: Number) {}
 
-    /// Returns whether operations of this type can leave anything that
-    /// [`audit`](Backend::audit) could find.
+    /// Returns whether operations of this type may have an effect that
+    /// [`audit`](Backend::audit) can compare.
     ///
-    /// By default, `get`, `cat`, `download`, `list`, `rm` and `unpin` leave nothing, and every
-    /// other
-    /// type may.
+    /// By default, all types but `get`, `cat`, `download`, `list`, `rm` and `unpin`.
     fn is_auditable(&self, operation_type: &OperationType) -> bool {
         standard::is_auditable(operation_type)
     }
@@ -293,25 +304,25 @@ pub trait Backend: Send + Sync + fmt::Debug {
         Ok(AuditResult::NotApplicable)
     }
 
-    /// Returns the targets that an operation touches, so that an audit does not report as lost what
-    /// a later operation replaced or removed.
+    /// Returns the targets that an operation touches, so that an audit does not report a loss where
+    /// a later operation replaced or removed something.
     ///
     /// For an operation that has not completed, `outcome` is empty. Must not use the network. By
-    /// default, the standard operation types touch what their standard parameters name, and other
-    /// types touch nothing.
+    /// default, the standard operation types touch the targets in their standard parameters, and
+    /// other types touch nothing.
     fn effects(&self, request: &Request, outcome: &Outcome) -> Vec<Effect> {
         standard::effects(standard::Retention::UntilRemoved, request, outcome)
     }
 
-    /// Returns the operations of which attempts may have left something at the destination that is
-    /// invisible and costs storage, such as an unfinished upload.
+    /// Returns the operations whose attempts may have left invisible data at the destination that
+    /// occupies storage, such as an unfinished upload.
     ///
-    /// Must not use the network: the backend keeps notes of its own. By default, none.
+    /// Must not use the network: the backend keeps its own records. By default, none.
     fn orphans(&self) -> Vec<(Number, OperationId)> {
         Vec::new()
     }
 
-    /// Removes from the destination what attempts at an operation left there. The operation has
+    /// Removes the data that attempts at an operation left at the destination. The operation has
     /// ended, or no longer exists.
     ///
     /// Must succeed if there is nothing to remove.
@@ -321,10 +332,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Removes files that ended attempts left on this machine.
     ///
-    /// `is_needed` returns whether an operation may still be asked about; nothing of such an
-    /// operation may be removed. One drain loop at a time sweeps, and it starts no attempt
-    /// meanwhile. Must not use the network, and must bound its work per call. By default, there is
-    /// nothing to remove.
+    /// `is_needed` returns whether an operation may still be queried; the files of such an
+    /// operation must stay. One drain loop at a time sweeps, and it starts no attempt meanwhile.
+    /// Must not use the network, and must bound its work per call. By default, removes nothing.
     ///
     /// # Errors
     ///
@@ -337,6 +347,6 @@ pub trait Backend: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// The failure's message says what is wrong and what to do about it.
+    /// The failure's message names the problem and the next step.
     fn health(&self) -> Result<(), Failure>;
 }

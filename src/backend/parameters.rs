@@ -1,6 +1,5 @@
-//! The standard operations, parsed from their parameters. Parsing also checks operations before
-//! they
-//! are logged, so that an accepted operation can be executed.
+//! The standard operations and their parameters. The same parser checks an operation before it is
+//! logged and reads it for execution, so a logged operation is always readable.
 
 use std::path::PathBuf;
 
@@ -10,13 +9,13 @@ use super::{AttemptError, Request};
 use crate::operation::Fields;
 use crate::suggest;
 
-/// The standard operation types, which backends that store content by CID carry out.
+/// The standard operation types, for backends that store content by CID.
 pub const TYPES: [&str; 12] = [
     "add", "upload", "get", "cat", "download", "pin", "unpin", "rm", "list", "mkdir", "copy",
     "move",
 ];
 
-/// The parameters that have a meaning. Others are kept with the operation.
+/// The parameters of standard operations. Others are the user's, and kept with the operation.
 const NAMES: [&str; 14] = [
     "path",
     "destination",
@@ -40,8 +39,8 @@ pub fn check(operation_type: &str, parameters: &Fields) -> Parsed<()> {
     StandardOperation::read(operation_type, parameters, Options::default()).map(drop)
 }
 
-/// Refuses a parameter that is almost certainly one of `names`, misspelled: that it has no effect
-/// would go unnoticed. Other parameters are notes of the user.
+/// Fails if a parameter is almost certainly a misspelling of one of `names`, which would silently
+/// have no effect. Other parameters are the user's.
 pub(super) fn check_names(parameters: &Fields, names: &[&str]) -> Parsed<()> {
     for given in parameters.keys().filter(|given| !names.contains(&&given[..])) {
         if let Some(name) = names.iter().find(|name| suggest::is_typo_of(given, name)) {
@@ -52,13 +51,13 @@ pub(super) fn check_names(parameters: &Fields, names: &[&str]) -> Parsed<()> {
     Ok(())
 }
 
-/// The reason for which an operation's parameters are refused.
+/// The reason why an operation's parameters are refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ParameterError {
     /// A word for programs: `bad_parameters`, or `bad_path` for names that lead out of the tree.
     pub error_type: &'static str,
-    /// A sentence that names the parameter and says what is wrong with it.
+    /// A text that names the parameter and the problem.
     pub message: String,
 }
 
@@ -75,7 +74,7 @@ impl From<String> for ParameterError {
     }
 }
 
-/// An operation whose parameters turn out to be wrong when it is executed fails for good.
+/// An operation that was logged with invalid parameters fails permanently.
 impl From<ParameterError> for AttemptError {
     fn from(error: ParameterError) -> AttemptError {
         AttemptError::permanent(error.error_type, error.message)
@@ -104,7 +103,7 @@ pub(super) enum StandardOperation {
 /// The source of content.
 #[derive(Debug)]
 pub(super) enum Source {
-    /// A CID, and names of entries leading on from it.
+    /// A CID, and the path of an entry below it.
     Content(Cid, Vec<String>),
     /// A name in the tree.
     Name(Name),
@@ -122,7 +121,7 @@ pub(super) enum Listed {
 }
 
 impl StandardOperation {
-    /// Parses a request. Fails for good if its parameters are invalid.
+    /// Parses a request. Fails permanently if its parameters are invalid.
     pub(super) fn of(request: &Request, options: Options) -> Result<StandardOperation> {
         StandardOperation::read(request.operation_type.as_str(), &request.parameters, options)
             .map_err(AttemptError::from)
@@ -191,7 +190,7 @@ impl StandardOperation {
     }
 }
 
-/// A name in the tree of files: the parts of its path. The tree itself has none.
+/// A name in the tree of files, as the parts of its path. The root has none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Name(Vec<String>);
 
@@ -230,7 +229,7 @@ impl Name {
         &self.0
     }
 
-    /// Returns whether it is the other name, or inside it.
+    /// Returns whether the name is `other`, or below it.
     pub(super) fn is_below(&self, other: &Name) -> bool {
         self.0.starts_with(&other.0)
     }
@@ -296,7 +295,7 @@ impl<'a> Reader<'a> {
         Name::parse(self.required(name)?)
     }
 
-    /// A name other than that of the tree itself.
+    /// Reads a name other than that of the root.
     fn proper_name(&self, name: &str) -> Parsed<Name> {
         let parsed = self.name(name)?;
         if parsed.is_root() {
@@ -311,7 +310,8 @@ impl<'a> Reader<'a> {
         parse_cid(self.required("cid")?)
     }
 
-    /// A CID with a path, or a name in the tree; the parameter `cid` is always the former.
+    /// Reads a CID with a path, or a name in the tree. The parameter `cid` is always a CID. With
+    /// `names_first`, text without a leading `/` that is not a CID is a name.
     fn source(&self, names_first: bool) -> Parsed<Source> {
         match self.one_of("cid", "source")? {
             Some("cid") => content(self.required("cid")?),

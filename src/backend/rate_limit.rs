@@ -1,4 +1,4 @@
-//! A limit on the bytes per second that all attempts at one backend move together.
+//! A limit on the bytes per second of all attempts at one backend together.
 
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 
-/// How often a wait checks whether it was cancelled.
-const LOOK: Duration = Duration::from_millis(50);
+/// The interval at which a wait checks for cancellation.
+const POLL: Duration = Duration::from_millis(50);
 
-/// Delays attempts so that together they keep to a number of bytes per second. Unused time is not
-/// saved up.
+/// Delays attempts so that together they move at most a number of bytes per second. Unused time is
+/// not credited.
 #[derive(Debug)]
 pub struct RateLimiter {
     per_second: NonZeroU64,
@@ -25,20 +25,20 @@ impl RateLimiter {
         RateLimiter { per_second, clock, free_at: Mutex::default() }
     }
 
-    /// Blocks until `bytes` more are within the limit, or `is_over` returns true.
-    pub(super) fn wait(&self, bytes: u64, is_over: impl Fn() -> bool) {
-        let takes = Duration::from_secs_f64(bytes as f64 / self.per_second.get() as f64);
+    /// Blocks until `bytes` more are within the limit, or `is_cancelled` returns true.
+    pub(super) fn wait(&self, bytes: u64, is_cancelled: impl Fn() -> bool) {
+        let duration = Duration::from_secs_f64(bytes as f64 / self.per_second.get() as f64);
         let until = {
             let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
-            *free_at = self.clock.elapsed().max(*free_at).saturating_add(takes);
+            *free_at = self.clock.elapsed().max(*free_at).saturating_add(duration);
             *free_at
         };
-        while !is_over() {
+        while !is_cancelled() {
             let left = until.saturating_sub(self.clock.elapsed());
             if left.is_zero() {
                 break;
             }
-            self.clock.sleep(left.min(LOOK));
+            self.clock.sleep(left.min(POLL));
         }
     }
 }
@@ -51,11 +51,11 @@ mod tests {
     use crate::operation::Time;
 
     #[test]
-    fn all_who_share_it_keep_to_it_together_and_end_when_asked_to() {
+    fn attempts_share_one_limit_and_stop_waiting_when_cancelled() {
         let clock = Arc::new(ManualClock::new(Time::from_millis(0), 1));
-        let pace = Arc::new(RateLimiter::new(NonZeroU64::new(1000).unwrap(), clock.clone()));
+        let limiter = Arc::new(RateLimiter::new(NonZeroU64::new(1000).unwrap(), clock.clone()));
         let attempts =
-            [Attempt::rate_limited(Some(pace.clone())), Attempt::rate_limited(Some(pace))];
+            [Attempt::rate_limited(Some(limiter.clone())), Attempt::rate_limited(Some(limiter))];
         for nth in 0..10 {
             attempts[nth % 2].add_bytes(500);
         }

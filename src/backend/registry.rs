@@ -8,14 +8,14 @@ use super::configured::{Configured, Context};
 use super::ipfs;
 #[cfg(feature = "s3")]
 use super::s3;
-use super::{Backend, Effect, OperationTypes, Request, custom, local, mock, standard};
+use super::{Backend, Effect, Request, custom, local, mock, standard};
 use crate::clock::Clock;
 use crate::config::{BackendKind, BackendSettings, BackendType, Settings};
 use crate::disk::Disk;
 use crate::operation::{BackendName, Fields, OperationType, Outcome};
 use crate::suggest;
 
-/// The reason for which an operation cannot be logged for a backend.
+/// The reason why a backend does not accept an operation.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -24,7 +24,7 @@ pub enum Refusal {
     Unknown {
         /// The name.
         name: BackendName,
-        /// A name that looks like it.
+        /// The most similar name of a backend.
         suggestion: Option<BackendName>,
     },
     /// The type of the backend is not part of this build.
@@ -35,7 +35,7 @@ pub enum Refusal {
         /// Its type.
         backend_type: &'static str,
     },
-    /// The backend lacks a setting without which it cannot work.
+    /// The backend lacks a required setting.
     #[error("backend `{name}` has no `{key}`")]
     Unconfigured {
         /// The name.
@@ -48,12 +48,12 @@ pub enum Refusal {
     Unsupported {
         /// The name.
         name: BackendName,
-        /// The type of operation.
+        /// The operation type.
         operation_type: OperationType,
-        /// What it does carry out.
+        /// The operation types that it carries out.
         supported: Vec<String>,
     },
-    /// The parameters are incomplete or wrong.
+    /// A parameter is missing or invalid.
     #[error("{0}")]
     BadParameters(String),
 }
@@ -67,11 +67,11 @@ pub struct Backends {
 #[derive(Debug, Clone)]
 enum Known {
     Ready(Arc<dyn Backend>),
-    /// It lacks the setting `key`; `begun` if other settings of it are set.
+    /// It lacks the setting `key`; `is_begun` if others of its settings are set.
     Incomplete {
         backend: Arc<dyn Backend>,
         key: &'static str,
-        begun: bool,
+        is_begun: bool,
     },
     NotBuilt(BackendType),
 }
@@ -91,8 +91,7 @@ impl Backends {
         self.known.insert(name, Known::Ready(backend));
     }
 
-    /// Puts another one around each backend that can carry operations out; what it takes stays what
-    /// it was.
+    /// Replaces each backend that can carry operations out by a decorator of it.
     #[cfg(feature = "test-util")]
     pub fn wrap(&mut self, wrap: impl Fn(Arc<dyn Backend>) -> Arc<dyn Backend>) {
         for known in self.known.values_mut() {
@@ -110,8 +109,8 @@ impl Backends {
         }
     }
 
-    /// Returns the backend of this name, even if it lacks a setting: it knows what its operations
-    /// touched, and what it left on this machine.
+    /// Returns the backend of this name, even if it lacks a setting: it knows the targets of its
+    /// operations, and the files that it left on this machine.
     fn instance(&self, name: &BackendName) -> Option<&Arc<dyn Backend>> {
         match self.known.get(name)? {
             Known::Ready(backend) | Known::Incomplete { backend, .. } => Some(backend),
@@ -119,25 +118,25 @@ impl Backends {
         }
     }
 
-    /// Returns all backends with their names, those that lack a setting included.
+    /// Returns all backends with their names, including those that lack a setting.
     pub fn instances(&self) -> impl Iterator<Item = (&BackendName, &Arc<dyn Backend>)> {
         self.known.keys().filter_map(|name| Some((name, self.instance(name)?)))
     }
 
-    /// Returns the setting that a backend lacks, if other settings of it are set.
+    /// Returns the setting that a backend lacks, if others of its settings are set.
     pub fn missing_key(&self, name: &BackendName) -> Option<&'static str> {
         match self.known.get(name)? {
-            Known::Incomplete { key, begun: true, .. } => Some(key),
+            Known::Incomplete { key, is_begun: true, .. } => Some(key),
             Known::Ready(_) | Known::Incomplete { .. } | Known::NotBuilt(_) => None,
         }
     }
 
-    /// Returns all names, each with whether its backend can carry operations out.
+    /// Returns all names; the flag is true if the backend can carry operations out.
     pub fn names(&self) -> impl Iterator<Item = (&BackendName, bool)> {
         self.known.iter().map(|(name, known)| (name, matches!(known, Known::Ready(_))))
     }
 
-    /// Fails if an operation may not be logged.
+    /// Fails if the backend does not accept an operation with these parameters.
     pub fn check(
         &self,
         name: &BackendName,
@@ -154,7 +153,7 @@ impl Backends {
             }
             Some(Known::Ready(backend)) => {
                 let types = backend.operation_types();
-                if let OperationTypes::Only(supported) = types
+                if let Some(supported) = types.listed()
                     && !types.contains(operation_type)
                 {
                     return Err(Refusal::Unsupported {
@@ -170,8 +169,7 @@ impl Backends {
     }
 
     /// Returns the targets that an operation touches. If its backend is not configured, the
-    /// standard
-    /// parameters are read as the default of [`Backend::effects`] reads them.
+    /// standard parameters are read as the default of [`Backend::effects`] reads them.
     pub fn effects(&self, request: &Request, outcome: &Outcome) -> Vec<Effect> {
         match self.instance(&request.backend) {
             Some(backend) => backend.effects(request, outcome),
@@ -196,7 +194,7 @@ impl Backends {
     }
 }
 
-/// Builds a backend from its settings. Every built-in type has its line here, and nowhere else.
+/// Builds a backend from its settings. This is the only place that lists the built-in types.
 fn configure(settings: &BackendSettings, context: &Context<'_>) -> Known {
     let Configured { backend, missing } = match &settings.kind {
         BackendKind::Local(local) => local::configure(local, context),
@@ -211,8 +209,8 @@ fn configure(settings: &BackendSettings, context: &Context<'_>) -> Known {
     match missing {
         None => Known::Ready(backend),
         Some(key) => {
-            let begun = !settings.is_untouched(context.name);
-            Known::Incomplete { backend, key, begun }
+            let is_begun = !settings.is_untouched(context.name);
+            Known::Incomplete { backend, key, is_begun }
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Waiting for network calls on threads that may block.
+//! Network calls of backends, from threads that block.
 //!
-//! Backends are called by blocking threads, and the HTTP clients are asynchronous. A small Tokio
-//! runtime carries the exchanges; it is started with the first call. Every wait has a deadline, and
-//! ends soon after its attempt is cancelled.
+//! Backends are called by blocking threads, but the HTTP clients are asynchronous. Their calls run
+//! on a small Tokio runtime, which starts with the first call. Every wait has a deadline, and ends
+//! soon after its attempt is cancelled.
 
 use std::pin::pin;
 use std::sync::OnceLock;
@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::runtime::{Handle, Runtime};
 use tokio::time::Instant;
 
-use super::Attempt;
+use super::{Attempt, AttemptError};
+use crate::operation::Failure;
 
 /// The interval at which a wait checks for cancellation and for its deadline.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -161,6 +162,26 @@ pub(super) enum WaitError {
     TimedOut(String),
 }
 
+/// The possible effect of a call that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SideEffect {
+    None,
+    Possible,
+}
+
+impl SideEffect {
+    /// Returns the error for a call that failed without a definite answer.
+    pub fn error(self, failure: Failure) -> AttemptError {
+        match self {
+            SideEffect::None => AttemptError::from(failure),
+            SideEffect::Possible => AttemptError::UnknownOutcome(failure),
+        }
+    }
+}
+
+/// The longest time for a query about an earlier attempt.
+pub(super) const QUERY_TIMEOUT_MAX: Duration = Duration::from_secs(10);
+
 /// The time limits of a call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadline {
@@ -176,7 +197,13 @@ impl Deadline {
         Deadline { idle, until: total.map(|total| Instant::now() + total) }
     }
 
-    /// Returns a deadline `total` from now, progress or not.
+    /// Returns the deadline of a query about an earlier attempt: `idle` from now, and at most 10
+    /// seconds.
+    pub fn for_query(idle: Duration) -> Deadline {
+        Deadline::after(idle.min(QUERY_TIMEOUT_MAX))
+    }
+
+    /// Returns a deadline `total` from now, whatever the progress.
     pub fn after(total: Duration) -> Deadline {
         Deadline::new(total, Some(total))
     }

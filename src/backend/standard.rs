@@ -7,25 +7,24 @@ use super::parameters::{Name, StandardOperation};
 use super::unixfs::{Cid, Options};
 use crate::operation::{OperationType, Outcome};
 
-/// The types that read or remove: nothing is left that could be compared.
-const WITHOUT_TRACE: [&str; 6] = ["get", "cat", "download", "list", "rm", "unpin"];
+/// The types that read or remove, and leave nothing to compare.
+const NOT_AUDITABLE: [&str; 6] = ["get", "cat", "download", "list", "rm", "unpin"];
 
 /// Returns whether operations of this type may leave something to compare.
 pub(super) fn is_auditable(operation_type: &OperationType) -> bool {
-    !WITHOUT_TRACE.contains(&operation_type.as_str())
+    !NOT_AUDITABLE.contains(&operation_type.as_str())
 }
 
-/// How long a backend retains added content.
+/// The time for which a backend retains added content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Retention {
-    /// Until it is removed; pins are targets of their own.
+    /// Until it is removed; a pin is a separate target.
     UntilRemoved,
-    /// As long as it is pinned: the pin is the content.
+    /// While it is pinned: the pin and the content are one target.
     WhilePinned,
 }
 
-/// Returns the targets that an operation touches. A type that is not a standard one touches nothing
-/// that is known.
+/// Returns the targets that a standard operation touches. Nothing is known about other types.
 pub(super) fn effects(retention: Retention, request: &Request, outcome: &Outcome) -> Vec<Effect> {
     let parameters = &request.parameters;
     let Ok(operation) =

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use wal_cli::backend::{
-    Attempt, AttemptError, AttemptStatus, AuditResult, Backend, EffectKind, OperationTypes, Request,
+    Attempt, AttemptError, AttemptStatus, AuditResult, Backend, EffectKind, Request,
 };
 use wal_cli::operation::{
     BackendName, Failure, FailureClass, Fields, Number, OperationId, OperationType, Outcome,
@@ -170,7 +170,7 @@ pub fn all(bench: &Bench) {
 fn parameters(bench: &Bench) {
     let (backend, named) = (&bench.backend, |name: &str| OperationType::new(name).unwrap());
     let types = backend.operation_types();
-    let OperationTypes::Only(listed) = types else { return };
+    let Some(listed) = types.listed() else { return };
     assert!(listed.iter().all(|name| types.contains(&named(name))));
     assert!(!types.contains(&named("dance")));
     for operation_type in listed {

@@ -101,7 +101,7 @@ const RULES: &[(&str, RpcErrorClass)] = &[
     ("shutting down", transient(SHUTTING_DOWN, NODE_SHUTTING_DOWN)),
     ("shutdown", transient(SHUTTING_DOWN, NODE_SHUTTING_DOWN)),
     (
-        "someone else has the lock",
+        "else has the lock",
         transient("busy", "another program is using the node's repository"),
     ),
 ];

@@ -70,10 +70,10 @@ impl Mfs<'_> {
     pub(super) fn check_destination(&self, name: &Name, puts_directory: bool) -> Result<()> {
         match self.stat(&name.display())? {
             Some(stat) if stat.is_directory && !puts_directory => {
-                Err(occupied(name, "it is a directory"))
+                Err(destination_exists(name, "it is a directory"))
             }
             Some(stat) if !stat.is_directory && puts_directory => {
-                Err(occupied(name, "it is a file"))
+                Err(destination_exists(name, "it is a file"))
             }
             _ => Ok(()),
         }
@@ -84,7 +84,7 @@ impl Mfs<'_> {
         match self.stat(&name.display())? {
             Some(stat) if is_same_block(&stat.cid, cid) => return Ok(()),
             Some(stat) if stat.is_directory => {
-                return Err(occupied(name, "it is a directory with other content"));
+                return Err(destination_exists(name, "it is a directory with other content"));
             }
             _ => {}
         }
@@ -104,7 +104,7 @@ impl Mfs<'_> {
     pub(super) fn make_directory(&self, name: &Name) -> Result<Outcome> {
         let path = name.display();
         if let Some(stat) = self.stat(&path)?.filter(|stat| !stat.is_directory) {
-            return Err(occupied(name, &format!("it is a file of {} bytes", stat.size)));
+            return Err(destination_exists(name, &format!("it is a file of {} bytes", stat.size)));
         }
         let options = [("arg", &path[..]), ("parents", "true")];
         self.0.after_change("files/mkdir", self.0.rpc.execute("files/mkdir", &options))?;
@@ -140,9 +140,11 @@ impl Mfs<'_> {
                 return Ok(outcome_at(destination));
             }
             Some(present) if present.is_directory => {
-                return Err(occupied(destination, "it is a directory"));
+                return Err(destination_exists(destination, "it is a directory"));
             }
-            Some(_) if stat.is_directory => return Err(occupied(destination, "it is a file")),
+            Some(_) if stat.is_directory => {
+                return Err(destination_exists(destination, "it is a file"));
+            }
             _ => {}
         }
         if let Some((parent, _)) = to.rsplit_once('/').filter(|(parent, _)| !parent.is_empty()) {
@@ -209,7 +211,7 @@ fn outcome_at(name: &Name) -> Outcome {
     Outcome { destination: Some(name.display()), ..Outcome::default() }
 }
 
-fn occupied(name: &Name, reason: &str) -> AttemptError {
+fn destination_exists(name: &Name, reason: &str) -> AttemptError {
     let name = name.display();
     let message = format!("cannot write `{name}` on the node: {reason}; choose another name");
     AttemptError::permanent("destination_exists", message)

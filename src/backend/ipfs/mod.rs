@@ -25,18 +25,18 @@ use std::time::Duration;
 use super::configured::{Configured, Context};
 use super::errors::Result;
 use super::files::stop_if_asked;
-use super::parameters::{self, StandardOperation};
-use super::runtime::Deadline;
+use super::parameters::StandardOperation;
+use super::runtime::{Deadline, SideEffect};
 use super::standard::{self, Retention};
 use super::unixfs::{Cid, Options};
 use super::{
     Addressing, Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Effect, OperationTypes,
-    ParameterError, Request,
+    Request,
 };
 use crate::clock::Clock;
 use crate::config::{IpfsSettings, Secret};
 use crate::disk::Disk;
-use crate::operation::{Failure, FailureClass, Fields, OperationId, OperationType, Outcome};
+use crate::operation::{Failure, FailureClass, OperationId, Outcome};
 use dag::Dag;
 pub use http::Credentials;
 use http::{CallError, HttpClient, Timeouts};
@@ -91,9 +91,6 @@ pub(super) fn configure(ipfs: &IpfsSettings, context: &Context<'_>) -> Configure
     Configured { missing, ..Configured::complete(backend) }
 }
 
-/// The longest time for a query about an earlier attempt.
-const QUERY_TIMEOUT_MAX: Duration = Duration::from_secs(10);
-
 /// The time without queries after one that the node did not answer, because many may follow in a
 /// row.
 const QUERY_PAUSE: Duration = Duration::from_secs(5);
@@ -115,23 +112,6 @@ pub struct IpfsBackend {
 impl fmt::Debug for IpfsBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IpfsBackend").field("node", &self.node).finish_non_exhaustive()
-    }
-}
-
-/// The possible effect of a call that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SideEffect {
-    None,
-    Possible,
-}
-
-impl SideEffect {
-    /// Returns the error for a call that failed without a definite answer.
-    fn error(self, failure: Failure) -> AttemptError {
-        match self {
-            SideEffect::None => AttemptError::from(failure),
-            SideEffect::Possible => AttemptError::UnknownOutcome(failure),
-        }
     }
 }
 
@@ -168,7 +148,7 @@ impl IpfsBackend {
     }
 
     fn query_deadline(&self) -> Deadline {
-        Deadline::after(self.options.idle.min(QUERY_TIMEOUT_MAX))
+        Deadline::for_query(self.options.idle)
     }
 
     fn probe_deadline(&self) -> Deadline {
@@ -427,15 +407,7 @@ fn is_destructive(operation: &StandardOperation) -> bool {
 
 impl Backend for IpfsBackend {
     fn operation_types(&self) -> OperationTypes<'_> {
-        OperationTypes::Only(&parameters::TYPES)
-    }
-
-    fn check(
-        &self,
-        operation_type: &OperationType,
-        parameters: &Fields,
-    ) -> std::result::Result<(), ParameterError> {
-        parameters::check(operation_type.as_str(), parameters)
+        OperationTypes::Standard
     }
 
     fn addressing(&self) -> Addressing {

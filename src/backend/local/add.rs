@@ -1,4 +1,4 @@
-//! Taking files and trees into the store.
+//! Adding files and trees to the store.
 
 use std::path::Path;
 
@@ -6,11 +6,10 @@ use super::entry::{Entry, EntryKind};
 use super::listing;
 use super::origin::Origin;
 use super::{Attempt, AttemptError, LocalBackend, Outcome, Request};
-use crate::backend::atomic::Staged;
 use crate::backend::errors::{Result, ours};
 use crate::backend::files::{
     Expected, check_depth, directory_node, entries_on_disk, link_target, read_user_file,
-    unsupported_file,
+    stop_if_asked, unsupported_file,
 };
 use crate::backend::unixfs::{self, Child, Node, Options};
 use crate::disk::FileKind;
@@ -24,7 +23,7 @@ impl LocalBackend {
         recursive: bool,
         options: Options,
     ) -> Result<Outcome> {
-        let origin = Origin::of_user(self, attempt, path, recursive, request, options)?;
+        let origin = Origin::of_user(self.disk(), attempt, path, recursive, request, options)?;
         let node = match &origin {
             Origin::Disk { path, kind: FileKind::File, expected, .. } => {
                 self.add_file(attempt, path, *expected, options)?
@@ -45,21 +44,17 @@ impl LocalBackend {
         options: Options,
     ) -> Result<Node> {
         let mut staged = None;
-        let node = read_user_file(&*self.disk, attempt, path, expected, options, &mut |data| {
+        let node = read_user_file(self.disk(), attempt, path, expected, options, &mut |data| {
             let staged = match &mut staged {
                 Some(staged) => staged,
-                none => none.insert(self.stage_empty()?),
+                // Only now, because a missing source should not cost a write.
+                none => none.insert(self.store.stage_empty().map_err(ours)?),
             };
             staged.write(data).map_err(ours)
         })?;
-        let staged = staged.map_or_else(|| self.stage_empty(), Ok)?;
-        self.publish_file(staged, &node.cid, &options).map_err(ours)?;
+        let staged = staged.map_or_else(|| self.store.stage_empty(), Ok).map_err(ours)?;
+        self.store.publish_file(staged, &node.cid, &options).map_err(ours)?;
         Ok(node)
-    }
-
-    /// Made only once the source was opened: a missing source should not cost a write.
-    fn stage_empty(&self) -> Result<Staged<'_>> {
-        Staged::create(&*self.disk, self.tmp_path().map_err(ours)?).map_err(ours)
     }
 
     fn add_directory(
@@ -71,8 +66,8 @@ impl LocalBackend {
     ) -> Result<Node> {
         check_depth(path, depth)?;
         let mut entries = Vec::new();
-        for (name, kind) in entries_on_disk(&*self.disk, path)? {
-            super::stop_if_asked(attempt)?;
+        for (name, kind) in entries_on_disk(self.disk(), path)? {
+            stop_if_asked(attempt)?;
             let path = path.join(&name);
             let (kind, node) = match kind {
                 FileKind::File => {
@@ -82,7 +77,7 @@ impl LocalBackend {
                     (EntryKind::Directory, self.add_directory(attempt, &path, options, depth + 1)?)
                 }
                 FileKind::Symlink => {
-                    let target = link_target(&*self.disk, &path)?;
+                    let target = link_target(self.disk(), &path)?;
                     let node = unixfs::symlink(target.as_bytes(), options.cid_version);
                     (EntryKind::Symlink { target }, node)
                 }
@@ -101,18 +96,19 @@ impl LocalBackend {
             .map(|entry| Child { name: entry.name.clone(), node: entry.node() })
             .collect();
         let directory = directory_node(&children, options)?;
-        // From here on nobody may remove what the listing refers to without seeing the listing.
-        let _lock = self.lock(attempt)?;
+        // Under the lock, no process removes entries between this check and the publication of the
+        // listing, which protects them.
+        let _lock = self.directory.lock(attempt)?;
         for entry in entries.iter().filter(|entry| !matches!(entry.kind, EntryKind::Symlink { .. }))
         {
-            if self.find(&entry.cid).map_err(ours)?.is_none() {
+            if self.store.find(&entry.cid).map_err(ours)?.is_none() {
                 let message =
                     format!("`{}` was removed before its directory was stored", entry.name);
                 return Err(AttemptError::transient("removed_meanwhile", message));
             }
         }
         let text = listing::encode(directory.sharded, &entries);
-        self.publish_listing(&text, &directory.node.cid).map_err(ours)?;
+        self.store.publish_listing(&text, &directory.node.cid).map_err(ours)?;
         Ok(directory.node)
     }
 }

@@ -1,9 +1,9 @@
-//! Looking again at what was stored: content is read and hashed, names are found and what they
-//! stand for is hashed.
+//! Audits: stored content, and the files and directories of the tree, are read and hashed again.
 
 use super::entry::EntryKind;
 use super::errors::no_content;
-use super::origin::{Origin, Reading};
+use super::names::MERGED;
+use super::origin::{Origin, OriginReader};
 use super::{Attempt, AttemptError, LocalBackend, Outcome, Request, stop_if_asked};
 use crate::backend::atomic::{Shape, Tree};
 use crate::backend::effect::AuditResult;
@@ -14,32 +14,23 @@ use crate::backend::unixfs::{Child, Cid, CidVersion, Node, Options, Version};
 use crate::disk::FileKind;
 use crate::operation::FailureClass;
 
-/// The entry of a receipt by which a directory that was put into one that was there already is told
-/// from others: there,
-/// the whole has no CID that anybody has noted.
-pub(super) const MERGED: &str = "merged";
-
 impl LocalBackend {
-    pub(super) fn look_again(
+    pub(super) fn audit_operation(
         &self,
         request: &Request,
         outcome: &Outcome,
         attempt: &Attempt,
     ) -> Result<AuditResult> {
-        // A directory of the original may have been adopted without its operations' parameters.
+        // Operations adopted from the original system may lack their parameters.
         let Ok(operation) = StandardOperation::of(request, self.options) else {
             return Ok(AuditResult::NotApplicable);
         };
-        // A disk that is not mounted must not look like one from which everything was removed.
-        let mut parts = [self.content_dir(), self.files_dir(), self.pins_dir()].into_iter();
-        if !parts
-            .try_fold(false, |there, part| Ok(there || self.disk.exists(&part)?))
-            .map_err(ours)?
-        {
+        // A disk that is not mounted must not look like one without any content.
+        if !self.directory.exists().map_err(ours)? {
             let message = format!(
                 "no store at `{}`: mount its disk, or correct `path` of this backend; if the store \
                  is lost, create the directory `content` in it",
-                self.root.display()
+                self.directory.root.display()
             );
             return Err(AttemptError::failed(FailureClass::Outage, "not_found", message));
         }
@@ -48,7 +39,7 @@ impl LocalBackend {
                 Some(Ok(cid)) => self.audit_content(attempt, &cid),
                 _ => Ok(AuditResult::NotApplicable),
             },
-            StandardOperation::Pin { cid } => Ok(match self.has_pin(&cid).map_err(ours)? {
+            StandardOperation::Pin { cid } => Ok(match self.store.has_pin(&cid).map_err(ours)? {
                 true => AuditResult::Intact,
                 false => AuditResult::Missing(format!("{cid} is no longer pinned")),
             }),
@@ -56,31 +47,29 @@ impl LocalBackend {
                 attempt,
                 &destination,
                 outcome,
-                &[options, as_noted(outcome, request)],
+                &[options, options_of_cid(outcome, request)],
             ),
             StandardOperation::Copy { destination, .. } => self.audit_name(
                 attempt,
                 &destination,
                 outcome,
-                &[self.options, as_noted(outcome, request)],
+                &[self.options, options_of_cid(outcome, request)],
             ),
             StandardOperation::Move { destination, .. } => {
                 self.audit_name(attempt, &destination, outcome, &[])
             }
             StandardOperation::MakeDirectory { name } => Ok(match self.kind_of(&name)? {
                 Some(FileKind::Directory) => AuditResult::Intact,
-                Some(_) => {
-                    AuditResult::Altered(format!("`{}` is no longer a directory", name.display()))
-                }
-                None => gone(&name),
+                Some(_) => not_a_directory(&name),
+                None => missing(&name),
             }),
             _ => Ok(AuditResult::NotApplicable),
         }
     }
 
-    /// Whether content is there, and still has its CID; of a directory, all that is in it.
+    /// Compares content with its CID; of a directory, all content below it.
     fn audit_content(&self, attempt: &Attempt, cid: &Cid) -> Result<AuditResult> {
-        let checked = match self.entry_at(cid, &[]) {
+        let checked = match self.store.entry_at(cid, &[]) {
             Ok(entry) => self.check_content(attempt, &entry.kind, cid, 0),
             Err(error) => Err(error),
         };
@@ -94,7 +83,7 @@ impl LocalBackend {
                 ))
             }
             Err(AttemptError::Failed { failure, .. }) if failure.error_type == "not_found" => {
-                match self.find(cid).map_err(ours)? {
+                match self.store.find(cid).map_err(ours)? {
                     None => AuditResult::Missing(format!("{cid} is no longer in the store")),
                     Some(_) => AuditResult::Altered(format!(
                         "a part of the directory {cid} is no longer in the store"
@@ -114,13 +103,13 @@ impl LocalBackend {
     ) -> Result<()> {
         stop_if_asked(attempt)?;
         match kind {
-            EntryKind::File => self.read_content(attempt, cid, &mut |_| Ok(())),
+            EntryKind::File => self.store.read_content(attempt, cid, &mut |_| Ok(())),
             EntryKind::Symlink { .. } => Ok(()),
             EntryKind::Directory => {
-                check_depth(&self.root, depth)?;
-                for entry in self.read_listing(cid)?.entries {
+                check_depth(&self.directory.root, depth)?;
+                for entry in self.store.read_listing(cid)?.entries {
                     let is_stored = !matches!(entry.kind, EntryKind::Symlink { .. });
-                    if is_stored && self.find(&entry.cid).map_err(ours)?.is_none() {
+                    if is_stored && self.store.find(&entry.cid).map_err(ours)?.is_none() {
                         return Err(no_content(&entry.cid));
                     }
                     self.check_content(attempt, &entry.kind, &entry.cid, depth + 1)?;
@@ -130,9 +119,9 @@ impl LocalBackend {
         }
     }
 
-    /// What a name stands for; none: there is no such name.
+    /// Returns the kind of a name, or `None` if it does not exist.
     fn kind_of(&self, name: &Name) -> Result<Option<FileKind>> {
-        match self.named(name) {
+        match self.names.find(name) {
             Ok((_, kind)) => Ok(Some(kind)),
             Err(AttemptError::Failed { failure, .. })
                 if ["not_found", "bad_path"].contains(&&*failure.error_type) =>
@@ -143,37 +132,36 @@ impl LocalBackend {
         }
     }
 
-    /// Whether a name is there, and what it stands for has the CID that was noted, by one of these
-    /// ways to make it.
+    /// Compares a name with the CID of the outcome. The name is intact if its content has that CID
+    /// with one of the `candidates`, the options that may have been used.
     fn audit_name(
         &self,
         attempt: &Attempt,
         name: &Name,
         outcome: &Outcome,
-        ways: &[Options],
+        candidates: &[Options],
     ) -> Result<AuditResult> {
-        let Some(kind) = self.kind_of(name)? else { return Ok(gone(name)) };
+        let Some(kind) = self.kind_of(name)? else { return Ok(missing(name)) };
         let Some(Ok(cid)) = outcome.cid.as_deref().map(Cid::try_from) else {
             return Ok(AuditResult::Intact);
         };
         if outcome.receipt.contains_key(MERGED) {
-            let what = || format!("`{}` is no longer a directory", name.display());
-            return Ok(if kind == FileKind::Directory {
-                AuditResult::Intact
-            } else {
-                AuditResult::Altered(what())
+            return Ok(match kind {
+                FileKind::Directory => AuditResult::Intact,
+                _ => not_a_directory(name),
             });
         }
-        let path = self.locate(name)?;
+        let path = self.names.locate(name)?;
         let mut found = None;
-        for options in ways {
+        for options in candidates {
             let origin = Origin::Disk {
                 path: path.clone(),
                 kind,
                 expected: Expected::Anything,
                 options: *options,
             };
-            let node = measure(&Reading { backend: self, attempt, origin }, &path, 0)?;
+            let reader = OriginReader { store: &self.store, attempt, origin };
+            let node = node_of(&reader, &path, 0)?;
             if node.cid == cid {
                 return Ok(AuditResult::Intact);
             }
@@ -188,8 +176,8 @@ impl LocalBackend {
     }
 }
 
-/// What something is, read and not written.
-fn measure(tree: &impl Tree, path: &std::path::Path, depth: usize) -> Result<Node> {
+/// Reads a tree and returns its node.
+fn node_of(tree: &impl Tree, path: &std::path::Path, depth: usize) -> Result<Node> {
     match tree.shape()? {
         Shape::File => tree.read(&mut |_| Ok(())),
         Shape::Link(target) => Ok(tree.link_node(&target)),
@@ -197,7 +185,7 @@ fn measure(tree: &impl Tree, path: &std::path::Path, depth: usize) -> Result<Nod
             check_depth(path, depth)?;
             let mut nodes = Vec::with_capacity(children.len());
             for (name, child) in children {
-                let node = measure(&child, &path.join(&name), depth + 1)?;
+                let node = node_of(&child, &path.join(&name), depth + 1)?;
                 nodes.push(Child { name, node });
             }
             tree.node_of(&nodes)
@@ -205,16 +193,21 @@ fn measure(tree: &impl Tree, path: &std::path::Path, depth: usize) -> Result<Nod
     }
 }
 
-/// How a CID is made by default that looks like the noted one: the settings may have changed since.
-fn as_noted(outcome: &Outcome, request: &Request) -> Options {
+/// Returns Kubo's default options for CIDs of the outcome's version, overridden by the operation's
+/// parameters. The settings may have changed since the operation ran.
+fn options_of_cid(outcome: &Outcome, request: &Request) -> Options {
     let is_v0 = |cid: &str| Cid::try_from(cid).is_ok_and(|cid| cid.version() == Version::V0);
-    let usual = match outcome.cid.as_deref().is_some_and(is_v0) {
+    let defaults = match outcome.cid.as_deref().is_some_and(is_v0) {
         true => Options::default(),
         false => Options { cid_version: CidVersion::V1, raw_leaves: true, ..Options::default() },
     };
-    usual.overridden(&request.parameters).unwrap_or(usual)
+    defaults.overridden(&request.parameters).unwrap_or(defaults)
 }
 
-fn gone(name: &Name) -> AuditResult {
+fn not_a_directory(name: &Name) -> AuditResult {
+    AuditResult::Altered(format!("`{}` is no longer a directory", name.display()))
+}
+
+fn missing(name: &Name) -> AuditResult {
     AuditResult::Missing(format!("`{}` no longer exists", name.display()))
 }

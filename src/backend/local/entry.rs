@@ -1,4 +1,4 @@
-//! Entries of directories, as the store keeps them.
+//! Entries of stored directories.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ pub(super) enum EntryKind {
     Symlink { target: String },
 }
 
-/// One entry of a directory.
+/// An entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
     pub(super) name: String,
@@ -26,7 +26,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// Content known by its CID alone.
+    /// Returns an entry for content that is known by its CID alone.
     pub(super) fn unnamed(cid: Cid, kind: EntryKind, size: u64, dag_size: u64) -> Entry {
         Entry { name: String::new(), kind, cid, size, dag_size }
     }

@@ -1,11 +1,11 @@
-//! What is wrong with the store itself.
+//! Failures of the store itself.
 
 use std::path::Path;
 
 use crate::backend::AttemptError;
 use crate::backend::unixfs::Cid;
 
-/// The content is not what its CID says.
+/// Returns the failure for content that does not have its CID.
 pub(super) fn damaged(path: &Path, cid: &Cid) -> AttemptError {
     AttemptError::permanent(
         "damaged_content",

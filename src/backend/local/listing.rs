@@ -1,4 +1,4 @@
-//! Directories in the store: a small file with a line for each entry.
+//! Directories in the store, each a file with a line per entry; and the output of `list`.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{Entry, EntryKind};
 use super::errors::{damaged, no_content};
-use super::store::Found;
+use super::store::{ContentStore, Found};
 use super::{Attempt, AttemptError, LocalBackend, Outcome, Request};
 use crate::backend::errors::{Result, ours};
 use crate::backend::files::{entries_on_disk, link_target, parent_of};
@@ -22,14 +22,14 @@ struct Header {
     sharded: bool,
 }
 
-/// A directory of the store.
+/// A directory in the store.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub(super) node: Node,
     pub(super) entries: Vec<Entry>,
 }
 
-/// The file that keeps a directory.
+/// Returns the content of a directory's file.
 pub(super) fn encode(sharded: bool, entries: &[Entry]) -> Vec<u8> {
     let mut text = json_line(&Header { format: 1, sharded });
     for entry in entries {
@@ -45,8 +45,8 @@ fn decode(data: &[u8]) -> Option<(Header, Vec<Entry>)> {
     Some((header, entries))
 }
 
-impl LocalBackend {
-    /// A directory of the store, verified against its CID.
+impl ContentStore {
+    /// Reads a directory and verifies it against its CID.
     pub(super) fn read_listing(&self, cid: &Cid) -> Result<Listing> {
         match self.find(cid).map_err(ours)? {
             Some(Found::Directory { path, cid }) => self.read_listing_at(&path, &cid),
@@ -55,7 +55,7 @@ impl LocalBackend {
     }
 
     fn read_listing_at(&self, path: &Path, cid: &Cid) -> Result<Listing> {
-        let data = self.disk.read(path).map_err(ours)?;
+        let data = self.disk().read(path).map_err(ours)?;
         let (header, entries) = decode(&data).ok_or_else(|| damaged(path, cid))?;
         let children: Vec<Child> = entries
             .iter()
@@ -63,7 +63,7 @@ impl LocalBackend {
             .collect();
         let version =
             if cid.version() == unixfs::Version::V0 { CidVersion::V0 } else { CidVersion::V1 };
-        match unixfs::directory_of_shape(&children, version, header.sharded) {
+        match unixfs::directory_in_form(&children, version, header.sharded) {
             Ok(directory) if directory.node.cid == *cid => {
                 Ok(Listing { node: directory.node, entries })
             }
@@ -71,7 +71,7 @@ impl LocalBackend {
         }
     }
 
-    /// What a CID and a path below it stand for.
+    /// Returns the entry at a path below a CID; the CID itself for an empty path.
     pub(super) fn entry_at(&self, cid: &Cid, path: &[String]) -> Result<Entry> {
         let mut entry = match self.find(cid).map_err(ours)?.ok_or_else(|| no_content(cid))? {
             Found::File { cid, size, .. } => Entry::unnamed(cid, EntryKind::File, size, 0),
@@ -93,7 +93,9 @@ impl LocalBackend {
         }
         Ok(entry)
     }
+}
 
+impl LocalBackend {
     pub(super) fn list(
         &self,
         request: &Request,
@@ -101,7 +103,7 @@ impl LocalBackend {
         what: &Listed,
         destination: Option<&Path>,
     ) -> Result<Outcome> {
-        write_listing(&*self.disk, request, attempt, destination, &mut |emit| {
+        write_listing(self.disk(), request, attempt, destination, &mut |emit| {
             self.list_to(what, emit)
         })
     }
@@ -110,9 +112,9 @@ impl LocalBackend {
         match what {
             Listed::Content => self.list_content(emit)?,
             Listed::Directory(cid) => {
-                let entry = self.entry_at(cid, &[])?;
+                let entry = self.store.entry_at(cid, &[])?;
                 let entries = match entry.kind {
-                    EntryKind::Directory => self.read_listing(cid)?.entries,
+                    EntryKind::Directory => self.store.read_listing(cid)?.entries,
                     _ => vec![entry],
                 };
                 for Entry { name, kind, cid, size, .. } in entries {
@@ -143,20 +145,20 @@ impl LocalBackend {
     }
 
     fn list_name(&self, name: &Name, emit: Emit<'_>) -> Result<()> {
-        let (path, kind) = self.named(name)?;
+        let (path, kind) = self.names.find(name)?;
         let entries = match kind {
-            FileKind::Directory => entries_on_disk(&*self.disk, &path)?,
+            FileKind::Directory => entries_on_disk(self.disk(), &path)?,
             _ => vec![(path.file_name().unwrap_or_default().to_string_lossy().into_owned(), kind)],
         };
         let directory = if kind == FileKind::Directory { &path } else { parent_of(&path) };
         for (name, kind) in entries {
             let path = directory.join(&name);
             let size = match kind {
-                FileKind::File => Some(self.disk.symlink_metadata(&path).map_err(ours)?.len),
+                FileKind::File => Some(self.disk().symlink_metadata(&path).map_err(ours)?.len),
                 _ => None,
             };
             let target = if kind == FileKind::Symlink {
-                Some(link_target(&*self.disk, &path)?)
+                Some(link_target(self.disk(), &path)?)
             } else {
                 None
             };
@@ -172,13 +174,13 @@ impl LocalBackend {
     }
 
     fn list_content(&self, emit: Emit<'_>) -> Result<()> {
-        self.each_content(&mut |cid, kind, path| {
+        self.store.visit_all(&mut |cid, kind, path| {
             let size = match kind {
                 FileKind::Directory => None,
-                _ => Some(self.disk.metadata(path).map_err(ours)?.len),
+                _ => Some(self.disk().metadata(path).map_err(ours)?.len),
             };
             let kind = if kind == FileKind::Directory { "directory" } else { "file" };
-            let pinned = Some(self.has_pin(cid).map_err(ours)?);
+            let pinned = Some(self.store.has_pin(cid).map_err(ours)?);
             emit(&ListedLine {
                 name: None,
                 kind,

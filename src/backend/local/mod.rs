@@ -1,23 +1,26 @@
-//! The backend that needs nothing but a disk: content under its CID, and a tree of names.
+//! Backend `local`: content under its CID, and a tree of names, in a directory.
 //!
 //! ```text
 //! <root>/                     mode 0700
 //!   content/<xy>/<cid>        the content of a file; xy: the 2 characters before the last one
 //!   content/<xy>/<cid>.dir    a directory: a JSON line per entry, each with its own CID
-//!   content/<xy>/<cid>.layout how a file was cut into blocks, if not as its CID implies
+//!   content/<xy>/<cid>.layout the blocks of a file, if its CID does not imply them
 //!   files/                    a tree of names
-//!   pins/<cid>                an empty file: this CID, and what it leads to, is not to be removed
-//!   tmp/                      staging; what lies here under the name of a dead process is rubbish
-//!   lock                      held for moments while content is removed, pinned, or referred to
+//!   pins/<cid>                an empty file: protects this CID, and all content below it
+//!   tmp/                      files being written; those of dead processes are removed
+//!   lock                      held briefly to remove, pin or refer to content
 //! ```
 //!
-//! Nothing is reported as done before it survives a power cut: content is written in `tmp/`,
-//! synced,
-//! renamed, and its directory synced, and so is whatever was found to be there already, since the
-//! process that put it there may have been killed before it could do so.
+//! An operation is reported as done once it survives a power cut: content is written in `tmp/`,
+//! synced and renamed, and its directory is synced. Content that already existed is synced as well,
+//! because the process that wrote it may have died before it did so.
+//!
+//! [`StoreDirectory`] knows the files above, [`ContentStore`] what `content/` and `pins/` hold, and
+//! [`NameTree`] what `files/` holds. [`LocalBackend`] composes the operations from them.
 
 mod add;
 mod audit;
+mod directory;
 mod entry;
 mod errors;
 mod listing;
@@ -28,33 +31,26 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Once, PoisonError};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::{Arc, Once};
 
 use super::configured::{Configured, Context};
-use super::errors::{Result, ours};
-use super::files::{parent_of, stop_if_asked};
-use super::parameters::{self, StandardOperation};
+use super::errors::Result;
+use super::files::stop_if_asked;
+use super::parameters::StandardOperation;
 use super::unixfs::Options;
 use super::{
-    Addressing, Attempt, AttemptError, AttemptStatus, AuditResult, Backend, OperationTypes,
-    ParameterError, Request,
+    Addressing, Attempt, AttemptError, AttemptStatus, AuditResult, Backend, OperationTypes, Request,
 };
 use crate::clock::Clock;
 use crate::config::LocalSettings;
-use crate::disk::{Access, Disk, DiskFile, DiskResult};
-use crate::operation::{Failure, FailureClass, Fields, OperationType, Outcome};
+use crate::disk::Disk;
+use crate::operation::{Failure, FailureClass, Outcome};
+use directory::StoreDirectory;
+use names::NameTree;
 use origin::Origin;
-
-/// What lies longer than this in `tmp/` under the name of a dead process is swept.
-const RUBBISH_AGE_NS: i64 = 3_600_000_000_000;
-
-/// How long to pause before trying again to get the store's lock, which is held for moments.
-const LOCK_PAUSE: Duration = Duration::from_millis(5);
+use store::ContentStore;
 
 /// Builds the backend from its settings.
 pub(super) fn configure(local: &LocalSettings, context: &Context<'_>) -> Configured {
@@ -64,180 +60,64 @@ pub(super) fn configure(local: &LocalSettings, context: &Context<'_>) -> Configu
     Configured::complete(LocalBackend::new(disk, clock, root, Options::from(&local.unixfs)))
 }
 
-/// Carries operations out in a directory of this machine.
+/// A backend that carries operations out in a directory of this machine.
 #[derive(Debug)]
 pub struct LocalBackend {
-    disk: Arc<dyn Disk>,
-    clock: Arc<dyn Clock>,
-    root: PathBuf,
+    directory: Arc<StoreDirectory>,
+    store: ContentStore,
+    names: NameTree,
+    /// The options that decide the CIDs of new content.
     options: Options,
-    /// Directories known to survive a power cut.
-    durable: Mutex<HashSet<PathBuf>>,
-    /// Done once per process, at its first operation.
+    /// Runs the sweep of the first operation in this process.
     swept: Once,
-    /// Distinguishes this process's names in `tmp/`.
-    staged: AtomicU64,
 }
 
 impl LocalBackend {
-    /// A backend that keeps everything below `root`, which is made when it is first needed;
-    /// `options` say which CIDs content gets.
+    /// Returns a backend that keeps everything below `root`, which is created when it is first
+    /// needed. The options decide the CIDs of new content.
     pub fn new(
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
         root: PathBuf,
         options: Options,
     ) -> LocalBackend {
+        let directory = Arc::new(StoreDirectory::new(disk, clock, root));
         LocalBackend {
-            disk,
-            clock,
-            root,
+            store: ContentStore::new(directory.clone()),
+            names: NameTree::new(directory.clone()),
+            directory,
             options,
-            durable: Mutex::default(),
             swept: Once::new(),
-            staged: AtomicU64::new(0),
         }
     }
 
-    fn content_dir(&self) -> PathBuf {
-        self.root.join("content")
+    fn disk(&self) -> &dyn Disk {
+        &*self.directory.disk
     }
 
-    fn files_dir(&self) -> PathBuf {
-        self.root.join("files")
-    }
-
-    fn pins_dir(&self) -> PathBuf {
-        self.root.join("pins")
-    }
-
-    fn tmp_dir(&self) -> PathBuf {
-        self.root.join("tmp")
-    }
-
-    /// Makes a directory at or below the root, with parents, and makes sure once per process that
-    /// all of them are durable.
-    fn ensure_dir(&self, path: &Path) -> DiskResult<()> {
-        let known = |path: &Path| {
-            self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(path)
-        };
-        // It may have been removed since.
-        if known(path) && self.disk.exists(path)? {
-            return Ok(());
-        }
-        self.disk.create_dir_all_synced(path)?;
-        // It, or what the root is in, may be there only because a process made it that was killed
-        // before it could sync.
-        for directory in path.ancestors().filter(|path| !path.as_os_str().is_empty()) {
-            if known(directory) {
-                break;
-            }
-            match self.disk.sync_dir(parent_of(directory)) {
-                // Nobody made a directory here as us if we may not even read it.
-                Err(error)
-                    if error.kind() == ErrorKind::PermissionDenied
-                        && !directory.starts_with(&self.root) =>
-                {
-                    break;
-                }
-                synced => synced?,
-            }
-        }
-        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
-        durable.extend(
-            path.ancestors().take_while(|path| path.starts_with(&self.root)).map(PathBuf::from),
-        );
+    fn probe(&self) -> crate::disk::DiskResult<()> {
+        self.directory.probe()?;
+        self.sweep_or_leave();
         Ok(())
     }
 
-    /// A fresh name in `tmp/` that says which process it belongs to.
-    fn tmp_path(&self) -> DiskResult<PathBuf> {
-        let tmp = self.tmp_dir();
-        self.ensure_dir(&tmp)?;
-        let identity = self.disk.identity();
-        let nth = self.staged.fetch_add(1, Ordering::Relaxed);
-        Ok(tmp.join(format!(
-            "{}-{}-{nth}-{:08x}",
-            identity.pid,
-            identity.started,
-            self.clock.random() as u32
-        )))
-    }
-
-    /// Takes the store's lock; closing the file gives it up.
-    fn lock(&self, attempt: &Attempt) -> Result<Box<dyn DiskFile>> {
-        self.ensure_dir(&self.root).map_err(ours)?;
-        let file = self.disk.open(&self.root.join("lock"), Access::OpenOrCreate).map_err(ours)?;
-        while !file.try_lock().map_err(ours)? {
-            stop_if_asked(attempt)?;
-            self.clock.sleep(LOCK_PAUSE);
-        }
-        Ok(file)
-    }
-
-    /// Removes what dead processes left in `tmp/`.
-    fn sweep(&self) -> DiskResult<()> {
-        let now_ns = self.clock.now().as_millis().saturating_mul(1_000_000);
-        for entry in self.disk.list(&self.tmp_dir())? {
-            let mut owner =
-                entry.name.to_str().unwrap_or_default().split('-').map(str::parse::<u64>);
-            let (Some(Ok(pid)), Some(Ok(started))) = (owner.next(), owner.next()) else { continue };
-            let path = self.tmp_dir().join(&entry.name);
-            let Ok(metadata) = self.disk.symlink_metadata(&path) else { continue };
-            let alive = u32::try_from(pid).is_ok_and(|pid| self.disk.is_alive(pid, started));
-            if !alive && now_ns.saturating_sub(metadata.mtime_ns) > RUBBISH_AGE_NS {
-                self.disk.remove_tree(&path)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn probe(&self) -> DiskResult<()> {
-        const MARK: &[u8] = b"wal-cli health probe\n";
-        for directory in [self.content_dir(), self.files_dir(), self.pins_dir()] {
-            self.ensure_dir(&directory)?;
-        }
-        let path = self.tmp_path()?;
-        let written = self.disk.write_new_synced(&path, MARK).and_then(|()| self.disk.read(&path));
-        let removed = self.disk.remove_file(&path);
-        if written? != MARK {
-            let damaged = std::io::Error::new(
-                ErrorKind::InvalidData,
-                "the bytes read differ from those written",
-            );
-            return Err(crate::disk::DiskError::new("read back", &path, damaged));
-        }
-        removed?;
-        // What is left over costs room, not correctness: failing here is not a fault.
-        drop(self.sweep());
-        Ok(())
+    /// Sweeps `tmp/`. What cannot be removed costs space but no correctness, so errors are ignored.
+    fn sweep_or_leave(&self) {
+        drop(self.directory.sweep());
     }
 }
 
 impl Backend for LocalBackend {
     fn operation_types(&self) -> OperationTypes<'_> {
-        OperationTypes::Only(&parameters::TYPES)
-    }
-
-    fn check(
-        &self,
-        operation_type: &OperationType,
-        parameters: &Fields,
-    ) -> std::result::Result<(), ParameterError> {
-        parameters::check(operation_type.as_str(), parameters)
+        OperationTypes::Standard
     }
 
     fn addressing(&self) -> Addressing {
         Addressing::PathsAndCids
     }
 
-    fn execute(
-        &self,
-        request: &Request,
-        attempt: &Attempt,
-    ) -> std::result::Result<Outcome, AttemptError> {
-        // What is left over costs room, not correctness: failing here stops nothing.
-        self.swept.call_once(|| drop(self.sweep()));
+    fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome> {
+        self.swept.call_once(|| self.sweep_or_leave());
         let operation = StandardOperation::of(request, self.options)?;
         stop_if_asked(attempt)?;
         match operation {
@@ -245,7 +125,8 @@ impl Backend for LocalBackend {
                 self.add(request, attempt, &path, recursive, options)
             }
             StandardOperation::Upload { path, destination, recursive, options } => {
-                let origin = Origin::of_user(self, attempt, &path, recursive, request, options)?;
+                let origin =
+                    Origin::of_user(self.disk(), attempt, &path, recursive, request, options)?;
                 self.write_name(attempt, origin, &destination)
             }
             StandardOperation::Get { source, destination } => {
@@ -254,35 +135,35 @@ impl Backend for LocalBackend {
             StandardOperation::Cat { source, destination } => {
                 self.get(request, attempt, &source, &destination, false)
             }
-            StandardOperation::Pin { cid } => self.pin(attempt, &cid),
-            StandardOperation::Unpin { cid } => self.unpin(attempt, &cid),
+            StandardOperation::Pin { cid } => self.store.pin(attempt, &cid),
+            StandardOperation::Unpin { cid } => self.store.unpin(attempt, &cid),
             StandardOperation::RemoveContent { cid, recursive } => {
-                self.remove_content(attempt, &cid, recursive)
+                self.store.remove(attempt, &cid, recursive)
             }
             StandardOperation::RemoveName { name, recursive } => {
-                self.remove_name(attempt, &name, recursive)
+                self.names.remove(attempt, &name, recursive)
             }
             StandardOperation::List { what, destination } => {
                 self.list(request, attempt, &what, destination.as_deref())
             }
-            StandardOperation::MakeDirectory { name } => self.make_directory(&name),
+            StandardOperation::MakeDirectory { name } => self.names.make_directory(&name),
             StandardOperation::Copy { source, destination } => {
                 self.copy(attempt, &source, &destination)
             }
             StandardOperation::Move { source, destination } => {
-                self.move_name(&source, &destination)
+                self.names.rename(&source, &destination)
             }
         }
     }
 
-    fn query_attempt(&self, request: &Request) -> std::result::Result<AttemptStatus, AttemptError> {
+    fn query_attempt(&self, request: &Request) -> Result<AttemptStatus> {
         match StandardOperation::of(request, self.options)? {
-            StandardOperation::RemoveContent { cid, .. } => self.query_remove_content(&cid),
-            StandardOperation::RemoveName { name, .. } => self.query_remove_name(&name),
+            StandardOperation::RemoveContent { cid, .. } => self.store.query_remove(&cid),
+            StandardOperation::RemoveName { name, .. } => self.names.query_remove(&name),
             StandardOperation::Move { source, destination } => {
-                self.query_move(&source, &destination)
+                self.names.query_rename(&source, &destination)
             }
-            // Everything else ends in the same state however often it is done.
+            // All other operations are idempotent.
             _ => Ok(AttemptStatus::NotDone),
         }
     }
@@ -292,14 +173,14 @@ impl Backend for LocalBackend {
         request: &Request,
         outcome: &Outcome,
         attempt: &Attempt,
-    ) -> std::result::Result<AuditResult, AttemptError> {
-        self.look_again(request, outcome, attempt)
+    ) -> Result<AuditResult> {
+        self.audit_operation(request, outcome, attempt)
     }
 
     fn health(&self) -> std::result::Result<(), Failure> {
         let Err(error) = self.probe() else { return Ok(()) };
-        let root = self.root.display();
-        let (error_type, advice) = match error.kind() {
+        let root = self.directory.root.display();
+        let (error_type, hint) = match error.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
                 ("disk_full", format!("free some space on the disk of `{root}`"))
             }
@@ -312,7 +193,7 @@ impl Backend for LocalBackend {
             ),
             _ => ("io", format!("check the disk that `{root}` is on, or configure another path")),
         };
-        let message = format!("the local store is not usable: {error}; {advice}");
+        let message = format!("the local store is not usable: {error}; {hint}");
         Err(Failure { class: FailureClass::Outage, error_type: error_type.into(), message })
     }
 }

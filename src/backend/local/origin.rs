@@ -1,8 +1,9 @@
-//! Where content comes from, and getting it out of the store.
+//! The origins of content, and `get`, `cat`, `upload` and `copy`.
 
 use std::path::{Path, PathBuf};
 
 use super::entry::{Entry, EntryKind};
+use super::store::ContentStore;
 use super::{Attempt, AttemptError, LocalBackend, Outcome, Request};
 use crate::backend::atomic::{AtomicWriter, Shape, Tree};
 use crate::backend::errors::Result;
@@ -10,23 +11,23 @@ use crate::backend::files::{
     Expected, UserFile, directory_node, entries_on_disk, find_user_file, link_target,
     read_user_file, unsupported_file,
 };
-use crate::backend::parameters;
+use crate::backend::parameters::{self, Name, refuse_into_itself};
 use crate::backend::unixfs::{self, Child, Node, Options};
-use crate::disk::FileKind;
+use crate::disk::{Disk, FileKind};
 
-/// Something to be written: a file, a directory or a link.
+/// The origin of a file, directory or link.
 #[derive(Debug)]
 pub(super) enum Origin<'a> {
-    /// On the disk, as it is there.
+    /// On the disk.
     Disk { path: PathBuf, kind: FileKind, expected: Expected<'a>, options: Options },
-    /// In the store.
+    /// Content of the store.
     Content(Entry),
 }
 
 impl<'a> Origin<'a> {
-    /// What a path given by the user stands for.
+    /// Finds the file or directory at a path of the user.
     pub(super) fn of_user(
-        backend: &LocalBackend,
+        disk: &dyn Disk,
         attempt: &Attempt,
         path: &Path,
         recursive: bool,
@@ -34,27 +35,27 @@ impl<'a> Origin<'a> {
         options: Options,
     ) -> Result<Origin<'a>> {
         let UserFile { path, kind, expected } =
-            find_user_file(&*backend.disk, attempt, path, recursive, request)?;
+            find_user_file(disk, attempt, path, recursive, request)?;
         Ok(Origin::Disk { path, kind, expected, options })
     }
 }
 
-/// An origin with what it takes to read it.
-pub(super) struct Reading<'a> {
-    pub(super) backend: &'a LocalBackend,
+/// A reader of an origin.
+pub(super) struct OriginReader<'a> {
+    pub(super) store: &'a ContentStore,
     pub(super) attempt: &'a Attempt,
     pub(super) origin: Origin<'a>,
 }
 
-impl<'a> Reading<'a> {
-    fn child(&self, origin: Origin<'a>) -> Reading<'a> {
-        Reading { origin, ..*self }
+impl<'a> OriginReader<'a> {
+    fn child(&self, origin: Origin<'a>) -> OriginReader<'a> {
+        OriginReader { origin, ..*self }
     }
 }
 
-impl Tree for Reading<'_> {
+impl Tree for OriginReader<'_> {
     fn shape(&self) -> Result<Shape<Self>> {
-        let disk = &*self.backend.disk;
+        let disk = self.store.disk();
         match &self.origin {
             Origin::Disk { path, kind, options, .. } => match kind {
                 FileKind::File => Ok(Shape::File),
@@ -77,7 +78,7 @@ impl Tree for Reading<'_> {
                 EntryKind::File => Ok(Shape::File),
                 EntryKind::Symlink { target } => Ok(Shape::Link(target.clone())),
                 EntryKind::Directory => {
-                    let entries = self.backend.read_listing(&entry.cid)?.entries;
+                    let entries = self.store.read_listing(&entry.cid)?.entries;
                     let children = entries.into_iter();
                     Ok(Shape::Directory(
                         children
@@ -89,15 +90,15 @@ impl Tree for Reading<'_> {
         }
     }
 
-    /// Verified: content against its CID, a file on the disk against what it was when it was logged
-    /// and when reading began.
+    /// Verifies content against its CID, and a file on the disk against its state when it was
+    /// logged and when it was opened.
     fn read(&self, sink: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<Node> {
         match &self.origin {
             Origin::Disk { path, expected, options, .. } => {
-                read_user_file(&*self.backend.disk, self.attempt, path, *expected, *options, sink)
+                read_user_file(self.store.disk(), self.attempt, path, *expected, *options, sink)
             }
             Origin::Content(entry) => {
-                self.backend.read_content(self.attempt, &entry.cid, sink)?;
+                self.store.read_content(self.attempt, &entry.cid, sink)?;
                 Ok(entry.node())
             }
         }
@@ -119,7 +120,35 @@ impl Tree for Reading<'_> {
 }
 
 impl LocalBackend {
-    /// Writes content, or what has a name in the tree, to a path outside the store.
+    fn reader<'a>(&'a self, attempt: &'a Attempt, origin: Origin<'a>) -> OriginReader<'a> {
+        OriginReader { store: &self.store, attempt, origin }
+    }
+
+    /// Writes a file or a tree under a name.
+    pub(super) fn write_name(
+        &self,
+        attempt: &Attempt,
+        origin: Origin<'_>,
+        name: &Name,
+    ) -> Result<Outcome> {
+        self.names.write(&self.reader(attempt, origin), name)
+    }
+
+    pub(super) fn copy(
+        &self,
+        attempt: &Attempt,
+        source: &Name,
+        destination: &Name,
+    ) -> Result<Outcome> {
+        let (path, kind) = self.names.find(source)?;
+        refuse_into_itself(source, destination)?;
+        let origin =
+            Origin::Disk { path, kind, expected: Expected::Anything, options: self.options };
+        self.write_name(attempt, origin, destination)
+    }
+
+    /// Writes content, or a file or directory of the tree, to a path outside the store. With
+    /// `trees`, the source may be a directory or a link.
     pub(super) fn get(
         &self,
         request: &Request,
@@ -128,7 +157,7 @@ impl LocalBackend {
         destination: &Path,
         trees: bool,
     ) -> Result<Outcome> {
-        let origin = self.origin(source)?;
+        let origin = self.origin_of(source)?;
         let is_file = match &origin {
             Origin::Disk { kind, .. } => *kind == FileKind::File,
             Origin::Content(entry) => {
@@ -140,8 +169,8 @@ impl LocalBackend {
             let message = "`cat` is for files; use `get` for directories and links";
             return Err(AttemptError::permanent("is_directory", message));
         }
-        let writer = AtomicWriter::beside(&*self.disk, request, destination)?;
-        let node = writer.put(&Reading { backend: self, attempt, origin }, destination)?;
+        let writer = AtomicWriter::beside(self.disk(), request, destination)?;
+        let node = writer.put(&self.reader(attempt, origin), destination)?;
         Ok(Outcome {
             cid: Some(node.cid.to_string()),
             size: Some(node.size),
@@ -150,14 +179,14 @@ impl LocalBackend {
         })
     }
 
-    fn origin(&self, source: &parameters::Source) -> Result<Origin<'static>> {
+    fn origin_of(&self, source: &parameters::Source) -> Result<Origin<'static>> {
         use parameters::Source;
         match source {
             Source::Name(name) => {
-                let (path, kind) = self.named(name)?;
+                let (path, kind) = self.names.find(name)?;
                 Ok(Origin::Disk { path, kind, expected: Expected::Anything, options: self.options })
             }
-            Source::Content(cid, path) => self.entry_at(cid, path).map(Origin::Content),
+            Source::Content(cid, path) => self.store.entry_at(cid, path).map(Origin::Content),
         }
     }
 }

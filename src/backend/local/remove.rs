@@ -1,62 +1,57 @@
-//! Pins, and removing content.
+//! Pins, and the removal of content that nothing protects.
 
 use std::collections::HashSet;
 
 use super::entry::EntryKind;
 use super::errors::no_content;
-use super::store::{Found, canonical, forms};
-use super::{Attempt, AttemptError, AttemptStatus, LocalBackend, Outcome, stop_if_asked};
+use super::store::{ContentStore, Found, canonical, forms};
+use super::{Attempt, AttemptError, AttemptStatus, Outcome, stop_if_asked};
 use crate::backend::errors::{Result, ours};
 use crate::backend::unixfs::Cid;
 use crate::disk::{Access, DiskResult, FileKind};
 
-impl LocalBackend {
+impl ContentStore {
     pub(super) fn pin(&self, attempt: &Attempt, cid: &Cid) -> Result<Outcome> {
-        let _lock = self.lock(attempt)?;
+        let _lock = self.directory.lock(attempt)?;
         let found = self.find(cid).map_err(ours)?.ok_or_else(|| no_content(cid))?;
         if let Found::Directory { cid, .. } = &found {
-            // A pin promises all of it.
+            // A pin protects the entries as well, so all of them must exist.
             self.walk(attempt, cid, &mut HashSet::new(), true, &mut |_| Ok(()))?;
         }
-        let pins = self.pins_dir();
-        self.ensure_dir(&pins).map_err(ours)?;
+        let pins = self.directory.pins();
+        self.directory.ensure(&pins).map_err(ours)?;
         let name = pins.join(found.cid().to_string());
-        self.disk
+        self.disk()
             .open(&name, Access::OpenOrCreate)
             .and_then(|file| file.sync_all())
             .map_err(ours)?;
-        self.disk.sync_dir(&pins).map_err(ours)?;
+        self.disk().sync_dir(&pins).map_err(ours)?;
         Ok(Outcome { cid: Some(cid.to_string()), ..Outcome::default() })
     }
 
     pub(super) fn unpin(&self, attempt: &Attempt, cid: &Cid) -> Result<Outcome> {
-        let _lock = self.lock(attempt)?;
-        let pins = self.pins_dir();
-        self.ensure_dir(&pins).map_err(ours)?;
+        let _lock = self.directory.lock(attempt)?;
+        let pins = self.directory.pins();
+        self.directory.ensure(&pins).map_err(ours)?;
         for cid in forms(cid) {
-            self.disk.remove_if_present(&pins.join(cid.to_string())).map_err(ours)?;
+            self.disk().remove_if_present(&pins.join(cid.to_string())).map_err(ours)?;
         }
-        self.disk.sync_dir(&pins).map_err(ours)?;
+        self.disk().sync_dir(&pins).map_err(ours)?;
         Ok(Outcome { cid: Some(cid.to_string()), ..Outcome::default() })
     }
 
-    /// Whether this very CID is pinned.
+    /// Returns whether the CID itself is pinned, in either version.
     pub(super) fn has_pin(&self, cid: &Cid) -> DiskResult<bool> {
         for cid in forms(cid) {
-            if self.disk.exists(&self.pins_dir().join(cid.to_string()))? {
+            if self.disk().exists(&self.directory.pins().join(cid.to_string()))? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    pub(super) fn remove_content(
-        &self,
-        attempt: &Attempt,
-        cid: &Cid,
-        recursive: bool,
-    ) -> Result<Outcome> {
-        let _lock = self.lock(attempt)?;
+    pub(super) fn remove(&self, attempt: &Attempt, cid: &Cid, recursive: bool) -> Result<Outcome> {
+        let _lock = self.directory.lock(attempt)?;
         let found = self.find(cid).map_err(ours)?.ok_or_else(|| no_content(cid))?;
         let root = canonical(cid);
         let doomed = match &found {
@@ -67,9 +62,9 @@ impl LocalBackend {
                 );
                 return Err(AttemptError::permanent("is_directory", message));
             }
-            Found::Directory { .. } => self.tree(attempt, &root)?,
+            Found::Directory { .. } => self.tree_of(attempt, &root)?,
         };
-        let mut kept = self.protected_by_pins(attempt, &doomed)?;
+        let mut kept = self.pinned_of(attempt, &doomed)?;
         if kept.contains(&root) {
             let message = format!(
                 "{cid} is pinned, by itself or as part of a pinned directory; `unpin` it first"
@@ -77,9 +72,9 @@ impl LocalBackend {
             return Err(AttemptError::permanent("pinned", message));
         }
         if doomed.len() > 1 {
-            self.keep_what_others_need(attempt, &root, &doomed, &mut kept)?;
+            kept.extend(self.shared_of(attempt, &root, &doomed)?);
         }
-        // The directory itself goes last: until then the operation can be done again.
+        // The directory itself is removed last: until then the operation can be repeated.
         for cid in doomed.iter().filter(|cid| !kept.contains(*cid)) {
             stop_if_asked(attempt)?;
             self.delete(cid).map_err(ours)?;
@@ -87,7 +82,7 @@ impl LocalBackend {
         Ok(Outcome { cid: Some(cid.to_string()), ..Outcome::default() })
     }
 
-    pub(super) fn query_remove_content(&self, cid: &Cid) -> Result<AttemptStatus> {
+    pub(super) fn query_remove(&self, cid: &Cid) -> Result<AttemptStatus> {
         if self.find(cid).map_err(ours)?.is_some() {
             return Ok(AttemptStatus::NotDone);
         }
@@ -95,13 +90,13 @@ impl LocalBackend {
         Ok(AttemptStatus::Done(Outcome { cid: Some(cid.to_string()), ..Outcome::default() }))
     }
 
-    /// All content that a directory leads to, what is in it before itself.
-    fn tree(&self, attempt: &Attempt, root: &Cid) -> Result<Vec<Cid>> {
+    /// Returns a directory and all content below it, entries before their directory.
+    fn tree_of(&self, attempt: &Attempt, root: &Cid) -> Result<Vec<Cid>> {
         let mut all = Vec::new();
         let mut seen = HashSet::new();
-        let seen_files = &mut HashSet::new();
+        let mut listed = HashSet::new();
         self.walk(attempt, root, &mut seen, false, &mut |cid| {
-            if seen_files.insert(*cid) {
+            if listed.insert(*cid) {
                 all.push(*cid);
             }
             Ok(())
@@ -109,62 +104,56 @@ impl LocalBackend {
         Ok(all)
     }
 
-    /// Which of these are pinned, or part of something that is.
-    fn protected_by_pins(&self, attempt: &Attempt, doomed: &[Cid]) -> Result<HashSet<Cid>> {
+    /// Returns those of these CIDs that are pinned, by themselves or as part of a pinned directory.
+    fn pinned_of(&self, attempt: &Attempt, doomed: &[Cid]) -> Result<HashSet<Cid>> {
         let doomed: HashSet<&Cid> = doomed.iter().collect();
-        let mut kept = HashSet::new();
+        let mut pinned = HashSet::new();
         let mut seen = HashSet::new();
-        let pins = self.pins_dir();
-        self.ensure_dir(&pins).map_err(ours)?;
-        for entry in self.disk.list(&pins).map_err(ours)? {
+        let pins = self.directory.pins();
+        self.directory.ensure(&pins).map_err(ours)?;
+        for entry in self.disk().list(&pins).map_err(ours)? {
             let Some(pin) = entry.name.to_str().and_then(|name| Cid::try_from(name).ok()) else {
                 continue;
             };
             self.walk(attempt, &pin, &mut seen, false, &mut |cid| {
                 if doomed.contains(cid) {
-                    kept.insert(*cid);
+                    pinned.insert(*cid);
                 }
                 Ok(())
             })?;
         }
-        Ok(kept)
+        Ok(pinned)
     }
 
-    /// Adds to `kept` what directories other than those to be removed refer to.
-    fn keep_what_others_need(
-        &self,
-        attempt: &Attempt,
-        root: &Cid,
-        doomed: &[Cid],
-        kept: &mut HashSet<Cid>,
-    ) -> Result<()> {
+    /// Returns the content below `root` that directories outside of `doomed` refer to.
+    fn shared_of(&self, attempt: &Attempt, root: &Cid, doomed: &[Cid]) -> Result<HashSet<Cid>> {
         let removed: HashSet<&Cid> = doomed.iter().collect();
-        let mut needed = Vec::new();
-        self.each_content(&mut |cid, kind, _| {
+        let mut referenced = Vec::new();
+        self.visit_all(&mut |cid, kind, _| {
             stop_if_asked(attempt)?;
             if kind == FileKind::Directory && !removed.contains(&canonical(cid)) {
                 for entry in self.read_listing(cid)?.entries {
                     let cid = canonical(&entry.cid);
                     if cid != *root && removed.contains(&cid) {
-                        needed.push(cid);
+                        referenced.push(cid);
                     }
                 }
             }
             Ok(())
         })?;
-        let mut seen = HashSet::new();
-        for cid in needed {
+        let (mut shared, mut seen) = (HashSet::new(), HashSet::new());
+        for cid in referenced {
             self.walk(attempt, &cid, &mut seen, false, &mut |cid| {
-                kept.insert(*cid);
+                shared.insert(*cid);
                 Ok(())
             })?;
         }
-        Ok(())
+        Ok(shared)
     }
 
-    /// Calls `visit` with the canonical form of a CID and of all content that it leads to, what is
-    /// in a directory before the directory. Directories in `seen` are passed over, and so is what
-    /// is not there, unless it is `required`.
+    /// Calls `visit` with the canonical form of a CID and of all content below it, entries before
+    /// their directory. Skips directories in `seen`. Missing content is an error if `required` is
+    /// true, and skipped otherwise.
     fn walk(
         &self,
         attempt: &Attempt,

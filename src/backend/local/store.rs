@@ -1,27 +1,29 @@
-//! Content under its CID.
+//! The content of the store, and its directories, by CID.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::Attempt;
+use super::directory::StoreDirectory;
 use super::errors::{damaged, no_content};
-use super::{Attempt, LocalBackend};
 use crate::backend::atomic::Staged;
 use crate::backend::errors::{Result, ours};
 use crate::backend::files::{entries_on_disk, parent_of, pump};
 use crate::backend::unixfs::{
     Cid, CidVersion, DAG_PB, FileHasher, Options, RAW, SHA2_256, Version,
 };
-use crate::disk::{Access, DiskResult, FileKind};
+use crate::disk::{Access, Disk, DiskResult, FileKind};
 
-/// The name of a directory's file ends so.
+/// The suffix of a directory's file.
 const DIRECTORY: &str = ".dir";
 
-/// The name of the file that says how content was cut into blocks ends so.
+/// The suffix of the file with the layout of content.
 const LAYOUT: &str = ".layout";
 
-/// Content that is there, under the form of its CID that it was stored under.
+/// Stored content, and the form of its CID under which it is stored.
 #[derive(Debug)]
 pub(super) enum Found {
     /// A file.
@@ -38,7 +40,7 @@ impl Found {
     }
 }
 
-/// How a file was cut into blocks: one of the ways that give its CID.
+/// The layout of a file in blocks, which its CID depends on.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Layout {
     raw_leaves: bool,
@@ -52,8 +54,8 @@ impl Layout {
         Layout { raw_leaves, chunk_size, max_links }
     }
 
-    /// What Kubo does by default for CIDs of this version.
-    fn usual(cid: &Cid) -> Layout {
+    /// Returns Kubo's default for CIDs of this version.
+    fn default_for(cid: &Cid) -> Layout {
         Layout { raw_leaves: cid.version() == Version::V1, ..Layout::of(&Options::default()) }
     }
 
@@ -65,7 +67,7 @@ impl Layout {
     }
 }
 
-/// Computes the CID of content as it is read.
+/// Computes the CID of content while it is read.
 enum Verifier {
     /// One raw block, however large.
     Raw(Sha256),
@@ -81,7 +83,7 @@ impl Verifier {
         }
     }
 
-    fn agrees(self, cid: &Cid) -> bool {
+    fn matches(self, cid: &Cid) -> bool {
         match self {
             Verifier::Raw(hash) => cid.hash().digest() == &hash.finalize()[..],
             Verifier::Tree(hasher) => hasher.finish().cid == *cid,
@@ -89,13 +91,13 @@ impl Verifier {
     }
 }
 
-/// One form for all ways to write the same CID.
+/// Returns a CID in the one version by which CIDs of the same block are compared.
 pub(super) fn canonical(cid: &Cid) -> Cid {
     Cid::new_v1(cid.codec(), *cid.hash())
 }
 
-/// The same block under the other version, if it has one.
-fn twin(cid: &Cid) -> Option<Cid> {
+/// Returns the CID of the same block in the other version, if it has one.
+fn other_version(cid: &Cid) -> Option<Cid> {
     match cid.version() {
         Version::V0 => Some(canonical(cid)),
         Version::V1 if cid.codec() == DAG_PB && cid.hash().code() == SHA2_256 => {
@@ -105,39 +107,53 @@ fn twin(cid: &Cid) -> Option<Cid> {
     }
 }
 
-/// Both forms of a CID.
+/// Returns a CID in both versions, if it has two.
 pub(super) fn forms(cid: &Cid) -> impl Iterator<Item = Cid> {
-    [Some(*cid), twin(cid)].into_iter().flatten()
+    [Some(*cid), other_version(cid)].into_iter().flatten()
 }
 
-impl LocalBackend {
-    fn content_path(&self, cid: &Cid, suffix: &str) -> PathBuf {
-        let text = cid.to_string();
-        // The last character of a CID takes only some of all values; those before it take all.
-        let shard =
-            text.len().checked_sub(3).and_then(|start| text.get(start..start + 2)).unwrap_or("_");
-        self.content_dir().join(shard).join(format!("{text}{suffix}"))
+/// The content of a store, in `content/`, and its pins, in `pins/`.
+#[derive(Debug)]
+pub(super) struct ContentStore {
+    pub(super) directory: Arc<StoreDirectory>,
+}
+
+impl ContentStore {
+    pub(super) fn new(directory: Arc<StoreDirectory>) -> ContentStore {
+        ContentStore { directory }
     }
 
-    /// Content that is there, by either form of its CID.
+    pub(super) fn disk(&self) -> &dyn Disk {
+        &*self.directory.disk
+    }
+
+    fn content_path(&self, cid: &Cid, suffix: &str) -> PathBuf {
+        let text = cid.to_string();
+        // The last character of a CID has fewer possible values than those before it.
+        let shard =
+            text.len().checked_sub(3).and_then(|start| text.get(start..start + 2)).unwrap_or("_");
+        self.directory.content().join(shard).join(format!("{text}{suffix}"))
+    }
+
+    /// Finds content by either version of its CID.
     pub(super) fn find(&self, cid: &Cid) -> DiskResult<Option<Found>> {
         for cid in forms(cid) {
             let path = self.content_path(&cid, "");
-            match self.disk.symlink_metadata(&path) {
+            match self.disk().symlink_metadata(&path) {
                 Ok(metadata) => return Ok(Some(Found::File { path, cid, size: metadata.len })),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
             // Only dag-pb has directories.
             let path = self.content_path(&cid, DIRECTORY);
-            if cid.codec() == DAG_PB && self.disk.exists(&path)? {
+            if cid.codec() == DAG_PB && self.disk().exists(&path)? {
                 return Ok(Some(Found::Directory { path, cid }));
             }
         }
         Ok(None)
     }
 
-    /// Puts a file's content, already written and hashed, under its CID.
+    /// Stores a file's content, which is written and hashed, under its CID.
     pub(super) fn publish_file(
         &self,
         staged: Staged<'_>,
@@ -145,33 +161,37 @@ impl LocalBackend {
         options: &Options,
     ) -> DiskResult<()> {
         let layout = Layout::of(options);
-        // A raw root is one block: its hash is the content's. Elsewhere the CID does not tell.
-        if cid.codec() != RAW && layout != Layout::usual(cid) {
+        // A raw root is a single block. The layout of other content does not follow from its CID.
+        if cid.codec() != RAW && layout != Layout::default_for(cid) {
             let text = serde_json::to_vec(&layout).unwrap_or_default();
             self.publish(self.stage(&text)?, &self.content_path(cid, LAYOUT))?;
         }
         self.publish(staged, &self.content_path(cid, ""))
     }
 
-    /// Puts a directory's listing under its CID.
+    /// Stores a directory's listing under its CID.
     pub(super) fn publish_listing(&self, listing: &[u8], cid: &Cid) -> DiskResult<()> {
         self.publish(self.stage(listing)?, &self.content_path(cid, DIRECTORY))
     }
 
+    /// Returns a new empty file in `tmp/`.
+    pub(super) fn stage_empty(&self) -> DiskResult<Staged<'_>> {
+        Staged::create(self.disk(), self.directory.staging_path()?)
+    }
+
     fn stage(&self, data: &[u8]) -> DiskResult<Staged<'_>> {
-        let mut staged = Staged::create(&*self.disk, self.tmp_path()?)?;
+        let mut staged = self.stage_empty()?;
         staged.write(data)?;
         Ok(staged)
     }
 
     fn publish(&self, staged: Staged<'_>, path: &Path) -> DiskResult<()> {
-        let directory = parent_of(path);
-        self.ensure_dir(directory)?;
-        // What stands there already may be damaged; what was just read and hashed is not.
+        self.directory.ensure(parent_of(path))?;
+        // Replaces existing content, which may be damaged; the new content was just verified.
         staged.publish(path)
     }
 
-    /// Hands a file's content to `sink`, and says whether it was what its CID says.
+    /// Writes a file's content to `sink`. Fails, after the last byte, if it does not have its CID.
     pub(super) fn read_content(
         &self,
         attempt: &Attempt,
@@ -187,34 +207,34 @@ impl LocalBackend {
             let options = self.layout_of(&cid)?.options(&cid);
             Verifier::Tree(Box::new(FileHasher::new(options)))
         };
-        let file = self.disk.open(&path, Access::Read).map_err(ours)?;
+        let file = self.disk().open(&path, Access::Read).map_err(ours)?;
         pump(attempt, &*file, ours, &mut |data| {
             verifier.update(data);
             sink(data)
         })?;
-        if verifier.agrees(&cid) { Ok(()) } else { Err(damaged(&path, &cid)) }
+        if verifier.matches(&cid) { Ok(()) } else { Err(damaged(&path, &cid)) }
     }
 
     fn layout_of(&self, cid: &Cid) -> Result<Layout> {
         let path = self.content_path(cid, LAYOUT);
-        match self.disk.read(&path) {
+        match self.disk().read(&path) {
             Ok(data) => serde_json::from_slice(&data)
                 .ok()
-                // What a file on a disk says may be anything.
+                // Other values would make the hasher panic or loop.
                 .filter(|layout: &Layout| layout.chunk_size > 0 && layout.max_links > 1)
                 .ok_or_else(|| damaged(&path, cid)),
-            Err(error) if error.is_not_found() => Ok(Layout::usual(cid)),
+            Err(error) if error.is_not_found() => Ok(Layout::default_for(cid)),
             Err(error) => Err(ours(error)),
         }
     }
 
-    /// Removes content and what belongs to it; what is not there is passed over.
+    /// Removes content and its layout, in all versions of its CID.
     pub(super) fn delete(&self, cid: &Cid) -> DiskResult<()> {
         for path in forms(cid)
             .flat_map(|cid| ["", DIRECTORY, LAYOUT].map(|suffix| self.content_path(&cid, suffix)))
         {
-            match self.disk.remove_file(&path) {
-                Ok(()) => self.disk.sync_dir(parent_of(&path))?,
+            match self.disk().remove_file(&path) {
+                Ok(()) => self.disk().sync_dir(parent_of(&path))?,
                 Err(error) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
@@ -222,10 +242,10 @@ impl LocalBackend {
         Ok(())
     }
 
-    /// Makes it durable that content is gone.
+    /// Makes the removal of content durable.
     pub(super) fn sync_absence(&self, cid: &Cid) -> DiskResult<()> {
         for cid in forms(cid) {
-            match self.disk.sync_dir(parent_of(&self.content_path(&cid, ""))) {
+            match self.disk().sync_dir(parent_of(&self.content_path(&cid, ""))) {
                 Err(error) if !error.is_not_found() => return Err(error),
                 _ => {}
             }
@@ -233,24 +253,24 @@ impl LocalBackend {
         Ok(())
     }
 
-    /// Calls `visit` for all content, in the order of its places.
-    pub(super) fn each_content(
+    /// Calls `visit` for all content, in the order of its paths.
+    pub(super) fn visit_all(
         &self,
         visit: &mut dyn FnMut(&Cid, FileKind, &Path) -> Result<()>,
     ) -> Result<()> {
-        let content = self.content_dir();
-        self.ensure_dir(&content).map_err(ours)?;
-        for (shard, kind) in entries_on_disk(&*self.disk, &content)? {
+        let content = self.directory.content();
+        self.directory.ensure(&content).map_err(ours)?;
+        for (shard, kind) in entries_on_disk(self.disk(), &content)? {
             if kind != FileKind::Directory {
                 continue;
             }
             let directory = content.join(shard);
-            for (name, _) in entries_on_disk(&*self.disk, &directory)? {
+            for (name, _) in entries_on_disk(self.disk(), &directory)? {
                 let (text, kind) = match name.strip_suffix(DIRECTORY) {
                     Some(text) => (text, FileKind::Directory),
                     None => (&name[..], FileKind::File),
                 };
-                // Layouts, and files that somebody else put here, are no content.
+                // Layouts, and files of other programs, are not content.
                 if let Ok(cid) = Cid::try_from(text) {
                     visit(&cid, kind, &directory.join(&name))?;
                 }

@@ -1,15 +1,14 @@
-use crate::operation::Number;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::backend::parameters::{TYPES, check};
+use crate::backend::parameters::{ParameterError, TYPES, check};
 use crate::clock::ManualClock;
 use crate::disk::{Access, FileKind, Machine, MemoryDisk, OsDisk};
 use crate::operation::{
-    BackendName, FailureClass, Fields, OperationId, OperationType, Source, Time,
+    BackendName, FailureClass, Fields, Number, OperationId, OperationType, Source, Time,
 };
 
 const DAY: i64 = 86_400_000;
@@ -47,7 +46,7 @@ fn on_disk() -> (Bench, tempfile::TempDir) {
     )
 }
 
-/// A store, and the disk on which the files of its user are.
+/// A store, and the disk with the files of its user.
 struct Bench {
     backend: Arc<dyn Backend>,
     disk: Arc<dyn Disk>,
@@ -55,7 +54,7 @@ struct Bench {
     home: PathBuf,
 }
 
-/// A request with an id of its own.
+/// Returns a request with a new id.
 fn request(operation_type: &str, parameters: &[(&str, &str)]) -> Request {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let parameters: Fields =
@@ -95,7 +94,7 @@ impl Bench {
         self.disk.read(&self.home.join(name)).unwrap()
     }
 
-    fn there(&self, name: &str) -> bool {
+    fn exists(&self, name: &str) -> bool {
         self.disk.symlink_metadata(&self.home.join(name)).is_ok()
     }
 
@@ -119,7 +118,7 @@ impl Bench {
             .unwrap_or_else(|error| panic!("{operation_type} {parameters:?} failed: {error:?}"))
     }
 
-    /// The `error_type` of a failure that must be permanent, and must say more than a word.
+    /// Runs an operation that must fail permanently, with a real message. Returns its `error_type`.
     fn refused(&self, operation_type: &str, parameters: &[(&str, &str)]) -> String {
         match self.run(operation_type, parameters) {
             Err(AttemptError::Failed { failure, .. }) => {
@@ -131,12 +130,12 @@ impl Bench {
         }
     }
 
-    fn ask(&self, operation_type: &str, parameters: &[(&str, &str)]) -> AttemptStatus {
+    fn query(&self, operation_type: &str, parameters: &[(&str, &str)]) -> AttemptStatus {
         self.backend.query_attempt(&request(operation_type, parameters)).unwrap()
     }
 
-    /// Names left lying around by unfinished work, in the user's directory.
-    fn litter(&self) -> Vec<String> {
+    /// Returns the staging files in the user's directory.
+    fn staging_files(&self) -> Vec<String> {
         let names = self
             .disk
             .list(&self.home)
@@ -147,7 +146,7 @@ impl Bench {
     }
 }
 
-/// All files below a directory.
+/// Returns all files below a directory.
 fn files(disk: &dyn Disk, directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in disk.list(directory).unwrap() {
@@ -164,7 +163,7 @@ fn files(disk: &dyn Disk, directory: &Path) -> Vec<PathBuf> {
 const HELLO_CID: &str = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o";
 
 #[test]
-fn content_goes_when_nothing_holds_it() {
+fn content_is_removed_only_if_no_pin_protects_it() {
     let (bench, _) = on_memory(&Machine::new());
     let absent = "QmbFMke1KXqnYyBBWxB74N4c5SBnJMVAiMNRcGu6x1AwQH";
     assert_eq!(
@@ -177,9 +176,9 @@ fn content_goes_when_nothing_holds_it() {
     bench.ok("pin", &[("cid", HELLO_CID)]);
     assert_eq!(bench.refused("rm", &[("cid", HELLO_CID)]), "pinned");
     bench.ok("unpin", &[("cid", HELLO_CID)]);
-    assert_eq!(bench.ask("rm", &[("cid", HELLO_CID)]), AttemptStatus::NotDone);
+    assert_eq!(bench.query("rm", &[("cid", HELLO_CID)]), AttemptStatus::NotDone);
     bench.ok("rm", &[("cid", HELLO_CID)]);
-    assert!(matches!(bench.ask("rm", &[("cid", HELLO_CID)]), AttemptStatus::Done(_)));
+    assert!(matches!(bench.query("rm", &[("cid", HELLO_CID)]), AttemptStatus::Done(_)));
     assert_eq!(bench.refused("pin", &[("cid", HELLO_CID)]), "not_found");
     assert_eq!(
         bench.refused("cat", &[("cid", HELLO_CID), ("destination", &bench.path("x"))]),
@@ -188,7 +187,7 @@ fn content_goes_when_nothing_holds_it() {
 }
 
 #[test]
-fn a_pin_protects_what_is_in_a_pinned_directory() {
+fn a_pin_protects_the_entries_of_a_directory() {
     let (bench, _) = on_memory(&Machine::new());
     bench.write("top/hello.txt", b"hello world\n");
     let cid = bench.ok("add", &[("path", &bench.path("top")), ("recursive", "true")]).cid.unwrap();
@@ -204,7 +203,7 @@ fn a_pin_protects_what_is_in_a_pinned_directory() {
 }
 
 #[test]
-fn a_copy_is_read_in_place_of_its_source_which_may_be_anything_by_now() {
+fn a_spooled_copy_is_read_instead_of_its_changed_source() {
     let (bench, _) = on_memory(&Machine::new());
     let path = bench.write("changing", b"one");
     let mut add = request("add", &[("path", &path)]);
@@ -217,7 +216,7 @@ fn a_copy_is_read_in_place_of_its_source_which_may_be_anything_by_now() {
     };
     assert_eq!(refused(&add), (FailureClass::Permanent, "source_changed".into()));
     add.content = Some(bench.write("copy.of.changing", b"one").into());
-    for path in ["changing", "that is gone"] {
+    for path in ["changing", "no longer exists"] {
         add.parameters.insert("path".into(), bench.path(path));
         assert_eq!(bench.backend.execute(&add, &Attempt::default()), Ok(one.clone()));
         let mut upload =
@@ -233,7 +232,7 @@ fn a_copy_is_read_in_place_of_its_source_which_may_be_anything_by_now() {
 }
 
 #[test]
-fn nothing_is_left_lying_about() {
+fn no_staging_files_are_left() {
     let (bench, directory) = on_disk();
     let hello = bench.write("hello.txt", b"hello world\n");
     bench.ok("upload", &[("path", &hello), ("destination", "/a/b/hello.txt")]);
@@ -243,18 +242,18 @@ fn nothing_is_left_lying_about() {
     attempt.cancel();
     let get = request("get", &[("cid", HELLO_CID), ("destination", &bench.path("stopped"))]);
     assert_eq!(bench.backend.execute(&get, &attempt), Err(AttemptError::Stopped));
-    assert!(!bench.there("stopped"));
-    assert_eq!(bench.litter(), Vec::<String>::new());
+    assert!(!bench.exists("stopped"));
+    assert_eq!(bench.staging_files(), Vec::<String>::new());
     assert!(bench.disk.list(&directory.path().join("deep/store/tmp")).unwrap().is_empty());
 }
 
 #[test]
-fn bad_parameters_are_found_before_anything_is_logged() {
+fn invalid_parameters_are_refused_before_logging() {
     let fields = |pairs: &[(&str, &str)]| -> Fields {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     };
     const CID: &str = HELLO_CID;
-    for (operation_type, parameters, complaint) in [
+    for (operation_type, parameters, expected) in [
         ("add", &[][..], "`path`"),
         ("add", &[("path", "/a"), ("recursive", "yes")], "recursive"),
         ("add", &[("path", "/a"), ("chunk_size", "x")], "chunk_size"),
@@ -274,7 +273,7 @@ fn bad_parameters_are_found_before_anything_is_logged() {
     ] {
         let ParameterError { message, .. } =
             check(operation_type, &fields(parameters)).unwrap_err();
-        assert!(message.contains(complaint), "{operation_type} {parameters:?}: {message}");
+        assert!(message.contains(expected), "{operation_type} {parameters:?}: {message}");
     }
     let bench = on_disk().0;
     let takes =
@@ -289,7 +288,7 @@ fn bad_parameters_are_found_before_anything_is_logged() {
 }
 
 #[test]
-fn content_lies_plainly_under_its_cid_with_its_layout_only_where_needed() {
+fn content_is_stored_unchanged_with_a_layout_only_if_needed() {
     let (bench, _) = on_memory(&Machine::new());
     let path = bench.write("f", &[1; 3000]);
     let cid = bench.ok("add", &[("path", &path)]).cid.unwrap();
@@ -298,7 +297,7 @@ fn content_lies_plainly_under_its_cid_with_its_layout_only_where_needed() {
     assert_eq!(files(&*bench.disk, Path::new("/var/store/content")), [PathBuf::from(&place)]);
     assert_eq!(bench.disk.read(Path::new(&place)).unwrap(), [1; 3000]);
 
-    // Read back by the other form of the same CID.
+    // It is found by the other version of the CID as well.
     let other = store::forms(&place.rsplit('/').next().unwrap().try_into().unwrap())
         .nth(1)
         .unwrap()
@@ -320,7 +319,7 @@ fn content_lies_plainly_under_its_cid_with_its_layout_only_where_needed() {
     .enumerate()
     {
         let cid = bench.ok("add", &[parameters, &[("path", &path)]].concat()).cid.unwrap();
-        // The layout has to be found again to verify the content.
+        // Verifying the content requires its layout.
         let out = format!("out{index}");
         bench.ok("get", &[("cid", &cid), ("destination", &bench.path(&out))]);
         assert_eq!(bench.read(&out), [1; 3000]);
@@ -331,7 +330,7 @@ fn content_lies_plainly_under_its_cid_with_its_layout_only_where_needed() {
 }
 
 #[test]
-fn damaged_content_is_never_handed_out() {
+fn damaged_content_is_never_returned() {
     let machine = Machine::new();
     let (bench, _) = on_memory(&machine);
     bench.write("d/file", &[5; 300_000]);
@@ -344,14 +343,14 @@ fn damaged_content_is_never_handed_out() {
     for cid in [&cid, &directory] {
         let get = [("cid", &cid[..]), ("destination", &bench.path("out")[..])];
         assert_eq!(bench.refused("get", &get), "damaged_content");
-        assert!(!bench.there("out"));
+        assert!(!bench.exists("out"));
     }
-    assert!(bench.litter().is_empty());
-    // The way out that the message names.
+    assert!(bench.staging_files().is_empty());
+    // The next step that the message names.
     bench.ok("rm", &[("cid", &cid)]);
     bench.ok("add", &[("path", &bench.path("d/file"))]);
     bench.ok("get", &[("cid", &cid), ("destination", &bench.path("out"))]);
-    // Content of another length is seen, and mended, without that.
+    // Content of another length is repaired by adding it again.
     let place = files(&*bench.disk, Path::new("/var/store/content"))
         .into_iter()
         .find(|path| path.ends_with(&cid));
@@ -361,7 +360,7 @@ fn damaged_content_is_never_handed_out() {
 }
 
 #[test]
-fn removing_a_tree_leaves_what_others_need() {
+fn removing_a_tree_keeps_content_of_other_trees() {
     let (bench, _) = on_memory(&Machine::new());
     bench.write("a/shared/one", b"one");
     bench.write("a/two", b"two");
@@ -431,7 +430,7 @@ fn a_file_that_changes_while_it_is_read_is_refused() {
     let path = bench.write("f", &[1; 2 << 20]);
     let meddled = &path[..];
     std::thread::scope(|scope| {
-        // Somebody writes for as long as the attempts last.
+        // Another thread writes while the attempts run.
         let (done, wait) = std::sync::mpsc::channel::<()>();
         scope.spawn(move || {
             let file = disk.open(Path::new(meddled), Access::Write).unwrap();
@@ -468,7 +467,7 @@ fn large_listings_need_a_destination() {
 }
 
 #[test]
-fn what_dead_processes_left_is_swept_and_what_living_ones_stage_is_not() {
+fn only_staging_files_of_dead_processes_are_swept() {
     let machine = Machine::new();
     let (bench, disk) = on_memory(&machine);
     bench.backend.health().unwrap();
@@ -488,7 +487,7 @@ fn what_dead_processes_left_is_swept_and_what_living_ones_stage_is_not() {
     assert!(left[0].name.to_str().unwrap().starts_with(&living.identity().pid.to_string()));
 }
 
-/// What the user did: requests of which nothing may be lost.
+/// Returns requests none of which may be lost.
 fn script(bench: &Bench) -> Vec<Request> {
     let path = |name: &str| bench.path(name);
     vec![
@@ -507,7 +506,7 @@ fn script(bench: &Bench) -> Vec<Request> {
 }
 
 const FILE: &str = "QmT78zSuBmuS4z925WZfrqQ1qHaJ56DQaTfyMUF7F8ff5o";
-/// Of `t` with chunks of 1000 bytes.
+/// The CID of `t` with chunks of 1000 bytes.
 const DIRECTORY: &str = "QmX3JRmoqPVXFapnVgvEXKTJ6g6VTirAgLckpJuCT18wtq";
 
 fn prepare(bench: &Bench) {
@@ -523,7 +522,7 @@ fn prepare(bench: &Bench) {
     }
 }
 
-/// Whether everything is as the script leaves it.
+/// Asserts the state after the whole script.
 fn assert_done(bench: &Bench) {
     let listing =
         |parameters: &[(&str, &str)]| bench.ok("list", parameters).receipt["listing"].clone();
@@ -546,9 +545,8 @@ fn assert_done(bench: &Bench) {
     assert!(bench.disk.exists(Path::new("/var/store/files/m/n")).unwrap());
 }
 
-/// Kills the process, or cuts the power, at every single disk operation of the script, carries on
-/// as
-/// a drain loop would, and finds everything done exactly as if nothing had happened.
+/// Kills the process, or cuts the power, at each disk operation of the script, continues as a drain
+/// loop would, and finds the same state as without the interruption.
 #[test]
 fn nothing_is_lost_by_a_kill_or_a_power_cut_at_any_point() {
     let mut at = 0;
@@ -588,11 +586,11 @@ fn nothing_is_lost_by_a_kill_or_a_power_cut_at_any_point() {
                 let result = bench.backend.execute(request, &Attempt::default());
                 assert!(result.is_ok(), "{at} {power_cut} {request:?} {result:?}");
             }
-            // What was reported as done survives the loss of all that was not synced.
+            // Operations reported as done survive the loss of everything that was not synced.
             machine.power_cut(|| false);
             let (bench, _) = on_memory(&machine);
             assert_done(&bench);
-            assert!(bench.litter().is_empty(), "{at} {:?}", bench.litter());
+            assert!(bench.staging_files().is_empty(), "{at} {:?}", bench.staging_files());
             bench.backend.health().unwrap();
             assert!(bench.disk.list(Path::new("/var/store/tmp")).unwrap().is_empty(), "{at}");
             finished = !killed;
@@ -603,7 +601,7 @@ fn nothing_is_lost_by_a_kill_or_a_power_cut_at_any_point() {
 }
 
 #[test]
-fn a_full_disk_is_transient_and_leaves_nothing_behind() {
+fn a_full_disk_is_a_transient_failure_without_traces() {
     for at in 0..40 {
         let machine = Machine::new();
         let (bench, disk) = on_memory(&machine);

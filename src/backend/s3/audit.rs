@@ -5,11 +5,11 @@ use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use super::location::Location;
 use super::objects::size_of;
 use super::operation::S3Operation;
-use super::{QUERY_TIMEOUT_MAX, S3Backend, S3Session};
+use super::{S3Backend, S3Session};
 use crate::backend::effect::{AuditResult, Effect, Reach};
 use crate::backend::errors::Result;
 use crate::backend::files::stop_if_asked;
-use crate::backend::runtime::Deadline;
+use crate::backend::runtime::{Deadline, QUERY_TIMEOUT_MAX};
 use crate::backend::{Attempt, AttemptError, Request};
 use crate::operation::{FailureClass, Outcome};
 

@@ -11,7 +11,7 @@ use super::location::Location;
 use super::objects::{ListedObject, not_found, receipt};
 use super::{CallContext, S3Session, SideEffect};
 use crate::backend::AttemptError;
-use crate::backend::atomic::{AtomicWriter, Staged, occupied};
+use crate::backend::atomic::{AtomicWriter, Staged, destination_exists};
 use crate::backend::errors::{Result, writing};
 use crate::backend::files::{check_depth, stop_if_asked};
 use crate::disk::FileKind;
@@ -57,7 +57,7 @@ impl S3Session<'_> {
             }
         };
         if disk.metadata(destination).is_ok_and(|metadata| metadata.kind == FileKind::Directory) {
-            return Err(occupied(destination, "it is a directory"));
+            return Err(destination_exists(destination, "it is a directory"));
         }
         let expected = got.content_length().and_then(|size| u64::try_from(size).ok());
         let writer = AtomicWriter::beside(disk, self.request, destination)?;
@@ -107,7 +107,7 @@ impl S3Session<'_> {
         let context = &self.context;
         let disk = &*context.backend.disk;
         if disk.metadata(destination).is_ok_and(|metadata| metadata.kind != FileKind::Directory) {
-            return Err(occupied(destination, "it is not a directory"));
+            return Err(destination_exists(destination, "it is not a directory"));
         }
         let prefix = source.prefix();
         let paths = objects.iter().map(|object| path_below(destination, &prefix, &object.key));

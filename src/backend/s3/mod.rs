@@ -31,7 +31,7 @@ use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use super::configured::{Configured, Context};
 use super::errors::{Result, ours};
 use super::files::stop_if_asked;
-use super::runtime::Deadline;
+use super::runtime::{Deadline, SideEffect};
 use super::{
     Addressing, Attempt, AttemptError, AttemptStatus, AuditResult, Backend, Effect, OperationTypes,
     ParameterError, Request,
@@ -140,9 +140,6 @@ pub(super) fn configure(s3: &S3Settings, context: &Context<'_>) -> Configured {
     Configured { missing, ..Configured::complete(backend) }
 }
 
-/// The longest time for a query about an earlier attempt.
-const QUERY_TIMEOUT_MAX: Duration = Duration::from_secs(10);
-
 /// A backend that carries operations out on an object store.
 pub struct S3Backend {
     disk: Arc<dyn Disk>,
@@ -157,23 +154,6 @@ pub struct S3Backend {
 impl fmt::Debug for S3Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("S3Backend").field("service", &self.service).finish_non_exhaustive()
-    }
-}
-
-/// The possible effect of a call that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SideEffect {
-    None,
-    Possible,
-}
-
-impl SideEffect {
-    /// Returns the error for a call that failed without a definite answer.
-    fn error(self, failure: Failure) -> AttemptError {
-        match self {
-            SideEffect::None => AttemptError::from(failure),
-            SideEffect::Possible => AttemptError::UnknownOutcome(failure),
-        }
     }
 }
 
@@ -204,7 +184,7 @@ impl S3Backend {
     }
 
     fn query_deadline(&self) -> Deadline {
-        Deadline::after(self.options.idle.min(QUERY_TIMEOUT_MAX))
+        Deadline::for_query(self.options.idle)
     }
 
     fn probe_deadline(&self) -> Deadline {

@@ -2,31 +2,31 @@ use super::child::{Child, DirectoryError};
 use super::node::{self, Kind, Message, Node};
 use super::{CidVersion, Options, Sharding, hamt};
 
-/// Beyond this a directory is sharded; exactly this size it is not. Kubo's default.
-const MAX_PLAIN_SIZE: usize = 256 << 10;
+/// The largest directory in one block, in bytes. A larger one is sharded. Kubo's default.
+const PLAIN_SIZE_MAX: usize = 256 << 10;
 
-/// A directory's root, and which shape it has.
+/// The root node of a directory, and its form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Directory {
-    /// The root.
+    /// The root node.
     pub node: Node,
-    /// Whether it is spread over several blocks.
+    /// True if the directory is spread over several blocks.
     pub sharded: bool,
 }
 
-/// The root of a directory with these entries, sharded if it is large.
+/// Returns the directory with these entries, sharded if it is large.
 pub fn directory(children: &[Child], options: Options) -> Result<Directory, DirectoryError> {
     let size = match options.sharding {
         Sharding::ByLinks => {
             children.iter().map(|child| child.name.len() + child.node.cid.encoded_len()).sum()
         }
-        Sharding::ByBlock => EMPTY_BLOCK + children.iter().map(link_size).sum::<usize>(),
+        Sharding::ByBlock => EMPTY_BLOCK_LEN + children.iter().map(link_len).sum::<usize>(),
     };
-    directory_of_shape(children, options.cid_version, size > MAX_PLAIN_SIZE)
+    directory_in_form(children, options.cid_version, size > PLAIN_SIZE_MAX)
 }
 
-/// The root of a directory with these entries in a given shape.
-pub fn directory_of_shape(
+/// Returns the directory with these entries in the given form.
+pub fn directory_in_form(
     children: &[Child],
     version: CidVersion,
     sharded: bool,
@@ -40,11 +40,11 @@ pub fn directory_of_shape(
     Ok(Directory { node, sharded })
 }
 
-/// The block of a directory without entries: a two-byte message, its tag and its length.
-const EMPTY_BLOCK: usize = 4;
+/// The size of the block of an empty directory: a message of 2 bytes, its tag and its length.
+const EMPTY_BLOCK_LEN: usize = 4;
 
-/// Bytes that one link takes in a dag-pb block: hash, name and size, each with tag and length.
-fn link_size(child: &Child) -> usize {
+/// Returns the size of a link in a dag-pb block: hash, name and size, each with tag and length.
+fn link_len(child: &Child) -> usize {
     let (cid, name) = (child.node.cid.encoded_len(), child.name.len());
     let link = 1
         + varint_len(cid as u64)

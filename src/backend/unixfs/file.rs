@@ -1,10 +1,10 @@
 use super::Options;
 use super::node::{self, Kind, Message, Node};
 
-/// Computes the CID of a file whose content streams by.
+/// Computes the CID of a file from its content, which is passed in pieces.
 ///
-/// The layout is Kubo's balanced tree: all chunks at one depth, nodes filled from the left. Kept in
-/// memory are one chunk and, for each level, the links of the node being filled.
+/// The layout is Kubo's balanced tree: all chunks at one depth, nodes filled from the left. Memory
+/// holds one chunk and, for each level, the links of the node being filled.
 #[derive(Debug)]
 pub struct FileHasher {
     options: Options,
@@ -13,12 +13,12 @@ pub struct FileHasher {
 }
 
 impl FileHasher {
-    /// For a file of which nothing has been read.
+    /// Returns a hasher for a new file.
     pub fn new(options: Options) -> FileHasher {
         FileHasher { options, chunk: Vec::new(), levels: Vec::new() }
     }
 
-    /// Takes the next bytes of content.
+    /// Adds the next bytes of content.
     pub fn update(&mut self, mut data: &[u8]) {
         let chunk_size = self.options.chunk_size;
         while !data.is_empty() {
@@ -38,7 +38,7 @@ impl FileHasher {
         }
     }
 
-    /// The file's root.
+    /// Returns the root node of the file.
     pub fn finish(mut self) -> Node {
         if !self.chunk.is_empty() || self.levels.is_empty() {
             self.flush_chunk();
@@ -67,7 +67,7 @@ impl FileHasher {
         if level == self.levels.len() {
             self.levels.push(Vec::new());
         }
-        // A full node is closed only when one more comes: the last one of a file may be the root.
+        // A full node is closed only when another child follows, because it may be the root.
         if self.levels[level].len() == self.options.max_links {
             let full = std::mem::take(&mut self.levels[level]);
             let parent = self.parent(&full);

@@ -1,8 +1,7 @@
-//! UnixFS: how files, directories and links become blocks, and thereby which CID they have.
+//! UnixFS: the blocks of files, directories and links, and thereby their CIDs.
 //!
-//! Only CIDs are computed here, from content that streams by; no block is kept. What comes out is
-//! what Kubo gives for the same options. Blocks of others are read here too, whatever options made
-//! them.
+//! CIDs are computed from streamed content, and equal those of Kubo with the same options; blocks
+//! are not kept. Blocks of any options can be decoded.
 
 mod child;
 mod directory;
@@ -18,7 +17,7 @@ mod tests;
 pub use cid::{Cid, Version};
 
 pub use child::Child;
-pub use directory::{Directory, directory, directory_of_shape};
+pub use directory::{Directory, directory, directory_in_form};
 pub use file::FileHasher;
 pub use node::{Node, symlink};
 pub use options::{CidVersion, Options, Sharding};

@@ -5,18 +5,18 @@ use sha2::{Digest, Sha256};
 
 use super::{CidVersion, DAG_PB, RAW, SHA2_256};
 
-/// A file, a directory or a link: all that its parent needs to know of it.
+/// The root of a file, directory or link, as far as a link to it needs to know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Node {
-    /// Its CID.
+    /// The CID of the root block.
     pub cid: Cid,
-    /// Bytes of content in it and below it.
+    /// Bytes of content in and below it.
     pub size: u64,
-    /// Bytes of all its blocks, as links to it state them.
+    /// Bytes of all its blocks, as links to it record them.
     pub dag_size: u64,
 }
 
-/// What a node is, in the numbers of the UnixFS format.
+/// The kind of a node, numbered as in the UnixFS format.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     Directory = 1,
@@ -25,7 +25,8 @@ pub(super) enum Kind {
     Shard = 5,
 }
 
-/// The UnixFS message in a dag-pb node. Too small for a code generator: six fields, two wire types.
+/// The UnixFS message in a dag-pb node. With six fields and two wire types, it is too small for a
+/// code generator.
 #[derive(Debug)]
 pub(super) struct Message(Vec<u8>);
 
@@ -72,20 +73,20 @@ impl Message {
     }
 }
 
-/// The dag-pb node with this message and these links.
+/// Returns the dag-pb node with this message and these links.
 pub(super) fn dag_pb(version: CidVersion, message: Message, links: Vec<PbLink>, size: u64) -> Node {
     let below: u64 = links.iter().filter_map(|link| link.size).sum();
     let block = PbNode { links, data: Some(message.0.into()) }.into_bytes();
     Node { cid: cid_of(version, &block), size, dag_size: below + block.len() as u64 }
 }
 
-/// A raw block; its CID is of version 1 in any case.
+/// Returns the node of a raw block, whose CID always has version 1.
 pub(super) fn raw(data: &[u8]) -> Node {
     let size = data.len() as u64;
     Node { cid: Cid::new_v1(RAW, sha256(data)), size, dag_size: size }
 }
 
-/// The node of a symbolic link.
+/// Returns the node of a symbolic link.
 pub fn symlink(target: &[u8], version: CidVersion) -> Node {
     let mut message = Message::new(Kind::Symlink, target.len());
     message.data(target);
@@ -99,7 +100,7 @@ pub(super) fn link(name: String, node: &Node) -> PbLink {
 fn cid_of(version: CidVersion, block: &[u8]) -> Cid {
     let hash = sha256(block);
     match version {
-        // Fails only for other hashes than SHA-256.
+        // Fails only for hashes other than SHA-256.
         CidVersion::V0 => Cid::new_v0(hash).unwrap_or_else(|_| Cid::new_v1(DAG_PB, hash)),
         CidVersion::V1 => Cid::new_v1(DAG_PB, hash),
     }

@@ -1,7 +1,7 @@
 use crate::config::UnixFsSettings;
 use crate::operation::Fields;
 
-/// Which form CIDs have.
+/// The form of CIDs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CidVersion {
     /// `Qm…`: dag-pb and SHA-256, nothing else.
@@ -10,7 +10,7 @@ pub enum CidVersion {
     V1,
 }
 
-/// How the size of a directory is measured against the limit beyond which it is sharded.
+/// The measure of a directory's size, which decides whether it is sharded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharding {
     /// Bytes of all names and CIDs: Kubo's default.
@@ -19,29 +19,29 @@ pub enum Sharding {
     ByBlock,
 }
 
-/// Everything besides the content that decides a CID.
+/// The options that decide, together with the content, a CID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Which form CIDs have.
+    /// The form of CIDs.
     pub cid_version: CidVersion,
-    /// Whether the chunks of a file are raw blocks rather than wrapped in dag-pb.
+    /// True if the chunks of a file are raw blocks instead of dag-pb nodes.
     pub raw_leaves: bool,
-    /// Bytes in a chunk.
+    /// The size of a chunk in bytes.
     pub chunk_size: usize,
-    /// Links in one node of a file.
+    /// The most links in one node of a file.
     pub max_links: usize,
-    /// When a directory is sharded.
+    /// The measure that decides whether a directory is sharded.
     pub sharding: Sharding,
 }
 
-/// Kubo refuses larger chunks: a block has to stay below 2 MiB.
-const MAX_CHUNK_SIZE: usize = 2_096_896;
+/// The largest chunk that Kubo accepts, in bytes: a block must be smaller than 2 MiB.
+const CHUNK_SIZE_MAX: usize = 2_096_896;
 
-/// Nodes of a file with more links would come near the same limit.
-const MAX_MAX_LINKS: usize = 16_384;
+/// The most links in one node of a file. With more, its block would approach the same limit.
+const LINKS_MAX: usize = 16_384;
 
 impl Default for Options {
-    /// What `ipfs add` does unless told otherwise: the profile `unixfs-v0-2015`.
+    /// Returns the defaults of `ipfs add`: the profile `unixfs-v0-2015`.
     fn default() -> Options {
         Options {
             cid_version: CidVersion::V0,
@@ -66,8 +66,8 @@ impl From<&UnixFsSettings> for Options {
 }
 
 impl Options {
-    /// The options a profile name stands for: `unixfs-v0-2015`, `unixfs-v1-2025`, or the short
-    /// form `v1-raw-1m-1024` (version, leaves, chunk size, links).
+    /// Returns the options of a profile: `unixfs-v0-2015`, `unixfs-v1-2025`, or a short form such
+    /// as `v1-raw-1m-1024` (version, leaves, chunk size, links).
     pub fn profile(name: &str) -> Option<Options> {
         let short = match name {
             "unixfs-v0-2015" | "legacy-cid-v0" => "v0-256k-174",
@@ -91,15 +91,15 @@ impl Options {
             "1k-174" => (1 << 10, 174),
             _ => return None,
         };
-        // Measuring by block belongs to the profile as a whole: Kubo has no such request parameter.
+        // Only the profile as a whole measures by block: Kubo has no request parameter for it.
         let sharding =
             if short == "v1-raw-1m-1024" { Sharding::ByBlock } else { Sharding::ByLinks };
         Some(Options { cid_version, raw_leaves, chunk_size, max_links, sharding })
     }
 
-    /// These options, overridden by the parameters `profile`, `cid_version`, `raw_leaves`,
-    /// `chunk_size` (or `chunker`, as Kubo calls it) and `max_links` of an operation; the error
-    /// says which one is wrong.
+    /// Returns these options, overridden by the parameters `profile`, `cid_version`, `raw_leaves`,
+    /// `chunk_size` (or Kubo's `chunker`) and `max_links` of an operation. The error names the
+    /// parameter that is invalid.
     pub fn overridden(mut self, parameters: &Fields) -> Result<Options, String> {
         if let Some(name) = parameters.get("profile") {
             self = Options::profile(name).ok_or_else(|| {
@@ -114,7 +114,7 @@ impl Options {
                 "1" => CidVersion::V1,
                 _ => return Err(format!("cid_version must be 0 or 1, not `{text}`")),
             };
-            // As in Kubo, version 1 brings raw leaves with it unless they are spoken of.
+            // As in Kubo, version 1 implies raw leaves unless `raw_leaves` is given.
             if version != self.cid_version {
                 self.cid_version = version;
                 self.raw_leaves = version == CidVersion::V1;
@@ -128,19 +128,18 @@ impl Options {
             };
         }
         self.chunk_size =
-            number(parameters, "chunk_size", 1, MAX_CHUNK_SIZE)?.unwrap_or(self.chunk_size);
+            number(parameters, "chunk_size", 1, CHUNK_SIZE_MAX)?.unwrap_or(self.chunk_size);
         if let Some(text) = parameters.get("chunker") {
             let size = text.strip_prefix("size-").and_then(|size| size.parse().ok());
             self.chunk_size =
-                size.filter(|size| (1..=MAX_CHUNK_SIZE).contains(size)).ok_or_else(|| {
+                size.filter(|size| (1..=CHUNK_SIZE_MAX).contains(size)).ok_or_else(|| {
                     format!(
-                        "chunker must be `size-N` with N from 1 to {MAX_CHUNK_SIZE}, not `{text}`; \
+                        "chunker must be `size-N` with N from 1 to {CHUNK_SIZE_MAX}, not `{text}`; \
                      others give no lasting CIDs"
                     )
                 })?;
         }
-        self.max_links =
-            number(parameters, "max_links", 2, MAX_MAX_LINKS)?.unwrap_or(self.max_links);
+        self.max_links = number(parameters, "max_links", 2, LINKS_MAX)?.unwrap_or(self.max_links);
         Ok(self)
     }
 }

@@ -1,4 +1,4 @@
-//! Reading blocks: what a block says, once it is known to be the one that was asked for.
+//! Verifying and decoding blocks.
 
 use ipld_dagpb::PbNode;
 use sha2::{Digest, Sha256};
@@ -6,77 +6,77 @@ use sha2::{Digest, Sha256};
 use super::node::Kind;
 use super::{Cid, DAG_PB, RAW, SHA2_256};
 
-/// The code of a "hash" that is the content itself.
+/// The code of the identity hash, which is the content itself.
 const IDENTITY: u64 = 0x00;
 
-/// What a block is.
+/// A decoded block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Block {
-    /// A part of a file: its own data, then that of other blocks.
+    /// A part of a file: the data in the block, followed by that of other blocks.
     File {
         /// Content in the block itself.
         data: Vec<u8>,
-        /// Where the rest is, in order.
+        /// The blocks of the rest, in order.
         parts: Vec<Cid>,
-        /// Bytes of content in all of it.
+        /// Bytes of content in the block and its parts.
         size: u64,
     },
     /// A directory.
     Directory(Vec<(String, Cid)>),
     /// A part of a large directory: entries, and further parts.
     Shard {
-        /// Names with what they name.
+        /// Names, and the CIDs of the entries.
         entries: Vec<(String, Cid)>,
-        /// Other parts.
+        /// The blocks of further parts.
         parts: Vec<Cid>,
     },
     /// A symbolic link.
     Symlink(String),
 }
 
-/// Why a block cannot be read.
+/// The reason why a block cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BlockError {
     /// The bytes do not have the hash.
-    #[error("the bytes that came do not have its hash")]
+    #[error("the received bytes do not have its hash")]
     OtherContent,
-    /// The hash is of a kind that is not computed here.
-    #[error("its hash is of the kind {0:#x}, which this program does not know")]
+    /// The hash function is not supported.
+    #[error("its hash function {0:#x} is not supported")]
     UnknownHash(u64),
-    /// The block is of a kind that holds no files.
-    #[error("it is a block of the kind {0:#x}, which is neither a file nor a directory")]
+    /// The codec is not one of UnixFS.
+    #[error("its codec {0:#x} is not one of files and directories")]
     UnknownCodec(u64),
-    /// The block is of a kind that holds no files.
-    #[error("it holds neither a file nor a directory: {0}")]
+    /// The block is neither a file nor a directory.
+    #[error("it is neither a file nor a directory: {0}")]
     Malformed(&'static str),
 }
 
-/// The content of a CID that needs no block, because it is the CID.
+/// Returns the content that the CID itself contains, if it has an identity hash.
 pub fn inline(cid: &Cid) -> Option<&[u8]> {
     (cid.hash().code() == IDENTITY).then(|| cid.hash().digest())
 }
 
-/// Whether bytes are the block that a CID names.
+/// Fails if the bytes are not the block of the CID.
 pub fn verify(cid: &Cid, bytes: &[u8]) -> Result<(), BlockError> {
     let digest = cid.hash().digest();
-    let same = match cid.hash().code() {
+    let is_same = match cid.hash().code() {
         SHA2_256 => Sha256::digest(bytes)[..] == *digest,
         IDENTITY => bytes == digest,
         other => return Err(BlockError::UnknownHash(other)),
     };
-    if same { Ok(()) } else { Err(BlockError::OtherContent) }
+    if is_same { Ok(()) } else { Err(BlockError::OtherContent) }
 }
 
-/// What the block of a CID says.
+/// Decodes the block of a CID, which must have been verified.
 pub fn decode(cid: &Cid, bytes: Vec<u8>) -> Result<Block, BlockError> {
     match cid.codec() {
         RAW => Ok(Block::File { size: bytes.len() as u64, data: bytes, parts: Vec::new() }),
         DAG_PB => {
             let node = PbNode::from_bytes(bytes.into())
-                .map_err(|_| BlockError::Malformed("it is no dag-pb"))?;
+                .map_err(|_| BlockError::Malformed("it is not valid dag-pb"))?;
             let message = node.data.ok_or(BlockError::Malformed("it has no UnixFS data"))?;
             let message = Fields::read(&message)
-                .ok_or(BlockError::Malformed("its UnixFS data are cut off"))?;
+                .ok_or(BlockError::Malformed("its UnixFS data is truncated"))?;
             let links =
                 node.links.into_iter().map(|link| (link.name.unwrap_or_default(), link.cid));
             message.block(links.collect())
@@ -85,7 +85,7 @@ pub fn decode(cid: &Cid, bytes: Vec<u8>) -> Result<Block, BlockError> {
     }
 }
 
-/// The UnixFS message of a node.
+/// The fields of a node's UnixFS message.
 #[derive(Debug, Default)]
 struct Fields {
     kind: Option<u64>,
@@ -128,7 +128,7 @@ impl Fields {
 
     fn block(self, links: Vec<(String, Cid)>) -> Result<Block, BlockError> {
         const RAW_KIND: u64 = 0;
-        let kind = self.kind.ok_or(BlockError::Malformed("it does not say what it is"))?;
+        let kind = self.kind.ok_or(BlockError::Malformed("its kind is missing"))?;
         match kind {
             kind if kind == Kind::File as u64 || kind == RAW_KIND => {
                 let size = self.size.unwrap_or(self.data.len() as u64);
@@ -141,12 +141,12 @@ impl Fields {
             kind if kind == Kind::Directory as u64 => Ok(Block::Directory(links)),
             kind if kind == Kind::Symlink as u64 => String::from_utf8(self.data)
                 .map(Block::Symlink)
-                .map_err(|_| BlockError::Malformed("its target is no text")),
+                .map_err(|_| BlockError::Malformed("the target of the link is not UTF-8")),
             kind if kind == Kind::Shard as u64 => {
                 let fanout = self
                     .fanout
                     .filter(|fanout| *fanout > 1)
-                    .ok_or(BlockError::Malformed("no fanout"))?;
+                    .ok_or(BlockError::Malformed("its fanout is missing or too small"))?;
                 let width = format!("{:X}", fanout - 1).len();
                 let (mut entries, mut parts) = (Vec::new(), Vec::new());
                 for (name, cid) in links {
@@ -158,7 +158,7 @@ impl Fields {
                 }
                 Ok(Block::Shard { entries, parts })
             }
-            _ => Err(BlockError::Malformed("it is of an unknown kind")),
+            _ => Err(BlockError::Malformed("its kind is unknown")),
         }
     }
 }

@@ -11,7 +11,7 @@ fn vectors() -> Value {
     serde_json::from_str(include_str!("../../../tests/data/cid-vectors.json")).unwrap()
 }
 
-/// The file of `size` bytes, byte i being i mod 251.
+/// Returns the node of a file of `size` bytes in which byte i is i mod 251.
 fn pattern(size: u64, options: Options) -> Node {
     let block: Vec<u8> = (0..251 * 1024u32).map(|i| (i % 251) as u8).collect();
     let mut hasher = FileHasher::new(options);
@@ -54,7 +54,7 @@ struct Check {
     expected: String,
 }
 
-/// Runs all checks on two threads: hashing is all they do.
+/// Runs all checks on two threads, since they only compute hashes.
 fn run_all(checks: &[Check]) {
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -102,7 +102,7 @@ fn files_have_the_cids_that_other_implementations_give() {
 }
 
 #[test]
-fn it_does_not_matter_in_which_pieces_the_content_comes() {
+fn the_cid_does_not_depend_on_the_pieces_of_the_content() {
     for profile in ["v0-256k-174", "v1-raw-1k-174"] {
         let options = Options::profile(profile).unwrap();
         let content: Vec<u8> = (0..600_000u32).map(|i| (i % 251) as u8).collect();
@@ -181,7 +181,7 @@ fn directories_are_sharded_exactly_where_kubo_shards_them() {
         let directory = directory(&children, options).unwrap();
         assert_eq!(directory.node.cid.to_string(), expected);
         assert_eq!(
-            directory_of_shape(&children, options.cid_version, directory.sharded).unwrap(),
+            directory_in_form(&children, options.cid_version, directory.sharded).unwrap(),
             directory
         );
     }
@@ -305,7 +305,7 @@ fn parameters_override_the_options_as_in_kubo() {
 }
 
 #[test]
-fn blocks_are_read_as_what_they_are_and_believed_only_with_their_hash() {
+fn blocks_are_verified_by_hash_and_decoded_by_kind() {
     let leaf = super::node::raw(b"hello").cid;
     assert_eq!(verify(&leaf, b"hello"), Ok(()));
     assert_eq!(verify(&leaf, b"jello"), Err(BlockError::OtherContent));
