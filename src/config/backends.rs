@@ -1,4 +1,4 @@
-//! The settings of one backend: what all types share, and a struct for each type.
+//! The settings of one backend: those of all types, and a struct for each type.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -85,7 +85,7 @@ impl std::fmt::Debug for Secret {
 /// The settings of one backend.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BackendSettings {
-    /// Operations executed at once. If not set, the global `jobs`.
+    /// The most operations that run at the same time. If not set, the global `jobs`.
     pub jobs: Option<usize>,
     /// The settings of its type.
     pub kind: BackendKind,
@@ -164,7 +164,7 @@ impl BackendSettings {
         }
     }
 
-    /// Returns how content becomes blocks, for types that compute CIDs.
+    /// Returns the options of UnixFS, for types that compute CIDs.
     pub fn unixfs_mut(&mut self) -> Option<&mut UnixFsSettings> {
         match &mut self.kind {
             BackendKind::Local(local) => Some(&mut local.unixfs),
@@ -185,7 +185,7 @@ impl BackendSettings {
         }
     }
 
-    /// Returns the limit of [`max_bytes_per_second`](Self::max_bytes_per_second), to change it.
+    /// Returns the limit of [`max_bytes_per_second`](Self::max_bytes_per_second) for changes.
     pub fn max_bytes_per_second_mut(&mut self) -> Option<&mut u64> {
         match &mut self.kind {
             BackendKind::Local(local) => Some(&mut local.max_bytes_per_second),
@@ -197,20 +197,20 @@ impl BackendSettings {
     }
 }
 
-/// How long a service is waited for.
+/// The time limits of calls to a service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timeouts {
-    /// The time to establish a connection.
+    /// The longest time to establish a connection.
     pub connection: Duration,
-    /// The time without any progress.
+    /// The longest time without progress.
     pub idle: Duration,
-    /// The time of one attempt in all. Zero means no limit while there is progress.
+    /// The longest time of one attempt. Zero means no limit while there is progress.
     pub total: Duration,
 }
 
 impl Timeouts {
-    /// Returns the defaults, with the time in seconds to establish a connection.
-    fn connecting_in(seconds: u64) -> Timeouts {
+    /// Returns the defaults, with this time in seconds to establish a connection.
+    fn with_connection(seconds: u64) -> Timeouts {
         Timeouts {
             connection: Duration::from_secs(seconds),
             idle: Duration::from_secs(300),
@@ -219,16 +219,16 @@ impl Timeouts {
     }
 }
 
-/// How content becomes blocks, and thereby which CIDs it gets.
+/// The options of UnixFS, which decide the CIDs of new content.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UnixFsSettings {
     /// The version of new CIDs, 0 or 1.
     pub cid_version: u32,
-    /// Whether leaves are raw blocks. If not set, with CIDs of version 1 only.
+    /// True if leaves are raw blocks. If not set, only with CIDs of version 1.
     pub raw_leaves: Option<bool>,
     /// Bytes of content in one block.
     pub chunk_size: u64,
-    /// Links in one node of a file's tree.
+    /// The most links in one node of a file's tree.
     pub max_links: u32,
 }
 
@@ -243,7 +243,7 @@ impl Default for UnixFsSettings {
 pub struct LocalSettings {
     /// The directory. If not set, `local` in the directory of the log.
     pub path: Option<PathBuf>,
-    /// How content becomes blocks.
+    /// The options of UnixFS.
     pub unixfs: UnixFsSettings,
     /// Bytes moved per second. 0 means no limit.
     pub max_bytes_per_second: u64,
@@ -254,7 +254,7 @@ pub struct LocalSettings {
 pub struct IpfsSettings {
     /// The address of the RPC API.
     pub endpoint: Option<String>,
-    /// How long the node is waited for.
+    /// The time limits of calls.
     pub timeouts: Timeouts,
     /// The bearer token, if the node requires one.
     pub token: Option<Secret>,
@@ -262,7 +262,7 @@ pub struct IpfsSettings {
     pub username: Option<String>,
     /// The password of that user.
     pub password: Option<Secret>,
-    /// How content becomes blocks.
+    /// The options of UnixFS.
     pub unixfs: UnixFsSettings,
     /// Bytes moved per second. 0 means no limit.
     pub max_bytes_per_second: u64,
@@ -272,7 +272,7 @@ impl Default for IpfsSettings {
     fn default() -> IpfsSettings {
         IpfsSettings {
             endpoint: Some("http://localhost:5001/api/v0".to_owned()),
-            timeouts: Timeouts::connecting_in(5),
+            timeouts: Timeouts::with_connection(5),
             token: None,
             username: None,
             password: None,
@@ -297,15 +297,15 @@ pub struct S3Settings {
     pub secret_access_key: Option<Secret>,
     /// The session token of temporary credentials.
     pub session_token: Option<Secret>,
-    /// Whether addresses name the bucket in their path. If not set, only with an endpoint.
+    /// True if addresses name the bucket in their path. If not set, only with an endpoint.
     pub path_style: Option<bool>,
-    /// Whether the service supports CRC checksums.
+    /// True if the service supports CRC checksums.
     pub checksums: bool,
     /// Bytes of one part of a large file.
     pub part_size: u64,
-    /// Parts of one file that are sent at once.
+    /// The most parts of one file that are sent at the same time.
     pub part_jobs: usize,
-    /// How long the service is waited for.
+    /// The time limits of calls.
     pub timeouts: Timeouts,
     /// Bytes moved per second. 0 means no limit.
     pub max_bytes_per_second: u64,
@@ -324,7 +324,7 @@ impl Default for S3Settings {
             checksums: true,
             part_size: 16 << 20,
             part_jobs: 4,
-            timeouts: Timeouts::connecting_in(10),
+            timeouts: Timeouts::with_connection(10),
             max_bytes_per_second: 0,
         }
     }
@@ -335,7 +335,7 @@ impl Default for S3Settings {
 pub struct StorachaSettings {
     /// The address of the service.
     pub endpoint: Option<String>,
-    /// How long the service is waited for.
+    /// The time limits of calls.
     pub timeouts: Timeouts,
     /// Bytes moved per second. 0 means no limit.
     pub max_bytes_per_second: u64,
@@ -345,7 +345,7 @@ impl Default for StorachaSettings {
     fn default() -> StorachaSettings {
         StorachaSettings {
             endpoint: None,
-            timeouts: Timeouts::connecting_in(15),
+            timeouts: Timeouts::with_connection(15),
             max_bytes_per_second: 0,
         }
     }
@@ -356,7 +356,7 @@ impl Default for StorachaSettings {
 pub struct CustomSettings {
     /// The program and its arguments.
     pub command: Vec<String>,
-    /// The time of one attempt. Zero means no limit.
+    /// The longest time of one attempt. Zero means no limit.
     pub total_timeout: Duration,
 }
 
@@ -369,6 +369,6 @@ pub struct MockSettings {
     pub latency_ms: u64,
     /// The seed that decides which attempts fail. 0 means a different one in each process.
     pub seed: u64,
-    /// Whether the backend is unreachable.
+    /// True if the backend is unreachable.
     pub offline: bool,
 }

@@ -1,4 +1,4 @@
-//! Changing one key of a settings file and nothing else in it.
+//! Changes to one key of a configuration file, which leave the rest of it as it is.
 
 use std::path::Path;
 
@@ -10,26 +10,26 @@ use super::layers::{self, Assignment, Name};
 use super::{BackendSettings, BackendType, ConfigError, Origin, Settings, UserDirs};
 use crate::operation::BackendName;
 
-/// The text of a settings file with one key set; comments and order stay as they are.
+/// Returns the text of a configuration file with one key set; comments and order stay as they are.
 ///
-/// `file` is where the text comes from, for messages. It is an error if the key or the value is
-/// wrong, or if the change makes anything else wrong; what was wrong before may stay.
+/// `file` is the path of the text, for messages. Fails if the key or the value is invalid, or if
+/// the change makes another key invalid; errors that exist already may stay.
 pub fn set(text: &str, file: &Path, key: &str, value: &str) -> Result<String, ConfigError> {
     let name = Name::parse(key);
     let given = Assignment {
         raw: RawValue::Word(value.to_owned()),
         origin: Origin::Flag("config set".into()),
     };
-    let (_, wrong_before) = judge(text, file, None)?;
-    let (mut settings, wrong) = judge(text, file, Some((name.clone(), given)))?;
+    let (_, errors_before) = resolve(text, file, None)?;
+    let (mut settings, errors) = resolve(text, file, Some((name.clone(), given)))?;
     let is_new = |error: &ConfigError| {
-        let same = |old: &&ConfigError| {
+        let is_same = |old: &&ConfigError| {
             old.key() == error.key()
                 && std::mem::discriminant(*old) == std::mem::discriminant(error)
         };
-        error.key() == Some(key) || wrong_before.iter().find(same).is_none()
+        error.key() == Some(key) || !errors_before.iter().any(|old| is_same(&old))
     };
-    if let Some(error) = wrong.into_iter().find(is_new) {
+    if let Some(error) = errors.into_iter().find(is_new) {
         return Err(error);
     }
     let mut document: DocumentMut =
@@ -37,18 +37,17 @@ pub fn set(text: &str, file: &Path, key: &str, value: &str) -> Result<String, Co
     let written =
         to_toml(&mut settings, &name, value).and_then(|value| insert(&mut document, &name, value));
     if written.is_none() {
-        // Something that is no table stands where the key's table should be, and was found wrong
-        // above.
-        let in_the_way = wrong_before
+        // A value is in the place of the key's table. That is one of the errors above.
+        let not_a_table = errors_before
             .into_iter()
-            .find(|error| error.key().is_some_and(|wrong| key.starts_with(wrong)));
-        return Err(in_the_way.unwrap_or_else(|| keys::unknown(&settings.backends, key, None)));
+            .find(|error| error.key().is_some_and(|parent| key.starts_with(parent)));
+        return Err(not_a_table.unwrap_or_else(|| keys::unknown(&settings.backends, key, None)));
     }
     let text = document.to_string();
-    judge(&text, file, None).map(|_| text)
+    resolve(&text, file, None).map(|_| text)
 }
 
-/// Whether a key takes a path. In a file, a relative one starts from the file's folder.
+/// Returns whether a key takes a path. In a file, relative paths start from the file's directory.
 pub fn is_path(key: &str) -> bool {
     let name = Name::parse(key);
     let (mut settings, mut backend) =
@@ -60,8 +59,8 @@ pub fn is_path(key: &str) -> bool {
     matches!(field, Some(Field::Path(_) | Field::MaybePath(_)))
 }
 
-/// What a text comes to, perhaps with one key set on top, and what is wrong with it.
-fn judge(
+/// Returns the settings and the errors of a text, with `change` on top of it.
+fn resolve(
     text: &str,
     file: &Path,
     change: Option<(Name, Assignment)>,
@@ -69,13 +68,13 @@ fn judge(
     let mut errors = Vec::new();
     let mut layer = layers::from_toml(text, file, &mut errors)?;
     layer.extend(change);
-    // Only whether paths are well formed matters here, not where they lead.
+    // Any home directory will do, because only the form of paths is checked.
     let user_dirs = UserDirs { home: Some("/".into()), config_dir: None };
     let (settings, _) = layers::resolve(&layer, &user_dirs, &mut Vec::new(), &mut errors);
     Ok((settings, errors))
 }
 
-/// How the file says what the key now stands at.
+/// Returns the TOML for the value of a key.
 fn to_toml(settings: &mut Settings, name: &Name, word: &str) -> Option<Value> {
     match &name.backend {
         None => Some(keys::find(&GLOBAL_KEYS, &name.key)?.field(settings)?.to_toml(word)),
@@ -88,10 +87,10 @@ fn to_toml(settings: &mut Settings, name: &Name, word: &str) -> Option<Value> {
 
 fn insert(document: &mut DocumentMut, name: &Name, mut value: Value) -> Option<()> {
     if document.as_table().is_empty() {
-        // Nothing but comments: they are the head of the file, not its end.
+        // The file has only comments. They stay in front of the new key.
         let mut head = document.trailing().as_str().unwrap_or_default().to_owned();
         if !head.is_empty() && !head.ends_with('\n') {
-            // Or the key would become a part of the last comment.
+            // Otherwise the key would become a part of the last comment.
             head.push('\n');
         }
         document.set_trailing("");
@@ -99,7 +98,7 @@ fn insert(document: &mut DocumentMut, name: &Name, mut value: Value) -> Option<(
     }
     let mut table = document.as_item_mut();
     if let Some(backend) = &name.backend {
-        table = child(child(table, "backends", true)?, backend, false)?;
+        table = subtable(subtable(table, "backends", true)?, backend, false)?;
     }
     let table = table.as_table_like_mut()?;
     match table.get_mut(&name.key) {
@@ -114,8 +113,9 @@ fn insert(document: &mut DocumentMut, name: &Name, mut value: Value) -> Option<(
     Some(())
 }
 
-/// What has this name in a table; made a table, of the kind that fits there, if nothing has.
-fn child<'a>(parent: &'a mut Item, name: &str, implicit: bool) -> Option<&'a mut Item> {
+/// Returns the item of this name in a table. If there is none, creates a table of the parent's
+/// kind.
+fn subtable<'a>(parent: &'a mut Item, name: &str, implicit: bool) -> Option<&'a mut Item> {
     let inline = parent.is_inline_table();
     let item = parent.get_mut(name)?;
     if item.is_none() {

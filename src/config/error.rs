@@ -13,7 +13,7 @@ pub enum ConfigError {
     UnknownKey {
         /// The name.
         key: String,
-        /// Where it was set; none if it was only asked for.
+        /// The place where it was set; `None` if it was only read.
         origin: Option<Origin>,
         /// The next step.
         hint: Option<String>,
@@ -27,7 +27,7 @@ pub enum ConfigError {
         value: Box<str>,
         /// The values that the key takes.
         expected: Box<str>,
-        /// Where it was set.
+        /// The place where it was set.
         origin: Origin,
         /// The next step.
         hint: Option<String>,
@@ -39,19 +39,19 @@ pub enum ConfigError {
         key: String,
         /// The backend's type.
         backend_type: super::BackendType,
-        /// Where it was set.
+        /// The place where it was set.
         origin: Origin,
         /// The keys that this type has.
         hint: Option<String>,
     },
-    /// A backend was named that has no type.
+    /// A backend has settings, but no type.
     #[error("backend `{backend}` has no type{}", set_in(Some(.origin)))]
     NoType {
         /// The backend.
         backend: String,
-        /// Where one of its keys was set.
+        /// The place where one of its keys was set.
         origin: Origin,
-        /// How to give it one.
+        /// The next step.
         hint: Option<String>,
     },
     /// The file is not valid TOML.
@@ -63,19 +63,19 @@ pub enum ConfigError {
         line: usize,
         /// Column, counted from 1.
         column: usize,
-        /// What is wrong there.
+        /// The problem.
         message: String,
     },
     /// The file cannot be read.
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// The path of the configuration file is not a regular UTF-8 file.
-    #[error("`{}` is not a configuration file: it is {what}", path.display())]
+    #[error("`{}` is not a configuration file: it is {kind}", path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
-        /// What it is instead.
-        what: &'static str,
+        /// The kind of file that it is instead.
+        kind: &'static str,
     },
     /// The directory of the log is not set, and there is no home directory.
     #[error("`base_path` is not set, and this user has no home directory to put the log in")]
@@ -101,7 +101,7 @@ impl ConfigError {
         }
     }
 
-    /// Returns where the wrong value was set.
+    /// Returns the place where the invalid value was set.
     pub fn origin(&self) -> Option<&Origin> {
         match self {
             ConfigError::UnknownKey { origin, .. } => origin.as_ref(),
@@ -136,12 +136,12 @@ impl ConfigError {
     }
 }
 
-/// A variable that was ignored.
+/// An environment variable that was ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
-    /// The environment variable.
+    /// The name of the variable.
     pub variable: String,
-    /// The reason for which it has no effect.
+    /// The reason why it has no effect.
     pub message: String,
     /// The next step.
     pub hint: Option<String>,

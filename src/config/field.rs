@@ -1,4 +1,4 @@
-//! One value: reading it from text or TOML, and checking it.
+//! The value of a key: parsing it from text or TOML, and checking it.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::operation::BackendName;
 /// A value as it was written.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum RawValue {
-    /// Bare text, from the environment or the command line: may stand for anything.
+    /// Text from the environment or the command line, which may be a value of any kind.
     Word(String),
     /// A TOML string.
     Text(String),
@@ -24,12 +24,12 @@ pub(super) enum RawValue {
     Float(f64),
     /// A TOML array of strings.
     List(Vec<String>),
-    /// Anything else that TOML can say, as written.
+    /// Any other TOML value, as written.
     Other(String),
 }
 
 impl RawValue {
-    /// The text, if it is one.
+    /// Returns the text without surrounding blanks, if the value is text.
     pub(super) fn text(&self) -> Option<&str> {
         match self {
             RawValue::Word(text) | RawValue::Text(text) => Some(text.trim()),
@@ -37,8 +37,8 @@ impl RawValue {
         }
     }
 
-    /// As it was written, for messages.
-    pub(super) fn shown(&self) -> String {
+    /// Returns the value as it was written, for messages.
+    pub(super) fn as_written(&self) -> String {
         match self {
             RawValue::Word(text) => text.clone(),
             RawValue::Text(text) => format!("{text:?}"),
@@ -68,24 +68,26 @@ impl RawValue {
     }
 }
 
-/// What paths are read against.
+/// The directories against which paths are resolved.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Base<'a> {
-    /// What `~` stands for.
+pub(super) struct PathBase<'a> {
+    /// The directory for `~`.
     pub home: Option<&'a Path>,
-    /// The folder that relative paths start from; none leaves them as they are.
-    pub folder: Option<&'a Path>,
+    /// The directory for relative paths. `None` leaves them as they are.
+    pub directory: Option<&'a Path>,
 }
 
-impl Base<'_> {
-    fn path(self, text: &str) -> Option<PathBuf> {
+impl PathBase<'_> {
+    fn resolve(self, text: &str) -> Option<PathBuf> {
         if text.is_empty() || text.contains('\0') {
             return None;
         }
         match text.strip_prefix('~') {
-            None => Some(self.folder.map_or_else(|| text.into(), |folder| folder.join(text))),
+            None => {
+                Some(self.directory.map_or_else(|| text.into(), |directory| directory.join(text)))
+            }
             Some("") => self.home.map(Path::to_owned),
-            // `~somebody` would otherwise become a folder of that name.
+            // Otherwise `~ann` would become a directory of that name.
             Some(rest) => Some(self.home?.join(rest.strip_prefix('/')?)),
         }
     }
@@ -93,11 +95,11 @@ impl Base<'_> {
 
 /// An integer field of any width.
 pub(super) trait Integer {
-    /// Its value, if it has one.
+    /// Returns the value, if there is one.
     #[cfg(any(test, feature = "cli"))]
     fn get(&self) -> Option<u64>;
-    /// Sets it; false if it has no room for the value.
-    fn put(&mut self, value: u64) -> bool;
+    /// Sets the value. Returns false if it does not fit.
+    fn set(&mut self, value: u64) -> bool;
 }
 
 macro_rules! integer {
@@ -108,7 +110,7 @@ macro_rules! integer {
                 u64::try_from(*self).ok()
             }
 
-            fn put(&mut self, value: u64) -> bool {
+            fn set(&mut self, value: u64) -> bool {
                 <$int>::try_from(value).map(|value| *self = value).is_ok()
             }
         }
@@ -122,12 +124,12 @@ impl Integer for Option<usize> {
         self.as_ref().and_then(Integer::get)
     }
 
-    fn put(&mut self, value: u64) -> bool {
+    fn set(&mut self, value: u64) -> bool {
         usize::try_from(value).map(|value| *self = Some(value)).is_ok()
     }
 }
 
-/// The field behind a key, with what it takes.
+/// The field behind a key, and the values that it takes.
 pub(super) enum Field<'a> {
     /// Yes or no.
     Bool(&'a mut bool),
@@ -137,7 +139,7 @@ pub(super) enum Field<'a> {
     Integer(&'a mut dyn Integer, RangeInclusive<u64>),
     /// An amount of bytes.
     Bytes(&'a mut u64, RangeInclusive<u64>),
-    /// A span of time, bounds in seconds.
+    /// A duration, with bounds in seconds.
     Seconds(&'a mut Duration, RangeInclusive<f64>),
     /// A share, 0 to 1.
     Ratio(&'a mut f64),
@@ -145,7 +147,7 @@ pub(super) enum Field<'a> {
     Text(&'a mut Option<String>),
     /// The name of a machine.
     HostName(&'a mut Option<String>),
-    /// Text that is not to be seen.
+    /// Text that is never shown.
     Secret(&'a mut Option<Secret>),
     /// The address of an HTTP service.
     Url(&'a mut Option<String>),
@@ -163,21 +165,24 @@ pub(super) enum Field<'a> {
     MaybeBackend(&'a mut Option<BackendName>),
     /// A type of backend.
     Type(
-        #[cfg_attr(not(any(test, feature = "cli")), expect(dead_code, reason = "`config show` prints it"))]
+        #[cfg_attr(
+        not(any(test, feature = "cli")),
+        expect(dead_code, reason = "`config show` prints it")
+    )]
         BackendType,
     ),
 }
 
 impl Field<'_> {
-    /// Sets the field; `None`, and nothing changed, if the value is not of its kind or out of
-    /// bounds.
-    pub(super) fn fill(self, raw: &RawValue, base: Base<'_>) -> Option<()> {
+    /// Sets the field. Returns `None`, and changes nothing, if the value is of another kind or out
+    /// of bounds.
+    pub(super) fn set(self, raw: &RawValue, base: PathBase<'_>) -> Option<()> {
         match self {
             Field::Bool(field) => *field = bool_of(raw)?,
             Field::MaybeBool(field) => *field = Some(bool_of(raw)?),
             Field::Integer(field, bounds) => {
                 let value = raw.whole().filter(|value| bounds.contains(value))?;
-                return field.put(value).then_some(());
+                return field.set(value).then_some(());
             }
             Field::Bytes(field, bounds) => {
                 let value = raw.whole().or_else(|| parse_bytes(raw.text()?))?;
@@ -200,20 +205,20 @@ impl Field<'_> {
             }
             Field::Secret(field) => *field = Some(Secret::new(plain(raw)?.to_owned())),
             Field::Url(field) => *field = Some(url(plain(raw)?)?),
-            Field::Path(field) => *field = base.path(raw.text()?)?,
-            Field::MaybePath(field) => *field = Some(base.path(raw.text()?)?),
+            Field::Path(field) => *field = base.resolve(raw.text()?)?,
+            Field::MaybePath(field) => *field = Some(base.resolve(raw.text()?)?),
             Field::Command(field) => *field = command(raw, base)?,
             Field::Spool(field) => *field = SpoolMode::parse(raw.text()?)?,
             Field::Backend(field) => *field = BackendName::new(raw.text()?).ok()?,
             Field::MaybeBackend(field) => *field = Some(BackendName::new(raw.text()?).ok()?),
-            // A backend keeps its type: this only checks the word.
+            // Only checks the word: the type of a backend never changes.
             Field::Type(_) => drop(BackendType::parse(raw.text()?)?),
         }
         Some(())
     }
 
-    /// What the field takes, to follow "it takes".
-    pub(super) fn expects(&self) -> String {
+    /// Returns a noun phrase for the values that the field takes.
+    pub(super) fn expected(&self) -> String {
         match self {
             Field::Bool(_) | Field::MaybeBool(_) => "true or false".into(),
             Field::Integer(_, bounds) => {
@@ -256,8 +261,8 @@ impl Field<'_> {
         }
     }
 
-    /// The words it takes, if it takes only some: to guess what was meant.
-    pub(super) fn words(&self) -> Vec<&'static str> {
+    /// Returns the words that the field takes, if it takes a fixed set, for suggestions.
+    pub(super) fn choices(&self) -> Vec<&'static str> {
         match self {
             Field::Spool(_) => SpoolMode::ALL.map(SpoolMode::as_str).into(),
             Field::Type(_) => BackendType::ALL.map(BackendType::as_str).into(),
@@ -289,26 +294,25 @@ fn url(text: &str) -> Option<String> {
         .then(|| text.trim_end_matches('/').to_owned())
 }
 
-fn command(raw: &RawValue, base: Base<'_>) -> Option<Vec<String>> {
+fn command(raw: &RawValue, base: PathBase<'_>) -> Option<Vec<String>> {
     let mut words = match raw {
         RawValue::List(items) => items.clone(),
         _ => shlex::split(raw.text()?)?,
     };
     let program = words.first_mut().filter(|program| !program.is_empty())?;
     if program.starts_with('~') {
-        *program = base.path(program)?.to_str()?.to_owned();
+        *program = base.resolve(program)?.to_str()?.to_owned();
     }
     (!words.iter().any(|word| word.contains('\0'))).then_some(words)
 }
 
-/// Reads an amount of bytes: `1048576`, `64 MiB`, `1.5 GB`.
+/// Parses an amount of bytes, such as `1048576`, `64 MiB` or `1.5 GB`.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     text.trim().parse::<ByteSize>().ok().map(|size| size.as_u64())
 }
 
 /// Parses a duration: seconds such as `90` or `0.5`, or numbers with units, `250ms`, `2 min`,
-/// `1.5h`,
-/// `7d` or `1h30m`.
+/// `1.5h`, `7d` or `1h30m`.
 ///
 /// Units are `ms`, `s` or `sec`, `m` or `min`, `h` and `d`; in a compound form each is smaller than
 /// the one before. Returns `None` for anything else, and for durations that [`Duration`] cannot

@@ -9,20 +9,23 @@ use crate::suggest;
 
 /// One key: its names, its meaning, and the field behind it.
 pub(super) struct Key<T: 'static> {
-    /// Its name in files and on the command line.
+    /// The name in files and on the command line.
     pub name: &'static str,
-    /// The end of its environment variable's name.
+    /// The end of the environment variable's name.
     pub variable: &'static str,
-    /// Its meaning, in one line.
-    #[cfg_attr(not(any(test, feature = "cli")), expect(dead_code, reason = "`config show` prints it"))]
+    /// The meaning, in one line.
+    #[cfg_attr(
+        not(any(test, feature = "cli")),
+        expect(dead_code, reason = "`config show` prints it")
+    )]
     pub about: &'static str,
     access: Access<T>,
 }
 
-/// The way to the field behind a key.
+/// The function that finds the field behind a key.
 enum Access<T: 'static> {
     Always(fn(&mut T) -> Field<'_>),
-    /// Only backends of some types have it.
+    /// For keys that only some types of backends have.
     IfPresent(fn(&mut T) -> Option<Field<'_>>),
 }
 
@@ -43,7 +46,7 @@ impl Key<BackendSettings> {
     }
 }
 
-/// Ten years: longer is a slip of the keyboard, and safely within what arithmetic on time can take.
+/// Ten years. A longer duration is a typing error; this one is far from overflowing a time.
 const SECONDS_MAX: f64 = 315_360_000.0;
 const BYTES_MAX: u64 = 1 << 50;
 
@@ -191,7 +194,7 @@ pub(super) static BACKEND_KEYS: [Key<BackendSettings>; 29] = [
     of_backend("checksums", "CHECKSUMS", "whether the service supports CRC checksums", |b| {
         Some(Field::Bool(&mut b.s3_mut()?.checksums))
     }),
-    // No service takes smaller ones, or larger ones.
+    // The bounds of all services.
     of_backend("part_size", "PART_SIZE", "bytes of one part of a large file", |b| {
         Some(Field::Bytes(&mut b.s3_mut()?.part_size, 5 << 20..=5 << 30))
     }),
@@ -252,7 +255,7 @@ pub(super) static BACKEND_KEYS: [Key<BackendSettings>; 29] = [
         "whether leaves are raw blocks; defaults to true with CIDs of version 1",
         |b| Some(Field::MaybeBool(&mut b.unixfs_mut()?.raw_leaves)),
     ),
-    // Kubo takes no larger chunk, and other nodes no larger block.
+    // Kubo accepts no larger chunk, and other nodes no larger block.
     of_backend("chunk_size", "CHUNK_SIZE", "bytes of content in one block", |b| {
         Some(Field::Bytes(&mut b.unixfs_mut()?.chunk_size, 1..=1 << 20))
     }),

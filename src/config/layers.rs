@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{Document, Item, TableLike, TomlError, Value};
 
-use super::field::{Base, RawValue};
+use super::field::{PathBase, RawValue};
 use super::keys::{self, BACKEND_KEYS, GLOBAL_KEYS, Key};
 use super::{
     BackendSettings, BackendType, ConfigError, Loaded, Origin, Settings, Sources, UserDirs,
@@ -16,13 +16,13 @@ use super::{
 use crate::disk::{Access, Disk, FileKind};
 use crate::operation::BackendName;
 
-/// What the names of all our environment variables begin with.
+/// The prefix of all environment variables of the configuration.
 pub const VARIABLE_PREFIX: &str = "IPFS_KIT_WAL_";
 
-/// The variable that takes filters for tracing; the command line looks at it.
+/// The variable for filters of the diagnostic log, which is not a setting.
 const LOG_VARIABLE: &str = "IPFS_KIT_WAL_LOG";
 
-/// The full name of a key: those of a backend sort behind the general ones.
+/// The full name of a key. Keys of backends sort after global ones.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Name {
     pub backend: Option<String>,
@@ -47,18 +47,18 @@ impl fmt::Display for Name {
     }
 }
 
-/// A value that some layer gave to a key.
+/// The value of a key in one layer.
 #[derive(Debug, Clone)]
 pub(super) struct Assignment {
     pub raw: RawValue,
     pub origin: Origin,
 }
 
-/// What one layer says, or all of them merged.
+/// The assignments of one layer, or of several that were merged.
 pub(super) type Layer = BTreeMap<Name, Assignment>;
 
-/// Reads all layers; errors of single keys come back beside the result, which has those keys at
-/// their defaults.
+/// Reads all layers. Errors of single keys are returned beside the settings, in which those keys
+/// have their defaults.
 pub(super) fn read(
     sources: Sources<'_, impl IntoIterator<Item = (OsString, OsString)>>,
 ) -> Result<(Loaded, Vec<ConfigError>), ConfigError> {
@@ -93,33 +93,32 @@ pub(super) fn read(
 }
 
 fn read_text(disk: &dyn Disk, path: &Path) -> Result<String, ConfigError> {
-    let not_a_file = |what| ConfigError::NotAFile { path: path.to_owned(), what };
+    let not_a_file = |kind| ConfigError::NotAFile { path: path.to_owned(), kind };
     let file = disk.open(path, Access::Read)?;
     match file.metadata()?.kind {
         FileKind::File => {}
         FileKind::Directory => return Err(not_a_file("a directory")),
-        // Its length is unknown: read like a file, a pipe would seem empty and every setting be
-        // lost.
+        // The length of a pipe is unknown: read as a file it would seem empty, without settings.
         FileKind::Symlink | FileKind::Other => return Err(not_a_file("a pipe or a device")),
     }
     String::from_utf8(file.read_to_end_from(0)?).map_err(|_| not_a_file("not UTF-8"))
 }
 
-/// Line and column of a byte, both counted from 1.
-fn place(text: &str, offset: usize) -> (usize, usize) {
+/// Returns the line and column of a byte, both counted from 1.
+fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
-/// The error for a file that is no TOML.
+/// Returns the error for a file that is not valid TOML.
 pub(super) fn syntax_error(error: &TomlError, text: &str, path: &Path) -> ConfigError {
-    let (line, column) = place(text, error.span().map_or(0, |span| span.start));
+    let (line, column) = line_and_column(text, error.span().map_or(0, |span| span.start));
     let message = error.message().trim().replace('\n', "; ");
     ConfigError::Syntax { path: path.to_owned(), line, column, message }
 }
 
-/// What a settings file says.
+/// Returns the assignments of a configuration file.
 pub(super) fn from_toml(
     text: &str,
     path: &Path,
@@ -131,7 +130,7 @@ pub(super) fn from_toml(
         let origin = reader.origin(document.as_table(), key);
         match (key, item.as_table_like()) {
             ("backends", Some(backends)) => reader.backends(backends),
-            ("backends", None) => reader.no_table("backends".into(), item, origin),
+            ("backends", None) => reader.not_a_table("backends".into(), item, origin),
             _ => reader.value(Name { backend: None, key: key.to_owned() }, item, origin),
         }
     }
@@ -149,14 +148,14 @@ impl TomlReader<'_> {
     fn origin(&self, table: &dyn TableLike, key: &str) -> Origin {
         let offset =
             table.get_key_value(key).and_then(|(key, _)| key.span()).map_or(0, |span| span.start);
-        Origin::File { path: self.path.to_owned(), line: place(self.text, offset).0 }
+        Origin::File { path: self.path.to_owned(), line: line_and_column(self.text, offset).0 }
     }
 
     fn backends(&mut self, backends: &dyn TableLike) {
         for (backend, item) in backends.iter() {
             let origin = self.origin(backends, backend);
             let Some(table) = item.as_table_like() else {
-                self.no_table(format!("backends.{backend}"), item, origin);
+                self.not_a_table(format!("backends.{backend}"), item, origin);
                 continue;
             };
             for (key, item) in table.iter() {
@@ -174,8 +173,8 @@ impl TomlReader<'_> {
         self.layer.insert(name, Assignment { raw: raw_of(item), origin });
     }
 
-    fn no_table(&mut self, key: String, item: &Item, origin: Origin) {
-        let value = redact(&key, &raw_of(item).shown());
+    fn not_a_table(&mut self, key: String, item: &Item, origin: Origin) {
+        let value = redact(&key, &raw_of(item).as_written());
         self.errors.push(ConfigError::Value {
             key,
             value: value.into(),
@@ -202,14 +201,14 @@ fn raw_of(item: &Item) -> RawValue {
     }
 }
 
-/// What the environment says; `named` are the backends that other layers name.
+/// Returns the assignments of the environment. `named` are the backends of other layers.
 fn from_environment(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
     mut named: BTreeSet<String>,
     warnings: &mut Vec<Warning>,
     errors: &mut Vec<ConfigError>,
 ) -> Layer {
-    // Sorted, so that the same environment always says the same.
+    // Sorted, so that the result does not depend on the order of the variables.
     let ours: BTreeMap<String, OsString> = environment
         .into_iter()
         .filter(|(variable, _)| variable.as_encoded_bytes().starts_with(VARIABLE_PREFIX.as_bytes()))
@@ -255,13 +254,13 @@ fn as_variable(backend: &str) -> String {
     backend.replace('-', "_").to_ascii_uppercase()
 }
 
-/// The backend's part of a variable that ends like a key.
+/// Returns the backend's part of the name of a variable for this key.
 fn backend_part<'a>(variable: &'a str, key: &str) -> Option<&'a str> {
     let rest = variable.strip_prefix(VARIABLE_PREFIX)?.strip_prefix("BACKENDS_")?;
     rest.strip_suffix(key)?.strip_suffix('_').filter(|backend| !backend.is_empty())
 }
 
-/// The key that a variable sets.
+/// Returns the key that a variable sets.
 fn name_of(variable: &str, named: &BTreeSet<String>) -> Option<Name> {
     let end = variable.strip_prefix(VARIABLE_PREFIX)?;
     if let Some(key) = GLOBAL_KEYS.iter().find(|key| key.variable == end) {
@@ -274,7 +273,7 @@ fn name_of(variable: &str, named: &BTreeSet<String>) -> Option<Name> {
     })
 }
 
-/// All variables there are.
+/// Returns the names of all variables.
 fn variables(named: &BTreeSet<String>) -> impl Iterator<Item = String> {
     let general = GLOBAL_KEYS.iter().map(|key| format!("{VARIABLE_PREFIX}{}", key.variable));
     let of_backends = named.iter().flat_map(|backend| {
@@ -286,21 +285,21 @@ fn variables(named: &BTreeSet<String>) -> impl Iterator<Item = String> {
     general.chain(of_backends)
 }
 
-/// What the layers come to.
+/// Returns the settings that result from the layers, and the origin of each key that is set.
 pub(super) fn resolve(
     layer: &Layer,
     user_dirs: &UserDirs,
     warnings: &mut Vec<Warning>,
     errors: &mut Vec<ConfigError>,
 ) -> (Settings, BTreeMap<String, Origin>) {
-    let usual = user_dirs.home.as_ref().map(|home| home.join(".ipfs_kit").join("wal"));
-    let settings = Settings::at(usual.clone().unwrap_or_default());
+    let default_path = user_dirs.home.as_ref().map(|home| home.join(".ipfs_kit").join("wal"));
+    let settings = Settings::at(default_path.clone().unwrap_or_default());
     let mut resolver = Resolver { user_dirs, settings, origins: BTreeMap::new(), warnings, errors };
     resolver.declare(layer);
     for (name, given) in layer {
         resolver.apply(name, given);
     }
-    resolver.finish(usual)
+    resolver.finish(default_path)
 }
 
 struct Resolver<'a> {
@@ -312,7 +311,7 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    /// Makes the backends that have a type, so that their other keys find them.
+    /// Adds the backends that have a type, so that their other keys can be applied.
     fn declare(&mut self, layer: &Layer) {
         let mut refused = BTreeSet::new();
         for (name, given) in layer {
@@ -357,16 +356,17 @@ impl Resolver<'_> {
                         .entry(backend)
                         .or_insert_with(|| BackendSettings::new(kind));
                 }
-                // What is wrong with the type is said once, here; its other keys cannot be judged.
+                // The invalid type is reported once, here. Other keys depend on it, and cannot be
+                // checked.
                 None => {
                     refused.insert(text);
                     if let Some(key) = keys::find(&BACKEND_KEYS, "type") {
-                        fill(
+                        set(
                             key,
                             &mut BackendSettings::new(BackendType::Mock),
                             &name,
                             given_type,
-                            Base::default(),
+                            PathBase::default(),
                         )
                         .map_or_else(|error| self.errors.push(error), drop);
                     }
@@ -376,15 +376,15 @@ impl Resolver<'_> {
     }
 
     fn apply(&mut self, name: &Name, given: &Assignment) {
-        let folder = match &given.origin {
+        let directory = match &given.origin {
             Origin::File { path, .. } => path.parent(),
             _ => None,
         };
-        let base = Base { home: self.user_dirs.home.as_deref(), folder };
+        let base = PathBase { home: self.user_dirs.home.as_deref(), directory };
         let origin = || Some(given.origin.clone());
-        let filled = match &name.backend {
+        let result = match &name.backend {
             None => match keys::find(&GLOBAL_KEYS, &name.key) {
-                Some(key) => fill(key, &mut self.settings, name, given, base),
+                Some(key) => set(key, &mut self.settings, name, given, base),
                 None => Err(keys::unknown(&self.settings.backends, &name.key, origin())),
             },
             Some(backend) => {
@@ -398,20 +398,19 @@ impl Resolver<'_> {
                     Some(key) if !key.applies_to(kind) => {
                         Err(not_of_type(name, kind, given.origin.clone()))
                     }
-                    Some(key) if key.name == "type" => same_type(name, given, kind),
+                    Some(key) if key.name == "type" => check_type(name, given, kind),
                     Some(key) => match self.settings.backends.get_mut(&backend) {
-                        Some(settings) => fill(key, settings, name, given, base),
+                        Some(settings) => set(key, settings, name, given, base),
                         None => Ok(()),
                     },
                 }
             }
         };
-        match filled {
+        match result {
             Ok(()) => {
                 self.origins.insert(name.to_string(), given.origin.clone());
             }
-            // A variable that has no meaning here may have one for another version or another
-            // machine.
+            // A warning only: the variable may be meant for another version or machine.
             Err(ConfigError::NotOfType {
                 origin: Origin::Environment(variable),
                 backend_type,
@@ -425,8 +424,8 @@ impl Resolver<'_> {
         }
     }
 
-    /// What hangs on several keys.
-    fn finish(mut self, usual: Option<PathBuf>) -> (Settings, BTreeMap<String, Origin>) {
+    /// Checks and sets the values that depend on several keys.
+    fn finish(mut self, default_path: Option<PathBuf>) -> (Settings, BTreeMap<String, Origin>) {
         let settings = &mut self.settings;
         if settings.base_path.as_os_str().is_empty() {
             self.errors.push(ConfigError::NoHome);
@@ -437,34 +436,33 @@ impl Resolver<'_> {
                 .get_mut(&BackendType::Local.name())
                 .and_then(BackendSettings::local_mut)
         {
-            // Beside the usual log, as the original had it; a log elsewhere keeps to its own
-            // folder.
-            let folder = match settings.base_path.parent() {
-                Some(parent) if Some(&settings.base_path) == usual.as_ref() => parent,
+            // Beside the default log, as in the original system; in the directory of any other log.
+            let directory = match settings.base_path.parent() {
+                Some(parent) if Some(&settings.base_path) == default_path.as_ref() => parent,
                 _ => settings.base_path.as_path(),
             };
-            local.path = Some(folder.join("local"));
+            local.path = Some(directory.join("local"));
         }
         let names: Vec<String> = settings.backends.keys().map(BackendName::to_string).collect();
-        let is_there = |name: &BackendName| settings.backends.contains_key(name);
-        let mut wrong = Vec::new();
-        if !is_there(&settings.default_backend) {
+        let exists = |name: &BackendName| settings.backends.contains_key(name);
+        let mut unknown = Vec::new();
+        if !exists(&settings.default_backend) {
             let name = std::mem::replace(&mut settings.default_backend, BackendType::Ipfs.name());
-            wrong.push(("default_backend", name));
+            unknown.push(("default_backend", name));
         }
-        wrong.extend(
+        unknown.extend(
             settings
                 .archive_backend
-                .take_if(|name| !is_there(name))
+                .take_if(|name| !exists(name))
                 .map(|name| ("archive_backend", name)),
         );
-        for (key, wrong) in wrong {
+        for (key, name) in unknown {
             self.errors.push(ConfigError::Value {
                 key: key.into(),
-                value: wrong.as_str().into(),
+                value: name.as_str().into(),
                 expected: format!("the name of a backend: {}", names.join(", ")).into(),
                 origin: self.origins.remove(key).unwrap_or(Origin::Default),
-                hint: keys::did_you_mean(wrong.as_str(), names.clone()),
+                hint: keys::did_you_mean(name.as_str(), names.clone()),
             });
         }
         (self.settings, self.origins)
@@ -478,8 +476,9 @@ fn not_of_type(name: &Name, backend_type: BackendType, origin: Origin) -> Config
     ConfigError::NotOfType { key: name.to_string(), backend_type, origin, hint }
 }
 
-/// A backend has one type: a predeclared one has its own, another the one it was declared with.
-fn same_type(
+/// Fails if the type differs from the one that the backend has: a predeclared one from its name,
+/// and any other from the layers as a whole.
+fn check_type(
     name: &Name,
     given: &Assignment,
     backend_type: BackendType,
@@ -489,7 +488,7 @@ fn same_type(
     }
     Err(ConfigError::Value {
         key: name.to_string(),
-        value: given.raw.shown().into(),
+        value: given.raw.as_written().into(),
         expected: format!(
             "only `{backend_type}`, because a backend that is named like a type has that type"
         )
@@ -499,34 +498,34 @@ fn same_type(
     })
 }
 
-/// Gives a value to the field behind a key.
-pub(super) fn fill<T: Clone>(
+/// Sets the field behind a key.
+fn set<T: Clone>(
     key: &'static Key<T>,
     target: &mut T,
     name: &Name,
     given: &Assignment,
-    base: Base<'_>,
+    base: PathBase<'_>,
 ) -> Result<(), ConfigError> {
     // The caller has checked that the key applies.
     let Some(field) = key.field(target) else { return Ok(()) };
-    if field.fill(&given.raw, base).is_some() {
+    if field.set(&given.raw, base).is_some() {
         return Ok(());
     }
     let unquoted = match &given.raw {
         RawValue::Text(text) => key
             .field(&mut target.clone())
-            .and_then(|field| field.fill(&RawValue::Word(text.clone()), base)),
+            .and_then(|field| field.set(&RawValue::Word(text.clone()), base)),
         _ => None,
     };
     let Some(field) = key.field(target) else { return Ok(()) };
     let hint = match unquoted {
         Some(()) => Some("leave out the quotes".into()),
         None => {
-            let words = field.words().into_iter().map(str::to_owned);
-            keys::did_you_mean(given.raw.text().unwrap_or_default(), words)
+            let choices = field.choices().into_iter().map(str::to_owned);
+            keys::did_you_mean(given.raw.text().unwrap_or_default(), choices)
         }
     };
-    let (key, expected) = (name.to_string(), field.expects().into());
-    let value = redact(&key, &given.raw.shown()).into();
+    let (key, expected) = (name.to_string(), field.expected().into());
+    let value = redact(&key, &given.raw.as_written()).into();
     Err(ConfigError::Value { key, value, expected, origin: given.origin.clone(), hint })
 }

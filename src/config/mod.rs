@@ -1,10 +1,10 @@
 //! The configuration: the names of all settings, their values, and where each one was set.
 //!
 //! Each layer overrides the one before: defaults, configuration file, environment, flags. One table
-//! (`keys`) names every key; reading, checking, showing and writing all go through it.
+//! (`keys`) lists every key, and is used to read, check, show and write values.
 //!
-//! The layers are merged here: a crate for layered configuration offers the merge, which is three
-//! lines, and no line numbers, no suggestions for misspelled keys, and no editing of the file.
+//! No crate for layered configuration is used: the merge that it would provide is three lines, and
+//! none has line numbers, suggestions for misspelled keys and editing of the file.
 
 mod backends;
 #[cfg(any(test, feature = "cli"))]
@@ -45,16 +45,16 @@ pub use show::{Entry, entries, get};
 pub enum Origin {
     /// Not set: the default.
     Default,
-    /// In the configuration file.
+    /// The configuration file.
     File {
         /// The file.
         path: PathBuf,
         /// The line of the key, counted from 1.
         line: usize,
     },
-    /// By an environment variable of this name.
+    /// An environment variable of this name.
     Environment(String),
-    /// By a flag of this name, `--jobs` for example.
+    /// A flag of this name, such as `--jobs`.
     Flag(String),
 }
 
@@ -69,10 +69,10 @@ impl fmt::Display for Origin {
     }
 }
 
-/// The directories of a user that paths and the default file depend on.
+/// The directories of a user, for `~` in paths and for the default configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserDirs {
-    /// The home directory, which `~` abbreviates.
+    /// The home directory, for `~`.
     pub home: Option<PathBuf>,
     /// The directory for the configuration of all programs.
     pub config_dir: Option<PathBuf>,
@@ -103,7 +103,7 @@ pub struct Sources<'a, E> {
     pub disk: &'a dyn Disk,
     /// The directories of the user.
     pub user_dirs: &'a UserDirs,
-    /// The configuration file, if one was named; it must exist then.
+    /// The configuration file, if one was named. It must exist then.
     pub file: Option<&'a Path>,
     /// All environment variables; those of other programs are ignored.
     pub environment: E,
@@ -125,7 +125,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Returns where a key was set.
+    /// Returns the place where a key was set.
     #[cfg(any(test, feature = "cli"))]
     pub fn origin(&self, key: &str) -> &Origin {
         self.origins.get(key).unwrap_or(&Origin::Default)
@@ -161,7 +161,8 @@ pub fn check(
 }
 
 impl Settings {
-    /// Loads the settings of the current user from the file and the environment variables that `wal-cli` reads.
+    /// Loads the settings of the current user from the file and the environment variables that
+    /// `wal-cli` reads.
     ///
     /// # Errors
     ///

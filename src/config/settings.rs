@@ -7,59 +7,61 @@ use super::backends::{BackendSettings, BackendType};
 use crate::operation::BackendName;
 use crate::operation::retry::RetryPolicy;
 
-/// Everything that can be set.
+/// The configuration of a log and its backends.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// Whether operations are accepted; reading and draining go on without.
+    /// True if operations are accepted. Reading and draining work in any case.
     pub enabled: bool,
-    /// The folder of the log.
+    /// The directory of the log.
     pub base_path: PathBuf,
-    /// Live operations in one partition, at most.
+    /// The most live operations in one partition.
     pub partition_size: usize,
-    /// Retries of an operation that does not bring its own number.
+    /// Retries after a first failure, for operations that set no number of their own.
     pub max_retries: u32,
-    /// The wait after a first failure.
+    /// The wait after the first failure.
     pub retry_delay: Duration,
     /// The longest wait a backend may ask for.
     pub retry_after_max: Duration,
-    /// The longest pause of a drain loop that follows.
+    /// The longest pause of a drain loop that follows the log.
     pub processing_interval: Duration,
-    /// Whether completed operations move to the archive.
+    /// True if completed operations move to the archive.
     pub archive_completed: bool,
-    /// How often a drain loop cleans up.
+    /// The interval between cleanups by a drain loop.
     pub cleanup_interval: Duration,
-    /// Days for which completed operations are kept.
+    /// The number of days for which completed operations are kept.
     pub max_age_days: u32,
-    /// Where archives are pushed before they may go; none: nowhere by itself.
+    /// The destination to which archives are pushed before they are pruned. `None` means that they
+    /// are pushed only by hand.
     pub archive_push: Option<String>,
-    /// The name of this machine in the history that is pushed; none: its host name.
+    /// The name of this machine in pushed archives. `None` means its host name.
     pub archive_host: Option<String>,
-    /// The backend that pushes archives; none: see [`Settings::archive_backend`].
+    /// The backend that pushes archives. `None` means the one that [`Settings::archive_backend`]
+    /// finds.
     pub archive_backend: Option<BackendName>,
-    /// How long a backend's health holds before it is probed again.
+    /// The time after which a backend is probed again.
     pub health_check_interval: Duration,
-    /// How long a probe may take.
+    /// The longest time for a probe.
     pub health_check_timeout: Duration,
-    /// Probes remembered for each backend.
+    /// The number of probes remembered for each backend.
     pub health_history_size: usize,
     /// The backend of operations that name none.
     pub default_backend: BackendName,
-    /// Operations carried out at once on one backend.
+    /// The most operations that run at the same time on one backend.
     pub jobs: usize,
-    /// Whether content is copied when its operation is logged.
+    /// The choice of content that is copied when its operation is logged.
     pub spool: SpoolMode,
-    /// The largest content that `auto` copies.
+    /// The largest content in bytes that [`SpoolMode::Auto`] copies.
     pub spool_max_bytes: u64,
-    /// Free bytes below which nothing new is accepted.
+    /// The free space in bytes below which new operations are refused.
     pub min_free_bytes: u64,
-    /// How long a lock of the log is waited for.
+    /// The longest wait for a lock of the log.
     pub lock_timeout: Duration,
-    /// The backends by name.
+    /// The backends, by name.
     pub backends: BTreeMap<BackendName, BackendSettings>,
 }
 
 impl Settings {
-    /// The defaults for a log in this folder.
+    /// Returns the defaults for a log in this directory.
     pub fn at(base_path: PathBuf) -> Settings {
         let mut backends: BTreeMap<_, _> = BackendType::ALL
             .into_iter()
@@ -97,33 +99,32 @@ impl Settings {
         }
     }
 
-    /// The backend that pushes archives: the one that is set, or the only one of type `s3` of which
-    /// anything is set,
-    /// or `s3`.
+    /// Returns the backend that pushes archives: the configured one, or else the only one of type
+    /// `s3` whose settings were changed, or else `s3`.
     pub fn archive_backend(&self) -> BackendName {
         let unset = BackendSettings::new(BackendType::S3);
-        let is_set = |settings: &BackendSettings| {
+        let is_changed = |settings: &BackendSettings| {
             settings.backend_type() == BackendType::S3 && *settings != unset
         };
         let mut named =
-            self.backends.iter().filter(|(_, settings)| is_set(settings)).map(|(name, _)| name);
+            self.backends.iter().filter(|(_, settings)| is_changed(settings)).map(|(name, _)| name);
         let only = named.next().filter(|_| named.next().is_none());
         self.archive_backend.as_ref().or(only).cloned().unwrap_or_else(|| BackendType::S3.name())
     }
 
-    /// Returns how failed attempts are retried.
+    /// Returns the policy by which failed attempts are retried.
     pub(crate) fn retry_policy(&self) -> RetryPolicy {
         RetryPolicy::new(self.retry_delay, self.retry_after_max)
     }
 
-    /// Bytes that a backend may move per second; none: no limit.
+    /// Returns the bytes that a backend may move per second, if they are limited.
     pub fn bytes_per_second_of(&self, backend: &BackendName) -> Option<NonZeroU64> {
         self.backends
             .get(backend)
             .and_then(|settings| NonZeroU64::new(settings.max_bytes_per_second()?))
     }
 
-    /// Operations that a backend carries out at once.
+    /// Returns the most operations that run at the same time on this backend.
     pub fn jobs_of(&self, backend: &BackendName) -> usize {
         self.backends.get(backend).and_then(|settings| settings.jobs).unwrap_or(self.jobs)
     }
@@ -131,21 +132,24 @@ impl Settings {
 
 /// Defines an enum whose variants are words of the configuration.
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+    (
+        $(#[$doc:meta])*
+        $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }
+    ) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum $name { $($(#[$variant_doc])* $variant),+ }
 
         impl $name {
-            /// All of them, in the order they are shown.
+            /// All variants, in the order in which they are listed.
             pub const ALL: [$name; [$($word),+].len()] = [$($name::$variant),+];
 
-            /// The word for it.
+            /// Returns the word in the configuration.
             pub fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $word),+ }
             }
 
-            /// What a word stands for, if anything.
+            /// Returns the variant with this word, if there is one.
             pub fn parse(word: &str) -> Option<$name> {
                 $name::ALL.into_iter().find(|one| one.as_str() == word)
             }
@@ -162,13 +166,13 @@ macro_rules! words {
 pub(super) use words;
 
 words!(
-    /// Whether content is copied into the log when its operation is logged.
+    /// The choice of content that is copied into the log when its operation is logged.
     SpoolMode {
-        /// Where it costs nothing, or up to `spool_max_bytes`.
+        /// Content up to `spool_max_bytes`, and larger content where a copy costs nothing.
         Auto = "auto",
-        /// Whatever its size.
+        /// All content.
         Always = "always",
-        /// Never: the source is read when the operation is carried out.
+        /// None: the source is read when the operation runs.
         Never = "never",
     }
 );

@@ -1,4 +1,4 @@
-//! Showing keys with their values and origins, for `config show` and `config get`.
+//! Keys with their values and origins, for `config show` and `config get`.
 
 use serde_json::{Value as Json, json};
 
@@ -10,13 +10,13 @@ use crate::operation::BackendName;
 /// One key as `config show` prints it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Its full name, `backends.ipfs.endpoint` for example.
+    /// The full name, such as `backends.ipfs.endpoint`.
     pub key: String,
-    /// Its value, with secrets redacted; null if it is not set.
+    /// The value, with secrets redacted; null if it is not set.
     pub value: serde_json::Value,
-    /// Where that was set.
+    /// The place where it was set.
     pub origin: Origin,
-    /// Its meaning, in one line.
+    /// The meaning, in one line.
     pub about: &'static str,
 }
 
@@ -30,13 +30,13 @@ pub fn entries(loaded: &Loaded) -> Vec<Entry> {
     };
     for key in &GLOBAL_KEYS {
         if let Some(field) = key.field(&mut settings) {
-            push(key.name.to_owned(), field.show(), key.about);
+            push(key.name.to_owned(), field.to_json(), key.about);
         }
     }
     for (backend, settings) in &mut settings.backends {
         for key in &BACKEND_KEYS {
             if let Some(field) = key.field(settings) {
-                push(format!("backends.{backend}.{}", key.name), field.show(), key.about);
+                push(format!("backends.{backend}.{}", key.name), field.to_json(), key.about);
             }
         }
     }
@@ -53,7 +53,7 @@ pub fn get(loaded: &Loaded, key: &str) -> Result<Entry, ConfigError> {
 
 impl Field<'_> {
     /// Returns the current value.
-    fn show(self) -> Json {
+    fn to_json(self) -> Json {
         match self {
             Field::Bool(field) => json!(*field),
             Field::MaybeBool(field) => json!(*field),

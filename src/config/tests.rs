@@ -8,7 +8,7 @@ use crate::disk::{Access, Machine, OsDisk};
 
 const FILE: &str = "/etc/ipfs-kit/wal.toml";
 
-/// One try at loading: what the file, the environment and the flags say.
+/// The layers of one configuration.
 #[derive(Default)]
 struct Case<'a> {
     file: Option<&'a str>,
@@ -69,8 +69,8 @@ fn flag<'a>(key: &'a str, value: &'a str) -> Case<'a> {
     Case { flags: vec![(key, value)], ..Case::default() }
 }
 
-/// Every key: its variable, a good value as TOML, what `config show` makes of it, and bad values as
-/// TOML and as words.
+/// A key: its name, its variable, a valid value as TOML, that value in `config show`, and invalid
+/// values as TOML and as words.
 type Row = (
     &'static str,
     &'static str,
@@ -108,50 +108,71 @@ const ROWS: &[Row] = &[
     ("max_age_days", "MAX_AGE_DAYS", "7", || json!(7), COUNT, COUNT_WORDS),
     ("archive_push", "ARCHIVE_PUSH", "\"s3://b/h\"", || json!("s3://b/h"), TEXT, &["a\nb"]),
     ("archive_host", "ARCHIVE_HOST", "\"web1\"", || json!("web1"), TEXT, &["a b", "a/b"]),
-    ("archive_backend", "ARCHIVE_BACKEND", "\"s3\"", || json!("s3"), &["1", "\"S3\"", "\"s33\""], &["S3", "nowhere"]),
-    ("health_check_interval", "HEALTH_CHECK_INTERVAL", "\"250 ms\"", || json!(0.25), SECONDS, SECONDS_WORDS),
+    ("archive_backend", "ARCHIVE_BACKEND", "\"s3\"", || json!("s3"),
+        &["1", "\"S3\"", "\"s33\""], &["S3", "nowhere"]),
+    ("health_check_interval", "HEALTH_CHECK_INTERVAL", "\"250 ms\"", || json!(0.25),
+        SECONDS, SECONDS_WORDS),
     ("health_check_timeout", "HEALTH_CHECK_TIMEOUT", "1.5", || json!(1.5), SECONDS, &["0", "3601"]),
     ("health_history_size", "HEALTH_HISTORY_SIZE", "50", || json!(50), COUNT, &["2", "10001"]),
-    ("default_backend", "DEFAULT_BACKEND", "\"s3\"", || json!("s3"), &["1", "\"S3\"", "\"s33\""], &["S3", "nowhere"]),
+    ("default_backend", "DEFAULT_BACKEND", "\"s3\"", || json!("s3"),
+        &["1", "\"S3\"", "\"s33\""], &["S3", "nowhere"]),
     ("jobs", "JOBS", "8", || json!(8), COUNT, &["0", "1025"]),
     ("spool", "SPOOL", "\"never\"", || json!("never"), &["true", "\"nevr\""], &["yes", "Auto"]),
     ("spool_max_bytes", "SPOOL_MAX_BYTES", "\"1.5 MiB\"", || json!(1_572_864), BYTES, BYTES_WORDS),
     ("min_free_bytes", "MIN_FREE_BYTES", "1024", || json!(1024), BYTES, BYTES_WORDS),
     ("lock_timeout", "LOCK_TIMEOUT", "\"1.5h\"", || json!(5400), SECONDS, SECONDS_WORDS),
-    ("backends.ipfs.type", "BACKENDS_IPFS_TYPE", "\"ipfs\"", || json!("ipfs"), &["\"s3\"", "1"], &["s3", "x"]),
-    ("backends.ipfs.endpoint", "BACKENDS_IPFS_ENDPOINT", "\"https://a/\"", || json!("https://a"), URL, URL_WORDS),
-    ("backends.s3.region", "BACKENDS_S3_REGION", "\"eu-west-1\"", || json!("eu-west-1"), TEXT, &["a\u{7}"]),
+    ("backends.ipfs.type", "BACKENDS_IPFS_TYPE", "\"ipfs\"", || json!("ipfs"),
+        &["\"s3\"", "1"], &["s3", "x"]),
+    ("backends.ipfs.endpoint", "BACKENDS_IPFS_ENDPOINT", "\"https://a/\"", || json!("https://a"),
+        URL, URL_WORDS),
+    ("backends.s3.region", "BACKENDS_S3_REGION", "\"eu-west-1\"", || json!("eu-west-1"),
+        TEXT, &["a\u{7}"]),
     ("backends.s3.bucket", "BACKENDS_S3_BUCKET", "\"b\"", || json!("b"), TEXT, &["a\nb"]),
-    ("backends.custom.command", "BACKENDS_CUSTOM_COMMAND", "\"~/put 'a b'\"", || json!(["/home/ann/put", "a b"]),
+    ("backends.custom.command", "BACKENDS_CUSTOM_COMMAND", "\"~/put 'a b'\"",
+        || json!(["/home/ann/put", "a b"]),
         &["1", "[]", "[1]", "\"a 'b\"", "\"\"", "[\"\"]"], &["a 'b"]),
-    ("backends.local.path", "BACKENDS_LOCAL_PATH", "\"~/l\"", || json!("/home/ann/l"), PATHS, &["~bob"]),
-    ("backends.storacha.connection_timeout", "BACKENDS_STORACHA_CONNECTION_TIMEOUT", "3", || json!(3), SECONDS, &["0"]),
-    ("backends.ipfs.idle_timeout", "BACKENDS_IPFS_IDLE_TIMEOUT", "30", || json!(30), SECONDS, &["0"]),
-    ("backends.s3.total_timeout", "BACKENDS_S3_TOTAL_TIMEOUT", "\"1h\"", || json!(3600), SECONDS, SECONDS_WORDS),
+    ("backends.local.path", "BACKENDS_LOCAL_PATH", "\"~/l\"", || json!("/home/ann/l"),
+        PATHS, &["~bob"]),
+    ("backends.storacha.connection_timeout", "BACKENDS_STORACHA_CONNECTION_TIMEOUT", "3",
+        || json!(3), SECONDS, &["0"]),
+    ("backends.ipfs.idle_timeout", "BACKENDS_IPFS_IDLE_TIMEOUT", "30", || json!(30),
+        SECONDS, &["0"]),
+    ("backends.s3.total_timeout", "BACKENDS_S3_TOTAL_TIMEOUT", "\"1h\"", || json!(3600),
+        SECONDS, SECONDS_WORDS),
     ("backends.ipfs.token", "BACKENDS_IPFS_TOKEN", "\"t\"", || json!("********"), TEXT, &[]),
-    ("backends.ipfs.username", "BACKENDS_IPFS_USERNAME", "\"ann\"", || json!("ann"), TEXT, &["a\nb"]),
+    ("backends.ipfs.username", "BACKENDS_IPFS_USERNAME", "\"ann\"", || json!("ann"),
+        TEXT, &["a\nb"]),
     ("backends.ipfs.password", "BACKENDS_IPFS_PASSWORD", "\"p\"", || json!("********"), TEXT, &[]),
-    ("backends.s3.access_key_id", "BACKENDS_S3_ACCESS_KEY_ID", "\"k\"", || json!("********"), TEXT, &[]),
-    ("backends.s3.secret_access_key", "BACKENDS_S3_SECRET_ACCESS_KEY", "\"s\"", || json!("********"), TEXT, &[]),
-    ("backends.s3.session_token", "BACKENDS_S3_SESSION_TOKEN", "\"t\"", || json!("********"), TEXT, &[]),
+    ("backends.s3.access_key_id", "BACKENDS_S3_ACCESS_KEY_ID", "\"k\"", || json!("********"),
+        TEXT, &[]),
+    ("backends.s3.secret_access_key", "BACKENDS_S3_SECRET_ACCESS_KEY", "\"s\"",
+        || json!("********"), TEXT, &[]),
+    ("backends.s3.session_token", "BACKENDS_S3_SESSION_TOKEN", "\"t\"", || json!("********"),
+        TEXT, &[]),
     ("backends.s3.path_style", "BACKENDS_S3_PATH_STYLE", "true", || json!(true), BOOL, BOOL_WORDS),
     ("backends.s3.checksums", "BACKENDS_S3_CHECKSUMS", "false", || json!(false), BOOL, BOOL_WORDS),
-    ("backends.s3.part_size", "BACKENDS_S3_PART_SIZE", "\"8 MiB\"", || json!(8_388_608), BYTES, &["4 MiB", "6 GiB"]),
+    ("backends.s3.part_size", "BACKENDS_S3_PART_SIZE", "\"8 MiB\"", || json!(8_388_608),
+        BYTES, &["4 MiB", "6 GiB"]),
     ("backends.s3.part_jobs", "BACKENDS_S3_PART_JOBS", "2", || json!(2), COUNT, &["0", "65"]),
     ("backends.s3.jobs", "BACKENDS_S3_JOBS", "2", || json!(2), COUNT, COUNT_WORDS),
-    ("backends.ipfs.max_bytes_per_second", "BACKENDS_IPFS_MAX_BYTES_PER_SECOND", "\"1 MiB\"", || json!(1_048_576),
+    ("backends.ipfs.max_bytes_per_second", "BACKENDS_IPFS_MAX_BYTES_PER_SECOND", "\"1 MiB\"",
+        || json!(1_048_576),
         BYTES, BYTES_WORDS),
     ("backends.ipfs.cid_version", "BACKENDS_IPFS_CID_VERSION", "1", || json!(1), COUNT, &["2"]),
-    ("backends.local.raw_leaves", "BACKENDS_LOCAL_RAW_LEAVES", "true", || json!(true), BOOL, BOOL_WORDS),
-    ("backends.local.chunk_size", "BACKENDS_LOCAL_CHUNK_SIZE", "\"1 MiB\"", || json!(1_048_576), BYTES, &["2 MiB", "0"]),
-    ("backends.ipfs.max_links", "BACKENDS_IPFS_MAX_LINKS", "1024", || json!(1024), COUNT, &["1", "8193"]),
-    ("backends.mock.failure_rate", "BACKENDS_MOCK_FAILURE_RATE", "0.25", || json!(0.25), &["-0.1", "2", "nan"], &["x"]),
+    ("backends.local.raw_leaves", "BACKENDS_LOCAL_RAW_LEAVES", "true", || json!(true),
+        BOOL, BOOL_WORDS),
+    ("backends.local.chunk_size", "BACKENDS_LOCAL_CHUNK_SIZE", "\"1 MiB\"", || json!(1_048_576),
+        BYTES, &["2 MiB", "0"]),
+    ("backends.ipfs.max_links", "BACKENDS_IPFS_MAX_LINKS", "1024", || json!(1024),
+        COUNT, &["1", "8193"]),
+    ("backends.mock.failure_rate", "BACKENDS_MOCK_FAILURE_RATE", "0.25", || json!(0.25),
+        &["-0.1", "2", "nan"], &["x"]),
     ("backends.mock.latency_ms", "BACKENDS_MOCK_LATENCY_MS", "5", || json!(5), COUNT, COUNT_WORDS),
     ("backends.mock.seed", "BACKENDS_MOCK_SEED", "42", || json!(42), &["-1", "\"7\""], &["x"]),
     ("backends.mock.offline", "BACKENDS_MOCK_OFFLINE", "true", || json!(true), BOOL, BOOL_WORDS),
 ];
 
-/// A TOML value as one would type it on a command line.
+/// Returns a TOML value as a user would type it on a command line.
 fn as_word(toml: &str) -> &str {
     toml.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(toml)
 }
@@ -170,7 +191,7 @@ fn every_key_is_in_the_table_of_these_tests() {
 }
 
 #[test]
-fn every_key_can_be_set_in_every_layer_and_knows_where() {
+fn every_key_can_be_set_in_every_layer_with_its_origin() {
     for (key, variable, toml, shown, _, _) in ROWS {
         let (variable, word) = (format!("IPFS_KIT_WAL_{variable}"), as_word(toml));
         let flag_name = format!("--{}", key.replace('_', "-"));
@@ -193,7 +214,7 @@ fn every_key_can_be_set_in_every_layer_and_knows_where() {
 }
 
 #[test]
-fn every_bad_value_is_refused_with_key_value_and_place() {
+fn every_invalid_value_is_refused_with_key_and_origin() {
     for (key, variable, _, _, bad_toml, bad_words) in ROWS {
         let variable = format!("IPFS_KIT_WAL_{variable}");
         for toml in *bad_toml {
@@ -230,17 +251,22 @@ fn the_defaults_are_those_of_the_manual() {
     let shown: BTreeMap<String, Json> =
         entries(&loaded).into_iter().map(|entry| (entry.key, entry.value)).collect();
     let expected = json!({
-        "enabled": true, "base_path": "/home/ann/.ipfs_kit/wal", "partition_size": 1000, "max_retries": 5,
-        "retry_delay": 60, "retry_after_max": 3600, "processing_interval": 10, "archive_completed": true,
-        "cleanup_interval": 86400, "max_age_days": 30, "archive_push": null, "archive_host": null, "archive_backend": null, "health_check_interval": 60, "health_check_timeout": 10,
+        "enabled": true, "base_path": "/home/ann/.ipfs_kit/wal", "partition_size": 1000,
+        "max_retries": 5, "retry_delay": 60, "retry_after_max": 3600, "processing_interval": 10,
+        "archive_completed": true, "cleanup_interval": 86400, "max_age_days": 30,
+        "archive_push": null, "archive_host": null, "archive_backend": null,
+        "health_check_interval": 60, "health_check_timeout": 10,
         "health_history_size": 25, "default_backend": "ipfs", "jobs": 4, "spool": "auto",
         "spool_max_bytes": 67_108_864, "min_free_bytes": 67_108_864, "lock_timeout": 10,
-        "backends.ipfs.endpoint": "http://localhost:5001/api/v0", "backends.ipfs.connection_timeout": 5,
+        "backends.ipfs.endpoint": "http://localhost:5001/api/v0",
+        "backends.ipfs.connection_timeout": 5,
         "backends.s3.region": "us-west-2", "backends.s3.bucket": null, "backends.s3.endpoint": null,
         "backends.s3.connection_timeout": 10, "backends.storacha.connection_timeout": 15,
         "backends.storacha.endpoint": null, "backends.local.path": "/home/ann/.ipfs_kit/local",
-        "backends.custom.command": null, "backends.local.chunk_size": 262_144, "backends.local.max_links": 174,
-        "backends.ipfs.idle_timeout": 300, "backends.ipfs.total_timeout": 0, "backends.ipfs.token": null,
+        "backends.custom.command": null,
+        "backends.local.chunk_size": 262_144, "backends.local.max_links": 174,
+        "backends.ipfs.idle_timeout": 300, "backends.ipfs.total_timeout": 0,
+        "backends.ipfs.token": null,
         "backends.ipfs.raw_leaves": null, "backends.ipfs.cid_version": 0,
     });
     for (key, value) in expected.as_object().unwrap() {
@@ -269,7 +295,7 @@ fn a_later_layer_wins_and_leaves_the_rest() {
 }
 
 #[test]
-fn unknown_keys_come_with_a_guess_and_the_place() {
+fn unknown_keys_are_reported_with_a_suggestion() {
     for (text, key, hint) in [
         ("partition_siz = 3", "partition_siz", "did you mean `partition_size`?"),
         ("process_interval = 3", "process_interval", "did you mean `processing_interval`?"),
@@ -316,7 +342,7 @@ fn unknown_keys_come_with_a_guess_and_the_place() {
 }
 
 #[test]
-fn what_is_no_table_is_said_to_be_none() {
+fn a_value_in_place_of_a_table_is_refused() {
     for (text, key) in [
         ("backends = 5", "backends"),
         ("[backends]\nipfs = 'http://a'", "backends.ipfs"),
@@ -328,7 +354,7 @@ fn what_is_no_table_is_said_to_be_none() {
 }
 
 #[test]
-fn unknown_variables_are_warned_of_and_others_passed_over() {
+fn unknown_variables_cause_warnings_only() {
     let case = Case {
         environment: vec![
             ("IPFS_KIT_WAL_LOG", "debug"),
@@ -365,7 +391,8 @@ fn unknown_variables_are_warned_of_and_others_passed_over() {
 
 #[test]
 fn backends_can_be_added_in_any_layer() {
-    let text = "[backends.my-s3]\ntype = 's3'\nbucket = 'a'\n[backends.mirror]\ntype = 'local'\npath = 'm'\n";
+    let text = "[backends.my-s3]\ntype = 's3'\nbucket = 'a'\n\
+                [backends.mirror]\ntype = 'local'\npath = 'm'\n";
     let case = Case {
         file: Some(text),
         environment: vec![
@@ -419,12 +446,12 @@ fn the_local_backend_follows_the_log() {
         let loaded = flag("base_path", base_path).load();
         assert_eq!(local_path(&loaded), Some(Path::new(local)));
     }
-    let set_apart = file("base_path = '/data'\nbackends.local.path = '/other'").load();
-    assert_eq!(local_path(&set_apart), Some(Path::new("/other")));
+    let configured = file("base_path = '/data'\nbackends.local.path = '/other'").load();
+    assert_eq!(local_path(&configured), Some(Path::new("/other")));
 }
 
 #[test]
-fn files_that_are_none_are_refused() {
+fn invalid_and_unreadable_files_are_refused() {
     let error = file("jobs = 1\njobs = 2\n").error();
     assert!(matches!(error, ConfigError::Syntax { line: 2, column: 1, .. }), "{error:?}");
     let error = file("jobs = 1\nbase_path = \"/x\nspool = 3").error();
@@ -449,13 +476,13 @@ fn files_that_are_none_are_refused() {
     disk.open(not_text, Access::CreateNew).unwrap().write_at(&[0xff, 0xfe], 0).unwrap();
     assert!(matches!(
         named(Some(not_text)).unwrap_err(),
-        ConfigError::NotAFile { what: "not UTF-8", .. }
+        ConfigError::NotAFile { kind: "not UTF-8", .. }
     ));
 
     let os = OsDisk::new();
-    for (path, what) in [("/", "a directory"), ("/dev/null", "a pipe or a device")] {
+    for (path, kind) in [("/", "a directory"), ("/dev/null", "a pipe or a device")] {
         let error = load(&os, [], Some(Path::new(path)), &[]).unwrap_err();
-        assert!(error.to_string().ends_with(what), "{error}");
+        assert!(error.to_string().ends_with(kind), "{error}");
     }
 }
 
@@ -475,7 +502,7 @@ fn without_a_home_the_log_must_be_named() {
 }
 
 #[test]
-fn all_mistakes_are_found_at_once() {
+fn all_errors_are_reported_together() {
     let case = Case {
         file: Some("jobs = 0\nspol = 1\n[backends.s3]\nregion = 1\n[backends.x]\na = 1\nb = 2\n"),
         environment: vec![("IPFS_KIT_WAL_SPOOL", "x")],
@@ -510,7 +537,7 @@ fn setting_a_key_leaves_comments_and_order_alone() {
         set("# only a comment\n", path, "jobs", "3").unwrap(),
         "# only a comment\njobs = 3\n"
     );
-    // Without an end of its last line, too: the key must not become a part of the comment.
+    // Also without a final newline, where the key must not become a part of the comment.
     assert_eq!(set("# only a comment", path, "jobs", "3").unwrap(), "# only a comment\njobs = 3\n");
     assert_eq!(
         set("backends = { s3 = { jobs = 1 } }\n", path, "backends.ipfs.jobs", "3").unwrap(),
@@ -521,7 +548,7 @@ fn setting_a_key_leaves_comments_and_order_alone() {
 }
 
 #[test]
-fn setting_a_key_makes_nothing_wrong() {
+fn a_change_that_causes_an_error_is_refused() {
     let path = Path::new(FILE);
     for (text, key, value) in [
         ("", "jbos", "3"),
@@ -537,10 +564,7 @@ fn setting_a_key_makes_nothing_wrong() {
         assert!(set(text, path, key, value).is_err(), "{key}");
     }
     let one_of_two = set("jobs = 0\nspool = 'x'\n", path, "jobs", "3").unwrap();
-    assert_eq!(
-        one_of_two, "jobs = 3\nspool = 'x'\n",
-        "what was wrong before does not stand in the way"
-    );
+    assert_eq!(one_of_two, "jobs = 3\nspool = 'x'\n", "earlier errors do not prevent the change");
     let with_type = set("", path, "backends.mine.type", "s3").unwrap();
     assert!(set(&with_type, path, "backends.mine.bucket", "b").is_ok());
 }
@@ -573,7 +597,7 @@ fn secrets_are_not_shown() {
 }
 
 #[test]
-fn spans_and_amounts_are_read_as_people_write_them() {
+fn durations_and_amounts_are_parsed_with_units() {
     for (text, millis) in [
         ("90", 90_000),
         ("0.5", 500),
@@ -604,9 +628,9 @@ fn spans_and_amounts_are_read_as_people_write_them() {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "it measures")]
+#[expect(clippy::disallowed_methods, reason = "measures time")]
 fn loading_without_a_file_is_quick() {
-    // Every `add` pays for this: it is to stay far below the cost of starting a process.
+    // Each `add` pays for this, so it must cost far less than starting a process.
     let disk = OsDisk::new();
     let user_dirs =
         UserDirs { home: Some("/nonexistent".into()), config_dir: Some("/nonexistent".into()) };
@@ -630,13 +654,14 @@ fn loading_without_a_file_is_quick() {
 }
 
 #[test]
-fn archives_go_by_the_only_backend_for_s3_unless_another_is_named() {
+fn archives_are_pushed_by_the_only_changed_s3_backend() {
     for (text, expected) in [
         ("", "s3"),
         ("[backends.s3]\nbucket = \"b\"\n", "s3"),
         ("[backends.cold]\ntype = \"s3\"\nbucket = \"b\"\n", "cold"),
         (
-            "[backends.cold]\ntype = \"s3\"\nbucket = \"b\"\n[backends.warm]\ntype = \"s3\"\nbucket = \"b\"\n",
+            "[backends.cold]\ntype = \"s3\"\nbucket = \"b\"\n\
+             [backends.warm]\ntype = \"s3\"\nbucket = \"b\"\n",
             "s3",
         ),
         ("archive_backend = \"local\"\n[backends.cold]\ntype = \"s3\"\nbucket = \"b\"\n", "local"),

@@ -100,10 +100,7 @@ const RULES: &[(&str, RpcErrorClass)] = &[
     ("pebble: closed", outage(SHUTTING_DOWN, NODE_SHUTTING_DOWN)),
     ("shutting down", transient(SHUTTING_DOWN, NODE_SHUTTING_DOWN)),
     ("shutdown", transient(SHUTTING_DOWN, NODE_SHUTTING_DOWN)),
-    (
-        "else has the lock",
-        transient("busy", "another program is using the node's repository"),
-    ),
+    ("else has the lock", transient("busy", "another program is using the node's repository")),
 ];
 
 const NOT_ON_NODE: &str = "the node does not have the content, or is offline";

@@ -156,7 +156,7 @@ fn set(output: &mut Output, global: &Global, key: &str, value: &str) -> Result<E
     let disk: &dyn Disk = &disk;
     let text = match disk.read(&path) {
         Ok(bytes) => String::from_utf8(bytes)
-            .map_err(|_| ConfigError::NotAFile { path: path.clone(), what: "not UTF-8" })?,
+            .map_err(|_| ConfigError::NotAFile { path: path.clone(), kind: "not UTF-8" })?,
         Err(error) if error.is_not_found() => String::new(),
         Err(error) => return Err(ConfigError::from(error).into()),
     };
