@@ -127,7 +127,7 @@ fn subtable<'a>(parent: &'a mut Item, name: &str, implicit: bool) -> Option<&'a 
 }
 
 impl Field<'_> {
-    /// Returns what to write to the file for a word that the field has accepted.
+    /// Returns the TOML for a word that the field has accepted.
     pub(super) fn to_toml(&self, word: &str) -> toml_edit::Value {
         let word = word.trim();
         match self {

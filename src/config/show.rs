@@ -30,13 +30,13 @@ pub fn entries(loaded: &Loaded) -> Vec<Entry> {
     };
     for key in &GLOBAL_KEYS {
         if let Some(field) = key.field(&mut settings) {
-            push(key.name.to_owned(), field.to_json(), key.about);
+            push(key.name.to_owned(), field.into_json(), key.about);
         }
     }
     for (backend, settings) in &mut settings.backends {
         for key in &BACKEND_KEYS {
             if let Some(field) = key.field(settings) {
-                push(format!("backends.{backend}.{}", key.name), field.to_json(), key.about);
+                push(format!("backends.{backend}.{}", key.name), field.into_json(), key.about);
             }
         }
     }
@@ -53,7 +53,7 @@ pub fn get(loaded: &Loaded, key: &str) -> Result<Entry, ConfigError> {
 
 impl Field<'_> {
     /// Returns the current value.
-    fn to_json(self) -> Json {
+    fn into_json(self) -> Json {
         match self {
             Field::Bool(field) => json!(*field),
             Field::MaybeBool(field) => json!(*field),
