@@ -88,7 +88,7 @@ pub struct BackendHealth {
     pub backend: BackendName,
     /// Its status after the last check.
     pub status: HealthStatus,
-    /// When it was last checked, by a probe or by an operation that reached it or failed to.
+    /// When it was last checked, by a probe or by an operation that needed it.
     pub last_check: Option<Time>,
     /// Results of its last checks, oldest first.
     pub check_history: Vec<bool>,
@@ -115,7 +115,7 @@ impl BackendHealth {
     }
 }
 
-/// The content of `health.json`, which runs share. It is a convenience: losing it costs nothing.
+/// The content of `health.json`, which runs share. It may be lost without harm.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct HealthFile {
     backends: BTreeMap<BackendName, BackendRecord>,
@@ -168,7 +168,7 @@ fn keep_last<T>(all: &mut Vec<T>, most: usize) {
 /// The result of a check: reachable, or the failure to reach the backend.
 pub type ProbeResult = Result<(), Failure>;
 
-/// Where the history of checks is stored.
+/// The place of the recorded checks.
 #[derive(Debug, Clone, Copy)]
 pub struct HealthStore<'a> {
     /// The disk of the log.
@@ -194,7 +194,7 @@ fn save(HealthStore { disk, layout, .. }: HealthStore<'_>, file: &HealthFile) ->
     replace_unsynced(disk, &staged, &layout.health(), &bytes)
 }
 
-/// Records the results of checks, and returns the health that follows from them.
+/// Records the results of checks, and returns the resulting health.
 ///
 /// If two processes do so at the same time, the result of one may be lost.
 pub fn record(

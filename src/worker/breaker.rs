@@ -83,8 +83,8 @@ impl Breaker {
         }
     }
 
-    /// An attempt could not reach the backend. The pause doubles with every trip in a row, up to
-    /// ten times its length: probes may succeed although operations do not.
+    /// Records that an attempt could not reach the backend. The pause doubles with every trip in a
+    /// row, up to ten times its length: probes may succeed although operations do not.
     pub fn trip(&mut self, now: Duration, pause: Duration) {
         let factor = (1 << self.consecutive_trips.min(8)).min(PAUSE_FACTOR_MAX);
         let had_answered =
@@ -93,23 +93,23 @@ impl Breaker {
         self.state = open_until(now + pause.saturating_mul(factor));
     }
 
-    /// A query about an earlier attempt could not reach the backend: open for `pause`, however
-    /// often it has tripped.
+    /// Records that a query about an earlier attempt could not reach the backend. Opens for
+    /// `pause`, however often the breaker has tripped.
     pub fn query_failed(&mut self, now: Duration, pause: Duration) {
         self.state = open_until(now + pause);
     }
 
-    /// A probe could not reach the backend: it pauses again. Counting starts over, since probes and
-    /// operations agree.
+    /// Records that a probe could not reach the backend, and pauses again. The count of trips
+    /// starts over, because probes and operations agree.
     pub fn probe_failed(&mut self, now: Duration, pause: Duration) {
-        // A late answer of a probe does not undo what an operation has shown since.
+        // Ignores the late result of a probe if an operation has succeeded since.
         if self.is_open() {
             self.state = State::Open { until: now + pause, is_confirmed: true };
             self.consecutive_trips = 0;
         }
     }
 
-    /// A probe reached the backend.
+    /// Records that a probe reached the backend.
     pub fn probe_succeeded(&mut self) -> Recovery {
         let (state, recovery) = match self.state {
             State::Closed { .. } => (State::Closed { has_answered: true }, Recovery::NoChange),
@@ -125,14 +125,14 @@ impl Breaker {
         recovery
     }
 
-    /// An operation succeeded: the backend is reachable, whatever probes say.
+    /// Records that an operation succeeded, which proves that the backend is reachable.
     pub fn attempt_succeeded(&mut self) -> Recovery {
         self.consecutive_trips = 0;
         self.probe_succeeded()
     }
 
-    /// A trial attempt ended without finding the backend unreachable: twice as many may run, and
-    /// from half of `jobs` on all of them.
+    /// Records that a trial attempt reached the backend. Doubles the permits, and closes the
+    /// breaker once they would reach `jobs`.
     pub fn trial_ended(&mut self, jobs: usize) {
         if let State::HalfOpen { permits } = self.state {
             self.state = match permits * 2 >= jobs {

@@ -1,4 +1,4 @@
-//! Operations that wait for others: released when those complete, failed when those fail.
+//! Operations that depend on others: released when those complete, failed when those fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ pub struct Dependents {
 }
 
 impl Dependents {
-    /// Adds an operation that may wait for others.
+    /// Adds an operation that may depend on others.
     pub fn add(&mut self, operation: &Operation) {
         for id in &operation.depends_on {
             self.waiting.entry(*id).or_default().insert(operation.number);
@@ -28,7 +28,7 @@ impl Dependents {
         }
     }
 
-    /// An operation has ended; others may have waited for it.
+    /// Records that an operation has ended, which others may depend on.
     pub fn ended(&mut self, id: OperationId) {
         if self.waiting.contains_key(&id) {
             self.changed.insert(id);
@@ -36,12 +36,12 @@ impl Dependents {
         self.changed.extend(self.redirected.remove(&id).unwrap_or_default());
     }
 
-    /// Returns whether an operation was found that waits for one which this loop may not execute.
+    /// Returns whether an operation depends on one that this loop may not execute.
     pub(super) fn take_waits_for_outside(&mut self) -> bool {
         std::mem::take(&mut self.waits_for_outside)
     }
 
-    /// Drops what is known, before the log is read again.
+    /// Forgets all dependencies, before the log is read again.
     pub(super) fn clear(&mut self) {
         let waits_for_outside = self.waits_for_outside;
         *self = Dependents { waits_for_outside, ..Dependents::default() };
@@ -56,7 +56,7 @@ struct Verdict {
 }
 
 impl Worker<'_, '_, '_> {
-    /// Notes that an operation waits for one which this loop may not execute.
+    /// Records it if this loop may not execute `id`, on which an operation depends.
     fn note_outside_dependency(&mut self, id: OperationId) -> WalResult<()> {
         let read = self.log.view.operation_by_id(id);
         if let Some(Some(end)) = self.log.skip_damaged(read)?
@@ -67,7 +67,7 @@ impl Worker<'_, '_, '_> {
         Ok(())
     }
 
-    /// Reads the waiting operations of files in which some wait for others.
+    /// Reads the waiting operations of files that contain dependencies.
     pub(super) fn load_dependents(&mut self) -> WalResult<()> {
         for at in 0..self.files.len() {
             if self.files[at].dependents == 0 {
@@ -85,8 +85,8 @@ impl Worker<'_, '_, '_> {
         Ok(())
     }
 
-    /// HealthStore what the ends of operations mean for those that waited for them; true: something
-    /// was recorded.
+    /// Releases or fails the dependents of operations that have ended. Returns whether anything was
+    /// recorded.
     pub(super) fn settle_dependents(&mut self, observer: &mut dyn Observer) -> WalResult<bool> {
         if self.dependents.changed.is_empty() {
             return Ok(false);
@@ -106,8 +106,8 @@ impl Worker<'_, '_, '_> {
                 }
                 DependencyState::Done => None,
                 DependencyState::Failed(operation) => Some(format!(
-                    "it depends on operation {}, which has failed; retry that operation, and this one \
-                     is retried with it",
+                    "it depends on operation {}, which has failed; retry that operation, and this \
+                     one is retried with it",
                     operation.number
                 )),
                 DependencyState::Unknown => Some(format!(
@@ -148,8 +148,8 @@ impl Worker<'_, '_, '_> {
     }
 }
 
-/// Returns whether an operation still fails because of its dependencies, if that is the event: a
-/// user may have retried them in the meantime.
+/// Returns false if the event is a failure because of dependencies, and none of them is failed any
+/// more: a user may have retried them in the meantime.
 pub(super) fn still_fails(view: &View, operation: &Operation, event: &Event) -> WalResult<bool> {
     if !matches!(event, Event::Failed { failure } if failure.error_type == failure::DEPENDENCY) {
         return Ok(true);

@@ -1,4 +1,4 @@
-//! The threads that call backends, so that the loop itself never waits for one.
+//! The threads that call backends. The loop itself never waits for a backend.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -221,7 +221,7 @@ impl<'scope, 'env> Executor<'scope, 'env> {
         });
     }
 
-    /// Returns what has ended, waiting for at most `patience` if nothing has.
+    /// Returns the attempts and queries that have ended. If none has, waits for at most `patience`.
     pub fn finished(&mut self, patience: Duration) -> Vec<Finished> {
         let mut finished = Vec::new();
         if !patience.is_zero() {

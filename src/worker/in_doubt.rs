@@ -1,6 +1,6 @@
-//! Operations that are claimed although nothing executes them: left by a dead drain loop, or by an
-//! attempt of this one whose backend could not even be queried. Backends are queried before
-//! anything is repeated, and before anything else is sent to them.
+//! Operations that are claimed but not running: left by a dead drain loop, or by an attempt of this
+//! loop whose backend could not be queried. A backend is queried before an operation is repeated,
+//! and before anything else is sent to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -26,7 +26,7 @@ pub(super) struct InDoubt {
     blocking: BTreeSet<BackendName>,
     /// When to query again, on the monotonic clock, if there is a reason to.
     next_query: Option<Duration>,
-    /// Left by dead loops, and about to be settled.
+    /// Operations of dead loops that are about to be settled.
     recovered: BTreeSet<Number>,
 }
 
@@ -51,7 +51,7 @@ impl InDoubt {
         self.next_query.is_some_and(|at| now >= at)
     }
 
-    /// A backend is reachable again: it is queried at once.
+    /// Schedules the queries of a backend that is reachable again.
     pub fn backend_recovered(&mut self, backend: &BackendName, now: Duration) {
         if self.blocking.contains(backend) {
             self.next_query = Some(now);
@@ -68,15 +68,15 @@ impl InDoubt {
         self.blocking.iter()
     }
 
-    /// Returns whether the event just recorded settles an operation that a dead loop left.
+    /// Returns whether the operation was left by a dead loop; true only once.
     pub fn take_recovered(&mut self, number: Number) -> bool {
         self.recovered.remove(&number)
     }
 }
 
 impl Worker<'_, '_, '_> {
-    /// The answer of an attempt was lost, and its backend could not be queried: the operation stays
-    /// claimed until it can.
+    /// Records that the answer of an attempt was lost, and that its backend could not be queried.
+    /// The operation stays claimed until it can be.
     pub(super) fn mark_in_doubt(
         &mut self,
         operation: &Operation,
@@ -146,7 +146,7 @@ impl Worker<'_, '_, '_> {
                 );
                 ends.push((operation, Event::Failed { failure: in_doubt(&why) }));
             } else {
-                // A user may cancel it; whether the backend is configured again, a later run sees.
+                // A user may cancel it, or configure the backend again before a later run.
                 self.query_later(&operation, false);
             }
         }

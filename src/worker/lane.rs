@@ -1,4 +1,4 @@
-//! The lane of a backend: how far the loop claims ahead, within what the circuit breaker permits.
+//! The lane of a backend: its claims, limited by its speed and its circuit breaker.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -129,17 +129,17 @@ impl Lane {
         Some(result)
     }
 
-    /// A probe reached the backend.
+    /// Records that a probe reached the backend.
     pub fn probe_succeeded(&mut self) -> Recovery {
         self.breaker.probe_succeeded()
     }
 
-    /// A probe did not reach the backend.
+    /// Records that a probe did not reach the backend.
     pub fn probe_failed(&mut self, now: Duration, pause: Duration) {
         self.breaker.probe_failed(now, pause);
     }
 
-    /// An attempt of this epoch could not reach the backend.
+    /// Records that an attempt of this epoch could not reach the backend.
     pub fn attempt_failed_to_connect(
         &mut self,
         epoch: Epoch,
@@ -155,7 +155,7 @@ impl Lane {
         Trip::Tripped
     }
 
-    /// A query about an earlier attempt could not reach the backend.
+    /// Records that a query about an earlier attempt could not reach the backend.
     pub fn query_failed(&mut self, now: Duration, pause: Duration) -> Trip {
         if self.is_open() {
             return Trip::Stale;
@@ -165,8 +165,8 @@ impl Lane {
         Trip::Tripped
     }
 
-    /// An attempt of this epoch ended otherwise, `success` being when it succeeded; its batch of
-    /// claims took `batch_took` to settle.
+    /// Records any other end of an attempt of this epoch. `success` is the time at which it
+    /// succeeded, and `batch_took` the time from its claim to its end.
     pub fn attempt_ended(
         &mut self,
         epoch: Epoch,
@@ -175,7 +175,7 @@ impl Lane {
     ) -> Recovery {
         self.release(epoch);
         let mut recovery = Recovery::NoChange;
-        // Only success shows that the backend is reachable; other ends may have been our own doing.
+        // Only success proves that the backend is reachable. Other ends may have local causes.
         if success.is_some() {
             self.last_success = success;
             recovery = self.breaker.attempt_succeeded();
@@ -199,7 +199,8 @@ impl Lane {
         *claims = claims.saturating_sub(1);
     }
 
-    /// Claims ahead are work that a crash interrupts: only as many as end in a moment.
+    /// Adjusts the number of claims to what ends within a moment, because a crash interrupts all of
+    /// them.
     fn adjust_claims_max(&mut self, batch_took: Duration) {
         if batch_took < Duration::from_millis(50) {
             self.claims_max = (self.claims_max * 2).min(CLAIMS_MAX.max(self.jobs));

@@ -1,5 +1,5 @@
-//! The lanes of a drain loop, one per backend: what attempts, queries and probes report about
-//! backends, and which waits end when a backend is reachable again.
+//! The lanes of a drain loop, one per backend. Attempts, queries and probes report here whether
+//! they reached their backend; waits end when a backend is reachable again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -23,7 +23,7 @@ use crate::wal::{Order, WalResult};
 struct HealthLog {
     /// When each backend was last recorded, on the monotonic clock, and whether it was reachable.
     last: BTreeMap<BackendName, (Duration, bool)>,
-    /// When backends recovered: waits for retries there that began earlier are to end.
+    /// When backends recovered. Waits for retries there that began earlier end.
     recovered: BTreeMap<BackendName, Time>,
 }
 
@@ -45,7 +45,7 @@ impl<'a> Lanes<'a> {
         self.lanes.get(backend)
     }
 
-    /// Returns the lane of a backend; a new one is in the state in which earlier runs left it.
+    /// Returns the lane of a backend. A new lane continues in the state that earlier runs recorded.
     pub(super) fn open(&mut self, backend: &BackendName) -> &mut Lane {
         if !self.lanes.contains_key(backend) {
             let lane = self.restore(backend);
@@ -85,8 +85,8 @@ impl<'a> Lanes<'a> {
         }
     }
 
-    /// Records what a probe or an attempt found, unless the backend was reachable all the time and
-    /// was recorded within `health_check_interval`.
+    /// Records the result of a probe or an attempt, unless the backend is still reachable and was
+    /// recorded within `health_check_interval`.
     fn record_health(&mut self, backend: &BackendName, result: ProbeResult) {
         let (now, is_reachable) = (self.env.clock.elapsed(), result.is_ok());
         let interval = self.env.settings.health_check_interval;
@@ -106,7 +106,7 @@ impl<'a> Lanes<'a> {
         }
     }
 
-    /// Records what the end of an attempt shows about its backend.
+    /// Records whether an attempt that ended reached its backend.
     pub(super) fn record_backend_result(&mut self, running: &Running, settlement: &Settlement) {
         let now = self.env.clock.elapsed();
         let (backend, epoch) = (&running.operation.backend, running.epoch);

@@ -1,5 +1,5 @@
-//! The work of a drain loop besides draining: checkpoints, cleanup, pushing archives, sweeping
-//! backends, and keeping room on the disk for outcomes.
+//! The other work of a drain loop: checkpoints, cleanups, pushes of archives, sweeps of backends,
+//! and disk space for outcomes.
 
 use std::time::Duration;
 
@@ -69,8 +69,8 @@ impl Worker<'_, '_, '_> {
         Ok(())
     }
 
-    /// Runs a checkpoint and a cleanup if they are due. Only damage fails; other errors may be gone
-    /// at the next attempt.
+    /// Runs a checkpoint and a cleanup if they are due. Fails only for damage; after other errors
+    /// the next call tries again.
     pub(super) fn maintain(&mut self) -> WalResult<()> {
         let result = self.env.wal.maintain().and_then(|_| self.cleanup_if_due());
         only_damage(result, "could not maintain the log; trying again later")
@@ -83,7 +83,8 @@ impl Worker<'_, '_, '_> {
         let last =
             manifest.last_cleanup.or_else(|| manifest.files.iter().map(|file| file.times.0).min());
         let since = last.map(|last| self.env.clock.now().millis_since(last));
-        // A clock that is behind the last cleanup was set back: from now on, it is right.
+        // A last cleanup in the future means that the clock was set back. It is trusted from now
+        // on.
         if since.is_some_and(|since| {
             since >= interval || (since < 0 && manifest.last_cleanup.is_some())
         }) {
@@ -121,7 +122,8 @@ impl Worker<'_, '_, '_> {
         push.map_err(|error| tracing::warn!(%error, "cannot push archives")).ok()
     }
 
-    /// Returns whether a due cleanup logs pushes, so that a loop that was about to end goes on.
+    /// Runs a due cleanup and returns whether it has logged pushes, for which a loop that was about
+    /// to end continues.
     pub(super) fn has_more_to_push(&mut self) -> WalResult<bool> {
         if self.env.settings.archive_push.is_none() || self.options.only.is_some() {
             return Ok(false);
@@ -131,8 +133,8 @@ impl Worker<'_, '_, '_> {
         Ok(self.maintenance.has_pushed)
     }
 
-    /// Has the backends remove local files of operations that will not be queried any more. Only
-    /// drain loops start attempts, and this is the only one: none begins during the sweep.
+    /// Has the backends remove local files of operations that will not be queried any more. No
+    /// attempt begins during the sweep, because only this drain loop starts attempts.
     pub(super) fn sweep_backends(&self) {
         let is_needed = |number: Number| {
             self.is_in_progress(number)
@@ -160,7 +162,7 @@ impl Worker<'_, '_, '_> {
         }
     }
 
-    /// Has the backends abort what operations that have ended, or were deleted, have left there.
+    /// Has the backends abort the orphans of operations that have ended or were deleted.
     pub(super) fn abort_orphans(&mut self) {
         self.maintenance.orphans_due = false;
         let now = self.env.clock.elapsed();
@@ -168,7 +170,7 @@ impl Worker<'_, '_, '_> {
         let names: Vec<_> = self.env.backends.names().map(|(name, _)| name.clone()).collect();
         for name in names {
             let Some(backend) = self.env.backends.get(&name) else { continue };
-            // An unreachable backend would only time out.
+            // A call to an unreachable backend would only time out.
             if self.lanes.get(&name).is_some_and(|lane| lane.is_pausing(now)) {
                 self.maintenance.orphans_due |= !backend.orphans().is_empty();
                 continue;
@@ -226,7 +228,7 @@ fn only_damage(result: WalResult<()>, context: &'static str) -> WalResult<()> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PushOptions {
-    /// The destination, `s3://bucket/prefix` for example.
+    /// The destination, such as `s3://bucket/prefix`.
     pub destination: Option<String>,
     /// The backend that uploads them.
     pub backend: Option<BackendName>,

@@ -49,13 +49,13 @@ use crate::operation::{BackendName, Claim, Event, Number, Operation, Status, Tim
 use crate::queue::Queue;
 use crate::wal::{FileEntry, HeldLock, NumberSet, View, Wal, WalError, WalResult};
 
-/// The time in which a loop that follows the log sees a new operation.
+/// The time within which a loop that follows the log sees a new operation.
 const POLL: Duration = Duration::from_millis(100);
 
 /// Transitions of one frame, at most.
 const TRANSITIONS_MAX: usize = 1000;
 
-/// The interval at which an observer hears that the loop is alive.
+/// The interval of [`Observer::tick`].
 const TICK: Duration = Duration::from_millis(100);
 
 /// The parts that a drain loop works with.
@@ -150,7 +150,7 @@ struct Worker<'scope, 'env, 'a> {
 }
 
 struct Running {
-    /// As it is since the claim.
+    /// The state after the claim.
     operation: Operation,
     attempt: Arc<Attempt>,
     claimed_at: Duration,

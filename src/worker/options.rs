@@ -212,11 +212,12 @@ impl ProcessReport {
 
 /// Receives the events of a drain loop.
 pub trait Observer {
-    /// An attempt begins.
+    /// Called when an attempt begins.
     fn started(&mut self, _operation: &Operation, _attempt: &Arc<Attempt>) {}
-    /// An attempt ended, and its outcome is durable.
+    /// Called when the outcome of an attempt is durable.
     fn settled(&mut self, _operation: &Operation) {}
-    /// The loop is alive, ten times a second; `waiting` operations are pending or retrying.
+    /// Called about ten times a second while the loop runs; `waiting` operations are pending or
+    /// retrying.
     fn tick(&mut self, _report: &ProcessReport, _waiting: u64) {}
 }
 

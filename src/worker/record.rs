@@ -8,8 +8,8 @@ use crate::wal::{Change, Known, WalResult, Written};
 
 /// Writes events with one flush. Returns those that were written, with the operations that result.
 ///
-/// An event is left out if another process has changed its operation since, unless that only added
-/// notes to an attempt of ours.
+/// An event is skipped if another process has changed its operation since, unless the claim is
+/// still that of this loop.
 pub(super) fn record(
     env: Environment<'_>,
     events: Vec<(Operation, Event)>,

@@ -1,4 +1,4 @@
-//! Which operation is next: the queue, filled from the journal and, file by file, from partitions.
+//! The order of operations: the queue, filled from the journal and, file by file, from partitions.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ pub(super) struct Picked {
 impl Worker<'_, '_, '_> {
     pub(super) fn catch_up(&mut self) -> WalResult<()> {
         let now = self.env.clock.now();
-        // A clock that was set back ends waits, in files that are not loaded too.
+        // A clock that was set back ends waits, also in files that are not loaded.
         let set_back = now < self.last_wall;
         self.last_wall = now;
         if self.log.view.catch_up()? == CatchUp::Reloaded || self.log.is_stale || set_back {
@@ -31,7 +31,7 @@ impl Worker<'_, '_, '_> {
             if summary.status.is_terminal() {
                 self.dependents.ended(summary.id);
             }
-            // Our own claims say nothing new.
+            // Claims of this loop need no action.
             if self
                 .running
                 .get(&number)

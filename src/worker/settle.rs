@@ -1,5 +1,4 @@
-//! The outcomes of attempts: which event is recorded for what a backend returned, or did not
-//! return.
+//! The events that are recorded for the results of attempts and queries.
 
 use crate::backend::{AttemptError, AttemptStatus, Request};
 use crate::clock::Clock;
