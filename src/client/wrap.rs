@@ -92,3 +92,6 @@ fn attempt_error(error: anyhow::Error) -> AttemptError {
         })
     })
 }
+
+#[cfg(test)]
+mod tests;
