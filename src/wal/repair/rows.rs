@@ -12,7 +12,7 @@ use crate::wal::error::{WalError, WalResult};
 use crate::wal::layout::Layout;
 use crate::wal::manifest::{FileEntry, Manifest, NumberSet, sha256_hex};
 use crate::wal::original;
-use crate::wal::schema::{self, Spooled, Table};
+use crate::wal::schema::{self, LiveIds, Spooled, Table};
 use crate::wal::verify;
 
 /// The first and the last bytes of every Parquet file.
@@ -126,7 +126,13 @@ impl Repair<'_> {
     /// Checks a file; `None` if it is damaged or missing.
     fn check(&self, entry: &FileEntry) -> WalResult<Option<schema::Checked>> {
         for _ in 0..READS {
-            match verify::files::check(&**self.disk, self.layout, entry, &HashSet::new(), true) {
+            match verify::files::check(
+                &**self.disk,
+                self.layout,
+                entry,
+                &HashSet::new(),
+                LiveIds::Collect,
+            ) {
                 Ok(checked) => return Ok(Some(checked)),
                 Err(error @ WalError::NewerFormat { .. }) => return Err(error),
                 Err(WalError::Disk(error)) if error.is_medium_error() => {}

@@ -1,13 +1,14 @@
-//! Checking the rows of a file column by column, without making operations of them: what `verify`
-//! does with every row.
+//! Checking the rows of a file column by column, without decoding operations: `verify` does this
+//! with every row.
 
 use arrow_array::types::{Int32Type, Int64Type, TimestampMillisecondType};
 use arrow_array::{
     Array, BooleanArray, ListArray, PrimitiveArray, RecordBatch, StringArray, StructArray,
 };
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::{Table, decode_row};
+use super::Table;
+use super::columns::{claim, column, history, result, source};
+use super::decode::decode_row;
 use crate::operation::{
     BackendName, FailureClass, Number, Operation, OperationId, OperationType, Revision, Status,
     Time,
@@ -15,62 +16,75 @@ use crate::operation::{
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::manifest::{Counts, FileEntry};
 
-/// Rows decoded at a time.
-const BATCH: usize = 2048;
+/// The number of rows in a batch.
+pub(super) const BATCH_ROWS: usize = 2048;
 
-/// How many invalid rows of a file are reported.
-const TOLD_MAX: usize = 5;
+/// The number of invalid rows of a file that are described.
+const PROBLEMS_MAX: usize = 5;
 
-/// What the rows of a file come to, as the manifest should say it, and what is wrong with them.
+const UNSORTED: &str = "its id does not come after that of the row before";
+
+/// The figures of a file's rows, as its entry in the manifest should have them, and the problems
+/// found.
 #[derive(Debug, Default)]
 pub struct Checked {
-    /// Rows, superseded ones included.
+    /// The number of rows, superseded ones included.
     pub rows: u64,
-    /// First and last id.
+    /// The lowest and the highest id.
     pub ids: Option<(OperationId, OperationId)>,
-    /// First and last number.
+    /// The lowest and the highest number.
     pub numbers: Option<(Number, Number)>,
-    /// First and last revision.
+    /// The lowest and the highest revision.
     pub revisions: Option<(Revision, Revision)>,
-    /// First and last time of logging.
+    /// The earliest and the latest time of logging.
     pub times: Option<(Time, Time)>,
-    /// How many rows that are not superseded, as are the fields below.
+    /// The number of rows of each status, backend and type. This and all fields below leave
+    /// superseded rows out.
     pub counts: Counts,
-    /// With an idempotency key.
+    /// The number of rows with an idempotency key.
     pub keys: u64,
-    /// That wait for others.
+    /// The number of waiting rows with dependencies.
     pub dependents: u64,
-    /// Highest priority of those that wait.
+    /// The highest priority among waiting rows.
     pub priority: Option<i32>,
-    /// Earliest time at which a waiting one is due.
+    /// The earliest time at which a waiting row is due.
     pub due: Option<Time>,
-    /// What is wrong with rows, of the first few.
+    /// Descriptions of the first few invalid rows.
     pub problems: Vec<String>,
-    /// How many rows are wrong.
-    pub wrong: u64,
-    /// Numbers and ids of all, if they were asked for.
+    /// The number of invalid rows.
+    pub invalid_rows: u64,
+    /// The numbers and ids of all rows, if they were requested.
     pub live: Vec<(Number, OperationId)>,
-    /// Those that were asked for.
+    /// The operations that were requested.
     pub wanted: Vec<Operation>,
-    /// Those that still need content in the spool.
+    /// The operations that still need content in the spool.
     pub spooled: Vec<Spooled>,
+}
+
+/// A choice for [`Table::check`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LiveIds {
+    /// Return the numbers and ids of all rows that are not superseded.
+    Collect,
+    /// Return none.
+    Skip,
 }
 
 /// An operation that still needs its content in the spool.
 #[derive(Debug, Clone)]
 pub struct Spooled {
-    /// Its number.
+    /// The operation's number.
     pub number: Number,
-    /// Its id.
+    /// The operation's id.
     pub id: OperationId,
     /// The name of the content.
     pub name: String,
-    /// Its size.
+    /// The size of the content in bytes.
     pub size: u64,
 }
 
 impl Spooled {
-    /// The content of an operation, if that is in the spool and will be read again.
+    /// Returns the content of an operation if that is in the spool and may be read again.
     pub fn of(operation: &Operation) -> Option<Spooled> {
         let is_over = operation.status() == Status::Completed || operation.redirected_to.is_some();
         let source = operation.source.as_ref().filter(|_| !is_over)?;
@@ -83,12 +97,13 @@ impl Spooled {
     }
 }
 
-type Problem = Result<(), &'static str>;
+/// The error says what makes a row invalid.
+type RowCheck = Result<(), &'static str>;
 
-/// The columns of one batch, with the types they must have.
-struct Columns<'a> {
+/// The columns of one batch, with the types that they must have.
+pub(super) struct Columns<'a> {
     id: &'a StringArray,
-    kind: &'a StringArray,
+    operation_type: &'a StringArray,
     status: &'a StringArray,
     logged_at: &'a PrimitiveArray<TimestampMillisecondType>,
     completed_at: &'a PrimitiveArray<TimestampMillisecondType>,
@@ -123,53 +138,67 @@ fn typed<A: Array + 'static>(array: Option<&dyn Array>) -> Option<&A> {
     array?.as_any().downcast_ref()
 }
 
-fn column<A: Array + 'static>(batch: &RecordBatch, at: usize) -> Option<&A> {
-    typed(batch.columns().get(at).map(|column| &**column))
+fn column<A: Array + 'static>(batch: &RecordBatch, index: usize) -> Option<&A> {
+    typed(batch.columns().get(index).map(|column| &**column))
 }
 
-fn field<A: Array + 'static>(array: &StructArray, at: usize) -> Option<&A> {
-    typed(array.columns().get(at).map(|column| &**column))
+fn field<A: Array + 'static>(array: &StructArray, index: usize) -> Option<&A> {
+    typed(array.columns().get(index).map(|column| &**column))
 }
 
 impl<'a> Columns<'a> {
-    /// None if one of them has another type.
-    fn of(batch: &'a RecordBatch) -> Option<Columns<'a>> {
-        let (result, source, claim): (&StructArray, &StructArray, &StructArray) =
-            (column(batch, 8)?, column(batch, 23)?, column(batch, 24)?);
+    /// Returns none if a column is missing or has another type.
+    pub(super) fn of(batch: &'a RecordBatch) -> Option<Columns<'a>> {
+        let (result, source, claim): (&StructArray, &StructArray, &StructArray) = (
+            column(batch, column::RESULT)?,
+            column(batch, column::SOURCE)?,
+            column(batch, column::CLAIM)?,
+        );
         let (depends_on, history): (&ListArray, &ListArray) =
-            (column(batch, 17)?, column(batch, 28)?);
+            (column(batch, column::DEPENDS_ON)?, column(batch, column::HISTORY)?);
         let entries: &StructArray = typed(Some(&**history.values()))?;
         Some(Columns {
-            id: column(batch, 0)?,
-            kind: column(batch, 1)?,
-            status: column(batch, 2)?,
-            logged_at: column(batch, 3)?,
-            completed_at: column(batch, 5)?,
-            backend: column(batch, 6)?,
+            id: column(batch, column::OPERATION_ID)?,
+            operation_type: column(batch, column::OPERATION_TYPE)?,
+            status: column(batch, column::STATUS)?,
+            logged_at: column(batch, column::TIMESTAMP)?,
+            completed_at: column(batch, column::COMPLETED_AT)?,
+            backend: column(batch, column::BACKEND)?,
             result,
-            result_size: field(result, 1)?,
-            failure: [column(batch, 9)?, column(batch, 10)?, column(batch, 21)?],
-            counts: [column(batch, 11)?, column(batch, 12)?, column(batch, 22)?],
-            next_retry_at: column(batch, 13)?,
-            number: column(batch, 14)?,
-            revision: column(batch, 15)?,
-            priority: column(batch, 16)?,
+            result_size: field(result, result::SIZE)?,
+            failure: [
+                column(batch, column::ERROR)?,
+                column(batch, column::ERROR_TYPE)?,
+                column(batch, column::FAILURE_CLASS)?,
+            ],
+            counts: [
+                column(batch, column::RETRY_COUNT)?,
+                column(batch, column::MAX_RETRIES)?,
+                column(batch, column::INTERRUPTIONS)?,
+            ],
+            next_retry_at: column(batch, column::NEXT_RETRY_AT)?,
+            number: column(batch, column::NUMBER)?,
+            revision: column(batch, column::REVISION)?,
+            priority: column(batch, column::PRIORITY)?,
             depends_on,
             dependencies: typed(Some(&**depends_on.values()))?,
-            key: column(batch, 18)?,
-            hold: column(batch, 19)?,
-            not_before: column(batch, 20)?,
+            key: column(batch, column::IDEMPOTENCY_KEY)?,
+            hold: column(batch, column::HOLD)?,
+            not_before: column(batch, column::NOT_BEFORE)?,
             source,
-            source_size: field(source, 0)?,
-            spool: field(source, 4),
+            source_size: field(source, source::SIZE)?,
+            spool: field(source, source::SPOOL),
             claim,
-            claim_pid: field(claim, 0)?,
-            redirected: [column(batch, 25)?, column(batch, 26)?],
+            claim_pid: field(claim, claim::PID)?,
+            redirected: [
+                column(batch, column::REDIRECTED_FROM)?,
+                column(batch, column::REDIRECTED_TO)?,
+            ],
             history,
-            revisions: field(entries, 0)?,
-            times: field(entries, 1)?,
-            from: field(entries, 2)?,
-            to: field(entries, 3)?,
+            revisions: field(entries, history::REVISION)?,
+            times: field(entries, history::AT)?,
+            from: field(entries, history::FROM)?,
+            to: field(entries, history::TO)?,
         })
     }
 }
@@ -186,33 +215,34 @@ fn count(array: &PrimitiveArray<Int64Type>, row: usize) -> Option<u64> {
     array.is_valid(row).then(|| u64::try_from(array.value(row)).ok())?
 }
 
-/// Range of values that come one by one.
+/// Extends a range to include a value.
 fn widen<T: Ord + Copy>(range: &mut Option<(T, T)>, value: T) {
     *range =
         Some(range.map_or((value, value), |(first, last)| (first.min(value), last.max(value))));
 }
 
-/// Remembers what the last row had: neighbours mostly have the same.
+/// Counts rows by status, type and backend. Neighbouring rows mostly agree in these, so the entry
+/// of the last row is tried first.
 #[derive(Default)]
-struct Kinds {
+struct RowCounts {
     known: Vec<(Status, OperationType, BackendName, u64)>,
     last: usize,
 }
 
-impl Kinds {
-    fn add(&mut self, status: Status, kind: &str, backend: &str, n: u64) -> Problem {
+impl RowCounts {
+    fn add(&mut self, status: Status, operation_type: &str, backend: &str, n: u64) -> RowCheck {
         let is = |(s, k, b, _): &(Status, OperationType, BackendName, u64)| {
-            *s == status && k.as_str() == kind && b.as_str() == backend
+            *s == status && k.as_str() == operation_type && b.as_str() == backend
         };
         if !self.known.get(self.last).is_some_and(is) {
             self.last = match self.known.iter().position(is) {
                 Some(at) => at,
                 None => {
-                    let kind =
-                        OperationType::new(kind).map_err(|_| "its type is not a valid name")?;
+                    let operation_type = OperationType::new(operation_type)
+                        .map_err(|_| "its type is not a valid name")?;
                     let backend =
                         BackendName::new(backend).map_err(|_| "its backend is not a valid name")?;
-                    self.known.push((status, kind, backend, 0));
+                    self.known.push((status, operation_type, backend, 0));
                     self.known.len() - 1
                 }
             };
@@ -223,179 +253,235 @@ impl Kinds {
 }
 
 impl Table {
-    /// Checks every row, which must be those that `entry` describes; `wanted` are numbers of
-    /// operations to be returned whole, and `keep` asks for all numbers and ids.
+    /// Checks every row of the file that `entry` describes.
+    ///
+    /// Returns the operations whose numbers are `wanted`, too. Invalid rows are counted and
+    /// described; only a file that cannot be read is an error.
     pub fn check(
         &self,
         entry: &FileEntry,
         wanted: impl Fn(Number) -> bool,
-        keep: bool,
+        live_ids: LiveIds,
     ) -> WalResult<Checked> {
         let broken = |what: String| WalError::damaged(&self.path, None, what);
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(
-            self.bytes.clone(),
-            self.metadata.clone(),
-        )
-        .with_batch_size(BATCH)
-        .build()
-        .map_err(|error| broken(format!("it cannot be read as Parquet: {error}")))?;
-        let mut checked = Checked::default();
-        let mut kinds = Kinds::default();
-        let mut before = String::new();
+        let reader = self
+            .reader()
+            .with_batch_size(BATCH_ROWS)
+            .build()
+            .map_err(|error| broken(format!("it cannot be read as Parquet: {error}")))?;
+        let mut rows = RowChecker::new(Some(entry), live_ids);
+        let mut last_id = String::new();
         for batch in reader {
             let batch =
                 batch.map_err(|error| broken(format!("its rows cannot be read: {error}")))?;
-            let columns =
-                Columns::of(&batch).ok_or_else(|| broken("its columns have other types".into()))?;
+            let columns = Columns::of(&batch)
+                .ok_or_else(|| broken("its columns have unexpected types".into()))?;
             for row in 0..batch.num_rows() {
-                let nth = checked.rows;
-                checked.rows += 1;
-                let last = if row > 0 { columns.id.value(row - 1) } else { &before };
-                let sorted = if text(columns.id, row).is_some_and(|id| id > last) {
-                    Ok(())
-                } else {
-                    Err(UNSORTED)
-                };
-                let found = check_row(&columns, row, Some(entry), &mut checked, &mut kinds, keep);
-                let found = match found.and_then(|number| sorted.map(|()| number)) {
+                let nth = rows.checked.rows;
+                let before = if row > 0 { columns.id.value(row - 1) } else { &last_id };
+                let is_sorted = text(columns.id, row).is_some_and(|id| id > before);
+                let valid = match rows.check(&columns, row) {
+                    Ok(_) if !is_sorted => Err(UNSORTED),
                     Ok(number) if wanted(number) && !entry.superseded.contains(number) => {
-                        decode_row(&batch, row).map(|operation| checked.wanted.push(operation))
+                        decode_row(&batch, row).map(|operation| rows.checked.wanted.push(operation))
                     }
                     other => other.map(drop),
                 };
-                if let Err(what) = found {
-                    checked.wrong += 1;
-                    if checked.problems.len() < TOLD_MAX {
-                        checked.problems.push(format!("row {nth} is invalid: {what}"));
+                if let Err(what) = valid {
+                    rows.checked.invalid_rows += 1;
+                    if rows.checked.problems.len() < PROBLEMS_MAX {
+                        rows.checked.problems.push(format!("row {nth} is invalid: {what}"));
                     }
                 }
             }
             if let Some(last) = batch.num_rows().checked_sub(1) {
-                before.clear();
-                before.push_str(text(columns.id, last).unwrap_or_default());
+                last_id.clear();
+                last_id.push_str(text(columns.id, last).unwrap_or_default());
             }
         }
-        let counted = kinds.known.into_iter().filter(|(.., n)| *n > 0);
-        checked.counts =
-            counted.map(|(status, kind, backend, n)| ((status, backend, kind), n)).collect();
-        Ok(checked)
+        Ok(rows.finish())
     }
 }
 
-const UNSORTED: &str = "its id does not come after that of the row before";
+/// Checks rows one by one, and adds up their figures.
+pub(super) struct RowChecker<'a> {
+    /// The file's entry in the manifest; none for a file that is salvaged.
+    entry: Option<&'a FileEntry>,
+    live_ids: LiveIds,
+    checked: Checked,
+    counts: RowCounts,
+}
 
-/// Checks one row, and counts it; its number.
-fn check_row(
-    columns: &Columns<'_>,
-    row: usize,
-    entry: Option<&FileEntry>,
-    checked: &mut Checked,
-    kinds: &mut Kinds,
-    keep: bool,
-) -> Result<Number, &'static str> {
-    let id = text(columns.id, row).ok_or("it has no id")?;
-    let id = OperationId::parse(id).ok_or("an id is not a UUID")?;
-    let number = count(columns.number, row).map(Number::new).ok_or("it has no number")?;
-    let revision = count(columns.revision, row).map(Revision::new).ok_or("it has no revision")?;
-    let logged_at = time(columns.logged_at, row).ok_or("it has no timestamp")?;
-    widen(&mut checked.ids, id);
-    widen(&mut checked.numbers, number);
-    widen(&mut checked.revisions, revision);
-    widen(&mut checked.times, logged_at);
-    let status = text(columns.status, row)
-        .and_then(Status::parse)
-        .ok_or("its status is none of the five")?;
-    let live = entry.is_none_or(|entry| !entry.superseded.contains(number));
-    let (kind, backend) = (text(columns.kind, row), text(columns.backend, row));
-    let (kind, backend) = (kind.ok_or("it has no type")?, backend.ok_or("it has no backend")?);
-    kinds.add(status, kind, backend, u64::from(live))?;
-    for counter in columns.counts {
-        if counter.is_valid(row) && counter.value(row) < 0 {
-            return Err("a counter of it is negative");
+impl<'a> RowChecker<'a> {
+    pub(super) fn new(entry: Option<&'a FileEntry>, live_ids: LiveIds) -> RowChecker<'a> {
+        RowChecker { entry, live_ids, checked: Checked::default(), counts: RowCounts::default() }
+    }
+
+    fn finish(mut self) -> Checked {
+        let counted = self.counts.known.into_iter().filter(|(.., n)| *n > 0);
+        self.checked.counts = counted
+            .map(|(status, operation_type, backend, n)| ((status, backend, operation_type), n))
+            .collect();
+        self.checked
+    }
+
+    /// Checks a row and counts it. Returns its number.
+    pub(super) fn check(
+        &mut self,
+        columns: &Columns<'_>,
+        row: usize,
+    ) -> Result<Number, &'static str> {
+        self.checked.rows += 1;
+        let id = text(columns.id, row).ok_or("it has no id")?;
+        let id = OperationId::parse(id).ok_or("an id is not a UUID")?;
+        let number = count(columns.number, row).map(Number::new).ok_or("it has no number")?;
+        let revision =
+            count(columns.revision, row).map(Revision::new).ok_or("it has no revision")?;
+        let logged_at = time(columns.logged_at, row).ok_or("it has no timestamp")?;
+        widen(&mut self.checked.ids, id);
+        widen(&mut self.checked.numbers, number);
+        widen(&mut self.checked.revisions, revision);
+        widen(&mut self.checked.times, logged_at);
+
+        let status =
+            text(columns.status, row).and_then(Status::parse).ok_or("its status is unknown")?;
+        let is_live = self.entry.is_none_or(|entry| !entry.superseded.contains(number));
+        let operation_type = text(columns.operation_type, row).ok_or("it has no type")?;
+        let backend = text(columns.backend, row).ok_or("it has no backend")?;
+        self.counts.add(status, operation_type, backend, u64::from(is_live))?;
+        check_counters(columns, row)?;
+        let retry_at = check_state(columns, row, status)?;
+        if is_live {
+            self.check_day(columns, row, status)?;
+        }
+        check_references(columns, row)?;
+        check_history(columns, row, status, revision)?;
+        if is_live {
+            self.add_spooled(columns, row, status, (number, id));
+            self.checked.keys += u64::from(columns.key.is_valid(row));
+            if status.is_waiting() {
+                let start = time(columns.not_before, row).unwrap_or(logged_at);
+                self.add_waiting(columns, row, retry_at.map_or(start, |until| until.max(start)));
+            }
+            if self.live_ids == LiveIds::Collect {
+                self.checked.live.push((number, id));
+            }
+        }
+        Ok(number)
+    }
+
+    /// Fails if an archive holds an operation that was not completed on the archive's day.
+    fn check_day(&self, columns: &Columns<'_>, row: usize, status: Status) -> RowCheck {
+        let Some(day) = self.entry.and_then(|entry| entry.day) else { return Ok(()) };
+        let completed = time(columns.completed_at, row);
+        if status != Status::Completed || completed.is_none_or(|at| at.day() != day.day()) {
+            return Err("it was not completed on the day of its archive");
+        }
+        Ok(())
+    }
+
+    fn add_spooled(
+        &mut self,
+        columns: &Columns<'_>,
+        row: usize,
+        status: Status,
+        (number, id): (Number, OperationId),
+    ) {
+        let is_over = status == Status::Completed || columns.redirected[1].is_valid(row);
+        if !is_over
+            && columns.source.is_valid(row)
+            && let Some(name) = columns.spool.and_then(|names| text(names, row))
+        {
+            let size = count(columns.source_size, row).unwrap_or(0);
+            self.checked.spooled.push(Spooled { number, id, name: name.to_owned(), size });
         }
     }
-    let failure = columns.failure.iter().any(|array| array.is_valid(row));
+
+    /// Adds a waiting row, which is due at `due` unless it is held or has dependencies.
+    fn add_waiting(&mut self, columns: &Columns<'_>, row: usize, due: Time) {
+        let has_dependencies = !elements(columns.depends_on, row).is_empty();
+        let is_held = columns.hold.is_valid(row) && columns.hold.value(row);
+        let checked = &mut self.checked;
+        checked.dependents += u64::from(has_dependencies);
+        checked.priority = checked.priority.max(Some(columns.priority.value(row)));
+        if !has_dependencies && !is_held {
+            checked.due = Some(checked.due.map_or(due, |earliest| earliest.min(due)));
+        }
+    }
+}
+
+fn check_counters(columns: &Columns<'_>, row: usize) -> RowCheck {
+    match columns.counts.iter().any(|counter| counter.is_valid(row) && counter.value(row) < 0) {
+        true => Err("one of its counters is negative"),
+        false => Ok(()),
+    }
+}
+
+/// Checks the columns that belong to a status. Returns the time of the next attempt of a retrying
+/// operation.
+fn check_state(
+    columns: &Columns<'_>,
+    row: usize,
+    status: Status,
+) -> Result<Option<Time>, &'static str> {
+    let has_failure = columns.failure.iter().any(|array| array.is_valid(row));
     if text(columns.failure[2], row).is_some_and(|class| FailureClass::parse(class).is_none()) {
         return Err("its failure class is unknown");
     }
-    let due = match status {
-        Status::Retrying if !failure => return Err("it is retrying without a failure"),
+    match status {
+        Status::Retrying if !has_failure => Err("it is retrying without a failure"),
         Status::Retrying => {
-            Some(time(columns.next_retry_at, row).ok_or("it is retrying without a time")?)
+            time(columns.next_retry_at, row).map(Some).ok_or("it is retrying without a time")
         }
-        Status::Failed if !failure => return Err("it failed without a failure"),
+        Status::Failed if !has_failure => Err("it failed without a failure"),
         Status::Processing => {
             let pid = columns.claim.is_valid(row).then(|| count(columns.claim_pid, row)).flatten();
             pid.and_then(|pid| u32::try_from(pid).ok())
                 .ok_or("it is processing without a claim")?;
-            None
+            Ok(None)
         }
         Status::Completed => {
-            if columns.result.is_valid(row)
-                && columns.result_size.is_valid(row)
-                && count(columns.result_size, row).is_none()
-            {
-                return Err("its size is negative");
+            let has_size = columns.result.is_valid(row) && columns.result_size.is_valid(row);
+            match has_size && count(columns.result_size, row).is_none() {
+                true => Err("its size is negative"),
+                false => Ok(None),
             }
-            None
         }
-        Status::Pending | Status::Failed => None,
-    };
-    if let Some(day) = entry.and_then(|entry| entry.day)
-        && live
-        && (status != Status::Completed
-            || time(columns.completed_at, row).is_none_or(|completed| completed.day() != day.day()))
-    {
-        return Err("it was not completed on the day of its archive");
+        Status::Pending | Status::Failed => Ok(None),
     }
+}
+
+/// Fails if an id of another operation is invalid.
+fn check_references(columns: &Columns<'_>, row: usize) -> RowCheck {
     for ids in columns.redirected {
         if text(ids, row).is_some_and(|id| OperationId::parse(id).is_none()) {
             return Err("an id is not a UUID");
         }
     }
-    let depends_on = range(columns.depends_on, row);
-    for at in depends_on.clone() {
+    for at in elements(columns.depends_on, row) {
         text(columns.dependencies, at)
             .and_then(OperationId::parse)
             .ok_or("a dependency is not a UUID")?;
     }
-    check_history(columns, row, status, revision)?;
-    let is_over = status == Status::Completed || columns.redirected[1].is_valid(row);
-    if live
-        && !is_over
-        && columns.source.is_valid(row)
-        && let Some(name) = columns.spool.and_then(|names| text(names, row))
-    {
-        let size = count(columns.source_size, row).unwrap_or(0);
-        checked.spooled.push(Spooled { number, id, name: name.to_owned(), size });
-    }
-    if live {
-        checked.keys += u64::from(columns.key.is_valid(row));
-        if status.is_waiting() {
-            checked.dependents += u64::from(!depends_on.is_empty());
-            checked.priority = checked.priority.max(Some(columns.priority.value(row)));
-            if depends_on.is_empty() && !(columns.hold.is_valid(row) && columns.hold.value(row)) {
-                let start = time(columns.not_before, row).unwrap_or(logged_at);
-                let due = due.map_or(start, |until| until.max(start));
-                checked.due = Some(checked.due.map_or(due, |earliest| earliest.min(due)));
-            }
-        }
-        if keep {
-            checked.live.push((number, id));
-        }
-    }
-    Ok(number)
+    Ok(())
 }
 
-fn range(list: &ListArray, row: usize) -> std::ops::Range<usize> {
+/// Returns the range of a row's elements among those of all rows.
+fn elements(list: &ListArray, row: usize) -> std::ops::Range<usize> {
     let offsets = list.value_offsets();
     if list.is_null(row) { 0..0 } else { offsets[row] as usize..offsets[row + 1] as usize }
 }
 
-/// Revisions ascend, each entry follows from the one before, and the last one is what the row says.
-fn check_history(columns: &Columns<'_>, row: usize, status: Status, revision: Revision) -> Problem {
+/// Fails unless revisions ascend, each entry follows from the one before it, and the last entry
+/// matches the row.
+fn check_history(
+    columns: &Columns<'_>,
+    row: usize,
+    status: Status,
+    revision: Revision,
+) -> RowCheck {
     let (mut last, mut current) = (None, None);
-    for at in range(columns.history, row) {
+    for at in elements(columns.history, row) {
         let entry = count(columns.revisions, at)
             .map(Revision::new)
             .ok_or("its history lacks a revision")?;
@@ -413,10 +499,10 @@ fn check_history(columns: &Columns<'_>, row: usize, status: Status, revision: Re
             .and_then(Status::parse)
             .ok_or("its history has an unknown status")?;
         if from != current {
-            return Err("its history has a hole");
+            return Err("its history has a gap");
         }
         if from.is_some_and(|from| !from.may_become(to)) {
-            return Err("its history has a step that is not allowed");
+            return Err("its history has an illegal transition");
         }
         (last, current) = (Some(entry), Some(to));
     }
@@ -426,123 +512,4 @@ fn check_history(columns: &Columns<'_>, row: usize, status: Status, revision: Re
         (_, current) if current != Some(status) => Err("its history ends with another status"),
         _ => Ok(()),
     }
-}
-
-/// Decodes a file into Arrow batches and nothing else: what checking it is measured against. Its
-/// rows.
-#[cfg(feature = "cli")]
-pub fn decode(disk: &dyn crate::disk::Disk, path: &std::path::Path) -> WalResult<u64> {
-    let broken = |error: String| WalError::damaged(path, None, error);
-    let bytes = bytes::Bytes::from(disk.read(path)?);
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
-        .and_then(|builder| builder.with_batch_size(BATCH).build())
-        .map_err(|error| broken(error.to_string()))?;
-    let mut rows = 0;
-    for batch in reader {
-        rows += batch.map_err(|error| broken(error.to_string()))?.num_rows() as u64;
-    }
-    Ok(rows)
-}
-
-/// What is left of a file that cannot be read as a whole, or that is not the one that was written.
-#[derive(Debug, Default)]
-pub struct Salvaged {
-    /// Whether it is, or was, a file of ours, as far as can be seen.
-    pub is_ours: bool,
-    /// Rows that decode and make sense.
-    pub rows: Vec<Operation>,
-    /// First and last byte behind it, of row groups in which rows cannot be read, how many rows,
-    /// and why.
-    pub lost: Vec<(std::ops::Range<u64>, u64, String)>,
-}
-
-/// Reads what can be read of a file, row group by row group. A newer format is an error.
-pub fn salvage(path: &std::path::Path, bytes: &bytes::Bytes) -> WalResult<Salvaged> {
-    let whole = 0..bytes.len() as u64;
-    let Ok(metadata) = super::footer::footer(bytes) else {
-        let is_ours = bytes
-            .windows(super::FORMAT_KEY.len())
-            .any(|window| window == super::FORMAT_KEY.as_bytes());
-        let lost = vec![(whole, 0, "its footer cannot be read".to_owned())];
-        return Ok(Salvaged { is_ours, rows: Vec::new(), lost });
-    };
-    let pairs = metadata.metadata().file_metadata().key_value_metadata();
-    let format = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == super::FORMAT_KEY));
-    let Some(format) = format else { return Ok(Salvaged::default()) };
-    if let Some(found) = format.value.as_deref().and_then(|value| value.parse::<u64>().ok())
-        && found > u64::from(crate::wal::journal::FORMAT)
-    {
-        let known = u64::from(crate::wal::journal::FORMAT);
-        return Err(WalError::NewerFormat { path: path.to_owned(), found, known });
-    }
-    let mut salvaged = Salvaged { is_ours: true, ..Salvaged::default() };
-    for group in 0..metadata.metadata().num_row_groups() {
-        let about = metadata.metadata().row_group(group);
-        let start = about.columns().iter().map(|column| column.byte_range().0).min().unwrap_or(0);
-        let end = about
-            .columns()
-            .iter()
-            .map(|column| column.byte_range().0 + column.byte_range().1)
-            .max()
-            .unwrap_or(0);
-        let expected = u64::try_from(about.num_rows()).unwrap_or(0);
-        // The reader of pages panics at some of those that make no sense.
-        let read = || rows_of_group(bytes, &metadata, group);
-        let read = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
-        let (rows, why) =
-            read.unwrap_or_else(|_| (Vec::new(), Some("its pages make no sense".into())));
-        let lost = expected.saturating_sub(rows.len() as u64);
-        salvaged.rows.extend(rows);
-        if lost > 0 {
-            salvaged.lost.push((
-                start..end,
-                lost,
-                why.unwrap_or_else(|| "rows are missing".into()),
-            ));
-        }
-    }
-    Ok(salvaged)
-}
-
-fn rows_of_group(
-    bytes: &bytes::Bytes,
-    metadata: &parquet::arrow::arrow_reader::ArrowReaderMetadata,
-    group: usize,
-) -> (Vec<Operation>, Option<String>) {
-    let mut rows = Vec::new();
-    let mut why = None;
-    let reader =
-        ParquetRecordBatchReaderBuilder::new_with_metadata(bytes.clone(), metadata.clone())
-            .with_row_groups(vec![group])
-            .with_batch_size(BATCH)
-            .build();
-    let reader = match reader {
-        Ok(reader) => reader,
-        Err(error) => return (rows, Some(error.to_string())),
-    };
-    for batch in reader {
-        let batch = match batch {
-            Ok(batch) => batch,
-            // After an error it would return the same error indefinitely.
-            Err(error) => return (rows, Some(error.to_string())),
-        };
-        let Some(columns) = Columns::of(&batch) else {
-            return (rows, Some("its columns have other types".into()));
-        };
-        for row in 0..batch.num_rows() {
-            let checked_row = check_row(
-                &columns,
-                row,
-                None,
-                &mut Checked::default(),
-                &mut Kinds::default(),
-                false,
-            );
-            match checked_row.and_then(|_| decode_row(&batch, row)) {
-                Ok(operation) => rows.push(operation),
-                Err(what) => why = Some(format!("row {row} is invalid: {what}")),
-            }
-        }
-    }
-    (rows, why)
 }

@@ -1,16 +1,16 @@
-//! Which columns of a file are worth compressing.
+//! Choosing the columns of a file that are worth compressing.
 
 use arrow_array::{Array, RecordBatch};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::errors::ParquetError;
 use parquet::schema::types::ColumnPath;
 
-/// Columns whose leaves have fewer bytes than this on average stay as they are. What zstd would
-/// save of them is little, and it costs more than all else: setting up each of its contexts asks
-/// the processor what it is, which traps in a virtual machine.
+/// Columns whose leaves have fewer bytes than this on average stay uncompressed. Zstd would save
+/// little, and costs more than all other steps: setting up each of its contexts executes `cpuid`,
+/// which traps in a virtual machine.
 const BYTES_MIN: usize = 2048;
 
-/// The leaves of those columns that are not worth it.
+/// Returns the leaves of columns that are not worth compressing.
 pub(super) fn small_columns(batches: &[RecordBatch]) -> Result<Vec<ColumnPath>, ParquetError> {
     let Some(first) = batches.first() else { return Ok(Vec::new()) };
     let parquet =
@@ -28,7 +28,7 @@ pub(super) fn small_columns(batches: &[RecordBatch]) -> Result<Vec<ColumnPath>, 
     Ok(leaves.map(|leaf| parquet.column(leaf).path().clone()).collect())
 }
 
-/// About as many bytes as its values take; null ones take none.
+/// Returns the approximate size of the values in bytes. A column of nulls has none.
 fn bytes_of(array: &dyn Array) -> usize {
     match array.to_data().get_slice_memory_size() {
         _ if array.null_count() == array.len() => 0,

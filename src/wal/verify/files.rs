@@ -12,7 +12,7 @@ use crate::operation::{Number, OperationId};
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::layout::Layout;
 use crate::wal::manifest::{FileEntry, Manifest};
-use crate::wal::schema::{Checked, Table};
+use crate::wal::schema::{Checked, LiveIds, Table};
 
 /// Checks a file. Returns its figures and the wanted rows; damage is an error.
 pub(in crate::wal) fn check(
@@ -20,17 +20,17 @@ pub(in crate::wal) fn check(
     layout: &Layout,
     file: &FileEntry,
     wanted: &HashSet<Number>,
-    keep: bool,
+    live_ids: LiveIds,
 ) -> WalResult<Checked> {
     let path = layout.file(&file.name);
     let table = Table::open(disk, &path, &file.sha256)?;
     let is_wanted = |number: Number| !wanted.is_empty() && wanted.contains(&number);
-    let checked = table.check(file, is_wanted, keep)?;
+    let checked = table.check(file, is_wanted, live_ids)?;
     if let Some(first) = checked.problems.first() {
         return Err(WalError::damaged(
             path,
             None,
-            format!("{} invalid rows; {first}", checked.wrong),
+            format!("{} invalid rows; {first}", checked.invalid_rows),
         ));
     }
     if let Some(what) = disagreement(file, &checked) {
@@ -132,11 +132,12 @@ impl Verifier<'_> {
         let files = &manifest.files;
         self.names(manifest, found);
         let total: u64 = files.iter().map(|file| file.bytes).sum();
-        let keep = overlapping(files);
+        let overlapping = overlapping(files);
         let wanted = journal.numbers();
         let done = AtomicU64::new(0);
         let results = on_threads(files, |at, file| {
-            let checked = check(&**self.disk, self.layout, file, &wanted, keep.contains(&at));
+            let live_ids = if overlapping.contains(&at) { LiveIds::Collect } else { LiveIds::Skip };
+            let checked = check(&**self.disk, self.layout, file, &wanted, live_ids);
             (self.progress)(done.fetch_add(file.bytes, Ordering::Relaxed) + file.bytes, total);
             checked
         });
