@@ -14,7 +14,7 @@ pub use manual::ManualClock;
 
 /// A source of time and random numbers.
 pub trait Clock: Send + Sync + fmt::Debug {
-    /// Returns the wall time, which may jump.
+    /// Returns the wall time, which may jump forwards and backwards.
     fn now(&self) -> Time;
     /// Returns the time since a fixed instant of this process; it never decreases.
     fn elapsed(&self) -> Duration;
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manual_clock_moves_only_when_told_to() {
+    fn a_manual_clock_moves_only_when_advanced_or_set() {
         let clock = ManualClock::new(Time::from_millis(100), 7);
         assert_eq!((clock.now(), clock.elapsed()), (Time::from_millis(100), Duration::ZERO));
         (0..4).for_each(|_| clock.advance(Duration::from_micros(250)));

@@ -4,7 +4,8 @@ use std::time::Duration;
 use super::Clock;
 use crate::operation::Time;
 
-/// A clock for tests: it moves only when told to, and derives its random numbers from a seed.
+/// A clock for tests: it moves only when advanced, set or slept on, and derives its random numbers
+/// from a seed.
 #[derive(Debug)]
 pub struct ManualClock {
     state: Mutex<ManualState>,

@@ -83,15 +83,15 @@ impl DiskError {
 /// The result of disk operations.
 pub type DiskResult<T> = Result<T, DiskError>;
 
-/// Replaces a small file that may be lost: readers see the old or the new content, but a power cut
-/// may leave neither.
+/// Replaces the content of a small, dispensable file. Readers see the old or the new content; a
+/// power cut may lose both.
 pub fn replace_unsynced(
     disk: &dyn Disk,
     staged: &Path,
     path: &Path,
     bytes: &[u8],
 ) -> DiskResult<()> {
-    // An earlier process with the same id may have left one.
+    // An earlier process with the same id may have left a staged file.
     let _ = disk.remove_file(staged);
     disk.open(staged, Access::CreateNew)?.write_at(bytes, 0)?;
     disk.rename(staged, path)

@@ -1,9 +1,6 @@
 //! The real file system. Linux only: it reads `/proc` for processes and the boot id, clones files
 //! with `FICLONE`, and recognizes network file systems by the magic numbers of `linux/magic.h`.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "this is the seam behind which the file system lives"
-)]
+#![expect(clippy::disallowed_methods, reason = "the only module that may call the file system")]
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -36,7 +33,7 @@ fn identity() -> Identity {
         started: start_time(pid).unwrap_or(0),
         boot_id: read("/proc/sys/kernel/random/boot_id").unwrap_or_default(),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        // Cron sets neither variable.
+        // Cron may set neither variable.
         user: std::env::var("USER")
             .or_else(|_| std::env::var("LOGNAME"))
             .unwrap_or_else(|_| if uid == 0 { "root".into() } else { uid.to_string() }),
@@ -165,8 +162,8 @@ impl Disk for OsDisk {
             Err(full @ (Errno::NOSPC | Errno::DQUOT | Errno::IO)) => {
                 Err(io::Error::from(full)).at("clone", from)
             }
-            // Two file systems, one without sharing, or a file that must not be shared. If there is
-            // another cause, copying fails with it.
+            // The files are on different file systems, or theirs cannot share data. Any other cause
+            // makes the copy that follows fail, too.
             Err(_) => Ok(false),
         }
     }

@@ -64,12 +64,15 @@ mod tests {
     #[test]
     fn details_of_one_operation_are_left_out() {
         for (message, cause) in [
-            ("`/a/b.txt` is gone; add it again", "… is gone; add it again"),
+            ("`/a/b.txt` no longer exists; add it again", "… no longer exists; add it again"),
             ("cannot read /tmp/x y: denied", "cannot read … y: denied"),
             ("status 503 after 12.5s", "status # after #.#s"),
             ("no block QmVj6UxQiUkQKjFLGTewN2r6SzfRjz9EMK8MvjV7V7BC5s.", "no block …."),
-            ("operation 019f1c2e-0000-7000-8000-000000000000 is gone", "operation … is gone"),
-            ("backend is away", "backend is away"),
+            (
+                "operation 019f1c2e-0000-7000-8000-000000000000 was deleted",
+                "operation … was deleted",
+            ),
+            ("backend is unreachable", "backend is unreachable"),
         ] {
             assert_eq!(normalised(&failure(message)), cause);
         }
@@ -77,8 +80,8 @@ mod tests {
 
     #[test]
     fn one_cause_has_one_fingerprint() {
-        let one = failure("`/a` is gone");
-        assert_eq!(fingerprint(&one), fingerprint(&failure("`/b/c` is gone")));
+        let one = failure("`/a` is missing");
+        assert_eq!(fingerprint(&one), fingerprint(&failure("`/b/c` is missing")));
         assert_ne!(fingerprint(&one), fingerprint(&failure("`/a` may not be read")));
         let other = Failure { error_type: "y".into(), ..one.clone() };
         assert_ne!(fingerprint(&one), fingerprint(&other));

@@ -35,7 +35,7 @@ pub struct Logged {
     /// The operation that this one was created from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redirected_from: Option<OperationId>,
-    /// Whether it is held from the start, as the operation that it was created from was.
+    /// True if it is held from the start, because the operation that it was created from was held.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hold: bool,
 }
@@ -116,7 +116,7 @@ pub enum Event {
         /// The reason: an outage, a hand-back, or a crash after which the backend denied the
         /// effect.
         reason: String,
-        /// Whether the attempt ended without an answer.
+        /// True if the attempt ended without an answer.
         interrupted: bool,
         /// The failure that the attempt reported, if any.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -159,10 +159,10 @@ pub enum Event {
     },
     /// Some of its dependencies completed.
     DependenciesDone {
-        /// Those that it no longer waits for.
+        /// The dependencies that it no longer waits for.
         ids: Vec<OperationId>,
     },
-    /// It was logged again for another backend; a waiting operation fails by that.
+    /// It was logged again for another backend. If it was waiting, it fails.
     Redirected {
         /// The operation that replaces it.
         to: OperationId,

@@ -91,7 +91,7 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// What a failure means for the next attempt.
+/// The consequence of a failure for the next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureClass {
@@ -123,14 +123,14 @@ impl FailureClass {
     }
 }
 
-/// Why an attempt, or the operation as a whole, did not succeed.
+/// The failure of an attempt or of the operation as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Decides whether and when the next attempt follows.
     pub class: FailureClass,
     /// A stable word for scripts: `not_found`, `source_changed`, `in_doubt`, …
     pub error_type: String,
-    /// What failed, on what, why, and what to do about it.
+    /// A description: the action that failed, its target, the cause and, if there is one, a remedy.
     pub message: String,
 }
 
@@ -216,7 +216,7 @@ pub enum State {
         claim: Claim,
         /// The failure of the previous attempt, if there was one.
         last_failure: Option<Failure>,
-        /// Whether a user asked the attempt to stop.
+        /// True if a user asked the attempt to stop.
         cancel_requested: bool,
     },
     /// Waiting for the next attempt.
@@ -314,7 +314,7 @@ pub struct Operation {
     pub depends_on: Vec<OperationId>,
     /// The caller's key: a second operation with the same key is never logged.
     pub idempotency_key: Option<String>,
-    /// Whether a user has set it aside.
+    /// True if a user has set it aside.
     pub hold: bool,
     /// The earliest time of its first attempt.
     pub not_before: Option<Time>,
@@ -346,14 +346,15 @@ impl Operation {
         }
     }
 
-    /// Returns true if it failed by a user's decision: only naming it brings it back.
+    /// Returns true if it failed by a user's decision: it is retried only if a user names it.
     pub fn is_abandoned(&self) -> bool {
         let words = [failure::CANCELLED, failure::PERMANENT, failure::REDIRECTED];
         matches!(&self.state, State::Failed { failure, .. }
             if self.redirected_to.is_some() || words.contains(&failure.error_type.as_str()))
     }
 
-    /// Returns true if the outcome of its last attempt is unknown: only naming it runs it again.
+    /// Returns true if the outcome of its last attempt is unknown: it is retried only if a user
+    /// names it.
     pub fn is_in_doubt(&self) -> bool {
         matches!(
             &self.state,

@@ -7,7 +7,7 @@ use super::{Event, Failure, FailureClass, HistoryEntry, Operation, Status, Time}
 /// The reason of an attempt that found its backend unreachable.
 ///
 /// The history is searched for it, so its text is part of the format.
-pub const AWAY: &str = "backend is away";
+const UNREACHABLE: &str = "backend is away";
 
 /// The reason of a claim that ended before the attempt was sent: its backend became unreachable.
 ///
@@ -26,7 +26,7 @@ pub const OUTAGES_MAX: usize = 3;
 const AT_FAULT: &str =
     "; others succeeded there meanwhile, so it is taken to be this operation's own fault";
 
-/// The most that backoff grows to, in multiples of the delay.
+/// The longest backoff, in multiples of the delay.
 const FACTOR_MAX: u64 = 10;
 
 /// Interruptions after which an operation runs last, with nothing else running.
@@ -84,7 +84,7 @@ impl RetryPolicy {
             FailureClass::Transient => failure,
             FailureClass::Outage if !Outages::of(operation).are_its_fault(last_success) => {
                 return Event::Requeued {
-                    reason: AWAY.into(),
+                    reason: UNREACHABLE.into(),
                     interrupted: false,
                     failure: Some(failure),
                 };
@@ -106,7 +106,7 @@ impl RetryPolicy {
         self.backoff_ms(retry_count.saturating_sub(1), 1.0, None)
     }
 
-    /// Returns the longest backoff after any number of failures, whatever the backend asks for.
+    /// Returns the longest backoff after any number of failures and any request of the backend.
     pub fn backoff_max_ms(&self) -> u64 {
         self.backoff_ms(u32::MAX, 1.0, Some(u64::MAX))
     }
@@ -129,7 +129,7 @@ struct Outages {
     in_a_row: usize,
     /// The time of the last one.
     last: Option<Time>,
-    /// Whether one was attributed to the operation.
+    /// True if one was attributed to the operation.
     at_fault: bool,
 }
 
@@ -139,7 +139,7 @@ impl Outages {
             entry.from == Some(Status::Failed) && entry.to == Status::Pending
         };
         let steps = operation.history.iter().rev().take_while(|entry| !is_new(entry));
-        // An attempt that was not sent says nothing about the backend.
+        // An attempt that was not sent proves nothing about the backend.
         let ends = steps.filter(|entry| {
             entry.from == Some(Status::Processing)
                 && entry.to != Status::Processing
@@ -147,7 +147,7 @@ impl Outages {
         });
         let mut ends = ends.peekable();
         let (mut in_a_row, mut last) = (0, None);
-        while let Some(entry) = ends.next_if(|entry| entry.reason.as_deref() == Some(AWAY)) {
+        while let Some(entry) = ends.next_if(|entry| entry.reason.as_deref() == Some(UNREACHABLE)) {
             in_a_row += 1;
             last = last.or(Some(entry.at));
         }
@@ -156,6 +156,7 @@ impl Outages {
         Outages { in_a_row, last, at_fault }
     }
 
+    /// Returns true if the outages are attributed to the operation rather than to the backend.
     fn are_its_fault(&self, last_success: Option<Time>) -> bool {
         self.at_fault || (self.in_a_row >= OUTAGES_MAX && last_success > self.last)
     }
@@ -236,16 +237,17 @@ mod tests {
 
     #[test]
     fn only_consecutive_outages_demote_an_operation() {
-        let (away, unsent) = ((Status::Pending, AWAY, None), (Status::Pending, NOT_SENT, None));
+        let (outage, unsent) =
+            ((Status::Pending, UNREACHABLE, None), (Status::Pending, NOT_SENT, None));
         let failed = (Status::Retrying, "status 500", None);
         let fault = (Status::Retrying, "x", Some(AT_FAULT));
         for (ends, rank) in [
             (&[][..], None),
-            (&[away, away], None),
-            (&[away, away, away], Some(3)),
-            (&[away, unsent, away, away], Some(3)),
-            (&[away, away, failed, away], None),
-            (&[fault, away], Some(usize::MAX)),
+            (&[outage, outage], None),
+            (&[outage, outage, outage], Some(3)),
+            (&[outage, unsent, outage, outage], Some(3)),
+            (&[outage, outage, failed, outage], None),
+            (&[fault, outage], Some(usize::MAX)),
         ] {
             assert_eq!(outage_rank(&operation(ends)), rank, "{ends:?}");
         }
@@ -254,7 +256,7 @@ mod tests {
     #[test]
     fn the_class_and_the_history_decide_what_follows_a_failure() {
         let failure = |class| Failure { class, error_type: "x".into(), message: "y".into() };
-        let away = (Status::Pending, AWAY, None);
+        let outage = (Status::Pending, UNREACHABLE, None);
         let after = |ends: &[(Status, &str, Option<&str>)], class, last_success: Option<i64>| {
             let last_success = last_success.map(Time::from_millis);
             let now = Time::from_millis(9);
@@ -276,9 +278,9 @@ mod tests {
             (&[][..], FailureClass::Permanent, None, "failed"),
             (&[], FailureClass::Transient, None, "retrying"),
             (&[], FailureClass::Outage, Some(5), "requeued"),
-            (&[away, away, away], FailureClass::Outage, None, "requeued"),
-            (&[away, away, away], FailureClass::Outage, Some(2), "requeued"),
-            (&[away, away, away], FailureClass::Outage, Some(4), "retrying"),
+            (&[outage, outage, outage], FailureClass::Outage, None, "requeued"),
+            (&[outage, outage, outage], FailureClass::Outage, Some(2), "requeued"),
+            (&[outage, outage, outage], FailureClass::Outage, Some(4), "retrying"),
         ] {
             assert_eq!(after(ends, class, last_success), expected, "{ends:?} {class:?}");
         }

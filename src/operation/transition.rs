@@ -3,8 +3,8 @@ use super::{
     Revision, Source, State, Status, Time, Wait,
 };
 
-/// The largest values that columns of Parquet files hold. Beyond them, the same records would give
-/// one state when folded from the journal and another one when read from a file.
+/// The largest values that the columns of Parquet files hold. Larger ones would differ between an
+/// operation folded from the journal and the same operation read from a file.
 const SIZE_KEPT: u64 = i64::MAX as u64;
 const MAX_RETRIES_KEPT: u32 = i32::MAX as u32;
 
@@ -21,7 +21,7 @@ pub struct Transition {
     pub at: Time,
     /// The status before; `None` when the operation is logged.
     pub from: Option<Status>,
-    /// The operation's type. With `backend`, `from` and `to` it is all that counting needs.
+    /// The operation's type. Together with `backend`, `from` and `to` it suffices for counting.
     pub operation_type: OperationType,
     /// The operation's backend.
     pub backend: BackendName,
@@ -280,7 +280,7 @@ mod tests {
 
     /// Tries every event from every status.
     #[test]
-    fn only_the_legal_changes_of_status_are_possible() {
+    fn only_legal_changes_of_status_are_possible() {
         use Status::*;
         let legal = [
             (None, Some(Pending)),
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_life_is_folded_into_state_counters_and_history() {
+    fn transitions_are_folded_into_state_counters_and_history() {
         let mut events = events().into_iter();
         let mut next = || events.next().unwrap();
         let logged = next();
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn no_number_is_larger_than_what_files_hold() {
+    fn values_are_capped_at_the_range_of_their_columns() {
         let Event::Logged(mut logged) = events().remove(0) else { unreachable!() };
         logged.max_retries = u32::MAX;
         logged.source = Some(Source {
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn records_without_a_change_of_status_change_nothing_else() {
+    fn events_that_keep_the_status_change_one_field_only() {
         let op = fold(None, transition(Revision::new(1), None, events().remove(0)));
         let op = fold(
             Some(op),
@@ -427,11 +427,12 @@ mod tests {
         assert_eq!((op.priority, op.history.len(), op.retry_count), (7, 4, 0));
         let op =
             fold(Some(op), transition(Revision::new(5), Some(Status::Pending), events().remove(1)));
-        let asked = Event::CancelRequested { reason: "x".into() };
-        let op = fold(Some(op), transition(Revision::new(6), Some(Status::Processing), asked));
-        assert!(
-            matches!(&op.state, State::Processing { cancel_requested: true, claim, .. } if claim.pid == 1)
-        );
+        let cancel = Event::CancelRequested { reason: "x".into() };
+        let op = fold(Some(op), transition(Revision::new(6), Some(Status::Processing), cancel));
+        assert!(matches!(
+            &op.state,
+            State::Processing { cancel_requested: true, claim, .. } if claim.pid == 1
+        ));
         assert!(matches!(
             apply(
                 Some(op),
@@ -446,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_fails_what_waits_and_keeps_an_older_failure() {
+    fn a_redirect_fails_waiting_operations_and_keeps_old_failures() {
         let to = OperationId::from_bytes([8; 16]);
         let redirected = Failure { error_type: "redirected".into(), ..failure() };
         let event = Event::Redirected { to, failure: redirected.clone() };
@@ -464,13 +465,13 @@ mod tests {
                 Event::Failed { failure: failure() },
             ),
         );
-        let went_on =
+        let redirected =
             fold(Some(failed.clone()), transition(Revision::new(3), Some(Status::Failed), event));
-        assert_eq!((went_on.state, went_on.redirected_to), (failed.state, Some(to)));
+        assert_eq!((redirected.state, redirected.redirected_to), (failed.state, Some(to)));
     }
 
     #[test]
-    fn what_is_reopened_stays_completed_and_says_as_what_it_went_on() {
+    fn a_reopened_operation_stays_completed_and_names_its_successor() {
         let to = OperationId::from_bytes([8; 16]);
         let op = fold(None, transition(Revision::new(1), None, events().remove(0)));
         let early = apply(
@@ -490,11 +491,11 @@ mod tests {
         assert_eq!(
             (&reopened.state, reopened.redirected_to),
             (&op.state, Some(to)),
-            "its result and its day stay"
+            "its result and its day are kept"
         );
         assert_eq!((reopened.revision, reopened.history.len()), (Revision::new(4), 4));
         assert!(!reopened.is_abandoned());
-        // What it went on as may have failed: then it may go on as yet another one.
+        // If its successor has failed, it may be reopened again.
         let third = OperationId::from_bytes([9; 16]);
         let again = Event::Reopened { to: third };
         let again =
@@ -503,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_what_was_deleted() {
+    fn nothing_is_left_of_a_deleted_operation() {
         let op = fold(None, transition(Revision::new(1), None, events().remove(0)));
         let gone = apply(
             Some(op),

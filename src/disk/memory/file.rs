@@ -2,7 +2,8 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Fault, MemoryDisk, Shared, metadata_of};
+use super::disk::metadata_of;
+use super::{Fault, MemoryDisk, Shared};
 use crate::disk::{DiskError, DiskFile, DiskResult, Metadata};
 
 /// An open file of a simulated process.

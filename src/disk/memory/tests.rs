@@ -1,7 +1,11 @@
+use std::io::ErrorKind;
+use std::path::Path;
+
 use super::*;
+use crate::disk::{Access, Disk, DiskResult};
 
 #[test]
-fn a_power_cut_keeps_what_was_synced_and_may_take_the_rest() {
+fn a_power_cut_keeps_synced_data_and_may_lose_the_rest() {
     for keep in [false, true] {
         let machine = Machine::new();
         let disk = machine.process();
@@ -22,7 +26,7 @@ fn a_power_cut_keeps_what_was_synced_and_may_take_the_rest() {
 }
 
 #[test]
-fn locks_are_given_up_by_dropping_unlocking_and_dying() {
+fn unlocking_dropping_and_dying_release_a_lock() {
     let machine = Machine::new();
     let (a, b) = (machine.process(), machine.process());
     let path = Path::new("/lock");
@@ -41,7 +45,7 @@ fn locks_are_given_up_by_dropping_unlocking_and_dying() {
 }
 
 #[test]
-fn failures_and_kills_come_where_they_were_placed() {
+fn failures_and_kills_hit_the_chosen_operation() {
     let machine = Machine::new();
     let disk = machine.process();
     let file = disk.open(Path::new("/a"), Access::CreateNew).unwrap();
@@ -56,7 +60,7 @@ fn failures_and_kills_come_where_they_were_placed() {
 }
 
 #[test]
-fn a_failed_flush_is_told_once_to_everybody_who_has_the_file_open_and_loses_what_it_was_for() {
+fn each_open_handle_reports_a_failed_flush_once() {
     let machine = Machine::new();
     let (a, b) = (machine.process(), machine.process());
     let path = Path::new("/a");
@@ -75,7 +79,7 @@ fn a_failed_flush_is_told_once_to_everybody_who_has_the_file_open_and_loses_what
 }
 
 #[test]
-fn each_fault_hits_what_it_says() {
+fn each_fault_hits_its_kind_of_operation() {
     let machine = Machine::new();
     let disk = machine.process();
     let path = Path::new("/a");
@@ -101,7 +105,7 @@ fn each_fault_hits_what_it_says() {
 }
 
 #[test]
-fn a_fork_goes_its_own_way() {
+fn a_fork_is_independent_of_its_origin() {
     let machine = Machine::new();
     let path = Path::new("/a");
     machine.process().open(path, Access::CreateNew).unwrap().write_at(b"one", 0).unwrap();
@@ -113,7 +117,7 @@ fn a_fork_goes_its_own_way() {
 }
 
 #[test]
-fn a_bad_place_gives_nothing_until_whole_sectors_of_it_are_written() {
+fn overwriting_whole_sectors_makes_a_bad_range_readable() {
     let machine = Machine::new();
     let disk = machine.process();
     let path = Path::new("/a");
@@ -126,10 +130,10 @@ fn a_bad_place_gives_nothing_until_whole_sectors_of_it_are_written() {
     assert!(reads(0, 1000) && reads(2000, 4096));
     assert!(!reads(0, 4096) && !reads(999, 1001) && !reads(1999, 2001));
     file.write_at(&[b'y'; 100], 1100).unwrap();
-    assert!(!reads(1100, 1200), "the rest of its sector would have to be read first");
+    assert!(!reads(1100, 1200), "part of the sector is still unreadable");
     file.write_at(&[b'y'; 600], 1000).unwrap();
     assert!(reads(1024, 1536) && !reads(1000, 1024) && !reads(1536, 2000));
     assert!((&disk as &dyn Disk).read(path).is_err());
     disk.rename(path, Path::new("/b")).unwrap();
-    assert!((&disk as &dyn Disk).read(Path::new("/b")).is_err(), "it goes with the file");
+    assert!((&disk as &dyn Disk).read(Path::new("/b")).is_err(), "the bad range follows the file");
 }

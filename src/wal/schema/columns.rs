@@ -6,70 +6,70 @@ use arrow_schema::{DataType, Field, Fields as ArrowFields, Schema, TimeUnit};
 
 /// The index of each column in [`schema`].
 pub(super) mod column {
-    pub(in crate::wal::schema) const OPERATION_ID: usize = 0;
-    pub(in crate::wal::schema) const OPERATION_TYPE: usize = 1;
-    pub(in crate::wal::schema) const STATUS: usize = 2;
-    pub(in crate::wal::schema) const TIMESTAMP: usize = 3;
-    pub(in crate::wal::schema) const UPDATED_AT: usize = 4;
-    pub(in crate::wal::schema) const COMPLETED_AT: usize = 5;
-    pub(in crate::wal::schema) const BACKEND: usize = 6;
-    pub(in crate::wal::schema) const PARAMETERS: usize = 7;
-    pub(in crate::wal::schema) const RESULT: usize = 8;
-    pub(in crate::wal::schema) const ERROR: usize = 9;
-    pub(in crate::wal::schema) const ERROR_TYPE: usize = 10;
-    pub(in crate::wal::schema) const RETRY_COUNT: usize = 11;
-    pub(in crate::wal::schema) const MAX_RETRIES: usize = 12;
-    pub(in crate::wal::schema) const NEXT_RETRY_AT: usize = 13;
-    pub(in crate::wal::schema) const NUMBER: usize = 14;
-    pub(in crate::wal::schema) const REVISION: usize = 15;
-    pub(in crate::wal::schema) const PRIORITY: usize = 16;
-    pub(in crate::wal::schema) const DEPENDS_ON: usize = 17;
-    pub(in crate::wal::schema) const IDEMPOTENCY_KEY: usize = 18;
-    pub(in crate::wal::schema) const HOLD: usize = 19;
-    pub(in crate::wal::schema) const NOT_BEFORE: usize = 20;
-    pub(in crate::wal::schema) const FAILURE_CLASS: usize = 21;
-    pub(in crate::wal::schema) const INTERRUPTIONS: usize = 22;
-    pub(in crate::wal::schema) const SOURCE: usize = 23;
-    pub(in crate::wal::schema) const CLAIM: usize = 24;
-    pub(in crate::wal::schema) const REDIRECTED_FROM: usize = 25;
-    pub(in crate::wal::schema) const REDIRECTED_TO: usize = 26;
-    pub(in crate::wal::schema) const RECEIPT: usize = 27;
-    pub(in crate::wal::schema) const HISTORY: usize = 28;
-    pub(in crate::wal::schema) const CANCEL_REQUESTED: usize = 29;
+    pub const OPERATION_ID: usize = 0;
+    pub const OPERATION_TYPE: usize = 1;
+    pub const STATUS: usize = 2;
+    pub const TIMESTAMP: usize = 3;
+    pub const UPDATED_AT: usize = 4;
+    pub const COMPLETED_AT: usize = 5;
+    pub const BACKEND: usize = 6;
+    pub const PARAMETERS: usize = 7;
+    pub const RESULT: usize = 8;
+    pub const ERROR: usize = 9;
+    pub const ERROR_TYPE: usize = 10;
+    pub const RETRY_COUNT: usize = 11;
+    pub const MAX_RETRIES: usize = 12;
+    pub const NEXT_RETRY_AT: usize = 13;
+    pub const NUMBER: usize = 14;
+    pub const REVISION: usize = 15;
+    pub const PRIORITY: usize = 16;
+    pub const DEPENDS_ON: usize = 17;
+    pub const IDEMPOTENCY_KEY: usize = 18;
+    pub const HOLD: usize = 19;
+    pub const NOT_BEFORE: usize = 20;
+    pub const FAILURE_CLASS: usize = 21;
+    pub const INTERRUPTIONS: usize = 22;
+    pub const SOURCE: usize = 23;
+    pub const CLAIM: usize = 24;
+    pub const REDIRECTED_FROM: usize = 25;
+    pub const REDIRECTED_TO: usize = 26;
+    pub const RECEIPT: usize = 27;
+    pub const HISTORY: usize = 28;
+    pub const CANCEL_REQUESTED: usize = 29;
 }
 
 /// The index of each field of the column `result`.
 pub(super) mod result {
-    pub(in crate::wal::schema) const CID: usize = 0;
-    pub(in crate::wal::schema) const SIZE: usize = 1;
-    pub(in crate::wal::schema) const DESTINATION: usize = 2;
+    pub const CID: usize = 0;
+    pub const SIZE: usize = 1;
+    pub const DESTINATION: usize = 2;
 }
 
 /// The index of each field of the column `source`.
 pub(super) mod source {
-    pub(in crate::wal::schema) const SIZE: usize = 0;
-    pub(in crate::wal::schema) const MTIME_NS: usize = 1;
-    pub(in crate::wal::schema) const INODE: usize = 2;
-    pub(in crate::wal::schema) const SHA256: usize = 3;
-    pub(in crate::wal::schema) const SPOOL: usize = 4;
+    pub const SIZE: usize = 0;
+    pub const MTIME_NS: usize = 1;
+    pub const INODE: usize = 2;
+    pub const SHA256: usize = 3;
+    pub const SPOOL: usize = 4;
 }
 
 /// The index of each field of the column `claim`.
 pub(super) mod claim {
-    pub(in crate::wal::schema) const PID: usize = 0;
-    pub(in crate::wal::schema) const HOST: usize = 1;
-    pub(in crate::wal::schema) const STARTED: usize = 2;
+    pub const PID: usize = 0;
+    pub const HOST: usize = 1;
+    pub const STARTED: usize = 2;
 }
 
 /// The index of each field of an element of the column `history`.
 pub(super) mod history {
-    pub(in crate::wal::schema) const REVISION: usize = 0;
-    pub(in crate::wal::schema) const AT: usize = 1;
-    pub(in crate::wal::schema) const FROM: usize = 2;
-    pub(in crate::wal::schema) const TO: usize = 3;
-    pub(in crate::wal::schema) const ACTOR: usize = 4;
-    pub(in crate::wal::schema) const REASON: usize = 5;
-    pub(in crate::wal::schema) const ERROR: usize = 6;
+    pub const REVISION: usize = 0;
+    pub const AT: usize = 1;
+    pub const FROM: usize = 2;
+    pub const TO: usize = 3;
+    pub const ACTOR: usize = 4;
+    pub const REASON: usize = 5;
+    pub const ERROR: usize = 6;
 }
 
 pub(super) fn utf8(name: &str) -> Field {
