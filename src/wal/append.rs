@@ -18,7 +18,7 @@ pub(in crate::wal) fn append_one_frame(
         return append_admitted(journal, operations.into_iter().map(Change::New).collect());
     }
     let written = match <[Logged; 1]>::try_from(operations) {
-        Ok([operation]) => journal.append_together(operation),
+        Ok([operation]) => journal.append_grouped(operation),
         Err(operations) => {
             let changes = || operations.iter().cloned().map(Change::New).collect();
             journal.transact(|_| Ok((changes(), ()))).map(|(written, ())| written)

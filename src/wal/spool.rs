@@ -148,8 +148,8 @@ impl Spool {
         })
     }
 
-    /// As [`super::Wal::transact`], for changes that log operations with staged content. The content of
-    /// operations that `decide` does not log is removed.
+    /// As [`super::Wal::transact`], for changes that log operations with staged content. The
+    /// content of operations that `decide` does not log is removed.
     pub fn transact_staged<T>(
         &self,
         content: Vec<(OperationId, Staged)>,
@@ -298,9 +298,9 @@ impl Spool {
 
     /// Links the content of an existing operation for a new one; does nothing if there is none.
     ///
-    /// For use in the function that [`super::Wal::transact`] calls: it ensures that the existing operation
-    /// is unchanged, and returns the [`Change::NewAs`] with the same source. Under `lock`, no sweep
-    /// runs between link and frame.
+    /// For use in the function that [`super::Wal::transact`] calls: it ensures that the existing
+    /// operation is unchanged, and returns the [`Change::NewAs`] with the same source. Under
+    /// `lock`, no sweep runs between link and frame.
     pub fn share_spool(&self, from: &Operation, to: OperationId) -> WalResult<()> {
         let Some(name) = from.source.as_ref().and_then(|source| source.spool.as_deref()) else {
             return Ok(());

@@ -601,7 +601,7 @@ fn no_flipped_bit_loses_or_invents_data_silently() {
 #[test]
 fn an_invalid_frame_is_reported_and_hides_nothing_before() {
     use wal_cli::operation::{Event, OperationId, Status, Time};
-    use wal_cli::wal::journal::{FrameKind, PayloadBuilder, Reservation, encode_frame};
+    use wal_cli::wal::journal::{FrameKind, NewRecord, PayloadBuilder, Reservation, encode_frame};
     let whole = whole();
     let last = whole.generations.last().unwrap();
     let bytes = &whole.image.files[last];
@@ -614,13 +614,15 @@ fn an_invalid_frame_is_reported_and_hides_nothing_before() {
         let new = image::logged("/x");
         let mut payload = PayloadBuilder::new("me@here add[1]");
         let at = Time::from_millis(image::NOW);
-        assert!(payload.push(
-            (number, OperationId::new(at, 0, 5), at),
+        assert!(payload.push(&NewRecord {
+            number,
+            id: OperationId::new(at, 0, 5),
+            at,
             from,
-            &new.operation_type,
-            &new.backend,
-            event
-        ));
+            operation_type: &new.operation_type,
+            backend: &new.backend,
+            event,
+        }));
         payload.finish()
     };
     let new = Event::Logged(Box::new(image::logged("/x")));

@@ -30,7 +30,8 @@ impl NameChange {
                 names.remove(path);
             }
             NameChange::Rename(from, to, inode, directory) => {
-                // Another file may have taken the old name, since changes become durable in any order.
+                // Another file may have taken the old name, since changes become durable in any
+                // order.
                 if names.get(from) == Some(inode) {
                     names.remove(from);
                 }

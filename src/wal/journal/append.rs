@@ -3,36 +3,37 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use super::format::{self, FrameKind, PayloadBuilder};
+use super::format::{self, FrameKind};
 use super::interfaces::JournalView;
 use super::note::{self, AppendNote};
+use super::payload::{NewRecord, PayloadBuilder};
 use super::reader::Position;
-use super::writer::{Appended, GroupedAppend, JournalWriter, Outcome, Writer, lock};
-use crate::disk::DiskError;
+use super::writer::{
+    Appended, GroupedAppend, JournalWriter, OpenGeneration, Outcome, Writer, lock,
+};
+use crate::disk::{DiskError, DiskFile, DiskResult};
 use crate::operation::{Event, IllegalTransition, Logged, Number};
 use crate::wal::change::{Change, Known, Written};
 use crate::wal::error::{WalError, WalResult};
 
-/// How often an append is repeated because the journal was recovered before it was durable.
-const RESTARTS: usize = 3;
-
-const RESTARTED: &str = "the journal was recovered repeatedly while this was being written";
+/// The number of times that an append is attempted if recoveries of the journal drop it.
+const ATTEMPTS_MAX: usize = 3;
 
 /// A frame to be written.
 #[derive(Debug)]
 pub(in crate::wal) struct NewFrame<'a> {
     pub(in crate::wal) kind: FrameKind,
     pub(in crate::wal) payload: &'a [u8],
-    /// How many revisions it uses up.
+    /// The number of revisions that it uses.
     pub(in crate::wal) revisions: u64,
-    /// The number that the next logged operation gets after it.
+    /// The number of the next operation that is logged after it.
     pub(in crate::wal) next_number: Number,
 }
 
 impl<V: JournalView> JournalWriter<V> {
-    /// Logs one operation, in one frame with those that other threads log at the same moment: the
-    /// thread that gets the lock writes for all that wait for it.
-    pub(in crate::wal) fn append_together(&self, operation: Logged) -> WalResult<Vec<Written>> {
+    /// Logs one operation, in one frame with those of other threads that wait for the writer: the
+    /// first thread to get it writes for all of them. Durable on return.
+    pub(in crate::wal) fn append_grouped(&self, operation: Logged) -> WalResult<Vec<Written>> {
         let append = Arc::new(GroupedAppend { operation, outcome: Mutex::new(None) });
         lock(&self.queued).push(append.clone());
         let mut writer = self.lock_writer();
@@ -57,8 +58,9 @@ impl<V: JournalView> JournalWriter<V> {
                     _ => Outcome::NotWritten,
                 });
             }
-            // Alone, the error is its own. Of several, each tries for itself: one may be at fault,
-            // such as by its size.
+            // The error of a frame with one operation belongs to that operation. If the frame had
+            // several, one of them may be at fault, for example too large, so each thread tries
+            // on its own.
             if appends.len() == 1 {
                 result?;
             }
@@ -79,45 +81,49 @@ impl<V: JournalView> JournalWriter<V> {
         self.transact(|_| Ok((vec![change.clone()], ()))).map(|(written, ())| written)
     }
 
-    /// Decides on the log as it is and logs the changes, while no other process writes. Durable on
-    /// return.
+    /// Decides on the current state of the log, and logs the changes, while no other process
+    /// writes. Durable on return.
     ///
-    /// `decide` may be called again if what it wrote did not reach the disk.
+    /// `decide` is called again if a recovery of the journal dropped the changes before they were
+    /// durable. Fails with [`WalError::Unconfirmed`] if it dropped a part of them only.
     pub fn transact<T>(
         &self,
         mut decide: impl FnMut(&mut V) -> WalResult<(Vec<Change>, T)>,
     ) -> WalResult<(Vec<Written>, T)> {
-        for _ in 0..RESTARTS {
+        for _ in 0..ATTEMPTS_MAX {
             let (written, appended, result) =
                 self.write_once(&mut self.lock_writer(), &mut decide)?;
             let Some(appended) = appended else { return Ok((written, result)) };
             match self.wait_until_durable(&appended, &written)? {
-                standing if standing == written.len() => return Ok((written, result)),
+                durable if durable == written.len() => return Ok((written, result)),
                 0 => {}
-                standing => {
-                    let ids = written[standing..].iter().map(|written| written.id).collect();
+                durable => {
+                    let ids = written[durable..].iter().map(|written| written.id).collect();
                     return Err(WalError::Unconfirmed {
-                        why: "a restart of the journal dropped a part of it".into(),
+                        why: "a recovery of the journal dropped a part of it".into(),
                         ids,
                     });
                 }
             }
         }
-        Err(WalError::Unconfirmed { why: RESTARTED.into(), ids: Vec::new() })
+        Err(WalError::Unconfirmed {
+            why: "the journal was recovered repeatedly while this was being written".into(),
+            ids: Vec::new(),
+        })
     }
 
-    /// Decides and appends under `lock`. Not durable yet.
+    /// Takes `lock`, decides and appends. Not durable on return.
     fn write_once<T>(
         &self,
         writer: &mut Writer<V>,
         decide: &mut impl FnMut(&mut V) -> WalResult<(Vec<Change>, T)>,
     ) -> WalResult<(Vec<Written>, Option<Appended>, T)> {
-        // What others wrote is read before the lock is taken, so that it is held for a moment only.
+        // The frames of other processes are read before the lock is taken, to hold it only briefly.
         if !self.matches_lock_note(writer)? {
             writer.view.catch_up()?;
         }
         let note = self.take_lock(writer)?;
-        // What cannot be flushed is not written.
+        // If the files that a flush needs cannot be opened, nothing is written.
         let done = self.prepare_flush().and_then(|()| self.append_locked(writer, note, decide));
         let released = writer.lock.unlock();
         let (written, appended, result) = done?;
@@ -127,7 +133,7 @@ impl<V: JournalView> JournalWriter<V> {
         }
     }
 
-    /// Decides, appends and notes the new end. Holds `lock`.
+    /// Decides, appends, and notes the new end. Holds `lock`. Not durable on return.
     fn append_locked<T>(
         &self,
         writer: &mut Writer<V>,
@@ -138,61 +144,8 @@ impl<V: JournalView> JournalWriter<V> {
         if changes.is_empty() {
             return Ok((Vec::new(), None, result));
         }
-        // Two events of one operation would both be decided on the same state, and the second would
-        // not follow.
-        let mut known = BTreeSet::new();
-        for change in &changes {
-            if let Change::Next(operation, _) = change
-                && !known.insert(operation.number)
-            {
-                return Err(WalError::Conflict { number: operation.number });
-            }
-        }
-        let now = self.clock.now();
-        let mut written = Vec::with_capacity(changes.len());
-        let mut number = note.number;
-        let mut rest = changes.iter().enumerate().peekable();
-        let mut payloads = Vec::new();
-        let mut payload = PayloadBuilder::new(&self.actor);
-        while let Some((nth, change)) = rest.peek() {
-            let (named, from, operation_type, backend, event) = match change {
-                Change::New(logged) | Change::NewAs(_, logged) => {
-                    let id = match change {
-                        Change::NewAs(id, _) => *id,
-                        _ => self.new_id(now, *nth),
-                    };
-                    self.files.check_content(id, logged)?;
-                    let event = Event::Logged(Box::new(logged.clone()));
-                    ((number, id, now), None, &logged.operation_type, &logged.backend, event)
-                }
-                Change::Next(known, event) => {
-                    self.check_known(&writer.view, known, event)?;
-                    let named = (known.number, known.id, now);
-                    (
-                        named,
-                        Some(known.status),
-                        &known.operation_type,
-                        &known.backend,
-                        event.clone(),
-                    )
-                }
-            };
-            if !payload.push(named, from, operation_type, backend, &event) {
-                if payload.count() == 0 {
-                    let bytes = serde_json::to_vec(&event).map_or(0, |bytes| bytes.len());
-                    return Err(WalError::TooLarge { bytes, max: format::FRAME_MAX });
-                }
-                let full = std::mem::replace(&mut payload, PayloadBuilder::new(&self.actor));
-                payloads.push((full, number));
-                continue;
-            }
-            let revision = note.revision.next().saturating_add(written.len() as u64);
-            let deleted = event.to(from).is_none();
-            written.push(Written { number: named.0, id: named.1, revision, deleted });
-            number = number.saturating_add(u64::from(from.is_none()));
-            rest.next();
-        }
-        payloads.push((payload, number));
+        check_distinct(&changes)?;
+        let Encoded { payloads, written } = self.encode(&writer.view, &note, &changes)?;
         let mut appended = None;
         for (payload, next_number) in payloads {
             let revisions = payload.count() as u64;
@@ -200,7 +153,7 @@ impl<V: JournalView> JournalWriter<V> {
             let frame = NewFrame { kind: FrameKind::Transitions, payload, revisions, next_number };
             match self.append_frame(writer, &mut note, &frame) {
                 Ok(()) => appended = Some(writer.appended(&note)),
-                // The frames before this one are written, so something may have been logged.
+                // Earlier frames are written, so something may have been logged.
                 Err(error) if appended.is_some() => {
                     return Err(unconfirmed(&error, written.iter()));
                 }
@@ -213,7 +166,54 @@ impl<V: JournalView> JournalWriter<V> {
         Ok((written, appended, result))
     }
 
-    /// Appends a frame, in a new generation if it does not fit. Not durable yet.
+    /// Checks changes, and encodes them as the payloads of as few frames as possible.
+    fn encode(&self, view: &V, note: &AppendNote, changes: &[Change]) -> WalResult<Encoded> {
+        let now = self.clock.now();
+        let mut next_number = note.number;
+        let mut written = Vec::with_capacity(changes.len());
+        let mut payloads = Vec::new();
+        let mut payload = PayloadBuilder::new(&self.actor);
+        for (nth, change) in changes.iter().enumerate() {
+            let event;
+            let (number, id, from, operation_type, backend) = match change {
+                Change::New(logged) | Change::NewAs(_, logged) => {
+                    let id = match change {
+                        Change::NewAs(id, _) => *id,
+                        _ => self.new_id(now, nth),
+                    };
+                    self.files.check_content(id, logged)?;
+                    event = Event::Logged(Box::new(logged.clone()));
+                    (next_number, id, None, &logged.operation_type, &logged.backend)
+                }
+                Change::Next(known, next) => {
+                    self.check_known(view, known, next)?;
+                    event = next.clone();
+                    let Known { operation_type, backend, .. } = known;
+                    (known.number, known.id, Some(known.status), operation_type, backend)
+                }
+            };
+            let record =
+                NewRecord { number, id, at: now, from, operation_type, backend, event: &event };
+            if !payload.push(&record) {
+                let full = std::mem::replace(&mut payload, PayloadBuilder::new(&self.actor));
+                let was_empty = full.count() == 0;
+                payloads.push((full, next_number));
+                if was_empty || !payload.push(&record) {
+                    let bytes = serde_json::to_vec(&event).map_or(0, |bytes| bytes.len());
+                    return Err(WalError::TooLarge { bytes, max: format::FRAME_MAX });
+                }
+            }
+            let revision = note.revision.next().saturating_add(written.len() as u64);
+            written.push(Written { number, id, revision, deleted: event.to(from).is_none() });
+            if from.is_none() {
+                next_number = next_number.next();
+            }
+        }
+        payloads.push((payload, next_number));
+        Ok(Encoded { payloads, written })
+    }
+
+    /// Appends a frame, in a new generation if it does not fit. Not durable on return.
     pub(in crate::wal) fn append_frame(
         &self,
         writer: &mut Writer<V>,
@@ -225,7 +225,7 @@ impl<V: JournalView> JournalWriter<V> {
             return Err(WalError::damaged(
                 self.layout.journal(),
                 None,
-                "there are no more numbers to give",
+                "the highest possible number or revision is reached",
             ));
         }
         let len = format::frame_len(frame.payload.len()) as u64;
@@ -244,6 +244,8 @@ impl<V: JournalView> JournalWriter<V> {
         writer.view.advance(frame.kind, frame.payload, after)
     }
 
+    /// Fails if the operation has changed since the change was decided on, or the change is
+    /// illegal.
     fn check_known(&self, view: &V, known: &Known, event: &Event) -> WalResult<()> {
         match view.revision_and_status(known.number, known.id)? {
             Some((revision, status)) if revision == known.revision && status == known.status => {}
@@ -260,71 +262,116 @@ impl<V: JournalView> JournalWriter<V> {
         Ok(())
     }
 
-    /// Writes a frame with one system call. The note says `at_work` while the journal may be torn.
+    /// Writes a frame with one system call. The note has `at_work` set while the journal may be
+    /// torn.
     fn write_frame(
         &self,
         writer: &mut Writer<V>,
         mut note: AppendNote,
         frame: &NewFrame<'_>,
     ) -> WalResult<AppendNote> {
-        let peer_synced =
-            if writer.peer_synced.0 == note.generation { writer.peer_synced.1 } else { 0 };
-        let synced = self.synced_of(note.generation).max(peer_synced);
+        let (generation, start) = (note.generation, note.end);
+        let (peer_generation, peer_synced) = writer.peer_synced;
+        let peer_synced = if peer_generation == generation { peer_synced } else { 0 };
         let (bytes, checksum) = format::encode_frame(
-            note.generation,
+            generation,
             frame.kind,
-            synced,
+            self.synced_of(generation).max(peer_synced),
             note.revision.next(),
             frame.payload,
         );
-        let start = note.end;
         let end = start + bytes.len() as u64;
         note.at_work = true;
         note.pid = self.disk.identity().pid;
         note.command.clone_from(&self.options.command);
         note.since = self.clock.now();
         note::write(writer.lock.file(), &note).map_err(WalError::NotLogged)?;
-        let ahead_max = self.options.preallocate_bytes;
-        let closed_at = self.options.generation_bytes.max(end);
-        let journal = self.open_generation(writer, note.generation)?;
-        if journal.len < end {
-            // Another process may have laid zeros ahead, and written frames over them.
-            journal.len = journal.file.metadata()?.len;
-        }
-        if journal.len < end {
-            let ahead = (end + ahead_max).min(closed_at);
-            let zeros = vec![0; usize::try_from(ahead - journal.len).unwrap_or(0)];
-            // They make flushes cheaper, no more: on a full disk the frame alone may still fit.
-            if journal.file.write_at(&zeros, journal.len).is_ok() {
-                journal.len = ahead;
-            }
-        }
+        let journal = self.open_generation(writer, generation)?;
+        self.preallocate(journal, end)?;
         if let Err(error) = journal.file.write_at(&bytes, start) {
-            let mut back = vec![0; bytes.len()];
-            let read = journal.file.read_at(&mut back, start).map_err(|_| not_known(&error))?;
-            if back[..read].iter().all(|byte| *byte == 0) {
-                // Nothing has arrived, so the next writer has nothing to put in order.
-                note.at_work = false;
-                note::write(writer.lock.file(), &note).map_err(WalError::NotLogged)?;
-                return Err(WalError::NotLogged(error));
-            }
-            // A write that failed may still have arrived whole; then it counts, and the flush
-            // decides.
-            if back[..read] != bytes[..] {
-                return Err(WalError::NotLogged(error));
+            match bytes_found(&*journal.file, &bytes, start).map_err(|_| not_known(&error))? {
+                Found::Nothing => {
+                    // The journal is as it was, so the next writer need not recover it.
+                    note.at_work = false;
+                    note::write(writer.lock.file(), &note).map_err(WalError::NotLogged)?;
+                    return Err(WalError::NotLogged(error));
+                }
+                Found::Part => return Err(WalError::NotLogged(error)),
+                // The frame counts. If it is not durable, the flush will fail.
+                Found::All => {}
             }
         }
-        tracing::debug!(generation = note.generation, start, end, kind = ?frame.kind, revisions = frame.revisions, "frame written");
+        let revisions = frame.revisions;
+        tracing::debug!(generation, start, end, kind = ?frame.kind, revisions, "frame written");
         note.at_work = false;
         (note.last, note.end, note.checksum) = (start, end, checksum);
-        note.revision = note.revision.saturating_add(frame.revisions);
+        note.revision = note.revision.saturating_add(revisions);
         note.number = frame.next_number;
         note::write(writer.lock.file(), &note).map_err(|error| not_known(&error))?;
         Ok(note)
     }
+
+    /// Extends the file with zeros if it ends before `end`, where the next frame will end.
+    fn preallocate(&self, journal: &mut OpenGeneration, end: u64) -> WalResult<()> {
+        if journal.len < end {
+            // Another process may have extended the file, and written frames over the zeros.
+            journal.len = journal.file.metadata()?.len;
+        }
+        if journal.len < end {
+            let closed_at = self.options.generation_bytes.max(end);
+            let target = (end + self.options.preallocate_bytes).min(closed_at);
+            let zeros = vec![0; usize::try_from(target - journal.len).unwrap_or(0)];
+            // Zeros only make flushes cheaper. On a full disk, the frame alone may still fit.
+            if journal.file.write_at(&zeros, journal.len).is_ok() {
+                journal.len = target;
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Turns an error into one that says that nothing was logged.
+/// The payloads of frames to be written, and the transitions in them.
+struct Encoded {
+    /// Each payload with the number of the next operation that is logged after it.
+    payloads: Vec<(PayloadBuilder, Number)>,
+    written: Vec<Written>,
+}
+
+/// Fails if two changes concern one operation: both would be decided on the same state, and the
+/// second could not follow the first.
+fn check_distinct(changes: &[Change]) -> WalResult<()> {
+    let mut numbers = BTreeSet::new();
+    for change in changes {
+        if let Change::Next(operation, _) = change
+            && !numbers.insert(operation.number)
+        {
+            return Err(WalError::Conflict { number: operation.number });
+        }
+    }
+    Ok(())
+}
+
+/// The part of a frame that a failed write left in the file.
+enum Found {
+    Nothing,
+    Part,
+    All,
+}
+
+fn bytes_found(file: &dyn DiskFile, bytes: &[u8], start: u64) -> DiskResult<Found> {
+    let mut found = vec![0; bytes.len()];
+    let read = file.read_at(&mut found, start)?;
+    Ok(if found[..read].iter().all(|byte| *byte == 0) {
+        Found::Nothing
+    } else if found[..read] == *bytes {
+        Found::All
+    } else {
+        Found::Part
+    })
+}
+
+/// Converts an error into one that says that nothing was logged, for steps whose writes do not
+/// count before a later commit.
 pub(in crate::wal) fn nothing_logged(error: WalError) -> WalError {
     match error {
         WalError::Disk(error) => WalError::NotLogged(error),
@@ -337,11 +384,12 @@ pub(in crate::wal) fn nothing_logged(error: WalError) -> WalError {
     }
 }
 
-/// Returns the error for a write that may have arrived. The caller adds the ids.
+/// Returns the error for a write that may have succeeded. The caller adds the ids.
 fn not_known(error: &DiskError) -> WalError {
     WalError::Unconfirmed { why: error.to_string(), ids: Vec::new() }
 }
 
+/// Returns the error for transitions that may have been written.
 fn unconfirmed<'a>(error: &WalError, written: impl Iterator<Item = &'a Written>) -> WalError {
     let why = match error {
         WalError::Unconfirmed { why, .. } => why.clone(),

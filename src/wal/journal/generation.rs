@@ -1,4 +1,4 @@
-//! Creating a generation, and the notes that say where it begins.
+//! Creating a generation, and the notes that record where it begins.
 
 use super::format::{HEADER_LEN, Header};
 use super::interfaces::JournalView;
@@ -6,12 +6,14 @@ use super::lock::LockFile;
 use super::note::{self, AppendNote, SyncNote};
 use super::reader::{self, Position};
 use super::writer::{JournalWriter, Writer};
-use crate::disk::{Access, Disk};
+use crate::disk::{Access, Disk, Identity};
+use crate::operation::Time;
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::layout::Layout;
 
 impl<V: JournalView> JournalWriter<V> {
-    pub(super) fn unused_generation(&self) -> WalResult<u64> {
+    /// Returns the number of the next generation: above all files in `journal/`, valid or not.
+    pub(super) fn next_generation(&self) -> WalResult<u64> {
         let last = reader::generations(&*self.disk, &self.layout)?.last().copied().unwrap_or(0);
         last.checked_add(1).ok_or_else(|| {
             WalError::damaged(
@@ -26,46 +28,60 @@ impl<V: JournalView> JournalWriter<V> {
         create_generation(&*self.disk, &self.layout, header, frames)
     }
 
-    /// Writes both notes for a generation that is durable up to `position`.
+    /// Continues in a generation that is durable up to `position`. Holds `lock` and `sync.lock`.
     pub(super) fn begin(
         &self,
         writer: &mut Writer<V>,
         sync: &LockFile,
         position: Position,
     ) -> WalResult<AppendNote> {
-        let identity = self.disk.identity();
-        let boot = identity.boot_id.clone();
-        let synced = SyncNote {
-            boot: boot.clone(),
-            generation: position.generation,
-            synced: position.end,
-            syncing: None,
-            pid: identity.pid,
-            command: self.options.command.clone(),
-        };
-        note::write(sync.file(), &synced)?;
-        let note = AppendNote {
-            boot,
-            at_work: false,
-            generation: position.generation,
-            end: position.end,
-            last: position.last,
-            checksum: position.checksum,
-            number: position.number,
-            revision: position.revision,
-            pid: identity.pid,
-            command: self.options.command.clone(),
-            since: self.clock.now(),
-        };
-        note::write(writer.lock.file(), &note)?;
+        let (identity, command) = (self.disk.identity(), &self.options.command);
+        let now = self.clock.now();
+        let note = write_notes(identity, command, now, position, &writer.lock, sync)?;
         writer.open = None;
         Ok(note)
     }
 }
 
-/// Creates a generation with these frames. All of it is durable but its name.
+/// Writes the notes in `lock` and `sync.lock` for a journal that is durable up to `position`.
+/// Returns that of `lock`.
+pub(in crate::wal) fn write_notes(
+    identity: &Identity,
+    command: &str,
+    now: Time,
+    position: Position,
+    append: &LockFile,
+    sync: &LockFile,
+) -> WalResult<AppendNote> {
+    let synced = SyncNote {
+        boot: identity.boot_id.clone(),
+        generation: position.generation,
+        synced: position.end,
+        syncing: None,
+        pid: identity.pid,
+        command: command.to_owned(),
+    };
+    note::write(sync.file(), &synced)?;
+    let note = AppendNote {
+        boot: identity.boot_id.clone(),
+        at_work: false,
+        generation: position.generation,
+        end: position.end,
+        last: position.last,
+        checksum: position.checksum,
+        number: position.number,
+        revision: position.revision,
+        pid: identity.pid,
+        command: command.to_owned(),
+        since: now,
+    };
+    note::write(append.file(), &note)?;
+    Ok(note)
+}
+
+/// Creates a generation with these frames. Everything but its name is durable on return.
 ///
-/// The header is written last, so a file with a valid header holds all its frames.
+/// The header is written last, so a file with a valid header contains all its frames.
 pub(in crate::wal) fn create_generation(
     disk: &dyn Disk,
     layout: &Layout,
@@ -77,7 +93,8 @@ pub(in crate::wal) fn create_generation(
     if !frames.is_empty() {
         let written = file.write_at(frames, HEADER_LEN).and_then(|()| file.sync_all());
         if let Err(error) = written {
-            // Without a header it does not count as a generation. A full disk needs its room.
+            // Without a header, the file is not a generation. Removing it frees space on a full
+            // disk.
             let _ = disk.remove_file(&path);
             return Err(WalError::NotLogged(error));
         }

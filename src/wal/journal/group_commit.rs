@@ -1,4 +1,5 @@
-//! Group commit: one process flushes for all that wait, and its note says how far.
+//! Group commit: one of the waiting processes flushes for all, and notes the end of what is
+//! durable.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -7,61 +8,70 @@ use super::format::HEADER_LEN;
 use super::interfaces::JournalView;
 use super::lock::LockFile;
 use super::note::{self, AppendNote, SyncNote};
-use super::writer::{Appended, Flusher, JournalWriter};
+use super::writer::{Appended, Flusher, JournalWriter, lock};
 use crate::disk::Access;
 use crate::wal::change::Written;
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::layout::LockName;
 
-/// How often a thread that waits for another one's flush looks at the clock.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// The longest time that a thread waits for another one's flush before it checks the clock.
+const THREAD_WAIT: Duration = Duration::from_millis(20);
 
+/// The number of times that confirming is attempted if the journal is recovered meanwhile.
+const CONFIRMATIONS_MAX: usize = 3;
+
+/// The outcome of waiting for a flush.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum FlushOutcome {
     /// The frames are durable.
     Synced,
-    /// The journal has moved on to another generation.
+    /// The journal continues in another generation.
     Superseded,
-    /// The flush failed: the journal needs a recovery.
+    /// A flush failed: the journal has to be recovered.
     Failed,
 }
 
+/// The outcome of one attempt to flush.
 #[derive(Debug, Clone, Copy)]
 enum FlushAttempt {
+    /// The journal is durable up to offset `synced` of `generation`.
     Durable { generation: u64, synced: u64 },
+    /// Another process is flushing.
     Busy,
+    /// A flush failed: the journal has to be recovered.
     Failed,
 }
 
-/// How it became certain what of an append is durable.
+/// The way in which an append became durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::wal) enum Flush {
     /// All of it was flushed.
     Synced,
-    /// A recovery has ended its generation. The part that the recovery kept is durable.
+    /// A recovery has ended its generation. The frames that the recovery kept are durable.
     Recovered,
 }
 
 impl<V: JournalView> JournalWriter<V> {
+    /// Returns the offset up to which this process knows a generation to be durable.
     pub(in crate::wal) fn synced_of(&self, generation: u64) -> u64 {
-        let state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = lock(&self.sync);
         if state.generation == generation { state.synced } else { HEADER_LEN }
     }
 
-    /// Waits until what was appended is durable, and flushes it if no other process does.
+    /// Waits until an append is durable, and flushes it if no other process does.
     ///
-    /// Returns how many of `written` are durable, counted from the first. If a recovery dropped the
-    /// rest, that has to be appended again.
+    /// Returns the number of durable transitions, counted from the first of `written`. A recovery
+    /// dropped the others; they have to be appended again.
     pub(in crate::wal) fn wait_until_durable(
         &self,
         appended: &Appended,
         written: &[Written],
     ) -> WalResult<usize> {
-        let standing = (|| {
+        let durable = (|| {
             if self.flush_or_recover(appended)? == Flush::Synced {
                 return Ok(written.len());
             }
-            // The generation was ended by a recovery, which flushed all that it kept.
+            // A recovery ended the generation, and flushed the frames that it kept.
             let mut writer = self.lock_writer();
             writer.view.catch_up()?;
             for (nth, written) in written.iter().enumerate() {
@@ -71,7 +81,7 @@ impl<V: JournalView> JournalWriter<V> {
             }
             Ok(written.len())
         })();
-        standing.map_err(|error| {
+        durable.map_err(|error| {
             let why = match error {
                 WalError::Unconfirmed { why, .. } => why,
                 other => other.to_string(),
@@ -80,7 +90,7 @@ impl<V: JournalView> JournalWriter<V> {
         })
     }
 
-    /// Flushes what was appended, or has the journal recovered if that is not possible.
+    /// Flushes an append, or recovers the journal if that fails.
     pub(in crate::wal) fn flush_or_recover(&self, appended: &Appended) -> WalResult<Flush> {
         let start = self.clock.elapsed();
         loop {
@@ -95,8 +105,9 @@ impl<V: JournalView> JournalWriter<V> {
                 writer.lock.unlock()?;
                 note.generation
             };
-            // Only a newer generation proves that there was a recovery: the holder of `sync.lock`
-            // may merely be reading the note of the failure, as this process did.
+            // Taking `lock` recovers the journal only if no process holds `sync.lock`, and its
+            // holder may merely be reading the note of the failure. A newer generation proves a
+            // recovery.
             if generation != appended.generation {
                 return Ok(Flush::Recovered);
             }
@@ -108,10 +119,10 @@ impl<V: JournalView> JournalWriter<V> {
         }
     }
 
-    /// Makes everything durable that readers can see by now: for acting on what another process
-    /// wrote.
+    /// Makes everything durable that readers can see now, so that this process can act on
+    /// transitions of another one.
     pub fn confirm(&self) -> WalResult<()> {
-        for _ in 0..3 {
+        for _ in 0..CONFIRMATIONS_MAX {
             let position = self.read(|view| Ok(view.position()))?;
             let Some(position) = position else { return Ok(()) };
             let appended =
@@ -126,6 +137,7 @@ impl<V: JournalView> JournalWriter<V> {
         })
     }
 
+    /// Opens the files that a flush needs.
     fn open_flusher(&self) -> WalResult<Flusher> {
         Ok(Flusher {
             lock: LockFile::open(&*self.disk, &self.layout, LockName::Sync)?,
@@ -133,21 +145,23 @@ impl<V: JournalView> JournalWriter<V> {
         })
     }
 
-    /// Opens what a flush needs, so that nothing is written that could not be confirmed for want of
-    /// a descriptor.
+    /// Opens the files that a flush needs, unless they are open. Called before writing: without
+    /// file descriptors for the flush, a frame could be written but not confirmed.
     pub(in crate::wal) fn prepare_flush(&self) -> WalResult<()> {
-        let mut state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.sync);
         if state.generation == 0 && state.flusher.is_none() {
             state.flusher = Some(self.open_flusher()?);
         }
         Ok(())
     }
 
+    /// Waits until the frames up to `target` are durable, and flushes them if no other thread or
+    /// process does.
     fn flush(&self, target: &Appended) -> WalResult<FlushOutcome> {
         let start = self.clock.elapsed();
         let is_over = || self.clock.elapsed().saturating_sub(start) >= self.options.lock_timeout;
         let mut pause = Duration::from_micros(30);
-        let mut state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&self.sync);
         loop {
             if state.generation == target.generation && state.synced >= target.end {
                 return Ok(FlushOutcome::Synced);
@@ -157,123 +171,119 @@ impl<V: JournalView> JournalWriter<V> {
             }
             let mut flusher = match state.flusher.take() {
                 Some(flusher) => flusher,
-                // Another thread is flushing; what it flushes may be ours.
-                None if state.generation != 0 => {
-                    // That thread may have stopped, or the disk may hang: the wait ends when that
-                    // for a lock would.
-                    let waited = self
-                        .flushed
-                        .wait_timeout(state, LOOK_AGAIN)
-                        .unwrap_or_else(PoisonError::into_inner);
-                    state = waited.0;
+                None if state.generation == 0 => self.open_flusher()?,
+                // Another thread is flushing, possibly these frames too. It may have stopped, or
+                // the disk may hang: the wait ends after the same time as one for a lock.
+                None => {
+                    let waited = self.flushed.wait_timeout(state, THREAD_WAIT);
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
                     if is_over() {
-                        return Err(
-                            self.not_flushed("another thread of this process is flushing it")
-                        );
+                        let holder = "another thread of this process is flushing it";
+                        return Err(self.not_flushed(holder));
                     }
                     continue;
                 }
-                None => self.open_flusher()?,
             };
             if state.generation == 0 {
-                state.generation = target.generation;
-                state.synced = HEADER_LEN;
+                (state.generation, state.synced) = (target.generation, HEADER_LEN);
             }
             drop(state);
-            let attempt = self.try_flush(&mut flusher, target);
-            state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
+            let attempt = self.flush_once(&mut flusher, target);
+            state = lock(&self.sync);
             state.flusher = Some(flusher);
             self.flushed.notify_all();
             match attempt? {
                 FlushAttempt::Durable { generation, synced } => {
-                    if generation > state.generation
-                        || (generation == state.generation && synced > state.synced)
-                    {
-                        (state.generation, state.synced) = (generation, synced);
-                    }
+                    let known = (state.generation, state.synced).max((generation, synced));
+                    (state.generation, state.synced) = known;
                     continue;
                 }
                 FlushAttempt::Failed => return Ok(FlushOutcome::Failed),
+                FlushAttempt::Busy if is_over() => {
+                    let flusher = state.flusher.as_ref();
+                    let holder = flusher.map_or_else(String::new, |flusher| flusher.lock.holder());
+                    return Err(self.not_flushed(&holder));
+                }
                 FlushAttempt::Busy => {}
-            }
-            if is_over() {
-                let holder = state
-                    .flusher
-                    .as_ref()
-                    .map_or_else(String::new, |flusher| flusher.lock.holder());
-                return Err(self.not_flushed(&holder));
             }
             drop(state);
             self.clock.sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(1));
-            state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
+            state = lock(&self.sync);
         }
     }
 
-    fn not_flushed(&self, who: &str) -> WalError {
+    fn not_flushed(&self, holder: &str) -> WalError {
         let waited = self.options.lock_timeout.as_secs_f64();
-        let why = format!("the journal was not flushed within {waited:.1}s; {who}");
+        let why = format!("the journal was not flushed within {waited:.1}s; {holder}");
         WalError::Unconfirmed { why, ids: Vec::new() }
     }
 
-    /// Looks whether it was flushed; if not, flushes all that has been written so far.
-    fn try_flush(&self, flusher: &mut Flusher, target: &Appended) -> WalResult<FlushAttempt> {
-        let Flusher { lock, append } = flusher;
-        let boot = &self.disk.identity().boot_id;
-        let read = |lock: &LockFile| -> WalResult<Option<SyncNote>> {
-            let note: Option<SyncNote> = note::read(lock.file())?;
-            Ok(note.filter(|note| note.boot == *boot))
-        };
-        let done = |note: &SyncNote| {
-            (note.generation > target.generation
-                || note.generation == target.generation && note.synced >= target.end)
-                .then_some(FlushAttempt::Durable {
-                    generation: note.generation,
-                    synced: note.synced,
-                })
-        };
-        if let Some(attempt) = read(lock)?.as_ref().and_then(done) {
+    /// Flushes everything written so far, unless the note shows that `target` is durable.
+    fn flush_once(&self, flusher: &mut Flusher, target: &Appended) -> WalResult<FlushAttempt> {
+        let note = self.sync_note(&flusher.lock)?;
+        if let Some(attempt) = note.as_ref().and_then(|note| durable(note, target)) {
             return Ok(attempt);
         }
-        if !lock.try_lock(&*self.disk)? {
+        if !flusher.lock.try_lock(&*self.disk)? {
             return Ok(FlushAttempt::Busy);
         }
-        let result = (|| {
-            let Some(mut note) = read(lock)? else { return Ok(FlushAttempt::Failed) };
-            if let Some(attempt) = done(&note) {
-                return Ok(attempt);
-            }
-            if note.syncing.is_some() || note.generation != target.generation {
-                return Ok(FlushAttempt::Failed);
-            }
-            let append: Option<AppendNote> = note::read(&**append)?;
-            let end = append
-                .filter(|append| append.boot == *boot && append.generation == target.generation)
-                .map_or(target.end, |append| append.end.max(target.end));
-            note.syncing = Some(end);
-            note.pid = self.disk.identity().pid;
-            note.command.clone_from(&self.options.command);
-            note::write(lock.file(), &note)?;
-            let file = match &target.file {
-                Some(file) => file.clone(),
-                None => Arc::from(
-                    self.disk.open(&self.layout.generation(target.generation), Access::Write)?,
-                ),
-            };
-            if file.sync_data().is_err() {
-                // The note keeps `syncing`: a second flush of these pages may report success
-                // without having written them.
-                return Ok(FlushAttempt::Failed);
-            }
-            tracing::debug!(generation = note.generation, end, "journal flushed");
-            note.synced = end;
-            note.syncing = None;
-            note::write(lock.file(), &note)?;
-            Ok(FlushAttempt::Durable { generation: note.generation, synced: end })
-        })();
-        lock.unlock()?;
-        result
+        let attempt = self.try_flush(flusher, target);
+        flusher.lock.unlock()?;
+        attempt
     }
+
+    /// Returns the note in `sync.lock` if it is of this boot.
+    fn sync_note(&self, lock: &LockFile) -> WalResult<Option<SyncNote>> {
+        let note: Option<SyncNote> = note::read(lock.file())?;
+        Ok(note.filter(|note| note.boot == self.disk.identity().boot_id))
+    }
+
+    /// Flushes everything written so far, and notes its end. Holds `sync.lock`.
+    fn try_flush(&self, flusher: &Flusher, target: &Appended) -> WalResult<FlushAttempt> {
+        let Some(mut note) = self.sync_note(&flusher.lock)? else {
+            return Ok(FlushAttempt::Failed);
+        };
+        if let Some(attempt) = durable(&note, target) {
+            return Ok(attempt);
+        }
+        if note.syncing.is_some() || note.generation != target.generation {
+            return Ok(FlushAttempt::Failed);
+        }
+        let boot = &self.disk.identity().boot_id;
+        let append: Option<AppendNote> = note::read(&*flusher.append)?;
+        let end = append
+            .filter(|append| append.boot == *boot && append.generation == target.generation)
+            .map_or(target.end, |append| append.end.max(target.end));
+        note.syncing = Some(end);
+        note.pid = self.disk.identity().pid;
+        note.command.clone_from(&self.options.command);
+        note::write(flusher.lock.file(), &note)?;
+        let file = match &target.file {
+            Some(file) => file.clone(),
+            None => {
+                let path = self.layout.generation(target.generation);
+                Arc::from(self.disk.open(&path, Access::Write)?)
+            }
+        };
+        if file.sync_data().is_err() {
+            // The note keeps `syncing`: another flush of these pages might report success without
+            // having written them.
+            return Ok(FlushAttempt::Failed);
+        }
+        tracing::debug!(generation = note.generation, end, "journal flushed");
+        note.synced = end;
+        note.syncing = None;
+        note::write(flusher.lock.file(), &note)?;
+        Ok(FlushAttempt::Durable { generation: note.generation, synced: end })
+    }
+}
+
+/// Returns the success that a note proves, if it covers `target`.
+fn durable(note: &SyncNote, target: &Appended) -> Option<FlushAttempt> {
+    let (generation, synced) = (note.generation, note.synced);
+    ((generation, synced) >= (target.generation, target.end))
+        .then_some(FlushAttempt::Durable { generation, synced })
 }
 
 #[cfg(test)]
@@ -283,8 +293,7 @@ mod tests {
     use super::*;
     use crate::clock::{Clock, SystemClock};
     use crate::disk::{Disk, Machine};
-    use crate::operation::Revision;
-    use crate::operation::{BackendName, Fields, Logged, OperationType};
+    use crate::operation::{BackendName, Fields, Logged, OperationType, Revision};
     use crate::wal::layout::Layout;
     use crate::wal::{Options, Wal};
 
@@ -298,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_that_is_removed_before_the_first_write_is_made_again() {
+    fn a_lock_file_removed_before_the_first_write_is_recreated() {
         let (machine, layout) = (Machine::new(), Layout::new("/wal"));
         let clock = Arc::new(SystemClock::new());
         let wal = Wal::open(Arc::new(machine.process()), clock, layout.clone(), Options::default())
@@ -308,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_whose_flush_never_ends_is_not_waited_for_for_ever() {
+    fn the_wait_for_another_threads_flush_ends() {
         let options = Options { lock_timeout: Duration::from_millis(100), ..Options::default() };
         let clock = Arc::new(SystemClock::new());
         let wal = Wal::open(
@@ -319,7 +328,7 @@ mod tests {
         )
         .unwrap();
         wal.append_new(vec![one()]).unwrap();
-        // As a thread does that begins to flush.
+        // A thread takes the flusher when it begins to flush.
         let flusher = wal.journal.sync.lock().unwrap().flusher.take();
         assert!(flusher.is_some());
         let start = clock.elapsed();
@@ -327,7 +336,7 @@ mod tests {
         let WalError::Unconfirmed { why, ids } = &error else { panic!("{error}") };
         assert!(why.contains("within 0.1s; another thread") && ids.len() == 1, "{error}");
         assert!(clock.elapsed() - start < Duration::from_secs(5));
-        // When it comes back, all goes on, and what was unconfirmed is there.
+        // Once it is returned, appends succeed again, and the unconfirmed operation is found.
         wal.journal.sync.lock().unwrap().flusher = flusher;
         wal.append_new(vec![one()]).unwrap();
         assert_eq!(wal.read(|view| Ok(view.last_revision())).unwrap(), Revision::new(3));

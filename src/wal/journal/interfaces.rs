@@ -1,4 +1,4 @@
-//! What the journal needs of the rest of the log. It knows neither a manifest nor a Parquet file.
+//! The interfaces through which the journal uses the rest of the log.
 
 use std::fmt::Debug;
 
@@ -8,49 +8,51 @@ use crate::operation::{Logged, Number, OperationId, Revision, Status};
 use crate::wal::change::Written;
 use crate::wal::error::{Damage, WalResult};
 
-/// The log as a writer sees it: it decides on this, and keeps it in step with what it appends.
+/// The state of the log as a writer sees it. The writer decides on this state, and updates it with
+/// every frame that it appends.
 pub(in crate::wal) trait JournalView: Debug {
-    /// Reads what was appended since the last call.
+    /// Reads the frames that were appended since the last call.
     fn catch_up(&mut self) -> WalResult<()>;
 
-    /// Reads everything again.
+    /// Discards the state, and reads the whole log again.
     fn reload(&mut self) -> WalResult<()>;
 
-    /// Returns true if the log still is what was read, with its journal ending here.
+    /// Returns true if the log has not changed since it was read, and its journal ends at this
+    /// frame: with this checksum, at offset `end` of `generation`.
     fn is_at(&self, generation: u64, end: u64, checksum: u32) -> WalResult<bool>;
 
-    /// Applies a frame that was just written at the end; it need not be read back.
+    /// Applies a frame that this process has just appended, without reading it back.
     fn advance(&mut self, kind: FrameKind, payload: &[u8], after: Position) -> WalResult<()>;
 
-    /// Returns the end of the journal, if there is one.
+    /// Returns the end of the journal; none if there is no log yet.
     fn position(&self) -> Option<Position>;
 
-    /// Returns what of the journal cannot be read.
+    /// Returns the damage of the journal, if any was found.
     fn journal_damage(&self) -> Option<&Damage>;
 
-    /// Returns revision and status of an operation, if it exists.
+    /// Returns the revision and the status of an operation; none if it does not exist.
     fn revision_and_status(
         &self,
         number: Number,
         id: OperationId,
     ) -> WalResult<Option<(Revision, Status)>>;
 
-    /// Returns true if the log holds what this actor wrote.
+    /// Returns true if the log contains this transition by this actor.
     fn has_transition(&self, written: &Written, actor: &str) -> WalResult<bool>;
 }
 
-/// What a writer needs of the files beside the journal.
+/// The files beside the journal, as far as a writer needs them.
 pub(in crate::wal) trait LogFiles: Debug + Send + Sync {
-    /// Returns the generation that the journal begins with; none if there is no log yet.
+    /// Returns the first generation of the journal; none if there is no log yet.
     fn first_generation(&self) -> WalResult<Option<u64>>;
 
-    /// Makes a new log.
+    /// Creates a log.
     ///
-    /// Calls `begin` with the number of operations that the log starts with; once that has made the
-    /// first generation durable, commits the manifest that names it.
+    /// Calls `begin` with the number of operations that the log starts with. `begin` makes the
+    /// first generation durable; then the manifest that names it is committed.
     fn create(&self, begin: &mut dyn FnMut(u64) -> WalResult<Header>) -> WalResult<()>;
 
-    /// Fails unless the spooled content that the frame of an operation will name exists. Called
-    /// under `lock`.
+    /// Fails if the operation refers to spooled content that does not exist. Called under `lock`,
+    /// before the frame of the operation is written.
     fn check_content(&self, id: OperationId, logged: &Logged) -> WalResult<()>;
 }

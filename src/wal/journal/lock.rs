@@ -1,8 +1,9 @@
-//! Lock files: locked with a deadline, compared with the path, and described while another process
-//! holds them.
+//! Lock files: locking with a deadline, and describing the process that holds a lock.
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+use serde::de::DeserializeOwned;
 
 use super::note::{self, AppendNote, DrainLoop, HolderNote, SyncNote};
 use crate::clock::Clock;
@@ -11,7 +12,7 @@ use crate::operation::Time;
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::layout::{Layout, LockName};
 
-/// The longest pause between two attempts.
+/// The longest pause between two attempts to lock.
 const PAUSE_MAX: Duration = Duration::from_millis(2);
 
 /// A lock that is held until this is dropped.
@@ -22,44 +23,45 @@ pub struct HeldLock {
 
 impl Drop for HeldLock {
     fn drop(&mut self) {
-        // The lock is released, so no note may name a holder. If this fails, the note names a
-        // process that ends soon. Closing the file releases the lock in any case.
+        // The note must not name a holder once the lock is free. If erasing it fails, it names a
+        // process that is about to end. Closing the file releases the lock in any case.
         let _ = self.lock.file.write_at(&[0; note::NOTE_LEN], 0);
         let _ = self.lock.unlock();
     }
 }
 
-/// A lock file, held or not.
+/// An open lock file, locked or not.
 #[derive(Debug)]
 pub struct LockFile {
     name: LockName,
     path: PathBuf,
     file: Box<dyn DiskFile>,
-    reopened: bool,
+    was_replaced: bool,
 }
 
 impl LockFile {
-    /// Opens the file of a lock, which need not exist.
+    /// Opens a lock file, creating it if it does not exist.
     pub fn open(disk: &dyn Disk, layout: &Layout, name: LockName) -> WalResult<LockFile> {
         let path = layout.lock(name);
         let file = disk.open(&path, Access::OpenOrCreate)?;
-        Ok(LockFile { name, path, file, reopened: false })
+        Ok(LockFile { name, path, file, was_replaced: false })
     }
 
-    /// Returns the open file, for its note.
+    /// Returns the open file, for reading and writing its note.
     pub fn file(&self) -> &dyn DiskFile {
         &*self.file
     }
 
-    /// Takes the lock unless another process holds it. Returns true if it was taken.
+    /// Takes the lock. Returns false if another process holds it. Never blocks.
     pub fn try_lock(&mut self, disk: &dyn Disk) -> WalResult<bool> {
         while self.file.try_lock()? {
-            // A lock file that is removed by hand must not lead to two holders.
+            // If a user removes the lock file, another process creates a new one: locking the old
+            // one as well would let both proceed.
             match self.is_named(disk) {
                 Ok(true) => return Ok(true),
                 Ok(false) => {
                     self.file = disk.open(&self.path, Access::OpenOrCreate)?;
-                    self.reopened = true;
+                    self.was_replaced = true;
                 }
                 Err(error) => {
                     self.file.unlock()?;
@@ -79,13 +81,13 @@ impl LockFile {
         }
     }
 
-    /// Returns true if the file had to be opened again since the last call, because the path names
-    /// another one.
-    pub fn take_reopened(&mut self) -> bool {
-        std::mem::take(&mut self.reopened)
+    /// Returns true if the lock file was replaced by another one since the last call.
+    pub fn take_replaced(&mut self) -> bool {
+        std::mem::take(&mut self.was_replaced)
     }
 
-    /// Takes the lock, waiting for at most `timeout`.
+    /// Takes the lock. Fails with [`WalError::Busy`] if another process holds it for longer than
+    /// `timeout`.
     pub fn lock(&mut self, disk: &dyn Disk, clock: &dyn Clock, timeout: Duration) -> WalResult<()> {
         let start = clock.elapsed();
         let mut pause = Duration::from_micros(20);
@@ -111,7 +113,7 @@ impl LockFile {
         Ok(self.file.unlock()?)
     }
 
-    /// Writes a note about the holder, and keeps the lock until the result is dropped.
+    /// Writes a note about this process, and keeps the lock until the result is dropped.
     pub fn hold(
         self,
         disk: &dyn Disk,
@@ -124,24 +126,23 @@ impl LockFile {
         Ok(HeldLock { lock: self })
     }
 
-    /// Returns a description of the process that holds the lock.
+    /// Returns a description of the process that holds the lock, from the note in the file.
     pub(in crate::wal) fn holder(&self) -> String {
-        let note = match self.name {
-            LockName::Append => note::read(&*self.file).ok().flatten().map(|note: AppendNote| {
+        let description = match self.name {
+            LockName::Append => self.note().map(|note: AppendNote| {
                 format!("pid {} (`{}`) held it last, at {}", note.pid, note.command, note.since)
             }),
-            LockName::Sync => note::read(&*self.file).ok().flatten().map(|note: SyncNote| {
+            LockName::Sync => self.note().map(|note: SyncNote| {
                 format!("pid {} (`{}`) is flushing the journal", note.pid, note.command)
             }),
-            LockName::Process | LockName::Checkpoint => {
-                note::read(&*self.file).ok().flatten().map(|note: HolderNote| {
-                    format!(
-                        "pid {} (`{}`) has held it since {}",
-                        note.pid, note.command, note.since
-                    )
-                })
-            }
+            LockName::Process | LockName::Checkpoint => self.note().map(|note: HolderNote| {
+                format!("pid {} (`{}`) has held it since {}", note.pid, note.command, note.since)
+            }),
         };
-        note.unwrap_or_else(|| "another process holds it".into())
+        description.unwrap_or_else(|| "another process holds it".into())
+    }
+
+    fn note<N: DeserializeOwned>(&self) -> Option<N> {
+        note::read(&*self.file).ok().flatten()
     }
 }

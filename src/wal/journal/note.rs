@@ -1,14 +1,14 @@
-//! The notes in the lock files, by which writers know where the journal ends without reading it.
+//! The notes in the lock files. They spare a writer from reading the journal to find its end.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::disk::{DiskFile, DiskResult, Identity};
 use crate::operation::{BackendName, Number, Revision, Time};
 
-/// Bytes of a note.
+/// The length of a note in bytes.
 pub const NOTE_LEN: usize = 512;
 
-/// Where the checksum begins: 8 hex digits and a newline end the note.
+/// The offset of the checksum: a note ends with 8 hex digits and a newline.
 const TEXT_LEN: usize = NOTE_LEN - 9;
 
 /// The note in `lock`.
@@ -16,8 +16,8 @@ const TEXT_LEN: usize = NOTE_LEN - 9;
 pub struct AppendNote {
     /// The boot during which it was written.
     pub boot: String,
-    /// True while its writer changes the journal: if it stays so, that writer died, and a recovery
-    /// is due.
+    /// True while its writer changes the journal. If a later writer finds it set, the former one
+    /// died, and the journal is recovered.
     pub at_work: bool,
     /// The generation to append to.
     pub generation: u64,
@@ -48,7 +48,7 @@ pub struct SyncNote {
     pub generation: u64,
     /// The offset up to which it is durable.
     pub synced: u64,
-    /// The target of a flush that began and has not succeeded.
+    /// The offset up to which a flush was begun that has not succeeded.
     pub syncing: Option<u64>,
     /// The process that wrote it.
     pub pid: u32,
@@ -73,31 +73,31 @@ pub struct HolderNote {
     pub since: Time,
     /// The host it runs on.
     pub host: String,
-    /// The drain loop that it runs; absent in notes of older versions, and if the process holds the
-    /// lock for a moment only.
+    /// The drain loop that the process runs. Absent if it holds the lock for a moment only, and in
+    /// notes of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<DrainLoop>,
 }
 
-/// The operations that a drain loop takes, and the limits at which it ends.
+/// The operations that a drain loop executes, and the limits at which it ends.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DrainLoop {
-    /// True if it waits for new operations when none is due.
+    /// True if the loop waits for new operations when none is due.
     pub follow: bool,
-    /// The only backend whose operations it takes.
+    /// The only backend whose operations it executes; none for all backends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend: Option<BackendName>,
-    /// The number of operations that it takes at most.
+    /// The largest number of operations that it executes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
-    /// The milliseconds after its start during which it takes operations.
+    /// The milliseconds after its start during which it begins operations.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_time_ms: Option<u64>,
 }
 
 impl HolderNote {
-    /// Returns the note of this process.
+    /// Returns the note of the process with this identity.
     pub(crate) fn new(
         identity: &Identity,
         command: &str,
@@ -116,7 +116,7 @@ impl HolderNote {
     }
 }
 
-/// Reads a note. Returns none if there is none, or if it is torn.
+/// Reads a note. Returns none if the file has no valid one: it may be torn.
 pub fn read<N: DeserializeOwned>(file: &dyn DiskFile) -> DiskResult<Option<N>> {
     let mut bytes = [0; NOTE_LEN];
     if file.read_at(&mut bytes, 0)? < NOTE_LEN {
@@ -129,7 +129,7 @@ pub fn read<N: DeserializeOwned>(file: &dyn DiskFile) -> DiskResult<Option<N>> {
     Ok(serde_json::from_slice(text).ok())
 }
 
-/// Reads a note. Returns none also if the medium fails, for callers that can do without it.
+/// Reads a note. Returns none also if the medium fails, for callers that do not depend on it.
 pub fn read_if_readable<N: DeserializeOwned>(file: &dyn DiskFile) -> DiskResult<Option<N>> {
     match read(file) {
         Err(error) if error.is_medium_error() => Ok(None),
@@ -137,10 +137,11 @@ pub fn read_if_readable<N: DeserializeOwned>(file: &dyn DiskFile) -> DiskResult<
     }
 }
 
-/// Writes a note with one system call. It is not synced: it has to survive a kill, not a power
-/// failure.
+/// Writes a note with one system call. The note is not synced: it has to survive a killed process,
+/// but not a power failure.
 pub fn write<N: Serialize>(file: &dyn DiskFile, note: &N) -> DiskResult<()> {
-    // Notes are of bounded size. If one did not fit, it would read as torn, which costs a recovery.
+    // The fields of a note are bounded. If one did not fit, it would be read as torn, and cost a
+    // recovery.
     let mut bytes = serde_json::to_vec(note).unwrap_or_default();
     bytes.resize(TEXT_LEN, b' ');
     let checksum = crc32c::crc32c(&bytes);
@@ -156,7 +157,7 @@ mod tests {
     use crate::disk::{Access, Disk, Machine};
 
     #[test]
-    fn notes_of_holders_fit_and_are_read_without_their_work() {
+    fn a_holder_note_fits_and_is_read_without_a_drain_loop() {
         let disk = Machine::new().process();
         let file = disk.open(Path::new("/n"), Access::CreateNew).unwrap();
         let work = DrainLoop {
@@ -172,7 +173,7 @@ mod tests {
         note.host = "h".repeat(64);
         write(&*file, &note).unwrap();
         assert_eq!(read::<HolderNote>(&*file).unwrap(), Some(note.clone()));
-        // As older versions wrote it.
+        // Older versions wrote no drain loop.
         note.work = None;
         write(&*file, &note).unwrap();
         assert_eq!(read::<HolderNote>(&*file).unwrap(), Some(note));

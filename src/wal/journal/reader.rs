@@ -1,46 +1,49 @@
-//! Reading generations: which files follow each other, and which of their frames count.
+//! Reading the journal: the order of its generations, and their valid frames.
 //!
-//! A journal ends at the last valid frame of its last generation. Bytes behind that are a torn
-//! write, unless something on the disk says that they were synced: then they are damage.
+//! The journal ends with the last valid frame of its last generation. Bytes behind that frame are a
+//! torn write, unless a frame, a header or a note shows that they were synced: then they are
+//! damage.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
 use super::format::{
-    self, BadHeader, COUNT_MAX, FRAME_HEADER_LEN, FRAME_MAX, FrameKind, HEADER_LEN, Header,
-    Payload, Reservation, decode_frame, synced_claim_beyond,
+    self, BadHeader, COUNT_MAX, FRAME_HEADER_LEN, FRAME_MAX, Frame, FrameKind, HEADER_LEN, Header,
+    decode_frame, synced_claim_beyond,
 };
 use super::note::{self, AppendNote, SyncNote};
+use super::payload::{Payload, Reservation};
 use crate::disk::{Access, Disk, DiskFile};
 use crate::operation::{Number, Revision};
 use crate::wal::error::{Damage, WalError, WalResult};
 use crate::wal::layout::{Layout, LockName};
 
-/// How much of a generation is read at a time.
+/// The number of bytes of a generation that are read at a time.
 const STEP: usize = 16 * 1024;
 
 static ZEROS: [u8; STEP] = [0; STEP];
 
-/// A place between two frames of the journal.
+/// A position between two frames of the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
     /// The generation that the next frame belongs to.
     pub generation: u64,
-    /// Offset of the next frame.
+    /// The offset of the next frame.
     pub end: u64,
-    /// Offset of the last frame of this generation; 0 if it has none.
+    /// The offset of the last frame of this generation; 0 if it has none.
     pub last: u64,
-    /// Checksum of the last frame of the log.
+    /// The checksum of the last frame of the journal.
     pub checksum: u32,
-    /// Revision of the last transition.
+    /// The revision of the last transition.
     pub revision: Revision,
-    /// Number of the next operation that is logged.
+    /// The number of the next operation that is logged.
     pub number: Number,
 }
 
 impl Position {
-    /// Returns the start of a generation.
+    /// Returns the position behind the header of a generation.
     pub fn start_of(header: &Header) -> Position {
         Position {
             generation: header.generation,
@@ -53,7 +56,7 @@ impl Position {
     }
 }
 
-/// Returns the valid headers in `journal/`, from generation `first` on.
+/// Returns the valid headers in `journal/` by generation, from `first` on. Fails on a newer format.
 pub fn headers(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<HashMap<u64, Header>> {
     let mut headers = HashMap::new();
     for generation in generations(disk, layout)? {
@@ -77,7 +80,7 @@ pub fn headers(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<HashMa
     Ok(headers)
 }
 
-/// Returns the generations of all files in `journal/` in order, valid or not.
+/// Returns the generations of all files in `journal/` in ascending order, valid or not.
 pub fn generations(disk: &dyn Disk, layout: &Layout) -> WalResult<Vec<u64>> {
     let entries = match disk.list(&layout.journal()) {
         Ok(entries) => entries,
@@ -90,7 +93,8 @@ pub fn generations(disk: &dyn Disk, layout: &Layout) -> WalResult<Vec<u64>> {
     Ok(found)
 }
 
-/// Returns the generation that follows: of all that name this one as previous, the highest.
+/// Returns the header of the generation that follows: the highest of those that name this one as
+/// previous. Lower ones were left by interrupted recoveries.
 pub fn successor(headers: &HashMap<u64, Header>, generation: u64) -> Option<&Header> {
     headers
         .values()
@@ -98,29 +102,29 @@ pub fn successor(headers: &HashMap<u64, Header>, generation: u64) -> Option<&Hea
         .max_by_key(|header| header.generation)
 }
 
-/// What reading a read of one generation found.
+/// The result of reading frames of one generation.
 #[derive(Debug, Default)]
 pub struct ReadFrames {
     /// The frames of transitions and reservations, in order.
     pub frames: Vec<ReadFrame>,
     /// The generation that a `sealed` frame names.
     pub sealed: Option<u64>,
-    /// A frame behind them whose checksum is right and whose content is invalid.
+    /// The frame that ended the reading, if its checksum is right but its content is invalid.
     pub damage: Option<Damage>,
 }
 
 /// A frame that was read.
 #[derive(Debug)]
 pub struct ReadFrame {
-    /// What it holds.
+    /// The decoded content.
     pub content: FrameContent,
-    /// Up to which offset its writer knew the file to be synced.
+    /// The offset up to which its writer knew the file to be synced.
     pub synced: u64,
-    /// The place behind it.
+    /// The position behind it.
     pub after: Position,
 }
 
-/// The content of a frame that uses revisions.
+/// The content of a frame other than a seal.
 #[derive(Debug)]
 pub enum FrameContent {
     /// Transitions.
@@ -130,7 +134,7 @@ pub enum FrameContent {
 }
 
 impl FrameContent {
-    /// Decodes the content of a frame. Returns none if that is invalid.
+    /// Decodes the content of a frame. Returns none for a seal, and if the content is invalid.
     pub fn new(kind: FrameKind, revision: Revision, payload: &[u8]) -> Option<FrameContent> {
         match kind {
             FrameKind::Transitions => {
@@ -141,7 +145,7 @@ impl FrameContent {
         }
     }
 
-    /// Returns how many revisions it uses.
+    /// Returns the number of revisions that it uses.
     pub fn revisions(&self) -> u64 {
         match self {
             FrameContent::Transitions(payload) => payload.count() as u64,
@@ -149,8 +153,8 @@ impl FrameContent {
         }
     }
 
-    /// Returns the number of the next operation behind this frame; none if the frame uses numbers
-    /// out of order.
+    /// Returns the number of the next operation after this frame, given the one before it. Returns
+    /// none if the frame uses numbers out of order.
     fn next_number(&self, next: Number) -> Option<Number> {
         match self {
             FrameContent::Transitions(payload) => {
@@ -166,13 +170,12 @@ impl FrameContent {
     }
 }
 
-/// Reads frames from `position` on and moves the position behind them.
+/// Reads frames from `position` on, and moves the position behind them.
 ///
-/// Reads up to offset `limit`, or as far as frames are valid. Invalid bytes end the reading without
-/// an error.
+/// Reads up to offset `limit`, or to the first invalid frame, which is not an error.
 pub fn read_frames(
     file: &dyn DiskFile,
-    path: &std::path::Path,
+    path: &Path,
     position: &mut Position,
     limit: Option<u64>,
 ) -> WalResult<ReadFrames> {
@@ -192,73 +195,90 @@ pub fn read_frames(
         if wanted == 0 {
             return Ok(read);
         }
-        read_into(file, &mut buffer, base, wanted as usize)?;
-        if decode_frame(&buffer, base, base, position.generation).is_none()
-            && buffer.len() > FRAME_HEADER_LEN
-        {
-            // It may be longer than what was read.
-            let len =
-                buffer.get(4..8).and_then(|len| len.try_into().ok()).map_or(0, u32::from_le_bytes)
-                    as usize;
-            let whole = format::frame_len(len);
-            if whole > buffer.len() && whole <= FRAME_MAX {
-                read_into(file, &mut buffer, base, whole)?;
-            }
-        }
-        let before = position.end;
+        read_whole_frames(file, &mut buffer, base, wanted as usize, position.generation)?;
         while limit.is_none_or(|limit| position.end < limit) {
             let Some(frame) = decode_frame(&buffer, base, position.end, position.generation) else {
                 break;
             };
-            if frame.kind == FrameKind::Sealed {
-                match frame.payload.try_into() {
-                    Ok(next) => read.sealed = Some(u64::from_le_bytes(next)),
-                    Err(_) => {
-                        let (path, what) = (
-                            path.to_owned(),
-                            "the frame that seals the generation does not name the next one"
-                                .to_owned(),
-                        );
-                        read.damage = Some(Damage { path, offset: Some(frame.start), what });
-                    }
-                }
+            if let Err(what) = read.add(&frame, position) {
+                let offset = Some(frame.start);
+                read.damage = Some(Damage { path: path.to_owned(), offset, what });
                 return Ok(read);
             }
-            let content = FrameContent::new(frame.kind, frame.revision, frame.payload)
-                .filter(|_| Some(frame.revision) == position.revision.checked_add(1));
-            let moved = content.and_then(|content| {
-                let revision = position.revision.checked_add(content.revisions())?;
-                let number = content.next_number(position.number)?;
-                (revision.get().max(number.get()) <= COUNT_MAX)
-                    .then_some((revision, number, content))
-            });
-            let Some((revision, number, content)) = moved else {
-                let what = format!(
-                    "a frame with revision {} follows revision {}, or its content is invalid",
-                    frame.revision, position.revision
-                );
-                read.damage =
-                    Some(Damage { path: path.to_owned(), offset: Some(frame.start), what });
+            if read.sealed.is_some() {
                 return Ok(read);
-            };
-            (position.revision, position.number) = (revision, number);
-            (position.last, position.end, position.checksum) =
-                (frame.start, frame.end, frame.checksum);
-            read.frames.push(ReadFrame { content, synced: frame.synced, after: *position });
+            }
         }
-        if position.end == before {
+        if position.end == base {
             return Ok(read);
         }
     }
 }
 
-/// Returns true if there are only zeros behind an offset, as preallocation leaves them.
+impl ReadFrames {
+    /// Adds a frame, and moves the position behind it. Fails, with a description, if the frame
+    /// cannot follow.
+    fn add(&mut self, frame: &Frame<'_>, position: &mut Position) -> Result<(), String> {
+        if frame.kind == FrameKind::Sealed {
+            let next = frame.payload.try_into().map_err(|_| {
+                "the frame that seals the generation does not name the next one".to_owned()
+            })?;
+            self.sealed = Some(u64::from_le_bytes(next));
+            return Ok(());
+        }
+        let follows = Some(frame.revision) == position.revision.checked_add(1);
+        let content = FrameContent::new(frame.kind, frame.revision, frame.payload);
+        let moved = content.filter(|_| follows).and_then(|content| {
+            let revision = position.revision.checked_add(content.revisions())?;
+            let number = content.next_number(position.number)?;
+            (revision.get().max(number.get()) <= COUNT_MAX).then_some((revision, number, content))
+        });
+        let Some((revision, number, content)) = moved else {
+            return Err(format!(
+                "a frame with revision {} follows revision {}, or its content is invalid",
+                frame.revision, position.revision
+            ));
+        };
+        *position = Position {
+            generation: position.generation,
+            end: frame.end,
+            last: frame.start,
+            checksum: frame.checksum,
+            revision,
+            number,
+        };
+        self.frames.push(ReadFrame { content, synced: frame.synced, after: *position });
+        Ok(())
+    }
+}
+
+/// Reads `wanted` bytes from offset `base` on; more if the frame there is longer.
+fn read_whole_frames(
+    file: &dyn DiskFile,
+    buffer: &mut Vec<u8>,
+    base: u64,
+    wanted: usize,
+    generation: u64,
+) -> WalResult<()> {
+    read_into(file, buffer, base, wanted)?;
+    if buffer.len() > FRAME_HEADER_LEN && decode_frame(buffer, base, base, generation).is_none() {
+        let len =
+            buffer.get(4..8).and_then(|len| len.try_into().ok()).map_or(0, u32::from_le_bytes);
+        let whole = format::frame_len(len as usize);
+        if whole > buffer.len() && whole <= FRAME_MAX {
+            read_into(file, buffer, base, whole)?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns true if only zeros follow an offset: preallocation writes them.
 fn is_zero_from(file: &dyn DiskFile, mut at: u64) -> WalResult<bool> {
     let mut buffer = [0; STEP];
     loop {
         let read = file.read_at(&mut buffer, at)?;
-        // Compared as a whole, which is some twenty times as fast as byte by byte: every `add` does
-        // this.
+        // Comparing whole buffers is some twenty times as fast as comparing bytes, and every `add`
+        // does this.
         if buffer[..read] != ZEROS[..read] {
             return Ok(false);
         }
@@ -283,7 +303,7 @@ pub struct ReadJournal {
     pub generations: Vec<ReadGeneration>,
     /// Where it ends.
     pub position: Position,
-    /// What was durable and can no longer be read.
+    /// The durable bytes that can no longer be read, if there are any.
     pub damage: Option<Damage>,
 }
 
@@ -294,14 +314,13 @@ pub struct ReadGeneration {
     pub header: Header,
     /// Its frames.
     pub frames: Vec<ReadFrame>,
-    /// The highest offset that the journal itself says was synced.
+    /// The highest offset that a frame, or the next header, records as synced.
     pub synced: u64,
 }
 
 /// Reads the journal from generation `first` on.
 ///
-/// The result is the longest valid prefix. Its `damage` is set if something durable lies beyond
-/// that.
+/// Returns the longest valid prefix. Its `damage` is set if durable bytes lie beyond it.
 pub fn read_journal(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<ReadJournal> {
     let mut headers = self::headers(disk, layout, first)?;
     let Some(mut header) = headers.get(&first).copied() else {
@@ -335,21 +354,21 @@ pub fn read_journal(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<R
     }
 }
 
-/// One generation, read to its end.
+/// One generation, read to its last valid frame.
 struct Scan {
     read: ReadFrames,
     /// The generation that follows.
     next: Option<Header>,
-    /// Up to where the note in `sync.lock` says that the last generation was synced.
+    /// The offset up to which the note in `sync.lock` says that the last generation was synced.
     noted: u64,
-    /// What follows the last valid frame of the last generation, unless that is zeros.
+    /// The bytes behind the last valid frame of the last generation; empty if they are all zeros.
     tail: Vec<u8>,
 }
 
 /// Reads the generation that `position` is in, and finds its successor.
 ///
-/// Another process may append meanwhile, or seal the generation: `headers` is read again if it
-/// does.
+/// Another process may append to the generation meanwhile, or seal it. In the latter case `headers`
+/// is read again.
 fn scan_generation(
     disk: &dyn Disk,
     layout: &Layout,
@@ -361,11 +380,12 @@ fn scan_generation(
     let path = layout.generation(generation);
     let file = disk.open(&path, Access::Read)?;
     let mut next = successor(headers, generation).copied();
-    // Read before the frames, so that all it claims to be synced can be read.
+    // The note is read before the frames, so that every byte it calls synced is in the file.
     let noted = if next.is_none() { synced_by_note(disk, layout, generation)? } else { 0 };
     let mut read = read_frames(&*file, &path, position, next.map(|next| next.previous_end))?;
     let mut tail = Vec::new();
-    // What is appended while this reads is progress, not damage: the last pass finds nothing more.
+    // Frames that are appended meanwhile must not be taken for a torn tail, so reading goes on
+    // until a pass finds nothing new.
     while next.is_none() && read.damage.is_none() {
         if read.sealed.is_some() {
             *headers = self::headers(disk, layout, first)?;
@@ -391,8 +411,8 @@ fn scan_generation(
     Ok(Scan { read, next, noted, tail })
 }
 
-/// Returns what is lost behind the place where reading a generation ended, if anything durable was
-/// there.
+/// Returns the damage behind the position at which reading a generation ended: durable bytes that
+/// cannot be read, or a successor that does not follow or is missing.
 fn judge_end(
     disk: &dyn Disk,
     layout: &Layout,
@@ -408,7 +428,7 @@ fn judge_end(
             (!follows).then(|| Damage {
                 path: layout.generation(next.generation),
                 offset: Some(0),
-                what: format!("it does not follow generation {generation}"),
+                what: format!("its header does not follow the end of generation {generation}"),
             })
         }));
     }
@@ -431,7 +451,7 @@ fn judge_end(
     }))
 }
 
-/// Returns the generations that the notes in lock files name, of whatever boot.
+/// Returns the generations that the notes in the lock files name, written during any boot.
 pub fn noted_generations(disk: &dyn Disk, layout: &Layout) -> WalResult<Vec<u64>> {
     let appended = noted::<AppendNote>(disk, layout, LockName::Append)?.map(|note| note.generation);
     let synced = noted::<SyncNote>(disk, layout, LockName::Sync)?.map(|note| note.generation);
@@ -451,14 +471,14 @@ fn noted<N: DeserializeOwned>(
     }
 }
 
-/// Returns the damage of a generation above the last one that has lost its header or is missing.
+/// Returns the damage if a generation above the last one was complete once, and is now missing or
+/// has lost its header.
 ///
-/// A generation is durable before any note names it. The notes are read first, so what they name
-/// exists.
+/// A generation is durable before any note names it, and the notes are read before the directory: a
+/// generation that a note names must exist.
 ///
-/// A header is written last, its checksum at its end. Before that, the header is zeros, and the
-/// frames behind it are copies that claim nothing was synced. If either is not so, the header was
-/// valid once.
+/// The header of a generation is written last. Until then it consists of zeros, and the frames
+/// behind it are copies that record nothing as synced. Otherwise the generation was complete once.
 fn lost_generation_after(
     disk: &dyn Disk,
     layout: &Layout,
@@ -466,19 +486,19 @@ fn lost_generation_after(
     headers: &HashMap<u64, Header>,
 ) -> WalResult<Option<Damage>> {
     let noted = noted_generations(disk, layout)?;
-    let there = generations(disk, layout)?;
-    // One that follows no other, and that the manifest does not begin with, was left by an
+    let existing = generations(disk, layout)?;
+    // A generation that follows no other, and is not the manifest's first one, was left by an
     // interrupted repair.
     let follows =
         |generation: &u64| headers.get(generation).is_none_or(|header| header.previous > 0);
-    let highest = there.iter().copied().filter(follows).max().unwrap_or(0).max(last);
+    let highest = existing.iter().copied().filter(follows).max().unwrap_or(0).max(last);
     if let Some(missing) = noted.iter().copied().find(|noted| *noted > highest) {
         let what = "a lock file names it, but it is missing".to_owned();
         return Ok(Some(Damage { path: layout.generation(missing), offset: None, what }));
     }
-    for generation in there.into_iter().filter(|generation| *generation > last) {
+    for generation in existing.into_iter().filter(|generation| *generation > last) {
         let path = layout.generation(generation);
-        // Twice, since it may be the one that is being written.
+        // The file is read twice, since another process may be writing it.
         let mut is_broken = true;
         for _ in 0..2 {
             let bytes = match disk.read(&path) {
@@ -500,22 +520,22 @@ fn lost_generation_after(
     Ok(None)
 }
 
-/// Returns true if a generation had a valid header once and has none now.
+/// Returns true if a generation had a valid header once, and has none now.
 pub fn header_is_broken(bytes: &[u8], generation: u64) -> bool {
     let head = &bytes[..bytes.len().min(HEADER_LEN as usize)];
-    let is_whole = Header::decode(head).is_ok_and(|header| header.generation == generation);
-    // A write that fell short leaves zeros at the end.
+    let is_valid = Header::decode(head).is_ok_and(|header| header.generation == generation);
+    // A header that was only partly written ends with zeros.
     let has_checksum =
         head.get(HEADER_LEN as usize - 4..).is_some_and(|end| end.iter().any(|byte| *byte != 0));
-    let claims = || {
+    let has_claim = || {
         synced_claim_beyond(bytes, 0, HEADER_LEN, generation)
             .is_some_and(|claim| claim > HEADER_LEN)
     };
-    !is_whole && (has_checksum || claims())
+    !is_valid && (has_checksum || has_claim())
 }
 
 /// Returns damage if fewer bytes can be read than were synced.
-fn missing_synced_bytes(path: &std::path::Path, readable: u64, synced: u64) -> Option<Damage> {
+fn missing_synced_bytes(path: &Path, readable: u64, synced: u64) -> Option<Damage> {
     (synced > readable).then(|| Damage {
         path: path.to_owned(),
         offset: Some(readable),
@@ -523,7 +543,7 @@ fn missing_synced_bytes(path: &std::path::Path, readable: u64, synced: u64) -> O
     })
 }
 
-/// Returns the offset up to which the note of this boot says the generation was synced; 0 without
+/// Returns the offset up to which a note of this boot says that a generation was synced; 0 without
 /// such a note.
 pub fn synced_by_note(disk: &dyn Disk, layout: &Layout, generation: u64) -> WalResult<u64> {
     let note = noted::<SyncNote>(disk, layout, LockName::Sync)?;
@@ -532,7 +552,8 @@ pub fn synced_by_note(disk: &dyn Disk, layout: &Layout, generation: u64) -> WalR
         .map_or(0, |note| synced_of(&note, generation)))
 }
 
-/// The same by the note of any boot. It cannot prove that nothing more was there.
+/// Like [`synced_by_note`], but accepts a note of any boot. The generation may have held more than
+/// an old note says.
 pub fn synced_by_any_note(disk: &dyn Disk, layout: &Layout, generation: u64) -> WalResult<u64> {
     Ok(noted::<SyncNote>(disk, layout, LockName::Sync)?
         .map_or(0, |note| synced_of(&note, generation)))

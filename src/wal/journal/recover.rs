@@ -1,23 +1,24 @@
-//! Recovery: a new generation begins with what is valid of one whose end cannot be trusted.
+//! Recovery: if the end of a generation cannot be trusted, its valid rest is copied into a new one.
 
 use super::format::{self, FrameKind, HEADER_LEN, Header};
 use super::interfaces::JournalView;
 use super::lock::LockFile;
 use super::note::{self, AppendNote};
-use super::reader::{self, FrameContent, Position};
+use super::reader::{self, FrameContent, Position, ReadGeneration};
 use super::writer::{JournalWriter, Writer};
 use crate::operation::{Number, Revision};
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::layout::LockName;
 
 impl<V: JournalView> JournalWriter<V> {
-    /// Ends a generation whose end cannot be trusted, and begins one with its valid rest.
+    /// Ends the last generation at its last byte that is known to be durable, and begins a new one
+    /// with the valid frames behind that. Creates the log if there is none.
     ///
-    /// Holds `lock`; takes `sync.lock`.
+    /// Holds `lock`; takes `sync.lock`. The new generation is durable on return.
     pub(in crate::wal) fn recover(&self, writer: &mut Writer<V>) -> WalResult<AppendNote> {
         for directory in self.layout.directories() {
-            // Their names are made durable with those of everything above them, before anything
-            // refers to what is in them.
+            // The names of the directories become durable with the new generation, before anything
+            // refers to their contents.
             self.disk.create_dir_if_missing(&directory).map_err(WalError::NotLogged)?;
         }
         let mut sync = LockFile::open(&*self.disk, &self.layout, LockName::Sync)?;
@@ -29,6 +30,7 @@ impl<V: JournalView> JournalWriter<V> {
         Ok(note)
     }
 
+    /// Recovers the journal. Holds `lock` and `sync.lock`.
     pub(super) fn recover_locked(
         &self,
         writer: &mut Writer<V>,
@@ -42,66 +44,17 @@ impl<V: JournalView> JournalWriter<V> {
         if let Some(damage) = journal.damage {
             return Err(WalError::Damaged(damage));
         }
-        let known = |at: usize, generation: &reader::ReadGeneration| -> WalResult<u64> {
-            let last = at + 1 == journal.generations.len();
-            let noted = if last {
-                reader::synced_by_note(&*self.disk, &self.layout, generation.header.generation)?
-            } else {
-                0
-            };
-            Ok(generation.synced.max(noted))
-        };
-        // The last generation of which anything beyond the header is known to be durable. The
-        // manifest's first one was durable before the manifest named it.
-        let mut base = journal.generations.len() - 1;
-        while base > 0 && known(base, &journal.generations[base])? <= HEADER_LEN {
-            base -= 1;
-        }
-        let generation = &journal.generations[base];
-        let synced = known(base, generation)?;
-        let before = generation
-            .frames
-            .iter()
-            .map(|frame| frame.after)
-            .take_while(|after| after.end <= synced)
-            .last()
-            .unwrap_or(Position::start_of(&generation.header));
+        let (base, durable) = self.durable_end(&journal.generations)?;
         let header = Header {
-            generation: self.unused_generation()?,
-            previous: generation.header.generation,
-            previous_end: before.end,
-            revision: before.revision,
-            number: before.number,
-            checksum: before.checksum,
+            generation: self.next_generation()?,
+            previous: durable.generation,
+            previous_end: durable.end,
+            revision: durable.revision,
+            number: durable.number,
+            checksum: durable.checksum,
             created: self.clock.now(),
         };
-        let mut position = Position::start_of(&header);
-        let mut frames = Vec::new();
-        let carried = journal.generations[base..].iter().flat_map(|generation| &generation.frames);
-        // Each comes with the revisions behind `before`: what is durable up to there stays where it
-        // is.
-        for frame in carried.filter(|frame| frame.after.revision > before.revision) {
-            let reserved;
-            let (kind, payload) = match &frame.content {
-                FrameContent::Transitions(payload) => (FrameKind::Transitions, payload.bytes()),
-                FrameContent::Reserved(reservation) => {
-                    reserved = reservation.encode();
-                    (FrameKind::Reserved, &reserved[..])
-                }
-            };
-            let (bytes, checksum) = format::encode_frame(
-                header.generation,
-                kind,
-                HEADER_LEN,
-                position.revision.next(),
-                payload,
-            );
-            position.last = position.end;
-            position.end += bytes.len() as u64;
-            position.checksum = checksum;
-            (position.revision, position.number) = (frame.after.revision, frame.after.number);
-            frames.extend_from_slice(&bytes);
-        }
+        let (frames, position) = carry_over(&journal.generations[base..], &header);
         tracing::debug!(
             generation = header.generation,
             after = header.previous,
@@ -114,6 +67,37 @@ impl<V: JournalView> JournalWriter<V> {
         self.begin(writer, sync, position)
     }
 
+    /// Returns the position up to which the journal is known to be durable, and the index of its
+    /// generation.
+    fn durable_end(&self, generations: &[ReadGeneration]) -> WalResult<(usize, Position)> {
+        let synced_of = |index: usize| -> WalResult<u64> {
+            let generation = &generations[index];
+            let is_last = index + 1 == generations.len();
+            let noted = if is_last {
+                reader::synced_by_note(&*self.disk, &self.layout, generation.header.generation)?
+            } else {
+                0
+            };
+            Ok(generation.synced.max(noted))
+        };
+        // The last generation of which more than the header is known to be durable. The first one
+        // was durable before the manifest named it.
+        let mut base = generations.len() - 1;
+        while base > 0 && synced_of(base)? <= HEADER_LEN {
+            base -= 1;
+        }
+        let synced = synced_of(base)?;
+        let durable = generations[base]
+            .frames
+            .iter()
+            .map(|frame| frame.after)
+            .take_while(|after| after.end <= synced)
+            .last()
+            .unwrap_or(Position::start_of(&generations[base].header));
+        Ok((base, durable))
+    }
+
+    /// Marks the journal as one to be recovered if this process dies.
     pub(in crate::wal) fn note_at_work(&self, writer: &Writer<V>) -> WalResult<()> {
         if let Some(mut note) = note::read::<AppendNote>(writer.lock.file())? {
             note.at_work = true;
@@ -125,10 +109,9 @@ impl<V: JournalView> JournalWriter<V> {
         Ok(())
     }
 
-    /// A new log: generation, then manifest, and only then a frame.
+    /// Creates a log: first the generation, then the manifest that names it, and only then a frame.
     ///
-    /// What the original system left there is listed in the manifest, and has the first numbers and
-    /// revisions.
+    /// Operations of the original system in this directory get the first numbers and revisions.
     pub(in crate::wal) fn create_log(
         &self,
         writer: &mut Writer<V>,
@@ -137,7 +120,7 @@ impl<V: JournalView> JournalWriter<V> {
         let mut begun = None;
         self.files.create(&mut |operations| {
             let header = Header {
-                generation: self.unused_generation()?,
+                generation: self.next_generation()?,
                 previous: 0,
                 previous_end: 0,
                 revision: Revision::new(operations),
@@ -156,4 +139,41 @@ impl<V: JournalView> JournalWriter<V> {
         })?;
         self.begin(writer, sync, Position::start_of(&header))
     }
+}
+
+/// Returns the frames of a new generation that repeat those behind its predecessor's end, and the
+/// position after them.
+///
+/// Frames up to that end are durable, and stay where they are.
+fn carry_over(generations: &[ReadGeneration], header: &Header) -> (Vec<u8>, Position) {
+    let mut position = Position::start_of(header);
+    let mut bytes = Vec::new();
+    let frames = generations.iter().flat_map(|generation| &generation.frames);
+    for frame in frames.filter(|frame| frame.after.revision > header.revision) {
+        let reserved;
+        let (kind, payload) = match &frame.content {
+            FrameContent::Transitions(payload) => (FrameKind::Transitions, payload.bytes()),
+            FrameContent::Reserved(reservation) => {
+                reserved = reservation.encode();
+                (FrameKind::Reserved, &reserved[..])
+            }
+        };
+        let (encoded, checksum) = format::encode_frame(
+            header.generation,
+            kind,
+            HEADER_LEN,
+            position.revision.next(),
+            payload,
+        );
+        position = Position {
+            generation: header.generation,
+            last: position.end,
+            end: position.end + encoded.len() as u64,
+            checksum,
+            revision: frame.after.revision,
+            number: frame.after.number,
+        };
+        bytes.extend_from_slice(&encoded);
+    }
+    (bytes, position)
 }

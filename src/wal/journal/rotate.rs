@@ -1,9 +1,10 @@
-//! Beginning a new generation because the old one is full.
+//! Rotation: the journal continues in a new generation because the last one is full.
 
 use super::format::{self, FrameKind, Header};
 use super::interfaces::JournalView;
 use super::lock::LockFile;
 use super::note::{self, AppendNote, SyncNote};
+use super::payload::sealed_payload;
 use super::reader::Position;
 use super::writer::{JournalWriter, Writer};
 use crate::disk::DiskError;
@@ -11,7 +12,10 @@ use crate::wal::error::{WalError, WalResult};
 use crate::wal::layout::LockName;
 
 impl<V: JournalView> JournalWriter<V> {
-    /// Closes the generation and opens the next one. Holds `lock`; takes `sync.lock`.
+    /// Closes the generation, and continues in a new one. Holds `lock`; takes `sync.lock`.
+    ///
+    /// Recovers the journal instead if the last flush failed. Fails if that dropped frames that the
+    /// caller has decided on.
     pub(in crate::wal) fn rotate(
         &self,
         writer: &mut Writer<V>,
@@ -24,8 +28,8 @@ impl<V: JournalView> JournalWriter<V> {
                 && flushed.generation == note.generation
                 && flushed.syncing.is_none()
         });
-        // A flush that failed meanwhile must not be retried on the same pages: that takes a
-        // recovery.
+        // After a failed flush, another one may report success without writing the same pages. Only
+        // a recovery makes their content durable.
         let rotated = if last_flush_ok {
             self.rotate_locked(writer, &sync, note.clone())
         } else {
@@ -34,8 +38,9 @@ impl<V: JournalView> JournalWriter<V> {
         sync.unlock()?;
         let rotated = rotated?;
         if (rotated.revision, rotated.number) != (note.revision, note.number) {
-            let changed =
-                std::io::Error::other("a flush failed and frames of others were lost; try again");
+            let changed = std::io::Error::other(
+                "a flush failed, and frames of other processes were lost; try again",
+            );
             let path = self.layout.generation(note.generation);
             return Err(WalError::NotLogged(DiskError::new("flush", &path, changed)));
         }
@@ -55,7 +60,7 @@ impl<V: JournalView> JournalWriter<V> {
         self.note_syncing(sync, old, note.end)?;
         file.sync_data().map_err(WalError::NotLogged)?;
         let header = Header {
-            generation: self.unused_generation()?,
+            generation: self.next_generation()?,
             previous: old,
             previous_end: note.end,
             revision: note.revision,
@@ -66,14 +71,16 @@ impl<V: JournalView> JournalWriter<V> {
         tracing::debug!(generation = header.generation, "beginning a new generation");
         self.create_generation(&header, &[])?;
         self.disk.sync_dir(&self.layout.journal())?;
-        let sealed = format::sealed_payload(header.generation);
+        let sealed = sealed_payload(header.generation);
         let (bytes, _) =
             format::encode_frame(old, FrameKind::Sealed, note.end, note.revision.next(), &sealed);
-        // It is a hint that there is more. The next header says the same and is durable.
+        // The seal need not be flushed. Readers of this file notice by it that there is a
+        // successor, whose header records the same end and is durable.
         file.write_at(&bytes, note.end)?;
         self.begin(writer, sync, Position::start_of(&header))
     }
 
+    /// Notes that a flush up to `target` is under way. The note stays if this process dies.
     fn note_syncing(&self, sync: &LockFile, generation: u64, target: u64) -> WalResult<()> {
         if let Some(mut note) =
             note::read::<SyncNote>(sync.file())?.filter(|note| note.generation == generation)

@@ -13,8 +13,10 @@ use crate::wal::error::{WalError, WalResult};
 use crate::wal::layout::Layout;
 use crate::wal::options::Options;
 
-/// Appends to the journal, for all threads of a process. Knows of the files only what `LogFiles`
-/// offers.
+/// The number of times that reading starts over when files vanish.
+const RELOADS_MAX: usize = 20;
+
+/// The journal as the threads of one process write it.
 #[derive(Debug)]
 pub(in crate::wal) struct JournalWriter<V> {
     pub(super) disk: Arc<dyn Disk>,
@@ -24,77 +26,88 @@ pub(in crate::wal) struct JournalWriter<V> {
     pub(super) files: Arc<dyn LogFiles>,
     pub(super) actor: String,
     writer: Mutex<Writer<V>>,
-    /// Single operations whose threads wait for `writer`.
+    /// Single operations whose threads wait for `writer`: the next one to get it writes them all.
     pub(super) queued: Mutex<Vec<Arc<GroupedAppend>>>,
     pub(in crate::wal) sync: Mutex<SyncState>,
     pub(super) flushed: Condvar,
 }
 
+/// The state that `lock` protects against other processes, and a mutex against other threads.
 #[derive(Debug)]
 pub(in crate::wal) struct Writer<V> {
     pub(in crate::wal) view: V,
     pub(in crate::wal) lock: LockFile,
-    /// For looking at its note.
+    /// `sync.lock`, for reading its note.
     pub(super) sync: Option<LockFile>,
-    /// A generation, and how far its note said that it is synced.
+    /// The generation and the synced offset in the last note of `sync.lock`.
     pub(super) peer_synced: (u64, u64),
     pub(in crate::wal) open: Option<OpenGeneration>,
 }
 
+/// The generation to append to.
 #[derive(Debug)]
 pub(in crate::wal) struct OpenGeneration {
     pub(in crate::wal) generation: u64,
     pub(in crate::wal) file: Arc<dyn DiskFile>,
+    /// The length of the file in bytes, preallocated zeros included.
     pub(in crate::wal) len: u64,
 }
 
+/// The offset up to which the journal is known to be durable.
 #[derive(Debug)]
 pub(in crate::wal) struct SyncState {
     /// None while a thread of this process flushes, and before the first flush.
     pub(in crate::wal) flusher: Option<Flusher>,
+    /// The generation that was flushed last; 0 before the first flush.
     pub(in crate::wal) generation: u64,
     pub(in crate::wal) synced: u64,
 }
 
-/// What a flush needs open.
+/// The open files that a flush needs.
 #[derive(Debug)]
 pub(in crate::wal) struct Flusher {
+    /// `sync.lock`.
     pub(super) lock: LockFile,
-    /// `lock`, for its note.
+    /// `lock`, for reading its note.
     pub(super) append: Box<dyn DiskFile>,
 }
 
-/// One operation that a thread wants logged.
+/// An operation that a thread waits to have logged, by itself or by another thread.
 #[derive(Debug)]
 pub(super) struct GroupedAppend {
     pub(super) operation: Logged,
-    /// What came of it, once another thread has written it.
+    /// The outcome, once another thread has processed it.
     pub(super) outcome: Mutex<Option<Outcome>>,
 }
 
+/// The outcome of writing a grouped append.
 #[derive(Debug)]
 pub(super) enum Outcome {
+    /// It was written, and is not durable yet.
     Written(Written, Appended),
+    /// Nothing was written: its thread tries on its own.
     NotWritten,
+    /// It may have been written; the reason why that is unknown, and its id.
     Unconfirmed(String, Vec<OperationId>),
 }
 
+/// Locks a mutex. A thread that panicked does not stop the others.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where an append ended, before it is durable.
+/// The end of an append that need not be durable yet.
 #[derive(Debug, Clone)]
 pub(in crate::wal) struct Appended {
     pub(in crate::wal) generation: u64,
     pub(in crate::wal) end: u64,
-    /// The generation's file, if it is open: one that was open while it was written to reports
-    /// every failure.
+    /// The generation's file, if it is open. Flushing it through the handle that was open during
+    /// the write reports every failure.
     pub(in crate::wal) file: Option<Arc<dyn DiskFile>>,
 }
 
 impl<V> Writer<V> {
-    /// The end of what was written last, for waiting until it is durable.
+    /// Returns the end of the journal, for waiting until it is durable.
     pub(in crate::wal) fn appended(&self, note: &AppendNote) -> Appended {
         let file = self.open.as_ref().map(|open| open.file.clone());
         Appended { generation: note.generation, end: note.end, file }
@@ -102,7 +115,7 @@ impl<V> Writer<V> {
 }
 
 impl<V: JournalView> JournalWriter<V> {
-    /// A writer whose view has read the log as far as it goes.
+    /// Returns a writer. `lock` is the file of that name, and `view` has read the log.
     pub(in crate::wal) fn new(
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
@@ -129,19 +142,20 @@ impl<V: JournalView> JournalWriter<V> {
         }
     }
 
-    /// Who we are in histories: `user@host command[pid]`.
+    /// Returns this process as histories name it: `user@host command[pid]`.
     pub fn actor(&self) -> &str {
         &self.actor
     }
 
-    /// Looks at the log as it is now; starts over if files vanish meanwhile.
+    /// Calls `look` with the current state of the log. Calls it again if another process removes
+    /// files meanwhile.
     pub fn read<T>(&self, mut look: impl FnMut(&mut V) -> WalResult<T>) -> WalResult<T> {
         let mut writer = self.lock_writer();
         writer.view.catch_up()?;
         let mut attempts = 0;
         loop {
             match look(&mut writer.view) {
-                Err(error) if error.is_vanished() && attempts < 20 => {
+                Err(error) if error.is_vanished() && attempts < RELOADS_MAX => {
                     attempts += 1;
                     writer.view.reload()?;
                 }
@@ -154,12 +168,13 @@ impl<V: JournalView> JournalWriter<V> {
         lock(&self.writer)
     }
 
-    /// An id for the `nth` operation of those logged at `now`.
+    /// Returns a new id for the `nth` of the operations logged at `now`.
     pub fn new_id(&self, now: Time, nth: usize) -> OperationId {
         let random = u128::from(self.clock.random()) << 64 | u128::from(self.clock.random());
         OperationId::new(now, nth, random)
     }
 
+    /// Returns the open file of a generation, opening it if another one was open.
     pub(super) fn open_generation<'a>(
         &self,
         writer: &'a mut Writer<V>,

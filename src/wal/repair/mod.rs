@@ -26,8 +26,8 @@ use crate::wal::files::edit::ARCHIVE_PARTITIONS;
 use crate::wal::journal::Header;
 use crate::wal::journal::generation;
 use crate::wal::journal::lock::LockFile;
-use crate::wal::journal::note::{self, AppendNote, SyncNote};
-use crate::wal::journal::reader;
+use crate::wal::journal::note::{self, AppendNote};
+use crate::wal::journal::reader::{self, Position};
 use crate::wal::layout::{Layout, LockName};
 use crate::wal::manifest::{FileEntry, Manifest, NumberSet};
 use crate::wal::options::Options;
@@ -576,29 +576,8 @@ impl Repair<'_> {
     /// Writes the notes with the position of the repaired journal.
     fn begin(&self, header: &Header, append: &LockFile, sync: &LockFile) -> WalResult<()> {
         let identity = self.disk.identity();
-        let position = crate::wal::journal::reader::Position::start_of(header);
-        let synced = SyncNote {
-            boot: identity.boot_id.clone(),
-            generation: position.generation,
-            synced: position.end,
-            syncing: None,
-            pid: identity.pid,
-            command: "verify --repair".into(),
-        };
-        note::write(sync.file(), &synced)?;
-        let noted = AppendNote {
-            boot: identity.boot_id.clone(),
-            at_work: false,
-            generation: position.generation,
-            end: position.end,
-            last: position.last,
-            checksum: position.checksum,
-            number: position.number,
-            revision: position.revision,
-            pid: identity.pid,
-            command: "verify --repair".into(),
-            since: header.created,
-        };
-        Ok(note::write(append.file(), &noted)?)
+        let (position, now) = (Position::start_of(header), header.created);
+        generation::write_notes(identity, "verify --repair", now, position, append, sync)?;
+        Ok(())
     }
 }

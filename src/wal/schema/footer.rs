@@ -12,8 +12,8 @@ use parquet::file::metadata::ColumnChunkMetaData;
 /// The bytes with which a Parquet file begins and ends.
 pub const MAGIC: &[u8] = b"PAR1";
 
-/// The size in bytes beyond which a decompressed page counts as damaged. Writers end a page at about
-/// a mebibyte.
+/// The size in bytes beyond which a decompressed page counts as damaged. Writers end a page at
+/// about a mebibyte.
 const PAGE_MAX: u64 = 64 << 20;
 
 /// Reads the footer of a file. Fails if it claims something impossible.
@@ -125,8 +125,8 @@ impl Thrift<'_> {
         Some((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    /// Returns the type of the next field, whose number replaces `last`. The inner option is none at
-    /// the end of a structure.
+    /// Returns the type of the next field, whose number replaces `last`. The inner option is none
+    /// at the end of a structure.
     fn field(&mut self, last: &mut i64) -> Option<Option<u8>> {
         let byte = self.byte()?;
         if byte == 0 {

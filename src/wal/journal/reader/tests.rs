@@ -1,6 +1,7 @@
 use std::path::Path;
 
-use super::super::format::{encode_frame, sealed_payload};
+use super::super::format::encode_frame;
+use super::super::payload::sealed_payload;
 use super::*;
 use crate::disk::{Machine, MemoryDisk};
 use crate::operation::Time;
@@ -60,36 +61,56 @@ fn note_synced(disk: &dyn Disk, layout: &Layout, generation: u64, synced: u64) {
     note::write(&*file, &note).unwrap();
 }
 
+/// Fails unless the damage contains this text; with none, unless there is no damage.
+fn assert_damage(name: &str, expected: Option<&str>, found: &Option<Damage>) {
+    match (expected, found) {
+        (None, None) => {}
+        (Some(part), Some(found)) => assert!(found.what.contains(part), "{name}: {found}"),
+        (_, found) => panic!("{name}: {found:?}"),
+    }
+}
+
 #[test]
 fn frames_are_read_up_to_the_first_invalid_one() {
+    struct Case<'a> {
+        name: &'a str,
+        frames: Vec<Vec<u8>>,
+        limit: Option<u64>,
+        /// The number of frames read.
+        count: usize,
+        sealed: Option<u64>,
+        damage: Option<&'a str>,
+    }
     let frame = |revision| reserved(1, revision, HEADER_LEN);
     let len = frame(1).len() as u64;
     let cut = |mut bytes: Vec<u8>| {
         bytes.truncate(bytes.len() - 9);
         bytes
     };
-    // Frames, limit; how many are read, the generation that a seal names, part of the damage.
-    type Case<'a> = (&'a str, Vec<Vec<u8>>, Option<u64>, usize, Option<u64>, Option<&'a str>);
-    let cases: Vec<Case<'_>> = vec![
-        ("nothing", vec![], None, 0, None, None),
-        ("two frames", vec![frame(1), frame(2)], None, 2, None, None),
-        ("zeros behind them", vec![frame(1), vec![0; 4096]], None, 1, None, None),
-        ("a torn frame", vec![frame(1), cut(frame(2))], None, 1, None, None),
-        ("a flipped bit", vec![frame(1), flipped(frame(2)), frame(3)], None, 1, None, None),
-        ("a frame of another generation", vec![frame(1), reserved(2, 2, 0)], None, 1, None, None),
-        ("a limit", vec![frame(1), frame(2)], Some(HEADER_LEN + len), 1, None, None),
-        ("a seal", vec![frame(1), seal(1, 2, &sealed_payload(9))], None, 1, Some(9), None),
-        ("a short seal", vec![seal(1, 1, b"9")], None, 0, None, Some("does not name the next")),
-        (
-            "a gap in the revisions",
-            vec![frame(1), frame(3)],
-            None,
-            1,
-            None,
-            Some("follows revision 1"),
-        ),
+    let case =
+        |name, frames, count| Case { name, frames, limit: None, count, sealed: None, damage: None };
+    let cases = vec![
+        case("nothing", vec![], 0),
+        case("two frames", vec![frame(1), frame(2)], 2),
+        case("zeros behind them", vec![frame(1), vec![0; 4096]], 1),
+        case("a torn frame", vec![frame(1), cut(frame(2))], 1),
+        case("a flipped bit", vec![frame(1), flipped(frame(2)), frame(3)], 1),
+        case("a frame of another generation", vec![frame(1), reserved(2, 2, 0)], 1),
+        Case { limit: Some(HEADER_LEN + len), ..case("a limit", vec![frame(1), frame(2)], 1) },
+        Case {
+            sealed: Some(9),
+            ..case("a seal", vec![frame(1), seal(1, 2, &sealed_payload(9))], 1)
+        },
+        Case {
+            damage: Some("does not name the next"),
+            ..case("a short seal", vec![seal(1, 1, b"9")], 0)
+        },
+        Case {
+            damage: Some("follows revision 1"),
+            ..case("a gap in the revisions", vec![frame(1), frame(3)], 1)
+        },
     ];
-    for (name, frames, limit, count, sealed, damage) in cases {
+    for Case { name, frames, limit, count, sealed, damage } in cases {
         let (disk, layout) = new_disk();
         let first = header(1, 0);
         write(&disk, &layout, 1, &[vec![first.encode().to_vec()], frames].concat());
@@ -99,115 +120,115 @@ fn frames_are_read_up_to_the_first_invalid_one() {
         let read = read_frames(&*file, &path, &mut position, limit).unwrap();
         assert_eq!((read.frames.len(), read.sealed), (count, sealed), "{name}");
         assert_eq!(position.end, HEADER_LEN + count as u64 * len, "{name}");
-        match (damage, &read.damage) {
-            (None, None) => {}
-            (Some(part), Some(found)) => assert!(found.what.contains(part), "{name}: {found}"),
-            (_, found) => panic!("{name}: {found:?}"),
+        assert_damage(name, damage, &read.damage);
+    }
+}
+
+/// A journal of one or two generations, and the expected result of reading it.
+struct JournalCase<'a> {
+    name: &'a str,
+    /// The frames of generation 1.
+    frames: Vec<Vec<u8>>,
+    /// The bytes of generation 2.
+    successor: Option<Vec<u8>>,
+    /// Generation and offset in the note of `sync.lock`.
+    note: Option<(u64, u64)>,
+    /// The number of generations read.
+    count: usize,
+    damage: Option<&'a str>,
+}
+
+impl<'a> JournalCase<'a> {
+    fn new(name: &'a str, frames: Vec<Vec<u8>>) -> JournalCase<'a> {
+        JournalCase { name, frames, successor: None, note: None, count: 1, damage: None }
+    }
+
+    fn damaged(self, damage: &'a str) -> JournalCase<'a> {
+        JournalCase { damage: Some(damage), ..self }
+    }
+
+    fn noted(self, generation: u64, synced: u64) -> JournalCase<'a> {
+        JournalCase { note: Some((generation, synced)), ..self }
+    }
+
+    fn followed_by(self, successor: impl Into<Vec<u8>>, count: usize) -> JournalCase<'a> {
+        JournalCase { successor: Some(successor.into()), count, ..self }
+    }
+
+    fn check(self) {
+        let name = self.name;
+        let (disk, layout) = new_disk();
+        let first = header(1, 0).encode().to_vec();
+        write(&disk, &layout, 1, &[vec![first], self.frames].concat());
+        if let Some(successor) = self.successor {
+            write(&disk, &layout, 2, &[successor]);
         }
+        if let Some((generation, synced)) = self.note {
+            note_synced(&disk, &layout, generation, synced);
+        }
+        let journal = read_journal(&disk, &layout, 1).unwrap();
+        assert_eq!(journal.generations.len(), self.count, "{name}: {:?}", journal.damage);
+        assert_damage(name, self.damage, &journal.damage);
     }
 }
 
 #[test]
 fn a_journal_ends_where_nothing_durable_follows() {
+    let case = JournalCase::new;
     let frame = |revision| reserved(1, revision, HEADER_LEN);
-    let len = frame(1).len() as u64;
-    let end = HEADER_LEN + len;
+    let end = HEADER_LEN + frame(1).len() as u64;
+    let torn = || vec![frame(1), flipped(frame(2))];
+    for case in [
+        case("a header alone", vec![]),
+        case("a torn tail", torn()),
+        case("a tail noted before", torn()).noted(1, end),
+        case("a synced tail is lost", torn())
+            .noted(1, end + frame(2).len() as u64)
+            .damaged("were durable"),
+        case(
+            "a later frame claims a lost one was synced",
+            vec![flipped(frame(1)), reserved(1, 2, end)],
+        )
+        .damaged("were durable"),
+        case("a noted generation", vec![frame(1)]).noted(2, HEADER_LEN).damaged("names it"),
+    ] {
+        case.check();
+    }
+}
+
+#[test]
+fn a_journal_continues_in_a_successor_that_follows_its_end() {
+    let case = JournalCase::new;
+    let frame = || reserved(1, 1, HEADER_LEN);
+    let payload = Reservation { numbers: 1, revisions: 1 }.encode();
+    let (_, checksum) =
+        encode_frame(1, FrameKind::Reserved, HEADER_LEN, Revision::new(1), &payload);
     // Generation 2 as it follows one frame of generation 1.
-    let checksum = encode_frame(
-        1,
-        FrameKind::Reserved,
-        HEADER_LEN,
-        Revision::new(1),
-        &Reservation { numbers: 1, revisions: 1 }.encode(),
-    )
-    .1;
     let second = Header {
-        previous_end: end,
+        previous_end: HEADER_LEN + frame().len() as u64,
         revision: Revision::new(1),
         number: Number::new(2),
         checksum,
         ..header(2, 1)
     };
-    let first = header(1, 0).encode().to_vec();
-    let next = |header: Header| vec![header.encode().to_vec()];
-    let sealed = seal(1, 2, &sealed_payload(2));
-    // Generation 1, generation 2, note of `sync.lock`; generations that are read, part of the
-    // damage.
-    type Case<'a> =
-        (&'a str, Vec<Vec<u8>>, Option<Vec<Vec<u8>>>, Option<(u64, u64)>, usize, Option<&'a str>);
-    let cases: Vec<Case<'_>> = vec![
-        ("a header alone", vec![], None, None, 1, None),
-        ("a torn tail", vec![frame(1), flipped(frame(2))], None, None, 1, None),
-        ("a tail noted before", vec![frame(1), flipped(frame(2))], None, Some((1, end)), 1, None),
-        (
-            "a synced tail is lost",
-            vec![frame(1), flipped(frame(2))],
-            None,
-            Some((1, end + len)),
-            1,
-            Some("were durable"),
-        ),
-        (
-            "a later frame claims a lost one was synced",
-            vec![flipped(frame(1)), reserved(1, 2, end)],
-            None,
-            None,
-            1,
-            Some("were durable"),
-        ),
-        ("a successor", vec![frame(1)], Some(next(second)), None, 2, None),
-        (
-            "a seal and a successor",
-            vec![frame(1), sealed.clone()],
-            Some(next(second)),
-            None,
-            2,
-            None,
-        ),
-        (
-            "a successor beyond what can be read",
-            vec![flipped(frame(1))],
-            Some(next(second)),
-            None,
-            1,
-            Some("were durable"),
-        ),
-        (
-            "a successor of other frames",
-            vec![frame(1)],
-            Some(next(Header { checksum: checksum ^ 1, ..second })),
-            None,
-            1,
-            Some("does not follow"),
-        ),
-        ("a seal alone", vec![frame(1), sealed], None, None, 1, Some("as its successor")),
-        ("a noted generation", vec![frame(1)], None, Some((2, HEADER_LEN)), 1, Some("names it")),
-        (
-            "a successor with a broken header",
-            vec![frame(1)],
-            Some(vec![flipped(second.encode().to_vec())]),
-            None,
-            1,
-            Some("header can no longer be read"),
-        ),
-        ("a successor in the making", vec![frame(1)], Some(vec![vec![0; 64]]), None, 1, None),
-    ];
-    for (name, frames, successor, note, count, damage) in cases {
-        let (disk, layout) = new_disk();
-        write(&disk, &layout, 1, &[vec![first.clone()], frames].concat());
-        if let Some(parts) = successor {
-            write(&disk, &layout, 2, &parts);
-        }
-        if let Some((generation, synced)) = note {
-            note_synced(&disk, &layout, generation, synced);
-        }
-        let journal = read_journal(&disk, &layout, 1).unwrap();
-        assert_eq!(journal.generations.len(), count, "{name}: {:?}", journal.damage);
-        match (damage, &journal.damage) {
-            (None, None) => {}
-            (Some(part), Some(found)) => assert!(found.what.contains(part), "{name}: {found}"),
-            (_, found) => panic!("{name}: {found:?}"),
-        }
+    let sealed = || vec![frame(), seal(1, 2, &sealed_payload(2))];
+    let foreign = Header { checksum: checksum ^ 1, ..second };
+    for case in [
+        case("a successor", vec![frame()]).followed_by(second.encode(), 2),
+        case("a seal and a successor", sealed()).followed_by(second.encode(), 2),
+        case("a successor beyond the readable frames", vec![flipped(frame())])
+            .followed_by(second.encode(), 1)
+            .damaged("were durable"),
+        case("a successor of other frames", vec![frame()])
+            .followed_by(foreign.encode(), 1)
+            .damaged("does not follow"),
+        case("a seal alone", sealed()).damaged("as its successor"),
+        case("a successor with a broken header", vec![frame()])
+            .followed_by(flipped(second.encode().to_vec()), 1)
+            .damaged("header can no longer be read"),
+        case("an unfinished successor", vec![frame()]).followed_by([0; 64], 1),
+    ] {
+        case.check();
     }
 }
 
@@ -239,7 +260,7 @@ fn a_header_is_broken_only_if_it_was_valid_once() {
         ("nothing", vec![], false),
         ("zeros", zeros.clone(), false),
         ("a valid header", whole.clone(), false),
-        ("a write that fell short", short, false),
+        ("a partly written header", short, false),
         ("a flipped bit in the checksum", flipped(whole), true),
         ("the header of another generation", header(8, 6).encode().to_vec(), true),
         ("copied frames", [zeros.clone(), reserved(7, 1, HEADER_LEN)].concat(), false),

@@ -1,4 +1,5 @@
-//! Taking `lock`: where the journal ends, and whether that can be trusted.
+//! Taking `lock`: the writer learns where the journal ends, and recovers it if that cannot be
+//! trusted.
 
 use super::interfaces::JournalView;
 use super::lock::LockFile;
@@ -9,7 +10,10 @@ use crate::wal::error::{WalError, WalResult};
 use crate::wal::layout::LockName;
 
 impl<V: JournalView> JournalWriter<V> {
-    /// Takes `lock`. Recovers the journal if its last writer did not finish.
+    /// Takes `lock`, and returns the note with the end of the journal.
+    ///
+    /// Recovers the journal if its last writer died or its last flush failed. The lock is not held
+    /// after an error.
     pub(in crate::wal) fn take_lock(&self, writer: &mut Writer<V>) -> WalResult<AppendNote> {
         writer.lock.lock(&*self.disk, &*self.clock, self.options.lock_timeout)?;
         let ready =
@@ -20,9 +24,10 @@ impl<V: JournalView> JournalWriter<V> {
         ready
     }
 
-    /// Discards the state of a log whose directory was removed and created again.
+    /// Discards the state of a log whose directory was removed and created again: its lock file is
+    /// another one now.
     fn reset_if_lock_replaced(&self, writer: &mut Writer<V>) -> WalResult<()> {
-        if writer.lock.take_reopened() {
+        if writer.lock.take_replaced() {
             (writer.open, writer.sync) = (None, None);
             *lock(&self.sync) = SyncState { flusher: None, generation: 0, synced: 0 };
             writer.view.reload()?;
@@ -30,7 +35,7 @@ impl<V: JournalView> JournalWriter<V> {
         Ok(())
     }
 
-    /// Returns true if the view ends where the note in `lock` says that the journal does.
+    /// Returns true if the view ends at the end of the journal that the note in `lock` records.
     pub(super) fn matches_lock_note(&self, writer: &Writer<V>) -> WalResult<bool> {
         match note::read::<AppendNote>(writer.lock.file())? {
             Some(note) => writer.view.is_at(note.generation, note.end, note.checksum),
@@ -38,6 +43,8 @@ impl<V: JournalView> JournalWriter<V> {
         }
     }
 
+    /// Brings the view up to date, and recovers the journal unless its end is trusted. Holds
+    /// `lock`.
     fn recover_if_needed(&self, writer: &mut Writer<V>) -> WalResult<AppendNote> {
         if !self.matches_lock_note(writer)? {
             writer.view.catch_up()?;
@@ -55,8 +62,10 @@ impl<V: JournalView> JournalWriter<V> {
         self.recover(writer)
     }
 
+    /// Returns true if the note was written during this boot, by a writer that finished, and agrees
+    /// with the journal.
     fn is_trusted(&self, note: &AppendNote, position: &Position) -> bool {
-        // Without a boot id, a note from before a power failure cannot be recognised.
+        // Without a boot id, a note written before a power failure cannot be recognized.
         note.boot == self.disk.identity().boot_id
             && !note.boot.is_empty()
             && !note.at_work
@@ -65,7 +74,7 @@ impl<V: JournalView> JournalWriter<V> {
             && (note.number, note.revision) == (position.number, position.revision)
     }
 
-    /// Returns true if the last flush succeeded or is under way, false if it failed or its process
+    /// Returns true if the last flush succeeded or is under way; false if it failed, or its process
     /// died.
     fn last_flush_ok(&self, writer: &mut Writer<V>, generation: u64) -> WalResult<bool> {
         let boot = &self.disk.identity().boot_id;
@@ -73,8 +82,8 @@ impl<V: JournalView> JournalWriter<V> {
         let mut is_flushed = |lock: &LockFile| -> WalResult<bool> {
             let note: Option<SyncNote> = note::read(lock.file())?;
             let note = note.filter(|note| note.boot == *boot && note.generation == generation);
-            // Others have flushed it so far: the next frame says so, for those who may not believe
-            // notes any more.
+            // The next frame records this offset. After a reboot, it proves that the bytes before
+            // it were durable, since the note no longer counts.
             *peer_synced =
                 note.as_ref().map_or(*peer_synced, |note| (note.generation, note.synced));
             Ok(note.is_some_and(|note| note.syncing.is_none()))
@@ -87,7 +96,7 @@ impl<V: JournalView> JournalWriter<V> {
             return Ok(true);
         }
         if !lock.try_lock(&*self.disk)? {
-            // Its holder is at work; if that fails, it says so in the note that it leaves.
+            // The holder is flushing. If the flush fails, the holder's note will show that.
             return Ok(true);
         }
         let result = is_flushed(lock);
