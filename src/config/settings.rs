@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::backends::{BackendSettings, BackendType};
-use crate::operation::BackendName;
+use crate::operation::{BackendName, defaults};
 use crate::operation::retry::RetryPolicy;
 
 /// The configuration of a log and its backends.
@@ -75,12 +75,12 @@ impl Settings {
         Settings {
             enabled: true,
             base_path,
-            partition_size: 1000,
-            max_retries: 5,
+            partition_size: defaults::PARTITION_SIZE,
+            max_retries: defaults::MAX_RETRIES,
             retry_delay: Duration::from_secs(60),
             retry_after_max: Duration::from_secs(3600),
             processing_interval: Duration::from_secs(10),
-            archive_completed: true,
+            archive_completed: defaults::ARCHIVE_COMPLETED,
             cleanup_interval: Duration::from_secs(86_400),
             max_age_days: 30,
             archive_push: None,
@@ -93,8 +93,8 @@ impl Settings {
             jobs: 4,
             spool: SpoolMode::Auto,
             spool_max_bytes: 64 << 20,
-            min_free_bytes: 64 << 20,
-            lock_timeout: Duration::from_secs(10),
+            min_free_bytes: defaults::MIN_FREE_BYTES,
+            lock_timeout: defaults::LOCK_TIMEOUT,
             backends,
         }
     }

@@ -2,7 +2,6 @@
 
 mod disk;
 mod fault;
-mod file;
 mod names;
 
 use std::collections::{BTreeMap, HashMap};

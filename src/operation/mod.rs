@@ -5,6 +5,7 @@
 
 pub mod cause;
 mod counter;
+pub(crate) mod defaults;
 mod event;
 pub mod failure;
 mod names;

@@ -1,14 +1,14 @@
-//! Changes to the log, and what a writer gets back.
+//! Changes to be written to the log, and written ones.
 
 use crate::operation::{
     BackendName, Event, Logged, Number, Operation, OperationId, OperationType, Revision, Status,
 };
 
-/// The state of an operation that a change is based on. The change fails if the operation has moved
-/// on.
+/// The state of an operation that a change was decided on. The change fails if the operation has
+/// changed since.
 #[derive(Debug, Clone)]
 pub struct Known {
-    /// The number.
+    /// Its number.
     pub number: Number,
     /// Its id.
     pub id: OperationId,
@@ -40,13 +40,14 @@ impl From<&Operation> for Known {
 pub enum Change {
     /// A new operation.
     New(Logged),
-    /// A new operation with a given id, because something refers to that already.
+    /// A new operation with an id that was assigned earlier, because spooled content or another
+    /// operation refers to it.
     NewAs(OperationId, Logged),
     /// The next event of an operation.
     Next(Known, Event),
 }
 
-/// A change that was written and is durable.
+/// A transition that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
     /// The operation's number.

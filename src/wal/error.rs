@@ -11,9 +11,9 @@ use crate::operation::{IllegalTransition, Number, OperationId};
 pub struct Damage {
     /// The file.
     pub path: PathBuf,
-    /// First unreadable byte, where that is known.
+    /// The offset of the first unreadable byte, if it is known.
     pub offset: Option<u64>,
-    /// What is wrong.
+    /// A description of the damage.
     pub what: String,
 }
 
@@ -27,16 +27,16 @@ impl std::fmt::Display for Damage {
     }
 }
 
-/// An error of the log. Each kind says what the caller should do.
+/// An error of the log. Each kind calls for another response, which its description names.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WalError {
-    /// Another process holds a lock: try again later.
+    /// Another process holds a lock: retry later.
     #[error("cannot lock `{}` within {:.1}s: {}", path.display(), waited.as_secs_f64(), holder)]
     Busy {
         /// The lock's file.
         path: PathBuf,
-        /// How long it was tried.
+        /// The time for which this process waited.
         waited: Duration,
         /// A description of the process that holds it.
         holder: String,
@@ -44,12 +44,15 @@ pub enum WalError {
     /// The log is damaged: restore or repair it.
     #[error("the log is damaged: {0}")]
     Damaged(Damage),
-    /// A newer program wrote this: use that program.
-    #[error("`{}` has format version {found}; this program reads versions up to {known}", path.display())]
+    /// A newer program wrote a file: use that program.
+    #[error(
+        "`{}` has format version {found}; this program reads versions up to {known}",
+        path.display()
+    )]
     NewerFormat {
         /// The file.
         path: PathBuf,
-        /// Its version.
+        /// The format version of the file.
         found: u64,
         /// The highest version that this program can read.
         known: u64,
@@ -59,69 +62,85 @@ pub enum WalError {
     NotOurs {
         /// The directory.
         path: PathBuf,
-        /// What was found.
+        /// The reason.
         what: String,
     },
-    /// The original system changed files here a moment ago: stop it, and try again a minute later.
-    #[error("`{}` was changed {ago_s} s ago: the original system (ipfs_kit_py) seems to be running", path.display())]
+    /// The original system changed files in this directory a moment ago: stop it, and retry a
+    /// minute later.
+    #[error(
+        "`{}` was changed {ago_s} s ago: the original system (ipfs_kit_py) seems to be running",
+        path.display()
+    )]
     OriginalAtWork {
         /// The file that changed last.
         path: PathBuf,
-        /// How many seconds ago.
+        /// The number of seconds since the change.
         ago_s: u64,
     },
     /// The disk failed before anything was logged.
     #[error("nothing was logged: {0}")]
     NotLogged(#[source] DiskError),
-    /// Too little room is left to log more.
-    #[error("nothing was logged: `{}` has {free} bytes free, of which {wanted} are reserved to finish logged operations", path.display())]
+    /// The disk has too little free space to log more operations: free some space.
+    #[error(
+        "nothing was logged: `{}` has {free} bytes free, of which {wanted} are reserved to finish \
+         logged operations",
+        path.display()
+    )]
     NoSpace {
         /// The log's directory.
         path: PathBuf,
-        /// Free bytes.
+        /// The number of free bytes.
         free: u64,
-        /// Bytes that have to stay free.
+        /// The number of bytes that must stay free.
         wanted: u64,
     },
-    /// Too little room is left to record the outcome of another operation: free some space.
-    #[error("nothing more was begun: `{}` has {free} bytes free and no reserve left, and recording outcomes needs {wanted}", path.display())]
+    /// The disk has too little free space to record the outcome of another attempt: free some
+    /// space.
+    #[error(
+        "nothing more was begun: `{}` has {free} bytes free and no reserve left, and recording \
+         outcomes needs {wanted}",
+        path.display()
+    )]
     NoRoomForOutcomes {
         /// The log's directory.
         path: PathBuf,
-        /// Free bytes.
+        /// The number of free bytes.
         free: u64,
-        /// Bytes that recording outcomes needs.
+        /// The number of bytes that recording outcomes needs.
         wanted: u64,
     },
-    /// Too little room is left to copy this content into the log.
+    /// The disk has too little free space to copy content into the log: free some space.
     #[error(
-        "nothing was logged: `{}` has {free} bytes free, which does not hold a copy of `{}` ({bytes} bytes) beside the \
-         {kept} that are kept for finishing what is logged", path.display(), content.display()
+        "nothing was logged: `{}` has {free} bytes free, too few for a copy of `{}` \
+         ({bytes} bytes) beside the {kept} that are reserved to finish logged operations",
+        path.display(),
+        content.display()
     )]
     NoRoom {
         /// The log's directory.
         path: PathBuf,
         /// The file to copy.
         content: PathBuf,
-        /// Its size.
+        /// The size of the file in bytes.
         bytes: u64,
-        /// Free bytes.
+        /// The number of free bytes.
         free: u64,
-        /// Bytes that have to stay free.
+        /// The number of bytes that must stay free.
         kept: u64,
     },
-    /// The records were written, but it is unknown whether they are durable: read the log to find
-    /// out.
+    /// The transitions were written, but it is unknown whether they are durable: read the log to
+    /// find out.
     #[error("written, but not confirmed to be durable: {why}")]
     Unconfirmed {
-        /// Why that is unknown.
+        /// The reason why that is unknown.
         why: String,
         /// The operations concerned.
         ids: Vec<OperationId>,
     },
-    /// The idempotency key belongs to another operation.
+    /// The idempotency key belongs to an operation with other parameters or other content.
     #[error(
-        "nothing was logged: the key `{key}` belongs to operation {number}, which has other parameters or other content"
+        "nothing was logged: the key `{key}` belongs to operation {number}, which has other \
+         parameters or other content"
     )]
     KeyTaken {
         /// The key.
@@ -129,7 +148,7 @@ pub enum WalError {
         /// The operation that has it.
         number: Number,
     },
-    /// One batch gives one idempotency key to two different operations.
+    /// One batch uses one idempotency key for two different operations.
     #[error("nothing was logged: the key `{key}` is given twice, with different parameters")]
     KeyTwice {
         /// The key.
@@ -138,35 +157,35 @@ pub enum WalError {
     /// A dependency does not exist.
     #[error("nothing was logged: there is no operation {id} to wait for")]
     UnknownDependency {
-        /// Its id.
+        /// The id of the dependency.
         id: OperationId,
     },
-    /// Another operation waits for this one, so it cannot be deleted.
+    /// An operation cannot be deleted because another one waits for it.
     #[error("cannot delete operation {number}: operation {dependent} waits for it")]
     HasDependents {
         /// The operation.
         number: Number,
-        /// An operation that waits for it.
+        /// The operation that waits for it.
         dependent: Number,
     },
-    /// An operation is too large for a frame: put its data into a file.
+    /// An operation does not fit into a frame: put its data into a file.
     #[error("the operation needs {bytes} bytes in the log; at most {max} are possible")]
     TooLarge {
-        /// Its size.
+        /// The size of the operation in bytes.
         bytes: usize,
-        /// The limit.
+        /// The largest possible size in bytes.
         max: usize,
     },
-    /// The operation changed after the caller read it: read it again.
+    /// The operation has changed since the caller read it: read it again.
     #[error("operation {number} was changed by another process at the same time")]
     Conflict {
         /// The operation.
         number: Number,
     },
-    /// The change is not allowed.
+    /// The status of the operation does not allow the change.
     #[error(transparent)]
     Illegal(#[from] IllegalTransition),
-    /// The disk failed in another way.
+    /// The disk failed; the log is as it was, or can be recovered.
     #[error(transparent)]
     Disk(#[from] DiskError),
 }

@@ -1,30 +1,30 @@
-//! Every file name of the log is built and parsed here, and nowhere else.
+//! The names of all files of a log: they are built and parsed here, and nowhere else.
 
 use std::path::{Component, Path, PathBuf};
 
 use crate::operation::{OperationId, Time};
 
-/// Where the files of one log are.
+/// The paths of the files of one log.
 #[derive(Debug, Clone)]
 pub struct Layout {
     base: PathBuf,
 }
 
-/// Which of the log's locks.
+/// A lock of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockName {
-    /// One drain loop per log.
+    /// Held by a drain loop: there is one at a time.
     Process,
-    /// Whoever writes Parquet files.
+    /// Held while Parquet files are written.
     Checkpoint,
-    /// Whoever appends to the journal.
+    /// Held while a frame is appended to the journal.
     Append,
-    /// Whoever flushes the journal.
+    /// Held while the journal is flushed.
     Sync,
 }
 
 impl LockName {
-    /// The file's name.
+    /// Returns the name of the lock file.
     pub fn file_name(self) -> &'static str {
         match self {
             LockName::Process => "process.lock",
@@ -36,87 +36,88 @@ impl LockName {
 }
 
 impl Layout {
-    /// The log in this directory.
+    /// Returns the layout of a log in this directory.
     pub fn new(base: impl Into<PathBuf>) -> Layout {
         Layout { base: base.into() }
     }
 
-    /// The log's directory.
+    /// Returns the directory of the log.
     pub fn base(&self) -> &Path {
         &self.base
     }
 
-    /// The manifest.
+    /// Returns the path of the manifest.
     pub fn manifest(&self) -> PathBuf {
         self.base.join("MANIFEST.json")
     }
 
-    /// The directory of generations.
+    /// Returns the directory of generations.
     pub fn journal(&self) -> PathBuf {
         self.base.join("journal")
     }
 
-    /// One generation.
+    /// Returns the path of a generation.
     pub fn generation(&self, generation: u64) -> PathBuf {
         self.base.join("journal").join(format!("journal_{generation:010}.log"))
     }
 
-    /// Returns the generation that a file name in `journal/` denotes.
+    /// Returns the generation with this file name; none if it is not one of a generation.
     pub fn parse_generation(name: &str) -> Option<u64> {
         let digits = name.strip_prefix("journal_")?.strip_suffix(".log")?;
         let generation =
             digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())??;
-        // Another spelling of the number is the name of another file, which no generation has.
+        // A name with fewer or more leading zeros would be another file.
         (format!("{generation:010}") == digits).then_some(generation)
     }
 
-    /// The directory of partitions.
+    /// Returns the directory of partitions.
     pub fn partitions(&self) -> PathBuf {
         self.base.join("partitions")
     }
 
-    /// The directory of archives.
+    /// Returns the directory of archives.
     pub fn archives(&self) -> PathBuf {
         self.base.join("archives")
     }
 
-    /// A new partition's name, relative to the log.
+    /// Returns the name of a new partition, relative to the log.
     pub fn partition_name(now: Time, counter: u64) -> String {
         format!("partitions/wal_{}_{counter:06}.parquet", now.as_millis().div_euclid(1000))
     }
 
-    /// A new archive's name, relative to the log; `day` is any instant of its day.
+    /// Returns the name of a new archive, relative to the log. `day` is any instant of its day.
     pub fn archive_name(day: Time, counter: u64) -> String {
         format!("archives/archive_{}_{counter:06}.parquet", day.yyyymmdd())
     }
 
-    /// The counter in a Parquet file's name. Archives of the original have none: there the day
-    /// comes last.
+    /// Returns the counter in the name of a Parquet file; none if it has no counter. Archives of
+    /// the original system end with the day instead.
     pub fn counter_of(name: &str) -> Option<u64> {
         let (stem, _) = name.rsplit('/').next()?.split_once(".parquet")?;
         let (_, rest) = stem.split_once('_')?;
         rest.rsplit_once('_')?.1.parse().ok().filter(|counter| *counter < u64::MAX / 2)
     }
 
-    /// Whether a Parquet file's name has a counter as we write it; the original's are shorter.
+    /// Returns true if the counter in the name of a Parquet file has as many digits as this program
+    /// writes. Those of the original system are shorter.
     pub fn is_numbered(name: &str) -> bool {
         let counter = name.split_once(".parquet").and_then(|(stem, _)| stem.rsplit_once('_'));
         Layout::counter_of(name).is_some() && counter.is_some_and(|(_, digits)| digits.len() >= 6)
     }
 
-    /// Whether the name of a file, relative to the log, is that of an archive.
+    /// Returns true if a name, relative to the log, is in the directory of archives.
     pub fn is_in_archives(name: &str) -> bool {
         name.starts_with("archives/")
     }
 
-    /// Whether a name, relative to the log, is that of a Parquet file among its partitions or
-    /// archives.
+    /// Returns true if a name, relative to the log, is a Parquet file in the directory of
+    /// partitions or archives.
     pub fn is_table_name(name: &str) -> bool {
         let file = name.strip_prefix("partitions/").or_else(|| name.strip_prefix("archives/"));
         file.is_some_and(|file| Layout::is_parquet(file) && !file.contains(['/', '\0']))
     }
 
-    /// Whether a name, relative to the log, leads to something in it.
+    /// Returns true if a name, relative to the log, does not lead out of it.
     pub fn is_inside(name: &str) -> bool {
         let parts = Path::new(name).components();
         !name.is_empty()
@@ -124,23 +125,24 @@ impl Layout {
             && parts.into_iter().all(|part| matches!(part, Component::Normal(_)))
     }
 
-    /// The name, relative to the log, of a file in it.
+    /// Returns the name of a path, relative to the log.
     pub fn relative(&self, path: &Path) -> String {
         path.strip_prefix(&self.base).unwrap_or(path).display().to_string()
     }
 
-    /// The name of a file of the original system once it is adopted, from its name before.
+    /// Returns the name to which a file of the original system is moved once it is adopted. Both
+    /// names are relative to the log.
     pub fn set_aside_name(name: &str) -> String {
         format!("quarantine/original/{name}")
     }
 
-    /// The path of a file that the manifest names.
+    /// Returns the path of a name that is relative to the log.
     pub fn file(&self, name: &str) -> PathBuf {
         self.base.join(name)
     }
 
-    /// Whether an entry of this name, in the log's folder, belongs to a log, or to a local backend
-    /// beside it.
+    /// Returns true if a directory entry with this name belongs to a log, or to a local backend in
+    /// the same directory.
     pub fn is_part(name: &str) -> bool {
         let parts = [
             "MANIFEST.json",
@@ -152,31 +154,31 @@ impl Layout {
             "spool",
             "local",
         ];
-        let beside = ["run", "uploads", "health.json", "progress.json", "reserve"];
-        parts.contains(&name) || beside.contains(&name) || name == "lock" || name.ends_with(".lock")
+        let others = ["run", "uploads", "health.json", "progress.json", "reserve"];
+        parts.contains(&name) || others.contains(&name) || name == "lock" || name.ends_with(".lock")
     }
 
-    /// Whether a file name ends like those of Parquet files.
+    /// Returns true if a file name has the extension of Parquet files.
     pub fn is_parquet(name: &str) -> bool {
         name.ends_with(".parquet")
     }
 
-    /// Where files are staged.
+    /// Returns the directory in which files are staged.
     pub fn tmp(&self) -> PathBuf {
         self.base.join("tmp")
     }
 
-    /// Where a named file is staged.
+    /// Returns the path at which a file with this name is staged.
     pub fn staged(&self, name: &str) -> PathBuf {
         self.tmp().join(name.rsplit('/').next().unwrap_or(name))
     }
 
-    /// The directory of content that was copied into the log.
+    /// Returns the directory of the spool.
     pub fn spool(&self) -> PathBuf {
         self.base.join("spool")
     }
 
-    /// Content in the spool, by its name.
+    /// Returns the path of content in the spool.
     pub fn spooled(&self, name: &str) -> PathBuf {
         self.base.join("spool").join(name)
     }
@@ -186,8 +188,8 @@ impl Layout {
         self.base.join("spool").join(format!("{name}.{id}"))
     }
 
-    /// The content's name in that of a file in `spool/`, and the operation whose link that file is,
-    /// if it is one.
+    /// Returns the name of the content that a file in `spool/` holds, and the operation to which
+    /// the file belongs, if it belongs to one.
     pub fn parse_spooled(file_name: &str) -> Option<(&str, Option<OperationId>)> {
         let (name, id) = match file_name.split_once('.') {
             Some((name, id)) => (name, Some(OperationId::parse(id)?)),
@@ -197,43 +199,43 @@ impl Layout {
             .then_some((name, id))
     }
 
-    /// Where a process that adds files stages what it copies: `token` is its own, `what` a number
-    /// or `lock`.
-    pub fn staged_content(&self, token: &str, what: &str) -> PathBuf {
-        self.base.join("tmp").join(format!("spool-{token}-{what}"))
+    /// Returns the path at which a process stages content: `token` identifies the process, and
+    /// `part` is a number or `lock`.
+    pub fn staged_content(&self, token: &str, part: &str) -> PathBuf {
+        self.base.join("tmp").join(format!("spool-{token}-{part}"))
     }
 
-    /// The token in a name that [`Layout::staged_content`] made.
+    /// Returns the token in a file name from [`Layout::staged_content`]; none for other names.
     pub fn parse_staged_content(file_name: &str) -> Option<&str> {
         file_name.strip_prefix("spool-")?.split_once('-').map(|(token, _)| token)
     }
 
-    /// Where files are set aside.
+    /// Returns the directory of files that were set aside.
     pub fn quarantine(&self) -> PathBuf {
         self.base.join("quarantine")
     }
 
-    /// Room that is set aside for a full disk.
+    /// Returns the path of the reserve: space kept for finishing operations on a full disk.
     pub fn reserve(&self) -> PathBuf {
         self.base.join("reserve")
     }
 
-    /// The history of probes.
+    /// Returns the path of the health of backends.
     pub fn health(&self) -> PathBuf {
         self.base.join("health.json")
     }
 
-    /// How far running attempts have come.
+    /// Returns the path of the progress of running attempts.
     pub fn progress(&self) -> PathBuf {
         self.base.join("progress.json")
     }
 
-    /// A lock's file.
+    /// Returns the path of a lock.
     pub fn lock(&self, lock: LockName) -> PathBuf {
         self.base.join(lock.file_name())
     }
 
-    /// The directories that a log consists of, in the order in which they are made.
+    /// Returns the directories of a log, in the order in which they are created.
     pub fn directories(&self) -> [PathBuf; 5] {
         [self.journal(), self.partitions(), self.archives(), self.tmp(), self.quarantine()]
     }
@@ -244,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_are_told_from_days() {
+    fn counters_are_distinguished_from_days() {
         let cases = [
             ("partitions/wal_1735680000_000012.parquet", Some(12), true),
             ("archive_20250101_000013.parquet.1", Some(13), true),
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_lead_out_of_the_log_are_none_of_it() {
+    fn names_that_lead_out_of_the_log_are_refused() {
         for (name, table, inside) in [
             ("partitions/wal_1735680000_000012.parquet", true, true),
             ("archives/archive_20250101.parquet", true, true),

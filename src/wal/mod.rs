@@ -1,25 +1,26 @@
 //! The log: journal, manifest, Parquet files and spool. Synchronous; docs/format.md describes its
 //! format.
 //!
-//! Each part may use the parts above it in this table, and no other (`suite::tidy` checks that):
+//! Each part uses only parts above it in this table (`suite::tidy` checks that):
 //!
-//! | part | what it does |
+//! | part | contents |
 //! |---|---|
-//! | `error`, `layout`, `options`, `change` | errors; names of files; settings; what is written to a log |
+//! | `error`, `layout` | errors; names of files |
 //! | `role` | the role of a path, for failpoints |
+//! | `options`, `change` | options; changes to be written |
 //! | `journal` | generations of frames: reading, appending, group commit, rotation, recovery |
 //! | `manifest`, `schema` | the file that names the others; rows in Parquet files |
 //! | `original` | the files of the original system |
-//! | `read` | what a reader sees: manifest, Parquet files and journal as one |
-//! | `reserve` | room to finish logged operations on a full disk |
+//! | `read` | the state of the log, from manifest, Parquet files and journal |
+//! | `reserve` | disk space kept for finishing logged operations |
 //! | `append` | logging operations that fit one frame |
 //! | `spool` | content copied into the log |
-//! | `files` | checkpoints, batches, retention, adoption of the original's files, pushes of archives |
-//! | `verify`, `repair` | checking a log; saving what can be read of a damaged one |
-//! | `open` | opening a log: [`Wal`], which hands each call to the part that answers it |
+//! | `files` | checkpoints, batches, retention, adoption, pushes of archives |
+//! | `verify`, `repair` | checking a log; repairing a damaged one |
+//! | `open` | opening a log: [`Wal`], the interface of the log |
 //!
-//! Where a lower part needs a higher one, it declares a trait: `journal` gets the view that it
-//! decides on and the files that a new log consists of as `JournalView` and `LogFiles`.
+//! If a lower part needs a higher one, it declares a trait. The journal's writer decides on a
+//! `JournalView` and creates a log through `LogFiles`; `read` and `files` implement them.
 
 mod append;
 mod change;

@@ -1,5 +1,5 @@
-//! Opening a log for writing, and the object that is its face: it hands each call to the part that
-//! answers it.
+//! Opening a log for writing. The type [`Wal`] is the interface of the log; it passes each call on
+//! to the part that implements it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,18 +42,23 @@ pub struct Wal {
 }
 
 impl Wal {
-    /// Opens a log for writing, making it if there is none.
+    /// Opens a log for writing. If there is none, the first write creates it.
+    ///
+    /// Adopts files of the original system in the directory. Fails with [`WalError::NotOurs`] if
+    /// the directory contains other files and no log, or is on a network file system and the
+    /// options do not allow that.
     pub fn open(
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
         layout: Layout,
         mut options: Options,
     ) -> WalResult<Wal> {
-        // It has to fit into the notes, whatever JSON makes of it.
+        // The command must fit into the notes, which are JSON of a fixed length.
         options.command.retain(|c| !c.is_control() && c != '"' && c != '\\');
         options.command = options.command.chars().take(60).collect();
         if !disk.exists(&layout.lock(LockName::Append))? {
-            // Checked before anything is created: the directory may belong to another program.
+            // This is checked before anything is created: the directory may belong to another
+            // program.
             let view = View::open(disk.clone(), layout.clone())?;
             refuse_foreign(&*disk, &layout)?;
             if view.has_originals() {
@@ -114,12 +119,12 @@ impl Wal {
         self.journal.actor()
     }
 
-    /// Returns where the log is.
+    /// Returns the paths of the files.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// Returns how the log is written.
+    /// Returns the options with which the log was opened.
     #[cfg(any(test, feature = "test-util"))]
     pub fn options(&self) -> &Options {
         &self.options
@@ -135,16 +140,18 @@ impl Wal {
         })
     }
 
-    /// Reads the log as it is now. Calls `look` again if files vanish meanwhile.
+    /// Calls `look` with the current state of the log. Calls it again if another process removes
+    /// files meanwhile.
     #[cfg(any(test, feature = "test-util"))]
     pub fn read<T>(&self, look: impl FnMut(&mut View) -> WalResult<T>) -> WalResult<T> {
         self.journal.read(look)
     }
 
-    /// Decides on the log as it is and logs the changes, while no other process writes. Durable on
-    /// return.
+    /// Decides on the current state of the log, and logs the changes, while no other process
+    /// writes. Durable on return.
     ///
-    /// `decide` may be called again if what it wrote did not reach the disk.
+    /// `decide` is called again if a recovery of the journal dropped the changes before they were
+    /// durable.
     pub fn transact<T>(
         &self,
         decide: impl FnMut(&mut View) -> WalResult<(Vec<Change>, T)>,
@@ -152,8 +159,8 @@ impl Wal {
         self.journal.transact(decide)
     }
 
-    /// The same as [`Wal::transact`] for claims, outcomes and whatever else ends operations: if the
-    /// disk is full, it takes the room of the reserve. Not for new operations.
+    /// Like [`Wal::transact`], for claims, outcomes and other changes that finish operations: if
+    /// the disk is full, the reserve is released for them. Not for new operations.
     pub fn transact_finishing<T>(
         &self,
         mut decide: impl FnMut(&mut View) -> WalResult<(Vec<Change>, T)>,
@@ -161,47 +168,49 @@ impl Wal {
         self.reserve.finishing(|| self.transact(&mut decide))
     }
 
-    /// Makes everything durable that readers can see by now: for acting on what another process
-    /// wrote.
+    /// Makes everything durable that readers can see now, so that this process can act on
+    /// transitions of another one.
     pub fn confirm(&self) -> WalResult<()> {
         self.journal.confirm()
     }
 
-    /// Returns an id for the `nth` operation of those logged at `now`.
+    /// Returns a new id for the `nth` of the operations logged at `now`.
     pub fn new_id(&self, now: Time, nth: usize) -> OperationId {
         self.journal.new_id(now, nth)
     }
 
-    /// Returns the free bytes if a claim made now might find no room for its outcome.
+    /// Returns the number of free bytes if they might not suffice for the outcome of a claim; none
+    /// if they suffice.
     pub fn lacks_room_for_outcomes(&self) -> WalResult<Option<u64>> {
         self.reserve.lacks_room_for_outcomes()
     }
 
-    /// Returns the error for a disk with so few free bytes.
+    /// Returns the error for a disk with too few free bytes.
     pub fn no_room_for_outcomes(&self, free: u64) -> WalError {
         self.reserve.no_room_for_outcomes(free)
     }
 
-    /// Begins a batch of new operations. Writes nothing and takes no lock before it outgrows a
-    /// frame.
+    /// Begins a batch of new operations. Writes nothing and takes no lock unless the batch outgrows
+    /// a frame.
     pub fn batch(&self) -> Batch<'_> {
         self.files.batch()
     }
 
     /// Logs new operations, all or none. Durable on return.
     ///
-    /// An operation whose idempotency key is already logged is not logged again: that one is
-    /// returned.
+    /// An operation whose idempotency key is already logged is not logged again: the existing one
+    /// is returned.
     pub fn append_new(&self, operations: Vec<Logged>) -> WalResult<Vec<Admitted>> {
         self.files.append_new(operations)
     }
 
-    /// Returns a place to stage content in.
+    /// Creates a stage for content.
     pub fn stage_content(&self) -> WalResult<Stage<'_>> {
         self.spool.stage_content()
     }
 
-    /// Logs operations, some with staged content, which is durable before their frame is written.
+    /// Logs operations, some of them with staged content, which is durable before their frame is
+    /// written. Durable on return.
     #[cfg(any(test, feature = "test-util"))]
     pub fn append_staged(
         &self,
@@ -210,9 +219,9 @@ impl Wal {
         self.spool.append_staged(operations)
     }
 
-    /// Like [`Wal::transact`], for changes some of which log operations with staged content.
+    /// Like [`Wal::transact`], for changes that log operations with staged content.
     ///
-    /// Content of operations that `decide` does not log after all is removed.
+    /// The content of operations that `decide` does not log is removed.
     pub fn transact_staged<T>(
         &self,
         content: Vec<(OperationId, Staged)>,
@@ -221,27 +230,25 @@ impl Wal {
         self.spool.transact_staged(content, decide)
     }
 
-    /// Removes the content of an operation that is completed, redirected or deleted, which must be
-    /// durable.
+    /// Removes the content of an operation that is durably completed, redirected or deleted.
     pub fn release_spool(&self, operation: &Operation) {
         self.spool.release_spool(operation);
     }
 
-    /// Gives a new operation a link to the content of an older one. Does nothing if that has none.
+    /// Links the content of an existing operation for a new one. Does nothing if it has none.
     ///
-    /// Only for the function that [`Wal::transact`] calls: under `lock`, no sweep comes between
-    /// link and frame.
+    /// Only for the function that [`Wal::transact`] calls: under `lock`, no sweep runs between link
+    /// and frame.
     pub fn share_spool(&self, from: &Operation, to: OperationId) -> WalResult<()> {
         self.spool.share_spool(from, to)
     }
 
-    /// Runs a checkpoint if one is due and no other process works on the files. For use after
-    /// writes.
+    /// Runs a checkpoint if one is due, and no other process writes files. For use after writes.
     pub fn maintain(&self) -> WalResult<Option<CheckpointReport>> {
         self.files.maintain()
     }
 
-    /// Folds the whole journal, unless another process works on the files.
+    /// Folds the whole journal, unless another process writes files.
     pub fn checkpoint_if_free(&self) -> WalResult<Option<CheckpointReport>> {
         self.files.checkpoint_if_free()
     }
@@ -251,21 +258,22 @@ impl Wal {
         self.files.checkpoint()
     }
 
-    /// Returns whether a checkpoint is due, and whether that is for the journal's age.
+    /// Returns the reason why a checkpoint is due, if it is.
     pub fn checkpoint_due(&self) -> CheckpointDue {
         self.files.checkpoint_due()
     }
 
-    /// Drops what retention no longer keeps by the clock of this moment, or returns what that would
-    /// be.
+    /// Prunes operations that retention no longer keeps, judged by the current time. With
+    /// `dry_run`, only returns what would be pruned.
     pub fn cleanup(&self, retention: Retention, dry_run: bool) -> WalResult<CleanupPlan> {
         self.files.cleanup(retention, dry_run)
     }
 
-    /// Drops what was old enough at the last cleanup, unless another process works on the files.
+    /// Prunes operations that were old enough at the last cleanup, unless another process writes
+    /// files.
     ///
-    /// A clock that jumped ahead thus has to stay there until the next cleanup before it has an
-    /// effect.
+    /// A clock that jumps ahead therefore prunes nothing unless it is still ahead at the next
+    /// cleanup.
     pub fn cleanup_if_free(&self, retention: Retention) -> WalResult<Option<CleanupPlan>> {
         self.files.cleanup_if_free(retention)
     }
@@ -275,7 +283,7 @@ impl Wal {
         self.files.push(push)
     }
 
-    /// The same, unless another process works on the files.
+    /// Like [`Wal::push`], but does nothing if another process writes files.
     pub fn push_if_free(&self, push: &Push) -> WalResult<Option<PushReport>> {
         self.files.push_if_free(push)
     }

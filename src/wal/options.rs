@@ -1,37 +1,37 @@
-//! How a log is written.
+//! The options with which a log is opened.
 
 use std::time::Duration;
 
-/// Bytes of zeros written ahead of the frames: overwriting costs less to flush than growing the
-/// file.
-const PREALLOCATE_BYTES: u64 = 256 * 1024;
+use crate::operation::defaults;
 
-/// Bytes of the reserve.
-const RESERVE_BYTES: u64 = 4 << 20;
+/// The default size in bytes at which a generation is closed.
+pub(super) const GENERATION_BYTES: u64 = 4 << 20;
 
-/// How a log is written.
+/// The options with which a log is opened.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The number of operations in a partition.
     pub partition_size: usize,
     /// If true, a checkpoint moves completed operations to archives.
     pub archive_completed: bool,
-    /// How long to wait for a lock, or for the flush of another process.
+    /// The longest wait for a lock, or for a flush by another thread or process.
     pub lock_timeout: Duration,
-    /// How many operations a frame may log at most. A larger batch is written to partitions. A
-    /// frame holds no more than 1000 in any case.
+    /// The largest number of operations that one frame logs; 1000 in any case. A larger batch is
+    /// written to partitions.
     pub frame_operations: usize,
-    /// How many operations of such a batch are held in memory until they get their numbers.
+    /// The number of operations of such a batch that are in memory before they get their numbers.
     pub chunk_operations: usize,
     /// The size in bytes at which a generation is closed.
     pub generation_bytes: u64,
-    /// Bytes of zeros written ahead of the frames of a generation.
+    /// The number of zero bytes that are written ahead of the frames of a generation. Overwriting
+    /// them costs less to flush than growing the file.
     pub preallocate_bytes: u64,
     /// The size of the journal in bytes at which a checkpoint is due.
     pub checkpoint_bytes: u64,
     /// The age of the oldest transition, in milliseconds, at which a checkpoint is due.
     pub checkpoint_age_ms: i64,
-    /// Free bytes kept to finish logged operations: no operation is logged below that.
+    /// The number of bytes that are kept free to finish logged operations. With less free space, no
+    /// operation is logged.
     pub min_free_bytes: u64,
     /// The size in bytes of the reserve, a file that is removed to finish logged operations on a
     /// full disk; 0 for none.
@@ -45,17 +45,17 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Options {
-            partition_size: 1000,
-            archive_completed: true,
-            lock_timeout: Duration::from_secs(10),
+            partition_size: defaults::PARTITION_SIZE,
+            archive_completed: defaults::ARCHIVE_COMPLETED,
+            lock_timeout: defaults::LOCK_TIMEOUT,
             frame_operations: usize::MAX,
             chunk_operations: 8192,
-            generation_bytes: 4 << 20,
-            preallocate_bytes: PREALLOCATE_BYTES,
+            generation_bytes: GENERATION_BYTES,
+            preallocate_bytes: 256 << 10,
             checkpoint_bytes: 8 << 20,
             checkpoint_age_ms: 60_000,
-            min_free_bytes: 64 << 20,
-            reserve_bytes: RESERVE_BYTES,
+            min_free_bytes: defaults::MIN_FREE_BYTES,
+            reserve_bytes: 4 << 20,
             allow_network_fs: false,
             command: "library".into(),
         }

@@ -12,7 +12,8 @@ use crate::wal::error::{WalError, WalResult};
 use crate::wal::layout::Layout;
 use crate::wal::options::Options;
 
-/// Free bytes that suffice for the outcomes of all claims of a drain loop: a frame and its notes.
+/// The number of free bytes that suffice for the outcomes of all claims of a drain loop: a frame
+/// and its notes.
 const OUTCOME_BYTES: u64 = 2 << 20;
 
 /// The reserve of a log, and the room that is kept free beside it.
@@ -133,11 +134,11 @@ impl Reserve {
         }
     }
 
-    /// Fails if so many more bytes would leave less than what is kept free.
-    pub(super) fn check_room(&self, more: u64) -> WalResult<()> {
+    /// Fails if writing `bytes` more would leave less space free than must be kept.
+    pub(super) fn check_room(&self, bytes: u64) -> WalResult<()> {
         let free = self.disk.free_bytes(self.layout.base())?;
         let wanted = self.kept_free()?;
-        if free.saturating_sub(more) < wanted {
+        if free.saturating_sub(bytes) < wanted {
             let path = self.layout.base().to_owned();
             return Err(WalError::NoSpace { path, free, wanted });
         }

@@ -1,12 +1,12 @@
-//! What a path is to the log, in a word: for the names of failpoints.
+//! The role of a path in the log, as a word for the names of failpoints.
 
 use std::path::Path;
 
 use crate::wal::layout::Layout;
 
 impl Layout {
-    /// The role of a path: `generation`, `manifest`, `staged-partition`, `lock`, …; `outside` if it
-    /// is none of the log's.
+    /// Returns the role of a path: `generation`, `manifest`, `staged-partition`, `lock`, …;
+    /// `outside` if it is not in the log.
     pub fn role_of(&self, path: &Path) -> String {
         let Ok(relative) = path.strip_prefix(self.base()) else { return "outside".into() };
         let mut parts = relative.iter().map(|part| part.to_str().unwrap_or("unnamed"));
@@ -29,7 +29,7 @@ impl Layout {
             ("sync.lock", _) => "sync-lock",
             ("checkpoint.lock", _) => "checkpoint-lock",
             ("process.lock", _) => "process-lock",
-            // The local backend beside the log has folders of its own.
+            // A local backend in the same directory has subdirectories of its own.
             (first, Some(second)) => return format!("{first}-{second}"),
             (first, None) => first,
         };
@@ -43,7 +43,7 @@ mod tests {
     use crate::operation::{OperationId, Time};
 
     #[test]
-    fn every_place_of_the_log_has_a_role() {
+    fn every_path_of_the_log_has_a_role() {
         let layout = Layout::new("/wal");
         let id = OperationId::new(Time::from_millis(1), 0, 7);
         for (path, role) in [

@@ -28,19 +28,20 @@ use crate::wal::read::SharedJournal;
 use crate::wal::read::view::View;
 use crate::wal::reserve::Reserve;
 
-/// Bytes per copy step.
+/// The number of bytes that are copied at a time.
 const BUFFER: u64 = 256 << 10;
 
-/// Attempts to copy a file that keeps changing.
+/// The number of attempts to copy a file that keeps changing.
 const ATTEMPTS: usize = 4;
 
-/// The most links that one checkpoint checks; if there are more, each checkpoint checks other ones.
+/// The largest number of links that one checkpoint checks. If there are more, each checkpoint
+/// checks different ones.
 const SWEPT_AT_ONCE: usize = 2000;
 
-/// Links checked while `lock` is held.
+/// The number of links that are checked while `lock` is held.
 const LOCKED_AT_ONCE: usize = 100;
 
-/// The operation of a link younger than this may be about to be logged.
+/// The age in milliseconds below which the operation of a link may be about to be logged.
 const YOUNG_MS: i64 = 60_000;
 
 /// Staged content: durable except for its name.
@@ -119,7 +120,7 @@ impl Spool {
             let token = format!("{:016x}", self.clock.random());
             let path = self.layout.staged_content(&token, "lock");
             let lock = self.disk.open(&path, Access::CreateNew).map_err(WalError::NotLogged)?;
-            // A checkpoint may have removed it in between as that of a dead process.
+            // A checkpoint may have removed the file before it was locked.
             if lock.try_lock()? && self.disk.metadata(&path).ok() == Some(lock.metadata()?) {
                 return Ok(Stage { spool: self, token, _lock: lock, names: Vec::new(), used: 0 });
             }
@@ -173,14 +174,14 @@ impl Spool {
             let published = self.publish_staged(&content).map_err(WalError::NotLogged);
             match published.and_then(|()| write()) {
                 Ok((known, done)) => {
-                    // Those whose idempotency key existed, or that were no longer wanted.
+                    // Operations whose idempotency key existed, or that `write` did not log.
                     content.retain(|(id, _)| !known.contains(id));
                     self.take_back(&content);
                     return Ok(done);
                 }
-                // Any of them may be in the log and need its content; a sweep decides.
+                // Each of the operations may be logged and need its content: a sweep decides.
                 Err(error @ WalError::Unconfirmed { .. }) => return Err(error),
-                // So much time passed between publishing and frame that a sweep removed the link.
+                // A sweep removed the link, since much time passed before the frame was written.
                 Err(WalError::NotLogged(error)) if error.is_not_found() && attempt < ATTEMPTS => {}
                 Err(error) => {
                     self.take_back(&content);
@@ -201,7 +202,7 @@ impl Spool {
         self.sync_spool()
     }
 
-    /// Links of other processes are synced as well: those may have been killed before their sync.
+    /// Makes all links durable, including those of processes that were killed before their sync.
     fn sync_spool(&self) -> DiskResult<()> {
         self.disk.sync_dir(&self.layout.spool())?;
         self.disk.sync_dir(self.layout.base())
@@ -255,7 +256,7 @@ impl Spool {
             let mut writer = self.journal.lock_writer();
             self.journal.take_lock(&mut writer)?;
             let removed: WalResult<()> = some.iter().try_for_each(|(id, name)| {
-                // Of one that was deleted the log knows until that is folded, and durable.
+                // A deleted operation counts as known until its deletion is folded and durable.
                 if !writer.view.knows(*id)? {
                     self.disk.remove_if_present(&self.layout.spooled_for(name, *id))?;
                 }
@@ -322,7 +323,7 @@ impl Spool {
                     })?;
                 self.disk.rename(&staged.path, &new).map_err(WalError::NotLogged)?;
             }
-            // It was linked before another process restarted the journal.
+            // It was linked already, before a recovery of the journal dropped the frame.
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             linked => linked.map_err(WalError::NotLogged)?,
         }
@@ -374,7 +375,7 @@ impl Spool {
         }
     }
 
-    /// Returns as many neighbouring links as may be checked now, other ones each time.
+    /// Returns at most [`SWEPT_AT_ONCE`] neighbouring links, different ones each time.
     fn some_of<T>(&self, mut all: Vec<T>) -> Vec<T> {
         if all.len() > SWEPT_AT_ONCE {
             let start = self.clock.random() as usize % all.len();
@@ -419,7 +420,7 @@ impl Spool {
     }
 }
 
-/// Under `lock`: whether the content that an operation's frame will name is there.
+/// Fails if the operation refers to spooled content that does not exist. Called under `lock`.
 pub(super) fn check_spooled(
     disk: &dyn Disk,
     layout: &Layout,
@@ -450,7 +451,7 @@ impl Stage<'_> {
                 self.names.push(staged.name.clone());
                 return taken;
             }
-            // Room is given back at once; what cannot be removed now goes with the stage.
+            // Frees the space at once. If it fails, the file is removed with the stage.
             let _ = self.spool.disk.remove_file(&staged);
             match taken {
                 Err(NotTaken::Changed) => {}
@@ -536,7 +537,7 @@ impl Stage<'_> {
 impl Drop for Stage<'_> {
     fn drop(&mut self) {
         let Spool { disk, layout, .. } = self.spool;
-        // What is left over, a checkpoint removes.
+        // A checkpoint removes what cannot be removed now.
         for nth in 1..=self.used {
             let _ = disk.remove_file(&layout.staged_content(&self.token, &nth.to_string()));
         }

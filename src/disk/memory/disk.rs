@@ -1,16 +1,18 @@
+mod file;
+
 use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::file::MemoryFile;
 use super::names::NameChange;
 use super::{Fault, Inode, Process, Shared};
+use file::MemoryFile;
 use crate::disk::{
     Access, Disk, DiskError, DiskFile, DiskResult, Entry, FileKind, Identity, Metadata,
 };
 
-pub(super) fn metadata_of(id: u64, inode: &Inode) -> Metadata {
+fn metadata_of(id: u64, inode: &Inode) -> Metadata {
     Metadata {
         kind: inode.kind,
         len: inode.live.len() as u64,
@@ -44,7 +46,7 @@ impl MemoryDisk {
     }
 
     /// Returns the fault that the next operation it applies to will meet.
-    pub(super) fn fault(&self) -> Option<Fault> {
+    fn fault(&self) -> Option<Fault> {
         self.lock()
             .processes
             .get(&self.identity.pid)

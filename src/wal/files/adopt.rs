@@ -1,13 +1,12 @@
-//! Taking over the directory of the original system: its operations become ours, its files are set
-//! aside unchanged.
+//! Adopting the directory of the original system: its operations become part of the log, and its
+//! files are moved to `quarantine/` unchanged.
 //!
 //! 1. The process that creates the log lists the original files in the manifest; from then on they
 //!    are part of the log.
-//! 2. The same operations are written to new files, and one manifest names those instead.
+//! 2. The operations are written to new files, and one manifest names these instead.
 //! 3. The original files are moved to `quarantine/original/`, and the list is removed.
 //!
-//! A process that dies leaves one of these states behind, and the next writer carries on from
-//! there.
+//! A process that dies leaves the log in one of these states, and the next writer continues.
 
 use std::collections::BTreeMap;
 
@@ -33,12 +32,12 @@ impl FileStore {
             self.journal.take_lock(&mut writer)?;
             writer.lock.unlock()?;
         }
-        self.carry_on_adopting()
+        self.continue_adopting()
     }
 
     /// Completes the adoption of the files that the manifest lists. The caller holds
     /// `checkpoint.lock`.
-    pub(super) fn carry_on_adopting(&self) -> WalResult<()> {
+    pub(super) fn continue_adopting(&self) -> WalResult<()> {
         let mut manifest = self.manifest()?;
         while let Some(originals) = manifest.originals.take_if(|originals| !originals.adopted) {
             let found = original::survey(&*self.disk, &self.layout)?;
@@ -46,7 +45,7 @@ impl FileStore {
             if found.listing() == originals.files {
                 self.write_adopted(found)?;
             } else {
-                self.list_again(&manifest)?;
+                self.renew_list(&manifest)?;
             }
             manifest = self.manifest()?;
         }
@@ -57,7 +56,7 @@ impl FileStore {
     }
 
     /// Lists the files again after the original system changed them before they were adopted.
-    fn list_again(&self, manifest: &Manifest) -> WalResult<()> {
+    fn renew_list(&self, manifest: &Manifest) -> WalResult<()> {
         let mut writer = self.journal.lock_writer();
         let note = self.journal.take_lock(&mut writer)?;
         let listed = (|| {
@@ -68,9 +67,9 @@ impl FileStore {
             }
             let mut sync = LockFile::open(&*self.disk, &self.layout, LockName::Sync)?;
             sync.lock(&*self.disk, &*self.clock, self.options.lock_timeout)?;
-            let made = self.journal.create_log(&mut writer, &sync);
+            let created = self.journal.create_log(&mut writer, &sync);
             sync.unlock()?;
-            made?;
+            created?;
             writer.view.catch_up()
         })();
         writer.lock.unlock()?;
@@ -80,7 +79,7 @@ impl FileStore {
     /// Writes the operations to new files, and makes those part of the log in place of the
     /// originals.
     fn write_adopted(&self, found: Survey) -> WalResult<()> {
-        // A process that died here left files that no manifest names.
+        // A process that died at this point left files that no manifest names.
         self.sweep(&mut CheckpointReport::default())?;
         let manifest = self.manifest()?;
         let rows = found.rows();
@@ -141,14 +140,14 @@ impl FileStore {
             .iter()
             .skip(1)
             .try_for_each(|directory| self.disk.create_dir_if_missing(directory))?;
-        // A process that died at this may have made them, or renamed the manifest, without making
-        // that durable.
+        // A process may have died after creating the directories, or renaming the manifest, and
+        // before making that durable.
         above.retain(|path| !directories.iter().any(|directory| directory == path));
         above.iter().try_for_each(|directory| self.disk.sync_dir(directory))?;
         for file in &originals.files {
             let from = self.layout.file(&file.name);
             let to = self.layout.file(&Layout::set_aside_name(&file.name));
-            // A process that died here may have moved some of them. Nothing may be overwritten.
+            // A process that died at this point may have moved some files. None may be overwritten.
             if !self.disk.exists(&to)? && self.disk.exists(&from)? {
                 self.disk.rename(&from, &to)?;
             }

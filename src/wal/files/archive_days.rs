@@ -1,41 +1,43 @@
-//! The days of archives, and which archives of past days are to be rewritten.
+//! The days of archives, and the selection of archives of past days to be rewritten.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::operation::{Number, Time};
 use crate::wal::manifest::FileEntry;
 
-/// Archives of a day that are rewritten together.
+/// Archives of one day that are rewritten together.
 #[derive(Debug)]
-pub(in crate::wal) struct Unsettled {
+pub(in crate::wal) struct RewriteGroup {
     pub(super) day: Time,
     pub(super) files: Vec<FileEntry>,
 }
 
-impl Unsettled {
-    /// How many are joined with others.
-    pub(super) fn joined(&self) -> u64 {
+impl RewriteGroup {
+    /// Returns the number of archives that are merged with others.
+    pub(super) fn merged(&self) -> u64 {
         if self.files.len() > 1 { self.files.len() as u64 } else { 0 }
     }
 
-    /// The names of the files.
+    /// Returns the names of the files.
     pub(in crate::wal) fn names(&self) -> impl Iterator<Item = &str> {
         self.files.iter().map(|file| &file.name[..])
     }
 }
 
-/// Returns the archives of past days that are to be rewritten: the several of a day that are not
-/// half full of the `limit` rows that one may hold, together, and each that still has rows which
-/// were deleted. One that is pushed, or about to be, stays as it is. `removed`: files that go
-/// anyway; `deleted`: numbers that the files do not know to be deleted yet.
-pub(in crate::wal) fn unsettled_archives(
+/// Returns the archives of past days that are to be rewritten.
+///
+/// Several archives of a day that are at most half full are merged; `limit` is the number of rows
+/// of a full one. Any other archive is rewritten if it contains deleted rows. `removed` are files
+/// that are removed anyway, and `deleted` numbers whose deletion is only in the journal yet. An
+/// archive with a recorded destination stays as it is.
+pub(in crate::wal) fn archives_to_rewrite(
     files: &[FileEntry],
     removed: &BTreeSet<String>,
     deleted: &[Number],
     today: i64,
     limit: u64,
-) -> Vec<Unsettled> {
-    let mut small: BTreeMap<i64, Unsettled> = BTreeMap::new();
+) -> Vec<RewriteGroup> {
+    let mut small: BTreeMap<i64, RewriteGroup> = BTreeMap::new();
     let mut large = Vec::new();
     for file in files.iter().filter(|file| !removed.contains(&file.name) && file.pushed.is_none()) {
         let Some(day) = file.day.filter(|day| day.day() < today) else { continue };
@@ -43,11 +45,11 @@ pub(in crate::wal) fn unsettled_archives(
             true => {
                 small
                     .entry(day.day())
-                    .or_insert_with(|| Unsettled { day, files: Vec::new() })
+                    .or_insert_with(|| RewriteGroup { day, files: Vec::new() })
                     .files
                     .push(file.clone());
             }
-            false => large.push(Unsettled { day, files: vec![file.clone()] }),
+            false => large.push(RewriteGroup { day, files: vec![file.clone()] }),
         }
     }
     let has_deleted = |file: &FileEntry| {
@@ -57,11 +59,11 @@ pub(in crate::wal) fn unsettled_archives(
     all.filter(|group| group.files.len() > 1 || group.files.iter().any(has_deleted)).collect()
 }
 
-/// The day that each archive counts as: its own, unless the clock was wrong on that day.
+/// Returns the day that counts for the age of each archive: its own, unless the clock was wrong.
 ///
-/// What was completed later in the order of the log cannot be older, so a day that lies before that
-/// of an earlier archive counts as that one; and a day that has not come yet counts as that of the
-/// next archive whose day has, if there is one.
+/// Operations that are later in the log cannot have been completed earlier. An archive whose day is
+/// before that of an earlier archive therefore counts as being of that day. One whose day is in the
+/// future counts as being of the day of the next archive that is not, if there is one.
 pub(in crate::wal) fn days_of_archives(files: &[FileEntry], today: i64) -> BTreeMap<&str, i64> {
     let mut archives: Vec<(&FileEntry, i64)> =
         files.iter().filter_map(|file| Some((file, file.day?.day()))).collect();

@@ -1,9 +1,9 @@
 //! Batches: any number of new operations, logged all or none, in bounded memory.
 //!
-//! What fits one frame becomes one frame. More is written to partitions, a chunk at a time, with
-//! numbers that a synced frame reserved for it; one manifest commits them all. Until then no reader
-//! sees any of it. A batch that is dropped, or whose process dies, leaves nothing but numbers that
-//! are never used.
+//! A small batch is one frame. A larger one is written to partitions, a chunk at a time, with
+//! numbers that a synced frame has reserved; one manifest then commits all of them. Before that, no
+//! reader sees any of its operations. A batch that is dropped, or whose process dies, leaves
+//! nothing but unused numbers.
 
 use super::edit::{CheckpointReport, ManifestEdit};
 use super::preconditions::{BatchPreconditions, Decision};
@@ -26,26 +26,28 @@ use crate::wal::manifest::{FileEntry, Manifest};
 use crate::wal::schema;
 use crate::wal::spool::Staged;
 
-/// Bytes of operations that are held before they go to partitions: what bounds the memory, whatever
-/// they hold.
+/// The number of bytes of operations in memory beyond which they are written to partitions. It
+/// bounds the memory of a batch of large operations.
 const CHUNK_BYTES: usize = 8 << 20;
 
-/// How often reserving numbers is repeated because the journal was recovered meanwhile.
-const RESTARTS: usize = 10;
+/// The number of times that reserving numbers is attempted if the journal is recovered meanwhile.
+const RESERVATION_ATTEMPTS_MAX: usize = 10;
 
-/// New operations on their way into the log. Dropping it abandons them.
+/// New operations that are not logged yet. Dropping the batch discards them.
 #[derive(Debug)]
 pub struct Batch<'w> {
     store: &'w FileStore,
-    /// Not in a partition yet, some with content for the spool.
+    /// The operations that are not in a partition yet, some with content for the spool.
     waiting: Vec<(Logged, Option<Staged>)>,
-    /// Bytes of those as records of a frame.
+    /// Their size in bytes as records of a frame.
     bytes: usize,
+    /// The number of all operations.
     count: u64,
+    /// The partitions of a batch that has outgrown a frame.
     staging: Option<Staging<'w>>,
 }
 
-/// What a committed batch logged. It is durable.
+/// A committed batch. It is durable.
 #[derive(Debug)]
 pub struct Committed {
     /// The ranges of numbers of the new operations, in order.
@@ -53,6 +55,7 @@ pub struct Committed {
     entries: Entries,
 }
 
+/// The receipts of the operations, in memory or in a file.
 #[derive(Debug)]
 enum Entries {
     Frame(Vec<Receipt>),
@@ -66,7 +69,7 @@ impl Committed {
         self.numbers.iter().map(NumberRange::count).sum()
     }
 
-    /// Hands out what was logged, in the order in which it was pushed.
+    /// Calls `take` with the receipt of each operation, in the order in which they were pushed.
     pub fn each<E: From<WalError>>(
         &self,
         mut take: impl FnMut(Receipt) -> Result<(), E>,
@@ -79,16 +82,16 @@ impl Committed {
 }
 
 impl FileStore {
-    /// Begins a batch of new operations. Nothing is written, and no lock taken, before it outgrows
+    /// Begins a batch of new operations. Writes nothing and takes no lock unless the batch outgrows
     /// a frame.
     pub fn batch(&self) -> Batch<'_> {
         Batch { store: self, waiting: Vec::new(), bytes: 0, count: 0, staging: None }
     }
 
-    /// Logs new operations, all or none; durable when this returns.
+    /// Logs new operations, all or none. Durable on return.
     ///
-    /// An operation whose idempotency key is there already is not logged again: that one is
-    /// returned.
+    /// An operation whose idempotency key is already logged is not logged again: the existing one
+    /// is returned.
     pub fn append_new(&self, operations: Vec<Logged>) -> WalResult<Vec<Admitted>> {
         let mut batch = self.batch();
         operations.into_iter().try_for_each(|operation| batch.push(operation))?;
@@ -109,10 +112,10 @@ impl FileStore {
         Ok(admitted)
     }
 
-    /// Reserves this many numbers and revisions. They are never used otherwise. Durable on return.
+    /// Reserves `count` numbers and revisions, and returns the first ones. Durable on return.
     fn reserve_numbers(&self, count: u64) -> WalResult<(Number, Revision)> {
         let payload = Reservation { numbers: count, revisions: count }.encode();
-        for _ in 0..RESTARTS {
+        for _ in 0..RESERVATION_ATTEMPTS_MAX {
             let (first, appended) = {
                 let mut writer = self.journal.lock_writer();
                 let mut note = self.journal.take_lock(&mut writer)?;
@@ -131,15 +134,15 @@ impl FileStore {
             if self.journal.flush_or_recover(&appended)? == Flush::Synced {
                 return Ok(first);
             }
-            // Whether the frame survived the recovery does not matter: its numbers are unused and
-            // stay so.
+            // If the frame survived the recovery, its numbers stay unused. Reserving others is
+            // safe.
         }
-        let moving =
+        let recovered =
             std::io::Error::other("the journal was recovered repeatedly meanwhile; try again");
         Err(WalError::NotLogged(DiskError::new(
             "reserve numbers in",
             &self.layout.journal(),
-            moving,
+            recovered,
         )))
     }
 }
@@ -151,13 +154,16 @@ impl<'w> Batch<'w> {
         self.count
     }
 
-    /// Adds an operation. One that no frame could hold is refused, and the batch goes on without
-    /// it; any other error ends it: nothing of it is logged.
+    /// Adds an operation.
+    ///
+    /// Fails with [`WalError::TooLarge`] if the operation does not fit into a frame; the batch can
+    /// be continued without it. After any other error the batch must be dropped.
     pub fn push(&mut self, operation: Logged) -> WalResult<()> {
         self.push_staged(operation, None)
     }
 
-    /// The same with content that was staged; the stage has to outlive the batch.
+    /// Like [`Batch::push`], for an operation with staged content. The stage must outlive the
+    /// batch.
     pub fn push_staged(&mut self, operation: Logged, staged: Option<Staged>) -> WalResult<()> {
         let (operation_type, backend) =
             (operation.operation_type.clone(), operation.backend.clone());
@@ -189,7 +195,8 @@ impl<'w> Batch<'w> {
         }
     }
 
-    /// Writes all that [`Batch::commit`] has left to name; until then nothing is logged.
+    /// Writes everything but the manifest, so that [`Batch::commit`] takes little time. Nothing is
+    /// logged before the commit.
     pub fn prepare(&mut self) -> WalResult<()> {
         let Some(staging) = &mut self.staging else { return Ok(()) };
         if !self.waiting.is_empty() {
@@ -198,8 +205,8 @@ impl<'w> Batch<'w> {
         staging.publish().map_err(nothing_logged)
     }
 
-    /// Logs all of them: durable when this returns. After an error nothing is logged, unless it is
-    /// `Unconfirmed`.
+    /// Logs all operations. Durable on return. After an error nothing is logged, unless the error
+    /// is [`WalError::Unconfirmed`].
     pub fn commit(mut self) -> WalResult<Committed> {
         self.prepare()?;
         if let Some(staging) = self.staging {
@@ -226,27 +233,30 @@ impl<'w> Batch<'w> {
     }
 }
 
-/// A batch too large for a frame: its partitions so far. Dropping it removes them.
+/// The partitions of a batch that has outgrown a frame. Dropping it removes them, unless it was
+/// committed.
 #[derive(Debug)]
 struct Staging<'w> {
     store: &'w FileStore,
-    /// Names of all files, the one being written included.
+    /// The names of all files, including the one that is being written.
     names: Vec<String>,
     edit: ManifestEdit,
     counter: u64,
+    /// The ranges of the numbers in use.
     numbers: Vec<NumberRange>,
     receipts: Receipts,
     conditions: BatchPreconditions,
-    /// True if its receipts name operations that other processes logged.
+    /// True if a decision relied on transitions of other processes, which may not be durable.
     relies_on_others: bool,
-    /// Content of the partition being written.
+    /// The content of operations in the partition that is being written.
     content: Vec<(OperationId, Staged)>,
-    /// Links in the spool that the batch made.
+    /// The links that the batch created in the spool.
     links: Vec<(OperationId, String)>,
+    /// True once the partitions are renamed into place.
     published: bool,
-    /// From here on the files may be named by a manifest.
+    /// True once a manifest may name the files.
     committing: bool,
-    /// Nobody else writes Parquet files, or sweeps `tmp/`, meanwhile.
+    /// Keeps other processes from writing Parquet files and sweeping `tmp/`.
     _held: HeldLock,
 }
 
@@ -255,11 +265,12 @@ impl<'w> Staging<'w> {
         store.reserve.check_room(0)?;
         let held = store.lock_checkpoint()?;
         for directory in store.layout.directories() {
-            // Their names are made durable by `sweep`, before anything is published in them.
+            // `sweep` makes the names of the directories durable before files are published in
+            // them.
             store.disk.create_dir_if_missing(&directory).map_err(WalError::NotLogged)?;
         }
         {
-            // Makes the log if there is none.
+            // Creates the log if there is none.
             let mut writer = store.journal.lock_writer();
             store.journal.take_lock(&mut writer)?;
             writer.lock.unlock()?;
@@ -287,11 +298,10 @@ impl<'w> Staging<'w> {
         })
     }
 
-    /// Numbers these operations and writes them to partitions in `tmp/`, each flushed before the
-    /// next is made.
+    /// Numbers operations and writes them to partitions in `tmp/`, flushing each one.
     fn stage(&mut self, operations: Vec<(Logged, Option<Staged>)>) -> WalResult<()> {
         let store = self.store;
-        // Those that turn out to be there already do not use theirs.
+        // Operations that turn out to be logged already do not use their numbers.
         let mut free = store.reserve_numbers(operations.len() as u64)?;
         let mut operations = operations.into_iter();
         while operations.len() > 0 {
@@ -307,7 +317,7 @@ impl<'w> Staging<'w> {
             let path = store.layout.staged(&name);
             self.names.push(name.clone());
             store.disk.write_new_synced(&path, &bytes)?;
-            // Content is durable under its name long before a manifest names the operation.
+            // Content is durable before a manifest names the operation.
             store.spool.publish_staged(&self.content)?;
             self.links.extend(self.content.drain(..).map(|(id, staged)| (id, staged.into_name())));
             self.edit.added.extend(FileEntry::describe(name, None, &rows, &bytes));
@@ -315,7 +325,7 @@ impl<'w> Staging<'w> {
         self.receipts.flush()
     }
 
-    /// The rows of one partition. Every operation of the batch is decided on here.
+    /// Returns the rows of one partition. Decides on each operation whether it is logged.
     fn rows(
         &mut self,
         operations: &mut impl ExactSizeIterator<Item = (Logged, Option<Staged>)>,
@@ -330,8 +340,7 @@ impl<'w> Staging<'w> {
             && let Some((mut logged, staged)) = operations.next()
         {
             if logged.has_conditions() {
-                // The decision may depend on what another process logged, which may not be durable
-                // yet.
+                // The decision may rely on a transition of another process that is not durable yet.
                 self.relies_on_others = true;
                 if writer.is_none() {
                     let writer = writer.insert(store.journal.lock_writer());
@@ -354,7 +363,7 @@ impl<'w> Staging<'w> {
             let id = store.journal.new_id(now, rows.len());
             let written = Written { number: *number, id, revision: *revision, deleted: false };
             self.content.extend(staged.map(|staged| (id, staged)));
-            self.conditions.logged(&logged, &written);
+            self.conditions.record(&logged, &written);
             self.receipts.push(&Receipt::new(written, &logged));
             extend(&mut self.numbers, *number);
             let transition = Transition {
@@ -374,11 +383,13 @@ impl<'w> Staging<'w> {
         Ok(rows)
     }
 
-    /// Renames the partitions into place, their names durable. No manifest has them yet.
+    /// Renames the partitions into place, and makes their names durable. No manifest names them
+    /// yet.
     fn publish(&mut self) -> WalResult<()> {
         if !self.published {
             if self.relies_on_others {
-                // What another process logged is promised again by us, so it has to be durable.
+                // This process acknowledges operations of other processes, so these must be
+                // durable.
                 self.store.journal.confirm()?;
             }
             self.store.publish(&self.edit)?;
@@ -396,15 +407,17 @@ impl<'w> Staging<'w> {
         Ok(Committed { numbers, entries: Entries::Files(receipts) })
     }
 
+    /// Commits the partitions with one manifest.
     fn commit_files(&mut self) -> WalResult<()> {
         let store = self.store;
         let mut writer = store.journal.lock_writer();
         let note = store.journal.take_lock(&mut writer).map_err(nothing_logged)?;
         let committed = (|| {
-            self.conditions.still_hold(&writer.view)?;
-            // Whoever sees the operations before the manifest's name is durable must not write
-            // about them: a power cut would take them back. So if we die here, the next writer
-            // makes everything durable first.
+            self.conditions.recheck(&writer.view)?;
+            // Other processes may see the operations before the manifest is durable, and must not
+            // log transitions of them until then: a power cut would undo the batch. If this process
+            // dies here, the mark makes the next writer recover the journal, which makes the
+            // manifest durable.
             store.journal.note_at_work(&writer)?;
             self.committing = true;
             store.replace_manifest(&writer.view, &mut self.edit, None)
@@ -415,12 +428,10 @@ impl<'w> Staging<'w> {
             Err(error) => Err(nothing_logged(error)),
         };
         if !matches!(result, Err(WalError::Unconfirmed { .. })) {
-            // Should this fail, the next writer looks after the journal once more, which does no
-            // harm.
+            // If this fails, the next writer recovers the journal, which does no harm.
             let _ = note::write(writer.lock.file(), &note);
         }
-        // What is committed is committed, whatever becomes of the lock; it ends with us at the
-        // latest.
+        // The batch is committed even if this fails. The lock is released when the process ends.
         let _ = writer.lock.unlock();
         drop(writer);
         tracing::debug!(files = self.names.len(), ok = result.is_ok(), "batch committed");
@@ -443,7 +454,7 @@ impl<'w> Staging<'w> {
 
     fn unconfirmed(&self, error: &WalError) -> WalError {
         let mut ids = Vec::new();
-        // As many as can still be read. The message names the numbers in any case.
+        // If the receipts cannot be read, the message still names the numbers.
         let _ = self.receipts.each(|entry| {
             ids.push(entry.written.id);
             Ok::<(), WalError>(())
@@ -459,11 +470,11 @@ impl<'w> Staging<'w> {
 
 impl Drop for Staging<'_> {
     fn drop(&mut self) {
-        // Files that a manifest may name are left to the next sweep, which knows.
+        // If a manifest may name the files, the next sweep decides.
         if self.committing {
             return;
         }
-        // What cannot be removed now, a sweep will.
+        // A sweep removes what cannot be removed now.
         let content = self.content.drain(..).map(|(id, staged)| (id, staged.into_name()));
         self.links.extend(content);
         let _ = self.store.spool.remove_unknown(&self.links);

@@ -1,5 +1,4 @@
-//! Checkpoints: folding sealed generations into Parquet files, and removing what is no longer
-//! needed.
+//! Checkpoints: sealed generations are folded into Parquet files, and then removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +11,10 @@ use crate::wal::layout::Layout;
 use crate::wal::manifest::{FileEntry, Manifest};
 use crate::wal::read::view::View;
 
-/// Generations folded at a time: what bounds the memory of a checkpoint.
+/// The number of generations that are folded at a time. It bounds the memory of a checkpoint.
 const GENERATIONS_AT_ONCE: usize = 2;
 
-/// Why a checkpoint is due, if it is.
+/// The reason why a checkpoint is due, if it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckpointDue {
     /// The journal is small and young.
@@ -27,8 +26,7 @@ pub enum CheckpointDue {
 }
 
 impl FileStore {
-    /// Runs a checkpoint if one is due and no other process works on the files. For use after
-    /// writes.
+    /// Runs a checkpoint if one is due, and no other process writes files. For use after writes.
     pub fn maintain(&self) -> WalResult<Option<CheckpointReport>> {
         match self.checkpoint_due() {
             CheckpointDue::No => Ok(None),
@@ -36,7 +34,7 @@ impl FileStore {
         }
     }
 
-    /// Folds the whole journal, unless another process works on the files.
+    /// Folds the whole journal, unless another process writes files.
     pub fn checkpoint_if_free(&self) -> WalResult<Option<CheckpointReport>> {
         self.fold_if_free(true)
     }
@@ -50,15 +48,15 @@ impl FileStore {
         Ok(Some(report))
     }
 
-    /// Whether a checkpoint is due, by what this process has seen of the journal; and whether that
-    /// is for its age.
+    /// Returns the reason why a checkpoint is due, judged by the part of the journal that this
+    /// process has read.
     pub fn checkpoint_due(&self) -> CheckpointDue {
         let (bytes, oldest) = self.journal.lock_writer().view.journal_load();
-        let aged = oldest.is_some_and(|oldest| {
+        let is_old = oldest.is_some_and(|oldest| {
             let age = self.clock.now().millis_since(oldest);
             age >= self.options.checkpoint_age_ms || age < -self.options.checkpoint_age_ms
         });
-        match aged {
+        match is_old {
             true => CheckpointDue::Age,
             false if bytes >= self.options.checkpoint_bytes => CheckpointDue::Size,
             false => CheckpointDue::No,
@@ -73,14 +71,16 @@ impl FileStore {
         Ok(report)
     }
 
-    /// Holds `checkpoint.lock`.
+    /// Folds all sealed generations; with `also_open_generation`, the last one too. Holds
+    /// `checkpoint.lock`.
     pub(in crate::wal) fn fold_all(
         &self,
         also_open_generation: bool,
     ) -> WalResult<CheckpointReport> {
         let mut report = CheckpointReport::default();
         for directory in self.layout.directories() {
-            // Their names are made durable by `sweep`, before anything is published in them.
+            // `sweep` makes the names of the directories durable before files are published in
+            // them.
             self.disk.create_dir_if_missing(&directory)?;
         }
         let open_generation = {
@@ -94,7 +94,7 @@ impl FileStore {
             writer.lock.unlock()?;
             note?.generation
         };
-        self.carry_on_adopting()?;
+        self.continue_adopting()?;
         self.sweep(&mut report)?;
         loop {
             let manifest = self.manifest()?;
@@ -110,7 +110,10 @@ impl FileStore {
             let take = sealed.min(GENERATIONS_AT_ONCE);
             if take == 0 {
                 if let Err(error) = self.spool.sweep_spool(open_generation) {
-                    tracing::warn!(%error, "could not look through the spool; the next checkpoint tries again");
+                    tracing::warn!(
+                        %error,
+                        "could not sweep the spool; the next checkpoint tries again"
+                    );
                 }
                 return Ok(report);
             }
@@ -118,7 +121,7 @@ impl FileStore {
         }
     }
 
-    /// Folds all generations before this one.
+    /// Folds the generations up to `last`; `generation` is the one that follows.
     fn fold_before(
         &self,
         manifest: &Manifest,
@@ -129,7 +132,7 @@ impl FileStore {
         let view = View::open_before(self.disk.clone(), self.layout.clone(), generation)?;
         let headers = reader::headers(&*self.disk, &self.layout, generation)?;
         let next = headers.get(&generation).ok_or_else(|| {
-            WalError::damaged(self.layout.generation(generation), None, "its header is gone")
+            WalError::damaged(self.layout.generation(generation), None, "its header is missing")
         })?;
         let mut edit = ManifestEdit {
             folded: Some(Folded {
@@ -140,7 +143,7 @@ impl FileStore {
             }),
             ..ManifestEdit::default()
         };
-        // What is folded is removed afterwards, so it has to be all of it.
+        // The generations are removed afterwards, so all of their transitions must have been read.
         if let Some(damage) = view.damage() {
             return Err(WalError::Damaged(damage.clone()));
         }
@@ -173,8 +176,8 @@ impl FileStore {
         self.remove_replaced(&edit, report)
     }
 
-    /// The new rows of all operations that the journal changed, and the files that lose rows to
-    /// them.
+    /// Returns the new rows of all operations that the journal changed: those for partitions, and
+    /// those for archives by day. Adds the files that lose rows to the edit.
     #[expect(clippy::type_complexity, reason = "one caller; two kinds of rows")]
     fn fold_rows(
         &self,
@@ -221,10 +224,11 @@ impl FileStore {
             }
             entry.superseded.extend(moved);
             entry.count_rows(rows.iter());
-            // A file that lost most of its rows gives up the rest, too; an archive goes only when
-            // nothing of it is left.
-            let may_go = !entry.is_archive() || (entry.live() == 0 && !entry.is_being_pushed());
-            if entry.live() * 2 <= entry.rows && may_go {
+            // A partition that has lost half of its rows is rewritten. An archive is removed only
+            // when it has no rows left.
+            let is_removable =
+                !entry.is_archive() || (entry.live() == 0 && !entry.is_being_pushed());
+            if entry.live() * 2 <= entry.rows && is_removable {
                 rows.into_iter()
                     .filter(|row| !entry.superseded.contains(row.number))
                     .for_each(&mut put);
@@ -242,6 +246,7 @@ impl FileStore {
         }
     }
 
+    /// Stages rows as partitions, merged with small existing ones.
     fn write_partitions(
         &self,
         manifest: &Manifest,
@@ -259,6 +264,7 @@ impl FileStore {
         })
     }
 
+    /// Stages rows of one day as archives, merged with small existing ones of that day.
     fn write_archives(
         &self,
         manifest: &Manifest,
@@ -284,8 +290,9 @@ impl FileStore {
         })
     }
 
-    /// Takes in the newest small files as long as they are no larger than what is there already:
-    /// so the number of files that are not full grows with the logarithm of what was written.
+    /// Adds the rows of the newest small files while these have no more rows than are to be
+    /// written. The number of files that are not full thus grows with the logarithm of the rows
+    /// written.
     fn merge_small_files(
         &self,
         manifest: &Manifest,

@@ -1,4 +1,4 @@
-//! Making a new log: its first manifest, with what the original system left there.
+//! Creating a log: its first manifest, which lists the files of the original system.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::wal::original;
 use crate::wal::reserve::Reserve;
 use crate::wal::spool::check_spooled;
 
-/// The files beside the journal, as the journal's writer needs them.
+/// The implementation of [`LogFiles`]: the files beside the journal, as its writer needs them.
 #[derive(Debug)]
 pub(in crate::wal) struct Foundation {
     pub(in crate::wal) disk: Arc<dyn Disk>,
@@ -24,8 +24,8 @@ pub(in crate::wal) struct Foundation {
 }
 
 impl Foundation {
-    /// What the original system left here, for the manifest of a new log, and how many operations
-    /// that is.
+    /// Returns the files of the original system in this directory, for the manifest of a new log,
+    /// and the number of operations in them.
     fn find_originals(&self) -> WalResult<(Option<Originals>, u64)> {
         let found = original::survey(&*self.disk, &self.layout)?;
         if found.files.is_empty() {
@@ -47,8 +47,7 @@ impl LogFiles for Foundation {
         let header = begin(operations)?;
         let mut manifest = Manifest::new(header.generation, self.clock.now());
         (manifest.revision, manifest.next_number) = (header.revision, header.number);
-        // Nothing that comes along is old enough to be dropped before its owner has had a look at
-        // it.
+        // Automatic cleanups must not prune adopted operations before their owner has seen them.
         manifest.last_cleanup = originals.as_ref().map(|_| self.clock.now());
         manifest.originals = originals;
         manifest.commit(&*self.disk, &self.layout)?;

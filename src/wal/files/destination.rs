@@ -1,15 +1,15 @@
-//! Where archives are pushed to.
+//! The destinations of archives that are pushed.
 
 use crate::operation::{BackendName, Fields, OperationType, Time};
 use crate::wal::manifest::FileEntry;
 
-/// What the idempotency keys of pushes begin with.
+/// The beginning of the idempotency keys of pushes.
 pub(super) const KEY_START: &str = "archive push ";
 
-/// Bytes of such a key, at most.
+/// The largest length of the idempotency key of a push, in bytes.
 const KEY_MAX: usize = 512;
 
-/// Where archives go, and on which backend.
+/// The destination of archives, and the backend that pushes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Push {
     pub(super) prefix: String,
@@ -18,7 +18,7 @@ pub struct Push {
     pub(super) max_retries: u32,
 }
 
-/// Why archives cannot be pushed there.
+/// The reason why archives cannot be pushed to a destination.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadPush {
@@ -28,21 +28,26 @@ pub enum BadPush {
     /// The destination is invalid.
     #[error("archives cannot go to `{}`: {why}", destination.escape_debug())]
     Destination {
-        /// As it was given.
+        /// The destination as it was given.
         destination: String,
-        /// What is wrong with it.
+        /// The reason why it is invalid.
         why: &'static str,
     },
-    /// It would not be what queries see, or not one folder.
-    #[error("`{}` cannot be the name of a host in the history: it takes letters, digits, `.`, `_` and `-`", host.escape_debug())]
+    /// The host name is invalid: it must be a single directory, and readable by queries.
+    #[error(
+        "`{}` cannot be the name of a host in the history: it takes letters, digits, `.`, `_` \
+         and `-`",
+        host.escape_debug()
+    )]
     Host {
-        /// As it was given.
+        /// The host name as it was given.
         host: String,
     },
 }
 
 impl Push {
-    /// Archives of this host, by this backend, to `destination/host=…/date=…/`.
+    /// Returns pushes of the archives of this host, by this backend, to
+    /// `destination/host=…/date=…/`.
     pub fn new(
         destination: &str,
         host: &str,
@@ -69,17 +74,17 @@ impl Push {
         }
     }
 
-    /// The name of this machine in the history.
+    /// Returns the name of this machine in the history.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Who carries them there.
+    /// Returns the backend that pushes the archives.
     pub fn backend(&self) -> &BackendName {
         &self.backend
     }
 
-    /// What is to be done with each.
+    /// Returns the type of the operations that push archives.
     pub fn operation_type() -> OperationType {
         let Ok(upload) = OperationType::new("upload") else {
             unreachable!("it is a type of operation")
@@ -87,39 +92,41 @@ impl Push {
         upload
     }
 
-    /// The parameters of a push, for asking the backend whether it takes such.
+    /// Returns sample parameters of a push, for checking whether the backend accepts them.
     pub fn sample_parameters(&self) -> Fields {
         parameters("/".into(), self.sample())
     }
 
     fn sample(&self) -> String {
-        self.place(Time::from_millis(0), &"x".repeat(40), &"0".repeat(8))
+        self.path_of(Time::from_millis(0), &"x".repeat(40), &"0".repeat(8))
     }
 
-    /// The folder of a day.
+    /// Returns the directory of a day.
     pub(super) fn folder(&self, day: Time) -> String {
         let text = day.to_string();
         let date = text.split('T').next().unwrap_or_default();
         format!("{}/host={}/date={date}/", self.prefix, self.host)
     }
 
-    fn place(&self, day: Time, stem: &str, hash: &str) -> String {
+    fn path_of(&self, day: Time, stem: &str, hash: &str) -> String {
         format!("{}{stem}_{hash}.parquet", self.folder(day))
     }
 
-    /// Where a file goes. Its hash keeps two logs of one host apart, and gives the same bytes the
-    /// same name.
+    /// Returns the destination of a file. Its name contains a hash of the content, so that files of
+    /// two logs of one host differ, and the same content always gets the same name.
     pub(super) fn destination_of(&self, file: &FileEntry, day: Time) -> String {
         let name = file.name.rsplit('/').next().unwrap_or(&file.name);
         let stem = name.split_once(".parquet").map_or(name, |(stem, _)| stem);
-        self.place(day, stem, file.sha256.get(..8).unwrap_or(&file.sha256))
+        self.path_of(day, stem, file.sha256.get(..8).unwrap_or(&file.sha256))
     }
 }
 
+/// Returns the idempotency key of the push to a destination.
 pub(super) fn key_of(destination: &str) -> String {
     format!("{KEY_START}{destination}")
 }
 
+/// Returns the parameters of the operation that pushes a file.
 pub(super) fn parameters(path: String, destination: String) -> Fields {
     [("path".to_owned(), path), ("destination".to_owned(), destination)].into_iter().collect()
 }

@@ -1,4 +1,4 @@
-//! Changing the manifest: files are staged, renamed into place, and named by one new manifest.
+//! Edits of the manifest: files are staged, renamed into place, and then named by one new manifest.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,60 +12,69 @@ use crate::wal::manifest::{FileEntry, Manifest, Unread};
 use crate::wal::read::view::View;
 use crate::wal::schema;
 
-/// An archive holds at most this many partitions' worth of operations.
+/// The capacity of an archive, in multiples of that of a partition.
 pub const ARCHIVE_PARTITIONS: usize = 8;
 
-/// What a checkpoint did.
+/// The result of a checkpoint.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckpointReport {
-    /// Operations whose rows were written.
+    /// The number of operations whose rows were written.
     pub operations: u64,
-    /// Files written.
+    /// The number of files that were written.
     pub files_written: u64,
-    /// Parquet files that were replaced and removed.
+    /// The number of Parquet files that were replaced and removed.
     pub files_removed: u64,
-    /// Generations that were folded and removed.
+    /// The number of generations that were folded and removed.
     pub generations_removed: u64,
-    /// Files set aside in `quarantine/`, relative to the log.
+    /// The files that were moved to `quarantine/`, relative to the log.
     pub quarantined: Vec<String>,
 }
 
-/// Files to add to and take from the manifest.
+/// A change of the manifest.
 #[derive(Debug, Default)]
 pub(in crate::wal) struct ManifestEdit {
     pub(in crate::wal) added: Vec<FileEntry>,
+    /// New entries of files, by name.
     pub(in crate::wal) changed: BTreeMap<String, FileEntry>,
+    /// The names of files that are removed.
     pub(in crate::wal) removed: BTreeSet<String>,
+    /// The generations whose transitions the files hold from now on.
     pub(in crate::wal) folded: Option<Folded>,
-    /// Set when the files added hold what stood in the original's: what of that could not be
-    /// understood.
+    /// Set if the added files hold the operations of the original system: the places in its files
+    /// that could not be read.
     pub(in crate::wal) adopted: Option<Vec<Unread>>,
-    /// Rows that go for good, by file: if the journal has changed one of them meanwhile, its file
+    /// Rows that are deleted, by file. If the journal has changed one of them meanwhile, its file
     /// stays as it is.
-    pub(in crate::wal) dropped: BTreeMap<String, Dropped>,
+    pub(in crate::wal) deleted: BTreeMap<String, DeletedRows>,
 }
 
-/// Rows of a file that go for good.
+/// Rows of a file that are deleted.
 #[derive(Debug, Clone, Default)]
-pub(in crate::wal) struct Dropped {
-    /// Their numbers; empty: all rows of the file.
+pub(in crate::wal) struct DeletedRows {
+    /// Their numbers; empty for all rows of the file.
     pub(in crate::wal) numbers: Vec<Number>,
+    /// The number of completed operations among them.
     pub(in crate::wal) completed: u64,
+    /// The number of failed operations among them.
     pub(in crate::wal) failed: u64,
 }
 
+/// Generations that were folded into Parquet files.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::wal) struct Folded {
-    /// The last generation that was folded; the first one after it is found when the manifest is
-    /// replaced.
+    /// The last one.
     pub(in crate::wal) last: u64,
+    /// The one that follows. It is looked up again when the manifest is replaced.
     pub(in crate::wal) before: u64,
+    /// The last revision in them.
     pub(in crate::wal) revision: Revision,
+    /// The number of the next operation after them.
     pub(in crate::wal) next_number: Number,
 }
 
 impl FileStore {
+    /// Takes `checkpoint.lock`. Returns none if another process holds it.
     pub(in crate::wal) fn try_lock_checkpoint(&self) -> WalResult<Option<HeldLock>> {
         let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Checkpoint)?;
         if !lock.try_lock(&*self.disk)? {
@@ -74,19 +83,21 @@ impl FileStore {
         lock.hold(&*self.disk, &self.options.command, None, self.clock.now()).map(Some)
     }
 
+    /// Takes `checkpoint.lock`, waiting for at most `lock_timeout`.
     pub(in crate::wal) fn lock_checkpoint(&self) -> WalResult<HeldLock> {
         let mut lock = LockFile::open(&*self.disk, &self.layout, LockName::Checkpoint)?;
         lock.lock(&*self.disk, &*self.clock, self.options.lock_timeout)?;
         lock.hold(&*self.disk, &self.options.command, None, self.clock.now())
     }
 
+    /// Reads the manifest. Fails if there is none.
     pub(in crate::wal) fn manifest(&self) -> WalResult<Manifest> {
         Manifest::load(&*self.disk, &self.layout)?.ok_or_else(|| {
             WalError::damaged(self.layout.manifest(), None, "the manifest is missing")
         })
     }
 
-    /// Writes rows to `tmp/`, in files of at most `limit`, each flushed.
+    /// Writes rows to files in `tmp/` of at most `limit` rows each, and flushes them.
     pub(in crate::wal) fn stage(
         &self,
         mut rows: Vec<Operation>,
@@ -107,7 +118,7 @@ impl FileStore {
         Ok(())
     }
 
-    /// Renames staged files into place and makes their names durable.
+    /// Renames staged files into place, and makes their names durable.
     pub(in crate::wal) fn publish(&self, edit: &ManifestEdit) -> WalResult<()> {
         if edit.added.is_empty() {
             return Ok(());
@@ -126,7 +137,8 @@ impl FileStore {
         Ok(())
     }
 
-    /// Replaces the manifest.
+    /// Replaces the manifest. `cleaned_at` is the time of the cleanup that made this edit, if one
+    /// did.
     pub(in crate::wal) fn commit(
         &self,
         edit: &mut ManifestEdit,
@@ -139,7 +151,7 @@ impl FileStore {
         committed
     }
 
-    /// The same, holding `lock`.
+    /// Like [`FileStore::commit`], for a caller that holds `lock`.
     pub(in crate::wal) fn replace_manifest(
         &self,
         view: &View,
@@ -147,7 +159,7 @@ impl FileStore {
         cleaned_at: Option<Time>,
     ) -> WalResult<()> {
         let mut manifest = self.manifest()?;
-        drop_stale_removals(view, &manifest, edit)?;
+        drop_stale_deletions(view, &manifest, edit)?;
         manifest.files.retain(|file| !edit.removed.contains(&file.name));
         for file in &mut manifest.files {
             if let Some(changed) = edit.changed.remove(&file.name) {
@@ -166,7 +178,7 @@ impl FileStore {
             manifest.files.push(file);
         }
         if let Some(folded) = &mut edit.folded {
-            // A recovery may have passed over the generation that followed when folding began.
+            // A recovery may have replaced the generation that followed when folding began.
             let headers = reader::headers(&*self.disk, &self.layout, manifest.first_generation)?;
             let next = reader::successor(&headers, folded.last)
                 .filter(|next| next.revision == folded.revision);
@@ -174,7 +186,7 @@ impl FileStore {
                 WalError::damaged(
                     self.layout.generation(folded.last),
                     None,
-                    "nothing follows what was folded",
+                    "no generation follows the folded ones",
                 )
             })?;
             folded.before = next.generation;
@@ -191,7 +203,7 @@ impl FileStore {
         manifest.commit(&*self.disk, &self.layout)
     }
 
-    /// Removes what the committed manifest no longer names.
+    /// Removes the files and generations that the committed manifest no longer names.
     pub(in crate::wal) fn remove_replaced(
         &self,
         edit: &ManifestEdit,
@@ -213,31 +225,31 @@ impl FileStore {
     }
 }
 
-/// Drops those removals of rows that the journal has changed since they were decided.
-fn drop_stale_removals(view: &View, manifest: &Manifest, edit: &mut ManifestEdit) -> WalResult<()> {
-    if edit.dropped.is_empty() {
+/// Takes deletions out of an edit whose rows the journal has changed since they were decided.
+fn drop_stale_deletions(view: &View, manifest: &Manifest, edit: &mut ManifestEdit) -> WalResult<()> {
+    if edit.deleted.is_empty() {
         return Ok(());
     }
     let files = &manifest.files;
     let mut changed: BTreeSet<Number> =
         view.touched_numbers().filter(|number| !view.is_logged_here(*number)).collect();
-    // Somebody may have logged an operation that waits for one of them.
+    // Another process may have logged an operation that depends on one of the rows.
     for id in view.dependencies()? {
         changed.extend(view.operation_by_id(id)?.map(|operation| operation.number));
     }
-    edit.dropped.retain(|name, dropped| {
-        let hit = match files.iter().find(|file| file.name == *name) {
-            Some(file) if dropped.numbers.is_empty() => changed
+    edit.deleted.retain(|name, deleted| {
+        let is_stale = match files.iter().find(|file| file.name == *name) {
+            Some(file) if deleted.numbers.is_empty() => changed
                 .range(file.numbers.0..=file.numbers.1)
                 .any(|number| file.may_hold_number(*number)),
-            Some(_) => dropped.numbers.iter().any(|number| changed.contains(number)),
+            Some(_) => deleted.numbers.iter().any(|number| changed.contains(number)),
             None => true,
         };
-        if hit {
+        if is_stale {
             edit.removed.remove(name);
             edit.changed.remove(name);
         }
-        !hit
+        !is_stale
     });
     Ok(())
 }

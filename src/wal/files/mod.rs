@@ -1,4 +1,4 @@
-//! What changes the files beside the journal: checkpoints, batches, retention, adoption and pushes.
+//! Changes of the files beside the journal: checkpoints, batches, retention, adoption and pushes.
 //!
 //! Each file uses only those before it: `store`, `create`, `edit`, `sweep`, `adopt`, `checkpoint`,
 //! `receipts`, `preconditions`, `batch`, `archive_days`, `destination`, `push_state`, `retention`,

@@ -1,5 +1,5 @@
-//! Keys and dependencies of a large batch, checked while it is staged and again before it is
-//! committed.
+//! Checks of the idempotency keys and dependencies of a large batch: while it is staged, and again
+//! before it is committed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,30 +12,30 @@ use crate::wal::error::{WalError, WalResult};
 use crate::wal::read::precheck::{DependencyState, same_or_taken};
 use crate::wal::read::view::View;
 
-/// A key, short: of a million, no two are the same.
+/// A truncated hash of a key. A collision among millions of keys is negligibly unlikely.
 type KeyHash = [u8; 16];
 
-/// What a batch has to know of keys and dependencies. Empty for a batch without any.
+/// The idempotency keys and dependencies of a batch. Empty for a batch without any.
 ///
-/// Nobody but the batch writes Parquet files while it runs, so the keys in those are read once.
+/// No other process writes Parquet files meanwhile, so the keys in these are read only once.
 #[derive(Debug, Default)]
 pub struct BatchPreconditions {
-    /// Keys of operations that were there before; none: not read yet.
+    /// The keys that were logged before the batch; none until they are read.
     existing_keys: Option<HashMap<KeyHash, Number>>,
-    /// Keys that the batch logs, with a hash of the work of their operations.
+    /// The keys that the batch logs, each with a hash of the work of its operation.
     batch_keys: HashMap<KeyHash, (u64, Written)>,
-    /// What its operations wait for, and whether that is still to come.
+    /// The dependencies of its operations; true for those that are not completed.
     dependencies: BTreeMap<OperationId, bool>,
 }
 
-/// What becomes of one operation of a batch.
+/// The decision on one operation of a batch.
 #[derive(Debug)]
 pub enum Decision {
-    /// It is logged; what it waited for and is completed has been dropped.
+    /// It is logged, without its completed dependencies.
     New(Box<Logged>),
-    /// Its key is there already, with the same parameters.
+    /// An operation with the same key and the same work is already logged.
     Existing(Box<Operation>),
-    /// The batch already uses its key, with the same parameters.
+    /// The batch already logs an operation with the same key and the same work.
     Duplicate(Written, Box<Logged>),
 }
 
@@ -50,7 +50,7 @@ impl BatchPreconditions {
                 }
                 return Ok(Decision::Duplicate(written.clone(), Box::new(logged)));
             }
-            if let Some(number) = self.keys_before(view)?.get(&hash)
+            if let Some(number) = self.existing_keys(view)?.get(&hash)
                 && let Some(existing) = view.operation(*number)?
             {
                 return same_or_taken(existing, &logged).map(Decision::Existing);
@@ -75,18 +75,18 @@ impl BatchPreconditions {
         Ok(Decision::New(Box::new(logged)))
     }
 
-    /// The batch logs this operation.
-    pub fn logged(&mut self, logged: &Logged, written: &Written) {
+    /// Records an operation that the batch logs.
+    pub fn record(&mut self, logged: &Logged, written: &Written) {
         if let Some(key) = &logged.idempotency_key {
             self.batch_keys.insert(hash_of(key), (work_of(logged), written.clone()));
         }
     }
 
-    /// Whether it all still holds, under `lock`: others may have logged or deleted something
-    /// meanwhile.
+    /// Fails if another process has logged one of the keys meanwhile, or deleted a dependency.
+    /// Called under `lock`.
     ///
-    /// That a dependency has ended since is seen by the drain loop, which looks at all of them.
-    pub fn still_hold(&self, view: &View) -> WalResult<()> {
+    /// A dependency may have ended meanwhile: drain loops check all dependencies.
+    pub fn recheck(&self, view: &View) -> WalResult<()> {
         if !self.batch_keys.is_empty() {
             for (key, number) in view.logged_keys() {
                 if self.batch_keys.contains_key(&hash_of(&key)) && view.operation(number)?.is_some()
@@ -103,12 +103,13 @@ impl BatchPreconditions {
         Ok(())
     }
 
-    fn keys_before(&mut self, view: &View) -> WalResult<&HashMap<KeyHash, Number>> {
+    /// Returns the keys that were logged before the batch.
+    fn existing_keys(&mut self, view: &View) -> WalResult<&HashMap<KeyHash, Number>> {
         if self.existing_keys.is_none() {
             let mut keys = HashMap::new();
             for file in view.files().iter().filter(|file| file.keys > 0) {
                 for row in view.table(file)?.read_all()? {
-                    // One that was deleted may still have its row.
+                    // A deleted operation may still have its row.
                     if view.is_touched(row.number)
                         && view.revision_and_status(row.number, row.id)?.is_none()
                     {
@@ -121,7 +122,7 @@ impl BatchPreconditions {
                     }
                 }
             }
-            // The journal's are later: where a deleted operation had the same key, they count.
+            // Keys in the journal are later, and replace those of deleted operations.
             keys.extend(
                 view.logged_keys().into_iter().map(|(key, number)| (hash_of(&key), number)),
             );
@@ -137,7 +138,7 @@ fn hash_of(key: &str) -> KeyHash {
     hash
 }
 
-/// Returns a hash of what an operation is to do.
+/// Returns a hash of the work of an operation.
 fn work_of(logged: &Logged) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&logged.operation_type, &logged.backend, &logged.parameters).hash(&mut hasher);

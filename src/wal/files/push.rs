@@ -1,29 +1,29 @@
-//! Pushing archives: which of them are ready to leave, where each goes, and the operations that
-//! carry them there.
+//! Pushing archives: logging an operation for each archive that is ready.
 //!
-//! The order of writes, all of it under `checkpoint.lock`: what is completed into archives; marks
-//! into the manifest; operations into the journal. A mark keeps its file as it is until its
-//! operation is completed, so that the operation finds the bytes it was logged for. What is marked
-//! and has no operation is logged again.
+//! Under `checkpoint.lock`, completed operations are written to archives, the destination of each
+//! archive is recorded in the manifest, and only then the operations that push them are logged. An
+//! archive with a recorded destination stays as it is until its push is completed, so that the
+//! operation finds the content for which it was logged. If a process dies in between, the next push
+//! logs the missing operations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::absolute;
 
-use super::archive_days::unsettled_archives;
+use super::archive_days::archives_to_rewrite;
 use super::destination::{Push, key_of, parameters};
 use super::edit::{CheckpointReport, ManifestEdit};
 use super::push_state::{Archive, PushState};
 use super::store::FileStore;
 use crate::operation::{Logged, Number, Operation, OperationId, Source, Status, Time};
-use crate::wal::change::{Change, Written};
+use crate::wal::change::Change;
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::manifest::{FileEntry, Pushed};
 use crate::wal::read::view::View;
 
-/// Operations that are logged in one turn.
-const AT_ONCE: usize = 500;
+/// The number of operations that are logged under one lock.
+const CHUNK_OPERATIONS: usize = 500;
 
-/// An archive that is to be pushed, or on its way.
+/// An archive that is to be pushed, or that is being pushed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PushedArchive {
@@ -31,30 +31,30 @@ pub struct PushedArchive {
     pub name: String,
     /// Any instant of its day.
     pub day: Time,
-    /// Operations in it.
+    /// The number of its operations.
     pub rows: u64,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: u64,
-    /// Where it goes; with a `/` at the end, the folder: it is written rewritten_as first, joined
-    /// with others of its day perhaps.
+    /// Its destination. In a dry run, the directory, with a `/` at the end, if the archive is
+    /// rewritten first.
     pub to: String,
-    /// The operation that pushes it, and its status; none in a dry run.
+    /// The operation that pushes it, with its status; none if it is not logged yet, in a dry run.
     pub operation: Option<PushOperation>,
-    /// Whether that was logged before.
+    /// True if that operation had been logged before.
     pub existing: bool,
-    /// In a dry run, archives with the same number become one first.
+    /// In a dry run, archives with the same number are merged into one first.
     pub together: Option<usize>,
 }
 
-/// The operation that pushes an archive.
+/// An operation that pushes an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PushOperation {
-    /// Number of the operation.
+    /// Its number.
     pub number: Number,
-    /// Id of the operation.
+    /// Its id.
     pub id: OperationId,
-    /// Status of the operation.
+    /// Its status.
     pub status: Status,
 }
 
@@ -64,20 +64,20 @@ impl From<&Operation> for PushOperation {
     }
 }
 
-/// What a push logged, or would log.
+/// The result of a push, or of a dry run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PushReport {
-    /// Archives that are pushed now, and those whose push was logged before and is not completed.
+    /// The archives whose push was logged now, or before and is not completed.
     pub archives: Vec<PushedArchive>,
-    /// Archives that are where they belong.
+    /// The number of archives that are at their destination.
     pub pushed: u64,
-    /// Archives of days that are not over.
+    /// The number of archives whose day is not over.
     pub open: u64,
 }
 
 impl PushReport {
-    /// How many operations were logged, or would be.
+    /// Returns the number of operations that were logged or, in a dry run, would be.
     pub fn logged(&self) -> u64 {
         let (mut logged, mut groups) = (0, BTreeSet::new());
         for archive in self.archives.iter().filter(|archive| !archive.existing) {
@@ -88,10 +88,10 @@ impl PushReport {
 }
 
 impl View {
-    /// What a push would log, by what the files say at this moment; `archive_rows`: the most that
-    /// one archive holds.
+    /// Returns what a push would log in the present state of the files. `archive_rows` is the
+    /// largest number of rows of an archive.
     pub fn plan_push(&self, push: &Push, now: Time, archive_rows: u64) -> WalResult<PushReport> {
-        let groups = unsettled_archives(
+        let groups = archives_to_rewrite(
             self.files(),
             &BTreeSet::new(),
             &self.deleted_numbers(),
@@ -102,25 +102,25 @@ impl View {
             |name: &str| groups.iter().position(|group| group.names().any(|named| named == name));
         let mut report = PushReport::default();
         for archive in self.archives(now, Some(push))? {
-            let rewritten_as =
+            let rewrite =
                 group_of(&archive.file.name).map(|group| (group, push.folder(archive.day)));
-            report.take(&archive, rewritten_as);
+            report.add(&archive, rewrite);
         }
         Ok(report)
     }
 }
 
 impl PushReport {
-    /// `rewritten_as`: the archives with which it is written rewritten_as first, by a number, and
-    /// the folder that it goes to.
-    fn take(&mut self, archive: &Archive, rewritten_as: Option<(usize, String)>) {
+    /// Adds an archive. If it is rewritten first, `rewrite` has the index of its group, and the
+    /// directory of its destination.
+    fn add(&mut self, archive: &Archive, rewrite: Option<(usize, String)>) {
         match &archive.state {
             PushState::Open => self.open += 1,
             PushState::Pushed => self.pushed += 1,
             PushState::Skipped => {}
             PushState::Ready | PushState::Pushing(_) | PushState::Failed(_) => {
                 let operation = archive.state.operation();
-                let (together, folder) = rewritten_as.unzip();
+                let (together, folder) = rewrite.unzip();
                 self.archives.push(PushedArchive {
                     name: archive.file.name.clone(),
                     day: archive.day,
@@ -137,14 +137,13 @@ impl PushReport {
 }
 
 impl FileStore {
-    /// Logs an operation for each archive of a day that is over and that is not pushed yet: durable
-    /// when this returns.
+    /// Logs an operation for each archive of a past day that is not pushed yet. Durable on return.
     pub fn push(&self, push: &Push) -> WalResult<PushReport> {
         let _held = self.reserve.finishing(|| self.lock_checkpoint())?;
         self.push_held(push)
     }
 
-    /// The same, unless another process works on the files.
+    /// Like [`FileStore::push`], but does nothing if another process writes files.
     pub fn push_if_free(&self, push: &Push) -> WalResult<Option<PushReport>> {
         let Some(_held) = self.reserve.finishing(|| self.try_lock_checkpoint())? else {
             return Ok(None);
@@ -156,14 +155,14 @@ impl FileStore {
         let now = self.clock.now();
         self.reserve.finishing(|| {
             let mut report: CheckpointReport = self.fold_all(true)?;
-            self.settle_archives(now.day(), &mut report)
+            self.rewrite_archives(now.day(), &mut report)
         })?;
         self.reserve.keep();
         let archives = self.journal.read(|view| view.archives(now, Some(push)))?;
         let mut report = PushReport::default();
-        archives.iter().for_each(|archive| report.take(archive, None));
+        archives.iter().for_each(|archive| report.add(archive, None));
         if report.logged() > 0 {
-            // Before anything is marked that could not be logged then.
+            // Fails before a destination is recorded for an operation that cannot be logged.
             self.reserve.check_room(0)?;
         }
         self.record_destinations(&archives)?;
@@ -171,7 +170,7 @@ impl FileStore {
         Ok(report)
     }
 
-    /// Writes into the manifest where each archive goes, or that it is there.
+    /// Records the destination of each archive in the manifest, and completed pushes.
     fn record_destinations(&self, archives: &[Archive]) -> WalResult<()> {
         let mut changed = BTreeMap::new();
         for archive in archives {
@@ -187,7 +186,7 @@ impl FileStore {
         if changed.is_empty() {
             return Ok(());
         }
-        // A commit uses its edit up, whether or not it comes about.
+        // A failed commit leaves its edit in an undefined state, so each attempt gets a copy.
         self.reserve.finishing(|| {
             self.commit(
                 &mut ManifestEdit { changed: changed.clone(), ..ManifestEdit::default() },
@@ -196,7 +195,7 @@ impl FileStore {
         })
     }
 
-    /// Logs what nothing carries away yet.
+    /// Logs the operations of archives without a push.
     fn log_pushes(
         &self,
         push: &Push,
@@ -207,24 +206,25 @@ impl FileStore {
         for archive in archives.iter().filter(|archive| archive.state == PushState::Ready) {
             operations.push((archive.file.name.clone(), self.operation_for(push, archive)?));
         }
-        for chunk in operations.chunks(AT_ONCE) {
+        for chunk in operations.chunks(CHUNK_OPERATIONS) {
             let (written, existing) = self.journal.transact(|view| {
                 let (mut changes, mut existing) = (Vec::new(), Vec::new());
                 for (_, logged) in chunk {
-                    // No file gains a row as long as we hold `checkpoint.lock`: the journal alone
-                    // may know the key by now.
+                    // While `checkpoint.lock` is held, a new row can only be in the journal.
                     let number =
                         logged.idempotency_key.as_ref().and_then(|key| view.logged_with_key(key));
-                    let there = number.map(|number| view.operation(number)).transpose()?.flatten();
-                    if there.is_none() {
+                    let logged_before =
+                        number.map(|number| view.operation(number)).transpose()?.flatten();
+                    if logged_before.is_none() {
                         changes.push(Change::New(logged.clone()));
                     }
-                    existing.push(there.as_ref().map(PushOperation::from));
+                    existing.push(logged_before.as_ref().map(PushOperation::from));
                 }
                 Ok((changes, existing))
             })?;
             if existing.iter().any(Option::is_some) {
-                // What another process logged is acknowledged again here, so it has to be durable.
+                // This process acknowledges operations of other processes, so these must be
+                // durable.
                 self.journal.confirm()?;
             }
             let mut written = written.into_iter();
@@ -236,11 +236,9 @@ impl FileStore {
                 };
                 archive.existing = existing.is_some();
                 let logged = || {
-                    written.next().map(|Written { number, id, .. }| PushOperation {
-                        number,
-                        id,
-                        status: Status::Pending,
-                    })
+                    let written = written.next()?;
+                    let (number, id) = (written.number, written.id);
+                    Some(PushOperation { number, id, status: Status::Pending })
                 };
                 archive.operation = existing.or_else(logged);
             }
@@ -248,6 +246,7 @@ impl FileStore {
         Ok(())
     }
 
+    /// Returns the operation that pushes an archive.
     fn operation_for(&self, push: &Push, archive: &Archive) -> WalResult<Logged> {
         let path = self.layout.file(&archive.file.name);
         let refuse = |what: &str| WalError::NotOurs { path: path.clone(), what: what.to_owned() };
@@ -261,7 +260,7 @@ impl FileStore {
         let mut logged =
             Logged::new(Push::operation_type(), push.backend.clone(), parameters, push.max_retries);
         logged.idempotency_key = Some(key);
-        // The archive itself is kept, so nothing of it is copied.
+        // The archive is kept until it is pushed, so it is not copied to the spool.
         logged.source = Some(Source {
             size: metadata.len,
             mtime_ns: metadata.mtime_ns,

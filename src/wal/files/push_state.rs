@@ -1,4 +1,4 @@
-//! How far each archive has come on its way to its destination.
+//! The state of each archive on the way to its destination.
 
 use std::collections::BTreeMap;
 
@@ -10,29 +10,29 @@ use crate::wal::manifest::{FileEntry, Pushed};
 use crate::wal::read::precheck::DependencyState;
 use crate::wal::read::view::View;
 
-/// Operations that push archives, by their destinations.
+/// The operations that push archives, by destination.
 pub(in crate::wal) type Pushes = BTreeMap<String, Operation>;
 
-/// How far an archive has come.
+/// The state of an archive on the way to its destination.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum PushState {
     /// Its day is not over.
     Open,
-    /// It holds nothing but pushes of other archives, or nothing at all any more: it stays here.
+    /// It contains nothing but pushes of other archives, or no rows at all: it is not pushed.
     Skipped,
-    /// Its day is over, and nothing is logged to push it.
+    /// Its day is over, and no push is logged.
     Ready,
     /// Its push is logged, and has not ended.
     Pushing(Box<Operation>),
     /// Its push failed.
     Failed(Box<Operation>),
-    /// It is there.
+    /// It is at its destination.
     Pushed,
 }
 
 impl PushState {
-    /// The word for it.
+    /// Returns the word used in JSON.
     pub fn as_str(&self) -> &'static str {
         match self {
             PushState::Open => "open",
@@ -44,7 +44,7 @@ impl PushState {
         }
     }
 
-    /// The operation that pushes it.
+    /// Returns the operation that pushes it.
     pub fn operation(&self) -> Option<&Operation> {
         match self {
             PushState::Pushing(operation) | PushState::Failed(operation) => Some(operation),
@@ -62,7 +62,7 @@ pub struct Archive {
     pub day: Time,
     /// The destination; none if none is configured, or if the archive is not pushed.
     pub to: Option<String>,
-    /// How far it has come.
+    /// The state of its push.
     pub state: PushState,
 }
 
@@ -89,8 +89,8 @@ impl Archive {
 }
 
 impl View {
-    /// Returns all archives in the order of the log with their states; with `push`, their
-    /// destinations by it.
+    /// Returns all archives in the order of the log, with their states. `push` determines the
+    /// destinations of those that have none yet.
     pub fn archives(&self, now: Time, push: Option<&Push>) -> WalResult<Vec<Archive>> {
         let days = days_of_archives(self.files(), now.day());
         let is_over =
@@ -113,6 +113,8 @@ impl View {
         Ok(archives)
     }
 
+    /// Returns the destination and the state of an archive; `wanted` is its destination by the
+    /// present configuration.
     fn push_state_of(
         &self,
         file: &FileEntry,
@@ -123,9 +125,9 @@ impl View {
         match (&file.pushed, wanted) {
             (Some(pushed), wanted) => {
                 let state = self.state_of_destination(pushed, pushes)?;
-                // What nothing carries there, or could not, may go elsewhere now.
-                let may_turn = matches!(state, PushState::Ready | PushState::Failed(_));
-                match wanted.filter(|wanted| may_turn && *wanted != pushed.to) {
+                // Without a push, or after a failed one, the archive may get another destination.
+                let may_redirect = matches!(state, PushState::Ready | PushState::Failed(_));
+                match wanted.filter(|wanted| may_redirect && *wanted != pushed.to) {
                     Some(to) => Ok((
                         Some(to.clone()),
                         self.state_of_destination(&Pushed { to, done: false }, pushes)?,
@@ -143,7 +145,7 @@ impl View {
         }
     }
 
-    /// The operations that push to these destinations: each file is opened once for all of them.
+    /// Returns the operations that push to these destinations. Opens each file at most once.
     fn pushes_to(&self, destinations: impl Iterator<Item = String>) -> WalResult<Pushes> {
         let mut found = Pushes::new();
         let mut left = BTreeMap::new();
@@ -173,7 +175,7 @@ impl View {
                     let Some(key) = key.filter(|_| !file.superseded.contains(row.number)) else {
                         continue;
                     };
-                    // One that was deleted may still have its row.
+                    // A deleted operation may still have its row.
                     if let (Some(operation), Some(to)) =
                         (self.operation(row.number)?, left.get(key))
                     {
@@ -186,7 +188,8 @@ impl View {
         Ok(found)
     }
 
-    /// The operations of all marks that are not known to be done.
+    /// Returns the operations that push to recorded destinations, except those known to be
+    /// completed.
     pub(in crate::wal) fn marked_pushes(&self) -> WalResult<Pushes> {
         let marks = self.files().iter().filter_map(|file| file.pushed.as_ref());
         self.pushes_to(marks.filter(|pushed| !pushed.done).map(|pushed| pushed.to.clone()))
@@ -207,13 +210,13 @@ impl View {
             DependencyState::Open(id) => {
                 PushState::Pushing(Box::new(self.operation_by_id(id)?.unwrap_or(operation)))
             }
-            // It went on as another one, which was deleted.
+            // It was redirected to an operation that was deleted.
             DependencyState::Unknown => PushState::Failed(Box::new(operation)),
         })
     }
 
-    /// Whether a file that retention would drop has to be kept for a push.
-    pub(in crate::wal) fn must_stay(
+    /// Returns true if an archive that retention would prune must be kept for a push.
+    pub(in crate::wal) fn is_needed_for_push(
         &self,
         file: &FileEntry,
         keep_unpushed: bool,
@@ -225,7 +228,8 @@ impl View {
         }
     }
 
-    /// The entry of a file whose push has been completed since its mark was written.
+    /// Returns the new entry of an archive if its push has been completed since its destination was
+    /// recorded.
     pub(in crate::wal) fn newly_pushed(
         &self,
         file: &FileEntry,
@@ -243,8 +247,8 @@ impl View {
         }))
     }
 
-    /// Whether an archive says nothing but that others were pushed. Pushed itself, it would make
-    /// the next one, day after day, on a log where nothing else happens.
+    /// Returns true if an archive contains nothing but pushes of other archives. Pushing it would
+    /// add another such archive every day, even to an idle log.
     fn holds_only_pushes(&self, file: &FileEntry) -> WalResult<bool> {
         if file.keys < file.live() || file.live() == 0 {
             return Ok(file.live() == 0);

@@ -1,4 +1,4 @@
-//! The receipts of a large batch, kept in an unnamed file until it is committed.
+//! The receipts of a large batch, kept in an unnamed file until they are read.
 
 use std::path::PathBuf;
 
@@ -10,32 +10,32 @@ use crate::wal::change::Written;
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::layout::Layout;
 
-/// Bytes that are read at a time.
+/// The number of bytes that are read at a time.
 const STEP: usize = 256 * 1024;
 
-/// Bytes before a record's path: number, id, revision, kind, whether it existed, status, length of
-/// the path.
+/// The number of bytes of a record before its path: number, id, revision, kind, flags, status,
+/// length of the path.
 const HEAD: usize = 8 + 16 + 8 + 4 + 1 + 1 + 4;
 
-/// Stands for the length of a path that is not there.
+/// The length of the path in a record without one.
 const NO_PATH: u32 = u32::MAX;
 
-/// One operation that a batch logged.
+/// The receipt of one operation of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     /// Its number, id and revision.
     pub written: Written,
     /// Its type.
     pub operation_type: OperationType,
-    /// Where it will be carried out.
+    /// The backend that will execute it.
     pub backend: BackendName,
-    /// The path it concerns, where it concerns one.
+    /// The path in its parameters, if it has one.
     pub path: Option<String>,
     /// Its status.
     pub status: Status,
-    /// Whether it was there before, with the same idempotency key.
+    /// True if it had been logged before, with the same idempotency key.
     pub existing: bool,
-    /// Whether its content is in the spool.
+    /// True if its content is in the spool.
     pub spooled: bool,
 }
 
@@ -68,18 +68,21 @@ impl Receipt {
     }
 }
 
-/// Entries on disk. They vanish with the process, however it ends.
+/// Receipts on disk. The file is removed with the process, however that ends.
 #[derive(Debug, Default)]
 pub struct Receipts {
     file: Option<Box<dyn DiskFile>>,
     path: PathBuf,
+    /// The number of bytes in the file.
     len: u64,
+    /// Records that are not in the file yet.
     unwritten: Vec<u8>,
+    /// The types and backends to which records refer by index.
     kinds: Vec<(OperationType, BackendName)>,
 }
 
 impl Receipts {
-    /// Makes the file in `tmp/` and takes its name away.
+    /// Creates the file in `tmp/`, and removes its name.
     pub fn create(disk: &dyn Disk, layout: &Layout, random: u64) -> WalResult<Receipts> {
         let path = layout.staged(&format!("receipts_{random:016x}"));
         let file = disk.open(&path, Access::CreateNew)?;
@@ -87,7 +90,7 @@ impl Receipts {
         Ok(Receipts { file: Some(file), path, ..Receipts::default() })
     }
 
-    /// Adds an entry; in memory until [`Receipts::flush`].
+    /// Adds a receipt. It is in memory until [`Receipts::flush`].
     pub fn push(&mut self, entry: &Receipt) {
         let known = self
             .kinds
@@ -111,7 +114,7 @@ impl Receipts {
         bytes.extend_from_slice(entry.path.as_deref().unwrap_or_default().as_bytes());
     }
 
-    /// Writes what was added to the file.
+    /// Writes the receipts in memory to the file.
     pub fn flush(&mut self) -> WalResult<()> {
         if let Some(file) = &self.file {
             file.write_at(&self.unwritten, self.len)?;
@@ -121,7 +124,7 @@ impl Receipts {
         Ok(())
     }
 
-    /// Hands out all entries, in order.
+    /// Calls `take` with each receipt, in the order in which they were added.
     pub fn each<E: From<WalError>>(
         &self,
         mut take: impl FnMut(Receipt) -> Result<(), E>,
@@ -138,13 +141,12 @@ impl Receipts {
                 used += len;
             }
             if used == 0 {
-                // The record is longer than what was read; if all was read, it is not what we
-                // wrote.
+                // The record is longer than the buffer or, at the end of the file, cut short.
                 if read < wanted {
                     return Err(WalError::damaged(
                         &self.path,
                         Some(at),
-                        "the list of what was logged is torn",
+                        "the list of receipts is torn",
                     )
                     .into());
                 }
@@ -157,6 +159,7 @@ impl Receipts {
         Ok(())
     }
 
+    /// Decodes the first record. Returns its receipt and its length.
     fn decode(&self, bytes: &[u8]) -> Option<(Receipt, usize)> {
         let number = Number::new(u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?));
         let id = OperationId::from_bytes(bytes.get(8..24)?.try_into().ok()?);
@@ -188,7 +191,7 @@ mod tests {
     use crate::operation::Time;
 
     #[test]
-    fn entries_come_back_in_order_from_a_file_without_a_name() {
+    fn receipts_are_read_back_in_order_from_an_unnamed_file() {
         let disk = Machine::new().process();
         let layout = Layout::new("/");
         disk.create_dir(Path::new("/tmp")).unwrap();
@@ -207,7 +210,7 @@ mod tests {
                 spooled: nth % 5 == 0,
                 operation_type: OperationType::new(["add", "pin"][nth as usize % 2]).unwrap(),
                 backend: BackendName::new("local").unwrap(),
-                // One of them is longer than what is read at a time.
+                // One of them is longer than the buffer.
                 path: (nth % 3 > 0)
                     .then(|| "x".repeat(if nth == 1000 { STEP * 3 } else { nth as usize % 300 })),
             })

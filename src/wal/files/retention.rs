@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::archive_days::{Unsettled, days_of_archives, unsettled_archives};
-use super::edit::{ARCHIVE_PARTITIONS, CheckpointReport, Dropped, ManifestEdit};
+use super::archive_days::{RewriteGroup, archives_to_rewrite, days_of_archives};
+use super::edit::{ARCHIVE_PARTITIONS, CheckpointReport, DeletedRows, ManifestEdit};
 use super::store::FileStore;
 use crate::operation::{Operation, OperationId, State, Status, Time};
 use crate::wal::error::{WalError, WalResult};
@@ -12,57 +12,58 @@ use crate::wal::layout::Layout;
 use crate::wal::manifest::FileEntry;
 use crate::wal::read::view::View;
 
-/// What a cleanup is to drop.
+/// The rules for pruning operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// Completed operations go when they were completed more than this many days ago.
+    /// The number of days after which completed operations are pruned.
     pub max_age_days: u64,
-    /// Whether failed ones of that age go, too.
+    /// True if failed operations of that age are pruned as well.
     pub failed: bool,
-    /// Whether archives stay until they are pushed; those whose push is logged always do.
+    /// True if archives are kept until they are pushed. Those with a logged push always are.
     pub keep_unpushed: bool,
 }
 
-/// What a cleanup drops, or would drop.
+/// The operations that a cleanup pruned or, in a dry run, would prune.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CleanupPlan {
-    /// Archives that are removed as a whole.
+    /// The archives that are removed as a whole.
     pub archives: Vec<PrunedArchive>,
-    /// Completed operations that are dropped from partitions.
+    /// The number of completed operations that are pruned from partitions.
     pub operations: u64,
-    /// Failed operations that are dropped.
+    /// The number of failed operations that are pruned.
     pub failed: u64,
-    /// Operations old enough that stay because others wait for them, with what shares their
-    /// archive.
+    /// The number of operations that are old enough but kept because others depend on them, or on
+    /// an operation in the same archive.
     pub kept: u64,
-    /// Operations old enough that stay because their archive is not pushed yet.
+    /// The number of operations that are old enough but kept because they are not pushed yet.
     pub unpushed: u64,
-    /// Small archives that are joined with others of their day.
+    /// The number of small archives that are merged with others of their day.
     pub joined: u64,
 }
 
-/// An archive that a cleanup removes as a whole.
+/// An archive that a cleanup removes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PrunedArchive {
-    /// Path of the file, relative to the log.
+    /// Its path, relative to the log.
     pub name: String,
-    /// Number of operations in it.
+    /// The number of its operations.
     pub operations: u64,
-    /// Size in bytes.
+    /// Its size in bytes.
     pub bytes: u64,
 }
 
 impl CleanupPlan {
+    /// Counts the operations that an edit deletes from partitions.
     fn count(&mut self, edit: &ManifestEdit) {
-        self.operations = edit.dropped.values().map(|dropped| dropped.completed).sum();
-        self.failed = edit.dropped.values().map(|dropped| dropped.failed).sum();
+        self.operations = edit.deleted.values().map(|rows| rows.completed).sum();
+        self.failed = edit.deleted.values().map(|rows| rows.failed).sum();
     }
 }
 
-/// What decides whether something is old enough.
-struct Age {
+/// The criteria for pruning.
+struct PruneRule {
     /// Days before this one are old.
     oldest_kept: i64,
     /// The day that the clock shows.
@@ -71,14 +72,14 @@ struct Age {
     keep_unpushed: bool,
 }
 
-impl Age {
+impl PruneRule {
     fn is_old(&self, day: i64) -> bool {
         day < self.oldest_kept
     }
 
-    /// Whether a row of a partition goes. Nothing ends before it is logged, whatever the clock said
-    /// then.
-    fn drops(&self, row: &Operation) -> bool {
+    /// Returns true if a row of a partition is pruned. An operation counts as ended no earlier than
+    /// it was logged, in case the clock was wrong.
+    fn prunes(&self, row: &Operation) -> bool {
         match &row.state {
             State::Completed { at, .. } => self.is_old((*at).max(row.logged_at).day()),
             State::Failed { at, .. } => self.failed && self.is_old((*at).max(row.logged_at).day()),
@@ -88,8 +89,8 @@ impl Age {
 }
 
 impl View {
-    /// Returns what a cleanup, which adopts them first, would prune of the original operations;
-    /// `None` without such operations.
+    /// Returns the operations of the original system that a cleanup would prune after adopting
+    /// them; none without such operations.
     pub fn plan_of_originals(&self, max_age_days: u64, now: Time) -> Option<CleanupPlan> {
         let oldest_kept = now.day().saturating_sub(i64::try_from(max_age_days).unwrap_or(i64::MAX));
         let old = |row: &&Operation| match row.state {
@@ -102,136 +103,157 @@ impl View {
 }
 
 impl FileStore {
-    /// Prunes what is old enough by the present clock, or returns what that would be.
+    /// Prunes operations that are old enough by the current time. With `dry_run`, only returns what
+    /// would be pruned.
     pub fn cleanup(&self, retention: Retention, dry_run: bool) -> WalResult<CleanupPlan> {
         let now = self.clock.now();
-        let age = age(retention, now, now);
+        let rule = prune_rule(retention, now, now);
         if dry_run {
             return self.journal.read(|view| {
-                let (mut plan, edit) = self.plan_cleanup(view, &age)?;
+                let (mut plan, edit) = self.plan_cleanup(view, &rule)?;
                 plan.count(&edit);
                 let limit = self.archive_rows() as u64;
                 let (files, deleted) = (view.files(), view.deleted_numbers());
-                let unsettled =
-                    unsettled_archives(files, &edit.removed, &deleted, age.today, limit);
-                plan.joined = unsettled.iter().map(Unsettled::joined).sum();
+                let groups =
+                    archives_to_rewrite(files, &edit.removed, &deleted, rule.today, limit);
+                plan.joined = groups.iter().map(RewriteGroup::merged).sum();
                 Ok(plan)
             });
         }
         let _held = self.reserve.finishing(|| self.lock_checkpoint())?;
-        self.clean_up_on_any_disk(&age)
+        self.prune(&rule)
     }
 
-    /// Prunes what was old enough at the last cleanup, unless another process works on the files.
+    /// Prunes operations that were old enough at the last cleanup, unless another process writes
+    /// files.
     ///
-    /// A clock that jumped ahead thus has to stay there until the next cleanup before anything goes
-    /// because of it.
+    /// A clock that jumps ahead therefore prunes nothing unless it is still ahead at the next
+    /// cleanup.
     pub fn cleanup_if_free(&self, retention: Retention) -> WalResult<Option<CleanupPlan>> {
         let Some(_held) = self.reserve.finishing(|| self.try_lock_checkpoint())? else {
             return Ok(None);
         };
         let now = self.clock.now();
         let last = self.manifest()?.last_cleanup;
-        let believed = last.map_or(Time::from_millis(i64::MIN), |last| last.min(now));
-        self.clean_up_on_any_disk(&age(retention, believed, now)).map(Some)
+        let trusted = last.map_or(Time::from_millis(i64::MIN), |last| last.min(now));
+        self.prune(&prune_rule(retention, trusted, now)).map(Some)
     }
 
-    fn clean_up_on_any_disk(&self, age: &Age) -> WalResult<CleanupPlan> {
-        let plan = self.reserve.finishing(|| self.clean_up(age))?;
+    /// Prunes, releasing the reserve if the disk is full. Holds `checkpoint.lock`.
+    fn prune(&self, rule: &PruneRule) -> WalResult<CleanupPlan> {
+        let plan = self.reserve.finishing(|| self.try_prune(rule))?;
         self.reserve.keep();
         Ok(plan)
     }
 
-    fn clean_up(&self, age: &Age) -> WalResult<CleanupPlan> {
+    /// Folds the journal, removes what the plan prunes, and rewrites archives. Holds
+    /// `checkpoint.lock`.
+    fn try_prune(&self, rule: &PruneRule) -> WalResult<CleanupPlan> {
         let mut report = self.fold_all(true)?;
-        let (mut plan, mut edit) = self.journal.read(|view| self.plan_cleanup(view, age))?;
+        let (mut plan, mut edit) = self.journal.read(|view| self.plan_cleanup(view, rule))?;
         self.commit(&mut edit, Some(self.clock.now()))?;
         self.remove_replaced(&edit, &mut report)?;
         self.spool.sweep_spool_again();
-        plan.archives.retain(|archive| edit.dropped.contains_key(&archive.name));
+        plan.archives.retain(|archive| edit.deleted.contains_key(&archive.name));
         plan.count(&edit);
-        plan.joined = self.settle_archives(age.today, &mut report)?;
+        plan.joined = self.rewrite_archives(rule.today, &mut report)?;
         Ok(plan)
     }
 
-    fn plan_cleanup(&self, view: &View, age: &Age) -> WalResult<(CleanupPlan, ManifestEdit)> {
+    /// Returns the plan of a cleanup, and the edit that carries it out.
+    fn plan_cleanup(
+        &self,
+        view: &View,
+        rule: &PruneRule,
+    ) -> WalResult<(CleanupPlan, ManifestEdit)> {
         let mut plan = CleanupPlan::default();
         let mut edit = ManifestEdit::default();
         let Some(manifest) = view.manifest() else { return Ok((plan, edit)) };
-        let days = days_of_archives(&manifest.files, age.today);
+        let days = days_of_archives(&manifest.files, rule.today);
         let needed = view.dependencies()?;
         let pushes = view.marked_pushes()?;
         for file in &manifest.files {
-            if file.is_archive() {
-                if let Some(entry) = view.newly_pushed(file, &pushes)? {
-                    edit.changed.insert(entry.name.clone(), entry);
-                }
-                if !days.get(file.name.as_str()).is_some_and(|day| age.is_old(*day)) {
-                    continue;
-                }
-                if view.must_stay(file, age.keep_unpushed, &pushes)? {
-                    plan.unpushed += file.live();
-                    continue;
-                }
-                if self.holds_any(view, file, &needed)? {
-                    plan.kept += file.live();
-                    continue;
-                }
+            if !file.is_archive() {
+                self.plan_partition(view, rule, file, &needed, &mut plan, &mut edit)?;
+                continue;
+            }
+            if let Some(entry) = view.newly_pushed(file, &pushes)? {
+                edit.changed.insert(entry.name.clone(), entry);
+            }
+            if !days.get(file.name.as_str()).is_some_and(|day| rule.is_old(*day)) {
+                continue;
+            }
+            if view.is_needed_for_push(file, rule.keep_unpushed, &pushes)? {
+                plan.unpushed += file.live();
+            } else if self.holds_any(view, file, &needed)? {
+                plan.kept += file.live();
+            } else {
                 plan.archives.push(PrunedArchive {
                     name: file.name.clone(),
                     operations: file.live(),
                     bytes: file.bytes,
                 });
                 edit.removed.insert(file.name.clone());
-                edit.dropped.insert(file.name.clone(), Dropped::default());
-                continue;
-            }
-            let ended = file.count_of(Status::Completed)
-                + if age.failed { file.count_of(Status::Failed) } else { 0 };
-            if ended == 0 {
-                continue;
-            }
-            let rows = view.table(file)?.read_all()?;
-            let mut entry = file.clone();
-            let mut gone = Dropped::default();
-            for row in
-                rows.iter().filter(|row| !file.superseded.contains(row.number) && age.drops(row))
-            {
-                // The journal has a newer state: the operation may have been retried.
-                if view.is_touched(row.number) {
-                    continue;
-                }
-                // What no archive holds cannot be pushed before it goes.
-                if age.keep_unpushed && row.status() == Status::Completed {
-                    plan.unpushed += 1;
-                    continue;
-                }
-                if needed.contains(&row.id) {
-                    plan.kept += 1;
-                    continue;
-                }
-                *if row.status() == Status::Failed {
-                    &mut gone.failed
-                } else {
-                    &mut gone.completed
-                } += 1;
-                gone.numbers.push(row.number);
-            }
-            if gone.numbers.is_empty() {
-                continue;
-            }
-            entry.superseded.extend(gone.numbers.iter().copied());
-            edit.dropped.insert(file.name.clone(), gone);
-            entry.count_rows(rows.iter());
-            if entry.live() == 0 {
-                edit.removed.insert(entry.name);
-            } else {
-                edit.changed.insert(entry.name.clone(), entry);
+                edit.deleted.insert(file.name.clone(), DeletedRows::default());
             }
         }
         Ok((plan, edit))
     }
 
+    /// Adds the rows of a partition that are pruned. `needed` are the ids of dependencies.
+    fn plan_partition(
+        &self,
+        view: &View,
+        rule: &PruneRule,
+        file: &FileEntry,
+        needed: &BTreeSet<OperationId>,
+        plan: &mut CleanupPlan,
+        edit: &mut ManifestEdit,
+    ) -> WalResult<()> {
+        let failed = if rule.failed { file.count_of(Status::Failed) } else { 0 };
+        if file.count_of(Status::Completed) + failed == 0 {
+            return Ok(());
+        }
+        let rows = view.table(file)?.read_all()?;
+        let mut deleted = DeletedRows::default();
+        for row in
+            rows.iter().filter(|row| !file.superseded.contains(row.number) && rule.prunes(row))
+        {
+            // The journal has a newer state: the operation may have been retried.
+            if view.is_touched(row.number) {
+                continue;
+            }
+            // Only archives are pushed, and this operation is still in a partition.
+            if rule.keep_unpushed && row.status() == Status::Completed {
+                plan.unpushed += 1;
+                continue;
+            }
+            if needed.contains(&row.id) {
+                plan.kept += 1;
+                continue;
+            }
+            match row.status() {
+                Status::Failed => deleted.failed += 1,
+                _ => deleted.completed += 1,
+            }
+            deleted.numbers.push(row.number);
+        }
+        if deleted.numbers.is_empty() {
+            return Ok(());
+        }
+        let mut entry = file.clone();
+        entry.superseded.extend(deleted.numbers.iter().copied());
+        edit.deleted.insert(file.name.clone(), deleted);
+        entry.count_rows(rows.iter());
+        if entry.live() == 0 {
+            edit.removed.insert(entry.name);
+        } else {
+            edit.changed.insert(entry.name.clone(), entry);
+        }
+        Ok(())
+    }
+
+    /// Returns true if a file contains an operation with one of these ids.
     fn holds_any(
         &self,
         view: &View,
@@ -246,47 +268,49 @@ impl FileStore {
         Ok(inside.any(|id| rows.binary_search_by_key(id, |row| row.id).is_ok()))
     }
 
+    /// Returns the largest number of rows of an archive.
     fn archive_rows(&self) -> usize {
         self.options.partition_size * ARCHIVE_PARTITIONS
     }
 
-    /// Rewrites archives of past days where that merges them or drops deleted rows. Returns how
-    /// many were merged. There is a commit for each group, so that memory stays bounded. Damage
-    /// stops only the group that it is in.
-    pub(in crate::wal) fn settle_archives(
+    /// Rewrites archives of past days if that merges them or drops deleted rows. Returns the number
+    /// of merged archives.
+    ///
+    /// Each group is committed on its own, so that memory stays bounded. A damaged archive stays as
+    /// it is.
+    pub(in crate::wal) fn rewrite_archives(
         &self,
         today: i64,
         report: &mut CheckpointReport,
     ) -> WalResult<u64> {
         let manifest = self.manifest()?;
-        let mut joined = 0;
-        for group in unsettled_archives(
+        let mut merged = 0;
+        for group in archives_to_rewrite(
             &manifest.files,
             &BTreeSet::new(),
             &[],
             today,
             self.archive_rows() as u64,
         ) {
-            match self.write_anew(&group, report) {
-                Ok(()) => joined += group.joined(),
+            match self.rewrite_group(&group, report) {
+                Ok(()) => merged += group.merged(),
                 Err(WalError::Damaged(damage)) => {
                     tracing::warn!(%damage, "an archive stays as it is")
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(joined)
+        Ok(merged)
     }
 
-    fn write_anew(&self, group: &Unsettled, report: &mut CheckpointReport) -> WalResult<()> {
+    fn rewrite_group(&self, group: &RewriteGroup, report: &mut CheckpointReport) -> WalResult<()> {
         let used = self.highest_counter(&self.manifest()?)?;
         let mut counter = used;
         let mut edit = ManifestEdit::default();
         let mut rows = Vec::new();
         for file in &group.files {
             let view = View::open(self.disk.clone(), self.layout.clone())?;
-            // An archived operation changes only by being deleted, and then the journal holds the
-            // tombstone.
+            // An archived operation can only be deleted, and its deletion is in the journal.
             let kept = view.table(file)?.read_all()?;
             rows.extend(kept.into_iter().filter(|row| !file.superseded.contains(row.number)));
             edit.removed.insert(file.name.clone());
@@ -307,10 +331,11 @@ impl FileStore {
     }
 }
 
-fn age(retention: Retention, believed: Time, now: Time) -> Age {
+/// Returns the rule that counts ages up to `trusted`.
+fn prune_rule(retention: Retention, trusted: Time, now: Time) -> PruneRule {
     let days = i64::try_from(retention.max_age_days).unwrap_or(i64::MAX);
-    Age {
-        oldest_kept: believed.day().saturating_sub(days),
+    PruneRule {
+        oldest_kept: trusted.day().saturating_sub(days),
         today: now.day(),
         failed: retention.failed,
         keep_unpushed: retention.keep_unpushed,

@@ -1,4 +1,4 @@
-//! The object that changes the files.
+//! The files beside the journal, as their writers share them.
 
 use std::sync::Arc;
 
@@ -10,8 +10,7 @@ use crate::wal::read::SharedJournal;
 use crate::wal::reserve::Reserve;
 use crate::wal::spool::Spool;
 
-/// The manifest and the files that it names, for changing them. Whoever does so holds
-/// `checkpoint.lock`.
+/// The manifest and the files that it names. They are changed only while `checkpoint.lock` is held.
 #[derive(Debug)]
 pub(in crate::wal) struct FileStore {
     pub(super) disk: Arc<dyn Disk>,

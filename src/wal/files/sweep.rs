@@ -1,4 +1,4 @@
-//! Sweeping: what dead processes left in the folders of the log.
+//! Sweeping: leftovers of dead processes in the directories of the log.
 
 use std::collections::BTreeSet;
 
@@ -11,21 +11,22 @@ use crate::wal::layout::Layout;
 use crate::wal::manifest::Manifest;
 
 impl FileStore {
-    /// Sets aside Parquet files that no manifest names, and what a dead process left in `tmp/`.
+    /// Moves Parquet files that the manifest does not name, and leftovers in `tmp/`, to
+    /// `quarantine/`. Holds `checkpoint.lock`.
     pub(in crate::wal) fn sweep(&self, report: &mut CheckpointReport) -> WalResult<()> {
         let manifest = self.manifest()?;
-        // Its rename may have been the last act of a process that died before making it durable.
+        // A process may have died after renaming the manifest and before making that durable.
         self.disk.sync_dir(self.layout.base())?;
         let originals =
             manifest.originals.iter().flat_map(|originals| &originals.files).map(|file| &file.name);
         let named = manifest.files.iter().map(|file| &file.name).chain(originals);
         let named: BTreeSet<_> = named.map(|name| self.layout.file(name)).collect();
-        // What is set aside may come back after a power cut: then it is set aside again.
+        // A power cut may undo these renames. Then the next sweep repeats them.
         for directory in [self.layout.partitions(), self.layout.archives(), self.layout.tmp()] {
             for entry in self.disk.list(&directory)? {
                 let path = directory.join(&entry.name);
-                // Content that is being copied belongs to a live process; sweeping the spool
-                // removes the rest.
+                // Staged content may belong to a live process. Sweeping the spool removes that of
+                // dead ones.
                 let is_content =
                     entry.name.to_str().and_then(Layout::parse_staged_content).is_some();
                 if entry.kind == FileKind::Directory || named.contains(&path) || is_content {
@@ -45,8 +46,7 @@ impl FileStore {
                 }
             }
         }
-        // Generations before the first one needed are leftovers of a process that died while
-        // removing them.
+        // A process may have died while it removed folded generations.
         for generation in reader::generations(&*self.disk, &self.layout)? {
             if generation < manifest.first_generation {
                 self.disk.remove_if_present(&self.layout.generation(generation))?;
@@ -55,9 +55,9 @@ impl FileStore {
         Ok(())
     }
 
-    /// Removes what this holder of `checkpoint.lock` wrote and did not commit, after the disk
-    /// became full: set aside, it would take the room that the next try needs. `used` is the
-    /// highest counter there was before.
+    /// Removes uncommitted files of this process after the disk became full, since in `quarantine/`
+    /// they would take the space that the next attempt needs. `used` is the highest counter of
+    /// earlier files. Holds `checkpoint.lock`.
     pub(in crate::wal) fn remove_uncommitted(&self, used: u64) {
         let Ok(manifest) = self.manifest() else { return };
         for directory in [self.layout.tmp(), self.layout.partitions(), self.layout.archives()] {
@@ -69,14 +69,14 @@ impl FileStore {
                 let is_ours = Layout::is_numbered(&name)
                     && Layout::counter_of(&name).is_some_and(|counter| counter > used);
                 if is_ours && !is_named {
-                    // What stays, the next sweep sets aside.
+                    // The next sweep moves files that cannot be removed now.
                     let _ = self.disk.remove_file(&path);
                 }
             }
         }
     }
 
-    /// The highest counter that any file name has used.
+    /// Returns the highest counter in the name of any file, past ones included.
     pub(in crate::wal) fn highest_counter(&self, manifest: &Manifest) -> WalResult<u64> {
         let mut highest = manifest.counter;
         for directory in

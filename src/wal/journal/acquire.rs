@@ -1,5 +1,5 @@
-//! Taking `lock`: the writer learns where the journal ends, and recovers it if that cannot be
-//! trusted.
+//! Taking `lock`: a writer checks the recorded end of the journal, and recovers the journal if that
+//! end cannot be trusted.
 
 use super::interfaces::JournalView;
 use super::lock::LockFile;
@@ -24,8 +24,8 @@ impl<V: JournalView> JournalWriter<V> {
         ready
     }
 
-    /// Discards the state of a log whose directory was removed and created again: its lock file is
-    /// another one now.
+    /// Discards the state if the lock file was replaced: a user has removed the log's directory,
+    /// and another process has created the log again.
     fn reset_if_lock_replaced(&self, writer: &mut Writer<V>) -> WalResult<()> {
         if writer.lock.take_replaced() {
             (writer.open, writer.sync) = (None, None);

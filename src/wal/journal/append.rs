@@ -9,7 +9,7 @@ use super::note::{self, AppendNote};
 use super::payload::{NewRecord, PayloadBuilder};
 use super::reader::Position;
 use super::writer::{
-    Appended, GroupedAppend, JournalWriter, OpenGeneration, Outcome, Writer, lock,
+    Appended, GroupedAppend, GroupedOutcome, JournalWriter, OpenGeneration, Writer, lock,
 };
 use crate::disk::{DiskError, DiskFile, DiskResult};
 use crate::operation::{Event, IllegalTransition, Logged, Number};
@@ -31,8 +31,10 @@ pub(in crate::wal) struct NewFrame<'a> {
 }
 
 impl<V: JournalView> JournalWriter<V> {
-    /// Logs one operation, in one frame with those of other threads that wait for the writer: the
-    /// first thread to get it writes for all of them. Durable on return.
+    /// Logs one operation. Durable on return.
+    ///
+    /// The first of several waiting threads to get the writer logs the operations of all of them in
+    /// one frame.
     pub(in crate::wal) fn append_grouped(&self, operation: Logged) -> WalResult<Vec<Written>> {
         let append = Arc::new(GroupedAppend { operation, outcome: Mutex::new(None) });
         lock(&self.queued).push(append.clone());
@@ -43,19 +45,19 @@ impl<V: JournalView> JournalWriter<V> {
                 appends.iter().map(|append| Change::New(append.operation.clone())).collect();
             let result = self.write_once(&mut writer, &mut |_| Ok((changes.clone(), ())));
             let mut written = match &result {
-                Ok((written, _, ())) => written.clone().into_iter(),
+                Ok(decided) => decided.written.clone().into_iter(),
                 Err(_) => Vec::new().into_iter(),
             };
             for (nth, other) in appends.iter().enumerate() {
                 *lock(&other.outcome) = Some(match (&result, written.next()) {
-                    (Ok((_, Some(appended), ())), Some(written)) => {
-                        Outcome::Written(written, appended.clone())
+                    (Ok(Decided { appended: Some(appended), .. }), Some(written)) => {
+                        GroupedOutcome::Written(written, appended.clone())
                     }
-                    (Err(WalError::Unconfirmed { why, ids }), _) => Outcome::Unconfirmed(
+                    (Err(WalError::Unconfirmed { why, ids }), _) => GroupedOutcome::Unconfirmed(
                         why.clone(),
                         ids.get(nth).copied().into_iter().collect(),
                     ),
-                    _ => Outcome::NotWritten,
+                    _ => GroupedOutcome::NotWritten,
                 });
             }
             // The error of a frame with one operation belongs to that operation. If the frame had
@@ -68,14 +70,16 @@ impl<V: JournalView> JournalWriter<V> {
         drop(writer);
         let outcome = lock(&append.outcome).take();
         match outcome {
-            Some(Outcome::Written(written, appended)) => {
+            Some(GroupedOutcome::Written(written, appended)) => {
                 let written = vec![written];
                 if self.wait_until_durable(&appended, &written)? == 1 {
                     return Ok(written);
                 }
             }
-            Some(Outcome::Unconfirmed(why, ids)) => return Err(WalError::Unconfirmed { why, ids }),
-            Some(Outcome::NotWritten) | None => {}
+            Some(GroupedOutcome::Unconfirmed(why, ids)) => {
+                return Err(WalError::Unconfirmed { why, ids });
+            }
+            Some(GroupedOutcome::NotWritten) | None => {}
         }
         let change = Change::New(append.operation.clone());
         self.transact(|_| Ok((vec![change.clone()], ()))).map(|(written, ())| written)
@@ -91,7 +95,7 @@ impl<V: JournalView> JournalWriter<V> {
         mut decide: impl FnMut(&mut V) -> WalResult<(Vec<Change>, T)>,
     ) -> WalResult<(Vec<Written>, T)> {
         for _ in 0..ATTEMPTS_MAX {
-            let (written, appended, result) =
+            let Decided { result, written, appended } =
                 self.write_once(&mut self.lock_writer(), &mut decide)?;
             let Some(appended) = appended else { return Ok((written, result)) };
             match self.wait_until_durable(&appended, &written)? {
@@ -117,19 +121,19 @@ impl<V: JournalView> JournalWriter<V> {
         &self,
         writer: &mut Writer<V>,
         decide: &mut impl FnMut(&mut V) -> WalResult<(Vec<Change>, T)>,
-    ) -> WalResult<(Vec<Written>, Option<Appended>, T)> {
+    ) -> WalResult<Decided<T>> {
         // The frames of other processes are read before the lock is taken, to hold it only briefly.
         if !self.matches_lock_note(writer)? {
             writer.view.catch_up()?;
         }
         let note = self.take_lock(writer)?;
-        // If the files that a flush needs cannot be opened, nothing is written.
+        // Nothing is written if the files that a flush needs cannot be opened.
         let done = self.prepare_flush().and_then(|()| self.append_locked(writer, note, decide));
         let released = writer.lock.unlock();
-        let (written, appended, result) = done?;
+        let decided = done?;
         match released {
-            Err(error) => Err(unconfirmed(&error, written.iter())),
-            Ok(()) => Ok((written, appended, result)),
+            Err(error) => Err(unconfirmed(&error, decided.written.iter())),
+            Ok(()) => Ok(decided),
         }
     }
 
@@ -139,10 +143,10 @@ impl<V: JournalView> JournalWriter<V> {
         writer: &mut Writer<V>,
         mut note: AppendNote,
         decide: &mut impl FnMut(&mut V) -> WalResult<(Vec<Change>, T)>,
-    ) -> WalResult<(Vec<Written>, Option<Appended>, T)> {
+    ) -> WalResult<Decided<T>> {
         let (changes, result) = decide(&mut writer.view)?;
         if changes.is_empty() {
-            return Ok((Vec::new(), None, result));
+            return Ok(Decided { result, written: Vec::new(), appended: None });
         }
         check_distinct(&changes)?;
         let Encoded { payloads, written } = self.encode(&writer.view, &note, &changes)?;
@@ -163,7 +167,7 @@ impl<V: JournalView> JournalWriter<V> {
                 Err(error) => return Err(error),
             }
         }
-        Ok((written, appended, result))
+        Ok(Decided { result, written, appended })
     }
 
     /// Checks changes, and encodes them as the payloads of as few frames as possible.
@@ -330,6 +334,14 @@ impl<V: JournalView> JournalWriter<V> {
     }
 }
 
+/// A decision whose changes are appended, but not durable.
+struct Decided<T> {
+    result: T,
+    written: Vec<Written>,
+    /// The end of the append; none without changes.
+    appended: Option<Appended>,
+}
+
 /// The payloads of frames to be written, and the transitions in them.
 struct Encoded {
     /// Each payload with the number of the next operation that is logged after it.
@@ -358,6 +370,7 @@ enum Found {
     All,
 }
 
+/// Returns the part of `bytes` that the file contains at offset `start`.
 fn bytes_found(file: &dyn DiskFile, bytes: &[u8], start: u64) -> DiskResult<Found> {
     let mut found = vec![0; bytes.len()];
     let read = file.read_at(&mut found, start)?;

@@ -24,11 +24,13 @@ impl<V: JournalView> JournalWriter<V> {
         })
     }
 
+    /// Creates a generation with these frames. Everything but its name is durable on return.
     pub(super) fn create_generation(&self, header: &Header, frames: &[u8]) -> WalResult<()> {
         create_generation(&*self.disk, &self.layout, header, frames)
     }
 
-    /// Continues in a generation that is durable up to `position`. Holds `lock` and `sync.lock`.
+    /// Continues in a generation that is durable up to `position`, its end. Holds `lock` and
+    /// `sync.lock`.
     pub(super) fn begin(
         &self,
         writer: &mut Writer<V>,

@@ -7,6 +7,7 @@ use crate::operation::{
     BackendName, Event, Number, OperationId, OperationType, Revision, Status, Time, Transition,
 };
 
+/// The code of a missing status: before an operation is logged, and after it is deleted.
 const NO_STATUS: u8 = 255;
 
 /// Returns an actor as payloads contain it: cut to 255 bytes.
@@ -108,6 +109,7 @@ impl PayloadBuilder {
     }
 }
 
+/// Returns the code of a status in a record.
 fn status_code(status: Status) -> u8 {
     match status {
         Status::Pending => 0,
@@ -118,8 +120,8 @@ fn status_code(status: Status) -> u8 {
     }
 }
 
-/// The inner option is none for a transition without a status on that side, the outer one for an
-/// invalid code.
+/// Returns the status with this code: the inner option is none for [`NO_STATUS`], the outer one for
+/// an invalid code.
 fn status_of(code: u8) -> Option<Option<Status>> {
     Some(Some(match code {
         0 => Status::Pending,

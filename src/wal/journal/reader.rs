@@ -272,7 +272,7 @@ fn read_whole_frames(
     Ok(())
 }
 
-/// Returns true if only zeros follow an offset: preallocation writes them.
+/// Returns true if only preallocated zeros follow an offset.
 fn is_zero_from(file: &dyn DiskFile, mut at: u64) -> WalResult<bool> {
     let mut buffer = [0; STEP];
     loop {
@@ -301,7 +301,7 @@ fn read_into(file: &dyn DiskFile, buffer: &mut Vec<u8>, offset: u64, len: usize)
 pub struct ReadJournal {
     /// Its generations in order, with the frames of each.
     pub generations: Vec<ReadGeneration>,
-    /// Where it ends.
+    /// Its end.
     pub position: Position,
     /// The durable bytes that can no longer be read, if there are any.
     pub damage: Option<Damage>,
@@ -333,7 +333,7 @@ pub fn read_journal(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<R
         let mut scan = scan_generation(disk, layout, first, &mut headers, &mut position)?;
         let damage = match scan.read.damage.take() {
             Some(damage) => Some(damage),
-            None => judge_end(disk, layout, &headers, &position, &scan)?,
+            None => damage_at_end(disk, layout, &headers, &position, &scan)?,
         };
         let claims = scan.read.frames.iter().map(|frame| frame.synced);
         let synced =
@@ -413,7 +413,7 @@ fn scan_generation(
 
 /// Returns the damage behind the position at which reading a generation ended: durable bytes that
 /// cannot be read, or a successor that does not follow or is missing.
-fn judge_end(
+fn damage_at_end(
     disk: &dyn Disk,
     layout: &Layout,
     headers: &HashMap<u64, Header>,
@@ -543,8 +543,8 @@ fn missing_synced_bytes(path: &Path, readable: u64, synced: u64) -> Option<Damag
     })
 }
 
-/// Returns the offset up to which a note of this boot says that a generation was synced; 0 without
-/// such a note.
+/// Returns the offset up to which a generation was synced according to a note of this boot; 0
+/// without such a note.
 pub fn synced_by_note(disk: &dyn Disk, layout: &Layout, generation: u64) -> WalResult<u64> {
     let note = noted::<SyncNote>(disk, layout, LockName::Sync)?;
     Ok(note

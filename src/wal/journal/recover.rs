@@ -1,4 +1,5 @@
-//! Recovery: if the end of a generation cannot be trusted, its valid rest is copied into a new one.
+//! Recovery: if the end of the journal cannot be trusted, the last generation is ended at its last
+//! byte that is known to be durable, and a new one begins with the valid frames behind it.
 
 use super::format::{self, FrameKind, HEADER_LEN, Header};
 use super::interfaces::JournalView;
@@ -11,10 +12,9 @@ use crate::wal::error::{WalError, WalResult};
 use crate::wal::layout::LockName;
 
 impl<V: JournalView> JournalWriter<V> {
-    /// Ends the last generation at its last byte that is known to be durable, and begins a new one
-    /// with the valid frames behind that. Creates the log if there is none.
+    /// Recovers the journal, or creates the log if there is none. Holds `lock`; takes `sync.lock`.
     ///
-    /// Holds `lock`; takes `sync.lock`. The new generation is durable on return.
+    /// The new generation is durable on return.
     pub(in crate::wal) fn recover(&self, writer: &mut Writer<V>) -> WalResult<AppendNote> {
         for directory in self.layout.directories() {
             // The names of the directories become durable with the new generation, before anything
@@ -30,7 +30,7 @@ impl<V: JournalView> JournalWriter<V> {
         Ok(note)
     }
 
-    /// Recovers the journal. Holds `lock` and `sync.lock`.
+    /// Like [`JournalWriter::recover`], for a caller that holds both locks.
     pub(super) fn recover_locked(
         &self,
         writer: &mut Writer<V>,

@@ -47,6 +47,8 @@ impl<V: JournalView> JournalWriter<V> {
         Ok(rotated)
     }
 
+    /// Flushes the generation, creates the next one, and seals this one. Holds `lock` and
+    /// `sync.lock`.
     fn rotate_locked(
         &self,
         writer: &mut Writer<V>,
@@ -74,8 +76,8 @@ impl<V: JournalView> JournalWriter<V> {
         let sealed = sealed_payload(header.generation);
         let (bytes, _) =
             format::encode_frame(old, FrameKind::Sealed, note.end, note.revision.next(), &sealed);
-        // The seal need not be flushed. Readers of this file notice by it that there is a
-        // successor, whose header records the same end and is durable.
+        // The seal need not be flushed: it only makes readers look for the successor, whose header
+        // records the same end and is durable.
         file.write_at(&bytes, note.end)?;
         self.begin(writer, sync, Position::start_of(&header))
     }

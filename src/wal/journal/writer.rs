@@ -16,7 +16,7 @@ use crate::wal::options::Options;
 /// The number of times that reading starts over when files vanish.
 const RELOADS_MAX: usize = 20;
 
-/// The journal as the threads of one process write it.
+/// The writer of the journal, which the threads of a process share.
 #[derive(Debug)]
 pub(in crate::wal) struct JournalWriter<V> {
     pub(super) disk: Arc<dyn Disk>,
@@ -29,6 +29,7 @@ pub(in crate::wal) struct JournalWriter<V> {
     /// Single operations whose threads wait for `writer`: the next one to get it writes them all.
     pub(super) queued: Mutex<Vec<Arc<GroupedAppend>>>,
     pub(in crate::wal) sync: Mutex<SyncState>,
+    /// Signals that a thread of this process has finished an attempt to flush.
     pub(super) flushed: Condvar,
 }
 
@@ -77,12 +78,12 @@ pub(in crate::wal) struct Flusher {
 pub(super) struct GroupedAppend {
     pub(super) operation: Logged,
     /// The outcome, once another thread has processed it.
-    pub(super) outcome: Mutex<Option<Outcome>>,
+    pub(super) outcome: Mutex<Option<GroupedOutcome>>,
 }
 
 /// The outcome of writing a grouped append.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub(super) enum GroupedOutcome {
     /// It was written, and is not durable yet.
     Written(Written, Appended),
     /// Nothing was written: its thread tries on its own.
@@ -164,6 +165,7 @@ impl<V: JournalView> JournalWriter<V> {
         }
     }
 
+    /// Waits until no other thread writes.
     pub(in crate::wal) fn lock_writer(&self) -> MutexGuard<'_, Writer<V>> {
         lock(&self.writer)
     }

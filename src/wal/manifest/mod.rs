@@ -1,4 +1,4 @@
-//! The manifest: which Parquet files and which generations make up the log.
+//! The manifest: the file that names the Parquet files and the first generation of the log.
 
 mod validate;
 
@@ -16,29 +16,29 @@ use crate::wal::error::{Damage, WalError, WalResult};
 use crate::wal::journal::FORMAT;
 use crate::wal::layout::Layout;
 
-/// What the manifest says of the whole log.
+/// The contents of the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Format version.
+    /// The format version.
     pub format: u64,
-    /// Counter of the newest Parquet file name; never used twice.
+    /// The counter in the newest name of a Parquet file. No counter is used twice.
     pub counter: u64,
     /// The first generation whose transitions the files do not hold.
     pub first_generation: u64,
-    /// Last revision that the files hold.
+    /// The last revision that the files hold.
     pub revision: Revision,
-    /// Number that the first operation logged after `revision` gets.
+    /// The number of the first operation that is logged after `revision`.
     pub next_number: Number,
-    /// When it was written.
+    /// The time at which it was written.
     pub written_at: Time,
-    /// When old archives were last dropped.
+    /// The time of the last cleanup.
     pub last_cleanup: Option<Time>,
-    /// The files.
+    /// The Parquet files.
     pub files: Vec<FileEntry>,
-    /// Files of the original system, from when they are found until they are set aside.
+    /// The files of the original system, from the creation of the log until they are set aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub originals: Option<Originals>,
-    /// What of them could not be understood; the files that were set aside still hold it.
+    /// The places in those files that could not be read. The files set aside still contain them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<Unread>,
 }
@@ -46,7 +46,7 @@ pub struct Manifest {
 /// Files of the original system in the directory of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Originals {
-    /// Whether `files` hold their operations; until then they are part of the log.
+    /// True once Parquet files hold their operations. Until then these files are part of the log.
     pub adopted: bool,
     /// The files.
     pub files: Vec<OriginalFile>,
@@ -55,80 +55,81 @@ pub struct Originals {
 /// A file of the original system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OriginalFile {
-    /// Path, relative to the log.
+    /// The path, relative to the log.
     pub name: String,
-    /// Size.
+    /// The size in bytes.
     pub bytes: u64,
-    /// SHA-256 of all bytes, in hex.
+    /// The SHA-256 of the content in hex.
     pub sha256: String,
 }
 
-/// A place in a file of the original system that could not be understood.
+/// A place in a file of the original system that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unread {
-    /// Path of the file, relative to the log.
+    /// The path of the file, relative to the log.
     pub name: String,
-    /// The first such byte, where that is known.
+    /// The offset of its first byte, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
-    /// What is wrong.
+    /// The reason.
     pub what: String,
 }
 
-/// How many operations of each status, backend and type.
+/// The number of operations of each status, backend and type.
 pub type Counts = BTreeMap<(Status, BackendName, OperationType), u64>;
 
-/// What the manifest says of one Parquet file.
+/// The description of one Parquet file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
-    /// Path, relative to the log.
+    /// The path, relative to the log.
     pub name: String,
-    /// Rows, superseded ones included.
+    /// The number of rows, superseded ones included.
     pub rows: u64,
-    /// Size.
+    /// The size in bytes.
     pub bytes: u64,
-    /// SHA-256 of all bytes, in hex.
+    /// The SHA-256 of the content in hex.
     pub sha256: String,
-    /// First and last id.
+    /// The lowest and the highest id.
     pub ids: (OperationId, OperationId),
-    /// First and last number.
+    /// The lowest and the highest number.
     pub numbers: (Number, Number),
-    /// First and last revision.
+    /// The lowest and the highest revision.
     pub revisions: (Revision, Revision),
-    /// First and last time of logging.
+    /// The earliest and the latest time of logging.
     pub times: (Time, Time),
     /// For archives: any instant of the UTC day on which all its operations were completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub day: Option<Time>,
-    /// How many, without superseded rows.
+    /// The number of rows of each status, backend and type. This and the fields up to `due` leave
+    /// superseded rows out.
     #[serde(with = "counts")]
     pub counts: Counts,
-    /// Rows with an idempotency key.
+    /// The number of rows with an idempotency key.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub keys: u64,
-    /// Rows that wait for other operations.
+    /// The number of waiting rows with dependencies.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub dependents: u64,
-    /// Highest priority among rows that wait.
+    /// The highest priority among waiting rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
-    /// Earliest time at which a waiting row is due.
+    /// The earliest time at which a waiting row is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub due: Option<Time>,
-    /// Numbers of rows that a higher revision elsewhere replaced.
+    /// The numbers of rows that were replaced by a higher revision in another file, or deleted.
     #[serde(default, skip_serializing_if = "NumberSet::is_empty")]
     pub superseded: NumberSet,
-    /// For archives: where it is pushed to. From then on it is never joined with others.
+    /// For archives: the recorded destination. An archive that has one is not merged with others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pushed: Option<Pushed>,
 }
 
-/// Where an archive is pushed to.
+/// The destination of an archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pushed {
     /// The full destination.
     pub to: String,
-    /// Whether it is known to be there; until then the file stays as it is.
+    /// True once the archive is known to be there. Until then the file stays as it is.
     pub done: bool,
 }
 
@@ -137,7 +138,8 @@ fn is_zero(n: &u64) -> bool {
 }
 
 impl FileEntry {
-    /// Describes a file with these operations (at least one), written as `bytes`.
+    /// Returns the description of a file with these operations, encoded as `bytes`; none without an
+    /// operation.
     pub fn describe(
         name: String,
         day: Option<Time>,
@@ -172,7 +174,7 @@ impl FileEntry {
         Some(entry)
     }
 
-    /// Counts the rows that are not superseded: all of the file's operations must be given.
+    /// Counts the rows that are not superseded. `operations` are all rows of the file.
     pub fn count_rows<'a>(&mut self, operations: impl Iterator<Item = &'a Operation>) {
         self.counts.clear();
         (self.keys, self.dependents, self.priority, self.due) = (0, 0, None, None);
@@ -192,56 +194,56 @@ impl FileEntry {
         }
     }
 
-    /// Whether it is an archive.
+    /// Returns true if it is an archive.
     pub fn is_archive(&self) -> bool {
         self.day.is_some()
     }
 
-    /// Whether it is to be sent somewhere, and may not have been yet: until then it stays as it is.
+    /// Returns true if it has a destination where it is not known to be yet.
     pub fn is_being_pushed(&self) -> bool {
         self.pushed.as_ref().is_some_and(|pushed| !pushed.done)
     }
 
-    /// Rows that are not superseded.
+    /// Returns the number of rows that are not superseded.
     pub fn live(&self) -> u64 {
         self.counts.values().sum()
     }
 
-    /// Whether it may hold the live row of this number.
+    /// Returns true if it may hold the live row with this number.
     pub fn may_hold_number(&self, number: Number) -> bool {
         self.numbers.0 <= number && number <= self.numbers.1 && !self.superseded.contains(number)
     }
 
-    /// Live rows of a status.
+    /// Returns the number of live rows with this status.
     pub fn count_of(&self, status: Status) -> u64 {
         self.counts.iter().filter(|((is, _, _), _)| *is == status).map(|(_, n)| n).sum()
     }
 }
 
-/// A set of numbers, kept as ranges.
+/// A set of numbers, stored as ranges.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NumberSet {
     ranges: Vec<(Number, Number)>,
 }
 
 impl NumberSet {
-    /// Whether there is none.
+    /// Returns true if the set is empty.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// How many there are.
+    /// Returns the number of elements.
     pub fn len(&self) -> u64 {
         self.ranges.iter().map(|(first, last)| last.since(*first) + 1).sum()
     }
 
-    /// Whether this number is in it.
+    /// Returns true if the set contains this number.
     pub fn contains(&self, number: Number) -> bool {
         let after = self.ranges.partition_point(|(first, _)| *first <= number);
         after > 0 && self.ranges[after - 1].1 >= number
     }
 
-    /// Whether any number from `first` to `last` is in it.
+    /// Returns true if the set contains a number from `first` to `last`, both included.
     pub fn intersects(&self, first: Number, last: Number) -> bool {
         let after = self.ranges.partition_point(|(_, end)| *end < first);
         self.ranges.get(after).is_some_and(|(begin, _)| *begin <= last)
@@ -252,12 +254,12 @@ impl NumberSet {
         self.ranges.iter().map(|(first, last)| NumberRange { first: *first, last: *last })
     }
 
-    /// All of them, the lowest first.
+    /// Returns the numbers in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = Number> {
         self.ranges.iter().flat_map(|(first, last)| first.through(*last))
     }
 
-    /// Adds a number; those that come in order cost little.
+    /// Adds a number. Numbers in ascending order are added in constant time.
     pub fn insert(&mut self, number: Number) {
         match self.ranges.last_mut() {
             Some((_, last)) if last.checked_add(1) == Some(number) => *last = number,
@@ -267,18 +269,18 @@ impl NumberSet {
         }
     }
 
-    /// Adds numbers.
+    /// Adds numbers in any order.
     pub fn extend(&mut self, numbers: impl IntoIterator<Item = Number>) {
         self.ranges.extend(numbers.into_iter().map(|number| (number, number)));
         self.ranges.sort_unstable();
-        let mut joined: Vec<(Number, Number)> = Vec::with_capacity(self.ranges.len());
+        let mut merged: Vec<(Number, Number)> = Vec::with_capacity(self.ranges.len());
         for (first, last) in self.ranges.drain(..) {
-            match joined.last_mut() {
+            match merged.last_mut() {
                 Some(open) if first <= open.1.saturating_add(1) => open.1 = open.1.max(last),
-                _ => joined.push((first, last)),
+                _ => merged.push((first, last)),
             }
         }
-        self.ranges = joined;
+        self.ranges = merged;
     }
 }
 
@@ -350,12 +352,12 @@ mod counts {
     }
 }
 
-/// SHA-256 in hex.
+/// Returns the SHA-256 of bytes in hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// Bytes in hex.
+/// Returns bytes in hex.
 pub(in crate::wal) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
@@ -365,10 +367,11 @@ pub(in crate::wal) fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// The length of a SHA-256 in hex.
 const HASH_LEN: usize = 64;
 
 impl Manifest {
-    /// The manifest of a log without operations.
+    /// Returns the manifest of a log without operations.
     pub fn new(first_generation: u64, now: Time) -> Manifest {
         Manifest {
             format: u64::from(FORMAT),
@@ -384,9 +387,9 @@ impl Manifest {
         }
     }
 
-    /// Its bytes; the last member is the hash of all before it.
+    /// Returns the encoded manifest. Its last member is the hash of all bytes before it.
     pub fn encode(&self) -> Vec<u8> {
-        // A manifest is plain data with text keys: it can always be written as JSON.
+        // A manifest is plain data with text keys, so it can always be written as JSON.
         let mut bytes = serde_json::to_vec(self).unwrap_or_default();
         bytes.pop();
         let hash = sha256_hex(&bytes);
@@ -394,7 +397,7 @@ impl Manifest {
         bytes
     }
 
-    /// Reads a manifest's bytes; `path` is for messages.
+    /// Decodes and checks a manifest. `path` is for error messages.
     pub fn decode(path: &Path, bytes: &[u8]) -> WalResult<Manifest> {
         #[derive(Deserialize)]
         struct Version {
@@ -402,7 +405,7 @@ impl Manifest {
         }
         let damaged = |what: &str| WalError::damaged(path, None, what);
         let known = u64::from(FORMAT);
-        // The version decides whether the rest means anything to us.
+        // A newer version may have another structure, so its number is checked first.
         if let Ok(Version { format: found }) = serde_json::from_slice(bytes)
             && found > known
         {
@@ -419,11 +422,11 @@ impl Manifest {
             .map_err(|error| damaged(&format!("the manifest cannot be read: {error}")))?;
         manifest
             .check()
-            .map_err(|what| damaged(&format!("the manifest cannot be true: {what}")))?;
+            .map_err(|what| damaged(&format!("the manifest is inconsistent: {what}")))?;
         Ok(manifest)
     }
 
-    /// Reads the log's manifest; none if there is none.
+    /// Reads the manifest of a log; none if there is none.
     pub fn load(disk: &dyn Disk, layout: &Layout) -> WalResult<Option<Manifest>> {
         let path = layout.manifest();
         match disk.read(&path) {
@@ -433,7 +436,7 @@ impl Manifest {
         }
     }
 
-    /// Makes it the log's manifest: durable when this returns.
+    /// Replaces the manifest of the log. Durable on return.
     pub fn commit(&self, disk: &dyn Disk, layout: &Layout) -> WalResult<()> {
         let path = layout.manifest();
         let staged = layout.staged("MANIFEST.json");
@@ -443,7 +446,7 @@ impl Manifest {
         Ok(())
     }
 
-    /// The counts of all files.
+    /// Returns the counts of all files.
     pub fn counts(&self) -> Counts {
         let mut total = Counts::new();
         for (key, n) in self.files.iter().flat_map(|file| &file.counts) {
@@ -454,7 +457,7 @@ impl Manifest {
 }
 
 impl Unread {
-    /// The same as damage, for readers.
+    /// Returns the place as damage.
     pub fn at(&self, layout: &Layout) -> Damage {
         Damage { path: layout.file(&self.name), offset: self.offset, what: self.what.clone() }
     }
@@ -465,7 +468,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_manifest_is_read_back_and_any_change_is_noticed() {
+    fn a_manifest_is_read_back_and_every_flipped_bit_is_found() {
         let mut manifest = Manifest::new(3, Time::from_millis(5));
         manifest.counter = 9;
         let bytes = manifest.encode();
@@ -484,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_is_told_from_damage() {
+    fn a_newer_version_is_distinguished_from_damage() {
         let bytes = br#"{"format":2,"what":"ever"}"#;
         assert!(matches!(
             Manifest::decode(Path::new("m"), bytes),
@@ -493,7 +496,7 @@ mod tests {
     }
 
     #[test]
-    fn number_sets_join_neighbours() {
+    fn number_sets_merge_neighbours() {
         let mut set = NumberSet::default();
         set.extend([4, 5, 9, 7, 6].map(Number::new));
         set.extend([12, 10].map(Number::new));

@@ -1,5 +1,5 @@
-//! Validation of a manifest. Its hash proves that it is as it was written; this, that it was not
-//! written in error.
+//! Validation of a manifest. Its hash proves that it is unchanged since it was written; these
+//! checks, that it was written correctly.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,8 @@ use crate::wal::journal::{COUNT_MAX, FORMAT};
 use crate::wal::layout::Layout;
 
 impl Manifest {
-    /// What in it cannot be, if anything. All else that reads a manifest relies on this.
+    /// Fails, with a description, if the manifest contradicts itself. All other code relies on
+    /// this.
     pub(super) fn check(&self) -> Result<(), String> {
         let counts = [
             ("counter", self.counter),
@@ -18,14 +19,15 @@ impl Manifest {
             ("next_number", self.next_number.get()),
         ];
         if self.format != u64::from(FORMAT) {
-            return Err(format!("`format` is {}, and never was", self.format));
+            return Err(format!("`format` is {}, which never existed", self.format));
         }
         if let Some((name, value)) = counts.into_iter().find(|(_, value)| *value > COUNT_MAX) {
-            return Err(format!("`{name}` is {value}, and never gets that far"));
+            return Err(format!("`{name}` is {value}, above the highest possible value"));
         }
         let mut names = BTreeSet::new();
         for file in &self.files {
-            file.check().map_err(|what| format!("of `{}` it says that {what}", file.name))?;
+            file.check()
+                .map_err(|what| format!("the entry of `{}` is invalid: {what}", file.name))?;
             if !names.insert(&file.name) {
                 return Err(format!("it names `{}` twice", file.name));
             }
@@ -46,7 +48,7 @@ impl FileEntry {
             first <= last
         }
         if !Layout::is_table_name(&self.name) || !Layout::is_numbered(&self.name) {
-            return Err("it is a file of the log, which its name is not".into());
+            return Err("its name is not that of a file of the log".into());
         }
         let ranges = [
             ("ids", ascends(&self.ids)),
@@ -55,18 +57,18 @@ impl FileEntry {
             ("times", ascends(&self.times)),
         ];
         if let Some((name, _)) = ranges.into_iter().find(|(_, fits)| !fits) {
-            return Err(format!("its `{name}` are a range that cannot be"));
+            return Err(format!("its `{name}` are an invalid range"));
         }
-        // Checked, since wild numbers have wild sums.
+        // Sums of invalid numbers may overflow.
         let live = self.counts.values().try_fold(0_u64, |sum, count| sum.checked_add(*count));
         let in_ranges = |sum: u64, (first, last): &(Number, Number)| {
             sum.checked_add(last.since(*first).checked_add(1)?)
         };
-        let gone = self.superseded.ranges.iter().try_fold(0_u64, in_ranges);
-        let rows = live.zip(gone).and_then(|(live, gone)| live.checked_add(gone));
-        // Fewer than rows: a number may be there twice.
+        let superseded = self.superseded.ranges.iter().try_fold(0_u64, in_ranges);
+        let rows = live.zip(superseded).and_then(|(live, superseded)| live.checked_add(superseded));
+        // The sum may be lower than the number of rows, since two rows may have one number.
         if self.rows == 0 || self.rows > COUNT_MAX || rows.is_none_or(|rows| rows > self.rows) {
-            return Err(format!("it has {} rows, and counts others", self.rows));
+            return Err(format!("it has {} rows, which its counts exceed", self.rows));
         }
         if self
             .superseded
@@ -74,13 +76,13 @@ impl FileEntry {
             .iter()
             .any(|(first, last)| *first < self.numbers.0 || *last > self.numbers.1)
         {
-            return Err("rows of it were superseded that it never had".into());
+            return Err("its superseded rows are outside the range of its numbers".into());
         }
         if self.pushed.as_ref().is_some_and(|pushed| !self.is_archive() || pushed.to.is_empty()) {
-            return Err("it is pushed, which only archives are, to a place with a name".into());
+            return Err("only an archive can have a destination, and that cannot be empty".into());
         }
         if live.is_none_or(|live| self.keys.max(self.dependents) > live) {
-            return Err("it has more keys, or more rows that wait for others, than rows".into());
+            return Err("it has more keys or more dependents than rows".into());
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use crate::disk::{Disk, FileKind, Metadata};
 use crate::operation::{
     BackendName, Claim, Failure, FailureClass, Fields, HistoryEntry, Number, Operation,
-    OperationId, OperationType, Outcome, Revision, State, Status, Time, Wait,
+    OperationId, OperationType, Outcome, Revision, State, Status, Time, Wait, defaults,
 };
 use crate::wal::error::{WalError, WalResult};
 use crate::wal::layout::Layout;
@@ -127,17 +127,18 @@ pub fn read_listed(disk: &dyn Disk, layout: &Layout, files: &[OriginalFile]) -> 
     Ok(Rows::of(read.iter().map(|(name, bytes)| (*name, bytes.as_slice()))))
 }
 
-/// All operations of the original files, each once, with the numbers that adoption assigns.
+/// The operations of the original files, without duplicates, with the numbers that adoption
+/// assigns.
 #[derive(Debug, Default)]
 pub struct Rows {
     /// In the order of their numbers, which are dense and start at 1.
     operations: Vec<Operation>,
-    /// Whether each was found in an archive.
+    /// True for each operation that was found in an archive.
     archived: Vec<bool>,
     numbers: HashMap<OperationId, Number>,
     /// The files.
     names: Vec<String>,
-    /// The content that was not understood, at most one entry per file.
+    /// The places that could not be read, at most one per file.
     pub unread: Vec<Unread>,
 }
 
@@ -151,12 +152,12 @@ impl Rows {
             let (operations, unread) = read_file(name, bytes);
             rows.unread.extend(unread);
             for operation in operations {
-                // The original system may leave an id in two files. Archives follow partitions, and
-                // later rows follow earlier ones.
-                let older = newest
+                // The original system may leave an id in two files. Of rows with the same time, the
+                // one read last counts: that in an archive, or the later one in a file.
+                let is_newer = newest
                     .get(&operation.id)
                     .is_none_or(|(known, _)| known.updated_at <= operation.updated_at);
-                if older {
+                if is_newer {
                     newest.insert(operation.id, (operation, archived));
                 }
             }
@@ -211,7 +212,7 @@ impl Rows {
     }
 }
 
-/// The operations of one file, and the content that was not understood.
+/// Returns the operations of one file, and the place that could not be read, if there is one.
 fn read_file(name: &str, bytes: &[u8]) -> (Vec<Operation>, Option<Unread>) {
     let mut found = Found { name, operations: Vec::new(), unread: Vec::new() };
     let mut rest = 0;
@@ -221,9 +222,9 @@ fn read_file(name: &str, bytes: &[u8]) -> (Vec<Operation>, Option<Unread>) {
             found.take(None, row, || format!("row {}", nth + 1));
         }
     }
-    // If a row does not fit the columns, the original system appends JSON to the file as it is.
+    // The original system appends a row that does not fit the columns as a line of JSON.
     let mut at = rest;
-    let mut in_stretch = false;
+    let mut after_damage = false;
     for line in bytes[rest..].split(|byte| *byte == b'\n') {
         let start = at as u64;
         at += line.len() + 1;
@@ -233,16 +234,16 @@ fn read_file(name: &str, bytes: &[u8]) -> (Vec<Operation>, Option<Unread>) {
         match serde_json::from_slice::<Value>(line) {
             Ok(value) => {
                 found.take(Some(start), Ok(value), || format!("the line at byte {start}"));
-                in_stretch = false;
+                after_damage = false;
             }
-            // Binary remains contain line ends at random: they are one piece of damage.
-            Err(error) if !in_stretch => {
+            // Binary remains contain line feeds at random. They are reported once.
+            Err(error) if !after_damage => {
                 let what = match std::str::from_utf8(line) {
                     Ok(_) => format!("the line at byte {start} is not valid JSON: {error}"),
                     Err(_) => "neither Parquet nor JSON".into(),
                 };
                 found.unread.push((Some(start), what));
-                in_stretch = true;
+                after_damage = true;
             }
             Err(_) => {}
         }
@@ -259,6 +260,7 @@ fn read_file(name: &str, bytes: &[u8]) -> (Vec<Operation>, Option<Unread>) {
     (found.operations, unread)
 }
 
+/// The contents of one file.
 struct Found<'a> {
     name: &'a str,
     operations: Vec<Operation>,
@@ -266,6 +268,7 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
+    /// Adds a row, or the reason why it cannot be decoded.
     fn take(
         &mut self,
         offset: Option<u64>,
@@ -292,7 +295,7 @@ fn parquet_part(bytes: &[u8]) -> Option<(usize, Vec<Result<Value, String>>)> {
         .map(|at| at + MAGIC.len())
         .find_map(|end| Some((end, footer::footer(&shared.slice(..end)).ok()?)))?;
     let mut rows = Vec::new();
-    // Group by group, so that a damaged one does not hide the others.
+    // Row groups are read one by one, so that a damaged one does not hide the others.
     for group in 0..metadata.metadata().num_row_groups() {
         let read = footer::caught(|| rows_of_group(shared.slice(..end), metadata.clone(), group));
         rows.extend(read.unwrap_or_else(|what| vec![Err(format!("{UNREADABLE}: {what}"))]));
@@ -423,7 +426,7 @@ pub fn id_of(text: &str) -> OperationId {
 /// The prefix of the idempotency key that keeps an id which is not a UUID.
 pub const KEY_PREFIX: &str = "original:";
 
-/// Returns the id for such a key.
+/// Returns the id for an idempotency key with that prefix.
 pub fn id_of_key(key: &str) -> OperationId {
     id_of(key.strip_prefix(KEY_PREFIX).unwrap_or(key))
 }
@@ -434,6 +437,7 @@ fn renamed(text: &str) -> String {
     "original_".chars().chain(text.chars().map(word)).take(64).collect()
 }
 
+/// A row of the original system.
 struct Row<'a>(&'a Map<String, Value>);
 
 impl Row<'_> {
@@ -478,7 +482,7 @@ fn fields_of(value: Option<&Value>, otherwise: &str) -> Fields {
     }
 }
 
-/// Returns the state of a row. `is_spent`: no retries are left.
+/// Returns the state of a row. `is_spent` is true if no retries are left.
 fn state_of(
     row: &Row<'_>,
     status: Status,
@@ -546,7 +550,7 @@ fn decode(row: &Value, origin: &str) -> Result<Operation, String> {
         BackendName::new(&renamed(&backend_text)).map_err(|error| error.to_string())
     })?;
     let retry_count = row.count("retry_count").unwrap_or(0);
-    let max_retries = row.count("max_retries").unwrap_or(5);
+    let max_retries = row.count("max_retries").unwrap_or(defaults::MAX_RETRIES);
     let state = state_of(&row, status, updated_at, retry_count >= max_retries)?;
     Ok(Operation {
         id: id_of(&id_text),

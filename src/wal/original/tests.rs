@@ -1,4 +1,4 @@
-//! Lenient reading: what is kept, what is told, and what no damage can hide.
+//! Tests of lenient reading: every row is kept or reported, and damage hides no other row.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::wal::schema;
 
 const PARQUET: &[u8] =
     include_bytes!("../../../tests/data/original/mixed/partitions/wal_1735680000_0.parquet");
-/// Every byte would take a minute.
+/// The distance between the bytes that are damaged: trying every byte would take a minute.
 const STRIDE: usize = 3;
 const APPENDED: &[u8] =
     include_bytes!("../../../tests/data/original/appended/partitions/wal_1735700000_0.parquet");
@@ -17,15 +17,23 @@ fn rows(name: &str, bytes: &[u8]) -> Rows {
 }
 
 fn row(changes: Value) -> Value {
-    let mut row = json!({"operation_id": "1715609f-7c74-4c6d-820f-c1e1d0a4e909", "operation_type": "add",
-        "status": "pending", "timestamp": 1000, "updated_at": 2000, "backend": "ipfs", "parameters": {"path": "/x"},
-        "retry_count": 0, "max_retries": 5});
+    let mut row = json!({
+        "operation_id": "1715609f-7c74-4c6d-820f-c1e1d0a4e909",
+        "operation_type": "add",
+        "status": "pending",
+        "timestamp": 1000,
+        "updated_at": 2000,
+        "backend": "ipfs",
+        "parameters": {"path": "/x"},
+        "retry_count": 0,
+        "max_retries": 5,
+    });
     row.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     row
 }
 
-/// What stands in our Parquet is what readers showed before.
-fn check_written(rows: &Rows) {
+/// Fails unless the operations are unchanged after they were written to Parquet and read back.
+fn assert_written(rows: &Rows) {
     use crate::disk::Machine;
     let mut operations = rows.operations().to_vec();
     let bytes = schema::encode(&mut operations).unwrap();
@@ -38,7 +46,7 @@ fn check_written(rows: &Rows) {
 }
 
 #[test]
-fn whatever_a_row_holds_is_the_same_once_written_by_us() {
+fn adopted_operations_are_unchanged_by_writing_them() {
     let long = "x".repeat(300);
     for changes in [
         json!({}),
@@ -47,8 +55,16 @@ fn whatever_a_row_holds_is_the_same_once_written_by_us() {
         json!({"status": "retrying", "next_retry_at": null, "error": null}),
         json!({"status": "failed", "error": "e", "retry_count": 5}),
         json!({"status": "failed", "error": {"code": 5}}),
-        json!({"status": "completed", "completed_at": 1500, "error": "an attempt before", "result": {"cid": "Qm"}}),
-        json!({"status": "completed", "result": {"size": -5, "x": [1], "destination": null, "success": true}}),
+        json!({
+            "status": "completed",
+            "completed_at": 1500,
+            "error": "an attempt before",
+            "result": {"cid": "Qm"},
+        }),
+        json!({
+            "status": "completed",
+            "result": {"size": -5, "x": [1], "destination": null, "success": true},
+        }),
         json!({"status": "completed", "result": "done"}),
         json!({"timestamp": null}),
         json!({"updated_at": null, "timestamp": 1.5e12}),
@@ -69,17 +85,17 @@ fn whatever_a_row_holds_is_the_same_once_written_by_us() {
         let row = row(changes);
         let rows = rows("partitions/x", row.to_string().as_bytes());
         assert_eq!((rows.count(), &rows.unread[..]), (1, &[][..]), "{row}");
-        check_written(&rows);
+        assert_written(&rows);
     }
     for (name, bytes) in [("partitions/a", PARQUET), ("partitions/b", APPENDED)] {
         let rows = rows(name, bytes);
         assert_eq!((rows.count(), rows.unread.len()), (3 + u64::from(name.ends_with('b')), 0));
-        check_written(&rows);
+        assert_written(&rows);
     }
 }
 
 #[test]
-fn what_makes_no_sense_is_told_and_hides_nothing() {
+fn an_invalid_row_is_reported_and_hides_no_other() {
     for (changes, what) in [
         (json!({"status": "queued"}), "unknown status `queued`"),
         (json!({"status": null}), "it has no `status`"),
@@ -91,13 +107,14 @@ fn what_makes_no_sense_is_told_and_hides_nothing() {
         let content = format!("{}\n[]\n{}\n\n", row(changes), row(json!({})));
         let rows = rows("partitions/x", content.as_bytes());
         assert_eq!(rows.count(), 1, "{content}");
-        let told = format!("the line at byte 0: {what} (and 1 more)");
-        assert_eq!((rows.unread[0].offset, rows.unread[0].what.as_str()), (Some(0), told.as_str()));
+        let expected = format!("the line at byte 0: {what} (and 1 more)");
+        let unread = &rows.unread[0];
+        assert_eq!((unread.offset, unread.what.as_str()), (Some(0), expected.as_str()));
     }
 }
 
 #[test]
-fn of_one_id_the_newest_row_counts_and_of_equals_the_archives() {
+fn of_rows_with_one_id_the_newest_or_archived_one_counts() {
     let line = |status: &str, at: i64| row(json!({"status": status, "updated_at": at})).to_string();
     for (first, second, expected) in [
         (line("pending", 5), line("completed", 6), Status::Completed),
@@ -125,10 +142,10 @@ fn numbers_follow_time_then_id() {
     assert_eq!(rows.operation_by_id(id_of("c")).unwrap().number, Number::new(1));
 }
 
-/// A page may be damaged, and nothing checks its bytes: no panic, and what is appended is read all
-/// the same.
+/// Nothing checks the bytes of a page. Damage to them must cause no panic, and the appended lines
+/// must still be read.
 #[test]
-fn damage_at_any_byte_hides_no_line_behind_it() {
+fn damage_at_any_byte_hides_no_appended_line() {
     let lines = APPENDED.len() - APPENDED.iter().rev().position(|byte| *byte == 0).unwrap();
     let begins = lines + APPENDED[lines..].iter().position(|byte| *byte == b'\n').unwrap();
     for at in (0..begins).step_by(STRIDE) {
@@ -146,14 +163,14 @@ fn damage_at_any_byte_hides_no_line_behind_it() {
 }
 
 #[test]
-fn files_of_ours_are_told_from_those_of_the_original() {
+fn our_files_are_distinguished_from_original_ones() {
     let mut operations = rows("partitions/x", PARQUET).operations().to_vec();
     let ours = schema::encode(&mut operations).unwrap();
     assert!(is_ours("wal_1735680000_000001.parquet", &ours));
     assert!(is_ours("x.parquet", &ours));
     assert!(
         is_ours("wal_1735680000_000001.parquet", &ours[..ours.len() - 1]),
-        "one of ours, cut short"
+        "one of this program, truncated"
     );
     assert!(!is_ours("wal_1735680000_0.parquet", PARQUET));
     let tricky = row(json!({"parameters": {"path": FORMAT_KEY}})).to_string();

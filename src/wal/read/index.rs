@@ -1,4 +1,4 @@
-//! The journal's transitions by operation, with no more decoded than their fixed parts.
+//! An index of the journal's transitions by operation. Only their fixed parts are decoded.
 
 use std::collections::btree_map::Entry as MapEntry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,32 +12,34 @@ use crate::wal::journal::reader::{FrameContent, Position, ReadFrame};
 use crate::wal::journal::{Payload, Record};
 use crate::wal::layout::Layout;
 
-/// The text by which the event of an operation with an idempotency key is found without decoding
-/// it.
+/// The text that the encoded event of an operation with an idempotency key contains.
 const KEY_FIELD: &str = "\"idempotency_key\":";
 
 /// The transitions of the journal that were read, by operation.
 #[derive(Debug, Default)]
 pub(super) struct JournalIndex {
     pub(super) position: Option<Position>,
-    /// Revision of the last frame that was applied.
+    /// The revision of the last frame that was applied.
     pub(super) revision: Option<Revision>,
     payloads: Vec<Payload>,
+    /// The operations with transitions in the journal.
     pub(super) touched: BTreeMap<Number, JournalEntry>,
-    /// The numbers of the operations in `touched` by id, computed at the first use.
+    /// The numbers of the operations in `touched` by id, computed on first use.
     ids: OnceLock<HashMap<OperationId, Number>>,
-    /// How many payloads were searched for idempotency keys, and the operations logged with one.
+    /// The number of payloads that were searched for idempotency keys, and the operations found.
     keys: Mutex<(usize, HashMap<String, Number>)>,
     pub(super) kinds: Vec<Kind>,
     pub(super) damage: Option<Damage>,
+    /// The number of bytes of all payloads.
     pub(super) bytes: u64,
+    /// The time of the first transition.
     pub(super) oldest: Option<Time>,
-    /// Operations that changed since the last [`super::view::View::take_changed`]; none while
-    /// everything is read.
+    /// The operations that changed since the last [`super::view::View::take_changed`]; none while
+    /// the whole journal is read.
     pub(super) changed: Option<BTreeSet<Number>>,
 }
 
-/// By how much the journal changes the counts of one type and backend, by status.
+/// The changes to the counts of one type and backend that the journal causes, by status.
 #[derive(Debug)]
 pub(super) struct Kind {
     pub(super) operation_type: OperationType,
@@ -50,9 +52,10 @@ pub(super) struct Kind {
 pub(super) struct JournalEntry {
     pub(super) id: OperationId,
     pub(super) kind: usize,
-    /// None if the operation was deleted.
+    /// Its status after the last transition; none if it was deleted.
     pub(super) status: Option<Status>,
     pub(super) revision: Revision,
+    /// True if the journal contains its first transition, so that no file holds it.
     pub(super) logged: bool,
     first: RecordPosition,
     more: Vec<RecordPosition>,
@@ -64,14 +67,16 @@ impl JournalEntry {
     }
 }
 
+/// The position of a record in the payloads.
 #[derive(Debug, Clone, Copy)]
 struct RecordPosition {
     payload: u32,
     offset: u32,
+    /// Its index in the payload, which determines its revision.
     index: u32,
 }
 
-/// The fields of an operation that the fixed part of its last transition holds.
+/// The fields of an operation that are known without decoding an event.
 #[derive(Debug, Clone)]
 pub struct OperationSummary {
     /// The number.
@@ -80,7 +85,7 @@ pub struct OperationSummary {
     pub id: OperationId,
     /// The status.
     pub status: Status,
-    /// Revision of its last transition.
+    /// The revision of its last transition.
     pub revision: Revision,
     /// The backend.
     pub backend: BackendName,
@@ -91,7 +96,7 @@ impl JournalIndex {
     pub(super) fn apply_frames(&mut self, frames: Vec<ReadFrame>) -> WalResult<()> {
         for frame in frames {
             self.revision = Some(frame.after.revision);
-            // A reservation moves the position alone; its operations appear once their batch is
+            // A reservation changes no operation. Those of its batch are in files once it is
             // committed.
             let FrameContent::Transitions(payload) = frame.content else { continue };
             self.bytes += payload.bytes().len() as u64;
@@ -141,7 +146,7 @@ impl JournalIndex {
         Ok(())
     }
 
-    /// Applies the transitions of an operation to its row, or to nothing if the journal logged it.
+    /// Applies the transitions of an operation to its row; `base` is none if the journal logged it.
     pub(super) fn fold(
         &self,
         layout: &Layout,

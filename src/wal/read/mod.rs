@@ -1,4 +1,4 @@
-//! What a reader sees of the log: manifest, Parquet files and journal as one.
+//! Reading the log: manifest, Parquet files and journal as one.
 
 pub(in crate::wal) mod index;
 pub(in crate::wal) mod precheck;

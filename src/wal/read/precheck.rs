@@ -1,7 +1,6 @@
-//! What has to be looked up before an operation may be logged: its idempotency key, and what it
-//! waits for.
+//! Checks before an operation is logged: its idempotency key and its dependencies.
 //!
-//! All of it is asked under `lock`, so that no other process can log the same key, or end a
+//! Writers make them under `lock`, so that no other process can log the same key, or end a
 //! dependency, in between.
 
 use std::collections::BTreeSet;
@@ -12,19 +11,19 @@ use super::view::View;
 use crate::operation::{Logged, Number, Operation, OperationId, Source, Status};
 use crate::wal::error::{WalError, WalResult};
 
-/// Redirects that are followed; a longer chain is taken to end where this many have been followed.
+/// The number of redirects that are followed. A longer chain counts as ending there.
 const REDIRECTS_MAX: usize = 100;
 
-/// What becomes of an operation that is to be logged.
+/// The decision on an operation that is to be logged.
 #[derive(Debug)]
 pub enum Precheck {
-    /// It is logged; what it waited for and is completed has been dropped.
+    /// It is logged, without its completed dependencies.
     New(Box<Logged>),
-    /// Its key is there already, with the same parameters.
+    /// An operation with the same key and the same work is already logged.
     Existing(Box<Operation>),
 }
 
-/// The operation that has the key of one that is to be logged, if both are the same work.
+/// Returns the operation that already has the key. Fails if its work differs.
 pub(in crate::wal) fn same_or_taken(
     existing: Operation,
     logged: &Logged,
@@ -50,21 +49,21 @@ fn other_content(one: Option<&Source>, other: Option<&Source>) -> bool {
     one.size != other.size || hashes_differ
 }
 
-/// What became of an operation that another one waits for.
+/// The state of an operation on which another one depends.
 #[derive(Debug)]
 pub enum DependencyState {
-    /// It is completed, or what it went on as is.
+    /// It is completed, or the operation to which it was redirected is.
     Done,
-    /// It has not ended; this is the operation that has to end, it or what it went on as.
+    /// It has not ended. The id is that of the operation to wait for, with redirects followed.
     Open(OperationId),
     /// It has failed.
     Failed(Box<Operation>),
-    /// There is no such operation.
+    /// It does not exist.
     Unknown,
 }
 
 impl View {
-    /// The operation with this idempotency key.
+    /// Returns the operation with this idempotency key.
     pub fn operation_by_key(&self, key: &str) -> WalResult<Option<Operation>> {
         if let Some(number) = self.logged_with_key(key)
             && let Some(operation) = self.operation(number)?
@@ -79,7 +78,7 @@ impl View {
                     row.idempotency_key.as_deref() == Some(key)
                         && !file.superseded.contains(row.number)
                 });
-                // One that was deleted may still have its row.
+                // A deleted operation may still have its row.
                 for row in with_key {
                     if let Some(operation) = self.operation(row.number)? {
                         return Ok(Some(operation));
@@ -90,7 +89,7 @@ impl View {
         Ok(None)
     }
 
-    /// What became of an operation, redirects followed.
+    /// Returns the state of a dependency, with redirects followed.
     pub fn dependency_state(&self, id: OperationId) -> WalResult<DependencyState> {
         let mut at = id;
         for _ in 0..REDIRECTS_MAX {
@@ -107,7 +106,8 @@ impl View {
         Ok(DependencyState::Open(at))
     }
 
-    /// Who waits for one of these operations: what is waited for, and the number of who waits.
+    /// Returns the waiting operations that depend on one of these: the id of the dependency, and
+    /// the number of the dependent.
     pub fn dependents_of(
         &self,
         ids: &BTreeSet<OperationId>,
@@ -116,7 +116,7 @@ impl View {
         self.visit(
             Order::OldestFirst,
             |file| file.dependents > 0,
-            |glimpse| glimpse.status.is_waiting(),
+            |summary| summary.status.is_waiting(),
             |operation| {
                 let waits = operation.status().is_waiting();
                 let for_ours = operation.depends_on.iter().filter(|id| waits && ids.contains(id));
@@ -127,13 +127,13 @@ impl View {
         Ok(found)
     }
 
-    /// All operations that something waits for.
+    /// Returns all operations on which waiting ones depend.
     pub fn dependencies(&self) -> WalResult<BTreeSet<OperationId>> {
         let mut found = BTreeSet::new();
         self.visit(
             Order::OldestFirst,
             |file| file.dependents > 0,
-            |glimpse| glimpse.status.is_waiting(),
+            |summary| summary.status.is_waiting(),
             |operation| {
                 if operation.status().is_waiting() {
                     found.extend(operation.depends_on);
@@ -141,7 +141,7 @@ impl View {
                 ControlFlow::Continue(())
             },
         )?;
-        // What was redirected is waited for as what it went on as.
+        // A dependency on a redirected operation is one on its replacement, too.
         let mut left: Vec<OperationId> = found.iter().copied().collect();
         while let Some(id) = left.pop() {
             if let Some(next) =

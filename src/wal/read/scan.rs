@@ -1,4 +1,4 @@
-//! Walking through operations in order, opening no more files than needed.
+//! Visiting operations in the order of their numbers, without opening more files than needed.
 
 use std::collections::BinaryHeap;
 use std::ops::ControlFlow;
@@ -12,7 +12,7 @@ use crate::wal::manifest::FileEntry;
 use crate::wal::original::Rows;
 use crate::wal::schema::Table;
 
-/// In which order operations are visited.
+/// The order in which operations are visited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// By number, highest first.
@@ -25,10 +25,10 @@ impl View {
     /// Visits operations in the order of their numbers until the visitor breaks.
     ///
     /// Opens only files for which `wanted_file` returns true, and decodes only those operations of
-    /// the journal for which `wanted` does. The visitor still has to check each operation itself.
+    /// the journal for which `wanted` does. The visitor must still check each operation.
     ///
-    /// A damaged file hides its own rows and nothing else: the error comes after all other
-    /// operations.
+    /// The rows of a damaged file are left out. Its error is returned after all other operations
+    /// have been visited.
     pub fn visit(
         &self,
         order: Order,
@@ -39,7 +39,8 @@ impl View {
         self.visit_between((Number::ZERO, Number::MAX), order, wanted_file, wanted, visitor)
     }
 
-    /// Visits the operations with these numbers, the last one included: for walks in portions.
+    /// Like [`View::visit`], for the operations with numbers from the first to the last one, both
+    /// included.
     pub fn visit_between(
         &self,
         numbers: (Number, Number),
@@ -58,7 +59,7 @@ impl View {
     }
 }
 
-/// The operations of files, journal and original's files in one order.
+/// An iterator that merges the operations of files, journal and files of the original system.
 struct Merge<'a> {
     view: &'a View,
     numbers: (Number, Number),
@@ -67,12 +68,13 @@ struct Merge<'a> {
     damage: Option<Damage>,
 }
 
-/// What is still to be visited, with the first number that it may hold.
+/// A source that is still to be visited. Its key sorts by the first number that it may hold.
 struct Item<'a> {
     key: (Number, bool),
     source: Source<'a>,
 }
 
+/// A source of operations.
 enum Source<'a> {
     File(&'a FileEntry),
     Group(&'a FileEntry, Arc<Table>, usize),
@@ -117,8 +119,8 @@ impl<'a> Merge<'a> {
         if !self.overlaps((first, last)) {
             return;
         }
-        // The heap returns the largest key first. What still holds rows comes before rows of the
-        // same number.
+        // The heap returns the largest key first. A file or row group precedes a row with the same
+        // number, since it may hold that number as well.
         let holds_rows = matches!(source, Source::File(_) | Source::Group(..));
         let key = match self.order {
             Order::NewestFirst => last,

@@ -1,4 +1,4 @@
-//! The Parquet files that the manifest names: opening them, and the row groups decoded last.
+//! Opening the Parquet files that the manifest names, and caching their row groups.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use crate::wal::layout::Layout;
 use crate::wal::manifest::FileEntry;
 use crate::wal::schema::Table;
 
-/// Decoded row groups that are kept.
+/// The number of row groups in the cache.
 const CACHED_GROUPS: usize = 4;
 
 /// The row groups decoded last.
@@ -19,12 +19,13 @@ pub(super) struct GroupCache {
     groups: Mutex<Vec<CachedGroup>>,
 }
 
+/// The rows of one row group.
 #[derive(Debug)]
 struct CachedGroup {
     file: String,
     group: usize,
     rows: Arc<Vec<Operation>>,
-    /// Where the rows are that nothing superseded.
+    /// The indices of rows that are not superseded.
     live: HashMap<Number, usize>,
 }
 
@@ -33,12 +34,14 @@ impl GroupCache {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// The live row of a number, if its group was decoded lately.
+    /// Returns the live row with this number, if its row group is cached: the rows of the group,
+    /// and the index of the row.
     pub(super) fn row(&self, number: Number) -> Option<(Arc<Vec<Operation>>, usize)> {
         let cache = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         cache.iter().find_map(|entry| Some((entry.rows.clone(), *entry.live.get(&number)?)))
     }
 
+    /// Returns the rows of a row group, decoding them unless they are cached.
     pub(super) fn group(
         &self,
         file: &FileEntry,
@@ -62,10 +65,11 @@ impl GroupCache {
     }
 }
 
-/// Opens a file that the manifest names, which has to be as the manifest says.
+/// Opens a file that the manifest names. Fails if its content differs from that in the manifest.
 ///
-/// `is_named`: whether the manifest that names it is still the current one. A file is removed only
-/// once no manifest names it, so a named one that does not exist is damage.
+/// `is_named` returns true if the manifest that names the file is still the current one. A file is
+/// removed only after a new manifest no longer names it, so a named one that does not exist is
+/// damage.
 pub(super) fn open(
     disk: &dyn Disk,
     layout: &Layout,
@@ -74,14 +78,14 @@ pub(super) fn open(
 ) -> WalResult<Table> {
     let path = layout.file(&file.name);
     let table = match Table::open(disk, &path, &file.sha256) {
-        Err(gone) if gone.is_vanished() && is_named()? => {
+        Err(error) if error.is_vanished() && is_named()? => {
             Err(WalError::damaged(&path, None, "the file is missing"))
         }
         other => other,
     }?;
     let rows: u64 = table.groups().iter().map(|group| group.rows as u64).sum();
     if rows != file.rows {
-        let what = format!("the file has {rows} rows; the manifest says {}", file.rows);
+        let what = format!("the file has {rows} rows, but the manifest has {}", file.rows);
         return Err(WalError::damaged(path, None, what));
     }
     Ok(table)

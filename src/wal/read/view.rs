@@ -18,10 +18,10 @@ use crate::wal::manifest::{Counts, FileEntry, Manifest};
 use crate::wal::original::{self, Rows};
 use crate::wal::schema::Table;
 
-/// How often a reader starts over when files vanish under it.
-const ATTEMPTS: usize = 20;
+/// The number of times that a reader starts over when other processes remove files.
+const ATTEMPTS_MAX: usize = 20;
 
-/// The log at one moment; [`View::catch_up`] moves it on.
+/// The state of the log at one moment. [`View::catch_up`] brings it up to date.
 #[derive(Debug)]
 pub struct View {
     disk: Arc<dyn Disk>,
@@ -29,38 +29,40 @@ pub struct View {
     base: Option<Base>,
     journal: JournalIndex,
     cache: GroupCache,
-    /// The operations of the original system, as long as its files are part of the log, and whether
-    /// any of that is damaged.
+    /// The operations of the original system while its files are part of the log, and their damage.
     originals: Option<(Rows, Option<Damage>)>,
-    /// Generations from this one on are left out.
+    /// The generation from which on the journal is ignored.
     before: u64,
 }
 
+/// The manifest that was read.
 #[derive(Debug)]
 struct Base {
     manifest: Arc<Manifest>,
+    /// The metadata of its file, by which a newer manifest is recognized.
     seen: Metadata,
 }
 
-/// How [`View::catch_up`] got to the present state.
+/// The way in which [`View::catch_up`] brought a view up to date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CatchUp {
-    /// New frames of the journal were applied, or nothing was written.
+    /// New frames of the journal were applied, if there were any.
     Advanced,
-    /// The files changed, so everything was read again.
+    /// The files had changed, so the whole log was read again.
     Reloaded,
 }
 
-/// What reading on in the journal led to.
+/// The result of reading new frames of the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NewFrames {
+    /// All of them were applied.
     Applied,
-    /// A recovery ended a generation before the place that was read up to.
+    /// A recovery ended a generation before the position up to which it was read.
     Diverged,
 }
 
 impl View {
-    /// Reads the log; one that does not exist is an empty one.
+    /// Reads the log. A log that does not exist is read as an empty one.
     pub fn open(disk: Arc<dyn Disk>, layout: Layout) -> WalResult<View> {
         View::open_before(disk, layout, u64::MAX)
     }
@@ -78,15 +80,14 @@ impl View {
         Ok(view)
     }
 
-    /// Reads everything again.
+    /// Discards the state, and reads the whole log again.
     pub fn reload(&mut self) -> WalResult<()> {
         for attempt in 1.. {
             match self.load_once() {
                 Ok(()) if self.journal.damage.is_none() => return Ok(()),
-                // What looks like damage may be a writer in the middle of its work: a second look
-                // decides.
+                // A write in progress may look like damage, so the log is read again.
                 Ok(()) | Err(WalError::Damaged(_)) if attempt < 3 => {}
-                Err(error) if error.is_vanished() && attempt < ATTEMPTS => {}
+                Err(error) if error.is_vanished() && attempt < ATTEMPTS_MAX => {}
                 other => return other,
             }
         }
@@ -107,7 +108,7 @@ impl View {
         let manifest = Manifest::decode(&path, &file.read_to_end_from(0)?)?;
         if let Some(originals) = manifest.originals.as_ref().filter(|originals| !originals.adopted)
         {
-            self.take_originals(original::read_listed(
+            self.set_originals(original::read_listed(
                 &*self.disk,
                 &self.layout,
                 &originals.files,
@@ -115,7 +116,7 @@ impl View {
         }
         let journal =
             match reader::read_journal(&*self.disk, &self.layout, manifest.first_generation) {
-                // Readers show what they can: here, the files.
+                // The files are still readable.
                 Err(WalError::Damaged(damage)) => {
                     self.journal.damage = Some(damage);
                     self.base = Some(Base { manifest: Arc::new(manifest), seen });
@@ -134,8 +135,7 @@ impl View {
             self.journal.apply_frames(generation.frames)?;
         }
         self.journal.changed = Some(BTreeSet::new());
-        // The journal may have moved on with a manifest that came after the one we read: start over
-        // with that.
+        // If the manifest was replaced meanwhile, the journal may belong to the new one.
         match self.is_current()? {
             true => Ok(()),
             false => Err(WalError::Disk(crate::disk::DiskError::new(
@@ -146,7 +146,7 @@ impl View {
         }
     }
 
-    /// Whether the manifest still is the one that was read.
+    /// Returns true if the manifest has not been replaced since it was read.
     fn is_current(&self) -> WalResult<bool> {
         match self.disk.metadata(&self.layout.manifest()) {
             Ok(seen) => Ok(self.base.as_ref().is_some_and(|base| base.seen == seen)),
@@ -155,13 +155,13 @@ impl View {
         }
     }
 
-    fn take_originals(&mut self, rows: Rows) {
+    fn set_originals(&mut self, rows: Rows) {
         let damage = rows.unread.first().map(|unread| unread.at(&self.layout));
         self.originals = Some((rows, damage));
     }
 
-    /// A log without a manifest: nothing there is fine, and so is what the original system wrote;
-    /// frames or our Parquet files are not.
+    /// Checks a directory without a manifest. Files of the original system are read; frames or
+    /// Parquet files of this program are damage.
     fn check_absent(&mut self) -> WalResult<()> {
         let manifest = self.layout.manifest();
         for (generation, header) in reader::headers(&*self.disk, &self.layout, 0)? {
@@ -186,12 +186,12 @@ impl View {
             return Err(WalError::damaged(manifest, None, what));
         }
         if !found.files.is_empty() {
-            self.take_originals(found.rows());
+            self.set_originals(found.rows());
         }
         Ok(())
     }
 
-    /// A manifest may have been written since we looked: then we have to look again.
+    /// Fails, so that the log is read again, if a manifest has been written meanwhile.
     fn check_still_absent(&self) -> WalResult<()> {
         let manifest = self.layout.manifest();
         match self.disk.exists(&manifest)? {
@@ -202,9 +202,9 @@ impl View {
         }
     }
 
-    /// Reads what was written since the last call.
+    /// Brings the view up to date.
     ///
-    /// After `Advanced`, [`View::take_changed`] returns the operations that changed.
+    /// After [`CatchUp::Advanced`], [`View::take_changed`] returns the operations that changed.
     pub fn catch_up(&mut self) -> WalResult<CatchUp> {
         let seen = match self.disk.metadata(&self.layout.manifest()) {
             Ok(seen) => Some(seen),
@@ -217,14 +217,14 @@ impl View {
             return Ok(CatchUp::Reloaded);
         }
         if self.base.is_none() {
-            // The original system may be at work, and it leaves no trace of what it changed.
+            // The original system may be running, and its changes cannot be recognized.
             let before = self.originals.is_some();
             self.reload()?;
             let is_empty = !before && !self.has_originals() && !self.exists();
             return Ok(if is_empty { CatchUp::Advanced } else { CatchUp::Reloaded });
         }
         match self.read_new_frames() {
-            // A batch may have been committed, and changed since, while we read on.
+            // Otherwise a batch may have been committed meanwhile, and its operations changed.
             Ok(NewFrames::Applied) if self.is_current()? => return Ok(CatchUp::Advanced),
             Ok(_) => {}
             Err(error) if error.is_vanished() || matches!(error, WalError::Damaged(_)) => {}
@@ -234,7 +234,7 @@ impl View {
         Ok(CatchUp::Reloaded)
     }
 
-    /// Reads the frames behind the last one that was read.
+    /// Reads the frames that follow the last one.
     fn read_new_frames(&mut self) -> WalResult<NewFrames> {
         let Some(mut position) = self.journal.position else { return Ok(NewFrames::Diverged) };
         let first = self.base.as_ref().map_or(0, |base| base.manifest.first_generation);
@@ -242,13 +242,13 @@ impl View {
             let path = self.layout.generation(position.generation);
             let file = self.disk.open(&path, Access::Read)?;
             let headers = reader::headers(&*self.disk, &self.layout, first)?;
-            // A recovery may have passed over the generation that was read last.
-            let passed_over = headers.get(&position.generation).is_none_or(|header| {
+            // A recovery may have replaced the generation that was read last.
+            let is_replaced = headers.get(&position.generation).is_none_or(|header| {
                 position.generation != first
                     && reader::successor(&headers, header.previous).map(|next| next.generation)
                         != Some(position.generation)
             });
-            if passed_over {
+            if is_replaced {
                 return Ok(NewFrames::Diverged);
             }
             let next = reader::successor(&headers, position.generation);
@@ -280,12 +280,12 @@ impl View {
         }
     }
 
-    /// The operations that changed since this was last asked.
+    /// Returns the operations that changed since the last call.
     pub fn take_changed(&mut self) -> BTreeSet<Number> {
         self.journal.changed.replace(BTreeSet::new()).unwrap_or_default()
     }
 
-    /// Whether there is a log at all.
+    /// Returns true if there is a log, or files of the original system.
     pub fn exists(&self) -> bool {
         self.base.is_some() || self.originals.is_some()
     }
@@ -296,32 +296,32 @@ impl View {
             || self.manifest().is_some_and(|manifest| manifest.originals.is_some())
     }
 
-    /// The operations of the original system, as long as its files are part of the log.
+    /// Returns the operations of the original system while its files are part of the log.
     pub(in crate::wal) fn original_rows(&self) -> Option<&Rows> {
         self.originals.as_ref().map(|(rows, _)| rows)
     }
 
-    /// The log's manifest, if there is a log.
+    /// Returns the manifest; none if there is no log.
     pub fn manifest(&self) -> Option<&Arc<Manifest>> {
         self.base.as_ref().map(|base| &base.manifest)
     }
 
-    /// What of the journal, or of what the original system left there, cannot be read.
+    /// Returns the damage of the journal or of the files of the original system, if any was found.
     pub fn damage(&self) -> Option<&Damage> {
         self.journal_damage().or(self.originals.as_ref().and_then(|(_, damage)| damage.as_ref()))
     }
 
-    /// What of the journal cannot be read.
+    /// Returns the damage of the journal, if any was found.
     pub(in crate::wal) fn journal_damage(&self) -> Option<&Damage> {
         self.journal.damage.as_ref()
     }
 
-    /// Where the journal ends.
+    /// Returns the end of the journal; none if there is no log.
     pub fn position(&self) -> Option<Position> {
         self.journal.position
     }
 
-    /// The last revision that was read, in files or journal.
+    /// Returns the last revision in the files or the journal.
     pub(in crate::wal) fn last_revision(&self) -> Revision {
         self.journal
             .revision
@@ -329,16 +329,17 @@ impl View {
             .unwrap_or(Revision::ZERO)
     }
 
-    /// Bytes of transitions in the journal, and when the oldest of them happened.
+    /// Returns the number of bytes of transitions in the journal, and the time of the oldest one.
     pub fn journal_load(&self) -> (u64, Option<crate::operation::Time>) {
         (self.journal.bytes, self.journal.oldest)
     }
 
+    /// Returns the entries of the files that the manifest names.
     pub(in crate::wal) fn files(&self) -> &[FileEntry] {
         self.base.as_ref().map_or(&[], |base| &base.manifest.files)
     }
 
-    /// How many operations of each status, backend and type there are.
+    /// Returns the number of operations of each status, backend and type.
     pub fn counts(&self) -> Counts {
         let mut counts = self.manifest().map(|manifest| manifest.counts()).unwrap_or_default();
         for row in self.original_rows().into_iter().flat_map(Rows::operations) {
@@ -357,14 +358,14 @@ impl View {
         counts
     }
 
-    /// How many of the completed operations are archived.
+    /// Returns the number of archived operations.
     pub fn archived(&self) -> u64 {
         let in_files: u64 =
             self.files().iter().filter(|file| file.is_archive()).map(FileEntry::live).sum();
         in_files + self.original_rows().map_or(0, Rows::archived)
     }
 
-    /// How many partitions and archives there are, those of the original system included.
+    /// Returns the number of partitions and of archives, including those of the original system.
     pub fn file_counts(&self) -> (u64, u64) {
         let originals = self.original_rows().map_or(&[][..], Rows::names).iter();
         let originals = originals.map(|name| Layout::is_in_archives(name));
@@ -374,8 +375,8 @@ impl View {
         })
     }
 
-    /// What the adoption of the original system's files did not understand, as long as those files
-    /// are kept.
+    /// Returns the places in adopted files of the original system that could not be read, while
+    /// those files are kept.
     pub fn unread(&self) -> WalResult<Vec<Damage>> {
         let mut unread = Vec::new();
         for place in self.manifest().into_iter().flat_map(|manifest| &manifest.unread) {
@@ -386,7 +387,7 @@ impl View {
         Ok(unread)
     }
 
-    /// The operation with this number.
+    /// Returns the operation with this number; none if it does not exist or was deleted.
     pub fn operation(&self, number: Number) -> WalResult<Option<Operation>> {
         match self.journal.touched.get(&number) {
             Some(touched) if touched.status.is_none() => Ok(None),
@@ -403,13 +404,12 @@ impl View {
         }
     }
 
-    /// Returns true if the log has or had an operation with this id; a deleted one while the
-    /// journal holds it.
+    /// Returns true if there is an operation with this id, or its deletion is still in the journal.
     pub(in crate::wal) fn knows(&self, id: OperationId) -> WalResult<bool> {
         Ok(self.journal.ids().contains_key(&id) || self.row_by_id(id)?.is_some())
     }
 
-    /// The operation with this id.
+    /// Returns the operation with this id; none if it does not exist or was deleted.
     pub fn operation_by_id(&self, id: OperationId) -> WalResult<Option<Operation>> {
         match self.journal.ids().get(&id) {
             Some(number) => self.operation(*number),
@@ -417,7 +417,7 @@ impl View {
         }
     }
 
-    /// Revision and status of an operation, without decoding more than its row.
+    /// Returns the revision and the status of an operation, decoding its row at most.
     pub fn revision_and_status(
         &self,
         number: Number,
@@ -435,7 +435,8 @@ impl View {
         Ok(self.row(number)?.map(|row| (row.revision, row.status())))
     }
 
-    /// What the journal makes of an operation; none if it has no transition of it, or deleted it.
+    /// Applies the transitions of the journal to a row. Returns none if there are none, or the
+    /// operation was deleted.
     pub(in crate::wal) fn fold_number(
         &self,
         base: Option<Operation>,
@@ -447,7 +448,8 @@ impl View {
             .map_or(Ok(None), |touched| self.journal.fold(&self.layout, base, touched))
     }
 
-    /// Whether the journal logged this operation, so that no file holds it.
+    /// Returns true if the journal contains the first transition of an operation, so that no file
+    /// holds it.
     pub(in crate::wal) fn is_logged_here(&self, number: Number) -> bool {
         self.journal.touched.get(&number).is_some_and(|touched| touched.logged)
     }
@@ -492,7 +494,7 @@ impl View {
         Ok(found)
     }
 
-    /// The live rows of a file that the journal has not changed.
+    /// Returns the live rows of a file that the journal has not changed.
     pub fn untouched_rows(&self, file: &FileEntry) -> WalResult<Vec<Operation>> {
         let mut rows = self.table(file)?.read_all()?;
         rows.retain(|row| {
@@ -509,18 +511,18 @@ impl View {
             .filter_map(|(number, touched)| self.journal.summary_of(*number, touched))
     }
 
-    /// The numbers of all operations that the journal changed or deleted.
+    /// Returns the numbers of all operations with transitions in the journal.
     pub(in crate::wal) fn touched_numbers(&self) -> impl Iterator<Item = Number> {
         self.journal.touched.keys().copied()
     }
 
-    /// The numbers of all operations that the journal deleted.
+    /// Returns the numbers of all operations that the journal deleted.
     pub(in crate::wal) fn deleted_numbers(&self) -> Vec<Number> {
         let deleted = self.journal.touched.iter().filter(|(_, touched)| touched.status.is_none());
         deleted.map(|(number, _)| *number).collect()
     }
 
-    /// Whether the journal changed this operation.
+    /// Returns true if the journal has a transition of this operation.
     pub(in crate::wal) fn is_touched(&self, number: Number) -> bool {
         self.journal.touched.contains_key(&number)
     }
@@ -533,12 +535,13 @@ impl View {
             .and_then(|touched| self.journal.summary_of(number, touched))
     }
 
-    /// Opens a file that the manifest names, which has to be as the manifest says.
+    /// Opens a file that the manifest names. Fails if its content differs from that in the
+    /// manifest.
     pub(in crate::wal) fn table(&self, file: &FileEntry) -> WalResult<Table> {
         tables::open(&*self.disk, &self.layout, file, || self.is_current())
     }
 
-    /// Returns the rows of one group, decoding them unless that was done lately.
+    /// Returns the rows of one row group. Those of the last groups are cached.
     pub(in crate::wal) fn group(
         &self,
         file: &FileEntry,
@@ -607,11 +610,11 @@ impl JournalView for View {
     }
 
     fn has_transition(&self, written: &Written, actor: &str) -> WalResult<bool> {
-        // After a recovery that dropped transitions, their revisions are used again: a revision
-        // alone proves nothing.
+        // A recovery that drops transitions lets others use their revisions, so the revision alone
+        // proves nothing.
         let found = self.operation(written.number)?.filter(|operation| operation.id == written.id);
         Ok(match found {
-            // Whoever deleted it, it is gone.
+            // It was deleted: by this transition or, with the same effect, by another one.
             None => written.deleted,
             Some(found) => found.history.iter().any(|entry| {
                 entry.revision == written.revision && entry.actor == journal::actor_as_logged(actor)

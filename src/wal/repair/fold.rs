@@ -16,7 +16,7 @@ use crate::wal::schema::Spooled;
 use crate::wal::spool::hash_of;
 
 impl Repair<'_> {
-    /// Decides what the repaired log contains.
+    /// Returns the contents of the repaired log.
     pub(super) fn plan(
         &mut self,
         manifest: Option<&Manifest>,
@@ -58,7 +58,7 @@ impl Repair<'_> {
             }
             orphans.extend(gone);
         }
-        // Without a manifest, deleted operations cannot be told from those in lost files.
+        // Without a manifest, deleted operations cannot be distinguished from those in lost files.
         if !journal.losses.is_empty() || manifest.is_none() {
             // The same holds for a batch that reserved numbers and may not have been committed.
             let was_reserved =
@@ -121,8 +121,8 @@ impl Repair<'_> {
                     } else if !deleted.contains(&number) {
                         orphans.insert(number);
                         let what = format!(
-                            "the record that logged operation {number} is lost, so its transition {} \
-                             ({}) cannot be applied",
+                            "the record that logged operation {number} is lost, so its transition \
+                             {} ({}) cannot be applied",
                             transition.revision,
                             transition.event.past_participle()
                         );

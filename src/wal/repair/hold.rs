@@ -1,5 +1,5 @@
-//! Holds operations whose lost records may have completed, deleted or changed them, until a user
-//! has checked them: a completed operation must not run twice, nor a deleted one at all.
+//! Holding operations whose lost records may have completed, deleted or changed them, until a user
+//! has checked them: a completed operation must not run twice, and a deleted one not at all.
 
 use std::collections::HashSet;
 
@@ -12,16 +12,16 @@ use crate::wal::manifest::{FileEntry, Manifest};
 use crate::wal::schema::Table;
 
 /// The reason of the hold in the history.
-const REASON: &str = "a repair could not determine whether it had run or changed since; check it, then \
-                      release or delete it";
+const REASON: &str = "a repair could not determine whether it had run or changed since; check it, \
+                      then release or delete it";
 
-/// Returns true if a row alone does not prove the current state of its operation: the journal must.
+/// Returns true if a row does not prove the current state of its operation without the journal.
 pub(super) fn rows_prove_nothing(manifest: Option<&Manifest>, journal: &Journal) -> bool {
     manifest.is_none() || journal.has_gaps
 }
 
 impl Repair<'_> {
-    /// Returns such operations in files that stay.
+    /// Returns the unfinished operations in valid files whose state the journal does not prove.
     pub(super) fn load_unproven(
         &self,
         journal: &Journal,

@@ -14,13 +14,15 @@ use crate::wal::journal::{
 };
 use crate::wal::layout::Layout;
 use crate::wal::manifest::Manifest;
+use crate::wal::options::GENERATION_BYTES;
 
-/// The least bytes of a transition: bounds the number of transitions in an unreadable place.
+/// The size in bytes of the smallest transition. It bounds the number of transitions in an
+/// unreadable place.
 const RECORD_MIN: u64 = 48;
 
-/// The bytes that a generation of which nothing is left is assumed to have held. One that a
-/// recovery wrote may be longer, but rarely is.
-const GENERATION_MAX: u64 = 4 << 20;
+/// The number of bytes that a lost generation is assumed to have held. One that a recovery wrote
+/// may be longer, but rarely is.
+const GENERATION_MAX: u64 = GENERATION_BYTES;
 
 /// A transition and its place.
 #[derive(Debug)]
@@ -52,9 +54,9 @@ pub(super) struct Journal {
     pub(super) generations: Vec<u64>,
     /// An upper bound of the numbers and revisions that are lost.
     pub(super) slack: u64,
-    /// Whether `next` is exact: no gap precedes it.
+    /// True if `next` is exact, because no gap precedes it.
     next_is_known: bool,
-    /// Whether transitions may be missing.
+    /// True if transitions may be missing.
     pub(super) has_gaps: bool,
     /// Operations whose state at the end of the journal is certain.
     pub(super) proven: BTreeSet<Number>,
@@ -72,7 +74,7 @@ struct Generations {
     files: HashMap<u64, super::Read>,
     /// The valid headers.
     headers: HashMap<u64, Header>,
-    /// Those whose creation was never completed: they have never held an acknowledged frame.
+    /// The generations whose creation was never completed: they never held an acknowledged frame.
     unfinished: HashSet<u64>,
 }
 
@@ -119,7 +121,7 @@ impl Generations {
         Ok(Generations { numbers, files, headers, unfinished })
     }
 
-    /// Returns true if nothing of a generation that once existed is left.
+    /// Returns true if nothing is left of a generation that once existed.
     fn is_gone(&self, generation: u64) -> bool {
         !self.files.contains_key(&generation) || self.unfinished.contains(&generation)
     }
@@ -185,8 +187,8 @@ impl Journal {
                 && source.is_gone(named)
             {
                 let name = layout.relative(&layout.generation(named));
-                let what = "named by the seal of the generation before it, but missing; its contents \
-                            are unknown";
+                let what = "named by the seal of the generation before it, but missing; its \
+                            contents are unknown";
                 journal.lose(&name, 0, 0, what, GENERATION_MAX);
             }
             let next = next.map(|next| next.generation);
@@ -241,12 +243,12 @@ impl Journal {
             self.lose(name, 0, 0, "transitions before it are missing", 0);
         }
         if header.previous == 0 {
-            // The first one, or the beginning after a repair or an adoption: generations before it
-            // are not part of the journal.
+            // The journal begins with this generation: it is the first one of a log, or the first
+            // one after a repair or an adoption.
             self.proven.clear();
         }
         self.last = Some(header.revision);
-        // A recovery repeated those it kept; the others were never acknowledged.
+        // A recovery has repeated the records that it kept. The others were never acknowledged.
         self.records.retain(|record| record.transition.revision <= header.revision);
     }
 
@@ -451,7 +453,7 @@ impl Journal {
             let what = "unreadable; whether it held acknowledged transitions is unknown";
             self.lose(name, from.max(known), to, what, to - from.max(known));
         } else if known <= from && rest.iter().any(|byte| *byte != 0) {
-            // Never acknowledged, but a reader may have seen a number in it.
+            // The bytes were never acknowledged, but a reader may have seen their numbers.
             self.slack += rest.len() as u64 / RECORD_MIN + 1;
         }
     }
@@ -470,8 +472,8 @@ impl Journal {
             self.numbers.1 = self.numbers.1.max(record.number.next());
             match record.decode(revision, payload.actor()).filter(|read| read.to() == record.to) {
                 Some(transition) => {
-                    // After a gap, a transition that keeps the status proves nothing about
-                    // transitions in the gap. A claim does: a held operation cannot be claimed.
+                    // After a gap, a transition that keeps the status proves nothing about the
+                    // transitions in the gap. A claim does, since a held operation is not claimed.
                     let is_claim = record.to == Some(Status::Processing)
                         && record.from != Some(Status::Processing);
                     if !self.has_gaps || record.from.is_none() || is_claim {

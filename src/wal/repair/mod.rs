@@ -71,7 +71,7 @@ impl ByteRange {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Repaired {
-    /// Whether anything was changed: a valid log is not.
+    /// True if anything was changed. A valid log is left as it is.
     pub changed: bool,
     /// The damage that was found.
     pub damages: Vec<Finding>,
@@ -134,7 +134,7 @@ pub(super) struct Read {
     pub(super) bad: Vec<(u64, u64)>,
 }
 
-/// Bytes per read of a medium with bad blocks: no disk loses less at a time.
+/// The number of bytes per read of a medium with bad blocks. No disk loses less at a time.
 const PIECE: usize = 4096;
 
 /// Repeats a read that the medium fails, up to [`READS`] times.
@@ -226,7 +226,8 @@ pub fn repair(
         }
         return Ok(unchanged(found));
     }
-    // In the order in which all processes take them. A drain loop holds its lock for a long time.
+    // All processes take the locks in this order. A drain loop may hold its lock for a long time,
+    // so this does not wait for it.
     let take = |name: LockName, timeout: Duration| -> WalResult<LockFile> {
         let mut lock = LockFile::open(&**disk, layout, name)?;
         lock.lock(&**disk, clock, timeout)?;
@@ -258,7 +259,7 @@ impl Repair<'_> {
             note::write(append.file(), &note)?;
         }
         for directory in self.layout.directories() {
-            // Their names become durable before the manifest that needs them.
+            // The names of the directories become durable before the manifest that needs them.
             self.disk.create_dir_if_missing(&directory)?;
         }
         let mut loaded = Manifest::load(&**self.disk, self.layout);
@@ -333,7 +334,8 @@ impl Repair<'_> {
         (replaced.counter, replaced.revision, replaced.next_number) =
             (counter, revision, next_number);
         replaced.files = files;
-        // Nothing in a rebuilt manifest is old enough to be pruned before its owner has seen it.
+        // Automatic cleanups must not prune operations of a rebuilt manifest before their owner has
+        // seen them.
         replaced.last_cleanup =
             manifest.as_ref().map_or(Some(header.created), |manifest| manifest.last_cleanup);
         if let Some(manifest) = manifest {
@@ -344,7 +346,7 @@ impl Repair<'_> {
             replaced.unread = manifest.unread;
         }
         replaced.commit(&**self.disk, self.layout)?;
-        // From here on, the repaired log is in force.
+        // From here on, readers see the repaired log.
         self.begin(&header, append, sync)?;
         for name in linked {
             self.disk.remove_if_present(&self.layout.file(&name))?;
@@ -353,7 +355,7 @@ impl Repair<'_> {
             let path = self.layout.generation(*generation);
             let name = self.layout.relative(&path);
             match copied.contains(&name) {
-                // Its copy in `quarantine/` is durable.
+                // The copy in `quarantine/` is durable.
                 true => self.disk.remove_if_present(&path)?,
                 false => damaged.push(name),
             }
@@ -365,8 +367,8 @@ impl Repair<'_> {
         Ok(self.report)
     }
 
-    /// Copies to `quarantine/` whatever a checkpoint would remove once the new manifest is in
-    /// force. Returns the names of the copied files.
+    /// Copies to `quarantine/` the files that a checkpoint would remove after the new manifest is
+    /// committed. Returns the names of the copied files.
     fn copy_evidence(
         &mut self,
         without_manifest: bool,
@@ -554,8 +556,8 @@ impl Repair<'_> {
             if read(&**self.disk, &self.layout.file(&earlier))?
                 .is_ok_and(|there| there.bytes == bytes)
             {
-                // An earlier repair, which was killed, made this copy: it was durable before it got
-                // its name.
+                // An earlier repair made this copy before it was killed. A copy is durable before
+                // it gets its name.
                 self.report.set_aside.push(earlier);
                 return Ok(true);
             }

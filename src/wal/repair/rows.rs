@@ -33,6 +33,7 @@ pub(super) struct Files {
 }
 
 impl Files {
+    /// Records a number and a revision that a file contains.
     fn see(&mut self, number: Number, revision: Revision) {
         self.highest = (self.highest.0.max(number), self.highest.1.max(revision));
     }
@@ -123,7 +124,7 @@ impl Repair<'_> {
         Ok(files)
     }
 
-    /// Checks a file; `None` if it is damaged or missing.
+    /// Checks a file. Returns none if it is damaged or missing.
     fn check(&self, entry: &FileEntry) -> WalResult<Option<schema::Checked>> {
         for _ in 0..READS {
             match verify::files::check(
@@ -169,7 +170,7 @@ impl Repair<'_> {
                     schema::Salvaged::default()
                 }
             };
-            for (range, rows, why) in salvaged.lost {
+            for schema::LostRows { range, rows, why } in salvaged.lost {
                 let rows = if rows == 0 { entry.live() } else { rows };
                 self.lose(
                     &entry.name,
@@ -301,7 +302,7 @@ impl Repair<'_> {
             }
             files.plan.kept.push(entry);
         }
-        // Rows of damaged files that valid ones contain as well.
+        // Rows of damaged files that valid files contain as well are not needed.
         let salvaged: BTreeMap<Number, Operation> = std::mem::take(&mut files.plan.rows);
         let is_later = |row: &Operation| {
             latest.get(&row.id).is_none_or(|(revision, _)| *revision < row.revision)
@@ -320,7 +321,7 @@ impl Repair<'_> {
         Ok(files)
     }
 
-    /// Reads one file: a valid one may stay, of a damaged one the readable rows are rewritten.
+    /// Reads one file. A valid one may stay; the readable rows of a damaged one are rewritten.
     fn found_file(
         &mut self,
         path: &Path,
@@ -366,7 +367,7 @@ impl Repair<'_> {
             valid.add(entry, &salvaged.rows);
             return Ok(());
         }
-        for (range, rows, why) in salvaged.lost {
+        for schema::LostRows { range, rows, why } in salvaged.lost {
             let rows = if rows == 0 { "its".to_owned() } else { rows.to_string() };
             let what = format!("{rows} rows are lost: {why}");
             self.lose(&name, Some(ByteRange { start: range.start, end: range.end }), &what);

@@ -97,7 +97,7 @@ impl Spooled {
     }
 }
 
-/// The error says what makes a row invalid.
+/// The error of a row is a description of what is invalid.
 type RowCheck = Result<(), &'static str>;
 
 /// The columns of one batch, with the types that they must have.

@@ -10,7 +10,7 @@ use crate::operation::{
     OperationId, OperationType, Outcome, Revision, Source, State, Status, Time, Wait,
 };
 
-/// Errors say what makes a row invalid.
+/// The error of a row is a description of what is invalid.
 type RowResult<T> = Result<T, &'static str>;
 
 /// One row of a batch, or of a structure in it.

@@ -1,8 +1,8 @@
 //! Operations as rows of Parquet files. Only this module and `original` use Arrow and Parquet.
 //!
 //! `columns` defines the schema, `encode` writes a file, `table` reads one and `decode` its rows.
-//! `check` verifies rows without making operations of them, and `salvage` takes what is readable
-//! from a damaged file. `footer` guards the reader against damaged metadata.
+//! `check` verifies rows without decoding operations, and `salvage` takes the readable rows of a
+//! damaged file. `footer` guards the reader against damaged metadata.
 
 mod check;
 mod columns;
@@ -18,7 +18,7 @@ pub use columns::schema;
 pub use encode::encode;
 #[cfg(feature = "cli")]
 pub use salvage::count_rows;
-pub use salvage::{Salvaged, salvage};
+pub use salvage::{LostRows, Salvaged, salvage};
 pub use table::{RowGroup, Table};
 
 /// The footer key that marks a file as ours; its value is the format version.

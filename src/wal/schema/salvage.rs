@@ -21,8 +21,19 @@ pub struct Salvaged {
     pub is_ours: bool,
     /// The valid rows.
     pub rows: Vec<Operation>,
-    /// The bytes of each row group in which rows are lost, the number of lost rows, and the reason.
-    pub lost: Vec<(Range<u64>, u64, String)>,
+    /// The row groups in which rows are lost.
+    pub lost: Vec<LostRows>,
+}
+
+/// The lost rows of a row group, or of a whole file.
+#[derive(Debug)]
+pub struct LostRows {
+    /// The bytes of the row group in the file.
+    pub range: Range<u64>,
+    /// The number of lost rows; 0 if it is unknown.
+    pub rows: u64,
+    /// The reason.
+    pub why: String,
 }
 
 /// Reads the valid rows of a file, row group by row group. A newer format is an error.
@@ -31,7 +42,8 @@ pub fn salvage(path: &Path, bytes: &Bytes) -> WalResult<Salvaged> {
     let Ok(metadata) = footer::footer(bytes) else {
         let key = FORMAT_KEY.as_bytes();
         let is_ours = bytes.windows(key.len()).any(|window| window == key);
-        let lost = vec![(whole, 0, "its footer cannot be read".to_owned())];
+        let why = "its footer cannot be read".to_owned();
+        let lost = vec![LostRows { range: whole, rows: 0, why }];
         return Ok(Salvaged { is_ours, rows: Vec::new(), lost });
     };
     let Some(format) = format_entry(&metadata) else { return Ok(Salvaged::default()) };
@@ -53,7 +65,7 @@ pub fn salvage(path: &Path, bytes: &Bytes) -> WalResult<Salvaged> {
         salvaged.rows.extend(rows);
         if lost > 0 {
             let why = error.unwrap_or_else(|| "rows are missing".into());
-            salvaged.lost.push((start..end, lost, why));
+            salvaged.lost.push(LostRows { range: start..end, rows: lost, why });
         }
     }
     Ok(salvaged)

@@ -164,8 +164,8 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// Turns the error of a file into a finding; the manifest that names the file is still in
-    /// force.
+    /// Turns the error of a file into a finding. The manifest that names the file is still the
+    /// current one.
     fn missing(&self, error: WalError) -> WalResult<Finding> {
         match error {
             WalError::Disk(error) if error.is_not_found() => {
@@ -176,6 +176,7 @@ impl Verifier<'_> {
         }
     }
 
+    /// Checks the names of the files in the manifest.
     fn names(&self, manifest: &Manifest, found: &mut Verified) {
         let manifest_name = self.layout.relative(&self.layout.manifest());
         let mut names = BTreeSet::new();

@@ -1,4 +1,4 @@
-//! Checks the journal: headers, the order of generations, every frame and event, and that each
+//! Checks the journal: headers, the order of generations, every frame and event, and whether each
 //! transition can be applied to the state before it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -21,7 +21,7 @@ pub(super) struct Journal {
     records: BTreeMap<Number, Vec<(String, u64, Transition)>>,
     /// The rows in files of operations that it changes.
     pub(super) bases: HashMap<Number, Operation>,
-    /// Whether every file could be read.
+    /// True if every file could be read.
     pub(super) has_all_bases: bool,
     /// Spooled content that rows of files refer to.
     pub(super) spooled: Vec<Spooled>,
@@ -130,11 +130,11 @@ impl Verifier<'_> {
                 what,
             ));
         }
-        for (nth, link) in read.generations.iter().enumerate() {
+        for (nth, current) in read.generations.iter().enumerate() {
             let end = read.generations.get(nth + 1).map(|next| next.header.previous_end);
-            self.generation(link, end, read.damage.is_some(), &mut journal, found)?;
+            self.generation(current, end, read.damage.is_some(), &mut journal, found)?;
         }
-        self.outside_the_chain(manifest, &read, found)?;
+        self.outside_the_journal(manifest, &read, found)?;
         Ok(journal)
     }
 
@@ -145,13 +145,13 @@ impl Verifier<'_> {
     /// Checks every event of a generation, its padding, and the bytes after its end.
     fn generation(
         &self,
-        link: &ReadGeneration,
+        read: &ReadGeneration,
         end: Option<u64>,
         is_damaged: bool,
         journal: &mut Journal,
         found: &mut Verified,
     ) -> WalResult<()> {
-        let generation = link.header.generation;
+        let generation = read.header.generation;
         let bytes = match self.disk.read(&self.layout.generation(generation)) {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -159,7 +159,7 @@ impl Verifier<'_> {
                 return Ok(());
             }
         };
-        let read_to = self.frames(link, &bytes, journal, found);
+        let read_to = self.frames(read, &bytes, journal, found);
         found.bytes += read_to;
         if is_damaged {
             return Ok(());
@@ -170,14 +170,14 @@ impl Verifier<'_> {
     /// Checks the frames of a generation. Returns the end of the last one.
     fn frames(
         &self,
-        link: &ReadGeneration,
+        read: &ReadGeneration,
         bytes: &[u8],
         journal: &mut Journal,
         found: &mut Verified,
     ) -> u64 {
-        let name = self.generation_name(link.header.generation);
+        let name = self.generation_name(read.header.generation);
         let mut read_to = HEADER_LEN;
-        for frame in &link.frames {
+        for frame in &read.frames {
             let start = frame.after.last;
             read_to = frame.after.end;
             let payload = match &frame.content {
@@ -238,7 +238,7 @@ impl Verifier<'_> {
         let Some(remains) = bytes[rest_at..].iter().position(|byte| *byte != 0) else {
             return Ok(());
         };
-        // A writer may have been in the middle of a frame.
+        // A writer may have been writing a frame.
         let now = self.disk.read(&self.layout.generation(generation))?;
         if end.is_none() && journal::decode_frame(&now, 0, rest, generation).is_some() {
             return Ok(());
@@ -254,20 +254,20 @@ impl Verifier<'_> {
     }
 
     /// Checks the files in `journal/` that are not part of the journal.
-    fn outside_the_chain(
+    fn outside_the_journal(
         &self,
         manifest: &Manifest,
         read: &ReadJournal,
         found: &mut Verified,
     ) -> WalResult<()> {
-        let in_chain: HashSet<u64> =
-            read.generations.iter().map(|link| link.header.generation).collect();
-        // The notes first: a generation and its name are durable before a note names it.
+        let in_journal: HashSet<u64> =
+            read.generations.iter().map(|one| one.header.generation).collect();
+        // The notes are read first: a generation is durable before a note names it.
         let noted = reader::noted_generations(&**self.disk, self.layout)?;
         let headers = reader::headers(&**self.disk, self.layout, manifest.first_generation)?;
         let generations = reader::generations(&**self.disk, self.layout)?;
-        let last = read.generations.last().map_or(0, |link| link.header.generation);
-        for generation in generations.iter().copied().filter(|one| !in_chain.contains(one)) {
+        let last = read.generations.last().map_or(0, |one| one.header.generation);
+        for generation in generations.iter().copied().filter(|one| !in_journal.contains(one)) {
             let name = self.generation_name(generation);
             let removed_later =
                 |what: &str| Finding::note(name.clone(), None, what, NEXT_CHECKPOINT);
@@ -344,7 +344,7 @@ impl Verifier<'_> {
         if Header::decode(&bytes[..bytes.len().min(HEADER_LEN as usize)])
             .is_ok_and(|h| h.generation == generation)
         {
-            // Completed since it was read.
+            // Its creation was completed since it was read.
             return Ok(());
         }
         // The header of a generation is durable before a note names it.

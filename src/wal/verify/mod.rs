@@ -1,8 +1,8 @@
 //! Checks every byte and every cross-reference of a log. Changes nothing and takes no lock.
 //!
-//! The log is read as of one moment: the manifest, the journal up to its end, the files. If
-//! something is wrong and the manifest has been replaced meanwhile, a checkpoint was at work, and
-//! the check starts over.
+//! The manifest, the journal up to its end, and the files are read as of one moment. If damage is
+//! found and the manifest has been replaced meanwhile, a checkpoint was running, and the check
+//! starts over.
 
 pub(super) mod files;
 mod journal;
@@ -22,7 +22,7 @@ use crate::wal::read::view::View;
 /// Attempts at a check before its result counts although the log keeps changing.
 const ATTEMPTS: usize = 20;
 
-/// Unnamed files that are reported one by one.
+/// The largest number of unnamed files that are reported one by one.
 const REPORTED_MAX: usize = 100;
 
 /// The severity of a finding.
@@ -31,7 +31,7 @@ const REPORTED_MAX: usize = 100;
 pub enum FindingKind {
     /// Data that was durable can no longer be read, or contradicts other data.
     Damage,
-    /// Nothing is wrong, but the fact is worth knowing.
+    /// Not damage, but worth knowing.
     Note,
 }
 
@@ -105,7 +105,7 @@ impl Finding {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verified {
-    /// Whether the log exists.
+    /// True if the log exists.
     pub exists: bool,
     /// The number of operations.
     pub operations: u64,
@@ -157,7 +157,7 @@ pub(super) fn verify_repeatedly(
         let result = verifier.run();
         let last = attempt == ATTEMPTS;
         match result {
-            // Apparent damage may be a writer at work: another attempt decides.
+            // A write in progress may look like damage, so the log is checked again.
             Ok(found)
                 if found.is_valid()
                     || last
@@ -216,8 +216,8 @@ impl Verifier<'_> {
 
     fn run(&self) -> WalResult<Verified> {
         let mut found = Verified::default();
-        // Before the manifest is read: a file that exists by then and that it does not name is a
-        // leftover.
+        // Files are listed before the manifest is read: one that the manifest does not name is then
+        // a leftover, not the work of another process.
         let present = self.present()?;
         let manifest = match Manifest::load(&**self.disk, self.layout) {
             Ok(Some(manifest)) => manifest,
@@ -290,8 +290,8 @@ impl Verifier<'_> {
                 Ok(bytes) if sha256_hex(&bytes) == file.sha256 => found.bytes += file.bytes,
                 Ok(_) => {
                     let what = "changed by the original system since it was listed";
-                    let advice = "stop the original system; the next command that writes adopts the \
-                                  current files";
+                    let advice = "stop the original system; the next command that writes adopts \
+                                  the current files";
                     found.findings.push(Finding::note(&file.name, None, what, advice));
                 }
                 Err(error) if error.is_not_found() => {
@@ -442,6 +442,7 @@ impl Verifier<'_> {
     }
 }
 
+/// Sorts the findings.
 fn finished(mut found: Verified) -> Verified {
     found.findings.sort();
     found.findings.dedup();

@@ -14,7 +14,7 @@ use crate::wal::read::view::View;
 use crate::wal::schema::Spooled;
 use crate::wal::spool::hash_of;
 
-/// Links without an operation that are reported one by one.
+/// The largest number of links without an operation that are reported one by one.
 const REPORTED_MAX: usize = 20;
 
 /// Returns the value, or `None` if it is damaged or unreadable.

@@ -71,14 +71,14 @@ fn texts(operations: &[Operation]) -> Vec<&str> {
 }
 
 #[test]
-fn what_fits_a_frame_goes_to_the_journal_and_more_to_partitions() {
+fn a_small_batch_is_a_frame_and_a_large_one_partitions() {
     let machine = Machine::new();
     let wal = wal_on(machine.process());
     assert_eq!(wal.append_new(many(3)).unwrap().len(), 3);
     assert_eq!(names(&machine, layout().partitions()), [] as [&str; 0]);
     let mut batch = wal.batch();
     many(21).into_iter().for_each(|operation| batch.push(operation).unwrap());
-    assert_eq!(all(&machine).len(), 3, "nothing is seen before the commit");
+    assert_eq!(all(&machine).len(), 3, "nothing is visible before the commit");
     let committed = batch.commit().unwrap();
     assert_eq!(
         (committed.count(), committed.numbers.as_slice()),
@@ -97,11 +97,11 @@ fn what_fits_a_frame_goes_to_the_journal_and_more_to_partitions() {
             Ok::<(), WalError>(())
         })
         .unwrap_err();
-    assert_eq!(entries, [], "the file is gone with the machine");
+    assert_eq!(entries, [], "the receipts are lost with the machine");
 }
 
 #[test]
-fn both_ways_of_logging_make_the_same_operation() {
+fn frames_and_partitions_hold_the_same_operation() {
     let machine = Machine::new();
     let wal = wal_on(machine.process());
     let mut logged = new("x");
@@ -126,7 +126,7 @@ fn both_ways_of_logging_make_the_same_operation() {
 }
 
 #[test]
-fn life_goes_on_after_a_batch() {
+fn operations_of_a_batch_can_change_afterwards() {
     let machine = Machine::new();
     let wal = wal_on(machine.process());
     wal.append_new(many(9)).unwrap();
@@ -141,7 +141,7 @@ fn life_goes_on_after_a_batch() {
         .remove(0)
     };
     let claimed = claim(Number::new(5));
-    assert_eq!(claimed.revision, Revision::new(10), "later than all of the batch");
+    assert_eq!(claimed.revision, Revision::new(10), "after the revisions of the batch");
     wal.checkpoint().unwrap();
     wal.append_new(many(5)).unwrap();
     claim(Number::new(12));
@@ -182,7 +182,7 @@ fn a_reservation_outlives_recovery_rotation_and_checkpoint() {
         assert_eq!((number, revision), (Number::new(3), Revision::new(3)));
         machine.power_cut(|| !lost);
         let wal = wal_on(machine.process());
-        // A recovery carries it over, then a rotation, then nothing but the header tells of it.
+        // It survives in a recovery's copy, then across a rotation, and last only in a header.
         assert_eq!(wal.files.reserve_numbers(10).unwrap(), (Number::new(13), Revision::new(13)));
         wal.checkpoint().unwrap();
         let manifest = wal.files.manifest().unwrap();
@@ -195,7 +195,7 @@ fn a_reservation_outlives_recovery_rotation_and_checkpoint() {
 }
 
 #[test]
-fn no_room_means_that_nothing_is_logged() {
+fn on_a_full_disk_nothing_is_logged() {
     let machine = Machine::new();
     let disk = machine.process();
     let wal = wal_on(disk.clone());
@@ -211,11 +211,11 @@ fn no_room_means_that_nothing_is_logged() {
     assert_eq!(all(&machine).len(), 1);
     assert_eq!(names(&machine, layout().partitions()), [] as [&str; 0]);
     assert_eq!(names(&machine, layout().tmp()), [] as [&str; 0]);
-    assert_eq!(wal.append_new(many(40)).unwrap().len(), 40, "nothing stands in the way");
+    assert_eq!(wal.append_new(many(40)).unwrap().len(), 40, "no leftover is in the way");
 }
 
 #[test]
-fn what_no_frame_could_hold_is_refused_and_the_batch_goes_on() {
+fn an_operation_too_large_for_a_frame_is_refused_alone() {
     let machine = Machine::new();
     let wal = wal_on(machine.process());
     let mut batch = wal.batch();
@@ -232,34 +232,36 @@ fn what_no_frame_could_hold_is_refused_and_the_batch_goes_on() {
 }
 
 #[test]
-fn only_one_batch_at_a_time() {
+fn there_is_one_large_batch_at_a_time() {
     let machine = Machine::new();
     let (first, second) = (wal_on(machine.process()), wal_on(machine.process()));
     let mut batch = first.batch();
     many(4).into_iter().for_each(|operation| batch.push(operation).unwrap());
     assert!(matches!(second.append_new(many(4)), Err(WalError::Busy { .. })));
     assert!(matches!(second.checkpoint(), Err(WalError::Busy { .. })));
-    // What fits a frame waits for nobody.
+    // A small batch does not wait.
     assert_eq!(second.append_new(many(3)).unwrap().len(), 3);
     batch.commit().unwrap();
     assert_eq!(second.append_new(many(4)).unwrap().len(), 4);
     assert_eq!(all(&machine).len(), 11);
 }
 
-/// What is there after a batch that something happened to, and what came of it: whether
-/// it was acknowledged, how much of it is there, and how many disk operations it took.
-fn after(happens: impl Fn(&MemoryDisk), cut: Option<bool>) -> (bool, usize, u64) {
+/// Logs a batch that is disturbed, and checks that it is logged as a whole or not at all.
+///
+/// Returns true if it was acknowledged, the number of its operations that were logged, and the
+/// number of disk operations. `cut` cuts the power afterwards, with or without the unsynced data.
+fn after(disturb: impl Fn(&MemoryDisk), cut: Option<bool>) -> (bool, usize, u64) {
     let machine = Machine::new();
     wal_on(machine.process()).append_new(many(2)).unwrap();
     let disk = machine.process();
     let wal = wal_on(disk.clone());
-    happens(&disk);
+    disturb(&disk);
     let before = machine.operations();
     let result = wal.append_new(many(11));
     let operations = machine.operations() - before;
     disk.stop_failing();
     drop(wal);
-    // Somebody sees it and writes about it, before the power goes.
+    // Another process sees the batch, and writes before the power is cut.
     let other = wal_on(machine.process());
     let number = other.append_new(many(1)).unwrap()[0].number();
     let seen = all(&machine);
@@ -267,38 +269,38 @@ fn after(happens: impl Fn(&MemoryDisk), cut: Option<bool>) -> (bool, usize, u64)
         machine.power_cut(|| keep);
     }
     wal_on(machine.process()).checkpoint().unwrap();
-    let there = all(&machine);
-    assert_eq!(there, seen, "what a writer built on stands");
+    let found = all(&machine);
+    assert_eq!(found, seen, "a later append keeps everything before it");
     let batch: Vec<_> =
-        there.iter().filter(|one| one.number > Number::new(2) && one.number < number).collect();
+        found.iter().filter(|one| one.number > Number::new(2) && one.number < number).collect();
     assert!(batch.is_empty() || batch.len() == 11, "{} of 11", batch.len());
-    assert_eq!(there.len(), 3 + batch.len());
+    assert_eq!(found.len(), 3 + batch.len());
     assert_eq!(names(&machine, layout().tmp()), [] as [&str; 0]);
     assert!(batch.is_empty() || !matches!(result, Err(WalError::NotLogged(_))), "{result:?}");
     (result.is_ok(), batch.len(), operations)
 }
 
 #[test]
-fn killed_at_any_disk_operation_it_is_there_whole_or_not_at_all() {
+fn a_batch_killed_at_any_disk_operation_is_whole_or_absent() {
     for cut in [None, Some(false), Some(true)] {
         let (_, _, operations) = after(|_| (), cut);
         let ends: Vec<_> =
             (0..=operations).map(|at| after(|disk| disk.kill_after(at), cut)).collect();
-        assert_eq!(ends.last().map(|(done, there, _)| (*done, *there)), Some((true, 11)));
-        assert!(ends.iter().all(|(done, there, _)| !done || *there == 11));
-        // Killed behind the commit, it is there although nobody was told.
-        assert!(ends.iter().any(|(done, there, _)| !done && *there == 11));
+        assert_eq!(ends.last().map(|(done, logged, _)| (*done, *logged)), Some((true, 11)));
+        assert!(ends.iter().all(|(done, logged, _)| !done || *logged == 11));
+        // Killed after the commit, it is logged although it was never acknowledged.
+        assert!(ends.iter().any(|(done, logged, _)| !done && *logged == 11));
     }
 }
 
 #[test]
-fn failing_at_any_disk_operation_it_is_there_whole_or_not_at_all() {
+fn a_batch_failing_at_any_disk_operation_is_whole_or_absent() {
     for (cut, for_good) in [(None, true), (Some(false), false), (Some(false), true)] {
         let (_, _, operations) = after(|_| (), cut);
         for at in 0..=operations {
-            let (done, there, _) =
+            let (done, logged, _) =
                 after(|disk| disk.fail_after(at, ErrorKind::StorageFull, for_good), cut);
-            assert!(!done || there == 11);
+            assert!(!done || logged == 11);
         }
     }
 }
@@ -308,7 +310,7 @@ fn keyed(text: &str, key: &str) -> Logged {
 }
 
 #[test]
-fn a_key_is_logged_once_wherever_it_was_logged_before() {
+fn a_key_in_a_file_or_the_journal_is_not_logged_again() {
     let machine = Machine::new();
     let wal = wal_on(machine.process());
     wal.append_new(vec![keyed("a", "in a file")]).unwrap();
@@ -338,16 +340,16 @@ fn a_key_is_logged_once_wherever_it_was_logged_before() {
         let result = wal.append_new(many(4).into_iter().chain([bad]).collect());
         assert!(matches!(result, Err(WalError::KeyTaken { .. })), "{result:?}");
     }
-    let twins = [keyed("x", "twice"), keyed("y", "twice")];
+    let pair = [keyed("x", "twice"), keyed("y", "twice")];
     assert!(matches!(
-        wal.append_new(many(4).into_iter().chain(twins).collect()),
+        wal.append_new(many(4).into_iter().chain(pair).collect()),
         Err(WalError::KeyTwice { .. })
     ));
     assert_eq!(all(&machine).len(), 7);
 }
 
 #[test]
-fn a_key_that_somebody_logs_meanwhile_stops_the_batch() {
+fn a_key_logged_by_another_process_stops_the_batch() {
     let machine = Machine::new();
     let (wal, other) = (wal_on(machine.process()), wal_on(machine.process()));
     let mut batch = wal.batch();
@@ -360,7 +362,7 @@ fn a_key_that_somebody_logs_meanwhile_stops_the_batch() {
 }
 
 #[test]
-fn what_is_waited_for_has_to_be_there_until_the_commit() {
+fn a_dependency_must_exist_until_the_commit() {
     let machine = Machine::new();
     let wal = wal_on(machine.process());
     let first = wal.append_new(many(1)).unwrap()[0].id();
@@ -371,7 +373,7 @@ fn what_is_waited_for_has_to_be_there_until_the_commit() {
     };
     wal.append_new(waiting(first)).unwrap();
     assert!(all(&machine)[1..].iter().all(|operation| operation.depends_on == [first]));
-    let nobody = wal.new_id(Time::default(), 0);
-    assert!(matches!(wal.append_new(waiting(nobody)), Err(WalError::UnknownDependency { .. })));
+    let missing = wal.new_id(Time::default(), 0);
+    assert!(matches!(wal.append_new(waiting(missing)), Err(WalError::UnknownDependency { .. })));
     assert_eq!(all(&machine).len(), 10);
 }

@@ -2,8 +2,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::disk::metadata_of;
-use super::{Fault, MemoryDisk, Shared};
+use super::{Fault, MemoryDisk, Shared, metadata_of};
 use crate::disk::{DiskError, DiskFile, DiskResult, Metadata};
 
 /// An open file of a simulated process.
