@@ -1,10 +1,10 @@
 //! A durable outbox for storage operations.
 //!
-//! An application that stores files elsewhere (on an IPFS node, in an S3 bucket, in a directory, through a program of
-//! its own) logs each operation first and runs it later. An operation that is logged survives crashes and power
-//! failures; if its backend is unreachable, it waits and is retried. The log is one directory of a journal and Parquet
-//! files, which any number of processes can use at the same time. The executable `wal-cli` is a thin layer on this
-//! library.
+//! An application that stores files elsewhere (on an IPFS node, in an S3 bucket, in a directory,
+//! through a program of its own) logs each operation first and runs it later. A logged operation
+//! survives crashes and power failures; while its backend is unreachable, it waits and is retried.
+//! The log is one directory with a journal and Parquet files, which any number of processes can use
+//! at the same time. The executable `wal-cli` is a thin layer over this library.
 //!
 //! # Example
 //!
@@ -13,7 +13,8 @@
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use wal_cli::{
-//!     AddOptions, BackendName, Client, NoObserver, ProcessOptions, Reference, Settings, State, Stop,
+//!     AddOptions, BackendName, Client, NoObserver, ProcessOptions, Reference, Settings, State,
+//!     Stop,
 //! };
 //!
 //! let directory = tempfile::tempdir()?;
@@ -37,22 +38,26 @@
 //!
 //! # Durability
 //!
-//! - [`Client::add`], [`Client::submit`] and [`Batch::commit`] return after the operation has been written and flushed
-//!   (`fdatasync`). A batch is logged as a whole or not at all. Concurrent writers share one flush.
-//! - A drain loop ([`Client::process`]) makes its claim durable before it calls a backend, and the outcome before it
-//!   reports it. If it is killed in between, the next loop asks the backend whether the attempt took effect; where that
-//!   cannot be known, the operation ends as failed with an unknown outcome rather than run twice.
-//! - Every record has a checksum. [`Client::verify`] checks all of them, [`Client::repair`] rebuilds a damaged log from
-//!   what can be read, and [`Client::audit`] asks the backends whether completed effects still exist.
+//! - [`Client::add`], [`Client::submit`] and [`Batch::commit`] return after the operation has been
+//!   written and flushed (`fdatasync`). A batch is logged as a whole or not at all. Concurrent
+//!   writers share one flush.
+//! - A drain loop ([`Client::process`]) makes its claim durable before it calls a backend, and the
+//!   outcome before it reports it. If it is killed in between, the next loop asks the backend
+//!   whether the attempt took effect. If the backend cannot tell, the operation fails with an
+//!   unknown outcome instead of running twice.
+//! - Every record has a checksum. [`Client::verify`] checks all of them, [`Client::repair`]
+//!   rebuilds a damaged log from its readable records, and [`Client::audit`] asks the backends
+//!   whether completed effects still exist.
 //!
 //! All of this needs a local file system that honours `fsync`. Linux is the only supported system.
 //!
 //! # Errors
 //!
-//! Calls return [`ClientError`]. Errors of the log itself are its variant [`ClientError::Wal`] with a [`WalError`], which
-//! says whether the operation was logged, whether to wait ([`WalError::Busy`]) or to repair ([`WalError::Damaged`]). An
-//! operation that fails at its backend is not an error of a call: it is the [`State`] of the operation, and its
-//! [`Failure`] says whether it will be retried.
+//! Calls return [`ClientError`]. Errors of the log itself are its variant [`ClientError::Wal`]; the
+//! [`WalError`] in it says whether the operation was logged, and whether to wait
+//! ([`WalError::Busy`]) or to repair ([`WalError::Damaged`]). A failure at a backend is not an
+//! error of a call: it is part of the [`State`] of the operation, and its [`Failure`] decides
+//! whether it will be retried.
 //!
 //! # Features
 //!
@@ -61,17 +66,20 @@
 //! | `cli` | yes | the executable, with its reports, JSON documents and benchmarks |
 //! | `ipfs` | yes | the backend of IPFS nodes (Kubo's RPC) |
 //! | `s3` | yes | the backend of services that speak S3 |
-//! | `test-util` | no | a simulated machine with power failures, failpoints and internals; not stable |
+//! | `test-util` | no | a simulated machine, failpoints and internals for tests; not stable |
 //!
-//! A library user starts with `default-features = false`: the backends `local`, `mock` and `custom` are always there, and
-//! a backend of a feature that is off rejects operations with [`Refusal::NotBuilt`].
+//! A library user starts with `default-features = false`: the backends `local`, `mock` and `custom`
+//! are always included, and a backend whose feature is off rejects operations with
+//! [`Refusal::NotBuilt`].
 //!
 //! # Where to go next
 //!
-//! - [`Client`]: everything that can be done with a log.
-//! - [`Backend`]: implement it to run operations of your own, and register it with [`ClientBuilder::backend`].
-//! - [`Client::wrap`]: log a function of your own before it runs, and its outcome after.
-//! - [`Settings`]: retries, retention, spooling and backends; [`Settings::load`] reads what `wal-cli` uses.
+//! - [`Client`]: all operations on a log.
+//! - [`Backend`]: implement it to run operations of your own, and register it with
+//!   [`ClientBuilder::backend`].
+//! - [`Client::wrap`]: log a function of your own before it runs, and its outcome afterwards.
+//! - [`Settings`]: retries, retention, spooling and backends; [`Settings::load`] reads what
+//!   `wal-cli` uses.
 
 // Finds types that the exports below lack. Not with the modules of the executable: they implement
 // traits of other crates for types that no user meets.

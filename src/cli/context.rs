@@ -95,8 +95,8 @@ impl Context<'_> {
         Err(suggested(error, suggestion.as_ref()))
     }
 
-    /// Returns the operations with these references. If one is not found and the log is damaged, the
-    /// damage is the error: the operation may be in the unreadable part.
+    /// Returns the operations with these references. If one is not found and the log is damaged,
+    /// the damage is the error: the operation may be in the unreadable part.
     pub fn operations(&self, references: &[Reference]) -> Result<Vec<Operation>, CliError> {
         let found: Result<_, _> =
             references.iter().map(|reference| self.client.operation(reference)).collect();

@@ -29,8 +29,8 @@ pub struct CliError {
     /// The type, for scripts.
     pub kind: ErrorType,
     /// The message: the failed action, its object and the cause. Commands in it are written
-    /// `` `wal-cli …` ``, as in all texts of an error; [`Invocation::pasteable`] adapts them when they
-    /// are printed.
+    /// `` `wal-cli …` ``, as in all texts of an error; [`Invocation::pasteable`] adapts them when
+    /// they are printed.
     pub message: String,
     /// The rest of the error.
     pub details: Box<Details>,

@@ -65,8 +65,8 @@ impl Invocation {
         Invocation { program, flags: String::new() }
     }
 
-    /// Returns the text with each command in backticks, such as `` `wal-cli list` ``, adapted to this
-    /// invocation: with its program name and its flags.
+    /// Returns the text with each command in backticks, such as `` `wal-cli list` ``, adapted to
+    /// this invocation: with its program name and its flags.
     pub fn pasteable<'a>(&self, text: &'a str) -> Cow<'a, str> {
         if !text.contains(COMMAND) || (self.program == Program::WalCli && self.flags.is_empty()) {
             return Cow::Borrowed(text);

@@ -1,7 +1,7 @@
 //! The command line: the only module that knows clap, the terminal and exit codes.
 //!
-//! Each command is one file in `commands`, with its arguments, help and body. All output goes through
-//! `output::Output`.
+//! Each command is one file in `commands`, with its arguments, help and body. All output
+//! goes through `output::Output`.
 
 mod action;
 mod args;

@@ -233,8 +233,8 @@ pub fn failure(first: &Operation, failed: usize, all: usize) -> CliError {
         .hint(format!("run `wal-cli show {which}` for details, and `wal-cli retry {which}` {when}"))
 }
 
-/// Returns the error of a wait that ended early: the operations that have not ended, with the reason
-/// for the first one.
+/// Returns the error of a wait that ended early: the operations that have not ended, with the
+/// reason for the first one.
 fn stopped(
     context: &Context<'_>,
     operations: &[Operation],

@@ -340,7 +340,7 @@ impl Audit<'_> {
         if touched.was_replaced_after(&operation.backend, &effects, completed_in(operation)) {
             return Ok(true);
         }
-        // Its successor is checked instead, whatever that touches.
+        // Its successor is checked instead, regardless of the targets.
         let Some(next) = operation.redirected_to else { return Ok(false) };
         let state = self.client.with_view(|view| view.dependency_state(next))?;
         Ok(matches!(state, DependencyState::Done))

@@ -178,8 +178,8 @@ impl Receipts {
 impl Client {
     /// Begins a batch of any number of operations, of which all or none are logged.
     ///
-    /// `options` apply to every input that does not override them. With [`OnInvalid::Skip`], invalid
-    /// inputs are left out, and the others are logged.
+    /// `options` apply to every input that does not override them. With [`OnInvalid::Skip`],
+    /// invalid inputs are left out, and the others are logged.
     ///
     /// ```
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -290,7 +290,7 @@ impl Batch<'_> {
         self.push(Err(bad), line)
     }
 
-    /// Writes the operations so that [`Batch::commit`] only has to name them. Nothing is logged yet.
+    /// Writes the operations ahead of [`Batch::commit`], which makes them part of the log.
     pub fn prepare(&mut self) -> Result<(), ClientError> {
         Ok(self.batch.as_mut().map_or(Ok(()), wal::Batch::prepare)?)
     }

@@ -123,8 +123,8 @@ impl Durability {
 pub trait Processes {
     /// Returns `true` if another process can take the lock of this file.
     fn try_lock(&self, path: &Path) -> io::Result<bool>;
-    /// Starts a process that appends to a log, kills it a time `after` its first acknowledgement, and
-    /// returns the ids that it acknowledged.
+    /// Starts a process that appends to a log, kills it a time `after` its first acknowledgement,
+    /// and returns the ids that it acknowledged.
     fn append_and_kill(&self, log: &Path, after: Duration) -> io::Result<Vec<String>>;
     /// Returns the ids of all operations in a log, read by a new process.
     fn list(&self, log: &Path) -> io::Result<Vec<String>>;
@@ -334,7 +334,8 @@ impl DiskChecks<'_> {
         let hint =
             if median_us < 20.0 { "; at that speed, it may not reach the medium" } else { "" };
         let finding = format!(
-            "fdatasync of {RECORD} bytes: median {median_us:.0} µs, 95 % within {p95_us:.0} µs{hint}"
+            "fdatasync of {RECORD} bytes: median {median_us:.0} µs, \
+             95 % within {p95_us:.0} µs{hint}"
         );
         let times = FlushTimes { median_us, p95_us };
         Ok((CheckResult { check: Check::Flush, safe: true, finding }, times))

@@ -66,9 +66,9 @@ const RELOADS_MAX: usize = 20;
 
 /// A log and the backends that its operations run on.
 ///
-/// Built by [`Client::builder`]. Building touches no file: the first write creates the log, and a log
-/// that does not exist reads as an empty one. A client can be shared between threads, and any number
-/// of processes can use one log at the same time.
+/// Built by [`Client::builder`]. Building touches no file: the first write creates the log, and a
+/// log that does not exist reads as an empty one. A client can be shared between threads, and any
+/// number of processes can use one log at the same time.
 #[derive(Debug)]
 pub struct Client {
     pub(crate) disk: Arc<dyn Disk>,
@@ -131,7 +131,7 @@ impl Client {
         Ok(self.wal.get_or_init(|| wal))
     }
 
-    /// Returns the log itself, for tests of what is below the client.
+    /// Returns the log itself, for tests below the level of the client.
     #[cfg(feature = "test-util")]
     pub fn log(&self) -> Result<&Wal, ClientError> {
         self.wal()
@@ -177,15 +177,16 @@ impl Client {
         self.with_view(|view| Ok(view.exists()))
     }
 
-    /// Runs a drain loop: claims operations that are due, executes them on their backends and records
-    /// the outcome of each attempt, until nothing is due or `stop` is requested.
+    /// Runs a drain loop: claims operations that are due, executes them on their backends and
+    /// records the outcome of each attempt, until nothing is due or `stop` is requested.
     ///
-    /// A claim is durable before the backend is called, and an outcome before `observer` receives it.
+    /// A claim is durable before the backend is called, and an outcome before `observer` receives
+    /// it.
     ///
     /// # Errors
     ///
-    /// [`WalError::Busy`] if another drain loop runs on this log. Failures of operations are counted
-    /// in the report; they are not errors of this call.
+    /// [`WalError::Busy`] if another drain loop runs on this log. Failures of operations are
+    /// counted in the report; they are not errors of this call.
     pub fn process(
         &self,
         options: &ProcessOptions,

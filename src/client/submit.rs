@@ -121,9 +121,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ClientError::BadInputs`] if the path cannot be read, [`ClientError::Refused`] if the backend
-    /// does not take it. After an error nothing is logged, unless it is a [`ClientError::Wal`] that
-    /// says otherwise.
+    /// [`ClientError::BadInputs`] if the path cannot be read, [`ClientError::Refused`] if the
+    /// backend does not take it. After an error nothing is logged, unless it is a
+    /// [`ClientError::Wal`] that says otherwise.
     pub fn add(&self, path: &Path, options: &AddOptions) -> Result<Receipt, ClientError> {
         let receipts = self.add_all(&[path.to_owned()], options)?;
         receipts

@@ -19,9 +19,10 @@ impl Client {
     /// returns. If the process is killed in between, the log shows it. The function runs once and
     /// is never retried. Drain loops do not run meanwhile, because this holds their lock.
     ///
-    /// The returned operation is `Completed` with the outcome, or `Failed`. An error of the function
-    /// is recorded with its causes under the type `caller`. If it carries an [`AttemptError`], that
-    /// is recorded instead: [`AttemptError::UnknownOutcome`] leaves the operation failed as
+    /// The returned operation is `Completed` with the outcome, or `Failed`. An error of the
+    /// function is recorded with its causes under the type `caller`. If it carries an
+    /// [`AttemptError`], that is recorded instead: [`AttemptError::UnknownOutcome`] leaves the
+    /// operation failed as
     /// `in_doubt`.
     ///
     /// ```
@@ -55,7 +56,7 @@ impl Client {
             return Err(ClientError::Disabled);
         }
         let wal = self.wal()?;
-        // A drain loop must find neither a pending operation to claim nor the claim of a dead process.
+        // A drain loop must not find a pending operation to claim, or the claim of a dead process.
         let _lock = wal.lock_process(self.settings.lock_timeout, None)?;
         let logged = Logged::new(operation_type.clone(), backend.clone(), parameters, 0);
         let (written, ()) = wal.transact(|_| Ok((vec![Change::New(logged.clone())], ())))?;

@@ -7,7 +7,7 @@ use crate::client::{BackendHealth, HealthStatus};
 /// Returns the last ten checks as marks, oldest first.
 pub fn history_marks(history: &[bool]) -> String {
     let last = &history[history.len().saturating_sub(10)..];
-    last.iter().map(|good| if *good { '✓' } else { '✗' }).collect()
+    last.iter().map(|succeeded| if *succeeded { '✓' } else { '✗' }).collect()
 }
 
 pub(super) fn paint_of(status: HealthStatus) -> Color {

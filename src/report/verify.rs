@@ -133,23 +133,23 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
 }
 
 /// Returns the checks of a disk and a summary.
-pub fn write_durability(tried: &Durability, style: &Style) -> String {
+pub fn write_durability(tested: &Durability, style: &Style) -> String {
     let mut table = Table::new(*style);
-    for check in &tried.checks {
-        let (word, paint) = if check.safe { ("safe", Color::Ok) } else { ("UNSAFE", Color::Error) };
+    for result in &tested.checks {
+        let (word, paint) = if result.safe { ("safe", Color::Ok) } else { ("UNSAFE", Color::Error) };
         table.row(vec![
             Cell::painted(word, paint),
-            Cell::plain(check.check.as_str().replace('_', " ")),
-            Cell::plain(visible(&check.finding)),
+            Cell::plain(result.check.as_str().replace('_', " ")),
+            Cell::plain(visible(&result.finding)),
         ]);
     }
     let mut text = table.render();
-    let directory = visible(&tried.directory.display().to_string());
+    let directory = visible(&tested.directory.display().to_string());
     text.push_str(
         "A power failure cannot be simulated, so these checks cannot prove that the disk honours \
          fsync.\n",
     );
-    text.push_str(&match tried.is_safe() {
+    text.push_str(&match tested.is_safe() {
         true => format!("All checks passed: a log is safe in `{directory}`.\n"),
         false => format!("A log is not safe in `{directory}`.\n"),
     });

@@ -71,8 +71,8 @@ impl Command for Cleanup {
     }
 }
 
-/// Pushes archives first, if the settings name a destination. A failure must not prevent the cleanup
-/// of a full disk: the archives stay, and everything else is pruned.
+/// Pushes archives first, if the settings name a destination. A failure must not prevent the
+/// cleanup of a full disk: the archives stay, and everything else is pruned.
 fn push(context: &mut Context<'_>) -> Result<u64, CliError> {
     match context.client.push_before_cleanup() {
         Ok(report) => Ok(report.map_or(0, |report| report.logged())),

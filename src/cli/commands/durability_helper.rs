@@ -139,7 +139,7 @@ impl Processes for Reexec {
                 line.clear();
             }
         });
-        // A process killed before its first acknowledgement was not killed at work.
+        // Only a process that has acknowledged an operation is killed while it appends.
         let first = acknowledged.recv_timeout(FIRST_TIMEOUT);
         if first.is_ok() {
             SystemClock::new().sleep(after);

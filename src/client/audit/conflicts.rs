@@ -33,8 +33,7 @@ impl TouchedAfter {
 /// operations.
 #[derive(Debug)]
 pub(super) struct ReopenConflicts {
-    /// Targets of completed operations. Those of findings do not count: each finding is reopened
-    /// in its turn, or has a reason why not.
+    /// Targets of completed operations other than findings, each of which is decided on its own.
     done: TouchedAfter,
     findings: HashSet<OperationId>,
     /// The revision up to which the audit has considered operations that replaced or removed

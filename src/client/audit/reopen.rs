@@ -250,7 +250,7 @@ fn unchanged_source(
     operation: &Operation,
     path: &str,
 ) -> Result<Option<Source>, String> {
-    // Directories are never copied into the log, whatever the settings.
+    // Directories are never copied into the log, regardless of the settings.
     let now = match describe(client, Path::new(path), SpoolMode::Auto) {
         Ok(described) => described.source,
         Err(bad) if bad.error_type == "not_found" => {

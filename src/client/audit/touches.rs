@@ -69,7 +69,7 @@ impl<M: Copy + Ord> TouchIndex<M> {
         }
     }
 
-    /// Returns the latest revision in which a target of these effects was certainly replaced or removed.
+    /// Returns the latest revision that certainly replaced or removed a target of these effects.
     fn last_replaced(&self, backend: &BackendName, effects: &[Effect]) -> Option<M> {
         let writes = effects.iter().filter(|effect| effect.is_write());
         writes
@@ -105,7 +105,7 @@ impl<M: Copy + Ord> TouchIndex<M> {
             .max()
     }
 
-    /// Returns `true` if a target of these effects was certainly replaced or removed after this revision.
+    /// Returns `true` if a later revision certainly replaced or removed a target of these effects.
     pub(super) fn was_replaced_after(
         &self,
         backend: &BackendName,

@@ -26,7 +26,7 @@ pub struct AuditDoc<'a> {
     /// Number of operations that have no lasting effect to check.
     nothing: u64,
     /// Operations that could not be checked, by backend.
-    unasked: Vec<UnaskedDoc<'a>>,
+    unasked: Vec<UnverifiedDoc<'a>>,
     /// Number of operations logged again.
     reopened: u64,
     /// True if a signal ended the run before all operations were checked.
@@ -52,7 +52,7 @@ struct AuditFindingDoc<'a> {
     #[schemars(length(min = 1))]
     what: &'a str,
     /// The operation that replaces it; null if there is none.
-    went_on_as: Option<WentOnDoc>,
+    went_on_as: Option<SuccessorDoc>,
     /// Reason why it was not logged again; null unless `--reopen` was refused for it.
     #[schemars(length(min = 1))]
     refused: Option<&'a str>,
@@ -61,7 +61,7 @@ struct AuditFindingDoc<'a> {
 /// The operation that replaces another one.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "WentOn")]
-struct WentOnDoc {
+struct SuccessorDoc {
     /// Number of the operation.
     #[schemars(range(min = 1))]
     number: u64,
@@ -74,7 +74,7 @@ struct WentOnDoc {
 /// A backend that could not answer for some operations.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Unasked")]
-struct UnaskedDoc<'a> {
+struct UnverifiedDoc<'a> {
     /// Name of the backend.
     backend: &'a BackendName,
     /// Number of operations that could not be checked.
@@ -90,7 +90,7 @@ struct UnaskedDoc<'a> {
 impl<'a> AuditDoc<'a> {
     /// Returns the document of an audit.
     pub fn new(report: &'a AuditReport) -> AuditDoc<'a> {
-        let unasked = |Unverified { backend, operations, failure }: &'a Unverified| UnaskedDoc {
+        let unverified = |Unverified { backend, operations, failure }: &'a Unverified| UnverifiedDoc {
             backend,
             operations: *operations,
             error: &failure.message,
@@ -104,7 +104,7 @@ impl<'a> AuditDoc<'a> {
             altered: report.altered.iter().map(AuditFindingDoc::new).collect(),
             superseded: report.superseded,
             nothing: report.without_effect,
-            unasked: report.unverified.iter().map(unasked).collect(),
+            unasked: report.unverified.iter().map(unverified).collect(),
             reopened: report.reopened,
             stopped: report.stopped,
         }
@@ -113,13 +113,13 @@ impl<'a> AuditDoc<'a> {
 
 impl<'a> AuditFindingDoc<'a> {
     fn new(finding: &'a AuditFinding) -> AuditFindingDoc<'a> {
-        let went_on = |number: Number, id, new| {
-            Some(WentOnDoc { number: number.get(), operation_id: AsDisplay(id), new })
+        let successor = |number: Number, id, new| {
+            Some(SuccessorDoc { number: number.get(), operation_id: AsDisplay(id), new })
         };
         let (went_on_as, refused) = match &finding.follow_up {
             None => (None, None),
-            Some(FollowUp::Reopened { number, id }) => (went_on(*number, *id, true), None),
-            Some(FollowUp::AlreadyReopened { number, id }) => (went_on(*number, *id, false), None),
+            Some(FollowUp::Reopened { number, id }) => (successor(*number, *id, true), None),
+            Some(FollowUp::AlreadyReopened { number, id }) => (successor(*number, *id, false), None),
             Some(FollowUp::Refused(why)) => (None, Some(&why[..])),
         };
         AuditFindingDoc {

@@ -22,12 +22,13 @@ pub struct Change<'a> {
     /// Operations that were in the requested state already.
     unchanged: Vec<OperationDoc<'a>>,
     /// Operations that the change does not apply to.
-    skipped: Vec<LeftOut<'a>>,
+    skipped: Vec<SkippedOperation<'a>>,
 }
 
 /// An operation that a change does not apply to.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct LeftOut<'a> {
+#[schemars(rename = "LeftOut")]
+pub struct SkippedOperation<'a> {
     /// Id of the operation.
     operation_id: AsDisplay<OperationId>,
     /// Number of the operation.
@@ -40,10 +41,10 @@ pub struct LeftOut<'a> {
     reason: &'a str,
 }
 
-impl<'a> LeftOut<'a> {
-    fn new(skipped: &'a Skipped) -> LeftOut<'a> {
+impl<'a> SkippedOperation<'a> {
+    fn new(skipped: &'a Skipped) -> SkippedOperation<'a> {
         let Skipped { number, id, status, why } = skipped;
-        LeftOut {
+        SkippedOperation {
             operation_id: AsDisplay(*id),
             number: number.get(),
             status: AsName(*status),
@@ -64,7 +65,7 @@ impl<'a> Change<'a> {
             operations: changed.operations.iter().map(OperationDoc::new).collect(),
             redirected_to: changed.redirected_to.iter().map(OperationDoc::new).collect(),
             unchanged: changed.unchanged.iter().map(OperationDoc::new).collect(),
-            skipped: changed.skipped.iter().map(LeftOut::new).collect(),
+            skipped: changed.skipped.iter().map(SkippedOperation::new).collect(),
         }
     }
 }

@@ -14,12 +14,13 @@ use crate::operation::{BackendName, FailureClass, OperationId, Status, Time};
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Why<'a> {
     /// The operations, in the order in which they were named.
-    operations: Vec<WhyOne<'a>>,
+    operations: Vec<ReasonDoc<'a>>,
 }
 
 /// The reason for the status of an operation.
 #[derive(Debug, Serialize, JsonSchema)]
-struct WhyOne<'a> {
+#[schemars(rename = "WhyOne")]
+struct ReasonDoc<'a> {
     /// Id of the operation.
     operation_id: AsDisplay<OperationId>,
     /// Number of the operation.
@@ -39,7 +40,7 @@ struct WhyOne<'a> {
 impl<'a> Why<'a> {
     /// Returns the document of these reasons.
     pub fn new(all: &'a [client::Why]) -> Why<'a> {
-        let one = |why: &'a client::Why| WhyOne {
+        let one = |why: &'a client::Why| ReasonDoc {
             operation_id: AsDisplay(why.operation.id),
             number: why.operation.number.get(),
             status: AsName(why.operation.status()),

@@ -175,22 +175,22 @@ struct CheckDoc<'a> {
 
 impl<'a> DurabilityDoc<'a> {
     /// Returns the document of a test.
-    pub fn new(tried: &'a Durability) -> DurabilityDoc<'a> {
+    pub fn new(tested: &'a Durability) -> DurabilityDoc<'a> {
         DurabilityDoc {
-            safe: tried.is_safe(),
-            directory: tried.directory.display().to_string(),
-            checks: tried
+            safe: tested.is_safe(),
+            directory: tested.directory.display().to_string(),
+            checks: tested
                 .checks
                 .iter()
-                .map(|tried| CheckDoc {
-                    check: AsName(tried.check),
-                    safe: tried.safe,
-                    what: &tried.finding,
+                .map(|result| CheckDoc {
+                    check: AsName(result.check),
+                    safe: result.safe,
+                    what: &result.finding,
                 })
                 .collect(),
-            flush_us: (tried.flush.median_us, tried.flush.p95_us),
-            kills: tried.kills.kills,
-            acknowledged: tried.kills.acknowledged,
+            flush_us: (tested.flush.median_us, tested.flush.p95_us),
+            kills: tested.kills.kills,
+            acknowledged: tested.kills.acknowledged,
         }
     }
 }
