@@ -199,7 +199,7 @@ pub fn sample() -> &'static Image {
         };
         let next = |number: Number, event: Event| {
             wal.transact(|view| {
-                let operation = view.operation(number)?.expect("it was logged");
+                let operation = view.operation(number)?.expect("the operation was logged");
                 Ok((vec![Change::Next(Known::from(&operation), event.clone())], ()))
             })
             .unwrap();

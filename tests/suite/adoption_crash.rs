@@ -139,7 +139,7 @@ fn a_kill_at_any_step_loses_and_duplicates_nothing() {
             }
             result.is_ok()
         });
-        assert!(done.is_some_and(|at| at > 50), "it took {done:?} steps");
+        assert!(done.is_some_and(|at| at > 50), "the adoption took {done:?} steps");
     }
 }
 
@@ -168,7 +168,7 @@ fn a_power_cut_at_any_step_loses_and_duplicates_nothing() {
             break;
         }
     }
-    assert!(done.is_some_and(|at| at > 50), "it took {done:?} steps");
+    assert!(done.is_some_and(|at| at > 50), "the adoption took {done:?} steps");
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn a_full_disk_at_any_step_only_delays_adoption() {
         check_recovery(&machine, scenario, &expected, &format!("full at {at}: {result:?}"));
         result.is_ok()
     });
-    assert!(done.is_some_and(|at| at > 10), "it took {done:?} steps");
+    assert!(done.is_some_and(|at| at > 10), "the adoption took {done:?} steps");
 }
 
 #[test]

@@ -200,7 +200,7 @@ fn json_lines_are_logged_together_or_rejected_by_line() {
     assert_eq!(code(&output), Some(0), "{json}");
     let numbers: Vec<_> =
         json["operations"].as_array().unwrap().iter().map(|one| one["number"].clone()).collect();
-    assert_eq!(numbers, [1, 2, 3, 3], "one key, one operation");
+    assert_eq!(numbers, [1, 2, 3, 3], "a key identifies one operation");
     let (first, second) = (place.json("show 1"), place.json("show 2"));
     assert_eq!(first["operation"]["parameters"]["path"], place.path("a.txt").to_str().unwrap());
     assert_eq!(

@@ -354,7 +354,7 @@ impl Workload {
         let mut world = self.world().fork(0);
         let ran = self.run(&mut world, |disk| disk.kill_after(OPERATIONS_MAX));
         assert!(ran.error.is_none(), "{}: {:?}", self.name, ran.error);
-        world.check("nothing happened");
+        world.check("without an interruption");
         OPERATIONS_MAX - ran.disk.operations_left().unwrap()
     }
 }

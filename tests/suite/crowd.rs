@@ -72,7 +72,7 @@ fn adders_a_drain_loop_and_readers_do_not_conflict() {
             .iter()
             .map(|entry| entry["to"].as_str().unwrap())
             .collect();
-        assert_eq!(history, ["pending", "processing", "completed"], "none ran twice");
+        assert_eq!(history, ["pending", "processing", "completed"], "no operation ran twice");
     }
     println!(
         "{total} acknowledged, {total} completed once each, {reads} reads meanwhile, none failed"

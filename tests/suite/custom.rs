@@ -297,7 +297,7 @@ fn a_program_that_outlives_its_loop_is_not_started_twice() {
     place.file("go", "");
     until("it ended", || place.path("ended").exists());
     let pid = std::fs::read_to_string(place.path("started")).unwrap();
-    assert_eq!(pid.lines().count(), 1, "it was started once: {pid}");
+    assert_eq!(pid.lines().count(), 1, "the program was started once: {pid}");
     until("the process has ended", || !is_alive(&pid));
     assert_eq!(place.output("process").status.code(), Some(1));
     let operation = status(&place, 1);
@@ -342,7 +342,7 @@ fn a_claim_whose_program_never_started_is_not_in_doubt() {
     place.output("process");
     let statuses: Vec<Value> =
         (9..=16).map(|number| status(&place, number)["error_type"].clone()).collect();
-    assert_eq!(statuses[0], "in_doubt", "that one was started: {statuses:?}");
+    assert_eq!(statuses[0], "in_doubt", "the first program was started: {statuses:?}");
     assert!(statuses[1..].iter().all(Value::is_null), "the others were not: {statuses:?}");
     assert_eq!(
         std::fs::read_to_string(place.path("started")).unwrap().lines().count(),
@@ -362,7 +362,7 @@ fn time_limits_of_the_loop_and_of_the_program_differ() {
     configure(&place, "sleep 0.6; echo '{\"size\": 7}'", "");
     place.run("submit backup");
     place.run("process --max-time 0.2s --grace 0.1s");
-    assert_eq!(status(&place, 1)["result"]["size"], 7, "it had begun in time");
+    assert_eq!(status(&place, 1)["result"]["size"], 7, "the program had begun in time");
     configure(&place, "trap 'exit 75' TERM; sleep 60 & wait", "total_timeout = 0.2\n");
     place.run("submit backup --max-retries 1");
     assert_eq!(place.output("process").status.code(), Some(1), "it ends");

@@ -179,7 +179,7 @@ fn logged_operations_finish_in_the_space_of_the_reserve() {
     assert_eq!(small.json("show 1")["operation"]["error_type"], "cancelled");
     small.make_room();
     small.json("checkpoint");
-    assert_eq!(small.reserve(), Some(RESERVE), "it is back");
+    assert_eq!(small.reserve(), Some(RESERVE), "the reserve is restored");
     small.json("add a --wait");
     assert_eq!(
         names(&small.disk.log().join("quarantine")),

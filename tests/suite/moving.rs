@@ -47,7 +47,11 @@ fn keeps_its_rate_and_stops(place: &Place, backend: &str) {
     let asked = Instant::now();
     place.run(&format!("cancel {number}"));
     assert_eq!(drain.wait().unwrap().code(), Some(0), "a requested cancellation is not a failure");
-    assert!(asked.elapsed() < Duration::from_secs(2), "it stopped after {:?}", asked.elapsed());
+    assert!(
+        asked.elapsed() < Duration::from_secs(2),
+        "the attempt stopped after {:?}",
+        asked.elapsed()
+    );
     let operation = show();
     assert_eq!(operation["error_type"], "cancelled", "{operation}");
     assert!(operation["progress"].is_null() && !place.log().join("progress.json").exists());
@@ -86,7 +90,7 @@ fn only_backends_in_use_fail_health() {
     place.run("delete 1");
     assert_eq!(used(), "local");
     place.settings(&format!("{of_local}{away}"));
-    assert_eq!(used(), "away local", "it is configured");
+    assert_eq!(used(), "away local", "a configured backend is in use");
     let ends = |command: &str| place.output(command).status.code();
     assert_eq!((ends("health"), ends("status --fail-if offline>0")), (Some(1), Some(1)));
     place.settings(&format!("{of_local}[backends.ipfs]\nendpoint = \"http://127.0.0.1:1\"\n"));

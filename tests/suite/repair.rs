@@ -505,7 +505,7 @@ fn cut_short(power_cut: bool) {
                 break;
             }
         }
-        assert!(done.is_some_and(|at| at > 50), "{context}: it took {done:?} steps");
+        assert!(done.is_some_and(|at| at > 50), "{context}: the repair took {done:?} steps");
     }
 }
 

@@ -77,7 +77,7 @@ pub fn machine() -> Machine {
     let mut first = logged(0);
     first.idempotency_key = Some("k".into());
     let Admitted::Logged(written) = &wal.append_new(vec![first]).unwrap()[0] else {
-        panic!("it is new")
+        panic!("the operation is not new")
     };
     let mut after = logged(1);
     after.depends_on = vec![written.id];

@@ -544,7 +544,7 @@ impl World {
     /// Asserts that the log is valid, opens, does not change by that, and accepts operations.
     pub fn check_usable(&mut self) {
         self.check("as found");
-        let wal = self.open(self.machine.process()).expect("it opens");
+        let wal = self.open(self.machine.process()).expect("the log opens");
         let seen = self.check("opened");
         self.expected.settle(&seen);
         drop(wal);
@@ -557,7 +557,7 @@ impl World {
             self.machine.power_cut(|| false);
             self.check("after an acknowledged operation and a power cut");
         }
-        let wal = self.open(self.machine.process()).expect("it opens");
+        let wal = self.open(self.machine.process()).expect("the log opens");
         wal.checkpoint().expect("a checkpoint works");
         self.machine.power_cut(|| false);
         self.check("after a checkpoint and a power cut");

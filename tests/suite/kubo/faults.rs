@@ -183,7 +183,7 @@ fn only_lines_that_report_progress_keep_a_pin_waiting() {
     let table = table(proxy.port());
     let since = Instant::now();
     let operation = attempt(&table, "pin", &|| proxy.plan("pin/add", Fault::StandStill));
-    table.check(&operation, Expected::Retrying("timed_out"), "nothing moves");
+    table.check(&operation, Expected::Retrying("timed_out"), "no bytes move");
     assert!((PATIENCE..LIMIT).contains(&since.elapsed()), "{:?}", since.elapsed());
     let message = &operation.state.failure().unwrap().message;
     assert!(
@@ -191,7 +191,7 @@ fn only_lines_that_report_progress_keep_a_pin_waiting() {
         "{message}"
     );
     proxy.plan("*", Fault::None);
-    table.check_retry(&operation, "nothing moves");
+    table.check_retry(&operation, "no bytes move");
 
     let operation = attempt(&table, "pin", &|| proxy.plan("pin/add", Fault::Count));
     table.check(&operation, Expected::Completed, "something moves");

@@ -51,7 +51,7 @@ fn an_outage_with_a_full_queue_costs_only_time() {
     place.run(&format!("add --backend ipfs {}", files.join(" ")));
 
     let mut drain = place.start("process --follow");
-    let before = until(&place, "it begins", |status| completed(status) >= 20);
+    let before = until(&place, "operations complete", |status| completed(status) >= 20);
     kubo.stop();
     let gone = Instant::now();
     until(&place, "the outage is noticed", |status| {
@@ -69,12 +69,12 @@ fn an_outage_with_a_full_queue_costs_only_time() {
             && why.contains("retries it when the backend answers"),
         "{why}"
     );
-    let meanwhile = completed(&until(&place, "it is asked", |_| true));
+    let meanwhile = completed(&until(&place, "the status is read", |_| true));
     std::thread::sleep(Duration::from_secs(away).saturating_sub(gone.elapsed()));
     assert_eq!(
-        completed(&until(&place, "it is asked", |_| true)),
+        completed(&until(&place, "the status is read", |_| true)),
         meanwhile,
-        "nothing is done, nothing given up"
+        "no operation completes or fails meanwhile"
     );
     let back = SystemClock::new().now().to_string();
     kubo.start();

@@ -230,7 +230,7 @@ fn uploads_are_aborted_on_cancellation_and_by_cleanup() {
         let mut child = place.start("process");
         let begun = Instant::now();
         while s3.uploads("cancelled/") != key {
-            assert!(begun.elapsed() < Duration::from_secs(60), "nothing was begun");
+            assert!(begun.elapsed() < Duration::from_secs(60), "no upload was begun");
         }
         if at_work {
             let asked = Instant::now();
