@@ -159,7 +159,7 @@ impl FileStore {
         cleaned_at: Option<Time>,
     ) -> WalResult<()> {
         let mut manifest = self.manifest()?;
-        drop_stale_deletions(view, &manifest, edit)?;
+        drop_stale_changes(view, &manifest, edit)?;
         manifest.files.retain(|file| !edit.removed.contains(&file.name));
         for file in &mut manifest.files {
             if let Some(changed) = edit.changed.remove(&file.name) {
@@ -226,7 +226,7 @@ impl FileStore {
 }
 
 /// Takes deletions out of an edit whose rows the journal has changed since they were decided.
-fn drop_stale_deletions(view: &View, manifest: &Manifest, edit: &mut ManifestEdit) -> WalResult<()> {
+fn drop_stale_changes(view: &View, manifest: &Manifest, edit: &mut ManifestEdit) -> WalResult<()> {
     if edit.deleted.is_empty() {
         return Ok(());
     }
