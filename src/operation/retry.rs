@@ -7,12 +7,26 @@ use super::{Event, Failure, FailureClass, HistoryEntry, Operation, Status, Time}
 /// The reason of an attempt that found its backend unreachable.
 ///
 /// The history is searched for it, so its text is part of the format.
-const UNREACHABLE: &str = "backend is away";
+const UNREACHABLE: &str = "backend is unreachable";
 
 /// The reason of a claim that ended before the attempt was sent: its backend became unreachable.
 ///
 /// The history is searched for it, so its text is part of the format.
-pub const NOT_SENT: &str = "handed back before it was sent: its backend is away";
+pub const NOT_SENT: &str = "returned before it was sent: backend is unreachable";
+
+/// The texts that earlier versions wrote for [`UNREACHABLE`] and [`NOT_SENT`], which their logs
+/// still hold. In two parts each: these words are not to be written any more.
+const EARLIER_TEXTS: [(&str, &str); 2] = [
+    (concat!("backend is ", "away"), UNREACHABLE),
+    (concat!("handed back before it was sent: its backend is ", "away"), NOT_SENT),
+];
+
+/// Returns whether an entry of a history has this reason, in the text of any version.
+fn has_reason(entry: &HistoryEntry, wanted: &str) -> bool {
+    entry.reason.as_deref().is_some_and(|reason| {
+        reason == wanted || EARLIER_TEXTS.contains(&(reason, wanted))
+    })
+}
 
 /// Consecutive attempts that may find a backend unreachable although a probe succeeded just before.
 ///
@@ -143,11 +157,11 @@ impl Outages {
         let ends = steps.filter(|entry| {
             entry.from == Some(Status::Processing)
                 && entry.to != Status::Processing
-                && entry.reason.as_deref() != Some(NOT_SENT)
+                && !has_reason(entry, NOT_SENT)
         });
         let mut ends = ends.peekable();
         let (mut in_a_row, mut last) = (0, None);
-        while let Some(entry) = ends.next_if(|entry| entry.reason.as_deref() == Some(UNREACHABLE)) {
+        while let Some(entry) = ends.next_if(|entry| has_reason(entry, UNREACHABLE)) {
             in_a_row += 1;
             last = last.or(Some(entry.at));
         }
@@ -239,6 +253,7 @@ mod tests {
     fn only_consecutive_outages_demote_an_operation() {
         let (outage, unsent) =
             ((Status::Pending, UNREACHABLE, None), (Status::Pending, NOT_SENT, None));
+        let earlier = EARLIER_TEXTS.map(|(earlier, _)| (Status::Pending, earlier, None));
         let failed = (Status::Retrying, "status 500", None);
         let fault = (Status::Retrying, "x", Some(AT_FAULT));
         for (ends, rank) in [
@@ -247,6 +262,7 @@ mod tests {
             (&[outage, outage, outage], Some(3)),
             (&[outage, unsent, outage, outage], Some(3)),
             (&[outage, outage, failed, outage], None),
+            (&[earlier[0], outage, earlier[1], earlier[0]], Some(3)),
             (&[fault, outage], Some(usize::MAX)),
         ] {
             assert_eq!(outage_rank(&operation(ends)), rank, "{ends:?}");

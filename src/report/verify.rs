@@ -136,7 +136,10 @@ pub fn write_repaired(repaired: &Repaired, style: &Style) -> String {
 pub fn write_durability(tested: &Durability, style: &Style) -> String {
     let mut table = Table::new(*style);
     for result in &tested.checks {
-        let (word, paint) = if result.safe { ("safe", Color::Ok) } else { ("UNSAFE", Color::Error) };
+        let (word, paint) = match result.safe {
+            true => ("safe", Color::Ok),
+            false => ("UNSAFE", Color::Error),
+        };
         table.row(vec![
             Cell::painted(word, paint),
             Cell::plain(result.check.as_str().replace('_', " ")),

@@ -90,11 +90,11 @@ struct UnverifiedDoc<'a> {
 impl<'a> AuditDoc<'a> {
     /// Returns the document of an audit.
     pub fn new(report: &'a AuditReport) -> AuditDoc<'a> {
-        let unverified = |Unverified { backend, operations, failure }: &'a Unverified| UnverifiedDoc {
-            backend,
-            operations: *operations,
-            error: &failure.message,
-            error_type: OpenCode(&failure.error_type),
+        let unverified = |of_backend: &'a Unverified| UnverifiedDoc {
+            backend: &of_backend.backend,
+            operations: of_backend.operations,
+            error: &of_backend.failure.message,
+            error_type: OpenCode(&of_backend.failure.error_type),
         };
         AuditDoc {
             clean: report.is_clean(),
@@ -119,7 +119,9 @@ impl<'a> AuditFindingDoc<'a> {
         let (went_on_as, refused) = match &finding.follow_up {
             None => (None, None),
             Some(FollowUp::Reopened { number, id }) => (successor(*number, *id, true), None),
-            Some(FollowUp::AlreadyReopened { number, id }) => (successor(*number, *id, false), None),
+            Some(FollowUp::AlreadyReopened { number, id }) => {
+                (successor(*number, *id, false), None)
+            }
             Some(FollowUp::Refused(why)) => (None, Some(&why[..])),
         };
         AuditFindingDoc {
