@@ -99,7 +99,7 @@ fn cancelled_operations_fail_and_bulk_retries_skip_them() {
     let operation = scenario.get(2);
     assert_eq!(operation.state.failure().unwrap().error_type, "cancelled");
     assert!(
-        operation.state.failure().unwrap().message.contains("as the script says"),
+        operation.state.failure().unwrap().message.contains("failed as scripted"),
         "the last error is kept"
     );
     assert!(operation.is_abandoned());
