@@ -204,7 +204,7 @@ fn failure_of(code: i32, result: ResultObject, last_line: &str) -> AttemptError 
     AttemptError::Failed { failure: Failure { class, error_type, message }, retry_after_ms }
 }
 
-/// Returns the error for a program of which it is unknown how far it got.
+/// Returns the error for a program that ended or was stopped at an unknown point.
 pub(super) fn unknown_outcome(message: impl Into<String>) -> AttemptError {
     let message = message.into();
     AttemptError::UnknownOutcome(Failure {

@@ -1,4 +1,4 @@
-//! The meaning of Kubo's errors: whether to retry, and what a user can do.
+//! The errors of Kubo: the class of each failure, and the next step for a user.
 //!
 //! Status and code of an error say little, because nearly everything is a 500 with code 0. Its text
 //! decides, by fragments: wordings carry prefixes and change between releases.

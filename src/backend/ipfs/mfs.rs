@@ -31,7 +31,7 @@ impl Stat {
 pub(super) struct Mfs<'a>(pub(super) KuboSession<'a>);
 
 impl Mfs<'_> {
-    /// Returns what a name refers to, if it exists.
+    /// Returns the entry of a name, if it exists.
     pub(super) fn stat(&self, name: &str) -> Result<Option<Stat>> {
         let session = &self.0;
         let found = match session.rpc.json("files/stat", &[("arg", name)]) {
@@ -56,7 +56,7 @@ impl Mfs<'_> {
         }
     }
 
-    /// Returns what a name refers to; fails if it does not exist.
+    /// Returns the entry of a name. Fails if it does not exist.
     pub(super) fn existing(&self, name: &Name) -> Result<Stat> {
         self.stat(&name.display())?.ok_or_else(|| {
             let name = name.display();
@@ -79,7 +79,7 @@ impl Mfs<'_> {
         }
     }
 
-    /// Gives content a name, replacing a file of that name.
+    /// Gives content a name. Replaces a file of that name.
     pub(super) fn put_name(&self, cid: &Cid, name: &Name) -> Result<()> {
         match self.stat(&name.display())? {
             Some(stat) if is_same_block(&stat.cid, cid) => return Ok(()),

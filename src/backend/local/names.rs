@@ -75,7 +75,7 @@ impl NameTree {
         }
     }
 
-    /// Creates the directory that a name is to be in.
+    /// Creates the parent directory of a name.
     fn ensure_parent(&self, name: &Name, path: &Path) -> Result<()> {
         self.directory.ensure(parent_of(path)).map_err(|error| match error.kind() {
             ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {

@@ -487,7 +487,7 @@ fn only_staging_files_of_dead_processes_are_swept() {
     assert!(left[0].name.to_str().unwrap().starts_with(&living.identity().pid.to_string()));
 }
 
-/// Returns requests none of which may be lost.
+/// Returns the requests of the script. None of their effects may be lost.
 fn script(bench: &Bench) -> Vec<Request> {
     let path = |name: &str| bench.path(name);
     vec![

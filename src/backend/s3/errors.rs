@@ -1,4 +1,4 @@
-//! The meaning of S3's errors: whether to retry, whose fault they are, and what a user can do.
+//! The errors of S3: the class of each failure, its cause, and the next step for a user.
 
 use std::error::Error;
 

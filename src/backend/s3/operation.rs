@@ -75,7 +75,8 @@ pub(super) struct PutOptions {
     pub(super) metadata: BTreeMap<String, String>,
 }
 
-/// Checks an operation before it is logged; the error says what is missing or wrong.
+/// Checks an operation before it is logged. The error names the parameter that is missing or
+/// invalid.
 pub(super) fn check(operation_type: &str, parameters: &Fields) -> Result<(), ParameterError> {
     check_names(parameters, &NAMES)?;
     let locations = ["source", "destination", "path"].into_iter().filter(|name| {
@@ -211,7 +212,7 @@ fn check_metadata_name(name: &str) -> Result<(), ParameterError> {
     Ok(())
 }
 
-/// Returns whether a text is a header value as it is.
+/// Returns whether a text is a valid header value without encoding.
 fn is_header_value(text: &str) -> bool {
     text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.trim() == text
 }
