@@ -104,7 +104,7 @@ pub struct LoggingArgs {
     /// Run after this operation has completed; repeatable
     #[arg(long, value_name = "ID")]
     pub after: Vec<String>,
-    /// Run no earlier than in: 90s, 10min, 1h30m
+    /// Time to wait before the operation may run: 90s, 10min, 1h30m
     #[arg(long, value_name = "TIME", value_parser = delay)]
     pub delay: Option<Duration>,
     /// Idempotency key: a known key returns its operation
@@ -113,7 +113,7 @@ pub struct LoggingArgs {
     /// Copy files now: auto, always or never [default: setting spool]
     #[arg(long, value_name = "MODE", hide_possible_values = true)]
     pub spool: Option<SpoolArg>,
-    /// Log valid inputs although others are invalid (exit 1)
+    /// Log valid inputs even if others are invalid (exit 1)
     #[arg(long)]
     pub keep_going: bool,
     /// Further parameter for the backend; repeatable

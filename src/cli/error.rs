@@ -200,7 +200,9 @@ impl From<ClientError> for CliError {
                 cli.hint("omit `--key`, or log the inputs one at a time with a key each")
             }
             ClientError::BadKey { .. } => {
-                cli.hint("shorten the key, or run `wal-cli add --help` to see what a key does")
+                cli.hint(
+                    "pass a key of 1 to 512 bytes; run `wal-cli add --help` to see what a key does",
+                )
             }
             ClientError::Illegal(_) => {
                 cli.hint("run `wal-cli list all` to see the status of each operation")

@@ -67,7 +67,7 @@ impl Exit {
         match self {
             Exit::Done => &[("success", None)],
             Exit::Failed => &[
-                ("an operation that was waited for or drained failed", None),
+                ("an operation failed that was waited for, or that `process` executed", None),
                 ("some inputs are invalid and were not logged", Some("--keep-going")),
                 ("a backend is offline", Some("health")),
                 ("a condition holds", Some("status --fail-if")),
@@ -84,7 +84,7 @@ impl Exit {
             Exit::Busy => &[("another process holds a lock; the message names it", None)],
             Exit::Damaged => &[("the log is damaged, or a newer program wrote it", None)],
             Exit::Disk => {
-                &[("the disk failed or is full; nothing was logged, or it is unconfirmed", None)]
+                &[("the disk failed or is full; nothing is confirmed as logged", None)]
             }
             Exit::Interrupted => &[("interrupted by a signal", None)],
         }

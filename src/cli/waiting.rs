@@ -268,7 +268,7 @@ fn stopped(
     let number = unfinished[0].number;
     // Most operations usually wait for the same reason as the first one.
     error.only_hint(match context.client.why(&Reference::Number(number)) {
-        Ok(why) => format!("operation {number} is still queued: {}", why.sentence),
+        Ok(why) => why.sentence,
         Err(_) => format!("run `wal-cli wait {number} --timeout 10min` to wait longer"),
     })
 }

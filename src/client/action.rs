@@ -36,7 +36,7 @@ impl Action {
             Action::Hold => "held",
             Action::Release => "released",
             Action::Delete => "deleted",
-            Action::Prioritize(_) => "moved in the order",
+            Action::Prioritize(_) => "reprioritized",
             Action::Retry { .. } => "retried",
             Action::Redirect(_) => "redirected",
         }

@@ -48,7 +48,8 @@ pub enum ClientError {
     },
     /// The idempotency key is empty, too long, or has control characters.
     #[error(
-        "nothing was logged: invalid idempotency key `{}`: it takes 1 to 512 bytes on one line",
+        "nothing was logged: invalid idempotency key `{}`: expected 1 to 512 bytes without a \
+         line break",
         key.escape_debug()
     )]
     BadKey {

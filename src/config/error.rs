@@ -19,7 +19,7 @@ pub enum ConfigError {
         hint: Option<String>,
     },
     /// A key has an invalid value.
-    #[error("`{key}` is {value}{}; it takes {expected}", set_in(Some(.origin)))]
+    #[error("invalid value `{value}` for `{key}`{}: expected {expected}", set_in(Some(.origin)))]
     Value {
         /// The key.
         key: String,

@@ -17,7 +17,7 @@ pub struct ProcessOptions {
     pub follow: bool,
     /// Executes operations of this backend only.
     pub backend: Option<BackendName>,
-    /// Operations that run at the same time on each backend; `None`: as configured.
+    /// The most operations that run at the same time on each backend; `None`: as configured.
     pub jobs: Option<usize>,
     /// Executes at most this many operations.
     pub limit: Option<u64>,

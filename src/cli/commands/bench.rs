@@ -33,7 +33,7 @@ enum BenchCommand {
         #[arg(default_value = ".")]
         dir: PathBuf,
     },
-    /// Measure appends to a log beside the same disk, in alternating blocks
+    /// Measure appends to a log against plain writes to the same disk, in alternating blocks
     Append {
         /// Directory on the disk to measure
         #[arg(default_value = ".")]

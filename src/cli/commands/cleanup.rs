@@ -25,7 +25,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct Cleanup {
-    /// Prune failed operations of that age, too; otherwise they stay
+    /// Also prune failed operations of that age, which are kept otherwise
     #[arg(long)]
     failed: bool,
     /// Keep operations for this many whole days [default: setting max_age_days]

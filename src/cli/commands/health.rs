@@ -29,9 +29,9 @@ failed, and degraded otherwise; with fewer checks, the last one decides.
 Ordinary operations count as checks: each success or connection failure is
 recorded.
 
-The exit code is 1 if the probe fails now: of the backend that is named, or else
-of one in use (the default backend, those with settings of their own, and those
-of operations in the log).
+The exit code is 1 if a probe fails: that of the named backend or, if none is
+named, that of any backend in use (the default backend, those with settings of
+their own, and those of operations in the log).
 
 Examples:
   wal-cli health

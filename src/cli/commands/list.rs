@@ -40,10 +40,10 @@ pub struct List {
     /// Only operations of this type
     #[arg(long = "type", short = 't', value_name = "TYPE", value_parser = operation_type)]
     operation_type: Option<OperationType>,
-    /// Only operations logged since: 2h, 3d, 2026-01-31, or RFC 3339 (UTC without a zone)
+    /// Only operations logged since a time: 2h, 3d, 2026-01-31, or RFC 3339 (UTC without a zone)
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<Since>,
-    /// Only operations logged before
+    /// Only operations logged before a time
     #[arg(long, value_name = "TIME", value_parser = since)]
     until: Option<Since>,
     /// Only operations with this type of error
@@ -61,10 +61,10 @@ pub struct List {
     /// Only operations that depend on this one
     #[arg(long, value_name = "ID")]
     after: Option<String>,
-    /// Most operations to list; 0: all
+    /// Maximum number of operations to list; 0 lists all
     #[arg(long, short = 'n', value_name = "N", default_value_t = 10)]
     limit: usize,
-    /// Continue an earlier list: the value of its `next_cursor`
+    /// Continue an earlier list from this value of its `next_cursor`
     #[arg(long, value_name = "CURSOR")]
     cursor: Option<u64>,
     /// Only ids, one per line

@@ -57,7 +57,7 @@ pub struct Process {
     /// Only operations of this backend
     #[arg(long, short, value_name = "NAME", value_parser = backend)]
     backend: Option<BackendName>,
-    /// Operations that run at the same time on each backend [default: setting jobs]
+    /// Most operations that run at the same time on each backend [default: setting jobs]
     #[arg(long, short, value_name = "N")]
     jobs: Option<NonZeroUsize>,
     /// Stop after this many operations

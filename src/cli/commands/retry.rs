@@ -36,13 +36,13 @@ pub struct Retry {
         help = ID_HELP
     )]
     id: Vec<String>,
-    /// All failed operations, but no retrying ones
+    /// All failed operations, but not retrying ones
     #[arg(long, conflicts_with = "id")]
     failed: bool,
     /// Operations with this cause of failure, as `failures` shows it; a prefix is enough
     #[arg(long, value_name = "CAUSE", value_parser = cause, conflicts_with = "id")]
     cause: Option<String>,
-    /// Operations of this backend; with operations named: the backend to redirect them to
+    /// Operations of this backend; if operations are named, the backend to redirect them to
     #[arg(long, short, value_name = "NAME", value_parser = backend)]
     backend: Option<BackendName>,
     /// Operations with this type of error

@@ -65,7 +65,7 @@ pub(super) fn hinted(cli: CliError, error: &WalError) -> CliError {
 
 fn busy(mut cli: CliError, lock: &Path) -> CliError {
     if !lock.ends_with("process.lock") {
-        return cli.hint("wait for that process to end, or pass `--lock-timeout 60s`");
+        return cli.hint("try again, or pass `--lock-timeout 60s` to wait longer");
     }
     cli.message = format!("another drain loop is running: {}", cli.message);
     cli.hint(

@@ -107,7 +107,8 @@ pub(super) fn retry(operation: &Operation, now: bool) -> Decision {
             Decision::Apply(Event::Retried { reason: BY_HAND.into(), forget: Vec::new() })
         }
         status => {
-            Decision::Refused(format!("it is {status}; only failed and retrying operations can be"))
+            let allowed = "only failed and retrying operations can be retried";
+            Decision::Refused(format!("it is {status}; {allowed}"))
         }
     }
 }

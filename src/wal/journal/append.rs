@@ -89,7 +89,7 @@ impl<V: JournalView> JournalWriter<V> {
     /// writes. Durable on return.
     ///
     /// `decide` is called again if a recovery of the journal dropped the changes before they were
-    /// durable. Fails with [`WalError::Unconfirmed`] if it dropped a part of them only.
+    /// durable. Fails with [`WalError::Unconfirmed`] if it dropped only some of them.
     pub fn transact<T>(
         &self,
         mut decide: impl FnMut(&mut V) -> WalResult<(Vec<Change>, T)>,

@@ -27,7 +27,7 @@ pub(in crate::wal) trait JournalView: Debug {
     /// Returns the end of the journal; none if there is no log yet.
     fn position(&self) -> Option<Position>;
 
-    /// Returns the damage of the journal, if any was found.
+    /// Returns the damage to the journal, if any was found.
     fn journal_damage(&self) -> Option<&Damage>;
 
     /// Returns the revision and the status of an operation; none if it does not exist.
@@ -41,7 +41,7 @@ pub(in crate::wal) trait JournalView: Debug {
     fn has_transition(&self, written: &Written, actor: &str) -> WalResult<bool>;
 }
 
-/// The files beside the journal, as far as a writer needs them.
+/// The files, other than those of the journal, that a writer needs.
 pub(in crate::wal) trait LogFiles: Debug + Send + Sync {
     /// Returns the first generation of the journal; none if there is no log yet.
     fn first_generation(&self) -> WalResult<Option<u64>>;

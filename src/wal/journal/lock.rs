@@ -130,7 +130,8 @@ impl LockFile {
     pub(in crate::wal) fn holder(&self) -> String {
         let description = match self.name {
             LockName::Append => self.note().map(|note: AppendNote| {
-                format!("pid {} (`{}`) held it last, at {}", note.pid, note.command, note.since)
+                let AppendNote { pid, command, since, .. } = note;
+                format!("pid {pid} (`{command}`) was the last to hold it, at {since}")
             }),
             LockName::Sync => self.note().map(|note: SyncNote| {
                 format!("pid {} (`{}`) is flushing the journal", note.pid, note.command)

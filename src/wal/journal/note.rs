@@ -129,7 +129,8 @@ pub fn read<N: DeserializeOwned>(file: &dyn DiskFile) -> DiskResult<Option<N>> {
     Ok(serde_json::from_slice(text).ok())
 }
 
-/// Reads a note. Returns none also if the medium fails, for callers that do not depend on it.
+/// Reads a note. Also returns none if the disk fails, for
+/// callers that do not depend on the note.
 pub fn read_if_readable<N: DeserializeOwned>(file: &dyn DiskFile) -> DiskResult<Option<N>> {
     match read(file) {
         Err(error) if error.is_medium_error() => Ok(None),
@@ -140,7 +141,7 @@ pub fn read_if_readable<N: DeserializeOwned>(file: &dyn DiskFile) -> DiskResult<
 /// Writes a note with one system call. The note is not synced: it has to survive a killed process,
 /// but not a power failure.
 pub fn write<N: Serialize>(file: &dyn DiskFile, note: &N) -> DiskResult<()> {
-    // The fields of a note are bounded. If one did not fit, it would be read as torn, and cost a
+    // The fields of a note are bounded. A note that did not fit would be read as torn, and cost a
     // recovery.
     let mut bytes = serde_json::to_vec(note).unwrap_or_default();
     bytes.resize(TEXT_LEN, b' ');

@@ -41,7 +41,7 @@ pub struct NewRecord<'a> {
     pub id: OperationId,
     /// The time of the transition.
     pub at: Time,
-    /// The status before; none if the operation is logged.
+    /// The status before; none if this transition logs the operation.
     pub from: Option<Status>,
     /// The operation's type.
     pub operation_type: &'a OperationType,
@@ -267,7 +267,7 @@ pub fn sealed_payload(next: u64) -> [u8; 8] {
 /// assigned even if the batch is never committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reservation {
-    /// The number of numbers.
+    /// The count of operation numbers.
     pub numbers: u64,
     /// The number of revisions.
     pub revisions: u64,

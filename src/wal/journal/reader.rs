@@ -1,6 +1,6 @@
 //! Reading the journal: the order of its generations, and their valid frames.
 //!
-//! The journal ends with the last valid frame of its last generation. Bytes behind that frame are a
+//! The journal ends with the last valid frame of its last generation. Bytes after that frame are a
 //! torn write, unless a frame, a header or a note shows that they were synced: then they are
 //! damage.
 
@@ -43,7 +43,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// Returns the position behind the header of a generation.
+    /// Returns the position after the header of a generation.
     pub fn start_of(header: &Header) -> Position {
         Position {
             generation: header.generation,
@@ -120,7 +120,7 @@ pub struct ReadFrame {
     pub content: FrameContent,
     /// The offset up to which its writer knew the file to be synced.
     pub synced: u64,
-    /// The position behind it.
+    /// The position after it.
     pub after: Position,
 }
 
@@ -170,7 +170,7 @@ impl FrameContent {
     }
 }
 
-/// Reads frames from `position` on, and moves the position behind them.
+/// Reads frames from `position` on, and advances the position past them.
 ///
 /// Reads up to offset `limit`, or to the first invalid frame, which is not an error.
 pub fn read_frames(
@@ -216,7 +216,7 @@ pub fn read_frames(
 }
 
 impl ReadFrames {
-    /// Adds a frame, and moves the position behind it. Fails, with a description, if the frame
+    /// Adds a frame, and advances the position past it. Fails, with a description, if the frame
     /// cannot follow.
     fn add(&mut self, frame: &Frame<'_>, position: &mut Position) -> Result<(), String> {
         if frame.kind == FrameKind::Sealed {
@@ -361,7 +361,7 @@ struct Scan {
     next: Option<Header>,
     /// The offset up to which the note in `sync.lock` says that the last generation was synced.
     noted: u64,
-    /// The bytes behind the last valid frame of the last generation; empty if they are all zeros.
+    /// The bytes after the last valid frame of the last generation; empty if they are all zeros.
     tail: Vec<u8>,
 }
 
@@ -411,7 +411,7 @@ fn scan_generation(
     Ok(Scan { read, next, noted, tail })
 }
 
-/// Returns the damage behind the position at which reading a generation ended: durable bytes that
+/// Returns the damage after the position at which reading a generation ended: durable bytes that
 /// cannot be read, or a successor that does not follow or is missing.
 fn damage_at_end(
     disk: &dyn Disk,
@@ -471,14 +471,14 @@ fn noted<N: DeserializeOwned>(
     }
 }
 
-/// Returns the damage if a generation above the last one was complete once, and is now missing or
+/// Returns the damage if a generation above the last one was once complete, and is now missing or
 /// has lost its header.
 ///
 /// A generation is durable before any note names it, and the notes are read before the directory: a
 /// generation that a note names must exist.
 ///
 /// The header of a generation is written last. Until then it consists of zeros, and the frames
-/// behind it are copies that record nothing as synced. Otherwise the generation was complete once.
+/// after it are copies that record nothing as synced. Otherwise the generation was once complete.
 fn lost_generation_after(
     disk: &dyn Disk,
     layout: &Layout,
@@ -520,7 +520,7 @@ fn lost_generation_after(
     Ok(None)
 }
 
-/// Returns true if a generation had a valid header once, and has none now.
+/// Returns true if a generation once had a valid header, and has none now.
 pub fn header_is_broken(bytes: &[u8], generation: u64) -> bool {
     let head = &bytes[..bytes.len().min(HEADER_LEN as usize)];
     let is_valid = Header::decode(head).is_ok_and(|header| header.generation == generation);

@@ -1,5 +1,5 @@
 //! Recovery: if the end of the journal cannot be trusted, the last generation is ended at its last
-//! byte that is known to be durable, and a new one begins with the valid frames behind it.
+//! byte that is known to be durable, and a new one begins with the valid frames after it.
 
 use super::format::{self, FrameKind, HEADER_LEN, Header};
 use super::interfaces::JournalView;
@@ -111,7 +111,8 @@ impl<V: JournalView> JournalWriter<V> {
 
     /// Creates a log: first the generation, then the manifest that names it, and only then a frame.
     ///
-    /// Operations of the original system in this directory get the first numbers and revisions.
+    /// The operations that `ipfs_kit_py` left in this directory get the first numbers and
+    /// revisions.
     pub(in crate::wal) fn create_log(
         &self,
         writer: &mut Writer<V>,
@@ -141,7 +142,7 @@ impl<V: JournalView> JournalWriter<V> {
     }
 }
 
-/// Returns the frames of a new generation that repeat those behind its predecessor's end, and the
+/// Returns the frames of a new generation that repeat those after its predecessor's end, and the
 /// position after them.
 ///
 /// Frames up to that end are durable, and stay where they are.

@@ -73,7 +73,7 @@ pub(in crate::wal) struct Flusher {
     pub(super) append: Box<dyn DiskFile>,
 }
 
-/// An operation that a thread waits to have logged, by itself or by another thread.
+/// An operation whose thread is waiting until it, or another thread, has logged it.
 #[derive(Debug)]
 pub(super) struct GroupedAppend {
     pub(super) operation: Logged,

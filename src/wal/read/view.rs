@@ -311,7 +311,7 @@ impl View {
         self.journal_damage().or(self.originals.as_ref().and_then(|(_, damage)| damage.as_ref()))
     }
 
-    /// Returns the damage of the journal, if any was found.
+    /// Returns the damage to the journal, if any was found.
     pub(in crate::wal) fn journal_damage(&self) -> Option<&Damage> {
         self.journal.damage.as_ref()
     }
