@@ -35,9 +35,7 @@ use std::path::PathBuf;
 
 pub use attempt::{Attempt, AttemptError, AttemptStatus};
 pub use effect::{AuditResult, Effect, EffectKind, Reach};
-pub use parameters::ParameterError;
-#[cfg(feature = "cli")]
-pub use parameters::TYPES;
+pub use parameters::{ParameterError, TYPES};
 pub use rate_limit::RateLimiter;
 pub use registry::{Backends, Refusal};
 

@@ -14,12 +14,11 @@ mod salvage;
 mod table;
 
 pub use check::{Checked, LiveIds, Spooled};
-pub use columns::schema;
 pub use encode::encode;
 #[cfg(feature = "cli")]
 pub use salvage::count_rows;
 pub use salvage::{LostRows, Salvaged, salvage};
-pub use table::{RowGroup, Table};
+pub use table::Table;
 
 /// The footer key that marks a file as ours; its value is the format version.
 pub const FORMAT_KEY: &str = "wal-cli.format";
