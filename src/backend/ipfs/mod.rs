@@ -95,6 +95,13 @@ pub(super) fn configure(ipfs: &IpfsSettings, context: &Context<'_>) -> Configure
 /// row.
 const QUERY_PAUSE: Duration = Duration::from_secs(5);
 
+/// The longest time for which a node that shuts down is still reachable after it cancelled its
+/// commands: it then closes its port, which a busy machine delays.
+const STOPS_WITHIN: Duration = Duration::from_secs(2);
+
+/// The time between two probes of a node that may be shutting down.
+const PROBE_PAUSE: Duration = Duration::from_millis(100);
+
 /// A backend that carries operations out on a Kubo node.
 pub struct IpfsBackend {
     disk: Arc<dyn Disk>,
@@ -252,8 +259,11 @@ impl IpfsBackend {
         let AttemptError::Failed { mut failure, retry_after_ms } = failed else { return failed };
         let error_type = &failure.error_type[..];
         // A probe shows whether the node is unavailable, or only this command failed.
-        let may_be_unreachable =
-            [errors::SHUTTING_DOWN, errors::UNKNOWN, errors::UNAVAILABLE].contains(&error_type);
+        let is_unavailable = match error_type {
+            errors::SHUTTING_DOWN => stops(&*self.clock, || self.probe()),
+            errors::UNKNOWN | errors::UNAVAILABLE => is_unreachable(&self.probe()),
+            _ => false,
+        };
         // A probe shows whether the node refuses this command or all requests with these settings.
         // The latter is not the operation's fault, and ends when the settings are corrected.
         let may_be_misconfigured = errors::CONFIGURATION_ERRORS.contains(&error_type);
@@ -261,9 +271,7 @@ impl IpfsBackend {
         // occurred after the command took effect.
         let has_not_started =
             rejection.status == 503 || may_be_misconfigured || error_type == errors::RATE_LIMITED;
-        if may_be_unreachable && is_unreachable(&self.probe())
-            || may_be_misconfigured && denies_access(&self.probe())
-        {
+        if is_unavailable || may_be_misconfigured && denies_access(&self.probe()) {
             failure.class = FailureClass::Outage;
         }
         if effect == SideEffect::Possible
@@ -497,6 +505,20 @@ fn is_unreachable(probed: &RpcResult<()>) -> bool {
     }
 }
 
+/// Returns whether probes find the node unreachable within [`STOPS_WITHIN`].
+fn stops(clock: &dyn Clock, mut probe: impl FnMut() -> RpcResult<()>) -> bool {
+    let start = clock.elapsed();
+    loop {
+        if is_unreachable(&probe()) {
+            return true;
+        }
+        if clock.elapsed().saturating_sub(start) >= STOPS_WITHIN {
+            return false;
+        }
+        clock.sleep(PROBE_PAUSE);
+    }
+}
+
 /// Returns whether a probe was refused with these settings, or answered by another server.
 fn denies_access(probed: &RpcResult<()>) -> bool {
     matches!(probed,
@@ -511,6 +533,8 @@ fn is_same_block(a: &Cid, b: &Cid) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::ManualClock;
+    use crate::operation::Time;
 
     #[test]
     fn probes_tell_an_unreachable_node_from_one_that_denies_access() {
@@ -534,6 +558,23 @@ mod tests {
         ] {
             let found = (is_unreachable(&probed), denies_access(&probed));
             assert_eq!(found, (unreachable, denied), "{probed:?}");
+        }
+    }
+
+    #[test]
+    fn a_node_that_answers_for_a_moment_longer_is_stopping() {
+        let refused = || Err(RpcError::Call(CallError::ConnectFailed("refused".into())));
+        for (answers, stopping) in [(0, true), (1, true), (10, true), (100, false)] {
+            let (clock, mut left) = (ManualClock::new(Time::from_millis(0), 1), answers);
+            let found = stops(&clock, || match left {
+                0 => refused(),
+                _ => {
+                    left -= 1;
+                    Ok(())
+                }
+            });
+            assert_eq!(found, stopping, "after {answers} answers");
+            assert!(clock.elapsed() <= STOPS_WITHIN + PROBE_PAUSE, "{:?}", clock.elapsed());
         }
     }
 
