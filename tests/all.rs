@@ -3,6 +3,7 @@
 // Repeated here so that clippy recognises helpers as test code, which may unwrap.
 #[cfg(test)]
 mod suite {
+    mod acknowledged;
     mod adoption;
     mod adoption_crash;
     mod audit;

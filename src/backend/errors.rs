@@ -52,14 +52,12 @@ pub(super) fn reading_copy(error: DiskError) -> AttemptError {
     }
 }
 
-/// Returns the failure for a spooled copy that differs in size from the file that was copied.
-pub(super) fn damaged_copy(path: &Path) -> AttemptError {
+/// Returns the failure for a spooled copy that is not the file that was copied.
+pub(super) fn damaged_copy(path: &Path, reason: &str) -> AttemptError {
+    let path = path.display();
     AttemptError::permanent(
-        "damaged_content",
-        format!(
-            "the spooled copy `{}` is damaged: its size has changed; add the file again",
-            path.display()
-        ),
+        "spool_damaged",
+        format!("the spooled copy `{path}` is damaged: {reason}; add the file again"),
     )
 }
 

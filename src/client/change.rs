@@ -75,6 +75,14 @@ impl Client {
                 continue;
             }
             match decide(self, action, &operation, dependents.get(&operation.id).copied()) {
+                // The successor would get the same copy. Checked here, not under `lock`, because
+                // this reads the whole copy.
+                Decision::Apply(Event::Redirected { .. })
+                    if !self.wal()?.has_intact_copy(&operation)? =>
+                {
+                    let why = "its spooled copy is damaged; add the file again";
+                    changed.skipped.push(Skipped::new(&operation, why));
+                }
                 Decision::Apply(_) => applicable.push(operation),
                 Decision::Unchanged => changed.unchanged.push(operation),
                 Decision::Refused(why) => changed.skipped.push(Skipped::new(&operation, why)),

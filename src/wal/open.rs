@@ -235,6 +235,12 @@ impl Wal {
         self.spool.release_spool(operation);
     }
 
+    /// Returns false if the spooled copy of an operation differs from the hash that was noted, and
+    /// true if it has no copy, or none with a hash. Reads the whole copy.
+    pub fn has_intact_copy(&self, operation: &Operation) -> WalResult<bool> {
+        self.spool.has_intact_copy(operation)
+    }
+
     /// Links the content of an existing operation for a new one. Does nothing if it has none.
     ///
     /// Only for the function that [`Wal::transact`] calls: under `lock`, no sweep runs between link

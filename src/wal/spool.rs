@@ -214,10 +214,22 @@ impl Spool {
         let disk = &*self.disk;
         loop {
             let linked = match disk.metadata(&shared) {
-                // The content exists already.
-                Ok(there) if there.len == staged.len => disk.link(&shared, &own),
-                // A file with this name and other content is useless.
-                Ok(_) => disk.link(&staged.path, &own),
+                Ok(_) => match self.flush_if_intact(&shared, staged) {
+                    // The content exists already.
+                    Ok(true) => disk.link(&shared, &own),
+                    // It was damaged. The operations that have links to it keep them, and fail.
+                    Ok(false) => {
+                        tracing::warn!(path = %shared.display(), "replacing damaged content");
+                        disk.remove_if_present(&shared)?;
+                        continue;
+                    }
+                    Err(error) if error.is_not_found() => continue,
+                    // It cannot be read: this operation gets a file of its own.
+                    Err(error) => {
+                        tracing::warn!(%error, "not sharing spooled content");
+                        disk.link(&staged.path, &own)
+                    }
+                },
                 Err(error) if error.is_not_found() => {
                     disk.link(&staged.path, &shared).and_then(|()| disk.link(&shared, &own))
                 }
@@ -238,6 +250,18 @@ impl Spool {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Returns whether a file of the spool has the content that its name promises. If so, it is
+    /// durable on return: a copy of the log may not be.
+    fn flush_if_intact(&self, shared: &std::path::Path, staged: &Staged) -> DiskResult<bool> {
+        let file = self.disk.open(shared, Access::Read)?;
+        let is_intact = file.metadata()?.len == staged.len
+            && (!is_hash(&staged.name) || hash_of(&*file)? == staged.name);
+        if is_intact {
+            file.sync_all()?;
+        }
+        Ok(is_intact)
     }
 
     /// Removes the links of operations that were not logged. A sweep removes what cannot be removed
@@ -297,6 +321,20 @@ impl Spool {
         }
     }
 
+    /// Returns false if the copy of an operation differs from its noted hash. A missing copy is not
+    /// a damaged one: [`check_spooled`] reports it.
+    pub fn has_intact_copy(&self, operation: &Operation) -> WalResult<bool> {
+        let source = operation.source.as_ref();
+        let noted = source.and_then(|source| source.spool.as_deref().zip(source.sha256.as_deref()));
+        let Some((name, sha256)) = noted else { return Ok(true) };
+        let path = self.layout.spooled_for(name, operation.id);
+        match self.disk.open(&path, Access::Read) {
+            Ok(file) => Ok(hash_of(&*file)? == sha256),
+            Err(error) if error.is_not_found() => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Links the content of an existing operation for a new one; does nothing if there is none.
     ///
     /// For use in the function that [`super::Wal::transact`] calls: it ensures that the existing
@@ -321,6 +359,12 @@ impl Spool {
                             "spooled content changed while it was copied",
                         ),
                     })?;
+                // It may have been damaged since `has_intact_copy`.
+                let noted = from.source.as_ref().and_then(|source| source.sha256.as_deref());
+                if noted.is_some_and(|noted| noted != staged.name) {
+                    let why = "spooled content is not what was logged";
+                    return Err(WalError::damaged(&old, None, why));
+                }
                 self.disk.rename(&staged.path, &new).map_err(WalError::NotLogged)?;
             }
             // It was linked already, before a recovery of the journal dropped the frame.
@@ -550,6 +594,11 @@ impl Drop for Stage<'_> {
 /// unless it was redirected.
 fn is_over(operation: &Operation) -> bool {
     operation.status() == Status::Completed || operation.redirected_to.is_some()
+}
+
+/// Returns whether the name of content is the hash of the content, and not a random one.
+fn is_hash(name: &str) -> bool {
+    name.len() == 2 * <Sha256 as Digest>::output_size()
 }
 
 /// Copies a file of `len` bytes. Returns the hash of the copied content.

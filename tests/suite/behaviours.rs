@@ -12,6 +12,7 @@ use wal_cli::operation::{
     BackendName, Failure, FailureClass, Fields, Number, OperationId, OperationType, Outcome,
     Source, Time,
 };
+use wal_cli::wal::manifest::sha256_hex;
 
 /// A backend, a directory for a user's files, and a prefix of names for this test alone.
 pub struct Bench {
@@ -156,6 +157,7 @@ pub fn all(bench: &Bench) {
     }
     moving(bench);
     sources(bench);
+    acknowledged_content(bench);
     names(bench);
     parameters(bench);
     effects(bench);
@@ -349,13 +351,9 @@ fn trees(bench: &Bench) {
 
 /// A source may change after logging; its copy is read instead.
 fn sources(bench: &Bench) {
-    use std::os::unix::fs::MetadataExt;
     let path = bench.write("changing", b"one");
     let mut add = request("add", &[("path", &path), ("destination", &bench.name("changing"))]);
-    let metadata = std::fs::metadata(&path).unwrap();
-    let mtime_ns = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
-    add.source =
-        Some(Source { size: 3, mtime_ns, inode: metadata.ino(), sha256: None, spool: None });
+    add.source = Some(now(&path, 3));
     let one = bench.backend.execute(&add, &Attempt::default()).unwrap();
     bench.write("changing", b"two, and longer");
     let changed = bench.backend.execute(&add, &Attempt::default());
@@ -373,8 +371,69 @@ fn sources(bench: &Bench) {
     bench.write("copy of changing", b"of another size");
     let damaged = bench.backend.execute(&add, &Attempt::default());
     assert!(
-        matches!(damaged, Err(AttemptError::Failed { failure, .. }) if failure.error_type == "damaged_content")
+        matches!(damaged, Err(AttemptError::Failed { failure, .. }) if failure.error_type == "spool_damaged")
     );
+}
+
+/// Content that is not what was logged is never stored: neither under a name nor under its CID.
+fn acknowledged_content(bench: &Bench) {
+    // One piece, several, and more than a part of an upload.
+    for length in [1, 100, 700_000, 11_000_000] {
+        let mut content = vec![0; length];
+        fastrand::Rng::with_seed(length as u64).fill(&mut content);
+        let noted = Source {
+            size: length as u64,
+            mtime_ns: 0,
+            inode: 0,
+            sha256: Some(sha256_hex(&content)),
+            spool: None,
+        };
+        // The operation types that read a file of the user.
+        let name = bench.name(&format!("acknowledged/{length}"));
+        for operation_type in ["upload", "add"] {
+            let path = bench.write("acknowledged", &content);
+            let mut send = request(operation_type, &[("path", &path), ("destination", &name)]);
+            // A reference whose times are those that were logged.
+            send.source = Some(Source { sha256: Some(sha256_hex(b"other")), ..now(&path, length) });
+            assert_eq!(refusal(bench, &send), "source_changed", "{length}");
+            send.source = Some(noted.clone());
+            for place in [0, length / 2, length - 1] {
+                let mut damaged = content.clone();
+                damaged[place] ^= 1;
+                send.content = Some(bench.write("logged copy", &damaged).into());
+                assert_eq!(refusal(bench, &send), "spool_damaged", "{length}, byte {place}");
+            }
+            if operation_type == "upload" {
+                let get = [("source", &name[..]), ("destination", &bench.path("none"))];
+                assert_eq!(bench.fails("get", &get).error_type, "not_found", "{length}");
+            }
+            send.content = Some(bench.write("logged copy", &content).into());
+            let stored = bench.backend.execute(&send, &Attempt::default());
+            assert_eq!(stored.unwrap().size, Some(length as u64));
+        }
+        bench.ok("get", &[("source", &name), ("destination", &bench.path("back"))]);
+        assert!(bench.read("back") == content, "{length}");
+        bench.ok("rm", &[("path", &name)]);
+    }
+}
+
+/// Returns a file as it would be noted now.
+fn now(path: &str, length: usize) -> Source {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path).unwrap();
+    let mtime_ns = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
+    let (size, inode) = (length as u64, metadata.ino());
+    Source { size, mtime_ns, inode, sha256: None, spool: None }
+}
+
+/// Returns the type of the permanent error that an operation ends with.
+fn refusal(bench: &Bench, request: &Request) -> String {
+    match bench.backend.execute(request, &Attempt::default()) {
+        Err(AttemptError::Failed { failure, .. }) if failure.class == FailureClass::Permanent => {
+            failure.error_type
+        }
+        other => panic!("{request:?} gave {other:?}"),
+    }
 }
 
 fn names(bench: &Bench) {

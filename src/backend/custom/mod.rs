@@ -146,13 +146,31 @@ impl CustomBackend {
     }
 }
 
+impl CustomBackend {
+    /// Fails if the spooled copy of the content is no longer what was logged: what the program has
+    /// stored may be damaged. The program may have removed the copy, and a referenced file is its
+    /// user's.
+    fn check_copy_after(&self, request: &Request) -> Result<(), AttemptError> {
+        let copy = request.content.as_ref();
+        let has_copy = copy.is_some_and(|copy| self.disk.metadata(copy).is_ok());
+        match has_copy {
+            // The program has succeeded, so a request to stop comes too late.
+            true => check_source(&*self.disk, &Attempt::default(), request),
+            false => Ok(()),
+        }
+    }
+}
+
 impl Backend for CustomBackend {
     fn execute(&self, request: &Request, attempt: &Attempt) -> Result<Outcome, AttemptError> {
         if attempt.is_cancelled() {
             return Err(AttemptError::Stopped);
         }
-        check_source(&*self.disk, request)?;
-        let result = self.run(request, attempt);
+        check_source(&*self.disk, attempt, request)?;
+        let result = self.run(request, attempt).and_then(|outcome| {
+            self.check_copy_after(request)?;
+            Ok(outcome)
+        });
         if matches!(result, Err(AttemptError::UnknownOutcome(_))) {
             // A query that follows must not mistake processes that are about to end, or children
             // that are being started, for the program.

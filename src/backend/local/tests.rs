@@ -226,7 +226,7 @@ fn a_spooled_copy_is_read_instead_of_its_changed_source() {
         bench.ok("rm", &[("path", "/named")]);
     }
     bench.write("copy.of.changing", b"of another size");
-    assert_eq!(refused(&add), (FailureClass::Permanent, "damaged_content".into()));
+    assert_eq!(refused(&add), (FailureClass::Permanent, "spool_damaged".into()));
     add.content = Some(bench.path("no copy").into());
     assert_eq!(refused(&add), (FailureClass::Permanent, "not_found".into()));
 }

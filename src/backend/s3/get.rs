@@ -147,7 +147,7 @@ impl S3Session<'_> {
 
 impl CallContext<'_> {
     /// Passes the body of a response to `sink`, piece by piece.
-    fn receive_body(
+    pub(super) fn receive_body(
         &self,
         body: &mut ByteStream,
         sink: &mut dyn FnMut(&[u8]) -> Result<()>,

@@ -16,6 +16,7 @@ use super::errors::S3Error;
 use super::location::Location;
 use super::objects::{OPERATION_METADATA, receipt, size_of};
 use super::operation::PutOptions;
+use super::stream::SendResult;
 use super::upload_records::UploadRecord;
 use super::{CallContext, S3Session, SideEffect};
 use crate::backend::AttemptError;
@@ -39,7 +40,7 @@ const CLOCK_SKEW_MAX_MS: i64 = 15 * 60_000;
 
 /// The source of the parts.
 pub(super) enum PartSource<'a> {
-    File(&'a Opened),
+    File(&'a Opened<'a>),
     /// An object of the same service.
     Object(&'a CopySource<'a>),
 }
@@ -89,6 +90,8 @@ impl PartSource<'_> {
 struct UploadedPart {
     etag: Option<String>,
     crc32: Option<String>,
+    /// The CRC-32 of the part as it was read from the file, in base64; `None` for copies.
+    read_crc32: Option<String>,
 }
 
 type UploadedParts = BTreeMap<usize, UploadedPart>;
@@ -130,7 +133,7 @@ impl PartUpload<'_> {
         }
         self.send_missing_parts(&record, &mut parts)?;
         if let PartSource::File(opened) = self.source {
-            opened.check_read(record.size)?;
+            self.check_content(opened, &record, &parts)?;
         }
         let outcome = self.complete(&record, &parts)?;
         backend.uploads.remove(&*backend.disk, &record).map_err(ours)?;
@@ -232,9 +235,49 @@ impl PartUpload<'_> {
             Comparison::NotComparable => md5.compare(reported),
             comparison => comparison,
         };
-        let own_crc32 = crc32.to_crc32().filter(|_| record.part_checksums);
+        let read_crc32 = crc32.to_crc32();
+        let own_crc32 = read_crc32.clone().filter(|_| record.part_checksums);
         let is_valid = comparison == Comparison::Match;
-        Ok(is_valid.then_some(UploadedPart { crc32: own_crc32, ..part }))
+        Ok(is_valid.then_some(UploadedPart { crc32: own_crc32, read_crc32, ..part }))
+    }
+
+    /// Fails if the parts are not the content that was logged. If its hash was noted, this reads
+    /// the whole file: parts have no noted hashes, and were read at different times.
+    fn check_content(
+        &self,
+        opened: &Opened<'_>,
+        record: &UploadRecord,
+        parts: &UploadedParts,
+    ) -> Result<()> {
+        opened.check_read(record.size)?;
+        if !opened.has_hash() {
+            return Ok(());
+        }
+        let mut hash = opened.content_hash();
+        let mut other = None;
+        for (number, part) in parts {
+            let mut crc32 = ContentDigest::crc32();
+            self.session.context.read_range(opened, record.range(*number), |piece| {
+                hash.update(piece);
+                crc32.update(piece);
+            })?;
+            if part.read_crc32 != crc32.to_crc32() {
+                other.get_or_insert(*number);
+            }
+        }
+        opened.check_read(record.size)?;
+        hash.check()?;
+        match other {
+            None => Ok(()),
+            // The file is right now. The next attempt compares each part with it.
+            Some(number) => {
+                let message = format!(
+                    "part {number} of `{}` is not what the file holds now; it will be sent again",
+                    record.key
+                );
+                Err(AttemptError::transient("damaged_content", message))
+            }
+        }
     }
 
     /// Sends the missing parts, several at once. After the first error no further part is started.
@@ -424,7 +467,7 @@ impl CallContext<'_> {
                 if is_part && size == Some(record.part_length(number)) {
                     let (etag, crc32) =
                         (part.e_tag().map(str::to_owned), part.checksum_crc32().map(str::to_owned));
-                    parts.insert(number, UploadedPart { etag, crc32 });
+                    parts.insert(number, UploadedPart { etag, crc32, read_crc32: None });
                 }
             }
             marker = listed
@@ -448,14 +491,14 @@ impl CallContext<'_> {
     /// Sends a part of a file. The inner error is one of the service, the outer one of the file.
     fn upload_part(
         &self,
-        opened: &Opened,
+        opened: &Opened<'_>,
         record: &UploadRecord,
         number: usize,
     ) -> Result<std::result::Result<UploadedPart, S3Error>> {
         let range = record.range(number);
         let length = record.part_length(number);
         let (_, client) = self.after_read("UploadPart", self.backend.client.get())?;
-        let sent = self.send_range(opened, range.clone(), |body, headers| {
+        let SendResult { response, sent } = self.send_range(opened, range.clone(), |body, headers| {
             client
                 .upload_part()
                 .bucket(&record.bucket)
@@ -469,7 +512,7 @@ impl CallContext<'_> {
                 .interceptor(headers.signing)
                 .send()
         })?;
-        let part = match sent.response {
+        let part = match response {
             Ok(part) if part.e_tag().is_none() => return Ok(Err(S3Error::no_etag())),
             Ok(part) => part,
             Err(error) => return Ok(Err(error)),
@@ -479,7 +522,7 @@ impl CallContext<'_> {
             etag: part.e_tag(),
             encryption: part.server_side_encryption(),
         };
-        let comparison = self.compare_sent(opened, range, &sent.digest, reported)?;
+        let comparison = self.compare_sent(opened, range, &sent.reported, reported)?;
         if comparison == Comparison::Mismatch {
             let message = format!(
                 "part {number} of `{}` on {} is not what was sent; it will be sent again",
@@ -487,7 +530,8 @@ impl CallContext<'_> {
             );
             return Err(AttemptError::transient("damaged_content", message));
         }
-        Ok(Ok(UploadedPart { etag: part.e_tag, crc32: part.checksum_crc32 }))
+        let read_crc32 = sent.crc32.to_crc32();
+        Ok(Ok(UploadedPart { etag: part.e_tag, crc32: part.checksum_crc32, read_crc32 }))
     }
 
     fn copy_part(
@@ -517,7 +561,8 @@ impl CallContext<'_> {
             copied => copied,
         }?;
         self.attempt.skip_bytes(record.part_length(number));
-        Ok(UploadedPart { etag: copied.copy_part_result.and_then(|part| part.e_tag), crc32: None })
+        let etag = copied.copy_part_result.and_then(|part| part.e_tag);
+        Ok(UploadedPart { etag, crc32: None, read_crc32: None })
     }
 
     /// Aborts an upload, which removes its parts, and removes its record.

@@ -3,7 +3,11 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::checksum::{Comparison, ReportedChecksum, is_same_etag};
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+use data_encoding::HEXLOWER;
+use sha2::{Digest as _, Sha256};
+
+use super::checksum::{Comparison, ContentDigest, ReportedChecksum, is_same_etag};
 use super::errors::S3Error;
 use super::location::Location;
 use super::multipart::{PartSource, put_in_parts};
@@ -15,6 +19,7 @@ use crate::backend::errors::Result;
 use crate::backend::files::{
     Expected, Opened, check_depth, entries_on_disk, find_user_file, stop_if_asked, unsupported_file,
 };
+use crate::backend::runtime::Deadline;
 use crate::backend::{AttemptError, AttemptStatus};
 use crate::disk::FileKind;
 use crate::operation::Outcome;
@@ -90,7 +95,7 @@ impl S3Session<'_> {
         }
         let bucket = context.bucket(destination)?.to_owned();
         let (_, client) = context.after_read("PutObject", context.backend.client.get())?;
-        let SendResult { response, digest } =
+        let SendResult { response, sent } =
             context.send_range(&opened, 0..size, |body, headers| {
                 let put = client.put_object().bucket(&bucket).key(&destination.key).body(body);
                 let put = put.content_length(i64::try_from(size).unwrap_or(i64::MAX));
@@ -120,7 +125,7 @@ impl S3Session<'_> {
             etag: put.e_tag(),
             encryption: put.server_side_encryption(),
         };
-        match context.compare_sent(&opened, 0..size, &digest, reported)? {
+        match context.compare_sent(&opened, 0..size, &sent.reported, reported)? {
             Comparison::Match => {}
             Comparison::Mismatch => return Err(self.remove_damaged(destination, put.e_tag())),
             Comparison::NotComparable => self.check_size(destination, put.e_tag(), size)?,
@@ -216,9 +221,87 @@ impl S3Session<'_> {
         };
         let source = self.request.source.as_ref();
         let is_complete = source.is_none_or(|source| size_of(&head) == Some(source.size));
-        match self.is_own(&head) && is_complete {
+        match self.is_own(&head) && is_complete && self.has_logged_content(destination, &head)? {
             true => Ok(AttemptStatus::Done(self.context.outcome_of(destination, &head)?)),
             false => Ok(AttemptStatus::NotDone),
         }
+    }
+
+    /// Returns whether an object has the content that was logged. If its hash was not noted, the
+    /// size has to do.
+    fn has_logged_content(&self, location: &Location, head: &HeadObjectOutput) -> Result<bool> {
+        let source = self.request.source.as_ref();
+        let Some(noted) = source.and_then(|source| source.sha256.as_deref()) else {
+            return Ok(true);
+        };
+        match self.compare_with_file(head)? {
+            Comparison::Match => Ok(true),
+            Comparison::Mismatch => Ok(false),
+            Comparison::NotComparable => {
+                let found = self.sha256_of_object(location, head.e_tag())?;
+                Ok(found.as_deref() == Some(noted))
+            }
+        }
+    }
+
+    /// Compares the checksums that the service reports for an object with the content that was
+    /// logged, if this machine still has it unchanged.
+    fn compare_with_file(&self, head: &HeadObjectOutput) -> Result<Comparison> {
+        let context = &self.context;
+        let disk = &*context.backend.disk;
+        let Some(path) = self.request.parameters.get("path") else {
+            return Ok(Comparison::NotComparable);
+        };
+        let file = find_user_file(disk, context.attempt, Path::new(path), false, self.request);
+        let opened = file.and_then(|file| Opened::new(disk, &file.path, file.expected));
+        let Ok(opened) = opened else { return Ok(Comparison::NotComparable) };
+        let mut hash = opened.content_hash();
+        let (mut crc32, mut md5) = (ContentDigest::crc32(), ContentDigest::md5());
+        context.read_range(&opened, 0..opened.len(), |piece| {
+            hash.update(piece);
+            crc32.update(piece);
+            md5.update(piece);
+        })?;
+        if hash.check().is_err() {
+            return Ok(Comparison::NotComparable);
+        }
+        let reported = ReportedChecksum {
+            crc32: head.checksum_crc32(),
+            etag: head.e_tag(),
+            encryption: head.server_side_encryption(),
+        };
+        Ok(match crc32.compare(reported) {
+            Comparison::NotComparable => md5.compare(reported),
+            comparison => comparison,
+        })
+    }
+
+    /// Fetches an object, and returns the SHA-256 of its content; `None` if it was removed or
+    /// replaced meanwhile.
+    fn sha256_of_object(&self, location: &Location, etag: Option<&str>) -> Result<Option<String>> {
+        let backend = self.context.backend;
+        // The limit of a query is for a short response. This one may be long, but must progress.
+        let deadline = Deadline::new(backend.options.idle, backend.options.total);
+        let context = backend.context(self.context.attempt, deadline);
+        let bucket = context.bucket(location)?;
+        let got = context.call(async |client| {
+            let get = client.get_object().bucket(bucket).key(&location.key);
+            get.set_if_match(etag.map(str::to_owned)).send().await
+        });
+        let mut got = match got {
+            Err(S3Error::Rejected(rejection))
+                if rejection.is_not_found() || rejection.is_precondition_failed() =>
+            {
+                return Ok(None);
+            }
+            got => context.after_read("GetObject", got)?,
+        };
+        let mut hasher = Sha256::new();
+        let mut body = std::mem::take(&mut got.body);
+        context.receive_body(&mut body, &mut |data| {
+            hasher.update(data);
+            Ok(())
+        })?;
+        Ok(Some(HEXLOWER.encode(&hasher.finalize())))
     }
 }

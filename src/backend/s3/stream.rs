@@ -18,7 +18,7 @@ use super::checksum::{Comparison, ContentDigest, ReportedChecksum};
 use super::errors::S3Error;
 use crate::backend::AttemptError;
 use crate::backend::errors::Result;
-use crate::backend::files::{Opened, stop_if_asked};
+use crate::backend::files::{ContentHash, Opened, stop_if_asked};
 
 /// The number of bytes that are read at a time.
 const PIECE: usize = 256 << 10;
@@ -26,8 +26,15 @@ const PIECE: usize = 256 << 10;
 /// The result of a request that sent content.
 pub(super) struct SendResult<T> {
     pub(super) response: StdResult<T, S3Error>,
-    /// The digest of the content that was sent.
-    pub(super) digest: ContentDigest,
+    pub(super) sent: SentDigests,
+}
+
+/// The digests of content that was sent.
+pub(super) struct SentDigests {
+    /// The one to compare with what the service reports.
+    pub(super) reported: ContentDigest,
+    /// A CRC-32, whatever the service reports.
+    pub(super) crc32: ContentDigest,
 }
 
 /// The headers of a request that describe its content. Not every service accepts a checksum in the
@@ -77,7 +84,7 @@ impl CallContext<'_> {
     /// this fails only if the file cannot be read.
     pub(super) fn send_range<T, E, F>(
         &self,
-        opened: &Opened,
+        opened: &Opened<'_>,
         range: Range<u64>,
         start: impl FnOnce(ByteStream, ContentHeaders) -> F,
     ) -> Result<SendResult<T>>
@@ -86,19 +93,22 @@ impl CallContext<'_> {
         T: Send + 'static,
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
     {
-        let mut digest = ContentDigest::for_service(self.backend.options.checksums);
+        let mut sent = SentDigests {
+            reported: ContentDigest::for_service(self.backend.options.checksums),
+            crc32: ContentDigest::crc32(),
+        };
         let runtime = match self.backend.client.get() {
             Ok((runtime, _)) => runtime,
-            Err(error) => return Ok(SendResult { response: Err(error), digest }),
+            Err(error) => return Ok(SendResult { response: Err(error), sent }),
         };
         let headers = self.content_headers(opened, range.clone())?;
         let expected_crc32 = headers.crc32.clone();
         let (pieces, body) = file_body(range.end - range.start);
         let mut call = runtime.spawn(start(body, headers));
-        match self.send_pieces(opened, range, &pieces, &mut digest, expected_crc32) {
+        match self.send_pieces(opened, range, &pieces, &mut sent, expected_crc32) {
             Ok(()) | Err(SendError::CallEnded) => {}
             Err(SendError::Call(error)) => {
-                return Ok(SendResult { response: Err(error), digest });
+                return Ok(SendResult { response: Err(error), sent });
             }
             Err(SendError::Read(error)) => return Err(error),
         }
@@ -107,18 +117,20 @@ impl CallContext<'_> {
             Ok(Err(aborted)) => Err(S3Error::ConnectionLost(aborted)),
             Err(error) => Err(error.into()),
         };
-        Ok(SendResult { response, digest })
+        Ok(SendResult { response, sent })
     }
 
     fn send_pieces(
         &self,
-        opened: &Opened,
+        opened: &Opened<'_>,
         range: Range<u64>,
         pieces: &PieceSender,
-        digest: &mut ContentDigest,
+        sent: &mut SentDigests,
         expected_crc32: Option<String>,
     ) -> StdResult<(), SendError> {
         let (runtime, _) = self.backend.client.get().map_err(SendError::Call)?;
+        // A part alone has no noted hash: `PartUpload::check_content` compares the whole.
+        let mut hash = (range == (0..opened.len())).then(|| opened.content_hash());
         let mut offset = range.start;
         while offset < range.end {
             stop_if_asked(self.attempt).map_err(|_| SendError::Call(S3Error::Cancelled))?;
@@ -131,15 +143,18 @@ impl CallContext<'_> {
                 return Err(changed.map_or(SendError::Call(S3Error::Cancelled), SendError::Read));
             }
             buffer.truncate(read);
-            digest.update(&buffer);
+            sent.reported.update(&buffer);
+            sent.crc32.update(&buffer);
+            hash.iter_mut().for_each(|hash| hash.update(&buffer));
             offset += read as u64;
             if offset == range.end {
-                // Checked before the last piece is sent: without it a file that was changed
-                // meanwhile does not become an object.
+                // Checked before the last piece is sent: without it other content than was logged
+                // does not become an object.
                 opened.check_read(opened.len()).map_err(SendError::Read)?;
-                if expected_crc32.is_some() && digest.to_crc32() != expected_crc32 {
+                if expected_crc32.is_some() && sent.crc32.to_crc32() != expected_crc32 {
                     return Err(SendError::Read(opened.changed()));
                 }
+                hash.take().map_or(Ok(()), ContentHash::check).map_err(SendError::Read)?;
             }
             let piece = pieces.send(Bytes::from(buffer));
             match runtime.wait(self.attempt, self.deadline, None, piece) {
@@ -153,7 +168,7 @@ impl CallContext<'_> {
     }
 
     /// Reads the content once before it is sent, because its checksums are in the headers.
-    fn content_headers(&self, opened: &Opened, range: Range<u64>) -> Result<ContentHeaders> {
+    fn content_headers(&self, opened: &Opened<'_>, range: Range<u64>) -> Result<ContentHeaders> {
         let options = &self.backend.options;
         let mut crc32 = options.checksums.then(ContentDigest::crc32);
         let is_encrypted = is_encrypted(&options.endpoint, options.keys.is_some());
@@ -169,7 +184,7 @@ impl CallContext<'_> {
     /// Compares content that was sent with any checksum that the service reports for it.
     pub(super) fn compare_sent(
         &self,
-        opened: &Opened,
+        opened: &Opened<'_>,
         range: Range<u64>,
         digest: &ContentDigest,
         reported: ReportedChecksum<'_>,
@@ -188,7 +203,7 @@ impl CallContext<'_> {
     /// Passes a range of a file to `sink`, piece by piece.
     pub(super) fn read_range(
         &self,
-        opened: &Opened,
+        opened: &Opened<'_>,
         range: Range<u64>,
         mut sink: impl FnMut(&[u8]),
     ) -> Result<()> {

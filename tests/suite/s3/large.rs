@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use wal_cli::backend::s3::S3Options;
-use wal_cli::backend::{Attempt, AttemptError, Backend};
+use wal_cli::backend::{Attempt, AttemptError, AttemptStatus, Backend, Request};
+use wal_cli::operation::{Outcome, Source};
+use wal_cli::wal::manifest::sha256_hex;
 
 use super::server::{BUCKET, OWNER, S3};
 use super::{backend, before, configure, options, shown};
@@ -331,4 +333,83 @@ fn an_error_inside_the_response_to_the_last_call_is_an_error() {
     proxy.plan("*", Fault::None);
     there.execute(&upload, &Attempt::default()).unwrap();
     assert_eq!((seen(s3, "inside"), notes(home.path())), (sum(&home.path().join("file")), 0));
+}
+
+/// Notes a file as `add` does when it copies it.
+fn note(upload: &mut Request, copy: &Path) {
+    let content = std::fs::read(copy).unwrap();
+    upload.source = Some(Source {
+        size: content.len() as u64,
+        mtime_ns: 0,
+        inode: 0,
+        sha256: Some(sha256_hex(&content)),
+        spool: None,
+    });
+    upload.content = Some(copy.to_owned());
+}
+
+/// Flips a bit of a file, without a trace in its metadata.
+fn flip(path: &Path, place: usize) {
+    let before = std::fs::metadata(path).unwrap().modified().unwrap();
+    let mut content = std::fs::read(path).unwrap();
+    content[place] ^= 1;
+    std::fs::write(path, content).unwrap();
+    std::fs::File::options().write(true).open(path).unwrap().set_modified(before).unwrap();
+}
+
+fn error_type(result: Result<Outcome, AttemptError>) -> String {
+    match result {
+        Err(AttemptError::Failed { failure, .. }) => failure.error_type,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_upload_is_completed_only_with_the_content_that_was_logged() {
+    let s3 = S3::shared();
+    for place in [0, 11_999_999] {
+        let (home, key) = (tempfile::tempdir().unwrap(), format!("acknowledged/{place}"));
+        let (there, mut upload) = interrupted(s3, home.path(), &key);
+        let copy = home.path().join("file");
+        note(&mut upload, &copy);
+        // In a part of the earlier attempt, or in one that is sent now.
+        flip(&copy, place);
+        assert_eq!(error_type(there.execute(&upload, &Attempt::default())), "spool_damaged");
+        assert!(matches!(there.query_attempt(&upload), Ok(AttemptStatus::NotDone)));
+        // As it was: the parts that were read from the damaged file are sent again.
+        flip(&copy, place);
+        there.execute(&upload, &Attempt::default()).unwrap();
+        assert_eq!(seen(s3, &key), sum(&copy));
+    }
+}
+
+#[test]
+fn a_damaged_object_is_not_taken_for_the_result_of_an_attempt() {
+    let (home, s3) = (tempfile::tempdir().unwrap(), S3::shared());
+    // In one piece, and in parts, whose etag is no hash of the content.
+    for (checksums, length) in
+        [(true, 1_000_000), (false, 1_000_000), (true, 12_000_000), (false, 12_000_000)]
+    {
+        let there = backend(home.path(), S3Options { checksums, ..options(s3) });
+        let (copy, key) = (home.path().join("copy"), format!("acknowledged/{checksums}/{length}"));
+        noise(&copy, length, 11);
+        let path = copy.to_str().unwrap().to_owned();
+        let mut upload = request("upload", &[("path", &path), ("destination", &key)]);
+        note(&mut upload, &copy);
+        there.execute(&upload, &Attempt::default()).unwrap();
+        let is_done = |upload: &Request| match there.query_attempt(upload).unwrap() {
+            AttemptStatus::Done(_) => true,
+            AttemptStatus::NotDone => false,
+            other => panic!("{other:?}"),
+        };
+        let missing = Request { content: Some(home.path().join("missing")), ..upload.clone() };
+        assert!(is_done(&upload) && is_done(&missing), "{key}");
+        // The same size and the same id, but other content.
+        s3.python(&format!(
+            "head = s3.head_object(Bucket={BUCKET:?}, Key={key:?})\n\
+             s3.put_object(Bucket={BUCKET:?}, Key={key:?}, Body=b'x' * {length}, \
+             Metadata=head['Metadata'])"
+        ));
+        assert!(!is_done(&upload) && !is_done(&missing), "{key}");
+    }
 }
