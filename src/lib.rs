@@ -85,38 +85,74 @@
 // traits of other crates for types that no user meets.
 #![cfg_attr(not(any(test, feature = "cli", feature = "test-util")), warn(unnameable_types))]
 
-/// Declares modules that are public only to the tests: what a user needs is re-exported below.
-macro_rules! internal {
-    ($($(#[$attribute:meta])* $name:ident;)*) => {$(
-        #[cfg(feature = "test-util")]
-        $(#[$attribute])*
-        #[doc(hidden)]
-        pub mod $name;
-        #[cfg(not(feature = "test-util"))]
-        $(#[$attribute])*
-        mod $name;
-    )*};
-}
-
-internal! {
-    backend;
-    #[cfg(feature = "cli")]
-    bench;
-    #[cfg(feature = "cli")]
-    cli;
-    client;
-    clock;
-    config;
-    disk;
-    health;
-    operation;
-    queue;
-    #[cfg(feature = "cli")]
-    report;
-    wal;
-    worker;
-}
+// Public for the integration tests alone. Written out, because `cargo fmt` does not find modules
+// that a macro declares.
+#[cfg(not(feature = "test-util"))]
+mod backend;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod backend;
+#[cfg(all(feature = "cli", not(feature = "test-util")))]
+mod bench;
+#[cfg(all(feature = "cli", feature = "test-util"))]
+#[doc(hidden)]
+pub mod bench;
+#[cfg(all(feature = "cli", not(feature = "test-util")))]
+mod cli;
+#[cfg(all(feature = "cli", feature = "test-util"))]
+#[doc(hidden)]
+pub mod cli;
+#[cfg(not(feature = "test-util"))]
+mod client;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod client;
+#[cfg(not(feature = "test-util"))]
+mod clock;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod clock;
+#[cfg(not(feature = "test-util"))]
+mod config;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod config;
+#[cfg(not(feature = "test-util"))]
+mod disk;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod disk;
+#[cfg(not(feature = "test-util"))]
+mod health;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod health;
+#[cfg(not(feature = "test-util"))]
+mod operation;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod operation;
+#[cfg(not(feature = "test-util"))]
+mod queue;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod queue;
+#[cfg(all(feature = "cli", not(feature = "test-util")))]
+mod report;
+#[cfg(all(feature = "cli", feature = "test-util"))]
+#[doc(hidden)]
+pub mod report;
 mod suggest;
+#[cfg(not(feature = "test-util"))]
+mod wal;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod wal;
+#[cfg(not(feature = "test-util"))]
+mod worker;
+#[cfg(feature = "test-util")]
+#[doc(hidden)]
+pub mod worker;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -25,11 +25,11 @@ pub(super) fn reading(error: DiskError) -> AttemptError {
     match error.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => AttemptError::permanent(
             "not_found",
-            format!("`{path}` does not exist; restore it, then retry the operation"),
+            format!("`{path}` does not exist; restore it, then run `retry --accept-source`"),
         ),
         ErrorKind::PermissionDenied => AttemptError::permanent(
             "permission_denied",
-            format!("no permission to read `{path}`; grant it, then retry the operation"),
+            format!("no permission to read `{path}`; grant it, then run `retry --accept-source`"),
         ),
         ErrorKind::InvalidFilename | ErrorKind::InvalidInput => {
             AttemptError::permanent("bad_path", format!("{error}"))
@@ -71,7 +71,7 @@ pub(super) fn writing(error: DiskError) -> AttemptError {
         ),
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => AttemptError::permanent(
             "permission_denied",
-            format!("no permission to write `{path}`; grant it, then retry the operation"),
+            format!("no permission to write `{path}`; grant it, then run `retry --accept-source`"),
         ),
         ErrorKind::InvalidFilename | ErrorKind::InvalidInput => {
             AttemptError::permanent("bad_path", format!("{error}; choose another destination"))

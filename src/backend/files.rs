@@ -121,7 +121,7 @@ pub(super) fn check_source(disk: &dyn Disk, attempt: &Attempt, request: &Request
             }
             (Expected::CopyOf(_), Err(error)) => Err(reading_copy(error)),
             (_, found) => found.map(drop).map_err(reading),
-        }
+        };
     };
     let opened = Opened::new(disk, path, expected)?;
     let mut hash = opened.content_hash();
@@ -184,11 +184,7 @@ pub(super) struct Opened<'a> {
 
 impl<'a> Opened<'a> {
     /// Opens a file. Fails if it is not what is expected.
-    pub(super) fn new(
-        disk: &dyn Disk,
-        path: &Path,
-        expected: Expected<'a>,
-    ) -> Result<Opened<'a>> {
+    pub(super) fn new(disk: &dyn Disk, path: &Path, expected: Expected<'a>) -> Result<Opened<'a>> {
         let failed = if matches!(expected, Expected::CopyOf(_)) { reading_copy } else { reading };
         let file = disk.open(path, Access::Read).map_err(failed)?;
         let before = file.metadata().map_err(failed)?;
@@ -208,7 +204,12 @@ impl<'a> Opened<'a> {
 
     /// Fails if the file has changed since it was opened, or if `read` is not its size.
     pub(super) fn check_read(&self, read: u64) -> Result<()> {
-        let now = self.file.metadata().map_err(self.failed)?;
+        let mut now = self.file.metadata().map_err(self.failed)?;
+        match self.expected {
+            Expected::AsLogged(Source { sha256: None, .. }) => {}
+            // A new link changes it, also one to the same copy in the spool.
+            _ => now.ctime_ns = self.before.ctime_ns,
+        }
         if read != self.before.len || now != self.before {
             return Err(self.changed());
         }
@@ -338,13 +339,20 @@ pub(super) fn unsupported_file(path: &Path) -> AttemptError {
 const NOT_AS_LOGGED: &str = "it is not the file that was logged";
 const SIZE_CHANGED: &str = "its size has changed";
 
+/// Returns whether a file is the one that was logged, as far as its metadata shows. If only its
+/// ctime differs, a noted hash decides: a new link or new permissions change it as well.
 fn is_same(source: &Source, file: &Metadata) -> bool {
-    (source.size, source.mtime_ns, source.inode) == (file.len, file.mtime_ns, file.inode)
+    let has_ctime =
+        source.sha256.is_some() || source.ctime_ns.is_none_or(|ctime_ns| ctime_ns == file.ctime_ns);
+    let noted = (source.size, source.mtime_ns, source.inode);
+    noted == (file.len, file.mtime_ns, file.inode) && has_ctime
 }
 
 fn source_changed(path: &Path, reason: &str) -> AttemptError {
-    let message =
-        format!("`{}` changed: {reason}; add it again to store the new content", path.display());
+    let message = format!(
+        "`{}` changed: {reason}; add it again, or send it as it is now: `retry --accept-source`",
+        path.display()
+    );
     AttemptError::permanent("source_changed", message)
 }
 
@@ -362,7 +370,14 @@ mod tests {
 
     fn source(content: &[u8]) -> Source {
         let sha256 = Some(HEXLOWER.encode(&Sha256::digest(content)));
-        Source { size: content.len() as u64, mtime_ns: 0, inode: 0, sha256, spool: None }
+        Source {
+            size: content.len() as u64,
+            mtime_ns: 0,
+            inode: 0,
+            ctime_ns: None,
+            sha256,
+            spool: None,
+        }
     }
 
     /// Reads a copy while `meanwhile` is called for each piece. Returns the number of bytes passed

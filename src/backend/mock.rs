@@ -147,7 +147,14 @@ mod tests {
             operation_type: OperationType::new(operation_type).unwrap(),
             backend: BackendName::new("mock").unwrap(),
             parameters: [("destination".to_owned(), "/there".to_owned())].into(),
-            source: Some(Source { size: 5, mtime_ns: 0, inode: 0, sha256: None, spool: None }),
+            source: Some(Source {
+                size: 5,
+                mtime_ns: 0,
+                inode: 0,
+                ctime_ns: None,
+                sha256: None,
+                spool: None,
+            }),
             content: None,
         }
     }

@@ -125,7 +125,7 @@ fn reason(action: &Action, operation: &Operation) -> String {
         Action::Cancel { permanent: true } => "it is already marked as permanently failed".into(),
         Action::Cancel { .. } => "it was already asked to stop".into(),
         Action::Prioritize(priority) => format!("its priority is already {priority}"),
-        Action::Delete | Action::Retry { .. } | Action::Redirect(_) => {
+        Action::Delete | Action::Retry { .. } | Action::AcceptSource | Action::Redirect(_) => {
             format!("it stays {}", operation.status())
         }
     }

@@ -199,11 +199,9 @@ impl From<ClientError> for CliError {
             ClientError::OneKey { .. } => {
                 cli.hint("omit `--key`, or log the inputs one at a time with a key each")
             }
-            ClientError::BadKey { .. } => {
-                cli.hint(
-                    "pass a key of 1 to 512 bytes; run `wal-cli add --help` to see what a key does",
-                )
-            }
+            ClientError::BadKey { .. } => cli.hint(
+                "pass a key of 1 to 512 bytes; run `wal-cli add --help` to see what a key does",
+            ),
             ClientError::Illegal(_) => {
                 cli.hint("run `wal-cli list all` to see the status of each operation")
             }

@@ -83,9 +83,7 @@ impl Exit {
             Exit::TimedOut => &[("a timeout expired", None)],
             Exit::Busy => &[("another process holds a lock; the message names it", None)],
             Exit::Damaged => &[("the log is damaged, or a newer program wrote it", None)],
-            Exit::Disk => {
-                &[("the disk failed or is full; nothing is confirmed as logged", None)]
-            }
+            Exit::Disk => &[("the disk failed or is full; nothing is confirmed as logged", None)],
             Exit::Interrupted => &[("interrupted by a signal", None)],
         }
     }

@@ -24,6 +24,9 @@ pub enum Action {
         /// Only end the backoff of retrying operations; the counters stay.
         now: bool,
     },
+    /// Run again, with the present state of the source file instead of the logged one. If the hash
+    /// of the content was noted, the file must still have it.
+    AcceptSource,
     /// Run on another backend, as a new operation.
     Redirect(BackendName),
 }
@@ -37,7 +40,7 @@ impl Action {
             Action::Release => "released",
             Action::Delete => "deleted",
             Action::Prioritize(_) => "reprioritized",
-            Action::Retry { .. } => "retried",
+            Action::Retry { .. } | Action::AcceptSource => "retried",
             Action::Redirect(_) => "redirected",
         }
     }

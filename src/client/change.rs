@@ -5,14 +5,17 @@ mod decision;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use super::Client;
 use super::action::{Action, Changed, OnInvalid, Skipped};
 use super::error::ClientError;
 use super::reference::Reference;
+use super::submit::describe;
 use super::successor::{clone_as_new, pair_batches, pair_changes};
+use crate::config::SpoolMode;
 use crate::operation::{
-    BackendName, Event, Failure, Logged, Number, Operation, OperationId, Status, failure,
+    BackendName, Event, Failure, Logged, Number, Operation, OperationId, Source, Status, failure,
 };
 use crate::wal::{Change, DependencyState, Known, Order, Precheck, View, Wal, WalResult};
 use decision::{Decision, refused};
@@ -65,6 +68,7 @@ impl Client {
             operations.sort_by_key(|operation| Reverse(operation.number));
             dependents = deselect_undeletable(self, &operations, &mut selected)?;
         }
+        let mut checked = BTreeMap::new();
         let mut changed = Changed::default();
         let mut applicable = Vec::with_capacity(operations.len());
         for operation in operations {
@@ -78,7 +82,7 @@ impl Client {
                 // The successor would get the same copy. Checked here, not under `lock`, because
                 // this reads the whole copy.
                 Decision::Apply(Event::Redirected { .. })
-                    if !self.wal()?.has_intact_copy(&operation)? =>
+                    if !self.wal()?.has_intact_copy(&operation, &mut checked)? =>
                 {
                     let why = "its spooled copy is damaged; add the file again";
                     changed.skipped.push(Skipped::new(&operation, why));
@@ -155,8 +159,9 @@ fn write_changes(
             _ => wal.transact(|view| plan(view))?,
         };
         numbers.extend(planned.changed.iter().map(|operation| operation.number));
-        if let Action::Delete | Action::Redirect(_) = action {
-            // A successor has a link of its own to the spooled content.
+        if let Action::Delete | Action::AcceptSource | Action::Redirect(_) = action {
+            // A successor has a link of its own to the spooled content, and an accepted source
+            // takes the place of the copy.
             planned.changed.iter().for_each(|operation| wal.release_spool(operation));
         }
         if matches!(action, Action::Delete) {
@@ -170,7 +175,7 @@ fn write_changes(
             changed.redirected_to.push(client.operation(&Reference::Id(id))?);
         }
     }
-    if let Action::Retry { .. } | Action::Redirect(_) = action {
+    if let Action::Retry { .. } | Action::AcceptSource | Action::Redirect(_) = action {
         numbers.extend(retry_dependents(client, &numbers)?);
     }
     if !matches!(action, Action::Delete) {
@@ -260,18 +265,36 @@ fn decide(
         Action::Release => decision::release(operation),
         Action::Delete => decision::delete(operation, dependent),
         Action::Prioritize(priority) => decision::prioritize(operation, *priority),
-        Action::Retry { .. } | Action::Redirect(_)
+        Action::Retry { .. } | Action::AcceptSource | Action::Redirect(_)
             if operation.status() == Status::Failed && has_successor(client, operation) =>
         {
             refused("it continues as another operation; retry that one")
         }
         Action::Retry { now } => decision::retry(operation, *now),
+        Action::AcceptSource => {
+            decision::accept_source(operation, || present_source(client, operation))
+        }
         Action::Redirect(backend) => {
             let (operation_type, parameters) = (&operation.operation_type, &operation.parameters);
             let refusal = client.backends.check(backend, operation_type, parameters).err();
             decision::redirect(operation, backend, refusal)
         }
     }
+}
+
+/// Returns the present state of the file that an operation refers to, with the noted hash: the
+/// content must still have it.
+fn present_source(client: &Client, operation: &Operation) -> Result<Source, String> {
+    let path = operation.parameters.get("path").map(Path::new);
+    let (Some(path), Some(logged)) = (path, &operation.source) else {
+        return Err("it refers to no file".into());
+    };
+    let described = describe(client, path, SpoolMode::Auto).map_err(|bad| bad.message)?;
+    let present = described.source.ok_or_else(|| format!("`{}` is a directory", path.display()))?;
+    if logged.sha256.is_some() && present.size != logged.size {
+        return Err(format!("`{}` has other content now; add it again", path.display()));
+    }
+    Ok(Source { sha256: logged.sha256.clone(), ..present })
 }
 
 /// Returns `true` if the operation has a successor that has not been deleted.
@@ -290,7 +313,7 @@ fn retry_dependents(client: &Client, numbers: &[Number]) -> Result<Vec<Number>, 
                 if view.revision_and_status(operation.number, operation.id)? == Some(known) {
                     let reason = "an operation that it waits for is retried".to_owned();
                     let forget = resolved_dependencies(view, operation)?;
-                    let event = Event::Retried { reason, forget };
+                    let event = Event::Retried { reason, forget, source: None };
                     changes.push(Change::Next(Known::from(operation), event));
                 }
             }
@@ -381,7 +404,7 @@ fn resolved_dependencies(view: &View, operation: &Operation) -> WalResult<Vec<Op
 
 /// Returns the reason why a retry or redirect of many operations leaves this one out.
 fn reason_to_name(action: &Action, operation: &Operation) -> Option<&'static str> {
-    if !matches!(action, Action::Retry { .. } | Action::Redirect(_)) {
+    if !matches!(action, Action::Retry { .. } | Action::AcceptSource | Action::Redirect(_)) {
         None
     } else if operation.is_abandoned() {
         Some("it was cancelled or abandoned; name it to bring it back")

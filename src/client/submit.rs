@@ -197,6 +197,7 @@ pub(super) fn describe(
                 size: metadata.len,
                 mtime_ns: metadata.mtime_ns,
                 inode: metadata.inode,
+                ctime_ns: Some(metadata.ctime_ns),
                 sha256: None,
                 spool: None,
             };

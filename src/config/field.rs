@@ -166,9 +166,9 @@ pub(super) enum Field<'a> {
     /// A type of backend.
     Type(
         #[cfg_attr(
-        not(any(test, feature = "cli")),
-        expect(dead_code, reason = "`config show` prints it")
-    )]
+            not(any(test, feature = "cli")),
+            expect(dead_code, reason = "`config show` prints it")
+        )]
         BackendType,
     ),
 }

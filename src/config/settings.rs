@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::backends::{BackendSettings, BackendType};
-use crate::operation::{BackendName, defaults};
 use crate::operation::retry::RetryPolicy;
+use crate::operation::{BackendName, defaults};
 
 /// The configuration of a log and its backends.
 #[derive(Debug, Clone, PartialEq)]

@@ -132,6 +132,9 @@ pub struct Metadata {
     pub len: u64,
     /// Modification time in nanoseconds since 1970.
     pub mtime_ns: i64,
+    /// Time of the last change of content or metadata in nanoseconds since 1970. A new link to the
+    /// file changes it; no program can set it.
+    pub ctime_ns: i64,
     /// Inode number.
     pub inode: u64,
     /// Device number of the file system.

@@ -63,6 +63,7 @@ fn metadata_of(meta: &fs::Metadata) -> Metadata {
         kind: kind_of(meta.file_type()),
         len: meta.len(),
         mtime_ns: meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
+        ctime_ns: meta.ctime().saturating_mul(1_000_000_000).saturating_add(meta.ctime_nsec()),
         inode: meta.ino(),
         device: meta.dev(),
     }

@@ -135,6 +135,9 @@ pub enum Event {
         /// Deleted or abandoned dependencies that it no longer waits for.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         forget: Vec<OperationId>,
+        /// The state of its source that the user accepted instead of the logged one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<Box<Source>>,
     },
     /// A user set it aside: it is not executed until it is released.
     Held {

@@ -172,6 +172,10 @@ pub struct Source {
     pub mtime_ns: i64,
     /// Inode number.
     pub inode: u64,
+    /// Time of the last change of content or metadata, in nanoseconds since 1970. Unlike
+    /// `mtime_ns`, no program can set it. None in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ctime_ns: Option<i64>,
     /// SHA-256 of the content in hex, if the content had to be read anyway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,

@@ -23,9 +23,10 @@ const EARLIER_TEXTS: [(&str, &str); 2] = [
 
 /// Returns whether an entry of a history has this reason, in the text of any version.
 fn has_reason(entry: &HistoryEntry, wanted: &str) -> bool {
-    entry.reason.as_deref().is_some_and(|reason| {
-        reason == wanted || EARLIER_TEXTS.contains(&(reason, wanted))
-    })
+    entry
+        .reason
+        .as_deref()
+        .is_some_and(|reason| reason == wanted || EARLIER_TEXTS.contains(&(reason, wanted)))
 }
 
 /// Consecutive attempts that may find a backend unreachable although a probe succeeded just before.

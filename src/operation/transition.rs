@@ -174,7 +174,10 @@ fn next_state(operation: &mut Operation, transition: &Transition) -> State {
         Event::BackoffEnded { .. } => {
             State::Pending { last_failure: operation.state.failure().cloned() }
         }
-        Event::Retried { forget, .. } => {
+        Event::Retried { forget, source, .. } => {
+            if let Some(source) = source {
+                operation.source = Some((**source).clone());
+            }
             operation.depends_on.retain(|id| !forget.contains(id));
             // An operation that was redirected is retried only after its replacement was deleted.
             operation.redirected_to = None;
@@ -265,7 +268,7 @@ mod tests {
             Event::Retrying { failure: failure(), until: Time::from_millis(99) },
             Event::Requeued { reason: "outage".into(), interrupted: true, failure: None },
             Event::BackoffEnded { reason: "now".into() },
-            Event::Retried { reason: "by hand".into(), forget: Vec::new() },
+            Event::Retried { reason: "by hand".into(), forget: Vec::new(), source: None },
             Event::Held { reason: "by hand".into() },
             Event::HoldReleased { reason: "by hand".into() },
             Event::Prioritized { priority: 3 },
@@ -357,7 +360,7 @@ mod tests {
         let again = transition(
             Revision::new(6),
             Some(Status::Completed),
-            Event::Retried { reason: "no".into(), forget: Vec::new() },
+            Event::Retried { reason: "no".into(), forget: Vec::new(), source: None },
         );
         assert!(matches!(apply(Some(op), &again), Err(IllegalTransition::Status { .. })));
     }
@@ -370,6 +373,7 @@ mod tests {
             size: u64::MAX,
             mtime_ns: -1,
             inode: u64::MAX,
+            ctime_ns: None,
             sha256: None,
             spool: None,
         });

@@ -1,6 +1,7 @@
 //! Opening a log for writing. The type [`Wal`] is the interface of the log; it passes each call on
 //! to the part that implements it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -235,10 +236,15 @@ impl Wal {
         self.spool.release_spool(operation);
     }
 
-    /// Returns false if the spooled copy of an operation differs from the hash that was noted, and
-    /// true if it has no copy, or none with a hash. Reads the whole copy.
-    pub fn has_intact_copy(&self, operation: &Operation) -> WalResult<bool> {
-        self.spool.has_intact_copy(operation)
+    /// Returns false if the spooled copy of an operation differs from the hash that was noted, or
+    /// cannot be read, and true if it has no copy, or none with a hash. Reads the whole copy.
+    /// `checked` holds the answers by inode, since operations share content.
+    pub fn has_intact_copy(
+        &self,
+        operation: &Operation,
+        checked: &mut BTreeMap<u64, bool>,
+    ) -> WalResult<bool> {
+        self.spool.has_intact_copy(operation, checked)
     }
 
     /// Links the content of an existing operation for a new one. Does nothing if it has none.

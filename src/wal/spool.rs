@@ -10,7 +10,7 @@
 //! directory is synced; then, under `lock`, the link is checked and the frame is written. A frame
 //! that names content never exists without it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -214,7 +214,7 @@ impl Spool {
         let disk = &*self.disk;
         loop {
             let linked = match disk.metadata(&shared) {
-                Ok(_) => match self.flush_if_intact(&shared, staged) {
+                Ok(_) => match self.is_intact(&shared, staged) {
                     // The content exists already.
                     Ok(true) => disk.link(&shared, &own),
                     // It was damaged. The operations that have links to it keep them, and fail.
@@ -252,16 +252,11 @@ impl Spool {
         }
     }
 
-    /// Returns whether a file of the spool has the content that its name promises. If so, it is
-    /// durable on return: a copy of the log may not be.
-    fn flush_if_intact(&self, shared: &std::path::Path, staged: &Staged) -> DiskResult<bool> {
+    /// Returns whether a file of the spool has the content that its name promises.
+    fn is_intact(&self, shared: &std::path::Path, staged: &Staged) -> DiskResult<bool> {
         let file = self.disk.open(shared, Access::Read)?;
-        let is_intact = file.metadata()?.len == staged.len
-            && (!is_hash(&staged.name) || hash_of(&*file)? == staged.name);
-        if is_intact {
-            file.sync_all()?;
-        }
-        Ok(is_intact)
+        Ok(file.metadata()?.len == staged.len
+            && (!is_hash(&staged.name) || hash_of(&*file)? == staged.name))
     }
 
     /// Removes the links of operations that were not logged. A sweep removes what cannot be removed
@@ -321,17 +316,33 @@ impl Spool {
         }
     }
 
-    /// Returns false if the copy of an operation differs from its noted hash. A missing copy is not
-    /// a damaged one: [`check_spooled`] reports it.
-    pub fn has_intact_copy(&self, operation: &Operation) -> WalResult<bool> {
+    /// Returns false if the copy of an operation differs from its noted hash, or cannot be read. A
+    /// missing copy is not a damaged one: [`check_spooled`] reports it. `checked` holds the answers
+    /// by inode, since operations share content.
+    pub fn has_intact_copy(
+        &self,
+        operation: &Operation,
+        checked: &mut BTreeMap<u64, bool>,
+    ) -> WalResult<bool> {
         let source = operation.source.as_ref();
         let noted = source.and_then(|source| source.spool.as_deref().zip(source.sha256.as_deref()));
         let Some((name, sha256)) = noted else { return Ok(true) };
         let path = self.layout.spooled_for(name, operation.id);
-        match self.disk.open(&path, Access::Read) {
-            Ok(file) => Ok(hash_of(&*file)? == sha256),
+        let mut check = || -> DiskResult<bool> {
+            let file = self.disk.open(&path, Access::Read)?;
+            let metadata = file.metadata()?;
+            if let Some(is_intact) = checked.get(&metadata.inode) {
+                return Ok(*is_intact);
+            }
+            let has_size = source.is_some_and(|source| source.size == metadata.len);
+            let is_intact = has_size && hash_of(&*file)? == sha256;
+            checked.insert(metadata.inode, is_intact);
+            Ok(is_intact)
+        };
+        match check() {
             Err(error) if error.is_not_found() => Ok(true),
-            Err(error) => Err(error.into()),
+            Err(error) if error.is_medium_error() => Ok(false),
+            result => Ok(result?),
         }
     }
 
@@ -349,8 +360,10 @@ impl Spool {
         match self.disk.link(&old, &new) {
             Err(error) if error.is_link_unsupported() => {
                 let mut stage = self.stage_content()?;
-                let (_, staged) =
-                    stage.take(&old, u64::MAX, 0).map_err(|not_taken| match not_taken {
+                let noted = from.source.as_ref().and_then(|source| source.sha256.as_deref());
+                let hash_max = if noted.is_some() { u64::MAX } else { 0 };
+                let (copied, staged) =
+                    stage.take(&old, u64::MAX, hash_max).map_err(|not_taken| match not_taken {
                         NotTaken::Log(error) => error,
                         NotTaken::Source(error) => WalError::NotLogged(error),
                         NotTaken::Changed | NotTaken::TooLarge => WalError::damaged(
@@ -360,8 +373,7 @@ impl Spool {
                         ),
                     })?;
                 // It may have been damaged since `has_intact_copy`.
-                let noted = from.source.as_ref().and_then(|source| source.sha256.as_deref());
-                if noted.is_some_and(|noted| noted != staged.name) {
+                if noted.is_some() && noted != copied.sha256.as_deref() {
                     let why = "spooled content is not what was logged";
                     return Err(WalError::damaged(&old, None, why));
                 }
@@ -549,6 +561,7 @@ impl Stage<'_> {
             size: before.len,
             mtime_ns: before.mtime_ns,
             inode: before.inode,
+            ctime_ns: Some(before.ctime_ns),
             sha256,
             spool: Some(name.clone()),
         };

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use wal_cli::backend::unixfs::{FileHasher, Options};
 use wal_cli::backend::{
     Attempt, AttemptError, AttemptStatus, AuditResult, Backend, EffectKind, Request,
 };
@@ -385,6 +386,7 @@ fn acknowledged_content(bench: &Bench) {
             size: length as u64,
             mtime_ns: 0,
             inode: 0,
+            ctime_ns: None,
             sha256: Some(sha256_hex(&content)),
             spool: None,
         };
@@ -402,6 +404,13 @@ fn acknowledged_content(bench: &Bench) {
                 damaged[place] ^= 1;
                 send.content = Some(bench.write("logged copy", &damaged).into());
                 assert_eq!(refusal(bench, &send), "spool_damaged", "{length}, byte {place}");
+                if bench.has_cids {
+                    let mut hasher = FileHasher::new(Options::default());
+                    hasher.update(&damaged);
+                    let cid = hasher.finish().cid.to_string();
+                    let get = [("cid", &cid[..]), ("destination", &bench.path("none"))];
+                    assert_eq!(bench.fails("get", &get).error_type, "not_found", "{length}");
+                }
             }
             if operation_type == "upload" {
                 let get = [("source", &name[..]), ("destination", &bench.path("none"))];
@@ -423,7 +432,7 @@ fn now(path: &str, length: usize) -> Source {
     let metadata = std::fs::metadata(path).unwrap();
     let mtime_ns = metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec();
     let (size, inode) = (length as u64, metadata.ino());
-    Source { size, mtime_ns, inode, sha256: None, spool: None }
+    Source { size, mtime_ns, inode, ctime_ns: None, sha256: None, spool: None }
 }
 
 /// Returns the type of the permanent error that an operation ends with.

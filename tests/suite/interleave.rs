@@ -439,7 +439,9 @@ fn a_cleanup_skips_operations_that_change_meanwhile() {
             if looks && count.fetch_add(1, Ordering::SeqCst) == nth {
                 let event = match delete {
                     true => Event::Deleted { reason: "x".into() },
-                    false => Event::Retried { reason: "x".into(), forget: Vec::new() },
+                    false => {
+                        Event::Retried { reason: "x".into(), forget: Vec::new(), source: None }
+                    }
                 };
                 end(&acts, 1, event);
                 reported.store(true, Ordering::SeqCst);

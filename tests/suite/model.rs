@@ -118,7 +118,9 @@ impl Step {
                 Event::Requeued { reason: "crash".into(), interrupted: true, failure: None }
             }
             Step::Release => Event::BackoffEnded { reason: "now".into() },
-            Step::Again => Event::Retried { reason: "by hand".into(), forget: Vec::new() },
+            Step::Again => {
+                Event::Retried { reason: "by hand".into(), forget: Vec::new(), source: None }
+            }
             Step::Hold => Event::Held { reason: "by hand".into() },
             Step::Stop => Event::CancelRequested { reason: "by hand".into() },
             Step::GiveUp => Event::Abandoned { failure },

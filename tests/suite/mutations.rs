@@ -44,6 +44,7 @@ const NULLABLE: &[&str] = &[
     "cid",
     "size",
     "destination",
+    "ctime_ns",
     "sha256",
     "spool",
     "from",
@@ -94,7 +95,7 @@ const FORMS: &[&str] = &[
 const FROM_ONE: &[&str] = &["number", "revision", "group", "threads", "example"];
 
 /// Numbers that may be negative.
-const SIGNED: &[&str] = &["priority", "mtime_ns"];
+const SIGNED: &[&str] = &["priority", "mtime_ns", "ctime_ns"];
 
 /// Returns documents that differ from this one in one place, and are invalid.
 pub fn mutations(document: &Value, random: &mut Rng) -> Vec<Mutation> {

@@ -469,6 +469,7 @@ fn retention_waits_for_a_completed_push() {
     next(&wal, &BTreeSet::from([number]), |_| Event::Retried {
         reason: "by hand".into(),
         forget: Vec::new(),
+        source: None,
     })
     .unwrap();
     assert_eq!(world.execute_pushes(&wal).unwrap(), 1);

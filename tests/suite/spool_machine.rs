@@ -323,7 +323,7 @@ fn settle_all(
         .map(|known| {
             Change::Next(
                 known.clone(),
-                Event::Retried { reason: "test".into(), forget: Vec::new() },
+                Event::Retried { reason: "test".into(), forget: Vec::new(), source: None },
             )
         })
         .collect();

@@ -518,7 +518,8 @@ fn abandoned_operations_are_not_retried_by_filters() {
 fn a_key_is_refused_for_other_content() {
     let scenario = Scenario::new();
     let with = |size| {
-        let source = Source { size, mtime_ns: 0, inode: 1, sha256: None, spool: None };
+        let source =
+            Source { size, mtime_ns: 0, inode: 1, ctime_ns: None, sha256: None, spool: None };
         Logged { source: Some(source), ..keyed("x", "k") }
     };
     scenario.client().submit(with(3)).unwrap();

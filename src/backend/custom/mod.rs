@@ -151,12 +151,24 @@ impl CustomBackend {
     /// stored may be damaged. The program may have removed the copy, and a referenced file is its
     /// user's.
     fn check_copy_after(&self, request: &Request) -> Result<(), AttemptError> {
-        let copy = request.content.as_ref();
-        let has_copy = copy.is_some_and(|copy| self.disk.metadata(copy).is_ok());
-        match has_copy {
-            // The program has succeeded, so a request to stop comes too late.
-            true => check_source(&*self.disk, &Attempt::default(), request),
-            false => Ok(()),
+        let Some(copy) = &request.content else { return Ok(()) };
+        let is_gone = || {
+            let found = self.disk.metadata(copy);
+            matches!(found, Err(error) if error.is_not_found())
+        };
+        // The program has succeeded, so a request to stop comes too late.
+        match check_source(&*self.disk, &Attempt::default(), request) {
+            Err(AttemptError::Failed { failure, .. }) if failure.error_type != "spool_damaged" => {
+                match is_gone() {
+                    true => Ok(()),
+                    // Running the program again is for its user to decide.
+                    false => Err(unknown_outcome(format!(
+                        "the program succeeded, but its input cannot be checked: {}",
+                        failure.message
+                    ))),
+                }
+            }
+            checked => checked,
         }
     }
 }

@@ -104,6 +104,7 @@ impl Bench {
             size: metadata.len,
             mtime_ns: metadata.mtime_ns,
             inode: metadata.inode,
+            ctime_ns: Some(metadata.ctime_ns),
             sha256: None,
             spool: None,
         }

@@ -86,6 +86,75 @@ impl ContentDigest {
     }
 }
 
+/// The checksums that a service may report for an object, put in one request or in parts.
+pub(super) struct ObjectDigest {
+    part_size: u64,
+    /// The number of bytes of the current part.
+    filled: u64,
+    whole: (crc32fast::Hasher, Md5),
+    part: (crc32fast::Hasher, Md5),
+    /// The digests of the parts that are complete, one after the other.
+    crc32s: Vec<u8>,
+    md5s: Vec<u8>,
+    parts: usize,
+}
+
+impl ObjectDigest {
+    /// Returns the digest of nothing; `part_size` is the length of all parts but the last.
+    pub(super) fn new(part_size: u64) -> ObjectDigest {
+        let (whole, part) = Default::default();
+        let (crc32s, md5s) = (Vec::new(), Vec::new());
+        ObjectDigest { part_size: part_size.max(1), filled: 0, whole, part, crc32s, md5s, parts: 0 }
+    }
+
+    pub(super) fn update(&mut self, mut data: &[u8]) {
+        self.whole.0.update(data);
+        self.whole.1.update(data);
+        while !data.is_empty() {
+            let left = usize::try_from(self.part_size - self.filled).unwrap_or(usize::MAX);
+            let (now, later) = data.split_at(data.len().min(left));
+            self.part.0.update(now);
+            self.part.1.update(now);
+            self.filled += now.len() as u64;
+            data = later;
+            if self.filled == self.part_size {
+                self.end_part();
+            }
+        }
+    }
+
+    fn end_part(&mut self) {
+        let (crc32, md5) = std::mem::take(&mut self.part);
+        self.crc32s.extend(crc32.finalize().to_be_bytes());
+        self.md5s.extend(md5.finalize());
+        self.filled = 0;
+        self.parts += 1;
+    }
+
+    /// Compares with what a service reports. Only a checksum of the whole shows that content
+    /// differs: not every etag is an MD5, and the object may have had parts of another size.
+    pub(super) fn compare(mut self, reported: ReportedChecksum<'_>) -> Comparison {
+        if self.filled > 0 {
+            self.end_part();
+        }
+        let (crc32, md5) = self.whole;
+        let crc32 = BASE64.encode(&crc32.finalize().to_be_bytes());
+        if let Some(reported) = reported.crc32.filter(|crc32| !crc32.contains('-')) {
+            return Comparison::of(Some(reported == crc32));
+        }
+        let parts = self.parts;
+        let crc32_of_parts = BASE64.encode(&crc32fast::hash(&self.crc32s).to_be_bytes());
+        let md5_of_parts = HEXLOWER.encode(&Md5::digest(&self.md5s));
+        let etag = reported.etag.map(|etag| etag.trim_matches('"').to_ascii_lowercase());
+        let is_equal = reported.crc32 == Some(&format!("{crc32_of_parts}-{parts}"))
+            || etag.is_some_and(|etag| {
+                etag == HEXLOWER.encode(&md5.finalize())
+                    || etag == format!("{md5_of_parts}-{parts}")
+            });
+        if is_equal { Comparison::Match } else { Comparison::NotComparable }
+    }
+}
+
 impl<'a> ReportedChecksum<'a> {
     /// Returns the MD5 in an etag. The etag of an object that was put in parts, or is encrypted
     /// with a key of its own, is not an MD5.
@@ -179,6 +248,37 @@ mod tests {
             hello(false, ReportedChecksum { etag, encryption: Some(&own), ..NOTHING }),
             Comparison::Match
         );
+    }
+
+    #[test]
+    fn an_object_is_compared_however_it_was_put() {
+        let content: Vec<u8> = (0..=255).cycle().take(1000).collect();
+        let compare = |content: &[u8], reported| {
+            let mut digest = ObjectDigest::new(400);
+            content.chunks(7).for_each(|piece| digest.update(piece));
+            digest.compare(reported)
+        };
+        let md5 = |data: &[u8]| Md5::digest(data).to_vec();
+        let plain = HEXLOWER.encode(&md5(&content));
+        let parts = md5(&content.chunks(400).flat_map(md5).collect::<Vec<u8>>());
+        let parts = format!("\"{}-3\"", HEXLOWER.encode(&parts));
+        let crc32 = |data: &[u8]| digest(true, data).to_crc32().unwrap();
+        let (first, second, third) =
+            (crc32(&content[..400]), crc32(&content[400..800]), crc32(&content[800..]));
+        let crc32s = [Some(&first[..]), Some(&second[..]), Some(&third[..])];
+        let crc32s = crc32_of_parts(crc32s.into_iter()).unwrap();
+        let whole = crc32(&content);
+        let etag = |etag| ReportedChecksum { etag: Some(etag), ..NOTHING };
+        let crc = |crc32| ReportedChecksum { crc32: Some(crc32), ..NOTHING };
+        for reported in [etag(&plain[..]), etag(&parts), crc(&crc32s), crc(&whole)] {
+            assert_eq!(compare(&content, reported), Comparison::Match, "{reported:?}");
+        }
+        let mut other = content.clone();
+        other[500] ^= 1;
+        assert_eq!(compare(&other, crc(&whole)), Comparison::Mismatch);
+        for reported in [etag(&plain[..]), etag(&parts), crc(&crc32s), NOTHING] {
+            assert_eq!(compare(&other, reported), Comparison::NotComparable, "{reported:?}");
+        }
     }
 
     #[test]

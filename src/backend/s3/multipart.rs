@@ -97,7 +97,7 @@ struct UploadedPart {
 type UploadedParts = BTreeMap<usize, UploadedPart>;
 
 /// Returns the size of parts: the preferred one, or a larger one if there would be too many parts.
-fn part_size(preferred: u64, size: u64) -> u64 {
+pub(super) fn part_size(preferred: u64, size: u64) -> u64 {
     preferred.max(size.div_ceil(PARTS_MAX))
 }
 
@@ -132,8 +132,16 @@ impl PartUpload<'_> {
             }
         }
         self.send_missing_parts(&record, &mut parts)?;
-        if let PartSource::File(opened) = self.source {
-            self.check_content(opened, &record, &parts)?;
+        if let PartSource::File(opened) = self.source
+            && let Err(error) = self.check_content(opened, &record, &parts)
+        {
+            if matches!(&error, AttemptError::Failed { failure, .. }
+                if failure.class == FailureClass::Permanent)
+            {
+                // Its parts are not content of any operation, and the service charges for them.
+                context.abort_upload(&record)?;
+            }
+            return Err(error);
         }
         let outcome = self.complete(&record, &parts)?;
         backend.uploads.remove(&*backend.disk, &record).map_err(ours)?;
@@ -498,20 +506,21 @@ impl CallContext<'_> {
         let range = record.range(number);
         let length = record.part_length(number);
         let (_, client) = self.after_read("UploadPart", self.backend.client.get())?;
-        let SendResult { response, sent } = self.send_range(opened, range.clone(), |body, headers| {
-            client
-                .upload_part()
-                .bucket(&record.bucket)
-                .key(&record.key)
-                .set_upload_id(record.upload_id.clone())
-                .part_number(part_number(number))
-                .content_length(i64::try_from(length).unwrap_or(i64::MAX))
-                .body(body)
-                .set_checksum_crc32(headers.crc32)
-                .customize()
-                .interceptor(headers.signing)
-                .send()
-        })?;
+        let SendResult { response, sent } =
+            self.send_range(opened, range.clone(), |body, headers| {
+                client
+                    .upload_part()
+                    .bucket(&record.bucket)
+                    .key(&record.key)
+                    .set_upload_id(record.upload_id.clone())
+                    .part_number(part_number(number))
+                    .content_length(i64::try_from(length).unwrap_or(i64::MAX))
+                    .body(body)
+                    .set_checksum_crc32(headers.crc32)
+                    .customize()
+                    .interceptor(headers.signing)
+                    .send()
+            })?;
         let part = match response {
             Ok(part) if part.e_tag().is_none() => return Ok(Err(S3Error::no_etag())),
             Ok(part) => part,

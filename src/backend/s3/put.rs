@@ -7,10 +7,10 @@ use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
-use super::checksum::{Comparison, ContentDigest, ReportedChecksum, is_same_etag};
+use super::checksum::{Comparison, ObjectDigest, ReportedChecksum, is_same_etag};
 use super::errors::S3Error;
 use super::location::Location;
-use super::multipart::{PartSource, put_in_parts};
+use super::multipart::{PartSource, part_size, put_in_parts};
 use super::objects::{OPERATION_METADATA, receipt, size_of};
 use super::operation::PutOptions;
 use super::stream::SendResult;
@@ -22,13 +22,25 @@ use crate::backend::files::{
 use crate::backend::runtime::Deadline;
 use crate::backend::{AttemptError, AttemptStatus};
 use crate::disk::FileKind;
-use crate::operation::Outcome;
+use crate::operation::{Failure, FailureClass, Outcome, Source};
 
 /// The objects and bytes that a recursive `put` has stored so far.
 #[derive(Default)]
 struct PutTotal {
     objects: u64,
     bytes: u64,
+}
+
+/// The object that earlier attempts of an operation have put.
+enum OwnObject {
+    /// There is none, or the key has an object of another program.
+    None,
+    /// With the content that was logged.
+    Intact(Outcome),
+    /// With other content.
+    Damaged { etag: Option<String> },
+    /// It cannot be read, for this reason.
+    Unreadable(String),
 }
 
 impl S3Session<'_> {
@@ -157,9 +169,18 @@ impl S3Session<'_> {
         error: S3Error,
         call: &str,
     ) -> Result<Outcome> {
-        match self.query_put(destination)? {
-            AttemptStatus::Done(outcome) => Ok(outcome),
-            _ => Err(self.context.backend.attempt_error(call, error, SideEffect::None)),
+        match self.find_own_object(destination)? {
+            OwnObject::Intact(outcome) => Ok(outcome),
+            // It would block every later attempt.
+            OwnObject::Damaged { etag } => Err(self.remove_damaged(destination, etag.as_deref())),
+            OwnObject::Unreadable(message) => Err(AttemptError::UnknownOutcome(Failure {
+                class: FailureClass::Permanent,
+                error_type: "content_unknown".into(),
+                message,
+            })),
+            OwnObject::None => {
+                Err(self.context.backend.attempt_error(call, error, SideEffect::None))
+            }
         }
     }
 
@@ -216,32 +237,48 @@ impl S3Session<'_> {
     }
 
     pub(super) fn query_put(&self, destination: &Location) -> Result<AttemptStatus> {
-        let Some(head) = self.context.head(destination)? else {
-            return Ok(AttemptStatus::NotDone);
-        };
-        let source = self.request.source.as_ref();
-        let is_complete = source.is_none_or(|source| size_of(&head) == Some(source.size));
-        match self.is_own(&head) && is_complete && self.has_logged_content(destination, &head)? {
-            true => Ok(AttemptStatus::Done(self.context.outcome_of(destination, &head)?)),
-            false => Ok(AttemptStatus::NotDone),
-        }
+        Ok(match self.find_own_object(destination)? {
+            OwnObject::Intact(outcome) => AttemptStatus::Done(outcome),
+            OwnObject::Unreadable(reason) => AttemptStatus::Unknown(reason),
+            OwnObject::None | OwnObject::Damaged { .. } => AttemptStatus::NotDone,
+        })
     }
 
-    /// Returns whether an object has the content that was logged. If its hash was not noted, the
-    /// size has to do.
-    fn has_logged_content(&self, location: &Location, head: &HeadObjectOutput) -> Result<bool> {
+    /// Returns what earlier attempts of this operation have put. If the hash of the content was
+    /// noted, the object is compared with it; otherwise the size has to do.
+    fn find_own_object(&self, location: &Location) -> Result<OwnObject> {
+        let Some(head) = self.context.head(location)? else { return Ok(OwnObject::None) };
         let source = self.request.source.as_ref();
-        let Some(noted) = source.and_then(|source| source.sha256.as_deref()) else {
-            return Ok(true);
-        };
-        match self.compare_with_file(head)? {
-            Comparison::Match => Ok(true),
-            Comparison::Mismatch => Ok(false),
-            Comparison::NotComparable => {
-                let found = self.sha256_of_object(location, head.e_tag())?;
-                Ok(found.as_deref() == Some(noted))
-            }
+        let is_complete = source.is_none_or(|source| size_of(&head) == Some(source.size));
+        if !self.is_own(&head) || !is_complete {
+            return Ok(OwnObject::None);
         }
+        let noted = source.filter(|source| source.sha256.is_some());
+        let comparison = match (noted, self.compare_with_file(&head)?) {
+            (None, _) => Comparison::Match,
+            (Some(source), Comparison::NotComparable) => {
+                match self.compare_by_reading(location, &head, source) {
+                    // Such as an archived object.
+                    Err(AttemptError::Failed { failure, .. })
+                        if failure.class == FailureClass::Permanent =>
+                    {
+                        return Ok(OwnObject::Unreadable(format!(
+                            "the object was put, but its content cannot be compared with what was \
+                             logged: {}",
+                            failure.message
+                        )));
+                    }
+                    comparison => comparison?,
+                }
+            }
+            (Some(_), comparison) => comparison,
+        };
+        Ok(match comparison {
+            Comparison::Match => OwnObject::Intact(self.context.outcome_of(location, &head)?),
+            Comparison::Mismatch => OwnObject::Damaged { etag: head.e_tag().map(str::to_owned) },
+            // It was removed or replaced meanwhile.
+            Comparison::NotComparable => OwnObject::None,
+        })
     }
 
     /// Compares the checksums that the service reports for an object with the content that was
@@ -255,30 +292,34 @@ impl S3Session<'_> {
         let file = find_user_file(disk, context.attempt, Path::new(path), false, self.request);
         let opened = file.and_then(|file| Opened::new(disk, &file.path, file.expected));
         let Ok(opened) = opened else { return Ok(Comparison::NotComparable) };
+        if !opened.has_hash() {
+            return Ok(Comparison::NotComparable);
+        }
+        let size = opened.len();
         let mut hash = opened.content_hash();
-        let (mut crc32, mut md5) = (ContentDigest::crc32(), ContentDigest::md5());
-        context.read_range(&opened, 0..opened.len(), |piece| {
+        let mut digest = ObjectDigest::new(part_size(context.backend.options.part_size, size));
+        context.read_range(&opened, 0..size, |piece| {
             hash.update(piece);
-            crc32.update(piece);
-            md5.update(piece);
+            digest.update(piece);
         })?;
         if hash.check().is_err() {
             return Ok(Comparison::NotComparable);
         }
-        let reported = ReportedChecksum {
+        Ok(digest.compare(ReportedChecksum {
             crc32: head.checksum_crc32(),
             etag: head.e_tag(),
             encryption: head.server_side_encryption(),
-        };
-        Ok(match crc32.compare(reported) {
-            Comparison::NotComparable => md5.compare(reported),
-            comparison => comparison,
-        })
+        }))
     }
 
-    /// Fetches an object, and returns the SHA-256 of its content; `None` if it was removed or
-    /// replaced meanwhile.
-    fn sha256_of_object(&self, location: &Location, etag: Option<&str>) -> Result<Option<String>> {
+    /// Fetches an object, and compares it with the noted hash; [`Comparison::NotComparable`] if it
+    /// was removed or replaced meanwhile.
+    fn compare_by_reading(
+        &self,
+        location: &Location,
+        head: &HeadObjectOutput,
+        source: &Source,
+    ) -> Result<Comparison> {
         let backend = self.context.backend;
         // The limit of a query is for a short response. This one may be long, but must progress.
         let deadline = Deadline::new(backend.options.idle, backend.options.total);
@@ -286,22 +327,32 @@ impl S3Session<'_> {
         let bucket = context.bucket(location)?;
         let got = context.call(async |client| {
             let get = client.get_object().bucket(bucket).key(&location.key);
-            get.set_if_match(etag.map(str::to_owned)).send().await
+            get.set_if_match(head.e_tag().map(str::to_owned)).send().await
         });
         let mut got = match got {
             Err(S3Error::Rejected(rejection))
                 if rejection.is_not_found() || rejection.is_precondition_failed() =>
             {
-                return Ok(None);
+                return Ok(Comparison::NotComparable);
             }
             got => context.after_read("GetObject", got)?,
         };
-        let mut hasher = Sha256::new();
+        let (mut hasher, mut length) = (Sha256::new(), 0);
         let mut body = std::mem::take(&mut got.body);
-        context.receive_body(&mut body, &mut |data| {
+        let received = context.receive_body(&mut body, &mut |data| {
             hasher.update(data);
-            Ok(())
-        })?;
-        Ok(Some(HEXLOWER.encode(&hasher.finalize())))
+            length += data.len() as u64;
+            // A response without an end.
+            if length > source.size { Err(AttemptError::Stopped) } else { Ok(()) }
+        });
+        if length > source.size {
+            return Ok(Comparison::Mismatch);
+        }
+        received?;
+        let found = HEXLOWER.encode(&hasher.finalize());
+        Ok(match source.sha256.as_deref() == Some(&found) {
+            true => Comparison::Match,
+            false => Comparison::Mismatch,
+        })
     }
 }

@@ -23,6 +23,7 @@ Examples:
   wal-cli retry --failed
   wal-cli retry --cause 3f2a91c0           # as `failures` shows it
   wal-cli retry 17 --backend local         # run it on another backend
+  wal-cli retry 17 --accept-source         # after `source_changed`
   wal-cli retry --backend ipfs --now       # end the waits, keep the counters
   wal-cli list failed --since 2h -q | wal-cli retry -";
 
@@ -54,6 +55,9 @@ pub struct Retry {
     /// Only end the wait of retrying operations; their counters stay
     #[arg(long, conflicts_with = "failed")]
     now: bool,
+    /// Send the source file as it is now, although it changed since it was logged
+    #[arg(long, conflicts_with_all = ["backend", "now"])]
+    accept_source: bool,
 }
 
 impl Command for Retry {
@@ -71,6 +75,7 @@ impl Command for Retry {
         };
         let action = match self.backend {
             Some(backend) if !self.id.is_empty() => Action::Redirect(backend),
+            _ if self.accept_source => Action::AcceptSource,
             _ => Action::Retry { now: self.now },
         };
         action::apply(context, &selection, &action)

@@ -271,7 +271,8 @@ fn unchanged_source(
         (None, Some(_)) => changed(),
         (Some(logged), Some(file)) if logged.size != file.size => changed(),
         (Some(logged), Some(file))
-            if (logged.mtime_ns, logged.inode) == (file.mtime_ns, file.inode) =>
+            if (logged.mtime_ns, logged.inode) == (file.mtime_ns, file.inode)
+                && logged.ctime_ns.is_none_or(|ctime_ns| Some(ctime_ns) == file.ctime_ns) =>
         {
             Ok(now)
         }

@@ -3,7 +3,7 @@
 use crate::backend::Refusal;
 use crate::client::successor::{PAIRS_BYTES_MAX, pair_bytes};
 use crate::operation::{
-    BackendName, Event, Failure, FailureClass, Number, Operation, Status, failure,
+    BackendName, Event, Failure, FailureClass, Number, Operation, Source, Status, failure,
 };
 use crate::worker;
 
@@ -103,13 +103,42 @@ pub(super) fn retry(operation: &Operation, now: bool) -> Decision {
         Status::Retrying if now => {
             Decision::Apply(Event::BackoffEnded { reason: "its backoff was ended by hand".into() })
         }
-        Status::Failed | Status::Retrying => {
-            Decision::Apply(Event::Retried { reason: BY_HAND.into(), forget: Vec::new() })
-        }
+        Status::Failed | Status::Retrying => Decision::Apply(Event::Retried {
+            reason: BY_HAND.into(),
+            forget: Vec::new(),
+            source: None,
+        }),
         status => {
             let allowed = "only failed and retrying operations can be retried";
             Decision::Refused(format!("it is {status}; {allowed}"))
         }
+    }
+}
+
+/// The copy in the log is what was logged, so it is given up only if it is damaged or missing.
+/// `present` returns the state of the source file.
+pub(super) fn accept_source(
+    operation: &Operation,
+    present: impl FnOnce() -> Result<Source, String>,
+) -> Decision {
+    let Status::Failed = operation.status() else {
+        return Decision::Refused(format!(
+            "it is {}; only failed operations take over the present state of their source",
+            operation.status()
+        ));
+    };
+    let has_copy = operation.source.as_ref().is_some_and(Source::is_spooled);
+    let error_type = operation.state.failure().map(|failure| &failure.error_type[..]);
+    if has_copy && !matches!(error_type, Some("spool_damaged" | "not_found")) {
+        return refused("it has a copy in the log; retry it without --accept-source");
+    }
+    match present() {
+        Ok(source) => Decision::Apply(Event::Retried {
+            reason: "the present state of its source was accepted by hand".into(),
+            forget: Vec::new(),
+            source: Some(Box::new(source)),
+        }),
+        Err(why) => Decision::Refused(why),
     }
 }
 

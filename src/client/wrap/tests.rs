@@ -19,8 +19,7 @@ fn render(page: u32) -> Result<Outcome, RenderError> {
 fn failure_of(function: impl FnOnce(&Request) -> anyhow::Result<Outcome>) -> Failure {
     let directory = tempfile::tempdir().unwrap();
     let client = Client::builder(Settings::at(directory.path().join("wal"))).build();
-    let (job, local) =
-        (OperationType::new("render").unwrap(), BackendName::new("local").unwrap());
+    let (job, local) = (OperationType::new("render").unwrap(), BackendName::new("local").unwrap());
     let operation = client.wrap(&job, &local, Fields::new(), function).unwrap();
     let State::Failed { failure, .. } = operation.state else { panic!("{operation:?}") };
     failure

@@ -7,16 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::names::NameChange;
 use super::{Fault, Inode, Process, Shared};
-use file::MemoryFile;
 use crate::disk::{
     Access, Disk, DiskError, DiskFile, DiskResult, Entry, FileKind, Identity, Metadata,
 };
+use file::MemoryFile;
 
 fn metadata_of(id: u64, inode: &Inode) -> Metadata {
     Metadata {
         kind: inode.kind,
         len: inode.live.len() as u64,
         mtime_ns: inode.mtime,
+        ctime_ns: inode.mtime,
         inode: id,
         device: 1,
     }

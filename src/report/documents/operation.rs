@@ -168,6 +168,9 @@ struct SourceDoc<'a> {
     mtime_ns: i64,
     /// Inode number.
     inode: u64,
+    /// Time of the last change of content or metadata in nanoseconds since 1970-01-01 UTC; null in
+    /// records of earlier versions.
+    ctime_ns: Option<i64>,
     /// SHA-256 of the content; null if the content was not read.
     sha256: Option<Sha256<'a>>,
     /// Name of the copy in the spool; null if none was made.
@@ -287,11 +290,12 @@ impl<'a> ResultDoc<'a> {
 
 impl<'a> SourceDoc<'a> {
     fn new(source: &'a Source) -> SourceDoc<'a> {
-        let Source { size, mtime_ns, inode, sha256, spool } = source;
+        let Source { size, mtime_ns, inode, ctime_ns, sha256, spool } = source;
         SourceDoc {
             size: *size,
             mtime_ns: *mtime_ns,
             inode: *inode,
+            ctime_ns: *ctime_ns,
             sha256: sha256.as_deref().map(Sha256),
             spool: spool.as_deref(),
         }

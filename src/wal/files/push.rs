@@ -265,6 +265,7 @@ impl FileStore {
             size: metadata.len,
             mtime_ns: metadata.mtime_ns,
             inode: metadata.inode,
+            ctime_ns: None,
             sha256: Some(archive.file.sha256.clone()),
             spool: None,
         });

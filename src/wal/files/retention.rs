@@ -114,8 +114,7 @@ impl FileStore {
                 plan.count(&edit);
                 let limit = self.archive_rows() as u64;
                 let (files, deleted) = (view.files(), view.deleted_numbers());
-                let groups =
-                    archives_to_rewrite(files, &edit.removed, &deleted, rule.today, limit);
+                let groups = archives_to_rewrite(files, &edit.removed, &deleted, rule.today, limit);
                 plan.joined = groups.iter().map(RewriteGroup::merged).sum();
                 Ok(plan)
             });

@@ -312,7 +312,7 @@ mod tests {
             from: Some(Status::Failed),
             operation_type: &operation_type(),
             backend: &backend(),
-            event: &Event::Retried { reason: reason.into(), forget: Vec::new() },
+            event: &Event::Retried { reason: reason.into(), forget: Vec::new(), source: None },
         })
     }
 
@@ -334,7 +334,7 @@ mod tests {
         assert_eq!(transitions[2].revision, Revision::new(7));
         assert_eq!(
             transitions[2].event,
-            Event::Retried { reason: "reason 2".into(), forget: Vec::new() }
+            Event::Retried { reason: "reason 2".into(), forget: Vec::new(), source: None }
         );
         assert_eq!(transitions[0].at, Time::from_millis(-1));
     }
@@ -379,7 +379,7 @@ mod tests {
         let mut builder = PayloadBuilder::new(&actor);
         let mut len = payload_head_len(&actor);
         for reason in ["", "because", "\u{1}\"ö"] {
-            let event = Event::Retried { reason: reason.into(), forget: Vec::new() };
+            let event = Event::Retried { reason: reason.into(), forget: Vec::new(), source: None };
             len += record_len(&operation_type(), &backend(), &event);
             assert!(push_retry(&mut builder, 1, Time::default(), reason));
         }

@@ -108,11 +108,7 @@ impl View {
         let manifest = Manifest::decode(&path, &file.read_to_end_from(0)?)?;
         if let Some(originals) = manifest.originals.as_ref().filter(|originals| !originals.adopted)
         {
-            self.set_originals(original::read_listed(
-                &*self.disk,
-                &self.layout,
-                &originals.files,
-            )?);
+            self.set_originals(original::read_listed(&*self.disk, &self.layout, &originals.files)?);
         }
         let journal =
             match reader::read_journal(&*self.disk, &self.layout, manifest.first_generation) {

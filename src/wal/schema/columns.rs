@@ -52,6 +52,8 @@ pub(super) mod source {
     pub const INODE: usize = 2;
     pub const SHA256: usize = 3;
     pub const SPOOL: usize = 4;
+    /// Missing in files of earlier versions.
+    pub const CTIME_NS: usize = 5;
 }
 
 /// The index of each field of the column `claim`.
@@ -117,7 +119,14 @@ pub(super) fn claim_fields() -> Vec<Field> {
 }
 
 pub(super) fn source_fields() -> Vec<Field> {
-    vec![int64("size"), int64("mtime_ns"), int64("inode"), utf8("sha256"), utf8("spool")]
+    vec![
+        int64("size"),
+        int64("mtime_ns"),
+        int64("inode"),
+        utf8("sha256"),
+        utf8("spool"),
+        int64("ctime_ns"),
+    ]
 }
 
 pub(super) fn history_fields() -> Vec<Field> {

@@ -32,7 +32,8 @@ impl Row<'_> {
     }
 
     fn int64(&self, column: usize) -> Option<i64> {
-        let array = self.columns[column].as_primitive_opt::<Int64Type>()?;
+        // Files of earlier versions lack fields that were added at the end of a structure.
+        let array = self.columns.get(column)?.as_primitive_opt::<Int64Type>()?;
         array.is_valid(self.index).then(|| array.value(self.index))
     }
 
@@ -125,6 +126,7 @@ pub(super) fn decode_row(batch: &RecordBatch, index: usize) -> RowResult<Operati
             inode: file.int64(source::INODE).unwrap_or(0) as u64,
             sha256: file.text(source::SHA256).map(str::to_owned),
             spool: file.text(source::SPOOL).map(str::to_owned),
+            ctime_ns: file.int64(source::CTIME_NS),
         }),
         redirected_from: row.id(column::REDIRECTED_FROM)?,
         redirected_to: row.id(column::REDIRECTED_TO)?,

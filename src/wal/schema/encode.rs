@@ -58,7 +58,7 @@ fn properties(rows: usize, uncompressed: Vec<ColumnPath>) -> WriterProperties {
     // Counters and times grow from row to row, so their deltas are far smaller than a dictionary.
     for name in ["timestamp", "updated_at", "completed_at", "next_retry_at", "number", "revision"]
         .into_iter()
-        .chain(["source.mtime_ns", "source.inode", "claim.started"])
+        .chain(["source.mtime_ns", "source.ctime_ns", "source.inode", "claim.started"])
         .chain(["history.list.element.revision", "history.list.element.at"])
     {
         builder = builder
@@ -158,6 +158,7 @@ fn sources(rows: &[Operation]) -> ArrayRef {
         put_int64(&mut column, source::INODE, file.map(|file| file.inode as i64));
         put_text(&mut column, source::SHA256, file.and_then(|file| file.sha256.as_deref()));
         put_text(&mut column, source::SPOOL, file.and_then(|file| file.spool.as_deref()));
+        put_int64(&mut column, source::CTIME_NS, file.and_then(|file| file.ctime_ns));
         column.append(file.is_some());
     }
     Arc::new(column.finish())

@@ -376,6 +376,7 @@ impl World {
                 self.next(wal, list, |_| Event::Retried {
                     reason: "by hand".into(),
                     forget: Vec::new(),
+                    source: None,
                 })?;
             }
             Deed::Hold(list) => {

@@ -342,6 +342,7 @@ fn note(upload: &mut Request, copy: &Path) {
         size: content.len() as u64,
         mtime_ns: 0,
         inode: 0,
+        ctime_ns: None,
         sha256: Some(sha256_hex(&content)),
         spool: None,
     });
@@ -411,5 +412,13 @@ fn a_damaged_object_is_not_taken_for_the_result_of_an_attempt() {
              Metadata=head['Metadata'])"
         ));
         assert!(!is_done(&upload) && !is_done(&missing), "{key}");
+        // It does not block an attempt that must not replace anything.
+        let mut once = upload.clone();
+        once.parameters.insert("if_none_match".into(), "*".into());
+        assert_eq!(error_type(there.execute(&once, &Attempt::default())), "damaged_content");
+        there.execute(&once, &Attempt::default()).unwrap();
+        assert_eq!(seen(s3, &key), sum(&copy));
+        // The response to the last attempt was lost.
+        there.execute(&once, &Attempt::default()).unwrap();
     }
 }

@@ -1,6 +1,7 @@
 use super::*;
 use crate::operation::{
-    Claim, Fields, Logged, OperationId, OperationType, Outcome, Revision, Time, Transition, apply,
+    Claim, Fields, Logged, OperationId, OperationType, Outcome, Revision, State, Time, Transition,
+    apply,
 };
 
 fn failure(error_type: &str) -> Failure {
@@ -70,7 +71,7 @@ fn word(decision: Decision) -> String {
 fn every_action_has_one_effect_per_status() {
     type Act = fn(&Operation) -> Decision;
     let other = |operation: &Operation| redirect(operation, &BackendName::new("b").unwrap(), None);
-    let table: [(&str, Act); 9] = [
+    let table: [(&str, Act); 10] = [
         ("cancel", cancel),
         ("abandon", abandon),
         ("hold", hold),
@@ -79,6 +80,7 @@ fn every_action_has_one_effect_per_status() {
         ("prioritize", |operation| prioritize(operation, 3)),
         ("retry", |operation| retry(operation, false)),
         ("retry now", |operation| retry(operation, true)),
+        ("accept source", |operation| accept_source(operation, || Ok(source()))),
         ("redirect", other),
     ];
     let rows: Vec<String> = table
@@ -100,7 +102,32 @@ fn every_action_has_one_effect_per_status() {
             "prioritize: Prioritized Prioritized Prioritized Prioritized Prioritized - - -",
             "retry: - - - - Retried - Retried Retried",
             "retry now: - - - - BackoffEnded - Retried Retried",
+            "accept source: - - - - - - Retried Retried",
             "redirect: Redirected Redirected - - Redirected - Redirected Redirected",
         ]
     );
+}
+
+fn source() -> Source {
+    Source { size: 1, mtime_ns: 2, inode: 3, ctime_ns: Some(4), sha256: None, spool: None }
+}
+
+#[test]
+fn a_copy_in_the_log_is_given_up_only_if_it_is_unusable() {
+    let mut operation = operations().into_iter().nth(6).unwrap();
+    for (error_type, spool, expected) in [
+        ("source_changed", None, "Retried"),
+        ("rejected", Some("copy"), "-"),
+        ("spool_damaged", Some("copy"), "Retried"),
+        ("not_found", Some("copy"), "Retried"),
+    ] {
+        let spool = spool.map(str::to_owned);
+        operation.source = Some(Source { spool, ..source() });
+        let State::Failed { failure, .. } = &mut operation.state else { panic!("not failed") };
+        failure.error_type = error_type.to_owned();
+        let decision = accept_source(&operation, || Ok(source()));
+        assert_eq!(word(decision), expected, "{error_type}");
+        let refusal = accept_source(&operation, || Err("no file".into()));
+        assert_eq!(word(refusal), "-", "{error_type}");
+    }
 }
