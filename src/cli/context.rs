@@ -76,6 +76,16 @@ pub struct Context<'t> {
     pub points: Option<std::sync::Arc<crate::disk::Failpoints>>,
 }
 
+impl Drop for Context<'_> {
+    /// Reports a new log, whatever the verbosity: the disk of an existing one may not be mounted.
+    fn drop(&mut self) {
+        if self.client.has_created_log() {
+            let base_path = self.client.settings().base_path.display();
+            self.output.announce(&format!("created a new log in `{base_path}`"));
+        }
+    }
+}
+
 impl Context<'_> {
     /// Fails if neither the settings nor the log know this backend.
     pub fn check_backend(&self, name: Option<&BackendName>) -> Result<(), CliError> {

@@ -142,6 +142,7 @@ fn of_wal(error: &WalError) -> ErrorType {
         WalError::Damaged(_) => ErrorType::Damaged,
         WalError::NewerFormat { .. } => ErrorType::NewerFormat,
         WalError::NotOurs { .. } => ErrorType::NotOurs,
+        WalError::NoLog { .. } => ErrorType::NoLog,
         WalError::OriginalAtWork { .. } => ErrorType::OriginalAtWork,
         WalError::NotLogged(_) => ErrorType::NotLogged,
         WalError::NoSpace { .. } | WalError::NoRoom { .. } | WalError::NoRoomForOutcomes { .. } => {
@@ -187,7 +188,9 @@ impl From<ErrorType> for Exit {
             ErrorType::TimedOut => Exit::TimedOut,
             // After a conflict, the same command may soon succeed.
             ErrorType::Busy | ErrorType::Conflict | ErrorType::OriginalAtWork => Exit::Busy,
-            ErrorType::Damaged | ErrorType::NewerFormat | ErrorType::NotOurs => Exit::Damaged,
+            ErrorType::Damaged | ErrorType::NewerFormat | ErrorType::NotOurs | ErrorType::NoLog => {
+                Exit::Damaged
+            }
             ErrorType::NoSpace
             | ErrorType::NotLogged
             | ErrorType::Unconfirmed

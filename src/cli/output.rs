@@ -194,6 +194,11 @@ impl Output {
         }
     }
 
+    /// Prints a line on stderr that `--quiet` does not suppress, also beside JSON.
+    pub fn announce(&mut self, text: &str) {
+        self.print_stderr(text);
+    }
+
     /// Prints a warning on stderr, also beside JSON.
     pub fn warn(&mut self, text: &str, hint: Option<&str>) {
         if !self.quiet {

@@ -92,6 +92,7 @@ fn wal_errors() -> Vec<WalError> {
         damaged("/wal/journal".into()),
         WalError::NewerFormat { path: path(), found: 9, known: 1 },
         WalError::NotOurs { path: path(), what: "a photo".into() },
+        WalError::NoLog { path: path() },
         WalError::OriginalAtWork { path: path(), ago_s: 3 },
         WalError::NoSpace { path: path(), free: 1, wanted: 2 },
         WalError::NoRoomForOutcomes { path: path(), free: 1, wanted: 2 },

@@ -1,5 +1,7 @@
 //! Batches of inputs: each is checked as it is added, and all valid ones are logged together.
 
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,10 +12,10 @@ use super::inputs::{BadInput, BadInputs};
 use super::spool::{SpoolOutcome, spool_content};
 use super::submit::{DescribedPath, check_key, describe, id_of};
 use super::{AddOptions, Client, OnInvalid, Receipt, Reference};
-use crate::backend::Refusal;
+use crate::backend::{Effect, Refusal, Request};
 use crate::config::{SpoolMode, parse_seconds};
 use crate::operation::{
-    BackendName, Fields, Logged, Number, NumberRange, OperationId, OperationType, Time,
+    BackendName, Fields, Logged, Number, NumberRange, OperationId, OperationType, Outcome, Time,
 };
 use crate::wal::{self, Committed, NumberSet, Stage, WalError};
 
@@ -85,6 +87,9 @@ pub struct Batch<'c> {
     stage: Option<Stage<'c>>,
     spool: SpoolMode,
     notes: Vec<String>,
+    /// Hashes of the names that the additions so far get at the backend; a batch may have a million.
+    names: HashSet<u64>,
+    hasher: RandomState,
     total: u64,
     valid: u64,
     bad: BadInputs,
@@ -220,6 +225,8 @@ impl Client {
             stage: None,
             spool: options.spool.unwrap_or(self.settings.spool),
             notes: Vec::new(),
+            names: HashSet::new(),
+            hasher: RandomState::new(),
             total: 0,
             valid: 0,
             bad: BadInputs::default(),
@@ -247,7 +254,38 @@ impl Batch<'_> {
             self.options.max_retries,
         );
         let described = self.described(logged, path);
+        let described = described.and_then(|logged| self.with_own_name(logged));
         self.push(described, line)
+    }
+
+    /// Fails if an earlier addition of this batch gets the same name at the backend: one of them
+    /// would replace the other. Backends that address content by its hash give no names.
+    fn with_own_name(&mut self, logged: Logged) -> Result<Logged, BadInput> {
+        let Some(backend) = self.client.backends.get(&logged.backend) else { return Ok(logged) };
+        let request = Request {
+            // Not logged yet. Names do not depend on it.
+            id: OperationId::from_bytes([0; 16]),
+            number: Number::new(0),
+            operation_type: logged.operation_type.clone(),
+            backend: logged.backend.clone(),
+            parameters: logged.parameters.clone(),
+            source: None,
+            content: None,
+        };
+        let effects = backend.effects(&request, &Outcome::default());
+        for Effect { target, .. } in effects.iter().filter(|effect| effect.is_write()) {
+            if !self.names.insert(self.hasher.hash_one(target)) {
+                let path = logged.parameters.get("path").cloned().unwrap_or_default();
+                let name = target.split_once('/').map_or(&**target, |(_, name)| name);
+                let message = format!(
+                    "another path of this command gets the same name `{name}` at backend `{}`; \
+                     add them one by one, each with its own `destination`",
+                    logged.backend
+                );
+                return Err(BadInput::new(path, "duplicate_name", message));
+            }
+        }
+        Ok(logged)
     }
 
     /// Adds an operation of any type.

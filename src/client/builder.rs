@@ -65,8 +65,10 @@ impl ClientBuilder {
         self
     }
 
-    /// Returns the client. Touches no file.
-    pub fn build(self) -> Client {
+    /// Returns the client. Touches no file. Relative paths in the settings start from the present
+    /// working directory.
+    pub fn build(mut self) -> Client {
+        self.settings.make_paths_absolute();
         let mut backends = Backends::new(&self.settings, &self.disk, &self.clock);
         for (name, backend) in self.backends {
             backends.register(name, backend);

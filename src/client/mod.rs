@@ -126,9 +126,28 @@ impl Client {
         if let Some(wal) = self.wal.get() {
             return Ok(wal);
         }
+        self.check_exists()?;
         let wal =
             Wal::open(self.disk.clone(), self.clock.clone(), self.layout.clone(), self.options())?;
         Ok(self.wal.get_or_init(|| wal))
+    }
+
+    /// Fails if there is no log, and the settings require one.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::DiskError`] if that cannot be determined.
+    pub fn check_exists(&self) -> Result<(), ClientError> {
+        if self.settings.must_exist && !self.with_view(|view| Ok(view.exists()))? {
+            let path = self.layout.base().to_owned();
+            return Err(WalError::NoLog { path }.into());
+        }
+        Ok(())
+    }
+
+    /// Returns true if there was no log, and this client has created one.
+    pub fn has_created_log(&self) -> bool {
+        self.wal.get().is_some_and(Wal::has_created)
     }
 
     /// Returns the log itself, for tests below the level of the client.

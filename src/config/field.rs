@@ -73,7 +73,9 @@ impl RawValue {
 pub(super) struct PathBase<'a> {
     /// The directory for `~`.
     pub home: Option<&'a Path>,
-    /// The directory for relative paths. `None` leaves them as they are.
+    /// The directory for relative paths; the working directory if there is none. A path that stayed
+    /// relative would name another log after a change of directory, and its parent directory could
+    /// not be flushed.
     pub directory: Option<&'a Path>,
 }
 
@@ -84,7 +86,8 @@ impl PathBase<'_> {
         }
         match text.strip_prefix('~') {
             None => {
-                Some(self.directory.map_or_else(|| text.into(), |directory| directory.join(text)))
+                let path = self.directory.unwrap_or(Path::new("")).join(text);
+                std::path::absolute(path).ok()
             }
             Some("") => self.home.map(Path::to_owned),
             // Otherwise `~ann` would become a directory of that name.

@@ -60,9 +60,12 @@ const fn key(
 }
 
 /// The keys of the log as a whole, in the order of the manual.
-pub(super) static GLOBAL_KEYS: [Key<Settings>; 22] = [
+pub(super) static GLOBAL_KEYS: [Key<Settings>; 23] = [
     key("enabled", "ENABLED", "whether operations are accepted", |s| Field::Bool(&mut s.enabled)),
     key("base_path", "PATH", "directory of the log", |s| Field::Path(&mut s.base_path)),
+    key("must_exist", "MUST_EXIST", "whether to fail if there is no log", |s| {
+        Field::Bool(&mut s.must_exist)
+    }),
     key("partition_size", "PARTITION_SIZE", "live operations per partition", |s| {
         Field::Integer(&mut s.partition_size, 1..=1_000_000)
     }),

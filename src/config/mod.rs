@@ -81,10 +81,12 @@ pub struct UserDirs {
 impl UserDirs {
     /// Returns the directories of the user who runs this process.
     pub fn of_user() -> UserDirs {
+        // `HOME` may be relative.
+        let absolute = |path: &Path| std::path::absolute(path).ok();
         match directories::BaseDirs::new() {
             Some(dirs) => UserDirs {
-                home: Some(dirs.home_dir().into()),
-                config_dir: Some(dirs.config_dir().into()),
+                home: absolute(dirs.home_dir()),
+                config_dir: absolute(dirs.config_dir()),
             },
             None => UserDirs::default(),
         }

@@ -14,6 +14,9 @@ pub struct Settings {
     pub enabled: bool,
     /// The directory of the log.
     pub base_path: PathBuf,
+    /// Whether commands fail if there is no log, instead of creating one. For logs on a disk that may
+    /// not be mounted.
+    pub must_exist: bool,
     /// The most live operations in one partition.
     pub partition_size: usize,
     /// Retries after a first failure, for operations that set no number of their own.
@@ -61,6 +64,18 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Makes relative paths absolute, so that a change of the working directory does not change
+    /// them, and their parent directories can be flushed.
+    pub(crate) fn make_paths_absolute(&mut self) {
+        let local = self.backends.values_mut().filter_map(BackendSettings::local_mut);
+        let paths = local.filter_map(|local| local.path.as_mut()).chain([&mut self.base_path]);
+        for path in paths {
+            if let Ok(absolute) = std::path::absolute(&*path) {
+                *path = absolute;
+            }
+        }
+    }
+
     /// Returns the defaults for a log in this directory.
     pub fn at(base_path: PathBuf) -> Settings {
         let mut backends: BTreeMap<_, _> = BackendType::ALL
@@ -75,6 +90,7 @@ impl Settings {
         Settings {
             enabled: true,
             base_path,
+            must_exist: false,
             partition_size: defaults::PARTITION_SIZE,
             max_retries: defaults::MAX_RETRIES,
             retry_delay: Duration::from_secs(60),

@@ -98,6 +98,7 @@ const PATHS: &[&str] = &["1", "\"\"", "true", "\"~bob/x\"", "\"a\\u0000b\""];
 const ROWS: &[Row] = &[
     ("enabled", "ENABLED", "false", || json!(false), BOOL, BOOL_WORDS),
     ("base_path", "PATH", "\"/data\"", || json!("/data"), PATHS, &["~bob/x"]),
+    ("must_exist", "MUST_EXIST", "true", || json!(true), BOOL, BOOL_WORDS),
     ("partition_size", "PARTITION_SIZE", "7", || json!(7), COUNT, COUNT_WORDS),
     ("max_retries", "MAX_RETRIES", "0", || json!(0), COUNT, COUNT_WORDS),
     ("retry_delay", "RETRY_DELAY", "0.5", || json!(0.5), SECONDS, SECONDS_WORDS),
@@ -251,7 +252,8 @@ fn the_defaults_are_those_of_the_manual() {
     let shown: BTreeMap<String, Json> =
         entries(&loaded).into_iter().map(|entry| (entry.key, entry.value)).collect();
     let expected = json!({
-        "enabled": true, "base_path": "/home/ann/.ipfs_kit/wal", "partition_size": 1000,
+        "enabled": true, "base_path": "/home/ann/.ipfs_kit/wal", "must_exist": false,
+        "partition_size": 1000,
         "max_retries": 5, "retry_delay": 60, "retry_after_max": 3600, "processing_interval": 10,
         "archive_completed": true, "cleanup_interval": 86400, "max_age_days": 30,
         "archive_push": null, "archive_host": null, "archive_backend": null,

@@ -65,6 +65,12 @@ pub enum WalError {
         /// The reason.
         what: String,
     },
+    /// There is no log, and the settings require one.
+    #[error("there is no log in `{}`, and `must_exist` is set", path.display())]
+    NoLog {
+        /// The directory.
+        path: PathBuf,
+    },
     /// The original system changed files in this directory a moment ago: stop it, and retry a
     /// minute later.
     #[error(

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::change::{Admitted, Change, Written};
@@ -40,6 +41,7 @@ pub struct Wal {
     reserve: Arc<Reserve>,
     spool: Arc<Spool>,
     pub(super) files: FileStore,
+    has_created: Arc<AtomicBool>,
 }
 
 impl Wal {
@@ -79,11 +81,13 @@ impl Wal {
         let view = View::open(disk.clone(), layout.clone())?;
         let options = Arc::new(options);
         let reserve = Arc::new(Reserve::new(disk.clone(), layout.clone(), options.clone()));
+        let has_created = Arc::new(AtomicBool::new(false));
         let foundation = Foundation {
             disk: disk.clone(),
             clock: clock.clone(),
             layout: layout.clone(),
             reserve: reserve.clone(),
+            has_created: has_created.clone(),
         };
         let journal = Arc::new(SharedJournal::new(
             disk.clone(),
@@ -112,7 +116,12 @@ impl Wal {
             spool.clone(),
         );
         files.adopt()?;
-        Ok(Wal { disk, clock, layout, options, journal, reserve, spool, files })
+        Ok(Wal { disk, clock, layout, options, journal, reserve, spool, files, has_created })
+    }
+
+    /// Returns true if there was no log, and this process has created one.
+    pub fn has_created(&self) -> bool {
+        self.has_created.load(Ordering::Relaxed)
     }
 
     /// Returns the name of this process in histories: `user@host command[pid]`.

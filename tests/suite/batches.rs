@@ -278,3 +278,36 @@ fn a_large_batch_can_be_waited_for() {
     assert_eq!((operations.len(), json["success"].as_bool()), (1200, Some(true)));
     assert!(operations.iter().all(|operation| operation["status"] == "completed"));
 }
+
+#[test]
+fn paths_that_get_the_same_name_at_a_backend_are_refused() {
+    let place = Place::new();
+    place.settings(
+        "[backends.s3]\nendpoint = \"http://127.0.0.1:9\"\nregion = \"us-east-1\"\n\
+         bucket = \"b\"\naccess_key_id = \"a\"\nsecret_access_key = \"s\"\n",
+    );
+    place.file("a/x.txt", "first\n");
+    place.file("b/x.txt", "second\n");
+    place.file("b/y.txt", "third\n");
+    for (arguments, name) in [
+        ("add a/x.txt b/x.txt --backend s3", "b/x.txt"),
+        ("add a/x.txt a/x.txt --backend s3", "b/x.txt"),
+        ("add a/x.txt b/y.txt --backend s3 --param destination=one", "b/one"),
+        ("add a/x.txt b/x.txt --backend s3 --param destination=folder/", "b/folder/x.txt"),
+        ("add a/x.txt b/x.txt --backend ipfs --param to_files=/folder/", "folder/x.txt"),
+        ("add a/x.txt b/y.txt --backend ipfs --param to_files=/one", "one"),
+    ] {
+        let refused = place.output(arguments);
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{arguments}: {text}");
+        let expected = format!("gets the same name `{name}`");
+        assert!(text.replace("`/", "`").contains(&expected), "{arguments}: {text}");
+        assert!(place.run("list all -q").is_empty(), "{arguments}");
+    }
+    let kept = place.output("add a/x.txt b/x.txt b/y.txt --backend s3 --keep-going");
+    assert_eq!(kept.status.code(), Some(1), "{kept:?}");
+    // Content under its CID has no name.
+    place.run("add a/x.txt b/x.txt --backend local");
+    place.run("add a/x.txt b/x.txt --backend ipfs");
+    assert_eq!(place.run("list all -q").lines().count(), 6);
+}

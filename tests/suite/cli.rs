@@ -586,3 +586,46 @@ fn every_command_in_texts_and_pages_is_valid() {
 fn words_of(command: &str) -> Vec<std::ffi::OsString> {
     command.split_whitespace().map(Into::into).collect()
 }
+
+#[test]
+fn a_new_log_is_announced_once_and_not_created_if_one_must_exist() {
+    let place = Place::new();
+    place.file("a", "a\n");
+    let log = place.log().display().to_string();
+    let errors = |arguments: &str| text(&place.output(arguments).stderr);
+    assert_eq!(errors("status"), "");
+    let announced = errors("add --backend local a --quiet --json");
+    assert_eq!(announced, format!("created a new log in `{log}`\n"));
+    assert_eq!(errors("add --backend local a"), "");
+    // As if its disk was not mounted.
+    std::fs::rename(place.log(), place.path("elsewhere")).unwrap();
+    place.settings("must_exist = true\n");
+    for command in ["add --backend local a", "process", "status --fail-if pending>9", "checkpoint"]
+    {
+        let refused = place.output(command);
+        let stderr = text(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(6), "{command}: {stderr}");
+        assert!(
+            stderr.contains(&format!("there is no log in `{log}`, and `must_exist` is set")),
+            "{command}: {stderr}"
+        );
+        assert!(!place.log().exists(), "{command}");
+    }
+    std::fs::rename(place.path("elsewhere"), place.log()).unwrap();
+    place.run("process");
+}
+
+#[test]
+fn a_relative_path_names_one_log_whose_directory_is_made_durable() {
+    let place = Place::new();
+    place.file("a", "a\n");
+    for (variable, value) in [("IPFS_KIT_WAL_PATH", "relative"), ("HOME", "home")] {
+        let mut add = place.command("add --backend local a --json");
+        add.env_remove("IPFS_KIT_WAL_PATH").env(variable, value);
+        let output = add.output().unwrap();
+        assert!(output.status.success(), "{variable}: {output:?}");
+        let created = text(&output.stderr);
+        let expected = format!("created a new log in `{}/", place.path("").display());
+        assert!(created.replace("//", "/").starts_with(&expected.replace("//", "/")), "{created}");
+    }
+}

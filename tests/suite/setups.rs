@@ -265,6 +265,13 @@ pub fn logging_disabled(place: &Place) -> Option<File> {
     configured(place, "enabled = false\n")
 }
 
+/// Two files, no log, and settings that require one.
+pub fn log_not_mounted(place: &Place) -> Option<File> {
+    nothing(place);
+    place.settings("must_exist = true\n");
+    None
+}
+
 pub fn invalid_settings(place: &Place) -> Option<File> {
     configured(place, "job = 4\n")
 }

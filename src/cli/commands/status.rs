@@ -37,6 +37,9 @@ impl Command for Status {
     fn run(self, session: &mut Session) -> Result<Exit, CliError> {
         let context = &mut session.open(Self::NAME)?;
         let client = &context.client;
+        if self.fail_if.is_some() {
+            client.check_exists()?;
+        }
         let stats = client.status()?;
         let now = context.output.style.now;
         let conditions = self.fail_if.iter().flatten();

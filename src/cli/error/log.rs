@@ -24,6 +24,9 @@ pub(super) fn hinted(cli: CliError, error: &WalError) -> CliError {
         WalError::NotOurs { .. } => {
             cli.hint("nothing was changed; name another directory with `--base-path`")
         }
+        WalError::NoLog { .. } => cli
+            .hint("nothing was changed; check that the disk of the log is mounted")
+            .hint("or create a new log: run `wal-cli config set must_exist false` first"),
         WalError::OriginalAtWork { .. } => cli.hint(
             "nothing was changed; stop that program, wait a minute, and run the command again \
              (reading works meanwhile; see docs/adoption.md)",

@@ -73,6 +73,7 @@ error_types! {
     Damaged "damaged" "part of the log cannot be read"
     NewerFormat "newer_format" "the log was written by a newer version"
     NotOurs "not_ours" "the directory does not hold a log, or the log is unsuitable for use"
+    NoLog "no_log" "there is no log in the directory, and `must_exist` is set"
     OriginalAtWork "original_at_work" "ipfs_kit_py changed its files in this directory a moment ago"
     NoSpace "no_space" "the disk has less room than `min_free_bytes`; nothing was logged"
     NotLogged "not_logged" "the write failed; nothing was logged"

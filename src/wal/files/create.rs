@@ -1,6 +1,7 @@
 //! Creating a log: its first manifest, which lists the files of the original system.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::clock::Clock;
 use crate::disk::Disk;
@@ -21,6 +22,8 @@ pub(in crate::wal) struct Foundation {
     pub(in crate::wal) clock: Arc<dyn Clock>,
     pub(in crate::wal) layout: Layout,
     pub(in crate::wal) reserve: Arc<Reserve>,
+    /// Set when this process has created the log.
+    pub(in crate::wal) has_created: Arc<AtomicBool>,
 }
 
 impl Foundation {
@@ -51,6 +54,7 @@ impl LogFiles for Foundation {
         manifest.last_cleanup = originals.as_ref().map(|_| self.clock.now());
         manifest.originals = originals;
         manifest.commit(&*self.disk, &self.layout)?;
+        self.has_created.store(true, Ordering::Relaxed);
         self.reserve.keep();
         Ok(())
     }
