@@ -23,6 +23,7 @@ mod suite {
     mod fleet;
     #[path = "../fuzzing/mod.rs"]
     mod fuzzing;
+    mod generations;
     mod interleave;
     mod kill;
     mod kubo;

@@ -87,7 +87,7 @@ pub struct Batch<'c> {
     stage: Option<Stage<'c>>,
     spool: SpoolMode,
     notes: Vec<String>,
-    /// Hashes of the names that the additions so far get at the backend; a batch may have a million.
+    /// Hashes of the names that the additions so far get at the backend: there may be a million.
     names: HashSet<u64>,
     hasher: RandomState,
     total: u64,

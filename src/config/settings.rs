@@ -14,8 +14,8 @@ pub struct Settings {
     pub enabled: bool,
     /// The directory of the log.
     pub base_path: PathBuf,
-    /// Whether commands fail if there is no log, instead of creating one. For logs on a disk that may
-    /// not be mounted.
+    /// True if commands fail when there is no log, instead of creating one: its disk may not be
+    /// mounted.
     pub must_exist: bool,
     /// The most live operations in one partition.
     pub partition_size: usize,

@@ -286,6 +286,8 @@ fn paths_that_get_the_same_name_at_a_backend_are_refused() {
         "[backends.s3]\nendpoint = \"http://127.0.0.1:9\"\nregion = \"us-east-1\"\n\
          bucket = \"b\"\naccess_key_id = \"a\"\nsecret_access_key = \"s\"\n",
     );
+    std::fs::create_dir(place.path("a")).unwrap();
+    std::fs::create_dir(place.path("b")).unwrap();
     place.file("a/x.txt", "first\n");
     place.file("b/x.txt", "second\n");
     place.file("b/y.txt", "third\n");

@@ -586,7 +586,9 @@ fn check(case: &Case) -> Printed {
     let output = place.output(&json);
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(code(&output), Some(exit), "`{json}`\n{stdout}\n{stderr}");
-    assert_eq!(stderr, "", "`{json}`");
+    // A new log is announced, whatever the format.
+    let announced = format!("created a new log in `{}`\n", place.log().display());
+    assert_eq!(stderr.replace(&announced, ""), "", "`{json}`");
     let documents: Vec<Value> = serde_json::Deserializer::from_str(&stdout)
         .into_iter()
         .collect::<Result<_, _>>()

@@ -22,7 +22,7 @@ pub(in crate::wal) struct Foundation {
     pub(in crate::wal) clock: Arc<dyn Clock>,
     pub(in crate::wal) layout: Layout,
     pub(in crate::wal) reserve: Arc<Reserve>,
-    /// Set when this process has created the log.
+    /// Set when this process has created the log, and not from files of the original system.
     pub(in crate::wal) has_created: Arc<AtomicBool>,
 }
 
@@ -54,7 +54,7 @@ impl LogFiles for Foundation {
         manifest.last_cleanup = originals.as_ref().map(|_| self.clock.now());
         manifest.originals = originals;
         manifest.commit(&*self.disk, &self.layout)?;
-        self.has_created.store(true, Ordering::Relaxed);
+        self.has_created.store(manifest.originals.is_none(), Ordering::Relaxed);
         self.reserve.keep();
         Ok(())
     }

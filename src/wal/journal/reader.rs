@@ -333,7 +333,7 @@ pub fn read_journal(disk: &dyn Disk, layout: &Layout, first: u64) -> WalResult<R
         let mut scan = scan_generation(disk, layout, first, &mut headers, &mut position)?;
         let damage = match scan.read.damage.take() {
             Some(damage) => Some(damage),
-            None => damage_at_end(disk, layout, &headers, &position, &scan)?,
+            None => damage_at_end(disk, layout, first, &headers, &position, &scan)?,
         };
         let claims = scan.read.frames.iter().map(|frame| frame.synced);
         let synced =
@@ -416,6 +416,7 @@ fn scan_generation(
 fn damage_at_end(
     disk: &dyn Disk,
     layout: &Layout,
+    first: u64,
     headers: &HashMap<u64, Header>,
     position: &Position,
     scan: &Scan,
@@ -441,7 +442,10 @@ fn damage_at_end(
     if missing.is_some() {
         return Ok(missing);
     }
-    let lost = lost_generation_after(disk, layout, generation, headers)?;
+    let lost = match lost_generation_after(disk, layout, generation, headers)? {
+        None => lost_predecessor(disk, layout, first, generation, headers)?,
+        lost => lost,
+    };
     Ok(lost.or_else(|| {
         scan.read.sealed.map(|named| Damage {
             path: layout.generation(named),
@@ -518,6 +522,40 @@ fn lost_generation_after(
         }
     }
     Ok(None)
+}
+
+/// Returns the damage if a generation above the last one names a predecessor that has no valid
+/// header: a generation between them is missing or unreadable, with its acknowledged frames.
+///
+/// A generation without a predecessor was left by an interrupted repair.
+fn lost_predecessor(
+    disk: &dyn Disk,
+    layout: &Layout,
+    first: u64,
+    last: u64,
+    headers: &HashMap<u64, Header>,
+) -> WalResult<Option<Damage>> {
+    let orphan = |headers: &HashMap<u64, Header>| {
+        let is_orphan = |header: &&Header| {
+            let Header { generation, previous, .. } = **header;
+            generation > last && previous > 0 && !headers.contains_key(&previous)
+        };
+        headers.values().filter(is_orphan).min_by_key(|header| header.generation).copied()
+    };
+    if orphan(headers).is_none() {
+        return Ok(None);
+    }
+    // A checkpoint may have removed folded generations meanwhile, the first one before the others.
+    let headers = self::headers(disk, layout, first)?;
+    let lost = orphan(&headers).filter(|_| headers.contains_key(&first));
+    Ok(lost.map(|header| Damage {
+        path: layout.generation(header.previous),
+        offset: None,
+        what: format!(
+            "generation {} follows it, but it is missing or its header cannot be read",
+            header.generation
+        ),
+    }))
 }
 
 /// Returns true if a generation once had a valid header, and has none now.

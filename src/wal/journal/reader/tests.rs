@@ -241,6 +241,31 @@ fn a_journal_without_its_first_generation_is_damaged() {
 }
 
 #[test]
+fn a_generation_with_successors_is_not_skipped() {
+    let chain = |numbers: &[u64]| {
+        let (disk, layout) = new_disk();
+        for number in numbers {
+            let header = Header { previous_end: HEADER_LEN, ..header(*number, number - 1) };
+            write(&disk, &layout, *number, &[header.encode().to_vec()]);
+        }
+        read_journal(&disk, &layout, 1).unwrap().damage
+    };
+    for (numbers, expected) in [
+        (&[1][..], None),
+        (&[1, 3], Some("generation 3 follows it")),
+        (&[1, 3, 4, 5], Some("generation 3 follows it")),
+        (&[1, 4, 5], Some("generation 4 follows it")),
+    ] {
+        assert_damage(&format!("{numbers:?}"), expected, &chain(numbers));
+    }
+    // Left by an interrupted repair.
+    let (disk, layout) = new_disk();
+    write(&disk, &layout, 1, &[header(1, 0).encode().to_vec()]);
+    write(&disk, &layout, 5, &[header(5, 0).encode().to_vec()]);
+    assert_damage("a repair", None, &read_journal(&disk, &layout, 1).unwrap().damage);
+}
+
+#[test]
 fn the_highest_successor_counts() {
     let headers: HashMap<u64, Header> = [(1, 0), (2, 1), (3, 1), (4, 2)]
         .into_iter()
