@@ -140,7 +140,7 @@ fn of_wal(error: &WalError) -> ErrorType {
     match error {
         WalError::Busy { .. } => ErrorType::Busy,
         WalError::Damaged(_) => ErrorType::Damaged,
-        WalError::NewerFormat { .. } => ErrorType::NewerFormat,
+        WalError::NewerFormat { .. } | WalError::NewerFrame { .. } => ErrorType::NewerFormat,
         WalError::NotOurs { .. } => ErrorType::NotOurs,
         WalError::NoLog { .. } => ErrorType::NoLog,
         WalError::OriginalAtWork { .. } => ErrorType::OriginalAtWork,

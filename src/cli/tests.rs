@@ -91,6 +91,7 @@ fn wal_errors() -> Vec<WalError> {
         damaged(path()),
         damaged("/wal/journal".into()),
         WalError::NewerFormat { path: path(), found: 9, known: 1 },
+        WalError::NewerFrame { path: path(), offset: 80, kind: 9 },
         WalError::NotOurs { path: path(), what: "a photo".into() },
         WalError::NoLog { path: path() },
         WalError::OriginalAtWork { path: path(), ago_s: 3 },

@@ -57,6 +57,19 @@ pub enum WalError {
         /// The highest version that this program can read.
         known: u64,
     },
+    /// A newer program wrote a record to the journal: use that program.
+    #[error(
+        "the record at byte {offset} of `{}` is of kind {kind}, which this program does not know",
+        path.display()
+    )]
+    NewerFrame {
+        /// The file.
+        path: PathBuf,
+        /// The offset of the record.
+        offset: u64,
+        /// Its kind.
+        kind: u8,
+    },
     /// The directory is not a log of this program: choose another one.
     #[error("cannot use `{}` as a log: {what}", path.display())]
     NotOurs {

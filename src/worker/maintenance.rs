@@ -215,7 +215,11 @@ impl Worker<'_, '_, '_> {
 /// Returns errors that mean damage; logs others as warnings.
 fn only_damage(result: WalResult<()>, context: &'static str) -> WalResult<()> {
     match result {
-        Err(error @ (WalError::Damaged(_) | WalError::NewerFormat { .. })) => Err(error),
+        Err(
+            error @ (WalError::Damaged(_)
+            | WalError::NewerFormat { .. }
+            | WalError::NewerFrame { .. }),
+        ) => Err(error),
         Err(error) => {
             tracing::warn!(%error, "{context}");
             Ok(())

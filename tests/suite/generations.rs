@@ -1,6 +1,10 @@
 //! Logs of several generations, of which one is lost: readers report it, writers stop, and nothing
 //! is removed or numbered again.
 
+use wal_cli::operation::Revision;
+use wal_cli::wal::WalError;
+use wal_cli::wal::journal::{FrameKind, HEADER_LEN, decode_frame, encode_frame};
+
 use super::fuzzing::image::{self, Image, Seen};
 
 /// Returns a log of five generations, each with operations that no checkpoint has folded.
@@ -77,5 +81,37 @@ fn a_generation_between_others_is_not_lost_silently() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_record_of_an_unknown_kind_is_not_taken_for_a_torn_write() {
+    for another_boot in [false, true] {
+        let machine = wal_cli::disk::Machine::new();
+        let disk = machine.process();
+        let wal = image::open(&disk).unwrap();
+        wal.append_new(vec![image::logged("/known")]).unwrap();
+        drop(wal);
+        let image = Image::of(&disk);
+        let (name, bytes) = image.files.iter().find(|(name, _)| name.contains("journal_")).unwrap();
+        let mut end = HEADER_LEN;
+        while let Some(frame) = decode_frame(bytes, 0, end, 1) {
+            end = frame.end;
+        }
+        // As a newer program would continue.
+        let kind = FrameKind::Unknown(200);
+        let (newer, _) = encode_frame(1, kind, end, Revision::new(2), b"from the future");
+        let mut changed = image.clone();
+        let at = usize::try_from(end).unwrap();
+        changed.files.get_mut(name).unwrap()[at..at + newer.len()].copy_from_slice(&newer);
+        let disk = changed.machine(another_boot).process();
+        let is_newer = |error: &WalError| matches!(error, WalError::NewerFrame { kind: 200, .. });
+        assert!(Seen::by(&disk).reported[0].contains("of kind 200"), "a reader");
+        let appended = image::open(&disk)
+            .and_then(|wal| wal.append_new(vec![image::logged("/later")]).map(drop));
+        assert!(appended.as_ref().is_err_and(is_newer), "{appended:?}");
+        let folded = image::open(&disk).and_then(|wal| wal.checkpoint().map(drop));
+        assert!(folded.as_ref().is_err_and(is_newer), "{folded:?}");
+        assert_eq!(Image::of(&disk).files.get(name), changed.files.get(name));
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn hinted(cli: CliError, error: &WalError) -> CliError {
     match error {
         WalError::Busy { path, .. } => busy(cli, path),
         WalError::Damaged(damage) => damaged(cli, damage),
-        WalError::NewerFormat { .. } => {
+        WalError::NewerFormat { .. } | WalError::NewerFrame { .. } => {
             cli.hint("nothing was changed; use the version of the program that wrote it")
         }
         WalError::NotOurs { .. } => {

@@ -114,6 +114,8 @@ pub enum FrameKind {
     Sealed,
     /// Numbers and revisions reserved for one batch: see [`Reservation`](super::Reservation).
     Reserved,
+    /// A kind that this program does not know. It must not write after such a frame.
+    Unknown(u8),
 }
 
 /// A decoded frame.
@@ -159,6 +161,7 @@ pub fn encode_frame(
         FrameKind::Transitions => KIND_TRANSITIONS,
         FrameKind::Sealed => KIND_SEALED,
         FrameKind::Reserved => KIND_RESERVED,
+        FrameKind::Unknown(kind) => kind,
     };
     bytes[16..24].copy_from_slice(&synced.to_le_bytes());
     bytes[24..32].copy_from_slice(&revision.get().to_le_bytes());
@@ -191,7 +194,8 @@ pub fn decode_frame(bytes: &[u8], base: u64, start: u64, generation: u64) -> Opt
         KIND_TRANSITIONS => FrameKind::Transitions,
         KIND_SEALED => FrameKind::Sealed,
         KIND_RESERVED => FrameKind::Reserved,
-        _ => return None,
+        // Its checksum holds, so a newer program has written and acknowledged it.
+        kind => FrameKind::Unknown(kind),
     };
     Some(Frame {
         start,

@@ -141,7 +141,7 @@ impl FrameContent {
                 Payload::decode(revision, payload).map(FrameContent::Transitions)
             }
             FrameKind::Reserved => Reservation::decode(payload).map(FrameContent::Reserved),
-            FrameKind::Sealed => None,
+            FrameKind::Sealed | FrameKind::Unknown(_) => None,
         }
     }
 
@@ -200,6 +200,10 @@ pub fn read_frames(
             let Some(frame) = decode_frame(&buffer, base, position.end, position.generation) else {
                 break;
             };
+            if let FrameKind::Unknown(kind) = frame.kind {
+                let path = path.to_owned();
+                return Err(WalError::NewerFrame { path, offset: frame.start, kind });
+            }
             if let Err(what) = read.add(&frame, position) {
                 let offset = Some(frame.start);
                 read.damage = Some(Damage { path: path.to_owned(), offset, what });

@@ -1,6 +1,7 @@
 //! The readable part of a damaged journal: the frames before and after the unreadable places.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::Path;
 
 use super::{ByteRange, Loss};
 use crate::disk::Disk;
@@ -68,6 +69,22 @@ pub(super) struct Journal {
     sealed: Option<u64>,
 }
 
+/// Fails if a newer program wrote a frame: a repair would remove what it does not know.
+fn refuse_newer(path: &Path, generation: u64, bytes: &[u8]) -> WalResult<()> {
+    let mut at = HEADER_LEN;
+    while at < bytes.len() as u64 {
+        let Some(frame) = decode_frame(bytes, 0, at, generation) else {
+            at += 8;
+            continue;
+        };
+        if let FrameKind::Unknown(kind) = frame.kind {
+            return Err(WalError::NewerFrame { path: path.to_owned(), offset: at, kind });
+        }
+        at = frame.end;
+    }
+    Ok(())
+}
+
 /// The generations that exist, as far as they can be read.
 struct Generations {
     numbers: Vec<u64>,
@@ -105,6 +122,7 @@ impl Generations {
                     return Err(WalError::NewerFormat { path, found, known });
                 }
             }
+            refuse_newer(&path, *generation, &read.bytes)?;
             files.insert(*generation, read);
         }
         let noted = reader::noted_generations(disk, layout)?;
@@ -384,6 +402,8 @@ impl Journal {
                     self.sealed = frame.payload.try_into().ok().map(u64::from_le_bytes);
                     break;
                 }
+                // `refuse_newer` has seen none.
+                FrameKind::Unknown(_) => {}
                 FrameKind::Reserved => {
                     if let Some(reservation) = Reservation::decode(frame.payload) {
                         self.reserve(frame.revision, reservation);
